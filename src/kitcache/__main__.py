@@ -1,0 +1,5 @@
+"""python -m kitcache."""
+
+from kitcache.cli.main import run
+
+run()

@@ -1,0 +1,34 @@
+"""kitcache du: where a cache's bytes are."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.text import damage_warnings, missing_warnings, usage_lines
+from kitcache.gc.explain import du
+
+_DESCRIPTION = """\
+Shows what is live (reached by a tag), reclaimable (a reset would delete it), still in ingest/, and
+foreign (nobody's blob), and for each tag what only it reaches and what others reach too. Sizes are
+file sizes. Takes no lock and changes nothing."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description = _DESCRIPTION
+    options.add_dirs(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Weigh each DIR; the worst exit code counts."""
+    session = Session(args)
+    return max(session.each(args.dirs, lambda path: _du(session, args, path)))
+
+
+def _du(session: Session, args: argparse.Namespace, path: str) -> int:
+    usage = du(path, on_progress=session.on_progress, cancel=args.cancel)
+    session.answer(usage, usage_lines(usage))
+    session.warn(missing_warnings(path, usage.missing_leaves))
+    session.warn(damage_warnings(path, usage.damage))
+    return usage.exit_code

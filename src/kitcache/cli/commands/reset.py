@@ -1,0 +1,68 @@
+"""kitcache reset: delete every blob that no entry of index.json reaches."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.text import report_lines, report_warnings
+from kitcache.errors import Incomplete
+from kitcache.gc.reset import reset
+from kitcache.options.policy import Policy
+
+_DESCRIPTION = """\
+Deletes every blob that no entry of index.json reaches, and uploads that were left behind. What a
+tag reaches is never touched. Waits for exporters that hold kitcache.lock; leaves the cache alone
+(exit 11) while an export is under way, and removes nothing at all (exit 12) while one of its tags
+cannot be read."""
+
+_EPILOG = """\
+examples:
+  kitcache reset ./cache                     after a build, in CI
+  kitcache reset --min-age 1h /var/cache/bk  from cron, beside builds that hold no lock
+  kitcache reset --dry-run --json a b c      what would go, for machines"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    options.add_dirs(parser)
+    parser.add_argument(
+        "--min-age",
+        metavar="AGE",
+        type=options.age,
+        default=0,
+        help="spare garbage younger than this, and what young manifests reach (default: 0)",
+    )
+    parser.add_argument(
+        "--ingest-age",
+        metavar="AGE",
+        type=options.age,
+        default=Policy().ingest_age_ns,
+        help="an upload without a write for this long was left behind (default: 1h)",
+    )
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Reset each DIR on its own; the worst exit code counts."""
+    session = Session(args)
+    policy = Policy(args.min_age, args.ingest_age)
+    return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
+
+
+def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy) -> int:
+    report = reset(
+        path,
+        policy=policy,
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    session.answer(report, report_lines(report))
+    session.warn(report_warnings(report))
+    if report.left_count:
+        session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+    return report.exit_code

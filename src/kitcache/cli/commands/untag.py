@@ -1,0 +1,47 @@
+"""kitcache untag: take entries out of index.json."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.text import untagged_lines
+from kitcache.gc.untag import untag
+
+_DESCRIPTION = """\
+Takes every entry with that ref name, or that whole digest, out of index.json: in one step, under
+the locks. Removes no blob; the next reset does. It is the way out where a tag is damaged. If one of
+the names is not there, nothing is changed."""
+
+_EPILOG = """\
+examples:
+  kitcache untag ./cache feature-x             retire a tag, then kitcache reset ./cache
+  kitcache untag ./cache sha256:9c1e6f…        an entry without a tag, by its whole digest"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    options.add_dir(parser)
+    parser.add_argument("names", metavar="TAG|DIGEST", nargs="+", help="what to take out")
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take the entries out of one DIR's index."""
+    session = Session(args)
+    return max(session.each([args.dir], lambda path: _untag(session, args, path)))
+
+
+def _untag(session: Session, args: argparse.Namespace, path: str) -> int:
+    untagged = untag(
+        path,
+        args.names,
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    session.answer(untagged, untagged_lines(untagged))
+    return 0

@@ -1,0 +1,103 @@
+"""The argument tree, Ctrl-C, and exceptions turned into exit codes.
+
+Only the command that was asked for is imported: start-up is part of the product.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from threading import Event
+from types import FrameType
+from typing import NoReturn
+
+from kitcache import __version__
+
+COMMANDS = {
+    "reset": "delete every blob that no entry of index.json reaches",
+    "du": "what is live, what is reclaimable, and each tag's share",
+    "ls": "the tags of a cache, with age, size, kind and platforms",
+    "why": "which tags keep a blob, and by which path",
+    "untag": "take entries out of index.json",
+    "completion": "print a completion script for a shell",
+}
+
+_DESCRIPTION = """\
+Keeps BuildKit's local caches (--cache-to type=local,dest=DIR) from growing: deletes what no tag
+reaches, and says what is live, what is not, and why. Needs no daemon and works on the caches of
+every BuildKit version, and on any other OCI image layout."""
+
+_EPILOG = """\
+examples:
+  kitcache du ./cache               how much of it is garbage?
+  kitcache reset --dry-run ./cache  what would go?
+  kitcache reset ./cache            delete what no tag reaches
+  kitcache COMMAND --help           more about one command
+
+exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache, 11 busy, 12 damaged,
+13 unsafe, 130 interrupted"""
+
+WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it inside WSL"
+
+
+def run() -> NoReturn:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    if sys.platform == "win32":
+        print(WINDOWS, file=sys.stderr)
+        return 1
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    parser = make_parser(asked)
+    args = parser.parse_args(argv)
+    args.cancel = _cancel_on_interrupt()
+    try:
+        code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone away; what was to be done is done. Nothing may be flushed at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"kitcache: cannot write the answer: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def make_parser(asked: str | None) -> argparse.ArgumentParser:
+    """The argument tree; only the command asked for has its options, with None every one."""
+    parser = argparse.ArgumentParser(
+        prog="kitcache",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kitcache {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if asked in (None, name):
+            import_module(f"kitcache.cli.commands.{name}").configure(sub)
+    return parser
+
+
+def _cancel_on_interrupt() -> Event:
+    """An event that the first Ctrl-C sets; the second one ends the process at once."""
+    cancel = Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        cancel.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, interrupt)
+    return cancel

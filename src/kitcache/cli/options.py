@@ -1,0 +1,51 @@
+"""Arguments that several commands share: said once, named and explained alike."""
+
+import argparse
+
+from kitcache.options.units import parse_age
+
+
+def age(text: str) -> int:
+    """An AGE argument in nanoseconds."""
+    try:
+        return parse_age(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_dirs(parser: argparse.ArgumentParser) -> None:
+    """DIR…, each judged on its own."""
+    parser.add_argument(
+        "dirs", metavar="DIR", nargs="+", help="cache directories; the exit code is the worst"
+    )
+
+
+def add_dir(parser: argparse.ArgumentParser) -> None:
+    """DIR."""
+    parser.add_argument("dir", metavar="DIR", help="the cache directory")
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """--dry-run."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would go, change nothing, take no lock"
+    )
+
+
+def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
+    """--lock-timeout."""
+    parser.add_argument(
+        "--lock-timeout",
+        metavar="AGE",
+        type=age,
+        default=30 * 10**9,
+        help="how long to wait for others to release a lock (default: 30s)",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--json and --quiet."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object a DIR, errors too"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")

@@ -1,0 +1,92 @@
+"""What one command line prints where: answers to stdout, the conversation to stderr."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from kitcache.cli.jsonout import encode_error, encode_value
+from kitcache.cli.text import progress_line, waiting_line
+from kitcache.errors import Cancelled, KitcacheError, printable
+from kitcache.gc.values import Progress
+from kitcache.store.locks import Waiting
+
+_QUIET_S = 1.0
+_REDRAW_S = 0.1
+
+
+class Session:
+    """The voice of one command line; args has json and quiet."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._json: bool = args.json
+        self._quiet: bool = args.quiet
+        self._path = ""
+        self._draws = not args.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._next_draw_s = 0.0
+        self._drawn = 0
+
+    def each(self, paths: Iterable[str], work: Callable[[str], int]) -> list[int]:
+        """Do the work for each path; a failure of ours is printed, and the next one has its turn.
+
+        Ctrl-C ends the list.
+        """
+        codes = []
+        for path in paths:
+            self._path = path
+            self._next_draw_s = time.monotonic() + _QUIET_S
+            try:
+                codes.append(work(path))
+            except Cancelled as error:
+                self.complain(error)
+                return [error.exit_code]
+            except KitcacheError as error:
+                self.complain(error)
+                codes.append(error.exit_code)
+            finally:
+                self._erase()
+        return codes
+
+    def answer(self, value: object, lines: Iterable[str]) -> None:
+        """Print the answer to stdout: one JSON object, or lines for people."""
+        self._erase()
+        if self._json:
+            print(encode_value(value))
+        elif not self._quiet:
+            print("\n".join(lines))
+
+    def warn(self, lines: Iterable[str]) -> None:
+        """Print warnings to stderr; with --json they are in the object already."""
+        if not self._json:
+            for line in lines:
+                print(f"kitcache: {line}", file=sys.stderr)
+
+    def complain(self, error: KitcacheError) -> None:
+        """Print an error: to stderr for people, to stdout as JSON."""
+        self._erase()
+        if self._json:
+            print(encode_error(error))
+        else:
+            print(f"kitcache: {error}", file=sys.stderr)
+
+    def on_progress(self, event: Progress | Waiting) -> None:
+        """Say whom we wait for, and on a terminal, after a second, how far we are."""
+        if isinstance(event, Waiting):
+            if not self._quiet:
+                self._erase()
+                print(f"kitcache: {waiting_line(event)}", file=sys.stderr, flush=True)
+        elif self._draws and time.monotonic() >= self._next_draw_s:
+            self._next_draw_s = time.monotonic() + _REDRAW_S
+            self._draw(progress_line(self._path, event))
+
+    def _draw(self, line: str) -> None:
+        sys.stderr.write("\r" + printable(line).ljust(self._drawn))
+        sys.stderr.flush()
+        self._drawn = len(line)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r" + " " * self._drawn + "\r")
+            sys.stderr.flush()
+            self._drawn = 0

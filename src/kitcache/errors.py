@@ -1,0 +1,231 @@
+"""Every way in which kitcache fails, each with its own exit code.
+
+    KitcacheError      1  failed without a code of its own
+    ├── NotFound       1  no such tag, digest or blob
+    ├── UsageError     2  a command line or an argument that cannot be understood
+    ├── Incomplete     3  done in part
+    ├── NotACache     10  no cache directory at that path
+    ├── Busy          11  somebody holds the lock, or an export is under way
+    ├── Damaged       12  what a tag reaches cannot be known, or has a hole
+    ├── Unsafe        13  refused: going on could touch what is not ours
+    └── Cancelled    130  stopped by the caller
+
+An error says what happened and where, what was left alone, and what to do next. The facts are
+attributes; `str(error)` is the sentence, ready to print: names that came from a disk are escaped.
+"""
+
+from typing import ClassVar
+
+NOTHING_REMOVED = "nothing was removed"
+NOTHING_CHANGED = "nothing was changed"
+
+Fact = str | int | float | None
+
+
+def printable(text: str) -> str:
+    r"""The text with everything escaped that a terminal could act on, or cannot print.
+
+    Control characters, invisible format characters (the bidirectional ones too) and bytes that
+    were no UTF-8 come out as \x1b, \u202e, \udcff.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class KitcacheError(Exception):
+    """The base of all failures; raised itself for I/O errors and for names that are not there.
+
+    path: the directory as the caller named it. problem: what happened, one clause.
+    details: further lines. untouched: what was left alone. next_steps: commands or advice.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        details: tuple[str, ...] = (),
+        untouched: str = NOTHING_REMOVED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(path, problem)
+        self.path = path
+        self.problem = problem
+        self.details = details
+        self.untouched = untouched
+        self.next_steps = next_steps
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The named facts of this kind of failure, beyond path and problem."""
+        return {}
+
+    @property
+    def headline(self) -> str:
+        """The first line of the message."""
+        return f"{self.path}: {self.problem}" if self.path else self.problem
+
+    def __str__(self) -> str:
+        lines = [self.headline, *(f"  {line}" for line in self.details)]
+        if self.untouched:
+            lines.append(f"  {self.untouched}")
+        lines += [f"  {word}: {step}" for word, step in zip(_NEXT, self.next_steps, strict=False)]
+        return "\n".join(map(printable, lines))
+
+
+_NEXT = ("next", "  or", "  or")
+
+
+class UsageError(KitcacheError):
+    """A command line, an age or a name that cannot be understood."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str, *, next_steps: tuple[str, ...] = ()) -> None:
+        super().__init__("", problem, untouched="", next_steps=next_steps)
+
+
+class NotFound(KitcacheError):
+    """No such tag, digest or blob in this cache."""
+
+
+class Incomplete(KitcacheError):
+    """Done in part: some files could not be removed. `left` says which, and why."""
+
+    exit_code = 3
+
+    def __init__(self, path: str, *, left: tuple[tuple[str, str], ...], left_count: int) -> None:
+        shown = tuple(f"{name}: {reason}" for name, reason in left[:5])
+        more = (f"and {left_count - len(shown):,} more",) if left_count > len(shown) else ()
+        super().__init__(
+            path,
+            f"{left_count:,} {'file' if left_count == 1 else 'files'} could not be removed",
+            details=shown + more,
+            untouched="everything else that was to go is gone",
+            next_steps=("mend what is named above, then run the same command again",),
+        )
+        self.left = left
+        self.left_count = left_count
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """How many files stayed."""
+        return {"left_count": self.left_count}
+
+
+class NotACache(KitcacheError):
+    """The path is no directory, or holds neither a readable `oci-layout` nor an `index.json`."""
+
+    exit_code = 10
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(
+            path,
+            f"not a cache: {problem}",
+            details=(
+                "expected: a directory with oci-layout, index.json and blobs/,"
+                " as --cache-to type=local,dest=DIR writes it",
+            ),
+            next_steps=("name the directory that an export was given as dest",),
+        )
+
+
+class Busy(KitcacheError):
+    """A lock was not had in time, or an export is under way. retry_after_s: seconds, if known."""
+
+    exit_code = 11
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        holder_pid: int | None = None,
+        holder_command: str | None = None,
+        retry_after_s: float | None = None,
+        untouched: str = NOTHING_REMOVED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(path, problem, untouched=untouched, next_steps=next_steps)
+        self.holder_pid = holder_pid
+        self.holder_command = holder_command
+        self.retry_after_s = retry_after_s
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """Who is in the way, and when to try again."""
+        return {
+            "holder_pid": self.holder_pid,
+            "holder_command": self.holder_command,
+            "retry_after_s": self.retry_after_s,
+        }
+
+
+class Damaged(KitcacheError):
+    """What a tag reaches cannot be known (nothing was removed), or a tag has lost a blob.
+
+    tag: the ref name, None where the entry has none or the damage is index.json's own.
+    chain: index.json, then the digests down to the damage. kind: one word, such as missing,
+    torn, wrong-digest, not-json, malformed, ambiguous, unreadable, lost.
+    """
+
+    exit_code = 12
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        kind: str,
+        tag: str | None = None,
+        chain: tuple[str, ...] = (),
+        details: tuple[str, ...] = (),
+        untouched: str = NOTHING_REMOVED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        where = (f"path: {' > '.join(chain)}",) if chain else ()
+        super().__init__(
+            path, problem, details=where + details, untouched=untouched, next_steps=next_steps
+        )
+        self.kind = kind
+        self.tag = tag
+        self.chain = chain
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The tag and the kind of damage, and the path to it."""
+        return {"tag": self.tag, "kind": self.kind, "chain": " > ".join(self.chain) or None}
+
+
+class Unsafe(KitcacheError):
+    """Refused: going on could touch or load what it should not (a link, a cap, a version)."""
+
+    exit_code = 13
+
+
+class Cancelled(KitcacheError):
+    """Stopped by Ctrl-C or by the caller's cancel event, between two blobs."""
+
+    exit_code = 130
+
+    def __init__(self, path: str, *, removed_blobs: int = 0, removed_bytes: int = 0) -> None:
+        super().__init__(
+            path,
+            "stopped on request",
+            untouched=(
+                f"{removed_blobs:,} unreferenced blobs had been removed; every tag is whole"
+                if removed_blobs
+                else NOTHING_REMOVED
+            ),
+            next_steps=("run the same command again to finish",),
+        )
+        self.removed_blobs = removed_blobs
+        self.removed_bytes = removed_bytes
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """What had been done by then; bytes are file sizes."""
+        return {"removed_blobs": self.removed_blobs, "removed_bytes": self.removed_bytes}

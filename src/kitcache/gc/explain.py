@@ -1,0 +1,151 @@
+"""du and why: a Survey turned to answers. Nothing here takes a lock or changes a file."""
+
+import os
+import time
+from collections import Counter
+from itertools import islice
+from threading import Event
+
+from kitcache.errors import NotFound, UsageError
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.plan import make_plan
+from kitcache.gc.reach import paths_to, reach
+from kitcache.gc.survey import take_survey
+from kitcache.gc.sweep import tally
+from kitcache.gc.values import Survey, TagUsage, Tally, Usage, Why
+from kitcache.oci.digest import Digest, is_blob_name, parse_digest
+from kitcache.options.policy import Policy
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.scan import scan_blobs
+
+PATHS_SHOWN = 100
+_SHORTEST_PREFIX = 4
+_CANDIDATES_SHOWN = 10
+
+
+def du(
+    path: str | os.PathLike[str],
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Usage:
+    """Where a cache's bytes are: live, reclaimable, uploads, foreign; and each tag's share.
+
+    Bytes are file sizes. A damaged root does not stop it: see Usage.damage. Takes no lock, so
+    beside a running export the figures are of one moment. Raises NotACache, Unsafe, Damaged
+    (index.json itself), Cancelled, KitcacheError for I/O errors.
+    """
+    control = Control(os.fspath(path), on_progress, cancel)
+    with open_layout(path) as layout:
+        survey = take_survey(layout, control)
+        plan = make_plan(survey, Policy(), time.time_ns())
+        swept = tally(plan, layout, control, weigh_foreign=True)
+    return Usage(
+        path=control.path,
+        live=survey.live_tally,
+        reclaimable=swept.removed,
+        ingest=Tally(len(survey.ingests), sum(i.bytes for i in survey.ingests)),
+        foreign=swept.foreign_tally,
+        tags=_shares(survey),
+        missing_leaves=survey.missing_leaves,
+        damage=survey.damage,
+    )
+
+
+def _shares(survey: Survey) -> tuple[TagUsage, ...]:
+    reached = [
+        [d for d in reach(survey, root.descriptor) if d in survey.live] if root.descriptor else []
+        for root in survey.roots
+    ]
+    holders = Counter(digest for digests in reached for digest in digests)
+    return tuple(
+        TagUsage(
+            root.ref_name,
+            root.descriptor.digest if root.descriptor else None,
+            _weigh(survey, [d for d in digests if holders[d] == 1]),
+            _weigh(survey, [d for d in digests if holders[d] > 1]),
+        )
+        for root, digests in zip(survey.roots, reached, strict=True)
+    )
+
+
+def _weigh(survey: Survey, digests: list[Digest]) -> Tally:
+    return Tally(len(digests), sum(survey.live[digest] for digest in digests))
+
+
+def why(
+    path: str | os.PathLike[str],
+    blob: str,
+    *,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Why:
+    """Why a blob is kept: each path from an entry of index.json to it, or that it is garbage.
+
+    blob: a digest, the beginning of one (four digits or more, with or without its algorithm), or
+    the path of a blob's file. At most a hundred paths are given. Takes no lock. Raises UsageError
+    (no such form, or several blobs begin so), NotFound, and what du raises.
+    """
+    control = Control(os.fspath(path), on_progress, cancel)
+    with open_layout(path) as layout:
+        survey = take_survey(layout, control)
+        digest = _find_blob(layout, survey, blob)
+        found = layout.stat_blob(digest)
+    paths = tuple(islice(paths_to(survey, digest), PATHS_SHOWN + 1))
+    return Why(
+        path=control.path,
+        digest=digest,
+        size=found.size if found else None,
+        written_ns=found.mtime_ns if found else None,
+        paths=paths[:PATHS_SHOWN],
+        more_paths=len(paths) > PATHS_SHOWN,
+        damage=survey.damage,
+    )
+
+
+def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
+    algorithm, prefix = _split_blob(text)
+    known = {digest for digest, _, _ in survey.links} | set(survey.live)
+    known |= {link.descriptor.digest for links in survey.links.values() for link in links}
+    known |= {root.descriptor.digest for root in survey.roots if root.descriptor}
+    named = {d for d in known if _begins(d, algorithm, prefix)}
+    for name in layout.blobs:
+        if algorithm in (None, name):
+            for batch in scan_blobs(layout, name):
+                named |= {Digest(name, n) for n in batch.names if n.startswith(prefix)}
+    if len(named) == 1:
+        return named.pop()
+    if not named:
+        raise NotFound(
+            layout.path,
+            f"no blob here is called {text!r}, and no tag names one",
+            untouched="",
+            next_steps=("see what there is with kitcache ls, or in blobs/",),
+        )
+    shown = sorted(map(str, named))[:_CANDIDATES_SHOWN]
+    raise UsageError(
+        f"{len(named):,} blobs begin with {text!r}: {', '.join(shown)}"
+        + (", …" if len(named) > len(shown) else ""),
+        next_steps=("give more digits",),
+    )
+
+
+def _split_blob(text: str) -> tuple[str | None, str]:
+    try:
+        return parse_digest(text)
+    except ValueError:
+        pass
+    parts = text.rstrip("/").split("/")
+    if len(parts) > 1 and is_blob_name(parts[-2], parts[-1]):
+        return parts[-2], parts[-1]
+    algorithm, colon, prefix = text.rpartition(":")
+    if len(prefix) < _SHORTEST_PREFIX or prefix.strip("0123456789abcdef"):
+        raise UsageError(
+            f"{text!r} is no digest, no beginning of one and no path of a blob",
+            next_steps=("give sha256:9c1e…, at least four digits of it, or a file below blobs/",),
+        )
+    return (algorithm if colon else None), prefix
+
+
+def _begins(digest: Digest, algorithm: str | None, prefix: str) -> bool:
+    return algorithm in (None, digest.algorithm) and digest.hex.startswith(prefix)

@@ -1,0 +1,90 @@
+"""(Survey, Policy, now) → Plan. Pure: refusal and age are decided here, and nowhere else."""
+
+from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
+from kitcache.oci.digest import HEX_LENGTHS
+from kitcache.options.policy import Policy
+from kitcache.options.units import format_age
+
+FRESH_NS = 60 * 10**9
+"""An upload written this recently means that an export is under way."""
+SETTLE_NS = 5 * 10**9
+"""BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
+_UNSAFE_KINDS = ("over-cap", "too-deep")
+
+
+def young_since_ns(policy: Policy, now_ns: int) -> int | None:
+    """Blobs written at or after this time are too young to go; None where age does not count."""
+    return now_ns - policy.min_age_ns if policy.min_age_ns else None
+
+
+def settling_ns(survey: Survey, now_ns: int) -> int:
+    """For how long to wait before judging, since an export may be about to publish; mostly 0."""
+    age_ns = _age_ns(survey.ingest_changed_ns, now_ns)
+    if survey.ingest_changed_ns <= survey.index_changed_ns or not 0 <= age_ns < SETTLE_NS:
+        return 0
+    return SETTLE_NS - age_ns
+
+
+def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
+    """What stays, or why nothing may go.
+
+    A fresh upload, then any damage, makes a plan that refuses. Uploads go once their last write
+    is older than the policy's ingest age; one dated more than a minute ahead is no sign of life.
+    """
+    old, kept = [], []
+    for ingest in survey.ingests:
+        reason = _why_kept(ingest, policy, now_ns)
+        if reason is None:
+            old.append(ingest)
+        else:
+            kept.append((ingest.name, reason))
+    return Plan(
+        index_digest=survey.index_digest,
+        keep=_names_by_algorithm(survey),
+        spare_after_ns=young_since_ns(policy, now_ns),
+        drop_ingests=tuple(old),
+        kept_ingests=tuple(kept),
+        refusal=_refusal(survey, now_ns),
+    )
+
+
+def _names_by_algorithm(survey: Survey) -> dict[str, frozenset[str]]:
+    return {
+        algorithm: frozenset(
+            digest.hex
+            for digests in (survey.live, survey.young)
+            for digest in digests
+            if digest.algorithm == algorithm
+        )
+        for algorithm in HEX_LENGTHS
+    }
+
+
+def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
+    waits = [
+        FRESH_NS - age_ns
+        for ingest in survey.ingests
+        for age_ns in (_age_ns(written, now_ns) for written in ingest.writes_ns)
+        if 0 <= age_ns < FRESH_NS
+    ]
+    if waits:
+        return Refusal("busy", retry_after_s=max(waits) / 10**9)
+    if not survey.damage:
+        return None
+    first = survey.damage[0]
+    return Refusal("unsafe" if first.kind in _UNSAFE_KINDS else "damaged", survey.damage)
+
+
+def _why_kept(ingest: IngestSeen, policy: Policy, now_ns: int) -> str | None:
+    age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)
+    if age_ns < 0:
+        return f"dated {format_age(-age_ns)} in the future"
+    if age_ns < policy.ingest_age_ns:
+        return f"last written {format_age(age_ns)} ago"
+    return None
+
+
+def _age_ns(written_ns: int, now_ns: int) -> int:
+    """The age; a clock that is up to a minute ahead counts as now."""
+    age_ns = now_ns - written_ns
+    return 0 if -FRESH_NS <= age_ns < 0 else age_ns

@@ -1,0 +1,61 @@
+"""What a root reaches, by the links of a Survey. Pure: the disk was read before."""
+
+from collections.abc import Iterator
+
+from kitcache.gc.values import BlobPath, Root, Survey, key_of
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.links import Link
+
+
+def reach(survey: Survey, descriptor: Descriptor) -> dict[Digest, Link]:
+    """Every digest at or below a descriptor, with the first link that was met to it."""
+    found: dict[Digest, Link] = {}
+    done = set()
+    todo = [Link(descriptor, "manifest")]
+    while todo:
+        link = todo.pop()
+        key = key_of(link.descriptor)
+        if key not in done:
+            done.add(key)
+            found.setdefault(link.descriptor.digest, link)
+            todo += reversed(survey.links.get(key, ()))
+    return found
+
+
+def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
+    """Each path from a root down to that blob, roots in order."""
+    towards = _ancestors(survey, digest)
+    for root in survey.roots:
+        if root.descriptor is not None:
+            yield from _paths_below(
+                survey, root, (Link(root.descriptor, "manifest"),), digest, towards
+            )
+
+
+def _paths_below(
+    survey: Survey, root: Root, links: tuple[Link, ...], digest: Digest, towards: set[Digest]
+) -> Iterator[BlobPath]:
+    descriptor = links[-1].descriptor
+    if descriptor.digest == digest:
+        yield BlobPath(root, links)
+        return
+    for link in dict.fromkeys(survey.links.get(key_of(descriptor), ())):
+        if link.descriptor.digest in towards:
+            yield from _paths_below(survey, root, (*links, link), digest, towards)
+
+
+def _ancestors(survey: Survey, digest: Digest) -> set[Digest]:
+    """That blob, and every blob from which a path leads to it: no search leaves these."""
+    parents: dict[Digest, list[Digest]] = {}
+    for (parent, _, _), links in survey.links.items():
+        for link in links:
+            parents.setdefault(link.descriptor.digest, []).append(parent)
+    found = {digest}
+    todo = [digest]
+    while todo:
+        for parent in parents.get(todo.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                todo.append(parent)
+    return found

@@ -1,0 +1,116 @@
+"""A refusal, or a loss, as the error that says so."""
+
+import shlex
+
+from kitcache.errors import Busy, Damaged, KitcacheError, Unsafe, printable
+from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.links import kind_of
+
+_ALSO = 5
+
+
+def error_of(path: str, refusal: Refusal) -> KitcacheError:
+    """The refusal's own error: Busy, Damaged or Unsafe. It names the tag, the path, the way out."""
+    if refusal.kind == "busy":
+        return Busy(
+            path,
+            "an export is under way: ingest/ was written less than a minute ago",
+            retry_after_s=round(refusal.retry_after_s, 1),
+            next_steps=(f"try again in {refusal.retry_after_s:.0f} s, when it has ended",),
+        )
+    first, *others = refusal.damage
+    problem = f"{first.root.label} cannot be read: {describe_damage(first)}"
+    details = tuple(
+        f"also: {other.root.label}: {describe_damage(other)}" for other in others[:_ALSO]
+    )
+    if len(others) > _ALSO:
+        details += (f"and {len(others) - _ALSO:,} more",)
+    steps = ways_out(path, first.root)
+    if refusal.kind == "unsafe":
+        return Unsafe(
+            path,
+            problem,
+            details=(f"path: {' > '.join(chain_of(first))}", *details),
+            next_steps=steps,
+        )
+    return Damaged(
+        path,
+        problem,
+        kind=first.kind,
+        tag=first.root.ref_name,
+        chain=chain_of(first),
+        details=details,
+        next_steps=steps,
+    )
+
+
+def describe_damage(damage: Damage) -> str:
+    """What is wrong, in a clause: manifest sha256:9c1e… is missing."""
+    if not damage.chain:
+        return damage.detail
+    last = damage.chain[-1]
+    return f"{kind_of(last.media_type) or 'blob'} {last.digest.short} {damage.detail}"
+
+
+def chain_of(damage: Damage) -> tuple[str, ...]:
+    """index.json, then every step down to the damage."""
+    return ("index.json", *(describe_step(step) for step in damage.chain))
+
+
+def describe_step(descriptor: Descriptor) -> str:
+    """One step of a path: sha256:9c1e… (manifest, linux/arm64)."""
+    kind = kind_of(descriptor.media_type) or descriptor.media_type or "no media type"
+    words = [word for word in (kind, descriptor.platform) if word and word != "leaf"]
+    return f"{descriptor.digest} ({', '.join(words)})" if words else str(descriptor.digest)
+
+
+def ways_out(path: str, root: Root) -> tuple[str, ...]:
+    """What a user can do about a root that cannot be read."""
+    name = root.ref_name
+    if name is None or not name.isprintable() or name.startswith("-"):
+        name = str(root.descriptor.digest) if root.descriptor else None
+    if name is None:
+        return (f"take entry {root.position} out of index.json by hand",)
+    command = f"kitcache untag {shlex.quote(printable(path))} {shlex.quote(name)}"
+    if root.ref_name is None:
+        return (command,)
+    return (command, "export to that tag again")
+
+
+def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:
+    """What is a hole now and was none before: a tag was published in mid-sweep."""
+    damage = [d for d in after.damage if d not in before.damage and d.kind == "missing"]
+    leaves = [leaf for leaf in after.missing_leaves if leaf not in before.missing_leaves]
+    return (*damage, *leaves)
+
+
+def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...], removed: int) -> Damaged:
+    """The error for a tag that lost blobs while a sweep ran. Names each."""
+    first = lost[0]
+    if isinstance(first, Damage):
+        tag, chain = first.root.ref_name, chain_of(first)
+        label, step = first.root.label, ways_out(path, first.root)
+    else:
+        tag, chain = first.ref_name, ("index.json", str(first.digest))
+        label, step = f"tag {first.ref_name!r}", ("export to that tag again",)
+    return Damaged(
+        path,
+        f"{label} was published while the sweep ran, and lacks {len(lost):,}"
+        f" {'blob' if len(lost) == 1 else 'blobs'}",
+        kind="lost",
+        tag=tag,
+        chain=chain,
+        details=(
+            *(_name_of(item) for item in lost[:_ALSO]),
+            "its exporter holds no lock that kitcache knows",
+        ),
+        untouched=f"{removed:,} blobs had been removed before it was seen; the sweep has ended",
+        next_steps=step,
+    )
+
+
+def _name_of(item: Damage | MissingLeaf) -> str:
+    if isinstance(item, Damage):
+        return f"missing: {describe_step(item.chain[-1])}"
+    return f"missing: {item.digest} (layer)"

@@ -1,0 +1,161 @@
+"""lock → survey → plan → apply → look again; without the lock and the last two, a dry run."""
+
+import os
+import time
+from collections.abc import Callable
+from threading import Event
+from typing import NamedTuple
+
+from kitcache.errors import Busy
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
+from kitcache.gc.refusals import error_of, loss_error, lost_blobs
+from kitcache.gc.survey import take_survey
+from kitcache.gc.sweep import apply, tally
+from kitcache.gc.values import LISTED, Plan, Report, Survey, Swept, Tally
+from kitcache.options.policy import Policy
+from kitcache.store.index import Stamp, read_index, stamp_index
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import Held, Holder, Waiting, hold_store
+
+LOCK_TIMEOUT_S = 30.0
+_DEFAULT_POLICY = Policy()
+_ROUNDS = 8
+_GLANCE_S = 0.05
+
+
+class _Judged(NamedTuple):
+    survey: Survey
+    plan: Plan
+
+
+def reset(
+    path: str | os.PathLike[str],
+    *,
+    policy: Policy = _DEFAULT_POLICY,
+    dry_run: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Report:
+    """Delete every blob that no entry of index.json reaches, and uploads left behind.
+
+    Success guarantees: all that the tags reach is where it was; of everything else only what the
+    policy spares, what could not be removed (`left`) and foreign files remain. A crash at any
+    point leaves garbage, never a hole.
+
+    dry_run: count, and remove nothing; needs no lock and no right to write. lock_timeout_s: how
+    long to wait for exporters that hold the lock. on_progress is called from this thread with
+    Progress and Waiting; cancel is looked at between blobs.
+
+    Raises NotACache, Busy (locked, or an export is under way), Damaged (a root that cannot be
+    read: nothing removed; or a tag published meanwhile lost a blob), Unsafe, Cancelled, and
+    KitcacheError for I/O errors. Mirrors BuildKit's `reset=true` (client/solve.go), which has
+    neither the locks nor the refusals.
+    """
+    started = time.monotonic()
+    name = os.fspath(path)
+    control = Control(name, on_progress, cancel)
+    with open_layout(name) as layout:
+        if dry_run:
+            judged = _judge(layout, policy, control, is_dry=True)
+            swept = tally(judged.plan, layout, control)
+        else:
+            with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+                judged, swept = _reset_held(held, policy, control)
+    return Report(
+        path=name,
+        outcome="dry-run" if dry_run else "done",
+        tags=len(judged.survey.roots),
+        kept=_kept(judged.survey, swept),
+        spared=_spared(judged.survey, swept),
+        removed=swept.removed,
+        ingests_removed=swept.ingests_removed,
+        ingests_kept=judged.plan.kept_ingests[:LISTED],
+        left=swept.left,
+        left_count=swept.left_count,
+        foreign=swept.foreign,
+        foreign_count=swept.foreign_tally.blobs,
+        missing_leaves=judged.survey.missing_leaves,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, Swept]:
+    layout = held.layout
+    before: Survey | None = None
+    total = Swept()
+    for _ in range(_ROUNDS):
+        stamp = stamp_index(layout)
+        judged = _judge(layout, policy, control, before=before, removed_blobs=total.removed.blobs)
+        if read_index(layout).digest != judged.plan.index_digest:
+            continue
+        swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
+        total = _add(total, swept)
+        before = judged.survey
+        if not swept.stopped and read_index(layout).digest == judged.plan.index_digest:
+            return judged, total
+    raise Busy(
+        layout.path,
+        f"index.json changed {_ROUNDS} times while the sweep ran: others are publishing",
+        untouched=f"{total.removed.blobs:,} unreferenced blobs were removed; every tag is whole",
+        next_steps=("try again when they are done",),
+    )
+
+
+def _judge(
+    layout: Layout,
+    policy: Policy,
+    control: Control,
+    *,
+    is_dry: bool = False,
+    before: Survey | None = None,
+    removed_blobs: int = 0,
+) -> _Judged:
+    """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
+
+    before: the survey by which blobs have been removed already: a new hole is a loss.
+    """
+    patience_ends = time.monotonic() + SETTLE_NS / 10**9
+    while True:
+        stamp = stamp_index(layout)
+        now_ns = time.time_ns()
+        survey = take_survey(layout, control, young_since_ns=young_since_ns(policy, now_ns))
+        lost = lost_blobs(before, survey) if before else ()
+        if lost:
+            raise loss_error(layout.path, lost, removed_blobs)
+        plan = make_plan(survey, policy, now_ns)
+        wait_s = min(settling_ns(survey, now_ns) / 10**9, patience_ends - time.monotonic())
+        if is_dry or wait_s <= 0 or (plan.refusal and plan.refusal.kind == "busy"):
+            break
+        control.tell(Waiting(layout.path, "export", Holder(None, None), wait_s))
+        _wait(wait_s, control, while_true=_unchanged(layout, stamp))
+    if plan.refusal is not None:
+        raise error_of(layout.path, plan.refusal)
+    return _Judged(survey, plan)
+
+
+def _unchanged(layout: Layout, stamp: Stamp | None) -> Callable[[], bool]:
+    return lambda: stamp_index(layout) == stamp
+
+
+def _wait(seconds: float, control: Control, while_true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + seconds
+    while while_true() and (left_s := ends - time.monotonic()) > 0:
+        control.pause(min(_GLANCE_S, left_s))
+
+
+def _add(one: Swept, other: Swept) -> Swept:
+    """Two walks over the same store: counts of removals add up, what is left is the last one's."""
+    return other._replace(
+        removed=one.removed.plus(other.removed),
+        ingests_removed=one.ingests_removed.plus(other.ingests_removed),
+    )
+
+
+def _spared(survey: Survey, swept: Swept) -> Tally:
+    return swept.spared.plus(Tally(len(survey.young), sum(survey.young.values())))
+
+
+def _kept(survey: Survey, swept: Swept) -> Tally:
+    return survey.live_tally.plus(_spared(survey, swept))

@@ -1,0 +1,235 @@
+"""index.json and the structural blobs, read once → Survey.
+
+Every digest and size is checked before bytes are believed. Leaves are never opened, but for those
+whose media type nobody knows: they are looked into.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from kitcache.errors import Damaged, Unsafe
+from kitcache.gc.control import Control
+from kitcache.gc.values import (
+    Damage,
+    IngestSeen,
+    MissingLeaf,
+    NodeKey,
+    Progress,
+    Root,
+    Survey,
+    key_of,
+)
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import Entry
+from kitcache.oci.links import Kind, Link, Role, kind_of, read_links
+from kitcache.store.index import INDEX, IndexFile, read_settled_index
+from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout
+from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
+
+DEPTH_LIMIT = 32
+"""How many levels of manifests may hang below each other; images have three."""
+
+
+def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None = None) -> Survey:
+    """Everything that decides what a reset may remove, of the directories as they are now.
+
+    young_since_ns: also mark what unreferenced blobs written since then shelter. Raises Damaged
+    where index.json is missing beside blobs or is no index; damage below it is in the Survey.
+    """
+    layout.open_directories()
+    index, entries = _read_roots(layout, control)
+    ingest_changed_ns = changed_ns(layout.ingest_fd)
+    marker = _Marker(layout, control)
+    roots = tuple(Root(n, e.ref_name, e.descriptor) for n, e in enumerate(entries))
+    for root, entry in zip(roots, entries, strict=True):
+        if root.descriptor is None:
+            marker.damage.append(Damage(root, (), "malformed", entry.problem))
+        else:
+            marker.push_root(root, root.descriptor)
+    marker.run()
+    live = dict(marker.present)
+    if young_since_ns is not None:
+        marker.shelter(young_since_ns)
+    return Survey(
+        index_digest=index.digest,
+        roots=roots,
+        live=live,
+        young={d: size for d, size in marker.present.items() if d not in live},
+        links=marker.links,
+        missing_leaves=tuple(MissingLeaf(*item) for item in marker.missing.items()),
+        damage=tuple(marker.damage),
+        ingests=tuple(
+            IngestSeen(i.name, i.writes_ns, i.bytes) for i in scan_ingests(layout) if not i.foreign
+        ),
+        index_changed_ns=index.changed_ns,
+        ingest_changed_ns=ingest_changed_ns,
+    )
+
+
+def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entry, ...]]:
+    try:
+        index, entries = read_settled_index(layout, control.pause)
+    except DocumentError as error:
+        raise Damaged(
+            layout.path,
+            f"{INDEX} cannot be relied upon: {error}",
+            kind=error.kind,
+            next_steps=(
+                "restore index.json from a copy",
+                "move it aside and export again: then only what that export names is kept",
+            ),
+        ) from None
+    if index.data is None and _has_blobs(layout):
+        raise Damaged(
+            layout.path,
+            f"{INDEX} is missing beside blobs, so nobody can say which of them live",
+            kind="missing",
+            next_steps=(
+                "restore index.json from a copy",
+                "export again: then only what that export names is kept",
+            ),
+        )
+    return index, entries
+
+
+def _has_blobs(layout: Layout) -> bool:
+    return any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
+
+
+class _Visit(NamedTuple):
+    link: Link
+    root: Root
+    chain: tuple[Descriptor, ...]
+    # A cacheconfig whose layers stand beside it in the manifest: nothing hides in it.
+    is_spare: bool
+
+
+class _Marker:
+    """Walks from roots to leaves, breadth first, each node once for each part that it plays.
+
+    What only a blob of unknown kind names is a hint: it is kept where it is there, and no damage
+    where it is not. So all that roots reach for certain is walked before the first hint.
+    """
+
+    def __init__(self, layout: Layout, control: Control) -> None:
+        self._layout = layout
+        self._control = control
+        self._certain: deque[_Visit] = deque()
+        self._hints: deque[_Visit] = deque()
+        self._seen: set[tuple[NodeKey, Role, bool]] = set()
+        self.present: dict[Digest, int] = {}
+        self.missing: dict[Digest, str | None] = {}
+        self.links: dict[NodeKey, tuple[Link, ...]] = {}
+        self.damage: list[Damage] = []
+
+    def push_root(self, root: Root, descriptor: Descriptor) -> None:
+        self._certain.append(_Visit(Link(descriptor, "manifest"), root, (), is_spare=False))
+
+    def run(self) -> None:
+        while self._certain:
+            self._visit(self._certain.popleft(), is_hint=False)
+        while self._hints:
+            self._visit(self._hints.popleft(), is_hint=True)
+
+    def shelter(self, young_since_ns: int) -> None:
+        """Mark unreferenced blobs written since then, and all that they reach."""
+        nobody = Root(-1, None, None)
+        for algorithm in self._layout.blobs:
+            for batch in scan_blobs(self._layout, algorithm):
+                self._control.check()
+                for name in batch.names:
+                    digest = Digest(algorithm, name)
+                    found = None if digest in self.present else self._layout.stat_blob(digest)
+                    if found is not None and found.mtime_ns >= young_since_ns:
+                        link = Link(Descriptor("", digest, None), "blob")
+                        self._hints.append(_Visit(link, nobody, (), is_spare=False))
+                self.run()
+
+    def _visit(self, visit: _Visit, *, is_hint: bool) -> None:
+        descriptor = visit.link.descriptor
+        key = key_of(descriptor)
+        # The part it plays belongs to the identity: a subject may be absent, a manifest may not.
+        seen = (key, visit.link.role, visit.is_spare)
+        if seen in self._seen:
+            return
+        self._seen.add(seen)
+        self._control.check()
+        kind = kind_of(descriptor.media_type)
+        self._note_presence(visit, is_hint=is_hint)
+        if kind == "leaf":
+            return
+        try:
+            links = self._read(visit, kind)
+        except (Damaged, DocumentError, Unsafe) as error:
+            if not is_hint and not _is_harmless(visit, kind, error):
+                self._note_damage(visit, error)
+            return
+        self.links[key] = links
+        self._push_children(visit, links, is_hint=is_hint or _is_doubtful(visit, kind))
+
+    def _note_presence(self, visit: _Visit, *, is_hint: bool) -> None:
+        descriptor = visit.link.descriptor
+        digest = descriptor.digest
+        if digest in self.present:
+            return
+        found = self._layout.stat_blob(digest)
+        if found is not None:
+            self.present[digest] = found.size
+            if len(self.present) % 512 == 0:
+                self._control.tell(Progress("survey", len(self.present), 0))
+        elif digest.is_known and not is_hint and not descriptor.elsewhere:
+            self.missing.setdefault(digest, visit.root.ref_name)
+
+    def _read(self, visit: _Visit, kind: Kind | None) -> tuple[Link, ...]:
+        descriptor = visit.link.descriptor
+        data = self._layout.read_blob(
+            descriptor.digest, descriptor.size, unless_binary=not self._must_prove(visit, kind)
+        )
+        return () if data is None else read_links(kind, data)
+
+    def _must_prove(self, visit: _Visit, kind: Kind | None) -> bool:
+        # A torn manifest may begin with zeros: where manifests stand, "no JSON" has to be proven.
+        size = self.present.get(visit.link.descriptor.digest, 0)
+        return kind is not None or (
+            visit.link.role == "manifest" and size <= STRUCTURAL_LIMIT_BYTES
+        )
+
+    def _push_children(self, visit: _Visit, links: tuple[Link, ...], *, is_hint: bool) -> None:
+        chain = (*visit.chain, visit.link.descriptor)
+        if len(chain) > DEPTH_LIMIT and links and not is_hint:
+            detail = f"has more than {DEPTH_LIMIT} levels above it"
+            self.damage.append(Damage(visit.root, chain, "too-deep", detail))
+            return
+        lists_layers = any(kind_of(link.descriptor.media_type) == "leaf" for link in links)
+        queue = self._hints if is_hint else self._certain
+        for link in links:
+            spare = lists_layers and kind_of(link.descriptor.media_type) == "cacheconfig"
+            queue.append(_Visit(link, visit.root, chain, spare))
+
+    def _note_damage(self, visit: _Visit, error: Damaged | DocumentError | Unsafe) -> None:
+        chain = (*visit.chain, visit.link.descriptor)
+        self.missing.pop(visit.link.descriptor.digest, None)
+        kind = "over-cap" if isinstance(error, Unsafe) else error.kind
+        detail = str(error) if isinstance(error, DocumentError) else error.problem
+        self.damage.append(Damage(visit.root, chain, kind, detail))
+
+
+def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe) -> bool:
+    """Whether what cannot be read there can hide no reference.
+
+    A layer or config of unknown kind is a leaf by the specification; a subject may be absent; a
+    cacheconfig names no layer that is not listed beside it.
+    """
+    if kind is None and visit.link.role in ("layer", "config", "blob"):
+        return True
+    if isinstance(error, Unsafe):
+        return False
+    if visit.link.role == "subject":
+        return isinstance(error, Damaged) and error.kind == "missing"
+    return visit.is_spare
+
+
+def _is_doubtful(visit: _Visit, kind: Kind | None) -> bool:
+    return kind is None and visit.link.role in ("layer", "config", "blob")

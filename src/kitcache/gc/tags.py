@@ -1,0 +1,153 @@
+"""ls: each entry of index.json as people speak of it. Reads a little more than the survey did."""
+
+import json
+import os
+from collections.abc import Iterable
+from datetime import datetime
+from threading import Event
+from typing import Any, Literal
+
+from kitcache.errors import KitcacheError
+from kitcache.gc.control import Control
+from kitcache.gc.reach import reach
+from kitcache.gc.refusals import describe_damage
+from kitcache.gc.survey import take_survey
+from kitcache.gc.values import Damage, Listing, Root, Survey, Tag, Tally, key_of
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.links import CACHECONFIG, Link, kind_of
+from kitcache.store.layout import Layout, open_layout
+
+TagKind = Literal["cache", "image", "artifact", "unknown"]
+
+_IMAGE_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+_NO_PLATFORM = ("unknown/unknown", "unknown")
+
+
+def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
+    """The tags of a cache: age, size, kind, layers, platforms, missing blobs.
+
+    A damaged tag is listed with its problem. Takes no lock. Raises NotACache, Unsafe, Damaged
+    (index.json itself), Cancelled, KitcacheError for I/O errors.
+    """
+    control = Control(os.fspath(path), None, cancel)
+    with open_layout(path) as layout:
+        survey = take_survey(layout, control)
+        problems = _problems(survey)
+        tags = tuple(_tag(layout, survey, root, problems) for root in survey.roots)
+    return Listing(control.path, tags, survey.damage)
+
+
+def _problems(survey: Survey) -> dict[Digest, Damage]:
+    return {d.chain[-1].digest: d for d in survey.damage if d.chain}
+
+
+def _tag(layout: Layout, survey: Survey, root: Root, problems: dict[Digest, Damage]) -> Tag:
+    if root.descriptor is None:
+        own = next(d for d in survey.damage if d.root == root and not d.chain)
+        return Tag(
+            root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, describe_damage(own)
+        )
+    found = reach(survey, root.descriptor)
+    there = [digest for digest in found if digest in survey.live]
+    created_ns, created_from = _created(layout, root.descriptor, found)
+    broken = next((problems[digest] for digest in found if digest in problems), None)
+    absent = {leaf.digest for leaf in survey.missing_leaves}
+    return Tag(
+        ref_name=root.ref_name,
+        digest=root.descriptor.digest,
+        kind=_kind(survey, root.descriptor, found),
+        created_ns=created_ns,
+        created_from=created_from,
+        size=Tally(len(there), sum(survey.live[digest] for digest in there)),
+        layers=sum(_is_layer(link) for link in found.values()),
+        platforms=_platforms(layout, root.descriptor, found),
+        missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
+        problem=describe_damage(broken) if broken else "",
+    )
+
+
+def _is_gone(damage: Damage | None) -> bool:
+    return damage is not None and damage.kind == "missing"
+
+
+def _is_layer(link: Link) -> bool:
+    if link.role == "layer":
+        return kind_of(link.descriptor.media_type) in ("leaf", None)
+    return link.role == "manifest" and kind_of(link.descriptor.media_type) == "leaf"
+
+
+def _kind(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
+    types = {link.descriptor.media_type for link in found.values()}
+    if CACHECONFIG in types:
+        return "cache"
+    if types.intersection(_IMAGE_CONFIGS):
+        return "image"
+    return "artifact" if survey.links.get(key_of(descriptor)) else "unknown"
+
+
+def _created(
+    layout: Layout, descriptor: Descriptor, found: dict[Digest, Link]
+) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
+    times = [
+        time
+        for link in found.values()
+        if link.descriptor.media_type == CACHECONFIG
+        for time in _record_times(_read_json(layout, link.descriptor))
+    ]
+    if times:
+        return max(times), "cacheconfig"
+    written = layout.stat_blob(descriptor.digest)
+    return (written.mtime_ns, "manifest") if written else (None, None)
+
+
+def _record_times(config: dict[str, Any]) -> Iterable[int]:
+    """The createdAt of every result of a cacheconfig, in ns since 1970; odd ones are passed over.
+
+    Source: BuildKit's cache/remotecache/v1/spec.go: records[].layers[] and records[].chains[].
+    """
+    for record in _dicts(config.get("records")):
+        for result in (*_dicts(record.get("layers")), *_dicts(record.get("chains"))):
+            created = parse_time(result.get("createdAt"))
+            if created is not None:
+                yield created
+
+
+def parse_time(text: Any) -> int | None:
+    """An RFC 3339 time as ns since 1970; None for no time and for Go's zero time."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return None if moment.year <= 1 else int(moment.timestamp() * 10**6) * 1000
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _platforms(layout: Layout, root: Descriptor, found: dict[Digest, Link]) -> tuple[str, ...]:
+    named = [root.platform, *(link.descriptor.platform for link in found.values())]
+    listed = dict.fromkeys(p for p in named if p and p not in _NO_PLATFORM)
+    if listed:
+        return tuple(listed)
+    configs = [
+        _read_json(layout, link.descriptor)
+        for link in found.values()
+        if link.descriptor.media_type in _IMAGE_CONFIGS
+    ]
+    words = [[config.get(key) for key in ("os", "architecture", "variant")] for config in configs]
+    joined = ["/".join(w for w in word if isinstance(w, str) and w) for word in words]
+    return tuple(dict.fromkeys(p for p in joined if p and p not in _NO_PLATFORM))
+
+
+def _read_json(layout: Layout, descriptor: Descriptor) -> dict[str, Any]:
+    """A blob as a JSON object; empty where it is none, for these answers only inform."""
+    try:
+        value = json.loads(layout.read_blob(descriptor.digest, descriptor.size) or b"")
+    except (KitcacheError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

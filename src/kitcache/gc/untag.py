@@ -1,0 +1,85 @@
+"""Take entries out of index.json. The blobs stay until the next reset."""
+
+import os
+import time
+from collections.abc import Iterable
+from threading import Event
+
+from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.reset import LOCK_TIMEOUT_S
+from kitcache.gc.values import Untagged
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import Dropped, drop_entries
+from kitcache.store.index import INDEX, edit_index, read_index
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import hold_index, hold_store
+
+
+def untag(
+    path: str | os.PathLike[str],
+    names: Iterable[str],
+    *,
+    dry_run: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Untagged:
+    """Take every entry with one of these ref names, or whole digests, out of index.json.
+
+    Success guarantees: index.json was replaced in one step, under kitcache's and BuildKit's lock;
+    all other entries and all unknown fields are in it; no blob was removed. Works where a tag is
+    damaged: it is the way out that a refusal names.
+
+    Raises NotFound if one of the names is not there (then nothing was changed), Busy, Damaged
+    (no readable index.json), NotACache, Unsafe, Cancelled, KitcacheError for I/O errors.
+    """
+    wanted = (names,) if isinstance(names, str) else tuple(names)
+    if not wanted:
+        raise UsageError("name at least one tag or digest to take out")
+    name = os.fspath(path)
+    control = Control(name, on_progress, cancel)
+    with open_layout(name) as layout:
+        if dry_run:
+            _, dropped = _drop(layout, read_index(layout).data, wanted)
+        else:
+            dropped = _untag_locked(layout, wanted, control, lock_timeout_s)
+    entries = tuple((entry.ref_name, entry.digest) for entry in dropped)
+    return Untagged(name, "dry-run" if dry_run else "done", entries)
+
+
+def _untag_locked(
+    layout: Layout, names: tuple[str, ...], control: Control, lock_timeout_s: float
+) -> tuple[Dropped, ...]:
+    deadline = time.monotonic() + lock_timeout_s
+    with hold_store(layout, "exclusive", control.patience(lock_timeout_s)):
+        left_s = max(0.0, deadline - time.monotonic())
+        with hold_index(layout, control.patience(left_s)):
+            return edit_index(layout, lambda data: _drop(layout, data, names))
+
+
+def _drop(
+    layout: Layout, data: bytes | None, names: tuple[str, ...]
+) -> tuple[bytes, tuple[Dropped, ...]]:
+    if data is None:
+        raise Damaged(layout.path, f"{INDEX} is missing", kind="missing", untouched=NOTHING_CHANGED)
+    try:
+        after, dropped = drop_entries(data, names)
+    except DocumentError as error:
+        raise Damaged(
+            layout.path,
+            f"{INDEX} cannot be relied upon: {error}",
+            kind=error.kind,
+            untouched=NOTHING_CHANGED,
+            next_steps=("restore index.json from a copy",),
+        ) from None
+    found = {word for entry in dropped for word in entry}
+    unknown = [name for name in names if name not in found]
+    if unknown:
+        raise NotFound(
+            layout.path,
+            f"no entry of {INDEX} has the tag or digest {', '.join(map(repr, unknown))}",
+            untouched=NOTHING_CHANGED,
+            next_steps=("see what there is with kitcache ls",),
+        )
+    return after, dropped

@@ -1,0 +1,279 @@
+"""The collector's values: immutable, comparable, printable. None holds a file or a lock.
+
+Tally counts file sizes in bytes, not disk blocks. Names that came from a disk are raw here.
+"""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.links import Link
+
+LISTED = 100
+"""How many foreign files, or files that stayed, a report names; it counts them all."""
+
+Named = tuple[str, str]
+NodeKey = tuple[Digest, str, int | None]
+
+
+def key_of(descriptor: Descriptor) -> NodeKey:
+    """What makes two references the same node: a lie about the size is a node of its own."""
+    return descriptor.digest, descriptor.media_type, descriptor.size
+
+
+class Tally(NamedTuple):
+    """A number of blobs (or uploads, or files) and the sum of their file sizes in bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Both counted together."""
+        return Tally(self.blobs + other.blobs, self.bytes + other.bytes)
+
+
+class Progress(NamedTuple):
+    """An event of a long call: what it is doing, how many blobs and bytes it has done."""
+
+    phase: Literal["survey", "sweep"]
+    blobs: int
+    bytes: int
+
+
+class Root(NamedTuple):
+    """An entry of index.json. position: 0-based. descriptor: None where it cannot be read."""
+
+    position: int
+    ref_name: str | None
+    descriptor: Descriptor | None
+
+    @property
+    def label(self) -> str:
+        """The root in words: tag 'main', or entry 3 (sha256:9c1e…)."""
+        if self.ref_name is not None:
+            return f"tag '{self.ref_name}'"
+        digest = f" ({self.descriptor.digest.short})" if self.descriptor else ""
+        return f"entry {self.position}{digest}"
+
+
+class Damage(NamedTuple):
+    """A root, or something structural below one, that cannot be read: the picture is incomplete.
+
+    chain: from the root down to what is damaged; empty where the entry itself is malformed.
+    kind: as in errors.Damaged, or over-cap, too-deep. detail: a clause, such as "is missing".
+    """
+
+    root: Root
+    chain: tuple[Descriptor, ...]
+    kind: str
+    detail: str
+
+
+class MissingLeaf(NamedTuple):
+    """A layer, config or subject that a tag names and that is not there. No hindrance."""
+
+    digest: Digest
+    ref_name: str | None
+
+
+class IngestSeen(NamedTuple):
+    """An upload as surveyed: its name, the times of its last writes, its size in bytes."""
+
+    name: str
+    writes_ns: tuple[int, ...]
+    bytes: int
+
+
+class Survey(NamedTuple):
+    """What one reading of a cache found.
+
+    index_digest: of index.json's bytes; the same digest means the same roots. live: what roots
+    reach and is there, with its file size. young: what young unreferenced blobs shelter, likewise.
+    links: what each structural blob points at. missing_leaves, damage: see there. The two
+    *_changed_ns are modification times.
+    """
+
+    index_digest: Digest
+    roots: tuple[Root, ...]
+    live: Mapping[Digest, int]
+    young: Mapping[Digest, int]
+    links: Mapping[NodeKey, tuple[Link, ...]]
+    missing_leaves: tuple[MissingLeaf, ...]
+    damage: tuple[Damage, ...]
+    ingests: tuple[IngestSeen, ...]
+    index_changed_ns: int
+    ingest_changed_ns: int
+
+    @property
+    def live_tally(self) -> Tally:
+        """Everything that a root reaches and that is there."""
+        return Tally(len(self.live), sum(self.live.values()))
+
+
+class Refusal(NamedTuple):
+    """Why a plan removes nothing. retry_after_s: seconds, for busy."""
+
+    kind: Literal["damaged", "unsafe", "busy"]
+    damage: tuple[Damage, ...] = ()
+    retry_after_s: float = 0.0
+
+
+class Plan(NamedTuple):
+    """What stays: a valid blob name outside `keep`, older than spare_after_ns, is to go.
+
+    It names what stays, not what goes, so it is as large as what lives.
+    """
+
+    index_digest: Digest
+    keep: Mapping[str, frozenset[str]]
+    spare_after_ns: int | None
+    drop_ingests: tuple[IngestSeen, ...]
+    kept_ingests: tuple[Named, ...]
+    refusal: Refusal | None
+
+
+class Swept(NamedTuple):
+    """What one walk over the blobs did, or would do.
+
+    foreign_tally: its bytes are 0 unless they were asked for. stopped: the walk ended early, at a
+    changed index.json.
+    """
+
+    removed: Tally = Tally()
+    spared: Tally = Tally()
+    ingests_removed: Tally = Tally()
+    left: tuple[Named, ...] = ()
+    left_count: int = 0
+    foreign: tuple[str, ...] = ()
+    foreign_tally: Tally = Tally()
+    stopped: bool = False
+
+
+class Report(NamedTuple):
+    """What a reset did (outcome done), or would do (dry-run).
+
+    path: as named by the caller. tags: entries of index.json. kept: all blobs that stay; spared:
+    those of them that only --min-age keeps. ingests_kept: uploads that stay, each with the reason.
+    left: what should have gone and could not be removed, with the reason; foreign: what is no
+    blob's, left alone; of both the first hundred, and a count. seconds: wall time.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run"]
+    tags: int
+    kept: Tally
+    spared: Tally
+    removed: Tally
+    ingests_removed: Tally
+    ingests_kept: tuple[Named, ...]
+    left: tuple[Named, ...]
+    left_count: int
+    foreign: tuple[str, ...]
+    foreign_count: int
+    missing_leaves: tuple[MissingLeaf, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where something could not be removed."""
+        return 3 if self.left_count else 0
+
+
+class TagUsage(NamedTuple):
+    """A tag's share: unique is what no other entry reaches, shared is what another reaches too."""
+
+    ref_name: str | None
+    digest: Digest | None
+    unique: Tally
+    shared: Tally
+
+
+class Usage(NamedTuple):
+    """Where a cache's bytes are. reclaimable: what a reset would remove.
+
+    ingest: all uploads. foreign: files that are nobody's blob. With damage, `live` is only what
+    could be seen, reclaimable counts what may live after all, and a reset would refuse.
+    """
+
+    path: str
+    live: Tally
+    reclaimable: Tally
+    ingest: Tally
+    foreign: Tally
+    tags: tuple[TagUsage, ...]
+    missing_leaves: tuple[MissingLeaf, ...]
+    damage: tuple[Damage, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 12 where the picture is incomplete."""
+        return 12 if self.damage else 0
+
+
+class Tag(NamedTuple):
+    """An entry of index.json as `ls` shows it.
+
+    created_ns: since 1970, by created_from: the newest record of the cacheconfig, or the time at
+    which the manifest was written here. size: all that it reaches. missing: blobs that are not
+    there. problem: why it cannot be read whole, "" if it can.
+    """
+
+    ref_name: str | None
+    digest: Digest | None
+    kind: Literal["cache", "image", "artifact", "unknown"]
+    created_ns: int | None
+    created_from: Literal["cacheconfig", "manifest"] | None
+    size: Tally
+    layers: int
+    platforms: tuple[str, ...]
+    missing: int
+    problem: str
+
+
+class Listing(NamedTuple):
+    """The tags of a cache, in the order of index.json."""
+
+    path: str
+    tags: tuple[Tag, ...]
+    damage: tuple[Damage, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 12 where the picture is incomplete."""
+        return 12 if self.damage else 0
+
+
+class BlobPath(NamedTuple):
+    """One way from an entry of index.json down to a blob."""
+
+    root: Root
+    links: tuple[Link, ...]
+
+
+class Why(NamedTuple):
+    """Why a blob is kept: each path from a root to it; without one it is garbage.
+
+    size, written_ns: of the file, None where it is missing. more_paths: there are more than shown.
+    """
+
+    path: str
+    digest: Digest
+    size: int | None
+    written_ns: int | None
+    paths: tuple[BlobPath, ...]
+    more_paths: bool
+    damage: tuple[Damage, ...]
+
+    @property
+    def is_garbage(self) -> bool:
+        """Whether nothing reaches it, as far as can be seen."""
+        return not self.paths
+
+
+class Untagged(NamedTuple):
+    """The entries that were taken out of index.json (or would be), as (ref name, digest)."""
+
+    path: str
+    outcome: Literal["done", "dry-run"]
+    entries: tuple[tuple[str | None, str], ...]

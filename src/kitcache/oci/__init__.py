@@ -1,0 +1,1 @@
+"""The OCI image format as values: bytes in, values out. No I/O."""

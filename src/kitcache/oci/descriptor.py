@@ -1,0 +1,104 @@
+"""Descriptors: a reading of the JSON that points at a blob. Never written back.
+
+Source: OCI image-spec, descriptor.md; annotations.md for the ref name.
+"""
+
+from typing import Any, NamedTuple
+
+from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.document import DocumentError, Members, describe, expect_object
+
+REF_NAME = "org.opencontainers.image.ref.name"
+
+_MAY_BE_ABSENT = ("nondistributable", "rootfs.foreign")
+
+
+class Descriptor(NamedTuple):
+    """Where a blob is, what it is, how long it is.
+
+    media_type: "" where absent. size: bytes, None where the format has no field for it (a
+    cacheconfig's layers). ref_name: the tag, on an entry of an index. platform: os/arch[/variant].
+    elsewhere: the blob may rightly be missing here, since its bytes are found at a URL.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int | None
+    ref_name: str | None = None
+    platform: str | None = None
+    elsewhere: bool = False
+
+
+def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
+    """The descriptor that a JSON value is.
+
+    Types are checked, unknown fields are ignored. Raises DocumentError (malformed, ambiguous).
+    """
+    fields = expect_object(value, what)
+    media_type = fields.one("mediaType")
+    if media_type is None:
+        media_type = ""
+    if not isinstance(media_type, str):
+        raise DocumentError("malformed", f"the media type of {what} is {describe(media_type)}")
+    return Descriptor(
+        media_type,
+        _digest(fields.one("digest"), what),
+        _size(fields.one("size"), what),
+        ref_name_of(fields),
+        _platform(fields.one("platform")),
+        bool(fields.one("urls")) or any(part in media_type for part in _MAY_BE_ABSENT),
+    )
+
+
+def glance_at_descriptor(value: Any) -> Descriptor | None:
+    """The descriptor that a JSON value may be: for documents whose kind nobody knows.
+
+    Only an object that holds a digest counts; what else is odd about it does not.
+    """
+    if not isinstance(value, Members):
+        return None
+    for text in value.every("digest"):
+        try:
+            digest = parse_digest(text)
+        except ValueError:
+            continue
+        media_types = [t for t in value.every("mediaType") if isinstance(t, str)]
+        sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
+        platforms = value.every("platform")
+        return Descriptor(
+            media_types[-1] if media_types else "",
+            digest,
+            sizes[-1] if sizes else None,
+            platform=_platform(platforms[-1]) if platforms else None,
+            elsewhere=any(value.every("urls")),
+        )
+    return None
+
+
+def ref_name_of(fields: Members) -> str | None:
+    """The ref name among a descriptor's annotations, None where there is none."""
+    found = [a.keyed(REF_NAME) for a in fields.every("annotations") if isinstance(a, Members)]
+    return found[-1] if found and isinstance(found[-1], str) else None
+
+
+def _digest(value: Any, what: str) -> Digest:
+    try:
+        return parse_digest(value)
+    except ValueError as error:
+        raise DocumentError("malformed", f"the digest of {what}: {error}") from None
+
+
+def _size(value: Any, what: str) -> int:
+    if type(value) is not int:
+        raise DocumentError("malformed", f"the size of {what} is {describe(value)}")
+    if value < 0:
+        raise DocumentError("malformed", f"the size of {what} is negative")
+    return value
+
+
+def _platform(value: Any) -> str | None:
+    if not isinstance(value, Members):
+        return None
+    parts = [value.every(name)[-1:] for name in ("os", "architecture", "variant")]
+    words = [part[0] for part in parts if part and isinstance(part[0], str) and part[0]]
+    return "/".join(words) or None

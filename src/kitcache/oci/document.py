@@ -1,0 +1,101 @@
+"""JSON as BuildKit reads it: Go's decoder takes keys in any case, and the last duplicate wins.
+
+An object comes out as Members, which forgets nothing: each folded name with every spelling and
+value that was given. So the reader of a blob can keep what *any* reading would reach, and the
+reader of index.json can refuse where two readings differ.
+Source: Go's encoding/json, "Unmarshal" and its case folding.
+"""
+
+import json
+from typing import Any
+
+type_name = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number"}
+
+
+class DocumentError(ValueError):
+    """No JSON that can be relied upon. kind: not-json, too-deep, ambiguous, malformed."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class Members(dict[str, list[tuple[str, Any]]]):
+    """A JSON object: folded name → every (spelling, value) given under it, in order."""
+
+    def every(self, name: str) -> list[Any]:
+        """Each value that some reader would take for this field."""
+        return [value for _, value in self.get(name.casefold(), ())]
+
+    def one(self, name: str) -> Any:
+        """The value of a field, None where it is absent or null; ambiguous if given twice."""
+        given = self.get(name.casefold(), ())
+        if len(given) > 1:
+            raise DocumentError("ambiguous", f"the field {name!r} is given {len(given)} times")
+        return given[0][1] if given else None
+
+    def keyed(self, name: str) -> Any:
+        """The value in a *map* (annotations): keys are exact there, the last one counts."""
+        exact = [value for spelling, value in self.get(name.casefold(), ()) if spelling == name]
+        return exact[-1] if exact else None
+
+    def require_exact(self, names: tuple[str, ...]) -> None:
+        """Refuse where a reader that minds the case of these names would read something else."""
+        for name in names:
+            for spelling, _ in self.get(name.casefold(), ()):
+                if spelling != name:
+                    raise DocumentError(
+                        "ambiguous", f"{spelling!r} stands for {name!r} to some readers only"
+                    )
+            self.one(name)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> Members:
+    found = Members()
+    for name, value in pairs:
+        found.setdefault(name.casefold(), []).append((name, value))
+    return found
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def read_document(data: bytes, *, strict_utf8: bool = False) -> Any:
+    """The JSON value in these bytes, each object as Members.
+
+    strict_utf8: refuse bytes that are no UTF-8, where Go would put U+FFFD in their place.
+    Raises DocumentError (not-json, too-deep).
+    """
+    try:
+        text = data.decode("utf-8", "strict" if strict_utf8 else "replace")
+        return json.loads(text, object_pairs_hook=_members, parse_constant=_no_constant)
+    except RecursionError:
+        raise DocumentError("too-deep", "its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise DocumentError("not-json", f"not JSON: {error}") from None
+
+
+def expect_object(value: Any, what: str) -> Members:
+    """The value, which has to be an object. Raises DocumentError (malformed)."""
+    if not isinstance(value, Members):
+        raise DocumentError("malformed", f"{what} is {describe(value)}, not an object")
+    return value
+
+
+def expect_list(value: Any, what: str) -> list[Any]:
+    """The value, which has to be a list; null counts as an empty one, as in Go."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DocumentError("malformed", f"{what} is {describe(value)}, not a list")
+    return value
+
+
+def describe(value: Any) -> str:
+    """What kind of JSON value this is, for a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, Members):
+        return "an object"
+    return type_name.get(type(value), "a number")

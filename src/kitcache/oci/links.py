@@ -1,0 +1,160 @@
+"""THE switch: what kind of thing a media type names, and what such a thing points at.
+
+Nothing else in kitcache knows which field of which document holds a reference. Doubt keeps: a
+structural document's links are those of *every* container field it has, whichever kind it says
+it is, and a document whose kind nobody knows is looked into before it counts as a leaf.
+Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spec (schema 1 and 2),
+BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from kitcache.oci.descriptor import Descriptor, glance_at_descriptor, read_descriptor
+from kitcache.oci.digest import parse_digest
+from kitcache.oci.document import (
+    DocumentError,
+    Members,
+    expect_list,
+    expect_object,
+    read_document,
+)
+
+Kind = Literal["index", "manifest", "cacheconfig", "leaf"]
+Role = Literal["manifest", "config", "layer", "blob", "subject"]
+
+CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
+
+_KINDS: dict[str, Kind] = {
+    "application/vnd.oci.image.index.v1+json": "index",
+    "application/vnd.docker.distribution.manifest.list.v2+json": "index",
+    "application/vnd.oci.image.manifest.v1+json": "manifest",
+    "application/vnd.oci.artifact.manifest.v1+json": "manifest",
+    "application/vnd.docker.distribution.manifest.v2+json": "manifest",
+    "application/vnd.docker.distribution.manifest.v1+json": "manifest",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws": "manifest",
+    CACHECONFIG: "cacheconfig",
+    "application/vnd.oci.image.config.v1+json": "leaf",
+    "application/vnd.docker.container.image.v1+json": "leaf",
+    "application/vnd.oci.empty.v1+json": "leaf",
+}
+_LEAF_PREFIXES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
+
+_LISTS: tuple[tuple[str, Role], ...] = (
+    ("manifests", "manifest"),
+    ("layers", "layer"),
+    ("blobs", "blob"),
+)
+_SINGLES: tuple[tuple[str, Role], ...] = (("config", "config"), ("subject", "subject"))
+
+
+class Link(NamedTuple):
+    """A reference from one blob to another, and the part it plays there."""
+
+    descriptor: Descriptor
+    role: Role
+
+
+def kind_of(media_type: str) -> Kind | None:
+    """What a media type names; None where nobody knows, so that somebody has to look."""
+    known = _KINDS.get(media_type)
+    if known is None and media_type.startswith(_LEAF_PREFIXES):
+        return "leaf"
+    return known
+
+
+def can_be_json(head: bytes) -> bool:
+    """Whether a blob that begins like this can be a JSON object; blank beginnings can."""
+    return head.lstrip(b" \t\r\n")[:1] in (b"{", b"")
+
+
+def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
+    """What a blob of that kind points at, given its proven bytes.
+
+    None as the kind: look for references and take what there is, even from bytes that turn out
+    to be no JSON (no links). Raises DocumentError for a structural blob that cannot be read
+    (not-json, too-deep, malformed, ambiguous), and for an unknown one nested too deeply to tell.
+    """
+    match kind:
+        case "leaf":
+            return ()
+        case "cacheconfig":
+            return tuple(_cached(expect_object(read_document(data), "the cacheconfig")))
+        case "index" | "manifest":
+            return _container_links(expect_object(read_document(data), f"the {kind}"))
+        case None:
+            return _links_by_looking(data)
+
+
+def _container_links(document: Members) -> tuple[Link, ...]:
+    links = [
+        Link(read_descriptor(item, f"{field}[{n}]"), role)
+        for field, role in _LISTS
+        for value in document.every(field)
+        for n, item in enumerate(expect_list(value, field))
+    ]
+    links += [
+        Link(read_descriptor(value, field), role)
+        for field, role in _SINGLES
+        for value in document.every(field)
+        if value is not None
+    ]
+    return tuple(links + _schema1_layers(document))
+
+
+def _schema1_layers(document: Members) -> list[Link]:
+    sums = [
+        expect_object(item, "an fsLayers entry").every("blobSum")
+        for value in document.every("fsLayers")
+        for item in expect_list(value, "fsLayers")
+    ]
+    return [_bare_layer(digest) for given in sums for digest in given]
+
+
+def _cached(document: Members) -> list[Link]:
+    return [
+        _bare_layer(digest)
+        for value in document.every("layers")
+        for item in expect_list(value, "layers")
+        for digest in expect_object(item, "a layer of the cacheconfig").every("blob")
+    ]
+
+
+def _bare_layer(digest: Any) -> Link:
+    try:
+        return Link(Descriptor(BARE_LAYER, parse_digest(digest), None), "layer")
+    except ValueError as error:
+        raise DocumentError("malformed", f"a layer's digest: {error}") from None
+
+
+BARE_LAYER = "application/vnd.oci.image.layer."
+"""Stands for the media type of a layer that is named by its digest alone."""
+
+
+def _links_by_looking(data: bytes) -> tuple[Link, ...]:
+    try:
+        document = read_document(data)
+    except DocumentError as error:
+        if error.kind == "too-deep":
+            raise
+        return ()
+    if not isinstance(document, Members):
+        return ()
+    candidates = [
+        (item, role)
+        for field, role in _LISTS
+        for value in document.every(field)
+        if isinstance(value, list)
+        for item in value
+    ]
+    candidates += [(v, role) for field, role in _SINGLES for v in document.every(field)]
+    glances = [(glance_at_descriptor(value), role) for value, role in candidates]
+    links = [Link(descriptor, role) for descriptor, role in glances if descriptor is not None]
+    return tuple(links + _glance_at(_schema1_layers, document) + _glance_at(_cached, document))
+
+
+def _glance_at(reader: Callable[[Members], list[Link]], document: Members) -> list[Link]:
+    try:
+        return reader(document)
+    except DocumentError:
+        return []

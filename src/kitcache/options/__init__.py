@@ -1,0 +1,1 @@
+"""The user's words as values: policies, ages, sizes. No I/O."""

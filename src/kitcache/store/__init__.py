@@ -1,0 +1,1 @@
+"""The cache directory: the only package that touches one."""

@@ -1,0 +1,259 @@
+"""Layout: a cache directory opened once. Everything below it goes by name relative to open fds.
+
+DIR itself may be a link and is resolved once, here; below it no link is ever followed.
+Source: OCI image-spec, image-layout.md.
+"""
+
+import json
+import os
+import stat
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from kitcache.errors import Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.oci.digest import HEX_LENGTHS, Digest
+from kitcache.oci.links import can_be_json
+
+STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_HEAD_BYTES = 4096
+_LAYOUT_LIMIT_BYTES = 64 * 1024
+
+
+class BlobStat(NamedTuple):
+    """A blob's file: its length in bytes, when it was written, whether it is a regular file."""
+
+    size: int
+    mtime_ns: int
+    is_file: bool
+
+
+class Layout:
+    """A cache directory that passed the checks; a context manager that closes what it opened.
+
+    path: as the caller named it, for messages. root_fd: the directory. Once open_directories was
+    called, blobs has an open directory for each known algorithm that is there, and blobs_fd and
+    ingest_fd are open where those are.
+    """
+
+    def __init__(self, path: str, root_fd: int) -> None:
+        self.path = path
+        self.root_fd = root_fd
+        self.blobs: dict[str, int] = {}
+        self.blobs_fd: int | None = None
+        self.ingest_fd: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close_directories()
+        os.close(self.root_fd)
+
+    def open_directories(self) -> None:
+        """Open blobs/, blobs/<algorithm>/ and ingest/ as they are now: anew, if called again.
+
+        Raises Unsafe where one of them is a link or no directory.
+        """
+        self._close_directories()
+        self.blobs_fd = _open_directory(self, "blobs", self.root_fd)
+        if self.blobs_fd is not None:
+            for algorithm in HEX_LENGTHS:
+                fd = _open_directory(self, algorithm, self.blobs_fd, "blobs/")
+                if fd is not None:
+                    self.blobs[algorithm] = fd
+        self.ingest_fd = _open_directory(self, "ingest", self.root_fd)
+
+    def _close_directories(self) -> None:
+        for fd in (*self.blobs.values(), self.blobs_fd, self.ingest_fd):
+            if fd is not None:
+                os.close(fd)
+        self.blobs, self.blobs_fd, self.ingest_fd = {}, None, None
+
+    def stat_blob(self, digest: Digest) -> BlobStat | None:
+        """What lies under that digest's name, None where nothing does. Reads no content."""
+        fd = self.blobs.get(digest.algorithm)
+        if fd is None:
+            return None
+        try:
+            found = os.stat(digest.hex, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise io_error(self.path, f"cannot look at blob {digest}", error) from None
+        return BlobStat(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+
+    def read_blob(
+        self,
+        digest: Digest,
+        size: int | None,
+        *,
+        unless_binary: bool = False,
+        limit_bytes: int = STRUCTURAL_LIMIT_BYTES,
+    ) -> bytes | None:
+        """The blob's bytes, proven: digest and size (where one is known) both match.
+
+        unless_binary: None, unread and unproven, for a blob whose first bytes can be no JSON.
+        Raises Damaged (kind missing, torn, wrong-digest, not-a-file, unreadable), and Unsafe
+        before more than limit_bytes are read. Follows no link.
+        """
+        if not digest.is_known:
+            raise self._damaged("unknown-algorithm", f"{digest.algorithm} cannot be checked here")
+        fd = self._open_blob(digest)
+        try:
+            return self._read_open_blob(fd, digest, size, unless_binary, limit_bytes)
+        except OSError as error:
+            raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
+        finally:
+            os.close(fd)
+
+    def _open_blob(self, digest: Digest) -> int:
+        try:
+            if digest.algorithm not in self.blobs:
+                raise FileNotFoundError
+            return os.open(digest.hex, _FILE_FLAGS, dir_fd=self.blobs[digest.algorithm])
+        except FileNotFoundError:
+            raise self._damaged("missing", "is missing") from None
+        except OSError as error:
+            found = self.stat_blob(digest)
+            if found is not None and not found.is_file:
+                raise self._damaged("not-a-file", "is no regular file") from None
+            raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
+
+    def _read_open_blob(
+        self, fd: int, digest: Digest, size: int | None, unless_binary: bool, limit_bytes: int
+    ) -> bytes | None:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise self._damaged("not-a-file", "is no regular file")
+        if size is not None and found.st_size != size:
+            verb = "is cut short" if found.st_size < size else "is too long"
+            raise self._damaged("torn", f"{verb} ({found.st_size:,} of {size:,} bytes)")
+        if unless_binary and not can_be_json(os.pread(fd, _HEAD_BYTES, 0)):
+            return None
+        if found.st_size > limit_bytes:
+            raise Unsafe(
+                self.path,
+                f"is larger than any index, manifest or cacheconfig may be"
+                f" ({found.st_size:,} of at most {limit_bytes:,} bytes)",
+            )
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(found.st_size + 1)
+        if not digest.matches(data):
+            raise self._damaged("wrong-digest", "holds other bytes than its digest says")
+        return data
+
+    def _damaged(self, kind: str, problem: str) -> Damaged:
+        return Damaged(self.path, problem, kind=kind)
+
+
+def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
+    """An OSError as ours, while it is still known what was being done."""
+    return KitcacheError(path, f"{doing}: {error.strerror or error}")
+
+
+def open_layout(path: str | os.PathLike[str]) -> Layout:
+    """The cache directory at that path, opened; what lies below it is not looked at yet.
+
+    Raises NotACache, and Unsafe where oci-layout names a version that is not known.
+    """
+    name = os.fspath(path)
+    try:
+        root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotACache(name, "no such directory") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise KitcacheError(name, f"cannot be opened: {reason}") from None
+    layout = Layout(name, root_fd)
+    try:
+        _check_version(layout)
+    except BaseException:
+        layout.__exit__(None, None, None)
+        raise
+    return layout
+
+
+def _open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int | None:
+    try:
+        return os.open(name, _DIR_FLAGS, dir_fd=parent)
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        raise Unsafe(
+            layout.path,
+            f"{prefix}{name} is {what}",
+            details=("other layouts may share what it points at",) if what[0] == "a" else (),
+            next_steps=(f"put a real directory in place of {prefix}{name}",),
+        ) from None
+    except OSError as error:
+        raise io_error(layout.path, f"cannot open {prefix}{name}", error) from None
+
+
+def open_file(layout: Layout, name: str) -> int | None:
+    """An fd of a regular file directly below DIR, None where there is none.
+
+    Raises Unsafe where the name is a link, a pipe or a directory.
+    """
+    try:
+        fd = os.open(name, _FILE_FLAGS, dir_fd=layout.root_fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        try:
+            found = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if stat.S_ISREG(found.st_mode):
+            raise io_error(layout.path, f"cannot open {name}", error) from None
+        raise _not_regular(layout, name, found.st_mode) from None
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise _not_regular(layout, name, mode)
+    return fd
+
+
+def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
+    what = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+    return Unsafe(layout.path, f"{name} is {what}", next_steps=(f"put a real {name} in its place",))
+
+
+def _check_version(layout: Layout) -> None:
+    fd = open_file(layout, "oci-layout")
+    if fd is None:
+        if not _is_there(layout, "index.json"):
+            raise NotACache(layout.path, "it has neither oci-layout nor index.json")
+        return
+    with open(fd, "rb") as file:
+        data = file.read(_LAYOUT_LIMIT_BYTES)
+    try:
+        version = json.loads(data)["imageLayoutVersion"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        version = None
+    if not isinstance(version, str) or version.split(".")[0] != "1":
+        told = "unreadable" if version is None else f"of version {version!r}"
+        raise Unsafe(
+            layout.path,
+            f"oci-layout is {told}; known is 1.0.0",
+            next_steps=('restore it: {"imageLayoutVersion":"1.0.0"}',),
+        )
+
+
+def _is_there(layout: Layout, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

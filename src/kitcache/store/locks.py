@@ -1,0 +1,183 @@
+"""kitcache.lock and BuildKit's index.json.lock: taken by flock, waited for, never unlinked.
+
+BuildKit unlinks its lock file after use, so after a flock the file's inode is compared with what
+the path names now. Existing lock files are opened read-only, so that another user's will do.
+Source: BuildKit, client/ociindex.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+from kitcache.errors import NOTHING_CHANGED, Busy
+from kitcache.store.index import INDEX, give_to
+from kitcache.store.layout import Layout, io_error, open_file
+
+KITCACHE_LOCK = "kitcache.lock"
+INDEX_LOCK = "index.json.lock"
+
+LockKind = Literal["shared", "exclusive"]
+
+_CREATE_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PAUSE_S = 0.1
+
+
+class Holder(NamedTuple):
+    """Who has a lock; None where the system does not tell."""
+
+    pid: int | None
+    command: str | None
+
+
+class Waiting(NamedTuple):
+    """An event: another process is in the way. what: the lock's name, or "export".
+
+    seconds: for how long it will be waited for at most.
+    """
+
+    path: str
+    what: str
+    holder: Holder
+    seconds: float
+
+
+class Held(NamedTuple):
+    """Proof that kitcache.lock of that layout is had; made by hold_store alone."""
+
+    layout: Layout
+    kind: LockKind
+
+
+class Patience(NamedTuple):
+    """How to wait. pause: waits so many seconds, or raises Cancelled; on_wait: told once a wait."""
+
+    timeout_s: float
+    pause: Callable[[float], None]
+    on_wait: Callable[[Waiting], None]
+
+
+@contextmanager
+def hold_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[Held]:
+    """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
+
+    Raises Busy, which names the holder, when it is not had within the timeout.
+    """
+    with _hold(layout, KITCACHE_LOCK, kind, patience):
+        yield Held(layout, kind)
+
+
+@contextmanager
+def hold_index(layout: Layout, patience: Patience) -> Iterator[None]:
+    """BuildKit's index.json.lock, exclusive. It never waits for it: hold it for milliseconds.
+
+    Raises Busy when it is not had within the timeout.
+    """
+    with _hold(layout, INDEX_LOCK, "exclusive", patience):
+        yield
+
+
+@contextmanager
+def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iterator[None]:
+    operation = fcntl.LOCK_EX if kind == "exclusive" else fcntl.LOCK_SH
+    deadline = time.monotonic() + patience.timeout_s
+    pause_s, told = 0.005, False
+    while True:
+        fd = _open_lock(layout, name)
+        try:
+            if _try_lock(fd, operation) and _is_named(layout, fd, name):
+                yield
+                return
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise _busy(layout, name, find_holder(fd), patience.timeout_s)
+            if not told:
+                told = True
+                patience.on_wait(Waiting(layout.path, name, find_holder(fd), left_s))
+        finally:
+            os.close(fd)
+        patience.pause(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _try_lock(fd: int, operation: int) -> bool:
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_named(layout: Layout, fd: int, name: str) -> bool:
+    try:
+        named = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
+
+
+def _open_lock(layout: Layout, name: str) -> int:
+    while True:
+        fd = open_file(layout, name)
+        if fd is not None:
+            return fd
+        try:
+            fd = os.open(name, _CREATE_FLAGS, 0o600, dir_fd=layout.root_fd)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
+        give_to(fd, _users_of(layout))
+        return fd
+
+
+def _users_of(layout: Layout) -> os.stat_result:
+    try:
+        return os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return os.fstat(layout.root_fd)
+
+
+def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
+    return Busy(
+        layout.path,
+        f"{name} is held by {describe_holder(holder)}; waited {waited_s:g} s",
+        holder_pid=holder.pid,
+        holder_command=holder.command,
+        untouched=NOTHING_CHANGED,
+        next_steps=("try again when it is done, or wait longer with --lock-timeout",),
+    )
+
+
+def describe_holder(holder: Holder) -> str:
+    """The holder in words, for a message."""
+    if holder.pid is None:
+        return "another process"
+    return f"process {holder.pid}" + (f" ({holder.command})" if holder.command else "")
+
+
+def find_holder(fd: int) -> Holder:
+    """A process that has a flock on this file; unknown where /proc does not tell."""
+    found = os.fstat(fd)
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as table:
+            for line in table:
+                words = line.split()
+                if "FLOCK" in words and wanted in words and "->" not in words:
+                    pid = int(words[words.index(wanted) - 1])
+                    return Holder(pid, _command_of(pid)) if pid > 0 else Holder(None, None)
+    except (OSError, ValueError):
+        pass
+    return Holder(None, None)
+
+
+def _command_of(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(400).rstrip(b"\0").split(b"\0")
+    except OSError:
+        return None
+    return b" ".join(words).decode("utf-8", "replace")[:120] or None

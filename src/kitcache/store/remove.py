@@ -1,0 +1,47 @@
+"""unlinkat, and nothing else. Opens only for the holder of the exclusive lock."""
+
+import os
+import stat
+from collections.abc import Callable
+
+from kitcache.store.layout import Layout
+from kitcache.store.locks import Held
+
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Remover:
+    """Removes single blobs and single uploads of one layout. Callable from several threads."""
+
+    def __init__(self, held: Held) -> None:
+        if held.kind != "exclusive":
+            raise ValueError("removing takes the exclusive lock")
+        self._layout: Layout = held.layout
+
+    def blobs_of(self, algorithm: str) -> Callable[[str], None]:
+        """A function that removes the blob of that name; it raises OSError as unlink does."""
+        fd, unlink = self._layout.blobs[algorithm], os.unlink
+
+        def remove(name: str) -> None:
+            unlink(name, dir_fd=fd)
+
+        return remove
+
+    def ingest(self, name: str) -> None:
+        """Remove an upload: its regular files, then its directory. Raises OSError.
+
+        A directory that holds anything else keeps all it has.
+        """
+        parent = self._layout.ingest_fd
+        fd = os.open(name, _DIR_FLAGS, dir_fd=parent)
+        try:
+            names = os.listdir(fd)
+            for inner in names:
+                mode = os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode
+                if not stat.S_ISREG(mode):
+                    raise OSError(0, f"{inner} in it is no regular file")
+            for inner in names:
+                os.unlink(inner, dir_fd=fd)
+        finally:
+            os.close(fd)
+        os.rmdir(name, dir_fd=parent)

@@ -1,0 +1,160 @@
+"""Names below blobs/ and ingest/, streamed; a stat only where one is needed."""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+from kitcache.oci.digest import HEX_LENGTHS, LOWER_HEX, is_blob_name
+from kitcache.store.index import INDEX, INDEX_TEMP
+from kitcache.store.layout import Layout, io_error
+from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
+
+_FRESH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+OWN_NAMES = frozenset(
+    ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ".kitcache", "blobs", "ingest")
+)
+BATCH_SIZE = 512
+_INGEST_NAME_ALGORITHM = "sha256"
+
+
+class Batch(NamedTuple):
+    """Some names below blobs/<algorithm>/. names: exact hex, regular files. odd: all others."""
+
+    names: list[str]
+    odd: list[str]
+
+
+class Ingest(NamedTuple):
+    """An upload under way or left behind.
+
+    writes_ns: the modification times of its directory and files. bytes: their sizes summed.
+    foreign: it holds something that no upload makes, so it is not touched.
+    """
+
+    name: str
+    writes_ns: tuple[int, ...]
+    bytes: int
+    foreign: bool
+
+
+def scan_blobs(layout: Layout, algorithm: str) -> Iterator[Batch]:
+    """Every name below blobs/<algorithm>/, streamed in directory order, in batches. No stat."""
+    parent = layout.blobs.get(algorithm)
+    if parent is None:
+        return
+    length = HEX_LENGTHS[algorithm]
+    names: list[str] = []
+    odd: list[str] = []
+    try:
+        with _scan(parent) as entries:
+            for entry in entries:
+                name = entry.name
+                # is_blob_name, said again without a call: this line runs a million times.
+                if len(name) == length and not name.strip(LOWER_HEX) and _is_file(entry):
+                    names.append(name)
+                else:
+                    odd.append(name)
+                if len(names) + len(odd) == BATCH_SIZE:
+                    yield Batch(names, odd)
+                    names, odd = [], []
+    except OSError as error:
+        raise io_error(layout.path, f"cannot list blobs/{algorithm}", error) from None
+    yield Batch(names, odd)
+
+
+def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
+    """Every upload below ingest/, in name order; one that vanishes meanwhile is left out."""
+    if layout.ingest_fd is None:
+        return ()
+    found = []
+    with _scan(layout.ingest_fd) as entries:
+        for entry in entries:
+            if is_ingest_name(entry.name) and entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    found.append(_look_at_ingest(layout.ingest_fd, entry.name))
+    return tuple(sorted(found))
+
+
+def is_ingest_name(name: str) -> bool:
+    """Whether a directory below ingest/ is an upload's: the sha256 of its ref."""
+    return is_blob_name(_INGEST_NAME_ALGORITHM, name)
+
+
+def scan_foreign(layout: Layout) -> Iterator[str]:
+    """Paths, relative to DIR, of what is neither BuildKit's nor ours; directories end in a slash.
+
+    What lies inside blobs/<known algorithm>/ is scan_blobs' to tell.
+    """
+    yield from _strangers(layout.root_fd, "", OWN_NAMES)
+    if layout.blobs_fd is not None:
+        yield from _strangers(layout.blobs_fd, "blobs/", layout.blobs.keys())
+    if layout.ingest_fd is not None:
+        uploads = frozenset(i.name for i in scan_ingests(layout) if not i.foreign)
+        yield from _strangers(layout.ingest_fd, "ingest/", uploads)
+
+
+def weigh_foreign(layout: Layout, path: str) -> int:
+    """The bytes of a foreign file, or of all files below a foreign directory. Follows no link."""
+    try:
+        if not path.endswith("/"):
+            found = os.stat(path, dir_fd=layout.root_fd, follow_symlinks=False)
+            return found.st_size if stat.S_ISREG(found.st_mode) else 0
+        walk = os.fwalk(path, dir_fd=layout.root_fd, follow_symlinks=False)
+        return sum(_file_bytes(name, fd) for _, _, names, fd in walk for name in names)
+    except OSError:
+        return 0
+
+
+def changed_ns(fd: int | None) -> int:
+    """When names in that directory last came or went, ns since 1970; 0 where there is none."""
+    return 0 if fd is None else os.fstat(fd).st_mtime_ns
+
+
+@contextmanager
+def _scan(fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+    # A duplicated fd shares its position with the original: a second thread would miss names.
+    own = os.open(".", _FRESH_FLAGS, dir_fd=fd)
+    try:
+        with os.scandir(own) as entries:
+            yield entries
+    finally:
+        os.close(own)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)
+
+
+def _strangers(fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
+    with _scan(fd) as entries:
+        for entry in entries:
+            if entry.name not in known:
+                slash = "/" if entry.is_dir(follow_symlinks=False) else ""
+                yield f"{prefix}{entry.name}{slash}"
+
+
+def _look_at_ingest(parent: int, name: str) -> Ingest:
+    fd = os.open(name, _FRESH_FLAGS, dir_fd=parent)
+    try:
+        writes, size, foreign = [os.fstat(fd).st_mtime_ns], 0, False
+        with _scan(fd) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    found = entry.stat(follow_symlinks=False)
+                    writes.append(found.st_mtime_ns)
+                    size += found.st_size
+                    foreign = foreign or not stat.S_ISREG(found.st_mode)
+    finally:
+        os.close(fd)
+    return Ingest(name, tuple(writes), size, foreign)
+
+
+def _file_bytes(name: str, fd: int) -> int:
+    try:
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
