@@ -4,7 +4,7 @@ The shapes are documented in docs/json.md and held by golden files.
 """
 
 import json
-from datetime import UTC, datetime
+import time
 from typing import Any
 
 from kitcache.errors import KitcacheError
@@ -188,6 +188,6 @@ def _time(ns: int | None) -> str | None:
     if ns is None:
         return None
     try:
-        return datetime.fromtimestamp(ns / 10**9, UTC).isoformat(timespec="seconds")
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9))
     except (ValueError, OverflowError, OSError):
         return None

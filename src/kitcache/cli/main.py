@@ -14,6 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from kitcache import __version__
+from kitcache.cli.terminal import terminal_width
 
 COMMANDS = {
     "reset": "delete every blob that no entry of index.json reaches",
@@ -78,17 +79,24 @@ def make_parser(asked: str | None) -> argparse.ArgumentParser:
         prog="kitcache",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"kitcache {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        prog="kitcache", dest="command", metavar="COMMAND", required=True
+    )
     for name, summary in COMMANDS.items():
-        sub = commands.add_parser(
-            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        sub = commands.add_parser(name, help=summary, formatter_class=_Help)
         if asked in (None, name):
             import_module(f"kitcache.cli.commands.{name}").configure(sub)
     return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. Asking for the width here spares argparse to import shutil."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=22, width=terminal_width() - 2)
 
 
 def _cancel_on_interrupt() -> Event:

@@ -5,8 +5,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from types import ModuleType
 
-from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.cli.text import progress_line, waiting_line
 from kitcache.errors import Cancelled, KitcacheError, printable
 from kitcache.gc.values import Progress
@@ -52,7 +52,7 @@ class Session:
         """Print the answer to stdout: one JSON object, or lines for people."""
         self._erase()
         if self._json:
-            print(encode_value(value))
+            print(_json_shapes().encode_value(value))
         elif not self._quiet:
             print("\n".join(lines))
 
@@ -66,7 +66,7 @@ class Session:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
         if self._json:
-            print(encode_error(error))
+            print(_json_shapes().encode_error(error))
         else:
             print(f"kitcache: {error}", file=sys.stderr)
 
@@ -90,3 +90,9 @@ class Session:
             sys.stderr.write("\r" + " " * self._drawn + "\r")
             sys.stderr.flush()
             self._drawn = 0
+
+
+def _json_shapes() -> ModuleType:
+    from kitcache.cli import jsonout  # noqa: PLC0415 - people, who read no JSON, start faster
+
+    return jsonout

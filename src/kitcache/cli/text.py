@@ -3,11 +3,10 @@
 Every name that came from a disk passes through `printable` on its way.
 """
 
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
+from kitcache.cli.terminal import terminal_width
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step
 from kitcache.gc.values import (
@@ -29,7 +28,6 @@ from kitcache.options.units import format_age, format_bytes
 from kitcache.store.locks import Waiting, describe_holder
 
 _NAMED = 3
-_WIDTH = 80
 _UNTAGGED = "(no tag)"
 
 
@@ -229,7 +227,7 @@ def _table(
     """Columns two spaces apart; the first gives way, then the last, until a line fits."""
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    excess = sum(widths) + 2 * (len(widths) - 1) - _terminal_width()
+    excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
     for column in (0, len(widths) - 1):
         cut = min(max(excess, 0), max(widths[column] - 16, 0))
         widths[column] -= cut
@@ -247,10 +245,3 @@ def _shorten(text: str, width: int) -> str:
         return text
     half = (width - 1) // 2
     return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"
-
-
-def _terminal_width() -> int:
-    try:
-        return max(_WIDTH, os.get_terminal_size(sys.stdout.fileno()).columns)
-    except (OSError, ValueError):
-        return _WIDTH
