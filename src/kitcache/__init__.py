@@ -21,25 +21,12 @@ if TYPE_CHECKING:
         Unsafe,
         UsageError,
     )
+    from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
     from kitcache.gc.explain import du, why
     from kitcache.gc.reset import reset
     from kitcache.gc.tags import ls
     from kitcache.gc.untag import untag
-    from kitcache.gc.values import (
-        BlobPath,
-        Damage,
-        Listing,
-        MissingLeaf,
-        Progress,
-        Report,
-        Root,
-        Tag,
-        TagUsage,
-        Tally,
-        Untagged,
-        Usage,
-        Why,
-    )
+    from kitcache.gc.values import Damage, MissingLeaf, Progress, Report, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
     from kitcache.oci.links import Link
@@ -58,25 +45,20 @@ _HOMES = {
         "Unsafe",
         "UsageError",
     ),
-    "kitcache.gc.explain": ("du", "why"),
-    "kitcache.gc.reset": ("reset",),
-    "kitcache.gc.tags": ("ls",),
-    "kitcache.gc.untag": ("untag",),
-    "kitcache.gc.values": (
+    "kitcache.gc.answers": (
         "BlobPath",
-        "Damage",
         "Listing",
-        "MissingLeaf",
-        "Progress",
-        "Report",
-        "Root",
         "Tag",
         "TagUsage",
-        "Tally",
         "Untagged",
         "Usage",
         "Why",
     ),
+    "kitcache.gc.explain": ("du", "why"),
+    "kitcache.gc.reset": ("reset",),
+    "kitcache.gc.tags": ("ls",),
+    "kitcache.gc.untag": ("untag",),
+    "kitcache.gc.values": ("Damage", "MissingLeaf", "Progress", "Report", "Root", "Tally"),
     "kitcache.oci.descriptor": ("Descriptor",),
     "kitcache.oci.digest": ("Digest",),
     "kitcache.oci.links": ("Link",),

@@ -8,19 +8,9 @@ import time
 from typing import Any
 
 from kitcache.errors import KitcacheError
+from kitcache.gc.answers import Listing, Tag, TagUsage, Untagged, Usage, Why
 from kitcache.gc.refusals import chain_of, describe_damage
-from kitcache.gc.values import (
-    Damage,
-    Listing,
-    MissingLeaf,
-    Report,
-    Tag,
-    TagUsage,
-    Tally,
-    Untagged,
-    Usage,
-    Why,
-)
+from kitcache.gc.values import Damage, MissingLeaf, Report, Tally
 
 
 def encode_value(value: object) -> str:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from kitcache import __version__
 from kitcache.cli.terminal import terminal_width
+from kitcache.errors import printable
 
 COMMANDS = {
     "reset": "delete every blob that no entry of index.json reaches",
@@ -55,9 +56,8 @@ def main(argv: Sequence[str]) -> int:
         return 1
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    asked = next((word for word in argv if not word.startswith("-")), None)
-    parser = make_parser(asked)
-    args = parser.parse_args(argv)
+    asked = argv[0] if argv and argv[0] in COMMANDS else None
+    args = make_parser(asked).parse_args(argv)
     args.cancel = _cancel_on_interrupt()
     try:
         code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
@@ -70,11 +70,27 @@ def main(argv: Sequence[str]) -> int:
         print(f"kitcache: cannot write the answer: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        print(f"kitcache: {_describe_bug(error)}", file=sys.stderr)
+        return 1
     return code
 
 
+def _describe_bug(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code if trace else None
+    where = f" ({os.path.basename(code.co_filename)}, {code.co_name})" if code else ""
+    return printable(
+        f"this is a bug in kitcache: {type(error).__name__}: {error}{where}\n"
+        "  nothing more was removed; what tags reach is where it was\n"
+        "  next: report it with the command that you ran"
+    )
+
+
 def make_parser(asked: str | None) -> argparse.ArgumentParser:
-    """The argument tree; only the command asked for has its options, with None every one."""
+    """The argument tree: of the command asked for alone, with None of every one."""
     parser = argparse.ArgumentParser(
         prog="kitcache",
         description=_DESCRIPTION,
@@ -85,10 +101,9 @@ def make_parser(asked: str | None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         prog="kitcache", dest="command", metavar="COMMAND", required=True
     )
-    for name, summary in COMMANDS.items():
-        sub = commands.add_parser(name, help=summary, formatter_class=_Help)
-        if asked in (None, name):
-            import_module(f"kitcache.cli.commands.{name}").configure(sub)
+    for name in COMMANDS if asked is None else (asked,):
+        sub = commands.add_parser(name, help=COMMANDS[name], formatter_class=_Help)
+        import_module(f"kitcache.cli.commands.{name}").configure(sub)
     return parser
 
 

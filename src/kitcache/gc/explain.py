@@ -7,12 +7,13 @@ from itertools import islice
 from threading import Event
 
 from kitcache.errors import NotFound, UsageError
+from kitcache.gc.answers import TagUsage, Usage, Why
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
-from kitcache.gc.values import Survey, TagUsage, Tally, Usage, Why
+from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import Digest, is_blob_name, parse_digest
 from kitcache.options.policy import Policy
 from kitcache.store.layout import Layout, open_layout

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from kitcache.gc.values import BlobPath, Root, Survey, key_of
+from kitcache.gc.answers import BlobPath
+from kitcache.gc.values import Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link

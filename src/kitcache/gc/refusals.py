@@ -1,7 +1,5 @@
 """A refusal, or a loss, as the error that says so."""
 
-import shlex
-
 from kitcache.errors import Busy, Damaged, KitcacheError, Unsafe, printable
 from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
@@ -67,12 +65,14 @@ def describe_step(descriptor: Descriptor) -> str:
 
 def ways_out(path: str, root: Root) -> tuple[str, ...]:
     """What a user can do about a root that cannot be read."""
+    from shlex import quote  # noqa: PLC0415 - only a refusal needs it
+
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
     if name is None:
         return (f"take entry {root.position} out of index.json by hand",)
-    command = f"kitcache untag {shlex.quote(printable(path))} {shlex.quote(name)}"
+    command = f"kitcache untag {quote(printable(path))} {quote(name)}"
     if root.ref_name is None:
         return (command,)
     return (command, "export to that tag again")

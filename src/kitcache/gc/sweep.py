@@ -7,7 +7,7 @@ workers, for stat and unlink release the interpreter lock.
 import os
 import threading
 from collections.abc import Callable
-from queue import Queue
+from typing import TYPE_CHECKING
 
 from kitcache.errors import Cancelled
 from kitcache.gc.control import Control
@@ -16,6 +16,9 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.remove import Remover
 from kitcache.store.scan import BATCH_SIZE, scan_blobs, scan_foreign, weigh_foreign
+
+if TYPE_CHECKING:
+    from queue import Queue
 
 WORKERS = 2
 _QUEUED_BATCHES = 8
@@ -198,19 +201,27 @@ class _Crew:
 
     def __init__(self, work: Callable[["Queue[list[str] | None]"], None]) -> None:
         self._work = work
-        self._batches: Queue[list[str] | None] = Queue(_QUEUED_BATCHES)
+        self._batches: Queue[list[str] | None] | None = None
         self._threads: list[threading.Thread] = []
 
     def give(self, names: list[str]) -> None:
-        if not self._threads:
-            for _ in range(WORKERS):
-                thread = threading.Thread(target=self._work, args=(self._batches,), daemon=True)
-                thread.start()
-                self._threads.append(thread)
+        if self._batches is None:
+            self._batches = self._start()
         self._batches.put(names)
 
+    def _start(self) -> "Queue[list[str] | None]":
+        from queue import Queue  # noqa: PLC0415 - a small cache needs no crew, and starts faster
+
+        batches: Queue[list[str] | None] = Queue(_QUEUED_BATCHES)
+        for _ in range(WORKERS):
+            thread = threading.Thread(target=self._work, args=(batches,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return batches
+
     def dismiss(self) -> None:
-        for _ in self._threads:
-            self._batches.put(None)
-        for thread in self._threads:
-            thread.join()
+        if self._batches is not None:
+            for _ in self._threads:
+                self._batches.put(None)
+            for thread in self._threads:
+                thread.join()

@@ -8,11 +8,12 @@ from threading import Event
 from typing import Any, Literal
 
 from kitcache.errors import KitcacheError
+from kitcache.gc.answers import Listing, Tag
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import Damage, Listing, Root, Survey, Tag, Tally, key_of
+from kitcache.gc.values import Damage, Root, Survey, Tally, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import CACHECONFIG, Link, kind_of

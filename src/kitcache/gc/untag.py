@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
+from kitcache.gc.answers import Untagged
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.gc.values import Untagged
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries
 from kitcache.store.index import INDEX, edit_index, read_index

@@ -4,7 +4,8 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
-from kitcache.cli.text import damage_warnings, missing_warnings, usage_lines
+from kitcache.cli.tables import damage_warnings, usage_lines
+from kitcache.cli.text import missing_warnings
 from kitcache.gc.explain import du
 
 _DESCRIPTION = """\

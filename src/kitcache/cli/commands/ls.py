@@ -5,7 +5,7 @@ import time
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
-from kitcache.cli.text import damage_warnings, listing_lines
+from kitcache.cli.tables import damage_warnings, listing_lines
 from kitcache.gc.tags import ls
 
 _DESCRIPTION = """\

@@ -4,7 +4,7 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
-from kitcache.cli.text import untagged_lines
+from kitcache.cli.tables import untagged_lines
 from kitcache.gc.untag import untag
 
 _DESCRIPTION = """\

@@ -1,0 +1,153 @@
+"""What people read of du, ls, why and untag: lines and tables, at most 80 columns wide."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from kitcache.cli.terminal import terminal_width
+from kitcache.cli.text import UNTAGGED, count
+from kitcache.errors import printable
+from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
+from kitcache.gc.refusals import describe_damage, describe_step
+from kitcache.gc.values import Damage
+from kitcache.oci.digest import Digest
+from kitcache.options.units import format_age, format_bytes
+
+
+def damage_warnings(path: str, damage: Sequence[Damage]) -> Iterator[str]:
+    """Why the picture is incomplete: a line a damaged root."""
+    for item in damage:
+        yield printable(f"{path}: {item.root.label} cannot be read: {describe_damage(item)}")
+    if damage:
+        yield printable(
+            f"{path}: what it reaches is not known: figures are incomplete, a reset would refuse"
+        )
+
+
+def usage_lines(usage: Usage) -> Iterator[str]:
+    """The figures of du: a line a kind, then a line a tag."""
+    yield printable(usage.path)
+    rows = [
+        ("live", usage.live),
+        ("reclaimable", usage.reclaimable),
+        ("ingest", usage.ingest),
+        ("foreign", usage.foreign),
+    ]
+    total = sum(tally.bytes for _, tally in rows)
+    for name, tally in rows:
+        share = f"{100 * tally.bytes / total:5.1f} %" if total else ""
+        number = count(tally.blobs, _ITEM.get(name, "blob"))
+        yield f"  {name:<12} {format_bytes(tally.bytes):>9}  {share:>7}  {number}"
+    if usage.tags:
+        yield ""
+        yield from _table(
+            ("TAG", "UNIQUE", "SHARED", "BLOBS"),
+            [_share_row(tag) for tag in usage.tags],
+            right=(1, 2, 3),
+        )
+
+
+_ITEM = {"ingest": "upload", "foreign": "file"}
+
+
+def _share_row(tag: TagUsage) -> tuple[str, ...]:
+    return (
+        _tag_name(tag.ref_name, tag.digest),
+        format_bytes(tag.unique.bytes),
+        format_bytes(tag.shared.bytes),
+        f"{tag.unique.plus(tag.shared).blobs:,}",
+    )
+
+
+def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
+    """The tags as a table."""
+    if not listing.tags:
+        yield printable(f"{listing.path}: no tags")
+        return
+    yield from _table(
+        ("TAG", "KIND", "AGE", "SIZE", "LAYERS", "MISSING", "PLATFORMS"),
+        [_tag_row(tag, now_ns) for tag in listing.tags],
+        right=(2, 3, 4, 5),
+    )
+    if any(tag.created_from == "manifest" for tag in listing.tags):
+        yield "~ age of the manifest's file here; the others are those of the newest cached result"
+
+
+def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
+    mark = "~" if tag.created_from == "manifest" else ""
+    return (
+        _tag_name(tag.ref_name, tag.digest),
+        tag.kind,
+        mark + format_age(now_ns - tag.created_ns) if tag.created_ns is not None else "-",
+        format_bytes(tag.size.bytes),
+        f"{tag.layers:,}",
+        "damaged" if tag.problem else f"{tag.missing:,}",
+        ",".join(map(printable, tag.platforms)) or "-",
+    )
+
+
+def why_lines(why: Why, now_ns: int) -> Iterator[str]:
+    """Each path from a tag to the blob."""
+    if why.written_ns is None:
+        yield f"{why.digest}: missing here"
+    else:
+        age = format_age(now_ns - why.written_ns)
+        yield f"{why.digest}: {format_bytes(why.size or 0)}, written {age} ago"
+    if why.is_garbage:
+        yield (
+            "  garbage: no tag reaches it"
+            if not why.damage
+            else "  no tag that can be read reaches it"
+        )
+    for root, paths in groupby(why.paths, key=lambda path: path.root):
+        yield printable(f"  {root.label}")
+        for path in paths:
+            yield from _path_lines(path)
+    if why.more_paths:
+        yield f"  and more than these {len(why.paths)} paths"
+
+
+def _path_lines(path: BlobPath) -> Iterator[str]:
+    for depth, link in enumerate(path.links):
+        role = "" if depth == 0 else f"{link.role} "
+        yield printable(f"  {'  ' * depth}> {role}{describe_step(link.descriptor)}")
+
+
+def untagged_lines(untagged: Untagged) -> Iterator[str]:
+    """What was taken out."""
+    would = "would take out" if untagged.outcome == "dry-run" else "took out"
+    for ref_name, digest in untagged.entries:
+        yield printable(f"{untagged.path}: {would} {ref_name or UNTAGGED}, {digest}")
+    if untagged.outcome == "done":
+        yield printable(f"{untagged.path}: no blob was removed; kitcache reset does that")
+
+
+def _tag_name(ref_name: str | None, digest: Digest | None) -> str:
+    if ref_name is not None:
+        return printable(ref_name)
+    return digest.short if digest else UNTAGGED
+
+
+def _table(
+    head: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]
+) -> Iterator[str]:
+    """Columns two spaces apart; the first gives way, then the last, until a line fits."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
+    for column in (0, len(widths) - 1):
+        cut = min(max(excess, 0), max(widths[column] - 16, 0))
+        widths[column] -= cut
+        excess -= cut
+    for row in zip(*columns, strict=True):
+        cells = [
+            _shorten(cell, width).rjust(width) if n in right else _shorten(cell, width).ljust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+
+
+def _shorten(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"
