@@ -56,6 +56,11 @@ class Session:
         elif not self._quiet:
             print("\n".join(lines))
 
+    def note(self, lines: Iterable[str]) -> None:
+        """Print remarks to stderr, unless the user wants quiet."""
+        if not self._quiet:
+            self.warn(lines)
+
     def warn(self, lines: Iterable[str]) -> None:
         """Print warnings to stderr; with --json they are in the object already."""
         if not self._json:

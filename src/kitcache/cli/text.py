@@ -25,7 +25,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield printable(f"{report.path}: {removed}; {kept}, for {tags} ({report.seconds:.1f} s)")
 
 
-def report_warnings(report: Report) -> Iterator[str]:
+def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
     if report.spared.blobs:
         yield printable(f"{report.path}: {blobs_of(report.spared)} of them spared by --min-age")
@@ -39,7 +39,6 @@ def report_warnings(report: Report) -> Iterator[str]:
             f"{report.path}: {count(report.foreign_count, 'foreign file')} left alone:"
             f" {some(report.foreign, report.foreign_count)}"
         )
-    yield from missing_warnings(report.path, report.missing_leaves)
 
 
 def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:

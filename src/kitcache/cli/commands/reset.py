@@ -4,7 +4,7 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
-from kitcache.cli.text import report_lines, report_warnings
+from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import Incomplete
 from kitcache.gc.reset import reset
 from kitcache.options.policy import Policy
@@ -62,7 +62,8 @@ def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy
         cancel=args.cancel,
     )
     session.answer(report, report_lines(report))
-    session.warn(report_warnings(report))
+    session.note(report_notes(report))
+    session.warn(missing_warnings(path, report.missing_leaves))
     if report.left_count:
         session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
     return report.exit_code

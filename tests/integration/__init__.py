@@ -1,0 +1,1 @@
+"""Tests with real makers: dockerd's BuildKit, skopeo, umoci, oras, buildah."""

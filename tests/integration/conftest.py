@@ -1,0 +1,48 @@
+"""Fixtures of the tests with real makers; a maker that is missing is said out loud."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+
+from .daemon import Daemon, NoDaemonError
+
+
+@pytest.fixture(scope="session")
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """A private dockerd, one for all tests of this process, with a base image."""
+    try:
+        running = Daemon()
+    except NoDaemonError as reason:
+        _absent(request.config, f"no private dockerd: {reason}")
+    with running:
+        running.base_image()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def need(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Call it with the programs that a test runs: it skips the test when one is missing."""
+
+    def check(*programs: str, root: bool = False) -> None:
+        if root and os.geteuid():
+            _absent(request.config, f"{programs[0]} needs root, and this is uid {os.geteuid()}")
+        missing = [name for name in programs if shutil.which(name) is None]
+        if missing:
+            names = " ".join(missing)
+            _absent(request.config, f"not installed: {names} (Debian: apt-get install {names})")
+
+    return check
+
+
+def _absent(config: pytest.Config, reason: str) -> NoReturn:
+    """Skips, and says so past the capture; where CI is set, fails: there all is expected."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        sys.stderr.write(f"\n*** NOT TESTED: {reason}\n")
+    pytest.skip(reason)

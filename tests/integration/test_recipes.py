@@ -1,0 +1,117 @@
+"""The recipes of the pages that need a daemon or an installation: run as they stand there."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.blocks import ROOT, Block, name_of, of
+from tests.integration.daemon import Daemon
+
+pytestmark = pytest.mark.xdist_group("daemon")
+
+DOCKERFILE = "FROM scratch\nCOPY one /one\n"
+SETUP_ONLY = ("apk add", "docker buildx create")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory from which `pip install kitcache` gets this kitcache, and what it needs."""
+    directory = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
+    subprocess.run([*pip, ROOT], check=True, timeout=300)
+    return directory
+
+
+@pytest.fixture
+def recipe(
+    daemon: Daemon, wheels: Path, tmp_path: Path
+) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Runs a line in a project with a Dockerfile, in a fresh venv, against the private daemon."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Dockerfile").write_text(DOCKERFILE)
+    (project / "one").write_text("1")
+    env = {
+        **daemon.env,
+        "PATH": f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(wheels),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=project, env=env, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done
+
+    return run
+
+
+def export(dest: str) -> str:
+    return f"docker buildx build --cache-to type=local,dest={dest},mode=max ."
+
+
+@pytest.mark.parametrize("block", of("yaml", naming="jobs:"), ids=name_of)
+def test_github_actions(block: Block, recipe: Callable[[str], Any]) -> None:
+    steps = yaml.safe_load(block.text)["jobs"]["image"]["steps"]
+    build = next(s for s in steps if s.get("uses", "").startswith("docker/build-push-action"))
+    assert build["with"]["cache-to"] == "type=local,dest=.buildkit-cache,mode=max"
+    for content in ("1", "2"):
+        recipe(f"echo {content} > one; {export('.buildkit-cache')}")
+    for step in steps:
+        if "run" in step:
+            assert re.search(r"removed [1-9]\d* blobs", recipe(step["run"]).stdout)
+
+
+@pytest.mark.parametrize("block", of("yaml", naming="script:"), ids=name_of)
+def test_gitlab_ci(block: Block, recipe: Callable[[str], Any]) -> None:
+    job = yaml.safe_load(block.text)["image"]
+    for line in job["before_script"]:
+        if not line.startswith(SETUP_ONLY):
+            recipe(line)
+    for content in ("1", "2"):
+        printed = [recipe(f"echo {content} > one; {line}").stdout for line in job["script"]]
+    assert re.search(r"removed [1-9]\d* blobs", printed[-1])
+
+
+@pytest.mark.parametrize("block", of("sh", naming="flock"), ids=name_of)
+def test_a_build_under_the_lock(block: Block, recipe: Callable[[str], Any]) -> None:
+    recipe(export("cache"))
+    recipe(block.text)
+    assert "kept" in recipe("pip install -q kitcache; kitcache reset cache").stdout
+
+
+@pytest.mark.parametrize("block", of("sh", naming="make demo"), ids=name_of)
+def test_the_newcomers_command(block: Block, tmp_path: Path) -> None:
+    """`make demo` in a fresh copy of what is under version control, and of what is about to be."""
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
+    subprocess.run(
+        ["tar", "--create", "--null", "--files-from=-", "--file", tmp_path / "copy.tar"],
+        cwd=ROOT,
+        input=files,
+        check=True,
+    )
+    subprocess.run(["tar", "-xf", tmp_path / "copy.tar", "-C", tmp_path], check=True)
+    for line in block.text.splitlines():
+        command = line.partition("#")[0].strip()
+        if command != "make test":
+            done = subprocess.run(
+                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "removed" in done.stdout
