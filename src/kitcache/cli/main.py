@@ -14,8 +14,9 @@ from types import FrameType
 from typing import NoReturn
 
 from kitcache import __version__
+from kitcache.cli.session import Session
 from kitcache.cli.terminal import terminal_width
-from kitcache.errors import printable
+from kitcache.errors import UsageError, printable
 
 COMMANDS = {
     "reset": "delete every blob that no entry of index.json reaches",
@@ -56,24 +57,40 @@ def main(argv: Sequence[str]) -> int:
         return 1
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    asked = argv[0] if argv and argv[0] in COMMANDS else None
-    args = make_parser(asked).parse_args(argv)
+    parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None)
+    if not argv:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    try:
+        args = parser.parse_args(argv)
+    except UsageError as error:
+        Session(wants_json="--json" in argv, is_quiet=False).complain(error)
+        return error.exit_code
     args.cancel = _cancel_on_interrupt()
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone away; what was to be done is done. Nothing may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone away; what was to be done is done.
+        _drop_stdout()
         return 1
     except OSError as error:
         print(f"kitcache: cannot write the answer: {error.strerror}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         print(f"kitcache: {_describe_bug(error)}", file=sys.stderr)
         return 1
     return code
+
+
+def _drop_stdout() -> None:
+    """Let the flush at exit write to nowhere, for it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _describe_bug(error: Exception) -> str:
@@ -91,7 +108,7 @@ def _describe_bug(error: Exception) -> str:
 
 def make_parser(asked: str | None) -> argparse.ArgumentParser:
     """The argument tree: of the command asked for alone, with None of every one."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kitcache",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -105,6 +122,13 @@ def make_parser(asked: str | None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=COMMANDS[name], formatter_class=_Help)
         import_module(f"kitcache.cli.commands.{name}").configure(sub)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as kitcache says everything: one sentence, and what to do next."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, next_steps=(f"{self.prog} --help",))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

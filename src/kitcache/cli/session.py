@@ -1,6 +1,5 @@
 """What one command line prints where: answers to stdout, the conversation to stderr."""
 
-import argparse
 import os
 import sys
 import time
@@ -17,13 +16,13 @@ _REDRAW_S = 0.1
 
 
 class Session:
-    """The voice of one command line; args has json and quiet."""
+    """The voice of one command line."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._json: bool = args.json
-        self._quiet: bool = args.quiet
+    def __init__(self, *, wants_json: bool, is_quiet: bool) -> None:
+        self._json = wants_json
+        self._quiet = is_quiet
         self._path = ""
-        self._draws = not args.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._draws = not is_quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._next_draw_s = 0.0
         self._drawn = 0
 

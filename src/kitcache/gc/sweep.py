@@ -1,27 +1,21 @@
 """The sweep: one walk over all blobs, and a dry run that is the same walk with empty hands.
 
-Memory does not grow with garbage: names are streamed in batches from the scanning thread to two
-workers, for stat and unlink release the interpreter lock.
+Memory does not grow with garbage: names are streamed. Two threads, the caller's and a helper, take
+batches of names from one scan in turn, for stat and unlink release the interpreter lock; a third
+thread would only fight for it (docs/benchmarks.md).
 """
 
 import os
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
-from kitcache.errors import Cancelled
+from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept, Tally
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.remove import Remover
-from kitcache.store.scan import BATCH_SIZE, scan_blobs, scan_foreign, weigh_foreign
-
-if TYPE_CHECKING:
-    from queue import Queue
-
-WORKERS = 2
-_QUEUED_BATCHES = 8
+from kitcache.store.scan import BATCH_SIZE, Batch, scan_blobs, scan_foreign, weigh_foreign
 
 Remove = Callable[[str], None]
 
@@ -73,7 +67,8 @@ class _Walk:
         self._layout = layout
         self._control = control
         self._remover = remover
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._cancel = control.cancel or threading.Event()
         self._own = _Counts()
         self._counts = [self._own]
         self._foreign: list[str] = []
@@ -82,7 +77,7 @@ class _Walk:
 
     def run(self, is_current: Callable[[], bool]) -> Swept:
         is_whole = all(self._walk(algorithm, is_current) for algorithm in self._layout.blobs)
-        if self._control.is_cancelled:
+        if self._cancel.is_set():
             removed = self._removed()
             raise Cancelled(
                 self._layout.path, removed_blobs=removed.blobs, removed_bytes=removed.bytes
@@ -114,48 +109,60 @@ class _Walk:
 
     def _walk(self, algorithm: str, is_current: Callable[[], bool]) -> bool:
         """Walk one algorithm's directory; False where it was stopped."""
-        keep = self._plan.keep[algorithm]
-        crew = _Crew(self._worker(algorithm))
+        batches = _Batches(scan_blobs(self._layout, algorithm))
+        helper: threading.Thread | None = None
         try:
-            for batch in scan_blobs(self._layout, algorithm):
-                if self._control.is_cancelled or not is_current():
-                    return False
-                for name in batch.odd:
-                    self._note_foreign(f"blobs/{algorithm}/{name}")
-                doomed = [name for name in batch.names if name not in keep]
-                if len(batch.names) + len(batch.odd) < BATCH_SIZE:
-                    self._judge_all(algorithm, doomed, self._own)
-                else:
-                    crew.give(doomed)
+            while (batch := self._next(algorithm, batches)) is not None:
+                if helper is None and len(batch.names) + len(batch.odd) == BATCH_SIZE:
+                    helper = self._start_helper(algorithm, batches)
+                self._judge(algorithm, batch.names, self._own)
                 removed = self._removed()
                 self._control.tell(Progress("sweep", removed.blobs, removed.bytes))
-        except BaseException:
-            self._stopping.set()
-            raise
+                if self._cancel.is_set() or not is_current():
+                    self._is_stopping = True
         finally:
-            if self._control.is_cancelled:
-                self._stopping.set()
-            crew.dismiss()
-        return True
+            self._is_stopping = self._is_stopping or not batches.is_done
+            if helper is not None:
+                helper.join()
+        if batches.failure is not None:
+            raise batches.failure
+        return not self._is_stopping
 
-    def _worker(self, algorithm: str) -> Callable[["Queue[list[str] | None]"], None]:
-        def work(batches: "Queue[list[str] | None]") -> None:
-            counts = _Counts()
-            self._counts.append(counts)
-            while (names := batches.get()) is not None:
-                self._judge_all(algorithm, names, counts)
+    def _start_helper(self, algorithm: str, batches: "_Batches") -> threading.Thread:
+        counts = _Counts()
+        self._counts.append(counts)
 
-        return work
+        def work() -> None:
+            try:
+                while (batch := self._next(algorithm, batches)) is not None:
+                    self._judge(algorithm, batch.names, counts)
+            except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+                batches.failure = error
 
-    def _judge_all(self, algorithm: str, names: list[str], counts: _Counts) -> None:
-        """Remove each name unless its age spares it; the one place that compares the age."""
+        helper = threading.Thread(target=work, daemon=True)
+        helper.start()
+        return helper
+
+    def _next(self, algorithm: str, batches: "_Batches") -> Batch | None:
+        """The next batch for whichever thread asks, None at the end or once the walk stops."""
+        with batches.lock:
+            batch = None if self._is_stopping else batches.take()
+            for name in batch.odd if batch else ():
+                self._note_foreign(f"blobs/{algorithm}/{name}")
+        return batch
+
+    def _judge(self, algorithm: str, names: list[str], counts: _Counts) -> None:
+        """Remove each name that the plan does not keep, and that its age does not spare."""
         fd, stat = self._layout.blobs[algorithm], os.stat
         remove = self._remover.blobs_of(algorithm) if self._remover else _pretend
         spare_after_ns = self._plan.spare_after_ns
-        is_stopping = self._stopping.is_set
         blobs = size = 0
+        keep = self._plan.keep[algorithm]
+        is_cancelled = self._cancel.is_set
         for name in names:
-            if is_stopping():
+            if name in keep:
+                continue
+            if self._is_stopping or is_cancelled():
                 break
             try:
                 found = stat(name, dir_fd=fd, follow_symlinks=False)
@@ -196,32 +203,22 @@ def _pretend(name: str) -> None:
     """A dry run's hands."""
 
 
-class _Crew:
-    """Two threads that work through batches; none is started before there is one."""
+class _Batches:
+    """One scan that two threads share: whoever has the lock takes the next batch."""
 
-    def __init__(self, work: Callable[["Queue[list[str] | None]"], None]) -> None:
-        self._work = work
-        self._batches: Queue[list[str] | None] | None = None
-        self._threads: list[threading.Thread] = []
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self.lock = threading.Lock()
+        self.is_done = False
+        self.failure: BaseException | None = None
+        self._batches = batches
 
-    def give(self, names: list[str]) -> None:
-        if self._batches is None:
-            self._batches = self._start()
-        self._batches.put(names)
-
-    def _start(self) -> "Queue[list[str] | None]":
-        from queue import Queue  # noqa: PLC0415 - a small cache needs no crew, and starts faster
-
-        batches: Queue[list[str] | None] = Queue(_QUEUED_BATCHES)
-        for _ in range(WORKERS):
-            thread = threading.Thread(target=self._work, args=(batches,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-        return batches
-
-    def dismiss(self) -> None:
-        if self._batches is not None:
-            for _ in self._threads:
-                self._batches.put(None)
-            for thread in self._threads:
-                thread.join()
+    def take(self) -> Batch | None:
+        if self.is_done:
+            return None
+        try:
+            return next(self._batches)
+        except StopIteration:
+            self.is_done = True
+        except KitcacheError as error:
+            self.failure = error
+        return None

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Weigh each DIR; the worst exit code counts."""
-    session = Session(args)
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each(args.dirs, lambda path: _du(session, args, path)))
 
 

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List one DIR."""
-    session = Session(args)
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _ls(session, args, path)))
 
 

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reset each DIR on its own; the worst exit code counts."""
-    session = Session(args)
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
     policy = Policy(args.min_age, args.ingest_age)
     return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
 

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Take the entries out of one DIR's index."""
-    session = Session(args)
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _untag(session, args, path)))
 
 

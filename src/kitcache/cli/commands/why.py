@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain one blob."""
-    session = Session(args)
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _why(session, args, path)))
 
 
