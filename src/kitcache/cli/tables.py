@@ -28,7 +28,7 @@ def usage_lines(usage: Usage) -> Iterator[str]:
     yield printable(usage.path)
     rows = [
         ("live", usage.live),
-        ("reclaimable", usage.reclaimable),
+        ("not reached" if usage.damage else "reclaimable", usage.reclaimable),
         ("ingest", usage.ingest),
         ("foreign", usage.foreign),
     ]

@@ -85,7 +85,7 @@ def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...
     return (*damage, *leaves)
 
 
-def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...], removed: int) -> Damaged:
+def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
     """The error for a tag that lost blobs while a sweep ran. Names each."""
     first = lost[0]
     if isinstance(first, Damage):
@@ -105,7 +105,6 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...], removed: int) 
             *(_name_of(item) for item in lost[:_ALSO]),
             "its exporter holds no lock that kitcache knows",
         ),
-        untouched=f"{removed:,} blobs had been removed before it was seen; the sweep has ended",
         next_steps=step,
     )
 

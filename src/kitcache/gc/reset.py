@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import NamedTuple
 
-from kitcache.errors import Busy
+from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
@@ -17,10 +17,11 @@ from kitcache.options.policy import Policy
 from kitcache.store.index import Stamp, read_index, stamp_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, Holder, Waiting, hold_store
+from kitcache.store.scan import BATCH_SIZE
 
 LOCK_TIMEOUT_S = 30.0
 _DEFAULT_POLICY = Policy()
-_ROUNDS = 8
+_CHANGES = 8
 _GLANCE_S = 0.05
 
 
@@ -85,20 +86,40 @@ def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, 
     layout = held.layout
     before: Survey | None = None
     total = Swept()
-    for _ in range(_ROUNDS):
-        stamp = stamp_index(layout)
-        judged = _judge(layout, policy, control, before=before, removed_blobs=total.removed.blobs)
-        if read_index(layout).digest != judged.plan.index_digest:
-            continue
-        swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
-        total = _add(total, swept)
-        before = judged.survey
-        if not swept.stopped and read_index(layout).digest == judged.plan.index_digest:
-            return judged, total
-    raise Busy(
+    try:
+        changes = 0
+        while changes < _CHANGES:
+            stamp = stamp_index(layout)
+            judged = _judge(layout, policy, control, before)
+            swept = Swept(stopped=True)
+            if read_index(layout).digest == judged.plan.index_digest:
+                swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
+                total = _add(total, swept)
+                before = judged.survey if total.removed.blobs else None
+            if swept.stopped or read_index(layout).digest != judged.plan.index_digest:
+                changes += 1
+            # Some file systems skip names while others go: what removed much is walked again.
+            elif swept.removed.blobs < BATCH_SIZE:
+                return judged, total
+    except KitcacheError as error:
+        raise _after_removing(error, total.removed) from None
+    raise _after_removing(_unsettled(layout), total.removed)
+
+
+def _after_removing(error: KitcacheError, removed: Tally) -> KitcacheError:
+    """The same failure, honest about what had gone when it came."""
+    if isinstance(error, Cancelled):
+        gone = removed.plus(Tally(error.removed_blobs, error.removed_bytes))
+        return Cancelled(error.path, removed_blobs=gone.blobs, removed_bytes=gone.bytes)
+    if removed.blobs:
+        error.untouched = f"{removed.blobs:,} blobs that no tag reached had been removed by then"
+    return error
+
+
+def _unsettled(layout: Layout) -> Busy:
+    return Busy(
         layout.path,
-        f"index.json changed {_ROUNDS} times while the sweep ran: others are publishing",
-        untouched=f"{total.removed.blobs:,} unreferenced blobs were removed; every tag is whole",
+        f"index.json changed {_CHANGES} times while the sweep ran: others are publishing",
         next_steps=("try again when they are done",),
     )
 
@@ -107,10 +128,9 @@ def _judge(
     layout: Layout,
     policy: Policy,
     control: Control,
+    before: Survey | None = None,
     *,
     is_dry: bool = False,
-    before: Survey | None = None,
-    removed_blobs: int = 0,
 ) -> _Judged:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
 
@@ -123,7 +143,7 @@ def _judge(
         survey = take_survey(layout, control, young_since_ns=young_since_ns(policy, now_ns))
         lost = lost_blobs(before, survey) if before else ()
         if lost:
-            raise loss_error(layout.path, lost, removed_blobs)
+            raise loss_error(layout.path, lost)
         plan = make_plan(survey, policy, now_ns)
         wait_s = min(settling_ns(survey, now_ns) / 10**9, patience_ends - time.monotonic())
         if is_dry or wait_s <= 0 or (plan.refusal and plan.refusal.kind == "busy"):
