@@ -70,7 +70,7 @@ def _report(report: Report) -> dict[str, Any]:
 
 
 def _missing(leaf: MissingLeaf) -> dict[str, Any]:
-    return {"digest": str(leaf.digest), "ref_name": leaf.ref_name}
+    return {"digest": str(leaf.digest), "ref_name": leaf.ref_name, "problem": leaf.problem}
 
 
 def _damage(damage: Damage) -> dict[str, Any]:

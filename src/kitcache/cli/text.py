@@ -42,13 +42,13 @@ def report_notes(report: Report) -> Iterator[str]:
 
 
 def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:
-    """Layers that a tag names and that are not there."""
+    """Leaves that a tag names and that are not there, or not whole."""
     if leaves:
         tags = dict.fromkeys(leaf.ref_name or UNTAGGED for leaf in leaves)
         yield printable(
             f"{path}: {count(len(leaves), 'blob')} that tags name"
-            f" {'is' if len(leaves) == 1 else 'are'} missing here (tag {some(tags)}):"
-            f" {some(leaf.digest.short for leaf in leaves)}"
+            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole (tag {some(tags)}):"
+            f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
         )
 
 

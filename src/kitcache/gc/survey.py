@@ -58,7 +58,7 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
         live=live,
         young={d: size for d, size in marker.present.items() if d not in live},
         links=marker.links,
-        missing_leaves=tuple(MissingLeaf(*item) for item in marker.missing.items()),
+        missing_leaves=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
         ingests=tuple(
             IngestSeen(i.name, i.writes_ns, i.bytes) for i in scan_ingests(layout) if not i.foreign
@@ -120,7 +120,7 @@ class _Marker:
         self._hints: deque[_Visit] = deque()
         self._seen: set[tuple[NodeKey, Role, bool]] = set()
         self.present: dict[Digest, int] = {}
-        self.missing: dict[Digest, str | None] = {}
+        self.missing: dict[Digest, MissingLeaf] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
         self.damage: list[Damage] = []
 
@@ -163,8 +163,8 @@ class _Marker:
         try:
             links = self._read(visit, kind)
         except (Damaged, DocumentError, Unsafe) as error:
-            if not is_hint and not _is_harmless(visit, kind, error):
-                self._note_damage(visit, error)
+            if not is_hint:
+                self._note_failure(visit, kind, error)
             return
         self.links[key] = links
         self._push_children(visit, links, is_hint=is_hint or _is_doubtful(visit, kind))
@@ -180,7 +180,7 @@ class _Marker:
             if len(self.present) % 512 == 0:
                 self._control.tell(Progress("survey", len(self.present), 0))
         elif digest.is_known and not is_hint and not descriptor.elsewhere:
-            self.missing.setdefault(digest, visit.root.ref_name)
+            self.missing.setdefault(digest, MissingLeaf(digest, visit.root.ref_name))
 
     def _read(self, visit: _Visit, kind: Kind | None) -> tuple[Link, ...]:
         descriptor = visit.link.descriptor
@@ -208,12 +208,18 @@ class _Marker:
             spare = lists_layers and kind_of(link.descriptor.media_type) == "cacheconfig"
             queue.append(_Visit(link, visit.root, chain, spare))
 
-    def _note_damage(self, visit: _Visit, error: Damaged | DocumentError | Unsafe) -> None:
-        chain = (*visit.chain, visit.link.descriptor)
-        self.missing.pop(visit.link.descriptor.digest, None)
-        kind = "over-cap" if isinstance(error, Unsafe) else error.kind
+    def _note_failure(
+        self, visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe
+    ) -> None:
+        digest = visit.link.descriptor.digest
         detail = str(error) if isinstance(error, DocumentError) else error.problem
-        self.damage.append(Damage(visit.root, chain, kind, detail))
+        if not _is_harmless(visit, kind, error):
+            self.missing.pop(digest, None)
+            word = "over-cap" if isinstance(error, Unsafe) else error.kind
+            chain = (*visit.chain, visit.link.descriptor)
+            self.damage.append(Damage(visit.root, chain, word, detail))
+        elif visit.is_spare:
+            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, detail)
 
 
 def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe) -> bool:

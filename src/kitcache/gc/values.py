@@ -71,10 +71,14 @@ class Damage(NamedTuple):
 
 
 class MissingLeaf(NamedTuple):
-    """A layer, config or subject that a tag names and that is not there. No hindrance."""
+    """A layer, config or subject that a tag names and that is not there, or not whole.
+
+    No hindrance, for nothing can hide below it. problem: a clause, such as "is missing".
+    """
 
     digest: Digest
     ref_name: str | None
+    problem: str = "is missing"
 
 
 class IngestSeen(NamedTuple):
