@@ -67,9 +67,41 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - the names of the table, and the version
+__all__ = [
+    "BlobPath",
+    "Busy",
+    "Cancelled",
+    "Damage",
+    "Damaged",
+    "Descriptor",
+    "Digest",
+    "Holder",
+    "Incomplete",
+    "KitcacheError",
+    "Link",
+    "Listing",
+    "MissingLeaf",
+    "NotACache",
+    "NotFound",
+    "Policy",
+    "Progress",
+    "Report",
+    "Root",
+    "Tag",
+    "TagUsage",
+    "Tally",
+    "Unsafe",
+    "Untagged",
+    "Usage",
+    "UsageError",
+    "Waiting",
+    "Why",
     "__version__",
-    *sorted(_HOME_OF),
+    "du",
+    "ls",
+    "reset",
+    "untag",
+    "why",
 ]
 
 

@@ -164,12 +164,42 @@ class Busy(KitcacheError):
         }
 
 
-class Damaged(KitcacheError):
+class _OnTheWay(KitcacheError):
+    """Met on the way from a root to what it reaches.
+
+    tag: the ref name, None where the entry has none or the fault is index.json's own. chain:
+    index.json, then every step down to the fault.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        tag: str | None = None,
+        chain: tuple[str, ...] = (),
+        details: tuple[str, ...] = (),
+        untouched: str = NOTHING_REMOVED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        where = (f"path: {' > '.join(chain)}",) if chain else ()
+        super().__init__(
+            path, problem, details=where + details, untouched=untouched, next_steps=next_steps
+        )
+        self.tag = tag
+        self.chain = chain
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The tag, and the path to the fault."""
+        return {"tag": self.tag, "chain": " > ".join(self.chain) or None}
+
+
+class Damaged(_OnTheWay):
     """What a tag reaches cannot be known (nothing was removed), or a tag has lost a blob.
 
-    tag: the ref name, None where the entry has none or the damage is index.json's own.
-    chain: index.json, then the digests down to the damage. kind: one word, such as missing,
-    torn, wrong-digest, not-json, malformed, ambiguous, unreadable, lost.
+    kind: one word, such as missing, torn, wrong-digest, not-json, malformed, ambiguous,
+    unreadable, lost.
     """
 
     exit_code = 12
@@ -186,21 +216,24 @@ class Damaged(KitcacheError):
         untouched: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
-        where = (f"path: {' > '.join(chain)}",) if chain else ()
         super().__init__(
-            path, problem, details=where + details, untouched=untouched, next_steps=next_steps
+            path,
+            problem,
+            tag=tag,
+            chain=chain,
+            details=details,
+            untouched=untouched,
+            next_steps=next_steps,
         )
         self.kind = kind
-        self.tag = tag
-        self.chain = chain
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The tag and the kind of damage, and the path to it."""
-        return {"tag": self.tag, "kind": self.kind, "chain": " > ".join(self.chain) or None}
+        """The kind of damage, the tag, and the path to it."""
+        return {"kind": self.kind, **super().facts}
 
 
-class Unsafe(KitcacheError):
+class Unsafe(_OnTheWay):
     """Refused: going on could touch or load what it should not (a link, a cap, a version)."""
 
     exit_code = 13

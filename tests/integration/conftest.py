@@ -4,22 +4,23 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NoReturn
 
 import pytest
 
-from .daemon import Daemon, NoDaemonError
+from .daemon import Daemon, DaemonError, NoDaemonError
 
 
 @pytest.fixture(scope="session")
 def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A private dockerd, one for all tests of this process, with a base image."""
-    try:
-        running = Daemon()
-    except NoDaemonError as reason:
-        _absent(request.config, f"no private dockerd: {reason}")
-    with running:
-        running.base_image()
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(Daemon())
+            running.try_step()
+        except (NoDaemonError, DaemonError) as reason:
+            _absent(request.config, f"no private dockerd: {reason}")
         yield running
 
 

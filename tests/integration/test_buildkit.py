@@ -1,6 +1,8 @@
 """Caches that dockerd's BuildKit exports: they shrink to what is live, and still import."""
 
 import datetime as dt
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -12,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from . import witness
+from .contexts import MULTI_PLATFORM, STEPS, import_build, steps, write_context
 from .daemon import Daemon, DaemonError, cache_to
 from .kit import kitcache, must
-from .recipes import MULTI_PLATFORM, STEPS, import_build, steps, write_context
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -40,7 +42,7 @@ def test_a_grown_cache_shrinks_and_still_imports(
 ) -> None:
     cache, name = tmp_path / "cache", f"{mode} {form} {compression}"
     attrs = {"mode": mode, "compression": compression, "force_compression": "true", **FORMS[form]}
-    rounds = [("main", "a", "1"), ("main", "b", "1"), ("release", "c", "2"), ("main", "d", "3")]
+    rounds = [("main", "a", "1"), ("release", "b", "2"), ("main", "c", "3")]
     for tag, app, lock in rounds:
         context = write_context(tmp_path / tag, app=f"{name} {app}\n", lock=f"{name} {lock}\n")
         daemon.export(context, cache, tag=tag, **attrs)
@@ -48,7 +50,7 @@ def test_a_grown_cache_shrinks_and_still_imports(
     assert [witness.ref_name(root) for root in roots] == ["release", "main"]
     assert {root["mediaType"] for root in roots} == {ROOT_TYPES[form]}
     before, doomed = witness.blobs(cache), witness.garbage(cache)
-    assert len(doomed) >= 6, "two exports of main are garbage now"
+    assert len(doomed) >= 5, "the first export of main is garbage now"
     index = (cache / "index.json").read_bytes()
 
     foretold = must("reset", cache, "--dry-run", "--json").json
@@ -65,7 +67,7 @@ def test_a_grown_cache_shrinks_and_still_imports(
     assert {**foretold, "outcome": "done", "seconds": report["seconds"]} == report
     assert (cache / "index.json").read_bytes() == index
     assert must("reset", cache, "--json").json["removed"] == {"blobs": 0, "bytes": 0}
-    for tag, app, lock in rounds[2:]:
+    for tag, app, lock in rounds[1:]:
         assert_imports(daemon, tmp_path / tag, cache, tag)
         assert (tmp_path / tag / "out" / "result").read_text() == f"{name} {app}\n{name} {lock}\n"
 
@@ -207,7 +209,10 @@ def test_two_tags_from_one_build_lose_nothing_that_was_published(
         assert_imports(daemon, context, cache, str(witness.ref_name(entry)))
 
 
-def test_images_for_several_platforms_with_attestations(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_nested", [False, True], ids=["index", "index-in-index"])
+def test_images_for_several_platforms_with_attestations(
+    daemon: Daemon, tmp_path: Path, is_nested: bool
+) -> None:
     """index.json → index → manifests and attestations → layers; the older image goes whole."""
     layout, context = tmp_path / "layout", tmp_path / "context"
     context.mkdir()
@@ -216,6 +221,8 @@ def test_images_for_several_platforms_with_attestations(daemon: Daemon, tmp_path
     for content in ("one", "two"):
         (context / "file").write_text(content)
         daemon.build(context, f"--platform={MULTI_PLATFORM}", "--provenance=mode=min", output)
+    if is_nested:
+        nest(layout)
     (entry,) = witness.entries(layout)
     assert entry["mediaType"] == ROOT_TYPES["index"]
     doomed = witness.garbage(layout)
@@ -270,6 +277,19 @@ def test_a_layer_that_is_gone_would_be_noticed(daemon: Daemon, tmp_path: Path) -
         witness.blob_path(cache, digest).unlink()
     with pytest.raises((AssertionError, DaemonError)):
         assert_imports(daemon, context, cache, "latest")
+
+
+def nest(layout: Path) -> None:
+    """Puts an index between index.json and the one index that it lists."""
+    index = json.loads((layout / "index.json").read_bytes())
+    (entry,) = index["manifests"]
+    inner = {key: entry[key] for key in ("mediaType", "digest", "size")}
+    outer = {"schemaVersion": 2, "mediaType": entry["mediaType"], "manifests": [inner]}
+    data = json.dumps(outer).encode()
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    witness.blob_path(layout, digest).write_bytes(data)
+    entry.update(digest=digest, size=len(data))
+    (layout / "index.json").write_text(json.dumps(index))
 
 
 def assert_imports(daemon: Daemon, context: Path, cache: Path, tag: str) -> None:

@@ -8,52 +8,64 @@ whole, or a reset has named what it lacks.
 
 import json
 import os
-import subprocess
 import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from . import witness
-from .daemon import Daemon, cache_to
+from .daemon import Daemon, Finished, cache_to
 from .kit import Answer, kitcache, must
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
 ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 ATTRS = {"mode": "max", "image_manifest": "true"}
-# Where in a build the resets begin: a line of its plain progress that starts or ends so.
-MOMENTS = ("#1 ", "exporting cache", "preparing build cache", "writing layer", "writing config")
+# When the resets begin: a part of the time that the same export took just before. What BuildKit
+# prints comes too late to tell, and nothing in the directory does.
+MOMENTS = (0.0, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9)
+
+
+class Reset(NamedTuple):
+    """One reset: when it began, in seconds since the epoch, and what it said."""
+
+    began: float
+    answer: Answer
 
 
 class Round(NamedTuple):
-    """What one export and the resets beside it did."""
+    """What one export and the resets beside it did; published: the time of index.json after it."""
 
-    progress: str
-    code: int
-    answers: list[Answer]
+    build: Finished
+    published: float
+    resets: list[Reset]
 
 
 def test_never_a_silent_loss(
-    daemon: Daemon, tmp_path: Path, record_property: Callable[[str, object], None]
+    daemon: Daemon, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     """In even rounds the export finds all its blobs, as garbage; in odd ones all but a few."""
     cache, context = tmp_path / "cache", tmp_path / "context"
-    losses = removals = 0
+    losses = early_removals = 0
     for number in range(ROUNDS):
-        make_garbage_of_a(daemon, context, cache)
+        took_s = make_garbage_of_a(daemon, context, cache)
         write(context, layer="a", top=f"top {number}" if number % 2 else "top")
-        moment = MOMENTS[number % len(MOMENTS)]
-        told = export_beside_resets(daemon, context, cache, moment)
-        assert told.code == 0, f"a reset made an export fail:\n{told.progress}"
-        losses += judge(cache, told.answers)
-        removals += sum(answer.code == 0 and removed(answer) > 0 for answer in told.answers)
-    assert removals, "no reset removed anything: these rounds prove nothing"
+        wait_s = took_s * MOMENTS[number % len(MOMENTS)]
+        told = export_beside_resets(daemon, context, cache, wait_s)
+        assert told.build.code == 0, f"a reset made an export fail:\n{told.build.text}"
+        losses += judge(cache, [reset.answer for reset in told.resets])
+        early_removals += sum(
+            reset.began < told.published and reset.answer.code == 0 and removed(reset.answer) > 0
+            for reset in told.resets
+        )
+    assert early_removals, "no reset removed anything while a build ran: this proves nothing"
     heal_and_check(daemon, context, cache)
-    record_property("losses", losses)
+    record_testsuite_property("resets that removed blobs while a build ran", early_removals)
+    record_testsuite_property("losses, all named", losses)
 
 
 def judge(cache: Path, answers: list[Answer]) -> int:
@@ -79,52 +91,43 @@ def judge(cache: Path, answers: list[Answer]) -> int:
     return int(bool(missing))
 
 
-def export_beside_resets(daemon: Daemon, context: Path, cache: Path, moment: str) -> Round:
-    """Exports to `main`; from that line of progress on resets run, the last after the export."""
+def export_beside_resets(daemon: Daemon, context: Path, cache: Path, wait_s: float) -> Round:
+    """Exports to `main`; after so long resets run, one after another, the last after the export."""
     options = ["--output=type=cacheonly", f"--cache-to={cache_to(cache, tag='main', **ATTRS)}"]
     ended = threading.Event()
-    resets: Future[list[Answer]] | None = None
-    lines = []
-    with (
-        ThreadPoolExecutor(1) as thread,
-        subprocess.Popen(
-            ["docker", *daemon.build_command(context, *options)],
-            env=daemon.env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as build,
-    ):
-        assert build.stdout is not None
+    with ThreadPoolExecutor(1) as thread:
+        resets = thread.submit(reset_until, ended, cache, wait_s)
         try:
-            for line in build.stdout:
-                lines.append(line)
-                if moment in line and resets is None:
-                    resets = thread.submit(reset_until, ended, cache)
-            build.wait()
+            build = daemon.docker(*daemon.build_command(context, *options))
         finally:
             ended.set()
-    assert resets is not None, f"{moment!r} never came:\n{''.join(lines)}"
-    return Round("".join(lines), build.returncode, resets.result())
+    return Round(build, (cache / "index.json").stat().st_mtime, resets.result())
 
 
-def reset_until(ended: threading.Event, cache: Path) -> list[Answer]:
-    """Resets one after another; the last one begins after the event."""
-    answers = []
+def reset_until(ended: threading.Event, cache: Path, wait_s: float) -> list[Reset]:
+    """Resets one after another, the first after so long; the last one begins after the event."""
+    resets = []
+    ended.wait(wait_s)
     is_last = False
     while not is_last:
         is_last = ended.is_set()
-        answers.append(kitcache("reset", cache, "--json"))
-    return answers
+        began = time.time()
+        resets.append(Reset(began, kitcache("reset", cache, "--json")))
+    return resets
 
 
-def make_garbage_of_a(daemon: Daemon, context: Path, cache: Path) -> None:
-    """Leaves `main` on other layers, with all blobs of the next export beside them as garbage."""
+def make_garbage_of_a(daemon: Daemon, context: Path, cache: Path) -> float:
+    """Leaves `main` on other layers, with all blobs of the next export beside them as garbage.
+
+    How long the last export took, in seconds.
+    """
     for layer in ("a", "b"):
         write(context, layer=layer, top="top")
+        started = time.monotonic()
         daemon.export(context, cache, tag="main", **ATTRS)
     assert witness.look(cache).missing == frozenset()
     assert witness.garbage(cache)
+    return time.monotonic() - started
 
 
 def heal_and_check(daemon: Daemon, context: Path, cache: Path) -> None:

@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from threading import Event
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
 from kitcache.cli.session import Session
 from kitcache.cli.terminal import terminal_width
 from kitcache.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS = {
     "reset": "delete every blob that no entry of index.json reaches",
@@ -55,25 +58,12 @@ def main(argv: Sequence[str]) -> int:
     if sys.platform == "win32":
         print(WINDOWS, file=sys.stderr)
         return 1
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None)
-    if not argv:
-        parser.print_help(sys.stderr)
-        return UsageError.exit_code
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")
     try:
-        args = parser.parse_args(argv)
-    except UsageError as error:
-        Session(wants_json="--json" in argv, is_quiet=False).complain(error)
-        return error.exit_code
-    args.cancel = _cancel_on_interrupt()
-    return _run(args)
-
-
-def _run(args: argparse.Namespace) -> int:
-    try:
-        code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
-        sys.stdout.flush()
+        code = _run(argv)
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone away; what was to be done is done.
         _drop_stdout()
@@ -88,6 +78,23 @@ def _run(args: argparse.Namespace) -> int:
     return code
 
 
+def _run(argv: Sequence[str]) -> int:
+    parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None)
+    if not argv:
+        parser.print_help(sys.stderr)
+        return UsageError.exit_code
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit:  # --help and --version have been printed
+        return 0
+    except UsageError as error:
+        Session(wants_json="--json" in argv, is_quiet=False).complain(error)
+        return error.exit_code
+    args.cancel = _cancel_on_interrupt()
+    code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
+    return code
+
+
 def _drop_stdout() -> None:
     """Let the flush at exit write to nowhere, for it would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,8 +106,8 @@ def _describe_bug(error: Exception) -> str:
         trace = trace.tb_next
     code = trace.tb_frame.f_code if trace else None
     where = f" ({os.path.basename(code.co_filename)}, {code.co_name})" if code else ""
-    return printable(
-        f"this is a bug in kitcache: {type(error).__name__}: {error}{where}\n"
+    return (
+        f"this is a bug in kitcache: {printable(f'{type(error).__name__}: {error}')}{where}\n"
         "  nothing more was removed; what tags reach is where it was\n"
         "  next: report it with the command that you ran"
     )
@@ -129,6 +136,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, next_steps=(f"{self.prog} --help",))
+
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        # argparse's own is silent where help cannot be written.
+        if file is not None:
+            file.write(message)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -10,5 +10,5 @@ def terminal_width() -> int:
     """Columns of the terminal on stdout, at least 80; 80 where there is none."""
     try:
         return max(WIDTH, os.get_terminal_size(sys.stdout.fileno()).columns)
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):  # a closed stdout is None
         return WIDTH

@@ -28,7 +28,7 @@ def report_lines(report: Report) -> Iterator[str]:
 def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
     if report.spared.blobs:
-        yield printable(f"{report.path}: {blobs_of(report.spared)} of them spared by --min-age")
+        yield printable(f"{report.path}: {blobs_of(report.spared)} of them too young to go")
     if report.ingests_kept:
         yield printable(
             f"{report.path}: {count(len(report.ingests_kept), 'upload')} left alone:"

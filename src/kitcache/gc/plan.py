@@ -1,5 +1,7 @@
 """(Survey, Policy, now) → Plan. Pure: refusal and age are decided here, and nowhere else."""
 
+import math
+
 from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.policy import Policy
@@ -9,6 +11,8 @@ FRESH_NS = 60 * 10**9
 """An upload written this recently means that an export is under way."""
 SETTLE_NS = 5 * 10**9
 """BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
+SWEEP_NS = 3600 * 10**9
+"""No sweep takes longer: a blob dated further ahead was not written in its course."""
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
@@ -31,6 +35,7 @@ def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
     A fresh upload, then any damage, makes a plan that refuses. Uploads go once their last write
     is older than the policy's ingest age; one dated more than a minute ahead is no sign of life.
     """
+    since_ns = young_since_ns(policy, now_ns)
     old, kept = [], []
     for ingest in survey.ingests:
         reason = _why_kept(ingest, policy, now_ns)
@@ -41,7 +46,9 @@ def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
     return Plan(
         index_digest=survey.index_digest,
         keep=_names_by_algorithm(survey),
-        spare_after_ns=young_since_ns(policy, now_ns),
+        # Without an age in the policy: what came since the survey began may be an export's.
+        spare_from_ns=survey.began_ns if since_ns is None else since_ns,
+        spare_until_ns=survey.began_ns + SWEEP_NS if since_ns is None else math.inf,
         drop_ingests=tuple(old),
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
@@ -65,7 +72,7 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
         FRESH_NS - age_ns
         for ingest in survey.ingests
         for age_ns in (_age_ns(written, now_ns) for written in ingest.writes_ns)
-        if 0 <= age_ns < FRESH_NS
+        if 0 <= age_ns < FRESH_NS and not ingest.is_marked
     ]
     if waits:
         return Refusal("busy", retry_after_s=max(waits) / 10**9)
@@ -76,6 +83,8 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
 
 
 def _why_kept(ingest: IngestSeen, policy: Policy, now_ns: int) -> str | None:
+    if ingest.is_marked:
+        return None
     age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)
     if age_ns < 0:
         return f"dated {format_age(-age_ns)} in the future"

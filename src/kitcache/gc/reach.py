@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kitcache.gc.answers import BlobPath
-from kitcache.gc.values import Root, Survey, key_of
+from kitcache.gc.values import Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
@@ -28,22 +28,17 @@ def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
     """Each path from a root down to that blob, roots in order."""
     towards = _ancestors(survey, digest)
     for root in survey.roots:
+        todo: list[tuple[Link, ...]] = []
         if root.descriptor is not None:
-            yield from _paths_below(
-                survey, root, (Link(root.descriptor, "manifest"),), digest, towards
-            )
-
-
-def _paths_below(
-    survey: Survey, root: Root, links: tuple[Link, ...], digest: Digest, towards: set[Digest]
-) -> Iterator[BlobPath]:
-    descriptor = links[-1].descriptor
-    if descriptor.digest == digest:
-        yield BlobPath(root, links)
-        return
-    for link in dict.fromkeys(survey.links.get(key_of(descriptor), ())):
-        if link.descriptor.digest in towards:
-            yield from _paths_below(survey, root, (*links, link), digest, towards)
+            todo.append((Link(root.descriptor, "manifest"),))
+        while todo:
+            links = todo.pop()
+            last = links[-1].descriptor
+            if last.digest == digest:
+                yield BlobPath(root, links)
+                continue
+            below = dict.fromkeys(survey.links.get(key_of(last), ()))
+            todo += [(*links, n) for n in reversed(below) if n.descriptor.digest in towards]
 
 
 def _ancestors(survey: Survey, digest: Digest) -> set[Digest]:

@@ -29,7 +29,9 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
         return Unsafe(
             path,
             problem,
-            details=(f"path: {' > '.join(chain_of(first))}", *details),
+            tag=first.root.ref_name,
+            chain=chain_of(first),
+            details=details,
             next_steps=steps,
         )
     return Damaged(
@@ -80,8 +82,10 @@ def ways_out(path: str, root: Root) -> tuple[str, ...]:
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:
     """What is a hole now and was none before: a tag was published in mid-sweep."""
-    damage = [d for d in after.damage if d not in before.damage and d.kind == "missing"]
-    leaves = [leaf for leaf in after.missing_leaves if leaf not in before.missing_leaves]
+    known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
+    known |= {leaf.digest for leaf in before.missing_leaves}
+    damage = [d for d in after.damage if d.kind == "missing" and d.chain[-1].digest not in known]
+    leaves = [leaf for leaf in after.missing_leaves if leaf.digest not in known]
     return (*damage, *leaves)
 
 
@@ -103,6 +107,7 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
         chain=chain,
         details=(
             *(_name_of(item) for item in lost[:_ALSO]),
+            *((f"and {len(lost) - _ALSO:,} more",) if len(lost) > _ALSO else ()),
             "its exporter holds no lock that kitcache knows",
         ),
         next_steps=step,

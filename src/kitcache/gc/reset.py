@@ -12,12 +12,12 @@ from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import LISTED, Plan, Report, Survey, Swept, Tally
+from kitcache.gc.values import LISTED, Plan, Refusal, Report, Survey, Swept, Tally
 from kitcache.options.policy import Policy
 from kitcache.store.index import Stamp, read_index, stamp_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, Holder, Waiting, hold_store
-from kitcache.store.scan import BATCH_SIZE
+from kitcache.store.scan import BATCH_SIZE, changed_ns
 
 LOCK_TIMEOUT_S = 30.0
 _DEFAULT_POLICY = Policy()
@@ -87,19 +87,21 @@ def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, 
     before: Survey | None = None
     total = Swept()
     try:
-        changes = 0
+        changes, own_ingest_ns = 0, -1
         while changes < _CHANGES:
             stamp = stamp_index(layout)
-            judged = _judge(layout, policy, control, before)
+            judged = _judge(layout, policy, control, before, own_ingest_ns)
             swept = Swept(stopped=True)
             if read_index(layout).digest == judged.plan.index_digest:
                 swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
                 total = _add(total, swept)
                 before = judged.survey if total.removed.blobs else None
+                own_ingest_ns = changed_ns(layout.ingest_fd) if swept.ingests_removed.blobs else -1
             if swept.stopped or read_index(layout).digest != judged.plan.index_digest:
                 changes += 1
             # Some file systems skip names while others go: what removed much is walked again.
             elif swept.removed.blobs < BATCH_SIZE:
+                layout.check_is_there()
                 return judged, total
     except KitcacheError as error:
         raise _after_removing(error, total.removed) from None
@@ -129,12 +131,14 @@ def _judge(
     policy: Policy,
     control: Control,
     before: Survey | None = None,
+    own_ingest_ns: int = -1,
     *,
     is_dry: bool = False,
 ) -> _Judged:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
 
     before: the survey by which blobs have been removed already: a new hole is a loss.
+    own_ingest_ns: the time of ingest/ after our own removals in it, which are nobody's trace.
     """
     patience_ends = time.monotonic() + SETTLE_NS / 10**9
     while True:
@@ -145,9 +149,12 @@ def _judge(
         if lost:
             raise loss_error(layout.path, lost)
         plan = make_plan(survey, policy, now_ns)
-        wait_s = min(settling_ns(survey, now_ns) / 10**9, patience_ends - time.monotonic())
-        if is_dry or wait_s <= 0 or (plan.refusal and plan.refusal.kind == "busy"):
+        settling = survey.ingest_changed_ns != own_ingest_ns and settling_ns(survey, now_ns)
+        if is_dry or not settling or (plan.refusal and plan.refusal.kind == "busy"):
             break
+        wait_s = min(settling / 10**9, patience_ends - time.monotonic())
+        if wait_s <= 0:
+            raise error_of(layout.path, Refusal("busy", retry_after_s=settling / 10**9))
         control.tell(Waiting(layout.path, "export", Holder(None, None), wait_s))
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:

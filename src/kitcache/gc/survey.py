@@ -26,7 +26,7 @@ from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout
-from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
+from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
 
 DEPTH_LIMIT = 32
 """How many levels of manifests may hang below each other; images have three."""
@@ -39,6 +39,7 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     where index.json is missing beside blobs or is no index; damage below it is in the Survey.
     """
     layout.open_directories()
+    began_ns = file_clock_ns()
     index, entries = _read_roots(layout, control)
     ingest_changed_ns = changed_ns(layout.ingest_fd)
     marker = _Marker(layout, control)
@@ -61,8 +62,11 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
         missing_leaves=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
         ingests=tuple(
-            IngestSeen(i.name, i.writes_ns, i.bytes) for i in scan_ingests(layout) if not i.foreign
+            IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked)
+            for i in scan_ingests(layout)
+            if not i.foreign
         ),
+        began_ns=began_ns,
         index_changed_ns=index.changed_ns,
         ingest_changed_ns=ingest_changed_ns,
     )
@@ -118,7 +122,7 @@ class _Marker:
         self._control = control
         self._certain: deque[_Visit] = deque()
         self._hints: deque[_Visit] = deque()
-        self._seen: set[tuple[NodeKey, Role, bool]] = set()
+        self._seen: set[tuple[NodeKey, Role, bool, bool]] = set()
         self.present: dict[Digest, int] = {}
         self.missing: dict[Digest, MissingLeaf] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
@@ -151,7 +155,7 @@ class _Marker:
         descriptor = visit.link.descriptor
         key = key_of(descriptor)
         # The part it plays belongs to the identity: a subject may be absent, a manifest may not.
-        seen = (key, visit.link.role, visit.is_spare)
+        seen = (key, visit.link.role, visit.is_spare, descriptor.elsewhere)
         if seen in self._seen:
             return
         self._seen.add(seen)
@@ -175,6 +179,8 @@ class _Marker:
         if digest in self.present:
             return
         found = self._layout.stat_blob(digest)
+        if found is not None and not found.may_be_blob:
+            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, "is no regular file")
         if found is not None:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
@@ -212,7 +218,10 @@ class _Marker:
         self, visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe
     ) -> None:
         digest = visit.link.descriptor.digest
-        detail = str(error) if isinstance(error, DocumentError) else error.problem
+        if isinstance(error, DocumentError):
+            detail = f"cannot be understood: {error}"
+        else:
+            detail = error.problem
         if not _is_harmless(visit, kind, error):
             self.missing.pop(digest, None)
             word = "over-cap" if isinstance(error, Unsafe) else error.kind

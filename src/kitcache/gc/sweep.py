@@ -113,13 +113,14 @@ class _Walk:
         helper: threading.Thread | None = None
         try:
             while (batch := self._next(algorithm, batches)) is not None:
+                if self._cancel.is_set() or not is_current():
+                    self._is_stopping = True
+                    break
                 if helper is None and len(batch.names) + len(batch.odd) == BATCH_SIZE:
                     helper = self._start_helper(algorithm, batches)
                 self._judge(algorithm, batch.names, self._own)
                 removed = self._removed()
                 self._control.tell(Progress("sweep", removed.blobs, removed.bytes))
-                if self._cancel.is_set() or not is_current():
-                    self._is_stopping = True
         finally:
             self._is_stopping = self._is_stopping or not batches.is_done
             if helper is not None:
@@ -155,7 +156,7 @@ class _Walk:
         """Remove each name that the plan does not keep, and that its age does not spare."""
         fd, stat = self._layout.blobs[algorithm], os.stat
         remove = self._remover.blobs_of(algorithm) if self._remover else _pretend
-        spare_after_ns = self._plan.spare_after_ns
+        spare_from_ns, spare_until_ns = self._plan.spare_from_ns, self._plan.spare_until_ns
         blobs = size = 0
         keep = self._plan.keep[algorithm]
         is_cancelled = self._cancel.is_set
@@ -166,7 +167,7 @@ class _Walk:
                 break
             try:
                 found = stat(name, dir_fd=fd, follow_symlinks=False)
-                if spare_after_ns is not None and found.st_mtime_ns >= spare_after_ns:
+                if spare_from_ns <= found.st_mtime_ns < spare_until_ns:
                     counts.spared_blobs += 1
                     counts.spared_bytes += found.st_size
                     continue

@@ -76,9 +76,7 @@ def _is_gone(damage: Damage | None) -> bool:
 
 
 def _is_layer(link: Link) -> bool:
-    if link.role == "layer":
-        return kind_of(link.descriptor.media_type) in ("leaf", None)
-    return link.role == "manifest" and kind_of(link.descriptor.media_type) == "leaf"
+    return link.role == "layer" and kind_of(link.descriptor.media_type) in ("leaf", None)
 
 
 def _kind(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:

@@ -82,11 +82,15 @@ class MissingLeaf(NamedTuple):
 
 
 class IngestSeen(NamedTuple):
-    """An upload as surveyed: its name, the times of its last writes, its size in bytes."""
+    """An upload as surveyed: its name, the times of its last writes, its size in bytes.
+
+    is_marked: a reset that was killed had begun to remove it, so its times say nothing.
+    """
 
     name: str
     writes_ns: tuple[int, ...]
     bytes: int
+    is_marked: bool = False
 
 
 class Survey(NamedTuple):
@@ -94,8 +98,9 @@ class Survey(NamedTuple):
 
     index_digest: of index.json's bytes; the same digest means the same roots. live: what roots
     reach and is there, with its file size. young: what young unreferenced blobs shelter, likewise.
-    links: what each structural blob points at. missing_leaves, damage: see there. The two
-    *_changed_ns are modification times.
+    links: what each structural blob points at. missing_leaves, damage: see there. began_ns:
+    files written since then have this time or a later one. The two *_changed_ns are modification
+    times.
     """
 
     index_digest: Digest
@@ -106,6 +111,7 @@ class Survey(NamedTuple):
     missing_leaves: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
     ingests: tuple[IngestSeen, ...]
+    began_ns: int
     index_changed_ns: int
     ingest_changed_ns: int
 
@@ -124,14 +130,16 @@ class Refusal(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What stays: a valid blob name outside `keep`, older than spare_after_ns, is to go.
+    """What stays: a valid blob name outside `keep` goes, but for what was written too recently.
 
-    It names what stays, not what goes, so it is as large as what lives.
+    It names what stays, not what goes, so it is as large as what lives. Spared is what was written
+    from spare_from_ns until before spare_until_ns.
     """
 
     index_digest: Digest
     keep: Mapping[str, frozenset[str]]
-    spare_after_ns: int | None
+    spare_from_ns: int
+    spare_until_ns: float
     drop_ingests: tuple[IngestSeen, ...]
     kept_ingests: tuple[Named, ...]
     refusal: Refusal | None
@@ -158,9 +166,9 @@ class Report(NamedTuple):
     """What a reset did (outcome done), or would do (dry-run).
 
     path: as named by the caller. tags: entries of index.json. kept: all blobs that stay; spared:
-    those of them that only --min-age keeps. ingests_kept: uploads that stay, each with the reason.
-    left: what should have gone and could not be removed, with the reason; foreign: what is no
-    blob's, left alone; of both the first hundred, and a count. seconds: wall time.
+    those of them that are only too young to go. ingests_kept: uploads that stay, each with the
+    reason. left: what should have gone and could not be removed, with the reason; foreign: what is
+    no blob's, left alone; of both the first hundred, and a count. seconds: wall time.
     """
 
     path: str

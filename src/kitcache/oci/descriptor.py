@@ -46,7 +46,7 @@ def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
         _size(fields.one("size"), what),
         ref_name_of(fields),
         _platform(fields.one("platform")),
-        bool(fields.one("urls")) or any(part in media_type for part in _MAY_BE_ABSENT),
+        _is_elsewhere(media_type, fields.one("urls")),
     )
 
 
@@ -65,12 +65,13 @@ def glance_at_descriptor(value: Any) -> Descriptor | None:
         media_types = [t for t in value.every("mediaType") if isinstance(t, str)]
         sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
         platforms = value.every("platform")
+        media_type = media_types[-1] if media_types else ""
         return Descriptor(
-            media_types[-1] if media_types else "",
+            media_type,
             digest,
             sizes[-1] if sizes else None,
             platform=_platform(platforms[-1]) if platforms else None,
-            elsewhere=any(value.every("urls")),
+            elsewhere=_is_elsewhere(media_type, *value.every("urls")),
         )
     return None
 
@@ -79,6 +80,10 @@ def ref_name_of(fields: Members) -> str | None:
     """The ref name among a descriptor's annotations, None where there is none."""
     found = [a.keyed(REF_NAME) for a in fields.every("annotations") if isinstance(a, Members)]
     return found[-1] if found and isinstance(found[-1], str) else None
+
+
+def _is_elsewhere(media_type: str, *urls: Any) -> bool:
+    return any(urls) or any(part in media_type for part in _MAY_BE_ABSENT)
 
 
 def _digest(value: Any, what: str) -> Digest:

@@ -13,7 +13,7 @@ type_name = {dict: "an object", list: "a list", str: "text", bool: "a boolean", 
 
 
 class DocumentError(ValueError):
-    """No JSON that can be relied upon. kind: not-json, too-deep, ambiguous, malformed."""
+    """No JSON that can be relied upon. kind: not-json, too-nested, ambiguous, malformed."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -65,13 +65,13 @@ def read_document(data: bytes, *, strict_utf8: bool = False) -> Any:
     """The JSON value in these bytes, each object as Members.
 
     strict_utf8: refuse bytes that are no UTF-8, where Go would put U+FFFD in their place.
-    Raises DocumentError (not-json, too-deep).
+    Raises DocumentError (not-json, too-nested).
     """
     try:
         text = data.decode("utf-8", "strict" if strict_utf8 else "replace")
         return json.loads(text, object_pairs_hook=_members, parse_constant=_no_constant)
     except RecursionError:
-        raise DocumentError("too-deep", "its JSON is nested too deeply") from None
+        raise DocumentError("too-nested", "its JSON is nested too deeply") from None
     except ValueError as error:
         raise DocumentError("not-json", f"not JSON: {error}") from None
 

@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 def read_entries(data: bytes) -> tuple[Entry, ...]:
     """The entries of index.json, in order; the subject of the index itself, if any, comes last.
 
-    Raises DocumentError (not-json, too-deep, malformed, ambiguous) where it is no index, or where
+    Raises DocumentError (not-json, too-nested, malformed, ambiguous) where it is no index, or where
     BuildKit would read other entries than a reader that minds case and duplicates. An entry that
     is itself malformed is returned with its problem.
     """

@@ -46,6 +46,7 @@ _LISTS: tuple[tuple[str, Role], ...] = (
     ("blobs", "blob"),
 )
 _SINGLES: tuple[tuple[str, Role], ...] = (("config", "config"), ("subject", "subject"))
+_ROLES: dict[Kind, Role] = {"leaf": "layer", "cacheconfig": "config"}
 
 
 class Link(NamedTuple):
@@ -73,7 +74,7 @@ def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
 
     None as the kind: look for references and take what there is, even from bytes that turn out
     to be no JSON (no links). Raises DocumentError for a structural blob that cannot be read
-    (not-json, too-deep, malformed, ambiguous), and for an unknown one nested too deeply to tell.
+    (not-json, too-nested, malformed, ambiguous), and for an unknown one nested too deeply to tell.
     """
     match kind:
         case "leaf":
@@ -87,12 +88,13 @@ def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
 
 
 def _container_links(document: Members) -> tuple[Link, ...]:
-    links = [
-        Link(read_descriptor(item, f"{field}[{n}]"), role)
+    listed = [
+        (read_descriptor(item, f"{field}[{n}]"), role)
         for field, role in _LISTS
         for value in document.every(field)
         for n, item in enumerate(expect_list(value, field))
     ]
+    links = [Link(descriptor, _role_in(descriptor, role)) for descriptor, role in listed]
     links += [
         Link(read_descriptor(value, field), role)
         for field, role in _SINGLES
@@ -100,6 +102,14 @@ def _container_links(document: Members) -> tuple[Link, ...]:
         if value is not None
     ]
     return tuple(links + _schema1_layers(document))
+
+
+def _role_in(descriptor: Descriptor, role: Role) -> Role:
+    """The part of an entry: BuildKit's `image-manifest=false` lists layers among `manifests`."""
+    kind = kind_of(descriptor.media_type)
+    if role != "manifest" or kind is None:
+        return role
+    return _ROLES.get(kind, role)
 
 
 def _schema1_layers(document: Members) -> list[Link]:
@@ -135,7 +145,7 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
     try:
         document = read_document(data)
     except DocumentError as error:
-        if error.kind == "too-deep":
+        if error.kind == "too-nested":
             raise
         return ()
     if not isinstance(document, Members):

@@ -10,7 +10,7 @@ _AGE_UNITS = {
     "d": 86_400 * _SECOND_NS,
     "w": 604_800 * _SECOND_NS,
 }
-_AGE_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_AGE_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _LONGEST_NS = 1000 * 365 * 86_400 * _SECOND_NS
 
 
@@ -27,10 +27,10 @@ def parse_age(text: str) -> int:
         raise ValueError(
             f"{text!r} is no age; known forms: 90 (seconds), 90s, 15m, 36h, 7d, 2w, 1h30m"
         )
-    total = sum(round(float(number) * _AGE_UNITS[unit]) for number, unit in parts)
+    total = sum(float(number) * _AGE_UNITS[unit] for number, unit in parts)
     if total > _LONGEST_NS:
-        raise ValueError(f"{text!r} is more than a thousand years")
-    return total
+        raise ValueError(f"{text[:40]!r} is more than a thousand years")
+    return round(total)
 
 
 def format_age(age_ns: int) -> str:

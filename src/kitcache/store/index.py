@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from kitcache.errors import NOTHING_CHANGED, Unsafe
+from kitcache.errors import Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
@@ -55,6 +55,7 @@ def read_index(layout: Layout) -> IndexFile:
             layout.path,
             f"{INDEX} is larger than any index may be"
             f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
+            next_steps=(f"restore {INDEX} from a copy",),
         )
     return IndexFile(data, Digest("sha256", hashlib.sha256(data).hexdigest()), found.st_mtime_ns)
 
@@ -100,11 +101,14 @@ def edit_index(layout: Layout, edit: Callable[[bytes | None], tuple[bytes, Answe
     try:
         _write_beside(layout.root_fd, after)
         os.rename(INDEX_TEMP, INDEX, src_dir_fd=layout.root_fd, dst_dir_fd=layout.root_fd)
-        os.fsync(layout.root_fd)
     except OSError as error:
         _unlink_temp(layout.root_fd)
-        failure = io_error(layout.path, f"cannot write {INDEX}", error)
-        failure.untouched = NOTHING_CHANGED
+        raise io_error(layout.path, f"cannot write {INDEX}", error) from None
+    try:
+        os.fsync(layout.root_fd)
+    except OSError as error:
+        failure = io_error(layout.path, f"cannot sync the directory of {INDEX}", error)
+        failure.untouched = f"the new {INDEX} is in place, but a power cut may undo it"
         raise failure from None
     return answer
 

@@ -4,13 +4,15 @@ DIR itself may be a link and is resolved once, here; below it no link is ever fo
 Source: OCI image-spec, image-layout.md.
 """
 
+import errno
 import json
 import os
 import stat
+import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kitcache.errors import Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.links import can_be_json
 
@@ -22,14 +24,19 @@ _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 4096
 _LAYOUT_LIMIT_BYTES = 64 * 1024
+_VERSION_TRIES = 10
+_VERSION_PAUSE_S = 0.02
 
 
 class BlobStat(NamedTuple):
-    """A blob's file: its length in bytes, when it was written, whether it is a regular file."""
+    """What lies under a blob's name: its length in bytes, when it was written, what it is.
+
+    may_be_blob: a regular file, or a link, which is not followed to see whether it leads to one.
+    """
 
     size: int
     mtime_ns: int
-    is_file: bool
+    may_be_blob: bool
 
 
 class Layout:
@@ -58,6 +65,16 @@ class Layout:
     ) -> None:
         self._close_directories()
         os.close(self.root_fd)
+
+    def check_is_there(self) -> None:
+        """Raises KitcacheError once somebody has removed the directory itself."""
+        if os.fstat(self.root_fd).st_nlink == 0:
+            raise KitcacheError(
+                self.path,
+                "the directory was removed by somebody else meanwhile",
+                untouched="",
+                next_steps=("see what is there now, then run it again",),
+            )
 
     def open_directories(self) -> None:
         """Open blobs/, blobs/<algorithm>/ and ingest/ as they are now: anew, if called again.
@@ -90,7 +107,8 @@ class Layout:
             return None
         except OSError as error:
             raise io_error(self.path, f"cannot look at blob {digest}", error) from None
-        return BlobStat(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+        may_be_blob = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+        return BlobStat(found.st_size, found.st_mtime_ns, may_be_blob)
 
     def read_blob(
         self,
@@ -124,8 +142,7 @@ class Layout:
         except FileNotFoundError:
             raise self._damaged("missing", "is missing") from None
         except OSError as error:
-            found = self.stat_blob(digest)
-            if found is not None and not found.is_file:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise self._damaged("not-a-file", "is no regular file") from None
             raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
 
@@ -156,9 +173,24 @@ class Layout:
         return Damaged(self.path, problem, kind=kind)
 
 
+_REMEDIES = {
+    errno.EACCES: "run it as the user who owns the cache, or give this one the right to write",
+    errno.EPERM: "run it as the user who owns the cache, or give this one the right to write",
+    errno.EROFS: "mount it writable; du, ls, why and --dry-run need no right to write",
+    errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
+    errno.EDQUOT: "free a little of the quota, then run it again",
+}
+
+
 def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
     """An OSError as ours, while it is still known what was being done."""
-    return KitcacheError(path, f"{doing}: {error.strerror or error}")
+    remedy = _REMEDIES.get(error.errno or 0, "look at the disk and its permissions, then try again")
+    return KitcacheError(
+        path,
+        f"{doing}: {error.strerror or error}",
+        untouched=NOTHING_CHANGED,
+        next_steps=(remedy,),
+    )
 
 
 def open_layout(path: str | os.PathLike[str]) -> Layout:
@@ -171,9 +203,10 @@ def open_layout(path: str | os.PathLike[str]) -> Layout:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise NotACache(name, "no such directory") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise KitcacheError(name, f"cannot be opened: {reason}") from None
+    except OSError as error:
+        raise io_error(name, "cannot be opened", error) from None
+    except ValueError as error:
+        raise NotACache(name, str(error)) from None
     layout = Layout(name, root_fd)
     try:
         _check_version(layout)
@@ -231,24 +264,36 @@ def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
 
 
 def _check_version(layout: Layout) -> None:
-    fd = open_file(layout, "oci-layout")
-    if fd is None:
+    for _ in range(_VERSION_TRIES):
+        version = _read_version(layout)
+        if version != "":
+            break
+        # BuildKit writes the file anew, in place, with every tag that it publishes.
+        time.sleep(_VERSION_PAUSE_S)
+    if version is None:
         if not _is_there(layout, "index.json"):
             raise NotACache(layout.path, "it has neither oci-layout nor index.json")
-        return
-    with open(fd, "rb") as file:
-        data = file.read(_LAYOUT_LIMIT_BYTES)
-    try:
-        version = json.loads(data)["imageLayoutVersion"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        version = None
-    if not isinstance(version, str) or version.split(".")[0] != "1":
-        told = "unreadable" if version is None else f"of version {version!r}"
+    elif version.split(".")[0] != "1":
+        told = f"of version {version!r}" if version else "unreadable"
         raise Unsafe(
             layout.path,
             f"oci-layout is {told}; known is 1.0.0",
             next_steps=('restore it: {"imageLayoutVersion":"1.0.0"}',),
         )
+
+
+def _read_version(layout: Layout) -> str | None:
+    """What oci-layout says; "" while it says nothing that can be read, None if it is not there."""
+    fd = open_file(layout, "oci-layout")
+    if fd is None:
+        return None
+    with open(fd, "rb") as file:
+        data = file.read(_LAYOUT_LIMIT_BYTES)
+    try:
+        version = json.loads(data)["imageLayoutVersion"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return version if isinstance(version, str) else ""
 
 
 def _is_there(layout: Layout, name: str) -> bool:

@@ -87,9 +87,11 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
     while True:
         fd = _open_lock(layout, name)
         try:
-            if _try_lock(fd, operation) and _is_named(layout, fd, name):
-                yield
-                return
+            if _try_lock(fd, operation):
+                if _is_named(layout, fd, name):
+                    yield
+                    return
+                continue
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise _busy(layout, name, find_holder(fd), patience.timeout_s)

@@ -3,9 +3,11 @@
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
+from kitcache.store.scan import REMOVING
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,20 +30,29 @@ class Remover:
         return remove
 
     def ingest(self, name: str) -> None:
-        """Remove an upload: its regular files, then its directory. Raises OSError.
+        """Remove an upload: mark it, remove its regular files, then its directory. Raises OSError.
 
-        A directory that holds anything else keeps all it has.
+        A directory that holds anything else keeps all it has. Killed on the way, it leaves one
+        that the next reset knows by its mark, however fresh its times are.
         """
         parent = self._layout.ingest_fd
         fd = os.open(name, _DIR_FLAGS, dir_fd=parent)
         try:
             names = os.listdir(fd)
             for inner in names:
-                mode = os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode
-                if not stat.S_ISREG(mode):
-                    raise OSError(0, f"{inner} in it is no regular file")
-            for inner in names:
-                os.unlink(inner, dir_fd=fd)
+                with suppress(FileNotFoundError):
+                    mode = os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode
+                    if not stat.S_ISREG(mode):
+                        raise OSError(0, f"{inner} in it is no regular file")
+            marked = name.removesuffix(REMOVING) + REMOVING
+            os.rename(name, marked, src_dir_fd=parent, dst_dir_fd=parent)
+            try:
+                for inner in names:
+                    with suppress(FileNotFoundError):
+                        os.unlink(inner, dir_fd=fd)
+                os.rmdir(marked, dir_fd=parent)
+            except OSError:
+                os.rename(marked, name, src_dir_fd=parent, dst_dir_fd=parent)
+                raise
         finally:
             os.close(fd)
-        os.rmdir(name, dir_fd=parent)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -13,10 +14,14 @@ from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
 _FRESH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_CLOCK_REALTIME_COARSE = 5
+"""Linux's number for it, which `time` has no name for."""
 OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ".kitcache", "blobs", "ingest")
 )
 BATCH_SIZE = 512
+REMOVING = ".kitcache-removing"
+"""Ends the name of an upload while it is removed: its own files' times say nothing any more."""
 _INGEST_NAME_ALGORITHM = "sha256"
 
 
@@ -31,12 +36,14 @@ class Ingest(NamedTuple):
     """An upload under way or left behind.
 
     writes_ns: the modification times of its directory and files. bytes: their sizes summed.
-    foreign: it holds something that no upload makes, so it is not touched.
+    is_marked: a reset that was killed had begun to remove it. foreign: it holds something that no
+    upload makes, so it is not touched.
     """
 
     name: str
     writes_ns: tuple[int, ...]
     bytes: int
+    is_marked: bool
     foreign: bool
 
 
@@ -79,8 +86,8 @@ def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
 
 
 def is_ingest_name(name: str) -> bool:
-    """Whether a directory below ingest/ is an upload's: the sha256 of its ref."""
-    return is_blob_name(_INGEST_NAME_ALGORITHM, name)
+    """Whether a directory below ingest/ is an upload's: the sha256 of its ref, perhaps marked."""
+    return is_blob_name(_INGEST_NAME_ALGORITHM, name.removesuffix(REMOVING))
 
 
 def scan_foreign(layout: Layout) -> Iterator[str]:
@@ -111,6 +118,17 @@ def weigh_foreign(layout: Layout, path: str) -> int:
 def changed_ns(fd: int | None) -> int:
     """When names in that directory last came or went, ns since 1970; 0 where there is none."""
     return 0 if fd is None else os.fstat(fd).st_mtime_ns
+
+
+def file_clock_ns() -> int:
+    """The time that a file written now would get: on Linux from the clock that file systems read.
+
+    It ticks every few milliseconds only, so files of just before may have the same time.
+    """
+    try:
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    except OSError:
+        return time.time_ns()
 
 
 @contextmanager
@@ -149,7 +167,7 @@ def _look_at_ingest(parent: int, name: str) -> Ingest:
                     foreign = foreign or not stat.S_ISREG(found.st_mode)
     finally:
         os.close(fd)
-    return Ingest(name, tuple(writes), size, foreign)
+    return Ingest(name, tuple(writes), size, name.endswith(REMOVING), foreign)
 
 
 def _file_bytes(name: str, fd: int) -> int:

@@ -1,0 +1,45 @@
+"""Law: du, reset and ls are one picture: what du calls reclaimable is what reset removes."""
+
+from hypothesis import given
+
+import kitcache
+from tests.property.disk import on_disk
+from tests.property.model import Cache, reach, size_of
+from tests.property.strategies import caches
+
+
+@given(caches())
+def test_du_and_reset_agree(cache: Cache) -> None:
+    with on_disk(cache) as root:
+        usage = kitcache.du(root)
+        report = kitcache.reset(root)
+    assert usage.live == report.kept
+    assert usage.reclaimable == report.removed
+    assert usage.foreign.blobs == report.foreign_count
+    assert usage.missing_leaves == report.missing_leaves
+    assert usage.ingest.blobs == report.ingests_removed.blobs + len(report.ingests_kept)
+
+
+@given(caches())
+def test_a_tag_has_what_only_it_reaches_and_what_it_shares(cache: Cache) -> None:
+    with on_disk(cache) as root:
+        usage = kitcache.du(root)
+    assert len(usage.tags) == len(cache.entries)
+    for at, tag in enumerate(usage.tags):
+        entry = cache.entries[at]
+        own = reach(cache, [entry]) & cache.present
+        others = reach(cache, [e for n, e in enumerate(cache.entries) if n != at])
+        assert (tag.ref_name, str(tag.digest)) == (entry.ref_name, entry.ref.digest)
+        for tally, digests in ((tag.unique, own - others), (tag.shared, own & others)):
+            assert tally == kitcache.Tally(len(digests), size_of(cache, digests))
+
+
+@given(caches())
+def test_ls_counts_what_du_counts(cache: Cache) -> None:
+    with on_disk(cache) as root:
+        usage, listing = kitcache.du(root), kitcache.ls(root)
+    assert [(t.ref_name, t.digest) for t in listing.tags] == [
+        (t.ref_name, t.digest) for t in usage.tags
+    ]
+    for listed, used in zip(listing.tags, usage.tags, strict=True):
+        assert listed.size == used.unique.plus(used.shared)
