@@ -125,11 +125,17 @@ def test_one_hex_under_two_algorithms_is_two_blobs(sample: Sample) -> None:
     assert sample.box.path_of(sample.layers[0]["digest"]).exists()
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+# No argument of a command can hold a NUL, half a surrogate pair or a megabyte.
+ARGUMENTS = [
+    name
+    for name, word in SPELLINGS.items()
+    if not {"\0", "\ud800"} & set(word) and len(word) <= 100_000
+]
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_why_answers_any_spelling(sample: Sample, name: str) -> None:
     word = SPELLINGS[name]
-    if "\0" in word or "\ud800" in word or len(word) > 100_000:
-        pytest.skip("no argument of a command can hold it")
     before = take_snapshot(sample.box.top)
     answer = run(sample.box.top, "why", "cache", word)
     assert answer.code in {1, 2}
@@ -137,11 +143,9 @@ def test_why_answers_any_spelling(sample: Sample, name: str) -> None:
     assert unchanged(before, take_snapshot(sample.box.top)) == []
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_untag_of_any_spelling_changes_nothing(sample: Sample, name: str) -> None:
     word = SPELLINGS[name]
-    if "\0" in word or "\ud800" in word or len(word) > 100_000:
-        pytest.skip("no argument of a command can hold it")
     before = take_snapshot(sample.box.top)
     answer = run(sample.box.top, "untag", "cache", word)
     assert answer.code in {1, 2}

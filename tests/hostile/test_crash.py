@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from tests.hostile import crash
+from tests.hostile import crash, privilege
 from tests.property import make, witness
 from tests.property.disk import blobs, index_document, ingests, on_disk, settle
 from tests.property.model import HOUR_S, Cache, Foreign, Ingest, Node, verdict
@@ -28,7 +28,7 @@ ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 def _tool() -> None:
     missing = crash.missing_tool()
     if missing:
-        pytest.skip(missing)
+        privilege.cannot(missing)
 
 
 def grown(garbage_blobs: int = 4) -> Cache:

@@ -103,13 +103,16 @@ def test_a_cache_that_vanishes_ends_in_words(sample: Sample) -> None:
     assert not sample.dir.exists()
 
 
-@pytest.mark.parametrize("when", ["oci-layout", "blobs", "index.json", "kitcache.lock"])
-@pytest.mark.parametrize("command", [["reset", "cache"], ["untag", "cache", "main"]])
+@pytest.mark.parametrize(
+    ("command", "when"),
+    [
+        *((["reset", "cache"], n) for n in ("oci-layout", "blobs", "index.json", "kitcache.lock")),
+        *((["untag", "cache", "main"], n) for n in ("oci-layout", "index.json", "kitcache.lock")),
+    ],
+)
 def test_a_cache_that_vanishes_at_the_start_ends_in_words(
     sample: Sample, when: str, command: list[str]
 ) -> None:
-    if command[0] == "untag" and when == "blobs":
-        pytest.skip("untag has no use for blobs/")
     before = take_snapshot(sample.box.top)
     answer = run_while(sample, f"open={when}", "cache", *command)
     assert answer.code in {1, 10, 12}
@@ -118,13 +121,16 @@ def test_a_cache_that_vanishes_at_the_start_ends_in_words(
     assert all(line.startswith("gone: cache") for line in unchanged(before, after))
 
 
-@pytest.mark.parametrize("command", [["du"], ["ls"]])
-@pytest.mark.parametrize("when", ["open=oci-layout", "open=index.json", "os.scandir="])
+@pytest.mark.parametrize(
+    ("command", "when"),
+    [
+        *((["du"], when) for when in ("open=oci-layout", "open=index.json", "os.scandir=")),
+        *((["ls"], when) for when in ("open=oci-layout", "open=index.json")),
+    ],
+)
 def test_looking_at_a_cache_that_vanishes_ends_in_words(
     sample: Sample, when: str, command: list[str]
 ) -> None:
-    if command == ["ls"] and when == "os.scandir=":
-        pytest.skip("ls lists no directory")
     answer = run_while(sample, when, "cache", *command, "cache")
     assert answer.code in {0, 1, 10, 12}
 
