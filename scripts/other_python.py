@@ -35,7 +35,14 @@ def main() -> None:
         venv.mkdir()
         return
     subprocess.run([sys.executable, "-m", "virtualenv", "--quiet", "-p", other, venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [
+        venv / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     needs = ("--editable", ".", "--requirement", "requirements-dev.txt")
     subprocess.run([*pip, *needs], check=True)
 

@@ -3,7 +3,7 @@
 # tests that need it skip with that reason.
 set -eu
 packages="docker.io docker-cli docker-buildx skopeo umoci oras buildah busybox-static
-  strace e2fsprogs util-linux gcc libc6-dev make git bash-completion"
+  strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh tcsh"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -105,15 +105,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module 'kitcache' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - the cheapest import is none
+if not TYPE_CHECKING:  # a checker that sees it takes every name for one of ours
 
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module 'kitcache' has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 - the cheapest import is none
+
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

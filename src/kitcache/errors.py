@@ -58,6 +58,10 @@ class KitcacheError(Exception):
         self.untouched = untouched
         self.next_steps = next_steps
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Make copies and pickles whole: they do not know our arguments."""
+        return _restore, (type(self), self.args, self.__dict__)
+
     @property
     def facts(self) -> dict[str, Fact]:
         """The named facts of this kind of failure, beyond path and problem."""
@@ -79,13 +83,21 @@ class KitcacheError(Exception):
 _NEXT = ("next", "  or", "  or")
 
 
+def _restore(
+    kind: type[KitcacheError], args: tuple[str, ...], state: dict[str, object]
+) -> KitcacheError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
 class UsageError(KitcacheError):
     """A command line, an age or a name that cannot be understood."""
 
     exit_code = 2
 
-    def __init__(self, problem: str, *, next_steps: tuple[str, ...] = ()) -> None:
-        super().__init__("", problem, untouched="", next_steps=next_steps)
+    def __init__(self, problem: str, *, path: str = "", next_steps: tuple[str, ...] = ()) -> None:
+        super().__init__(path, problem, untouched="", next_steps=next_steps)
 
 
 class NotFound(KitcacheError):
@@ -249,7 +261,8 @@ class Cancelled(KitcacheError):
             path,
             "stopped on request",
             untouched=(
-                f"{removed_blobs:,} unreferenced blobs had been removed; every tag is whole"
+                f"{removed_blobs:,} unreferenced {'blob' if removed_blobs == 1 else 'blobs'}"
+                " had been removed; every tag is whole"
                 if removed_blobs
                 else NOTHING_REMOVED
             ),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import ROOT, Block, name_of, of
-from tests.integration.daemon import Daemon
+from .daemon import Daemon
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -49,7 +49,13 @@ def recipe(
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            ["bash", "-ec", line], cwd=project, env=env, capture_output=True, text=True, timeout=300
+            ["bash", "-ec", line],
+            cwd=project,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done
@@ -111,7 +117,13 @@ def test_the_newcomers_command(block: Block, tmp_path: Path) -> None:
         command = line.partition("#")[0].strip()
         if command != "make test":
             done = subprocess.run(
-                command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=300
+                command,
+                shell=True,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             assert "removed" in done.stdout

@@ -14,8 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
-from kitcache.cli.session import Session
-from kitcache.cli.terminal import terminal_width
+from kitcache.cli.terminal import say, terminal_width
 from kitcache.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -31,9 +30,10 @@ COMMANDS = {
 }
 
 _DESCRIPTION = """\
-Keeps BuildKit's local caches (--cache-to type=local,dest=DIR) from growing: deletes what no tag
-reaches, and says what is live, what is not, and why. Needs no daemon and works on the caches of
-every BuildKit version, and on any other OCI image layout."""
+Keeps BuildKit's local caches (--cache-to type=local,dest=DIR) from growing:
+deletes what no tag reaches, and says what is live, what is not, and why.
+Needs no daemon, and works on the caches of every BuildKit version and on any
+other OCI image layout."""
 
 _EPILOG = """\
 examples:
@@ -42,8 +42,8 @@ examples:
   kitcache reset ./cache            delete what no tag reaches
   kitcache COMMAND --help           more about one command
 
-exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache, 11 busy, 12 damaged,
-13 unsafe, 130 interrupted"""
+exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
+11 busy, 12 damaged, 13 unsafe, 130 interrupted"""
 
 WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it inside WSL"
 
@@ -56,7 +56,7 @@ def run() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     if sys.platform == "win32":
-        print(WINDOWS, file=sys.stderr)
+        say(WINDOWS)
         return 1
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
@@ -69,11 +69,11 @@ def main(argv: Sequence[str]) -> int:
         _drop_stdout()
         return 1
     except OSError as error:
-        print(f"kitcache: cannot write the answer: {error.strerror}", file=sys.stderr)
+        say(f"kitcache: cannot write the answer: {error.strerror}")
         _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        print(f"kitcache: {_describe_bug(error)}", file=sys.stderr)
+        say(f"kitcache: {_describe_bug(error)}")
         return 1
     return code
 
@@ -88,6 +88,8 @@ def _run(argv: Sequence[str]) -> int:
     except SystemExit:  # --help and --version have been printed
         return 0
     except UsageError as error:
+        from kitcache.cli.session import Session  # noqa: PLC0415 - Windows cannot import it
+
         Session(wants_json="--json" in argv, is_quiet=False).complain(error)
         return error.exit_code
     args.cancel = _cancel_on_interrupt()
@@ -117,6 +119,7 @@ def make_parser(asked: str | None) -> argparse.ArgumentParser:
     """The argument tree: of the command asked for alone, with None of every one."""
     parser = _Parser(
         prog="kitcache",
+        allow_abbrev=False,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=_Help,
@@ -126,7 +129,9 @@ def make_parser(asked: str | None) -> argparse.ArgumentParser:
         prog="kitcache", dest="command", metavar="COMMAND", required=True
     )
     for name in COMMANDS if asked is None else (asked,):
-        sub = commands.add_parser(name, help=COMMANDS[name], formatter_class=_Help)
+        sub = commands.add_parser(
+            name, help=COMMANDS[name], allow_abbrev=False, formatter_class=_Help
+        )
         import_module(f"kitcache.cli.commands.{name}").configure(sub)
     return parser
 

@@ -4,6 +4,14 @@ import argparse
 
 from kitcache.options.units import parse_age
 
+DIRECTORIES = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def complete_with(argument: argparse.Action, words: dict[str, str]) -> None:
+    """Say how a shell completes an argument: shtab reads this attribute."""
+    argument.complete = words  # type: ignore[attr-defined]
+
 
 def age(text: str) -> int:
     """An AGE argument in nanoseconds."""
@@ -15,14 +23,16 @@ def age(text: str) -> int:
 
 def add_dirs(parser: argparse.ArgumentParser) -> None:
     """DIR…, each judged on its own."""
-    parser.add_argument(
+    argument = parser.add_argument(
         "dirs", metavar="DIR", nargs="+", help="cache directories; the exit code is the worst"
     )
+    complete_with(argument, DIRECTORIES)
 
 
 def add_dir(parser: argparse.ArgumentParser) -> None:
     """DIR."""
-    parser.add_argument("dir", metavar="DIR", help="the cache directory")
+    argument = parser.add_argument("dir", metavar="DIR", help="the cache directory")
+    complete_with(argument, DIRECTORIES)
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
-from kitcache.cli.text import progress_line, waiting_line
+from kitcache.cli.terminal import WIDTH, columns_of, is_terminal, say
+from kitcache.cli.text import progress_line, shorten, waiting_line
 from kitcache.errors import Cancelled, KitcacheError, printable
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Waiting
@@ -22,7 +23,7 @@ class Session:
         self._json = wants_json
         self._quiet = is_quiet
         self._path = ""
-        self._draws = not is_quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._draws = not is_quiet and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next_draw_s = 0.0
         self._drawn = 0
 
@@ -64,7 +65,7 @@ class Session:
         """Print warnings to stderr; with --json they are in the object already."""
         if not self._json:
             for line in lines:
-                print(f"kitcache: {line}", file=sys.stderr)
+                say(f"kitcache: {line}")
 
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
@@ -72,22 +73,24 @@ class Session:
         if self._json:
             print(_json_shapes().encode_error(error))
         else:
-            print(f"kitcache: {error}", file=sys.stderr)
+            say(f"kitcache: {error}")
 
     def on_progress(self, event: Progress | Waiting) -> None:
         """Say whom we wait for, and on a terminal, after a second, how far we are."""
         if isinstance(event, Waiting):
             if not self._quiet:
                 self._erase()
-                print(f"kitcache: {waiting_line(event)}", file=sys.stderr, flush=True)
+                say(f"kitcache: {waiting_line(event)}")
         elif self._draws and time.monotonic() >= self._next_draw_s:
             self._next_draw_s = time.monotonic() + _REDRAW_S
             self._draw(progress_line(self._path, event))
 
     def _draw(self, line: str) -> None:
-        sys.stderr.write("\r" + printable(line).ljust(self._drawn))
+        # One column stays free: a full line would wrap, and each redraw leave a line behind.
+        shown = shorten(printable(line), (columns_of(sys.stderr) or WIDTH) - 1)
+        sys.stderr.write("\r" + shown.ljust(self._drawn))
         sys.stderr.flush()
-        self._drawn = len(line)
+        self._drawn = len(shown)
 
     def _erase(self) -> None:
         if self._drawn:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from kitcache.cli.terminal import terminal_width
-from kitcache.cli.text import UNTAGGED, count
+from kitcache.cli.text import UNTAGGED, count, shorten
 from kitcache.errors import printable
 from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
 from kitcache.gc.refusals import describe_damage, describe_step
@@ -69,7 +69,7 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
         right=(2, 3, 4, 5),
     )
     if any(tag.created_from == "manifest" for tag in listing.tags):
-        yield "~ age of the manifest's file here; the others are those of the newest cached result"
+        yield "~ when the manifest was written here; else the newest cached result's age"
 
 
 def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def untagged_lines(untagged: Untagged) -> Iterator[str]:
     """What was taken out."""
     would = "would take out" if untagged.outcome == "dry-run" else "took out"
     for ref_name, digest in untagged.entries:
-        yield printable(f"{untagged.path}: {would} {ref_name or UNTAGGED}, {digest}")
+        yield printable(f"{untagged.path}: {would} {ref_name or UNTAGGED}, {digest or 'no digest'}")
     if untagged.outcome == "done":
         yield printable(f"{untagged.path}: no blob was removed; kitcache reset does that")
 
@@ -130,24 +130,17 @@ def _tag_name(ref_name: str | None, digest: Digest | None) -> str:
 def _table(
     head: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]
 ) -> Iterator[str]:
-    """Columns two spaces apart; the first gives way, then the last, until a line fits."""
+    """Columns two spaces apart; the last gives way, then the first, until a line fits."""
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
-    for column in (0, len(widths) - 1):
+    for column in (len(widths) - 1, 0):
         cut = min(max(excess, 0), max(widths[column] - 16, 0))
         widths[column] -= cut
         excess -= cut
     for row in zip(*columns, strict=True):
         cells = [
-            _shorten(cell, width).rjust(width) if n in right else _shorten(cell, width).ljust(width)
+            shorten(cell, width).rjust(width) if n in right else shorten(cell, width).ljust(width)
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-
-
-def _shorten(text: str, width: int) -> str:
-    if len(text) <= width:
-        return text
-    half = (width - 1) // 2
-    return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"

@@ -16,10 +16,13 @@ UNTAGGED = "(no tag)"
 
 def report_lines(report: Report) -> Iterator[str]:
     """The closing line of a reset: freed, kept, how many, how long."""
-    would = "would remove" if report.outcome == "dry-run" else "removed"
-    removed = f"{would} {blobs_of(report.removed)}" if report.removed.blobs else "nothing to remove"
+    parts = [blobs_of(report.removed)] if report.removed.blobs else []
     if report.ingests_removed.blobs:
-        removed += f" and {_uploads(report.ingests_removed)}"
+        parts.append(_uploads(report.ingests_removed))
+    would = "would remove" if report.outcome == "dry-run" else "removed"
+    removed = f"{would} {' and '.join(parts)}" if parts else "nothing to remove"
+    if report.left_count and not parts:
+        removed = "removed nothing"
     kept = f"kept {report.kept.blobs:,}, {format_bytes(report.kept.bytes)}"
     tags = count(report.tags, "tag")
     yield printable(f"{report.path}: {removed}; {kept}, for {tags} ({report.seconds:.1f} s)")
@@ -44,10 +47,13 @@ def report_notes(report: Report) -> Iterator[str]:
 def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:
     """Leaves that a tag names and that are not there, or not whole."""
     if leaves:
-        tags = dict.fromkeys(leaf.ref_name or UNTAGGED for leaf in leaves)
+        tags = dict.fromkeys(
+            "an entry without a tag" if leaf.ref_name is None else f"tag '{leaf.ref_name}'"
+            for leaf in leaves
+        )
         yield printable(
             f"{path}: {count(len(leaves), 'blob')} that tags name"
-            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole (tag {some(tags)}):"
+            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole, for {some(tags)}:"
             f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
         )
 
@@ -90,3 +96,11 @@ def some(names: Iterable[str], total: int | None = None) -> str:
     shown = list(names)
     rest = (total or len(shown)) - _NAMED
     return ", ".join(shown[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def shorten(text: str, width: int) -> str:
+    """The text, or its beginning and its end with an ellipsis between, in so many columns."""
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"

@@ -103,4 +103,4 @@ class Untagged(NamedTuple):
 
     path: str
     outcome: Literal["done", "dry-run"]
-    entries: tuple[tuple[str | None, str], ...]
+    entries: tuple[tuple[str | None, str | None], ...]

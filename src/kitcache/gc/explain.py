@@ -121,12 +121,13 @@ def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
             layout.path,
             f"no blob here is called {text!r}, and no tag names one",
             untouched="",
-            next_steps=("see what there is with kitcache ls, or in blobs/",),
+            next_steps=(f"see what there is: kitcache ls {layout.path}, or in blobs/",),
         )
     shown = sorted(map(str, named))[:_CANDIDATES_SHOWN]
     raise UsageError(
         f"{len(named):,} blobs begin with {text!r}: {', '.join(shown)}"
         + (", …" if len(named) > len(shown) else ""),
+        path=layout.path,
         next_steps=("give more digits",),
     )
 

@@ -9,8 +9,13 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 
 
-def reach(survey: Survey, descriptor: Descriptor) -> dict[Digest, Link]:
-    """Every digest at or below a descriptor, with the first link that was met to it."""
+def reach(
+    survey: Survey, descriptor: Descriptor, *, with_subjects: bool = True
+) -> dict[Digest, Link]:
+    """Every digest at or below a descriptor, with the first link that was met to it.
+
+    with_subjects: what an artifact is about counts too, as it does for what lives.
+    """
     found: dict[Digest, Link] = {}
     done = set()
     todo = [Link(descriptor, "manifest")]
@@ -20,7 +25,8 @@ def reach(survey: Survey, descriptor: Descriptor) -> dict[Digest, Link]:
         if key not in done:
             done.add(key)
             found.setdefault(link.descriptor.digest, link)
-            todo += reversed(survey.links.get(key, ()))
+            below = reversed(survey.links.get(key, ()))
+            todo += [n for n in below if with_subjects or n.role != "subject"]
     return found
 
 

@@ -97,7 +97,8 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
         label, step = first.root.label, ways_out(path, first.root)
     else:
         tag, chain = first.ref_name, ("index.json", str(first.digest))
-        label, step = f"tag {first.ref_name!r}", ("export to that tag again",)
+        label = "an entry without a tag" if tag is None else f"tag '{tag}'"
+        step = ("export to that tag again",)
     return Damaged(
         path,
         f"{label} was published while the sweep ran, and lacks {len(lost):,}"

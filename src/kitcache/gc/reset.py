@@ -12,7 +12,7 @@ from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import LISTED, Plan, Refusal, Report, Survey, Swept, Tally
+from kitcache.gc.values import Plan, Refusal, Report, Survey, Swept, Tally
 from kitcache.options.policy import Policy
 from kitcache.store.index import Stamp, read_index, stamp_index
 from kitcache.store.layout import Layout, open_layout
@@ -72,7 +72,7 @@ def reset(
         spared=_spared(judged.survey, swept),
         removed=swept.removed,
         ingests_removed=swept.ingests_removed,
-        ingests_kept=judged.plan.kept_ingests[:LISTED],
+        ingests_kept=judged.plan.kept_ingests,
         left=swept.left,
         left_count=swept.left_count,
         foreign=swept.foreign,

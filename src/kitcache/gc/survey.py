@@ -127,6 +127,7 @@ class _Marker:
         self.missing: dict[Digest, MissingLeaf] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
         self.damage: list[Damage] = []
+        self._damaged: set[Digest] = set()
 
     def push_root(self, root: Root, descriptor: Descriptor) -> None:
         self._certain.append(_Visit(Link(descriptor, "manifest"), root, (), is_spare=False))
@@ -185,8 +186,15 @@ class _Marker:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
                 self._control.tell(Progress("survey", len(self.present), 0))
-        elif digest.is_known and not is_hint and not descriptor.elsewhere:
+        elif self._is_worth_telling(descriptor) and not is_hint:
             self.missing.setdefault(digest, MissingLeaf(digest, visit.root.ref_name))
+
+    def _is_worth_telling(self, descriptor: Descriptor) -> bool:
+        return (
+            descriptor.digest.is_known
+            and not descriptor.elsewhere
+            and descriptor.digest not in self._damaged
+        )
 
     def _read(self, visit: _Visit, kind: Kind | None) -> tuple[Link, ...]:
         descriptor = visit.link.descriptor
@@ -205,7 +213,7 @@ class _Marker:
     def _push_children(self, visit: _Visit, links: tuple[Link, ...], *, is_hint: bool) -> None:
         chain = (*visit.chain, visit.link.descriptor)
         if len(chain) > DEPTH_LIMIT and links and not is_hint:
-            detail = f"has more than {DEPTH_LIMIT} levels above it"
+            detail = f"is nested more than {DEPTH_LIMIT} levels deep"
             self.damage.append(Damage(visit.root, chain, "too-deep", detail))
             return
         lists_layers = any(kind_of(link.descriptor.media_type) == "leaf" for link in links)
@@ -223,6 +231,7 @@ class _Marker:
         else:
             detail = error.problem
         if not _is_harmless(visit, kind, error):
+            self._damaged.add(digest)
             self.missing.pop(digest, None)
             word = "over-cap" if isinstance(error, Unsafe) else error.kind
             chain = (*visit.chain, visit.link.descriptor)

@@ -48,24 +48,25 @@ def _problems(survey: Survey) -> dict[Digest, Damage]:
 
 def _tag(layout: Layout, survey: Survey, root: Root, problems: dict[Digest, Damage]) -> Tag:
     if root.descriptor is None:
-        own = next(d for d in survey.damage if d.root == root and not d.chain)
+        fault = next(d for d in survey.damage if d.root == root and not d.chain)
         return Tag(
-            root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, describe_damage(own)
+            root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, describe_damage(fault)
         )
     found = reach(survey, root.descriptor)
+    own = reach(survey, root.descriptor, with_subjects=False)
     there = [digest for digest in found if digest in survey.live]
-    created_ns, created_from = _created(layout, root.descriptor, found)
+    created_ns, created_from = _created(layout, root.descriptor, own)
     broken = next((problems[digest] for digest in found if digest in problems), None)
     absent = {leaf.digest for leaf in survey.missing_leaves}
     return Tag(
         ref_name=root.ref_name,
         digest=root.descriptor.digest,
-        kind=_kind(survey, root.descriptor, found),
+        kind=_kind(survey, root.descriptor, own),
         created_ns=created_ns,
         created_from=created_from,
         size=Tally(len(there), sum(survey.live[digest] for digest in there)),
-        layers=sum(_is_layer(link) for link in found.values()),
-        platforms=_platforms(layout, root.descriptor, found),
+        layers=sum(_is_layer(link) for link in own.values()),
+        platforms=_platforms(layout, root.descriptor, own),
         missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
         problem=describe_damage(broken) if broken else "",
     )

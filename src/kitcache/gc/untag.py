@@ -80,6 +80,6 @@ def _drop(
             layout.path,
             f"no entry of {INDEX} has the tag or digest {', '.join(map(repr, unknown))}",
             untouched=NOTHING_CHANGED,
-            next_steps=("see what there is with kitcache ls",),
+            next_steps=(f"see what there is: kitcache ls {layout.path}",),
         )
     return after, dropped

@@ -3,6 +3,7 @@
 Source: OCI image-spec, descriptor.md; annotations.md for the ref name.
 """
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kitcache.oci.digest import Digest, parse_digest
@@ -50,30 +51,36 @@ def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
     )
 
 
-def glance_at_descriptor(value: Any) -> Descriptor | None:
-    """The descriptor that a JSON value may be: for documents whose kind nobody knows.
+def glance_at_descriptors(value: Any) -> list[Descriptor]:
+    """The descriptors that a JSON value may be: for documents whose kind nobody knows.
 
-    Only an object that holds a digest counts; what else is odd about it does not.
+    Only an object that holds a digest counts; what else is odd about it does not. Given twice, a
+    digest makes two of them.
     """
     if not isinstance(value, Members):
-        return None
-    for text in value.every("digest"):
-        try:
-            digest = parse_digest(text)
-        except ValueError:
-            continue
-        media_types = [t for t in value.every("mediaType") if isinstance(t, str)]
-        sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
-        platforms = value.every("platform")
-        media_type = media_types[-1] if media_types else ""
-        return Descriptor(
+        return []
+    media_type = next((t for t in reversed(value.every("mediaType")) if isinstance(t, str)), "")
+    sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
+    platforms = value.every("platform")
+    return [
+        Descriptor(
             media_type,
             digest,
             sizes[-1] if sizes else None,
             platform=_platform(platforms[-1]) if platforms else None,
             elsewhere=_is_elsewhere(media_type, *value.every("urls")),
         )
-    return None
+        for digest in glance_at_digests(value, "digest")
+    ]
+
+
+def glance_at_digests(value: Any, field: str) -> list[Digest]:
+    """Every digest that an object gives in that field; none where it is no object."""
+    found = []
+    for text in value.every(field) if isinstance(value, Members) else ():
+        with suppress(ValueError):
+            found.append(parse_digest(text))
+    return found
 
 
 def ref_name_of(fields: Members) -> str | None:

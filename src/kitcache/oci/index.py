@@ -64,10 +64,10 @@ def _entry(value: Any, what: str) -> Entry:
 
 
 class Dropped(NamedTuple):
-    """An entry that was taken out. digest: as it was written, "" where it was no text."""
+    """An entry that was taken out. digest: as it was written, None where it was no text."""
 
     ref_name: str | None
-    digest: str
+    digest: str | None
 
 
 def drop_entries(data: bytes, names: tuple[str, ...]) -> tuple[bytes, tuple[Dropped, ...]]:
@@ -85,12 +85,12 @@ def drop_entries(data: bytes, names: tuple[str, ...]) -> tuple[bytes, tuple[Drop
 
 def _seen(item: Any) -> Dropped:
     if not isinstance(item, dict):
-        return Dropped(None, "")
+        return Dropped(None, None)
     annotations = item.get("annotations")
     ref_name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     digest = item.get("digest")
     return Dropped(
-        ref_name if isinstance(ref_name, str) else None, digest if isinstance(digest, str) else ""
+        ref_name if isinstance(ref_name, str) else None, digest if isinstance(digest, str) else None
     )
 
 

@@ -7,10 +7,14 @@ Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spe
 BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from kitcache.oci.descriptor import Descriptor, glance_at_descriptor, read_descriptor
+from kitcache.oci.descriptor import (
+    Descriptor,
+    glance_at_descriptors,
+    glance_at_digests,
+    read_descriptor,
+)
 from kitcache.oci.digest import parse_digest
 from kitcache.oci.document import (
     DocumentError,
@@ -150,21 +154,22 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
         return ()
     if not isinstance(document, Members):
         return ()
-    candidates = [
-        (item, role)
-        for field, role in _LISTS
-        for value in document.every(field)
-        if isinstance(value, list)
-        for item in value
+    candidates = [(item, role) for field, role in _LISTS for item in _items_of(document, field)] + [
+        (value, role) for field, role in _SINGLES for value in document.every(field)
     ]
-    candidates += [(v, role) for field, role in _SINGLES for v in document.every(field)]
-    glances = [(glance_at_descriptor(value), role) for value, role in candidates]
-    links = [Link(descriptor, role) for descriptor, role in glances if descriptor is not None]
-    return tuple(links + _glance_at(_schema1_layers, document) + _glance_at(_cached, document))
+    links = [
+        Link(descriptor, role)
+        for value, role in candidates
+        for descriptor in glance_at_descriptors(value)
+    ]
+    bare = [
+        Link(Descriptor(BARE_LAYER, digest, None), "layer")
+        for field, name in (("fsLayers", "blobSum"), ("layers", "blob"))
+        for item in _items_of(document, field)
+        for digest in glance_at_digests(item, name)
+    ]
+    return tuple(links + bare)
 
 
-def _glance_at(reader: Callable[[Members], list[Link]], document: Members) -> list[Link]:
-    try:
-        return reader(document)
-    except DocumentError:
-        return []
+def _items_of(document: Members, field: str) -> list[Any]:
+    return [item for value in document.every(field) if isinstance(value, list) for item in value]

@@ -55,20 +55,17 @@ def scan_blobs(layout: Layout, algorithm: str) -> Iterator[Batch]:
     length = HEX_LENGTHS[algorithm]
     names: list[str] = []
     odd: list[str] = []
-    try:
-        with _scan(parent) as entries:
-            for entry in entries:
-                name = entry.name
-                # is_blob_name, said again without a call: this line runs a million times.
-                if len(name) == length and not name.strip(LOWER_HEX) and _is_file(entry):
-                    names.append(name)
-                else:
-                    odd.append(name)
-                if len(names) + len(odd) == BATCH_SIZE:
-                    yield Batch(names, odd)
-                    names, odd = [], []
-    except OSError as error:
-        raise io_error(layout.path, f"cannot list blobs/{algorithm}", error) from None
+    with _scan(layout, parent, f"blobs/{algorithm}") as entries:
+        for entry in entries:
+            name = entry.name
+            # is_blob_name, said again without a call: this line runs a million times.
+            if len(name) == length and not name.strip(LOWER_HEX) and _is_file(entry):
+                names.append(name)
+            else:
+                odd.append(name)
+            if len(names) + len(odd) == BATCH_SIZE:
+                yield Batch(names, odd)
+                names, odd = [], []
     yield Batch(names, odd)
 
 
@@ -77,11 +74,11 @@ def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
     if layout.ingest_fd is None:
         return ()
     found = []
-    with _scan(layout.ingest_fd) as entries:
+    with _scan(layout, layout.ingest_fd, "ingest") as entries:
         for entry in entries:
             if is_ingest_name(entry.name) and entry.is_dir(follow_symlinks=False):
                 with suppress(FileNotFoundError):
-                    found.append(_look_at_ingest(layout.ingest_fd, entry.name))
+                    found.append(_look_at_ingest(layout, layout.ingest_fd, entry))
     return tuple(sorted(found))
 
 
@@ -95,12 +92,12 @@ def scan_foreign(layout: Layout) -> Iterator[str]:
 
     What lies inside blobs/<known algorithm>/ is scan_blobs' to tell.
     """
-    yield from _strangers(layout.root_fd, "", OWN_NAMES)
+    yield from _strangers(layout, layout.root_fd, "", OWN_NAMES)
     if layout.blobs_fd is not None:
-        yield from _strangers(layout.blobs_fd, "blobs/", layout.blobs.keys())
+        yield from _strangers(layout, layout.blobs_fd, "blobs/", layout.blobs.keys())
     if layout.ingest_fd is not None:
         uploads = frozenset(i.name for i in scan_ingests(layout) if not i.foreign)
-        yield from _strangers(layout.ingest_fd, "ingest/", uploads)
+        yield from _strangers(layout, layout.ingest_fd, "ingest/", uploads)
 
 
 def weigh_foreign(layout: Layout, path: str) -> int:
@@ -132,36 +129,44 @@ def file_clock_ns() -> int:
 
 
 @contextmanager
-def _scan(fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
-    # A duplicated fd shares its position with the original: a second thread would miss names.
-    own = os.open(".", _FRESH_FLAGS, dir_fd=fd)
+def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
-        with os.scandir(own) as entries:
-            yield entries
-    finally:
-        os.close(own)
+        # A duplicated fd shares its position with the original: a second thread would miss names.
+        own = os.open(".", _FRESH_FLAGS, dir_fd=fd)
+        try:
+            with os.scandir(own) as entries:
+                yield entries
+        finally:
+            os.close(own)
+    except OSError as error:
+        raise io_error(layout.path, f"cannot list {what}", error) from None
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False)
 
 
-def _strangers(fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
-    with _scan(fd) as entries:
+def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
+    with _scan(layout, fd, prefix or layout.path) as entries:
         for entry in entries:
             if entry.name not in known:
                 slash = "/" if entry.is_dir(follow_symlinks=False) else ""
                 yield f"{prefix}{entry.name}{slash}"
 
 
-def _look_at_ingest(parent: int, name: str) -> Ingest:
-    fd = os.open(name, _FRESH_FLAGS, dir_fd=parent)
+def _look_at_ingest(layout: Layout, parent: int, entry: os.DirEntry[str]) -> Ingest:
+    name = entry.name
+    writes, size, foreign = [entry.stat(follow_symlinks=False).st_mtime_ns], 0, False
     try:
-        writes, size, foreign = [os.fstat(fd).st_mtime_ns], 0, False
-        with _scan(fd) as entries:
-            for entry in entries:
+        fd = os.open(name, _FRESH_FLAGS, dir_fd=parent)
+    except PermissionError:
+        # Somebody else's: its own time has to do.
+        return Ingest(name, tuple(writes), size, name.endswith(REMOVING), foreign)
+    try:
+        with _scan(layout, fd, f"ingest/{name}") as entries:
+            for inner in entries:
                 with suppress(FileNotFoundError):
-                    found = entry.stat(follow_symlinks=False)
+                    found = inner.stat(follow_symlinks=False)
                     writes.append(found.st_mtime_ns)
                     size += found.st_size
                     foreign = foreign or not stat.S_ISREG(found.st_mode)

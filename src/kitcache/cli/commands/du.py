@@ -9,9 +9,10 @@ from kitcache.cli.text import missing_warnings
 from kitcache.gc.explain import du
 
 _DESCRIPTION = """\
-Shows what is live (reached by a tag), reclaimable (a reset would delete it), still in ingest/, and
-foreign (nobody's blob), and for each tag what only it reaches and what others reach too. Sizes are
-file sizes. Takes no lock and changes nothing."""
+Shows what is live (reached by a tag), reclaimable (a reset would delete it),
+still in ingest/, and foreign (nobody's blob); and for each tag what only it
+reaches, and what others reach too. Sizes are file sizes. Takes no lock and
+changes nothing."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,11 @@ from kitcache.cli.tables import damage_warnings, listing_lines
 from kitcache.gc.tags import ls
 
 _DESCRIPTION = """\
-Lists the entries of index.json: tag, kind (cache, image, artifact), age, size of all that it
-reaches, number of layers, missing blobs, platforms. The age is that of the newest cached result;
-marked ~ it is the time at which the manifest was written here. Entries without a tag show their
-digest. Takes no lock and changes nothing."""
+Lists the entries of index.json: tag, kind (cache, image, artifact), age, size
+of all that it reaches, number of layers, missing blobs, platforms. The age is
+that of the newest cached result; marked ~ it is the time at which the manifest
+was written here. Entries without a tag show their digest. Takes no lock and
+changes nothing."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

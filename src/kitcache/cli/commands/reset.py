@@ -10,16 +10,16 @@ from kitcache.gc.reset import reset
 from kitcache.options.policy import Policy
 
 _DESCRIPTION = """\
-Deletes every blob that no entry of index.json reaches, and uploads that were left behind. What a
-tag reaches is never touched. Waits for exporters that hold kitcache.lock; leaves the cache alone
-(exit 11) while an export is under way, and removes nothing at all (exit 12) while one of its tags
-cannot be read."""
+Deletes every blob that no entry of index.json reaches, and uploads that were
+left behind. What a tag reaches is never touched. Waits for exporters that hold
+kitcache.lock; leaves the cache alone (exit 11) while an export is under way,
+and removes nothing at all (exit 12) while one of its tags cannot be read."""
 
 _EPILOG = """\
 examples:
-  kitcache reset ./cache                     after a build, in CI
-  kitcache reset --min-age 1h /var/cache/bk  from cron, beside builds that hold no lock
-  kitcache reset --dry-run --json a b c      what would go, for machines"""
+  kitcache reset ./cache                 after a build, in CI
+  kitcache reset --min-age 1h ./cache    from cron, beside builds without a lock
+  kitcache reset --dry-run --json a b    what would go, for machines"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,14 +8,15 @@ from kitcache.cli.tables import untagged_lines
 from kitcache.gc.untag import untag
 
 _DESCRIPTION = """\
-Takes every entry with that ref name, or that whole digest, out of index.json: in one step, under
-the locks. Removes no blob; the next reset does. It is the way out where a tag is damaged. If one of
-the names is not there, nothing is changed."""
+Takes every entry with that ref name, or that whole digest, out of index.json:
+in one step, under the locks. Removes no blob; the next reset does. It is the
+way out where a tag is damaged. If one of the names is not there, nothing is
+changed."""
 
 _EPILOG = """\
 examples:
-  kitcache untag ./cache feature-x             retire a tag, then kitcache reset ./cache
-  kitcache untag ./cache sha256:9c1e6f…        an entry without a tag, by its whole digest"""
+  kitcache untag ./cache feature-x       retire a tag, then reset
+  kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

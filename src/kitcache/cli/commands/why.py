@@ -9,8 +9,8 @@ from kitcache.cli.tables import damage_warnings, why_lines
 from kitcache.gc.explain import why
 
 _DESCRIPTION = """\
-Shows each path from a tag to a blob, or that it is garbage, and when it was written. Takes no lock
-and changes nothing."""
+Shows each path from a tag to a blob, or that it is garbage, and when it was
+written. Takes no lock and changes nothing."""
 
 _EPILOG = """\
 examples:
@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument("blob", metavar="DIGEST|PREFIX|PATH", help="the blob to explain")
+    blob = parser.add_argument("blob", metavar="DIGEST|PREFIX|PATH", help="the blob to explain")
+    options.complete_with(blob, options.FILES)
     options.add_output(parser)
 
 

@@ -1,0 +1,252 @@
+"""cli/session.py: what is printed where, and the line that is drawn only on a terminal."""
+
+import os
+import pty
+import termios
+from contextlib import redirect_stderr
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from kitcache.cli import session as module
+from kitcache.cli.session import Session
+from kitcache.errors import Busy, Cancelled, NotACache
+from kitcache.gc.answers import Untagged
+from kitcache.gc.values import Progress
+from kitcache.store.locks import Holder, Waiting
+
+VALUE = Untagged("cache", "done", ())
+WAITING = Waiting("cache", "kitcache.lock", Holder(7, None), 30.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The session's own clock: its last number is the time."""
+    times = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: times[-1]))
+    return times
+
+
+class Terminal:
+    """A pseudo-terminal in place of stderr, as long as the block runs."""
+
+    def __init__(self) -> None:
+        self._master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[1] &= ~termios.OPOST
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self.stream = open(slave, "w")  # noqa: SIM115 - closed by the block
+        self._redirect = redirect_stderr(self.stream)
+
+    def __enter__(self) -> Self:
+        self._redirect.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._redirect.__exit__(*error)
+        self.stream.close()
+        os.close(self._master)
+
+    def read(self) -> str:
+        """What was written since the last look. Bytes need a moment to come through."""
+        self.stream.write("\x04")
+        self.stream.flush()
+        seen = b""
+        while not seen.endswith(b"\x04"):
+            seen += os.read(self._master, 1000)
+        return seen[:-1].decode()
+
+
+def session(**changes: Any) -> Session:
+    return Session(**{"wants_json": False, "is_quiet": False} | changes)
+
+
+def progress(voice: Session, clock: list[float], seconds: list[float], path: str = "cache") -> None:
+    """One DIR's turn, with an event at each of these seconds after its beginning."""
+
+    def work(path: str) -> int:
+        start = clock[-1]
+        for number, second in enumerate(seconds):
+            clock.append(start + second)
+            voice.on_progress(Progress("sweep", number + 1, 0))
+        return 0
+
+    assert voice.each([path], work) == [0]
+
+
+def test_an_answer_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    session().answer(VALUE, ["one", "two"])
+    assert capsys.readouterr() == ("one\ntwo\n", "")
+
+
+def test_as_json_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    session(wants_json=True).answer(VALUE, ["one"])
+    out, err = capsys.readouterr()
+    assert out.startswith('{"schema": "kitcache.untagged/1"')
+    assert (out.count("\n"), err) == (1, "")
+
+
+def test_quiet_leaves_warnings_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    quiet = session(is_quiet=True)
+    quiet.answer(VALUE, ["answer"])
+    quiet.note(["remark"])
+    quiet.on_progress(WAITING)
+    assert capsys.readouterr() == ("", "")
+    quiet.warn(["careful"])
+    assert capsys.readouterr() == ("", "kitcache: careful\n")
+    session(is_quiet=True, wants_json=True).answer(VALUE, [])
+    assert capsys.readouterr().out.startswith("{")
+
+
+def test_the_conversation_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = session()
+    voice.note(["remark"])
+    voice.warn(["careful"])
+    voice.on_progress(WAITING)
+    voice.complain(NotACache("x", "no such directory"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(
+        "kitcache: remark\nkitcache: careful\n"
+        "kitcache: cache: waiting up to 30 s for process 7, which holds kitcache.lock\n"
+        "kitcache: x: not a cache: no such directory\n  expected:"
+    )
+
+
+def test_with_json_an_error_is_json_and_warnings_are_in_the_object(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    voice = session(wants_json=True)
+    voice.note(["remark"])
+    voice.warn(["careful"])
+    voice.complain(Busy("x", "held"))
+    out, err = capsys.readouterr()
+    assert (out.count("\n"), err) == (1, "")
+    assert out.startswith('{"schema": "kitcache.error/1", "error": "Busy", "exit_code": 11')
+
+
+def test_one_dirs_failure_is_not_the_next_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    errors = {"b": NotACache("b", "no"), "c": Busy("c", "held")}
+
+    def work(path: str) -> int:
+        if path in errors:
+            raise errors[path]
+        return 3
+
+    assert session().each(["a", "b", "c", "d"], work) == [3, 10, 11, 3]
+    assert capsys.readouterr().err.count("kitcache: ") == 2
+
+
+def test_ctrl_c_ends_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+
+    def work(path: str) -> int:
+        seen.append(path)
+        raise Cancelled(path)
+
+    assert session().each(["a", "b"], work) == [130]
+    assert seen == ["a"]
+    assert "a: stopped on request" in capsys.readouterr().err
+
+
+@pytest.fixture
+def _terminal_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
+pytestmark = pytest.mark.usefixtures("_terminal_type")
+
+
+def test_a_line_is_drawn_after_a_second(clock: list[float]) -> None:
+    with Terminal() as terminal:
+        progress(session(), clock, [0.0, 0.5, 0.99])
+        assert terminal.read() == ""
+        progress(session(), clock, [0.5, 1.0])
+        assert terminal.read().startswith("\rcache: 2 unreferenced blobs, 0 B")
+
+
+def test_it_is_drawn_again_ten_times_a_second_at_most(clock: list[float]) -> None:
+    with Terminal() as terminal:
+        progress(session(), clock, [1.0, 1.05, 1.09, 1.11, 1.15, 1.22])
+        lines = terminal.read().split("\r")
+    assert [line.split()[1] for line in lines if ":" in line] == ["1", "4", "6"]
+
+
+def test_it_is_erased_before_anything_else_is_said(clock: list[float]) -> None:
+    erased = "\r" + " " * 24 + "\r"
+
+    def work(path: str) -> int:
+        clock.append(clock[-1] + 2)
+        voice.on_progress(Progress("survey", 7, 0))
+        assert terminal.read() == "\rcache: 7 live blobs seen"
+        voice.on_progress(WAITING)
+        assert terminal.read().startswith(f"{erased}kitcache: cache: waiting up to")
+        clock.append(clock[-1] + 2)
+        voice.on_progress(Progress("survey", 8, 0))
+        terminal.read()
+        raise NotACache("cache", "no")
+
+    with Terminal() as terminal:
+        voice = session()
+        assert voice.each(["cache"], work) == [10]
+        assert terminal.read().startswith(f"{erased}kitcache: cache: not a cache")
+
+
+def test_a_shorter_line_covers_a_longer_one(clock: list[float]) -> None:
+    def work(path: str) -> int:
+        for blobs in (1_000_000, 1):
+            clock.append(clock[-1] + 2)
+            voice.on_progress(Progress("survey", blobs, 0))
+        return 0
+
+    with Terminal() as terminal:
+        voice = session()
+        voice.each(["cache"], work)
+        _, first, second, blank, end = terminal.read().split("\r")
+    assert len(second) >= len(first)
+    assert len(blank) >= len(second.rstrip())
+    assert (blank.strip(), end) == ("", "")
+
+
+def test_each_dir_has_its_own_second(clock: list[float]) -> None:
+    with Terminal() as terminal:
+        voice = session()
+        for path in ("a", "b"):
+            progress(voice, clock, [0.9], path)
+        assert terminal.read() == ""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_line_never_wraps(clock: list[float], columns: int) -> None:
+    """A wrapped line cannot be drawn over: each redraw would leave one behind."""
+    with Terminal() as terminal:
+        termios.tcsetwinsize(terminal.stream.fileno(), (24, columns))
+        progress(session(), clock, [1.0], "/a/long/path" * 20)
+        assert max(map(len, terminal.read().split("\r"))) < columns
+
+
+def test_what_is_drawn_is_printable_and_is_erased_whole(clock: list[float]) -> None:
+    with Terminal() as terminal:
+        progress(session(), clock, [1.0], "\x1b[31m\u202e")
+        _, line, blank, _ = terminal.read().split("\r")
+    assert line.isprintable()
+    assert len(blank) >= len(line)
+
+
+@pytest.mark.parametrize("reason", ["quiet", "dumb"])
+def test_nothing_is_drawn_where_nobody_wants_it(
+    clock: list[float], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason == "dumb":
+        monkeypatch.setenv("TERM", "dumb")
+    with Terminal() as terminal:
+        progress(session(is_quiet=reason == "quiet"), clock, [2.0, 3.0])
+        assert terminal.read() == ""
+
+
+def test_nothing_is_drawn_into_a_pipe(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress(session(), clock, [2.0, 3.0])
+    assert capsys.readouterr() == ("", "")

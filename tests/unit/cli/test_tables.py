@@ -1,0 +1,206 @@
+"""cli/tables.py: du, ls, why and untag as people read them, 80 columns wide."""
+
+import hashlib
+
+import pytest
+
+from kitcache.cli import tables
+from kitcache.cli.tables import (
+    damage_warnings,
+    listing_lines,
+    untagged_lines,
+    usage_lines,
+    why_lines,
+)
+from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
+from kitcache.gc.values import Damage, Root, Tally
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.links import Link
+
+EVIL = "\x1b[31m\u202e"
+NOW = 1_700_000_000 * 10**9
+HOUR = 3600 * 10**9
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def digest(word: str) -> Digest:
+    return Digest("sha256", hashlib.sha256(word.encode()).hexdigest())
+
+
+ROOT = Root(0, "main", Descriptor(MANIFEST, digest("root"), 7))
+EMPTY = Usage("./cache", *[Tally()] * 4, (), (), ())  # type: ignore[arg-type]
+SHARE = TagUsage("main", digest("root"), Tally(3, 1500), Tally(1, 500))
+TAG = Tag("main", digest("root"), "cache", NOW - HOUR, "cacheconfig", Tally(4, 2000), 2, (), 0, "")
+PATH = BlobPath(
+    ROOT,
+    (
+        Link(Descriptor(MANIFEST, digest("root"), 7, platform="linux/arm64"), "manifest"),
+        Link(Descriptor(LAYER, digest("layer"), 7), "layer"),
+    ),
+)
+WHY = Why("./cache", digest("layer"), 1234, NOW - HOUR, (PATH,), False, ())
+DAMAGE = Damage(ROOT, (Descriptor(MANIFEST, digest("root"), 7),), "missing", "is missing")
+
+
+def test_an_empty_cache_has_no_shares() -> None:
+    assert list(usage_lines(EMPTY)) == [
+        "./cache",
+        "  live               0 B           0 blobs",
+        "  reclaimable        0 B           0 blobs",
+        "  ingest             0 B           0 uploads",
+        "  foreign            0 B           0 files",
+    ]
+
+
+def test_where_the_bytes_are() -> None:
+    usage = EMPTY._replace(
+        live=Tally(1, 2000), reclaimable=Tally(9959, 6000), ingest=Tally(1, 0), foreign=Tally(1, 0)
+    )
+    assert list(usage_lines(usage))[1:] == [
+        "  live            2.0 kB   25.0 %  1 blob",
+        "  reclaimable     6.0 kB   75.0 %  9,959 blobs",
+        "  ingest             0 B    0.0 %  1 upload",
+        "  foreign            0 B    0.0 %  1 file",
+    ]
+
+
+def test_a_line_a_tag() -> None:
+    untagged = SHARE._replace(ref_name=None)
+    unreadable = SHARE._replace(ref_name=None, digest=None, unique=Tally(), shared=Tally())
+    lines = list(usage_lines(EMPTY._replace(tags=(SHARE, untagged, unreadable))))
+    assert lines[5:] == [
+        "",
+        "TAG                  UNIQUE  SHARED  BLOBS",
+        "main                 1.5 kB   500 B      4",
+        f"sha256:{digest('root').hex[:12]}  1.5 kB   500 B      4",
+        "(no tag)                0 B     0 B      0",
+    ]
+
+
+def test_no_tags() -> None:
+    assert list(listing_lines(Listing("./cache", (), ()), NOW)) == ["./cache: no tags"]
+
+
+def test_the_tags() -> None:
+    image = TAG._replace(
+        ref_name="v1",
+        kind="image",
+        created_from="manifest",
+        platforms=("linux/amd64", "linux/arm64"),
+        missing=3,
+    )
+    broken = TAG._replace(
+        ref_name="bad", kind="unknown", created_ns=None, problem="torn", layers=1234
+    )
+    assert list(listing_lines(Listing("./cache", (TAG, image, broken), ()), NOW)) == [
+        "TAG   KIND      AGE    SIZE  LAYERS  MISSING  PLATFORMS",
+        "main  cache     1 h  2.0 kB       2        0  -",
+        "v1    image    ~1 h  2.0 kB       2        3  linux/amd64,linux/arm64",
+        "bad   unknown     -  2.0 kB   1,234  damaged  -",
+        "~ when the manifest was written here; else the newest cached result's age",
+    ]
+
+
+def test_without_an_estimate_there_is_no_footnote() -> None:
+    assert len(list(listing_lines(Listing("./cache", (TAG,), ()), NOW))) == 2
+
+
+LONG = "registry.example.com/team/project/feature/" + "x" * 200
+
+
+def test_tables_fit_80_columns() -> None:
+    wide = TAG._replace(
+        ref_name=LONG,
+        kind="artifact",
+        created_ns=NOW - 999 * 24 * HOUR,
+        created_from="manifest",
+        size=Tally(9, 999 * 10**9),
+        layers=12_345,
+        platforms=tuple(f"linux/arch{n}" for n in range(20)),
+        problem="torn",
+    )
+    lines = list(listing_lines(Listing("./cache", (wide, TAG), ()), NOW))
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[0].startswith("registr")
+    assert lines[1].split()[0].endswith("xxx")
+    assert "…" in lines[1]
+    share = SHARE._replace(ref_name=LONG, unique=Tally(10**6, 10**12))
+    assert max(map(len, usage_lines(EMPTY._replace(tags=(share,))))) <= 80
+
+
+def test_a_wider_terminal_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "terminal_width", lambda: 120)
+    lines = list(usage_lines(EMPTY._replace(tags=(SHARE._replace(ref_name=LONG),))))
+    assert max(map(len, lines)) == 120
+
+
+def test_the_paths_to_a_blob() -> None:
+    other = PATH._replace(root=ROOT._replace(position=1, ref_name=None))
+    lines = list(why_lines(WHY._replace(paths=(PATH, PATH, other)), NOW))
+    assert lines == [
+        f"{digest('layer')}: 1.2 kB, written 1 h ago",
+        "  tag 'main'",
+        f"  > {digest('root')} (manifest, linux/arm64)",
+        f"    > layer {digest('layer')}",
+        f"  > {digest('root')} (manifest, linux/arm64)",
+        f"    > layer {digest('layer')}",
+        f"  entry 1 ({digest('root').short})",
+        f"  > {digest('root')} (manifest, linux/arm64)",
+        f"    > layer {digest('layer')}",
+    ]
+
+
+def test_garbage() -> None:
+    lines = list(why_lines(WHY._replace(paths=()), NOW))
+    assert lines[1:] == ["  garbage: no tag reaches it"]
+    lines = list(why_lines(WHY._replace(paths=(), damage=(DAMAGE,)), NOW))
+    assert lines[1:] == ["  no tag that can be read reaches it"]
+
+
+def test_missing_empty_and_too_many() -> None:
+    lines = list(why_lines(WHY._replace(size=None, written_ns=None), NOW))
+    assert lines[0] == f"{digest('layer')}: missing here"
+    lines = list(why_lines(WHY._replace(size=0, more_paths=True), NOW))
+    assert lines[0].endswith(": 0 B, written 1 h ago")
+    assert lines[-1] == "  and more than these 1 paths"
+
+
+def test_what_was_taken_out() -> None:
+    untagged = Untagged("c", "done", (("main", "sha256:a"), (None, "sha256:b")))
+    assert list(untagged_lines(untagged)) == [
+        "c: took out main, sha256:a",
+        "c: took out (no tag), sha256:b",
+        "c: no blob was removed; kitcache reset does that",
+    ]
+    assert list(untagged_lines(untagged._replace(outcome="dry-run"))) == [
+        "c: would take out main, sha256:a",
+        "c: would take out (no tag), sha256:b",
+    ]
+
+
+def test_a_line_a_damaged_root_and_what_follows() -> None:
+    assert list(damage_warnings("c", ())) == []
+    lines = list(damage_warnings("c", [DAMAGE, DAMAGE]))
+    assert lines[0] == f"c: tag 'main' cannot be read: manifest {digest('root').short} is missing"
+    assert len(lines) == 3
+    assert "a reset would refuse" in lines[2]
+
+
+def test_nothing_is_printed_raw() -> None:
+    root = ROOT._replace(ref_name=EVIL)
+    evil_link = Link(Descriptor(EVIL, digest("x"), 7, platform=EVIL), "layer")
+    share = SHARE._replace(ref_name=EVIL)
+    lines = [
+        *usage_lines(EMPTY._replace(path=EVIL, tags=(share,))),
+        *listing_lines(
+            Listing(EVIL, (TAG._replace(ref_name=EVIL, platforms=(EVIL,), problem=EVIL),), ()), NOW
+        ),
+        *listing_lines(Listing(EVIL, (), ()), NOW),
+        *why_lines(WHY._replace(path=EVIL, paths=(BlobPath(root, (evil_link,)),)), NOW),
+        *untagged_lines(Untagged(EVIL, "done", ((EVIL, EVIL),))),
+        *damage_warnings(EVIL, [DAMAGE._replace(root=root, detail=EVIL)]),
+    ]
+    assert all(line.isprintable() for line in lines)
+    assert sum("\\x1b" in line for line in lines) >= 10

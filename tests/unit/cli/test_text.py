@@ -1,0 +1,159 @@
+"""cli/text.py: the words of a reset and of waiting."""
+
+import hashlib
+
+import pytest
+
+from kitcache.cli.text import (
+    missing_warnings,
+    progress_line,
+    report_lines,
+    report_notes,
+    waiting_line,
+)
+from kitcache.gc.values import MissingLeaf, Progress, Report, Tally
+from kitcache.oci.digest import Digest
+from kitcache.store.locks import Holder, Waiting
+
+EVIL = "\x1b[31m\u202e"
+NOTHING = Report(
+    "./cache",
+    "done",
+    0,
+    *[Tally()] * 4,
+    (),
+    (),
+    0,
+    (),
+    0,
+    (),
+    0.04,  # type: ignore[arg-type]
+)
+
+
+def digest(word: str) -> Digest:
+    return Digest("sha256", hashlib.sha256(word.encode()).hexdigest())
+
+
+def line(**changes: object) -> str:
+    (only,) = report_lines(NOTHING._replace(**changes))
+    return only
+
+
+def notes(**changes: object) -> list[str]:
+    return list(report_notes(NOTHING._replace(**changes)))
+
+
+def test_zero_is_an_answer() -> None:
+    assert line() == "./cache: nothing to remove; kept 0, 0 B, for 0 tags (0.0 s)"
+    assert line(outcome="dry-run") == line()
+    assert notes() == []
+
+
+def test_the_closing_line_says_freed_kept_how_many_how_long() -> None:
+    assert (
+        line(
+            removed=Tally(9959, 343_400_000_000), kept=Tally(41, 603_000_000), tags=3, seconds=1.26
+        )
+        == "./cache: removed 9,959 blobs, 343 GB; kept 41, 603 MB, for 3 tags (1.3 s)"
+    )
+
+
+def test_one_is_one() -> None:
+    assert (
+        line(removed=Tally(1, 1), kept=Tally(1, 1000), tags=1, ingests_removed=Tally(1, 7))
+        == "./cache: removed 1 blob, 1 B and 1 upload left behind, 7 B;"
+        " kept 1, 1.0 kB, for 1 tag (0.0 s)"
+    )
+
+
+def test_a_dry_run_would() -> None:
+    assert line(outcome="dry-run", removed=Tally(2, 9)).startswith("./cache: would remove 2 blobs")
+
+
+def test_uploads_alone_are_something_to_remove() -> None:
+    words = line(ingests_removed=Tally(2, 1_500_000))
+    assert "2 uploads left behind, 1.5 MB" in words
+    assert "nothing to remove" not in words
+
+
+def test_what_was_left_alone_and_why() -> None:
+    kept = (("a" * 64, "last written 10 min ago"), ("b" * 64, "dated 1 h in the future"))
+    assert notes(
+        spared=Tally(3, 4500),
+        ingests_kept=kept,
+        foreign=("notes.txt",),
+        foreign_count=1,
+    ) == [
+        "./cache: 3 blobs, 4.5 kB of them too young to go",
+        "./cache: 2 uploads left alone: ingest/aaaaaaaaaaaa (last written 10 min ago),"
+        " ingest/bbbbbbbbbbbb (dated 1 h in the future)",
+        "./cache: 1 foreign file left alone: notes.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "says"),
+    [
+        (1, "1 foreign file left alone: f0"),
+        (3, "3 foreign files left alone: f0, f1, f2"),
+        (4, "4 foreign files left alone: f0, f1, f2 and 1 more"),
+        (12_345, "12,345 foreign files left alone: f0, f1, f2 and 12,342 more"),
+    ],
+)
+def test_three_are_named_and_the_rest_is_counted(total: int, says: str) -> None:
+    names = tuple(f"f{n}" for n in range(min(total, 100)))
+    assert notes(foreign=names, foreign_count=total) == [f"./cache: {says}"]
+
+
+def test_missing_blobs_are_told_with_their_tags() -> None:
+    assert list(missing_warnings("c", ())) == []
+    one = MissingLeaf(digest("a"), "main")
+    assert list(missing_warnings("c", [one])) == [
+        f"c: 1 blob that tags name is not there or not whole, for tag 'main': {digest('a').short}"
+        " is missing"
+    ]
+    two = MissingLeaf(digest("b"), None, "is cut short (1 of 2 bytes)")
+    assert list(missing_warnings("c", [one, two])) == [
+        "c: 2 blobs that tags name are not there or not whole, for tag 'main', an entry without a tag:"
+        f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)"
+    ]
+
+
+def test_how_far_a_long_call_is() -> None:
+    assert progress_line("c", Progress("survey", 1234, 0)) == "c: 1,234 live blobs seen"
+    assert (
+        progress_line("c", Progress("sweep", 1234, 5_600_000))
+        == "c: 1,234 unreferenced blobs, 5.6 MB"
+    )
+
+
+def test_whom_we_wait_for() -> None:
+    held = Waiting("c", "kitcache.lock", Holder(7, "rsync"), 30.0)
+    assert (
+        waiting_line(held)
+        == "c: waiting up to 30 s for process 7 (rsync), which holds kitcache.lock"
+    )
+    unknown = held._replace(holder=Holder(None, None))
+    assert "for another process, which" in waiting_line(unknown)
+    export = held._replace(what="export", seconds=4.2)
+    assert waiting_line(export) == "c: an upload has just ended; waiting 4 s for its tag"
+
+
+def test_nothing_is_printed_raw() -> None:
+    leaf = MissingLeaf(digest("a"), EVIL)
+    lines = [
+        line(path=EVIL),
+        *notes(
+            path=EVIL,
+            spared=Tally(1, 1),
+            foreign=(EVIL,),
+            foreign_count=1,
+            ingests_kept=((EVIL, EVIL),),
+        ),
+        *missing_warnings(EVIL, [leaf]),
+        waiting_line(Waiting(EVIL, EVIL, Holder(7, EVIL), 1)),
+        waiting_line(Waiting(EVIL, "export", Holder(7, EVIL), 1)),
+    ]
+    assert len(lines) == 7
+    assert all(text.isprintable() and "\\x1b" in text for text in lines)

@@ -1,0 +1,20 @@
+"""gc/answers.py: what follows from an answer's fields."""
+
+import pytest
+
+from kitcache.gc.answers import Listing, Usage, Why
+from kitcache.gc.values import Damage, Root, Tally
+from kitcache.oci.digest import Digest
+
+DAMAGE = Damage(Root(0, "main", None), (), "malformed", "entry 0 is text")
+
+
+@pytest.mark.parametrize(("damage", "code"), [((), 0), ((DAMAGE,), 12)])
+def test_an_incomplete_picture_makes_the_exit_code(damage: tuple[Damage, ...], code: int) -> None:
+    assert Listing("cache", (), damage).exit_code == code
+    none = Tally()
+    assert Usage("cache", none, none, none, none, (), (), damage).exit_code == code
+
+
+def test_what_no_path_reaches_is_garbage() -> None:
+    assert Why("cache", Digest("sha256", "0" * 64), 4, 0, (), False, ()).is_garbage

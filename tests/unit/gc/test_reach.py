@@ -1,0 +1,92 @@
+"""gc/reach.py: what lies below a root, and every way down to a blob. No disk at all."""
+
+from kitcache.gc.reach import paths_to, reach
+from kitcache.gc.values import Root, Survey, key_of
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.links import Link, Role
+from tests.unit.gc.surveys import EMPTY, digest
+
+
+def node(word: str) -> Descriptor:
+    return Descriptor("type", digest(word), 7)
+
+
+def survey(roots: list[str], graph: dict[str, list[str]], role: Role = "manifest") -> Survey:
+    return EMPTY._replace(
+        roots=tuple(Root(n, f"tag {word}", node(word)) for n, word in enumerate(roots)),
+        links={
+            key_of(node(parent)): tuple(Link(node(child), role) for child in children)
+            for parent, children in graph.items()
+        },
+    )
+
+
+def paths(found: Survey, word: str) -> list[tuple[str | None, list[Descriptor]]]:
+    return [
+        (path.root.ref_name, [link.descriptor for link in path.links])
+        for path in paths_to(found, node(word).digest)
+    ]
+
+
+def test_everything_at_or_below_a_descriptor() -> None:
+    found = survey([], {"a": ["b", "c"], "b": ["d"], "x": ["y"]})
+    assert set(reach(found, node("a"))) == {node(word).digest for word in "abcd"}
+    assert set(reach(found, node("d"))) == {node("d").digest}
+
+
+def test_the_first_link_that_is_met_counts() -> None:
+    found = survey([], {"a": ["b", "c"], "c": ["b"]}, role="layer")
+    reached = reach(found, node("a"))
+    assert reached[node("a").digest].role == "manifest"
+    assert reached[node("b").digest].role == "layer"
+
+
+def test_a_diamond_of_forty_levels_is_walked_once() -> None:
+    graph = {f"{n}": [f"{n + 1}", f"{n + 1}"] for n in range(40)}
+    assert len(reach(survey([], graph), node("0"))) == 41
+
+
+def test_each_path_from_each_root_in_order() -> None:
+    found = survey(["r", "s"], {"r": ["a", "b"], "s": ["b"], "a": ["x"], "b": ["x", "y"]})
+    assert paths(found, "x") == [
+        ("tag r", [node("r"), node("a"), node("x")]),
+        ("tag r", [node("r"), node("b"), node("x")]),
+        ("tag s", [node("s"), node("b"), node("x")]),
+    ]
+
+
+def test_a_root_is_a_path_to_itself() -> None:
+    assert paths(survey(["r"], {"r": ["a"]}), "r") == [("tag r", [node("r")])]
+
+
+def test_what_nobody_reaches_has_no_path() -> None:
+    assert paths(survey(["r"], {"r": ["a"], "x": ["y"]}), "y") == []
+
+
+def test_a_root_that_cannot_be_read_leads_nowhere() -> None:
+    found = survey(["r"], {})._replace(roots=(Root(0, "bad", None),))
+    assert paths(found, "r") == []
+
+
+def test_a_link_given_twice_is_one_path() -> None:
+    assert len(paths(survey(["r"], {"r": ["a", "a"]}), "a")) == 1
+
+
+def test_paths_are_made_as_they_are_asked_for() -> None:
+    graph = {f"{n}": [f"{n} left", f"{n} right"] for n in range(200)}
+    graph |= {f"{n} {side}": [f"{n + 1}"] for n in range(200) for side in ("left", "right")}
+    first = next(paths_to(survey(["0"], graph), node("200").digest))
+    assert len(first.links) == 401
+
+
+def test_a_search_never_enters_what_does_not_lead_there() -> None:
+    graph = {f"{n}": [f"{n + 1}", f"{n + 1} too"] for n in range(60)}
+    graph |= {f"{n} too": [f"{n + 1}"] for n in range(60)}
+    graph["root"] = ["0", "x"]
+    assert len(paths(survey(["root"], graph), "x")) == 1
+
+
+def test_a_path_may_be_longer_than_any_stack() -> None:
+    graph = {f"{n}": [f"{n + 1}"] for n in range(5000)}
+    ((_, links),) = paths(survey(["0"], graph), "5000")
+    assert len(links) == 5001

@@ -1,0 +1,107 @@
+"""gc/untag.py: entries out of index.json, all or none, under both locks."""
+
+import fcntl
+import json
+import os
+from typing import Any
+
+import pytest
+
+from kitcache.errors import Busy, Damaged, NotFound, UsageError
+from kitcache.gc.answers import Untagged
+from kitcache.gc.untag import untag
+from tests.caches.snapshot import differences, take_snapshot
+from tests.hostile.build import REF_NAME, Sample
+
+
+def tags(sample: Sample) -> list[Any]:
+    index = json.loads((sample.dir / "index.json").read_bytes())
+    return [entry.get("annotations", {}).get(REF_NAME) for entry in index["manifests"]]
+
+
+def test_an_entry_goes_and_no_blob_does(sample: Sample) -> None:
+    before = os.listdir(sample.dir / "blobs" / "sha256")
+    done = untag(sample.dir, ["main"])
+    assert done == Untagged(str(sample.dir), "done", (("main", sample.main["digest"]),))
+    assert tags(sample) == ["dev"]
+    assert os.listdir(sample.dir / "blobs" / "sha256") == before
+
+
+def test_a_string_is_one_name(sample: Sample) -> None:
+    untag(sample.dir, "main")
+    assert tags(sample) == ["dev"]
+
+
+def test_several_names_tags_and_digests(sample: Sample) -> None:
+    sample.box.tag(None, sample.dev)
+    done = untag(sample.dir, iter(["main", sample.dev["digest"]]))
+    assert tags(sample) == []
+    assert done.entries == (
+        ("main", sample.main["digest"]),
+        ("dev", sample.dev["digest"]),
+        (None, sample.dev["digest"]),
+    )
+
+
+def test_if_one_name_is_not_there_nothing_changes(sample: Sample) -> None:
+    before = take_snapshot(sample.dir / "index.json")
+    for dry_run in (True, False):
+        with pytest.raises(NotFound, match="has the tag or digest 'nope', 'none'") as caught:
+            untag(sample.dir, ["main", "nope", "none"], dry_run=dry_run)
+        assert caught.value.untouched == "nothing was changed"
+    assert take_snapshot(sample.dir / "index.json") == before
+
+
+def test_no_name_at_all_is_no_request(sample: Sample) -> None:
+    with pytest.raises(UsageError, match="name at least one tag or digest"):
+        untag(sample.dir, [])
+
+
+def test_a_dry_run_touches_nothing_and_takes_no_lock(sample: Sample) -> None:
+    with (sample.dir / "kitcache.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = take_snapshot(sample.dir)
+        dry = untag(sample.dir, ["main"], dry_run=True)
+        assert differences(before, take_snapshot(sample.dir)) == []
+    assert (dry.outcome, dry.entries) == ("dry-run", (("main", sample.main["digest"]),))
+    assert untag(sample.dir, ["main"]).entries == dry.entries
+
+
+@pytest.mark.parametrize("name", ["kitcache.lock", "index.json.lock"])
+def test_both_locks_are_needed(sample: Sample, name: str) -> None:
+    with (sample.dir / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        with pytest.raises(Busy, match=f"{name} is held by") as caught:
+            untag(sample.dir, ["main"], lock_timeout_s=0)
+        assert caught.value.untouched == "nothing was changed"
+    assert tags(sample) == ["main", "dev"]
+
+
+def test_the_way_out_works_where_a_tag_is_damaged(sample: Sample) -> None:
+    sample.box.damage(sample.main["digest"], None)
+    untag(sample.dir, ["main"])
+    assert tags(sample) == ["dev"]
+
+
+def test_the_way_out_works_where_an_entry_is_malformed(sample: Sample) -> None:
+    bad = {"digest": "sha256:../../x", "size": "7", "annotations": {REF_NAME: "bad"}}
+    sample.box.entries.append(bad)
+    sample.box.tag("last", sample.main)
+    assert untag(sample.dir, ["bad"]).entries == (("bad", "sha256:../../x"),)
+    assert tags(sample) == ["main", "dev", "last"]
+
+
+@pytest.mark.parametrize("data", [None, b"{", b"[]", b'{"Manifests":[]}'])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_no_index_can_be_edited_that_cannot_be_read(
+    sample: Sample, data: bytes | None, dry_run: bool
+) -> None:
+    if data is None:
+        (sample.dir / "index.json").unlink()
+    else:
+        sample.box.write_index(data)
+    with pytest.raises(Damaged, match=r"index.json (is missing|cannot be relied upon)") as caught:
+        untag(sample.dir, ["main"], dry_run=dry_run)
+    assert caught.value.untouched == "nothing was changed"
+    path = sample.dir / "index.json"
+    assert (path.read_bytes() if path.exists() else None) == data

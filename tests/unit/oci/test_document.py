@@ -1,0 +1,142 @@
+"""oci/document.py: JSON as Go reads it, with nothing forgotten."""
+
+import pytest
+
+from kitcache.oci.document import (
+    DocumentError,
+    Members,
+    describe,
+    expect_list,
+    expect_object,
+    read_document,
+)
+
+KELVIN, LONG_S = "\u212a", "\u017f"
+
+
+def read(text: str) -> Members:
+    document = read_document(text.encode())
+    assert isinstance(document, Members)
+    return document
+
+
+@pytest.mark.parametrize(
+    "spelling", ["layers", "LAYERS", "Layers", "layer" + LONG_S, "LAYER" + LONG_S]
+)
+def test_a_field_is_found_in_any_case(spelling: str) -> None:
+    assert read(f'{{"{spelling}": 7}}').every("layers") == [7]
+
+
+def test_the_kelvin_sign_is_a_k() -> None:
+    assert read(f'{{"to{KELVIN}en": 7}}').every("token") == [7]
+
+
+def test_a_name_spelled_by_escapes_is_the_same_name() -> None:
+    assert read(r'{"\u006cayer\u017f": 7}').every("layers") == [7]
+
+
+def test_every_duplicate_is_remembered_in_order() -> None:
+    document = read('{"size": 1, "Size": 2, "size": 3}')
+    assert document.every("size") == [1, 2, 3]
+    with pytest.raises(DocumentError, match="given 3 times") as caught:
+        document.one("size")
+    assert caught.value.kind == "ambiguous"
+
+
+def test_null_beside_a_value_is_ambiguous_too() -> None:
+    with pytest.raises(DocumentError, match="given 2 times"):
+        read('{"size": null, "size": 3}').one("size")
+
+
+def test_absent_and_null_are_none() -> None:
+    assert read("{}").one("size") is None
+    assert read('{"size": null}').one("size") is None
+
+
+def test_a_map_has_exact_keys_and_the_last_one_counts() -> None:
+    annotations = read('{"name": "a", "NAME": "b", "name": "c"}')
+    assert annotations.keyed("name") == "c"
+    assert annotations.keyed("NAME") == "b"
+    assert annotations.keyed("Name") is None
+    assert annotations.keyed("other") is None
+
+
+def test_exact_spelling_can_be_demanded() -> None:
+    read('{"size": 1, "else": 2, "Else": 3}').require_exact(("size", "digest"))
+    with pytest.raises(DocumentError, match="'Size' stands for 'size' to some readers only"):
+        read('{"Size": 1}').require_exact(("size",))
+    with pytest.raises(DocumentError, match="given 2 times"):
+        read('{"size": 1, "size": 1}').require_exact(("size",))
+
+
+def test_nested_objects_are_members_too() -> None:
+    assert read('{"a": [{"B": {"c": 1}}]}').one("a")[0].one("b").every("C") == [1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b" ",
+        b"{",
+        b'{"a": 1} x',
+        b"{'a': 1}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"a": "line\nbreak"}',
+        b'{"a": 01}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_json(data: bytes) -> None:
+    with pytest.raises(DocumentError, match="not JSON") as caught:
+        read_document(data)
+    assert caught.value.kind == "not-json"
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_depth_without_end_is_no_crash(opening: str) -> None:
+    with pytest.raises(DocumentError, match="nested too deeply") as caught:
+        read_document(opening.encode() * 200_000)
+    assert caught.value.kind == "too-nested"
+
+
+def test_bytes_that_are_no_utf_8_are_replaced_as_go_does_or_refused() -> None:
+    data = b'{"tag": "\xff"}'
+    assert read_document(data).one("tag") == "\ufffd"
+    with pytest.raises(DocumentError, match="not JSON") as caught:
+        read_document(data, strict_utf8=True)
+    assert caught.value.kind == "not-json"
+
+
+def test_what_has_to_be_an_object() -> None:
+    assert expect_object(read("{}"), "it") == {}
+    with pytest.raises(DocumentError, match="it is a list, not an object") as caught:
+        expect_object([], "it")
+    assert caught.value.kind == "malformed"
+
+
+def test_what_has_to_be_a_list() -> None:
+    assert expect_list([1], "it") == [1]
+    assert expect_list(None, "it") == []
+    with pytest.raises(DocumentError, match="it is an object, not a list") as caught:
+        expect_list(read("{}"), "it")
+    assert caught.value.kind == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("null", "null"),
+        ("{}", "an object"),
+        ("[]", "a list"),
+        ('"x"', "text"),
+        ("true", "a boolean"),
+        ("1", "a number"),
+        ("1.5", "a number"),
+    ],
+)
+def test_kinds_of_values_in_words(text: str, words: str) -> None:
+    assert describe(read_document(text.encode())) == words

@@ -1,0 +1,199 @@
+"""oci/index.py: which entries index.json has, and the same document without some of them."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from kitcache.oci.descriptor import REF_NAME
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import Dropped, drop_entries, read_entries
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def name(word: str) -> str:
+    return f"sha256:{hashlib.sha256(word.encode()).hexdigest()}"
+
+
+def entry(word: str, ref_name: str | None = None, **more: Any) -> dict[str, Any]:
+    tagged = {} if ref_name is None else {"annotations": {REF_NAME: ref_name}}
+    return {"mediaType": MANIFEST, "digest": name(word), "size": 7} | tagged | more
+
+
+def index(*entries: Any, **more: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": list(entries)} | more).encode()
+
+
+def drop(data: bytes, *names: str) -> tuple[Any, tuple[Dropped, ...]]:
+    after, dropped = drop_entries(data, names)
+    return json.loads(after), dropped
+
+
+def test_entries_come_in_order_tagged_or_not() -> None:
+    first, second = read_entries(index(entry("a", "main"), entry("b")))
+    assert (first.ref_name, second.ref_name) == ("main", None)
+    assert first.descriptor is not None
+    assert str(first.descriptor.digest) == name("a")
+    assert first.problem == second.problem == ""
+
+
+def test_two_entries_may_have_one_tag() -> None:
+    assert [e.ref_name for e in read_entries(index(entry("a", "x"), entry("b", "x")))] == ["x", "x"]
+
+
+def test_null_is_an_empty_list() -> None:
+    assert read_entries(b'{"manifests": null}') == ()
+    assert read_entries(b'{"manifests": []}') == ()
+
+
+def test_the_subject_of_the_index_comes_last() -> None:
+    entries = read_entries(index(entry("a", "main"), subject=entry("s")))
+    assert [str(e.descriptor.digest) for e in entries if e.descriptor] == [name("a"), name("s")]
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ("main", "entry 1 is text, not an object"),
+        (None, "entry 1 is null, not an object"),
+        ({}, "the digest of entry 1"),
+        (entry("b") | {"digest": "sha256:../../x"}, "the digest of entry 1"),
+        (entry("b") | {"size": "7"}, "the size of entry 1 is text"),
+        (entry("b") | {"mediaType": []}, "the media type of entry 1 is a list"),
+    ],
+)
+def test_a_malformed_entry_is_returned_with_its_problem(bad: Any, problem: str) -> None:
+    sound, broken = read_entries(index(entry("a", "main"), bad))
+    assert sound.descriptor is not None
+    assert broken.descriptor is None
+    assert broken.problem.startswith(problem)
+
+
+def test_a_malformed_entry_keeps_its_tag() -> None:
+    (broken,) = read_entries(index(entry("a", "main") | {"size": -1}))
+    assert (broken.ref_name, broken.problem) == ("main", "the size of entry 0 is negative")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "says"),
+    [
+        (b"", "not-json", "not JSON"),
+        (b'{"schemaVersion":2,"manif', "not-json", "not JSON"),
+        (b'\xef\xbb\xbf{"manifests":[]}', "not-json", "not JSON"),
+        (b'{"manifests":[],"x":"\xff"}', "not-json", "not JSON"),
+        (b'{"manifests":[],"x":NaN}', "not-json", "not JSON"),
+        ('{"manifests":[]}'.encode("utf-16"), "not-json", "not JSON"),
+        (b'{"manifests":' + b"[" * 200_000, "too-nested", "too deeply"),
+        (b"[]", "malformed", "index.json is a list"),
+        (b"null", "malformed", "index.json is null"),
+        (b"{}", "malformed", "it has no field 'manifests'"),
+        (b'{"manifests":{}}', "malformed", "'manifests' is an object, not a list"),
+        (b'{"manifests":[],"manifests":[]}', "ambiguous", "'manifests' is given 2 times"),
+        (b'{"Manifests":[]}', "ambiguous", "'Manifests' stands for 'manifests'"),
+        ('{"manifest\u017f":[]}'.encode(), "ambiguous", "stands for 'manifests'"),
+        (b'{"manifests":[],"MediaType":"x"}', "ambiguous", "stands for 'mediaType'"),
+        (b'{"manifests":[],"subject":null,"subject":null}', "ambiguous", "given 2 times"),
+    ],
+)
+def test_what_is_no_index_or_not_the_same_one_to_everybody(
+    data: bytes, kind: str, says: str
+) -> None:
+    with pytest.raises(DocumentError, match=says) as caught:
+        read_entries(data)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "doubled",
+    ['"Digest":"x"', '"digest":"x"', '"SIZE":1', '"Annotations":{}', '"annotations":{}'],
+)
+def test_an_entry_that_two_readers_read_differently_is_refused(doubled: str) -> None:
+    sound = json.dumps(entry("a", "main"))
+    data = f'{{"manifests":[{sound[:-1]},{doubled}}}]}}'.encode()
+    with pytest.raises(DocumentError, match=r"readers only|given 2 times") as caught:
+        read_entries(data)
+    assert caught.value.kind == "ambiguous"
+
+
+def test_a_ref_name_given_twice_is_refused() -> None:
+    twice = f'{{"{REF_NAME}":"a","{REF_NAME}":"b"}}'
+    sound = json.dumps(entry("a"))
+    with pytest.raises(DocumentError, match=r"entry 0 has the annotation .* twice"):
+        read_entries(f'{{"manifests":[{sound[:-1]},"annotations":{twice}}}]}}'.encode())
+
+
+def test_unknown_fields_may_have_any_case() -> None:
+    assert len(read_entries(index(entry("a", X=1, x=2), Y=1, y=2))) == 1
+
+
+def test_every_entry_of_that_tag_goes_and_no_other() -> None:
+    data = index(entry("a", "x"), entry("b", "main"), entry("c", "x"), entry("d"))
+    after, dropped = drop(data, "x")
+    assert after["manifests"] == [entry("b", "main"), entry("d")]
+    assert dropped == (Dropped("x", name("a")), Dropped("x", name("c")))
+
+
+def test_a_whole_digest_names_entries_too() -> None:
+    data = index(entry("a"), entry("a", "main"), entry("b"))
+    after, dropped = drop(data, name("a"))
+    assert after["manifests"] == [entry("b")]
+    assert dropped == (Dropped(None, name("a")), Dropped("main", name("a")))
+
+
+@pytest.mark.parametrize("word", ["mai", "MAIN", "main ", name("a")[:20], name("a")[7:], "other"])
+def test_a_part_of_a_name_names_nothing(word: str) -> None:
+    data = index(entry("a", "main"))
+    after, dropped = drop(data, word)
+    assert (after, dropped) == (json.loads(data), ())
+
+
+def test_a_malformed_entry_can_be_taken_out_by_its_tag() -> None:
+    after, dropped = drop(index(entry("a", "bad") | {"size": -1, "digest": 7}, entry("b")), "bad")
+    assert after["manifests"] == [entry("b")]
+    assert dropped == (Dropped("bad", None),)
+
+
+def test_an_entry_without_tag_or_digest_has_no_name_to_take_it_out_by() -> None:
+    data = index(None, 7, {}, entry("b"))
+    after, dropped = drop(data, "", name("b"))
+    assert after["manifests"] == [None, 7, {}]
+    assert dropped == (Dropped(None, name("b")),)
+
+
+def test_everything_else_survives() -> None:
+    data = index(
+        entry("a", "x"),
+        entry("b", "main", data="AAAA", platform={"os": "linux"}, future={"deep": [1, None]}),
+        mediaType="application/vnd.oci.image.index.v1+json",
+        annotations={"org.example": "\u00fc\ud800", "\x1b": ""},
+        numbers=[0, -1, 2**64, 10**40, 0.1, 1.5e300, -0.0, True, None],
+        empty={},
+    )
+    after, _ = drop(data, "x")
+    wanted = json.loads(data)
+    del wanted["manifests"][0]
+    assert after == wanted
+    assert list(after) == list(wanted)
+    assert repr(after["numbers"]) == repr(wanted["numbers"])
+
+
+def test_the_rewrite_is_plain_json_on_one_line() -> None:
+    encoded, _ = drop_entries(index(entry("a", "x"), tag="\u00fc"), ("x",))
+    assert encoded == b'{"schemaVersion":2,"manifests":[],"tag":"\\u00fc"}'
+
+
+def test_a_number_that_cannot_be_written_back_is_refused() -> None:
+    data = index(entry("a", "x")).replace(b'"schemaVersion": 2', b'"schemaVersion": 1e999')
+    with pytest.raises(DocumentError, match="the number 1e999 cannot be written back"):
+        drop_entries(data, ("x",))
+
+
+def test_null_stays_readable() -> None:
+    assert drop(b'{"manifests": null}', "x") == ({"manifests": []}, ())
+
+
+def test_what_cannot_be_read_is_not_rewritten() -> None:
+    with pytest.raises(DocumentError, match="stands for 'manifests'"):
+        drop_entries(b'{"Manifests":[]}', ("x",))

@@ -1,0 +1,88 @@
+"""options/units.py: ages read, ages and sizes written."""
+
+import pytest
+
+from kitcache.options.units import format_age, format_bytes, parse_age
+
+S = 10**9
+M, H, D, W = 60 * S, 3600 * S, 86_400 * S, 7 * 86_400 * S
+
+
+@pytest.mark.parametrize(
+    ("text", "age_ns"),
+    [
+        ("0", 0),
+        ("90", 90 * S),
+        ("0.5", S // 2),
+        ("90s", 90 * S),
+        ("15m", 15 * M),
+        ("36h", 36 * H),
+        ("7d", 7 * D),
+        ("2w", 2 * W),
+        ("1h30m", H + 30 * M),
+        ("1.5h", H + 30 * M),
+        ("1w2d3h4m5s", W + 2 * D + 3 * H + 4 * M + 5 * S),
+        (" 90s ", 90 * S),
+        ("365000d", 365_000 * D),
+    ],
+)
+def test_ages(text: str, age_ns: int) -> None:
+    assert parse_age(text) == age_ns
+
+
+NO_AGES = ["", " ", "h", "s", "-1", "-1s", "+1", "1 h", "1y", "1H", "1h30", "1e3", ".5h", "5.h"]
+NO_AGES += ["1hm", "1ms", "1h 30m", "nan", "inf", "0x10", "1_000", "1,5h", "90s\nx"]
+NO_AGES += ["\u0663s", "\u0663"]
+
+
+@pytest.mark.parametrize("text", NO_AGES)
+def test_no_age(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no age; known forms: 90 .seconds., 90s, 15m"):
+        parse_age(text)
+
+
+@pytest.mark.parametrize("text", ["365001d", "99999999999999", "9" * 400, "9" * 400 + "w"])
+def test_an_age_has_an_end(text: str) -> None:
+    with pytest.raises(ValueError, match="is more than a thousand years"):
+        parse_age(text)
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "words"),
+    [
+        (0, "0 s"),
+        (S - 1, "0 s"),
+        (59 * S, "59 s"),
+        (M, "1 min"),
+        (H - 1, "59 min"),
+        (H, "1 h"),
+        (D - 1, "23 h"),
+        (D, "1 d"),
+        (400 * D, "400 d"),
+        (-90 * S, "1 min ahead"),
+    ],
+)
+def test_ages_in_words(age_ns: int, words: str) -> None:
+    assert format_age(age_ns) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (1234, "1.2 kB"),
+        (99_949, "99.9 kB"),
+        (99_950, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (343_400_000, "343 MB"),
+        (5_100_000_000, "5.1 GB"),
+        (2 * 10**12, "2.0 TB"),
+        (5 * 10**18, "5,000 PB"),
+    ],
+)
+def test_sizes_in_words(count: int, words: str) -> None:
+    assert format_bytes(count) == words

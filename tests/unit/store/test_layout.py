@@ -1,0 +1,284 @@
+"""store/layout.py: what is a cache directory, what is refused, and when a blob is believed."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kitcache.errors import Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.oci.digest import Digest, parse_digest
+from kitcache.store.layout import Layout, open_file, open_layout
+from tests.hostile.build import Box, Sample
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.open(".", os.O_RDONLY)
+        try:
+            os.chdir(path.parent)
+            server.bind(path.name)
+        finally:
+            os.fchdir(here)
+            os.close(here)
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.parent.parent / "bystander")
+
+
+def make_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+ODD = [make_fifo, make_socket, make_link, make_dangling_link, Path.mkdir]
+
+
+@pytest.fixture
+def opened(box: Box) -> Iterator[Layout]:
+    with open_layout(box.dir) as layout:
+        layout.open_directories()
+        yield layout
+
+
+def test_a_layout_knows_its_name_and_its_directories(sample: Sample) -> None:
+    with open_layout(sample.dir) as layout:
+        assert layout.path == str(sample.dir)
+        assert os.path.samestat(os.fstat(layout.root_fd), sample.dir.stat())
+        assert (layout.blobs, layout.blobs_fd, layout.ingest_fd) == ({}, None, None)
+        layout.open_directories()
+        assert layout.blobs.keys() == {"sha256"}
+
+
+def test_it_closes_what_it_opened(sample: Sample) -> None:
+    before = os.listdir("/proc/self/fd")
+    with open_layout(sample.dir) as layout:
+        layout.open_directories()
+        layout.open_directories()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_refused_directory_is_closed_too(sample: Sample) -> None:
+    (sample.dir / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Unsafe):
+        open_layout(sample.dir)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_dir_itself_may_be_a_link(sample: Sample, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("cache")
+    with open_layout(tmp_path / "link") as layout:
+        assert os.path.samestat(os.fstat(layout.root_fd), sample.dir.stat())
+
+
+def test_directories_are_opened_anew(box: Box) -> None:
+    with open_layout(box.dir) as layout:
+        layout.open_directories()
+        (box.dir / "blobs" / "sha512").mkdir()
+        (box.dir / "blobs" / "blake3").mkdir()
+        (box.dir / "ingest").rmdir()
+        assert layout.blobs.keys() == {"sha256"}
+        layout.open_directories()
+        assert layout.blobs.keys() == {"sha256", "sha512"}
+        assert layout.ingest_fd is None
+
+
+def test_no_such_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file", "file/below"):
+        with pytest.raises(NotACache, match="not a cache: no such directory"):
+            open_layout(tmp_path / name)
+
+
+def test_a_directory_without_either_file_is_no_cache(box: Box) -> None:
+    (box.dir / "oci-layout").unlink()
+    with pytest.raises(NotACache, match=r"it has neither oci-layout nor index.json"):
+        open_layout(box.dir)
+
+
+def test_one_of_the_two_files_is_enough(sample: Sample) -> None:
+    (sample.dir / "oci-layout").unlink()
+    open_layout(sample.dir).__exit__(None, None, None)
+
+
+def test_a_path_that_no_system_opens(tmp_path: Path) -> None:
+    with pytest.raises(NotACache, match="embedded null"):
+        open_layout(tmp_path / "a\0b")
+    with pytest.raises(KitcacheError, match="cannot be opened: File name too long") as caught:
+        open_layout(tmp_path / ("x" * 5000))
+    assert type(caught.value) is KitcacheError
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"imageLayoutVersion":"1.0.0"}',
+        '{"imageLayoutVersion":"1.1"}',
+        ' {"imageLayoutVersion":"1","x":[]}\n',
+    ],
+)
+def test_version_1_is_known(box: Box, content: str) -> None:
+    (box.dir / "oci-layout").write_text(content)
+    open_layout(box.dir).__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"imageLayoutVersion":"2.0.0"}', "of version '2.0.0'; known is 1.0.0"),
+        ('{"imageLayoutVersion":"10.0"}', "of version '10.0'"),
+        ('{"imageLayoutVersion":""}', "unreadable"),
+        ('{"imageLayoutVersion":1}', "unreadable"),
+        ("", "unreadable"),
+        ("{}", "unreadable"),
+        ("[]", "unreadable"),
+        ('{"imageLayoutVersion":null}', "unreadable"),
+        ("\x00" * 10, "unreadable"),
+        ("[" * 60_000, "unreadable"),
+    ],
+)
+def test_another_version_is_refused(box: Box, content: str, says: str) -> None:
+    (box.dir / "oci-layout").write_text(content)
+    with pytest.raises(Unsafe, match=f"oci-layout is {says}"):
+        open_layout(box.dir)
+
+
+@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("name", ["oci-layout", "kitcache.lock", "index.json"])
+def test_a_file_below_dir_is_a_regular_one(
+    box: Box, opened: Layout, name: str, make: Callable[[Path], None]
+) -> None:
+    (box.dir / name).unlink(missing_ok=True)
+    make(box.dir / name)
+    what = "a symbolic link" if (box.dir / name).is_symlink() else "no regular file"
+    with pytest.raises(Unsafe, match=f"{name} is {what}"):
+        open_file(opened, name)
+
+
+def test_a_file_that_is_not_there_is_none(opened: Layout) -> None:
+    assert open_file(opened, "kitcache.lock") is None
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256", "blobs/sha512", "ingest"])
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_directory_below_dir_is_a_real_one(box: Box, name: str, is_link: bool) -> None:
+    path = box.dir / name
+    if path.exists():
+        path.rename(box.top / "moved")
+    if is_link:
+        path.symlink_to(box.top / "moved", target_is_directory=True)
+    else:
+        path.touch()
+    what = "a symbolic link" if is_link else "no directory"
+    with open_layout(box.dir) as layout, pytest.raises(Unsafe, match=f": {name} is {what}"):
+        layout.open_directories()
+
+
+def test_a_blob_is_believed_after_digest_and_size(box: Box, opened: Layout) -> None:
+    digest = parse_digest(box.blob(b"blob")["digest"])
+    assert opened.read_blob(digest, 4) == b"blob"
+    assert opened.read_blob(digest, None) == b"blob"
+
+
+def test_sha512_is_believed_too(box: Box) -> None:
+    digest = parse_digest(box.blob(b"blob", algorithm="sha512")["digest"])
+    with open_layout(box.dir) as layout:
+        layout.open_directories()
+        assert layout.read_blob(digest, 4) == b"blob"
+
+
+@pytest.mark.parametrize(
+    ("content", "size", "kind", "says"),
+    [
+        (b"blo", 4, "torn", r"is cut short \(3 of 4 bytes\)"),
+        (b"", 4, "torn", r"is cut short \(0 of 4 bytes\)"),
+        (b"blobs", 4, "torn", r"is too long \(5 of 4 bytes\)"),
+        (b"blub", 4, "wrong-digest", "holds other bytes than its digest says"),
+        (b"blo", None, "wrong-digest", "holds other bytes than its digest says"),
+        (None, 4, "missing", "is missing"),
+    ],
+)
+def test_a_blob_that_is_not_what_it_is_called(
+    box: Box, opened: Layout, content: bytes | None, size: int | None, kind: str, says: str
+) -> None:
+    digest = box.blob(b"blob")["digest"]
+    box.damage(digest, content)
+    with pytest.raises(Damaged, match=says) as caught:
+        opened.read_blob(parse_digest(digest), size)
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_a_blob_is_a_regular_file(box: Box, opened: Layout, make: Callable[[Path], None]) -> None:
+    digest = Digest("sha256", hashlib.sha256(b"").hexdigest())
+    make(box.path_of(str(digest)))
+    with pytest.raises(Damaged, match="is no regular file") as caught:
+        opened.read_blob(digest, None)
+    assert caught.value.kind == "not-a-file"
+    found = opened.stat_blob(digest)
+    assert found is not None
+    assert found.may_be_blob is box.path_of(str(digest)).is_symlink()
+
+
+def test_an_algorithm_without_a_directory_has_no_blobs(opened: Layout) -> None:
+    digest = Digest("sha384", "0" * 96)
+    assert opened.stat_blob(digest) is None
+    with pytest.raises(Damaged, match="is missing"):
+        opened.read_blob(digest, 4)
+
+
+def test_an_unknown_algorithm_proves_nothing(box: Box, opened: Layout) -> None:
+    (box.dir / "blobs" / "blake3").mkdir()
+    (box.dir / "blobs" / "blake3" / "aa").write_bytes(b"blob")
+    opened.open_directories()
+    with pytest.raises(Damaged, match="blake3 cannot be checked") as caught:
+        opened.read_blob(Digest("blake3", "aa"), 4)
+    assert caught.value.kind == "unknown-algorithm"
+
+
+def test_the_cap_refuses_before_anything_is_read(box: Box, opened: Layout) -> None:
+    digest = parse_digest(box.blob(b"x" * 1000)["digest"])
+    assert opened.read_blob(digest, 1000, limit_bytes=1000) == b"x" * 1000
+    with pytest.raises(Unsafe, match=r"is larger than .* \(1,000 of at most 999 bytes\)"):
+        opened.read_blob(digest, 1000, limit_bytes=999)
+
+
+def test_the_default_cap_is_64_mib(box: Box, opened: Layout) -> None:
+    digest = Digest("sha256", "0" * 64)
+    with box.path_of(str(digest)).open("wb") as file:
+        file.write(b"{")
+        file.truncate(64 * 2**20 + 1)
+    with pytest.raises(Unsafe, match="67,108,865 of at most 67,108,864 bytes"):
+        opened.read_blob(digest, None)
+
+
+def test_a_binary_blob_is_neither_read_nor_proven_if_so_asked(box: Box, opened: Layout) -> None:
+    digest = box.blob(b"{}")["digest"]
+    box.damage(digest, b"\x1f\x8b" * 50)
+    known = parse_digest(digest)
+    assert opened.read_blob(known, 100, unless_binary=True, limit_bytes=10) is None
+    with pytest.raises(Damaged, match="other bytes"):
+        opened.read_blob(known, 100)
+
+
+def test_what_could_be_json_is_proven_all_the_same(box: Box, opened: Layout) -> None:
+    digest = box.blob(b"{}")["digest"]
+    assert opened.read_blob(parse_digest(digest), 2, unless_binary=True) == b"{}"
+    box.damage(digest, b"{x")
+    with pytest.raises(Damaged, match="other bytes"):
+        opened.read_blob(parse_digest(digest), 2, unless_binary=True)
+
+
+def test_a_look_at_a_blob_reads_no_content(box: Box, opened: Layout) -> None:
+    digest = box.blob(b"blob")["digest"]
+    path = box.path_of(digest)
+    os.utime(path, ns=(7, 12_345_678_901))
+    assert opened.stat_blob(parse_digest(digest)) == (4, 12_345_678_901, True)
+    assert opened.stat_blob(Digest("sha256", "0" * 64)) is None

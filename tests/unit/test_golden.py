@@ -1,0 +1,201 @@
+"""What kitcache prints, word for word: a file for each text, each JSON schema, each help.
+
+`make golden` rewrites golden/; the diff is read like code. A JSON file may gain fields within a
+version of its schema; it never loses one. What differs from day to day is masked.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from kitcache.cli.main import COMMANDS
+from tests.hostile.build import (
+    CACHECONFIG,
+    IMAGE_CONFIG,
+    LAYER,
+    Box,
+    Json,
+    Sample,
+    digest_of,
+    make_sample,
+)
+from tests.hostile.command import Answer, run
+
+GOLDEN = Path(__file__).parent / "golden"
+
+MASKS = [
+    (r'"seconds": [\d.]+', '"seconds": 0.0'),
+    (r'"retry_after_s": [\d.]+', '"retry_after_s": 50.0'),
+    (r"\bin \d\d s\b", "in 50 s"),
+    (r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"', '"<time>"'),
+    (r"\(\d+\.\d s\)", "(0.0 s)"),
+    # The days since the cacheconfig's oldest result: five digits for a long time yet.
+    (r"\b\d{5} d\b", "##### d"),
+]
+
+
+def add_image(box: Box) -> None:
+    """Two platforms and an attestation below an index."""
+    entries = []
+    for os_name, arch in (("linux", "amd64"), ("linux", "arm64"), ("unknown", "unknown")):
+        platform = {"os": os_name, "architecture": arch}
+        config = box.document(platform, IMAGE_CONFIG)
+        layer = box.blob(f"root of {arch} ".encode() * 30)
+        entries.append(box.manifest([layer], config) | {"platform": platform})
+    box.tag("v1.2", box.index_of(entries))
+
+
+def add_dated_cache(box: Box) -> None:
+    """A cacheconfig that says when its result was made."""
+    layer = box.blob(b"dated layer " * 30)
+    records = [{"layers": [{"layer": 0, "createdAt": "1970-01-02T03:04:05.6Z"}]}]
+    config = {"layers": [{"blob": layer["digest"], "parent": -1}], "records": records}
+    box.tag("dated", box.manifest([layer], box.document(config, CACHECONFIG)))
+
+
+def add_artifact(box: Box, subject: Json) -> None:
+    """An entry without a tag; its only layer is missing."""
+    gone = {"mediaType": LAYER, "digest": digest_of(b"gone"), "size": 4}
+    empty = box.blob(b"{}", "application/vnd.oci.empty.v1+json")
+    box.tag(None, box.manifest([gone], empty, subject=subject))
+
+
+def whole(top: Path) -> Sample:
+    """Something of everything, and no tag that cannot be read."""
+    sample = make_sample(top)
+    add_image(sample.box)
+    add_dated_cache(sample.box)
+    add_artifact(sample.box, sample.dev)
+    sample.box.ingest("left behind")
+    sample.box.ingest("slow", age_s=630)
+    (sample.dir / "notes.txt").write_text("whose is this?")
+    (sample.dir / "blobs" / "sha256" / "tmp-upload").touch()
+    return sample
+
+
+def clean(top: Path) -> Sample:
+    """Nothing to remove, nothing to tell."""
+    sample = make_sample(top)
+    for name in sample.garbage:
+        (sample.dir / "blobs" / "sha256" / name).unlink()
+    return sample
+
+
+def damaged(top: Path) -> Sample:
+    """The image's arm64 manifest is cut short, and dev's is missing."""
+    sample = whole(top)
+    index = json.loads(sample.box.path_of(sample.box.entries[2]["digest"]).read_bytes())
+    sample.box.damage(index["manifests"][1]["digest"], b'{"schemaVersion":2,"conf')
+    sample.box.damage(sample.dev["digest"], None)
+    return sample
+
+
+def busy(top: Path) -> Sample:
+    sample = make_sample(top)
+    sample.box.ingest("under way", age_s=10)
+    return sample
+
+
+class Case(NamedTuple):
+    """A command on a cache. {layer}, {garbage}: a shared layer, and a blob that nobody reaches."""
+
+    words: str
+    make: Callable[[Path], Sample] = whole
+
+
+CASES = {
+    "report": Case("reset cache"),
+    "report-dry-run": Case("reset --dry-run cache"),
+    "report-min-age": Case("reset --min-age 1d cache"),
+    "report-nothing": Case("reset cache", clean),
+    "usage": Case("du cache"),
+    "usage-damaged": Case("du cache", damaged),
+    "listing": Case("ls cache"),
+    "listing-damaged": Case("ls cache", damaged),
+    "why": Case("why cache {layer}"),
+    "why-garbage": Case("why cache {garbage}"),
+    "untagged": Case("untag cache v1.2 dev"),
+    "untagged-dry-run": Case("untag --dry-run cache dev"),
+    "error-damaged": Case("reset cache", damaged),
+    "error-busy": Case("reset cache", busy),
+    "error-not-a-cache": Case("du nowhere"),
+    "error-not-found": Case("untag cache main nope"),
+    "error-usage": Case("reset --min-age soon cache"),
+}
+
+
+def masked(text: str) -> str:
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def transcript(words: list[str], answer: Answer) -> str:
+    parts = [f"$ kitcache {' '.join(words)}\n", answer.out]
+    if answer.err:
+        parts += ["--- stderr\n", answer.err]
+    return masked("".join([*parts, f"--- exit code {answer.code}\n"]))
+
+
+def pretty(answer: Answer) -> str:
+    assert answer.err == ""
+    lines = masked(answer.out).splitlines()
+    return "\n".join(json.dumps(json.loads(line), indent=2) for line in lines) + "\n"
+
+
+def compare(request: pytest.FixtureRequest, name: str, text: str) -> None:
+    path = GOLDEN / name
+    if request.config.getoption("--golden"):
+        path.write_text(text)
+    assert text == path.read_text(), "if this is as it should be: make golden"
+
+
+def words_of(case: Case, sample: Sample) -> list[str]:
+    layer, garbage = sample.layers[1]["digest"], min(sample.garbage)
+    return [word.format(layer=layer, garbage=garbage) for word in case.words.split()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    words = words_of(case, case.make(tmp_path))
+    compare(request, f"{name}.txt", transcript(words, run(tmp_path, *words)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_json(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    words = words_of(case, case.make(tmp_path))
+    compare(request, f"{name}.json", pretty(run(tmp_path, *words, "--json")))
+
+
+@pytest.mark.parametrize("words", ["", *COMMANDS])
+def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> None:
+    name = f"help{'-' if words else ''}{words}.txt"
+    answer = run(tmp_path, *words.split(), "--help")
+    if request.config.getoption("--golden"):
+        (GOLDEN / name).write_text(answer.out)
+    # Where lines break is argparse's affair, and differs between versions of Python.
+    assert answer.out.split() == (GOLDEN / name).read_text().split(), "make golden?"
+
+
+def test_every_schema_has_a_file_and_every_file_a_test() -> None:
+    schemas = {json.loads(path.read_text())["schema"] for path in GOLDEN.glob("*.json")}
+    kinds = ("report", "usage", "listing", "why", "untagged", "error")
+    assert schemas == {f"kitcache.{kind}/1" for kind in kinds}
+    written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
+    written |= {"help.txt", *(f"help-{name}.txt" for name in COMMANDS)}
+    assert set(os.listdir(GOLDEN)) == written
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("[!h]*.txt")), ids=lambda path: path.stem)
+def test_answers_fit_80_columns(path: Path) -> None:
+    """All but digests given whole, chains of them, and sentences of one line."""
+    answer = path.read_text().partition("\n")[2].partition("---")[0]
+    wide = [line for line in answer.splitlines() if len(line) > 80 and "sha256:" not in line]
+    assert [line for line in wide if not line.startswith("cache: ")] == []

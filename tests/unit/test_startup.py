@@ -1,0 +1,179 @@
+"""An import budget: start-up is part of the product, and every module on the way is listed here.
+
+A child process runs a command on a tiny cache and says which modules were loaded, beyond those of
+an interpreter that runs nothing. Lists are edited in the open: a new line is a decision.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.build import Sample
+
+SHARED = {
+    "kitcache",
+    "kitcache.cli",
+    "kitcache.cli.commands",
+    "kitcache.cli.main",
+    "kitcache.cli.options",
+    "kitcache.cli.session",
+    "kitcache.cli.terminal",
+    "kitcache.cli.text",
+    "kitcache.errors",
+    "kitcache.gc",
+    "kitcache.gc.control",
+    "kitcache.gc.refusals",
+    "kitcache.gc.survey",
+    "kitcache.gc.values",
+    "kitcache.oci",
+    "kitcache.oci.descriptor",
+    "kitcache.oci.digest",
+    "kitcache.oci.document",
+    "kitcache.oci.index",
+    "kitcache.oci.links",
+    "kitcache.options",
+    "kitcache.options.units",
+    "kitcache.store",
+    "kitcache.store.index",
+    "kitcache.store.layout",
+    "kitcache.store.locks",
+    "kitcache.store.scan",
+}
+RESET = {
+    "kitcache.cli.commands.reset",
+    "kitcache.gc.plan",
+    "kitcache.gc.reset",
+    "kitcache.gc.sweep",
+    "kitcache.options.policy",
+    "kitcache.store.remove",
+}
+ANSWERS = {"kitcache.cli.tables", "kitcache.gc.answers"}
+KITCACHE = {
+    "reset": SHARED | RESET,
+    "du": SHARED
+    | ANSWERS
+    | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
+    | {"kitcache.cli.commands.du", "kitcache.gc.explain", "kitcache.gc.reach"},
+    "ls": SHARED | ANSWERS | {"kitcache.cli.commands.ls", "kitcache.gc.reach", "kitcache.gc.tags"},
+    "why": SHARED
+    | ANSWERS
+    | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
+    | {"kitcache.cli.commands.why", "kitcache.gc.explain", "kitcache.gc.reach"},
+    "untag": SHARED
+    | ANSWERS
+    | RESET - {"kitcache.cli.commands.reset"}
+    | {"kitcache.cli.commands.untag", "kitcache.gc.untag"},
+}
+
+# Top-level names of the standard library; names that begin with an underscore are its own affair.
+STANDARD = {
+    "argparse",
+    "collections",
+    "contextlib",
+    "copyreg",
+    "enum",
+    "errno",
+    "fcntl",
+    "functools",
+    "gettext",
+    "hashlib",
+    "importlib",
+    "itertools",
+    "json",
+    "keyword",
+    "locale",
+    "math",
+    "operator",
+    "re",
+    "reprlib",
+    "signal",
+    "threading",
+    "types",
+    "typing",
+    "warnings",
+}
+MORE = {"ls": {"datetime"}}
+
+# Said aloud, since each of these would cost more than all that is allowed.
+NEVER = {
+    "asyncio",
+    "concurrent.futures",
+    "dataclasses",
+    "google",
+    "hpack",
+    "importlib.metadata",
+    "inspect",
+    "logging",
+    "pathlib",
+    "rich",
+    "shtab",
+    "shutil",
+    "subprocess",
+    "tempfile",
+    "traceback",
+    "unittest",
+}
+
+CHILD = """
+import sys
+before = set(sys.modules)
+from kitcache.cli.main import main
+code = main(sys.argv[1:])
+print(code, *(set(sys.modules) - before), file=sys.stderr)
+"""
+
+IMPORT_ALONE = """
+import sys
+before = set(sys.modules)
+import kitcache
+dir(kitcache), kitcache.__all__, kitcache.__version__
+print(0, *(set(sys.modules) - before), file=sys.stderr)
+"""
+
+
+def loaded(program: str, *words: str, cwd: Path) -> set[str]:
+    """What that program loads that a bare interpreter does not."""
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+    code, *modules = done.stderr.splitlines()[-1].split()
+    assert code == "0"
+    return set(modules)
+
+
+def ours(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.split(".")[0] == "kitcache"}
+
+
+@pytest.mark.parametrize("command", KITCACHE)
+def test_a_command_loads_what_is_listed_here_and_nothing_else(sample: Sample, command: str) -> None:
+    words = {"why": [min(sample.live)], "untag": ["dev"]}.get(command, [])
+    modules = loaded(CHILD, command, "cache", *words, cwd=sample.box.top)
+    assert ours(modules) == KITCACHE[command]
+    others = {name.split(".")[0] for name in modules - ours(modules)}
+    public = {name for name in others if not name.startswith("_")}
+    assert public <= STANDARD | MORE.get(command, set())
+    assert modules & NEVER == set()
+
+
+def test_reset_with_work_to_do_loads_no_more(sample: Sample) -> None:
+    """Also with an upload, a foreign file and a missing layer to tell of."""
+    sample.box.ingest("left behind")
+    (sample.dir / "notes").touch()
+    sample.box.damage(sample.layers[0]["digest"], None)
+    modules = loaded(CHILD, "reset", "cache", cwd=sample.box.top)
+    assert ours(modules) == KITCACHE["reset"]
+
+
+def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
+    modules = loaded(CHILD, "reset", "--json", "cache", cwd=sample.box.top)
+    added = {"kitcache.cli.jsonout", "kitcache.gc.answers"}
+    assert ours(modules) == KITCACHE["reset"] | added
+    assert modules & NEVER == set()
+
+
+def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:
+    modules = loaded(IMPORT_ALONE, cwd=tmp_path)
+    assert ours(modules) == {"kitcache"}
+    assert modules & NEVER == set()

@@ -1,0 +1,232 @@
+"""The public surface of kitcache, pinned: what is here is a promise, and changes in the open."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kitcache
+from kitcache.errors import KitcacheError
+
+PACKAGE = Path(kitcache.__file__).parent
+
+FUNCTIONS = {
+    "du": "(path, *, on_progress=None, cancel=None)",
+    "ls": "(path, *, cancel=None)",
+    "reset": "(path, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000), dry_run=False,"
+    " lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "why": "(path, blob, *, on_progress=None, cancel=None)",
+}
+# Fields of a value in order, then what follows from them.
+VALUES: dict[str, tuple[str, str]] = {
+    "BlobPath": ("root links", ""),
+    "Damage": ("root chain kind detail", ""),
+    "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
+    "Digest": ("algorithm hex", "is_known matches short"),
+    "Holder": ("pid command", ""),
+    "Link": ("descriptor role", ""),
+    "Listing": ("path tags damage", "exit_code"),
+    "MissingLeaf": ("digest ref_name problem='is missing'", ""),
+    "Policy": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
+    "Progress": ("phase blobs bytes", ""),
+    "Report": (
+        "path outcome tags kept spared removed ingests_removed ingests_kept left left_count"
+        " foreign foreign_count missing_leaves seconds",
+        "exit_code",
+    ),
+    "Root": ("position ref_name descriptor", "label"),
+    "Tag": (
+        "ref_name digest kind created_ns created_from size layers platforms missing problem",
+        "",
+    ),
+    "TagUsage": ("ref_name digest unique shared", ""),
+    "Tally": ("blobs=0 bytes=0", "plus"),
+    "Untagged": ("path outcome entries", ""),
+    "Usage": (
+        "path live reclaimable ingest foreign tags missing_leaves damage",
+        "exit_code",
+    ),
+    "Waiting": ("path what holder seconds", ""),
+    "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
+}
+# Exit code, parent, and the facts beyond those of every error.
+ERRORS: dict[str, tuple[int, str, str]] = {
+    "Busy": (11, "KitcacheError", "holder_command holder_pid retry_after_s"),
+    "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes"),
+    "Damaged": (12, "KitcacheError", "chain kind tag"),
+    "Incomplete": (3, "KitcacheError", "left left_count"),
+    "KitcacheError": (1, "Exception", ""),
+    "NotACache": (10, "KitcacheError", ""),
+    "NotFound": (1, "KitcacheError", ""),
+    "Unsafe": (13, "KitcacheError", "chain tag"),
+    "UsageError": (2, "KitcacheError", ""),
+}
+OF_EVERY_ERROR = {"path", "problem", "details", "untouched", "next_steps"}
+
+TYPED = """
+from pathlib import Path
+from threading import Event
+
+import kitcache
+from kitcache import Policy, Progress, Report, Waiting
+
+
+def hear(event: Progress | Waiting) -> None:
+    print(event)
+
+
+def clean(path: Path) -> int:
+    cancel = Event()
+    try:
+        report: Report = kitcache.reset(
+            path, policy=Policy(min_age_ns=1), on_progress=hear, cancel=cancel
+        )
+    except kitcache.Busy as error:
+        seconds: float | None = error.retry_after_s
+        return 0 if seconds is None else 1
+    except kitcache.KitcacheError as error:
+        return error.exit_code
+    tags = [tag.ref_name for tag in kitcache.ls(path).tags]
+    reveal_type(tags)
+    reveal_type(kitcache.du("cache").live.bytes)
+    reveal_type(kitcache.why("cache", "abcd").paths[0].links[0].descriptor.digest)
+    reveal_type(kitcache.untag("cache", ["main"]).entries)
+    return report.removed.blobs
+
+
+kitcache.reset()
+kitcache.reset("cache", dry_run="yes")
+kitcache.nothing
+"""
+
+
+def plain_signature(function: Any) -> str:
+    """The signature without its types: those are mypy's to check."""
+    signature = inspect.signature(function)
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+
+
+def fields_of(cls: Any) -> str:
+    defaults = cls._field_defaults
+    return " ".join(f"{f}={defaults[f]!r}" if f in defaults else f for f in cls._fields)
+
+
+def extras_of(cls: Any) -> str:
+    public = {name for name in vars(cls) if not name.startswith("_")}
+    return " ".join(sorted(public - set(cls._fields)))
+
+
+def test_all_names_are_listed_here() -> None:
+    names = {"__version__", *FUNCTIONS, *VALUES, *ERRORS}
+    assert set(kitcache.__all__) == names
+    assert len(kitcache.__all__) == len(names)
+    assert dir(kitcache) == sorted(kitcache.__all__)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_verbs_signature(name: str) -> None:
+    assert plain_signature(getattr(kitcache, name)) == FUNCTIONS[name]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_values_fields(name: str) -> None:
+    cls = getattr(kitcache, name)
+    assert issubclass(cls, tuple)
+    assert (fields_of(cls), extras_of(cls)) == VALUES[name]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_errors_code_and_facts(name: str) -> None:
+    cls = getattr(kitcache, name)
+    code, parent, facts = ERRORS[name]
+    family = [c for c in cls.__mro__ if issubclass(c, KitcacheError)]
+    public = next(c for c in cls.__mro__[1:] if not c.__name__.startswith("_"))
+    assert (cls.exit_code, public.__name__) == (code, parent)
+    assigned = {
+        node.attr
+        for member in family
+        for node in ast.walk(ast.parse(inspect.getsource(member)))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    assert assigned - OF_EVERY_ERROR == set(facts.split())
+    assert assigned >= OF_EVERY_ERROR
+
+
+@pytest.mark.parametrize("name", sorted(kitcache.__all__))
+def test_a_name_resolves_is_documented_and_lives_where_the_table_says(name: str) -> None:
+    value = getattr(kitcache, name)
+    if name == "__version__":
+        return
+    assert value.__name__ == name
+    assert value.__module__ == kitcache._HOME_OF[name]
+    assert (value.__doc__ or "").strip()
+    # What NamedTuple writes where nobody else did.
+    assert not (value.__doc__ or "").startswith(f"{name}(")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'kitcache' has no attribute 'nothing'"):
+        _ = kitcache.nothing  # type: ignore[attr-defined]
+
+
+def test_a_star_import_gives_the_same_names() -> None:
+    namespace: dict[str, Any] = {}
+    exec("from kitcache import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(kitcache.__all__)
+
+
+def test_the_lazy_table_is_what_type_checkers_see() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = [
+        node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
+    ]
+    seen = {
+        node.module: tuple(alias.name for alias in node.names)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == kitcache._HOMES
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert version("kitcache") == kitcache.__version__
+
+
+def test_types_are_shipped_and_seen(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    assert (PACKAGE / "py.typed").exists()
+    program = tmp_path / "program.py"
+    program.write_text(TYPED)
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "--hide-error-context",
+    ]
+    done = subprocess.run(
+        [*command, "--config-file=", f"--cache-dir={tmp_path}", str(program)],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    said = [line.partition(": ")[2] for line in done.stdout.splitlines()]
+    assert said == [
+        'note: Revealed type is "list[str | None]"',
+        'note: Revealed type is "int"',
+        'note: Revealed type is "tuple[str, str, fallback=kitcache.oci.digest.Digest]"',
+        'note: Revealed type is "tuple[tuple[str | None, str | None], ...]"',
+        'error: Missing positional argument "path" in call to "reset"  [call-arg]',
+        'error: Argument "dry_run" to "reset" has incompatible type "str"; expected "bool"'
+        "  [arg-type]",
+        'error: Module has no attribute "nothing"  [attr-defined]',
+    ], done.stdout + done.stderr
