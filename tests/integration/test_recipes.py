@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.docs.blocks import ROOT, Block, name_of, of
+
 from .daemon import Daemon
 
 pytestmark = pytest.mark.xdist_group("daemon")

@@ -115,7 +115,8 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
     ]
     two = MissingLeaf(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
-        "c: 2 blobs that tags name are not there or not whole, for tag 'main', an entry without a tag:"
+        "c: 2 blobs that tags name are not there or not whole,"
+        " for tag 'main', an entry without a tag:"
         f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)"
     ]
 
