@@ -1,0 +1,80 @@
+"""python -m bench: every row of the table, side by side in one run."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from bench.clock import Missing, run
+from bench.interrupting import interrupt_row
+from bench.locking import lock_rows
+from bench.memory import memory_row
+from bench.page import describe_machine, write_between_marks
+from bench.place import QUICK, Place, Sizes, discard, kitcache, open_place
+from bench.reading import read_rows
+from bench.starting import start_row
+from bench.sweeping import disk_row, tmpfs_row, umoci_row
+from bench.table import Row, skipped_row, text_table
+from bench.trees import make_tree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
+    "tmpfs": tmpfs_row,
+    "disk": disk_row,
+    "umoci": umoci_row,
+    "read": read_rows,
+    "start": start_row,
+    "lock": lock_rows,
+    "interrupt": interrupt_row,
+    "memory": memory_row,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    args = _parser().parse_args(argv)
+    page = args.page or (
+        None if args.quick or args.rows else os.path.join(ROOT, "docs/benchmarks.md")
+    )
+    with open_place(args.tmpfs, args.disk, QUICK if args.quick else Sizes()) as place:
+        machine = describe_machine(place)
+        _warm_up(place)
+        rows = [row for name in args.rows or ROWS for row in _measure(name, place)]
+    print(text_table(rows))
+    print("\n" + "\n".join(machine))
+    if page is not None:
+        write_between_marks(page, machine, rows)
+    return 0
+
+
+def _warm_up(place: Place) -> None:
+    """Each command once: what they import is compiled and in the page cache."""
+    tree = make_tree(place.fresh(place.tmpfs), 10, 6)
+    for words in (["du", tree.path], ["untag", tree.path, "tag-0"], ["reset", tree.path]):
+        run(kitcache(*words))
+    discard([tree.path])
+
+
+def _measure(name: str, place: Place) -> list[Row]:
+    started = time.monotonic()
+    try:
+        found = ROWS[name](place)
+    except Missing as missing:
+        found = skipped_row(name, str(missing))
+    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return found if isinstance(found, list) else [found]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all")
+    parser.add_argument("--quick", action="store_true", help="small trees: does it run at all?")
+    parser.add_argument("--tmpfs", default="/dev/shm", metavar="DIR")
+    parser.add_argument("--disk", default=os.path.join(ROOT, "build"), metavar="DIR")
+    parser.add_argument("--page", metavar="FILE", help="write the result between the marks there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""Whole processes, timed from outside, in alternating runs.
+
+The machine may be shared. Of every run it is noted how many cores *others* kept busy meanwhile;
+the rounds that were disturbed least are the ones that count. Which they are is decided without a
+look at the times that are being compared.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+QUIET_CORES = 0.25
+# pip compiles what it installs: a run that may not write bytecode would compile it every time.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(Exception):
+    """A measured command did not do what it should have done."""
+
+
+class Missing(Exception):
+    """A row cannot be measured here; the text says what is missing."""
+
+
+class Run(NamedTuple):
+    """One process: wall seconds from spawn to exit, and the cores that others used meanwhile."""
+
+    seconds: float
+    others: float
+    output: str
+
+
+class Side(NamedTuple):
+    """One of the commands that are compared.
+
+    prepare makes what a run needs and returns its argument list; check looks at what the run left
+    behind, and cleans up. Neither is timed.
+    """
+
+    name: str
+    prepare: Callable[[], list[str]]
+    check: Callable[[], None] = lambda: None
+
+
+def run(argv: list[str], *, expect: int = 0) -> Run:
+    """Run one command to its end. Raises BenchError unless it exits with that code."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        actions = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, err.fileno(), 2)]
+        busy = _busy_seconds()
+        started = time.perf_counter()
+        pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions)
+        _, status, usage = os.wait4(pid, 0)
+        seconds = time.perf_counter() - started
+        others = (_busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / seconds
+        code = os.waitstatus_to_exitcode(status)
+        if code != expect:
+            err.seek(0)
+            raise BenchError(f"{' '.join(argv)}: exit {code}: {err.read().decode()[:2000]}")
+        out.seek(0)
+        return Run(seconds, max(0.0, others), out.read(4096).decode(errors="replace"))
+
+
+def alternate(
+    sides: Sequence[Side],
+    *,
+    rounds: int,
+    spare: int = 0,
+    between: Callable[[], None] = lambda: None,
+) -> list[list[float]]:
+    """Seconds of each side, round by round: A B A B. The quietest `rounds` of them.
+
+    Up to `spare` more rounds are run while too few were quiet. between runs before every run.
+    """
+    done: list[list[Run]] = []
+    while len(done) < rounds or (len(done) < rounds + spare and _quiet(done) < rounds):
+        done.append([_one(side, between) for side in sides])
+    kept = sorted(done, key=_noise)[:rounds]
+    return [[each[place].seconds for each in kept] for place in range(len(sides))]
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Median, least and greatest of the ratios, each of two runs of the same round."""
+    each = [our / their for our, their in zip(ours, theirs, strict=True)]
+    return statistics.median(each), min(each), max(each)
+
+
+def _one(side: Side, between: Callable[[], None]) -> Run:
+    argv = side.prepare()
+    between()
+    result = run(argv)
+    side.check()
+    return result
+
+
+def _quiet(rounds: list[list[Run]]) -> int:
+    return sum(_noise(each) <= QUIET_CORES for each in rounds)
+
+
+def _noise(round_: list[Run]) -> float:
+    return max(each.others for each in round_)
+
+
+def _busy_seconds() -> float:
+    """Seconds that all cores together have spent on anything but idling and waiting for disks."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = [int(field) for field in file.readline().split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields
+    return (user + nice + system + irq + softirq + steal) / _TICKS

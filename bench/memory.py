@@ -1,0 +1,22 @@
+"""Row: the most memory that a reset of a huge cache has in use."""
+
+import os
+import sys
+
+from bench.clock import run
+from bench.place import Place, check_swept, discard, kitcache
+from bench.table import Row, value_row
+
+_GOAL_MIB = 40
+_PEAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peak.py")
+
+
+def memory_row(place: Place) -> Row:
+    tree = place.tree(place.tmpfs, place.sizes.memory_blobs)
+    command = kitcache("reset", "--quiet", tree.path)
+    # A child counts its parent's peak as its own until exec: a small parent is put between.
+    peak_kib = int(run([sys.executable, "-I", "-S", _PEAK, *command]).output.split()[-1])
+    check_swept(tree)
+    discard([tree.path])
+    what = f"peak memory, reset of {place.sizes.memory_blobs:,} blobs"
+    return value_row(what, [peak_kib / 1024], "MiB", _GOAL_MIB)

@@ -1,0 +1,124 @@
+"""Where the bench works: the tools at hand, two directories, the sizes of its trees."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from bench.clock import BenchError, Missing
+from bench.trees import Tree, holes, make_tree
+
+_SWEEP_SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sweep.c")
+
+
+class Sizes(NamedTuple):
+    """How large and how often: blobs in trees, and rounds."""
+
+    sweep_blobs: int = 100_000
+    memory_blobs: int = 1_000_000
+    interrupt_blobs: int = 300_000
+    umoci_blobs: int = 100_000
+    sweep_rounds: int = 7
+    disk_rounds: int = 5
+    spare_rounds: int = 7
+    read_rounds: int = 15
+    start_rounds: int = 41
+    lock_tags: int = 25
+    interrupt_rounds: int = 9
+
+
+QUICK = Sizes(1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2)
+
+
+class Place(NamedTuple):
+    """tmpfs and disk: own, empty directories there. tools: for what is compiled."""
+
+    tmpfs: str
+    disk: str
+    tools: str
+    sizes: Sizes
+
+    def fresh(self, base: str, name: str = "tree") -> str:
+        """A path below base that no run has used."""
+        return os.path.join(base, f"{name}-{next(_numbers)}")
+
+    def tree(self, base: str, blobs: int) -> Tree:
+        """A new tree of that many blobs, one in a hundred of them live."""
+        return make_tree(self.fresh(base), blobs, max(3, blobs // 100))
+
+    def keep_list(self, tree: Tree) -> str:
+        """A file with the names of a tree's live blobs, one a line."""
+        path = self.fresh(self.tools, "keep")
+        with open(path, "w", encoding="ascii") as file:
+            file.writelines(f"{name}\n" for name in sorted(tree.live))
+        return path
+
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def open_place(tmpfs: str, disk: str, sizes: Sizes) -> Iterator[Place]:
+    """Own directories below these two, gone afterwards."""
+    os.makedirs(disk, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="kitcache-bench-", dir=tmpfs) as fast,
+        tempfile.TemporaryDirectory(prefix="kitcache-bench-", dir=disk) as slow,
+        tempfile.TemporaryDirectory(prefix="kitcache-bench-") as tools,
+    ):
+        yield Place(fast, slow, tools, sizes)
+
+
+def kitcache(*words: str) -> list[str]:
+    """The command as its users start it: the console script beside this interpreter."""
+    script = os.path.join(os.path.dirname(sys.executable), "kitcache")
+    if os.path.exists(script):
+        return [script, *words]
+    return [sys.executable, "-m", "kitcache", *words]
+
+
+def sweep_binary(place: Place) -> str:
+    """The C loop, compiled once."""
+    binary = os.path.join(place.tools, "sweep")
+    if not os.path.exists(binary):
+        compiler = tool("cc")
+        subprocess.run([compiler, "-O2", "-o", binary, _SWEEP_SOURCE], check=True)
+    return binary
+
+
+def tool(name: str) -> str:
+    """Where a program is. Raises Missing."""
+    found = shutil.which(name)
+    if found is None:
+        raise Missing(f"{name} is not installed")
+    return found
+
+
+def check_swept(tree: Tree) -> None:
+    """Raises BenchError unless the live blobs, and they alone, are left and whole."""
+    left = len(os.listdir(tree.blob_dir))
+    if left != len(tree.live) or holes(tree.path):
+        raise BenchError(f"{left} blobs are left of {len(tree.live)} live ones")
+
+
+def file_system(path: str) -> str:
+    """The type of the file system that holds a path."""
+    real = os.path.realpath(path)
+    best = ("", "unknown")
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        for line in file:
+            _, mount, kind, *_ = line.split()
+            inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+            if inside and len(mount) >= len(best[0]):
+                best = (mount, kind)
+    return best[1]
+
+
+def discard(paths: Sequence[str]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
