@@ -85,20 +85,25 @@ def reset(
 def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, Swept]:
     layout = held.layout
     before: Survey | None = None
+    judged: _Judged | None = None
     total = Swept()
     try:
         changes, own_ingest_ns = 0, -1
         while changes < _CHANGES:
-            stamp = stamp_index(layout)
-            judged = _judge(layout, policy, control, before, own_ingest_ns)
+            # The same index has the same roots: the second walk needs no second survey.
+            if judged is None:
+                stamp = stamp_index(layout)
+                judged = _judge(layout, policy, control, before, own_ingest_ns)
             swept = Swept(stopped=True)
             if read_index(layout).digest == judged.plan.index_digest:
                 swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
                 total = _add(total, swept)
                 before = judged.survey if total.removed.blobs else None
-                own_ingest_ns = changed_ns(layout.ingest_fd) if swept.ingests_removed.blobs else -1
+                if swept.ingests_removed.blobs:
+                    own_ingest_ns = changed_ns(layout.ingest_fd)
             if swept.stopped or read_index(layout).digest != judged.plan.index_digest:
                 changes += 1
+                judged = None
             # Some file systems skip names while others go: what removed much is walked again.
             elif swept.removed.blobs < BATCH_SIZE:
                 layout.check_is_there()

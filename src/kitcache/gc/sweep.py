@@ -1,8 +1,9 @@
 """The sweep: one walk over all blobs, and a dry run that is the same walk with empty hands.
 
-Memory does not grow with garbage: names are streamed. Two threads, the caller's and a helper, take
-batches of names from one scan in turn, for stat and unlink release the interpreter lock; a third
-thread would only fight for it (docs/benchmarks.md).
+Memory does not grow with garbage: names are streamed. Where blobs are removed, two threads, the
+caller's and a helper, take batches of names from one scan in turn, for unlink releases the
+interpreter lock for long; a third thread would only fight for it, and so would a second one that
+only counts (docs/benchmarks.md).
 """
 
 import os
@@ -17,7 +18,8 @@ from kitcache.store.locks import Held
 from kitcache.store.remove import Remover
 from kitcache.store.scan import BATCH_SIZE, Batch, scan_blobs, scan_foreign, weigh_foreign
 
-Remove = Callable[[str], None]
+CHUNK_SIZE = 64
+"""So many blobs are looked at, then removed, between two looks at the cancel event."""
 
 
 def tally(plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool = False) -> Swept:
@@ -116,7 +118,11 @@ class _Walk:
                 if self._cancel.is_set() or not is_current():
                     self._is_stopping = True
                     break
-                if helper is None and len(batch.names) + len(batch.odd) == BATCH_SIZE:
+                if (
+                    self._remover
+                    and helper is None
+                    and len(batch.names) + len(batch.odd) == BATCH_SIZE
+                ):
                     helper = self._start_helper(algorithm, batches)
                 self._judge(algorithm, batch.names, self._own)
                 removed = self._removed()
@@ -154,33 +160,51 @@ class _Walk:
 
     def _judge(self, algorithm: str, names: list[str], counts: _Counts) -> None:
         """Remove each name that the plan does not keep, and that its age does not spare."""
-        fd, stat = self._layout.blobs[algorithm], os.stat
-        remove = self._remover.blobs_of(algorithm) if self._remover else _pretend
-        spare_from_ns, spare_until_ns = self._plan.spare_from_ns, self._plan.spare_until_ns
-        blobs = size = 0
         keep = self._plan.keep[algorithm]
-        is_cancelled = self._cancel.is_set
+        doomed = [name for name in names if name not in keep]
+        for start in range(0, len(doomed), CHUNK_SIZE):
+            if self._is_stopping or self._cancel.is_set():
+                return
+            chunk = doomed[start : start + CHUNK_SIZE]
+            done = self._judge_chunk(algorithm, chunk, counts)
+            self._judge_each(algorithm, chunk[done:], counts)
+
+    def _judge_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> int:
+        """Remove names up to the first that needs a closer look: how many were done."""
+        # Every stat, then every unlink: taking turns, two threads would hand each other the
+        # interpreter lock at each call, and that takes longer than the calls.
+        fd, stat = self._layout.blobs[algorithm], os.stat
+        try:
+            found = [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
+        except OSError:
+            return 0
+        if max([each.st_mtime_ns for each in found]) >= self._plan.spare_from_ns:
+            return 0
+        done = len(names) if self._remover is None else self._remover.blobs(algorithm, names)
+        counts.removed_blobs += done
+        counts.removed_bytes += sum([each.st_size for each in found[:done]])
+        return done
+
+    def _judge_each(self, algorithm: str, names: list[str], counts: _Counts) -> None:
+        fd, plan = self._layout.blobs[algorithm], self._plan
         for name in names:
-            if name in keep:
-                continue
-            if self._is_stopping or is_cancelled():
-                break
+            if self._is_stopping or self._cancel.is_set():
+                return
             try:
-                found = stat(name, dir_fd=fd, follow_symlinks=False)
-                if spare_from_ns <= found.st_mtime_ns < spare_until_ns:
+                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                if plan.spare_from_ns <= found.st_mtime_ns < plan.spare_until_ns:
                     counts.spared_blobs += 1
                     counts.spared_bytes += found.st_size
                     continue
-                remove(name)
+                if self._remover is not None:
+                    self._remover.blob(algorithm, name)
             except FileNotFoundError:
                 continue
             except OSError as error:
                 counts.leave(f"blobs/{algorithm}/{name}", error)
                 continue
-            blobs += 1
-            size += found.st_size
-        counts.removed_blobs += blobs
-        counts.removed_bytes += size
+            counts.removed_blobs += 1
+            counts.removed_bytes += found.st_size
 
     def _drop(self, ingest: IngestSeen) -> Tally:
         try:
@@ -198,10 +222,6 @@ class _Walk:
         self._foreign_tally = self._foreign_tally.plus(Tally(1, size))
         if len(self._foreign) < LISTED:
             self._foreign.append(name)
-
-
-def _pretend(name: str) -> None:
-    """A dry run's hands."""
 
 
 class _Batches:

@@ -43,6 +43,17 @@ def is_blob_name(algorithm: str, name: str) -> bool:
     return len(name) == HEX_LENGTHS.get(algorithm) and not name.strip(LOWER_HEX)
 
 
+def are_blob_names(algorithm: str, names: list[str]) -> bool:
+    """is_blob_name of every one of them, at a third of the price."""
+    text = "".join(names)
+    try:
+        # fromhex takes upper case and blanks too, which do not come back.
+        is_lower_hex = bytes.fromhex(text).hex() == text
+    except ValueError:
+        return False
+    return is_lower_hex and set(map(len, names)) == {HEX_LENGTHS.get(algorithm)}
+
+
 def parse_digest(text: object) -> Digest:
     """The digest that the text spells.
 

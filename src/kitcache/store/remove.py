@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 
 from kitcache.store.layout import Layout
@@ -20,14 +19,18 @@ class Remover:
             raise ValueError("removing takes the exclusive lock")
         self._layout: Layout = held.layout
 
-    def blobs_of(self, algorithm: str) -> Callable[[str], None]:
-        """A function that removes the blob of that name; it raises OSError as unlink does."""
-        fd, unlink = self._layout.blobs[algorithm], os.unlink
+    def blob(self, algorithm: str, name: str) -> None:
+        """Remove one blob. Raises OSError as unlink does."""
+        os.unlink(name, dir_fd=self._layout.blobs[algorithm])
 
-        def remove(name: str) -> None:
-            unlink(name, dir_fd=fd)
-
-        return remove
+    def blobs(self, algorithm: str, names: list[str]) -> int:
+        """Remove blobs in order, up to the first that cannot be removed: how many went."""
+        fd, unlink, done = self._layout.blobs[algorithm], os.unlink, 0
+        with suppress(OSError):
+            for name in names:
+                unlink(name, dir_fd=fd)
+                done += 1
+        return done
 
     def ingest(self, name: str) -> None:
         """Remove an upload: mark it, remove its regular files, then its directory. Raises OSError.

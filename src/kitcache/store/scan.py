@@ -5,9 +5,10 @@ import stat
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from itertools import compress, islice
 from typing import NamedTuple
 
-from kitcache.oci.digest import HEX_LENGTHS, LOWER_HEX, is_blob_name
+from kitcache.oci.digest import are_blob_names, is_blob_name
 from kitcache.store.index import INDEX, INDEX_TEMP
 from kitcache.store.layout import Layout, io_error
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
@@ -52,21 +53,22 @@ def scan_blobs(layout: Layout, algorithm: str) -> Iterator[Batch]:
     parent = layout.blobs.get(algorithm)
     if parent is None:
         return
-    length = HEX_LENGTHS[algorithm]
-    names: list[str] = []
-    odd: list[str] = []
     with _scan(layout, parent, f"blobs/{algorithm}") as entries:
-        for entry in entries:
-            name = entry.name
-            # is_blob_name, said again without a call: this line runs a million times.
-            if len(name) == length and not name.strip(LOWER_HEX) and _is_file(entry):
-                names.append(name)
-            else:
-                odd.append(name)
-            if len(names) + len(odd) == BATCH_SIZE:
-                yield Batch(names, odd)
-                names, odd = [], []
-    yield Batch(names, odd)
+        while True:
+            some = list(islice(entries, BATCH_SIZE))
+            yield _sort_out(algorithm, some)
+            if len(some) < BATCH_SIZE:
+                return
+
+
+def _sort_out(algorithm: str, entries: list[os.DirEntry[str]]) -> Batch:
+    names = [entry.name for entry in entries]
+    files = [entry.is_file(follow_symlinks=False) for entry in entries]
+    if are_blob_names(algorithm, names) and all(files):
+        return Batch(names, [])
+    good = [f and is_blob_name(algorithm, n) for n, f in zip(names, files, strict=True)]
+    odd = [name for name, is_good in zip(names, good, strict=True) if not is_good]
+    return Batch(list(compress(names, good)), odd)
 
 
 def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
@@ -140,10 +142,6 @@ def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[s
             os.close(own)
     except OSError as error:
         raise io_error(layout.path, f"cannot list {what}", error) from None
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False)
 
 
 def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:

@@ -270,7 +270,7 @@ def test_cancelled_in_between_says_what_was_done(
     left = blobs(sample)
     assert sample.live < left
     assert caught.value.removed_blobs == total - len(left)
-    assert caught.value.removed_blobs <= BATCH_SIZE + 1, "one batch, and what a helper had in hand"
+    assert caught.value.removed_blobs <= BATCH_SIZE + 64, "one batch, and what a helper had in hand"
 
 
 def test_progress_comes_from_the_calling_thread_and_grows(

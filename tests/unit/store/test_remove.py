@@ -25,7 +25,7 @@ def test_a_shared_lock_is_not_enough(layout: Layout) -> None:
 def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> None:
     name = min(sample.garbage)
     before = take_snapshot(sample.box.top)
-    remover.blobs_of("sha256")(name)
+    remover.blob("sha256", name)
     assert differences(before, take_snapshot(sample.box.top)) == [
         f"gone: cache/blobs/sha256/{name}"
     ]
@@ -33,10 +33,10 @@ def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> Non
 
 def test_what_is_not_there_or_is_a_directory_is_an_error(sample: Sample, remover: Remover) -> None:
     with pytest.raises(FileNotFoundError):
-        remover.blobs_of("sha256")("0" * 64)
+        remover.blob("sha256", "0" * 64)
     (sample.dir / "blobs" / "sha256" / ("0" * 64)).mkdir()
     with pytest.raises(OSError, match=r"Is a directory|Operation not permitted"):
-        remover.blobs_of("sha256")("0" * 64)
+        remover.blob("sha256", "0" * 64)
 
 
 def test_an_upload_goes_with_all_its_files(sample: Sample, remover: Remover) -> None:
