@@ -10,7 +10,7 @@ from bench.clock import Missing, run
 from bench.interrupting import interrupt_row
 from bench.locking import lock_rows
 from bench.memory import memory_row
-from bench.page import describe_machine, write_between_marks
+from bench.page import check_marks, describe_machine, write_between_marks
 from bench.place import QUICK, Place, Sizes, discard, kitcache, open_place
 from bench.reading import read_rows
 from bench.starting import start_row
@@ -33,10 +33,14 @@ ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    args = _parser().parse_args(argv)
-    page = args.page or (
-        None if args.quick or args.rows else os.path.join(ROOT, "docs/benchmarks.md")
-    )
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if unknown := set(args.rows) - ROWS.keys():
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    is_whole = not (args.quick or args.rows)
+    page = args.page or (os.path.join(ROOT, "docs", "benchmarks.md") if is_whole else None)
+    if page is not None:
+        check_marks(page)
     with open_place(args.tmpfs, args.disk, QUICK if args.quick else Sizes()) as place:
         machine = describe_machine(place)
         _warm_up(place)

@@ -26,18 +26,29 @@ def describe_machine(place: Place) -> list[str]:
     ]
 
 
+def check_marks(path: str) -> None:
+    """Raises ValueError unless the page can take a result."""
+    _split(path)
+
+
 def write_between_marks(path: str, machine: Sequence[str], rows: Sequence[Row]) -> None:
     """Replace what stands between the marks; the prose around them stays. Raises ValueError."""
+    before, after = _split(path)
+    facts = "\n".join(f"- {fact}" for fact in machine)
+    middle = f"{BEGIN}\n\n{markdown_table(rows)}\n\n{facts}\n\n{END}"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before + middle + after)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """What stands before and after the marks."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{path} lacks the lines {BEGIN} and {END}")
-    facts = "\n".join(f"- {fact}" for fact in machine)
-    middle = f"{BEGIN}\n\n{markdown_table(rows)}\n\n{facts}\n\n{END}"
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(before + middle + after)
+    return before, after
 
 
 def _processor() -> str:

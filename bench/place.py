@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
     interrupt_blobs: int = 300_000
     umoci_blobs: int = 100_000
     sweep_rounds: int = 7
-    disk_rounds: int = 5
+    disk_rounds: int = 7
     spare_rounds: int = 7
     read_rounds: int = 15
     start_rounds: int = 41
@@ -48,8 +48,17 @@ class Place(NamedTuple):
         return os.path.join(base, f"{name}-{next(_numbers)}")
 
     def tree(self, base: str, blobs: int) -> Tree:
-        """A new tree of that many blobs, one in a hundred of them live."""
+        """A new tree of that many blobs, one in a hundred of them live. Raises Missing: no room."""
+        self.expect_room(base, blobs)
         return make_tree(self.fresh(base), blobs, max(3, blobs // 100))
+
+    def expect_room(self, base: str, blobs: int) -> None:
+        """Raises Missing unless so many small files fit below base."""
+        room = os.statvfs(base)
+        needed = blobs * max(4096, room.f_frsize)
+        has_inodes = room.f_files == 0 or room.f_favail >= blobs
+        if room.f_bavail * room.f_frsize < needed or not has_inodes:
+            raise Missing(f"{blobs:,} blobs need {needed / 2**30:.1f} GiB in {file_system(base)}")
 
     def keep_list(self, tree: Tree) -> str:
         """A file with the names of a tree's live blobs, one a line."""

@@ -34,7 +34,8 @@ def umoci_row(place: Place) -> Row:
         source.side("kitcache", lambda tree: kitcache("reset", "--quiet", tree.path)),
         source.side("umoci gc", lambda tree: [umoci, "gc", "--layout", tree.path]),
     ]
-    ours, theirs = alternate(sides, rounds=max(2, place.sizes.sweep_rounds // 2))
+    sizes = place.sizes
+    ours, theirs = alternate(sides, rounds=sizes.sweep_rounds, spare=sizes.spare_rounds // 2)
     return ratio_row(f"reset of {blobs:,} blobs, tmpfs", ours, "umoci gc", theirs, None)
 
 
@@ -60,6 +61,7 @@ class _Source:
     """A new tree for every run; `ahead` of them are made before the first."""
 
     def __init__(self, place: Place, base: str, blobs: int, *, ahead: int) -> None:
+        place.expect_room(base, max(1, ahead) * blobs)
         self._make = partial(place.tree, base, blobs)
         self._ready = deque(self._make() for _ in range(ahead))
         self._tree: Tree | None = None

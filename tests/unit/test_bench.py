@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bench import page, table
-from bench.__main__ import ROWS
-from bench.clock import BenchError, Run, Side, alternate, run
-from bench.place import check_swept
+from bench.__main__ import ROWS, main
+from bench.clock import BenchError, Missing, Run, Side, alternate, run
+from bench.place import QUICK, Place, check_swept
 from bench.trees import holes, make_tree
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +95,16 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacks the lines"):
         page.write_between_marks(str(sheet), [], [])
     assert sheet.read_text() == "no marks"
+
+
+def test_a_row_that_does_not_fit_says_so(tmp_path: Path) -> None:
+    place = Place(str(tmp_path), str(tmp_path), str(tmp_path), QUICK)
+    with pytest.raises(Missing, match="1,000,000,000,000 blobs need"):
+        place.tree(place.tmpfs, 10**12)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_row_that_nobody_knows_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["nonsense"])
+    assert "no such row: nonsense" in capsys.readouterr().err

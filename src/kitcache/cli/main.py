@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from threading import Event
 from types import FrameType
@@ -50,7 +51,12 @@ WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it 
 
 def run() -> NoReturn:
     """The console script."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    with suppress(OSError):
+        if sys.stderr:
+            sys.stderr.flush()
+    # All is written and no thread runs; taking the interpreter apart would cost half a start-up.
+    os._exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
