@@ -40,7 +40,7 @@ def test_a_quick_run_measures_every_row_and_leaves_nothing(tmp_path: Path) -> No
     measured = [line for line in written.splitlines() if line.startswith("| ")]
     assert len(measured) == 2 + len(ROWS) + 2  # headings; read and lock are two rows each
     skipped = {line.rpartition(":")[2].strip(" |") for line in measured if "not measured" in line}
-    assert skipped <= {"umoci is not installed", "the lock was never seen held"}
+    assert skipped <= {"umoci is not installed", "this machine is too busy to watch a lock"}
     assert written.startswith("before\n")
     assert written.endswith("\nafter\n")
     assert "old" not in written
