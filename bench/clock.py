@@ -7,6 +7,7 @@ look at the times that are being compared.
 
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -73,12 +74,17 @@ def alternate(
 ) -> list[list[float]]:
     """Seconds of each side, round by round: A B A B. The quietest `rounds` of them.
 
-    Up to `spare` more rounds are run while too few were quiet. between runs before every run.
+    Up to `spare` more rounds are run while too few were quiet; if that does not help, stderr says
+    so. between runs before every run.
     """
     done: list[list[Run]] = []
     while len(done) < rounds or (len(done) < rounds + spare and _quiet(done) < rounds):
         done.append([_one(side, between) for side in sides])
     kept = sorted(done, key=_noise)[:rounds]
+    if (loud := len(kept) - _quiet(kept)) and spare:
+        cores = statistics.median(map(_noise, kept))
+        note = f"{loud} of {rounds} rounds were disturbed: others used {cores:.1f} cores"
+        print(f"{sides[0].name} and {sides[-1].name}: {note}", file=sys.stderr)
     return [[each[place].seconds for each in kept] for place in range(len(sides))]
 
 

@@ -116,7 +116,7 @@ class Incomplete(KitcacheError):
             path,
             f"{left_count:,} {'file' if left_count == 1 else 'files'} could not be removed",
             details=shown + more,
-            untouched="everything else that was to go is gone",
+            untouched="what could be removed is gone; what tags reach is where it was",
             next_steps=("mend what is named above, then run the same command again",),
         )
         self.left = left
@@ -129,7 +129,7 @@ class Incomplete(KitcacheError):
 
 
 class NotACache(KitcacheError):
-    """The path is no directory, or holds neither a readable `oci-layout` nor an `index.json`."""
+    """The path is no directory, or holds neither an `oci-layout` nor an `index.json`."""
 
     exit_code = 10
 
@@ -262,7 +262,7 @@ class Cancelled(KitcacheError):
             "stopped on request",
             untouched=(
                 f"{removed_blobs:,} unreferenced {'blob' if removed_blobs == 1 else 'blobs'}"
-                " had been removed; every tag is whole"
+                " had been removed, and nothing that a tag reaches"
                 if removed_blobs
                 else NOTHING_REMOVED
             ),

@@ -334,3 +334,17 @@ def test_what_lies_where_untag_writes_is_not_followed(sample: Sample, kind: str)
     assert [n for n in before if n in after and before[n] != after[n]] == changed
     assert [n for n in before if n not in after] == gone
     assert not after.keys() - before.keys() - {"cache/kitcache.lock", "cache/index.json.lock"}
+
+
+def test_the_subject_of_the_index_may_be_absent_and_keeps_what_it_reaches(sample: Sample) -> None:
+    path = sample.dir / "index.json"
+    document = json.loads(path.read_bytes())
+    document["subject"] = document["manifests"].pop(0)
+    path.write_text(json.dumps(document))
+    assert run(sample.box.top, "reset", "cache").code == 0
+    assert sample.box.path_of(sample.main["digest"]).exists()
+    document["subject"]["digest"] = "sha256:" + "a" * 64
+    path.write_text(json.dumps(document))
+    answer = run(sample.box.top, "reset", "--dry-run", "--json", "cache")
+    assert answer.code == 0
+    assert [leaf["digest"] for leaf in answer.value["missing_leaves"]] == ["sha256:" + "a" * 64]

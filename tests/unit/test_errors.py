@@ -134,8 +134,8 @@ def test_damage_shows_its_path() -> None:
     ("count", "says"),
     [
         (0, "nothing was removed"),
-        (1, "1 unreferenced blob had been removed; every tag is whole"),
-        (1234, "1,234 unreferenced blobs had been removed; every tag is whole"),
+        (1, "1 unreferenced blob had been removed, and nothing that a tag reaches"),
+        (1234, "1,234 unreferenced blobs had been removed, and nothing that a tag reaches"),
     ],
 )
 def test_a_stopped_call_says_what_was_done(count: int, says: str) -> None:

@@ -4,6 +4,7 @@ Only the command that was asked for is imported: start-up is part of the product
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -70,12 +71,9 @@ def main(argv: Sequence[str]) -> int:
         code = _run(argv)
         if sys.stdout:
             sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone away; what was to be done is done.
-        _drop_stdout()
-        return 1
     except OSError as error:
-        say(f"kitcache: cannot write the answer: {error.strerror}")
+        if error.errno != errno.EPIPE:  # a reader that has gone away knows it
+            say(f"kitcache: cannot write the answer: {error.strerror}")
         _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
@@ -94,6 +92,8 @@ def _run(argv: Sequence[str]) -> int:
     except SystemExit:  # --help and --version have been printed
         return 0
     except UsageError as error:
+        if argv[0] in COMMANDS:
+            error.next_steps = (f"kitcache {argv[0]} --help",)
         from kitcache.cli.session import Session  # noqa: PLC0415 - Windows cannot import it
 
         Session(wants_json="--json" in argv, is_quiet=False).complain(error)

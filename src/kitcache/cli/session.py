@@ -10,6 +10,7 @@ from kitcache.cli.terminal import WIDTH, columns_of, is_terminal, say
 from kitcache.cli.text import progress_line, shorten, waiting_line
 from kitcache.errors import Cancelled, KitcacheError, printable
 from kitcache.gc.values import Progress
+from kitcache.store.layout import io_error
 from kitcache.store.locks import Waiting
 
 _QUIET_S = 1.0
@@ -44,6 +45,12 @@ class Session:
             except KitcacheError as error:
                 self.complain(error)
                 codes.append(error.exit_code)
+            except AnswerError:
+                raise
+            except OSError as error:
+                failure = io_error(path, "failed", error)
+                self.complain(failure)
+                codes.append(failure.exit_code)
             finally:
                 self._erase()
         return codes
@@ -52,9 +59,9 @@ class Session:
         """Print the answer to stdout: one JSON object, or lines for people."""
         self._erase()
         if self._json:
-            print(_json_shapes().encode_value(value))
+            _print(_json_shapes().encode_value(value))
         elif not self._quiet:
-            print("\n".join(lines))
+            _print("\n".join(lines))
 
     def note(self, lines: Iterable[str]) -> None:
         """Print remarks to stderr, unless the user wants quiet."""
@@ -71,7 +78,7 @@ class Session:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
         if self._json:
-            print(_json_shapes().encode_error(error))
+            _print(_json_shapes().encode_error(error))
         else:
             say(f"kitcache: {error}")
 
@@ -97,6 +104,17 @@ class Session:
             sys.stderr.write("\r" + " " * self._drawn + "\r")
             sys.stderr.flush()
             self._drawn = 0
+
+
+class AnswerError(OSError):
+    """Standard output does not take the answer."""
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise AnswerError(error.errno, error.strerror) from None
 
 
 def _json_shapes() -> ModuleType:

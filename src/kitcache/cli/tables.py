@@ -90,8 +90,9 @@ def why_lines(why: Why, now_ns: int) -> Iterator[str]:
     if why.written_ns is None:
         yield f"{why.digest}: missing here"
     else:
-        age = format_age(now_ns - why.written_ns)
-        yield f"{why.digest}: {format_bytes(why.size or 0)}, written {age} ago"
+        age_ns = now_ns - why.written_ns
+        when = f"written {format_age(age_ns)} ago" if age_ns >= 0 else f"dated {format_age(age_ns)}"
+        yield f"{why.digest}: {format_bytes(why.size or 0)}, {when}"
     if why.is_garbage:
         yield (
             "  garbage: no tag reaches it"

@@ -30,6 +30,8 @@ def report_lines(report: Report) -> Iterator[str]:
 
 def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
+    if not report.tags and report.removed.blobs:
+        yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")
     if report.spared.blobs:
         yield printable(f"{report.path}: {blobs_of(report.spared)} of them too young to go")
     if report.ingests_kept:
@@ -53,7 +55,8 @@ def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:
         )
         yield printable(
             f"{path}: {count(len(leaves), 'blob')} that tags name"
-            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole, for {some(tags)}:"
+            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole,"
+            f" first named by {some(tags)}:"
             f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
         )
 

@@ -11,10 +11,11 @@ from kitcache.gc.answers import TagUsage, Usage, Why
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
+from kitcache.gc.refusals import command_line
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally
-from kitcache.oci.digest import Digest, is_blob_name, parse_digest
+from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.policy import Policy
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import scan_blobs
@@ -41,6 +42,8 @@ def du(
         survey = take_survey(layout, control)
         plan = make_plan(survey, Policy(), time.time_ns())
         swept = tally(plan, layout, control, weigh_foreign=True)
+    if swept.failure is not None:
+        raise swept.failure
     return Usage(
         path=control.path,
         live=survey.live_tally,
@@ -105,7 +108,7 @@ def why(
 
 
 def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
-    algorithm, prefix = _split_blob(text)
+    algorithm, prefix = _split_blob(layout.path, text)
     known = {digest for digest, _, _ in survey.links} | set(survey.live)
     known |= {link.descriptor.digest for links in survey.links.values() for link in links}
     known |= {root.descriptor.digest for root in survey.roots if root.descriptor}
@@ -121,7 +124,7 @@ def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
             layout.path,
             f"no blob here is called {text!r}, and no tag names one",
             untouched="",
-            next_steps=(f"see what there is: kitcache ls {layout.path}, or in blobs/",),
+            next_steps=(f"see what there is: {command_line('ls', layout.path)}, or in blobs/",),
         )
     shown = sorted(map(str, named))[:_CANDIDATES_SHOWN]
     raise UsageError(
@@ -132,7 +135,7 @@ def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
     )
 
 
-def _split_blob(text: str) -> tuple[str | None, str]:
+def _split_blob(path: str, text: str) -> tuple[str | None, str]:
     try:
         return parse_digest(text)
     except ValueError:
@@ -141,10 +144,14 @@ def _split_blob(text: str) -> tuple[str | None, str]:
     if len(parts) > 1 and is_blob_name(parts[-2], parts[-1]):
         return parts[-2], parts[-1]
     algorithm, colon, prefix = text.rpartition(":")
-    if len(prefix) < _SHORTEST_PREFIX or prefix.strip("0123456789abcdef"):
+    if len(prefix) < _SHORTEST_PREFIX or prefix.strip(LOWER_HEX):
         raise UsageError(
             f"{text!r} is no digest, no beginning of one and no path of a blob",
-            next_steps=("give sha256:9c1e…, at least four digits of it, or a file below blobs/",),
+            path=path,
+            next_steps=(
+                "give sha256:9c1e…, at least four digits of it, or a file below blobs/",
+                f"see the tags: {command_line('ls', path)}",
+            ),
         )
     return (algorithm if colon else None), prefix
 

@@ -1,4 +1,4 @@
-"""(Survey, Policy, now) → Plan. Pure: refusal and age are decided here, and nowhere else."""
+"""(Survey, Policy, now) → Plan. Pure: what is refused, and what is too young, is decided here."""
 
 import math
 

@@ -67,17 +67,22 @@ def describe_step(descriptor: Descriptor) -> str:
 
 def ways_out(path: str, root: Root) -> tuple[str, ...]:
     """What a user can do about a root that cannot be read."""
-    from shlex import quote  # noqa: PLC0415 - only a refusal needs it
-
+    if root.position < 0:
+        return ("take the field 'subject' out of index.json by hand",)
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
     if name is None:
         return (f"take entry {root.position} out of index.json by hand",)
-    command = f"kitcache untag {quote(printable(path))} {quote(name)}"
-    if root.ref_name is None:
-        return (command,)
-    return (command, "export to that tag again")
+    untag = command_line("untag", path, name)
+    return (untag,) if root.ref_name is None else (untag, "export to that tag again")
+
+
+def command_line(command: str, *words: str) -> str:
+    """A kitcache command to paste into a shell."""
+    from shlex import quote  # noqa: PLC0415 - only a message needs it
+
+    return " ".join(("kitcache", command, *(quote(printable(word)) for word in words)))
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:

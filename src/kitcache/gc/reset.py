@@ -61,6 +61,8 @@ def reset(
         if dry_run:
             judged = _judge(layout, policy, control, is_dry=True)
             swept = tally(judged.plan, layout, control)
+            if swept.failure is not None:
+                raise swept.failure
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 judged, swept = _reset_held(held, policy, control)
@@ -99,6 +101,8 @@ def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, 
                 swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
                 total = _add(total, swept)
                 before = judged.survey if total.removed.blobs else None
+                if swept.failure is not None:
+                    raise swept.failure
                 if swept.ingests_removed.blobs:
                     own_ingest_ns = changed_ns(layout.ingest_fd)
             if swept.stopped or read_index(layout).digest != judged.plan.index_digest:
@@ -109,17 +113,18 @@ def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, 
                 layout.check_is_there()
                 return judged, total
     except KitcacheError as error:
-        raise _after_removing(error, total.removed) from None
-    raise _after_removing(_unsettled(layout), total.removed)
+        raise _after_removing(error, total) from None
+    raise _after_removing(_unsettled(layout), total)
 
 
-def _after_removing(error: KitcacheError, removed: Tally) -> KitcacheError:
+def _after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     """The same failure, honest about what had gone when it came."""
+    blobs, uploads = total.removed.blobs, total.ingests_removed.blobs
     if isinstance(error, Cancelled):
-        gone = removed.plus(Tally(error.removed_blobs, error.removed_bytes))
-        return Cancelled(error.path, removed_blobs=gone.blobs, removed_bytes=gone.bytes)
-    if removed.blobs:
-        error.untouched = f"{removed.blobs:,} blobs that no tag reached had been removed by then"
+        return Cancelled(error.path, removed_blobs=blobs, removed_bytes=total.removed.bytes)
+    if blobs or uploads:
+        also = f" and {uploads:,} uploads left behind" if uploads else ""
+        error.untouched = f"{blobs:,} blobs that no tag reached{also} had been removed by then"
     return error
 
 

@@ -25,7 +25,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
-from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout
+from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
 
 DEPTH_LIMIT = 32
@@ -43,7 +43,9 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     index, entries = _read_roots(layout, control)
     ingest_changed_ns = changed_ns(layout.ingest_fd)
     marker = _Marker(layout, control)
-    roots = tuple(Root(n, e.ref_name, e.descriptor) for n, e in enumerate(entries))
+    roots = tuple(
+        Root(-1 if e.is_subject else n, e.ref_name, e.descriptor) for n, e in enumerate(entries)
+    )
     for root, entry in zip(roots, entries, strict=True):
         if root.descriptor is None:
             marker.damage.append(Damage(root, (), "malformed", entry.problem))
@@ -130,7 +132,8 @@ class _Marker:
         self._damaged: set[Digest] = set()
 
     def push_root(self, root: Root, descriptor: Descriptor) -> None:
-        self._certain.append(_Visit(Link(descriptor, "manifest"), root, (), is_spare=False))
+        role: Role = "subject" if root.position < 0 else "manifest"
+        self._certain.append(_Visit(Link(descriptor, role), root, (), is_spare=False))
 
     def run(self) -> None:
         while self._certain:
@@ -180,8 +183,9 @@ class _Marker:
         if digest in self.present:
             return
         found = self._layout.stat_blob(digest)
-        if found is not None and not found.may_be_blob:
-            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, "is no regular file")
+        problem = _fault_of(found, descriptor.size) if found and not is_hint else ""
+        if problem:
+            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, problem)
         if found is not None:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
@@ -240,13 +244,23 @@ class _Marker:
             self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, detail)
 
 
+def _fault_of(found: BlobStat, size: int | None) -> str:
+    """What a look at a leaf's file tells against it, "" if nothing does."""
+    if found.kind == "other":
+        return "is no regular file"
+    if found.kind == "link" or size is None or found.size == size:
+        return ""
+    verb = "is cut short" if found.size < size else "is too long"
+    return f"{verb} ({found.size:,} of {size:,} bytes)"
+
+
 def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe) -> bool:
     """Whether what cannot be read there can hide no reference.
 
     A layer or config of unknown kind is a leaf by the specification; a subject may be absent; a
     cacheconfig names no layer that is not listed beside it.
     """
-    if kind is None and visit.link.role in ("layer", "config", "blob"):
+    if _is_doubtful(visit, kind):
         return True
     if isinstance(error, Unsafe):
         return False

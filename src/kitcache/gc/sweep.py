@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from kitcache.errors import Cancelled, KitcacheError
+from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept, Tally
 from kitcache.store.layout import Layout
@@ -35,7 +35,7 @@ def apply(plan: Plan, held: Held, control: Control, is_current: Callable[[], boo
 
     is_current is asked between batches: once it says no, the walk ends and `stopped` says so. A
     file that cannot be removed is listed in `left`, and does not stop the rest; one that is gone
-    already is nothing. Raises Cancelled, which carries what had been removed.
+    already is nothing. What ended it early, Cancelled or an I/O error, is the `failure`.
     """
     return _Walk(plan, held.layout, control, Remover(held)).run(is_current)
 
@@ -78,18 +78,17 @@ class _Walk:
         self._weigh_foreign = weigh_foreign
 
     def run(self, is_current: Callable[[], bool]) -> Swept:
-        is_whole = all(self._walk(algorithm, is_current) for algorithm in self._layout.blobs)
-        if self._cancel.is_set():
-            removed = self._removed()
-            raise Cancelled(
-                self._layout.path, removed_blobs=removed.blobs, removed_bytes=removed.bytes
-            )
-        for name in scan_foreign(self._layout):
-            self._note_foreign(name)
-        ingests = Tally()
-        if is_whole and is_current():
-            for ingest in self._plan.drop_ingests:
-                ingests = ingests.plus(self._drop(ingest))
+        is_whole, ingests, failure = False, Tally(), None
+        try:
+            is_whole = all(self._walk(algorithm, is_current) for algorithm in self._layout.blobs)
+            self._control.check()
+            for name in scan_foreign(self._layout):
+                self._note_foreign(name)
+            if is_whole and is_current():
+                for ingest in self._plan.drop_ingests:
+                    ingests = ingests.plus(self._drop(ingest))
+        except KitcacheError as error:
+            failure = error
         left = [named for counts in self._counts for named in counts.left]
         return Swept(
             removed=self._removed(),
@@ -102,6 +101,7 @@ class _Walk:
             foreign=tuple(self._foreign),
             foreign_tally=self._foreign_tally,
             stopped=not is_whole,
+            failure=failure,
         )
 
     def _removed(self) -> Tally:

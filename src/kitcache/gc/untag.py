@@ -8,6 +8,7 @@ from threading import Event
 from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
 from kitcache.gc.answers import Untagged
 from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries
@@ -62,7 +63,13 @@ def _drop(
     layout: Layout, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[Dropped, ...]]:
     if data is None:
-        raise Damaged(layout.path, f"{INDEX} is missing", kind="missing", untouched=NOTHING_CHANGED)
+        raise Damaged(
+            layout.path,
+            f"{INDEX} is missing",
+            kind="missing",
+            untouched=NOTHING_CHANGED,
+            next_steps=(f"restore {INDEX} from a copy",),
+        )
     try:
         after, dropped = drop_entries(data, names)
     except DocumentError as error:
@@ -80,6 +87,8 @@ def _drop(
             layout.path,
             f"no entry of {INDEX} has the tag or digest {', '.join(map(repr, unknown))}",
             untouched=NOTHING_CHANGED,
-            next_steps=(f"see what there is: kitcache ls {layout.path}",),
+            next_steps=(
+                f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
+            ),
         )
     return after, dropped

@@ -6,6 +6,7 @@ Tally counts file sizes in bytes, not disk blocks. Names that came from a disk a
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from kitcache.errors import KitcacheError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
@@ -42,7 +43,10 @@ class Progress(NamedTuple):
 
 
 class Root(NamedTuple):
-    """An entry of index.json. position: 0-based. descriptor: None where it cannot be read."""
+    """An entry of index.json. descriptor: None where it cannot be read.
+
+    position: 0-based; -1 is the subject of index.json itself.
+    """
 
     position: int
     ref_name: str | None
@@ -50,7 +54,9 @@ class Root(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The root in words: tag 'main', or entry 3 (sha256:9c1e…)."""
+        """The root in words: tag 'main', or entry 3 (sha256:9c1e…), counted from 0."""
+        if self.position < 0:
+            return "the subject of index.json"
         if self.ref_name is not None:
             return f"tag '{self.ref_name}'"
         digest = f" ({self.descriptor.digest.short})" if self.descriptor else ""
@@ -73,7 +79,8 @@ class Damage(NamedTuple):
 class MissingLeaf(NamedTuple):
     """A layer, config or subject that a tag names and that is not there, or not whole.
 
-    No hindrance, for nothing can hide below it. problem: a clause, such as "is missing".
+    No hindrance, for nothing can hide below it. ref_name: the first tag that names it. problem: a
+    clause, such as "is missing".
     """
 
     digest: Digest
@@ -149,7 +156,7 @@ class Swept(NamedTuple):
     """What one walk over the blobs did, or would do.
 
     foreign_tally: its bytes are 0 unless they were asked for. stopped: the walk ended early, at a
-    changed index.json.
+    changed index.json, or by the failure.
     """
 
     removed: Tally = Tally()
@@ -160,6 +167,7 @@ class Swept(NamedTuple):
     foreign: tuple[str, ...] = ()
     foreign_tally: Tally = Tally()
     stopped: bool = False
+    failure: KitcacheError | None = None
 
 
 class Report(NamedTuple):

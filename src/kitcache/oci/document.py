@@ -9,7 +9,7 @@ Source: Go's encoding/json, "Unmarshal" and its case folding.
 import json
 from typing import Any
 
-type_name = {dict: "an object", list: "a list", str: "text", bool: "a boolean", int: "a number"}
+_TYPE_NAMES = {list: "a list", str: "text", bool: "a boolean"}
 
 
 class DocumentError(ValueError):
@@ -98,4 +98,4 @@ def describe(value: Any) -> str:
         return "null"
     if isinstance(value, Members):
         return "an object"
-    return type_name.get(type(value), "a number")
+    return _TYPE_NAMES.get(type(value), "a number")

@@ -22,11 +22,15 @@ _ENTRY_FIELDS = ("mediaType", "digest", "size", "urls", "annotations", "platform
 
 
 class Entry(NamedTuple):
-    """One entry of index.json. descriptor: None where it cannot be read; then problem says why."""
+    """One entry of index.json. descriptor: None where it cannot be read; then problem says why.
+
+    is_subject: it is no entry, but what the index itself is about.
+    """
 
     ref_name: str | None
     descriptor: Descriptor | None
     problem: str = ""
+    is_subject: bool = False
 
 
 def read_entries(data: bytes) -> tuple[Entry, ...]:
@@ -44,7 +48,7 @@ def read_entries(data: bytes) -> tuple[Entry, ...]:
     entries = [_entry(item, f"entry {n}") for n, item in enumerate(items)]
     subject = document.one("subject")
     if subject is not None:
-        entries.append(_entry(subject, "the subject"))
+        entries.append(_entry(subject, "the subject")._replace(is_subject=True))
     return tuple(entries)
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.oci.digest import HEX_LENGTHS, Digest
@@ -19,7 +19,7 @@ from kitcache.oci.links import can_be_json
 STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
 """No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
 
-_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 4096
@@ -31,12 +31,12 @@ _VERSION_PAUSE_S = 0.02
 class BlobStat(NamedTuple):
     """What lies under a blob's name: its length in bytes, when it was written, what it is.
 
-    may_be_blob: a regular file, or a link, which is not followed to see whether it leads to one.
+    A link is not followed to see whether it leads to a file.
     """
 
     size: int
     mtime_ns: int
-    may_be_blob: bool
+    kind: Literal["file", "link", "other"]
 
 
 class Layout:
@@ -107,8 +107,12 @@ class Layout:
             return None
         except OSError as error:
             raise io_error(self.path, f"cannot look at blob {digest}", error) from None
-        may_be_blob = stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
-        return BlobStat(found.st_size, found.st_mtime_ns, may_be_blob)
+        kind: Literal["file", "link", "other"] = "other"
+        if stat.S_ISREG(found.st_mode):
+            kind = "file"
+        elif stat.S_ISLNK(found.st_mode):
+            kind = "link"
+        return BlobStat(found.st_size, found.st_mtime_ns, kind)
 
     def read_blob(
         self,
@@ -116,19 +120,18 @@ class Layout:
         size: int | None,
         *,
         unless_binary: bool = False,
-        limit_bytes: int = STRUCTURAL_LIMIT_BYTES,
     ) -> bytes | None:
         """The blob's bytes, proven: digest and size (where one is known) both match.
 
         unless_binary: None, unread and unproven, for a blob whose first bytes can be no JSON.
         Raises Damaged (kind missing, torn, wrong-digest, not-a-file, unreadable), and Unsafe
-        before more than limit_bytes are read. Follows no link.
+        before more than STRUCTURAL_LIMIT_BYTES are read. Follows no link.
         """
         if not digest.is_known:
             raise self._damaged("unknown-algorithm", f"{digest.algorithm} cannot be checked here")
         fd = self._open_blob(digest)
         try:
-            return self._read_open_blob(fd, digest, size, unless_binary, limit_bytes)
+            return self._read_open_blob(fd, digest, size, unless_binary)
         except OSError as error:
             raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
         finally:
@@ -147,7 +150,7 @@ class Layout:
             raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
 
     def _read_open_blob(
-        self, fd: int, digest: Digest, size: int | None, unless_binary: bool, limit_bytes: int
+        self, fd: int, digest: Digest, size: int | None, unless_binary: bool
     ) -> bytes | None:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -157,11 +160,11 @@ class Layout:
             raise self._damaged("torn", f"{verb} ({found.st_size:,} of {size:,} bytes)")
         if unless_binary and not can_be_json(os.pread(fd, _HEAD_BYTES, 0)):
             return None
-        if found.st_size > limit_bytes:
+        if found.st_size > STRUCTURAL_LIMIT_BYTES:
             raise Unsafe(
                 self.path,
                 f"is larger than any index, manifest or cacheconfig may be"
-                f" ({found.st_size:,} of at most {limit_bytes:,} bytes)",
+                f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
             )
         with open(fd, "rb", closefd=False) as file:
             data = file.read(found.st_size + 1)
@@ -174,10 +177,12 @@ class Layout:
 
 
 _REMEDIES = {
-    errno.EACCES: "run it as the user who owns the cache, or give this one the right to write",
-    errno.EPERM: "run it as the user who owns the cache, or give this one the right to write",
+    errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
+    errno.EPERM: "run it as the user who owns the cache, or give this one the permissions",
     errno.EROFS: "mount it writable; du, ls, why and --dry-run need no right to write",
     errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
+    errno.ENOLCK: "mount the file system with locks: kitcache needs flock",
+    errno.EOPNOTSUPP: "mount the file system with locks: kitcache needs flock",
     errno.EDQUOT: "free a little of the quota, then run it again",
 }
 
@@ -201,8 +206,10 @@ def open_layout(path: str | os.PathLike[str]) -> Layout:
     name = os.fspath(path)
     try:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise NotACache(name, "no such directory") from None
+    except NotADirectoryError:
+        raise NotACache(name, "it is no directory") from None
     except OSError as error:
         raise io_error(name, "cannot be opened", error) from None
     except ValueError as error:
@@ -218,7 +225,7 @@ def open_layout(path: str | os.PathLike[str]) -> Layout:
 
 def _open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int | None:
     try:
-        return os.open(name, _DIR_FLAGS, dir_fd=parent)
+        return os.open(name, DIR_FLAGS, dir_fd=parent)
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -275,10 +282,11 @@ def _check_version(layout: Layout) -> None:
             raise NotACache(layout.path, "it has neither oci-layout nor index.json")
     elif version.split(".")[0] != "1":
         told = f"of version {version!r}" if version else "unreadable"
+        remedy = 'restore it from a copy: {"imageLayoutVersion":"1.0.0"}'
         raise Unsafe(
             layout.path,
             f"oci-layout is {told}; known is 1.0.0",
-            next_steps=('restore it: {"imageLayoutVersion":"1.0.0"}',),
+            next_steps=("use a kitcache that knows this version" if version else remedy,),
         )
 
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy
@@ -87,10 +87,12 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
     while True:
         fd = _open_lock(layout, name)
         try:
-            if _try_lock(fd, operation):
-                if _is_named(layout, fd, name):
-                    yield
-                    return
+            is_had = _try_lock(layout, fd, name, operation)
+            if is_had and _is_named(layout, fd, name):
+                yield
+                return
+            if is_had:
+                patience.pause(pause_s)
                 continue
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -104,11 +106,13 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def _try_lock(fd: int, operation: int) -> bool:
+def _try_lock(layout: Layout, fd: int, name: str, operation: int) -> bool:
     try:
         fcntl.flock(fd, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise io_error(layout.path, f"cannot lock {name}", error) from None
     return True
 
 
@@ -131,7 +135,9 @@ def _open_lock(layout: Layout, name: str) -> int:
             continue
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
-        give_to(fd, _users_of(layout))
+        # Without the rights of the directory's users, it still is a lock: for its owner.
+        with suppress(OSError):
+            give_to(fd, _users_of(layout))
         return fd
 
 

@@ -4,11 +4,9 @@ import os
 import stat
 from contextlib import suppress
 
-from kitcache.store.layout import Layout
+from kitcache.store.layout import DIR_FLAGS, Layout
 from kitcache.store.locks import Held
 from kitcache.store.scan import REMOVING
-
-_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Remover:
@@ -39,7 +37,7 @@ class Remover:
         that the next reset knows by its mark, however fresh its times are.
         """
         parent = self._layout.ingest_fd
-        fd = os.open(name, _DIR_FLAGS, dir_fd=parent)
+        fd = os.open(name, DIR_FLAGS, dir_fd=parent)
         try:
             names = os.listdir(fd)
             for inner in names:

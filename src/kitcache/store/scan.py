@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -10,10 +11,8 @@ from typing import NamedTuple
 
 from kitcache.oci.digest import are_blob_names, is_blob_name
 from kitcache.store.index import INDEX, INDEX_TEMP
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.layout import DIR_FLAGS, Layout, io_error
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
-
-_FRESH_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _CLOCK_REALTIME_COARSE = 5
 """Linux's number for it, which `time` has no name for."""
@@ -124,17 +123,15 @@ def file_clock_ns() -> int:
 
     It ticks every few milliseconds only, so files of just before may have the same time.
     """
-    try:
-        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
-    except OSError:
-        return time.time_ns()
+    is_linux = sys.platform == "linux"
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if is_linux else time.time_ns()
 
 
 @contextmanager
 def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
         # A duplicated fd shares its position with the original: a second thread would miss names.
-        own = os.open(".", _FRESH_FLAGS, dir_fd=fd)
+        own = os.open(".", DIR_FLAGS, dir_fd=fd)
         try:
             with os.scandir(own) as entries:
                 yield entries
@@ -156,7 +153,7 @@ def _look_at_ingest(layout: Layout, parent: int, entry: os.DirEntry[str]) -> Ing
     name = entry.name
     writes, size, foreign = [entry.stat(follow_symlinks=False).st_mtime_ns], 0, False
     try:
-        fd = os.open(name, _FRESH_FLAGS, dir_fd=parent)
+        fd = os.open(name, DIR_FLAGS, dir_fd=parent)
     except PermissionError:
         # Somebody else's: its own time has to do.
         return Ingest(name, tuple(writes), size, name.endswith(REMOVING), foreign)

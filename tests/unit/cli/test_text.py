@@ -110,13 +110,14 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
     assert list(missing_warnings("c", ())) == []
     one = MissingLeaf(digest("a"), "main")
     assert list(missing_warnings("c", [one])) == [
-        f"c: 1 blob that tags name is not there or not whole, for tag 'main': {digest('a').short}"
+        "c: 1 blob that tags name is not there or not whole,"
+        f" first named by tag 'main': {digest('a').short}"
         " is missing"
     ]
     two = MissingLeaf(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
         "c: 2 blobs that tags name are not there or not whole,"
-        " for tag 'main', an entry without a tag:"
+        " first named by tag 'main', an entry without a tag:"
         f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)"
     ]
 

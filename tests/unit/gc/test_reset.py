@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from kitcache.errors import Busy, Cancelled, Damaged, NotACache
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache
 from kitcache.gc import reset as module
+from kitcache.gc import sweep as sweep_module
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Report, Tally
@@ -287,7 +288,7 @@ def test_cancelled_before_it_begins(sample: Sample) -> None:
 
 
 def test_cancelled_halfway_leaves_the_lock_free_and_the_rest_for_later(sample: Sample) -> None:
-    for n in range(1200):
+    for n in range(6000):
         sample.box.blob(b"garbage %d" % n)
     cancel = Event()
 
@@ -309,3 +310,28 @@ def test_no_descriptor_stays_open(sample: Sample) -> None:
     with pytest.raises(Damaged):
         reset(sample.dir)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_cancelled_dry_run_claims_no_removal(sample: Sample) -> None:
+    cancel = Event()
+
+    def stop(event: object) -> None:
+        if isinstance(event, Progress) and event.phase == "sweep":
+            cancel.set()
+
+    with pytest.raises(Cancelled) as caught:
+        reset(sample.dir, dry_run=True, on_progress=stop, cancel=cancel)
+    assert caught.value.removed_blobs == 0
+    assert "nothing was removed" in str(caught.value)
+
+
+def test_a_failure_in_mid_sweep_tells_what_had_gone(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(layout: object) -> Any:
+        raise KitcacheError("cache", "cannot list blobs: Input/output error")
+
+    monkeypatch.setattr(sweep_module, "scan_foreign", fail)
+    with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been removed"):
+        reset(sample.dir)
+    assert blobs(sample) == sample.live

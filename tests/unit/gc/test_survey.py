@@ -154,10 +154,12 @@ def test_a_missing_layer_is_no_damage(sample: Sample) -> None:
     assert live(found) == sample.live - names(sample.layers[1])
 
 
-def test_a_missing_layer_is_seen_as_no_size_counts_for_it(sample: Sample) -> None:
+def test_a_torn_layer_is_told_and_no_hindrance(sample: Sample) -> None:
     sample.box.damage(sample.layers[1]["digest"], b"torn layer")
     found = survey(sample.box)
-    assert (found.damage, found.missing_leaves) == ((), ())
+    assert found.damage == ()
+    problem = f"is cut short (10 of {sample.layers[1]['size']} bytes)"
+    assert missing(found) == [(sample.layers[1]["digest"], "main", problem)]
     assert found.live[parse_digest(sample.layers[1]["digest"])] == len(b"torn layer")
 
 

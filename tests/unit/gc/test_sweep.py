@@ -246,9 +246,9 @@ def test_cancelled_before_the_first_blob_removes_nothing(
     cancel = Event()
     cancel.set()
     before = take_snapshot(sample.dir)
-    with pytest.raises(Cancelled) as caught:
-        apply(plan, Held(layout, "exclusive"), Control("cache", None, cancel), always)
-    assert (caught.value.removed_blobs, caught.value.removed_bytes) == (0, 0)
+    swept = apply(plan, Held(layout, "exclusive"), Control("cache", None, cancel), always)
+    assert isinstance(swept.failure, Cancelled)
+    assert (swept.removed, swept.stopped) == (Tally(), True)
     assert differences(before, take_snapshot(sample.dir)) == []
 
 
@@ -265,12 +265,12 @@ def test_cancelled_in_between_says_what_was_done(
         cancel.set()
         helpers.set()
 
-    with pytest.raises(Cancelled) as caught:
-        apply(plan, Held(layout, "exclusive"), Control("cache", on_progress, cancel), always)
+    swept = apply(plan, Held(layout, "exclusive"), Control("cache", on_progress, cancel), always)
     left = blobs(sample)
+    assert isinstance(swept.failure, Cancelled)
     assert sample.live < left
-    assert caught.value.removed_blobs == total - len(left)
-    assert caught.value.removed_blobs <= BATCH_SIZE + 64, "one batch, and what a helper had in hand"
+    assert swept.removed.blobs == total - len(left)
+    assert swept.removed.blobs <= BATCH_SIZE + 64, "one batch, and what a helper had in hand"
 
 
 def test_progress_comes_from_the_calling_thread_and_grows(

@@ -1,5 +1,6 @@
 """store/locks.py: who may hold what beside whom, whom a waiter names, and the inode compared."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -308,3 +309,20 @@ def test_a_directory_that_is_gone_has_no_lock(sample: Sample, layout: Layout) ->
         hold_store(layout, "exclusive", patience()),
     ):
         pass
+
+
+def test_a_file_system_without_locks_is_said(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with (
+        pytest.raises(
+            KitcacheError, match=r"cannot lock kitcache.lock: No locks available"
+        ) as caught,
+        hold_store(layout, "exclusive", Patience(0, lambda seconds: None, lambda event: None)),
+    ):
+        pass
+    assert "mount the file system with locks" in str(caught.value)

@@ -38,7 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         type=options.age,
         default=Policy().ingest_age_ns,
-        help="an upload without a write for this long was left behind (default: 1h)",
+        help="an upload without a write for this long was left behind; one of the last minute"
+        " is always an export under way (default: 1h)",
     )
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)

@@ -74,7 +74,7 @@ def test_quiet_says_nothing_about_what_is_in_order(sample: Sample) -> None:
     answer = run(sample.box.top, "reset", "--quiet", "cache")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.count("\n") == 1
-    assert "1 blob that tags name is not there or not whole, for tag 'main'" in answer.err
+    assert "not there or not whole, first named by tag 'main'" in answer.err
 
 
 def test_what_was_left_alone_is_told_on_stderr(sample: Sample) -> None:
