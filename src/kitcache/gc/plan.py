@@ -46,10 +46,11 @@ def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
     return Plan(
         index_digest=survey.index_digest,
         keep=_names_by_algorithm(survey),
-        # Without an age in the policy: what came since the survey began may be an export's.
+        # Without an age in the policy: what came since then may be an export's.
         spare_from_ns=survey.began_ns if since_ns is None else since_ns,
         spare_until_ns=survey.began_ns + SWEEP_NS if since_ns is None else math.inf,
-        drop_ingests=tuple(old),
+        # Marked ones first: the mark of another may be meant for the same name.
+        drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
     )

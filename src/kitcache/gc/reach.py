@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kitcache.gc.answers import BlobPath
-from kitcache.gc.values import Survey, key_of
+from kitcache.gc.values import NodeKey, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
@@ -35,7 +35,7 @@ def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
     towards = _ancestors(survey, digest)
     for root in survey.roots:
         todo: list[tuple[Link, ...]] = []
-        if root.descriptor is not None:
+        if root.descriptor is not None and key_of(root.descriptor) in towards:
             todo.append((Link(root.descriptor, "manifest"),))
         while todo:
             links = todo.pop()
@@ -44,17 +44,19 @@ def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
                 yield BlobPath(root, links)
                 continue
             below = dict.fromkeys(survey.links.get(key_of(last), ()))
-            todo += [(*links, n) for n in reversed(below) if n.descriptor.digest in towards]
+            todo += [(*links, n) for n in reversed(below) if key_of(n.descriptor) in towards]
 
 
-def _ancestors(survey: Survey, digest: Digest) -> set[Digest]:
-    """That blob, and every blob from which a path leads to it: no search leaves these."""
-    parents: dict[Digest, list[Digest]] = {}
-    for (parent, _, _), links in survey.links.items():
+def _ancestors(survey: Survey, digest: Digest) -> set[NodeKey]:
+    """That blob's nodes, and every node from which a path leads to one: no search leaves these."""
+    parents: dict[NodeKey, list[NodeKey]] = {
+        key_of(root.descriptor): [] for root in survey.roots if root.descriptor is not None
+    }
+    for parent, links in survey.links.items():
         for link in links:
-            parents.setdefault(link.descriptor.digest, []).append(parent)
-    found = {digest}
-    todo = [digest]
+            parents.setdefault(key_of(link.descriptor), []).append(parent)
+    todo = [key for key in parents if key[0] == digest]
+    found = set(todo)
     while todo:
         for parent in parents.get(todo.pop(), ()):
             if parent not in found:

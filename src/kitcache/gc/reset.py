@@ -150,7 +150,8 @@ def _judge(
     before: the survey by which blobs have been removed already: a new hole is a loss.
     own_ingest_ns: the time of ingest/ after our own removals in it, which are nobody's trace.
     """
-    patience_ends = time.monotonic() + SETTLE_NS / 10**9
+    # A second more than the wait: the last upload may have ended while we looked.
+    patience_ends = time.monotonic() + SETTLE_NS / 10**9 + 1
     while True:
         stamp = stamp_index(layout)
         now_ns = time.time_ns()

@@ -23,7 +23,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
-from kitcache.oci.links import Kind, Link, Role, kind_of, read_links
+from kitcache.oci.links import Kind, Link, Role, is_layer, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
@@ -41,7 +41,6 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     layout.open_directories()
     began_ns = file_clock_ns()
     index, entries = _read_roots(layout, control)
-    ingest_changed_ns = changed_ns(layout.ingest_fd)
     marker = _Marker(layout, control)
     roots = tuple(
         Root(-1 if e.is_subject else n, e.ref_name, e.descriptor) for n, e in enumerate(entries)
@@ -55,6 +54,11 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     live = dict(marker.present)
     if young_since_ns is not None:
         marker.shelter(young_since_ns)
+    ingests = tuple(
+        IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked)
+        for i in scan_ingests(layout)
+        if not i.foreign
+    )
     return Survey(
         index_digest=index.digest,
         roots=roots,
@@ -63,14 +67,11 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
         links=marker.links,
         missing_leaves=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
-        ingests=tuple(
-            IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked)
-            for i in scan_ingests(layout)
-            if not i.foreign
-        ),
+        ingests=ingests,
         began_ns=began_ns,
         index_changed_ns=index.changed_ns,
-        ingest_changed_ns=ingest_changed_ns,
+        # After the scan: what was gone by then has moved this time.
+        ingest_changed_ns=changed_ns(layout.ingest_fd),
     )
 
 
@@ -220,7 +221,7 @@ class _Marker:
             detail = f"is nested more than {DEPTH_LIMIT} levels deep"
             self.damage.append(Damage(visit.root, chain, "too-deep", detail))
             return
-        lists_layers = any(kind_of(link.descriptor.media_type) == "leaf" for link in links)
+        lists_layers = any(is_layer(link.descriptor.media_type) for link in links)
         queue = self._hints if is_hint else self._certain
         for link in links:
             spare = lists_layers and kind_of(link.descriptor.media_type) == "cacheconfig"

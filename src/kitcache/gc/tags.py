@@ -16,7 +16,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Damage, Root, Survey, Tally, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import CACHECONFIG, Link, kind_of
+from kitcache.oci.links import Link, kind_of
 from kitcache.store.layout import Layout, open_layout
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
@@ -82,7 +82,7 @@ def _is_layer(link: Link) -> bool:
 
 def _kind(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
     types = {link.descriptor.media_type for link in found.values()}
-    if CACHECONFIG in types:
+    if "cacheconfig" in map(kind_of, types):
         return "cache"
     if types.intersection(_IMAGE_CONFIGS):
         return "image"
@@ -95,7 +95,7 @@ def _created(
     times = [
         time
         for link in found.values()
-        if link.descriptor.media_type == CACHECONFIG
+        if kind_of(link.descriptor.media_type) == "cacheconfig"
         for time in _record_times(_read_json(layout, link.descriptor))
     ]
     if times:

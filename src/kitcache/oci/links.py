@@ -62,10 +62,13 @@ class Link(NamedTuple):
 
 def kind_of(media_type: str) -> Kind | None:
     """What a media type names; None where nobody knows, so that somebody has to look."""
-    known = _KINDS.get(media_type)
-    if known is None and media_type.startswith(_LEAF_PREFIXES):
-        return "leaf"
-    return known
+    plain = media_type.partition(";")[0].strip().lower()
+    return "leaf" if is_layer(plain) else _KINDS.get(plain)
+
+
+def is_layer(media_type: str) -> bool:
+    """Whether a media type names an image's layer, in OCI's words or Docker's."""
+    return media_type.startswith(_LEAF_PREFIXES)
 
 
 def can_be_json(head: bytes) -> bool:

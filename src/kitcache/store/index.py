@@ -132,7 +132,11 @@ def _write_beside(root_fd: int, data: bytes) -> None:
 
 def give_to(fd: int, owner: os.stat_result) -> None:
     """Give a new file the owner, group and permissions of another; as far as the caller may."""
-    if (os.geteuid(), os.getegid()) != (owner.st_uid, owner.st_gid):
-        with suppress(PermissionError):
-            os.fchown(fd, owner.st_uid, owner.st_gid)
+    mine = os.fstat(fd)
+    if mine.st_gid != owner.st_gid:
+        with suppress(OSError):
+            os.fchown(fd, -1, owner.st_gid)
+    if mine.st_uid != owner.st_uid:
+        with suppress(OSError):
+            os.fchown(fd, owner.st_uid, -1)
     os.fchmod(fd, owner.st_mode & 0o666)

@@ -135,9 +135,12 @@ def _open_lock(layout: Layout, name: str) -> int:
             continue
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
-        # Without the rights of the directory's users, it still is a lock: for its owner.
+        users = _users_of(layout)
         with suppress(OSError):
-            give_to(fd, _users_of(layout))
+            give_to(fd, users)
+            if os.fstat(fd).st_uid != users.st_uid:
+                # It could not be given away: who owns the cache has to be able to open it.
+                os.fchmod(fd, 0o444 | users.st_mode & 0o666)
         return fd
 
 

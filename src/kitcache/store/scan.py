@@ -109,7 +109,7 @@ def weigh_foreign(layout: Layout, path: str) -> int:
             return found.st_size if stat.S_ISREG(found.st_mode) else 0
         walk = os.fwalk(path, dir_fd=layout.root_fd, follow_symlinks=False)
         return sum(_file_bytes(name, fd) for _, _, names, fd in walk for name in names)
-    except OSError:
+    except (OSError, RecursionError):  # the walk of some Pythons calls itself for each level
         return 0
 
 

@@ -53,8 +53,8 @@ def links(kind: Kind | None, value: Any) -> list[tuple[str, str]]:
         ("application/octet-stream", None),
         ("application/vnd.in-toto+json", None),
         ("application/vnd.buildkit.cacheconfig.v1", None),
-        ((OCI + "manifest.v1+json").upper(), None),
-        (OCI + "manifest.v1+json; charset=utf-8", None),
+        ((OCI + "manifest.v1+json").upper(), "manifest"),
+        (OCI + "manifest.v1+json; charset=utf-8", "manifest"),
         (OCI + "manifest.v2+json", None),
     ],
 )
