@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
 from kitcache.cli.terminal import say, terminal_width
-from kitcache.errors import UsageError, printable
+from kitcache.errors import Cancelled, UsageError, printable
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -52,7 +52,10 @@ WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it 
 
 def run() -> NoReturn:
     """The console script."""
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # before the handler was in place: nothing had begun
+        code = Cancelled.exit_code
     with suppress(OSError):
         if sys.stderr:
             sys.stderr.flush()
