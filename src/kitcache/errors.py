@@ -8,13 +8,15 @@
     ├── Busy          11  somebody holds the lock, or an export is under way
     ├── Damaged       12  what a tag reaches cannot be known, or has a hole
     ├── Unsafe        13  refused: going on could touch what is not ours
+    ├── NoDaemon      20  no BuildKit answers, or it lacks what was asked
+    ├── BuildFailed   21  the daemon could not build it
     └── Cancelled    130  stopped by the caller
 
 An error says what happened and where, what was left alone, and what to do next. The facts are
 attributes; `str(error)` is the sentence, ready to print: names that came from a disk are escaped.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 NOTHING_REMOVED = "nothing was removed"
 NOTHING_CHANGED = "nothing was changed"
@@ -249,6 +251,70 @@ class Unsafe(_OnTheWay):
     """Refused: going on could touch or load what it should not (a link, a cap, a version)."""
 
     exit_code = 13
+
+
+class NoDaemon(KitcacheError):
+    """No BuildKit answers at that address, or it lacks what was asked. path: the address."""
+
+    exit_code = 20
+
+    def __init__(
+        self,
+        address: str,
+        problem: str,
+        *,
+        details: tuple[str, ...] = (),
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            address, problem, details=details, untouched="nothing was built", next_steps=next_steps
+        )
+
+
+class Source(NamedTuple):
+    """Lines of a Dockerfile that an error is about. Lines count from 1; text is the whole file."""
+
+    filename: str
+    first_line: int
+    last_line: int
+    text: str
+
+
+class BuildFailed(KitcacheError):
+    """The daemon could not build it.
+
+    step: the name of the step that failed, "" where none did. log: its last lines. sources: where
+    in a Dockerfile. step_exit_code: of the program in a RUN, None where none ran.
+    """
+
+    exit_code = 21
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        step: str = "",
+        log: tuple[str, ...] = (),
+        sources: tuple[Source, ...] = (),
+        step_exit_code: int | None = None,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__("", problem, untouched="", next_steps=next_steps)
+        self.step = step
+        self.log = log
+        self.sources = sources
+        self.step_exit_code = step_exit_code
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The step, the exit code of its program, the first place in a Dockerfile."""
+        first = self.sources[0] if self.sources else None
+        return {
+            "step": self.step or None,
+            "step_exit_code": self.step_exit_code,
+            "file": first.filename if first else None,
+            "line": first.first_line if first else None,
+        }
 
 
 class Cancelled(KitcacheError):

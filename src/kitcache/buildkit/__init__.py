@@ -1,0 +1,1 @@
+"""A native BuildKit client: gRPC over HTTP/2, the session that serves the daemon, the solve."""

@@ -1,0 +1,1 @@
+"""Which daemon, and how to get at it."""

@@ -1,0 +1,1 @@
+"""What the daemon may ask of us while it builds."""
