@@ -1,8 +1,8 @@
-"""kitcache: BuildKit caches that do not grow.
+"""kitcache: BuildKit from Python, with caches that do not grow.
 
-The verbs are functions: reset, du, ls, why, untag. Each takes a cache directory and returns a
-plain value; none prints or exits; failures are KitcacheErrors. Every name is loaded on first use,
-so that `import kitcache` costs nothing.
+`Client` builds. The verbs are functions: reset, du, ls, why, untag; each takes a cache directory
+and returns a plain value. Nothing here prints or exits; failures are KitcacheErrors. Every name is
+loaded on first use, so that `import kitcache` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kitcache.buildkit.build import Wishes
+    from kitcache.buildkit.client import Build, Client
+    from kitcache.buildkit.daemon.address import Address, find_daemon
+    from kitcache.buildkit.daemon.tls import Tls
+    from kitcache.buildkit.facts import Info, Worker
+    from kitcache.buildkit.publish import CacheResult
+    from kitcache.buildkit.result import BuildResult
+    from kitcache.buildkit.session.registry import Credentials, DockerConfig
+    from kitcache.buildkit.status import BuildWarning, Log, Transfer, Update, Vertex
+    from kitcache.buildkit.steps import Step, Steps
     from kitcache.errors import (
+        BuildFailed,
         Busy,
         Cancelled,
         Damaged,
         Incomplete,
         KitcacheError,
+        NoDaemon,
         NotACache,
         NotFound,
+        Source,
         Unsafe,
         UsageError,
     )
@@ -30,11 +43,56 @@ if TYPE_CHECKING:
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
     from kitcache.oci.links import Link
+    from kitcache.options.build import BuildRequest
+    from kitcache.options.caches import CacheExport, CacheImport
+    from kitcache.options.outputs import Output
     from kitcache.options.policy import Policy
+    from kitcache.options.secrets import Secret
     from kitcache.store.locks import Holder, Waiting
 
 _HOMES = {
+    "kitcache.buildkit.build": ("Wishes",),
+    "kitcache.buildkit.client": (
+        "Build",
+        "Client",
+    ),
+    "kitcache.buildkit.daemon.address": (
+        "Address",
+        "find_daemon",
+    ),
+    "kitcache.buildkit.daemon.tls": ("Tls",),
+    "kitcache.buildkit.facts": (
+        "Info",
+        "Worker",
+    ),
+    "kitcache.buildkit.publish": ("CacheResult",),
+    "kitcache.buildkit.result": ("BuildResult",),
+    "kitcache.buildkit.session.registry": (
+        "Credentials",
+        "DockerConfig",
+    ),
+    "kitcache.buildkit.status": (
+        "BuildWarning",
+        "Log",
+        "Transfer",
+        "Update",
+        "Vertex",
+    ),
+    "kitcache.buildkit.steps": (
+        "Step",
+        "Steps",
+    ),
+    "kitcache.options.build": ("BuildRequest",),
+    "kitcache.options.caches": (
+        "CacheExport",
+        "CacheImport",
+    ),
+    "kitcache.options.outputs": ("Output",),
+    "kitcache.options.secrets": ("Secret",),
     "kitcache.errors": (
+        "BuildFailed",
+        "NoDaemon",
+        "Source",
         "Busy",
         "Cancelled",
         "Damaged",
@@ -68,36 +126,63 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Address",
     "BlobPath",
+    "Build",
+    "BuildFailed",
+    "BuildRequest",
+    "BuildResult",
+    "BuildWarning",
     "Busy",
+    "CacheExport",
+    "CacheImport",
+    "CacheResult",
     "Cancelled",
+    "Client",
+    "Credentials",
     "Damage",
     "Damaged",
     "Descriptor",
     "Digest",
+    "DockerConfig",
     "Holder",
     "Incomplete",
+    "Info",
     "KitcacheError",
     "Link",
     "Listing",
+    "Log",
     "MissingLeaf",
+    "NoDaemon",
     "NotACache",
     "NotFound",
+    "Output",
     "Policy",
     "Progress",
     "Report",
     "Root",
+    "Secret",
+    "Source",
+    "Step",
+    "Steps",
     "Tag",
     "TagUsage",
     "Tally",
+    "Tls",
+    "Transfer",
     "Unsafe",
     "Untagged",
+    "Update",
     "Usage",
     "UsageError",
+    "Vertex",
     "Waiting",
     "Why",
+    "Wishes",
+    "Worker",
     "__version__",
     "du",
+    "find_daemon",
     "ls",
     "reset",
     "untag",

@@ -318,20 +318,28 @@ class BuildFailed(KitcacheError):
 
 
 class Cancelled(KitcacheError):
-    """Stopped by Ctrl-C or by the caller's cancel event, between two blobs."""
+    """Stopped by Ctrl-C or by the caller's cancel event: a sweep between two blobs, or a build."""
 
     exit_code = 130
 
-    def __init__(self, path: str, *, removed_blobs: int = 0, removed_bytes: int = 0) -> None:
-        super().__init__(
-            path,
-            "stopped on request",
-            untouched=(
+    def __init__(
+        self,
+        path: str,
+        *,
+        removed_blobs: int = 0,
+        removed_bytes: int = 0,
+        problem: str = "stopped on request",
+        untouched: str = NOTHING_REMOVED,
+    ) -> None:
+        if removed_blobs:
+            untouched = (
                 f"{removed_blobs:,} unreferenced {'blob' if removed_blobs == 1 else 'blobs'}"
                 " had been removed, and nothing that a tag reaches"
-                if removed_blobs
-                else NOTHING_REMOVED
-            ),
+            )
+        super().__init__(
+            path,
+            problem,
+            untouched=untouched,
             next_steps=("run the same command again to finish",),
         )
         self.removed_blobs = removed_blobs

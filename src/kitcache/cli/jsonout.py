@@ -5,12 +5,16 @@ The shapes are documented in docs/json.md and held by golden files.
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.answers import Listing, Tag, TagUsage, Untagged, Usage, Why
 from kitcache.gc.refusals import chain_of, describe_damage
 from kitcache.gc.values import Damage, MissingLeaf, Report, Tally
+
+if TYPE_CHECKING:  # du, ls and the others need no client
+    from kitcache.buildkit.publish import CacheResult
+    from kitcache.buildkit.result import BuildResult
 
 
 def encode_value(value: object) -> str:
@@ -27,6 +31,32 @@ def encode_value(value: object) -> str:
         case Untagged():
             return json.dumps(_untagged(value))
     raise TypeError(f"no JSON shape for {type(value).__name__}")
+
+
+def shape_metadata(result: "BuildResult") -> dict[str, Any]:
+    """What --metadata-file holds: what buildx writes there, and what became of the caches."""
+    return {
+        **result.metadata,
+        "buildx.build.ref": result.ref,
+        **({"buildx.build.provenance": result.provenance} if result.provenance else {}),
+        "kitcache.caches": [_cache(cache) for cache in result.caches],
+        "kitcache.notices": list(result.notices),
+    }
+
+
+def _cache(cache: "CacheResult") -> dict[str, Any]:
+    return {
+        "schema": "kitcache.export/1",
+        "path": cache.path,
+        "tag": cache.tag,
+        "outcome": cache.outcome,
+        "exit_code": cache.exit_code,
+        "digest": cache.digest,
+        "written": _tally(cache.written),
+        "reused": _tally(cache.reused),
+        "problem": cache.problem,
+        "reset": _report(cache.report) if cache.report else None,
+    }
 
 
 def encode_error(error: KitcacheError) -> str:
@@ -66,6 +96,7 @@ def _report(report: Report) -> dict[str, Any]:
         "foreign_count": report.foreign_count,
         "missing_leaves": [_missing(leaf) for leaf in report.missing_leaves],
         "seconds": report.seconds,
+        "why": report.why,
     }
 
 
@@ -95,6 +126,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "tags": [_share(tag) for tag in usage.tags],
         "missing_leaves": [_missing(leaf) for leaf in usage.missing_leaves],
         "damage": [_damage(damage) for damage in usage.damage],
+        "skips": usage.skips,
     }
 
 

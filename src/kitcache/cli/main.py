@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 COMMANDS = {
+    "build": "build with BuildKit, export the cache, and sweep it",
     "reset": "delete every blob that no entry of index.json reaches",
     "du": "what is live, what is reclaimable, and each tag's share",
     "ls": "the tags of a cache, with age, size, kind and platforms",

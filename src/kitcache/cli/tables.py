@@ -37,6 +37,8 @@ def usage_lines(usage: Usage) -> Iterator[str]:
         share = f"{100 * tally.bytes / total:5.1f} %" if total else ""
         number = count(tally.blobs, _ITEM.get(name, "blob"))
         yield f"  {name:<12} {format_bytes(tally.bytes):>9}  {share:>7}  {number}"
+    if usage.skips:
+        yield f"  {count(usage.skips, 'reset')} in a row left out: others were exporting"
     if usage.tags:
         yield ""
         yield from _table(

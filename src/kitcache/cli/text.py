@@ -15,7 +15,11 @@ UNTAGGED = "(no tag)"
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """The closing line of a reset: freed, kept, how many, how long."""
+    """The closing line of a reset: freed, kept, how many, how long; or why it did nothing."""
+    if report.why:
+        what = "its reset failed" if report.outcome == "lost" else "not reset"
+        yield printable(f"{report.path}: {what}: {report.why}")
+        return
     parts = [blobs_of(report.removed)] if report.removed.blobs else []
     if report.ingests_removed.blobs:
         parts.append(_uploads(report.ingests_removed))

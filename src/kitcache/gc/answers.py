@@ -19,7 +19,8 @@ class TagUsage(NamedTuple):
 class Usage(NamedTuple):
     """Where a cache's bytes are. reclaimable: what a reset would remove.
 
-    ingest: all uploads. foreign: files that are nobody's blob. With damage, `live` is only what
+    ingest: all uploads. foreign: files that are nobody's blob. skips: resets after an export that
+    were left out in a row, since others were at work. With damage, `live` is only what
     could be seen, reclaimable counts what may live after all, and a reset would refuse.
     """
 
@@ -31,6 +32,7 @@ class Usage(NamedTuple):
     tags: tuple[TagUsage, ...]
     missing_leaves: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
+    skips: int = 0
 
     @property
     def exit_code(self) -> int:

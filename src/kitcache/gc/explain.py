@@ -37,11 +37,14 @@ def du(
     beside a running export the figures are of one moment. Raises NotACache, Unsafe, Damaged
     (index.json itself), Cancelled, KitcacheError for I/O errors.
     """
+    from kitcache.store.notes import read_skips  # noqa: PLC0415 - why has no use for it
+
     control = Control(os.fspath(path), on_progress, cancel)
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
         plan = make_plan(survey, Policy(), time.time_ns())
         swept = tally(plan, layout, control, weigh_foreign=True)
+        skips = read_skips(layout)
     if swept.failure is not None:
         raise swept.failure
     return Usage(
@@ -53,6 +56,7 @@ def du(
         tags=_shares(survey),
         missing_leaves=survey.missing_leaves,
         damage=survey.damage,
+        skips=skips,
     )
 
 

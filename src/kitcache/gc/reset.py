@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Event
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import Plan, Refusal, Report, Survey, Swept, Tally
+from kitcache.gc.values import Outcome, Plan, Refusal, Report, Survey, Swept, Tally
 from kitcache.options.policy import Policy
 from kitcache.store.index import Stamp, read_index, stamp_index
 from kitcache.store.layout import Layout, open_layout
@@ -20,6 +20,10 @@ from kitcache.store.locks import Held, Holder, Waiting, hold_store
 from kitcache.store.scan import BATCH_SIZE, changed_ns
 
 LOCK_TIMEOUT_S = 30.0
+SKIPS_IN_A_ROW = 10
+"""After so many sweeps that were left to others, an export waits for its turn."""
+_SKIPS = ".kitcache/skips"
+"""Where store/notes.py counts them."""
 _DEFAULT_POLICY = Policy()
 _CHANGES = 8
 _GLANCE_S = 0.05
@@ -66,9 +70,98 @@ def reset(
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 judged, swept = _reset_held(held, policy, control)
+                _forget_skips(layout)
+    return _report(name, "dry-run" if dry_run else "done", judged, swept, started)
+
+
+def reset_after_export(
+    layout: Layout,
+    give_back: Callable[[], None],
+    published: Collection[str],
+    *,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Report:
+    """What `reset=true` stands for, once an export into this layout has been published.
+
+    give_back: lets go of the shared kitcache.lock. published: the tags that this export put into
+    index.json. The exclusive lock is tried once: while others export, the sweep is left to the last
+    of them. After ten that were left out in a row it is waited for, up to lock_timeout_s.
+
+    Never raises a KitcacheError: what stops the sweep is the report's outcome. skipped: others are
+    at work, or the caller cancelled; refused: a tag of others is damaged, or the disk failed;
+    lost: one of `published` is damaged, or the sweep and a stranger's export met.
+    """
+    from kitcache.store import notes  # noqa: PLC0415 - a reset of its own needs none of it
+
+    started = time.monotonic()
+    control = Control(layout.path, on_progress, cancel)
+    give_back()
+    is_overdue = notes.read_skips(layout) >= SKIPS_IN_A_ROW
+    patience = control.patience(lock_timeout_s if is_overdue else 0.0)
+    try:
+        # Directories of its own: those of the export may still be read from.
+        with (
+            Layout(layout.path, os.dup(layout.root_fd)) as own,
+            hold_store(own, "exclusive", patience) as held,
+        ):
+            judged, swept = _reset_held(held, _DEFAULT_POLICY, control)
+            _forget_skips(layout)
+    except Busy as error:
+        skips = notes.count_skip(layout)
+        why = f"{error.problem}; left to the next export"
+        if skips > 1:
+            why += f" ({skips} sweeps in a row were left out)"
+        return _no_report(layout.path, "skipped", why, started)
+    except Cancelled as error:
+        return _no_report(layout.path, "skipped", f"{error.problem}; {error.untouched}", started)
+    except KitcacheError as error:
+        tag = error.facts.get("tag")
+        is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
+        why = "; ".join((error.problem, error.untouched, *error.next_steps[:1]))
+        return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
+    report = _report(layout.path, "done", judged, swept, started)
+    hole = _hole_in(judged.survey, published)
+    return report._replace(outcome="lost", why=hole) if hole else report
+
+
+def _forget_skips(layout: Layout) -> None:
+    """A sweep has been done: none was left out in a row."""
+    try:
+        os.stat(_SKIPS, dir_fd=layout.root_fd, follow_symlinks=False)
+    except OSError:
+        return
+    from kitcache.store import notes  # noqa: PLC0415 - mostly there is nothing to forget
+
+    notes.forget_skips(layout)
+
+
+def _hole_in(survey: Survey, published: Collection[str]) -> str:
+    """What one of these tags lacks, in a sentence; "" where each is whole."""
+    missing = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
+    if not missing:
+        return ""
+    from kitcache.gc.reach import reach  # noqa: PLC0415 - as notes
+
+    for root in survey.roots:
+        if root.descriptor is not None and root.ref_name in published:
+            for digest in reach(survey, root.descriptor):
+                if digest in missing:
+                    return f"{root.label} has lost a blob to others: {digest} {missing[digest]}"
+    return ""
+
+
+def _no_report(path: str, outcome: Outcome, why: str, started: float) -> Report:
+    seconds = round(time.monotonic() - started, 3)
+    none = Tally()
+    return Report(path, outcome, 0, none, none, none, none, (), (), 0, (), 0, (), seconds, why)
+
+
+def _report(path: str, outcome: Outcome, judged: _Judged, swept: Swept, started: float) -> Report:
     return Report(
-        path=name,
-        outcome="dry-run" if dry_run else "done",
+        path=path,
+        outcome=outcome,
         tags=len(judged.survey.roots),
         kept=_kept(judged.survey, swept),
         spared=_spared(judged.survey, swept),

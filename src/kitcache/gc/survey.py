@@ -75,6 +75,21 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     )
 
 
+def look_below(
+    layout: Layout, control: Control, root: Root
+) -> tuple[tuple[Damage, ...], tuple[MissingLeaf, ...]]:
+    """What is wrong with all that one descriptor reaches; both empty where every blob is there.
+
+    It need not be in index.json. The layout's directories have been opened. Structural blobs are
+    proven, of leaves the length is looked at, as a survey does.
+    """
+    marker = _Marker(layout, control)
+    if root.descriptor is not None:
+        marker.push_root(root, root.descriptor)
+    marker.run()
+    return tuple(marker.damage), tuple(marker.missing.values())
+
+
 def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entry, ...]]:
     try:
         index, entries = read_settled_index(layout, control.pause)

@@ -170,8 +170,15 @@ class Swept(NamedTuple):
     failure: KitcacheError | None = None
 
 
+Outcome = Literal["done", "dry-run", "skipped", "refused", "lost"]
+
+
 class Report(NamedTuple):
-    """What a reset did (outcome done), or would do (dry-run).
+    """What a reset did (outcome done), or would do (dry-run), or why it did nothing.
+
+    After an export only: skipped, left to others who are at work; refused, for what a tag reaches
+    cannot be known; lost, a tag that was just published has a hole. Then `why` says so in a
+    sentence, and the figures are 0.
 
     path: as named by the caller. tags: entries of index.json. kept: all blobs that stay; spared:
     those of them that are only too young to go. ingests_kept: uploads that stay, each with the
@@ -180,7 +187,7 @@ class Report(NamedTuple):
     """
 
     path: str
-    outcome: Literal["done", "dry-run"]
+    outcome: Outcome
     tags: int
     kept: Tally
     spared: Tally
@@ -193,8 +200,11 @@ class Report(NamedTuple):
     foreign_count: int
     missing_leaves: tuple[MissingLeaf, ...]
     seconds: float
+    why: str = ""
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 where something could not be removed."""
+        """0, or 3 where something could not be removed, or 12 where a tag lost a blob."""
+        if self.outcome == "lost":
+            return 12
         return 3 if self.left_count else 0

@@ -21,16 +21,26 @@ _INDEX_FIELDS = ("schemaVersion", "mediaType", "manifests", "subject", "annotati
 _ENTRY_FIELDS = ("mediaType", "digest", "size", "urls", "annotations", "platform")
 
 
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+IMAGE_NAME = "io.containerd.image.name"
+EMPTY_INDEX = json.dumps(
+    {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}, separators=(",", ":")
+).encode()
+"""An index.json without entries, as BuildKit would begin it."""
+
+
 class Entry(NamedTuple):
     """One entry of index.json. descriptor: None where it cannot be read; then problem says why.
 
-    is_subject: it is no entry, but what the index itself is about.
+    is_subject: it is no entry, but what the index itself is about. image_name: containerd's
+    annotation, which BuildKit looks a tag up by before the ref name.
     """
 
     ref_name: str | None
     descriptor: Descriptor | None
     problem: str = ""
     is_subject: bool = False
+    image_name: str | None = None
 
 
 def read_entries(data: bytes) -> tuple[Entry, ...]:
@@ -61,10 +71,27 @@ def _entry(value: Any, what: str) -> Entry:
     for annotations in fields.every("annotations"):
         if isinstance(annotations, Members) and len(annotations.get(REF_NAME, ())) > 1:
             raise DocumentError("ambiguous", f"{what} has the annotation {REF_NAME} twice")
+    entry = Entry(ref_name_of(fields), None, image_name=_image_name_of(fields))
     try:
-        return Entry(ref_name_of(fields), read_descriptor(fields, what))
+        return entry._replace(descriptor=read_descriptor(fields, what))
     except DocumentError as error:
-        return Entry(ref_name_of(fields), None, str(error))
+        return entry._replace(problem=str(error))
+
+
+def _image_name_of(fields: Members) -> str | None:
+    found = [a.keyed(IMAGE_NAME) for a in fields.every("annotations") if isinstance(a, Members)]
+    return found[-1] if found and isinstance(found[-1], str) else None
+
+
+def find_entry(entries: tuple[Entry, ...], tag: str) -> Entry | None:
+    """The entry that BuildKit imports for a tag: by image name, then by ref name, the first one.
+
+    Source: BuildKit, client/ociindex, Get.
+    """
+    real = [entry for entry in entries if not entry.is_subject]
+    by_image_name = (entry for entry in real if entry.image_name == tag)
+    by_ref_name = (entry for entry in real if entry.ref_name == tag)
+    return next(by_image_name, None) or next(by_ref_name, None)
 
 
 class Dropped(NamedTuple):
@@ -85,6 +112,66 @@ def drop_entries(data: bytes, names: tuple[str, ...]) -> tuple[bytes, tuple[Drop
     document["manifests"] = [item for item, words in seen if not set(words) & set(names)]
     encoded = json.dumps(document, separators=(",", ":")).encode()
     return encoded, tuple(words for _, words in seen if set(words) & set(names))
+
+
+class NewEntry(NamedTuple):
+    """An entry to be put into index.json: a blob, and the names that it goes by.
+
+    image_name: containerd's annotation, for images; None for a cache's tag.
+    """
+
+    media_type: str
+    digest: str
+    size: int
+    ref_name: str
+    image_name: str | None = None
+
+
+def put_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
+    """The document with these entries, each in place of those that went by its name.
+
+    data: None where there is no index.json yet. As in BuildKit (client/ociindex, Put) an entry
+    without an image name replaces all that have its ref name and no image name, one with an image
+    name all that have that; new ones come last. An entry that is there already, alone, stays where
+    it is; where all are, the bytes are the same. Everything else survives, unknown fields too.
+    Raises DocumentError as read_entries does.
+    """
+    if data is None:
+        data = EMPTY_INDEX
+    read_entries(data)
+    document = json.loads(data, parse_float=_finite)
+    before = document["manifests"] or []
+    after = list(before)
+    for entry in entries:
+        item = _item_of(entry)
+        rivals = [other for other in after if _is_rival(other, entry)]
+        if rivals != [item]:
+            after = [other for other in after if not _is_rival(other, entry)] + [item]
+    if after == before:
+        return data
+    document["manifests"] = after
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _item_of(entry: NewEntry) -> dict[str, Any]:
+    names = {REF_NAME: entry.ref_name}
+    if entry.image_name is not None:
+        names[IMAGE_NAME] = entry.image_name
+    return {
+        "mediaType": entry.media_type,
+        "digest": entry.digest,
+        "size": entry.size,
+        "annotations": names,
+    }
+
+
+def _is_rival(item: Any, entry: NewEntry) -> bool:
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    if not isinstance(annotations, dict):
+        return False
+    if entry.image_name is not None:
+        return bool(annotations.get(IMAGE_NAME) == entry.image_name)
+    return IMAGE_NAME not in annotations and bool(annotations.get(REF_NAME) == entry.ref_name)
 
 
 def _seen(item: Any) -> Dropped:

@@ -7,8 +7,8 @@ and rename, under BuildKit's own lock.
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from contextlib import AbstractContextManager, suppress
+from typing import Generic, NamedTuple, TypeVar
 
 from kitcache.errors import Unsafe
 from kitcache.oci.digest import Digest
@@ -98,19 +98,98 @@ def edit_index(layout: Layout, edit: Callable[[bytes | None], tuple[bytes, Answe
     after, answer = edit(before)
     if after == before:
         return answer
+    replace_file(layout, INDEX, after)
+    sync_root(layout)
+    return answer
+
+
+def publish_index(
+    layout: Layout,
+    room_fd: int | None,
+    lock: AbstractContextManager[None],
+    edit: Callable[[bytes | None], tuple[bytes, Answer]],
+) -> Answer:
+    """edit_index for those who hold kitcache.lock shared, so that several may be at it at once.
+
+    lock: BuildKit's, not taken yet: it is held for a read and a rename, since the new file is on
+    the disk before. Only where index.json changed meanwhile it is also held for the write. room_fd:
+    a directory of ours below DIR for that file; None: there is none. Afterwards index.json is no
+    older than now, also where its bytes were right already: that is how others see who published.
+    """
+    prepared = None if room_fd is None else _prepare(layout, room_fd, edit)
     try:
-        _write_beside(layout.root_fd, after)
-        os.rename(INDEX_TEMP, INDEX, src_dir_fd=layout.root_fd, dst_dir_fd=layout.root_fd)
+        with lock:
+            if prepared is not None and _put(layout, prepared):
+                answer = prepared.answer
+            else:
+                answer = edit_index(layout, edit)
+            with suppress(OSError):
+                os.utime(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
+    finally:
+        if prepared is not None:
+            with suppress(OSError):
+                os.unlink(prepared.name, dir_fd=prepared.room_fd)
+    sync_root(layout)
+    return answer
+
+
+class _Prepared(NamedTuple, Generic[Answer]):
+    room_fd: int
+    name: str
+    before: bytes | None
+    answer: Answer
+
+
+def _prepare(
+    layout: Layout, room_fd: int, edit: Callable[[bytes | None], tuple[bytes, Answer]]
+) -> _Prepared[Answer] | None:
+    """What edit makes of index.json as it is now, on the disk; None where only the lock will do."""
+    before = read_index(layout).data
+    try:
+        after, answer = edit(before)
+        if after == before:
+            return None
+        name = f"{INDEX}.{os.urandom(8).hex()}"
+        write_new(room_fd, name, after, users_of(layout))
+    except (DocumentError, OSError):
+        return None
+    return _Prepared(room_fd, name, before, answer)
+
+
+def _put(layout: Layout, prepared: _Prepared[Answer]) -> bool:
+    if read_index(layout).data != prepared.before:
+        return False
+    try:
+        os.rename(prepared.name, INDEX, src_dir_fd=prepared.room_fd, dst_dir_fd=layout.root_fd)
+    except OSError:
+        return False
+    return True
+
+
+def replace_file(layout: Layout, name: str, data: bytes) -> None:
+    """A file directly below DIR: old or new, nothing in between. The caller holds BuildKit's lock.
+
+    Raises KitcacheError; then the old one is in place.
+    """
+    root_fd = layout.root_fd
+    try:
+        # A killed writer left it, if it is there.
+        _unlink_temp(root_fd)
+        write_new(root_fd, INDEX_TEMP, data, users_of(layout))
+        os.rename(INDEX_TEMP, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
     except OSError as error:
-        _unlink_temp(layout.root_fd)
-        raise io_error(layout.path, f"cannot write {INDEX}", error) from None
+        _unlink_temp(root_fd)
+        raise io_error(layout.path, f"cannot write {name}", error) from None
+
+
+def sync_root(layout: Layout) -> None:
+    """Put names directly below DIR on the disk. Raises KitcacheError."""
     try:
         os.fsync(layout.root_fd)
     except OSError as error:
         failure = io_error(layout.path, f"cannot sync the directory of {INDEX}", error)
         failure.untouched = f"the new {INDEX} is in place, but a power cut may undo it"
         raise failure from None
-    return answer
 
 
 def _unlink_temp(root_fd: int) -> None:
@@ -118,16 +197,22 @@ def _unlink_temp(root_fd: int) -> None:
         os.unlink(INDEX_TEMP, dir_fd=root_fd)
 
 
-def _write_beside(root_fd: int, data: bytes) -> None:
-    owner = os.stat(INDEX, dir_fd=root_fd, follow_symlinks=False)
-    # A killed writer left it, if it is there: the locks say that nobody is at work on it.
-    _unlink_temp(root_fd)
-    fd = os.open(INDEX_TEMP, _WRITE_FLAGS, 0o600, dir_fd=root_fd)
+def write_new(dir_fd: int, name: str, data: bytes, owner: os.stat_result) -> None:
+    """A new file with these bytes, on the disk, for the users of another. Raises OSError."""
+    fd = os.open(name, _WRITE_FLAGS, 0o600, dir_fd=dir_fd)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         give_to(fd, owner)
         os.fsync(fd)
+
+
+def users_of(layout: Layout) -> os.stat_result:
+    """Whose owner, group and permissions new files take: index.json's, or else the directory's."""
+    try:
+        return os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return os.fstat(layout.root_fd)
 
 
 def give_to(fd: int, owner: os.stat_result) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
@@ -82,13 +83,13 @@ class Layout:
         Raises Unsafe where one of them is a link or no directory.
         """
         self._close_directories()
-        self.blobs_fd = _open_directory(self, "blobs", self.root_fd)
+        self.blobs_fd = open_directory(self, "blobs", self.root_fd)
         if self.blobs_fd is not None:
             for algorithm in HEX_LENGTHS:
-                fd = _open_directory(self, algorithm, self.blobs_fd, "blobs/")
+                fd = open_directory(self, algorithm, self.blobs_fd, "blobs/")
                 if fd is not None:
                     self.blobs[algorithm] = fd
-        self.ingest_fd = _open_directory(self, "ingest", self.root_fd)
+        self.ingest_fd = open_directory(self, "ingest", self.root_fd)
 
     def _close_directories(self) -> None:
         for fd in (*self.blobs.values(), self.blobs_fd, self.ingest_fd):
@@ -113,6 +114,22 @@ class Layout:
         elif stat.S_ISLNK(found.st_mode):
             kind = "link"
         return BlobStat(found.st_size, found.st_mtime_ns, kind)
+
+    def open_blob(self, digest: Digest) -> int | None:
+        """An fd of a blob's file, None where no regular file has its name. Proves nothing.
+
+        Raises Damaged (unreadable).
+        """
+        try:
+            fd = self._open_blob(digest)
+        except Damaged as error:
+            if error.kind == "unreadable":
+                raise
+            return None
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+        return None
 
     def read_blob(
         self,
@@ -203,7 +220,11 @@ def open_layout(path: str | os.PathLike[str]) -> Layout:
 
     Raises NotACache, and Unsafe where oci-layout names a version that is not known.
     """
-    name = os.fspath(path)
+    return open_checked(os.fspath(path), check_version)
+
+
+def open_checked(name: str, check: Callable[[Layout], None]) -> Layout:
+    """The directory at that path, opened, if `check` does not raise. Raises NotACache itself."""
     try:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -216,14 +237,18 @@ def open_layout(path: str | os.PathLike[str]) -> Layout:
         raise NotACache(name, str(error)) from None
     layout = Layout(name, root_fd)
     try:
-        _check_version(layout)
+        check(layout)
     except BaseException:
         layout.__exit__(None, None, None)
         raise
     return layout
 
 
-def _open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int | None:
+def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int | None:
+    """An fd of a directory below DIR, None where there is none.
+
+    prefix: of the name, for messages. Raises Unsafe where it is a link or no directory.
+    """
     try:
         return os.open(name, DIR_FLAGS, dir_fd=parent)
     except FileNotFoundError:
@@ -270,7 +295,13 @@ def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
     return Unsafe(layout.path, f"{name} is {what}", next_steps=(f"put a real {name} in its place",))
 
 
-def _check_version(layout: Layout) -> None:
+def is_bare(layout: Layout) -> bool:
+    """Whether neither oci-layout nor index.json says that this is a cache."""
+    return _read_version(layout) is None and not _is_there(layout, "index.json")
+
+
+def check_version(layout: Layout) -> None:
+    """Raises NotACache for a bare directory, Unsafe for a version that is not known."""
     for _ in range(_VERSION_TRIES):
         version = _read_version(layout)
         if version != "":

@@ -1,0 +1,250 @@
+"""One build, from the request to what it came to: everything that a session has, in order.
+
+Locks and checks first, then the session, the Solve, and only after its success the tags and resets.
+"""
+
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from itertools import chain
+from threading import Event
+from typing import BinaryIO, NamedTuple
+
+from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
+from kitcache.buildkit.daemon.connect import Connection
+from kitcache.buildkit.exporters import Exporter, make_exporters
+from kitcache.buildkit.facts import read_workers
+from kitcache.buildkit.failure import build_failed
+from kitcache.buildkit.history import read_provenance
+from kitcache.buildkit.offer import Offer, make_offer
+from kitcache.buildkit.places import Terms
+from kitcache.buildkit.proto import control_pb2
+from kitcache.buildkit.request import (
+    cache_exports,
+    cache_imports,
+    check_request,
+    entitlements,
+    frontend_attrs,
+    needs_image_store,
+)
+from kitcache.buildkit.result import BuildResult, decode_response
+from kitcache.buildkit.session.registry import Credentials
+from kitcache.buildkit.session.serve import make_handlers, make_metadata
+from kitcache.buildkit.sharedkey import make_shared_key
+from kitcache.buildkit.solve import Solved, solve
+from kitcache.buildkit.status import BuildWarning, OnUpdate, Update
+from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.targets import Targets, open_targets
+from kitcache.buildkit.wire.grpc import Code, RpcError
+from kitcache.errors import Cancelled, KitcacheError, NoDaemon
+from kitcache.gc.control import OnProgress
+from kitcache.gc.reset import LOCK_TIMEOUT_S
+from kitcache.options.attributes import Pairs
+from kitcache.options.build import BuildRequest
+
+_FRONTEND = "dockerfile.v0"
+_REF_ALPHABET = string.ascii_lowercase + string.digits
+_REF_LENGTH = 25
+
+
+def _no_login(_host: str) -> Credentials | None:
+    return None
+
+
+def _nothing(_news: object) -> None:
+    """Tell nobody."""
+
+
+class Wishes(NamedTuple):
+    """How a build is run, beside what is built.
+
+    on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
+    for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
+    stands for. proxies: build arguments that the request's own go before.
+    """
+
+    on_update: OnUpdate = _nothing
+    on_notice: Callable[[str], None] = _nothing
+    on_progress: OnProgress | None = None
+    cancel: Event | None = None
+    credentials: Callable[[str], Credentials | None] = _no_login
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+    proxies: Pairs = ()
+    lock_timeout_s: float = LOCK_TIMEOUT_S
+
+
+def run_build(connection: Connection, request: BuildRequest, wishes: Wishes) -> BuildResult:
+    """Build it; see Client.build for what this promises and raises."""
+    return _Build(connection, request, wishes).run()
+
+
+class _Build:
+    def __init__(self, connection: Connection, request: BuildRequest, wishes: Wishes) -> None:
+        self._connection = connection
+        self._request = request
+        self._wishes = wishes
+        self._cancel = wishes.cancel or Event()
+        self._steps = Steps()
+        self._warnings: list[BuildWarning] = []
+        self._notices: list[str] = []
+        self._ref = "".join(secrets.choice(_REF_ALPHABET) for _ in range(_REF_LENGTH))
+
+    def run(self) -> BuildResult:
+        check_request(self._request)
+        given = [export.warnings for export in self._request.cache_to]
+        given += [self._request.warnings]
+        given += [entry.warnings for entry in self._request.cache_from]
+        for sentence in chain.from_iterable(given):
+            self._notice(sentence)
+        with ExitStack() as stack:
+            offer = make_offer(self._request, self._wishes.stdin, stack)
+            exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
+            self._check_daemon()
+            targets = open_targets(exporters, self._wishes.stdout, self._terms(), stack)
+            caches = stack.enter_context(self._open_caches())
+            solved = self._solve(offer, targets, caches, self._message(offer, exporters, caches))
+            response = self._expect_success(solved, caches)
+            targets.publish(response, self._terms())
+            results = caches.publish(response)
+        return BuildResult(
+            ref=self._ref,
+            digest=response.get("containerimage.digest"),
+            metadata=decode_response(response),
+            caches=results,
+            warnings=tuple(self._warnings),
+            notices=tuple(self._notices),
+            provenance=self._provenance(),
+        )
+
+    def _terms(self) -> Terms:
+        wishes = self._wishes
+        return Terms(wishes.lock_timeout_s, wishes.on_progress, self._cancel, self._notice)
+
+    def _open_caches(self) -> Caches:
+        return open_caches(
+            cache_exports(self._request),
+            cache_imports(self._request),
+            lock_timeout_s=self._wishes.lock_timeout_s,
+            on_progress=self._wishes.on_progress,
+            cancel=self._cancel,
+            warn=self._notice,
+        )
+
+    def _notice(self, sentence: str) -> None:
+        if sentence not in self._notices:
+            self._notices.append(sentence)
+            self._wishes.on_notice(sentence)
+
+    def _update(self, update: Update) -> None:
+        self._steps.apply(update)
+        self._warnings += update.warnings
+        self._wishes.on_update(update)
+
+    def _check_daemon(self) -> None:
+        """Raises NoDaemon for a docker engine that lacks the store which the request needs."""
+        needs = needs_image_store(self._request) if self._connection.is_engine else ()
+        if not needs:
+            return
+        try:
+            workers = read_workers(self._connection.channel)
+        except RpcError as error:
+            raise self._lost(error) from None
+        if not any(worker.exports_local_caches for worker in workers):
+            raise NoDaemon(
+                self._connection.address.url,
+                f"this docker engine cannot do {needs[0]}: its containerd image store is off",
+                next_steps=(
+                    'put "features": {"containerd-snapshotter": true} into daemon.json, and'
+                    " restart docker",
+                    "use a builder of its own: docker buildx create --driver docker-container"
+                    " --name kit --bootstrap, then --builder kit",
+                ),
+            )
+
+    def _message(
+        self, offer: Offer, exporters: tuple[Exporter, ...], caches: Caches
+    ) -> control_pb2.SolveRequest:
+        request = self._request
+        message = control_pb2.SolveRequest(
+            ref=self._ref,
+            session=secrets.token_hex(16),
+            frontend=_FRONTEND,
+            frontend_attrs=frontend_attrs(
+                request,
+                offer.inputs,
+                is_engine=self._connection.is_engine,
+                cache_imports=caches.import_entries,
+                proxies=self._wishes.proxies,
+            ),
+            entitlements=entitlements(request),
+            exporters=[
+                control_pb2.Exporter(type=exporter.kind, attrs=dict(exporter.attrs))
+                for exporter in exporters
+            ],
+            cache=control_pb2.CacheOptions(
+                exports=_entries(caches.export_entries), imports=_entries(caches.import_entries)
+            ),
+        )
+        if exporters:  # what a daemon before BuildKit 0.13 reads
+            message.exporter_deprecated = exporters[0].kind
+            message.exporter_attrs_deprecated.update(dict(exporters[0].attrs))
+        return message
+
+    def _solve(
+        self, offer: Offer, targets: Targets, caches: Caches, message: control_pb2.SolveRequest
+    ) -> Solved:
+        handlers = make_handlers(
+            sources=offer.sources,
+            uploads=offer.uploads,
+            files=targets.files,
+            stores={**caches.stores, **targets.stores, **offer.stores},
+            secrets=self._request.secrets,
+            credentials=self._wishes.credentials,
+            on_notice=self._notice,
+        )
+        key = make_shared_key(offer.directories)
+        metadata = make_metadata(message.session, key, handlers)
+        server = self._connection.open_session(metadata, handlers)
+        try:
+            return solve(self._connection.channel, message, self._update, self._cancel)
+        except RpcError as error:
+            return Solved(None, error)
+        finally:
+            server.close()
+
+    def _expect_success(self, solved: Solved, caches: Caches) -> dict[str, str]:
+        if solved.response is not None:
+            return solved.response
+        if solved.is_cancelled:
+            raise Cancelled(
+                "",
+                problem="the build was cancelled on the daemon",
+                untouched="no tag was changed; caches are as they were, but for blobs that came",
+            )
+        if caches.failure is not None:
+            raise caches.failure
+        error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
+        if error.code in (Code.UNAVAILABLE, Code.UNIMPLEMENTED) and not self._connection_holds():
+            raise self._lost(error)
+        raise build_failed(error, self._steps)
+
+    def _connection_holds(self) -> bool:
+        return self._connection.channel.is_alive
+
+    def _lost(self, error: RpcError) -> KitcacheError:
+        return NoDaemon(
+            self._connection.address.url,
+            f"the daemon was lost while it built: {error.message}",
+            next_steps=("look at the daemon's log, then build again: caches are as they were",),
+        )
+
+    def _provenance(self) -> Mapping[str, object]:
+        if not any(kind == "provenance" for kind, _ in self._request.attests):
+            return {}
+        return read_provenance(self._connection.channel, self._ref)
+
+
+def _entries(entries: tuple[SolveEntry, ...]) -> list[control_pb2.CacheEntry]:
+    return [control_pb2.CacheEntry(type=kind, attrs=dict(attrs)) for kind, attrs in entries]

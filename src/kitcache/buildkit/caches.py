@@ -1,0 +1,233 @@
+"""The local caches of one build: directories locked, stores offered, tags published, then reset.
+
+The daemon never sees a path: each store goes by a token. Source of what is mirrored: BuildKit,
+client/solve.go.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from threading import Event
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from kitcache.buildkit.places import Place, Places, Terms
+from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
+from kitcache.buildkit.resolve import SkippedError, resolve
+from kitcache.buildkit.session.stores import ExportStore, Store
+from kitcache.errors import Cancelled, KitcacheError, NotACache
+from kitcache.gc.control import OnProgress
+from kitcache.gc.reset import LOCK_TIMEOUT_S, reset_after_export
+from kitcache.options.attributes import Pairs
+from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.store.ingest import Intake
+from kitcache.store.notes import note_use
+
+STORE_PREFIX = "local:"
+
+SolveEntry = tuple[str, dict[str, str]]
+"""Type and Attrs of a CacheOptionsEntry."""
+
+_LOCAL = "local"
+
+
+def open_caches(
+    exports: Sequence[CacheExport],
+    imports: Sequence[CacheImport],
+    *,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+    warn: Warn = lambda _: None,
+) -> "Caches":
+    """The caches of a build that is to be run inside the block. warn: told each sentence once.
+
+    lock_timeout_s: for each lock. on_progress is called with Progress and Waiting.
+    """
+    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn))
+
+
+class _Export(NamedTuple):
+    """What one local entry of the Solve stands for. tags: each with whether a reset was asked."""
+
+    place: Place
+    sent: Pairs
+    store: ExportStore
+    tags: dict[str, bool]
+    is_optional: bool
+
+
+class Caches:
+    """Every cache of one build, local or not; a context manager around its Solve.
+
+    Entering makes and checks what is exported to, and raises what would stop the export at its end:
+    NotACache, Unsafe, Damaged (index.json), Busy, Cancelled, KitcacheError (read-only, disk full).
+    What is wrong with an import is a warning, as in BuildKit, and the import is left out. Leaving
+    gives the locks back; what was not published stays as blobs that the next reset removes.
+    """
+
+    def __init__(
+        self, exports: Sequence[CacheExport], imports: Sequence[CacheImport], terms: Terms
+    ) -> None:
+        self._wanted = tuple(exports), tuple(imports)
+        self._told = terms.warn
+        self._terms = terms._replace(warn=self._warn)
+        self._stack = ExitStack()
+        self._places = Places(self._terms, self._stack)
+        self._exports: list[_Export] = []
+        self._warnings: list[str] = []
+        self._export_entries: list[SolveEntry] = []
+        self._import_entries: list[SolveEntry] = []
+        self._stores: dict[str, Store] = {}
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """What the daemon may ask for, by store id."""
+        return self._stores
+
+    @property
+    def export_entries(self) -> tuple[SolveEntry, ...]:
+        """Cache.Exports of the Solve: one for each directory and its options, whatever its tags."""
+        return tuple(self._export_entries)
+
+    @property
+    def import_entries(self) -> tuple[SolveEntry, ...]:
+        """Cache.Imports of the Solve, and the frontend's `cache-imports`."""
+        return tuple(self._import_entries)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that `warn` was told."""
+        return tuple(self._warnings)
+
+    @property
+    def failure(self) -> KitcacheError | None:
+        """The first fault of a disk while the daemon exported: why its Solve failed."""
+        failures = (export.store.failure for export in self._exports)
+        return next((failure for failure in failures if failure is not None), None)
+
+    def __enter__(self) -> Self:
+        exports, imports = self._wanted
+        try:
+            self._open_exports(exports)
+            for wanted in imports:
+                self._open_import(wanted)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
+        """Publish each export's root under its tags, then reset where that was asked for.
+
+        To be called after a good Solve; response: its ExporterResponse. Each directory's shared
+        lock is given back before its reset. A directory in which an export failed is not reset.
+        Raises Cancelled, with nothing published in the directory that it was at.
+        """
+        return tuple(
+            result
+            for place in self._places.all
+            if place.intake is not None
+            for result in self._publish_in(place, place.intake, response or {})
+        )
+
+    def _publish_in(
+        self, place: Place, intake: Intake, response: Mapping[str, str]
+    ) -> list[CacheResult]:
+        exports = [export for export in self._exports if export.place is place]
+        results = list(
+            publish(
+                intake,
+                tuple(Publication(e.store, tuple(e.tags), e.is_optional) for e in exports),
+                self._terms.control(place.layout),
+                lock_timeout_s=self._terms.lock_timeout_s,
+                response=response,
+                warn=self._warn,
+            )
+        )
+        published = [result.tag for result in results if result.outcome == "published"]
+        if published:
+            note_use(place.layout, published, "exported", time.time_ns())
+        asked = {tag for export in exports for tag, is_reset in export.tags.items() if is_reset}
+        has_failed = any(result.outcome == "failed" for result in results)
+        if asked.intersection(published) and not has_failed:
+            report = reset_after_export(
+                place.layout,
+                place.lock.close,
+                published,
+                lock_timeout_s=self._terms.lock_timeout_s,
+                on_progress=self._terms.on_progress,
+                cancel=self._terms.cancel,
+            )
+            last = max(n for n, result in enumerate(results) if result.tag in published)
+            results[last] = results[last]._replace(report=report)
+        return results
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._warnings:
+            self._warnings.append(sentence)
+            self._told(sentence)
+
+    def _open_exports(self, wanted: Sequence[CacheExport]) -> None:
+        places = [self._places.to_write(w.dest) if w.kind == _LOCAL else None for w in wanted]
+        latest: dict[tuple[int, str], int] = {}
+        for n, (export, place) in enumerate(zip(wanted, places, strict=True)):
+            if place is not None and latest.setdefault((id(place), export.tag), n) != n:
+                self._warn(
+                    f"{export.dest}: the tag {export.tag!r} is exported to more than once:"
+                    " the last one counts, the others are left out"
+                )
+                latest[id(place), export.tag] = n
+        for n, (export, place) in enumerate(zip(wanted, places, strict=True)):
+            if place is None:
+                self._export_entries.append((export.kind, dict(export.sent)))
+            elif latest[id(place), export.tag] == n:
+                self._add_export(export, place)
+
+    def _add_export(self, export: CacheExport, place: Place) -> None:
+        mine = [other for other in self._exports if other.place is place]
+        for other in mine:
+            if dict(other.sent) == dict(export.sent):
+                other.tags[export.tag] = export.reset
+                return
+        if place.intake is None:
+            raise ValueError("this directory was not opened to be written to")
+        token = place.token("export", len(mine))
+        store = ExportStore(place.intake)
+        tags = {export.tag: export.reset}
+        self._exports.append(_Export(place, export.sent, store, tags, export.ignore_error))
+        self._stores[STORE_PREFIX + token] = store
+        self._export_entries.append((_LOCAL, dict(export.sent) | {"dest": token}))
+
+    def _open_import(self, wanted: CacheImport) -> None:
+        if wanted.kind != _LOCAL:
+            self._import_entries.append((wanted.kind, dict(wanted.sent)))
+            return
+        what = f"local cache import at {wanted.src}"
+        try:
+            place = self._places.to_read(wanted.src)
+            digest = resolve(place.layout, wanted, self._terms)
+        except Cancelled:
+            raise
+        except SkippedError as error:
+            self._warn(f"{what} skipped{error}")
+            return
+        except KitcacheError as error:
+            word = "not found" if isinstance(error, NotACache) else "skipped"
+            self._warn(f"{what} {word} due to err: {error.problem}")
+            return
+        token = place.token("import")
+        self._stores[STORE_PREFIX + token] = Store(place.layout)
+        entry = (_LOCAL, dict(wanted.sent) | {"src": token, "digest": str(digest)})
+        if entry not in self._import_entries:
+            self._import_entries.append(entry)
+        if wanted.digest is None:
+            note_use(place.layout, (wanted.tag,), "imported", time.time_ns())

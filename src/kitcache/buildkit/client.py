@@ -1,0 +1,223 @@
+"""kitcache.Client: BuildKit from Python."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from kitcache.buildkit.build import Wishes, run_build
+from kitcache.buildkit.daemon.address import Address, parse_address
+from kitcache.buildkit.daemon.connect import TIMEOUT_S, Connection, connect
+from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
+from kitcache.buildkit.result import BuildResult
+from kitcache.buildkit.session.registry import Credentials
+from kitcache.buildkit.status import OnUpdate, Update
+from kitcache.buildkit.wire.grpc import RpcError
+from kitcache.buildkit.wire.rpc import Channel
+from kitcache.errors import NoDaemon
+from kitcache.options.build import BuildRequest
+from kitcache.options.caches import (
+    CacheExport,
+    CacheImport,
+    parse_cache_export,
+    parse_cache_import,
+)
+from kitcache.options.outputs import Output, parse_output
+from kitcache.options.secrets import Secret
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """A BuildKit daemon: dockerd's own, or any buildkitd. A context manager.
+
+    address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST and others; or an
+    Address, as find_daemon(os.environ) gives it. timeout_s: for reaching the daemon.
+
+    Raises UsageError for an address that means nothing, NoDaemon where no BuildKit answers. Several
+    threads may build at once.
+    """
+
+    def __init__(self, address: str | Address, *, timeout_s: float = TIMEOUT_S) -> None:
+        if isinstance(address, str):
+            address = parse_address(address, "the caller")
+        self._connection: Connection = connect(address, timeout_s=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection, and with it every build that still runs on it. Idempotent."""
+        self._connection.close()
+
+    @property
+    def address(self) -> Address:
+        """Where the daemon is."""
+        return self._connection.address
+
+    @property
+    def is_engine(self) -> bool:
+        """True for dockerd, which has images of its own; False for a buildkitd."""
+        return self._connection.is_engine
+
+    def info(self) -> Info:
+        """The daemon's version. Raises NoDaemon."""
+        return self._ask(read_info)
+
+    def workers(self) -> tuple[Worker, ...]:
+        """Where the daemon builds, and for which platforms. Raises NoDaemon."""
+        return self._ask(read_workers)
+
+    def build(
+        self,
+        context: str = ".",
+        *,
+        dockerfile: str | None = None,
+        target: str = "",
+        build_args: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        platforms: Sequence[str] = (),
+        no_cache: bool = False,
+        pull: bool = False,
+        build_contexts: Mapping[str, str] | None = None,
+        network: str = "default",
+        secrets: Sequence[Secret] = (),
+        tags: Sequence[str] = (),
+        outputs: Sequence[Output | str] = (),
+        cache_to: Sequence[CacheExport | str] = (),
+        cache_from: Sequence[CacheImport | str] = (),
+        attests: Mapping[str, str] | None = None,
+        on_update: OnUpdate | None = None,
+        on_notice: Callable[[str], None] | None = None,
+        cancel: Event | None = None,
+        credentials: Callable[[str], Credentials | None] | None = None,
+        stdin: BinaryIO | None = None,
+    ) -> BuildResult:
+        """Build a Dockerfile; returns once tags are published and resets are done.
+
+        The words are those of `docker buildx build`. context: a directory, a URL that the daemon
+        fetches, or "-" for stdin. outputs, cache_to, cache_from: values, or the text that the
+        command line takes ("type=local,dest=cache,mode=max,reset=true"). attests: such as
+        {"provenance": "mode=max"}. Without outputs dockerd loads the image, and a buildkitd keeps
+        the result in its own cache.
+
+        on_update is called from this thread with each Update, on_notice with a sentence for what
+        seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
+        thread to cancel on the daemon. credentials: the login for a registry's host; without it the
+        daemon gets none.
+
+        Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
+        Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
+        a build ends, what the tags of a cache reach is there.
+        """
+        request = BuildRequest(
+            context=context,
+            dockerfile=dockerfile,
+            target=target,
+            build_args=tuple((build_args or {}).items()),
+            labels=tuple((labels or {}).items()),
+            platforms=tuple(platforms),
+            no_cache=no_cache,
+            pull=pull,
+            build_contexts=tuple((build_contexts or {}).items()),
+            network=network,
+            secrets=tuple(secrets),
+            tags=tuple(tags),
+            outputs=tuple(parse_output(o) if isinstance(o, str) else o for o in outputs),
+            cache_to=tuple(parse_cache_export(e) if isinstance(e, str) else e for e in cache_to),
+            cache_from=tuple(
+                parse_cache_import(e) if isinstance(e, str) else e for e in cache_from
+            ),
+            attests=tuple((attests or {}).items()),
+        )
+        nobody = Wishes()
+        wishes = Wishes(
+            on_update=on_update or nobody.on_update,
+            on_notice=on_notice or nobody.on_notice,
+            cancel=cancel,
+            credentials=credentials or nobody.credentials,
+            stdin=stdin,
+        )
+        return self.run(request, wishes)
+
+    def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
+        """The same, for a request that is there already."""
+        return run_build(self._connection, request, wishes)
+
+    def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
+        """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
+        return Build(self, request, wishes)
+
+    def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
+        try:
+            return question(self._connection.channel)
+        except RpcError as error:
+            raise NoDaemon(self.address.url, f"the daemon does not answer: {error}") from None
+
+
+class Build:
+    """A build under way. Iterate over it for its updates; `result` is what it came to."""
+
+    def __init__(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
+        self._cancel = wishes.cancel or Event()
+        self._updates: SimpleQueue[Update | None] = SimpleQueue()
+        self._result: BuildResult | None = None
+        self._error: BaseException | None = None
+        self._is_over = False
+        wishes = wishes._replace(on_update=self._updates.put, cancel=self._cancel)
+        self._thread = Thread(
+            target=self._run, args=(client, request, wishes), name="kitcache-build", daemon=True
+        )
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Update]:
+        while not self._is_over:
+            update = self.next_update()
+            if update is not None:
+                yield update
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every update has been had."""
+        return self._is_over
+
+    def next_update(self, timeout_s: float | None = None) -> Update | None:
+        """The next update; None where none came in time, and once the build is over."""
+        if self._is_over:
+            return None
+        try:
+            update = self._updates.get(timeout=timeout_s)
+        except Empty:
+            return None
+        self._is_over = update is None
+        return update
+
+    def cancel(self) -> None:
+        """Cancel it on the daemon; `result` then raises Cancelled. From any thread."""
+        self._cancel.set()
+
+    def result(self) -> BuildResult:
+        """Wait for the end. Raises what Client.build raises."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            raise RuntimeError("the build has no result")
+        return self._result
+
+    def _run(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
+        try:
+            self._result = client.run(request, wishes)
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
+            self._error = error
+        finally:
+            self._updates.put(None)

@@ -1,0 +1,163 @@
+"""Bytes both ways over TLS, as the client.
+
+A module of its own, as is the program's: `ssl` and `subprocess` cost a local build time to import.
+"""
+
+import socket
+import ssl
+import threading
+from contextlib import suppress
+
+from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.transport import READ_BYTES, Deadline, SocketTransport, connect_tcp
+
+_WRITE_BYTES = 256 * 1024
+
+REFUSED = "certificate"
+
+
+class TlsTransport(SocketTransport):
+    """TLS over a connected socket.
+
+    Not Python's own TLS sockets: those must not be read and written at the same time.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
+        super().__init__(sock)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._lock = threading.Lock()
+
+    @property
+    def protocol(self) -> str | None:
+        """ALPN's choice, known once the handshake is done."""
+        return self._tls.selected_alpn_protocol()
+
+    def shake_hands(self, deadline: Deadline) -> None:
+        """Before anything else. Raises OSError (ssl.SSLError, TimeoutError)."""
+        while True:
+            self.limit(deadline.left_s())
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._sock.sendall(self._outgoing.read())
+                self._feed(self._sock.recv(READ_BYTES))
+            except ssl.SSLError:
+                # What we have against their certificate is for their log.
+                with suppress(OSError):
+                    self._sock.sendall(self._outgoing.read())
+                raise
+            else:
+                self._sock.sendall(self._outgoing.read())
+                return
+
+    def _receive(self) -> bytes:
+        while True:
+            with self._lock:
+                data = self._decrypt()
+            if data is not None:
+                return data
+            received = self._sock.recv(READ_BYTES)
+            with self._lock:
+                self._feed(received)
+
+    def _feed(self, received: bytes) -> None:
+        if received:
+            self._incoming.write(received)
+        else:
+            self._incoming.write_eof()
+
+    def _decrypt(self) -> bytes | None:
+        """All that can be read now, record by record; None: more must come in first."""
+        parts: list[bytes] = []
+        while True:
+            try:
+                part = self._tls.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                return b"".join(parts) if parts else None
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                part = b""
+            except ssl.SSLError:
+                if parts:
+                    return b"".join(parts)
+                raise
+            if not part:
+                return b"".join(parts)
+            parts.append(part)
+
+    def _send(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            with self._lock:
+                done = self._tls.write(view[:_WRITE_BYTES])
+                encrypted = self._outgoing.read()
+            self._sock.sendall(encrypted)
+            view = view[done:]
+
+
+def open_tls(
+    host: str, port: int, context: ssl.SSLContext, server_name: str, deadline: Deadline
+) -> TlsTransport:
+    """The handshake is done. Raises OSError (ssl.SSLError too)."""
+    sock = connect_tcp(host, port, deadline)
+    try:
+        transport = TlsTransport(sock, context, server_name)
+        transport.shake_hands(deadline)
+    except BaseException:
+        sock.close()
+        raise
+    return transport
+
+
+def make_context(tls: Tls, protocols: tuple[str, ...]) -> ssl.SSLContext:
+    """A client's context that offers these ALPN protocols.
+
+    Raises ValueError, naming the file, where one cannot be read or is no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except OSError as error:
+        raise ValueError(_unusable(tls.ca, error)) from error
+    # As Go's clients have it: private CAs often lack what newer Pythons want to see in them, and
+    # an intermediate certificate may be the one that is trusted.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.cert:
+        try:
+            context.load_cert_chain(tls.cert, tls.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise ValueError(_unusable(f"{tls.cert} with {tls.key}", error)) from error
+    context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def _no_password() -> str:
+    """Without it OpenSSL asks the terminal."""
+    raise ValueError("the key is encrypted")
+
+
+def _unusable(files: str | None, error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or "not PEM").replace("_", " ").lower()
+    else:
+        reason = getattr(error, "strerror", None) or str(error)
+    return f"{files}: {reason}"
+
+
+def explain(error: Exception) -> str | None:
+    """A failure of TLS in one clause, REFUSED where our certificate was; None: not of TLS."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if not isinstance(error, ssl.SSLError):
+        return None
+    reason = error.reason or ""
+    if "ALERT" not in reason:
+        return f"it does not speak TLS ({reason.replace('_', ' ').lower() or error})"
+    alert = reason.partition("ALERT_")[2]
+    if "CERTIFICATE" in alert or alert in {"UNKNOWN_CA", "ACCESS_DENIED"}:
+        return REFUSED
+    return f"it refused the TLS connection: {alert.replace('_', ' ').lower()}"

@@ -1,0 +1,102 @@
+"""The session of a buildkitd: bytes both ways inside the messages of Control.Session.
+
+Where messages begin and end means nothing in there.
+"""
+
+import threading
+
+from google.protobuf.message import DecodeError
+
+from kitcache.buildkit.proto.control_pb2 import BytesMessage
+from kitcache.buildkit.wire.grpc import RpcError
+from kitcache.buildkit.wire.rpc import Stream
+
+# Daemons take 16 MiB, old ones 4.
+_MOST_BYTES = 1024 * 1024
+_GRACE_S = 1.0
+_FIELD_1_BYTES = 0x0A
+
+
+class Tunnel:
+    """A transport within a stream, which is this object's own from now on."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._state = threading.Condition()
+        self._is_reading = False
+        self._is_over = False
+        self._is_closed = False
+
+    def read(self) -> bytes:
+        """Some bytes; b"" at the end. Raises OSError where the outer connection failed."""
+        with self._state:
+            if self._is_over:
+                return b""
+            self._is_reading = True
+        data = b""
+        try:
+            while not data:
+                message = self._stream.receive()
+                if message is None:
+                    break
+                data = unwrap(message)
+        except RpcError as error:
+            if not self._is_closed:
+                raise OSError(f"the session's connection failed: {error}") from error
+        except DecodeError as error:
+            raise OSError("the daemon sent something else than the session's bytes") from error
+        finally:
+            with self._state:
+                self._is_reading = False
+                self._is_over = not data
+                self._state.notify_all()
+        return data
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """All of it. Raises OSError."""
+        view = memoryview(data).cast("B")
+        parts = [wrap(view[i : i + _MOST_BYTES]) for i in range(0, len(view), _MOST_BYTES)]
+        try:
+            self._stream.send(*parts)
+        except RpcError as error:
+            raise OSError(f"the session's connection failed: {error}") from error
+
+    def close(self) -> None:
+        """Half-closes, which ends the session on the daemon; a read is given a second to see it."""
+        with self._state:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        try:
+            self._stream.end()
+        except RpcError:
+            return
+        with self._state:
+            self._state.wait_for(lambda: not self._is_reading, _GRACE_S)
+            if self._is_over:
+                return
+        self._stream.cancel()
+
+
+def wrap(data: memoryview) -> bytes:
+    """The BytesMessage around some bytes, of any length but 0."""
+    length, varint = len(data), bytearray()
+    while length > 0x7F:
+        varint.append(length & 0x7F | 0x80)
+        length >>= 7
+    varint.append(length)
+    return b"".join((b"\x0a", varint, data))
+
+
+def unwrap(message: bytes) -> bytes:
+    """The bytes in a BytesMessage. Raises google.protobuf's DecodeError where it is none."""
+    length = shift = 0
+    for at, byte in enumerate(message[1:6], 2):
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            # The one field that there is, and nothing after it: the usual case, without a parser.
+            if message[0] == _FIELD_1_BYTES and len(message) == at + length:
+                return message[at:]
+            break
+    return BytesMessage.FromString(message).data

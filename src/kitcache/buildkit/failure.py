@@ -1,0 +1,104 @@
+"""A Solve that failed, as an error that says where: the step, its log, the Dockerfile's lines.
+
+The details of a status are JSON, each a type of its own; one that is malformed is left out.
+Source: BuildKit, solver/errdefs and frontend/gateway/errdefs.
+"""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import TypeGuard
+
+from kitcache.buildkit.steps import Step, Steps
+from kitcache.buildkit.wire.grpc import RpcError
+from kitcache.errors import BuildFailed, Source
+
+_NOISE = re.compile(r"rpc error: code = \w+ desc = ")
+_PREFIX = "failed to solve: "
+_MAX_SOURCES = 10
+
+Json = dict[str, object]
+
+
+def build_failed(error: RpcError, steps: Steps) -> BuildFailed:
+    """The error for a Solve that ended with this status, after these steps.
+
+    The step is the one that the status names, or else the first that failed. log: the last lines
+    of it that are known. sources: at most ten places, none twice.
+    """
+    step = _failed_step(error, steps)
+    message = _NOISE.sub("", error.message).removeprefix(_PREFIX).strip()
+    return BuildFailed(
+        _PREFIX + (message or (step.error if step else "") or f"status {int(error.code)}"),
+        step=step.name if step else "",
+        log=tuple(_log_of(step)) if step else (),
+        sources=tuple(dict.fromkeys(_sources(error)))[:_MAX_SOURCES],
+        step_exit_code=_exit_code(error),
+    )
+
+
+def _failed_step(error: RpcError, steps: Steps) -> Step | None:
+    for value in _details(error, "errdefs.Vertex+json"):
+        digest = value.get("digest")
+        step = steps.find(digest) if isinstance(digest, str) else None
+        if step is not None:
+            return step
+    return next((step for step in steps.steps if step.state == "error"), None)
+
+
+def _log_of(step: Step) -> Iterator[str]:
+    for line in step.log:
+        yield line.text
+    if step.unfinished:
+        yield step.unfinished
+
+
+def _exit_code(error: RpcError) -> int | None:
+    for value in _details(error, "gatewayapi.ExitMessage+json"):
+        code = value.get("Code", 0)
+        if _is_number(code):
+            return int(code)
+    return None
+
+
+def _sources(error: RpcError) -> Iterator[Source]:
+    for value in _details(error, "errdefs.Source+json"):
+        info = _object(value.get("info"))
+        filename, data = info.get("filename", ""), info.get("data")
+        if not isinstance(filename, str) or not isinstance(data, str):
+            continue
+        try:
+            text = b64decode(data, validate=True).decode("utf-8", "backslashreplace")
+        except ValueError:
+            continue
+        ranges = value.get("ranges")
+        for place in ranges if isinstance(ranges, list) else ():
+            first = _line(_object(place).get("start"))
+            last = _line(_object(place).get("end"))
+            if 1 <= first <= len(text.split("\n")):
+                yield Source(filename, first, max(first, last), text)
+
+
+def _line(position: object) -> int:
+    line = _object(position).get("line", 0)
+    return int(line) if _is_number(line) else 0
+
+
+def _details(error: RpcError, name: str) -> Iterator[Json]:
+    for detail in error.details:
+        if detail.type_url.rpartition("/")[2] == name:
+            try:
+                value = json.loads(detail.value)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                yield value
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

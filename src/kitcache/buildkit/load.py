@@ -1,0 +1,65 @@
+"""An image archive on its way into a docker engine, through docker's own client.
+
+For a buildkitd, which has no images: what it exports is piped into `docker load`, as buildx does.
+"""
+
+import subprocess
+from types import TracebackType
+from typing import BinaryIO, Self, cast
+
+from kitcache.errors import KitcacheError, NoDaemon
+
+_COMMAND = ("docker", "load", "--quiet")
+
+
+class DockerLoad:
+    """A `docker load` that waits for an archive. A context manager that ends it, however it went.
+
+    Raises NoDaemon where there is no docker command.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._child = subprocess.Popen(  # noqa: S603 - the docker that the user has
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is ours to pass on, by closing the pipe
+            )
+        except OSError as error:
+            raise NoDaemon(
+                "docker load",
+                f"the image cannot be loaded: docker does not run: {error.strerror}",
+                next_steps=("use --output type=docker,dest=FILE, or --push",),
+            ) from None
+
+    @property
+    def stdin(self) -> BinaryIO:
+        """Where the archive goes."""
+        return cast("BinaryIO", self._child.stdin)
+
+    def finish(self) -> None:
+        """The archive is whole: wait until it is loaded. Raises KitcacheError."""
+        _, said = self._child.communicate()
+        if self._child.returncode:
+            lines = said.decode("utf-8", "replace").strip().splitlines()
+            raise KitcacheError(
+                "docker load",
+                f"the image was built, and docker did not load it: {''.join(lines[-1:])}",
+                untouched="caches were not published",
+                next_steps=("use --output type=docker,dest=FILE, or --push",),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.communicate()

@@ -1,0 +1,155 @@
+"""What one build lets the daemon ask for: directories, an upload, image layouts. Nothing else.
+
+Here the disk is looked at, before anything is built; what a request means is inputs.py's to say.
+"""
+
+import io
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import BinaryIO, NamedTuple, cast
+
+from kitcache.buildkit.inputs import Inputs, OciLayout, find_inputs, is_archive
+from kitcache.buildkit.session.memory import MemoryFiles
+from kitcache.buildkit.session.stores import Store
+from kitcache.errors import KitcacheError, NotFound, UsageError
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import find_entry, read_entries
+from kitcache.options.build import BuildRequest
+from kitcache.store.index import INDEX, read_index
+from kitcache.store.layout import io_error, open_layout
+
+_HEAD_BYTES = 1024
+_DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024
+_UNBUILT = "nothing was built"
+
+
+class Offer(NamedTuple):
+    """What a session serves.
+
+    sources: local names, each with a directory or with files in memory. uploads: streams by their
+    id. stores: image layouts by store id. attrs: the frontend attributes that name all of it.
+    """
+
+    sources: Mapping[str, str | MemoryFiles]
+    uploads: Mapping[str, BinaryIO]
+    stores: Mapping[str, Store]
+    inputs: Inputs
+
+    @property
+    def directories(self) -> dict[str, str]:
+        """The sources that are on disk."""
+        return {name: path for name, path in self.sources.items() if isinstance(path, str)}
+
+
+def make_offer(request: BuildRequest, stdin: BinaryIO | None, stack: ExitStack) -> Offer:
+    """Find everything that the build names. stack: keeps open what has to stay so.
+
+    Raises UsageError, NotFound, NotACache and KitcacheError, before anything is built.
+    """
+    head = b""
+    if request.context == "-":
+        head = _expect_stdin(stdin).read(_HEAD_BYTES)
+        if not head:
+            raise UsageError("the context is to come from stdin, and stdin is empty")
+    upload_id = secrets.token_hex(12)
+    inputs = find_inputs(
+        request, os.path.isdir, stdin_is_archive=is_archive(head), upload_id=upload_id
+    )
+    sources: dict[str, str | MemoryFiles] = dict(inputs.sources)
+    uploads: dict[str, BinaryIO] = {}
+    if inputs.is_context_empty:
+        sources["context"] = MemoryFiles({})
+    if inputs.stdin == "context":
+        uploads[upload_id] = cast("BinaryIO", _Joined(head, _expect_stdin(stdin)))
+    elif inputs.stdin == "dockerfile":
+        data = _read_dockerfile(head, _expect_stdin(stdin))
+        sources["dockerfile"] = MemoryFiles({"Dockerfile": data})
+    elif "dockerfile" in sources:
+        _expect_dockerfile(request, str(sources["dockerfile"]), dict(inputs.attrs)["filename"])
+    stores, attrs = _open_layouts(inputs.layouts, stack)
+    return Offer(sources, uploads, stores, inputs._replace(attrs=(*inputs.attrs, *attrs)))
+
+
+def _expect_stdin(stdin: BinaryIO | None) -> BinaryIO:
+    if stdin is None:
+        raise UsageError('"-" stands for stdin, and there is none')
+    return stdin
+
+
+def _read_dockerfile(head: bytes, stream: BinaryIO) -> bytes:
+    data = head + stream.read(_DOCKERFILE_LIMIT_BYTES + 1 - len(head))
+    if len(data) > _DOCKERFILE_LIMIT_BYTES:
+        raise UsageError("what comes from stdin is too long for a Dockerfile (over 16 MiB)")
+    return data
+
+
+def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None:
+    """The Dockerfile is there; the frontend tries the lower-case name too where none was given."""
+    path = request.dockerfile or os.path.join(directory, name)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        lower = os.path.join(directory, name.lower())
+        if request.dockerfile is None and os.path.exists(lower):
+            return
+        raise NotFound(
+            path,
+            "there is no Dockerfile",
+            untouched=_UNBUILT,
+            next_steps=("name it with --file (-f)", "write one there"),
+        ) from None
+    except OSError as error:
+        raise _unbuilt(io_error(path, "the Dockerfile cannot be opened", error)) from None
+    if not stat.S_ISREG(mode):
+        raise UsageError("the Dockerfile is no regular file", path=path)
+
+
+def _open_layouts(
+    layouts: tuple[OciLayout, ...], stack: ExitStack
+) -> tuple[dict[str, Store], list[tuple[str, str]]]:
+    stores, attrs = {}, []
+    for context in layouts:
+        try:
+            layout = stack.enter_context(open_layout(context.path))
+            layout.open_directories()
+            digest = context.digest
+            if digest is None:
+                entry = find_entry(read_entries(read_index(layout).data or b""), context.tag)
+                if entry is None or entry.descriptor is None:
+                    raise NotFound(context.path, f"it has no tag '{context.tag}'")
+                digest = str(entry.descriptor.digest)
+        except KitcacheError as error:
+            raise _unbuilt(error) from None
+        except DocumentError as error:
+            problem = f"{INDEX} cannot be relied upon: {error}"
+            raise KitcacheError(context.path, problem, untouched=_UNBUILT) from None
+        stores[f"oci:{context.store}"] = Store(layout)
+        attrs.append(context.attr(digest))
+    return stores, attrs
+
+
+def _unbuilt(error: KitcacheError) -> KitcacheError:
+    error.untouched = _UNBUILT
+    return error
+
+
+class _Joined(io.RawIOBase):
+    """The bytes that were looked at, then the rest of the stream."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        # What a pipe has, not what it may have once the other end is done.
+        read = getattr(self._rest, "read1", self._rest.read)
+        return bytes(read(size))

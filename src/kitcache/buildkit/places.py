@@ -1,0 +1,133 @@
+"""The directories of one build's local caches: each opened and locked once, by whatever names."""
+
+import hashlib
+import os
+from contextlib import ExitStack
+from threading import Event
+from typing import Literal, NamedTuple
+
+from kitcache.buildkit.publish import Warn
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
+from kitcache.gc.control import Control, OnProgress
+from kitcache.oci.document import DocumentError
+from kitcache.store.create import check_writable, make_index, make_layout
+from kitcache.store.index import INDEX, read_settled_index
+from kitcache.store.ingest import Intake
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import Patience, hold_index, hold_store
+from kitcache.store.notes import clear_room, room_of
+
+
+class Terms(NamedTuple):
+    """How long to wait for locks, whom to tell, when to stop."""
+
+    lock_timeout_s: float
+    on_progress: OnProgress | None
+    cancel: Event | None
+    warn: Warn
+
+    def control(self, layout: Layout) -> Control:
+        """The same, for calls about one directory."""
+        return Control(layout.path, self.on_progress, self.cancel)
+
+    def patience(self, layout: Layout) -> Patience:
+        """The same, for a lock of one directory."""
+        return self.control(layout).patience(self.lock_timeout_s)
+
+
+class Place(NamedTuple):
+    """A real directory in this build.
+
+    lock: closed to give the shared lock back. intake: None where it is only imported from.
+    """
+
+    layout: Layout
+    real_path: str
+    lock: ExitStack
+    intake: Intake | None
+
+    def token(self, what: Literal["export", "import"], number: int = 0) -> str:
+        """A store's name for the daemon: always the same for one directory, and not its path."""
+        text = f"{what}\0{number}\0{self.real_path}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+class Places:
+    """All of one build. What was opened is closed, and locks are given back, with the stack."""
+
+    def __init__(self, terms: Terms, stack: ExitStack) -> None:
+        self._terms = terms
+        self._stack = stack
+        self.all: list[Place] = []
+
+    def to_write(self, path: str) -> Place:
+        """A cache to export to, made if it is not there, and found fit before anything is built.
+
+        Raises NotACache, Unsafe, Damaged (index.json), Busy, Cancelled, KitcacheError (read-only,
+        disk full). To be asked before to_read is about the same directory.
+        """
+        layout = make_layout(path)
+        known = self._known(layout)
+        if known is not None:
+            return known
+        lock = self._hold(layout, is_export=True)
+        self._prepare(layout)
+        intake = Intake(layout)
+        self._stack.callback(intake.close)
+        return self._add(Place(layout, os.path.realpath(path), lock, intake))
+
+    def to_read(self, path: str) -> Place:
+        """A cache to import from; nothing is made. Raises as open_layout, Busy and Cancelled."""
+        layout = open_layout(path)
+        known = self._known(layout)
+        if known is not None:
+            return known
+        lock = self._hold(layout, is_export=False)
+        layout.open_directories()
+        return self._add(Place(layout, os.path.realpath(path), lock, None))
+
+    def _known(self, layout: Layout) -> Place | None:
+        self._stack.enter_context(layout)
+        found = os.fstat(layout.root_fd)
+        for place in self.all:
+            if os.path.samestat(found, os.fstat(place.layout.root_fd)):
+                return place
+        return None
+
+    def _add(self, place: Place) -> Place:
+        self.all.append(place)
+        return place
+
+    def _hold(self, layout: Layout, *, is_export: bool) -> ExitStack:
+        """The shared lock; where there can be none, a warning."""
+        lock = self._stack.enter_context(ExitStack())
+        try:
+            lock.enter_context(hold_store(layout, "shared", self._terms.patience(layout)))
+        except (Busy, Cancelled):
+            raise
+        except KitcacheError as error:
+            if is_export and isinstance(error, Unsafe):
+                raise
+            self._terms.warn(
+                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
+            )
+        return lock
+
+    def _prepare(self, layout: Layout) -> None:
+        """An index.json that can be relied upon, and the right to write."""
+        make_index(layout, hold_index(layout, self._terms.patience(layout)))
+        try:
+            read_settled_index(layout, self._terms.control(layout).pause)
+        except DocumentError as error:
+            raise Damaged(
+                layout.path,
+                f"{INDEX} cannot be relied upon: {error}",
+                kind=error.kind,
+                untouched="nothing was built, and nothing was changed",
+                next_steps=("restore index.json from a copy, or move it aside and export again",),
+            ) from None
+        layout.open_directories()
+        with room_of(layout) as room_fd:
+            check_writable(layout, room_fd)
+            if room_fd is not None:
+                clear_room(room_fd)

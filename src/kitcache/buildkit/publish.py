@@ -1,0 +1,246 @@
+"""After a good Solve: what a store was really given becomes an entry of index.json.
+
+Never the daemon's `cache.manifest`, which is one answer for all exports. Source of what is
+mirrored: BuildKit, client/solve.go and client/ociindex.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from kitcache.buildkit.session.stores import ExportStore
+from kitcache.errors import Cancelled, Damaged, KitcacheError
+from kitcache.gc.control import Control
+from kitcache.gc.refusals import describe_damage
+from kitcache.gc.survey import look_below
+from kitcache.gc.values import Report, Root, Tally
+from kitcache.oci.descriptor import Descriptor, read_descriptor
+from kitcache.oci.document import DocumentError, Members, read_document
+from kitcache.oci.index import INDEX_TYPE, NewEntry, put_entries
+from kitcache.oci.links import kind_of, read_links
+from kitcache.options.units import format_bytes
+from kitcache.store.index import INDEX, publish_index
+from kitcache.store.ingest import Intake
+from kitcache.store.locks import hold_index
+from kitcache.store.notes import room_of
+
+IMPORT_CAP_BYTES = 1024 * 1024
+"""BuildKit imports no manifest and no cacheconfig above it."""
+
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_NAMED = 3
+
+Warn = Callable[[str], None]
+
+
+Outcome = Literal["published", "nothing", "failed"]
+
+
+class CacheResult(NamedTuple):
+    """What became of one tag of one cache export.
+
+    path: dest as the user wrote it. outcome: published; nothing, where the daemon had nothing to
+    export; failed, and problem says why. digest: of the cache's root. written, reused: blobs that
+    came, and that were there, for this export, whatever its tags. report: of the reset, on the last
+    tag of a directory where one was asked for. code: what a failure means for the exit code.
+    """
+
+    path: str
+    tag: str
+    outcome: Outcome
+    digest: str | None
+    written: Tally
+    reused: Tally
+    report: Report | None
+    problem: str = ""
+    code: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0, 12 where a tag has a hole, 3 where a reset left something, or a failure's own code."""
+        return max(self.code, self.report.exit_code if self.report else 0)
+
+
+class Publication(NamedTuple):
+    """One export, and the tags that its root is to get. is_optional: its failure is no failure."""
+
+    store: ExportStore
+    tags: tuple[str, ...]
+    is_optional: bool = False
+
+
+class _Candidate(NamedTuple):
+    """root: None where there is nothing to publish, or where it must not be: problem says why."""
+
+    publication: Publication
+    root: Descriptor | None
+    outcome: Outcome = "published"
+    problem: str = ""
+    code: int = 0
+
+
+def publish(
+    intake: Intake,
+    publications: tuple[Publication, ...],
+    control: Control,
+    *,
+    lock_timeout_s: float,
+    response: Mapping[str, str],
+    warn: Warn,
+) -> tuple[CacheResult, ...]:
+    """Put all tags of one directory into its index.json, in one step; the caller holds its lock.
+
+    A root below which a blob is missing is not published; one that loses a blob while it is being
+    published is told. response: the daemon's, for a media type that the root's bytes do not tell.
+    Raises Cancelled; what else goes wrong is in the results.
+    """
+    hint = _read_hint(response)
+    candidates = [_examine(intake, p, control, hint, warn) for p in publications]
+    whole = [c for c in candidates if c.root is not None]
+    if whole:
+        try:
+            intake.sync()
+            _put(intake, whole, control, lock_timeout_s)
+        except Cancelled:
+            raise
+        except KitcacheError as error:
+            candidates = [_failed(c, error) for c in candidates]
+        else:
+            # A reset of a stranger may have met us: it knows no lock of ours.
+            candidates = [_look_again(intake, c, control) for c in candidates]
+    return tuple(_result(intake, c, tag) for c in candidates for tag in c.publication.tags)
+
+
+def _examine(
+    intake: Intake,
+    publication: Publication,
+    control: Control,
+    hint: Descriptor | None,
+    warn: Warn,
+) -> _Candidate:
+    root = publication.store.root
+    if root is None:
+        return _Candidate(publication, None, "nothing")
+    layout = intake.layout
+    try:
+        data = layout.read_blob(root.digest, root.size) or b""
+        document = read_document(data)
+        media_type = _media_type_of(document, hint if hint and hint.digest == root.digest else None)
+        if kind_of(media_type) not in ("index", "manifest"):
+            # With ignore-error a Solve is good although its export ended before the manifest.
+            return _Candidate(publication, None, "nothing", "the export ended before its manifest")
+        descriptor = Descriptor(media_type, root.digest, root.size)
+        _warn_of_size(layout.path, descriptor, data, warn)
+    except (KitcacheError, DocumentError) as error:
+        problem = error.problem if isinstance(error, KitcacheError) else str(error)
+        problem = f"not published: the root {root.digest.short} {problem}"
+        return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
+    hole = _hole_below(intake, descriptor, control)
+    if hole:
+        problem = f"not published: {hole}"
+        return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
+    return _Candidate(publication, descriptor)
+
+
+def _media_type_of(document: object, hint: Descriptor | None) -> str:
+    """What the root says it is; what the daemon said of it; or what its fields show."""
+    fields = document if isinstance(document, Members) else Members()
+    told = fields.one("mediaType")
+    if isinstance(told, str) and told:
+        return told
+    if hint is not None and hint.media_type:
+        return hint.media_type
+    if not fields.every("schemaVersion"):
+        return ""
+    if fields.every("manifests"):
+        return INDEX_TYPE
+    return _MANIFEST_TYPE if fields.every("layers") else ""
+
+
+def _warn_of_size(path: str, root: Descriptor, data: bytes, warn: Warn) -> None:
+    for what, size in sizes_to_import(root, data):
+        if size > IMPORT_CAP_BYTES:
+            warn(
+                f"{path}: its {what} has {format_bytes(size)} ({size:,} bytes), and BuildKit"
+                f" imports none above {IMPORT_CAP_BYTES:,}: this cache cannot be imported;"
+                " export less (mode=min), or fewer stages to one tag"
+            )
+
+
+def sizes_to_import(root: Descriptor, data: bytes) -> list[tuple[str, int]]:
+    """What BuildKit reads whole of a cache, with its size. Raises DocumentError."""
+    links = read_links(kind_of(root.media_type), data)
+    configs = [d.size or 0 for d, _ in links if kind_of(d.media_type) == "cacheconfig"]
+    return [("manifest", len(data)), *(("cacheconfig", size) for size in configs)]
+
+
+def _hole_below(intake: Intake, root: Descriptor, control: Control) -> str:
+    """What is missing or not whole of all that a root reaches, in a clause; "" if nothing is."""
+    damage, missing = look_below(intake.layout, control, Root(0, None, root))
+    holes = [describe_damage(one) for one in damage]
+    holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
+    more = len(holes) - _NAMED
+    return ", ".join(holes[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _put(
+    intake: Intake, candidates: list[_Candidate], control: Control, lock_timeout_s: float
+) -> None:
+    entries = tuple(
+        NewEntry(root.media_type, str(root.digest), root.size or 0, tag)
+        for publication, root, *_ in candidates
+        if root is not None
+        for tag in publication.tags
+    )
+    layout = intake.layout
+    lock = hold_index(layout, control.patience(lock_timeout_s))
+    with room_of(layout) as room_fd:
+        try:
+            publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
+        except DocumentError as error:
+            raise Damaged(
+                layout.path, f"{INDEX} cannot be relied upon: {error}", kind=error.kind
+            ) from None
+
+
+def _look_again(intake: Intake, candidate: _Candidate, control: Control) -> _Candidate:
+    if candidate.root is None:
+        return candidate
+    hole = _hole_below(intake, candidate.root, control)
+    if not hole:
+        return candidate
+    problem = f"published, but others removed from it meanwhile: {hole}"
+    return candidate._replace(outcome="failed", problem=problem, code=Damaged.exit_code)
+
+
+def _failed(candidate: _Candidate, error: KitcacheError) -> _Candidate:
+    if candidate.root is None:
+        return candidate
+    return candidate._replace(
+        root=None,
+        outcome="failed",
+        problem=f"not published: {error.problem}",
+        code=error.exit_code,
+    )
+
+
+def _result(intake: Intake, candidate: _Candidate, tag: str) -> CacheResult:
+    publication, root, outcome, problem, code = candidate
+    return CacheResult(
+        path=intake.layout.path,
+        tag=tag,
+        outcome=outcome,
+        digest=str(root.digest) if root else None,
+        written=publication.store.written,
+        reused=publication.store.reused,
+        report=None,
+        problem=problem,
+        code=0 if publication.is_optional else code,
+    )
+
+
+def _read_hint(response: Mapping[str, str]) -> Descriptor | None:
+    """The descriptor in `cache.manifest`; None where there is none that can be read."""
+    try:
+        return read_descriptor(read_document(response.get("cache.manifest", "").encode()))
+    except DocumentError:
+        return None

@@ -1,0 +1,61 @@
+"""Which blob a `--cache-from type=local` means, found before the build starts.
+
+Source: BuildKit, client/solve.go, whose sentences these are as far as it has them.
+"""
+
+from contextlib import suppress
+
+from kitcache.buildkit.places import Terms
+from kitcache.buildkit.publish import IMPORT_CAP_BYTES, sizes_to_import
+from kitcache.errors import Damaged, Unsafe
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import find_entry
+from kitcache.options.caches import CacheImport
+from kitcache.options.units import format_bytes
+from kitcache.store.index import INDEX, read_settled_index
+from kitcache.store.layout import Layout
+
+
+class SkippedError(Exception):
+    """Why an import is left out: how BuildKit's sentence goes on after "skipped"."""
+
+
+def resolve(layout: Layout, wanted: CacheImport, terms: Terms) -> Digest:
+    """The digest of a cache root whose bytes are there and are proven. Raises SkippedError."""
+    root = _named(wanted.digest) if wanted.digest else _tagged(layout, wanted.tag, terms)
+    try:
+        data = layout.read_blob(root.digest, root.size) or b""
+    except (Damaged, Unsafe) as error:
+        raise SkippedError(f": digest {root.digest} unavailable: {error.problem}") from None
+    with suppress(DocumentError):
+        for name, size in sizes_to_import(root, data):
+            if size > IMPORT_CAP_BYTES:
+                terms.warn(
+                    f"{wanted.src}: the {name} of {root.digest.short} has {format_bytes(size)}:"
+                    f" BuildKit imports none above {IMPORT_CAP_BYTES:,} bytes"
+                )
+    return root.digest
+
+
+def _named(digest: str) -> Descriptor:
+    try:
+        return Descriptor("", parse_digest(digest), None)
+    except ValueError as error:
+        raise SkippedError(f": digest {digest} unavailable: {error}") from None
+
+
+def _tagged(layout: Layout, tag: str, terms: Terms) -> Descriptor:
+    try:
+        _, entries = read_settled_index(layout, terms.control(layout).pause)
+    except Unsafe as error:
+        raise SkippedError(f" due to err: {error.problem}") from None
+    except DocumentError as error:
+        raise SkippedError(f" due to err: {INDEX} cannot be relied upon: {error}") from None
+    entry = find_entry(entries, tag)
+    if entry is None:
+        raise SkippedError(f": no digest found for tag {tag}")
+    if entry.descriptor is None:
+        raise SkippedError(f" due to err: the entry of tag {tag}: {entry.problem}")
+    return entry.descriptor

@@ -1,0 +1,59 @@
+"""What a build comes to: BuildResult."""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from kitcache.buildkit.publish import CacheResult
+from kitcache.buildkit.status import BuildWarning
+
+_BASE64_JSON = ("containerimage.descriptor",)
+
+
+class BuildResult(NamedTuple):
+    """A build that succeeded.
+
+    ref: its name in the daemon's history. digest: of the image, None where none was made.
+    metadata: what the exporters and the frontend answered, values decoded where they are JSON.
+    caches: what became of each local cache export. warnings: findings of the frontend. notices:
+    what seemed wrong with the request, or a cache that could not be imported; a sentence each.
+    provenance: SLSA predicates by platform, where they were asked for.
+    """
+
+    ref: str
+    digest: str | None
+    metadata: Mapping[str, Any]
+    caches: tuple[CacheResult, ...] = ()
+    warnings: tuple[BuildWarning, ...] = ()
+    notices: tuple[str, ...] = ()
+    provenance: Mapping[str, Any] = {}
+
+    @property
+    def image_id(self) -> str | None:
+        """What docker calls the image: the digest of its config, or of what there is."""
+        return self.metadata.get("containerimage.config.digest") or self.digest
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the worst of the caches': 12 where a tag of ours has a hole."""
+        return max((cache.exit_code for cache in self.caches), default=0)
+
+
+def decode_response(response: Mapping[str, str]) -> dict[str, Any]:
+    """The exporters' answer as `docker buildx build --metadata-file` has it, sorted by key."""
+    return {key: _decode(key, response[key]) for key in sorted(response)}
+
+
+def _decode(key: str, value: str) -> Any:
+    if key in _BASE64_JSON:
+        try:
+            return json.loads(base64.b64decode(value, validate=True))
+        except ValueError:
+            return value
+    if key == "cache.manifest":
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value

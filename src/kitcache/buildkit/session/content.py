@@ -1,0 +1,309 @@
+"""containerd's Content service over stores: how caches are exported and imported.
+
+Each call names its store in the metadata. Semantics: containerd, plugins/services/content; which
+store: BuildKit, session/content/attachable.go.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kitcache.buildkit.proto import content_pb2 as pb
+from kitcache.buildkit.session.bulk import (
+    COMMIT,
+    STAT,
+    WRITE,
+    WriteRequest,
+    encode_read,
+    read_request,
+)
+from kitcache.buildkit.session.stores import (
+    BeingWritten,
+    BlobFile,
+    ExportStore,
+    Incoming,
+    Present,
+    Store,
+    read_digest,
+)
+from kitcache.buildkit.wire.grpc import Code, RpcError, first
+from kitcache.buildkit.wire.rpc import Handler, Stream
+from kitcache.errors import Damaged, KitcacheError, printable
+from kitcache.oci.digest import Digest
+from kitcache.store.ingest import Mismatch, Progress
+
+STORE_ID = "buildkit-attachable-store-id"
+
+_SERVICE = "/containerd.services.content.v1.Content"
+_CHUNK_BYTES = 512 * 1024
+
+Message = TypeVar("Message")
+_Serve = Callable[[Stream, Store], None]
+
+
+def content_handlers(stores: Mapping[str, Store]) -> dict[str, Handler]:
+    """The service's methods. stores: by their whole id, such as local:abc, oci:name or export."""
+    methods: dict[str, _Serve] = {
+        "Info": _info,
+        "Read": _read,
+        "Status": _status,
+        "ListStatuses": _list_statuses,
+        "Write": _write,
+        "Abort": _abort,
+        "Delete": _refuse(Code.PERMISSION_DENIED, "no blob is removed from here"),
+        "Update": _refuse(Code.FAILED_PRECONDITION, "no labels are kept here"),
+    }
+    return {f"{_SERVICE}/{name}": _handler(serve, stores) for name, serve in methods.items()}
+
+
+def _handler(serve: _Serve, stores: Mapping[str, Store]) -> Handler:
+    def handle(stream: Stream) -> None:
+        store_id = first(stream.metadata, STORE_ID)
+        if store_id is None:
+            raise RpcError(Code.INVALID_ARGUMENT, f"request lacks metadata {STORE_ID!r}")
+        store = stores.get(store_id)
+        if store is None:
+            name = printable(store_id[:200])
+            raise RpcError(Code.NOT_FOUND, f"unknown store {name}: not found")
+        serve(stream, store)
+
+    return handle
+
+
+def _refuse(code: Code, why: str) -> _Serve:
+    def refuse(_stream: Stream, _store: Store) -> None:
+        raise RpcError(code, why)
+
+    return refuse
+
+
+def _info(stream: Stream, store: Store) -> None:
+    digest = _digest(_ask(stream, pb.InfoRequest.FromString).digest)
+    blob = _open(store, digest)
+    os.close(blob.fd)
+    time = _timestamp(blob.written_ns)
+    info = pb.Info(digest=str(digest), size=blob.size, created_at=time, updated_at=time)
+    stream.send(pb.InfoResponse(info=info).SerializeToString())
+
+
+def _read(stream: Stream, store: Store) -> None:
+    request = _ask(stream, pb.ReadContentRequest.FromString)
+    blob = _open(store, _digest(request.digest))
+    try:
+        if not 0 <= request.offset <= blob.size:
+            raise RpcError(Code.OUT_OF_RANGE, f"read past object length {blob.size} bytes")
+        # A window may reach past the end.
+        left = blob.size - request.offset
+        _send_window(
+            stream, blob, request.offset, min(request.size, left) if request.size > 0 else left
+        )
+    except OSError as error:
+        raise RpcError(Code.DATA_LOSS, f"cannot read a blob: {error.strerror}") from None
+    finally:
+        os.close(blob.fd)
+
+
+def _send_window(stream: Stream, blob: BlobFile, start: int, length: int) -> None:
+    sent = 0
+    while sent < length:
+        data = os.pread(blob.fd, min(_CHUNK_BYTES, length - sent), start + sent)
+        if not data:
+            raise RpcError(Code.DATA_LOSS, "the blob was cut short while it was read")
+        stream.send(encode_read(sent, data))
+        sent += len(data)
+
+
+def _status(stream: Stream, store: Store) -> None:
+    ref = _ask(stream, pb.StatusRequest.FromString).ref
+    found = next((one for one in _uploads(store) if one.ref == ref), None)
+    if found is None:
+        raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
+    stream.send(pb.StatusResponse(status=_status_of(found)).SerializeToString())
+
+
+def _list_statuses(stream: Stream, store: Store) -> None:
+    stream.receive()
+    statuses = [_status_of(one) for one in _uploads(store)]
+    stream.send(pb.ListStatusesResponse(statuses=statuses).SerializeToString())
+
+
+def _uploads(store: Store) -> tuple[Progress, ...]:
+    return store.progress() if isinstance(store, ExportStore) else ()
+
+
+def _abort(stream: Stream, store: Store) -> None:
+    ref = _ask(stream, pb.AbortRequest.FromString).ref
+    if not (isinstance(store, ExportStore) and store.abort(ref)):
+        raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
+    stream.send(b"")
+
+
+def _write(stream: Stream, store: Store) -> None:
+    """One stream, one blob. A ref is free again, and nothing is left, however the stream ends."""
+    request = _next_request(stream)
+    if request is None:
+        return
+    if not isinstance(store, ExportStore):
+        raise RpcError(Code.PERMISSION_DENIED, "this store is only read from")
+    if not request.ref:
+        raise RpcError(Code.INVALID_ARGUMENT, "first message must have a reference")
+    with _failures():
+        incoming = _begin(store, request)
+        try:
+            _Writing(stream, incoming, request).run()
+        finally:
+            incoming.close()
+
+
+def _begin(store: ExportStore, request: WriteRequest) -> Incoming:
+    expected = _digest(request.expected) if request.expected else None
+    try:
+        begun = store.begin(request.ref, request.total, expected)
+    except BeingWritten:
+        # The daemon tries again after a pause, and finds the blob or a free ref.
+        name = printable(request.ref[:200])
+        raise RpcError(Code.UNAVAILABLE, f"ref {name} locked: unavailable") from None
+    if isinstance(begun, Present):
+        raise _already_exists(begun.digest)
+    return begun
+
+
+class _Writing:
+    """The ping-pong of one upload: STAT, WRITE, COMMIT."""
+
+    def __init__(self, stream: Stream, incoming: Incoming, request: WriteRequest) -> None:
+        self._stream = stream
+        self._incoming = incoming
+        self._ref = request.ref
+        self._total = 0
+        self._expected: Digest | None = None
+        self._request: WriteRequest | None = request
+
+    def run(self) -> None:
+        while self._request is not None:
+            request = self._request
+            self._check(request)
+            if request.action == STAT:
+                self._answer(request.action, self._incoming.progress.offset)
+            elif self._step(request):
+                return
+            self._request = _next_request(self._stream)
+
+    def _check(self, request: WriteRequest) -> None:
+        if request.ref not in ("", self._ref):
+            raise RpcError(Code.INVALID_ARGUMENT, "a stream writes one reference only")
+        if request.action not in (STAT, WRITE, COMMIT):
+            raise RpcError(Code.INVALID_ARGUMENT, f"unknown action {request.action}")
+        if self._incoming.is_aborted:
+            raise RpcError(Code.ABORTED, "the upload was aborted")
+        self._total = request.total if request.total > 0 else self._total
+        if request.expected:
+            self._expected = _digest(request.expected)
+
+    def _step(self, request: WriteRequest) -> bool:
+        """WRITE or COMMIT; whether it was the last step."""
+        offset = self._incoming.progress.offset
+        if request.offset not in (0, offset):
+            raise RpcError(
+                Code.OUT_OF_RANGE,
+                f"write @{request.offset} must occur at current offset {offset}",
+            )
+        if request.offset == 0 and offset:
+            self._incoming.truncate()
+            offset = 0
+        is_last = request.action == COMMIT
+        if not is_last:
+            # Answered before it is done: the next bytes travel while these are hashed and written.
+            # What fails here ends the stream, and only a commit is a promise.
+            self._answer(request.action, offset + len(request.data))
+        if request.data:
+            self._incoming.write(request.data)
+        if is_last:
+            self._commit(request)
+        return is_last
+
+    def _commit(self, request: WriteRequest) -> None:
+        size = self._incoming.progress.offset
+        digest, is_new = self._incoming.commit(self._total, self._expected)
+        if not is_new:
+            raise _already_exists(digest)
+        self._answer(request.action, size, str(digest))
+
+    def _answer(self, action: int, offset: int, digest: str = "") -> None:
+        progress = self._incoming.progress
+        response = pb.WriteContentResponse(
+            action=pb.WriteAction.Name(action),
+            started_at=_timestamp(progress.started_ns),
+            updated_at=_timestamp(progress.updated_ns),
+            offset=offset,
+            total=self._total,
+            digest=digest,
+        )
+        self._stream.send(response.SerializeToString())
+
+
+def _next_request(stream: Stream) -> WriteRequest | None:
+    message = stream.receive()
+    if message is None:
+        return None
+    try:
+        return read_request(message)
+    except ValueError as error:
+        raise RpcError(Code.INVALID_ARGUMENT, f"no WriteContentRequest: {error}") from None
+
+
+def _already_exists(digest: Digest) -> RpcError:
+    return RpcError(Code.ALREADY_EXISTS, f"content {digest}: already exists")
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Failures of the disk, and of what came, as statuses that the daemon does not retry."""
+    try:
+        yield
+    except Mismatch as error:
+        raise RpcError(Code.FAILED_PRECONDITION, f"{error}: failed precondition") from None
+    except KitcacheError as error:
+        raise RpcError(Code.INTERNAL, printable(error.headline)) from None
+
+
+def _open(store: Store, digest: Digest) -> BlobFile:
+    try:
+        blob = store.open_blob(digest)
+    except Damaged as error:
+        raise RpcError(Code.DATA_LOSS, f"content {digest} {error.problem}") from None
+    if blob is None:
+        raise RpcError(Code.NOT_FOUND, f"content {digest}: not found")
+    return blob
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return read_digest(text)
+    except ValueError as error:
+        raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
+
+
+def _ask(stream: Stream, decode: Callable[[bytes], Message]) -> Message:
+    try:
+        return decode(stream.receive() or b"")
+    except DecodeError as error:
+        raise RpcError(Code.INVALID_ARGUMENT, f"cannot read the request: {error}") from None
+
+
+def _status_of(progress: Progress) -> pb.Status:
+    return pb.Status(
+        started_at=_timestamp(progress.started_ns),
+        updated_at=_timestamp(progress.updated_ns),
+        ref=progress.ref,
+        offset=progress.offset,
+        total=progress.total,
+    )
+
+
+def _timestamp(ns: int) -> Timestamp:
+    return Timestamp(seconds=ns // 10**9, nanos=ns % 10**9)

@@ -1,0 +1,117 @@
+"""followpaths: what the links on the way to a path lead to, as patterns of what is to be sent.
+
+Links are resolved inside the root, as if it were the root of everything. The last component may
+have wildcards: what they match is looked at for links. Source: tonistiigi/fsutil, followlinks.go
+(which forgets the second of two paths through one link; the kernel does not, and neither do we).
+"""
+
+import errno
+import os
+
+from kitcache.buildkit.session.globs import (
+    BadPattern,
+    compile_glob,
+    escape,
+    has_wildcard,
+    unescape,
+)
+from kitcache.buildkit.session.roots import Root
+from kitcache.buildkit.session.walk import unreadable
+
+Parts = tuple[str, ...]
+
+# Links in a chain that nobody makes by hand; the kernel gives up after 40.
+_MOST_STEPS = 1000
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+
+
+def follow(root: Root, paths: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Patterns for the paths and for every link on their way; None if one of them is the root.
+
+    Raises KitcacheError for a directory that cannot be read.
+    """
+    follower = _Follower(root)
+    for path in paths:
+        follower.follow(path)
+    resolved = sorted("/".join(parts) for parts in follower.resolved)
+    return None if "" in resolved else tuple(resolved)
+
+
+class _Follower:
+    def __init__(self, root: Root) -> None:
+        self.resolved: set[Parts] = set()
+        self._root = root
+        self._seen: set[tuple[Parts, Parts]] = set()
+
+    def follow(self, path: str) -> None:
+        waiting = [_parts(path)]
+        for _ in range(_MOST_STEPS):
+            if not waiting:
+                return
+            waiting += self._step(waiting.pop())
+
+    def _step(self, parts: Parts) -> list[Parts]:
+        """Go down to the first link; the paths that lead on from there."""
+        current: Parts = ()
+        for index, part in enumerate(parts):
+            if part == "..":
+                current = current[:-1]
+                continue
+            current += (part,)
+            targets = self._targets(current)
+            if targets:
+                rest = parts[index + 1 :]
+                self.resolved.add(current)
+                if (current, rest) in self._seen:
+                    return []
+                self._seen.add((current, rest))
+                return [target + rest for target in targets]
+        self.resolved.add(current)
+        return []
+
+    def _targets(self, current: Parts) -> list[Parts]:
+        """Where the links lead that a path names."""
+        *parents, last = current
+        if any(map(has_wildcard, parents)):
+            return []
+        directory = "/".join(map(unescape, parents))
+        try:
+            fd = self._root.directory(directory)
+            names = _matching(fd, last) if has_wildcard(last) else [unescape(last)]
+            return [_inside(tuple(parents), link) for name in names if (link := _link(fd, name))]
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return []
+            raise unreadable(self._root.path, directory, error) from None
+
+
+def _matching(fd: int, pattern: str) -> list[str]:
+    try:
+        matches = compile_glob(pattern)
+    except BadPattern:
+        return []
+    return sorted(filter(matches, os.listdir(fd)))
+
+
+def _link(fd: int, name: str) -> str | None:
+    try:
+        return os.readlink(name, dir_fd=fd)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise
+
+
+def _inside(parents: Parts, link: str) -> Parts:
+    """A link's target as a path from the root, which `..` cannot leave."""
+    target = () if link.startswith("/") else parents
+    for name in link.split("/"):
+        if name == "..":
+            target = target[:-1]
+        elif name not in ("", "."):
+            target += (escape(name),)
+    return target
+
+
+def _parts(path: str) -> Parts:
+    return tuple(part for part in path.split("/") if part not in ("", "."))

@@ -1,0 +1,125 @@
+"""FileSend.DiffCopy: what a build puts out comes to where its caller wanted it, and nowhere else.
+
+Each output of the request has its number, and a target here. Source: BuildKit, session/filesync.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import BinaryIO, NamedTuple
+
+from kitcache.buildkit.session.failing import end_with, in_one_line
+from kitcache.buildkit.session.packets import decode_bytes_message
+from kitcache.buildkit.session.unpack import unpack
+from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first
+from kitcache.buildkit.wire.rpc import Handler, Stream
+from kitcache.errors import KitcacheError, printable
+
+DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
+
+_EXPORTER_ID = "buildkit-attachable-exporter-id"
+
+
+class DirectoryTarget(NamedTuple):
+    """A tree, merged into the directory at path; it is made if it is not there."""
+
+    path: str
+
+
+class StreamTarget(NamedTuple):
+    """One stream of bytes, such as a tar.
+
+    sink: a path (the file appears once it is whole, an older one stays until then; a device or a
+    pipe is written to), an open binary stream (left open), or what is called with each piece (a
+    view that is good for the call).
+    """
+
+    sink: str | BinaryIO | Callable[[memoryview], object]
+
+
+Target = DirectoryTarget | StreamTarget
+
+
+def output_handler(targets: Mapping[int, Target]) -> Handler:
+    """Serves DIFF_COPY: the outputs by their positions in the request.
+
+    What cannot be written ends the call with a message that names it.
+    """
+
+    def handle(stream: Stream) -> None:
+        target = _choose(targets, stream.metadata)
+        try:
+            if isinstance(target, DirectoryTarget):
+                unpack(stream, target.path)
+            else:
+                _receive(stream, target.sink)
+        except KitcacheError as error:
+            if isinstance(target, DirectoryTarget):
+                end_with(stream, in_one_line(error))
+            raise RpcError(Code.UNKNOWN, in_one_line(error)) from None
+
+    return handle
+
+
+def _choose(targets: Mapping[int, Target], metadata: Metadata) -> Target:
+    text = first(metadata, _EXPORTER_ID) or "0"
+    target = targets.get(int(text)) if text.isdecimal() and len(text) < 10 else None
+    if target is None:
+        raise RpcError(Code.NOT_FOUND, f"this build has no output {printable(text)}")
+    return target
+
+
+def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], object]) -> None:
+    if isinstance(sink, str):
+        _receive_file(stream, sink)
+    elif callable(sink):
+        for message in stream:
+            sink(decode_bytes_message(message))
+    else:
+        try:
+            for message in stream:
+                _write(sink, decode_bytes_message(message))
+            sink.flush()
+        except OSError as error:
+            raise _unwritable("the output", error) from None
+
+
+def _receive_file(stream: Stream, path: str) -> None:
+    try:
+        # The caller's own link is followed: it says where the file is.
+        path = os.path.realpath(path)
+        if _is_special(path):
+            with open(path, "wb", buffering=0) as special:
+                _receive(stream, special)
+            return
+        temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+        try:
+            with open(temporary, "xb", buffering=0) as file:
+                _receive(stream, file)
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _is_special(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _write(sink: BinaryIO, data: memoryview) -> None:
+    while data:
+        data = data[sink.write(data) :]
+
+
+def _unwritable(path: str, error: OSError) -> KitcacheError:
+    return KitcacheError(path, f"cannot be written: {error.strerror}", untouched="")

@@ -1,0 +1,56 @@
+"""The secrets that a build named, given to the daemon when a step asks for one.
+
+Source: moby/buildkit, session/secrets/secretsprovider (limit, status of a missing one).
+"""
+
+from collections.abc import Mapping
+
+from kitcache.buildkit.proto.session_pb2 import GetSecretRequest, GetSecretResponse
+from kitcache.buildkit.session.unary import answering
+from kitcache.buildkit.wire.grpc import Code, RpcError
+from kitcache.buildkit.wire.rpc import Handler
+from kitcache.options.secrets import Secret
+
+GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
+MOST_BYTES = 500 * 1024
+
+
+def secret_handlers(secrets: tuple[Secret, ...]) -> dict[str, Handler]:
+    """Gives these and no other; of two with one id the later counts, as in buildx.
+
+    Files are read when they are asked for. A secret that was not named is NOT_FOUND, which a step
+    may tolerate; one that was named and cannot be read fails the step.
+    """
+    named = {secret.id: secret for secret in secrets}
+
+    def answer(request: bytes) -> bytes:
+        asked = GetSecretRequest.FromString(request).id
+        return GetSecretResponse(data=_read(named, asked)).SerializeToString()
+
+    return {GET_SECRET: answering(answer)}
+
+
+def _read(named: Mapping[str, Secret], asked: str) -> bytes:
+    secret = named.get(asked)
+    if secret is None:
+        raise RpcError(Code.NOT_FOUND, f"secret {asked}: not found")
+    data = _read_file(secret.id, secret.path) if secret.data is None else secret.data
+    if len(data) > MOST_BYTES:
+        raise RpcError(
+            Code.FAILED_PRECONDITION, f"secret {asked}: larger than {MOST_BYTES:,} bytes"
+        )
+    return data
+
+
+def _read_file(name: str, path: str | None) -> bytes:
+    if path is None:
+        return b""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no such path"
+        # From None: the daemon gets the reason, and nobody gets more.
+        raise RpcError(
+            Code.FAILED_PRECONDITION, f"secret {name}: cannot be read: {reason}"
+        ) from None

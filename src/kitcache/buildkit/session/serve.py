@@ -1,0 +1,57 @@
+"""The session of one build: which calls it answers, and how it introduces itself.
+
+Source: BuildKit, session/session.go and session/grpc.go.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import BinaryIO
+
+from kitcache.buildkit.session import health, outputs, sync, upload
+from kitcache.buildkit.session.content import content_handlers
+from kitcache.buildkit.session.memory import MemoryFiles
+from kitcache.buildkit.session.outputs import Target
+from kitcache.buildkit.session.registry import Credentials, auth_handlers
+from kitcache.buildkit.session.secrets import secret_handlers
+from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.wire.grpc import Metadata
+from kitcache.buildkit.wire.rpc import Handler
+from kitcache.options.secrets import Secret
+
+_EXPOSE = "x-docker-expose-session-"
+_NAME = "kitcache"
+
+
+def make_handlers(
+    *,
+    sources: Mapping[str, str | MemoryFiles],
+    uploads: Mapping[str, BinaryIO],
+    files: Mapping[int, Target],
+    stores: Mapping[str, Store],
+    secrets: tuple[Secret, ...],
+    credentials: Callable[[str], Credentials | None],
+    on_notice: Callable[[str], None],
+) -> dict[str, Handler]:
+    """Every call that the daemon may make: nothing beyond what this build named."""
+    handlers: dict[str, Handler] = {
+        **health.health_handlers(),
+        **auth_handlers(credentials),
+        **secret_handlers(secrets),
+        sync.DIFF_COPY: sync.sync_handler(sources, on_warning=on_notice),
+    }
+    if uploads:
+        handlers[upload.PULL] = upload.upload_handler(uploads)
+    if files:
+        handlers[outputs.DIFF_COPY] = outputs.output_handler(files)
+    if stores:
+        handlers.update(content_handlers(stores))
+    return handlers
+
+
+def make_metadata(session: str, shared_key: str, handlers: Mapping[str, Handler]) -> Metadata:
+    """What the daemon hears of a session when it is opened."""
+    return (
+        (f"{_EXPOSE}uuid", session),
+        (f"{_EXPOSE}name", _NAME),
+        (f"{_EXPOSE}sharedkey", shared_key),
+        *((f"{_EXPOSE}grpc-method", method) for method in handlers),
+    )

@@ -1,0 +1,275 @@
+"""FileSync.DiffCopy: the daemon gets a directory that this build named, and no other.
+
+It hears of every entry, asks for the files it lacks (already while it still hears), and says when
+it has them. Source: BuildKit, session/filesync; tonistiigi/fsutil, send.go.
+"""
+
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote_plus
+
+from kitcache.buildkit.session.failing import end_with, in_one_line, raise_if_told
+from kitcache.buildkit.session.follow import follow
+from kitcache.buildkit.session.globs import BadPattern
+from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
+from kitcache.buildkit.session.packets import (
+    DATA_BYTES,
+    END_OF_LIST,
+    FIN,
+    Entry,
+    Kind,
+    decode_packet,
+    encode_data_head,
+    encode_entry,
+)
+from kitcache.buildkit.session.patterns import Selection
+from kitcache.buildkit.session.roots import Root, split
+from kitcache.buildkit.session.walk import Tree, unreadable
+from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
+from kitcache.buildkit.wire.rpc import Handler, Stream
+from kitcache.errors import KitcacheError, printable
+
+DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
+
+_BATCH_BYTES = 64 * 1024
+
+OnWarning = Callable[[str], None]
+
+
+class File(Protocol):
+    """An open file of a source."""
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most size; b"" at the end. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Give the file back."""
+        ...
+
+
+class Source(Protocol):
+    """A directory to be sent."""
+
+    def entries(self, selection: Selection) -> Iterator[Entry]:
+        """What the selection takes, parents first, names of a directory by their bytes."""
+        ...
+
+    def open(self, path: str) -> File | None:
+        """A file of it; None where it is gone."""
+        ...
+
+
+class Request(NamedTuple):
+    """What the daemon wants. followed: paths whose links are to be resolved; they include too."""
+
+    name: str
+    includes: tuple[str, ...]
+    excludes: tuple[str, ...]
+    followed: tuple[str, ...]
+
+
+def sync_handler(
+    sources: Mapping[str, str | MemoryFiles], *, on_warning: OnWarning | None = None
+) -> Handler:
+    """Serves DIFF_COPY: the directories (paths, or files in memory) by their names.
+
+    on_warning is told of files that vanished before the daemon asked for them: it gets them empty.
+    Any other name: NOT_FOUND. What cannot be read ends the call with a message that names it.
+    """
+
+    def handle(stream: Stream) -> None:
+        request = read_request(stream.metadata)
+        source = sources.get(request.name)
+        if source is None:
+            name = printable(request.name)
+            raise RpcError(Code.NOT_FOUND, f'no access allowed to dir "{name}"')
+        with ExitStack() as stack:
+            try:
+                tree, selection = _open(source, request, stack)
+                _Sender(stream, tree, on_warning).run(selection)
+            except KitcacheError as error:
+                end_with(stream, in_one_line(error))
+            except BadPattern as error:
+                end_with(stream, str(error), Code.INVALID_ARGUMENT)
+
+    return handle
+
+
+def read_request(metadata: Metadata) -> Request:
+    """The daemon's wishes; values of a key that was marked so are query-unescaped."""
+
+    def values(key: str) -> tuple[str, ...]:
+        found = every(metadata, key)
+        if first(metadata, f"{key}-encoded") in ("1", "t", "T", "true", "TRUE", "True"):
+            return tuple(unquote_plus(value, errors="surrogateescape") for value in found)
+        return found
+
+    return Request(
+        name=next(iter(values("dir-name")), ""),
+        includes=values("include-patterns"),
+        excludes=values("exclude-patterns"),
+        followed=values("followpaths"),
+    )
+
+
+def _open(
+    source: str | MemoryFiles, request: Request, stack: ExitStack
+) -> tuple[Source, Selection]:
+    if isinstance(source, MemoryFiles):
+        # Without links there is nothing to resolve.
+        is_all = not {"", ".", "/"}.isdisjoint(request.followed)
+        includes = _includes(request, None if is_all else request.followed)
+        return MemoryTree(source, time.time_ns()), Selection(includes, request.excludes)
+    try:
+        root = stack.enter_context(Root(source))
+    except OSError as error:
+        problem = f"the directory cannot be opened: {error.strerror}"
+        raise KitcacheError(source, problem, untouched="") from None
+    includes = _includes(request, follow(root, request.followed))
+    return Tree(root), Selection(includes, request.excludes)
+
+
+def _includes(request: Request, followed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """None for everything: nothing was asked for in particular, or the root itself was."""
+    if request.followed and (followed is None or "." in request.includes):
+        return None
+    return request.includes + (followed or ()) or None
+
+
+class _Files:
+    """What can still be asked for, by number: some 30 bytes an entry, however many there are."""
+
+    def __init__(self) -> None:
+        self._directories: list[str] = []
+        self._directory_of = array("I")
+        self._ends = array("Q")
+        self._names = bytearray()
+        self._is_waiting = bytearray()
+
+    def add(self, entry: Entry) -> None:
+        directory, name = split(entry.path)
+        if not self._directories or self._directories[-1] != directory:
+            self._directories.append(directory)
+        self._directory_of.append(len(self._directories) - 1)
+        if entry.is_file:
+            self._names += name.encode()
+        self._ends.append(len(self._names))
+        self._is_waiting.append(entry.is_file)
+
+    def take(self, number: int) -> str | None:
+        """A file's path; None for what is no file, was never told of, or was asked for before."""
+        if number >= len(self._is_waiting) or not self._is_waiting[number]:
+            return None
+        self._is_waiting[number] = False
+        start = self._ends[number - 1] if number else 0
+        name = self._names[start : self._ends[number]].decode()
+        directory = self._directories[self._directory_of[number]]
+        return f"{directory}/{name}" if directory else name
+
+
+class _Sender:
+    def __init__(self, stream: Stream, source: Source, on_warning: OnWarning | None) -> None:
+        self._stream = stream
+        self._source = source
+        self._warn = on_warning
+        self._files = _Files()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+
+    def run(self, selection: Selection) -> None:
+        """Send everything; back once the daemon has said that it has it all."""
+        is_done = False
+        for entry in self._source.entries(selection):
+            message = _encode(entry)
+            self._files.add(entry)
+            if self._put(message) and self._serve_waiting():
+                is_done = True
+                break
+        if not is_done:
+            self._put(END_OF_LIST)
+            self._serve()
+        self._flush()
+        # At once: the daemon never closes its half, it waits for our end.
+        self._stream.send(FIN)
+
+    def _serve_waiting(self) -> bool:
+        """Answer what was asked meanwhile, without waiting for more; whether it was FIN."""
+        while True:
+            try:
+                message = self._stream.receive(timeout_s=0)
+            except RpcError as error:
+                if error.code == Code.DEADLINE_EXCEEDED:
+                    return False
+                raise
+            if self._answer(message):
+                return True
+
+    def _serve(self) -> None:
+        while not self._serve_waiting():
+            self._flush()
+            if self._answer(self._stream.receive()):
+                return
+
+    def _answer(self, message: bytes | None) -> bool:
+        """Send what a message asks for; whether it says that all is there."""
+        if message is None:
+            raise RpcError(Code.ABORTED, "the daemon ended a file transfer half-way")
+        packet = decode_packet(message)
+        if packet.kind == Kind.REQ:
+            path = self._files.take(packet.id)
+            if path is None:
+                text = f"invalid file id {packet.id}"
+                end_with(self._stream, text, Code.INVALID_ARGUMENT)
+            self._send_file(packet.id, path)
+        raise_if_told(packet, "receiver")
+        return packet.kind == Kind.FIN
+
+    def _send_file(self, number: int, path: str) -> None:
+        file = self._source.open(path)
+        if file is None:
+            if self._warn:
+                self._warn(f'"{printable(path)}" vanished while it was sent: it is empty there')
+        else:
+            try:
+                self._send_bytes(number, file)
+            except OSError as error:
+                raise unreadable("", path, error) from None
+            finally:
+                file.close()
+        self._put(encode_data_head(number, 0))
+
+    def _send_bytes(self, number: int, file: File) -> None:
+        while data := file.read(DATA_BYTES):
+            self._put(encode_data_head(number, len(data)) + data)
+
+    def _put(self, message: bytes) -> bool:
+        """Send it with the next ones; whether they were sent."""
+        self._waiting.append(message)
+        self._waiting_bytes += len(message)
+        if self._waiting_bytes < _BATCH_BYTES:
+            return False
+        self._flush()
+        return True
+
+    def _flush(self) -> None:
+        messages, self._waiting = self._waiting, []
+        self._waiting_bytes = 0
+        if messages:
+            self._stream.send(*messages)
+
+
+def _encode(entry: Entry) -> bytes:
+    """Raises KitcacheError for names that the wire cannot carry."""
+    try:
+        return encode_entry(entry)
+    except UnicodeEncodeError:
+        raise KitcacheError(
+            "",
+            f'the name of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
+            untouched="",
+            next_steps=("rename it, or list it in .dockerignore (a wildcard matches it)",),
+        ) from None

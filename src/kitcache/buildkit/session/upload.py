@@ -1,0 +1,44 @@
+"""Upload.Pull: a build context that is one stream, such as a tar on stdin.
+
+Source: BuildKit, session/upload/uploadprovider.
+"""
+
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import BinaryIO
+
+from kitcache.buildkit.session.packets import DATA_BYTES, bytes_message_head
+from kitcache.buildkit.wire.grpc import Code, RpcError, first
+from kitcache.buildkit.wire.rpc import Handler, Stream
+from kitcache.errors import printable
+
+PULL = "/moby.upload.v1.Upload/Pull"
+
+
+def upload_handler(streams: Mapping[str, BinaryIO]) -> Handler:
+    """Serves PULL: each stream once, by the id in context=http://buildkit-session/ID.
+
+    Any other id, or one that was pulled: NOT_FOUND. The streams are read to their end, not closed.
+    """
+    lock = Lock()
+    left = dict(streams)
+
+    def handle(stream: Stream) -> None:
+        name = (first(stream.metadata, "urlpath") or "").rpartition("/")[2]
+        with lock:
+            source = left.pop(name, None)
+        if source is None:
+            raise RpcError(Code.NOT_FOUND, f'no stream "{printable(name)}" in this session')
+        _send(stream, source)
+
+    return handle
+
+
+def _send(stream: Stream, source: BinaryIO) -> None:
+    # A pipe's bytes go on as they come, where the stream can tell.
+    read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+    try:
+        while data := read(DATA_BYTES):
+            stream.send(bytes_message_head(len(data)) + data)
+    except OSError as error:
+        raise RpcError(Code.UNKNOWN, f"the context cannot be read: {error.strerror}") from None

@@ -1,0 +1,193 @@
+"""A local directory as ordered entries, and the bytes of its files. Nothing outside is looked at.
+
+Depth first, names by their bytes, each parent before what is in it; symlinks are entries, never
+followed; user and group are not told. Source: tonistiigi/fsutil, fs.go, stat.go, stat_unix.go.
+"""
+
+import errno
+import io
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+from kitcache.buildkit.session.packets import Entry, to_go_mode
+from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
+from kitcache.buildkit.session.roots import Root, split
+from kitcache.errors import KitcacheError
+
+# Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# What a name says once somebody has taken it away, or put something else there.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+_APPLE = "com.apple."
+
+
+class OpenFile:
+    """A file as it was when it was opened: what is appended later is not read."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        # Where the system tells no size, as in /proc, what comes is taken.
+        self._left = size or sys.maxsize
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most size; b"" at the end. Raises OSError."""
+        data = os.read(self._fd, min(size, self._left))
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._fd)
+
+
+class Tree:
+    """A directory on disk. For one thread, within `with root`."""
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def entries(self, selection: Selection) -> Iterator[Entry]:
+        """What the selection takes, in the order of the protocol.
+
+        A directory that is not taken comes too, once something below it is. What vanishes on the
+        way is left out. Raises KitcacheError for what is to be sent and cannot be looked at.
+        """
+        return _Walk(self._root, selection).run()
+
+    def open(self, path: str) -> OpenFile | io.BytesIO | None:
+        """The file at a path; None where it is gone, or no file any more. A socket is empty.
+
+        Raises KitcacheError where it cannot be read.
+        """
+        directory, name = split(path)
+        try:
+            fd = os.open(name, _FILE_FLAGS, dir_fd=self._root.directory(directory))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return io.BytesIO()
+            if error.errno in _GONE:
+                return None
+            raise unreadable(self._root.path, path, error) from None
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            return None
+        return OpenFile(fd, found.st_size)
+
+
+def unreadable(root: str, path: str, error: OSError) -> KitcacheError:
+    """What to say of a name that is to be sent, and cannot be read."""
+    return KitcacheError(
+        root,
+        f'"{path or "."}" cannot be read: {error.strerror}',
+        untouched="",
+        next_steps=("make it readable, or list it in .dockerignore",),
+    )
+
+
+class _Frame:
+    """A directory on the way down. unsent: its entry, as long as nothing below it was sent."""
+
+    __slots__ = ("names", "path", "unsent", "verdict")
+
+    def __init__(self, path: str, names: list[str], verdict: Verdict, unsent: Entry | None) -> None:
+        self.path = path
+        self.names = iter(names)
+        self.verdict = verdict
+        self.unsent = unsent
+
+
+class _Walk:
+    def __init__(self, root: Root, selection: Selection) -> None:
+        self._root = root
+        self._judge = selection.judge
+        self._first_names: dict[tuple[int, int], str] = {}
+
+    def run(self) -> Iterator[Entry]:
+        frames = [_Frame("", self._list("", is_sent=True), TOP, None)]
+        while frames:
+            frame = frames[-1]
+            name = next(frame.names, None)
+            if name is None:
+                frames.pop()
+                continue
+            path = f"{frame.path}/{name}" if frame.path else name
+            verdict = self._judge(path, frame.verdict)
+            entry = self._look(path, verdict)
+            if entry is None:
+                continue
+            if verdict.is_sent:
+                yield from _unsent(frames)
+                yield entry
+            if entry.is_dir and verdict.is_entered:
+                names = self._list(path, is_sent=verdict.is_sent)
+                frames.append(_Frame(path, names, verdict, None if verdict.is_sent else entry))
+
+    def _list(self, path: str, *, is_sent: bool) -> list[str]:
+        try:
+            return sorted(os.listdir(self._root.directory(path)))
+        except OSError as error:
+            if error.errno in _GONE or (error.errno == errno.EACCES and not is_sent):
+                return []
+            raise unreadable(self._root.path, path, error) from None
+
+    def _look(self, path: str, verdict: Verdict) -> Entry | None:
+        """The entry at a path; None for what is neither sent nor entered, and for what is gone."""
+        if not verdict.is_sent and not verdict.is_entered:
+            return None
+        directory, name = split(path)
+        try:
+            fd = self._root.directory(directory)
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not verdict.is_sent and not stat.S_ISDIR(found.st_mode):
+                return None
+            return self._entry(path, found, fd, name)
+        except OSError as error:
+            if error.errno in _GONE or (error.errno == errno.EACCES and not verdict.is_sent):
+                return None
+            raise unreadable(self._root.path, path, error) from None
+
+    def _entry(self, path: str, found: os.stat_result, fd: int, name: str) -> Entry:
+        linkname, major, minor = "", 0, 0
+        is_dir = stat.S_ISDIR(found.st_mode)
+        if stat.S_ISLNK(found.st_mode):
+            linkname = os.readlink(name, dir_fd=fd)
+        elif found.st_nlink > 1 and not is_dir:
+            first = self._first_names.setdefault((found.st_dev, found.st_ino), path)
+            linkname = first if first != path else ""
+        if found.st_rdev:
+            major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        return Entry(
+            path,
+            to_go_mode(found.st_mode),
+            0 if is_dir else found.st_size,
+            found.st_mtime_ns,
+            linkname,
+            major,
+            minor,
+            _xattrs(fd, name),
+        )
+
+
+def _xattrs(fd: int, name: str) -> tuple[tuple[str, bytes], ...]:
+    """None where the system cannot tell; one that cannot be read is left out, as upstream."""
+    found: list[tuple[str, bytes]] = []
+    if sys.platform == "linux":
+        # listxattr knows no dir_fd; this link leads to the directory that is open.
+        place = f"/proc/self/fd/{fd}/{name}"
+        with suppress(OSError):
+            for key in os.listxattr(place, follow_symlinks=False):
+                if not key.startswith(_APPLE):
+                    with suppress(OSError):
+                        found.append((key, os.getxattr(place, key, follow_symlinks=False)))
+    return tuple(found)
+
+
+def _unsent(frames: list[_Frame]) -> Iterator[Entry]:
+    for frame in frames:
+        if frame.unsent is not None:
+            yield frame.unsent
+            frame.unsent = None

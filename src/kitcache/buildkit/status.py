@@ -1,0 +1,246 @@
+"""What the daemon says of a running build: one message of the Status stream as values.
+
+Times are nanoseconds since 1970, None where the daemon gave none. Texts are as they came: whoever
+shows them makes them printable. Source: BuildKit, api/services/control/control.proto.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from kitcache.buildkit.proto import control_pb2
+
+_SECOND_NS = 10**9
+
+
+class Group(NamedTuple):
+    """Vertices that are shown as one step. weak: does not make the step appear by itself."""
+
+    id: str
+    name: str
+    weak: bool
+
+
+class Vertex(NamedTuple):
+    """A vertex of the build graph, as it is now.
+
+    digest: its name. inputs: digests of the vertices it needs. error: "" unless it failed.
+    """
+
+    digest: str
+    inputs: tuple[str, ...] = ()
+    name: str = ""
+    cached: bool = False
+    started_ns: int | None = None
+    completed_ns: int | None = None
+    error: str = ""
+    group: Group | None = None
+
+
+class Transfer(NamedTuple):
+    """A part of a vertex that has a progress of its own: a download, an upload, an export.
+
+    id: its name within the vertex. current, total: mostly bytes, total 0 where it is not known.
+    """
+
+    id: str
+    vertex: str
+    name: str = ""
+    current: int = 0
+    total: int = 0
+    timestamp_ns: int | None = None
+    started_ns: int | None = None
+    completed_ns: int | None = None
+
+
+class Log(NamedTuple):
+    """A piece of what a step printed: bytes, cut anywhere. stream: 1 is stdout, 2 is stderr."""
+
+    vertex: str
+    stream: int
+    data: bytes
+    timestamp_ns: int | None = None
+
+
+class SourceFile(NamedTuple):
+    """The file that a warning is about, whole."""
+
+    filename: str
+    data: bytes
+    language: str
+
+
+class Range(NamedTuple):
+    """A place in a file. Lines count from 1, characters from 0."""
+
+    start_line: int
+    start_character: int
+    end_line: int
+    end_character: int
+
+
+class BuildWarning(NamedTuple):
+    """A finding of the frontend, such as a lint rule that a Dockerfile breaks."""
+
+    vertex: str
+    level: int
+    short: str
+    detail: tuple[str, ...] = ()
+    url: str = ""
+    source: SourceFile | None = None
+    ranges: tuple[Range, ...] = ()
+
+
+class Update(NamedTuple):
+    """News of a build: one message of the Status stream."""
+
+    vertexes: tuple[Vertex, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
+    logs: tuple[Log, ...] = ()
+    warnings: tuple[BuildWarning, ...] = ()
+
+
+OnUpdate = Callable[[Update], None]
+
+
+def read_update(message: bytes) -> Update:
+    """One StatusResponse. Fields that are not known are skipped.
+
+    Daemons up to BuildKit 0.17 put names on the wire that are no UTF-8: their bad bytes become
+    U+FFFD, as in what buildx prints as JSON. In log data and the texts of warnings they survive as
+    surrogates. Raises ValueError where the message is no StatusResponse at all.
+    """
+    response = control_pb2.StatusResponse()
+    try:
+        response.ParseFromString(message)
+    except DecodeError:
+        response.Clear()
+        _fill(response, message)
+    return Update(
+        tuple(map(_read_vertex, response.vertexes)),
+        tuple(map(_read_transfer, response.statuses)),
+        tuple(map(_read_log, response.logs)),
+        tuple(map(_read_warning, response.warnings)),
+    )
+
+
+def _read_vertex(vertex: control_pb2.Vertex) -> Vertex:
+    group = None
+    if vertex.HasField("progress_group"):
+        found = vertex.progress_group
+        group = Group(found.id, found.name, found.weak)
+    return Vertex(
+        vertex.digest,
+        tuple(vertex.inputs),
+        vertex.name,
+        vertex.cached,
+        _time(vertex, "started"),
+        _time(vertex, "completed"),
+        vertex.error,
+        group,
+    )
+
+
+def _read_transfer(status: control_pb2.VertexStatus) -> Transfer:
+    return Transfer(
+        status.id,
+        status.vertex,
+        status.name,
+        status.current,
+        status.total,
+        _time(status, "timestamp"),
+        _time(status, "started"),
+        _time(status, "completed"),
+    )
+
+
+def _read_log(log: control_pb2.VertexLog) -> Log:
+    return Log(log.vertex, log.stream, log.msg, _time(log, "timestamp"))
+
+
+def _read_warning(warning: control_pb2.VertexWarning) -> BuildWarning:
+    source = None
+    if warning.HasField("info"):
+        info = warning.info
+        source = SourceFile(info.filename, info.data, info.language)
+    return BuildWarning(
+        warning.vertex,
+        warning.level,
+        _text(warning.short),
+        tuple(map(_text, warning.detail)),
+        warning.url,
+        source,
+        tuple(
+            Range(place.start.line, place.start.character, place.end.line, place.end.character)
+            for place in warning.ranges
+        ),
+    )
+
+
+def _time(message: Message, field: str) -> int | None:
+    if not message.HasField(field):
+        return None
+    time: Timestamp = getattr(message, field)
+    return time.seconds * _SECOND_NS + time.nanos
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _fill(message: Message, data: bytes) -> None:
+    """Parse as protobuf does, but for strings that are no UTF-8.
+
+    The fields are read as those of a message that knows none of them.
+    """
+    raw = control_pb2.InfoRequest()
+    try:
+        raw.ParseFromString(data)
+    except DecodeError as error:
+        raise ValueError(f"not a message of the Status stream: {error}") from None
+    fields: Any = message.DESCRIPTOR.fields_by_number
+    unknown: Any = UnknownFieldSet(raw)
+    for found in unknown:
+        field = fields.get(found.field_number)
+        if field is not None and found.wire_type == _WIRE_TYPES.get(field.type):
+            _put(message, field, found.data)
+
+
+def _put(message: Message, field: FieldDescriptor, data: Any) -> None:
+    held = getattr(message, field.name)
+    if field.type == FieldDescriptor.TYPE_MESSAGE:
+        target = held.add() if field.is_repeated else held
+        target.SetInParent()
+        _fill(target, data)
+        return
+    value = _VALUES[field.type](data)
+    if field.is_repeated:
+        held.append(value)
+    else:
+        setattr(message, field.name, value)
+
+
+def _signed(bits: int) -> Callable[[int], int]:
+    return lambda number: ((number + (1 << (bits - 1))) & ((1 << bits) - 1)) - (1 << (bits - 1))
+
+
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_WIRE_TYPES = {
+    FieldDescriptor.TYPE_BOOL: _VARINT,
+    FieldDescriptor.TYPE_INT32: _VARINT,
+    FieldDescriptor.TYPE_INT64: _VARINT,
+    FieldDescriptor.TYPE_STRING: _LENGTH_DELIMITED,
+    FieldDescriptor.TYPE_BYTES: _LENGTH_DELIMITED,
+    FieldDescriptor.TYPE_MESSAGE: _LENGTH_DELIMITED,
+}
+_VALUES: dict[int, Callable[[Any], object]] = {
+    FieldDescriptor.TYPE_BOOL: bool,
+    FieldDescriptor.TYPE_INT32: _signed(32),
+    FieldDescriptor.TYPE_INT64: _signed(64),
+    FieldDescriptor.TYPE_STRING: lambda data: data.decode("utf-8", "replace"),
+    FieldDescriptor.TYPE_BYTES: bytes,
+}

@@ -1,0 +1,44 @@
+"""What can happen on an HTTP/2 connection, as its user sees it."""
+
+from typing import NamedTuple
+
+from kitcache.buildkit.wire.headers import Headers
+
+
+class HeadersCame(NamedTuple):
+    """Headers, or trailers: those are the second on their stream, and is_end. 1xx never come."""
+
+    stream_id: int
+    headers: Headers
+    is_end: bool
+
+
+class DataCame(NamedTuple):
+    """Bytes of a stream, a view of what was received. They want credit once they are consumed."""
+
+    stream_id: int
+    data: memoryview
+    is_end: bool
+
+
+class ResetCame(NamedTuple):
+    """The stream is gone. problem: "" when the peer reset it, else what it did wrong."""
+
+    stream_id: int
+    code: int
+    problem: str = ""
+
+
+class RoomCame(NamedTuple):
+    """More can be sent, or opened, than before, on one stream or on all: look again."""
+
+
+class GoAwayCame(NamedTuple):
+    """The peer takes no new streams; it never looked at those above last_stream_id."""
+
+    last_stream_id: int
+    code: int
+    text: str
+
+
+Event = HeadersCame | DataCame | ResetCame | RoomCame | GoAwayCame

@@ -1,0 +1,205 @@
+"""Calls over one HTTP/2 connection: Channel (we call) and Server (we are called).
+
+A connection has a thread that reads and one that writes; each call to a Server runs in a thread
+of its own. All of them are daemon threads and end with the connection, or soon after.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from kitcache.buildkit.wire.frames import ErrorCode
+from kitcache.buildkit.wire.grpc import (
+    CONTENT_TYPE,
+    Code,
+    Metadata,
+    RpcError,
+    check_metadata,
+    encode_status,
+    first,
+)
+from kitcache.buildkit.wire.headers import Headers
+from kitcache.buildkit.wire.http2 import MAX_STREAMS, Connection
+from kitcache.buildkit.wire.link import Link, Transport
+from kitcache.buildkit.wire.stream import REPLY, Stream, wait
+
+__all__ = ["Channel", "Handler", "Server", "Stream", "Transport"]
+
+# Serves one call: returning is OK, RpcError is that status, any other exception is UNKNOWN.
+Handler = Callable[[Stream], None]
+
+
+class Channel:
+    """The calling side of a connection, over a transport that it closes with itself.
+
+    authority: what requests name as their host; BuildKit does not look at it.
+    """
+
+    def __init__(self, transport: Transport, *, authority: str = "localhost") -> None:
+        self._authority = authority
+        self._link = Link(transport, Connection(is_client=True), None)
+        self._link.start()
+
+    def unary(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Send one message and get one back.
+
+        timeout_s: for all of it; the server is told. Raises RpcError: the status of the call,
+        DEADLINE_EXCEEDED, UNAVAILABLE without a connection.
+        """
+        deadline = None
+        if timeout_s is not None:
+            deadline = time.monotonic() + timeout_s
+            timeout_ms = min(int(timeout_s * 1000), 99_999_999)
+            metadata = (("grpc-timeout", f"{timeout_ms}m"), *metadata)
+        stream = self._open(method, metadata, deadline)
+        try:
+            _send_request(stream, request, deadline)
+            reply = stream.receive_until(deadline)
+            if reply is None:
+                raise RpcError(Code.INTERNAL, "the call ended without an answer")
+            if stream.receive_until(deadline) is not None:
+                raise RpcError(Code.INTERNAL, "more than one answer came")
+            return reply
+        finally:
+            stream.cancel()
+
+    def open(self, method: str, *, metadata: Metadata = ()) -> Stream:
+        """Start a call, which sends its headers. Waits while the server has too many calls.
+
+        Raises RpcError UNAVAILABLE without a connection, ValueError for bad metadata.
+        """
+        return self._open(method, metadata, None)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether calls can be made: connected, and the server is not going away."""
+        return self._link.is_open
+
+    @property
+    def failure(self) -> str | None:
+        """Why the connection ended; None while it lives, and when it was closed by us."""
+        return self._link.failure
+
+    def close(self) -> None:
+        """End all calls with CANCELLED, and the connection. Again: nothing. Takes 2 s at most."""
+        self._link.close()
+
+    def _open(self, method: str, metadata: Metadata, deadline: float | None) -> Stream:
+        check_metadata(metadata)
+        headers = (
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", method),
+            (":authority", self._authority),
+            ("te", "trailers"),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", "kitcache"),
+            *metadata,
+        )
+        link = self._link
+        with link.lock:
+            while link.is_open and not link.connection.can_open:
+                wait(link.can_send, deadline)
+            if not link.is_open:
+                raise link.ending
+            stream_id = link.connection.open_stream(headers)
+            stream = Stream(link, stream_id, method, metadata)
+            link.calls[stream_id] = stream
+            link.wake_writer()
+            return stream
+
+
+def _send_request(stream: Stream, request: bytes, deadline: float | None) -> None:
+    try:
+        stream.send_until((request,), deadline, is_end=True)
+    except RpcError as error:
+        # A server may answer without reading all: what it says then is received.
+        if error.code == Code.DEADLINE_EXCEEDED:
+            raise
+
+
+class Server:
+    """The called side of a connection; serves from the moment it is made.
+
+    handlers: by path, "/package.Service/Method", in any case. failure: why the connection ended;
+    None while it lives, and when it was closed by us.
+    """
+
+    def __init__(self, transport: Transport, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = {path.lower(): handler for path, handler in handlers.items()}
+        self._running = 0
+        self._link = Link(transport, Connection(is_client=False), self._accept)
+        self._link.start()
+
+    @property
+    def failure(self) -> str | None:
+        """Why the connection ended; None while it lives, and when it was closed by us."""
+        return self._link.failure
+
+    def close(self) -> None:
+        """End every call, and the connection. Handlers get RpcError CANCELLED; not waited for."""
+        self._link.close()
+
+    def wait_closed(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of the connection; whether it came in time."""
+        return self._link.closed.wait(timeout_s)
+
+    def _accept(self, stream_id: int, headers: Headers, is_end: bool) -> Callable[[], None] | None:
+        path = first(headers, ":path") or ""
+        handler = self._handlers.get(path.lower())
+        if first(headers, ":method") != "POST" or not _is_grpc(headers):
+            self._refuse(stream_id, ((":status", "415"),))
+            return None
+        if handler is None:
+            error = RpcError(Code.UNIMPLEMENTED, f"unknown method {path}")
+            self._refuse(stream_id, REPLY + encode_status(error))
+            return None
+        if self._running >= MAX_STREAMS:
+            self._link.drop(stream_id, ErrorCode.REFUSED_STREAM)
+            return None
+        metadata = tuple(header for header in headers if not header[0].startswith(":"))
+        stream = Stream(self._link, stream_id, path, metadata)
+        self._link.calls[stream_id] = stream
+        self._running += 1
+        if is_end:
+            stream.headers_came((), is_end)
+        return lambda: self._start(handler, stream)
+
+    def _refuse(self, stream_id: int, headers: Headers) -> None:
+        self._link.connection.send_headers(stream_id, headers, is_end=True)
+        self._link.drop(stream_id, ErrorCode.NO_ERROR)
+
+    def _start(self, handler: Handler, stream: Stream) -> None:
+        name = stream.method.rpartition("/")[2]
+        try:
+            threading.Thread(
+                target=self._run, args=(handler, stream), name=f"rpc-{name}", daemon=True
+            ).start()
+        except RuntimeError:
+            self._finish(stream, RpcError(Code.RESOURCE_EXHAUSTED, "no thread for the call"))
+
+    def _run(self, handler: Handler, stream: Stream) -> None:
+        error: RpcError | None = None
+        try:
+            handler(stream)
+        except RpcError as raised:
+            error = raised
+        except Exception as raised:  # noqa: BLE001  # a handler's failure is its call's alone
+            error = RpcError(Code.UNKNOWN, type(raised).__name__)
+        self._finish(stream, error)
+
+    def _finish(self, stream: Stream, error: RpcError | None) -> None:
+        stream.finish(error)
+        with self._link.lock:
+            self._running -= 1
+
+
+def _is_grpc(headers: Headers) -> bool:
+    return (first(headers, "content-type") or "").startswith(CONTENT_TYPE)

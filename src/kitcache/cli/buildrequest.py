@@ -1,0 +1,172 @@
+"""The command line of `kitcache build` as values.
+
+Source: buildx commands/build.go.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from kitcache.buildkit.daemon.tls import Tls, checked, tls_from_directory
+from kitcache.buildkit.inputs import parse_build_context
+from kitcache.buildkit.request import check_request
+from kitcache.cli.buildoptions import PROGRESS
+from kitcache.errors import UsageError
+from kitcache.options.attests import parse_attests, spell_attest
+from kitcache.options.attributes import Pairs, split_fields
+from kitcache.options.build import BuildRequest
+from kitcache.options.caches import parse_cache_export, parse_cache_import
+from kitcache.options.limits import parse_memory, parse_ulimit
+from kitcache.options.outputs import Output, parse_output
+from kitcache.options.references import normalize_tag
+from kitcache.options.secrets import Secret, parse_secret
+
+_EPOCH = "SOURCE_DATE_EPOCH"
+_T = TypeVar("_T")
+
+
+def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildRequest:
+    """The command line as one value. Raises UsageError, which names the option.
+
+    environ: for build arguments without a value, secrets, SOURCE_DATE_EPOCH,
+    DOCKER_DEFAULT_PLATFORM, and the credentials of GitHub's and Amazon's caches.
+    """
+    secrets = _each("--secret", args.secret, lambda text: parse_secret(text, environ))
+    request = BuildRequest(
+        context=args.context,
+        dockerfile=args.file,
+        target=args.target,
+        build_args=_build_args(args.build_arg, environ),
+        labels=_each("--label", args.label, _pair),
+        platforms=_platforms(args.platforms, environ),
+        no_cache=args.no_cache,
+        no_cache_filter=tuple(args.no_cache_filter),
+        pull=args.pull,
+        build_contexts=_each("--build-context", args.build_context, parse_build_context),
+        add_hosts=_split("--add-host", args.add_host),
+        network=args.network,
+        secrets=secrets,
+        tags=_each("--tag", args.tag, normalize_tag),
+        outputs=_outputs(args),
+        cache_to=_each("--cache-to", args.cache_to, lambda text: parse_cache_export(text, environ)),
+        cache_from=_each(
+            "--cache-from", args.cache_from, lambda text: parse_cache_import(text, environ)
+        ),
+        attests=_attests(args),
+        allow=_split("--allow", args.allow),
+        shm_size=_each("--shm-size", [args.shm_size or "0"], parse_memory)[0],
+        ulimits=_each("--ulimit", args.ulimit, parse_ulimit),
+        warnings=tuple(_warn_secrets(secrets)),
+    )
+    check_request(request)
+    return request
+
+
+def progress_mode(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """One of PROGRESS. Raises UsageError."""
+    given: str | None = args.progress
+    if args.quiet:
+        if given not in (None, "auto", "quiet"):
+            raise UsageError(f"progress={given} and quiet cannot be used together")
+        return "quiet"
+    mode = given or environ.get("BUILDKIT_PROGRESS") or "auto"
+    if mode not in PROGRESS:
+        raise UsageError(
+            f"BUILDKIT_PROGRESS: invalid progress mode {mode}",
+            next_steps=(f"set it to one of {', '.join(PROGRESS)}",),
+        )
+    return mode
+
+
+def find_tls(args: argparse.Namespace) -> Tls | None:
+    """The certificates that were named, None where none were. Raises UsageError."""
+    given = Tls(args.tlscacert, args.tlscert, args.tlskey, args.tlsservername)
+    if args.tlsdir:
+        found = tls_from_directory(args.tlsdir)
+        given = Tls(
+            given.ca or found.ca, given.cert or found.cert, given.key or found.key,
+            given.server_name,
+        )  # fmt: skip
+    return checked(given) if any(given[:4]) else None
+
+
+def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[_T, ...]:
+    """What each text means; an error names the option."""
+    try:
+        return tuple(parse(text) for text in texts)
+    except UsageError as error:
+        raise UsageError(f"{flag}: {error.problem}", next_steps=error.next_steps) from None
+
+
+def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """The parts of options that take a comma separated list."""
+    return tuple(part for parts in _each(flag, filter(None, texts), split_fields) for part in parts)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not key:
+        raise UsageError(f"{text!r} has no key", next_steps=("write KEY=VALUE",))
+    return key, value
+
+
+def _build_args(texts: Sequence[str], environ: Mapping[str, str]) -> Pairs:
+    """The build arguments; one without a value is the environment's, or none at all."""
+    found = {}
+    for text in texts:
+        key, value = _each("--build-arg", [text], _pair)[0]
+        if "=" in text:
+            found[key] = value
+        elif key in environ:
+            found[key] = environ[key]
+    if epoch := environ.get(_EPOCH):
+        found.setdefault(_EPOCH, epoch)
+    return tuple(found.items())
+
+
+def _platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
+    given = texts or [environ.get("DOCKER_DEFAULT_PLATFORM", "")]
+    parts = (part.strip() for text in given for part in text.split(","))
+    platforms = tuple(dict.fromkeys(filter(None, parts)))
+    if "local" in platforms:
+        raise UsageError(
+            "--platform: local is no platform of the daemon's",
+            next_steps=("leave --platform out to build for the daemon's own",),
+        )
+    return platforms
+
+
+def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
+    """The outputs, with what --push and --load add. Source: buildx commands/build.go."""
+    outputs = list(_each("--output", filter(None, args.output), parse_output))
+    if args.push:
+        images = [at for at, output in enumerate(outputs) if output.kind == "image"]
+        for at in images:
+            sent = {**dict(outputs[at].sent), "push": "true"}
+            outputs[at] = outputs[at]._replace(sent=tuple(sent.items()))
+        if not images and not any(output.kind == "registry" for output in outputs):
+            outputs.append(Output("registry"))
+    if args.load and Output("docker") not in [output._replace(sent=()) for output in outputs]:
+        outputs.append(Output("docker"))
+    return tuple(outputs)
+
+
+def _attests(args: argparse.Namespace) -> Pairs:
+    texts = list(args.attest)
+    texts += [
+        spell_attest(kind, value)
+        for kind, value in (("provenance", args.provenance), ("sbom", args.sbom))
+        if value
+    ]
+    try:
+        return parse_attests(texts)
+    except UsageError as error:
+        raise UsageError(f"--attest: {error.problem}", next_steps=error.next_steps) from None
+
+
+def _warn_secrets(secrets: Iterable[Secret]) -> Iterable[str]:
+    return (
+        f"secret {secret.id} is empty: its environment variable is not set, or holds nothing"
+        for secret in secrets
+        if secret.data == b""
+    )

@@ -1,0 +1,163 @@
+"""kitcache build: build with BuildKit, export the cache, sweep it."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+from kitcache.buildkit.build import Wishes
+from kitcache.buildkit.client import Build, Client
+from kitcache.buildkit.daemon.address import Address, find_daemon
+from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
+from kitcache.buildkit.request import proxy_args
+from kitcache.buildkit.result import BuildResult
+from kitcache.buildkit.session.registry import DockerConfig
+from kitcache.cli import buildoptions
+from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
+from kitcache.cli.cachetext import cache_lines
+from kitcache.cli.display import Guarded, choose_display, showing
+from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
+from kitcache.cli.jsonout import shape_metadata
+from kitcache.cli.session import Session
+from kitcache.cli.steptext import wants_colour
+from kitcache.cli.terminal import is_terminal, say
+from kitcache.cli.text import waiting_line
+from kitcache.errors import BuildFailed, printable
+from kitcache.gc.values import Progress
+from kitcache.options.attributes import Pairs
+from kitcache.store.layout import io_error
+from kitcache.store.locks import Waiting
+
+configure = buildoptions.configure
+
+_GLANCE_S = 0.1
+_CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; the exit code is the worst of the build's and its caches'."""
+    session = Session(wants_json=False, is_quiet=args.quiet)
+    _cancel_on_sigterm(args.cancel.set)
+    return max(session.each([""], lambda _: _Command(args, session).run()))
+
+
+class _Command:
+    def __init__(self, args: argparse.Namespace, session: Session) -> None:
+        self._args = args
+        self._session = session
+        self._mode = progress_mode(args, os.environ)
+        self._config = config_directory(os.environ)
+
+    def run(self) -> int:
+        args = self._args
+        request = make_request(args, os.environ)
+        address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
+        display = choose_display(self._mode, sys.stderr, os.environ)
+        try:
+            with Client(address) as client, showing(display) as shown:
+                shown.note(f"building on {address.url} ({address.origin})")
+                build = client.start(request, self._wishes(address, shown))
+                self._follow(build, shown)
+                result = build.result()
+        except BuildFailed as error:
+            self._tell(failure_lines(error, colour=_colour(), log_lines=self._log_lines()))
+            return error.exit_code
+        return self._finish(result)
+
+    def _wishes(self, address: Address, shown: Guarded) -> Wishes:
+        def on_progress(event: Progress | Waiting) -> None:
+            if isinstance(event, Waiting):
+                shown.note(f"kitcache: {waiting_line(event)}")
+
+        def on_notice(sentence: str) -> None:
+            if self._mode == "quiet":
+                self._session.warn([sentence])
+            shown.note(f"kitcache: warning: {printable(sentence)}")
+
+        return Wishes(
+            on_notice=on_notice,
+            on_progress=on_progress,
+            cancel=self._args.cancel,
+            credentials=DockerConfig(self._config, on_notice).credentials,
+            stdin=sys.stdin.buffer if sys.stdin else None,
+            stdout=_stdout(),
+            proxies=_proxies(self._config, address),
+            lock_timeout_s=self._args.lock_timeout / 10**9,
+        )
+
+    def _follow(self, build: Build, shown: Guarded) -> None:
+        is_told = False
+        while not build.is_over:
+            update = build.next_update(_GLANCE_S)
+            if update is not None:
+                shown.update(update)
+            if self._args.cancel.is_set() and not is_told:
+                is_told = True
+                shown.note(_CANCELLING)
+
+    def _finish(self, result: BuildResult) -> int:
+        if self._mode in ("auto", "plain", "tty"):
+            self._tell(warning_lines(result.warnings))
+        if not self._args.quiet:
+            self._tell(cache_lines(result.caches))
+        image = result.image_id
+        if self._args.quiet and image:
+            print(image)
+        if self._args.iidfile:
+            _write(self._args.iidfile, image or "")
+        if self._args.metadata_file:
+            text = json.dumps(shape_metadata(result), indent=2)
+            _write(self._args.metadata_file, text + "\n")
+        for cache in result.caches:
+            if cache.outcome == "failed":
+                self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
+        return result.exit_code
+
+    def _log_lines(self) -> int | None:
+        """None after a picture that has shown a few lines only."""
+        return None if is_terminal(sys.stderr) and self._mode in ("auto", "tty") else LOG_LINES
+
+    def _tell(self, lines: Iterator[str]) -> None:
+        for line in lines:
+            say(line)
+
+
+def _cancel_on_sigterm(cancel: Callable[[], None]) -> None:
+    """The first SIGTERM cancels as Ctrl-C does; the second one ends the process at once."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        cancel()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _colour() -> bool:
+    return is_terminal(sys.stderr) and wants_colour(os.environ.get("NO_COLOR"))
+
+
+def _stdout() -> BinaryIO | None:
+    """Where "-" goes, but for a terminal: nobody wants to see an archive."""
+    return None if sys.stdout is None or is_terminal(sys.stdout) else sys.stdout.buffer
+
+
+def _proxies(config: str, address: Address) -> Pairs:
+    with suppress(ValueError):  # the logins' reader has told of it
+        found = read_object(os.path.join(config, CONFIG_FILE)) or {}
+        return proxy_args(found.get("proxies"), address.url)
+    return ()
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        failure = io_error(path, "cannot be written", error)
+        failure.untouched = "the build itself is done"
+        raise failure from None

@@ -1,0 +1,60 @@
+"""How a build failed and what it was warned of, in the lines that people know from buildx.
+
+Source: BuildKit, solver/errdefs/source.go; buildx, commands/build.go.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from kitcache.buildkit.status import BuildWarning
+from kitcache.cli.steptext import clean, clean_log
+from kitcache.cli.text import count
+from kitcache.errors import BuildFailed, Source
+
+LOG_LINES = 20
+_RULE = "------"
+_SOURCE_RULE = "-" * 20
+_AROUND = 2
+
+
+def failure_lines(
+    error: BuildFailed, *, colour: bool, log_lines: int | None = LOG_LINES
+) -> Iterator[str]:
+    """The failed step with the end of its log, the places in the Dockerfile, and the message.
+
+    log_lines: how much of the log, None for all that is known.
+    """
+    if error.step:
+        yield _RULE
+        yield f" > {clean(error.step)}:"
+        skipped = 0 if log_lines is None else max(0, len(error.log) - log_lines)
+        for line in error.log[skipped:]:
+            yield clean_log(line, colour=colour)
+        yield _RULE
+    for source in error.sources:
+        yield from _source_lines(source)
+    first, *more = error.headline.split("\n")
+    yield f"kitcache: {clean(first)}"
+    for line in more:
+        yield f"  {clean(line)}"
+
+
+def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:
+    """The list of warnings, each with its line; nothing where there are none."""
+    if warnings:
+        yield f"{count(len(warnings), 'warning')} found:"
+    for warning in warnings:
+        place = f" (line {warning.ranges[0].start_line})" if warning.ranges else ""
+        yield f" - {clean(warning.short)}{place}"
+
+
+def _source_lines(source: Source) -> Iterator[str]:
+    lines = source.text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    before, after = max(0, source.first_line - 1 - _AROUND), source.last_line + _AROUND
+    yield f"{clean(source.filename)}:{source.first_line}"
+    yield _SOURCE_RULE
+    for number, line in enumerate(lines[before:after], before + 1):
+        mark = ">>>" if source.first_line <= number <= source.last_line else "   "
+        yield f" {number:3d} | {mark} {clean_log(line.rstrip(), colour=False)}"
+    yield _SOURCE_RULE

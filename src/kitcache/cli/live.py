@@ -1,0 +1,216 @@
+"""Progress as a picture on a terminal that is drawn anew several times a second, like buildx's tty.
+
+`draw` is pure: steps, times and a size in, lines out. Of rich only the widths of characters are
+used: they are a quarter of its console's start-up, and a frame is a few plain lines.
+Source: BuildKit, util/progress/progressui/display.go.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TextIO
+
+from rich.cells import cell_len, set_cell_size
+
+from kitcache.buildkit.status import Transfer, Update
+from kitcache.buildkit.steps import Step, Steps
+from kitcache.cli.steptext import amount_text, bytes_text, clean, clean_log
+
+_FRAME_S = 0.1
+_TAIL_LINES = 6
+_TRANSFERS = 6
+_MIN_NAME = 12
+_RATE_AFTER_S = 0.5
+_SECOND_NS = 10**9
+
+_BLUE, _RED, _YELLOW, _FAINT = "\x1b[34m", "\x1b[31m", "\x1b[33m", "\x1b[2m"
+_RESET = "\x1b[0m"
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_ERASE_RIGHT, _ERASE_BELOW = "\x1b[K", "\x1b[J"
+_COLOURS = {"done": _BLUE, "cached": _BLUE, "error": _RED, "canceled": _YELLOW}
+_MARKS = {"cached": "CACHED ", "error": "ERROR ", "canceled": "CANCELED "}
+
+
+class Size(NamedTuple):
+    """Of a terminal, in characters. lines: None where all may be shown."""
+
+    columns: int
+    lines: int | None
+
+
+class Line(NamedTuple):
+    """A line of the picture; it is as wide as the terminal less one. colour: "" for none."""
+
+    text: str
+    colour: str = ""
+
+
+def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> list[Line]:
+    """The picture: a header, and a line a step with what it does.
+
+    now_ns: by the daemon's clock. Where lines are few, steps that run come first, then the latest
+    that ended; their order stays. Steps that are only planned are counted. Without a limit of lines
+    it is the last picture: all steps, without logs.
+    """
+    width = max(1, size.columns - 1)
+    begun = [step for step in steps if step.state != "planned"]
+    ended = sum(step.state != "running" for step in begun)
+    is_finished = size.lines is None and ended == len(steps) > 0
+    header = f"[+] Building {elapsed_s:.1f}s ({ended}/{len(steps)})"
+    lines = [Line(_cut(header + " FINISHED" * is_finished, width))]
+    if size.lines is None:
+        for step in begun:
+            lines += (_head(step, now_ns, width), *_transfer_lines(step, now_ns, width))
+    else:
+        for block in _choose(begun, size.lines - 2, lambda step: _block(step, now_ns, width)):
+            lines += block
+    return lines
+
+
+def _choose(
+    begun: Sequence[Step], room: int, block_of: Callable[[Step], list[Line]]
+) -> Iterator[list[Line]]:
+    """The blocks that fit into so many lines."""
+    running = [at for at, step in enumerate(begun) if step.state == "running"]
+    running = running[max(0, len(running) - room) :] if room > 0 else []
+    room -= len(running)
+    chosen: dict[int, list[Line]] = {}
+    for at in reversed(running):
+        head, *details = block_of(begun[at])
+        kept = details[max(0, len(details) - room) :] if room > 0 else []
+        chosen[at] = [head, *kept]
+        room -= len(kept)
+    for at in range(len(begun) - 1, -1, -1):
+        if room <= 0:
+            break
+        if begun[at].state != "running":
+            chosen[at] = block_of(begun[at])[:room]
+            room -= len(chosen[at])
+    for at in sorted(chosen):
+        yield chosen[at]
+
+
+def _block(step: Step, now_ns: int, width: int) -> list[Line]:
+    """The step's line, its latest transfers, and while it runs the end of its log."""
+    lines = [_head(step, now_ns, width), *_transfer_lines(step, now_ns, width, _TRANSFERS)]
+    if step.state == "running":
+        texts = [line.text for line in step.log[-_TAIL_LINES:]]
+        texts += [step.unfinished] * bool(step.unfinished)
+        for text in texts[-_TAIL_LINES:]:
+            shown = clean_log(text, colour=False).expandtabs()
+            lines.append(Line(_cut(f" => => # {shown}", width), _FAINT))
+    return lines
+
+
+def _head(step: Step, now_ns: int, width: int) -> Line:
+    name = _MARKS.get(step.state, "") + clean(step.name)
+    text = _row(f" => {name}", "", step.seconds(now_ns), width)
+    return Line(text, _COLOURS.get(step.state, ""))
+
+
+def _transfer_lines(
+    step: Step, now_ns: int, width: int, limit: int | None = None
+) -> Iterator[Line]:
+    shown = step.transfers
+    if limit is not None and len(shown) > limit:
+        by_need = sorted(
+            range(len(shown)), key=lambda at: (shown[at].completed_ns is not None, -at)
+        )
+        shown = tuple(shown[at] for at in sorted(by_need[:limit]))
+    for transfer in shown:
+        yield _transfer_line(transfer, now_ns, width)
+
+
+def _transfer_line(transfer: Transfer, now_ns: int, width: int) -> Line:
+    is_done = transfer.completed_ns is not None
+    until_ns = now_ns if transfer.completed_ns is None else transfer.completed_ns
+    seconds = max(0, until_ns - (transfer.started_ns or until_ns)) / _SECOND_NS
+    amount = amount_text(transfer.current, transfer.total)
+    if amount and not is_done and seconds >= _RATE_AFTER_S:
+        amount += f"  {bytes_text(int(transfer.current / seconds))}/s"
+    text = _row(f" => => {clean(transfer.id)}", amount, seconds, width)
+    return Line(text, _BLUE if is_done else "")
+
+
+def _row(name: str, amount: str, seconds: float, width: int) -> str:
+    timer = f" {seconds:.1f}s"
+    room = width - len(timer) - 1
+    if room < _MIN_NAME:
+        return _cut(name, width)
+    if amount and room - len(amount) - 1 >= _MIN_NAME:
+        name = f"{_cut(name, room - len(amount) - 1)} {amount}"
+    return set_cell_size(name, room) + " " + timer
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, width)
+
+
+class Live:
+    """A display for a person at a terminal.
+
+    clock: seconds that only ever grow. size_of: asked before each picture, so that it follows the
+    terminal's size.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float],
+        size_of: Callable[[], Size],
+        *,
+        colour: bool,
+    ) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._size_of = size_of
+        self._colour = colour
+        self._steps = Steps()
+        self._began_s = clock()
+        self._first: tuple[int, float] | None = None
+        self._drawn_s = -_FRAME_S
+        self._drawn: list[Line] = []
+
+    def update(self, update: Update) -> None:
+        """Take news."""
+        self._steps.apply(update)
+        if self._first is None and self._steps.started_ns is not None:
+            # The daemon's clock and ours need not agree.
+            self._first = self._steps.started_ns, self._clock()
+        self.tick()
+
+    def tick(self) -> None:
+        """Draw the picture, ten times a second at most."""
+        now_s = self._clock()
+        if now_s - self._drawn_s >= _FRAME_S:
+            self._drawn_s = now_s
+            self._show(self._size_of())
+
+    def note(self, text: str) -> None:
+        """Print a remark above the picture."""
+        size = self._size_of()
+        lines = [clean(line) for line in text.split("\n")]
+        self._stream.write(self._go_back(size) + _ERASE_BELOW + "\n".join((*lines, "")))
+        self._drawn = []
+        self._show(size)
+
+    def close(self) -> None:
+        """Leave the last picture, whole."""
+        self._show(self._size_of()._replace(lines=None))
+
+    def _show(self, size: Size) -> None:
+        now_s = self._clock()
+        first_ns, first_s = self._first or (0, now_s)
+        now_ns = first_ns + int((now_s - first_s) * _SECOND_NS)
+        lines = draw(self._steps.steps, now_ns, now_s - self._began_s, size)
+        text = "".join(f"{self._paint(line)}{_ERASE_RIGHT}\n" for line in lines)
+        start = self._go_back(size)
+        self._stream.write(f"{_HIDE_CURSOR}{start}{text}{_ERASE_BELOW}{_SHOW_CURSOR}")
+        self._stream.flush()
+        self._drawn = lines
+
+    def _paint(self, line: Line) -> str:
+        return f"{line.colour}{line.text}{_RESET}" if self._colour and line.colour else line.text
+
+    def _go_back(self, size: Size) -> str:
+        """To where the picture began. A terminal that became narrower has wrapped its lines."""
+        rows = sum(max(1, -(-cell_len(line.text) // max(1, size.columns))) for line in self._drawn)
+        return f"\x1b[{rows}A\r" if rows else ""

@@ -1,0 +1,77 @@
+r"""Steps in words: what the plain and the live display have in common.
+
+Daemons and programs in a build may print anything. What a terminal would act on is taken away or
+escaped; what stays of it is text, tabs, and colours where they are wanted.
+"""
+
+import re
+import unicodedata
+
+from kitcache.errors import printable
+
+_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor, modes
+    r"|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC: titles, links, settings
+    r"|[ -/]*[0-~])"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+_RESET = "\x1b[0m"
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def wants_colour(environ_no_color: str | None) -> bool:
+    """Whether colours are wanted: NO_COLOR is not set, or empty. Source: no-color.org."""
+    return not environ_no_color
+
+
+def clean(text: str) -> str:
+    """The text on one line, without escape sequences, and with other control characters escaped."""
+    return _escape(_SEQUENCE.sub("", text))
+
+
+def clean_log(text: str, *, colour: bool) -> str:
+    """A line of a log: as `clean`, but tabs stay, and colours too where they are wanted.
+
+    A colour that is left on is turned off at the end.
+    """
+    if text.isprintable():
+        return text
+    parts, at, is_coloured = [], 0, False
+    for found in _SEQUENCE.finditer(text):
+        parts.append(_escape(text[at : found.start()]))
+        at = found.end()
+        if colour and _COLOUR.fullmatch(found[0]):
+            parts.append(found[0])
+            is_coloured = found[0] not in ("\x1b[m", _RESET)
+    parts.append(_escape(text[at:]))
+    return "".join(parts) + (_RESET if is_coloured else "")
+
+
+def bytes_text(number: int) -> str:
+    """A number of bytes as buildx prints it: 60B, 1.05MB."""
+    if abs(number) < 1000:
+        return f"{number}B"
+    value, unit = float(number), 0
+    while abs(value) >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.2f}{_UNITS[unit]}"
+
+
+def amount_text(current: int, total: int) -> str:
+    """How far a transfer is: 1.05MB / 3.00MB; without a known total 1.05MB, or nothing."""
+    if total:
+        return f"{bytes_text(current)} / {bytes_text(total)}"
+    return bytes_text(current) if current else ""
+
+
+def log_time(seconds: float) -> str:
+    """Seconds before a line of a log: 0.123, 12.34, 123.4."""
+    return f"{seconds:.{3 if seconds < 10 else 2 if seconds < 100 else 1}f}"
+
+
+def _escape(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c == "\t" or unicodedata.category(c) == "Zs" else printable(c) for c in text
+    )

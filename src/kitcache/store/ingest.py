@@ -1,0 +1,346 @@
+"""A blob on its way in: ingest/<name>/ while it is written, blobs/<algorithm>/<hex> when whole.
+
+The files of an upload are those of containerd's content store (plugins/content/local), so that
+every reset sees it. Unlike there its name is unique: two exports of one layer never meet.
+
+What is durable when. Each blob's bytes are on the disk before it gets its name, here and in
+BuildKit. The names themselves are put on the disk together, by Intake.sync, before index.json is
+replaced: until then nothing that a tag reaches depends on them, and whoever exports later asks for
+each blob by itself, so a manifest whose layers a power cut took is nobody's hole.
+"""
+
+import hashlib
+import os
+import stat
+import time
+from contextlib import suppress
+from threading import Lock
+from typing import NamedTuple
+
+from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
+from kitcache.oci.digest import Digest
+from kitcache.store.index import users_of
+from kitcache.store.layout import DIR_FLAGS, Layout, io_error, open_directory
+
+PROVEN_BYTES = 1024 * 1024
+"""A blob that is there already and no longer than this is hashed before it is believed."""
+
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILES = ("ref", "startedat", "updatedat", "total", "data")
+_REFRESH_S = 10.0
+
+
+class Mismatch(Exception):
+    """An upload holds something else than was promised. The message is containerd's."""
+
+
+class Progress(NamedTuple):
+    """How far an upload is. Times are ns since 1970; offset: bytes so far; total: 0 if unknown."""
+
+    ref: str
+    offset: int
+    total: int
+    started_ns: int
+    updated_ns: int
+
+
+class Intake:
+    """Where blobs come into one layout: ingest/ and blobs/, made where they are missing.
+
+    Callable from several threads. It has directories of its own open, which outlive close() for as
+    long as an upload is under way. Raises Unsafe where one of them is a link, KitcacheError where
+    one cannot be made.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = Layout(layout.path, os.dup(layout.root_fd))
+        self._users = users_of(layout)
+        self._mode = stat.S_IMODE(os.fstat(layout.root_fd).st_mode)
+        self._lock = Lock()
+        self._uploads = 0
+        self._is_closed = False
+        try:
+            self.layout.open_directories()
+            self._open_missing()
+        except BaseException:
+            self.layout.__exit__(None, None, None)
+            raise
+
+    def _open_missing(self) -> None:
+        layout = self.layout
+        if layout.blobs_fd is None:
+            layout.blobs_fd = self.make_directory("blobs", layout.root_fd)
+        if layout.ingest_fd is None:
+            layout.ingest_fd = self.make_directory("ingest", layout.root_fd)
+        self._room_of("sha256")
+
+    def make_directory(self, name: str, parent: int, prefix: str = "") -> int:
+        """A directory, opened; made for the users of the cache if it is not there."""
+        fd = open_directory(self.layout, name, parent, prefix)
+        if fd is not None:
+            return fd
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=parent)
+            fd = open_directory(self.layout, name, parent, prefix)
+            if fd is None:
+                raise FileNotFoundError(2, os.strerror(2))
+            self.give(fd)
+            os.fchmod(fd, self._mode)
+        except OSError as error:
+            if fd is not None:
+                os.close(fd)
+            raise io_error(self.layout.path, f"cannot make {prefix}{name}", error) from None
+        return fd
+
+    def give(self, fd: int) -> None:
+        """Give something new the owner and group of the cache, as far as the caller may."""
+        mine = os.fstat(fd)
+        if mine.st_gid != self._users.st_gid:
+            with suppress(OSError):
+                os.fchown(fd, -1, self._users.st_gid)
+        if mine.st_uid != self._users.st_uid:
+            with suppress(OSError):
+                os.fchown(fd, self._users.st_uid, -1)
+
+    def _room_of(self, algorithm: str) -> int:
+        """blobs/<algorithm>/, opened."""
+        with self._lock:
+            fd = self.layout.blobs.get(algorithm)
+            if fd is None:
+                parent = self.layout.blobs_fd
+                if parent is None:
+                    raise ValueError("blobs/ is not open")
+                fd = self.make_directory(algorithm, parent, "blobs/")
+                self.layout.blobs[algorithm] = fd
+        return fd
+
+    def find(self, digest: Digest, size: int) -> int | None:
+        """The length of a blob that is there whole; None where it is not, so that it has to come.
+
+        size: what it should have, 0 if unknown. A short blob, and one of unknown size, is hashed.
+        What is found gets the time of now, so that age rules spare what this export counts on;
+        where that is not ours to do, it keeps its time.
+        """
+        try:
+            fd = self.layout.open_blob(digest)
+            return None if fd is None else _look_at(fd, digest, size)
+        except (Damaged, OSError):  # it cannot be read: a new one takes its place
+            return None
+
+    def begin(self, ref: str, algorithm: str, total: int) -> "Upload":
+        """A new upload. Raises KitcacheError; then nothing is left of it."""
+        with self._lock:
+            if self._is_closed:
+                raise KitcacheError(
+                    self.layout.path, "the export has ended", untouched=NOTHING_CHANGED
+                )
+            self._uploads += 1
+        try:
+            return Upload(self, ref, algorithm, total)
+        except BaseException:
+            self.end_upload()
+            raise
+
+    def end_upload(self) -> None:
+        """An upload is over, however it went."""
+        with self._lock:
+            self._uploads -= 1
+            is_last = self._is_closed and not self._uploads
+        if is_last:
+            self.layout.__exit__(None, None, None)
+
+    def put(self, ingest_fd: int, digest: Digest) -> None:
+        """Give an upload's data its name below blobs/. Raises OSError."""
+        room = self._room_of(digest.algorithm)
+        os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=room)
+
+    def sync(self) -> None:
+        """Put the names of all blobs on the disk, of those that others have put there too."""
+        layout = self.layout
+        try:
+            for fd in (*layout.blobs.values(), layout.blobs_fd, layout.root_fd):
+                if fd is not None:
+                    os.fsync(fd)
+        except OSError as error:
+            raise io_error(layout.path, "cannot sync blobs", error) from None
+
+    def close(self) -> None:
+        """No upload begins any more; those under way fail at their next step."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            is_last = not self._uploads
+        if is_last:
+            self.layout.__exit__(None, None, None)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether uploads can go on no more."""
+        return self._is_closed
+
+
+def _look_at(fd: int, digest: Digest, size: int) -> int | None:
+    with open(fd, "rb") as file:
+        length = os.fstat(fd).st_size
+        if size > 0 and length != size:
+            return None
+        if size <= 0 or length <= PROVEN_BYTES:
+            found = hashlib.file_digest(file, digest.algorithm)
+            if found.hexdigest() != digest.hex:
+                return None
+        with suppress(OSError):
+            os.utime(fd)
+    return length
+
+
+class Upload:
+    """One upload; used by one thread. It ends by commit or abort, and leaves nothing in ingest/.
+
+    Per message it costs one write; `updatedat` is renewed every ten seconds.
+    """
+
+    def __init__(self, intake: Intake, ref: str, algorithm: str, total: int) -> None:
+        self._intake = intake
+        self._path = intake.layout.path
+        self._algorithm = algorithm
+        self._hash = hashlib.new(algorithm)
+        self._name = hashlib.sha256(ref.encode("utf-8", "replace") + os.urandom(16)).hexdigest()
+        self._fd: int | None = None
+        self._data_fd: int | None = None
+        self._is_over = False
+        self._renew_s = time.monotonic() + _REFRESH_S
+        now_ns = time.time_ns()
+        self.progress = Progress(ref, 0, max(total, 0), now_ns, now_ns)
+        try:
+            self._open(ref)
+        except OSError as error:
+            self._clear()
+            raise io_error(self._path, "cannot begin an upload in ingest/", error) from None
+
+    def _open(self, ref: str) -> None:
+        parent = self._intake.layout.ingest_fd
+        os.mkdir(self._name, 0o755, dir_fd=parent)
+        self._fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
+        self._intake.give(self._fd)
+        stamp = _rfc3339(self.progress.started_ns)
+        self._write_file("ref", ref.encode("utf-8", "replace"))
+        self._write_file("startedat", stamp)
+        self._write_file("updatedat", stamp)
+        if self.progress.total:
+            self._write_file("total", b"%d" % self.progress.total)
+        self._data_fd = self._create("data")
+
+    def _create(self, name: str) -> int:
+        fd = os.open(name, _FILE_FLAGS, 0o644, dir_fd=self._fd)
+        self._intake.give(fd)
+        return fd
+
+    def _write_file(self, name: str, data: bytes) -> None:
+        fd = self._create(name)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append. Raises KitcacheError (disk full, read-only, export ended); then it is aborted."""
+        try:
+            self._write_all(memoryview(data))
+            self._hash.update(data)
+            now_s = time.monotonic()
+            if now_s >= self._renew_s:
+                self._renew_s = now_s + _REFRESH_S
+                self._renew()
+        except OSError as error:
+            self.abort()
+            raise io_error(self._path, "cannot write a blob", error) from None
+        self.progress = self.progress._replace(
+            offset=self.progress.offset + len(data), updated_ns=time.time_ns()
+        )
+
+    def _write_all(self, view: memoryview) -> None:
+        fd = self._data()
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def _data(self) -> int:
+        if self._data_fd is None or self._intake.is_closed:
+            raise OSError(0, "the upload was ended")
+        return self._data_fd
+
+    def _renew(self) -> None:
+        fd = os.open("updatedat", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            os.pwrite(fd, _rfc3339(time.time_ns()), 0)
+        finally:
+            os.close(fd)
+
+    def truncate(self) -> None:
+        """Begin again with no bytes. Raises KitcacheError; then it is aborted."""
+        try:
+            fd = self._data()
+            os.ftruncate(fd, 0)
+            os.lseek(fd, 0, os.SEEK_SET)
+        except OSError as error:
+            self.abort()
+            raise io_error(self._path, "cannot begin a blob again", error) from None
+        self._hash = hashlib.new(self._algorithm)
+        self.progress = self.progress._replace(offset=0)
+
+    def commit(self, total: int, expected: Digest | None) -> tuple[Digest, bool]:
+        """Give the blob its name: its digest, and whether it is new here; False: it came meanwhile.
+
+        total: its length, 0 if unknown. Its bytes are on the disk then; its name is after
+        Intake.sync. Raises Mismatch (size or digest), KitcacheError; whatever happens, nothing is
+        left in ingest/.
+        """
+        try:
+            digest = self._proven(total, expected)
+            if self._intake.find(digest, self.progress.offset) is not None:
+                return digest, False
+            fd = self._data()
+            os.fsync(fd)
+            os.fchmod(fd, 0o444)
+            if self._fd is None:
+                raise OSError(0, "the upload was ended")
+            self._intake.put(self._fd, digest)
+        except OSError as error:
+            raise io_error(self._path, "cannot put a blob in its place", error) from None
+        finally:
+            self.abort()
+        return digest, True
+
+    def _proven(self, total: int, expected: Digest | None) -> Digest:
+        length = self.progress.offset
+        if total > 0 and total != length:
+            raise Mismatch(f"unexpected commit size {length}, expected {total}")
+        digest = Digest(self._algorithm, self._hash.hexdigest())
+        if expected is not None and expected != digest:
+            raise Mismatch(f"unexpected commit digest {digest}, expected {expected}")
+        return digest
+
+    def abort(self) -> None:
+        """Remove what there is of it in ingest/. Idempotent."""
+        if not self._is_over:
+            self._clear()
+            self._intake.end_upload()
+
+    def _clear(self) -> None:
+        self._is_over = True
+        for name in _FILES if self._fd is not None else ():
+            with suppress(OSError):
+                os.unlink(name, dir_fd=self._fd)
+        with suppress(OSError):
+            os.rmdir(self._name, dir_fd=self._intake.layout.ingest_fd)
+        for fd in (self._data_fd, self._fd):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._data_fd = None
+
+
+def _rfc3339(ns: int) -> bytes:
+    """Always of the same length, so that a later one can be written over it."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9))
+    return f"{stamp}.{ns % 10**9:09d}Z".encode()

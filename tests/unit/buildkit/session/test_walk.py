@@ -1,0 +1,139 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from kitcache.buildkit.session.packets import Entry
+from kitcache.buildkit.session.patterns import Selection
+from kitcache.buildkit.session.roots import Root
+from kitcache.buildkit.session.walk import Tree
+
+
+def entries(path: Path, selection: Selection | None = None) -> dict[str, Entry]:
+    with Root(str(path)) as root:
+        return {e.path: e for e in Tree(root).entries(selection or Selection())}
+
+
+def test_depth_first_and_names_by_their_bytes(tmp_path: Path) -> None:
+    for name in ("a/x", "a.b", "a-", "é", "z", "B"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(entries(tmp_path)) == ["B", "a", "a/x", "a-", "a.b", "z", "é"]
+
+
+def test_mode_size_and_time_are_go_s(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"abc")
+    file.chmod(0o4751)
+    os.utime(file, ns=(1, 1_700_000_000_123_456_789))
+    (tmp_path / "d").mkdir(mode=0o700)
+    (tmp_path / "d").chmod(0o1777)
+    found = entries(tmp_path)
+    assert found["f"] == Entry("f", 0o751 | 1 << 23, 3, 1_700_000_000_123_456_789)
+    assert found["d"].mode == 0o777 | 1 << 31 | 1 << 20
+    assert found["d"].size == 0
+
+
+def test_links_are_entries_and_never_entered(tmp_path: Path) -> None:
+    (tmp_path / "up").symlink_to("..")
+    (tmp_path / "loop").symlink_to("loop")
+    found = entries(tmp_path)
+    assert [(e.path, e.linkname, e.is_symlink) for e in found.values()] == [
+        ("loop", "loop", True),
+        ("up", "..", True),
+    ]
+
+
+def test_a_hard_link_names_the_first_name_that_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    for name in ("b", "c"):
+        os.link(tmp_path / "a", tmp_path / name)
+    found = entries(tmp_path, Selection(None, ("a",)))
+    assert [(e.path, e.linkname, e.size) for e in found.values()] == [("b", "", 3), ("c", "b", 3)]
+
+
+def test_pipes_and_sockets_are_no_obstacle(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o640)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        found = entries(tmp_path)
+    assert found["fifo"].mode == 0o640 | 1 << 25
+    # The type is cleared: it arrives as a file, and is empty.
+    assert found["socket"].is_file
+    with Root(str(tmp_path)) as root:
+        socket_file = Tree(root).open("socket")
+        assert socket_file is not None
+        assert socket_file.read(10) == b""
+        assert Tree(root).open("fifo") is None
+
+
+def test_extended_attributes_come_along(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    try:
+        os.setxattr(tmp_path / "f", "user.kit", b"\0x")
+        os.setxattr(tmp_path / "f", "user.com.apple", b"1")
+    except OSError:
+        pytest.skip("the file system has no attributes")
+    assert entries(tmp_path)["f"].xattrs == (("user.kit", b"\0x"), ("user.com.apple", b"1"))
+
+
+def test_parents_come_once_something_below_them_is_sent(tmp_path: Path) -> None:
+    for name in ("a/b/c", "a/x", "d/e/f"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(entries(tmp_path, Selection(("**/c",)))) == ["a", "a/b", "a/b/c"]
+    assert list(entries(tmp_path, Selection(None, ("*", "!d/e/f")))) == ["d", "d/e", "d/e/f"]
+
+
+def test_the_root_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/f").touch()
+    (tmp_path / "link").symlink_to("real")
+    assert list(entries(tmp_path / "link")) == ["f"]
+
+
+def test_a_very_deep_tree_needs_few_open_directories(tmp_path: Path) -> None:
+    depth = 300
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=fd)
+        os.close(os.open("z", os.O_CREAT, dir_fd=fd))
+        inner = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    most = 0
+    with Root(str(tmp_path)) as root:
+        for count, _entry in enumerate(Tree(root).entries(Selection()), 1):
+            if before and count % 50 == 0:
+                most = max(most, len(os.listdir("/proc/self/fd")) - before)
+    assert count == 2 * depth
+    assert most <= 66
+
+
+def test_a_file_is_read_as_long_as_it_was_when_opened(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    with Root(str(tmp_path)) as root:
+        file = Tree(root).open("f")
+        assert file is not None
+        with (tmp_path / "f").open("ab") as more:
+            more.write(b"def")
+        assert file.read(100) == b"abc"
+        assert file.read(100) == b""
+        file.close()
+
+
+def test_a_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"s")
+    root_path = tmp_path / "root"
+    (root_path / "d").mkdir(parents=True)
+    (root_path / "d/secret").touch()
+    with Root(str(root_path)) as root:
+        (root_path / "d").rename(tmp_path / "moved")
+        (root_path / "d").symlink_to(outside)
+        assert Tree(root).open("d/secret") is None
+        assert [e.path for e in Tree(root).entries(Selection())] == ["d"]
