@@ -59,13 +59,10 @@ def _check_purpose(layout: Layout) -> None:
     except OSError as error:
         raise io_error(layout.path, "cannot be listed", error) from None
     if strangers:
-        failure = NotACache(
+        raise NotACache(
             layout.path,
             f"it has neither oci-layout nor index.json, and holds other things ({strangers[0]!r})",
         )
-        failure.untouched = "nothing was written"
-        failure.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
-        raise failure
 
 
 def make_index(layout: Layout, lock: AbstractContextManager[None]) -> None:
@@ -94,7 +91,8 @@ def _missing(layout: Layout) -> list[tuple[str, bytes]]:
 def check_writable(layout: Layout, room_fd: int | None) -> None:
     """Find out before a build what would stop its export at the end.
 
-    The layout's directories have been opened. room_fd: of ours, for a file that is gone at once.
+    The layout's directories have been opened. room_fd: a directory of ours, for a file that is gone
+    at once; without one it is made in DIR.
     Raises KitcacheError: read-only, no permission, disk full.
     """
     places = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
@@ -105,13 +103,13 @@ def check_writable(layout: Layout, room_fd: int | None) -> None:
             code = errno.EROFS if is_read_only else errno.EACCES
             what = f"cannot write to {name or 'the directory'}"
             raise io_error(layout.path, what, OSError(code, os.strerror(code)))
-    if room_fd is not None:
-        probe = f"probe.{os.urandom(8).hex()}"
-        try:
-            write_new(room_fd, probe, bytes(_PROBE_BYTES), users_of(layout))
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM):
-                raise io_error(layout.path, "cannot be written to", error) from None
-        finally:
-            with suppress(OSError):
-                os.unlink(probe, dir_fd=room_fd)
+    probe, place = f"probe.{os.urandom(8).hex()}", layout.root_fd if room_fd is None else room_fd
+    try:
+        write_new(place, probe, bytes(_PROBE_BYTES), users_of(layout))
+    except OSError as error:
+        # A room of another user's says nothing about the rest.
+        if error.errno not in (errno.EACCES, errno.EPERM):
+            raise io_error(layout.path, "cannot be written to", error) from None
+    finally:
+        with suppress(OSError):
+            os.unlink(probe, dir_fd=place)

@@ -57,7 +57,8 @@ class Intake:
         self._users = users_of(layout)
         self._mode = stat.S_IMODE(os.fstat(layout.root_fd).st_mode)
         self._lock = Lock()
-        self._uploads = 0
+        self._running = 0
+        self._uploads: set[Upload] = set()
         self._is_closed = False
         try:
             self.layout.open_directories()
@@ -135,18 +136,25 @@ class Intake:
                 raise KitcacheError(
                     self.layout.path, "the export has ended", untouched=NOTHING_CHANGED
                 )
-            self._uploads += 1
+            self._running += 1
         try:
-            return Upload(self, ref, algorithm, total)
+            upload = Upload(self, ref, algorithm, total)
         except BaseException:
-            self.end_upload()
+            self.end_upload(None)
             raise
+        with self._lock:
+            self._uploads.add(upload)
+            if self.is_closed:
+                upload.discard()
+        return upload
 
-    def end_upload(self) -> None:
+    def end_upload(self, upload: "Upload | None") -> None:
         """An upload is over, however it went."""
         with self._lock:
-            self._uploads -= 1
-            is_last = self._is_closed and not self._uploads
+            if upload is not None:
+                self._uploads.discard(upload)
+            self._running -= 1
+            is_last = self._is_closed and not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
 
@@ -166,12 +174,15 @@ class Intake:
             raise io_error(layout.path, "cannot sync blobs", error) from None
 
     def close(self) -> None:
-        """No upload begins any more; those under way fail at their next step."""
+        """No upload begins any more; those under way are removed, and fail at their next step."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-            is_last = not self._uploads
+            # Their own threads may never get to it: the process is about to end.
+            for upload in self._uploads:
+                upload.discard()
+            is_last = not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
 
@@ -325,7 +336,18 @@ class Upload:
         """Remove what there is of it in ingest/. Idempotent."""
         if not self._is_over:
             self._clear()
-            self._intake.end_upload()
+            self._intake.end_upload(self)
+
+    def discard(self) -> None:
+        """Remove its files, from any thread; what its own thread has open stays open."""
+        parent = self._intake.layout.ingest_fd
+        with suppress(OSError):
+            fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
+            for name in _FILES:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=fd)
+            os.close(fd)
+            os.rmdir(self._name, dir_fd=parent)
 
     def _clear(self) -> None:
         self._is_over = True

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy
-from kitcache.store.index import INDEX, give_to
+from kitcache.store.index import give_to, users_of
 from kitcache.store.layout import Layout, io_error, open_file
 
 KITCACHE_LOCK = "kitcache.lock"
@@ -135,20 +135,13 @@ def _open_lock(layout: Layout, name: str) -> int:
             continue
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
-        users = _users_of(layout)
+        users = users_of(layout)
         with suppress(OSError):
             give_to(fd, users)
             if os.fstat(fd).st_uid != users.st_uid:
                 # It could not be given away: who owns the cache has to be able to open it.
                 os.fchmod(fd, 0o444 | users.st_mode & 0o666)
         return fd
-
-
-def _users_of(layout: Layout) -> os.stat_result:
-    try:
-        return os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return os.fstat(layout.root_fd)
 
 
 def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:

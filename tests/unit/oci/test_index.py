@@ -8,7 +8,16 @@ import pytest
 
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Dropped, drop_entries, read_entries
+from kitcache.oci.index import (
+    EMPTY_INDEX,
+    IMAGE_NAME,
+    Dropped,
+    NewEntry,
+    drop_entries,
+    find_entry,
+    put_entries,
+    read_entries,
+)
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -197,3 +206,61 @@ def test_null_stays_readable() -> None:
 def test_what_cannot_be_read_is_not_rewritten() -> None:
     with pytest.raises(DocumentError, match="stands for 'manifests'"):
         drop_entries(b'{"Manifests":[]}', ("x",))
+
+
+def named(word: str, image_name: str, ref_name: str | None = None) -> dict[str, Any]:
+    names = {IMAGE_NAME: image_name} | ({} if ref_name is None else {REF_NAME: ref_name})
+    return entry(word, annotations=names)
+
+
+def put(data: bytes | None, *entries: NewEntry) -> list[tuple[str, str | None]]:
+    found = read_entries(put_entries(data, entries))
+    return [(str(e.descriptor.digest), e.ref_name) for e in found if e.descriptor]
+
+
+def new(word: str, ref_name: str, image_name: str | None = None) -> NewEntry:
+    return NewEntry(MANIFEST, name(word), 7, ref_name, image_name)
+
+
+def test_an_empty_index_is_one() -> None:
+    assert read_entries(EMPTY_INDEX) == ()
+
+
+def test_an_import_finds_an_image_name_before_a_ref_name_and_the_first_of_each() -> None:
+    entries = read_entries(
+        index(entry("a", "x"), named("b", "x"), entry("c", "x"), named("d", "x"), entry("e", "y"))
+    )
+    assert [find_entry(entries, tag) for tag in ("x", "y", "z")] == [entries[1], entries[4], None]
+
+
+def test_the_subject_of_an_index_is_no_tag() -> None:
+    assert find_entry(read_entries(index(subject=entry("a", "x"))), "x") is None
+
+
+def test_an_entry_comes_last_and_in_place_of_those_with_its_tag() -> None:
+    data = index(entry("a", "x"), entry("b", "y"), entry("c", "x"))
+    assert put(data, new("d", "x")) == [(name("b"), "y"), (name("d"), "x")]
+    assert put(None, new("d", "x")) == [(name("d"), "x")]
+
+
+def test_an_image_of_that_ref_name_stays_beside_a_cache() -> None:
+    data = index(named("a", "docker.io/library/i:x", "x"))
+    assert put(data, new("b", "x")) == [(name("a"), "x"), (name("b"), "x")]
+    image = new("c", "x", "docker.io/library/i:x")
+    assert put(data, new("b", "x"), image) == [(name("b"), "x"), (name("c"), "x")]
+
+
+def test_what_is_there_already_leaves_the_bytes_as_they_are() -> None:
+    data = index(entry("a", "x"), entry("b", "y")) + b"  "
+    assert put_entries(data, (new("a", "x"),)) is data
+    twice = index(entry("a", "x"), entry("a", "x"))
+    assert put(twice, new("a", "x")) == [(name("a"), "x")]
+
+
+def test_null_becomes_a_list() -> None:
+    assert put(b'{"schemaVersion":2,"manifests":null}', new("a", "x")) == [(name("a"), "x")]
+
+
+def test_an_index_that_cannot_be_read_is_not_written_to() -> None:
+    with pytest.raises(DocumentError, match="not JSON"):
+        put_entries(b"{", (new("a", "x"),))

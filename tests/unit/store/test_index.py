@@ -4,6 +4,8 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,6 +16,7 @@ from kitcache.store.index import (
     INDEX,
     INDEX_TEMP,
     edit_index,
+    publish_index,
     read_index,
     read_settled_index,
     stamp_index,
@@ -214,3 +217,98 @@ def test_bytes_and_name_are_on_the_disk_before_it_returns(
     monkeypatch.setattr(os, "rename", rename)
     edit_index(layout, lambda _: (b"{}", None))
     assert calls == ["file", "rename", "directory"]
+
+
+class Lock:
+    """Notes what happens while it is held."""
+
+    def __init__(self, calls: list[str], step: Callable[[], object] = lambda: None) -> None:
+        self.calls, self.step = calls, step
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        self.step()
+        self.calls.append("locked")
+        yield
+        self.calls.append("unlocked")
+
+
+@contextmanager
+def room(sample: Sample) -> Iterator[int]:
+    (sample.dir / ".kitcache").mkdir(exist_ok=True)
+    fd = os.open(sample.dir / ".kitcache", os.O_RDONLY)
+    yield fd
+    os.close(fd)
+    assert os.listdir(sample.dir / ".kitcache") == []
+
+
+def append(data: bytes | None) -> tuple[bytes, str]:
+    return (data or b"") + b"\n", "answer"
+
+
+def test_publishing_writes_before_the_lock_and_syncs_after_it(
+    sample: Sample, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real_fsync, before = os.fsync, (sample.dir / INDEX).read_bytes()
+
+    def fsync(fd: int) -> None:
+        calls.append("directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        real_fsync(fd)
+
+    with room(sample) as fd:
+        monkeypatch.setattr(os, "fsync", fsync)
+        assert publish_index(layout, fd, Lock(calls).take(), append) == "answer"
+    assert calls == ["file", "locked", "unlocked", "directory"]
+    assert (sample.dir / INDEX).read_bytes() == before + b"\n"
+
+
+def test_what_others_published_meanwhile_is_in_it(sample: Sample, layout: Layout) -> None:
+    path = sample.dir / INDEX
+    lock = Lock([], lambda: path.write_bytes(b"theirs"))
+    with room(sample) as fd:
+        publish_index(layout, fd, lock.take(), append)
+    assert path.read_bytes() == b"theirs\n"
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_what_cannot_be_prepared_is_done_under_the_lock(
+    sample: Sample, layout: Layout, torn: bool
+) -> None:
+    """Half of an index that BuildKit is writing, or no room of ours."""
+
+    def edit(data: bytes | None) -> tuple[bytes, str]:
+        if data == TORN:
+            raise DocumentError("not-json", "torn")
+        return append(data)
+
+    path, whole = sample.dir / INDEX, (sample.dir / INDEX).read_bytes()
+    if torn:
+        path.write_bytes(TORN)
+    with room(sample) as fd:
+        lock = Lock([], lambda: path.write_bytes(whole))
+        publish_index(layout, fd if torn else None, lock.take(), edit)
+    assert path.read_bytes() == whole + b"\n"
+
+
+def test_publishing_the_same_again_renews_the_time_only(sample: Sample, layout: Layout) -> None:
+    """Else a reset would take the uploads before it for an export that is about to publish."""
+    path = sample.dir / INDEX
+    os.utime(path, (0, 0))
+    before = path.stat()
+    with room(sample) as fd:
+        publish_index(layout, fd, Lock([]).take(), lambda data: (data or b"", None))
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_mtime > before.st_mtime
+
+
+def test_a_failure_under_the_lock_leaves_nothing_in_the_room(
+    sample: Sample, layout: Layout
+) -> None:
+    def fail() -> None:
+        raise KeyError
+
+    before = (sample.dir / INDEX).read_bytes()
+    with room(sample) as fd, pytest.raises(KeyError):
+        publish_index(layout, fd, Lock([], fail).take(), append)
+    assert (sample.dir / INDEX).read_bytes() == before

@@ -279,3 +279,32 @@ def test_a_look_at_a_blob_reads_no_content(box: Box, opened: Layout) -> None:
     os.utime(path, ns=(7, 12_345_678_901))
     assert opened.stat_blob(parse_digest(digest)) == (4, 12_345_678_901, "file")
     assert opened.stat_blob(Digest("sha256", "0" * 64)) is None
+
+
+def test_a_blob_to_read_from_is_a_regular_file(box: Box, opened: Layout) -> None:
+    blob = parse_digest(box.blob(b"blob")["digest"])
+    fd = opened.open_blob(blob)
+    assert fd is not None
+    assert os.pread(fd, 10, 0) == b"blob"
+    os.close(fd)
+    fds = os.listdir("/proc/self/fd")
+    assert opened.open_blob(Digest("sha256", "0" * 64)) is None
+    assert opened.open_blob(Digest("sha512", "0" * 128)) is None
+    for number, make in enumerate((Path.mkdir, make_fifo, make_link, make_dangling_link)):
+        odd = Digest("sha256", f"{number:064x}")
+        make(box.path_of(str(odd)))
+        assert opened.open_blob(odd) is None
+    assert os.listdir("/proc/self/fd") == fds
+
+
+def test_a_blob_that_may_not_be_read_is_an_error(
+    box: Box, opened: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = parse_digest(box.blob(b"blob")["digest"])
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Damaged, match="cannot be read: Permission denied"):
+        opened.open_blob(blob)

@@ -1,0 +1,160 @@
+"""gc/reset.py after an export: others go first, nothing is raised, a hole of ours is told.
+
+What surrounds it, the shared lock and the published tag, is buildkit/test_caches.py's.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kitcache.gc.control import Control
+from kitcache.gc.explain import du
+from kitcache.gc.reset import SKIPS_IN_A_ROW, reset, reset_after_export
+from kitcache.gc.survey import look_below
+from kitcache.gc.values import Report, Root, Tally
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import parse_digest
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import Patience, hold_store
+from kitcache.store.notes import count_skip, read_skips
+from tests.hostile.build import MANIFEST, Json, Sample
+
+IMPATIENT = Patience(0, lambda _: None, lambda _: None)
+
+
+def after_export(layout: Layout, *published: str) -> Report:
+    return reset_after_export(layout, lambda: None, published, lock_timeout_s=0)
+
+
+def blobs(sample: Sample) -> set[str]:
+    return set(os.listdir(sample.dir / "blobs" / "sha256"))
+
+
+def test_it_is_a_reset(sample: Sample, layout: Layout) -> None:
+    report = after_export(layout, "main")
+    assert (report.outcome, report.why, report.exit_code) == ("done", "", 0)
+    assert report.removed.blobs == len(sample.garbage)
+    assert blobs(sample) == sample.live
+
+
+def test_the_shared_lock_is_given_back_first(sample: Sample, layout: Layout) -> None:
+    shared = hold_store(layout, "shared", IMPATIENT)
+    shared.__enter__()
+    report = reset_after_export(layout, lambda: shared.__exit__(None, None, None), ("main",))
+    assert report.outcome == "done"
+
+
+def test_the_open_directories_stay_open(sample: Sample, layout: Layout) -> None:
+    """A daemon may still read from them."""
+    before = dict(layout.blobs)
+    fds = os.listdir("/proc/self/fd")
+    after_export(layout, "main")
+    assert layout.blobs == before
+    assert os.listdir("/proc/self/fd") == fds
+    assert layout.read_blob(parse_digest(sample.main["digest"]), None)
+
+
+@pytest.fixture
+def other(sample: Sample) -> Iterator[Layout]:
+    """Another export runs."""
+    with open_layout(sample.dir) as opened, hold_store(opened, "shared", IMPATIENT):
+        yield opened
+
+
+@pytest.mark.usefixtures("other")
+def test_while_others_export_it_is_left_to_them(sample: Sample, layout: Layout) -> None:
+    report = after_export(layout, "main")
+    assert (report.outcome, report.exit_code, report.removed) == ("skipped", 0, Tally())
+    assert f"kitcache.lock is held by process {os.getpid()}" in report.why
+    assert report.path == str(sample.dir)
+    assert blobs(sample) == sample.live | sample.garbage
+    assert read_skips(layout) == 1
+
+
+def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
+    sample.box.ingest("busy", age_s=10)
+    report = after_export(layout, "main")
+    assert report.outcome == "skipped"
+    assert "an export is under way" in report.why
+
+
+@pytest.mark.usefixtures("other")
+def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> None:
+    waited: list[object] = []
+    for _ in range(SKIPS_IN_A_ROW + 1):
+        reset_after_export(layout, lambda: None, (), lock_timeout_s=0.02, on_progress=waited.append)
+        assert len(waited) == (1 if read_skips(layout) == SKIPS_IN_A_ROW + 1 else 0)
+    assert read_skips(layout) == SKIPS_IN_A_ROW + 1
+
+
+def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layout) -> None:
+    assert du(sample.dir).skips == 0
+    count_skip(layout)
+    count_skip(layout)
+    assert du(sample.dir).skips == 2
+    assert reset(sample.dir, dry_run=True).outcome == "dry-run"
+    assert du(sample.dir).skips == 2
+    reset(sample.dir)
+    assert du(sample.dir).skips == 0
+
+
+def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: Layout) -> None:
+    sample.box.damage(sample.main["digest"], None)
+    for published, outcome, code in ((("dev",), "refused", 0), (("dev", "main"), "lost", 12)):
+        report = after_export(layout, *published)
+        assert (report.outcome, report.exit_code) == (outcome, code)
+        assert "tag 'main' cannot be read" in report.why
+        assert "nothing was removed" in report.why
+        assert f"kitcache untag {sample.dir} main" in report.why
+    assert blobs(sample) >= sample.garbage
+
+
+def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layout: Layout) -> None:
+    """Also a shared one, which the report calls by another tag."""
+    sample.box.damage(sample.layers[1]["digest"], None)
+    report = after_export(layout, "dev")
+    assert report.missing_leaves[0].ref_name == "main"
+    assert (report.outcome, report.exit_code) == ("lost", 12)
+    assert report.why.startswith("tag 'dev' has lost a blob to others: sha256:")
+    assert report.removed.blobs == len(sample.garbage)
+    sample.box.blob(b"layer 1" * 20)
+    sample.box.damage(sample.layers[0]["digest"], None)
+    assert after_export(layout, "dev").outcome == "done"
+
+
+def test_a_lock_that_cannot_be_had_is_a_refusal(sample: Sample, layout: Layout) -> None:
+    (sample.dir / "kitcache.lock").mkdir()
+    report = after_export(layout, "main")
+    assert (report.outcome, report.exit_code) == ("refused", 0)
+    assert "kitcache.lock is no regular file" in report.why
+
+
+class TestLookBelow:
+    def look(self, sample: Sample, layout: Layout, what: Json) -> list[str]:
+        digest = parse_digest(what["digest"])
+        root = Root(0, None, Descriptor(MANIFEST, digest, what["size"]))
+        damage, missing = look_below(layout, Control("cache", None, None), root)
+        return [d.detail for d in damage] + [leaf.problem for leaf in missing]
+
+    def test_what_is_whole_has_no_fault(self, sample: Sample, layout: Layout) -> None:
+        assert self.look(sample, layout, sample.main) == []
+
+    def test_it_need_not_be_in_the_index(self, sample: Sample, layout: Layout) -> None:
+        (sample.dir / "index.json").unlink()
+        assert self.look(sample, layout, sample.main) == []
+
+    def test_each_fault_below_it_and_none_beside_it(
+        self, sample: Sample, layout: Layout, tmp_path: Path
+    ) -> None:
+        sample.box.damage(sample.layers[2]["digest"], None)
+        assert self.look(sample, layout, sample.main) == []
+        assert self.look(sample, layout, sample.dev) == ["is missing"]
+        sample.box.damage(sample.layers[1]["digest"], b"cut")
+        assert sorted(self.look(sample, layout, sample.dev)) == [
+            "is cut short (3 of 140 bytes)",
+            "is missing",
+        ]
+        sample.box.damage(sample.dev["digest"], None)
+        assert self.look(sample, layout, sample.dev) == ["is missing"]

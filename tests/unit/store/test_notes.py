@@ -1,0 +1,146 @@
+"""store/notes.py: best effort, one step at a time, never in the way."""
+
+import fcntl
+import json
+import os
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.notes import (
+    Note,
+    clear_room,
+    count_skip,
+    forget_skips,
+    note_use,
+    read_notes,
+    read_skips,
+    room_of,
+)
+from tests.hostile.build import Sample
+
+
+def test_nothing_is_noted_at_first_and_reading_makes_nothing(
+    sample: Sample, layout: Layout
+) -> None:
+    assert read_notes(layout) == {}
+    assert read_skips(layout) == 0
+    forget_skips(layout)
+    assert not (sample.dir / ".kitcache").exists()
+
+
+def test_each_use_has_its_time(layout: Layout) -> None:
+    note_use(layout, ["main", "dev"], "exported", 10)
+    note_use(layout, ["main"], "imported", 20)
+    note_use(layout, ["main"], "exported", 30)
+    assert read_notes(layout) == {"main": Note(30, 20), "dev": Note(10, None)}
+    assert read_notes(layout)["main"].used_ns == 30
+
+
+def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
+    assert [count_skip(layout) for _ in range(3)] == [1, 2, 3]
+    assert read_skips(layout) == 3
+    forget_skips(layout)
+    assert read_skips(layout) == 0
+    assert os.listdir(sample.dir / ".kitcache") == []
+
+
+def test_of_a_thousand_tags_the_oldest_go(layout: Layout) -> None:
+    note_use(layout, [f"pr-{n}" for n in range(999)], "exported", 10)
+    note_use(layout, ["old"], "exported", 5)
+    note_use(layout, ["new"], "exported", 20)
+    notes = read_notes(layout)
+    assert len(notes) == 1000
+    assert "new" in notes
+    assert "old" not in notes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b'{"tags": []}', b'{"tags": {"main": 7}}', b"[" * 100_000, b"\xff"],
+)
+def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: bytes) -> None:
+    (sample.dir / ".kitcache").mkdir()
+    (sample.dir / ".kitcache" / "tags.json").write_bytes(data)
+    (sample.dir / ".kitcache" / "skips").write_bytes(data)
+    assert read_notes(layout) == {}
+    assert read_skips(layout) == 0
+    note_use(layout, ["main"], "exported", 10)
+    assert read_notes(layout) == {"main": Note(10)}
+    assert count_skip(layout) == 1
+
+
+def test_odd_times_count_as_never(sample: Sample, layout: Layout) -> None:
+    (sample.dir / ".kitcache").mkdir()
+    tags = {"main": {"exported_ns": "noon", "imported_ns": True}}
+    (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
+    assert read_notes(layout) == {"main": Note()}
+
+
+def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layout) -> None:
+    outside = sample.box.top / "outside"
+    outside.mkdir()
+    (sample.dir / ".kitcache").symlink_to(outside)
+    note_use(layout, ["main"], "exported", 10)
+    assert count_skip(layout) == 1
+    forget_skips(layout)
+    with room_of(layout) as room_fd:
+        assert room_fd is None
+    assert os.listdir(outside) == []
+
+
+def test_a_pipe_for_a_file_is_not_waited_for(sample: Sample, layout: Layout) -> None:
+    (sample.dir / ".kitcache").mkdir()
+    os.mkfifo(sample.dir / ".kitcache" / "tags.json")
+    assert read_notes(layout) == {}
+
+
+def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layout) -> None:
+    with room_of(layout) as room_fd:
+        assert room_fd is not None
+        fcntl.flock(room_fd, fcntl.LOCK_EX)
+        note_use(layout, ["main"], "exported", 10)
+        assert count_skip(layout) == 1
+    assert read_notes(layout) == {}
+    assert read_skips(layout) == 0
+
+
+def test_many_at_once_lose_nothing(sample: Sample) -> None:
+    def work(n: int) -> None:
+        with open_layout(sample.dir) as layout:
+            note_use(layout, [f"t{n}"], "exported", n)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(12)))
+    with open_layout(sample.dir) as layout:
+        assert set(read_notes(layout)) == {f"t{n}" for n in range(12)}
+    assert os.listdir(sample.dir / ".kitcache") == ["tags.json"]
+
+
+def test_the_room_is_made_as_the_cache_is(sample: Sample, layout: Layout) -> None:
+    sample.dir.chmod(0o775)
+    (sample.dir / "index.json").chmod(0o664)
+    umask = os.umask(0o077)
+    try:
+        note_use(layout, ["main"], "exported", 10)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((sample.dir / ".kitcache").stat().st_mode) == 0o775
+    assert stat.S_IMODE((sample.dir / ".kitcache" / "tags.json").stat().st_mode) == 0o664
+
+
+def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Layout) -> None:
+    count_skip(layout)
+    room = sample.dir / ".kitcache"
+    old_s = time.time() - 7200
+    for name in ("index.json.a1", "tags.json.b2", "probe.c3", "notes.txt"):
+        (room / name).touch()
+        os.utime(room / name, (old_s, old_s))
+    (room / "index.json.fresh").touch()
+    with room_of(layout) as room_fd:
+        assert room_fd is not None
+        clear_room(room_fd)
+    assert sorted(os.listdir(room)) == ["index.json.fresh", "notes.txt", "skips"]
