@@ -3,6 +3,7 @@
 A module of its own, as is the program's: `ssl` and `subprocess` cost a local build time to import.
 """
 
+import errno
 import socket
 import ssl
 import threading
@@ -90,7 +91,10 @@ class TlsTransport(SocketTransport):
         view = memoryview(data).cast("B")
         while view:
             with self._lock:
-                done = self._tls.write(view[:_WRITE_BYTES])
+                try:
+                    done = self._tls.write(view[:_WRITE_BYTES])
+                except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                    raise BrokenPipeError(errno.EPIPE, "the far end has closed it") from None
                 encrypted = self._outgoing.read()
             self._sock.sendall(encrypted)
             view = view[done:]

@@ -32,7 +32,7 @@ class SocketTransport:
     """A connected socket, which is this object's own from now on.
 
     opening: the first bytes that ever came, at most 512, to tell what it is at the far end.
-    failure: what read or write failed with, if one did before close.
+    failure: what read or write failed with first, if one did before close.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -69,7 +69,7 @@ class SocketTransport:
         except OSError as error:
             if self._is_closed:
                 return b""
-            self.failure = error
+            self._note(error)
             raise
         finally:
             self._leave()
@@ -89,7 +89,7 @@ class SocketTransport:
             self._send(data)
         except OSError as error:
             if not self._is_closed:
-                self.failure = error
+                self._note(error)
             raise
         finally:
             self._leave()
@@ -105,6 +105,11 @@ class SocketTransport:
             self._sock.shutdown(socket.SHUT_RDWR)
         if is_idle:
             self._sock.close()
+
+    def _note(self, error: OSError) -> None:
+        """The first failure is the cause, the other side's thread has the next."""
+        if self.failure is None:
+            self.failure = error
 
     def _receive(self) -> bytes:
         return self._sock.recv(READ_BYTES)

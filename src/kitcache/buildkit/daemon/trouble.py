@@ -62,8 +62,9 @@ def no_daemon(address: Address, error: Exception, attempt: Attempt) -> NoDaemon:
     trouble = (
         _program(address, error, attempt)
         or _certificates(address, error, attempt)
+        or _language(attempt)
         or _network(address, _root_of(error, attempt))
-        or _language(address, error, attempt)
+        or _call(address, error, attempt)
     )
     return NoDaemon(
         address.url,
@@ -171,15 +172,18 @@ def _group_of(url: str) -> tuple[str, ...]:
     return ("run as a user who may open it",)
 
 
-def _language(address: Address, error: Exception, attempt: Attempt) -> Trouble:
-    """Something answers, but not as BuildKit does."""
+def _language(attempt: Attempt) -> Trouble | None:
+    """What is there, if its first words are not BuildKit's."""
     opening = attempt.transport.opening if attempt.transport else b""
     if opening.startswith(_TLS_RECORDS) or b"HTTPS server" in opening:
         return Trouble("it expects TLS", ("give its CA, and a client certificate with its key",))
     if attempt.answer and attempt.answer.status:
         return Trouble(f"no BuildKit: a web server answers (HTTP {attempt.answer.status})")
-    if opening.startswith(b"HTTP/"):
-        return Trouble("no BuildKit: a web server answers")
+    return Trouble("no BuildKit: a web server answers") if opening.startswith(b"HTTP/") else None
+
+
+def _call(address: Address, error: Exception, attempt: Attempt) -> Trouble:
+    """What became of the first call, or of the upgrade."""
     if _hung_up(error, attempt):
         may_be_tls = address.url.startswith("tcp://") and address.tls is None
         return Trouble(_CLOSED.problem, ((_GIVE_TLS,) if may_be_tls else ()) + _CLOSED.next_steps)
