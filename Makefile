@@ -55,7 +55,7 @@ tests-other:
 	$(BIN)/python scripts/run_other.py $(OTHER) tests/unit tests/property tests/caches
 
 golden:
-	$(BIN)/python -m pytest -q tests/unit/test_golden.py --golden
+	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/unit/cli/test_plain.py --golden
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench

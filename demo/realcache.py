@@ -5,16 +5,15 @@ build cache is taken out again by its ids; nobody else's records are touched.
 """
 
 import json
-import os
 import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rounds import COMMANDS, ROUNDS, last_of, write_context
+from rounds import COMMANDS, ROUNDS, Round, last_of, write_context
 
 PROBE_TIMEOUT_S = 15.0
 BUILD_TIMEOUT_S = 60.0
@@ -27,23 +26,29 @@ class NoBuilderError(Exception):
 class Builder:
     """`docker buildx build`, with its steps marked by a token that nobody else's builds have."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, context: Path, env: Mapping[str, str]) -> None:
         if shutil.which("docker") is None:
             raise NoBuilderError("there is no docker command")
-        self.token = secrets.token_hex(4)
+        self.env = env
+        self.context = context
+        self._token = secrets.token_hex(4)
         self._layers: set[str] = set()
-        self._context = work / "context"
-        # buildx would note each build in the user's own directory.
-        self._env = {**os.environ, "BUILDX_CONFIG": str(work / "buildx"), "NO_COLOR": "1"}
-        self._env.pop("BUILDX_BUILDER", None)
         self._foreign = self._records()
 
     def grow(self, cache: Path) -> None:
         """Export every round, each to its tag."""
         for part in ROUNDS:
-            write_context(self._context, part, self.token)
+            self.write(part)
             self._build(f"--cache-to=type=local,dest={cache},tag={part.tag},mode=max")
-        self._layers = {f"sha256:{path.name}" for path in cache.glob("blobs/sha256/*")}
+        self.remember(cache)
+
+    def write(self, part: Round) -> None:
+        """Make the context what a round has in it."""
+        write_context(self.context, part, self._token)
+
+    def remember(self, cache: Path) -> None:
+        """Take note of its layers: a daemon's records of an import name them, and not us."""
+        self._layers |= {f"sha256:{path.name}" for path in cache.glob("blobs/sha256/*")}
 
     def steps_from(self, cache: Path, tag: str, out: Path) -> dict[str, str]:
         """Build with the cache alone: what became of each step (CACHED, or something else).
@@ -52,10 +57,10 @@ class Builder:
         that makes it read the layers.
         """
         self.forget()
-        write_context(self._context, last_of(tag), self.token)
+        self.write(last_of(tag))
         source = f"--cache-from=type=local,src={cache},tag={tag}"
         progress = self._build(source, f"--output=type=local,dest={out}")
-        return _steps(progress)
+        return states_of(progress)
 
     def forget(self) -> None:
         """Take what our builds left in the daemon's build cache out of it."""
@@ -73,7 +78,7 @@ class Builder:
     def _build(self, *options: str) -> str:
         fixed = ["--progress=plain", "--provenance=false"]
         output = [] if any(o.startswith("--output") for o in options) else ["-o=type=cacheonly"]
-        command = ["buildx", "build", *fixed, *output, *options, str(self._context)]
+        command = ["buildx", "build", *fixed, *output, *options, str(self.context)]
         return self._docker(*command, timeout_s=BUILD_TIMEOUT_S)
 
     def _records(self) -> set[str]:
@@ -84,7 +89,7 @@ class Builder:
             fields = dict(re.findall(r"^(\w+):\s*(.*?)\s*$", record, re.MULTILINE))
             about = fields.get("Description", "")
             is_imported = about.removeprefix("imported ") in self._layers
-            if self.token in about or is_imported or about.startswith("local source for "):
+            if self._token in about or is_imported or about.startswith("local source for "):
                 found.add(fields.get("ID", "").rstrip("*"))
         return {name for name in found if re.fullmatch(r"\w+", name)}
 
@@ -93,7 +98,7 @@ class Builder:
             done = subprocess.run(
                 ["docker", *args],
                 check=False,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -110,9 +115,9 @@ class Builder:
 
 
 @contextmanager
-def builder_in(work: Path) -> Iterator[Builder]:
+def builder_in(context: Path, env: Mapping[str, str]) -> Iterator[Builder]:
     """Give a builder whose traces in the daemon are gone at the end. Raises NoBuilderError."""
-    builder = Builder(work)
+    builder = Builder(context, env)
     try:
         yield builder
     finally:
@@ -135,7 +140,8 @@ def _complaint(text: str) -> str:
     return "".join((marked or lines)[-1:]).removeprefix("ERROR: ")
 
 
-def _steps(progress: str) -> dict[str, str]:
+def states_of(progress: str) -> dict[str, str]:
+    """Read the plain progress of a build: the steps of the Dockerfile, and what became of each."""
     names: dict[str, str] = {}
     states: dict[str, str] = {}
     for number, text in re.findall(r"^#(\d+) (.*)$", progress, re.MULTILINE):

@@ -1,8 +1,8 @@
 """The demo: kitcache does its main job, on a cache that BuildKit exported in several rounds.
 
-Where docker can export a local cache, that cache is grown here and now, and at the end a real
-build imports what is left; else a sample is unpacked (see README.md), and at the end every digest
-is verified. Needs no root, and leaves nothing behind.
+Where a docker can be had that exports a local cache, that cache is grown here and now, real builds
+import what is left, and `kitcache build` keeps another one small; else a sample is unpacked (see
+README.md), and every digest is verified. Needs no root, and leaves nothing behind.
 """
 
 import os
@@ -12,15 +12,20 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from dockers import docker_here, private_docker
 from proof import a_shared_layer, problems, tags_of
-from realcache import Builder, NoBuilderError, builder_in, is_cache
-from rounds import ROUNDS
+from realcache import Builder, NoBuilderError, builder_in, is_cache, states_of
+from rounds import REBUILT, ROUNDS
 
 SAMPLE = Path(__file__).resolve().parent / "sample-cache.tar.gz"
 CACHE = "cache"
+BUILT = "built"
+CONTEXT = "context"
 
 
 class DemoError(Exception):
@@ -41,16 +46,32 @@ def main() -> int:
 
 
 def play(work: Path) -> None:
-    try:
-        with builder_in(work) as builder:
-            grow(builder, work / CACHE)
-            show(work, builder)
-    except NoBuilderError as reason:
-        say(f"No cache is grown here ({reason}).")
-        say(f"Instead: a sample that BuildKit exported earlier, in {len(ROUNDS)} rounds.")
-        shutil.rmtree(work / CACHE, ignore_errors=True)
-        unpack(work)
-        show(work, None)
+    with ExitStack() as stack:
+        builder = find_builder(work, stack)
+        if builder is None:
+            say(f"Instead: a sample that BuildKit exported earlier, in {len(ROUNDS)} rounds.")
+            unpack(work)
+        show(work)
+        prove(work, builder)
+        if builder is not None:
+            build(work, builder)
+
+
+def find_builder(work: Path, stack: ExitStack) -> Builder | None:
+    """Grow the cache with the first docker that can; None where none can, and it is said why."""
+    for name, docker in (("the docker here", docker_here), ("a private docker", private_docker)):
+        with ExitStack() as attempt:
+            try:
+                env = attempt.enter_context(docker(work))
+                builder = attempt.enter_context(builder_in(work / CONTEXT, env))
+                grow(builder, work / CACHE)
+            except NoBuilderError as reason:
+                say(f"No cache is grown with {name} ({reason}).")
+                shutil.rmtree(work / CACHE, ignore_errors=True)
+            else:
+                stack.push(attempt.pop_all())
+                return builder
+    return None
 
 
 def grow(builder: Builder, cache: Path) -> None:
@@ -69,7 +90,7 @@ def unpack(work: Path) -> None:
             tar.extractall(work)
 
 
-def show(work: Path, builder: Builder | None) -> None:
+def show(work: Path) -> None:
     say("What is in it, and what of that does any tag still need?")
     kitcache(work, "du", CACHE)
     say("What would a reset do?")
@@ -79,16 +100,12 @@ def show(work: Path, builder: Builder | None) -> None:
     kitcache(work, "du", CACHE)
     say("Why is this blob still there?")
     kitcache(work, "why", CACHE, short(a_shared_layer(work / CACHE)))
-    prove(work, builder)
 
 
 def prove(work: Path, builder: Builder | None) -> None:
     """Prove that what is left still imports. Raises DemoError."""
     cache = work / CACHE
-    wrong = problems(cache)
-    if wrong:
-        raise DemoError("; ".join(wrong))
-    blobs = len(list((cache / "blobs" / "sha256").iterdir()))
+    blobs = check(cache)
     tags = tags_of(cache)
     say(f"All {blobs} blobs hold what their names say, and {len(tags)} tags find all of theirs.")
     if builder is None:
@@ -99,23 +116,78 @@ def prove(work: Path, builder: Builder | None) -> None:
         except NoBuilderError as reason:
             say(f"No build could try it ({reason}).")
             return
-        for name, state in steps.items():
-            print(f"  {state:<7} {name}", flush=True)
-        if len(steps) != builder.step_count or set(steps.values()) != {"CACHED"}:
-            raise DemoError(f"not every step of tag {tag} came from the cache")
+        expect_cached(steps, builder, f"tag {tag}")
         say(f"A build that knew nothing but tag {tag} of this cache had every step CACHED.")
 
 
-def kitcache(work: Path, *args: str) -> None:
+def build(work: Path, builder: Builder) -> None:
+    """Show a cache that does not grow in the first place. Raises DemoError."""
+    built = work / BUILT
+    export = f"--cache-to=type=local,dest={BUILT},mode=max,reset=true"
+    say("The same in one command: kitcache build exports, publishes the tag, and sweeps.")
+    for part in REBUILT:
+        if built.exists():
+            say("Everything in the context changes, and it is built again.")
+        builder.write(part)
+        words = ("build", "--progress=quiet", "--output=type=cacheonly", export, CONTEXT)
+        kitcache(work, *words, env=builder.env)
+        builder.remember(built)
+        kitcache(work, "du", BUILT)
+        if check(built) != len(set().union(*tags_of(built).values())):
+            raise DemoError(f"{BUILT} holds more than its tag needs")
+    say("Two exports, and there is what the second one needs, and no more.")
+    try:
+        builder.forget()
+    except NoBuilderError as reason:
+        say(f"No build could import it ({reason}).")
+        return
+    say("The daemon has forgotten both. A build from the cache alone (of its output, the steps):")
+    words = ("--progress=plain", f"--cache-from=type=local,src={BUILT}", "--output=out-of-cache")
+    told = kitcache(work, "build", *words, CONTEXT, env=builder.env, is_shown=False)
+    expect_cached(states_of(told), builder, BUILT)
+    say("Every step CACHED.")
+
+
+def check(cache: Path) -> int:
+    """Count the blobs of a cache that is whole. Raises DemoError for any other."""
+    wrong = problems(cache)
+    if wrong:
+        raise DemoError("; ".join(wrong))
+    return len(list((cache / "blobs" / "sha256").iterdir()))
+
+
+def expect_cached(steps: dict[str, str], builder: Builder, what: str) -> None:
+    for name, state in steps.items():
+        print(f"  {state:<7} {name}", flush=True)
+    if len(steps) != builder.step_count or set(steps.values()) != {"CACHED"}:
+        raise DemoError(f"not every step of {what} came from the cache")
+
+
+def kitcache(
+    work: Path, *args: str, env: Mapping[str, str] | None = None, is_shown: bool = True
+) -> str:
+    """Run a command and show what it says; or, if it is not shown, return it."""
     program = Path(sys.executable).with_name("kitcache")
     print(f"$ kitcache {' '.join(args)}", flush=True)
     try:
-        done = subprocess.run([program, *args], check=False, cwd=work, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            [program, *args],
+            check=False,
+            cwd=work,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=None if is_shown else subprocess.PIPE,
+            stderr=None if is_shown else subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
     except OSError as error:
         raise DemoError(f"{program} does not run ({error}): `make demo` installs it") from error
     if done.returncode:
-        raise DemoError(f"kitcache {args[0]} ended with {done.returncode}")
-    print(flush=True)
+        raise DemoError(f"kitcache {args[0]} ended with {done.returncode}\n{done.stdout or ''}")
+    if is_shown:
+        print(flush=True)
+    return done.stdout or ""
 
 
 def short(digest: str) -> str:

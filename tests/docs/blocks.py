@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 SAMPLE = ROOT / "demo" / "sample-cache.tar.gz"
 
+_BUILDS = re.compile(r"kitcache build|find_daemon|Client\(")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -31,19 +32,31 @@ def blocks() -> list[Block]:
     return found
 
 
-def of(language: str, *, naming: str = "", without: str = "") -> list[Block]:
-    """The blocks of a language whose text has, and has not, these words in it."""
+def of(language: str, *, naming: str = "", builds: bool | None = None) -> list[Block]:
+    """The blocks of a language whose text has these words in it. builds: those that need a daemon,
+    or those that do not."""
     return [
         block
         for block in blocks()
         if block.language == language
         and naming in block.text
-        and not (without and without in block.text)
+        and builds in (None, bool(_BUILDS.search(block.text)))
     ]
 
 
 def name_of(block: Block) -> str:
     return f"{block.page}:{block.line}"
+
+
+def write_project(directory: Path) -> None:
+    """What `kitcache build .` is to build on the pages: two stages, none with a RUN."""
+    (directory / "assets").mkdir(parents=True)
+    (directory / "assets" / "table").write_text("".join(f"{n}\n" for n in range(1, 2001)))
+    (directory / "app.py").write_text('print("hello")\n')
+    (directory / "Dockerfile").write_text(
+        "FROM scratch AS assets\nCOPY assets /assets\n\n"
+        "FROM scratch\nCOPY --from=assets /assets /app/assets\nCOPY app.py /app/\n"
+    )
 
 
 def unpack_sample(directory: Path) -> None:

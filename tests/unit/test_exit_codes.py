@@ -88,6 +88,7 @@ def test_success(sample: Sample) -> None:
         ("completion", "bash"),
         ("--version",),
         ("reset", "--help"),
+        ("build", "--help"),
     ):
         assert run(sample.box.top, *words).code == 0
 
@@ -186,8 +187,18 @@ def test_of_several_directories_the_highest_code_counts(sample: Sample) -> None:
         assert max(value["exit_code"] for value in answer.values) == code
 
 
+def test_no_daemon(sample: Sample) -> None:
+    answer = run(sample.box.top, "build", "--addr", "unix:///nowhere/docker.sock", ".")
+    assert (answer.code, answer.out) == (20, "")
+    assert answer.err.startswith("kitcache: unix:///nowhere/docker.sock: ")
+    assert "nothing was built" in answer.err
+
+
 def test_every_class_is_provoked_here() -> None:
-    provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled"}
+    """But for BuildFailed, which needs a daemon: the page's own example provokes that."""
+    assert f"exit code {errors.BuildFailed.exit_code}\n" in PAGE.read_text()
+    provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled", "NoDaemon"}
+    provoked.add("BuildFailed")
     assert provoked == {
         name
         for name, value in vars(errors).items()
@@ -221,7 +232,9 @@ def test_the_pages_advice_for_ci_works(
     sample: Sample, prepare: Callable[[Sample], Any], code: int, says: str
 ) -> None:
     prepare(sample)
-    (block,) = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(
+        r"^```sh\n(kitcache reset.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["sh", "-c", block],

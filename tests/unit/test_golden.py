@@ -13,7 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
+from kitcache.buildkit.publish import CacheResult
+from kitcache.buildkit.result import BuildResult
+from kitcache.cli.cachetext import cache_lines
+from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.main import COMMANDS
+from kitcache.gc.values import Report, Tally
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -129,6 +134,47 @@ CASES = {
 }
 
 
+# Of a build there is no JSON, and without a daemon only how it fails.
+BUILD_CASES = {
+    "error-build-usage": "build --cache-to type=local,dest=cache,reset=yes .",
+    "error-no-daemon": "build --addr unix:///nowhere/docker.sock .",
+    "error-of-buildx-alone": "build --ssh default .",
+}
+
+DIGEST = f"sha256:{'1' * 64}"
+RESET = Report(
+    path="cache",
+    outcome="done",
+    tags=2,
+    kept=Tally(10, 153_000),
+    spared=Tally(),
+    removed=Tally(2, 16_000),
+    ingests_removed=Tally(),
+    ingests_kept=(),
+    left=(),
+    left_count=0,
+    foreign=(),
+    foreign_count=0,
+    missing_leaves=(),
+    seconds=0.0,
+)
+EXPORTS = (
+    CacheResult("cache", "main", "published", DIGEST, Tally(3, 16_500), Tally(4, 121_000), RESET),
+    CacheResult("other", "latest", "nothing", None, Tally(), Tally(), None),
+    CacheResult(
+        "full", "latest", "failed", None, Tally(1, 10), Tally(), None, "not published: disk full", 1
+    ),
+)
+BUILT = BuildResult(
+    ref="abcdefghij0123456789klmno",
+    digest=DIGEST,
+    metadata={"containerimage.digest": DIGEST, "image.name": "docker.io/library/app:latest"},
+    caches=EXPORTS,
+    notices=("local cache import at cache skipped: no digest found for tag main",),
+    provenance={"linux/amd64": {"buildType": "https://mobyproject.org/buildkit@v1"}},
+)
+
+
 def masked(text: str) -> str:
     for pattern, replacement in MASKS:
         text = re.sub(pattern, replacement, text)
@@ -174,6 +220,20 @@ def test_json(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None
     compare(request, f"{name}.json", pretty(run(tmp_path, *words, "--json")))
 
 
+@pytest.mark.parametrize("name", BUILD_CASES)
+def test_text_of_a_build(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    words = BUILD_CASES[name].split()
+    compare(request, f"{name}.txt", transcript(words, run(tmp_path, *words)))
+
+
+def test_metadata_of_a_build(request: pytest.FixtureRequest) -> None:
+    compare(request, "metadata.json", json.dumps(shape_metadata(BUILT), indent=2) + "\n")
+
+
+def test_what_a_build_says_of_its_caches(request: pytest.FixtureRequest) -> None:
+    compare(request, "exports.txt", "".join(f"{line}\n" for line in cache_lines(EXPORTS)))
+
+
 @pytest.mark.parametrize("words", ["", *COMMANDS])
 def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> None:
     name = f"help{'-' if words else ''}{words}.txt"
@@ -185,10 +245,11 @@ def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> Non
 
 
 def test_every_schema_has_a_file_and_every_file_a_test() -> None:
-    schemas = {json.loads(path.read_text())["schema"] for path in GOLDEN.glob("*.json")}
-    kinds = ("report", "usage", "listing", "why", "untagged", "error")
-    assert schemas == {f"kitcache.{kind}/1" for kind in kinds}
+    text = "".join(path.read_text() for path in GOLDEN.glob("*.json"))
+    kinds = ("report", "usage", "listing", "why", "untagged", "error", "export")
+    assert set(re.findall(r'"schema": "(.*)"', text)) == {f"kitcache.{kind}/1" for kind in kinds}
     written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
+    written |= {"metadata.json", "exports.txt", *(f"{name}.txt" for name in BUILD_CASES)}
     written |= {"help.txt", *(f"help-{name}.txt" for name in COMMANDS)}
     assert set(os.listdir(GOLDEN)) == written
 
@@ -198,4 +259,4 @@ def test_answers_fit_80_columns(path: Path) -> None:
     """All but digests given whole, chains of them, and sentences of one line."""
     answer = path.read_text().partition("\n")[2].partition("---")[0]
     wide = [line for line in answer.splitlines() if len(line) > 80 and "sha256:" not in line]
-    assert [line for line in wide if not line.startswith("cache: ")] == []
+    assert [line for line in wide if not re.match(r"\w+: ", line)] == []

@@ -55,7 +55,12 @@ KITCACHE = {
     "du": SHARED
     | ANSWERS
     | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
-    | {"kitcache.cli.commands.du", "kitcache.gc.explain", "kitcache.gc.reach"},
+    | {
+        "kitcache.cli.commands.du",
+        "kitcache.gc.explain",
+        "kitcache.gc.reach",
+        "kitcache.store.notes",
+    },
     "ls": SHARED | ANSWERS | {"kitcache.cli.commands.ls", "kitcache.gc.reach", "kitcache.gc.tags"},
     "why": SHARED
     | ANSWERS

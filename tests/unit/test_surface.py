@@ -22,46 +22,134 @@ FUNCTIONS = {
     " lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "why": "(path, blob, *, on_progress=None, cancel=None)",
+    "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
+}
+# Classes that are no values: how one is made, then its methods and properties.
+CLASSES = {
+    "Build": (
+        "(client, request, wishes)",
+        {"is_over": "", "next_update": "(timeout_s=None)", "cancel": "()", "result": "()"},
+    ),
+    "Client": (
+        "(address, *, timeout_s=10.0)",
+        {
+            "address": "",
+            "build": "(context='.', *, dockerfile=None, target='', build_args=None, labels=None,"
+            " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
+            " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
+            " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None)",
+            "close": "()",
+            "info": "()",
+            "is_engine": "",
+            "run": "(request, wishes)",
+            "start": "(request, wishes)",
+            "workers": "()",
+        },
+    ),
+    "DockerConfig": ("(directory, warn, *, helper_timeout_s=30.0)", {"credentials": "(host)"}),
+    "Steps": (
+        "()",
+        {
+            "apply": "(update)",
+            "break_line": "(key)",
+            "find": "(vertex)",
+            "get": "(key)",
+            "started_ns": "",
+            "steps": "",
+            "warnings": "",
+        },
+    ),
 }
 # Fields of a value in order, then what follows from them.
 VALUES: dict[str, tuple[str, str]] = {
+    "Address": ("url origin tls=None is_engine=None command=()", ""),
     "BlobPath": ("root links", ""),
+    "BuildRequest": (
+        "context='.' dockerfile=None target='' build_args=() labels=() platforms=()"
+        " no_cache=False no_cache_filter=() pull=False build_contexts=() add_hosts=()"
+        " network='default' secrets=() tags=() outputs=() cache_to=() cache_from=() attests=()"
+        " allow=() shm_size=0 ulimits=() warnings=()",
+        "",
+    ),
+    "BuildResult": (
+        "ref digest metadata caches=() warnings=() notices=() provenance={}",
+        "exit_code image_id",
+    ),
+    "BuildWarning": ("vertex level short detail=() url='' source=None ranges=()", ""),
+    "CacheExport": (
+        "kind sent=() dest='' tag='latest' reset=False warnings=()",
+        "ignore_error is_active",
+    ),
+    "CacheImport": ("kind sent=() src='' tag='latest' digest=None warnings=()", "is_active"),
+    "CacheResult": (
+        "path tag outcome digest written reused report problem='' code=0",
+        "exit_code",
+    ),
+    "Credentials": ("username secret", ""),
     "Damage": ("root chain kind detail", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
     "Digest": ("algorithm hex", "is_known matches short"),
     "Holder": ("pid command", ""),
+    "Info": ("version='' revision='' package='' dockerfile_version=''", ""),
     "Link": ("descriptor role", ""),
     "Listing": ("path tags damage", "exit_code"),
+    "Log": ("vertex stream data timestamp_ns=None", ""),
     "MissingLeaf": ("digest ref_name problem='is missing'", ""),
+    "Output": ("kind dest=None sent=()", "is_directory is_pushed"),
     "Policy": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
     "Progress": ("phase blobs bytes", ""),
     "Report": (
         "path outcome tags kept spared removed ingests_removed ingests_kept left left_count"
-        " foreign foreign_count missing_leaves seconds",
+        " foreign foreign_count missing_leaves seconds why=''",
         "exit_code",
     ),
     "Root": ("position ref_name descriptor", "label"),
+    "Secret": ("id path=None data=None", ""),
+    "Source": ("filename first_line last_line text", ""),
+    "Step": (
+        "key name state intervals error transfers warnings log unfinished",
+        "seconds",
+    ),
     "Tag": (
         "ref_name digest kind created_ns created_from size layers platforms missing problem",
         "",
     ),
     "TagUsage": ("ref_name digest unique shared", ""),
     "Tally": ("blobs=0 bytes=0", "plus"),
+    "Tls": ("ca=None cert=None key=None server_name=None verify=True", ""),
+    "Transfer": (
+        "id vertex name='' current=0 total=0 timestamp_ns=None started_ns=None completed_ns=None",
+        "",
+    ),
     "Untagged": ("path outcome entries", ""),
+    "Update": ("vertexes=() transfers=() logs=() warnings=()", ""),
     "Usage": (
-        "path live reclaimable ingest foreign tags missing_leaves damage",
+        "path live reclaimable ingest foreign tags missing_leaves damage skips=0",
         "exit_code",
+    ),
+    "Vertex": (
+        "digest inputs=() name='' cached=False started_ns=None completed_ns=None error=''"
+        " group=None",
+        "",
     ),
     "Waiting": ("path what holder seconds", ""),
     "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
+    "Wishes": (
+        "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
+        " stdin=None stdout=None proxies=() lock_timeout_s=30.0",
+        "",
+    ),
+    "Worker": ("id labels platforms", "exports_local_caches"),
 }
 # Exit code, parent, and the facts beyond those of every error.
 ERRORS: dict[str, tuple[int, str, str]] = {
+    "BuildFailed": (21, "KitcacheError", "log sources step step_exit_code"),
     "Busy": (11, "KitcacheError", "holder_command holder_pid retry_after_s"),
     "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes"),
     "Damaged": (12, "KitcacheError", "chain kind tag"),
     "Incomplete": (3, "KitcacheError", "left left_count"),
     "KitcacheError": (1, "Exception", ""),
+    "NoDaemon": (20, "KitcacheError", ""),
     "NotACache": (10, "KitcacheError", ""),
     "NotFound": (1, "KitcacheError", ""),
     "Unsafe": (13, "KitcacheError", "chain tag"),
@@ -73,8 +161,10 @@ TYPED = """
 from pathlib import Path
 from threading import Event
 
+import os
+
 import kitcache
-from kitcache import Policy, Progress, Report, Waiting
+from kitcache import Policy, Progress, Report, Update, Waiting
 
 
 def hear(event: Progress | Waiting) -> None:
@@ -100,22 +190,50 @@ def clean(path: Path) -> int:
     return report.removed.blobs
 
 
+def hear_build(update: Update) -> None:
+    print([vertex.name for vertex in update.vertexes])
+
+
+def build(cancel: Event) -> str | None:
+    address = kitcache.find_daemon(os.environ)
+    with kitcache.Client(address) as client:
+        result = client.build(
+            ".",
+            build_args={"a": "b"},
+            secrets=[kitcache.Secret("token", data=b"")],
+            cache_to=["type=local,dest=cache,reset=true"],
+            on_update=hear_build,
+            cancel=cancel,
+            credentials=kitcache.DockerConfig(".", print).credentials,
+        )
+        build = client.start(kitcache.BuildRequest(), kitcache.Wishes(cancel=cancel))
+        for update in build:
+            reveal_type(update.logs[0].data)
+        report = build.result().caches[0].report
+        reveal_type(report.removed.bytes if report else None)
+        reveal_type(client.workers()[0].platforms)
+        client.build(cache_to=1)
+    return result.digest
+
+
 kitcache.reset()
 kitcache.reset("cache", dry_run="yes")
 kitcache.nothing
 """
 
 
-def plain_signature(function: Any) -> str:
-    """The signature without its types: those are mypy's to check."""
+def plain_signature(function: Any, *, is_bound: bool = False) -> str:
+    """The signature without its types: those are mypy's to check. is_bound: and without self."""
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    parameters = parameters[1:] if is_bound else parameters
     return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
 
 
 def fields_of(cls: Any) -> str:
     defaults = cls._field_defaults
-    return " ".join(f"{f}={defaults[f]!r}" if f in defaults else f for f in cls._fields)
+    shown = {f: getattr(d, "__name__", repr(d)) for f, d in defaults.items()}
+    return " ".join(f"{f}={shown[f]}" if f in shown else f for f in cls._fields)
 
 
 def extras_of(cls: Any) -> str:
@@ -124,7 +242,7 @@ def extras_of(cls: Any) -> str:
 
 
 def test_all_names_are_listed_here() -> None:
-    names = {"__version__", *FUNCTIONS, *VALUES, *ERRORS}
+    names = {"__version__", *FUNCTIONS, *CLASSES, *VALUES, *ERRORS}
     assert set(kitcache.__all__) == names
     assert len(kitcache.__all__) == len(names)
     assert dir(kitcache) == sorted(kitcache.__all__)
@@ -133,6 +251,17 @@ def test_all_names_are_listed_here() -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_verbs_signature(name: str) -> None:
     assert plain_signature(getattr(kitcache, name)) == FUNCTIONS[name]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_made_and_used_so(name: str) -> None:
+    cls = getattr(kitcache, name)
+    members = {
+        member: "" if isinstance(value, property) else plain_signature(value, is_bound=True)
+        for member, value in vars(cls).items()
+        if not member.startswith("_")
+    }
+    assert (plain_signature(cls), members) == CLASSES[name]
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -225,6 +354,11 @@ def test_types_are_shipped_and_seen(tmp_path: Path) -> None:
         'note: Revealed type is "int"',
         'note: Revealed type is "tuple[str, str, fallback=kitcache.oci.digest.Digest]"',
         'note: Revealed type is "tuple[tuple[str | None, str | None], ...]"',
+        'note: Revealed type is "bytes"',
+        'note: Revealed type is "int | None"',
+        'note: Revealed type is "tuple[str, ...]"',
+        'error: Argument "cache_to" to "build" of "Client" has incompatible type "int"; expected'
+        ' "Sequence[CacheExport | str]"  [arg-type]',
         'error: Missing positional argument "path" in call to "reset"  [call-arg]',
         'error: Argument "dry_run" to "reset" has incompatible type "str"; expected "bool"'
         "  [arg-type]",

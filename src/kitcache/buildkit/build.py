@@ -3,8 +3,7 @@
 Locks and checks first, then the session, the Solve, and only after its success the tags and resets.
 """
 
-import secrets
-import string
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from itertools import chain
@@ -14,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
-from kitcache.buildkit.facts import read_workers
+from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.offer import Offer, make_offer
@@ -44,8 +43,9 @@ from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
 
 _FRONTEND = "dockerfile.v0"
-_REF_ALPHABET = string.ascii_lowercase + string.digits
+_GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _REF_LENGTH = 25
+_UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
 
 
 def _no_login(_host: str) -> Credentials | None:
@@ -89,7 +89,8 @@ class _Build:
         self._steps = Steps()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
-        self._ref = "".join(secrets.choice(_REF_ALPHABET) for _ in range(_REF_LENGTH))
+        self._session_failure: str | None = None
+        self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
 
     def run(self) -> BuildResult:
         check_request(self._request)
@@ -101,6 +102,11 @@ class _Build:
         with ExitStack() as stack:
             offer = make_offer(self._request, self._wishes.stdin, stack)
             exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
+            if not exporters and not self._request.outputs:
+                self._notice(
+                    "no output was asked for, so the result stays in the daemon's build cache:"
+                    " --load, --push or --output brings it elsewhere"
+                )
             self._check_daemon()
             targets = open_targets(exporters, self._wishes.stdout, self._terms(), stack)
             caches = stack.enter_context(self._open_caches())
@@ -147,11 +153,7 @@ class _Build:
         needs = needs_image_store(self._request) if self._connection.is_engine else ()
         if not needs:
             return
-        try:
-            workers = read_workers(self._connection.channel)
-        except RpcError as error:
-            raise self._lost(error) from None
-        if not any(worker.exports_local_caches for worker in workers):
+        if not any(worker.exports_local_caches for worker in self._workers()):
             raise NoDaemon(
                 self._connection.address.url,
                 f"this docker engine cannot do {needs[0]}: its containerd image store is off",
@@ -163,19 +165,33 @@ class _Build:
                 ),
             )
 
+    def _workers(self) -> tuple[Worker, ...]:
+        try:
+            return read_workers(self._connection.channel)
+        except RpcError as error:
+            raise self._lost(error) from None
+
+    def _host_gateway(self) -> str:
+        """What --add-host NAME:host-gateway means there; "" where the daemon does not tell."""
+        if not any(host.endswith("host-gateway") for host in self._request.add_hosts):
+            return ""
+        labels = [worker.labels.get(_GATEWAY, "") for worker in self._workers()]
+        return next((label for label in labels if label and label != "<nil>"), "")
+
     def _message(
         self, offer: Offer, exporters: tuple[Exporter, ...], caches: Caches
     ) -> control_pb2.SolveRequest:
         request = self._request
         message = control_pb2.SolveRequest(
             ref=self._ref,
-            session=secrets.token_hex(16),
+            session=os.urandom(16).hex(),
             frontend=_FRONTEND,
             frontend_attrs=frontend_attrs(
                 request,
                 offer.inputs,
                 is_engine=self._connection.is_engine,
                 cache_imports=caches.import_entries,
+                host_gateway=self._host_gateway(),
                 proxies=self._wishes.proxies,
             ),
             entitlements=entitlements(request),
@@ -212,38 +228,44 @@ class _Build:
         except RpcError as error:
             return Solved(None, error)
         finally:
+            self._session_failure = server.failure
             server.close()
 
     def _expect_success(self, solved: Solved, caches: Caches) -> dict[str, str]:
         if solved.response is not None:
             return solved.response
+        error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
+        is_lost = not self._connection.channel.is_alive
         if solved.is_cancelled:
-            raise Cancelled(
-                "",
-                problem="the build was cancelled on the daemon",
-                untouched="no tag was changed; caches are as they were, but for blobs that came",
-            )
+            raise _cancelled("the build was cancelled on the daemon")
+        if is_lost and error.code == Code.CANCELLED:
+            raise _cancelled("the client was closed while it built")
         if caches.failure is not None:
             raise caches.failure
-        error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
-        if error.code in (Code.UNAVAILABLE, Code.UNIMPLEMENTED) and not self._connection_holds():
+        if is_lost and error.code == Code.UNAVAILABLE:
             raise self._lost(error)
+        if self._session_failure:
+            why = f"{error.message}; the session with the daemon ended: {self._session_failure}"
+            error = RpcError(error.code, why, error.details)
         raise build_failed(error, self._steps)
 
-    def _connection_holds(self) -> bool:
-        return self._connection.channel.is_alive
-
     def _lost(self, error: RpcError) -> KitcacheError:
-        return NoDaemon(
+        lost = NoDaemon(
             self._connection.address.url,
             f"the daemon was lost while it built: {error.message}",
-            next_steps=("look at the daemon's log, then build again: caches are as they were",),
+            next_steps=("look at the daemon's log, then build again",),
         )
+        lost.untouched = _UNTOUCHED
+        return lost
 
     def _provenance(self) -> Mapping[str, object]:
         if not any(kind == "provenance" for kind, _ in self._request.attests):
             return {}
         return read_provenance(self._connection.channel, self._ref)
+
+
+def _cancelled(problem: str) -> Cancelled:
+    return Cancelled("", problem=problem, untouched=_UNTOUCHED)
 
 
 def _entries(entries: tuple[SolveEntry, ...]) -> list[control_pb2.CacheEntry]:

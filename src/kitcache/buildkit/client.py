@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar, cast
 
 from kitcache.buildkit.build import Wishes, run_build
 from kitcache.buildkit.daemon.address import Address, parse_address
@@ -27,6 +27,7 @@ from kitcache.options.outputs import Output, parse_output
 from kitcache.options.secrets import Secret
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Client:
@@ -43,6 +44,7 @@ class Client:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
         self._connection: Connection = connect(address, timeout_s=timeout_s)
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +58,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection, and with it every build that still runs on it. Idempotent."""
+        """End the connection; a build that still runs on it raises Cancelled. Idempotent."""
+        self._is_closed = True
         self._connection.close()
 
     @property
@@ -106,9 +109,9 @@ class Client:
 
         The words are those of `docker buildx build`. context: a directory, a URL that the daemon
         fetches, or "-" for stdin. outputs, cache_to, cache_from: values, or the text that the
-        command line takes ("type=local,dest=cache,mode=max,reset=true"). attests: such as
-        {"provenance": "mode=max"}. Without outputs dockerd loads the image, and a buildkitd keeps
-        the result in its own cache.
+        command line takes ("type=local,dest=cache,mode=max,reset=true"); one alone needs no list.
+        attests: such as {"provenance": "mode=max"}. Without outputs dockerd loads the image, and a
+        buildkitd keeps the result in its own cache.
 
         on_update is called from this thread with each Update, on_notice with a sentence for what
         seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
@@ -125,17 +128,19 @@ class Client:
             target=target,
             build_args=tuple((build_args or {}).items()),
             labels=tuple((labels or {}).items()),
-            platforms=tuple(platforms),
+            platforms=_several(platforms),
             no_cache=no_cache,
             pull=pull,
             build_contexts=tuple((build_contexts or {}).items()),
             network=network,
-            secrets=tuple(secrets),
-            tags=tuple(tags),
-            outputs=tuple(parse_output(o) if isinstance(o, str) else o for o in outputs),
-            cache_to=tuple(parse_cache_export(e) if isinstance(e, str) else e for e in cache_to),
+            secrets=_several(secrets),
+            tags=_several(tags),
+            outputs=tuple(parse_output(o) if isinstance(o, str) else o for o in _several(outputs)),
+            cache_to=tuple(
+                parse_cache_export(e) if isinstance(e, str) else e for e in _several(cache_to)
+            ),
             cache_from=tuple(
-                parse_cache_import(e) if isinstance(e, str) else e for e in cache_from
+                parse_cache_import(e) if isinstance(e, str) else e for e in _several(cache_from)
             ),
             attests=tuple((attests or {}).items()),
         )
@@ -151,17 +156,30 @@ class Client:
 
     def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
         """The same, for a request that is there already."""
+        self._expect_open()
         return run_build(self._connection, request, wishes)
 
     def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
         return Build(self, request, wishes)
 
+    def _expect_open(self) -> None:
+        if self._is_closed:
+            raise NoDaemon(self.address.url, "this client is closed")
+
     def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
+        self._expect_open()
         try:
             return question(self._connection.channel)
         except RpcError as error:
             raise NoDaemon(self.address.url, f"the daemon does not answer: {error}") from None
+
+
+def _several(given: Sequence[Item]) -> tuple[Item, ...]:
+    """What was given; one text, or one value, alone is one thing and not its parts."""
+    if isinstance(given, (str, Output, CacheExport, CacheImport, Secret)):
+        return (cast("Item", given),)
+    return tuple(given)
 
 
 class Build:

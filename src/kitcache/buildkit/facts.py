@@ -1,7 +1,9 @@
 """What a daemon says of itself: its version, its workers and their platforms."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.wire.grpc import Code, RpcError
@@ -9,6 +11,8 @@ from kitcache.buildkit.wire.rpc import Channel
 
 _EXECUTOR = "org.mobyproject.buildkit.worker.executor"
 _TIMEOUT_S = 30.0
+
+Message = TypeVar("Message")
 
 
 class Info(NamedTuple):
@@ -45,7 +49,7 @@ def read_info(channel: Channel) -> Info:
         if error.code == Code.UNIMPLEMENTED:
             return Info()
         raise
-    found = control_pb2.InfoResponse.FromString(answer).buildkit_version
+    found = _read(control_pb2.InfoResponse.FromString, answer).buildkit_version
     return Info(found.version, found.revision, found.package, found.dockerfile_version)
 
 
@@ -53,15 +57,25 @@ def read_workers(channel: Channel) -> tuple[Worker, ...]:
     """The daemon's workers. Raises RpcError."""
     request = control_pb2.ListWorkersRequest().SerializeToString()
     answer = channel.unary("/moby.buildkit.v1.Control/ListWorkers", request, timeout_s=_TIMEOUT_S)
-    records = control_pb2.ListWorkersResponse.FromString(answer).record
+    records = _read(control_pb2.ListWorkersResponse.FromString, answer).record
     return tuple(
         Worker(
             record.id,
             dict(record.labels),
+            # One that differs from another by its features alone would come twice.
             tuple(
-                "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
-                for platform in record.platforms
+                dict.fromkeys(
+                    "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
+                    for platform in record.platforms
+                )
             ),
         )
         for record in records
     )
+
+
+def _read(decode: Callable[[bytes], Message], answer: bytes) -> Message:
+    try:
+        return decode(answer)
+    except DecodeError:
+        raise RpcError(Code.INTERNAL, "its answer cannot be read") from None

@@ -72,12 +72,16 @@ def _sources(error: RpcError) -> Iterator[Source]:
             text = b64decode(data, validate=True).decode("utf-8", "backslashreplace")
         except ValueError:
             continue
-        ranges = value.get("ranges")
-        for place in ranges if isinstance(ranges, list) else ():
-            first = _line(_object(place).get("start"))
-            last = _line(_object(place).get("end"))
-            if 1 <= first <= len(text.split("\n")):
-                yield Source(filename, first, max(first, last), text)
+        lines = [found for place in _list(value.get("ranges")) if (found := _lines(place))]
+        first = min((first for first, _ in lines), default=0)
+        if 1 <= first <= len(text.split("\n")):
+            yield Source(filename, first, max(last for _, last in lines), text)
+
+
+def _lines(place: object) -> tuple[int, int] | None:
+    """A range's first and last line; an instruction of several lines comes as several ranges."""
+    first = _line(_object(place).get("start"))
+    return (first, max(first, _line(_object(place).get("end")))) if first > 0 else None
 
 
 def _line(position: object) -> int:
@@ -98,6 +102,10 @@ def _details(error: RpcError, name: str) -> Iterator[Json]:
 
 def _object(value: object) -> Json:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _is_number(value: object) -> TypeGuard[int]:

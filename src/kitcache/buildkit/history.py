@@ -28,11 +28,19 @@ def read_provenance(channel: Channel, ref: str) -> Mapping[str, Any]:
     """
     try:
         return {
-            platform: json.loads(_read_blob(channel, descriptor))["predicate"]
+            platform: _predicate(json.loads(_read_blob(channel, descriptor)))
             for platform, descriptor in _attestations(channel, ref)
         }
-    except (RpcError, DecodeError, ValueError, KeyError, TypeError):
+    except (RpcError, DecodeError, ValueError, AttributeError, TypeError):
         return {}
+
+
+def _predicate(document: dict[str, Any]) -> dict[str, Any]:
+    """The history keeps the predicate alone; a statement around it is an image's."""
+    found = document.get("predicate", document)
+    if not isinstance(found, dict):
+        raise TypeError("a predicate is an object")
+    return found
 
 
 def _attestations(channel: Channel, ref: str) -> Iterator[tuple[str, control_pb2.Descriptor]]:

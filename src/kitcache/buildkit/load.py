@@ -3,7 +3,6 @@
 For a buildkitd, which has no images: what it exports is piped into `docker load`, as buildx does.
 """
 
-import subprocess
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
@@ -19,6 +18,8 @@ class DockerLoad:
     """
 
     def __init__(self) -> None:
+        import subprocess  # noqa: PLC0415 - few builds load an image, and it costs time
+
         try:
             self._child = subprocess.Popen(  # noqa: S603 - the docker that the user has
                 _COMMAND,

@@ -5,7 +5,6 @@ Here the disk is looked at, before anything is built; what a request means is in
 
 import io
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from kitcache.errors import KitcacheError, NotFound, UsageError
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry, read_entries
 from kitcache.options.build import BuildRequest
+from kitcache.options.secrets import Secret
 from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import io_error, open_layout
 
@@ -49,12 +49,13 @@ def make_offer(request: BuildRequest, stdin: BinaryIO | None, stack: ExitStack) 
 
     Raises UsageError, NotFound, NotACache and KitcacheError, before anything is built.
     """
+    _expect_secret_files(request.secrets)
     head = b""
     if request.context == "-":
         head = _expect_stdin(stdin).read(_HEAD_BYTES)
         if not head:
             raise UsageError("the context is to come from stdin, and stdin is empty")
-    upload_id = secrets.token_hex(12)
+    upload_id = os.urandom(12).hex()
     inputs = find_inputs(
         request, os.path.isdir, stdin_is_archive=is_archive(head), upload_id=upload_id
     )
@@ -105,6 +106,18 @@ def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None
         raise _unbuilt(io_error(path, "the Dockerfile cannot be opened", error)) from None
     if not stat.S_ISREG(mode):
         raise UsageError("the Dockerfile is no regular file", path=path)
+
+
+def _expect_secret_files(named: tuple[Secret, ...]) -> None:
+    """They are read when a step asks for them; that they are there is found out now."""
+    for secret in named:
+        if secret.path is not None:
+            try:
+                os.stat(secret.path)
+            except (OSError, ValueError) as error:
+                reason = OSError(0, str(error)) if isinstance(error, ValueError) else error
+                doing = f"the file of the secret {secret.id} cannot be read"
+                raise _unbuilt(io_error(secret.path, doing, reason)) from None
 
 
 def _open_layouts(

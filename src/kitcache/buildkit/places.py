@@ -7,7 +7,7 @@ from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.buildkit.publish import Warn
-from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
@@ -66,7 +66,12 @@ class Places:
         Raises NotACache, Unsafe, Damaged (index.json), Busy, Cancelled, KitcacheError (read-only,
         disk full). To be asked before to_read is about the same directory.
         """
-        layout = make_layout(path)
+        try:
+            layout = make_layout(path)
+        except NotACache as error:
+            error.untouched = "nothing was built"
+            error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+            raise
         known = self._known(layout)
         if known is not None:
             return known

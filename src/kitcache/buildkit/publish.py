@@ -124,7 +124,7 @@ def _examine(
     try:
         data = layout.read_blob(root.digest, root.size) or b""
         document = read_document(data)
-        media_type = _media_type_of(document, hint if hint and hint.digest == root.digest else None)
+        media_type = media_type_of(document, hint if hint and hint.digest == root.digest else None)
         if kind_of(media_type) not in ("index", "manifest"):
             # With ignore-error a Solve is good although its export ended before the manifest.
             return _Candidate(publication, None, "nothing", "the export ended before its manifest")
@@ -141,8 +141,8 @@ def _examine(
     return _Candidate(publication, descriptor)
 
 
-def _media_type_of(document: object, hint: Descriptor | None) -> str:
-    """What the root says it is; what the daemon said of it; or what its fields show."""
+def media_type_of(document: object, hint: Descriptor | None) -> str:
+    """What a root says it is; what the daemon said of it; or what its fields show."""
     fields = document if isinstance(document, Members) else Members()
     told = fields.one("mediaType")
     if isinstance(told, str) and told:

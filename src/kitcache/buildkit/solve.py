@@ -5,6 +5,7 @@ Source: BuildKit, client/solve.go and control/control.go.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple
@@ -45,7 +46,7 @@ def solve(
     """Run the build to its end. on_update is called from this thread, news by news.
 
     Once cancel is set, the Solve is cancelled on the daemon, and its last news are waited for,
-    5 seconds at most.
+    5 seconds at most. What on_update raises ends the build, too, and is raised from here.
     """
     return _Solve(channel, request, on_update, cancel).run()
 
@@ -71,6 +72,13 @@ class _Solve:
         self._start("status", lambda: self._follow(status.SerializeToString()))
 
     def run(self) -> Solved:
+        try:
+            return self._judge(self._follow_to_the_end())
+        finally:
+            self._solve.cancel()
+            self._status.cancel()
+
+    def _follow_to_the_end(self) -> _Ended:
         waiting = {"solve", "status"}
         ended = _Ended("solve", None, RpcError(Code.CANCELLED, "the build was cancelled"))
         while waiting and not self._is_late():
@@ -84,9 +92,7 @@ class _Solve:
                 if event.call == "solve":
                     ended = event
                     self._solve_ended(event)
-        self._solve.cancel()
-        self._status.cancel()
-        return self._judge(ended)
+        return ended
 
     def _start(self, call: str, work: Callable[[], bytes | None]) -> None:
         def run() -> None:
@@ -143,8 +149,9 @@ class _Solve:
 
 
 def _ask(stream: Stream, request: bytes) -> bytes:
-    stream.send(request)
-    stream.end()
+    with suppress(RpcError):  # a daemon may answer before it has read all: what it says counts
+        stream.send(request)
+        stream.end()
     answer = stream.receive()
     if answer is None:
         raise RpcError(Code.INTERNAL, "the daemon ended the Solve without an answer")

@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.load import DockerLoad
 from kitcache.buildkit.places import Place, Places, Terms
+from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ExportStore, Store
 from kitcache.errors import KitcacheError, UsageError
@@ -20,6 +21,7 @@ from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, put_entries
 from kitcache.store.index import publish_index
+from kitcache.store.ingest import Intake
 from kitcache.store.layout import io_error
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
@@ -27,13 +29,25 @@ from kitcache.store.notes import room_of
 _LAYOUT_STORE = "export"
 
 
+class LayoutTarget(NamedTuple):
+    """An OCI layout that an image goes to. names: its names, () where only the daemon knows."""
+
+    intake: Intake
+    store: ExportStore
+    names: tuple[str, ...]
+
+
 class Targets(NamedTuple):
-    """What the daemon may write to. files: by exporter id. stores: a layout, if one is wanted."""
+    """What the daemon may write to. files: by exporter id. layout: if one is wanted."""
 
     files: Mapping[int, Target]
-    stores: Mapping[str, Store]
-    layout: Place | None
+    layout: LayoutTarget | None
     loads: tuple[DockerLoad, ...]
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """What the daemon may write blobs to."""
+        return {_LAYOUT_STORE: self.layout.store} if self.layout else {}
 
     def publish(self, response: Mapping[str, str], terms: Terms) -> None:
         """Load what is to be loaded; name the image in a layout's index. Raises KitcacheError."""
@@ -51,7 +65,6 @@ def open_targets(
     Raises UsageError, NotACache, Busy and KitcacheError. stdout: what the dest "-" stands for.
     """
     files: dict[int, Target] = {}
-    stores: dict[str, Store] = {}
     layout = None
     loads = []
     for number, exporter in enumerate(exporters):
@@ -66,10 +79,16 @@ def open_targets(
         elif exporter.receives == "file":
             files[number] = StreamTarget(_expect_stdout(stdout) if dest == "-" else _file(dest))
         else:
-            layout = Places(terms, stack).to_write(dest)
-            if layout.intake is not None:
-                stores[_LAYOUT_STORE] = ExportStore(layout.intake)
-    return Targets(files, stores, layout, tuple(loads))
+            layout = _open_layout(Places(terms, stack).to_write(dest), exporter)
+    return Targets(files, layout, tuple(loads))
+
+
+def _open_layout(place: Place, exporter: Exporter) -> LayoutTarget:
+    if place.intake is None:
+        raise ValueError("a place to write to has an intake")
+    names = dict(exporter.attrs).get("name", "")
+    given = () if names == "*" else tuple(filter(None, names.split(",")))
+    return LayoutTarget(place.intake, ExportStore(place.intake), given)
 
 
 def _expect_stdout(stdout: BinaryIO | None) -> BinaryIO:
@@ -114,22 +133,34 @@ def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     return failure
 
 
-def _name_image(place: Place, response: Mapping[str, str], terms: Terms) -> None:
-    root = _descriptor(response.get("containerimage.descriptor", ""))
+def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> None:
+    """The daemon's answer is one for all exporters, so it may name another one's image."""
+    layout = target.intake.layout
+    root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))
     if root is None:
         raise KitcacheError(
-            place.layout.path, "the daemon named no image for it", untouched="no tag was changed"
+            layout.path, "the daemon sent no image for it", untouched="no tag was changed"
         )
     blob = root.media_type, str(root.digest), root.size or 0
-    names = [name for name in response.get("image.name", "").split(",") if name]
+    names = target.names or tuple(filter(None, response.get("image.name", "").split(",")))
     entries = tuple(NewEntry(*blob, _tag_of(name), image_name=name) for name in names)
     entries = entries or (NewEntry(*blob, "latest"),)
-    layout = place.layout
-    if place.intake is not None:
-        place.intake.sync()
+    target.intake.sync()
     with room_of(layout) as room_fd:
         lock = hold_index(layout, terms.patience(layout))
         publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
+
+
+def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
+    """What the layout was really given."""
+    root = target.store.root
+    if root is None or (told is not None and told.digest == root.digest):
+        return root and told
+    try:
+        document = read_document(target.intake.layout.read_blob(root.digest, root.size) or b"")
+        return Descriptor(media_type_of(document, None), root.digest, root.size)
+    except DocumentError:
+        return None
 
 
 def _tag_of(name: str) -> str:

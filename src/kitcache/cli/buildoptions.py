@@ -233,8 +233,8 @@ def _add_caches(group: argparse._ArgumentGroup) -> None:
         group,
         "--cache-to",
         "SPEC",
-        "type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true][,compression=zstd], registry,"
-        " inline, gha, s3, azblob",
+        "type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true], type=registry,ref=NAME, inline,"
+        " gha, s3, azblob",
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from kitcache.buildkit.publish import CacheResult
-from kitcache.cli.text import blobs_of, count, missing_warnings, report_lines, report_notes
+from kitcache.cli.text import blobs_of, missing_warnings, report_lines, report_notes
 from kitcache.errors import printable
 
 
@@ -11,9 +11,9 @@ def cache_lines(caches: Sequence[CacheResult]) -> Iterator[str]:
     """What was exported where, and what the resets did. Failures are the caller's to tell."""
     for cache in caches:
         if cache.outcome == "published":
-            new, old = blobs_of(cache.written), count(cache.reused.blobs, "blob")
             yield printable(
-                f"{cache.path}: exported tag '{cache.tag}': {new} written, {old} were there"
+                f"{cache.path}: exported tag '{cache.tag}': wrote {blobs_of(cache.written)};"
+                f" {cache.reused.blobs:,} were there"
             )
         elif cache.outcome == "nothing":
             why = f" ({cache.problem})" if cache.problem else ""

@@ -38,7 +38,10 @@ def shape_metadata(result: "BuildResult") -> dict[str, Any]:
     return {
         **result.metadata,
         "buildx.build.ref": result.ref,
-        **({"buildx.build.provenance": result.provenance} if result.provenance else {}),
+        **{
+            "/".join(filter(None, ("buildx.build.provenance", platform))): predicate
+            for platform, predicate in result.provenance.items()
+        },
         "kitcache.caches": [_cache(cache) for cache in result.caches],
         "kitcache.notices": list(result.notices),
     }

@@ -33,20 +33,21 @@ COMMANDS = {
 }
 
 _DESCRIPTION = """\
-Keeps BuildKit's local caches (--cache-to type=local,dest=DIR) from growing:
-deletes what no tag reaches, and says what is live, what is not, and why.
-Needs no daemon, and works on the caches of every BuildKit version and on any
-other OCI image layout."""
+BuildKit from Python, with local caches (--cache-to type=local,dest=DIR) that do
+not grow. build talks to a docker engine or a buildkitd. The others need no
+daemon: they delete what no tag reaches, and say what is live, what is not, and
+why, for the caches of every BuildKit version and any other OCI image layout."""
 
 _EPILOG = """\
 examples:
+  kitcache build --cache-to type=local,dest=cache,mode=max,reset=true .
   kitcache du ./cache               how much of it is garbage?
   kitcache reset --dry-run ./cache  what would go?
   kitcache reset ./cache            delete what no tag reaches
   kitcache COMMAND --help           more about one command
 
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
-11 busy, 12 damaged, 13 unsafe, 130 interrupted"""
+11 busy, 12 damaged, 13 unsafe, 20 no daemon, 21 build failed, 130 interrupted"""
 
 WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it inside WSL"
 

@@ -6,7 +6,6 @@ Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx util/buildf
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from kitcache.errors import UsageError
 
@@ -125,6 +124,8 @@ def quote_go(text: str) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
     """The known word that this one was probably meant to be."""
+    from difflib import get_close_matches  # noqa: PLC0415 - seldom needed
+
     return next(iter(get_close_matches(word.strip()[:_LONGEST_WORD], list(known), n=1)), None)
 
 

@@ -142,6 +142,13 @@ def test_whom_we_wait_for() -> None:
     assert waiting_line(export) == "c: an upload has just ended; waiting 4 s for its tag"
 
 
+def test_why_nothing_was_reset() -> None:
+    assert line(outcome="skipped", why="others export") == "./cache: not reset: others export"
+    assert line(outcome="refused", why="torn") == "./cache: not reset: torn"
+    assert line(outcome="lost", why="a hole") == "./cache: its reset failed: a hole"
+    assert "\\x1b" in line(outcome="skipped", why=EVIL)
+
+
 def test_nothing_is_printed_raw() -> None:
     leaf = MissingLeaf(digest("a"), EVIL)
     lines = [

@@ -4,7 +4,6 @@ Each output of the request has its number, and a target here. Source: BuildKit, 
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -94,7 +93,7 @@ def _receive_file(stream: Stream, path: str) -> None:
             with open(path, "wb", buffering=0) as special:
                 _receive(stream, special)
             return
-        temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+        temporary = f"{path}.{os.urandom(8).hex()}.tmp"
         try:
             with open(temporary, "xb", buffering=0) as file:
                 _receive(stream, file)

@@ -34,7 +34,7 @@ class Present(NamedTuple):
 
 
 class RootBlob(NamedTuple):
-    """A blob that was written, or found, under its bare digest. size: bytes."""
+    """A blob under which others are: a manifest, an index. size: bytes."""
 
     digest: Digest
     size: int
@@ -59,7 +59,8 @@ class ExportStore(Store):
     """One layout, to write one export to.
 
     What was really written or found is counted, and the last blob whose ref is a bare digest is
-    the root: BuildKit sends layers, then config, then manifest, and calls only the last two so.
+    the root: BuildKit sends layers, then config, then manifest, and calls only the last two so. Of
+    an image it is the last manifest or index, which have refs of their own kind.
     """
 
     def __init__(self, intake: Intake) -> None:
@@ -74,7 +75,7 @@ class ExportStore(Store):
 
     @property
     def root(self) -> RootBlob | None:
-        """The last blob that came, or was here, under its bare digest."""
+        """The last blob that came, or was here, as what others are under."""
         return self._root
 
     @property
@@ -158,7 +159,7 @@ class ExportStore(Store):
             self._note_root(ref, digest, size)
 
     def _note_root(self, ref: str, digest: Digest, size: int) -> None:
-        if ref == str(digest):
+        if ref in (str(digest), f"manifest-{digest}", f"index-{digest}"):
             self._root = RootBlob(digest, size)
 
 
@@ -203,8 +204,8 @@ class Incoming:
 
     def close(self) -> None:
         """Free the ref, and remove what was not committed."""
-        self.upload.abort()
         self._store.forget(self._ref)
+        self.upload.abort()
 
 
 def read_digest(text: str) -> Digest:

@@ -8,7 +8,6 @@ empties a directory that is in a file's way: we refuse both).
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from collections import deque
@@ -307,7 +306,7 @@ def _forgiving(is_foreign: bool) -> Iterator[None]:
 
 
 def _temporary_name() -> str:
-    return f".kitcache-{secrets.token_hex(8)}.tmp"
+    return f".kitcache-{os.urandom(8).hex()}.tmp"
 
 
 def _write_all(fd: int, data: memoryview) -> None:

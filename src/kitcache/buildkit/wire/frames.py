@@ -157,7 +157,7 @@ class FrameReader:
     def _skip_preface(self, data: bytes) -> int:
         count = min(len(self._preface), len(data))
         if data[:count] != self._preface[:count]:
-            raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "the peer does not speak HTTP/2")
+            raise broken("the peer does not speak HTTP/2")
         self._preface = self._preface[count:]
         return count
 
@@ -204,6 +204,17 @@ class FrameReader:
         self._carry.clear()
         self._needed = HEADER_SIZE
         yield Frame(kind, flags, stream_id, payload, length)
+
+
+def broken(message: str) -> ProtocolError:
+    """The error for what has no error code of its own."""
+    return ProtocolError(ErrorCode.PROTOCOL_ERROR, message)
+
+
+def wrong_size(frame: Frame) -> ProtocolError:
+    """The error for a frame whose length is none that its kind can have."""
+    name = Kind(frame.kind).name
+    return ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"{name} with {frame.length:,} bytes")
 
 
 def frame_header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
@@ -257,5 +268,5 @@ def without_padding(frame: Frame) -> memoryview:
     if not frame.flags & PADDED:
         return frame.payload
     if not frame.payload or frame.payload[0] >= len(frame.payload):
-        raise ProtocolError(ErrorCode.PROTOCOL_ERROR, "padding that is longer than its frame")
+        raise broken("padding that is longer than its frame")
     return frame.payload[1 : len(frame.payload) - frame.payload[0]]

@@ -1,19 +1,32 @@
-"""Header blocks: HPACK both ways with limits, and what makes a list of headers malformed.
+"""Header blocks: put together, HPACK both ways with limits, and what is malformed.
 
 Source: RFC 9113, section 8; RFC 7541.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from hpack import Decoder, Encoder, HPACKError
 
-from kitcache.buildkit.wire.frames import ErrorCode, ProtocolError
+from kitcache.buildkit.wire.frames import (
+    END_HEADERS,
+    END_STREAM,
+    PRIORITY,
+    ErrorCode,
+    Frame,
+    Kind,
+    ProtocolError,
+    broken,
+    without_padding,
+    wrong_size,
+)
 
 Headers = tuple[tuple[str, str], ...]
 
 # The daemon's error details carry whole Dockerfiles, base64 upon base64.
 MAX_HEADER_LIST = 2 * 2**20
 _TABLE_SIZE = 4096
+_PRIORITY_SIZE = 5
 
 _REQUEST = frozenset({":method", ":scheme", ":authority", ":path"})
 _RESPONSE = frozenset({":status"})
@@ -51,6 +64,60 @@ class HeaderCodec:
         except HPACKError as error:
             raise ProtocolError(ErrorCode.COMPRESSION_ERROR, f"bad headers: {error}") from None
         return tuple((_text(name), _text(value)) for name, value in headers)
+
+
+class Block(NamedTuple):
+    """All headers of a HEADERS frame and what continues it."""
+
+    stream_id: int
+    headers: Headers
+    is_end: bool
+
+
+class BlockReader:
+    """Puts header blocks together from HEADERS and CONTINUATION frames."""
+
+    def __init__(self, codec: HeaderCodec) -> None:
+        self._codec = codec
+        self._data = bytearray()
+        # The stream of a block that is not complete, 0 for none; whether its stream ends.
+        self._stream_id = 0
+        self._is_end = False
+
+    def check_order(self, frame: Frame) -> None:
+        """Raise ProtocolError for any other frame within a block."""
+        is_more = frame.kind == Kind.CONTINUATION
+        if self._stream_id and not (is_more and frame.stream_id == self._stream_id):
+            raise broken("another frame inside a header block")
+        if is_more and not self._stream_id:
+            raise broken("CONTINUATION without HEADERS")
+
+    def feed(self, frame: Frame) -> Block | None:
+        """The block that this frame completes. Raises ProtocolError; see HeaderCodec.decode."""
+        if frame.kind == Kind.HEADERS:
+            if not frame.stream_id:
+                raise broken("HEADERS for the connection")
+            self._stream_id, self._is_end = frame.stream_id, bool(frame.flags & END_STREAM)
+            self._data += _without_priority(frame)
+        else:
+            self._data += frame.payload
+        if len(self._data) > MAX_HEADER_LIST:
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "headers without an end")
+        if not frame.flags & END_HEADERS:
+            return None
+        block = Block(self._stream_id, self._codec.decode(bytes(self._data)), self._is_end)
+        self._stream_id = 0
+        self._data.clear()
+        return block
+
+
+def _without_priority(frame: Frame) -> memoryview:
+    payload = without_padding(frame)
+    if not frame.flags & PRIORITY:
+        return payload
+    if len(payload) < _PRIORITY_SIZE:
+        raise wrong_size(frame)
+    return payload[_PRIORITY_SIZE:]
 
 
 def _text(data: bytes | str) -> str:

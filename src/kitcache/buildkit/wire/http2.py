@@ -20,18 +20,17 @@ from kitcache.buildkit.wire.frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
     DEFAULT_WINDOW,
-    END_HEADERS,
     END_STREAM,
     LARGEST_FRAME_SIZE,
     LARGEST_WINDOW,
     PREFACE,
-    PRIORITY,
     ErrorCode,
     Frame,
     FrameReader,
     Kind,
     ProtocolError,
     Setting,
+    broken,
     make_frame,
     make_goaway,
     make_reset,
@@ -40,9 +39,11 @@ from kitcache.buildkit.wire.frames import (
     read_settings,
     read_uint32,
     without_padding,
+    wrong_size,
 )
 from kitcache.buildkit.wire.headers import (
     MAX_HEADER_LIST,
+    BlockReader,
     HeaderCodec,
     Headers,
     problem_of_request,
@@ -59,17 +60,6 @@ MAX_OUTPUT = 4 * 2**20
 _LENGTHS = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4}
 
 
-class _Block:
-    """A header block of which CONTINUATION frames are still to come."""
-
-    __slots__ = ("data", "is_end", "stream_id")
-
-    def __init__(self, stream_id: int, is_end: bool) -> None:
-        self.stream_id = stream_id
-        self.is_end = is_end
-        self.data = bytearray()
-
-
 class Connection:
     """The state of one connection. outbox: what is to be written."""
 
@@ -78,12 +68,12 @@ class Connection:
         self.outbox = Outbox()
         self._frames = FrameReader(FRAME_SIZE, b"" if is_client else PREFACE)
         self._codec = HeaderCodec()
+        self._blocks = BlockReader(self._codec)
         self._streams: dict[int, StreamState] = {}
         self._next_id = 1
         self._last_peer_id = 0
         self._has_settings = False
         self._is_refusing = False
-        self._block: _Block | None = None
         self._room = DEFAULT_WINDOW
         self._inflow = Inflow(CONNECTION_WINDOW)
         self._peer_room = DEFAULT_WINDOW
@@ -180,13 +170,9 @@ class Connection:
     def _check_order(self, frame: Frame) -> None:
         if not self._has_settings:
             if frame.kind != Kind.SETTINGS or frame.flags & ACK:
-                raise _broken("the first frame is no SETTINGS")
+                raise broken("the first frame is no SETTINGS")
             self._has_settings = True
-        if self._block is not None:
-            if frame.kind != Kind.CONTINUATION or frame.stream_id != self._block.stream_id:
-                raise _broken("another frame inside a header block")
-        elif frame.kind == Kind.CONTINUATION:
-            raise _broken("CONTINUATION without HEADERS")
+        self._blocks.check_order(frame)
 
     def _read(self, frame: Frame) -> Event | None:
         match frame.kind:
@@ -197,10 +183,10 @@ class Connection:
             case Kind.GOAWAY:
                 return self._read_goaway(frame)
             case Kind.PUSH_PROMISE:
-                raise _broken("PUSH_PROMISE, which was never allowed")
+                raise broken("PUSH_PROMISE, which was never allowed")
             case Kind.PRIORITY | Kind.RST_STREAM | Kind.PING | Kind.WINDOW_UPDATE as kind:
                 if frame.length != _LENGTHS[Kind(kind)]:
-                    raise _wrong_size(frame)
+                    raise wrong_size(frame)
                 return self._read_short(frame)
         return None
 
@@ -216,7 +202,7 @@ class Connection:
             if self._streams.pop(frame.stream_id, None) is not None:
                 return ResetCame(frame.stream_id, read_uint32(frame.payload))
         elif not frame.stream_id:
-            raise _broken("PRIORITY for the connection")
+            raise broken("PRIORITY for the connection")
         return None
 
     def _check_known(self, stream_id: int) -> None:
@@ -228,7 +214,7 @@ class Connection:
         if not is_ours:
             last = self._last_peer_id
         if not 0 < stream_id <= last:
-            raise _broken(f"a frame for stream {stream_id}, which is not open")
+            raise broken(f"a frame for stream {stream_id}, which is not open")
 
     def _read_data(self, frame: Frame) -> Event | None:
         stream_id = frame.stream_id
@@ -264,27 +250,10 @@ class Connection:
         return ResetCame(stream_id, code, problem)
 
     def _read_headers(self, frame: Frame) -> Event | None:
-        block = self._block
+        block = self._blocks.feed(frame)
         if block is None:
-            block = _Block(frame.stream_id, bool(frame.flags & END_STREAM))
-            payload = without_padding(frame)
-            if frame.flags & PRIORITY:
-                if len(payload) < _LENGTHS[Kind.PRIORITY]:
-                    raise _wrong_size(frame)
-                payload = payload[_LENGTHS[Kind.PRIORITY] :]
-        else:
-            payload = frame.payload
-        block.data += payload
-        if len(block.data) > MAX_HEADER_LIST:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "headers without an end")
-        self._block = None if frame.flags & END_HEADERS else block
-        if self._block is not None:
             return None
-        return self._read_block(
-            block.stream_id, self._codec.decode(bytes(block.data)), block.is_end
-        )
-
-    def _read_block(self, stream_id: int, headers: Headers, is_end: bool) -> Event | None:
+        stream_id, headers, is_end = block
         stream = self._streams.get(stream_id)
         if stream is None and not self.is_client and stream_id > self._last_peer_id:
             return self._accept(stream_id, headers, is_end)
@@ -305,7 +274,7 @@ class Connection:
 
     def _accept(self, stream_id: int, headers: Headers, is_end: bool) -> Event | None:
         if stream_id % 2 == 0:
-            raise _broken(f"a request on stream {stream_id}")
+            raise broken(f"a request on stream {stream_id}")
         self._last_peer_id = stream_id
         problem = problem_of_request(headers)
         if problem or self._is_refusing or len(self._streams) >= MAX_STREAMS:
@@ -344,7 +313,7 @@ class Connection:
     def _read_settings(self, frame: Frame) -> Event | None:
         _check_connection(frame)
         if frame.length % 6 or (frame.flags & ACK and frame.length):
-            raise _wrong_size(frame)
+            raise wrong_size(frame)
         if frame.flags & ACK:
             return None
         for key, value in read_settings(frame.payload):
@@ -360,7 +329,7 @@ class Connection:
                 self._peer_streams = value
             case Setting.MAX_FRAME_SIZE:
                 if not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
-                    raise _broken(f"a frame size of {value:,}")
+                    raise broken(f"a frame size of {value:,}")
                 self.outbox.frame_size = value
             case Setting.INITIAL_WINDOW_SIZE:
                 more, self._peer_room = value - self._peer_room, value
@@ -373,7 +342,7 @@ class Connection:
     def _read_goaway(self, frame: Frame) -> Event:
         _check_connection(frame)
         if frame.length < 8:
-            raise _wrong_size(frame)
+            raise wrong_size(frame)
         last = read_uint32(frame.payload) & LARGEST_WINDOW
         for stream_id in [s for s in self._streams if self.is_client and s > last]:
             del self._streams[stream_id]
@@ -381,15 +350,6 @@ class Connection:
         return GoAwayCame(last, read_uint32(frame.payload, 4), text)
 
 
-def _broken(message: str) -> ProtocolError:
-    return ProtocolError(ErrorCode.PROTOCOL_ERROR, message)
-
-
-def _wrong_size(frame: Frame) -> ProtocolError:
-    name = Kind(frame.kind).name
-    return ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"{name} with {frame.length:,} bytes")
-
-
 def _check_connection(frame: Frame) -> None:
     if frame.stream_id:
-        raise _broken(f"{Kind(frame.kind).name} for stream {frame.stream_id}")
+        raise broken(f"{Kind(frame.kind).name} for stream {frame.stream_id}")

@@ -78,6 +78,8 @@ class Link:
         self._has_output = threading.Condition(self.lock)
         self._is_writer_waiting = False
         self._is_closing = False
+        self._read_all = threading.Event()
+        self._wrote_all = threading.Event()
         self._goaway: GoAwayCame | None = None
         side = "client" if connection.is_client else "server"
         self._reader = threading.Thread(target=self._read, name=f"rpc-{side}-reader", daemon=True)
@@ -85,8 +87,9 @@ class Link:
 
     def start(self) -> None:
         """Begin to read and to write."""
-        self._writer.start()
-        self._reader.start()
+        with self.lock:  # so that neither ends, and joins the other, before both have started
+            self._writer.start()
+            self._reader.start()
 
     # For callers that hold the lock.
 
@@ -139,7 +142,7 @@ class Link:
                 self._is_writer_waiting = False
                 self._has_output.notify()
         if is_first and not has_lost_peer:
-            self._writer.join(_LINGER_S)
+            self._wrote_all.wait(_LINGER_S)
         self._transport.close()
         self.closed.set()
 
@@ -167,6 +170,8 @@ class Link:
         else:
             goaway = f": {_describe(self._goaway)}" if self._goaway else ""
             self._end(f"the peer closed it{goaway}", has_lost_peer=True)
+        finally:
+            self._read_all.set()
 
     def _take(self, event: Event) -> None:
         match event:
@@ -199,7 +204,11 @@ class Link:
         try:
             while buffers := self._next_buffers():
                 self._transport.write(b"".join(buffers) if len(buffers) > 1 else buffers[0])
-        except Exception as error:  # noqa: BLE001  # whatever a transport raises, nobody hangs
+            self._wrote_all.set()
+        except Exception as error:  # noqa: BLE001  # as above
+            self._wrote_all.set()
+            # What the peer said before it hung up may still be read, and explains more.
+            self._read_all.wait(_LINGER_S)
             self._end(str(error) or type(error).__name__, has_lost_peer=True)
 
     def _next_buffers(self) -> list[Buffer]:

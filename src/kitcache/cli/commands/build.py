@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
@@ -77,7 +76,7 @@ class _Command:
 
         def on_notice(sentence: str) -> None:
             if self._mode == "quiet":
-                self._session.warn([sentence])
+                self._session.warn([f"warning: {sentence}"])
             shown.note(f"kitcache: warning: {printable(sentence)}")
 
         return Wishes(
@@ -156,7 +155,8 @@ def _proxies(config: str, address: Address) -> Pairs:
 
 def _write(path: str, text: str) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         failure = io_error(path, "cannot be written", error)
         failure.untouched = "the build itself is done"

@@ -1,0 +1,1 @@
+"""`kitcache build`, the command itself, on a real BuildKit: every option and every exporter."""

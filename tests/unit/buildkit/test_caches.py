@@ -1,0 +1,192 @@
+"""buildkit/caches.py: what the daemon is told of, and who sweeps when."""
+
+import fcntl
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+import kitcache
+from kitcache.buildkit.caches import open_caches
+from kitcache.gc.values import Tally
+from kitcache.options.caches import CacheExport
+from kitcache.store.layout import open_layout
+from kitcache.store.locks import Waiting
+from kitcache.store.notes import count_skip, read_skips
+from tests.hostile.build import Sample
+from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, send, tags
+from tests.unit.buildkit.session.exporter import (
+    digest_of,
+)
+
+
+class TestEntries:
+    def test_the_daemon_sees_a_token_and_what_it_is_to_see(self, tmp_path: Path) -> None:
+        with open_caches([local(tmp_path / "secret", mode="max", reset=True)], ()) as caches:
+            ((kind, attrs),) = caches.export_entries
+            assert kind == "local"
+            assert set(attrs) == {"mode", "dest"}
+            assert attrs["mode"] == "max"
+            assert "secret" not in attrs["dest"]
+            assert set(caches.stores) == {"local:" + attrs["dest"]}
+
+    def test_the_token_is_of_the_real_directory(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "cache")
+        (tmp_path / "cache").mkdir()
+        seen = set()
+        for path in (tmp_path / "cache", tmp_path / "link", tmp_path / "cache" / ".." / "cache"):
+            with open_caches([local(path)], ()) as caches:
+                seen.add(caches.export_entries[0][1]["dest"])
+        assert len(seen) == 1
+
+    def test_others_pass_through_in_their_places(self, tmp_path: Path) -> None:
+        registry = CacheExport("registry", (("ref", "a/b"), ("mode", "max")))
+        inline = CacheExport("inline")
+        with open_caches([registry, local(tmp_path / "c"), inline], ()) as caches:
+            assert [kind for kind, _ in caches.export_entries] == ["registry", "local", "inline"]
+            assert caches.export_entries[0][1] == {"ref": "a/b", "mode": "max"}
+            assert caches.publish()[0].outcome == "nothing"
+
+    def test_two_tags_are_one_entry_and_both_are_published(self, tmp_path: Path) -> None:
+        results = run([local(tmp_path / "c", "main"), local(tmp_path / "c", "pr-7")], CACHE)
+        assert [(r.tag, r.outcome, r.digest) for r in results] == [
+            ("main", "published", CACHE.root),
+            ("pr-7", "published", CACHE.root),
+        ]
+        assert tags(tmp_path / "c") == {"main": CACHE.root, "pr-7": CACHE.root}
+
+    def test_each_store_knows_its_own_root(self, tmp_path: Path) -> None:
+        """min and max to one directory: the daemon's one answer names the last root only."""
+        exports = [
+            local(tmp_path / "c", "min", mode="min"),
+            local(tmp_path / "c", "max", mode="max"),
+        ]
+        with open_caches(exports, ()) as caches:
+            assert len({attrs["dest"] for _, attrs in caches.export_entries}) == 2
+            send(caches, OTHER, CACHE)
+            answer = {
+                "cache.manifest": json.dumps({"mediaType": "x", "digest": CACHE.root, "size": 1})
+            }
+            caches.publish(answer)
+        assert tags(tmp_path / "c") == {"min": OTHER.root, "max": CACHE.root}
+
+    def test_one_tag_twice_is_told_and_the_last_one_wins(self, tmp_path: Path) -> None:
+        exports = [local(tmp_path / "c", mode="min"), local(tmp_path / "c", mode="max")]
+        told: list[str] = []
+        with open_caches(exports, (), warn=told.append) as caches:
+            ((_, attrs),) = caches.export_entries
+            assert attrs["mode"] == "max"
+        assert len(told) == 1
+        assert "the tag 'latest' is exported to more than once" in told[0]
+        assert caches.warnings == tuple(told)
+
+
+class TestResetAmongOthers:
+    def test_another_export_is_not_swept_from_under(self, tmp_path: Path) -> None:
+        run([local(tmp_path / "c")], CACHE)
+        with locked(tmp_path / "c", fcntl.LOCK_SH):
+            (result,) = run([local(tmp_path / "c", reset=True)], OTHER)
+        assert result.report is not None
+        assert (result.outcome, result.report.outcome, result.exit_code) == (
+            "published",
+            "skipped",
+            0,
+        )
+        assert "kitcache.lock is held by process" in result.report.why
+        assert blobs(tmp_path / "c") == CACHE.digests | OTHER.digests
+
+    def test_garbage_that_a_neighbour_reuses_stays(self, tmp_path: Path) -> None:
+        """It leaves no trace in ingest/: only the shared lock tells."""
+        run([local(tmp_path / "c")], CACHE)
+        run([local(tmp_path / "c")], OTHER)
+        with open_caches([local(tmp_path / "c", "again")], ()) as neighbour:
+            send(neighbour, CACHE)
+            (result,) = run([local(tmp_path / "c", reset=True)], OTHER)
+            assert result.report is not None
+            assert result.report.outcome == "skipped"
+            (again,) = neighbour.publish()
+        assert (again.outcome, again.written, again.reused.blobs) == ("published", Tally(), 4)
+        assert kitcache.ls(tmp_path / "c").tags[-1].missing == 0
+
+    def test_skips_are_counted_until_a_sweep(self, tmp_path: Path) -> None:
+        with open_caches([local(tmp_path / "c")], ()), open_layout(tmp_path / "c") as layout:
+            for n in range(1, 4):
+                (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
+                assert result.report is not None
+                assert result.report.outcome == "skipped"
+                assert read_skips(layout) == n
+            assert "3 sweeps in a row" in result.report.why
+        (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
+        assert result.report is not None
+        assert result.report.outcome == "done"
+        with open_layout(tmp_path / "c") as layout:
+            assert read_skips(layout) == 0
+
+    def test_after_ten_it_waits_for_its_turn(self, tmp_path: Path) -> None:
+        run([local(tmp_path / "c")], CACHE)
+        with open_layout(tmp_path / "c") as layout:
+            for _ in range(10):
+                count_skip(layout)
+        with (tmp_path / "c" / "kitcache.lock").open() as other:
+            fcntl.flock(other, fcntl.LOCK_SH)
+
+            def let_go(event: object) -> None:
+                if isinstance(event, Waiting):
+                    fcntl.flock(other, fcntl.LOCK_UN)
+
+            (result,) = run([local(tmp_path / "c", reset=True)], OTHER, on_progress=let_go)
+        assert result.report is not None
+        assert result.report.outcome == "done"
+
+    def test_an_older_damage_is_told_and_the_build_is_good(self, sample: Sample) -> None:
+        sample.box.damage(sample.main["digest"], None)
+        count = len(blobs(sample.dir))
+        (result,) = run([local(sample.dir, reset=True)], CACHE)
+        assert result.report is not None
+        assert (result.outcome, result.report.outcome, result.exit_code) == (
+            "published",
+            "refused",
+            0,
+        )
+        assert "tag 'main' cannot be read" in result.report.why
+        assert f"kitcache untag {sample.dir} main" in result.report.why
+        assert len(blobs(sample.dir)) == count + len(CACHE.digests)
+
+    @pytest.mark.parametrize("n", [0, -1])
+    def test_a_tag_of_ours_that_others_break_is_no_good_build(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+    ) -> None:
+        """After our second look, before our own sweep."""
+        from kitcache.buildkit import caches as module  # noqa: PLC0415
+
+        real = module.reset_after_export
+
+        def met(layout: Any, give_back: Callable[[], None], *args: Any, **kwargs: Any) -> Any:
+            lost = CACHE.blobs[n][1]
+            (tmp_path / "c" / "blobs" / "sha256" / digest_of(lost)[7:]).unlink()
+            return real(layout, give_back, *args, **kwargs)
+
+        monkeypatch.setattr(module, "reset_after_export", met)
+        (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
+        assert result.report is not None
+        assert (result.report.outcome, result.exit_code) == ("lost", 12)
+
+    def test_a_cancel_is_a_skip_for_the_tag_is_published(self, tmp_path: Path) -> None:
+        cancel = Event()
+
+        def stop(event: object) -> None:
+            cancel.set()
+
+        run([local(tmp_path / "c")], CACHE)
+        with open_layout(tmp_path / "c") as layout:
+            for _ in range(10):
+                count_skip(layout)
+        with locked(tmp_path / "c", fcntl.LOCK_SH):
+            exports = [local(tmp_path / "c", reset=True)]
+            (result,) = run(exports, OTHER, cancel=cancel, on_progress=stop)
+        assert result.report is not None
+        assert (result.outcome, result.report.outcome) == ("published", "skipped")
+        assert "stopped on request" in result.report.why

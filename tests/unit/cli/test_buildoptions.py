@@ -1,0 +1,107 @@
+"""cli/buildoptions.py: the options of `kitcache build`, and words that are none."""
+
+import argparse
+
+import pytest
+
+from kitcache.cli.buildoptions import ELSEWHERE, configure
+from kitcache.cli.main import _Help, _Parser
+from kitcache.errors import UsageError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="kitcache", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", allow_abbrev=False, formatter_class=_Help)
+    configure(build)
+    return parser
+
+
+def parse(*words: str) -> argparse.Namespace:
+    return make_parser().parse_args(["build", *words])
+
+
+def refuse(*words: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse(*words)
+    return caught.value.problem
+
+
+@pytest.mark.parametrize("words", [["-t", "a", "-f", "x", "."], [".", "-ta", "-f=x"]])
+def test_short_forms(words: list[str]) -> None:
+    args = parse(*words)
+    assert (args.tag, args.file, args.context) == (["a"], "x", ".")
+
+
+def test_a_dash_is_a_value_and_a_context() -> None:
+    args = parse("-o", "-", "-f", "-", "-")
+    assert (args.output, args.file, args.context) == (["-"], "-", "-")
+
+
+def test_lists_do_not_grow_from_one_command_line_to_the_next() -> None:
+    parser = make_parser()
+    for _ in range(2):
+        assert parser.parse_args(["build", "-t", "a", "."]).tag == ["a"]
+    assert parser.parse_args(["build", "."]).tag == []
+
+
+def test_switches_may_have_a_value_as_for_docker() -> None:
+    args = parse("--pull=true", "--no-cache=false", "--quiet=1", "--load=F", ".")
+    assert (args.pull, args.no_cache, args.quiet, args.load) == (True, False, True, False)
+    assert refuse("--pull=always", ".") == (
+        'invalid argument "always" for "--pull" flag: strconv.ParseBool: parsing "always":'
+        " invalid syntax"
+    )
+
+
+@pytest.mark.parametrize("word", ELSEWHERE)
+@pytest.mark.parametrize("form", ["{}=x", "{} x", "{}"])
+def test_an_option_of_buildx_is_named_as_such(word: str, form: str) -> None:
+    problem = refuse(*form.format(word).split(), ".")
+    assert problem == (
+        f"{word} is an option of docker buildx build that kitcache does not have: {ELSEWHERE[word]}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--cach-to", "type=local,dest=x", "."], "--cach-to; did you mean --cache-to?"),
+        (["--cache-too=secret", "."], "--cache-too; did you mean --cache-to?"),
+        (["--cache-too=secret"], "--cache-too; did you mean --cache-to?"),
+        (["-no-cache", "."], "-no-cache; did you mean --no-cache?"),
+        (["--anotation", "a=b", "."], "--anotation; did you mean --annotation?"),
+        (["--quux", "."], "--quux"),
+        (["--tagret", "x", "."], "--tagret; did you mean --target?"),
+    ],
+)
+def test_a_mistyped_option_is_guessed(words: list[str], meant: str) -> None:
+    assert refuse(*words) == f"unknown option {meant}"
+
+
+def test_one_context_and_no_more() -> None:
+    assert refuse() == (
+        "a CONTEXT is missing: a directory such as . (this one), a URL, or - for stdin"
+    )
+    assert refuse("a", "b", "c") == "one CONTEXT, please, not 3: 'a', 'b', 'c'"
+    assert refuse("-q", "a", "-t", "x", "b") == "one CONTEXT, please, not 2: 'a', 'b'"
+    assert parse("--", "-a").context == "-a"
+
+
+def test_an_option_without_its_value_is_named() -> None:
+    assert refuse(".", "--cache-to") == "argument --cache-to: expected one argument"
+    assert refuse("--progress", "loud", ".").startswith("argument --progress: invalid choice")
+
+
+def test_the_help_is_for_narrow_terminals_and_explains_every_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith("usage: kitcache build [OPTIONS] CONTEXT\n")
+    for group in ("what to build", "where the result goes", "build cache", "which daemon"):
+        assert f"\n{group}:\n" in text
+    for word in ELSEWHERE:
+        assert f" {word} " not in text
