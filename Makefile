@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OTHER := .venv-other
-CHECKED := src tests bench demo scripts
+CHECKED := src tests bench demo scripts ci
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 .PHONY: demo test setup packages format lint types layers tests tests-other golden bench soak clean

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kitcache.buildkit.proto import content_pb2 as pb
-from kitcache.buildkit.session.bulk import WriteRequest, encode_read, read_request
+from kitcache.buildkit.session.bulk import WriteRequest, encode_read_head, read_request
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -83,5 +83,5 @@ def test_the_data_is_no_copy() -> None:
 
 @given(st.integers(0, 2**62), st.binary(max_size=300))
 def test_a_read_response_is_read_by_protobuf(offset: int, data: bytes) -> None:
-    found = pb.ReadContentResponse.FromString(encode_read(offset, data))
+    found = pb.ReadContentResponse.FromString(encode_read_head(offset, len(data)) + data)
     assert (found.offset, found.data) == (offset, data)

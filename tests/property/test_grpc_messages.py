@@ -14,6 +14,7 @@ from kitcache.buildkit.wire.grpc import (
     decode_status,
     encode_status,
     frame_messages,
+    frame_parts,
 )
 
 MESSAGES = st.lists(st.one_of(st.binary(max_size=30), st.integers(0, 40_000).map(bytes)))
@@ -36,6 +37,12 @@ def test_messages_come_out_as_they_went_in_however_cut(
     reader = MessageReader()
     assert feed_cut(reader, b"".join(frame_messages(messages)), cuts) == messages
     assert not reader.is_amid
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20), st.sampled_from([0, 20_000]))
+def test_a_message_in_two_parts_is_the_message(head: bytes, data: bytes, more: int) -> None:
+    data += bytes(more)
+    assert b"".join(frame_parts(head, data)) == b"".join(frame_messages([head + data]))
 
 
 @given(MESSAGES, st.binary(min_size=1, max_size=50), st.lists(st.integers(0, 200)), st.data())

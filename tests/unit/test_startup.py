@@ -120,6 +120,22 @@ NEVER = {
     "traceback",
     "unittest",
 }
+# A build needs protobuf and hpack, and gets what those bring along.
+NEVER_IN_BUILD = NEVER - {"google", "hpack", "logging", "traceback"} | {
+    "difflib",
+    "email",
+    "grpc",
+    "hmac",
+    "http",
+    "kitcache.buildkit.daemon.child",
+    "kitcache.buildkit.daemon.encrypted",
+    "kitcache.cli.live",
+    "multiprocessing",
+    "random",
+    "requests",
+    "secrets",
+    "ssl",
+}
 
 CHILD = """
 import sys
@@ -138,12 +154,12 @@ print(0, *(set(sys.modules) - before), file=sys.stderr)
 """
 
 
-def loaded(program: str, *words: str, cwd: Path) -> set[str]:
+def loaded(program: str, *words: str, cwd: Path, code: int = 0) -> set[str]:
     """What that program loads that a bare interpreter does not."""
     command = [sys.executable, "-c", program, *words]
     done = subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
-    code, *modules = done.stderr.splitlines()[-1].split()
-    assert code == "0"
+    found, *modules = done.stderr.splitlines()[-1].split()
+    assert int(found) == code, done.stderr
     return set(modules)
 
 
@@ -176,6 +192,14 @@ def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
     added = {"kitcache.cli.jsonout", "kitcache.gc.answers"}
     assert ours(modules) == KITCACHE["reset"] | added
     assert modules & NEVER == set()
+
+
+def test_a_build_without_a_daemon_loads_nothing_dear(tmp_path: Path) -> None:
+    """One with a daemon: tests/integration/test_budget.py."""
+    words = ["--addr", f"unix://{tmp_path}/nobody.sock", "."]
+    modules = loaded(CHILD, "build", *words, cwd=tmp_path, code=20)
+    assert "kitcache.buildkit.session.serve" in modules
+    assert modules & NEVER_IN_BUILD == set()
 
 
 def test_the_package_itself_loads_nothing(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ VALUES: dict[str, tuple[str, str]] = {
         "",
     ),
     "BuildResult": (
-        "ref digest metadata caches=() warnings=() notices=() provenance={}",
+        "ref digest metadata caches=() warnings=() notices=() logins=() provenance={}",
         "exit_code image_id",
     ),
     "BuildWarning": ("vertex level short detail=() url='' source=None ranges=()", ""),

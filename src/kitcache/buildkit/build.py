@@ -27,7 +27,7 @@ from kitcache.buildkit.request import (
     frontend_attrs,
     needs_image_store,
 )
-from kitcache.buildkit.result import BuildResult, decode_response
+from kitcache.buildkit.result import BuildResult, decode_response, known_digest
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.sharedkey import make_shared_key
@@ -36,7 +36,7 @@ from kitcache.buildkit.status import BuildWarning, OnUpdate, Update
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
-from kitcache.errors import Cancelled, KitcacheError, NoDaemon
+from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
 from kitcache.gc.control import OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.attributes import Pairs
@@ -89,6 +89,8 @@ class _Build:
         self._steps = Steps()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
+        self._logins: set[str] = set()
+        self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
 
@@ -110,17 +112,25 @@ class _Build:
             self._check_daemon()
             targets = open_targets(exporters, self._wishes.stdout, self._terms(), stack)
             caches = stack.enter_context(self._open_caches())
-            solved = self._solve(offer, targets, caches, self._message(offer, exporters, caches))
-            response = self._expect_success(solved, caches)
+            try:
+                message = self._message(offer, exporters, caches)
+            except UnicodeEncodeError as error:
+                text = printable(error.object)
+                raise UsageError(
+                    f"{text} is no UTF-8, as all that BuildKit is told must be"
+                ) from None
+            solved = self._solve(offer, targets, caches, message)
+            response = self._expect_success(solved, targets, caches)
             targets.publish(response, self._terms())
             results = caches.publish(response)
         return BuildResult(
             ref=self._ref,
-            digest=response.get("containerimage.digest"),
+            digest=known_digest(response.get("containerimage.digest")),
             metadata=decode_response(response),
             caches=results,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
+            logins=tuple(sorted(self._logins)),
             provenance=self._provenance(),
         )
 
@@ -218,7 +228,9 @@ class _Build:
             stores={**caches.stores, **targets.stores, **offer.stores},
             secrets=self._request.secrets,
             credentials=self._wishes.credentials,
+            on_login=self._logins.add,
             on_notice=self._notice,
+            on_failure=self._failures.append,
         )
         key = make_shared_key(offer.directories)
         metadata = make_metadata(message.session, key, handlers)
@@ -231,7 +243,7 @@ class _Build:
             self._session_failure = server.failure
             server.close()
 
-    def _expect_success(self, solved: Solved, caches: Caches) -> dict[str, str]:
+    def _expect_success(self, solved: Solved, targets: Targets, caches: Caches) -> dict[str, str]:
         if solved.response is not None:
             return solved.response
         error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
@@ -240,8 +252,10 @@ class _Build:
             raise _cancelled("the build was cancelled on the daemon")
         if is_lost and error.code == Code.CANCELLED:
             raise _cancelled("the client was closed while it built")
-        if caches.failure is not None:
-            raise caches.failure
+        failure = caches.failure or targets.failure or next(iter(self._failures), None)
+        if failure is not None:
+            failure.untouched = "no tag was changed, and nothing was removed"
+            raise failure
         if is_lost and error.code == Code.UNAVAILABLE:
             raise self._lost(error)
         if self._session_failure:

@@ -4,6 +4,7 @@ The daemon never sees a path: each store goes by a token. Source of what is mirr
 client/solve.go.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,8 @@ from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ExportStore, Store
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import OnProgress
-from kitcache.gc.reset import LOCK_TIMEOUT_S, reset_after_export
+from kitcache.gc.reset import LOCK_TIMEOUT_S, refused_report, reset_after_export
+from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.ingest import Intake
@@ -151,6 +153,7 @@ class Caches:
                 lock_timeout_s=self._terms.lock_timeout_s,
                 response=response,
                 warn=self._warn,
+                had_index=place.had_index,
             )
         )
         published = [result.tag for result in results if result.outcome == "published"]
@@ -159,17 +162,34 @@ class Caches:
         asked = {tag for export in exports for tag, is_reset in export.tags.items() if is_reset}
         has_failed = any(result.outcome == "failed" for result in results)
         if asked.intersection(published) and not has_failed:
-            report = reset_after_export(
-                place.layout,
-                place.lock.close,
-                published,
-                lock_timeout_s=self._terms.lock_timeout_s,
-                on_progress=self._terms.on_progress,
-                cancel=self._terms.cancel,
-            )
             last = max(n for n, result in enumerate(results) if result.tag in published)
-            results[last] = results[last]._replace(report=report)
+            results[last] = results[last]._replace(report=self._reset(place, published))
+        self._say_if_moved(place)
         return results
+
+    def _reset(self, place: Place, published: list[str]) -> Report:
+        if not place.had_index:
+            why = "index.json was missing beside blobs, so nobody knows what other tags there were"
+            return refused_report(place.layout.path, why)
+        return reset_after_export(
+            place.layout,
+            place.lock.close,
+            published,
+            lock_timeout_s=self._terms.lock_timeout_s,
+            on_progress=self._terms.on_progress,
+            cancel=self._terms.cancel,
+        )
+
+    def _say_if_moved(self, place: Place) -> None:
+        try:
+            is_there = os.path.samestat(os.stat(place.real_path), os.fstat(place.layout.root_fd))
+        except OSError:
+            is_there = False
+        if not is_there:
+            self._warn(
+                f"{place.layout.path}: the directory was moved or replaced while the build ran:"
+                " the cache is where it is now, not at this path"
+            )
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self._warnings:

@@ -5,6 +5,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
 from typing import BinaryIO, Self, TypeVar, cast
+from weakref import finalize
 
 from kitcache.buildkit.build import Wishes, run_build
 from kitcache.buildkit.daemon.address import Address, parse_address
@@ -44,6 +45,8 @@ class Client:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
         self._connection: Connection = connect(address, timeout_s=timeout_s)
+        # For those who forget: its threads would keep an unclosed connection alive.
+        self._closing = finalize(self, self._connection.close)
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -60,7 +63,7 @@ class Client:
     def close(self) -> None:
         """End the connection; a build that still runs on it raises Cancelled. Idempotent."""
         self._is_closed = True
-        self._connection.close()
+        self._closing()
 
     @property
     def address(self) -> Address:

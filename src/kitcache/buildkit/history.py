@@ -31,7 +31,7 @@ def read_provenance(channel: Channel, ref: str) -> Mapping[str, Any]:
             platform: _predicate(json.loads(_read_blob(channel, descriptor)))
             for platform, descriptor in _attestations(channel, ref)
         }
-    except (RpcError, DecodeError, ValueError, AttributeError, TypeError):
+    except (RpcError, DecodeError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 
@@ -53,22 +53,29 @@ def _attestations(channel: Channel, ref: str) -> Iterator[tuple[str, control_pb2
 
 
 def _records(channel: Channel, ref: str) -> Iterator[control_pb2.BuildHistoryRecord]:
-    stream = channel.open(_HISTORY)
     request = control_pb2.BuildHistoryRequest(ref=ref, early_exit=True)
-    stream.send(request.SerializeToString())
-    stream.end()
-    while (message := stream.receive(_TIMEOUT_S)) is not None:
+    for message in _ask(channel, _HISTORY, request.SerializeToString()):
         event = control_pb2.BuildHistoryEvent.FromString(message)
         if event.record.ref == ref:
             yield event.record
 
 
 def _read_blob(channel: Channel, descriptor: control_pb2.Descriptor) -> bytes:
-    stream = channel.open(_READ)
     request = content_pb2.ReadContentRequest(digest=descriptor.digest)
-    stream.send(request.SerializeToString())
-    stream.end()
     data = bytearray()
-    while len(data) <= _LIMIT_BYTES and (message := stream.receive(_TIMEOUT_S)) is not None:
+    for message in _ask(channel, _READ, request.SerializeToString()):
         data += content_pb2.ReadContentResponse.FromString(message).data
+        if len(data) > _LIMIT_BYTES:
+            raise ValueError("too long for a provenance")
     return bytes(data)
+
+
+def _ask(channel: Channel, method: str, request: bytes) -> Iterator[bytes]:
+    stream = channel.open(method)
+    try:
+        stream.send(request)
+        stream.end()
+        while (message := stream.receive(_TIMEOUT_S)) is not None:
+            yield message
+    finally:
+        stream.cancel()

@@ -26,6 +26,7 @@ _PROTOCOL = re.compile(r"[a-zA-Z0-9]+(?=://)", re.ASCII)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:(?=[/?#]|$)", re.ASCII)
 _SCP = re.compile(r"(?:[a-zA-Z0-9_-]+@)?[a-zA-Z0-9.-]+:.*", re.ASCII)
 _ARCHIVES = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
+_USERINFO = re.compile(r"://[^/@\s]*@")
 _OCI_LAYOUT = "oci-layout://"
 _IMAGE = "docker-image://"
 _BAKE = "target:"
@@ -70,6 +71,11 @@ def is_remote(text: str) -> bool:
     return text.startswith(("http://", "https://")) or _is_git(text)
 
 
+def hide_password(text: str) -> str:
+    """The text without what stands before the @ of a URL."""
+    return _USERINFO.sub("://…@", text)
+
+
 def is_archive(header: bytes) -> bool:
     """True if these first bytes (1 KiB will do) begin a tar, plain or as gzip, bzip2 or xz."""
     if header.startswith(_ARCHIVES):
@@ -103,7 +109,7 @@ def find_inputs(
         inputs = _from_url(request)
     else:
         raise UsageError(
-            f"unable to prepare context: path {quote_go(request.context)} not found",
+            f"unable to prepare context: path {quote_go(hide_password(request.context))} not found",
             next_steps=("name a directory, a git or http URL, or - for stdin",),
         )
     return _add_named(inputs, request.build_contexts, is_directory)
@@ -117,7 +123,7 @@ def _check_stdin(request: BuildRequest) -> None:
     if request.dockerfile and request.dockerfile.startswith(("http://", "https://")):
         raise UsageError(
             "a Dockerfile is not fetched from a URL",
-            next_steps=(f"curl -fsSL {request.dockerfile} | kitcache build -f - CONTEXT",),
+            next_steps=("curl -fsSL URL | kitcache build -f - CONTEXT",),
         )
 
 
@@ -197,8 +203,8 @@ def _no_context(name: str, place: str) -> UsageError:
             next_steps=("name a directory, a URL, docker-image://… or oci-layout://…",),
         )
     return UsageError(
-        f"failed to get build context {name}: {place} is no directory",
-        next_steps=(f"--build-context {name}=docker-image://{place}   if it is an image",),
+        f"failed to get build context {name}: {hide_password(place)} is no directory",
+        next_steps=(f"--build-context {name}=docker-image://IMAGE   if it is an image",),
     )
 
 

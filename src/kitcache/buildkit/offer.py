@@ -30,7 +30,7 @@ class Offer(NamedTuple):
     """What a session serves.
 
     sources: local names, each with a directory or with files in memory. uploads: streams by their
-    id. stores: image layouts by store id. attrs: the frontend attributes that name all of it.
+    id. stores: image layouts by store id. inputs: with the frontend attributes that name them.
     """
 
     sources: Mapping[str, str | MemoryFiles]

@@ -39,12 +39,14 @@ class Place(NamedTuple):
     """A real directory in this build.
 
     lock: closed to give the shared lock back. intake: None where it is only imported from.
+    had_index: whether index.json was there when the build began.
     """
 
     layout: Layout
     real_path: str
     lock: ExitStack
     intake: Intake | None
+    had_index: bool = True
 
     def token(self, what: Literal["export", "import"], number: int = 0) -> str:
         """A store's name for the daemon: always the same for one directory, and not its path."""
@@ -76,10 +78,10 @@ class Places:
         if known is not None:
             return known
         lock = self._hold(layout, is_export=True)
-        self._prepare(layout)
+        had_index = self._prepare(layout)
         intake = Intake(layout)
         self._stack.callback(intake.close)
-        return self._add(Place(layout, os.path.realpath(path), lock, intake))
+        return self._add(Place(layout, os.path.realpath(path), lock, intake, had_index))
 
     def to_read(self, path: str) -> Place:
         """A cache to import from; nothing is made. Raises as open_layout, Busy and Cancelled."""
@@ -118,11 +120,11 @@ class Places:
             )
         return lock
 
-    def _prepare(self, layout: Layout) -> None:
-        """An index.json that can be relied upon, and the right to write."""
+    def _prepare(self, layout: Layout) -> bool:
+        """An index.json that can be relied upon, and the right to write; whether there is one."""
         make_index(layout, hold_index(layout, self._terms.patience(layout)))
         try:
-            read_settled_index(layout, self._terms.control(layout).pause)
+            index, _ = read_settled_index(layout, self._terms.control(layout).pause)
         except DocumentError as error:
             raise Damaged(
                 layout.path,
@@ -136,3 +138,4 @@ class Places:
             check_writable(layout, room_fd)
             if room_fd is not None:
                 clear_room(room_fd)
+        return index.data is not None

@@ -86,11 +86,13 @@ def publish(
     lock_timeout_s: float,
     response: Mapping[str, str],
     warn: Warn,
+    had_index: bool = True,
 ) -> tuple[CacheResult, ...]:
     """Put all tags of one directory into its index.json, in one step; the caller holds its lock.
 
     A root below which a blob is missing is not published; one that loses a blob while it is being
     published is told. response: the daemon's, for a media type that the root's bytes do not tell.
+    had_index: an index.json that was there and is gone is not made anew, for it named other tags.
     Raises Cancelled; what else goes wrong is in the results.
     """
     hint = _read_hint(response)
@@ -99,7 +101,7 @@ def publish(
     if whole:
         try:
             intake.sync()
-            _put(intake, whole, control, lock_timeout_s)
+            _put(intake, whole, control, lock_timeout_s, had_index=had_index)
         except Cancelled:
             raise
         except KitcacheError as error:
@@ -183,7 +185,12 @@ def _hole_below(intake: Intake, root: Descriptor, control: Control) -> str:
 
 
 def _put(
-    intake: Intake, candidates: list[_Candidate], control: Control, lock_timeout_s: float
+    intake: Intake,
+    candidates: list[_Candidate],
+    control: Control,
+    lock_timeout_s: float,
+    *,
+    had_index: bool,
 ) -> None:
     entries = tuple(
         NewEntry(root.media_type, str(root.digest), root.size or 0, tag)
@@ -192,10 +199,16 @@ def _put(
         for tag in publication.tags
     )
     layout = intake.layout
+
+    def put(data: bytes | None) -> tuple[bytes, None]:
+        if data is None and had_index:
+            raise Damaged(layout.path, f"{INDEX} was removed while the build ran", kind="missing")
+        return put_entries(data, entries), None
+
     lock = hold_index(layout, control.patience(lock_timeout_s))
     with room_of(layout) as room_fd:
         try:
-            publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
+            publish_index(layout, room_fd, lock, put)
         except DocumentError as error:
             raise Damaged(
                 layout.path, f"{INDEX} cannot be relied upon: {error}", kind=error.kind

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.status import BuildWarning
+from kitcache.oci.digest import parse_digest
 
 _BASE64_JSON = ("containerimage.descriptor",)
 
@@ -18,6 +19,7 @@ class BuildResult(NamedTuple):
     metadata: what the exporters and the frontend answered, values decoded where they are JSON.
     caches: what became of each local cache export. warnings: findings of the frontend. notices:
     what seemed wrong with the request, or a cache that could not be imported; a sentence each.
+    logins: registry hosts that the daemon asked for, and whose login it got.
     provenance: SLSA predicates by platform, where they were asked for.
     """
 
@@ -27,17 +29,26 @@ class BuildResult(NamedTuple):
     caches: tuple[CacheResult, ...] = ()
     warnings: tuple[BuildWarning, ...] = ()
     notices: tuple[str, ...] = ()
+    logins: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = {}
 
     @property
     def image_id(self) -> str | None:
         """What docker calls the image: the digest of its config, or of what there is."""
-        return self.metadata.get("containerimage.config.digest") or self.digest
+        return known_digest(self.metadata.get("containerimage.config.digest")) or self.digest
 
     @property
     def exit_code(self) -> int:
         """0, or the worst of the caches': 12 where a tag of ours has a hole."""
         return max((cache.exit_code for cache in self.caches), default=0)
+
+
+def known_digest(text: str | None) -> str | None:
+    """A digest as a daemon told it; None where it is none."""
+    try:
+        return str(parse_digest(text))
+    except ValueError:
+        return None
 
 
 def decode_response(response: Mapping[str, str]) -> dict[str, Any]:
@@ -49,11 +60,11 @@ def _decode(key: str, value: str) -> Any:
     if key in _BASE64_JSON:
         try:
             return json.loads(base64.b64decode(value, validate=True))
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     if key == "cache.manifest":
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value

@@ -21,6 +21,8 @@ _SOLVE = "/moby.buildkit.v1.Control/Solve"
 _STATUS = "/moby.buildkit.v1.Control/Status"
 _LAST_NEWS_S = 5.0
 """Status ends with the build; for so long it is waited for after the Solve has ended."""
+_FIRST_NEWS_S = 0.2
+"""The same where no step was heard of: the daemon searches 6 s for a build that never began."""
 _GLANCE_S = 0.1
 
 
@@ -108,8 +110,7 @@ class _Solve:
         Thread(target=run, name=f"kitcache-{call}", daemon=True).start()
 
     def _follow(self, request: bytes) -> None:
-        self._status.send(request)
-        self._status.end()
+        _send(self._status, request)
         for message in self._status:
             self._events.put(read_update(message))
 
@@ -126,14 +127,13 @@ class _Solve:
             self._give_up_in(_LAST_NEWS_S)
 
     def _solve_ended(self, event: _Ended) -> None:
-        if event.error is not None and not self._has_vertex:
-            # The daemon waits 6 s for a ref that it has never heard of.
-            self._status.cancel()
-        self._give_up_in(_LAST_NEWS_S)
+        is_stillborn = event.error is not None and not self._has_vertex
+        self._give_up_in(_FIRST_NEWS_S if is_stillborn else _LAST_NEWS_S)
 
     def _give_up_in(self, seconds: float) -> None:
-        if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + seconds
+        deadline_s = time.monotonic() + seconds
+        if self._deadline_s is None or deadline_s < self._deadline_s:
+            self._deadline_s = deadline_s
 
     def _is_late(self) -> bool:
         return self._deadline_s is not None and time.monotonic() >= self._deadline_s
@@ -149,10 +149,14 @@ class _Solve:
 
 
 def _ask(stream: Stream, request: bytes) -> bytes:
-    with suppress(RpcError):  # a daemon may answer before it has read all: what it says counts
-        stream.send(request)
-        stream.end()
+    _send(stream, request)
     answer = stream.receive()
     if answer is None:
         raise RpcError(Code.INTERNAL, "the daemon ended the Solve without an answer")
     return answer
+
+
+def _send(stream: Stream, request: bytes) -> None:
+    with suppress(RpcError):  # a daemon may answer before it has read all: what it says counts
+        stream.send(request)
+        stream.end()

@@ -49,6 +49,11 @@ class Targets(NamedTuple):
         """What the daemon may write blobs to."""
         return {_LAYOUT_STORE: self.layout.store} if self.layout else {}
 
+    @property
+    def failure(self) -> KitcacheError | None:
+        """The first fault of a disk while the layout was written to."""
+        return self.layout.store.failure if self.layout else None
+
     def publish(self, response: Mapping[str, str], terms: Terms) -> None:
         """Load what is to be loaded; name the image in a layout's index. Raises KitcacheError."""
         for load in self.loads:

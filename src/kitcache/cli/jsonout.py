@@ -44,6 +44,7 @@ def shape_metadata(result: "BuildResult") -> dict[str, Any]:
         },
         "kitcache.caches": [_cache(cache) for cache in result.caches],
         "kitcache.notices": list(result.notices),
+        "kitcache.logins": list(result.logins),
     }
 
 

@@ -59,9 +59,9 @@ class Session:
         """Print the answer to stdout: one JSON object, or lines for people."""
         self._erase()
         if self._json:
-            _print(_json_shapes().encode_value(value))
+            print_answer(_json_shapes().encode_value(value))
         elif not self._quiet:
-            _print("\n".join(lines))
+            print_answer("\n".join(lines))
 
     def note(self, lines: Iterable[str]) -> None:
         """Print remarks to stderr, unless the user wants quiet."""
@@ -78,7 +78,7 @@ class Session:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
         if self._json:
-            _print(_json_shapes().encode_error(error))
+            print_answer(_json_shapes().encode_error(error))
         else:
             say(f"kitcache: {error}")
 
@@ -110,7 +110,8 @@ class AnswerError(OSError):
     """Standard output does not take the answer."""
 
 
-def _print(text: str) -> None:
+def print_answer(text: str) -> None:
+    """Print to stdout. Raises AnswerError."""
     try:
         print(text, flush=True)
     except OSError as error:

@@ -152,6 +152,11 @@ def _hole_in(survey: Survey, published: Collection[str]) -> str:
     return ""
 
 
+def refused_report(path: str, why: str) -> Report:
+    """What a sweep comes to that its caller does not even begin."""
+    return _no_report(path, "refused", why, time.monotonic())
+
+
 def _no_report(path: str, outcome: Outcome, why: str, started: float) -> Report:
     seconds = round(time.monotonic() - started, 3)
     none = Tally()

@@ -26,7 +26,8 @@ def main(socket: str) -> None:
                 "reset": report.outcome if report else None,
                 "why": report.why if report else "",
             }
-            print(json.dumps(said), flush=True)
+            sys.stdout.write(json.dumps(said) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

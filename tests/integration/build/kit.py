@@ -60,7 +60,8 @@ class Kit:
         cwd: Path | None = None,
     ) -> Built:
         """`kitcache build`, whatever comes of it; a traceback or a bug fails the test at once."""
-        built = _run(kit.command("build", *args), stdin, {**self.env, **(env or {})}, cwd)
+        whole = {**self.env, **(env or {})}
+        built = run_command(kit.command("build", *args), stdin, env=whole, cwd=cwd)
         assert "Traceback" not in built.err, built
         assert "this is a bug" not in built.err, built
         return built
@@ -87,10 +88,17 @@ class Kit:
     def buildx(self, *args: str | Path) -> Built:
         """`docker buildx build`, without attestations."""
         command = ["docker", "buildx", "build", *BUILDX, *map(str, args)]
-        return _run(command, b"", self.env, None)
+        return run_command(command, env=self.env)
 
 
-def _run(command: list[str], stdin: bytes, env: Mapping[str, str], cwd: Path | None) -> Built:
+def run_command(
+    command: list[str],
+    stdin: bytes = b"",
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+) -> Built:
+    """Any command, whatever comes of it."""
     done = subprocess.run(
         command,
         check=False,

@@ -17,6 +17,12 @@ USER = "kitty"
 PASSWORD = "open-sesame-4711"
 # Of that password, with bcrypt: docker-registry knows no other kind.
 _HTPASSWD = f"{USER}:$2y$04$abcdefghijklmnopqrstuuo6bT7LAS3oDMO8ApB/N/H/clbsiEgqi\n"
+_MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
 _CONFIG = """\
 version: 0.1
 log: {{level: error}}
@@ -72,10 +78,19 @@ class Registry:
         """What the registry's own API says below /v2/, as JSON."""
         request = urllib.request.Request(f"http://{self.host}/v2/{path}")
         request.add_header("Authorization", f"Basic {login()}")
-        request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
-        request.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json, */*")
+        request.add_header("Accept", ", ".join(_MANIFESTS))
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read())
+
+    def tags(self, name: str) -> list[str]:
+        """The tags of a repository; none where there is no such repository."""
+        if name not in self.ask("_catalog?n=1000")["repositories"]:
+            return []
+        try:
+            return self.ask(f"{name}/tags/list")["tags"] or []
+        except urllib.error.HTTPError as error:
+            error.close()
+            return []
 
 
 def login(password: str = PASSWORD) -> str:

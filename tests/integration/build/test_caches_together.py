@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -30,6 +30,7 @@ pytestmark = pytest.mark.xdist_group("daemon")
 
 ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 BUILDERS = 8
+LOOK_EVERY_S = 0.02
 
 
 def test_two_tags_of_one_directory_are_both_published(kit: Kit, tmp_path: Path) -> None:
@@ -109,13 +110,12 @@ class Builder:
             text=True,
         )
 
-    def __enter__(self) -> "Builder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        assert self._process.wait(WAIT_S) == 0
+        self._process.communicate(timeout=WAIT_S)
+        assert self._process.returncode == 0
 
     def build(self, where: Path, cache: Path, tag: str) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -148,7 +148,7 @@ def test_eight_at_once_into_one_directory(builders: list[Builder], tmp_path: Pat
                 pool.submit(builder.build, where, cache, name)
                 for builder, where, name in zip(builders, wheres, names, strict=True)
             ]
-            while not all(job.done() for job in jobs):
+            while wait(jobs, LOOK_EVERY_S).not_done:
                 assert_nothing_missing_now(cache)
             said = [job.result() for job in jobs]
             assert {one["outcome"] for one in said} == {"published"}, said

@@ -5,12 +5,14 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kitcache import Client
 from tests.integration.build.kit import Kit, context, read_entries, read_files
 from tests.integration.daemon import Daemon
+from tests.integration.listener import into_engine, listen_unix
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -31,7 +33,7 @@ def where(tmp_path: Path) -> Path:
 NAMES = ["d/", "d/file", "d/link", "d/program"]
 
 
-def skopeo(*args: str | Path) -> dict[str, object]:
+def skopeo(*args: str | Path) -> dict[str, Any]:
     done = subprocess.run(["skopeo", *map(str, args)], check=True, capture_output=True)
     value = json.loads(done.stdout)
     assert isinstance(value, dict)
@@ -92,7 +94,7 @@ def test_an_oci_archive(kit: Kit, where: Path, tmp_path: Path) -> None:
     kit.must("-t", "app:1.2", "-o", f"type=oci,dest={archive}", where)
     found = skopeo("inspect", f"oci-archive:{archive}")
     assert found["Labels"] == {"who": "me"}
-    assert [layer["MIMEType"] for layer in found["LayersData"]] == [GZIP]  # type: ignore[attr-defined]
+    assert [layer["MIMEType"] for layer in found["LayersData"]] == [GZIP]
     piped = kit.must("-t", "app:1.2", "-o", "type=oci", where).stdout
     assert "index.json" in read_files(piped)
 
@@ -105,7 +107,7 @@ def test_an_oci_layout_with_a_tag_for_each_name(kit: Kit, where: Path, tmp_path:
     for tag in ("1.2", "test"):
         found = skopeo("inspect", f"oci:{layout}:{tag}")
         assert found["Labels"] == {"who": "me"}, built
-        assert [layer["MIMEType"] for layer in found["LayersData"]] == [ZSTD]  # type: ignore[attr-defined]
+        assert [layer["MIMEType"] for layer in found["LayersData"]] == [ZSTD]
     listing = subprocess.run(
         ["umoci", "ls", "--layout", layout], check=True, capture_output=True, text=True
     )
@@ -147,6 +149,14 @@ def test_an_image_of_the_engine(kit: Kit, where: Path, options: tuple[str, ...],
     with tarfile.open(saved) as archive:
         assert "index.json" in archive.getnames()
     saved.unlink()
+
+
+def test_an_image_of_a_buildkitd_is_loaded_with_docker(kit: Kit, where: Path) -> None:
+    path = kit.daemon.root / "buildkitd.sock"
+    with listen_unix(path, into_engine(kit.daemon.socket)):
+        kit.must("--addr", f"unix://{path}", "--load", "-t", "carried:1", where)
+    path.unlink()
+    assert '"who": "me"' in kit.daemon.must("image", "inspect", "carried:1")
 
 
 def test_names_of_an_output_are_names_of_the_image(kit: Kit, where: Path) -> None:

@@ -29,6 +29,23 @@ RUN echo before && \\
     exit 3
 RUN true
 """
+PICTURE = f"""\
+------
+ > [2/3] RUN echo before &&     echo last words &&     exit 3:
+before
+last words
+------
+Dockerfile:2
+--------------------
+   1 |     FROM {BASE}
+   2 | >>> RUN echo before && \\
+   3 | >>>     echo last words && \\
+   4 | >>>     exit 3
+   5 |     RUN true
+--------------------
+kitcache: failed to solve: process "/bin/sh -c echo before &&     echo last words &&     exit 3"\
+ did not complete successfully: exit code: 3
+"""
 OPTIONS = ("--network=none", "--no-cache", "-o", "type=cacheonly")
 
 
@@ -151,22 +168,3 @@ def test_a_failed_step_is_shown_with_its_log_and_its_lines(kit: Kit, tmp_path: P
     assert built.code == 21
     tail = built.err[built.err.index("------\n >") :]
     assert tail == PICTURE
-
-
-PICTURE = f"""\
-------
- > [2/3] RUN echo before &&     echo last words &&     exit 3:
-before
-last words
-------
-Dockerfile:2
---------------------
-   1 |     FROM {BASE}
-   2 | >>> RUN echo before && \\
-   3 | >>>     echo last words && \\
-   4 | >>>     exit 3
-   5 |     RUN true
---------------------
-kitcache: failed to solve: process "/bin/sh -c echo before &&     echo last words &&     exit 3"\
- did not complete successfully: exit code: 3
-"""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +21,11 @@ USED = running(STEP).replace("FROM scratch\nCOPY --from=work /out /\n", "")
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Iterator[list[str]]:
+def options(tmp_path: Path) -> list[str]:
     """The three ways to give a secret."""
     (tmp_path / "secret.txt").write_text(WORDS["file"])
     file = f"id=file,src={tmp_path / 'secret.txt'}"
-    yield [word for text in (file, "id=env,env=HUSH", "id=id") for word in ("--secret", text)]
+    return [word for text in (file, "id=env,env=HUSH", "id=id") for word in ("--secret", text)]
 
 
 ENV = {"HUSH": WORDS["env"], "id": WORDS["id"]}

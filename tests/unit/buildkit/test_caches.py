@@ -84,6 +84,45 @@ class TestEntries:
         assert caches.warnings == tuple(told)
 
 
+class TestTheIndexIsGone:
+    def test_in_mid_build_nothing_is_published_or_swept(self, tmp_path: Path) -> None:
+        """It named other tags, and a new one would make garbage of them."""
+        cache = tmp_path / "c"
+        run([local(cache, "other")], OTHER)
+        with open_caches([local(cache, reset=True)], ()) as caches:
+            send(caches, CACHE)
+            (cache / "index.json").unlink()
+            (result,) = caches.publish()
+        assert (result.outcome, result.exit_code, result.report) == ("failed", 12, None)
+        assert "index.json was removed while the build ran" in result.problem
+        assert not (cache / "index.json").exists()
+        assert blobs(cache) >= OTHER.digests
+
+    def test_from_the_start_the_tag_is_published_and_nothing_swept(self, tmp_path: Path) -> None:
+        cache = tmp_path / "c"
+        run([local(cache, "other")], OTHER)
+        (cache / "index.json").unlink()
+        (result,) = run([local(cache, "new", reset=True)], CACHE)
+        assert (result.outcome, result.exit_code) == ("published", 0)
+        assert result.report is not None
+        assert result.report.outcome == "refused"
+        assert "missing beside blobs" in result.report.why
+        assert blobs(cache) == CACHE.digests | OTHER.digests
+
+
+class TestTheDirectoryIsMoved:
+    def test_it_is_told_where_the_cache_is_not(self, tmp_path: Path) -> None:
+        cache = tmp_path / "c"
+        told: list[str] = []
+        with open_caches([local(cache)], (), warn=told.append) as caches:
+            send(caches, CACHE)
+            cache.rename(tmp_path / "moved")
+            cache.mkdir()
+            caches.publish()
+        assert tags(tmp_path / "moved") == {"latest": CACHE.root}
+        assert any("moved or replaced" in sentence for sentence in told)
+
+
 class TestResetAmongOthers:
     def test_another_export_is_not_swept_from_under(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], CACHE)

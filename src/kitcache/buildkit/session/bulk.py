@@ -1,4 +1,4 @@
-"""The two messages that carry blobs, by hand: what comes is not copied, what goes is copied once.
+"""The two messages that carry blobs, by hand: the data is not copied, neither way.
 
 Whatever a usual message does not have goes to protobuf itself, whose reading is the rule.
 Wire numbers: proto/content.proto.
@@ -95,10 +95,13 @@ def _text(view: memoryview) -> str:
         raise _UnusualError from None
 
 
-def encode_read(offset: int, data: bytes) -> bytes:
-    """A ReadContentResponse. offset: of the data, from the start of this read."""
+def encode_read_head(offset: int, size: int) -> bytes:
+    """What stands before the data of a ReadContentResponse.
+
+    offset: of the data, from the start of this read. size: how many bytes follow.
+    """
     head = b"\x08" + _encode_varint(offset) if offset else b""
-    return b"".join((head, b"\x12", _encode_varint(len(data)), data))
+    return b"".join((head, b"\x12", _encode_varint(size)))
 
 
 def _encode_varint(number: int) -> bytes:

@@ -18,7 +18,7 @@ from kitcache.buildkit.session.bulk import (
     STAT,
     WRITE,
     WriteRequest,
-    encode_read,
+    encode_read_head,
     read_request,
 )
 from kitcache.buildkit.session.stores import (
@@ -39,7 +39,7 @@ from kitcache.store.ingest import Mismatch, Progress
 STORE_ID = "buildkit-attachable-store-id"
 
 _SERVICE = "/containerd.services.content.v1.Content"
-_CHUNK_BYTES = 512 * 1024
+_CHUNK_BYTES = 256 * 1024
 
 Message = TypeVar("Message")
 _Serve = Callable[[Stream, Store], None]
@@ -113,7 +113,7 @@ def _send_window(stream: Stream, blob: BlobFile, start: int, length: int) -> Non
         data = os.pread(blob.fd, min(_CHUNK_BYTES, length - sent), start + sent)
         if not data:
             raise RpcError(Code.DATA_LOSS, "the blob was cut short while it was read")
-        stream.send(encode_read(sent, data))
+        stream.send_parts(encode_read_head(sent, len(data)), data)
         sent += len(data)
 
 

@@ -41,10 +41,13 @@ class StreamTarget(NamedTuple):
 Target = DirectoryTarget | StreamTarget
 
 
-def output_handler(targets: Mapping[int, Target]) -> Handler:
+def output_handler(
+    targets: Mapping[int, Target], on_failure: Callable[[KitcacheError], None] | None = None
+) -> Handler:
     """Serves DIFF_COPY: the outputs by their positions in the request.
 
-    What cannot be written ends the call with a message that names it.
+    What cannot be written ends the call with a message that names it; on_failure is told too, for
+    not every daemon passes the message on.
     """
 
     def handle(stream: Stream) -> None:
@@ -55,6 +58,8 @@ def output_handler(targets: Mapping[int, Target]) -> Handler:
             else:
                 _receive(stream, target.sink)
         except KitcacheError as error:
+            if on_failure is not None:
+                on_failure(error)
             if isinstance(target, DirectoryTarget):
                 end_with(stream, in_one_line(error))
             raise RpcError(Code.UNKNOWN, in_one_line(error)) from None
@@ -77,26 +82,30 @@ def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], objec
         for message in stream:
             sink(decode_bytes_message(message))
     else:
-        try:
-            for message in stream:
-                _write(sink, decode_bytes_message(message))
-            sink.flush()
-        except OSError as error:
-            raise _unwritable("the output", error) from None
+        _receive_stream(stream, sink, "the output")
+
+
+def _receive_stream(stream: Stream, sink: BinaryIO, name: str) -> None:
+    try:
+        for message in stream:
+            _write(sink, decode_bytes_message(message))
+        sink.flush()
+    except OSError as error:
+        raise _unwritable(name, error) from None
 
 
 def _receive_file(stream: Stream, path: str) -> None:
     try:
-        # The caller's own link is followed: it says where the file is.
-        path = os.path.realpath(path)
         if _is_special(path):
             with open(path, "wb", buffering=0) as special:
-                _receive(stream, special)
+                _receive_stream(stream, special, path)
             return
+        # The caller's own link is followed: it says where the file is.
+        path = os.path.realpath(path)
         temporary = f"{path}.{os.urandom(8).hex()}.tmp"
         try:
             with open(temporary, "xb", buffering=0) as file:
-                _receive(stream, file)
+                _receive_stream(stream, file, path)
                 os.fsync(file.fileno())
             os.rename(temporary, path)
         except BaseException:

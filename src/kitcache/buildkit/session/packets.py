@@ -125,7 +125,8 @@ def encode_entry(entry: Entry) -> bytes:
     found.path = entry.path
     found.mode = entry.mode
     found.size = entry.size
-    found.mod_time = entry.mtime_ns
+    # Go's time in 64 bits ends in 2262 and begins anew: so does what buildx sends.
+    found.mod_time = (entry.mtime_ns + 2**63) % 2**64 - 2**63
     if entry.linkname:
         found.linkname = entry.linkname
     if entry.mode & MODE_DEVICE:

@@ -15,6 +15,7 @@ from kitcache.buildkit.session.secrets import secret_handlers
 from kitcache.buildkit.session.stores import Store
 from kitcache.buildkit.wire.grpc import Metadata
 from kitcache.buildkit.wire.rpc import Handler
+from kitcache.errors import KitcacheError
 from kitcache.options.secrets import Secret
 
 _EXPOSE = "x-docker-expose-session-"
@@ -29,19 +30,29 @@ def make_handlers(
     stores: Mapping[str, Store],
     secrets: tuple[Secret, ...],
     credentials: Callable[[str], Credentials | None],
+    on_login: Callable[[str], None],
     on_notice: Callable[[str], None],
+    on_failure: Callable[[KitcacheError], None],
 ) -> dict[str, Handler]:
-    """Every call that the daemon may make: nothing beyond what this build named."""
+    """Every call that the daemon may make: nothing beyond what this build named.
+
+    on_login is told each host whose login was given away, on_failure of an output's failure.
+    """
+
+    def on_asked(host: str, is_given: bool) -> None:
+        if is_given:
+            on_login(host)
+
     handlers: dict[str, Handler] = {
         **health.health_handlers(),
-        **auth_handlers(credentials),
+        **auth_handlers(credentials, on_asked),
         **secret_handlers(secrets),
         sync.DIFF_COPY: sync.sync_handler(sources, on_warning=on_notice),
     }
     if uploads:
         handlers[upload.PULL] = upload.upload_handler(uploads)
     if files:
-        handlers[outputs.DIFF_COPY] = outputs.output_handler(files)
+        handlers[outputs.DIFF_COPY] = outputs.output_handler(files, on_failure)
     if stores:
         handlers.update(content_handlers(stores))
     return handlers

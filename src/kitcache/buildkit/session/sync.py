@@ -244,7 +244,12 @@ class _Sender:
 
     def _send_bytes(self, number: int, file: File) -> None:
         while data := file.read(DATA_BYTES):
-            self._put(encode_data_head(number, len(data)) + data)
+            head = encode_data_head(number, len(data))
+            if len(data) < _BATCH_BYTES:
+                self._put(head + data)
+            else:
+                self._flush()
+                self._stream.send_parts(head, data)
 
     def _put(self, message: bytes) -> bool:
         """Send it with the next ones; whether they were sent."""

@@ -184,6 +184,12 @@ def frame_messages(messages: Sequence[bytes]) -> list[bytes]:
     return buffers
 
 
+def frame_parts(head: bytes, data: Buffer) -> list[Buffer]:
+    """One message of two parts, as it is sent; large data is not copied."""
+    start = _PREFIX.pack(0, len(head) + len(data)) + head
+    return [start, data] if len(data) > _SMALL else [start + data]
+
+
 class MessageReader:
     """Puts messages together from pieces of any size."""
 

@@ -74,6 +74,11 @@ class Block(NamedTuple):
     is_end: bool
 
 
+def is_informational(block: Block) -> bool:
+    """Whether it is an answer of the kind 1xx, which the real one follows."""
+    return not block.is_end and dict(block.headers)[":status"].startswith("1")
+
+
 class BlockReader:
     """Puts header blocks together from HEADERS and CONTINUATION frames."""
 

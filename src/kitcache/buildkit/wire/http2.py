@@ -43,9 +43,11 @@ from kitcache.buildkit.wire.frames import (
 )
 from kitcache.buildkit.wire.headers import (
     MAX_HEADER_LIST,
+    Block,
     BlockReader,
     HeaderCodec,
     Headers,
+    is_informational,
     problem_of_request,
     problem_of_response,
     problem_of_trailers,
@@ -253,44 +255,46 @@ class Connection:
         block = self._blocks.feed(frame)
         if block is None:
             return None
-        stream_id, headers, is_end = block
-        stream = self._streams.get(stream_id)
-        if stream is None and not self.is_client and stream_id > self._last_peer_id:
-            return self._accept(stream_id, headers, is_end)
-        if stream is None:
-            self._check_known(stream_id)
-            return None
+        stream = self._streams.get(block.stream_id)
+        if stream is not None:
+            return self._read_more_headers(stream, block)
+        if not self.is_client and block.stream_id > self._last_peer_id:
+            return self._accept(block)
+        self._check_known(block.stream_id)
+        return None
+
+    def _read_more_headers(self, stream: StreamState, block: Block) -> Event | None:
         if not stream.is_receiving:
-            return self._fail(stream_id, ErrorCode.STREAM_CLOSED, "headers after the end")
+            return self._fail(block.stream_id, ErrorCode.STREAM_CLOSED, "headers after the end")
         if stream.has_headers:
-            problem = problem_of_trailers(headers) or ("" if is_end else "trailers without an end")
+            problem = problem_of_trailers(block.headers)
+            if not problem and not block.is_end:
+                problem = "trailers without an end"
         else:
-            problem = problem_of_response(headers)
-            if not problem and dict(headers)[":status"].startswith("1") and not is_end:
+            problem = problem_of_response(block.headers)
+            if not problem and is_informational(block):
                 return None
         if problem:
-            return self._fail(stream_id, ErrorCode.PROTOCOL_ERROR, problem)
-        return self._headers_came(stream_id, stream, headers, is_end)
+            return self._fail(block.stream_id, ErrorCode.PROTOCOL_ERROR, problem)
+        return self._headers_came(stream, block)
 
-    def _accept(self, stream_id: int, headers: Headers, is_end: bool) -> Event | None:
+    def _accept(self, block: Block) -> Event | None:
+        stream_id = self._last_peer_id = block.stream_id
         if stream_id % 2 == 0:
             raise broken(f"a request on stream {stream_id}")
-        self._last_peer_id = stream_id
-        problem = problem_of_request(headers)
+        problem = problem_of_request(block.headers)
         if problem or self._is_refusing or len(self._streams) >= MAX_STREAMS:
             code = ErrorCode.PROTOCOL_ERROR if problem else ErrorCode.REFUSED_STREAM
             self.outbox.put(make_reset(stream_id, code))
             return None
         stream = self._streams[stream_id] = StreamState(self._peer_room)
-        return self._headers_came(stream_id, stream, headers, is_end)
+        return self._headers_came(stream, block)
 
-    def _headers_came(
-        self, stream_id: int, stream: StreamState, headers: Headers, is_end: bool
-    ) -> HeadersCame:
+    def _headers_came(self, stream: StreamState, block: Block) -> HeadersCame:
         stream.has_headers = True
-        if is_end:
-            self._end_came(stream_id, stream)
-        return HeadersCame(stream_id, headers, is_end)
+        if block.is_end:
+            self._end_came(block.stream_id, stream)
+        return HeadersCame(*block)
 
     def _read_window_update(self, frame: Frame) -> Event | None:
         stream_id, more = frame.stream_id, read_uint32(frame.payload) & LARGEST_WINDOW

@@ -87,9 +87,8 @@ class Link:
 
     def start(self) -> None:
         """Begin to read and to write."""
-        with self.lock:  # so that neither ends, and joins the other, before both have started
-            self._writer.start()
-            self._reader.start()
+        self._writer.start()
+        self._reader.start()
 
     # For callers that hold the lock.
 

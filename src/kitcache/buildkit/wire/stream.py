@@ -15,6 +15,7 @@ from kitcache.buildkit.wire.grpc import (
     decode_status,
     encode_status,
     frame_messages,
+    frame_parts,
     problem_of_reply,
 )
 from kitcache.buildkit.wire.headers import Headers
@@ -72,12 +73,14 @@ class Stream:
 
         Raises RpcError DEADLINE_EXCEEDED too; then the call can only be cancelled.
         """
-        buffers = frame_messages(messages)
-        with self._sending:
-            for buffer in buffers:
-                self._is_amid_message = True
-                self._send_buffer(memoryview(buffer), deadline, is_end and buffer is buffers[-1])
-            self._is_amid_message = False
+        self._send_buffers(frame_messages(messages), deadline, is_end=is_end)
+
+    def send_parts(self, head: bytes, data: Buffer) -> None:
+        """Send one message, given in two parts: large data is not copied to join them.
+
+        Raises RpcError like `send`.
+        """
+        self._send_buffers(frame_parts(head, data), None, is_end=False)
 
     def receive(self, timeout_s: float | None = None) -> bytes | None:
         """The next message; None when the other side is done, on the client side with OK.
@@ -144,6 +147,15 @@ class Stream:
             self._close(error or _OVER, ErrorCode.CANCEL if is_cut else ErrorCode.NO_ERROR)
 
     # Sending.
+
+    def _send_buffers(
+        self, buffers: Sequence[Buffer], deadline: float | None, *, is_end: bool
+    ) -> None:
+        with self._sending:
+            for buffer in buffers:
+                self._is_amid_message = True
+                self._send_buffer(memoryview(buffer), deadline, is_end and buffer is buffers[-1])
+            self._is_amid_message = False
 
     def _send_buffer(self, view: memoryview, deadline: float | None, is_end: bool) -> None:
         connection = self._link.connection

@@ -3,11 +3,10 @@
 import argparse
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from types import FrameType
 from typing import BinaryIO
 
 from kitcache.buildkit.build import Wishes
@@ -22,12 +21,13 @@ from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.cli.cachetext import cache_lines
 from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
+from kitcache.cli.interrupt import GLANCE_S, cancel_on_signals, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
-from kitcache.cli.session import Session
+from kitcache.cli.session import Session, print_answer
 from kitcache.cli.steptext import wants_colour
 from kitcache.cli.terminal import is_terminal, say
 from kitcache.cli.text import waiting_line
-from kitcache.errors import BuildFailed, printable
+from kitcache.errors import BuildFailed, Cancelled, printable
 from kitcache.gc.values import Progress
 from kitcache.options.attributes import Pairs
 from kitcache.store.layout import io_error
@@ -35,14 +35,15 @@ from kitcache.store.locks import Waiting
 
 configure = buildoptions.configure
 
-_GLANCE_S = 0.1
+_PATIENCE_S = 10.0
+"""How long a build that was cancelled may take to end."""
 _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
 
 
 def run(args: argparse.Namespace) -> int:
     """Build; the exit code is the worst of the build's and its caches'."""
     session = Session(wants_json=False, is_quiet=args.quiet)
-    _cancel_on_sigterm(args.cancel.set)
+    cancel_on_signals(args.cancel)
     return max(session.each([""], lambda _: _Command(args, session).run()))
 
 
@@ -59,7 +60,8 @@ class _Command:
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
         display = choose_display(self._mode, sys.stderr, os.environ)
         try:
-            with Client(address) as client, showing(display) as shown:
+            connected = unless_cancelled(lambda: Client(address), args.cancel)
+            with connected as client, showing(display) as shown:
                 shown.note(f"building on {address.url} ({address.origin})")
                 build = client.start(request, self._wishes(address, shown))
                 self._follow(build, shown)
@@ -84,38 +86,39 @@ class _Command:
             on_progress=on_progress,
             cancel=self._args.cancel,
             credentials=DockerConfig(self._config, on_notice).credentials,
-            stdin=sys.stdin.buffer if sys.stdin else None,
+            stdin=open_stdin(self._args.cancel),
             stdout=_stdout(),
             proxies=_proxies(self._config, address),
             lock_timeout_s=self._args.lock_timeout / 10**9,
         )
 
     def _follow(self, build: Build, shown: Guarded) -> None:
-        is_told = False
+        ends_s = None
         while not build.is_over:
-            update = build.next_update(_GLANCE_S)
+            update = build.next_update(GLANCE_S)
             if update is not None:
                 shown.update(update)
-            if self._args.cancel.is_set() and not is_told:
-                is_told = True
+            if ends_s is None and self._args.cancel.is_set():
+                ends_s = time.monotonic() + _PATIENCE_S
                 shown.note(_CANCELLING)
+            if ends_s is not None and time.monotonic() >= ends_s:
+                raise Cancelled("", problem="the build was cancelled, and does not end: left alone")
 
     def _finish(self, result: BuildResult) -> int:
         if self._mode in ("auto", "plain", "tty"):
             self._tell(warning_lines(result.warnings))
         if not self._args.quiet:
             self._tell(cache_lines(result.caches))
-        image = result.image_id
-        if self._args.quiet and image:
-            print(image)
-        if self._args.iidfile:
-            _write(self._args.iidfile, image or "")
-        if self._args.metadata_file:
-            text = json.dumps(shape_metadata(result), indent=2)
-            _write(self._args.metadata_file, text + "\n")
         for cache in result.caches:
             if cache.outcome == "failed":
                 self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
+        if self._args.iidfile:
+            _write(self._args.iidfile, result.image_id or "")
+        if self._args.metadata_file:
+            text = json.dumps(shape_metadata(result), indent=2)
+            _write(self._args.metadata_file, text + "\n")
+        if self._args.quiet and result.image_id:
+            print_answer(result.image_id)
         return result.exit_code
 
     def _log_lines(self) -> int | None:
@@ -125,16 +128,6 @@ class _Command:
     def _tell(self, lines: Iterator[str]) -> None:
         for line in lines:
             say(line)
-
-
-def _cancel_on_sigterm(cancel: Callable[[], None]) -> None:
-    """The first SIGTERM cancels as Ctrl-C does; the second one ends the process at once."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        cancel()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, terminate)
 
 
 def _colour() -> bool:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from kitcache.buildkit.wire.frames import Buffer
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError
 from kitcache.buildkit.wire.rpc import Handler, Stream
 
@@ -78,6 +79,9 @@ class PipeStream(Stream):
     def send(self, *messages: bytes) -> None:
         for message in messages:
             self._out.put(bytes(message))
+
+    def send_parts(self, head: bytes, data: Buffer) -> None:
+        self._out.put(head + data)
 
     def receive(self, timeout_s: float | None = None) -> bytes | None:
         return self._into.get(timeout_s)

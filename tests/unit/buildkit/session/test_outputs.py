@@ -7,6 +7,7 @@ import pytest
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.session.outputs import StreamTarget, Target, output_handler
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError
+from kitcache.errors import KitcacheError
 from tests.unit.buildkit.session.streams import Call
 from tests.unit.buildkit.session.wired import calling
 
@@ -78,6 +79,24 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert os.read(reader, 10) == b"abc"
     os.close(reader)
     assert fifo.is_fifo()
+
+
+def test_a_link_to_a_pipe_is_written_to_by_its_own_name() -> None:
+    """Such as /dev/stdout: what it leads to has no path that could be opened."""
+    reader, writer = os.pipe()
+    assert put(StreamTarget(f"/proc/self/fd/{writer}"), b"archive") is None
+    os.close(writer)
+    with open(reader, "rb") as file:
+        assert file.read() == b"archive"
+
+
+def test_a_failure_is_told_with_its_path(tmp_path: Path) -> None:
+    told: list[KitcacheError] = []
+    dest = tmp_path / "missing" / "out.tar"
+    call = Call(output_handler({0: StreamTarget(str(dest))}, told.append))
+    call.stream.end()
+    assert call.outcome() is not None
+    assert [error.path for error in told] == [str(dest)]
 
 
 def test_open_streams_and_callables_get_every_byte() -> None:

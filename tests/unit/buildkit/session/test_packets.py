@@ -83,3 +83,12 @@ def test_garbage_is_read_or_refused(message: bytes) -> None:
     for decode in (packets.decode_packet, packets.decode_bytes_message):
         with suppress(RpcError):
             decode(message)
+
+
+@pytest.mark.parametrize(("years", "go_s"), [(0, 0), (-70, -70), (292, 292), (506, 506 - 584)])
+def test_times_begin_anew_where_go_s_end(years: int, go_s: int) -> None:
+    """64 bits of nanoseconds are some 584 years."""
+    year_ns = 2**64 // 584
+    entry = Entry("far", 0o644, 0, years * year_ns)
+    sent = Packet.FromString(packets.encode_entry(entry)).stat.mod_time
+    assert abs(sent - go_s * year_ns) < 584

@@ -16,6 +16,7 @@ from kitcache.buildkit.wire.grpc import (
     every,
     first,
     frame_messages,
+    frame_parts,
     problem_of_reply,
     reset_error,
 )
@@ -107,3 +108,4 @@ def test_small_messages_share_a_buffer_and_large_ones_are_not_copied() -> None:
     buffers = frame_messages([b"a", b"", large, b"b"])
     assert len(buffers) == 3
     assert buffers[1] is large
+    assert frame_parts(b"head", large)[1] is large

@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Queue
 
 import pytest
 
@@ -264,10 +265,10 @@ def test_cancel_wakes_who_sends_and_who_receives(connect: Connect) -> None:
 
 
 def test_a_failed_handler_cuts_a_message_that_waits(connect: Connect) -> None:
-    senders: list[Future[object]] = []
+    senders: Queue[Future[object]] = Queue()
 
     def fail(stream: Stream) -> None:
-        senders.append(in_thread(lambda: stream.send(b"begun", b"x" * MAX_MESSAGE)))
+        senders.put(in_thread(lambda: stream.send(b"begun", b"x" * MAX_MESSAGE)))
         stream.receive()
         raise RpcError(Code.ABORTED, "no more")
 
@@ -275,7 +276,7 @@ def test_a_failed_handler_cuts_a_message_that_waits(connect: Connect) -> None:
     stream = channel.open("/s/Fail")
     assert stream.receive(WAIT_S) == b"begun"
     stream.end()
-    assert isinstance(senders[0].exception(WAIT_S), RpcError)
+    assert isinstance(senders.get(timeout=WAIT_S).exception(WAIT_S), RpcError)
     assert code_of(stream.receive) == Code.CANCELLED
 
 

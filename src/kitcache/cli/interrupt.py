@@ -1,0 +1,83 @@
+"""Ctrl-C and SIGTERM while something waits that knows nothing of them."""
+
+import io
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from types import FrameType
+from typing import BinaryIO, TypeVar
+
+from kitcache.errors import Cancelled
+
+Answer = TypeVar("Answer")
+
+GLANCE_S = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def cancel_on_signals(cancel: Event) -> None:
+    """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        cancel.set()
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+    for each in _SIGNALS:
+        signal.signal(each, stop)
+
+
+def unless_cancelled(work: Callable[[], Answer], cancel: Event) -> Answer:
+    """What work comes to, in a thread, where it is left to itself once cancel is set: Cancelled."""
+    outcome: SimpleQueue[Callable[[], Answer]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            answer = work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            failure = error
+
+            def fail() -> Answer:
+                raise failure
+
+            outcome.put(fail)
+        else:
+            outcome.put(lambda: answer)
+
+    Thread(target=run, name="kitcache-waiting", daemon=True).start()
+    while True:
+        try:
+            return outcome.get(timeout=GLANCE_S)()
+        except Empty:
+            if cancel.is_set():
+                raise Cancelled("", untouched="nothing was built") from None
+
+
+def open_stdin(cancel: Event) -> BinaryIO | None:
+    """Stdin, whose reading raises Cancelled once cancel is set. None where there is none."""
+    if sys.stdin is None:
+        return None
+    try:
+        fd = sys.stdin.fileno()
+    except (OSError, ValueError):  # a stand-in, which does not wait
+        return sys.stdin.buffer
+    return io.BufferedReader(_Input(fd, cancel), 256 * 1024)
+
+
+class _Input(io.RawIOBase):
+    def __init__(self, fd: int, cancel: Event) -> None:
+        self._fd = fd
+        self._cancel = cancel
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "memoryview", /) -> int:  # type: ignore[override]
+        while not select.select([self._fd], [], [], GLANCE_S)[0]:
+            if self._cancel.is_set():
+                raise Cancelled("", untouched="nothing was built")
+        return os.readv(self._fd, [buffer])
