@@ -2,8 +2,8 @@
 # Installs what the tests drive: as root, on Debian. Elsewhere it says what is missing, and the
 # tests that need it skip with that reason.
 set -eu
-packages="docker.io docker-cli docker-buildx docker-registry skopeo umoci oras buildah busybox-static
-  strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh tcsh"
+packages="docker.io docker-cli docker-buildx docker-compose docker-registry skopeo umoci oras buildah
+  busybox-static strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh tcsh"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -18,7 +18,9 @@ GROUPS = {
     "crash points": ["tests/hostile/test_crash.py"],
     "two at once": ["tests/hostile/test_two_at_once.py", "tests/hostile/test_index_rewritten.py"],
     "strangers": ["tests/hostile/test_strangers.py"],
+    "exporters": ["tests/hostile/test_exporters.py"],
     "real clients": ["tests/integration/test_two_clients.py"],
+    "real builds": ["tests/integration/build/test_caches_together.py"],
 }
 ROOT = Path(__file__).parents[1]
 ROUNDS = os.environ.get("KITCACHE_ROUNDS", "300")

@@ -1,8 +1,9 @@
 """A build client for the tests of `kitcache exec`: it records all that it was given, and exports.
 
 Run under the name `docker`. EXEC_RECORD: where to write what it saw. EXEC_DO: what to do, words of
-`wait` (until a signal, whose number becomes 40 + n as the exit code), `export` (each --cache-to,
-in BuildKit's order), `die` (by SIGKILL), `fail`. Standard library only.
+`wait` (until a signal, whose number becomes 40 + n as the exit code; with `once` 99 if it comes
+twice), `export` (each --cache-to, in BuildKit's order), `die` (by SIGKILL), `fail`. Standard
+library only.
 """
 
 import json
@@ -60,6 +61,11 @@ def export(layers: int) -> bool:
 
 
 def on_signal(number: int, frame: FrameType | None) -> None:
+    if "once" in os.environ["EXEC_DO"].split():
+        # Was it sent a second time? The window is for one that is wrong; a right one waits it out.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+        if signal.sigtimedwait([number], 0.5):
+            os._exit(99)
     os._exit(40 + number)
 
 

@@ -18,8 +18,9 @@ def install(directory: Path, *names: str) -> dict[str, str]:
     directory.mkdir(exist_ok=True)
     for name in names or ("docker",):
         path = directory / name
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} -I {CLIENT} "$@"\n')
-        path.chmod(0o755)
+        if not path.exists():
+            path.write_text(f'#!/bin/sh\nexec {sys.executable} -I {CLIENT} "$@"\n')
+            path.chmod(0o755)
     return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"}
 
 

@@ -36,6 +36,7 @@ CONTROL = "/moby.buildkit.v1.Control/"
 CONTENT = "/containerd.services.content.v1.Content/"
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 FILE_SEND = "/moby.filesync.v1.FileSend/DiffCopy"
+HEALTH = "/grpc.health.v1.Health/Check"
 GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 STORE_ID = "buildkit-attachable-store-id"
 EXPOSE = "x-docker-expose-session-"
@@ -289,7 +290,7 @@ class FakeDaemon:
             _start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock, suppress(OSError):
+        with sock, suppress(OSError, ValueError):  # ValueError: grpcio's, once a channel is closed
             if not self._is_engine:
                 self._join(sock, self._dial())
                 return
@@ -332,7 +333,8 @@ class FakeDaemon:
             listener.bind(path)
             listener.listen()
             listener.settimeout(WAIT_S)
-            grpc.channel_ready_future(channel)
+            # A call makes grpcio connect, and BuildKit, too, begins with this one.
+            channel.unary_unary(HEALTH).future(b"", timeout=WAIT_S)
             back, _ = listener.accept()
         with self._state:
             self.sessions.append(Session(metadata, channel))

@@ -18,11 +18,11 @@ WORDS = ["docker", "build", "--cache-to=type=local,dest=cache,reset=true", "."]
 
 @contextmanager
 def waiting(
-    tmp_path: Path, *options: str, **more: object
+    tmp_path: Path, *options: str, do: str = "wait", **more: object
 ) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
     """A wrapped command that waits for a signal: the wrapper, and the command's pid."""
     ready = tmp_path / "ready"
-    env = {**install(tmp_path / "bin"), "EXEC_DO": "wait", "EXEC_READY": str(ready)}
+    env = {**install(tmp_path / "bin"), "EXEC_DO": do, "EXEC_READY": str(ready)}
     words = [*PREFIX, *options, "--", *WORDS]
     with subprocess.Popen(words, cwd=tmp_path, env=env, **more) as wrapper:  # type: ignore[call-overload]
         try:
@@ -62,10 +62,9 @@ def test_ctrl_c_reaches_the_command_once(tmp_path: Path) -> None:
         os.setsid()
         fcntl.ioctl(side, 0x540E, 0)  # TIOCSCTTY
 
-    with waiting(tmp_path, stdin=side, stdout=side, stderr=side, preexec_fn=own_terminal) as (
-        wrapper,
-        _,
-    ):
+    with waiting(
+        tmp_path, do="wait once", stdin=side, stdout=side, stderr=side, preexec_fn=own_terminal
+    ) as (wrapper, _):  # fmt: skip
         os.write(main, b"\x03")
         assert wrapper.wait(20) == 40 + signal.SIGINT
     os.close(main)

@@ -38,7 +38,7 @@ def test_reset_true_leaves_what_tags_reach_and_no_more(options: list[str], tmp_p
     done = run(build("dest=c,reset=true"), tmp_path, client(tmp_path, seed=3), *options)
     assert (done.returncode, garbage(cache)) == (0, {})
     assert look(cache).missing == frozenset()
-    assert done.stderr.decode().count("kitcache: c: removed ") == 1
+    assert done.stderr.decode(errors="replace").count("kitcache: c: removed ") == 1
     assert sorted(os.listdir(tmp_path)) == ["bin", "c"]
 
 
@@ -75,7 +75,7 @@ def test_a_killed_staged_build_leaves_nothing_in_the_store(tmp_path: Path) -> No
     ("value", "says"),
     [
         ("type=local,mode=max", "local cache exporter requires dest"),
-        ("type=local,dest=c,reset=yes", 'reset attribute: strconv.ParseBool: parsing "yes": invalid'),
+        ("type=local,dest=c,reset=yes", 'reset attribute: strconv.ParseBool: parsing "yes"'),
         ("type=local,dest=c,reset", "invalid value reset"),
         ('type=local,"dest=c', "parse error on line 1, column 19: extraneous or missing"),
         ("type=local,src=c", "--cache-to says dest=DIR, not src=DIR"),
@@ -85,7 +85,7 @@ def test_attributes_that_do_not_parse(value: str, says: str, tmp_path: Path) -> 
     env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
     done = run(["docker", "build", "--cache-to", value, "."], tmp_path, env)
     assert done.returncode == 2
-    assert says in done.stderr.decode()
+    assert says in done.stderr.decode(errors="replace")
     assert os.listdir(tmp_path) == ["bin"]
 
 
@@ -145,7 +145,7 @@ def at_once(tmp_path: Path, count: int, *options: str) -> list[tuple[int, str]]:
                 words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
             )
             procs.append(stack.enter_context(process))
-        said = [process.communicate(timeout=60)[1].decode() for process in procs]
+        said = [process.communicate(timeout=60)[1].decode(errors="replace") for process in procs]
     return [(process.returncode, text) for process, text in zip(procs, said, strict=True)]
 
 
@@ -253,7 +253,7 @@ def test_what_is_not_understood_says_so(words: list[str], says: str, tmp_path: P
     env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
     done = run(words, tmp_path, env)
     assert done.returncode == 2
-    assert says in done.stderr.decode()
+    assert says in done.stderr.decode(errors="replace")
     assert not (tmp_path / "record").exists()
 
 

@@ -1,7 +1,6 @@
 """docs/ci.md: its workflow files, run step by step beside a real docker client and daemon."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,11 @@ import pytest
 import yaml
 
 from tests.ci.runner import Runner, check_schema
-from tests.ci.test_gitlab import Job, package
+from tests.ci.test_gitlab import Job
 from tests.docs.blocks import Block, name_of, of
+from tests.docs.running import BIN
 
 from .daemon import Daemon
-
-__all__ = ["package"]  # a fixture
 
 DOCKERFILE = "FROM scratch\nCOPY one /one\nCOPY two /two\n"
 CACHE = ".buildkit-cache"
@@ -42,8 +40,8 @@ def project(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def runner(tmp_path: Path, project: Path) -> Runner:
     """A runner that has this kitcache; to install it is tested beside the action."""
     runner = Runner(tmp_path, project)
-    (runner.temp / "kitcache").symlink_to(Path(sys.executable).parent.parent)
-    runner.path.append(str(Path(sys.executable).parent))
+    (runner.temp / "kitcache").symlink_to(BIN.parent)
+    runner.path.append(str(BIN))
     return runner
 
 
@@ -98,20 +96,20 @@ def test_a_workflow_keeps_what_the_last_build_needs(
 @pytest.mark.xdist_group("daemon")
 @pytest.mark.parametrize("block", GITLAB, ids=name_of)
 def test_a_gitlab_job_keeps_what_the_last_build_needs(
-    block: Block, daemon: Daemon, project: Path, package: str
+    block: Block, daemon: Daemon, project: Path
 ) -> None:
+    """Without the installation, which is tested beside the template."""
     given = yaml.safe_load(block.text)["app"]
     script = [line for line in given["script"] if not line.startswith("docker buildx create")]
     assert len(script) == 1
     seen = []
     for content in ("first", "second"):
         (project / "two").write_text(content)
-        job = Job(project, f"{os.getpid()}", KITCACHE_PACKAGE=package)
+        job = Job(project, "recipe")
         job.env |= daemon.env
-        if seen:
-            # The package is installed by the first; what a job does with it is tested elsewhere.
-            job.template["before_script"] = []
-            job.template["after_script"] = [f"{sys.executable} -m kitcache reset $KITCACHE_DIR"]
+        job.template["before_script"] = []
+        (reset, _) = job.template["after_script"]
+        job.template["after_script"] = [reset.replace("/tmp/kitcache-$CI_JOB_ID/bin", str(BIN))]
         good, log = job.run(*script)
         assert good, log
         seen.append(blobs(project))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.wrap.plugin import LAUNCHER, SYSTEM_DIRECTORIES
+from kitcache.cli.main import PLUGIN_CALL
+from kitcache.wrap.plugin import LAUNCHER, SYSTEM_DIRECTORIES, install_plugin
 from tests.hostile.build import make_sample
 from tests.hostile.command import Answer, run_command
 from tests.integration.daemon import Daemon
@@ -27,7 +28,7 @@ class Docker:
         self.top = top
         self.config = top / "docker"
         self.env = {"DOCKER_CONFIG": str(self.config)}
-        self.kitcache("plugin", "install")
+        install_plugin(str(self.config / "cli-plugins"), (str(SCRIPT), PLUGIN_CALL))
 
     def kitcache(self, *words: str) -> Answer:
         return run_command([SCRIPT, *words], self.top, env=self.env, limit_s=LIMIT_S)
@@ -63,8 +64,7 @@ def test_docker_takes_it_for_a_plugin(docker: Docker) -> None:
     [
         ("kitcache --help", "docker kitcache [-h]"),
         ("help kitcache", "docker kitcache [-h]"),
-        ("--help kitcache", "docker kitcache [-h]"),
-        ("kitcache reset --help", "docker kitcache reset "),
+        ("--help kitcache reset", "docker kitcache [-h]"),
         ("help kitcache reset", "docker kitcache reset "),
     ],
 )
@@ -182,17 +182,19 @@ exec "$@"
 """
 
 CLIMB = """
-import json, os, subprocess, sys
-from kitcache.wrap.plugin import SYSTEM_DIRECTORIES, install_plugin, user_directory
-places = [sys.argv[1], user_directory(os.environ["DOCKER_CONFIG"]), *SYSTEM_DIRECTORIES]
+import os, subprocess, sys
+from kitcache.wrap.plugin import SYSTEM_DIRECTORIES, find_plugins, install_plugin, search_path
+places = search_path(os.environ["DOCKER_CONFIG"], [sys.argv[1]])
 for place in reversed(places):
-    install_plugin(place, (sys.argv[2], "docker-cli-plugin"))
-    form = "{{json .ClientInfo.Plugins}}"
-    docker = subprocess.run(["docker", "info", "-f", form], stdout=-1, stderr=-3, text=True)
-    (path,) = [p["Path"] for p in json.loads(docker.stdout) if p["Name"] == "kitcache"]
-    ours = subprocess.run([sys.argv[2], "plugin", "status"], stdout=-1, text=True, check=True)
-    taken = ours.stdout.partition(":")[0]
-    print(place, path == taken == os.path.join(place, "docker-kitcache"), flush=True)
+    install_plugin(place, (sys.argv[2], place))
+    said = subprocess.check_output(["docker", "kitcache"], text=True)
+    print(place, said, os.path.dirname(find_plugins(places)[0].path), flush=True)
+"""
+NAMES_ITS_PLACE = """#!/bin/sh
+if [ "$2" = docker-cli-plugin-metadata ]
+then echo '{"SchemaVersion": "0.1.0", "Vendor": "kitcache"}'
+else printf %s "$1"
+fi
 """
 
 
@@ -209,9 +211,13 @@ def test_of_several_docker_takes_the_one_that_we_say(
     extra = docker.top / "extra"
     (docker.config / "config.json").write_text(json.dumps({"cliPluginsExtraDirs": [str(extra)]}))
     docker.kitcache("plugin", "remove")
-    answer = in_a_system_of_its_own(docker, sys.executable, "-c", CLIMB, str(extra), SCRIPT)
+    program = docker.top / "program"
+    program.write_text(NAMES_ITS_PLACE)
+    program.chmod(0o755)
+    answer = in_a_system_of_its_own(docker, sys.executable, "-c", CLIMB, str(extra), program)
     places = [str(extra), str(docker.config / "cli-plugins"), *SYSTEM_DIRECTORIES]
-    assert answer.out == "".join(f"{place} True\n" for place in reversed(places)), answer.err
+    expected = "".join(f"{place} {place} {place}\n" for place in reversed(places))
+    assert answer.out == expected, answer.err
 
 
 def test_for_every_user(docker: Docker, need: Callable[..., None]) -> None:

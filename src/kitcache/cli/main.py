@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "build": "build with BuildKit, export the cache, and sweep it",
+    "exec": "run docker's or anybody's build, and sweep the caches that it exported",
     "reset": "delete every blob that no entry of index.json reaches",
     "du": "what is live, what is reclaimable, and each tag's share",
     "ls": "the tags of a cache, with age, size, kind and platforms",
     "why": "which tags keep a blob, and by which path",
     "untag": "take entries out of index.json",
+    "plugin": "make `docker kitcache` work, or see whether it does",
     "completion": "print a completion script for a shell",
 }
 
@@ -48,6 +50,10 @@ examples:
 
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
 11 busy, 12 damaged, 13 unsafe, 20 no daemon, 21 build failed, 130 interrupted"""
+
+PROGRAM = "kitcache"
+# What the launcher `docker-kitcache` says first: docker's own words follow.
+PLUGIN_CALL = "docker-cli-plugin"
 
 WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it inside WSL"
 
@@ -73,7 +79,10 @@ def main(argv: Sequence[str]) -> int:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(argv)
+        if argv and argv[0] == PLUGIN_CALL:
+            code: int = import_module("kitcache.cli.dockercall").run(argv[1:])
+        else:
+            code = run_words(argv)
         if sys.stdout:
             sys.stdout.flush()
     except OSError as error:
@@ -87,8 +96,9 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _run(argv: Sequence[str]) -> int:
-    parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None)
+def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
+    """Run the words of one command line, as `program` has it in its usage."""
+    parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None, program)
     if not argv:
         parser.print_help(sys.stderr)
         return UsageError.exit_code
@@ -98,7 +108,7 @@ def _run(argv: Sequence[str]) -> int:
         return 0
     except UsageError as error:
         if argv[0] in COMMANDS:
-            error.next_steps = (f"kitcache {argv[0]} --help",)
+            error.next_steps = (f"{program} {argv[0]} --help",)
         from kitcache.cli.session import Session  # noqa: PLC0415 - Windows cannot import it
 
         Session(wants_json="--json" in argv, is_quiet=False).complain(error)
@@ -126,25 +136,29 @@ def _describe_bug(error: Exception) -> str:
     )
 
 
-def make_parser(asked: str | None) -> argparse.ArgumentParser:
+def make_parser(asked: str | None, program: str = PROGRAM) -> argparse.ArgumentParser:
     """The argument tree: of the command asked for alone, with None of every one."""
     parser = _Parser(
-        prog="kitcache",
+        prog=program,
         allow_abbrev=False,
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_name_program(_EPILOG, program),
         formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"kitcache {__version__}")
-    commands = parser.add_subparsers(
-        prog="kitcache", dest="command", metavar="COMMAND", required=True
-    )
+    commands = parser.add_subparsers(prog=program, dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS if asked is None else (asked,):
         sub = commands.add_parser(
             name, help=COMMANDS[name], allow_abbrev=False, formatter_class=_Help
         )
         import_module(f"kitcache.cli.commands.{name}").configure(sub)
+        sub.epilog = _name_program(sub.epilog, program)
     return parser
+
+
+def _name_program(epilog: str | None, program: str) -> str | None:
+    """The examples, as they are typed where kitcache is called by another name."""
+    return epilog and epilog.replace(f"\n  {PROGRAM} ", f"\n  {program} ")
 
 
 class _Parser(argparse.ArgumentParser):

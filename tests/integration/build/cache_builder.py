@@ -15,17 +15,21 @@ def main(socket: str) -> None:
         for line in sys.stdin:
             where, cache, tag = json.loads(line)
             value = f"type=local,dest={cache},tag={tag},mode=max,reset=true"
-            result = client.build(where, outputs="type=cacheonly", cache_to=value)
-            (export,) = result.caches
-            report = export.report
-            said = {
-                "outcome": export.outcome,
-                "digest": export.digest,
-                "problem": export.problem,
-                "notices": result.notices,
-                "reset": report.outcome if report else None,
-                "why": report.why if report else "",
-            }
+            try:
+                result = client.build(where, outputs="type=cacheonly", cache_to=value)
+            except kitcache.KitcacheError as error:
+                said = {"outcome": "raised", "problem": str(error)}
+            else:
+                (export,) = result.caches
+                report = export.report
+                said = {
+                    "outcome": export.outcome,
+                    "digest": export.digest,
+                    "problem": export.problem,
+                    "notices": result.notices,
+                    "reset": report.outcome if report else None,
+                    "why": report.why if report else "",
+                }
             sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()
 

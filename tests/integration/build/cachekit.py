@@ -111,12 +111,22 @@ def cached_of(rawjson: str) -> dict[str, bool]:
     Plain progress does not tell for sure: a step whose layer is pulled may be DONE after CACHED.
     """
     cached: dict[str, bool] = {}
-    for line in rawjson.splitlines():
-        for vertex in json.loads(line).get("vertexes", ()) if line.startswith("{") else ():
-            if re.match(r"\[(\S+ )*\d+/\d+\] (?!FROM )", vertex["name"]):
-                name = vertex["name"]
+    for update in objects_in(rawjson):
+        for vertex in update.get("vertexes", ()):
+            name = vertex["name"]
+            if re.match(r"\[(\S+ )*\d+/\d+\] (?!FROM )", name):
                 cached[name] = cached.get(name, False) or vertex.get("cached", False)
     return cached
+
+
+def objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects that begin at the beginning of a line: some buildx spread them over many."""
+    decoder = json.JSONDecoder()
+    found = re.search("^{", text, re.MULTILINE)
+    while found:
+        value, end = decoder.raw_decode(text, found.start())
+        yield value
+        found = re.compile("^{", re.MULTILINE).search(text, end)
 
 
 def assert_imports(

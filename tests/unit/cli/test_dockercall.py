@@ -257,14 +257,14 @@ def test_a_docker_without_a_socket_is_no_trouble(sample: Sample) -> None:
 
 
 def test_a_signal_is_left_to_the_main_thread(tmp_path: Path) -> None:
-    """With our thread at hand, SIGTERM still ends a process that waits."""
+    """Where the main thread waits for a signal, our thread does not take it."""
     program = """
 import signal, socket, sys, threading
 from kitcache.cli.dockercall import follow_docker
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1]); listener.listen()
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 follow_docker(sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print("ready", flush=True)
 print(signal.sigwait({signal.SIGTERM}).name, flush=True)
 """

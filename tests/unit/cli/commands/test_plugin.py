@@ -41,6 +41,14 @@ def test_the_launcher_runs_this_kitcache_by_its_interpreter(tmp_path: Path) -> N
     assert "SchemaVersion" in run_command([launcher, "docker-cli-plugin-metadata"], tmp_path).out
 
 
+def test_a_script_that_cannot_be_run_is_not_named(tmp_path: Path) -> None:
+    """`python kitcache …`, where kitcache has no x bit."""
+    copy = tmp_path / "kitcache"
+    copy.write_bytes(SCRIPT.read_bytes())
+    assert run_command([sys.executable, copy, "plugin", "install"], tmp_path).code == 0
+    assert plugin(tmp_path, "status").code == 0
+
+
 def test_from_nothing_to_installed_to_nothing(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "x"}')

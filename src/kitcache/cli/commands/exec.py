@@ -1,0 +1,188 @@
+"""kitcache exec: run somebody else's build, then sweep the caches that it exported."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.text import missing_warnings, report_lines, report_notes
+from kitcache.errors import UsageError, printable
+from kitcache.store.layout import io_error
+from kitcache.wrap.argv import PLACE_OF_FILE, Refused
+from kitcache.wrap.run import ExecResult, StoreResult, Task, make_task, run_task, staged_exports
+from kitcache.wrap.stores import STAGE_MARK, Terms
+
+_DESCRIPTION = """\
+Runs a build command of docker, buildx, compose or buildctl, of any version.
+What its local cache exports say of reset=true is done here, after the command
+and with kitcache's rules; the client never sees it. The command has the
+terminal, its exit code is the result; kitcache writes to stderr only."""
+
+_EPILOG = """\
+examples:
+  kitcache exec -- docker buildx build \\
+    --cache-to type=local,dest=cache,mode=max,reset=true .
+  kitcache exec --staged -- docker buildx bake
+  kitcache exec --reset -- docker compose build
+  kitcache exec --dry-run -- docker build --cache-to type=local,dest=cache ."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    parser.usage = "%(prog)s [OPTIONS] -- COMMAND ..."
+    parser.add_argument(
+        "--reset", action="store_true", help="sweep after every local export, not only reset=true"
+    )
+    parser.add_argument(
+        "--staged",
+        action="store_true",
+        help="export beside the cache, and merge it in when it is whole: several can export at"
+        " once, and a killed build leaves nothing",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the command as it would be run, and the caches; run nothing",
+    )
+    file = parser.add_argument(
+        "--metadata-file", metavar="FILE", help="write what became of the caches, as JSON"
+    )
+    options.complete_with(file, options.FILES)
+    options.add_lock_timeout(parser)
+    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit code is its own, or that of the caches where it was fine."""
+    _occupy_standard_fds()
+    session = Session(wants_json=False, is_quiet=args.quiet)
+    return max(session.each([""], lambda _: _Command(args, session).run()))
+
+
+def _occupy_standard_fds() -> None:
+    """What is closed among 0, 1 and 2 stays closed for the command: no lock file takes its number.
+
+    An fd of Python's is not inherited.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
+class _Command:
+    def __init__(self, args: argparse.Namespace, session: Session) -> None:
+        self._args = args
+        self._session = session
+
+    def run(self) -> int:
+        args = self._args
+        words = args.words[1:] if args.words[:1] == ["--"] else args.words
+        environ = dict(os.environ)
+        try:
+            task = make_task(words, environ, _read_stdin, resets=args.reset, warn=self._warn)
+        except Refused as error:
+            self._session.note(["the client itself refuses the command:"])
+            with suppress(AttributeError, OSError, ValueError):
+                sys.stderr.buffer.write(error.said)
+                sys.stderr.flush()
+            return error.code
+        if args.dry_run:
+            print("\n".join(_plan_lines(task, staged=args.staged)))
+            return 0
+        terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
+        result = run_task(task, environ, terms, staged=args.staged)
+        for store in result.stores:
+            self._session.note(_store_lines(store))
+            self._session.warn(_warning_lines(store))
+        if args.metadata_file:
+            _write(args.metadata_file, json.dumps(_shape(result), indent=2) + "\n")
+        return result.exit_code
+
+    def _warn(self, sentence: str) -> None:
+        self._session.warn([printable(sentence)])
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise UsageError("the command reads its file from stdin, and there is none")
+    return sys.stdin.buffer.read()
+
+
+def _plan_lines(task: Task, *, staged: bool) -> Iterator[str]:
+    """The command as it would be run, and a line a local cache."""
+    places = staged_exports(task, staged=staged)
+    staging = {at: _stage_name(cache.dest) for at, cache in task.exports if at in places}
+    argv = task.job.rewrite(task.texts(staging)).argv
+    shown = ["resolved-project.json" if word == PLACE_OF_FILE else word for word in argv]
+    yield printable(shlex.join(shown))
+    for at, cache in task.exports:
+        then = ", then a reset" if cache.reset else ""
+        how = " staged," if at in staging else ""
+        yield printable(f"# to {cache.dest}, tag '{cache.tag}':{how} under the shared lock{then}")
+    for source in task.imports:
+        what = source.digest or f"tag '{source.tag}'"
+        yield printable(f"# from {source.src}, {what}: under the shared lock")
+
+
+def _stage_name(path: str) -> str:
+    parent, name = os.path.split(os.path.realpath(path))
+    return os.path.join(parent, f".{name}{STAGE_MARK}{'X' * 16}")
+
+
+def _store_lines(store: StoreResult) -> Iterator[str]:
+    if store.is_staged and store.tags:
+        names = ", ".join(f"'{tag}'" for tag in store.tags)
+        yield printable(
+            f"{store.path}: merged {names}: {store.linked:,} new blobs, {store.reused:,} were there"
+        )
+    if store.report is not None:
+        yield from report_lines(store.report)
+        yield from report_notes(store.report)
+
+
+def _warning_lines(store: StoreResult) -> Iterator[str]:
+    for problem in store.problems:
+        yield printable(f"{store.path}: {problem}")
+    if store.report is not None:
+        yield from missing_warnings(store.path, store.report.missing_leaves)
+
+
+def _shape(result: ExecResult) -> dict[str, object]:
+    from kitcache.cli.jsonout import encode_value  # noqa: PLC0415 - seldom needed
+
+    return {
+        "schema": "kitcache.exec/1",
+        "command": list(result.command),
+        "command_exit_code": result.code,
+        "exit_code": result.exit_code,
+        "stores": [
+            {
+                "path": store.path,
+                "tags": list(store.tags),
+                "staged": store.is_staged,
+                "linked": store.linked,
+                "reused": store.reused,
+                "exit_code": store.exit_code,
+                "problems": list(store.problems),
+                "reset": json.loads(encode_value(store.report)) if store.report else None,
+            }
+            for store in result.stores
+        ],
+    }
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        failure = io_error(path, "cannot be written", error)
+        failure.untouched = "the command itself is done"
+        raise failure from None

@@ -1,0 +1,201 @@
+"""Which client a command is, and what it would do: nothing is guessed.
+
+Understood are docker build (and its other names), buildx build and bake, docker compose and
+buildctl build; each becomes a Job.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from kitcache.errors import UsageError
+from kitcache.wrap import tables
+from kitcache.wrap.flags import Option, Table, read_line
+
+UNDERSTOOD = (
+    "docker build · docker buildx build|b|bake · docker image build · docker builder build",
+    "docker compose build|up|run|create · docker-compose …",
+    "buildx build|bake · docker-buildx … · buildctl build",
+    "with the client's own options before and behind these words",
+)
+_TO, _FROM = "cache-to", "cache-from"
+_EXPORT, _IMPORT = "export-cache", "import-cache"
+
+
+class Rewritten(NamedTuple):
+    """A command to run in place of the user's. stdin: its input, None: what we were given.
+
+    file: a document that the command reads from the path in argv that is PLACE_OF_FILE.
+    """
+
+    argv: tuple[str, ...]
+    stdin: bytes | None = None
+    file: bytes | None = None
+
+
+PLACE_OF_FILE = "{kitcache-exec-file}"
+"""The word of Rewritten.argv that stands for the path of its file."""
+
+
+class Refused(Exception):
+    """The client itself cannot make sense of the command. code, said: how it ended, its stderr."""
+
+    def __init__(self, code: int, said: bytes) -> None:
+        super().__init__(code)
+        self.code = code
+        self.said = said
+
+
+class Job(Protocol):
+    """What a build command does with caches: exports and imports as the client reads them."""
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The user's words."""
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Each value of --cache-to."""
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """Each value of --cache-from."""
+
+    @property
+    def solves(self) -> tuple[int, ...]:
+        """Of each export, which of the command's builds it belongs to."""
+
+    def rewrite(self, exports: Sequence[str]) -> Rewritten:
+        """The command with other exports in place of these, as many and in the same order."""
+
+
+class DirectJob(NamedTuple):
+    """A command that says all in its own words. to: the options that are its exports."""
+
+    argv: tuple[str, ...]
+    to: tuple[Option, ...]
+    imports: tuple[str, ...]
+
+    @property
+    def exports(self) -> tuple[str, ...]:
+        """Each value of --cache-to."""
+        return tuple(option.value or "" for option in self.to)
+
+    @property
+    def solves(self) -> tuple[int, ...]:
+        """All are of one build."""
+        return (0,) * len(self.to)
+
+    def rewrite(self, exports: Sequence[str]) -> Rewritten:
+        """The command with other exports in place of these."""
+        words = list(self.argv)
+        for option, text in zip(self.to, exports, strict=True):
+            words[option.at] = option.prefix + text
+        return Rewritten(tuple(words))
+
+
+class Recognized(NamedTuple):
+    """A command that is understood. at: of the word that names what it does, such as build."""
+
+    kind: str
+    argv: tuple[str, ...]
+    at: int
+
+
+def recognize(argv: Sequence[str]) -> Recognized:
+    """What a command is: kind is build, bake, compose or buildctl.
+
+    Raises UsageError, which names what is understood.
+    """
+    words = tuple(argv)
+    if not words:
+        raise _not_understood("there is no command", ())
+    program = os.path.basename(words[0])
+    if program in ("podman", "buildah"):
+        raise UsageError(
+            f"no local BuildKit cache export here: {program} builds with another engine, and its"
+            " --cache-to names a repository of a registry",
+            next_steps=("build with docker, buildx or buildctl", "run it without kitcache exec"),
+        )
+    readers = {
+        "docker": _docker,
+        "buildx": _buildx,
+        "docker-buildx": _buildx,
+        "docker-compose": _compose,
+        "buildctl": _buildctl,
+    }
+    if program not in readers:
+        raise _not_understood(f"{program!r} is no build client that is known", words)
+    return readers[program](words, 1)
+
+
+def _docker(words: tuple[str, ...], start: int) -> Recognized:
+    at = read_line(words, start, tables.DOCKER, stops_at_argument=True).end
+    match words[at : at + 1]:
+        case ("build",):
+            return Recognized("build", words, at)
+        case ("image" | "builder",):
+            below = read_line(words, at + 1, tables.DOCKER, stops_at_argument=True).end
+            if words[below : below + 1] == ("build",):
+                return Recognized("build", words, below)
+        case ("buildx",):
+            return _buildx(words, at + 1)
+        case ("compose",):
+            return _compose(words, at + 1)
+    raise _not_understood("this docker command does not build", words)
+
+
+def _buildx(words: tuple[str, ...], start: int) -> Recognized:
+    at = read_line(words, start, tables.BUILDX, stops_at_argument=True).end
+    match words[at : at + 1]:
+        case ("build" | "b",):
+            return Recognized("build", words, at)
+        case ("bake" | "f",):
+            return Recognized("bake", words, at)
+    raise _not_understood("this buildx command does not build", words)
+
+
+def _compose(words: tuple[str, ...], start: int) -> Recognized:
+    at = read_line(words, start, tables.COMPOSE, stops_at_argument=True).end
+    if words[at : at + 1] and words[at] in ("build", "up", "run", "create"):
+        return Recognized("compose", words, start)
+    raise _not_understood("this compose command does not build", words)
+
+
+def _buildctl(words: tuple[str, ...], start: int) -> Recognized:
+    at = read_line(words, start, tables.BUILDCTL, stops_at_argument=True).end
+    if words[at : at + 1] and words[at] in ("build", "b"):
+        return Recognized("buildctl", words, at)
+    raise _not_understood("this buildctl command does not build", words)
+
+
+def _not_understood(problem: str, words: Sequence[str]) -> UsageError:
+    more = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})" if words else ""
+    error = UsageError(
+        f"{problem}{more}",
+        next_steps=(
+            "put kitcache exec -- right before the client's name, inside of scripts and make",
+        ),
+    )
+    error.details = tuple(
+        f"{'understood:' if not n else '           '} {line}" for n, line in enumerate(UNDERSTOOD)
+    )
+    return error
+
+
+def direct_job(found: Recognized) -> DirectJob:
+    """The caches of a build or buildctl command. Raises UsageError."""
+    table, to, source = _names(found.kind)
+    line = read_line(found.argv, found.at + 1, table, watched=(to, source))
+    given = [option for option in line.options if option.value is not None]
+    return DirectJob(
+        found.argv,
+        tuple(option for option in given if option.name == to),
+        tuple(option.value or "" for option in given if option.name == source),
+    )
+
+
+def _names(kind: str) -> tuple[Table, str, str]:
+    if kind == "buildctl":
+        return tables.BUILDCTL_BUILD, _EXPORT, _IMPORT
+    return tables.BUILD, _TO, _FROM

@@ -1,0 +1,65 @@
+"""One value of --cache-to or --cache-from: what it means here, and the same text without reset.
+
+Only type=local is anybody's business here. Everything else, and what is kept of a local one,
+stays as it was written: order, case, quotes.
+"""
+
+from kitcache.options.attributes import join_attributes, parse_attributes, split_fields
+from kitcache.options.caches import CacheExport, CacheImport, parse_cache_export, parse_cache_import
+
+
+def read_export(text: str) -> CacheExport | None:
+    """A local export; None for any other. Raises UsageError in the client's words."""
+    return parse_cache_export(text) if _is_local(text) else None
+
+
+def read_import(text: str) -> CacheImport | None:
+    """A local import; None for any other. Raises UsageError in the client's words."""
+    return parse_cache_import(text) if _is_local(text) else None
+
+
+def _is_local(text: str) -> bool:
+    if "=" not in text:
+        return False  # a registry's name, or several; or empty, which the client judges
+    return dict(parse_attributes(text)).get("type") == "local"
+
+
+def without_reset(text: str) -> str:
+    """The text of a local export without its attribute reset."""
+    return ",".join(raw for raw in raw_fields(text) if _key(raw) != "reset")
+
+
+def with_dest(text: str, dest: str) -> str:
+    """The text of a local export that goes to another directory."""
+    field = join_attributes((("dest", dest),))
+    return ",".join(field if _key(raw) == "dest" else raw for raw in raw_fields(text))
+
+
+def raw_fields(text: str) -> tuple[str, ...]:
+    """The fields of a line of CSV that parses, each as it was written."""
+    fields = []
+    at = 0
+    while at <= len(text):
+        end = text.find(",", _behind_quotes(text, at))
+        if end < 0:
+            end = len(text)
+        fields.append(text[at:end])
+        at = end + 1
+    return tuple(fields)
+
+
+def _behind_quotes(text: str, at: int) -> int:
+    """Where the quoted part of a field that begins here has ended; here if there is none."""
+    if not text.startswith('"', at):
+        return at
+    at += 1
+    while True:
+        at = text.index('"', at) + 1
+        if not text.startswith('"', at):
+            return at
+        at += 1
+
+
+def _key(raw: str) -> str:
+    (field,) = split_fields(raw)
+    return field.partition("=")[0].lower()

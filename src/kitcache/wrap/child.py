@@ -1,0 +1,103 @@
+"""A command runs as if it had been started without us: terminal, signals, exit code.
+
+It stays in our process group, so that what a terminal sends reaches it by itself; what was sent to
+us alone is passed on. We never end before it does.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from kitcache.errors import KitcacheError
+
+_PASSED_ON = frozenset(
+    (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGWINCH,
+    )
+)
+_OURS = _PASSED_ON | {signal.SIGCHLD}
+_FROM_THE_TERMINAL = frozenset((signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGHUP))
+_SI_KERNEL = 0x80
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+
+
+def find_program(name: str, environ: Mapping[str, str]) -> str | None:
+    """The file that a command's first word names, None where there is none that can be run."""
+    if "/" in name:
+        return name if os.access(name, os.X_OK) else None
+    for directory in environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory or os.curdir, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def run_child(
+    program: str,
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    inherited: Iterable[int] = (),
+    stdin_fd: int | None = None,
+) -> int:
+    """Run a command to its end: its exit code, or 128 and the signal that ended it.
+
+    inherited: fds that it has open, under the same numbers. stdin_fd: its standard input, None:
+    ours. Raises KitcacheError where it cannot be started.
+    """
+    for fd in inherited:
+        os.set_inheritable(fd, True)
+    actions = [] if stdin_fd is None else [(os.POSIX_SPAWN_DUP2, stdin_fd, 0)]
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    try:
+        try:
+            pid = os.posix_spawn(
+                program,
+                list(argv),
+                environ,
+                file_actions=actions,
+                setsigmask=before,
+                setsigdef=(
+                    signal.SIGPIPE,
+                    signal.SIGXFSZ,
+                ),  # Python ignores them, and exec keeps that
+            )
+        except OSError as error:
+            raise KitcacheError(
+                "",
+                f"{argv[0]} cannot be run: {error.strerror}",
+                untouched="nothing was built",
+            ) from None
+        return _attend(pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _attend(pid: int) -> int:
+    while True:
+        number, is_for_us = _next_signal()
+        if is_for_us:
+            os.kill(pid, number)  # it is not waited for yet, so the number is still its own
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _next_signal() -> tuple[int, bool]:
+    """The next signal, and whether it was sent to us alone, so that it has to be passed on."""
+    if sys.platform == "darwin":  # there nobody says who sent it
+        number = signal.sigwait(_OURS)
+        return number, number in _PASSED_ON - _FROM_THE_TERMINAL
+    found = signal.sigwaitinfo(_OURS)
+    return found.si_signo, found.si_signo in _PASSED_ON and found.si_code != _SI_KERNEL

@@ -1,0 +1,73 @@
+"""Asking a client what a command of its means: run, and its JSON read."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kitcache.errors import KitcacheError, UsageError
+from kitcache.options.attributes import join_attributes
+from kitcache.wrap.argv import Refused
+
+
+def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> dict[str, Any]:
+    """The JSON object that a command prints. Raises Refused, KitcacheError where it is none."""
+    done = subprocess.run(  # noqa: S603 - the user's own command
+        argv,
+        check=False,
+        capture_output=True,
+        env=environ,
+        input=b"" if stdin is None else stdin,
+    )
+    if done.returncode:
+        raise Refused(done.returncode if done.returncode > 0 else 128 - done.returncode,
+                      done.stderr)  # fmt: skip
+    try:
+        document = json.loads(done.stdout)
+    except (ValueError, RecursionError) as error:
+        document = error
+    if not isinstance(document, dict):
+        raise KitcacheError(
+            "",
+            f"{' '.join(argv[:4])} … did not print what it would build",
+            untouched="nothing was built",
+            next_steps=("run it without kitcache exec", "use a newer version of that client"),
+        )
+    return document
+
+
+def entries_of(value: object) -> tuple[str, ...]:
+    """A list of cache options as texts. Newer clients print objects, older ones texts."""
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(item if isinstance(item, str) else _as_text(item) for item in items)
+
+
+def _as_text(item: object) -> str:
+    if not isinstance(item, dict):
+        raise UsageError(f"a cache option is neither a text nor an object: {item!r}")
+    pairs = [(str(key), str(value)) for key, value in item.items()]
+    return join_attributes(sorted(pairs, key=lambda pair: pair[0] != "type"))
+
+
+def read_dotenv(path: str) -> dict[str, str]:
+    """The plain NAME=VALUE lines of an environment file; none where it cannot be read."""
+    found = {}
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, equals, value = line.strip().removeprefix("export ").partition("=")
+                if equals and not name.startswith("#"):
+                    found[name.strip()] = value.strip().strip("'\"")
+    except OSError:
+        pass
+    return found
+
+
+def is_remote(word: str) -> bool:
+    """Whether the clients would fetch this in place of opening it.
+
+    Source: buildx util/urlutil, moby pkg/urlutil, compose's remote loaders.
+    """
+    schemes = ("http://", "https://", "git://", "git@", "ssh://", "oci://", "github.com/")
+    return word.startswith(schemes) and not os.path.exists(word)

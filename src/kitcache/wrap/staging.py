@@ -1,0 +1,293 @@
+"""An export comes into a fresh directory, and into the store only when it is whole.
+
+A staging directory is a sibling of the store: `.NAME.kitcache-stage-…`; where the store is a file
+system of its own, or its parent cannot be written to, it is in DIR/.kitcache. It begins with hard
+links of the store's blobs, so that the client finds what is there already. Its own kitcache.lock
+is held for as long as it is in use: one that nobody holds was left by a process that was killed.
+"""
+
+import os
+import shutil
+import time
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+from kitcache.errors import Damaged, KitcacheError
+from kitcache.gc.control import Control
+from kitcache.gc.refusals import describe_damage
+from kitcache.gc.survey import look_below, take_survey
+from kitcache.gc.values import Root, Survey, Tally
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import HEX_LENGTHS, Digest
+from kitcache.oci.document import DocumentError, Members, read_document
+from kitcache.oci.index import NewEntry, drop_entries, put_entries, read_entries
+from kitcache.oci.links import kind_of, read_links
+from kitcache.store.create import make_index
+from kitcache.store.index import INDEX, publish_index, read_index, replace_file
+from kitcache.store.ingest import Intake
+from kitcache.store.layout import Layout, io_error, open_checked
+from kitcache.store.locks import hold_index, hold_store
+from kitcache.store.notes import ROOM, room_of
+from kitcache.wrap.stores import STAGE_MARK, Store, Terms, hold_inherited
+
+_UNREADY = ".new"
+_UNREADY_S = 3600.0
+_NAMED = 3
+
+
+class Stage(NamedTuple):
+    """A directory that one export goes to. lock_fds: what the command inherits."""
+
+    layout: Layout
+    path: str
+    lock: ExitStack
+    lock_fds: list[int]
+
+
+class Merged(NamedTuple):
+    """What came into the store. linked, reused: blobs new to it, and there already.
+
+    problem: why nothing was published, or what was lost; code: what that means for the exit code.
+    """
+
+    tags: tuple[str, ...] = ()
+    linked: Tally = Tally()
+    reused: Tally = Tally()
+    problem: str = ""
+    code: int = 0
+
+
+def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool) -> Stage:
+    """A new staging directory; removed and closed with the stack.
+
+    is_seeded: it begins with the store's blobs, as hard links.
+
+    What killed processes have left there is removed first. Raises KitcacheError.
+    """
+    parent, prefix = _place_of(store)
+    _clear(parent, prefix)
+    path = os.path.join(parent, f"{prefix}{os.urandom(8).hex()}")
+    lock = ExitStack()
+    try:
+        os.mkdir(path + _UNREADY, 0o755)
+        stack.callback(shutil.rmtree, path, ignore_errors=True)
+        stack.callback(shutil.rmtree, path + _UNREADY, ignore_errors=True)
+        layout = stack.enter_context(open_checked(path + _UNREADY, lambda _: None))
+        stack.enter_context(lock)
+        stage = Stage(layout, path, lock, [])
+        patience = terms.control(layout).patience(terms.lock_timeout_s)
+        hold_inherited(layout, lock, stage.lock_fds, patience)
+        os.rename(path + _UNREADY, path)
+        layout.path = path
+        if is_seeded:
+            _seed(store.layout, layout)
+    except OSError as error:
+        raise io_error(path, "cannot make a staging directory", error) from None
+    return stage
+
+
+def _place_of(store: Store) -> tuple[str, str]:
+    """Where staging directories of this store are, and how their names begin."""
+    parent, name = os.path.split(store.real_path)
+    with suppress(OSError):
+        is_one = os.stat(parent).st_dev == os.fstat(store.layout.root_fd).st_dev
+        if is_one and name and os.access(parent, os.W_OK | os.X_OK):
+            return parent, f".{name}{STAGE_MARK}"
+    with room_of(store.layout) as room_fd:
+        if room_fd is None:
+            raise KitcacheError(
+                store.layout.path,
+                "there is no room for a staging directory, neither beside it nor in it",
+                untouched="the command was not started",
+                next_steps=("run it without --staged", "give write permission to its parent"),
+            )
+    return os.path.join(store.real_path, ROOM), f".{name}{STAGE_MARK}"
+
+
+def _clear(parent: str, prefix: str) -> None:
+    """Remove staging directories that nobody holds."""
+    try:
+        names = [name for name in os.listdir(parent) if name.startswith(prefix)]
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(parent, name)
+        if name.endswith(_UNREADY):
+            with suppress(OSError):
+                if os.lstat(path).st_mtime < time.time() - _UNREADY_S:
+                    shutil.rmtree(path, ignore_errors=True)
+            continue
+        with suppress(KitcacheError), open_checked(path, lambda _: None) as layout:
+            control = Control(path, None, None)
+            with hold_store(layout, "exclusive", control.patience(0.0)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _seed(store: Layout, stage: Layout) -> None:
+    """Hard links of all blobs; one that cannot be linked is written anew by the client."""
+    store.open_directories()
+    if not store.blobs:
+        return
+    os.mkdir("blobs", 0o755, dir_fd=stage.root_fd)
+    for algorithm, source in store.blobs.items():
+        os.mkdir(f"blobs/{algorithm}", 0o755, dir_fd=stage.root_fd)
+        stage.open_directories()
+        target, length = stage.blobs[algorithm], HEX_LENGTHS[algorithm]
+        with os.scandir(source) as found:
+            for entry in found:
+                if len(entry.name) == length and entry.is_file(follow_symlinks=False):
+                    with suppress(OSError):
+                        os.link(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
+
+
+def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
+    """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
+
+    First the blobs, by hard links and synced, then the entries of index.json in one step. All that
+    a tag reaches is looked for before that, in the staging directory, and once more after it, in
+    the store. Structural blobs are proven by their digests; of leaves the length counts, which the
+    client has proven when it wrote them. Raises KitcacheError: then no tag was changed.
+    """
+    control = terms.control(stage.layout)
+    stage.layout.open_directories()
+    if not _mend_index(stage.layout):
+        return Merged()
+    survey = take_survey(stage.layout, control)
+    hole = _hole_in(survey)
+    if hole:
+        return Merged(problem=f"not published: {hole}", code=Damaged.exit_code)
+    roots = [root for root in survey.roots if root.descriptor is not None]
+    if not roots:
+        return Merged()
+    with ExitStack() as stack:
+        intake = Intake(store.layout)
+        stack.callback(intake.close)
+        linked, reused = _link_all(stage.layout, intake, survey)
+        intake.sync()
+        _publish(store.layout, roots, terms)
+        tags = tuple(root.ref_name or "" for root in roots)
+        merged = Merged(tags, linked, reused)
+        lost = _lost(intake.layout, roots, control)
+    if lost:
+        problem = f"published, but others removed from it meanwhile: {lost}"
+        return merged._replace(problem=problem, code=Damaged.exit_code)
+    return merged
+
+
+def _mend_index(layout: Layout) -> bool:
+    """Let a tag name the root that was really written here; False where nothing was exported.
+
+    Of a build with several exports clients write one root's digest into all directories.
+    Source: BuildKit client/solve.go, cacheExporter responses.
+    """
+    data = read_index(layout).data
+    if data is None:
+        return False
+    strays = [e for e in read_entries(data) if e.descriptor and not _is_there(layout, e.descriptor)]
+    if strays and (root := _find_root(layout)) is not None:
+        names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
+        data, _ = drop_entries(data, names)
+        entries = tuple(_entry_of(entry.ref_name, root) for entry in strays)
+        replace_file(layout, INDEX, put_entries(data, entries))
+    return True
+
+
+def _is_there(layout: Layout, descriptor: Descriptor) -> bool:
+    return layout.stat_blob(descriptor.digest) is not None
+
+
+def _find_root(layout: Layout) -> Descriptor | None:
+    """The cache's root among blobs of one export; None where there is not just one."""
+    found = []
+    for algorithm, fd in layout.blobs.items():
+        for name in os.listdir(fd):
+            digest = Digest(algorithm, name)
+            with suppress(KitcacheError, DocumentError):
+                data = layout.read_blob(digest, None, unless_binary=True)
+                root = None if data is None else _read_root(digest, data)
+                if root is not None:
+                    found.append(root)
+    return found[0] if len(found) == 1 else None
+
+
+def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
+    document = read_document(data)
+    fields = document if isinstance(document, Members) else Members()
+    media_type = fields.one("mediaType")
+    if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
+        return None
+    links = read_links(kind_of(media_type), data)
+    is_cache = any(kind_of(below.media_type) == "cacheconfig" for below, _ in links)
+    return Descriptor(media_type, digest, len(data)) if is_cache else None
+
+
+def _hole_in(survey: Survey) -> str:
+    holes = [describe_damage(one) for one in survey.damage]
+    holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in survey.missing_leaves]
+    return _some(holes)
+
+
+def _some(holes: list[str]) -> str:
+    more = len(holes) - _NAMED
+    return ", ".join(holes[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _lost(layout: Layout, roots: list[Root], control: Control) -> str:
+    holes = []
+    for root in roots:
+        damage, missing = look_below(layout, control, root)
+        holes += [describe_damage(one) for one in damage]
+        holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
+    return _some(holes)
+
+
+def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tally]:
+    linked = reused = Tally()
+    for digest, size in survey.live.items():
+        one = Tally(1, size)
+        if intake.find(digest, size) is not None:
+            reused = reused.plus(one)
+        else:
+            _bring(stage, intake, digest)
+            linked = linked.plus(one)
+    return linked, reused
+
+
+def _bring(stage: Layout, intake: Intake, digest: Digest) -> None:
+    """Give a staged blob its name in the store, in place of what is no such blob there."""
+    layout, name = intake.layout, digest.hex
+    if digest.algorithm not in layout.blobs and layout.blobs_fd is not None:
+        room = intake.make_directory(digest.algorithm, layout.blobs_fd, "blobs/")
+        layout.blobs[digest.algorithm] = room
+    source, target = stage.blobs[digest.algorithm], layout.blobs[digest.algorithm]
+    try:
+        with suppress(FileExistsError):
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            return
+        beside = f"{name}.{os.urandom(8).hex()}"
+        os.link(name, beside, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        os.rename(beside, name, src_dir_fd=target, dst_dir_fd=target)
+    except OSError as error:
+        raise io_error(layout.path, "cannot link a staged blob", error) from None
+
+
+def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:
+    entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
+    patience = terms.control(layout).patience(terms.lock_timeout_s)
+    make_index(layout, hold_index(layout, patience))
+    with room_of(layout) as room_fd:
+        try:
+            publish_index(
+                layout,
+                room_fd,
+                hold_index(layout, patience),
+                lambda data: (put_entries(data, entries), None),
+            )
+        except DocumentError as error:
+            raise Damaged(
+                layout.path, f"index.json cannot be relied upon: {error}", kind=error.kind
+            ) from None
+
+
+def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:
+    return NewEntry(root.media_type, str(root.digest), root.size or 0, tag or "")

@@ -1,0 +1,147 @@
+"""The cache directories of one command: each opened and locked once, by whatever names.
+
+The lock is shared, and passed on to the command: should this process be killed, the command goes
+on and so does the lock. When the command is done the lock is given back whoever else has it open.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from threading import Event
+from typing import NamedTuple
+
+from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
+from kitcache.gc.control import Control, OnProgress
+from kitcache.store.create import make_layout
+from kitcache.store.layout import Layout, open_file, open_layout
+from kitcache.store.locks import KITCACHE_LOCK, Patience, hold_store
+
+Warn = Callable[[str], None]
+
+STAGE_MARK = ".kitcache-stage-"
+"""In the name of a staging directory, behind a dot and the name of its store."""
+_NOTHING_RAN = "the command was not started"
+
+
+class Terms(NamedTuple):
+    """How long to wait for locks, whom to tell, when to stop waiting."""
+
+    lock_timeout_s: float
+    on_progress: OnProgress | None
+    warn: Warn
+    cancel: Event | None = None
+
+    def control(self, layout: Layout) -> Control:
+        """The same, for calls about one directory."""
+        return Control(layout.path, self.on_progress, self.cancel)
+
+
+class Store(NamedTuple):
+    """A real directory in this command. lock: closed to give the shared lock back.
+
+    lock_fds: what the command inherits.
+    """
+
+    layout: Layout
+    real_path: str
+    lock: ExitStack
+    lock_fds: list[int]
+
+    def give_back(self) -> None:
+        """Let go of the shared lock, also where a descendant of the command still has it open."""
+        self.lock.close()
+
+
+class Stores:
+    """All of one command; what was opened is closed, and locks are given back, with the stack."""
+
+    def __init__(self, terms: Terms, stack: ExitStack) -> None:
+        self._terms = terms
+        self._stack = stack
+        self.all: list[Store] = []
+
+    def to_write(self, path: str) -> Store:
+        """A cache to export to, made if it is not there, as the client would make it.
+
+        Raises NotACache, Unsafe, Busy, KitcacheError. To be asked before to_read is.
+        """
+        try:
+            layout = make_layout(path)
+        except NotACache as error:
+            error.untouched = _NOTHING_RAN
+            error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+            raise
+        return self._known(layout) or self._hold(layout, path, is_export=True)
+
+    def to_read(self, path: str) -> Store | None:
+        """A cache to import from; None where there is none, which is the client's to say."""
+        try:
+            layout = open_layout(path)
+        except KitcacheError:
+            return None
+        return self._known(layout) or self._hold(layout, path, is_export=False)
+
+    def _known(self, layout: Layout) -> Store | None:
+        self._stack.enter_context(layout)
+        found = os.fstat(layout.root_fd)
+        for store in self.all:
+            if os.path.samestat(found, os.fstat(store.layout.root_fd)):
+                return store
+        return None
+
+    def _hold(self, layout: Layout, path: str, *, is_export: bool) -> Store:
+        store = Store(layout, os.path.realpath(path), self._stack.enter_context(ExitStack()), [])
+        patience = self._terms.control(layout).patience(self._terms.lock_timeout_s)
+        try:
+            hold_inherited(layout, store.lock, store.lock_fds, patience)
+        except (Busy, Cancelled) as error:
+            error.untouched = _NOTHING_RAN
+            raise
+        except KitcacheError as error:
+            if is_export and isinstance(error, Unsafe):
+                error.untouched = _NOTHING_RAN
+                raise
+            self._terms.warn(
+                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
+            )
+        self.all.append(store)
+        return store
+
+
+def hold_inherited(
+    layout: Layout, lock: ExitStack, lock_fds: list[int], patience: Patience
+) -> None:
+    """kitcache.lock, shared, until `lock` is closed; and once more through an fd to pass on.
+
+    Raises as hold_store.
+    """
+    lock.enter_context(hold_store(layout, "shared", patience))
+    fd = open_file(layout, KITCACHE_LOCK)
+    if fd is not None:
+        lock_fds.append(fd)
+        lock.callback(_give_back, fd)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _give_back(fd: int) -> None:
+    # Not only closed: what the command has started may go on and have it open for ever.
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def has_neighbour(layout: Layout) -> bool:
+    """Whether another process has the lock too; False where the system does not tell."""
+    fd = open_file(layout, KITCACHE_LOCK)
+    if fd is None:
+        return False
+    found = os.fstat(fd)
+    os.close(fd)
+    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii", errors="replace") as table:
+            lines = [line.split() for line in table if wanted in line]
+    except OSError:
+        return False
+    return any("->" not in words and words[4:5] != [str(os.getpid())] for words in lines)

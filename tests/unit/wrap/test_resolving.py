@@ -1,0 +1,48 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from kitcache.errors import KitcacheError
+from kitcache.wrap.argv import Refused
+from kitcache.wrap.resolving import ask, entries_of, is_remote, read_dotenv
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_the_object_that_a_client_prints() -> None:
+    assert ask(python("import sys; print(sys.stdin.read())"), {}, b'{"a": 1}') == {"a": 1}
+
+
+def test_a_client_that_refuses_is_quoted() -> None:
+    with pytest.raises(Refused) as caught:
+        ask(python("import sys; sys.stderr.write('no'); sys.exit(3)"), {}, None)
+    assert (caught.value.code, caught.value.said) == (3, b"no")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "Usage:", "[" * 100_000])
+def test_what_is_no_object_is_no_plan(text: str) -> None:
+    with pytest.raises(KitcacheError, match="did not print what it would build"):
+        ask(python("import sys; print(sys.stdin.read())"), {}, text.encode())
+
+
+def test_entries_of_older_and_newer_clients() -> None:
+    new = {"dest": "a,b", "mode": "max", "type": "local"}
+    assert entries_of(["user/app", new]) == ("user/app", 'type=local,"dest=a,b",mode=max')
+    assert entries_of(None) == ()
+    assert entries_of("type=inline") == ("type=inline",)
+
+
+def test_what_is_fetched(tmp_path: Path) -> None:
+    for word in ("https://x/y.git", "git@github.com:x/y", "oci://x", "github.com/x/y", "git://x"):
+        assert is_remote(word)
+    assert not is_remote("docker-bake.hcl")
+    assert not is_remote("target")
+
+
+def test_a_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('A=1\nexport B = "2"\n#C=3\nno equals\n')
+    assert read_dotenv(str(tmp_path / ".env")) == {"A": "1", "B": "2"}
+    assert read_dotenv(str(tmp_path / "missing")) == {}
