@@ -7,13 +7,16 @@ import pytest
 
 from kitcache import errors
 from kitcache.errors import (
+    BuildFailed,
     Busy,
     Cancelled,
     Damaged,
     Incomplete,
     KitcacheError,
+    NoDaemon,
     NotACache,
     NotFound,
+    Source,
     Unsafe,
     UsageError,
     printable,
@@ -28,6 +31,8 @@ CODES = {
     "Busy": 11,
     "Damaged": 12,
     "Unsafe": 13,
+    "NoDaemon": 20,
+    "BuildFailed": 21,
     "Cancelled": 130,
 }
 
@@ -40,6 +45,14 @@ EXAMPLES: dict[str, KitcacheError] = {
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
     "Damaged": Damaged("cache", "torn", kind="torn", tag="main", chain=("index.json", "sha256:a")),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
+    "NoDaemon": NoDaemon("cache", "nobody answers", next_steps=("start it",)),
+    "BuildFailed": BuildFailed(
+        "failed to solve: exit code: 3",
+        step="RUN make",
+        log=("make: no rule",),
+        sources=(Source("Dockerfile", 2, 2, "FROM scratch\nRUN make\n"),),
+        step_exit_code=3,
+    ),
     "Cancelled": Cancelled("cache", removed_blobs=1234, removed_bytes=5678),
 }
 
