@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from bench.building import export_rows, file_rows, files_rows, import_rows, noop_rows
 from bench.clock import Missing, run
 from bench.interrupting import interrupt_row
 from bench.locking import lock_rows
@@ -17,6 +18,7 @@ from bench.starting import start_row
 from bench.sweeping import disk_row, tmpfs_row, umoci_row
 from bench.table import Row, skipped_row, text_table
 from bench.trees import make_tree
+from bench.wrapping import wrap_rows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -29,6 +31,12 @@ ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
     "lock": lock_rows,
     "interrupt": interrupt_row,
     "memory": memory_row,
+    "export": export_rows,
+    "import": import_rows,
+    "files": files_rows,
+    "file": file_rows,
+    "noop": noop_rows,
+    "wrap": wrap_rows,
 }
 
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 QUIET_CORES = 0.25
@@ -45,15 +45,16 @@ class Side(NamedTuple):
     name: str
     prepare: Callable[[], list[str]]
     check: Callable[[], None] = lambda: None
+    environment: Mapping[str, str] = ENVIRONMENT
 
 
-def run(argv: list[str], *, expect: int = 0) -> Run:
+def run(argv: list[str], *, expect: int = 0, environment: Mapping[str, str] = ENVIRONMENT) -> Run:
     """Run one command to its end. Raises BenchError unless it exits with that code."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         actions = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, err.fileno(), 2)]
         busy = _busy_seconds()
         started = time.perf_counter()
-        pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=actions)
+        pid = os.posix_spawn(argv[0], argv, environment, file_actions=actions)
         _, status, usage = os.wait4(pid, 0)
         seconds = time.perf_counter() - started
         others = (_busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / seconds
@@ -88,6 +89,12 @@ def alternate(
     return [[each[place].seconds for each in kept] for place in range(len(sides))]
 
 
+def alternate_runs(sides: Sequence[Side], *, rounds: int) -> list[list[Run]]:
+    """Runs of each side, A B A B, all of them: where a daemon works too, "others" says nothing."""
+    done = [[_one(side, lambda: None) for side in sides] for _ in range(rounds)]
+    return [[each[place] for each in done] for place in range(len(sides))]
+
+
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Median, least and greatest of the ratios, each of two runs of the same round."""
     each = [our / their for our, their in zip(ours, theirs, strict=True)]
@@ -97,7 +104,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float
 def _one(side: Side, between: Callable[[], None]) -> Run:
     argv = side.prepare()
     between()
-    result = run(argv)
+    result = run(argv, environment=side.environment)
     side.check()
     return result
 

@@ -9,13 +9,15 @@ from bench.table import Row, value_row
 
 _GOAL_MIB = 40
 _PEAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peak.py")
+# A child counts its parent's peak as its own until exec: a small parent is put between.
+MEASURE_PEAK = (sys.executable, "-I", "-S", _PEAK)
+"""Before a command: the last word of the output is its peak in KiB."""
 
 
 def memory_row(place: Place) -> Row:
     tree = place.tree(place.tmpfs, place.sizes.memory_blobs)
     command = kitcache("reset", "--quiet", tree.path)
-    # A child counts its parent's peak as its own until exec: a small parent is put between.
-    peak_kib = int(run([sys.executable, "-I", "-S", _PEAK, *command]).output.split()[-1])
+    peak_kib = int(run([*MEASURE_PEAK, *command]).output.split()[-1])
     check_swept(tree)
     discard([tree.path])
     what = f"peak memory, reset of {place.sizes.memory_blobs:,} blobs"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from bench.clock import BenchError, Missing
+from bench.dockerd import LazyDaemon
 from bench.trees import Tree, holes, make_tree
 
 _SWEEP_SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sweep.c")
@@ -30,9 +31,13 @@ class Sizes(NamedTuple):
     start_rounds: int = 41
     lock_tags: int = 25
     interrupt_rounds: int = 9
+    build_mib: int = 1024
+    build_files: int = 20_000
+    build_rounds: int = 5
+    noop_rounds: int = 15
 
 
-QUICK = Sizes(1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2)
+QUICK = Sizes(1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2, 4, 300, 1, 1)
 
 
 class Place(NamedTuple):
@@ -42,6 +47,7 @@ class Place(NamedTuple):
     disk: str
     tools: str
     sizes: Sizes
+    daemon: LazyDaemon
 
     def fresh(self, base: str, name: str = "tree") -> str:
         """A path below base that no run has used."""
@@ -79,8 +85,9 @@ def open_place(tmpfs: str, disk: str, sizes: Sizes) -> Iterator[Place]:
         tempfile.TemporaryDirectory(prefix="kitcache-bench-", dir=tmpfs) as fast,
         tempfile.TemporaryDirectory(prefix="kitcache-bench-", dir=disk) as slow,
         tempfile.TemporaryDirectory(prefix="kitcache-bench-") as tools,
+        LazyDaemon() as daemon,
     ):
-        yield Place(fast, slow, tools, sizes)
+        yield Place(fast, slow, tools, sizes, daemon)
 
 
 def kitcache(*words: str) -> list[str]:

@@ -10,6 +10,7 @@
     ├── Unsafe        13  refused: going on could touch what is not ours
     ├── NoDaemon      20  no BuildKit answers, or it lacks what was asked
     ├── BuildFailed   21  the daemon could not build it
+    ├── NotInstalled 127  the program that is to run is not there
     └── Cancelled    130  stopped by the caller
 
 An error says what happened and where, what was left alone, and what to do next. The facts are
@@ -315,6 +316,20 @@ class BuildFailed(KitcacheError):
             "file": first.filename if first else None,
             "line": first.first_line if first else None,
         }
+
+
+class NotInstalled(KitcacheError):
+    """The program that `kitcache exec` is to run is not there. Nothing was built."""
+
+    exit_code = 127
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            "",
+            f"{program} is not installed, or not in PATH",
+            untouched="nothing was built",
+            next_steps=("install it, or name its path",),
+        )
 
 
 class Cancelled(KitcacheError):

@@ -19,7 +19,7 @@ from tests.integration.daemon import why_unavailable
 
 ROOT = Path(__file__).parents[2]
 TMPFS = "/dev/shm"
-BUILDS = ("export", "import", "files", "file", "noop")
+BUILDS = ("export", "import", "files", "file", "noop", "wrap")
 NOT = "not measured: "
 
 

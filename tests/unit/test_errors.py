@@ -16,6 +16,7 @@ from kitcache.errors import (
     NoDaemon,
     NotACache,
     NotFound,
+    NotInstalled,
     Source,
     Unsafe,
     UsageError,
@@ -33,6 +34,7 @@ CODES = {
     "Unsafe": 13,
     "NoDaemon": 20,
     "BuildFailed": 21,
+    "NotInstalled": 127,
     "Cancelled": 130,
 }
 
@@ -53,6 +55,7 @@ EXAMPLES: dict[str, KitcacheError] = {
         sources=(Source("Dockerfile", 2, 2, "FROM scratch\nRUN make\n"),),
         step_exit_code=3,
     ),
+    "NotInstalled": NotInstalled("docker"),
     "Cancelled": Cancelled("cache", removed_blobs=1234, removed_bytes=5678),
 }
 

@@ -194,11 +194,20 @@ def test_no_daemon(sample: Sample) -> None:
     assert "nothing was built" in answer.err
 
 
+def test_no_program_to_run(sample: Sample) -> None:
+    words = ("./docker", "build", "--cache-to", "type=local,dest=new", ".")
+    answer = run(sample.box.top, "exec", "--", *words)
+    assert (answer.code, answer.out) == (127, "")
+    assert answer.err.startswith("kitcache: ./docker is not installed, or not in PATH\n")
+    assert "nothing was built" in answer.err
+    assert not (sample.box.top / "new").exists()
+
+
 def test_every_class_is_provoked_here() -> None:
     """But for BuildFailed, which needs a daemon: the page's own example provokes that."""
     assert f"exit code {errors.BuildFailed.exit_code}\n" in PAGE.read_text()
     provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled", "NoDaemon"}
-    provoked.add("BuildFailed")
+    provoked |= {"BuildFailed", "NotInstalled"}
     assert provoked == {
         name
         for name, value in vars(errors).items()

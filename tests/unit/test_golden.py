@@ -141,6 +141,17 @@ BUILD_CASES = {
     "error-of-buildx-alone": "build --ssh default .",
 }
 
+# A client that says so and is content: what exec prints is about what was there.
+CLIENT = """#!/bin/sh
+echo "docker has: $*"
+"""
+EXEC_CASES = {
+    "exec": "build --cache-to type=local,dest=cache,tag=main,mode=max,reset=true .",
+    "exec-dry-run": "build --cache-from type=local,src=c"
+    " --cache-to type=local,dest=cache,reset=true .",
+    "error-exec-usage": "run app",
+}
+
 DIGEST = f"sha256:{'1' * 64}"
 RESET = Report(
     path="cache",
@@ -234,6 +245,19 @@ def test_what_a_build_says_of_its_caches(request: pytest.FixtureRequest) -> None
     compare(request, "exports.txt", "".join(f"{line}\n" for line in cache_lines(EXPORTS)))
 
 
+@pytest.mark.parametrize("name", EXEC_CASES)
+def test_text_of_exec(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    whole(tmp_path)
+    options = ["--dry-run"] if name == "exec-dry-run" else ["--metadata-file", "exec.json"]
+    (tmp_path / "docker").write_text(CLIENT)
+    (tmp_path / "docker").chmod(0o755)
+    words = ["exec", *options, "--", "./docker", *EXEC_CASES[name].split()]
+    compare(request, f"{name}.txt", transcript(words, run(tmp_path, *words)))
+    if name == "exec":
+        written = json.loads((tmp_path / "exec.json").read_text())
+        compare(request, "exec.json", masked(json.dumps(written, indent=2)) + "\n")
+
+
 @pytest.mark.parametrize("words", ["", *COMMANDS])
 def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> None:
     name = f"help{'-' if words else ''}{words}.txt"
@@ -246,10 +270,11 @@ def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> Non
 
 def test_every_schema_has_a_file_and_every_file_a_test() -> None:
     text = "".join(path.read_text() for path in GOLDEN.glob("*.json"))
-    kinds = ("report", "usage", "listing", "why", "untagged", "error", "export")
+    kinds = ("report", "usage", "listing", "why", "untagged", "error", "export", "exec")
     assert set(re.findall(r'"schema": "(.*)"', text)) == {f"kitcache.{kind}/1" for kind in kinds}
     written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
     written |= {"metadata.json", "exports.txt", *(f"{name}.txt" for name in BUILD_CASES)}
+    written |= {"exec.json", *(f"{name}.txt" for name in EXEC_CASES)}
     written |= {"help.txt", *(f"help-{name}.txt" for name in COMMANDS)}
     assert set(os.listdir(GOLDEN)) == written
 

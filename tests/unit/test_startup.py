@@ -4,6 +4,7 @@ A child process runs a command on a tiny cache and says which modules were loade
 an interpreter that runs nothing. Lists are edited in the open: a new line is a decision.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,51 @@ KITCACHE = {
     | ANSWERS
     | RESET - {"kitcache.cli.commands.reset"}
     | {"kitcache.cli.commands.untag", "kitcache.gc.untag"},
+}
+
+EXEC = (
+    SHARED
+    | RESET - {"kitcache.cli.commands.reset"}
+    | {
+        "kitcache.cli.commands.exec",
+        "kitcache.options.attributes",
+        "kitcache.options.caches",
+        "kitcache.store.create",
+        "kitcache.store.notes",
+        "kitcache.wrap",
+        "kitcache.wrap.argv",
+        "kitcache.wrap.cachewords",
+        "kitcache.wrap.child",
+        "kitcache.wrap.flags",
+        "kitcache.wrap.run",
+        "kitcache.wrap.stores",
+        "kitcache.wrap.tables",
+    }
+)
+# The words of exec, what they add of ours, and what they may load that is dear.
+EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
+    "no cache": ("docker build .", set(), set()),
+    "a reset": (
+        "docker buildx build --cache-from type=local,src=cache"
+        " --cache-to type=local,dest=cache,tag=main,reset=true .",
+        set(),
+        set(),
+    ),
+    "staged": (
+        "--staged docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
+        {"kitcache.store.ingest", "kitcache.wrap.staging"},
+        {"shutil"},
+    ),
+    "bake": (
+        "docker buildx bake",
+        {"kitcache.wrap.bake", "kitcache.wrap.resolving"},
+        {"subprocess"},
+    ),
+    "compose": (
+        "docker compose build",
+        {"kitcache.wrap.compose", "kitcache.wrap.resolving"},
+        {"subprocess"},
+    ),
 }
 
 # Top-level names of the standard library; names that begin with an underscore are its own affair.
@@ -192,6 +238,25 @@ def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
     added = {"kitcache.cli.jsonout", "kitcache.gc.answers"}
     assert ours(modules) == KITCACHE["reset"] | added
     assert modules & NEVER == set()
+
+
+@pytest.mark.parametrize("name", EXEC_CASES)
+def test_exec_loads_what_its_command_needs(
+    sample: Sample, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands before somebody's build: only what asks a client starts processes of its own."""
+    bin_directory = sample.box.top / "bin"
+    bin_directory.mkdir()
+    (bin_directory / "docker").write_text("#!/bin/sh\necho '{}'\n")
+    (bin_directory / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_directory}:{os.environ['PATH']}")
+    words, added, dear = EXEC_CASES[name]
+    modules = loaded(CHILD, "exec", *words.split(), cwd=sample.box.top)
+    assert ours(modules) == EXEC | added
+    assert modules & NEVER == dear
+    if not dear:
+        others = {module.split(".")[0] for module in modules - ours(modules)}
+        assert {other for other in others if other[0] != "_"} <= STANDARD | {"encodings"}
 
 
 def test_a_build_without_a_daemon_loads_nothing_dear(tmp_path: Path) -> None:

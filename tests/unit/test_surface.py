@@ -152,6 +152,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "NoDaemon": (20, "KitcacheError", ""),
     "NotACache": (10, "KitcacheError", ""),
     "NotFound": (1, "KitcacheError", ""),
+    "NotInstalled": (127, "KitcacheError", ""),
     "Unsafe": (13, "KitcacheError", "chain tag"),
     "UsageError": (2, "KitcacheError", ""),
 }

@@ -25,8 +25,6 @@ _PASSED_ON = frozenset(
 _OURS = _PASSED_ON | {signal.SIGCHLD}
 _FROM_THE_TERMINAL = frozenset((signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGHUP))
 _SI_KERNEL = 0x80
-NOT_FOUND = 127
-NOT_EXECUTABLE = 126
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Cancelled, KitcacheError
+from kitcache.errors import Cancelled, KitcacheError, NotInstalled
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.caches import CacheExport, CacheImport
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from kitcache.wrap.staging import Stage
 
 _STAGED_HELPS = "another export was under way in it; with --staged several can export at once"
-
-
-class NotInstalled(KitcacheError):
-    """The command's program is not there."""
-
-    exit_code = 127
 
 
 class Export(NamedTuple):
@@ -150,12 +144,7 @@ def _job_of(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[
 def _find(name: str, environ: Mapping[str, str]) -> str:
     program = find_program(name, environ)
     if program is None:
-        raise NotInstalled(
-            "",
-            f"{name} is not installed, or not in PATH",
-            untouched="nothing was built",
-            next_steps=("install it, or name its path",),
-        )
+        raise NotInstalled(name)
     return program
 
 

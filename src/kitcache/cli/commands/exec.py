@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -117,6 +116,8 @@ def _read_stdin() -> bytes:
 
 def _plan_lines(task: Task, *, staged: bool) -> Iterator[str]:
     """The command as it would be run, and a line a local cache."""
+    import shlex  # noqa: PLC0415 - seldom needed
+
     places = staged_exports(task, staged=staged)
     staging = {at: _stage_name(cache.dest) for at, cache in task.exports if at in places}
     argv = task.job.rewrite(task.texts(staging)).argv
