@@ -179,6 +179,13 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=22, width=terminal_width() - 2)
 
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """-f, --file PATH: older Pythons name the PATH twice."""
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        default = self._get_default_metavar_for_optional(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, default)}"
+
 
 def _cancel_on_interrupt() -> Event:
     """An event that the first Ctrl-C sets; the second one ends the process at once."""
