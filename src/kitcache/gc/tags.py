@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable
-from datetime import datetime
 from threading import Event
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Damage, Root, Survey, Tally, key_of
+from kitcache.oci.cacheconfig import parse_time
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_of
@@ -114,15 +114,6 @@ def _record_times(config: dict[str, Any]) -> Iterable[int]:
             created = parse_time(result.get("createdAt"))
             if created is not None:
                 yield created
-
-
-def parse_time(text: Any) -> int | None:
-    """An RFC 3339 time as ns since 1970; None for no time and for Go's zero time."""
-    try:
-        moment = datetime.fromisoformat(text)
-        return None if moment.year <= 1 else int(moment.timestamp() * 10**6) * 1000
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _platforms(layout: Layout, root: Descriptor, found: dict[Digest, Link]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ Source: Go's encoding/json, "Unmarshal" and its case folding.
 """
 
 import json
+import math
 from typing import Any
 
 _TYPE_NAMES = {list: "a list", str: "text", bool: "a boolean"}
@@ -74,6 +75,21 @@ def read_document(data: bytes, *, strict_utf8: bool = False) -> Any:
         raise DocumentError("too-nested", "its JSON is nested too deeply") from None
     except ValueError as error:
         raise DocumentError("not-json", f"not JSON: {error}") from None
+
+
+def read_plain(data: bytes) -> Any:
+    """The JSON value as Python's own, to be changed and written back.
+
+    Raises DocumentError (malformed) for a number that could not be written back.
+    """
+    return json.loads(data, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise DocumentError("malformed", f"the number {text[:40]} cannot be written back")
+    return number
 
 
 def expect_object(value: Any, what: str) -> Members:

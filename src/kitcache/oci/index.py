@@ -5,16 +5,18 @@ a rewrite.
 """
 
 import json
-import math
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, ref_name_of
+from kitcache.oci.digest import Digest
 from kitcache.oci.document import (
     DocumentError,
     Members,
     expect_list,
     expect_object,
     read_document,
+    read_plain,
 )
 
 _INDEX_FIELDS = ("schemaVersion", "mediaType", "manifests", "subject", "annotations")
@@ -107,7 +109,7 @@ def drop_entries(data: bytes, names: tuple[str, ...]) -> tuple[bytes, tuple[Drop
     Everything else survives, unknown fields too. Raises DocumentError as read_entries does.
     """
     read_entries(data)
-    document = json.loads(data, parse_float=_finite)
+    document = read_plain(data)
     seen = [(item, _seen(item)) for item in document["manifests"] or ()]
     document["manifests"] = [item for item, words in seen if not set(words) & set(names)]
     encoded = json.dumps(document, separators=(",", ":")).encode()
@@ -139,7 +141,7 @@ def put_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
     if data is None:
         data = EMPTY_INDEX
     read_entries(data)
-    document = json.loads(data, parse_float=_finite)
+    document = read_plain(data)
     before = document["manifests"] or []
     after = list(before)
     for entry in entries:
@@ -151,6 +153,29 @@ def put_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
         return data
     document["manifests"] = after
     return json.dumps(document, separators=(",", ":")).encode()
+
+
+def edit_entries(
+    data: bytes,
+    *,
+    drop: Collection[int] = (),
+    move: Mapping[int, tuple[Digest, int]] | None = None,
+    add: tuple[NewEntry, ...] = (),
+) -> bytes:
+    """The document without some entries, with others moved to another blob, and with new ones.
+
+    Entries go by their position, from 0. move: the digest and size that an entry gets; all else
+    in it stays. add: put as put_entries does. Everything else survives, unknown fields too. Raises
+    DocumentError as read_entries does, IndexError for a position that is not there.
+    """
+    read_entries(data)
+    document = read_plain(data)
+    items = document["manifests"] or []
+    for position, (digest, size) in (move or {}).items():
+        items[position] = {**items[position], "digest": str(digest), "size": size}
+    gone = frozenset(drop)
+    document["manifests"] = [item for n, item in enumerate(items) if n not in gone]
+    return put_entries(json.dumps(document, separators=(",", ":")).encode(), add)
 
 
 def _item_of(entry: NewEntry) -> dict[str, Any]:
@@ -183,10 +208,3 @@ def _seen(item: Any) -> Dropped:
     return Dropped(
         ref_name if isinstance(ref_name, str) else None, digest if isinstance(digest, str) else None
     )
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise DocumentError("malformed", f"the number {text[:40]} cannot be written back")
-    return number

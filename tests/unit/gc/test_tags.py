@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Cancelled
 from kitcache.gc.answers import Tag
-from kitcache.gc.tags import ls, parse_time
+from kitcache.gc.tags import ls
 from kitcache.gc.values import Tally
 from tests.hostile.build import (
     CACHECONFIG,
@@ -126,24 +126,6 @@ def test_without_a_record_it_is_the_time_of_the_manifest(
     box.tag("main", manifest)
     tag = only_tag(box)
     assert (tag.created_ns, tag.created_from) == (5_000_000_001, "manifest")
-
-
-@pytest.mark.parametrize(
-    ("text", "ns"),
-    [
-        ("1970-01-01T00:00:01Z", 10**9),
-        ("1970-01-01T01:00:01+01:00", 10**9),
-        ("1970-01-01T00:00:00.000001999Z", 1000),
-        ("0001-01-01T00:00:00Z", None),
-        ("", None),
-        ("9999-99-99T00:00:00Z", None),
-        (None, None),
-        (7, None),
-        ([], None),
-    ],
-)
-def test_times(text: Any, ns: int | None) -> None:
-    assert parse_time(text) == ns
 
 
 def test_missing_blobs_are_counted(sample: Sample) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kitcache.oci.descriptor import REF_NAME
+from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import (
     EMPTY_INDEX,
@@ -14,6 +15,7 @@ from kitcache.oci.index import (
     Dropped,
     NewEntry,
     drop_entries,
+    edit_entries,
     find_entry,
     put_entries,
     read_entries,
@@ -264,3 +266,28 @@ def test_null_becomes_a_list() -> None:
 def test_an_index_that_cannot_be_read_is_not_written_to() -> None:
     with pytest.raises(DocumentError, match="not JSON"):
         put_entries(b"{", (new("a", "x"),))
+
+
+MOVED = Digest("sha256", "7" * 64)
+
+
+def test_an_edit_drops_moves_and_adds_in_one_document() -> None:
+    new = NewEntry(MANIFEST, name("new"), 9, "fresh")
+    data = index(entry("a", "x"), entry("b", "y", platform={"os": "linux"}), entry("c"), kept=True)
+    after = json.loads(edit_entries(data, drop=[0], move={1: (MOVED, 5)}, add=(new,)))
+    moved = entry("b", "y", platform={"os": "linux"}) | {"digest": str(MOVED), "size": 5}
+    added = entry("new", "fresh") | {"size": 9}
+    assert after["manifests"] == [moved, entry("c"), added]
+    assert after["kept"] is True
+
+
+def test_an_edit_of_nothing_changes_no_meaning() -> None:
+    data = index(entry("a", "x"), entry("b"))
+    assert json.loads(edit_entries(data)) == json.loads(data)
+
+
+def test_an_edit_refuses_what_cannot_be_relied_upon() -> None:
+    with pytest.raises(DocumentError):
+        edit_entries(b'{"manifests": [], "Manifests": []}', drop=[0])
+    with pytest.raises(IndexError):
+        edit_entries(index(entry("a")), move={1: (MOVED, 5)})

@@ -1,0 +1,95 @@
+"""The root of a cache: which layers it holds, and where its cacheconfig is.
+
+It has two forms: an image manifest whose config is the cacheconfig, and an index whose entries are
+the layers and the cacheconfig (`image-manifest=false`).
+Source: BuildKit, cache/remotecache/export.go and import.go.
+"""
+
+import json
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from kitcache.oci.descriptor import Descriptor, read_descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import Members, expect_list, expect_object, read_document, read_plain
+from kitcache.oci.links import CACHECONFIG
+
+UNCOMPRESSED = "containerd.io/uncompressed"
+"""The annotation that holds a layer's diff ID, without which BuildKit loads no layer."""
+
+
+class CachedLayer(NamedTuple):
+    """A layer of a cache. diff_id: the digest of its uncompressed bytes as text, None if absent."""
+
+    descriptor: Descriptor
+    diff_id: str | None
+
+
+class CacheManifest(NamedTuple):
+    """What the root of a cache says."""
+
+    config: Descriptor
+    layers: tuple[CachedLayer, ...]
+
+
+def read_cache_manifest(data: bytes) -> CacheManifest | None:
+    """The root of a cache in these bytes; None where they are another manifest, or another index.
+
+    Where an index lists several cacheconfigs, the last one counts, as in BuildKit. Raises
+    DocumentError (not-json, too-nested, malformed, ambiguous).
+    """
+    document = expect_object(read_document(data), "the manifest")
+    document.require_exact(("config", "layers", "manifests"))
+    config = document.one("config")
+    if _is_config(config):
+        layers = expect_list(document.one("layers"), "'layers'")
+        return CacheManifest(read_descriptor(config, "the config"), _layers(layers))
+    items = expect_list(document.one("manifests"), "'manifests'")
+    configs = [item for item in items if _is_config(item)]
+    if not configs:
+        return None
+    layers = [item for item in items if not _is_config(item)]
+    return CacheManifest(read_descriptor(configs[-1], "the cacheconfig"), _layers(layers))
+
+
+def _is_config(item: Any) -> bool:
+    if not isinstance(item, Members):
+        return False
+    item.require_exact(("mediaType", "digest", "size"))
+    return bool(item.one("mediaType") == CACHECONFIG)
+
+
+def _layers(items: list[Any]) -> tuple[CachedLayer, ...]:
+    return tuple(
+        CachedLayer(read_descriptor(item, f"layer {n}"), _diff_id(item))
+        for n, item in enumerate(items)
+    )
+
+
+def _diff_id(item: Members) -> str | None:
+    annotations = item.one("annotations")
+    value = annotations.keyed(UNCOMPRESSED) if isinstance(annotations, Members) else None
+    return value if isinstance(value, str) else None
+
+
+def cut_manifest(
+    data: bytes, layers: Collection[Digest], config_digest: Digest, config_size: int
+) -> bytes:
+    """The same root with these layers only, and with another cacheconfig; size in bytes.
+
+    Everything else survives, unknown fields too. data has been read by read_cache_manifest.
+    """
+    document, kept = read_plain(data), frozenset(map(str, layers))
+    moved = {"digest": str(config_digest), "size": config_size}
+    is_index = (document.get("config") or {}).get("mediaType") != CACHECONFIG
+    field = "manifests" if is_index else "layers"
+    items = document.get(field) or []
+    configs = [item for item in items if is_index and item.get("mediaType") == CACHECONFIG]
+    document[field] = [
+        {**item, **moved} if item in configs[-1:] else item
+        for item in items
+        if item in configs[-1:] or item.get("digest") in kept
+    ]
+    if not is_index:
+        document["config"] = {**document["config"], **moved}
+    return json.dumps(document, separators=(",", ":")).encode()
