@@ -1,0 +1,66 @@
+"""Blobs that kitcache makes itself: a manifest and a cacheconfig that were rewritten.
+
+They do not come by way of ingest/, where others would take them for an export under way.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
+from kitcache.oci.digest import Digest
+from kitcache.store.index import users_of, write_new
+from kitcache.store.layout import Layout, io_error
+from kitcache.store.notes import room_of
+
+NEW_BLOB = "blob"
+"""How the file of a new blob begins, in .kitcache/, until it has its name."""
+
+
+def write_blob(layout: Layout, data: bytes) -> Digest:
+    """Put a new blob below blobs/sha256/: its bytes are on the disk, its name is after sync_blobs.
+
+    One that is there with just these bytes is dated now instead; another in its place is replaced.
+    The caller holds kitcache.lock; the layout's directories are open. Raises KitcacheError (disk
+    full, read-only): then nothing is left of it.
+    """
+    digest = Digest("sha256", hashlib.sha256(data).hexdigest())
+    target = layout.blobs.get(digest.algorithm)
+    if target is None:
+        raise KitcacheError(layout.path, "blobs/sha256 is not there", untouched=NOTHING_CHANGED)
+    if _is_there(layout, digest, data):
+        return digest
+    with room_of(layout) as room_fd:
+        if room_fd is None:
+            raise KitcacheError(
+                layout.path, "cannot make .kitcache/ for new blobs", untouched=NOTHING_CHANGED
+            )
+        name = f"{NEW_BLOB}.{os.urandom(8).hex()}"
+        try:
+            write_new(room_fd, name, data, users_of(layout))
+            os.chmod(name, 0o444, dir_fd=room_fd)
+            os.rename(name, digest.hex, src_dir_fd=room_fd, dst_dir_fd=target)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=room_fd)
+            raise io_error(layout.path, "cannot write a new blob", error) from None
+    return digest
+
+
+def _is_there(layout: Layout, digest: Digest, data: bytes) -> bool:
+    try:
+        if layout.read_blob(digest, len(data)) is None:
+            return False
+        os.utime(digest.hex, dir_fd=layout.blobs[digest.algorithm], follow_symlinks=False)
+    except (KitcacheError, OSError):
+        return False
+    return True
+
+
+def sync_blobs(layout: Layout) -> None:
+    """Put the names of all blobs on the disk. Raises KitcacheError."""
+    try:
+        for fd in layout.blobs.values():
+            os.fsync(fd)
+    except OSError as error:
+        raise io_error(layout.path, "cannot sync blobs", error) from None
