@@ -8,6 +8,7 @@
     ├── Busy          11  somebody holds the lock, or an export is under way
     ├── Damaged       12  what a tag reaches cannot be known, or has a hole
     ├── Unsafe        13  refused: going on could touch what is not ours
+    ├── LimitNotReached 14  what has to be kept holds more than the limit allows
     ├── NoDaemon      20  no BuildKit answers, or it lacks what was asked
     ├── BuildFailed   21  the daemon could not build it
     ├── NotInstalled 127  the program that is to run is not there
@@ -99,8 +100,15 @@ class UsageError(KitcacheError):
 
     exit_code = 2
 
-    def __init__(self, problem: str, *, path: str = "", next_steps: tuple[str, ...] = ()) -> None:
-        super().__init__(path, problem, untouched="", next_steps=next_steps)
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str = "",
+        details: tuple[str, ...] = (),
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(path, problem, details=details, untouched="", next_steps=next_steps)
 
 
 class NotFound(KitcacheError):
@@ -144,6 +152,7 @@ class NotACache(KitcacheError):
                 "expected: a directory with oci-layout, index.json and blobs/,"
                 " as --cache-to type=local,dest=DIR writes it",
             ),
+            untouched=NOTHING_CHANGED,
             next_steps=("name the directory that an export was given as dest",),
         )
 
@@ -252,6 +261,32 @@ class Unsafe(_OnTheWay):
     """Refused: going on could touch or load what it should not (a link, a cap, a version)."""
 
     exit_code = 13
+
+
+class LimitNotReached(KitcacheError):
+    """What has to be kept holds more than the limit allows. Both figures are bytes."""
+
+    exit_code = 14
+
+    def __init__(
+        self,
+        path: str,
+        problem: str,
+        *,
+        limit_bytes: int,
+        needed_bytes: int,
+        details: tuple[str, ...] = (),
+        untouched: str = NOTHING_CHANGED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(path, problem, details=details, untouched=untouched, next_steps=next_steps)
+        self.limit_bytes = limit_bytes
+        self.needed_bytes = needed_bytes
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """The limit, and the smallest that would do."""
+        return {"limit_bytes": self.limit_bytes, "needed_bytes": self.needed_bytes}
 
 
 class NoDaemon(KitcacheError):

@@ -13,6 +13,7 @@ from kitcache.errors import (
     Damaged,
     Incomplete,
     KitcacheError,
+    LimitNotReached,
     NoDaemon,
     NotACache,
     NotFound,
@@ -32,6 +33,7 @@ CODES = {
     "Busy": 11,
     "Damaged": 12,
     "Unsafe": 13,
+    "LimitNotReached": 14,
     "NoDaemon": 20,
     "BuildFailed": 21,
     "NotInstalled": 127,
@@ -47,6 +49,9 @@ EXAMPLES: dict[str, KitcacheError] = {
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
     "Damaged": Damaged("cache", "torn", kind="torn", tag="main", chain=("index.json", "sha256:a")),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
+    "LimitNotReached": LimitNotReached(
+        "cache", "what has to stay holds 2 kB", limit_bytes=1000, needed_bytes=2000
+    ),
     "NoDaemon": NoDaemon("cache", "nobody answers", next_steps=("start it",)),
     "BuildFailed": BuildFailed(
         "failed to solve: exit code: 3",

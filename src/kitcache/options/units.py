@@ -1,4 +1,4 @@
-"""36h ⇄ nanoseconds, bytes → 5 GB. One parser, one printer."""
+"""36h ⇄ nanoseconds, 5 GB ⇄ bytes. One parser, one printer."""
 
 import re
 
@@ -12,6 +12,12 @@ _AGE_UNITS = {
 }
 _AGE_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _LONGEST_NS = 1000 * 365 * 86_400 * _SECOND_NS
+_SIZE = r"(?ai)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d{1,9}))? ?(?:([kmgtp]i?)b?|b)?"
+_SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_SIZE_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
+_LARGEST = 2**63 - 1
+_LEAST_BARE = 10**6
+SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 5000000000 (bytes)"
 
 
 def parse_age(text: str) -> int:
@@ -41,6 +47,41 @@ def format_age(age_ns: int) -> str:
         if age_ns >= unit_ns * _SECOND_NS:
             return f"{age_ns // (unit_ns * _SECOND_NS)} {name}"
     return f"{age_ns // _SECOND_NS} s"
+
+
+def spell_age(age_ns: int) -> str:
+    """The age as parse_age reads it, in its largest units: 30d, 1h30m, 0s. Below a second: cut."""
+    seconds = age_ns // _SECOND_NS
+    parts = []
+    for unit in "dhm":
+        count, seconds = divmod(seconds, _AGE_UNITS[unit] // _SECOND_NS)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts) + (f"{seconds}s" if seconds or not parts else "")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes in a size such as 5GB, 5 GB, 5GiB, 1.5TB, 900kB, 5g or 5000000000.
+
+    GB is 10^9 and GiB is 2^30, in any case of letters; the B may be left out. What format_bytes
+    prints is read too. Part of a byte is cut off. Raises ValueError, which says what forms are
+    known, also for a small number without a unit: who writes 5 means no five bytes.
+    """
+    # Compiled when it is needed: a reset, which reads no size, starts without it.
+    found = re.fullmatch(_SIZE, text.strip())
+    # A fraction without a unit: of what? Hardly of a byte.
+    if found is None or (found[2] and not found[3]):
+        raise ValueError(f"{text[:40]!r} is no size; known forms: {SIZE_FORMS}")
+    whole, fraction, unit = found.groups(default="")
+    digits = whole.replace(",", "").lstrip("0")
+    if len(digits) > len(str(_LARGEST)):
+        raise ValueError(f"{text[:40]!r} is more than any disk has")
+    scaled = int(digits + fraction or "0") * _SIZE_UNITS[unit.lower()]
+    size = scaled // int("1" + "0" * len(fraction))
+    if size > _LARGEST:
+        raise ValueError(f"{text[:40]!r} is more than any disk has")
+    if text.strip()[-1].isdigit() and 0 < size < _LEAST_BARE:
+        raise ValueError(f"{text[:40]!r} has no unit; known forms: {SIZE_FORMS}; so few bytes: 5B")
+    return size
 
 
 def format_bytes(count: int) -> str:

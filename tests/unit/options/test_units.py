@@ -1,8 +1,8 @@
-"""options/units.py: ages read, ages and sizes written."""
+"""options/units.py: ages and sizes, read and written."""
 
 import pytest
 
-from kitcache.options.units import format_age, format_bytes, parse_age
+from kitcache.options.units import format_age, format_bytes, parse_age, parse_bytes, spell_age
 
 S = 10**9
 M, H, D, W = 60 * S, 3600 * S, 86_400 * S, 7 * 86_400 * S
@@ -86,3 +86,76 @@ def test_ages_in_words(age_ns: int, words: str) -> None:
 )
 def test_sizes_in_words(count: int, words: str) -> None:
     assert format_bytes(count) == words
+
+
+@pytest.mark.parametrize(
+    ("age_ns", "words"),
+    [
+        (0, "0s"),
+        (S - 1, "0s"),
+        (59 * S, "59s"),
+        (90 * S, "1m30s"),
+        (90 * M, "1h30m"),
+        (36 * H, "1d12h"),
+        (2 * W, "14d"),
+        (D + S, "1d1s"),
+    ],
+)
+def test_ages_as_they_are_read(age_ns: int, words: str) -> None:
+    assert spell_age(age_ns) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("0 B", 0),
+        ("5000000000", 5 * 10**9),
+        ("007B", 7),
+        ("5GB", 5 * 10**9),
+        ("5 GB", 5 * 10**9),
+        (" 5gb ", 5 * 10**9),
+        ("5g", 5 * 10**9),
+        ("5GiB", 5 * 2**30),
+        ("5gib", 5 * 2**30),
+        ("5Gi", 5 * 2**30),
+        ("512MB", 512 * 10**6),
+        ("1.5TB", 1_500_000_000_000),
+        ("1.5TiB", 3 * 2**39),
+        ("900kB", 900_000),
+        ("900KiB", 900 * 1024),
+        ("1P", 10**15),
+        ("0.0005kB", 0),
+        ("1.9999999kB", 1999),
+        ("5,000 PB", 5 * 10**18),
+        ("1,234,567", 1_234_567),
+        ("9223372036854775807", 2**63 - 1),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+NO_SIZES = ["", " ", "GB", "5 gigs", "five GB", "-5GB", "+5GB", "-1", "nan", "inf", "infGB", "1e9"]
+NO_SIZES += ["5  GB", "5GBB", "5iB", "5EB", "1,5GB", "1,0000", "1,00", "5.GB", ".5GB", "5GB\nx"]
+NO_SIZES += ["0x10", "1_000", "\u0665GB", "5\u212aB", "1.5", "0.5B", "10%", "1.0000000001GB"]
+
+
+@pytest.mark.parametrize("text", NO_SIZES)
+def test_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no size; known forms: 5GB .10\^9 .*, 5GiB .2\^30"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["5", "999999", "007"])
+def test_a_small_number_needs_a_unit(text: str) -> None:
+    with pytest.raises(ValueError, match=r"has no unit; known forms: .*; so few bytes: 5B"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["9223372036854775808", "9224 PB", "8192PiB", "9" * 30, "9" * 9000, "9" * 9000 + "GB"]
+)
+def test_a_size_has_an_end(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^'.{1,40}' is more than any disk has$"):
+        parse_bytes(text)

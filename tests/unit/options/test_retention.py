@@ -1,0 +1,340 @@
+"""options/retention.py: amounts, which rule counts for a tag, and what contradicts itself."""
+
+import pytest
+
+from kitcache.errors import UsageError
+from kitcache.options.retention import (
+    Amount,
+    Retention,
+    Rule,
+    check_retention,
+    common_rule,
+    counting_rules,
+    find_contradictions,
+    find_glob,
+    find_rule,
+    name_rule,
+    parse_amount,
+    quote,
+)
+
+D = 86_400 * 10**9
+
+
+def named(number: int, *tags: str, **fields: int | bool) -> Rule:
+    return Rule(name_rule(number, tags), tags, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("5GB", Amount(bytes=5 * 10**9)),
+        ("0", Amount(bytes=0)),
+        ("10%", Amount(percent=10)),
+        (" 12.5 % ", Amount(percent=12.5)),
+        ("0%", Amount(percent=0)),
+        ("150%", Amount(percent=150)),
+    ],
+)
+def test_amounts(text: str, amount: Amount) -> None:
+    assert parse_amount(text) == amount
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "nan%", "10%%", "%10", "ten%", "\u0661%", "1,5%"])
+def test_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no size; known forms: .*, 10% .of the disk"):
+        parse_amount(text)
+
+
+def test_a_share_is_one_of_the_disk() -> None:
+    assert Amount(bytes=7).of(1000) == 7
+    assert Amount(bytes=0).of(1000) == 0
+    assert Amount(percent=12.5).of(1000) == 125
+    assert Amount(percent=0).of(1000) == 0
+    assert Amount(percent=33.3).of(100) == 33
+
+
+@pytest.mark.parametrize(
+    ("glob", "matched", "other"),
+    [
+        ("main", ["main"], ["Main", "main2", "", "a/main"]),
+        ("pr-*", ["pr-", "pr-1", "pr-a/b"], ["PR-1", "xpr-1"]),
+        ("*", ["", "main", "a/b:c@d", "ünïcode"], []),
+        ("v?", ["v1"], ["v", "v10"]),
+        ("v[0-9]", ["v1"], ["va"]),
+        ("v[!0-9]", ["va"], ["v1"]),
+        ("a.b", ["a.b"], ["axb"]),
+    ],
+)
+def test_globs(glob: str, matched: list[str], other: list[str]) -> None:
+    rule = named(1, "nothing like it", glob)
+    assert [name for name in matched + other if rule.matches(name)] == matched
+
+
+def test_what_a_rule_is_called() -> None:
+    assert name_rule(2, ("pr-*",)) == "rule 2 (pr-*)"
+    assert name_rule(3, ("a", "b")) == "rule 3 (a, b)"
+    assert name_rule(3, ("a", "b", "c")) == "rule 3 (a, b, …)"
+    assert name_rule(4, ()) == name_rule(4, ("",)) == "rule 4"
+    assert named(2, "pr-*").label == "rule 2 (pr-*)"
+    assert Rule(tags=("pr-*", "x")).label == "rule (pr-*, x)"
+
+
+def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
+    rules = (Rule("rule 1 (*)"), Rule(tags=("pr-*",)), Rule(keep_last=3))
+    assert [rule.is_common for rule in rules] == [False, False, True]
+    policy = Retention(rules=rules[1:])
+    assert find_rule(policy, "pr-1") is rules[1]
+    assert find_rule(policy, "main") is None
+    assert quote(policy, rules[1]._replace(keep_last=2), "keep_last") == "rule (pr-*): keep-last 2"
+
+
+def test_the_first_rule_that_matches_counts() -> None:
+    first, second = named(1, "pr-*", keep_last=1), named(2, "pr-*", "x", keep_last=2)
+    policy = Retention(rules=(Rule(keep_last=9), first, second))
+    assert find_rule(policy, "pr-1") is first
+    assert find_rule(policy, "x") is second
+    assert find_rule(policy, "main") is None
+
+
+def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
+    common = Rule(keep_last=9, unused_for_ns=D)
+    own = named(1, "pr-*", keep_last=1, keep_within_ns=5)
+    policy = Retention(rules=(own, common))
+    assert common_rule(policy) is common
+    assert counting_rules(policy, None) == {"keep_last": common, "unused_for_ns": common}
+    assert counting_rules(policy, own) == {
+        "keep_last": own,
+        "keep_within_ns": own,
+        "unused_for_ns": common,
+    }
+
+
+def test_of_what_is_kept_nothing_else_is_said() -> None:
+    own = named(1, "main", keep=True)
+    policy = Retention(rules=(own, Rule(keep_last=9, unused_for_ns=D)))
+    assert counting_rules(policy, own) == {"keep": own}
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_empty"),
+    [
+        (Retention(), True),
+        (Retention(rules=(Rule(),), allow_empty=True, trim=True), True),
+        (Retention(keep_tags=("main",)), False),
+        (Retention(rules=(Rule(unused_for_ns=0),)), False),
+        (Retention(rules=(named(1, "x", keep=True),)), False),
+        (Retention(max_used=Amount(0)), False),
+        (Retention(min_free=Amount(percent=0)), False),
+    ],
+)
+def test_a_policy_that_asks_for_nothing(policy: Retention, is_empty: bool) -> None:
+    assert policy.is_empty is is_empty
+
+
+def test_words_are_those_that_the_user_wrote() -> None:
+    common, own = Rule(keep_last=5, unused_for_ns=D // 2), named(1, "main", keep=True)
+    line, file = Retention(), Retention(source="policy.toml")
+    assert line.spell("keep-tag", "main") == "--keep-tag main"
+    assert file.spell("keep-tag", "main") == "keep-tag main"
+    assert quote(line, common, "keep_last") == "--keep-last 5"
+    assert quote(file, common, "unused_for_ns") == "unused-for 12h"
+    assert quote(file, own, "keep") == "rule 1 (main): keep"
+    assert quote(file, own._replace(keep_last=3), "keep_last") == "rule 1 (main): keep-last 3"
+
+
+FINE = [
+    Retention(),
+    Retention(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), Amount(5)),
+    Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
+    # 0s lets all go that is not kept: to keep something is the point.
+    Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
+    Retention(max_used=Amount(percent=100), min_free=Amount(percent=0), trim=True),
+    # A limit that is exceeded all the same says so.
+    Retention(("*",), max_used=Amount(5), trim=True),
+    Retention(allow_empty=True),
+    Retention(
+        ("main",),
+        (
+            named(1, "pr-1", keep=True),
+            named(2, "pr-*", unused_for_ns=D),
+            named(3, "*", keep_last=3),
+            Rule(keep_last=9),
+        ),
+    ),
+    # Narrow rules before wide ones, and overlaps.
+    Retention(rules=(named(1, "a*", keep_last=1), named(2, "*a", keep_last=1))),
+    Retention(rules=(named(1, "a?", keep_last=1), named(2, "a*", keep_last=1))),
+    Retention(rules=(named(1, "[ab]", keep_last=1), named(2, "?", keep_last=1))),
+    Retention(rules=(named(1, "*a*", keep_last=1), named(2, "[ab]", keep_last=1))),
+    Retention(rules=(named(1, "a", keep_last=1), named(2, "a", "b", keep_last=1))),
+]
+
+
+@pytest.mark.parametrize("policy", FINE)
+def test_what_does_not_contradict_itself(policy: Retention) -> None:
+    check_retention(policy)
+
+
+CONTRADICTIONS = [
+    (Retention(("",)), None, "keep-tag", "--keep-tag: an empty pattern matches no tag"),
+    (
+        Retention(rules=(Rule(keep_last=3), Rule(unused_for_ns=5))),
+        None,
+        "rule",
+        "two rules without a name speak of all tags, and only one can count",
+    ),
+    (
+        Retention(max_used=Amount(percent=101)),
+        None,
+        "max-used-space",
+        "--max-used-space 101% is not a part of the disk: 0% to 100%",
+    ),
+    (
+        Retention(min_free=Amount(percent=100.5), source="p.toml"),
+        None,
+        "min-free-space",
+        "min-free-space 100.5% is not a part of the disk: 0% to 100%",
+    ),
+    (
+        Retention(trim=True, rules=(Rule(keep_last=1),)),
+        None,
+        "trim",
+        "--trim needs a limit to trim to: --max-used-space or --min-free-space",
+    ),
+    (
+        Retention(rules=(Rule(keep_last=0),)),
+        0,
+        "keep-last",
+        "--keep-last 0 keeps nothing; name 1 or more",
+    ),
+    (
+        Retention(rules=(named(1, "x", keep_last=-1), Rule())),
+        0,
+        "keep-last",
+        "rule 1 (x): keep-last -1 keeps nothing; name 1 or more",
+    ),
+    (
+        Retention(rules=(Rule(keep_within_ns=0),)),
+        0,
+        "keep-within",
+        "--keep-within 0s keeps nothing",
+    ),
+    (
+        Retention(rules=(Rule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
+        0,
+        "unused-for",
+        "--unused-for 7d is shorter than --keep-within 30d, which keeps what would go by it",
+    ),
+    (
+        Retention(rules=(named(1, "x", keep_within_ns=30 * D, unused_for_ns=7 * D),)),
+        0,
+        "unused-for",
+        "rule 1 (x): unused-for 7d is shorter than keep-within 30d,"
+        " which keeps what would go by it",
+    ),
+    (
+        Retention(
+            rules=(named(1, "x", unused_for_ns=7 * D), Rule(keep_within_ns=30 * D)), source="p"
+        ),
+        0,
+        "unused-for",
+        "rule 1 (x): unused-for 7d is shorter than keep-within 30d,"
+        " which keeps what would go by it",
+    ),
+    (
+        Retention(rules=(named(1, "x", keep_within_ns=30 * D), Rule(unused_for_ns=7 * D))),
+        0,
+        "keep-within",
+        "--unused-for 7d is shorter than rule 1 (x): keep-within 30d,"
+        " which keeps what would go by it",
+    ),
+    (
+        Retention(rules=(named(1, "x", keep=True, keep_last=3, unused_for_ns=D),)),
+        0,
+        "keep",
+        "rule 1 (x): keep keeps all of its tags; take out keep-last and unused-for",
+    ),
+    (
+        Retention(rules=(named(1, "x"),)),
+        0,
+        "tags",
+        "rule 1 (x) says nothing of its tags; it can have keep, keep-last, keep-within, unused-for",
+    ),
+    (
+        Retention(rules=(named(1, "x", "", keep=True),)),
+        0,
+        "tags",
+        "rule 1 (x, ): an empty pattern matches no tag",
+    ),
+    (
+        Retention(rules=(named(1, keep=True),)),
+        0,
+        "tags",
+        "rule 1: an empty pattern matches no tag",
+    ),
+    (
+        Retention(("*",), (Rule(unused_for_ns=D),)),
+        0,
+        "unused-for",
+        "--unused-for 1d has no tag left after --keep-tag *",
+    ),
+    (
+        Retention(("pr-*",), (named(1, "pr-*", unused_for_ns=D),), source="p"),
+        0,
+        "tags",
+        "rule 1 (pr-*) has no tag left after keep-tag pr-*",
+    ),
+]
+UNREACHED = [
+    (("*",), ("x", "y*"), "rule 1 (*)"),
+    (("**",), ("[ab]",), "rule 1 (**)"),
+    (("pr-*",), ("pr-*",), "rule 1 (pr-*)"),
+    (("pr-*",), ("pr-1*", "pr-?"), "rule 1 (pr-*)"),
+    (("v[0-9]", "w?"), ("v1", "wx"), "rule 1 (v[0-9], w?)"),
+    (("v[0-9]",), ("v[0-9]",), "rule 1 (v[0-9])"),
+]
+
+
+@pytest.mark.parametrize(("policy", "rule", "key", "problem"), CONTRADICTIONS)
+def test_what_contradicts_itself(
+    policy: Retention, rule: int | None, key: str, problem: str
+) -> None:
+    assert list(find_contradictions(policy)) == [(rule, key, problem)]
+    with pytest.raises(UsageError) as caught:
+        check_retention(policy)
+    assert (caught.value.problem, caught.value.details) == (problem, ())
+    assert caught.value.path == policy.source
+
+
+@pytest.mark.parametrize(("wide", "narrow", "by"), UNREACHED)
+def test_a_rule_that_is_never_reached(
+    wide: tuple[str, ...], narrow: tuple[str, ...], by: str
+) -> None:
+    rules = (named(1, *wide, keep_last=1), named(2, *narrow, keep_last=1))
+    said = f"{name_rule(2, narrow)} has no tag left after {by}"
+    assert list(find_contradictions(Retention(rules=rules))) == [(1, "tags", said)]
+    assert list(find_contradictions(Retention(rules=rules[:1]))) == []
+
+
+def test_several_that_come_first_are_all_named() -> None:
+    policy = Retention(("a",), (named(1, "b*", keep_last=1), named(2, "a", "b1", keep_last=1)))
+    (found,) = find_contradictions(policy)
+    assert found.problem == ("rule 2 (a, b1) has no tag left after --keep-tag a and rule 1 (b*)")
+
+
+def test_all_that_contradicts_itself_is_said_at_once() -> None:
+    policy = Retention(("",), (Rule(keep_last=0),), Amount(percent=200), source="policy.toml")
+    with pytest.raises(UsageError) as caught:
+        check_retention(policy)
+    assert str(caught.value).splitlines() == [
+        "policy.toml: keep-tag: an empty pattern matches no tag",
+        "  max-used-space 200% is not a part of the disk: 0% to 100%",
+        "  keep-last 0 keeps nothing; name 1 or more",
+    ]
+
+
+def test_a_tag_is_matched_by_its_own_name() -> None:
+    assert find_glob(("v[1]",), "v[1]") == "v[1]"
+    assert find_glob(("v[1]",), "v1") == "v[1]"
+    assert find_glob(("v[1]",), "v2") is None
