@@ -11,7 +11,7 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.index import users_of, write_new
 from kitcache.store.layout import Layout, io_error
-from kitcache.store.notes import room_of
+from kitcache.store.notes import need_room
 
 NEW_BLOB = "blob"
 """How the file of a new blob begins, in .kitcache/, until it has its name."""
@@ -30,11 +30,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
         raise KitcacheError(layout.path, "blobs/sha256 is not there", untouched=NOTHING_CHANGED)
     if _is_there(layout, digest, data):
         return digest
-    with room_of(layout) as room_fd:
-        if room_fd is None:
-            raise KitcacheError(
-                layout.path, "cannot make .kitcache/ for new blobs", untouched=NOTHING_CHANGED
-            )
+    with need_room(layout) as room_fd:
         name = f"{NEW_BLOB}.{os.urandom(8).hex()}"
         try:
             write_new(room_fd, name, data, users_of(layout))
@@ -60,7 +56,8 @@ def _is_there(layout: Layout, digest: Digest, data: bytes) -> bool:
 def sync_blobs(layout: Layout) -> None:
     """Put the names of all blobs on the disk. Raises KitcacheError."""
     try:
-        for fd in layout.blobs.values():
-            os.fsync(fd)
+        for fd in (*layout.blobs.values(), layout.blobs_fd):
+            if fd is not None:
+                os.fsync(fd)
     except OSError as error:
         raise io_error(layout.path, "cannot sync blobs", error) from None

@@ -1,13 +1,31 @@
-"""A directory becomes a cache: made, found fit and writable, given oci-layout and index.json."""
+"""A directory becomes a cache: made, found fit and writable, given oci-layout and index.json.
+
+And what is below it is made so that the users of the cache can open it.
+"""
 
 import errno
 import os
+import stat
 from contextlib import AbstractContextManager, suppress
 
 from kitcache.errors import NotACache
 from kitcache.oci.index import EMPTY_INDEX
-from kitcache.store.index import INDEX, replace_file, sync_root, users_of, write_new
-from kitcache.store.layout import Layout, check_version, io_error, is_bare, open_checked
+from kitcache.store.index import (
+    INDEX,
+    give_owner,
+    replace_file,
+    sync_root,
+    users_of,
+    write_new,
+)
+from kitcache.store.layout import (
+    Layout,
+    check_version,
+    io_error,
+    is_bare,
+    open_checked,
+    open_directory,
+)
 from kitcache.store.scan import OWN_NAMES
 
 OCI_LAYOUT = "oci-layout"
@@ -36,6 +54,17 @@ def make_layout(path: str | os.PathLike[str]) -> Layout:
     return open_checked(name, _check_purpose)
 
 
+def find_layout(path: str | os.PathLike[str]) -> Layout | None:
+    """What make_layout would open, None where it would make a directory; raises likewise."""
+    name = os.fspath(path)
+    try:
+        return open_checked(name, _check_purpose)
+    except NotACache:
+        if os.path.lexists(name) or "\0" in name:
+            raise
+        return None
+
+
 def _make_directories(path: str) -> None:
     try:
         os.mkdir(path, 0o755)
@@ -48,6 +77,29 @@ def _make_directories(path: str) -> None:
         _make_directories(parent)
         with suppress(FileExistsError):
             os.mkdir(path, 0o755)
+
+
+def make_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int:
+    """A directory below DIR, opened; made for the users of the cache if it is not there.
+
+    prefix: of the name, for messages. Raises Unsafe where it is a link, KitcacheError.
+    """
+    fd = open_directory(layout, name, parent, prefix)
+    if fd is not None:
+        return fd
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=parent)
+        fd = open_directory(layout, name, parent, prefix)
+        if fd is None:
+            raise FileNotFoundError(2, os.strerror(2))
+        give_owner(fd, users_of(layout))
+        os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
+    except OSError as error:
+        if fd is not None:
+            os.close(fd)
+        raise io_error(layout.path, f"cannot make {prefix}{name}", error) from None
+    return fd
 
 
 def _check_purpose(layout: Layout) -> None:

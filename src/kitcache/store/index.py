@@ -133,6 +133,41 @@ def publish_index(
     return answer
 
 
+class _OvertakenError(Exception):
+    """index.json is no longer what it was."""
+
+
+def swap_index(
+    layout: Layout,
+    room_fd: int | None,
+    lock: AbstractContextManager[None],
+    before: bytes | None,
+    after: bytes,
+) -> bool:
+    """publish_index for bytes that were made of others: False, and no change, if those are gone.
+
+    before: index.json as it was judged; None where there was none. Also raises Unsafe, with no
+    change, for one that would be too large to be read again.
+    """
+    if len(after) > STRUCTURAL_LIMIT_BYTES:
+        raise Unsafe(
+            layout.path,
+            f"{INDEX} would be larger than any index may be"
+            f" ({len(after):,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
+            untouched=f"{INDEX} is as it was",
+        )
+
+    def edit(now: bytes | None) -> tuple[bytes, bool]:
+        if now != before:
+            raise _OvertakenError
+        return after, True
+
+    try:
+        return publish_index(layout, room_fd, lock, edit)
+    except _OvertakenError:
+        return False
+
+
 class _Prepared(NamedTuple, Generic[Answer]):
     room_fd: int
     name: str
@@ -147,11 +182,16 @@ def _prepare(
     before = read_index(layout).data
     try:
         after, answer = edit(before)
-        if after == before:
-            return None
-        name = f"{INDEX}.{os.urandom(8).hex()}"
-        write_new(room_fd, name, after, users_of(layout))
     except (DocumentError, OSError):
+        return None
+    if after == before:
+        return None
+    name = f"{INDEX}.{os.urandom(8).hex()}"
+    try:
+        write_new(room_fd, name, after, users_of(layout))
+    except OSError:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=room_fd)
         return None
     return _Prepared(room_fd, name, before, answer)
 
@@ -217,6 +257,12 @@ def users_of(layout: Layout) -> os.stat_result:
 
 def give_to(fd: int, owner: os.stat_result) -> None:
     """Give a new file the owner, group and permissions of another; as far as the caller may."""
+    give_owner(fd, owner)
+    os.fchmod(fd, owner.st_mode & 0o666)
+
+
+def give_owner(fd: int, owner: os.stat_result) -> None:
+    """Give something new the owner and group of another, as far as the caller may."""
     mine = os.fstat(fd)
     if mine.st_gid != owner.st_gid:
         with suppress(OSError):
@@ -224,4 +270,3 @@ def give_to(fd: int, owner: os.stat_result) -> None:
     if mine.st_uid != owner.st_uid:
         with suppress(OSError):
             os.fchown(fd, owner.st_uid, -1)
-    os.fchmod(fd, owner.st_mode & 0o666)

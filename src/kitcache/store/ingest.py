@@ -11,7 +11,6 @@ each blob by itself, so a manifest whose layers a power cut took is nobody's hol
 
 import hashlib
 import os
-import stat
 import time
 from contextlib import suppress
 from threading import Lock
@@ -19,8 +18,9 @@ from typing import NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.index import users_of
-from kitcache.store.layout import DIR_FLAGS, Layout, io_error, open_directory
+from kitcache.store.create import make_directory
+from kitcache.store.index import give_owner, users_of
+from kitcache.store.layout import DIR_FLAGS, Layout, io_error
 
 PROVEN_BYTES = 1024 * 1024
 """A blob that is there already and no longer than this is hashed before it is believed."""
@@ -55,7 +55,6 @@ class Intake:
     def __init__(self, layout: Layout) -> None:
         self.layout = Layout(layout.path, os.dup(layout.root_fd))
         self._users = users_of(layout)
-        self._mode = stat.S_IMODE(os.fstat(layout.root_fd).st_mode)
         self._lock = Lock()
         self._running = 0
         self._uploads: set[Upload] = set()
@@ -69,52 +68,18 @@ class Intake:
 
     def _open_missing(self) -> None:
         layout = self.layout
-        if layout.blobs_fd is None:
-            layout.blobs_fd = self.make_directory("blobs", layout.root_fd)
         if layout.ingest_fd is None:
-            layout.ingest_fd = self.make_directory("ingest", layout.root_fd)
+            layout.ingest_fd = make_directory(layout, "ingest", layout.root_fd)
         self._room_of("sha256")
-
-    def make_directory(self, name: str, parent: int, prefix: str = "") -> int:
-        """A directory, opened; made for the users of the cache if it is not there."""
-        fd = open_directory(self.layout, name, parent, prefix)
-        if fd is not None:
-            return fd
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=parent)
-            fd = open_directory(self.layout, name, parent, prefix)
-            if fd is None:
-                raise FileNotFoundError(2, os.strerror(2))
-            self.give(fd)
-            os.fchmod(fd, self._mode)
-        except OSError as error:
-            if fd is not None:
-                os.close(fd)
-            raise io_error(self.layout.path, f"cannot make {prefix}{name}", error) from None
-        return fd
 
     def give(self, fd: int) -> None:
         """Give something new the owner and group of the cache, as far as the caller may."""
-        mine = os.fstat(fd)
-        if mine.st_gid != self._users.st_gid:
-            with suppress(OSError):
-                os.fchown(fd, -1, self._users.st_gid)
-        if mine.st_uid != self._users.st_uid:
-            with suppress(OSError):
-                os.fchown(fd, self._users.st_uid, -1)
+        give_owner(fd, self._users)
 
     def _room_of(self, algorithm: str) -> int:
         """blobs/<algorithm>/, opened."""
         with self._lock:
-            fd = self.layout.blobs.get(algorithm)
-            if fd is None:
-                parent = self.layout.blobs_fd
-                if parent is None:
-                    raise ValueError("blobs/ is not open")
-                fd = self.make_directory(algorithm, parent, "blobs/")
-                self.layout.blobs[algorithm] = fd
-        return fd
+            return room_for_blobs(self.layout, algorithm)
 
     def find(self, digest: Digest, size: int) -> int | None:
         """The length of a blob that is there whole; None where it is not, so that it has to come.
@@ -123,11 +88,12 @@ class Intake:
         What is found gets the time of now, so that age rules spare what this export counts on;
         where that is not ours to do, it keeps its time.
         """
-        try:
-            fd = self.layout.open_blob(digest)
-            return None if fd is None else _look_at(fd, digest, size)
-        except (Damaged, OSError):  # it cannot be read: a new one takes its place
-            return None
+        length = find_blob(self.layout, digest, size)
+        if length is not None:
+            with suppress(OSError):
+                room = self.layout.blobs[digest.algorithm]
+                os.utime(digest.hex, dir_fd=room, follow_symlinks=False)
+        return length
 
     def begin(self, ref: str, algorithm: str, total: int) -> "Upload":
         """A new upload. Raises KitcacheError; then nothing is left of it."""
@@ -192,18 +158,40 @@ class Intake:
         return self._is_closed
 
 
-def _look_at(fd: int, digest: Digest, size: int) -> int | None:
-    with open(fd, "rb") as file:
-        length = os.fstat(fd).st_size
-        if size > 0 and length != size:
+def room_for_blobs(layout: Layout, algorithm: str) -> int:
+    """blobs/<algorithm>/, opened, and made for the users of the cache if it is not there.
+
+    The layout's directories have been opened. Raises Unsafe, KitcacheError.
+    """
+    if layout.blobs_fd is None:
+        layout.blobs_fd = make_directory(layout, "blobs", layout.root_fd)
+    fd = layout.blobs.get(algorithm)
+    if fd is None:
+        fd = make_directory(layout, algorithm, layout.blobs_fd, "blobs/")
+        layout.blobs[algorithm] = fd
+    return fd
+
+
+def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
+    """The length of a blob that is there whole, None where it is not.
+
+    size: what it should have, 0 if unknown. A blob no longer than PROVEN_BYTES, and one of unknown
+    size, is hashed; of others the length is believed.
+    """
+    try:
+        fd = layout.open_blob(digest)
+        if fd is None:
             return None
-        if size <= 0 or length <= PROVEN_BYTES:
-            found = hashlib.file_digest(file, digest.algorithm)
-            if found.hexdigest() != digest.hex:
+        with open(fd, "rb") as file:
+            length = os.fstat(fd).st_size
+            if size > 0 and length != size:
                 return None
-        with suppress(OSError):
-            os.utime(fd)
-    return length
+            if size > 0 and length > PROVEN_BYTES:
+                return length
+            found = hashlib.file_digest(file, digest.algorithm)
+            return length if found.hexdigest() == digest.hex else None
+    except (Damaged, OSError):  # it cannot be read: a new one takes its place
+        return None
 
 
 class Upload:

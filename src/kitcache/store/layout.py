@@ -22,7 +22,7 @@ STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 4096
 _LAYOUT_LIMIT_BYTES = 64 * 1024
 _VERSION_TRIES = 10
@@ -118,7 +118,7 @@ class Layout:
     def open_blob(self, digest: Digest) -> int | None:
         """An fd of a blob's file, None where no regular file has its name. Proves nothing.
 
-        Raises Damaged (unreadable).
+        Raises Damaged (unreadable), KitcacheError where the process may open no more files.
         """
         try:
             fd = self._open_blob(digest)
@@ -142,7 +142,8 @@ class Layout:
 
         unless_binary: None, unread and unproven, for a blob whose first bytes can be no JSON.
         Raises Damaged (kind missing, torn, wrong-digest, not-a-file, unreadable), and Unsafe
-        before more than STRUCTURAL_LIMIT_BYTES are read. Follows no link.
+        before more than STRUCTURAL_LIMIT_BYTES are read; KitcacheError where the process may open
+        no more files. Follows no link.
         """
         if not digest.is_known:
             raise self._damaged("unknown-algorithm", f"{digest.algorithm} cannot be checked here")
@@ -150,6 +151,7 @@ class Layout:
         try:
             return self._read_open_blob(fd, digest, size, unless_binary)
         except OSError as error:
+            check_blame(self.path, error)
             raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
         finally:
             os.close(fd)
@@ -158,10 +160,11 @@ class Layout:
         try:
             if digest.algorithm not in self.blobs:
                 raise FileNotFoundError
-            return os.open(digest.hex, _FILE_FLAGS, dir_fd=self.blobs[digest.algorithm])
+            return os.open(digest.hex, FILE_FLAGS, dir_fd=self.blobs[digest.algorithm])
         except FileNotFoundError:
             raise self._damaged("missing", "is missing") from None
         except OSError as error:
+            check_blame(self.path, error)
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise self._damaged("not-a-file", "is no regular file") from None
             raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
@@ -200,8 +203,14 @@ _REMEDIES = {
     errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
     errno.ENOLCK: "mount the file system with locks: kitcache needs flock",
     errno.EOPNOTSUPP: "mount the file system with locks: kitcache needs flock",
+    errno.EXDEV: "blobs/ and .kitcache/ lie on two file systems: move it aside by hand",
     errno.EDQUOT: "free a little of the quota, then run it again",
+    errno.EMFILE: "allow more open files (ulimit -n), or name fewer directories",
+    errno.ENFILE: "wait until others have closed some of their files, then run it again",
 }
+
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Failures that say nothing about a file: the process, or the machine, has run out of something."""
 
 
 def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
@@ -213,6 +222,12 @@ def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
         untouched=NOTHING_CHANGED,
         next_steps=(remedy,),
     )
+
+
+def check_blame(path: str, error: OSError) -> None:
+    """Raises KitcacheError for a failure that is no fault of the blob which was to be read."""
+    if error.errno in _OURS:
+        raise io_error(path, "cannot read a blob", error) from None
 
 
 def open_layout(path: str | os.PathLike[str]) -> Layout:
@@ -272,7 +287,7 @@ def open_file(layout: Layout, name: str) -> int | None:
     Raises Unsafe where the name is a link, a pipe or a directory.
     """
     try:
-        fd = os.open(name, _FILE_FLAGS, dir_fd=layout.root_fd)
+        fd = os.open(name, FILE_FLAGS, dir_fd=layout.root_fd)
     except FileNotFoundError:
         return None
     except OSError as error:

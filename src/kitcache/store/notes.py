@@ -1,9 +1,9 @@
 """DIR/.kitcache/: what BuildKit does not record.
 
-When a tag was last exported and imported, and how many sweeps in a row were left out because
-others were at work. Notes are best effort: where they cannot be written nothing fails, and where
-they cannot be read there are none. Each file is replaced in one step; a writer that finds another
-at it waits a little.
+When a tag was last exported and imported, which layers imports really read, and how many sweeps in
+a row were left out because others were at work. Notes are best effort: where they cannot be written
+nothing fails, and where they cannot be read there are none. Each file is replaced in one step; a
+writer that finds another at it waits a little.
 """
 
 import fcntl
@@ -15,28 +15,36 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
-from kitcache.errors import KitcacheError
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.store.index import INDEX, give_to, users_of, write_new
 from kitcache.store.layout import Layout, open_directory
 
 ROOM = ".kitcache"
 SKIPS = "skips"
 TAGS = "tags.json"
+LAYERS = "layers.json"
 
-_SCHEMA = "kitcache.tags/1"
+_TAGS_SCHEMA = "kitcache.tags/1"
+_LAYERS_SCHEMA = "kitcache.layers/1"
 _LIMIT_BYTES = 4 * 1024 * 1024
 _TAGS_KEPT = 1000
-_TRIES = 20
+_LAYERS_KEPT = 10_000
+_TRIES = 50
 _PAUSE_S = 0.01
 _LEFT_BEHIND_S = 3600.0
+_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPS, "blob", "probe"))
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Note(NamedTuple):
-    """When a tag was last exported, and last imported, here: ns since 1970, None if never."""
+    """When a tag was last exported, and last imported, here: ns since 1970, None if never.
+
+    digest: of the manifest that was exported last; None where that is not known.
+    """
 
     exported_ns: int | None = None
     imported_ns: int | None = None
+    digest: str | None = None
 
     @property
     def used_ns(self) -> int:
@@ -53,6 +61,20 @@ def room_of(layout: Layout) -> Iterator[int | None]:
     finally:
         if fd is not None:
             os.close(fd)
+
+
+@contextmanager
+def need_room(layout: Layout) -> Iterator[int]:
+    """room_of for those who cannot do without. Raises KitcacheError where there can be none."""
+    with room_of(layout) as fd:
+        if fd is None:
+            raise KitcacheError(
+                layout.path,
+                f"there can be no {ROOM}/ in it, where new blobs are written first",
+                untouched=NOTHING_CHANGED,
+                next_steps=(f"give write permission to the directory, and to {ROOM}/ in it",),
+            )
+        yield fd
 
 
 def _open_room(layout: Layout, *, is_made: bool) -> int | None:
@@ -74,7 +96,12 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
 
 def read_notes(layout: Layout) -> Mapping[str, Note]:
     """What is noted of each tag; empty where nothing is, or nothing that can be read."""
-    return _decode(_read(layout, TAGS))
+    return _decode_notes(_read(layout, TAGS))
+
+
+def read_layer_uses(layout: Layout) -> Mapping[str, int]:
+    """When imports last read a blob, by its digest: ns since 1970; empty as read_notes."""
+    return _decode_layers(_read(layout, LAYERS))
 
 
 def read_skips(layout: Layout) -> int:
@@ -84,23 +111,66 @@ def read_skips(layout: Layout) -> int:
 
 
 def note_use(
-    layout: Layout, tags: Iterable[str], how: Literal["exported", "imported"], now_ns: int
+    layout: Layout,
+    tags: Iterable[str],
+    how: Literal["exported", "imported"],
+    now_ns: int,
+    *,
+    digests: Mapping[str, str] | None = None,
 ) -> None:
-    """Note that these tags were exported, or imported, now. Of a thousand tags the oldest go."""
+    """Note that these tags were exported, or imported, now. Of a thousand tags the oldest go.
+
+    digests: what was exported under each, as far as it is known.
+    """
     with _writing(layout) as room_fd:
         if room_fd is None:
             return
-        notes = dict(_decode(_read(layout, TAGS)))
+        notes = dict(read_notes(layout))
         for tag in tags:
             note = notes.get(tag, Note())
             if how == "exported":
-                notes[tag] = note._replace(exported_ns=now_ns)
+                notes[tag] = note._replace(exported_ns=now_ns, digest=(digests or {}).get(tag))
             else:
                 notes[tag] = note._replace(imported_ns=now_ns)
-        latest = sorted(notes, key=lambda tag: notes[tag].used_ns)
-        kept = {tag: notes[tag]._asdict() for tag in latest[-_TAGS_KEPT:]}
-        document = {"schema": _SCHEMA, "tags": kept}
-        _replace(layout, room_fd, TAGS, json.dumps(document, indent=1).encode())
+        _write_notes(layout, room_fd, notes)
+
+
+def put_notes(layout: Layout, changed: Mapping[str, Note]) -> None:
+    """Have these notes in place of what there was of their tags; an empty one is none at all."""
+    before = read_notes(layout)
+    if all(before.get(tag, Note()) == note for tag, note in changed.items()):
+        return
+    with _writing(layout) as room_fd:
+        if room_fd is not None:
+            notes = {**read_notes(layout), **changed}
+            _write_notes(layout, room_fd, {t: note for t, note in notes.items() if note != Note()})
+
+
+def _write_notes(layout: Layout, room_fd: int, notes: Mapping[str, Note]) -> None:
+    latest = sorted(notes, key=lambda tag: notes[tag].used_ns)
+    kept = {tag: notes[tag]._asdict() for tag in latest[-_TAGS_KEPT:]}
+    document = {"schema": _TAGS_SCHEMA, "tags": kept}
+    _replace(layout, room_fd, TAGS, json.dumps(document, indent=1).encode())
+
+
+def note_layers(layout: Layout, digests: Iterable[str], now_ns: int) -> None:
+    """Note that an import read these blobs now. Of ten thousand the oldest go."""
+    put_layer_uses(layout, dict.fromkeys(digests, now_ns))
+
+
+def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
+    """Note when blobs were read last, where that is later than what is noted."""
+    before = read_layer_uses(layout) if used else {}
+    if all(digest in before and before[digest] >= ns for digest, ns in used.items()):
+        return
+    with _writing(layout) as room_fd:
+        if room_fd is None:
+            return
+        uses = dict(read_layer_uses(layout))
+        uses |= {digest: max(uses.get(digest, 0), ns) for digest, ns in used.items()}
+        latest = sorted(uses, key=uses.__getitem__)[-_LAYERS_KEPT:]
+        document = {"schema": _LAYERS_SCHEMA, "layers": {digest: uses[digest] for digest in latest}}
+        _replace(layout, room_fd, LAYERS, json.dumps(document).encode())
 
 
 def count_skip(layout: Layout) -> int:
@@ -126,7 +196,7 @@ def clear_room(room_fd: int) -> None:
     now_s = time.time()
     with suppress(OSError):
         for name in os.listdir(room_fd):
-            if name.startswith((f"{INDEX}.", f"{TAGS}.", f"{SKIPS}.", "probe.")):
+            if name.startswith(_TEMPS):
                 found = os.stat(name, dir_fd=room_fd, follow_symlinks=False)
                 if found.st_mtime < now_s - _LEFT_BEHIND_S:
                     os.unlink(name, dir_fd=room_fd)
@@ -175,16 +245,34 @@ def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:
             os.unlink(new, dir_fd=room_fd)
 
 
-def _decode(data: bytes) -> dict[str, Note]:
+def _decode_notes(data: bytes) -> dict[str, Note]:
+    return {
+        tag: Note(
+            _time(note.get("exported_ns")),
+            _time(note.get("imported_ns")),
+            _text(note.get("digest")),
+        )
+        for tag, note in _members(data, "tags").items()
+        if isinstance(note, dict)
+    }
+
+
+def _decode_layers(data: bytes) -> dict[str, int]:
+    uses = _members(data, "layers")
+    return {digest: used_ns for digest, used_ns in uses.items() if _time(used_ns) is not None}
+
+
+def _members(data: bytes, field: str) -> dict[str, Any]:
     try:
-        tags = json.loads(data)["tags"]
-        return {
-            tag: Note(_time(note.get("exported_ns")), _time(note.get("imported_ns")))
-            for tag, note in tags.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = json.loads(data)[field]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _time(value: Any) -> int | None:
     return value if type(value) is int else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -20,6 +20,8 @@ OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ".kitcache", "blobs", "ingest")
 )
 BATCH_SIZE = 512
+QUARANTINE = "quarantine"
+"""Below .kitcache/: what a repair has put aside."""
 REMOVING = ".kitcache-removing"
 """Ends the name of an upload while it is removed: its own files' times say nothing any more."""
 _INGEST_NAME_ALGORITHM = "sha256"
@@ -111,6 +113,16 @@ def weigh_foreign(layout: Layout, path: str) -> int:
         return sum(_file_bytes(name, fd) for _, _, names, fd in walk for name in names)
     except (OSError, RecursionError):  # the walk of some Pythons calls itself for each level
         return 0
+
+
+def weigh_quarantine(layout: Layout) -> tuple[int, int]:
+    """How many files a repair has put aside, and their bytes. Follows no link."""
+    try:
+        walk = os.fwalk(f".kitcache/{QUARANTINE}", dir_fd=layout.root_fd, follow_symlinks=False)
+        sizes = [_file_bytes(name, fd) for _, _, names, fd in walk for name in names]
+    except (OSError, RecursionError):
+        return 0, 0
+    return len(sizes), sum(sizes)
 
 
 def changed_ns(fd: int | None) -> int:

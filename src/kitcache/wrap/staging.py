@@ -28,6 +28,7 @@ from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, io_error, open_checked
 from kitcache.store.locks import hold_index, hold_store
 from kitcache.store.notes import ROOM, room_of
+from kitcache.store.transfer import bring_blob
 from kitcache.wrap.stores import STAGE_MARK, Store, Terms, hold_inherited
 
 _UNREADY = ".new"
@@ -146,7 +147,8 @@ def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
     First the blobs, by hard links and synced, then the entries of index.json in one step. All that
     a tag reaches is looked for before that, in the staging directory, and once more after it, in
     the store. Structural blobs are proven by their digests; of leaves the length counts, which the
-    client has proven when it wrote them. Raises KitcacheError: then no tag was changed.
+    client has proven when it wrote them, and short ones are proven again. Raises KitcacheError:
+    then no tag was changed.
     """
     control = terms.control(stage.layout)
     stage.layout.open_directories()
@@ -248,27 +250,9 @@ def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tal
         if intake.find(digest, size) is not None:
             reused = reused.plus(one)
         else:
-            _bring(stage, intake, digest)
+            bring_blob(stage, intake.layout, digest, size)
             linked = linked.plus(one)
     return linked, reused
-
-
-def _bring(stage: Layout, intake: Intake, digest: Digest) -> None:
-    """Give a staged blob its name in the store, in place of what is no such blob there."""
-    layout, name = intake.layout, digest.hex
-    if digest.algorithm not in layout.blobs and layout.blobs_fd is not None:
-        room = intake.make_directory(digest.algorithm, layout.blobs_fd, "blobs/")
-        layout.blobs[digest.algorithm] = room
-    source, target = stage.blobs[digest.algorithm], layout.blobs[digest.algorithm]
-    try:
-        with suppress(FileExistsError):
-            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-            return
-        beside = f"{name}.{os.urandom(8).hex()}"
-        os.link(name, beside, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-        os.rename(beside, name, src_dir_fd=target, dst_dir_fd=target)
-    except OSError as error:
-        raise io_error(layout.path, "cannot link a staged blob", error) from None
 
 
 def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:

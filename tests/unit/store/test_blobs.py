@@ -53,5 +53,5 @@ def test_without_a_place_for_it_nothing_is_left(sample: Sample, layout: Layout) 
 
 def test_a_file_in_the_way_of_our_own_directory_is_told(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").write_text("")
-    with pytest.raises(KitcacheError, match=r"cannot make \.kitcache/"):
+    with pytest.raises(KitcacheError, match=r"there can be no \.kitcache/"):
         write_blob(layout, DATA)

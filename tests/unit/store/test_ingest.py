@@ -175,7 +175,7 @@ class TestFind:
     ) -> None:
         put(intake, DATA)
 
-        def refuse(*_: object) -> None:
+        def refuse(*_: object, **__: object) -> None:
             raise PermissionError(errno.EPERM, "no")
 
         monkeypatch.setattr(os, "utime", refuse)

@@ -1,5 +1,6 @@
 """store/layout.py: what is a cache directory, what is refused, and when a blob is believed."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -308,3 +309,20 @@ def test_a_blob_that_may_not_be_read_is_an_error(
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(Damaged, match="cannot be read: Permission denied"):
         opened.open_blob(blob)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_process_lacks_is_no_fault_of_a_blob(
+    box: Box, opened: Layout, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Else a repair would put aside what is whole."""
+    blob = parse_digest(box.blob(b"blob")["digest"])
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", refuse)
+    for look in (opened.open_blob, lambda digest: opened.read_blob(digest, 4)):
+        with pytest.raises(KitcacheError, match="cannot read a blob") as caught:
+            look(blob)
+        assert type(caught.value) is KitcacheError

@@ -15,7 +15,10 @@ from kitcache.store.notes import (
     clear_room,
     count_skip,
     forget_skips,
+    note_layers,
     note_use,
+    put_notes,
+    read_layer_uses,
     read_notes,
     read_skips,
     room_of,
@@ -27,8 +30,11 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     sample: Sample, layout: Layout
 ) -> None:
     assert read_notes(layout) == {}
+    assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
     forget_skips(layout)
+    note_layers(layout, (), 10)
+    put_notes(layout, {"main": Note()})
     assert not (sample.dir / ".kitcache").exists()
 
 
@@ -38,6 +44,41 @@ def test_each_use_has_its_time(layout: Layout) -> None:
     note_use(layout, ["main"], "exported", 30)
     assert read_notes(layout) == {"main": Note(30, 20), "dev": Note(10, None)}
     assert read_notes(layout)["main"].used_ns == 30
+
+
+def test_the_digest_is_that_of_the_last_export(layout: Layout) -> None:
+    note_use(layout, ["main", "dev"], "exported", 10, digests={"main": "sha256:a"})
+    note_use(layout, ["main"], "imported", 20)
+    assert read_notes(layout) == {"main": Note(10, 20, "sha256:a"), "dev": Note(10)}
+    note_use(layout, ["main"], "exported", 30)
+    assert read_notes(layout)["main"] == Note(30, 20, None)
+
+
+def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> None:
+    note_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
+    put_notes(layout, {"main": Note(5, 6, "sha256:b"), "new": Note(7), "old": Note()})
+    assert read_notes(layout) == {
+        "main": Note(5, 6, "sha256:b"),
+        "dev": Note(10),
+        "new": Note(7),
+    }
+
+
+def test_each_layer_has_the_time_of_its_last_use(layout: Layout) -> None:
+    note_layers(layout, ["sha256:a", "sha256:b"], 10)
+    note_layers(layout, iter(["sha256:b"]), 20)
+    assert read_layer_uses(layout) == {"sha256:a": 10, "sha256:b": 20}
+
+
+def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) -> None:
+    note_layers(layout, [f"sha512:{n:0128x}" for n in range(9_999)], 10)
+    note_layers(layout, ["old"], 5)
+    note_layers(layout, ["new"], 20)
+    uses = read_layer_uses(layout)
+    assert len(uses) == 10_000
+    assert "new" in uses
+    assert "old" not in uses
+    assert (sample.dir / ".kitcache" / "layers.json").stat().st_size < 2_000_000
 
 
 def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
@@ -60,24 +101,43 @@ def test_of_a_thousand_tags_the_oldest_go(layout: Layout) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"[]", b'{"tags": []}', b'{"tags": {"main": 7}}', b"[" * 100_000, b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"tags": [], "layers": [1]}',
+        b'{"tags": {"main": 7}, "layers": {"sha256:a": "noon"}}',
+        b"[" * 100_000,
+        b"\xff",
+    ],
 )
 def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: bytes) -> None:
     (sample.dir / ".kitcache").mkdir()
     (sample.dir / ".kitcache" / "tags.json").write_bytes(data)
+    (sample.dir / ".kitcache" / "layers.json").write_bytes(data)
     (sample.dir / ".kitcache" / "skips").write_bytes(data)
     assert read_notes(layout) == {}
+    assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
     note_use(layout, ["main"], "exported", 10)
     assert read_notes(layout) == {"main": Note(10)}
+    note_layers(layout, ["sha256:b"], 10)
+    assert read_layer_uses(layout) == {"sha256:b": 10}
     assert count_skip(layout) == 1
 
 
 def test_odd_times_count_as_never(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
-    tags = {"main": {"exported_ns": "noon", "imported_ns": True}}
+    tags = {"main": {"exported_ns": "noon", "imported_ns": True, "digest": 7}}
     (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
     assert read_notes(layout) == {"main": Note()}
+
+
+def test_a_file_of_an_older_kitcache_reads(sample: Sample, layout: Layout) -> None:
+    (sample.dir / ".kitcache").mkdir()
+    tags = {"main": {"exported_ns": 10, "imported_ns": None}}
+    (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
+    assert read_notes(layout) == {"main": Note(10)}
 
 
 def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layout) -> None:
@@ -103,21 +163,28 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         assert room_fd is not None
         fcntl.flock(room_fd, fcntl.LOCK_EX)
         note_use(layout, ["main"], "exported", 10)
+        put_notes(layout, {"main": Note(10)})
+        note_layers(layout, ["sha256:a"], 10)
         assert count_skip(layout) == 1
     assert read_notes(layout) == {}
+    assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
 
 
 def test_many_at_once_lose_nothing(sample: Sample) -> None:
     def work(n: int) -> None:
         with open_layout(sample.dir) as layout:
-            note_use(layout, [f"t{n}"], "exported", n)
+            if n % 3:
+                note_use(layout, [f"t{n}"], "exported", n)
+            else:
+                note_layers(layout, [f"sha256:{n}"], n)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(12)))
     with open_layout(sample.dir) as layout:
-        assert set(read_notes(layout)) == {f"t{n}" for n in range(12)}
-    assert os.listdir(sample.dir / ".kitcache") == ["tags.json"]
+        assert set(read_notes(layout)) == {f"t{n}" for n in range(12) if n % 3}
+        assert set(read_layer_uses(layout)) == {f"sha256:{n}" for n in range(0, 12, 3)}
+    assert sorted(os.listdir(sample.dir / ".kitcache")) == ["layers.json", "tags.json"]
 
 
 def test_the_room_is_made_as_the_cache_is(sample: Sample, layout: Layout) -> None:
@@ -136,7 +203,7 @@ def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Lay
     count_skip(layout)
     room = sample.dir / ".kitcache"
     old_s = time.time() - 7200
-    for name in ("index.json.a1", "tags.json.b2", "probe.c3", "notes.txt"):
+    for name in ("index.json.a1", "tags.json.b2", "layers.json.c3", "probe.d4", "notes.txt"):
         (room / name).touch()
         os.utime(room / name, (old_s, old_s))
     (room / "index.json.fresh").touch()
