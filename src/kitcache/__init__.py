@@ -1,8 +1,8 @@
 """kitcache: BuildKit from Python, with caches that do not grow.
 
-`Client` builds. The verbs are functions: reset, du, ls, why, untag; each takes a cache directory
-and returns a plain value. Nothing here prints or exits; failures are KitcacheErrors. Every name is
-loaded on first use, so that `import kitcache` costs nothing.
+`Client` builds. The verbs are functions, named as the commands are (reset, du, ls, why, …): each
+takes a cache directory, and returns a plain value. Nothing here prints or exits; failures are
+KitcacheErrors. Every name is loaded on first use, so that `import kitcache` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Damaged,
         Incomplete,
         KitcacheError,
+        LimitNotReached,
         NoDaemon,
         NotACache,
         NotFound,
@@ -35,11 +36,10 @@ if TYPE_CHECKING:
         Unsafe,
         UsageError,
     )
-    from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
+    from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
     from kitcache.gc.explain import du, why
     from kitcache.gc.reset import reset
     from kitcache.gc.tags import ls
-    from kitcache.gc.untag import untag
     from kitcache.gc.values import Damage, MissingLeaf, Progress, Report, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
@@ -48,8 +48,33 @@ if TYPE_CHECKING:
     from kitcache.options.caches import CacheExport, CacheImport
     from kitcache.options.outputs import Output
     from kitcache.options.policy import Policy
+    from kitcache.options.policyfile import read_policy
+    from kitcache.options.retention import Amount, Retention, Rule
     from kitcache.options.secrets import Secret
     from kitcache.store.locks import Holder, Waiting
+    from kitcache.upkeep.answers import (
+        BadBlob,
+        CachedStep,
+        Decision,
+        Merged,
+        MergedTag,
+        Miss,
+        Pruned,
+        Repaired,
+        RepairStep,
+        Tagged,
+        Trimmed,
+        Untagged,
+        Verdict,
+        Verified,
+    )
+    from kitcache.upkeep.health.repair import repair
+    from kitcache.upkeep.health.verify import verify
+    from kitcache.upkeep.naming.merge import merge
+    from kitcache.upkeep.naming.tag import tag
+    from kitcache.upkeep.naming.untag import untag
+    from kitcache.upkeep.pruning.prune import prune
+    from kitcache.upkeep.trimming.trim import trim
 
 _HOMES = {
     "kitcache.buildkit.build": ("Wishes",),
@@ -69,6 +94,7 @@ _HOMES = {
         "Damaged",
         "Incomplete",
         "KitcacheError",
+        "LimitNotReached",
         "NoDaemon",
         "NotACache",
         "NotFound",
@@ -77,11 +103,10 @@ _HOMES = {
         "Unsafe",
         "UsageError",
     ),
-    "kitcache.gc.answers": ("BlobPath", "Listing", "Tag", "TagUsage", "Untagged", "Usage", "Why"),
+    "kitcache.gc.answers": ("BlobPath", "Listing", "Tag", "TagUsage", "Usage", "Why"),
     "kitcache.gc.explain": ("du", "why"),
     "kitcache.gc.reset": ("reset",),
     "kitcache.gc.tags": ("ls",),
-    "kitcache.gc.untag": ("untag",),
     "kitcache.gc.values": ("Damage", "MissingLeaf", "Progress", "Report", "Root", "Tally"),
     "kitcache.oci.descriptor": ("Descriptor",),
     "kitcache.oci.digest": ("Digest",),
@@ -90,13 +115,40 @@ _HOMES = {
     "kitcache.options.caches": ("CacheExport", "CacheImport"),
     "kitcache.options.outputs": ("Output",),
     "kitcache.options.policy": ("Policy",),
+    "kitcache.options.policyfile": ("read_policy",),
+    "kitcache.options.retention": ("Amount", "Retention", "Rule"),
     "kitcache.options.secrets": ("Secret",),
     "kitcache.store.locks": ("Holder", "Waiting"),
+    "kitcache.upkeep.answers": (
+        "BadBlob",
+        "CachedStep",
+        "Decision",
+        "Merged",
+        "MergedTag",
+        "Miss",
+        "Pruned",
+        "Repaired",
+        "RepairStep",
+        "Tagged",
+        "Trimmed",
+        "Untagged",
+        "Verdict",
+        "Verified",
+    ),
+    "kitcache.upkeep.health.repair": ("repair",),
+    "kitcache.upkeep.health.verify": ("verify",),
+    "kitcache.upkeep.naming.merge": ("merge",),
+    "kitcache.upkeep.naming.tag": ("tag",),
+    "kitcache.upkeep.naming.untag": ("untag",),
+    "kitcache.upkeep.pruning.prune": ("prune",),
+    "kitcache.upkeep.trimming.trim": ("trim",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Address",
+    "Amount",
+    "BadBlob",
     "BlobPath",
     "Build",
     "BuildFailed",
@@ -107,11 +159,13 @@ __all__ = [
     "CacheExport",
     "CacheImport",
     "CacheResult",
+    "CachedStep",
     "Cancelled",
     "Client",
     "Credentials",
     "Damage",
     "Damaged",
+    "Decision",
     "Descriptor",
     "Digest",
     "DockerConfig",
@@ -119,9 +173,13 @@ __all__ = [
     "Incomplete",
     "Info",
     "KitcacheError",
+    "LimitNotReached",
     "Link",
     "Listing",
     "Log",
+    "Merged",
+    "MergedTag",
+    "Miss",
     "MissingLeaf",
     "NoDaemon",
     "NotACache",
@@ -130,22 +188,31 @@ __all__ = [
     "Output",
     "Policy",
     "Progress",
+    "Pruned",
+    "RepairStep",
+    "Repaired",
     "Report",
+    "Retention",
     "Root",
+    "Rule",
     "Secret",
     "Source",
     "Step",
     "Steps",
     "Tag",
     "TagUsage",
+    "Tagged",
     "Tally",
     "Tls",
     "Transfer",
+    "Trimmed",
     "Unsafe",
     "Untagged",
     "Update",
     "Usage",
     "UsageError",
+    "Verdict",
+    "Verified",
     "Vertex",
     "Waiting",
     "Why",
@@ -155,8 +222,15 @@ __all__ = [
     "du",
     "find_daemon",
     "ls",
+    "merge",
+    "prune",
+    "read_policy",
+    "repair",
     "reset",
+    "tag",
+    "trim",
     "untag",
+    "verify",
     "why",
 ]
 

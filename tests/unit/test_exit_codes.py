@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from kitcache import errors
-from tests.hostile.build import Sample, make_sample
+from tests.hostile.build import IMAGE_CONFIG, Sample, make_sample
 from tests.hostile.command import Answer, run
 from tests.hostile.privilege import NOBODY, give, reachable_box, run_as
+from tests.hostile.stages import MAIN, put_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "exit-codes.md"
@@ -38,6 +39,13 @@ def start_upload(sample: Sample) -> None:
     sample.box.ingest("under way", age_s=1)
 
 
+def add_steps(sample: Sample) -> None:
+    """A cache that could be trimmed, and an image."""
+    sample.box.tag("steps", put_cache(sample.box, MAIN))
+    config = sample.box.document({"os": "linux"}, IMAGE_CONFIG)
+    sample.box.tag("image", sample.box.manifest([sample.layers[0]], config))
+
+
 def nothing(sample: Sample) -> None:
     """The sample as it is."""
 
@@ -47,11 +55,52 @@ CASES: dict[str, tuple[str, int, Callable[[Sample], None], tuple[str, ...]]] = {
     "no such tag": ("NotFound", 1, nothing, ("untag", "cache", "nope")),
     "no such blob": ("NotFound", 1, nothing, ("why", "cache", "0" * 64)),
     "no such option": ("UsageError", 2, nothing, ("reset", "--what", "cache")),
+    "no such tag to name": ("NotFound", 1, nothing, ("tag", "cache", "nope", "new")),
+    "no name for a tag": ("UsageError", 2, nothing, ("tag", "cache", "main", "")),
+    "a cache into itself": ("UsageError", 2, nothing, ("merge", "cache", "cache")),
+    "two things by one name": (
+        "KitcacheError",
+        1,
+        nothing,
+        ("merge", "--tag-as", "one", "cache", "new"),
+    ),
     "no age": ("UsageError", 2, nothing, ("reset", "--min-age", "soon", "cache")),
+    "a copy for no repair": ("UsageError", 2, nothing, ("verify", "--from", "b", "cache")),
+    "a cache as its own copy": (
+        "UsageError",
+        2,
+        nothing,
+        ("verify", "--repair", "--from", "cache", "cache"),
+    ),
     "no digest": ("UsageError", 2, nothing, ("why", "cache", "?")),
     "no directory": ("NotACache", 10, nothing, ("du", "nowhere")),
     "some directory": ("NotACache", 10, nothing, ("reset", ".")),
     "an upload under way": ("Busy", 11, start_upload, ("reset", "cache")),
+    "an option beside a policy file": (
+        "UsageError",
+        2,
+        nothing,
+        ("prune", "--policy", "p.toml", "--keep-last", "1", "cache"),
+    ),
+    "no policy file": ("KitcacheError", 1, nothing, ("prune", "--policy", "p.toml", "cache")),
+    "a limit below one step": (
+        "LimitNotReached",
+        14,
+        add_steps,
+        ("trim", "cache", "steps", "--max-used-space", "1kB"),
+    ),
+    "an image to trim": (
+        "KitcacheError",
+        1,
+        add_steps,
+        ("trim", "cache", "image", "--max-used-space", "1kB"),
+    ),
+    "no size": (
+        "UsageError",
+        2,
+        nothing,
+        ("trim", "cache", "main", "--max-used-space", "5 gigs"),
+    ),
     "a missing manifest": ("Damaged", 12, damage_main, ("reset", "cache")),
     "a missing manifest in a dry run": (
         "Damaged",
@@ -59,6 +108,13 @@ CASES: dict[str, tuple[str, int, Callable[[Sample], None], tuple[str, ...]]] = {
         damage_main,
         ("reset", "--dry-run", "cache"),
     ),
+    "a further name for what is damaged": (
+        "Damaged",
+        12,
+        damage_main,
+        ("tag", "cache", "main", "x"),
+    ),
+    "a damaged source": ("Damaged", 12, damage_main, ("merge", "cache", "new")),
     "blobs is a link": ("Unsafe", 13, link_blobs, ("reset", "cache")),
 }
 
@@ -85,12 +141,42 @@ def test_success(sample: Sample) -> None:
         ("ls", "cache"),
         ("why", "cache", min(sample.live)),
         ("untag", "cache", "dev"),
+        ("tag", "cache", "main", "new"),
+        ("merge", "cache", "all"),
+        ("verify", "cache"),
+        ("prune", "cache"),
+        ("prune", "--keep-last", "5", "cache"),
         ("completion", "bash"),
         ("--version",),
         ("reset", "--help"),
         ("build", "--help"),
     ):
         assert run(sample.box.top, *words).code == 0
+
+
+def test_a_limit_that_is_not_reached(sample: Sample) -> None:
+    """It is done as far as it may be, so --json has the answer, not an error."""
+    words = ("prune", "--max-used-space", "1kB", "--keep-tag", "*", "cache")
+    answer = run(sample.box.top, *words)
+    assert answer.code == errors.LimitNotReached.exit_code == 14
+    assert answer.out.startswith("cache\n")
+    assert "kitcache: cache: what has to stay holds 2.0 kB" in answer.err
+    in_json = run(sample.box.top, *words, "--json")
+    assert (in_json.code, in_json.value["exit_code"], in_json.err) == (14, 14, "")
+    assert in_json.value["schema"] == "kitcache.pruned/1"
+
+
+def test_a_verification_that_finds_something(sample: Sample) -> None:
+    for prepare in (
+        lambda: sample.box.damage(min(f"sha256:{name}" for name in sample.garbage), b"bad"),
+        lambda: sample.box.damage(sample.layers[0]["digest"], None),
+        lambda: damage_main(sample),
+        (sample.dir / "index.json").unlink,
+    ):
+        prepare()
+        answer = run(sample.box.top, "verify", "--json", "cache")
+        assert (answer.code, answer.value["exit_code"]) == (12, 12)
+        assert answer.value["schema"] == "kitcache.verified/1"
 
 
 def test_what_is_only_reported_is_no_failure(sample: Sample) -> None:
@@ -144,7 +230,12 @@ def test_done_in_part(tmp_path: Path) -> None:
 def test_a_lock_that_is_not_had(sample: Sample) -> None:
     with (sample.dir / "kitcache.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        for words in (("reset", "cache"), ("untag", "cache", "main")):
+        for words in (
+            ("reset", "cache"),
+            ("untag", "cache", "main"),
+            ("tag", "cache", "main", "new"),
+            ("merge", "cache", "all"),
+        ):
             answer = run(sample.box.top, *words, "--lock-timeout", "0", "--json")
             assert (answer.code, answer.value["error"]) == (11, "Busy")
             assert answer.value["facts"]["holder_pid"] == os.getpid()

@@ -7,6 +7,7 @@ version of its schema; it never loses one. What differs from day to day is maske
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,8 @@ from tests.hostile.build import (
     make_sample,
 )
 from tests.hostile.command import Answer, run
+from tests.hostile.importable import grow
+from tests.hostile.stages import make_stages
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,6 +42,7 @@ MASKS = [
     (r"\bin \d\d s\b", "in 50 s"),
     (r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"', '"<time>"'),
     (r"\(\d+\.\d s\)", "(0.0 s)"),
+    (r"rehashed in \d+\.\d s", "rehashed in 0.0 s"),
     # The days since the cacheconfig's oldest result: five digits for a long time yet.
     (r"\b\d{5} d\b", "##### d"),
 ]
@@ -100,10 +104,69 @@ def damaged(top: Path) -> Sample:
     return sample
 
 
+def importable(top: Path) -> Sample:
+    """Two caches that BuildKit imports, beside an image and garbage."""
+    sample = clean(top)
+    sample.box.entries.clear()
+    grow(sample.box, "main")
+    grow(sample.box, "dev", 5)
+    add_image(sample.box)
+    return sample
+
+
+def damaged_import(top: Path) -> Sample:
+    """dev has lost a layer and the image one of its manifests; a blob of nobody is bad."""
+    sample = importable(top)
+    _, dev, image = sample.box.entries
+    sample.box.tag("old", {**dev, "digest": digest_of(b"old manifest")})
+    layers = json.loads(sample.box.path_of(dev["digest"]).read_bytes())["layers"]
+    sample.box.damage(layers[4]["digest"], b"layer 4")
+    index = json.loads(sample.box.path_of(image["digest"]).read_bytes())
+    sample.box.damage(index["manifests"][1]["digest"], None)
+    sample.box.damage(sample.box.blob(b"nobody's")["digest"], b"noboby's")
+    return sample
+
+
+def put_aside(top: Path) -> Sample:
+    """What a repair has left there."""
+    sample = importable(top)
+    (sample.dir / ".kitcache" / "quarantine").mkdir(parents=True)
+    for name in ("index.json", f"sha256-{'0' * 64}"):
+        (sample.dir / ".kitcache" / "quarantine" / name).write_bytes(b"bad" * 500)
+    return sample
+
+
+def torn_index(top: Path) -> Sample:
+    """Cut within the last entry: it has no name any more."""
+    sample = importable(top)
+    sample.box.write_index((sample.dir / "index.json").read_bytes()[:-9])
+    return sample
+
+
+def two(top: Path) -> Sample:
+    """The sample; other, which shares a layer with it; third, which has another main; a twin."""
+    for name, tag, seed in (("other", "extra", "layer 0"), ("third", "main", "third")):
+        (top / "room").mkdir()
+        box = Box(top / "room")
+        box.tag(tag, box.manifest([box.blob(seed.encode() * 20), box.blob(b"own " * 20)]))
+        box.dir.rename(top / name)
+        shutil.rmtree(top / "room")
+    sample = clean(top)
+    shutil.copytree(sample.dir, top / "cache-again")
+    return sample
+
+
 def busy(top: Path) -> Sample:
     sample = make_sample(top)
     sample.box.ingest("under way", age_s=10)
     return sample
+
+
+def staged(top: Path) -> Sample:
+    """A cache whose steps are known, most of them new; two tags share the old ones."""
+    made = make_stages(top)
+    layers = json.loads(made.box.path_of(made.main["digest"]).read_bytes())["layers"]
+    return Sample(made.box, made.main, made.dev, tuple(layers[:3]), made.live, made.garbage)
 
 
 class Case(NamedTuple):
@@ -120,12 +183,40 @@ CASES = {
     "report-nothing": Case("reset cache", clean),
     "usage": Case("du cache"),
     "usage-damaged": Case("du cache", damaged),
+    "usage-quarantine": Case("du cache", put_aside),
     "listing": Case("ls cache"),
     "listing-damaged": Case("ls cache", damaged),
     "why": Case("why cache {layer}"),
     "why-garbage": Case("why cache {garbage}"),
     "untagged": Case("untag cache v1.2 dev"),
+    "pruned": Case("prune --unused-for 30d --keep-tag main cache"),
+    "pruned-dry-run": Case("prune --dry-run --max-used-space 3kB --keep-tag v* cache"),
+    "pruned-not-reached": Case("prune --max-used-space 1kB --keep-last 2 cache"),
+    "pruned-trimmed": Case("prune --max-used-space 25kB --keep-tag main --trim cache", staged),
+    "pruned-no-policy": Case("prune cache"),
+    "error-policy": Case("prune --policy policy.toml --keep-last 3 cache"),
+    "trimmed": Case("trim cache main --max-used-space 25kB", staged),
+    "trimmed-dry-run": Case("trim cache main --max-used-space 25kB --dry-run", staged),
+    "trimmed-fits": Case("trim cache main --max-used-space 5GB", staged),
+    "error-limit": Case("trim cache main --max-used-space 1kB", staged),
     "untagged-dry-run": Case("untag --dry-run cache dev"),
+    "tagged": Case("tag cache v1.2 release"),
+    "tagged-moved": Case("tag cache main dev"),
+    "tagged-unchanged": Case("tag cache main main"),
+    "tagged-dry-run": Case("tag --dry-run cache main dev"),
+    "merged": Case("merge cache other all", two),
+    "merged-renamed": Case("merge --tag-as dev={{tag}}-of-{{dir}} cache other all", two),
+    "merged-moved": Case("merge --replace third cache", two),
+    "merged-unchanged": Case("merge cache cache-again", two),
+    "merged-dry-run": Case("merge --dry-run --replace third cache", two),
+    "error-tag": Case("tag cache dev release", damaged),
+    "error-merge": Case("merge cache third all", two),
+    "verified": Case("verify cache", importable),
+    "verified-damaged": Case("verify cache", damaged_import),
+    "repaired": Case("verify --repair cache", damaged_import),
+    "repaired-dry-run": Case("verify --repair --dry-run cache", damaged_import),
+    "repaired-nothing": Case("verify --repair cache", importable),
+    "repaired-index": Case("verify --repair cache", torn_index),
     "error-damaged": Case("reset cache", damaged),
     "error-busy": Case("reset cache", busy),
     "error-not-a-cache": Case("du nowhere"),
@@ -270,7 +361,22 @@ def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> Non
 
 def test_every_schema_has_a_file_and_every_file_a_test() -> None:
     text = "".join(path.read_text() for path in GOLDEN.glob("*.json"))
-    kinds = ("report", "usage", "listing", "why", "untagged", "error", "export", "exec")
+    kinds = (
+        "report",
+        "usage",
+        "listing",
+        "why",
+        "untagged",
+        "pruned",
+        "trimmed",
+        "verified",
+        "repaired",
+        "error",
+        "export",
+        "exec",
+        "tag",
+        "merge",
+    )
     assert set(re.findall(r'"schema": "(.*)"', text)) == {f"kitcache.{kind}/1" for kind in kinds}
     written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
     written |= {"metadata.json", "exports.txt", *(f"{name}.txt" for name in BUILD_CASES)}

@@ -51,6 +51,35 @@ RESET = {
     "kitcache.store.remove",
 }
 ANSWERS = {"kitcache.cli.tables", "kitcache.gc.answers"}
+UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.answers"}
+CUTTING = UPKEEP | {
+    "kitcache.cli.trimtext",
+    "kitcache.upkeep.trimming",
+    "kitcache.upkeep.trimming.branches",
+    "kitcache.gc.change",
+    "kitcache.upkeep.trimming.cutting",
+    "kitcache.gc.narrow",
+    "kitcache.gc.reach",
+    "kitcache.gc.rewrite",
+    "kitcache.gc.tags",
+    "kitcache.oci.cacheconfig",
+    "kitcache.oci.cachemanifest",
+    "kitcache.store.blobs",
+    "kitcache.store.notes",
+}
+NAMING = (
+    UPKEEP
+    | RESET - {"kitcache.cli.commands.reset"}
+    | {"kitcache.cli.tagtext", "kitcache.upkeep.naming"}
+)
+ADDING = NAMING | {
+    "kitcache.gc.answers",
+    "kitcache.gc.reach",
+    "kitcache.store.notes",
+    "kitcache.upkeep.naming.holes",
+    "kitcache.upkeep.naming.names",
+    "kitcache.upkeep.naming.settled",
+}
 KITCACHE = {
     "reset": SHARED | RESET,
     "du": SHARED
@@ -62,15 +91,71 @@ KITCACHE = {
         "kitcache.gc.reach",
         "kitcache.store.notes",
     },
-    "ls": SHARED | ANSWERS | {"kitcache.cli.commands.ls", "kitcache.gc.reach", "kitcache.gc.tags"},
+    "ls": SHARED
+    | ANSWERS
+    | {
+        "kitcache.cli.commands.ls",
+        "kitcache.gc.reach",
+        "kitcache.gc.tags",
+        "kitcache.oci.cacheconfig",
+    },
     "why": SHARED
     | ANSWERS
     | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
     | {"kitcache.cli.commands.why", "kitcache.gc.explain", "kitcache.gc.reach"},
-    "untag": SHARED
+    "verify": SHARED
+    | ANSWERS
+    | UPKEEP
+    | RESET - {"kitcache.cli.commands.reset"}
+    | {
+        "kitcache.upkeep.health",
+        "kitcache.cli.commands.verify",
+        "kitcache.cli.verifytext",
+        "kitcache.upkeep.health.importing",
+        "kitcache.gc.reach",
+        "kitcache.upkeep.health.rehash",
+        "kitcache.gc.tags",
+        "kitcache.upkeep.health.verify",
+        "kitcache.oci.cacheconfig",
+        "kitcache.oci.cachemanifest",
+        "kitcache.store.hashing",
+    },
+    "prune": SHARED
     | ANSWERS
     | RESET - {"kitcache.cli.commands.reset"}
-    | {"kitcache.cli.commands.untag", "kitcache.gc.untag"},
+    | CUTTING
+    | {
+        "kitcache.cli.commands.prune",
+        "kitcache.cli.policyoptions",
+        "kitcache.cli.prunetext",
+        "kitcache.upkeep.pruning",
+        "kitcache.upkeep.pruning.prune",
+        "kitcache.upkeep.pruning.retain",
+        "kitcache.upkeep.pruning.uses",
+        "kitcache.options.retention",
+    },
+    "trim": SHARED
+    | ANSWERS
+    | RESET - {"kitcache.cli.commands.reset"}
+    | CUTTING
+    | {"kitcache.cli.commands.trim", "kitcache.upkeep.trimming.trim"},
+    "tag": SHARED
+    | ADDING
+    | {"kitcache.cli.commands.tag", "kitcache.upkeep.naming.tag", "kitcache.options.attributes"},
+    "merge": SHARED
+    | ADDING
+    | {
+        "kitcache.cli.commands.merge",
+        "kitcache.upkeep.naming.bring",
+        "kitcache.upkeep.naming.merge",
+        "kitcache.upkeep.naming.mergeplan",
+        "kitcache.options.renames",
+        "kitcache.store.blobs",
+        "kitcache.store.create",
+        "kitcache.store.ingest",
+        "kitcache.store.transfer",
+    },
+    "untag": SHARED | NAMING | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag"},
 }
 
 EXEC = (
@@ -103,7 +188,12 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     ),
     "staged": (
         "--staged docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
-        {"kitcache.store.ingest", "kitcache.wrap.staging"},
+        {
+            "kitcache.store.blobs",
+            "kitcache.store.ingest",
+            "kitcache.store.transfer",
+            "kitcache.wrap.staging",
+        },
         {"shutil"},
     ),
     "bake": (
@@ -145,7 +235,13 @@ STANDARD = {
     "typing",
     "warnings",
 }
-MORE = {"ls": {"datetime"}}
+MORE = {
+    "merge": {"fnmatch", "posixpath"},
+    "verify": {"datetime", "heapq", "queue"},
+    "ls": {"datetime"},
+    "prune": {"bisect", "datetime", "fnmatch", "heapq"},
+    "trim": {"bisect", "datetime", "heapq"},
+}
 
 # Said aloud, since each of these would cost more than all that is allowed.
 NEVER = {
@@ -215,7 +311,14 @@ def ours(modules: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("command", KITCACHE)
 def test_a_command_loads_what_is_listed_here_and_nothing_else(sample: Sample, command: str) -> None:
-    words = {"why": [min(sample.live)], "untag": ["dev"]}.get(command, [])
+    words = {
+        "why": [min(sample.live)],
+        "untag": ["dev"],
+        "prune": ["--max-used-space", "1GB"],
+        "trim": ["main", "--max-used-space", "1GB"],
+        "tag": ["main", "new"],
+        "merge": ["all"],
+    }.get(command, [])
     modules = loaded(CHILD, command, "cache", *words, cwd=sample.box.top)
     assert ours(modules) == KITCACHE[command]
     others = {name.split(".")[0] for name in modules - ours(modules)}
@@ -233,9 +336,39 @@ def test_reset_with_work_to_do_loads_no_more(sample: Sample) -> None:
     assert ours(modules) == KITCACHE["reset"]
 
 
+def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
+    """Where something is to be done; else it is a verification."""
+    sample.box.damage(min(f"sha256:{name}" for name in sample.garbage), b"bad")
+    modules = loaded(CHILD, "verify", "--repair", "cache", cwd=sample.box.top)
+    assert ours(modules) - KITCACHE["verify"] == {
+        "kitcache.upkeep.trimming",
+        "kitcache.upkeep.trimming.branches",
+        "kitcache.upkeep.trimming.cutting",
+        "kitcache.upkeep.health.diagnosis",
+        "kitcache.upkeep.health.mend",
+        "kitcache.gc.narrow",
+        "kitcache.upkeep.health.repair",
+        "kitcache.gc.rewrite",
+        "kitcache.upkeep.health.salvage",
+        "kitcache.store.blobs",
+        "kitcache.store.create",
+        "kitcache.store.ingest",
+        "kitcache.store.notes",
+        "kitcache.store.overlay",
+        "kitcache.store.quarantine",
+        "kitcache.store.transfer",
+    }
+    assert modules & NEVER == set()
+
+
 def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
     modules = loaded(CHILD, "reset", "--json", "cache", cwd=sample.box.top)
-    added = {"kitcache.cli.jsonout", "kitcache.gc.answers"}
+    added = UPKEEP | {
+        "kitcache.cli.jsonout",
+        "kitcache.cli.jsonparts",
+        "kitcache.cli.jsonupkeep",
+        "kitcache.gc.answers",
+    }
     assert ours(modules) == KITCACHE["reset"] | added
     assert modules & NEVER == set()
 

@@ -18,9 +18,20 @@ PACKAGE = Path(kitcache.__file__).parent
 FUNCTIONS = {
     "du": "(path, *, on_progress=None, cancel=None)",
     "ls": "(path, *, cancel=None)",
+    "merge": "(sources, target, *, tag_as=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
+    " on_progress=None, cancel=None)",
+    "prune": "(path, retention, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000),"
+    " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "read_policy": "(text, name)",
+    "repair": "(path, *, sources=(), dry_run=False, lock_timeout_s=30.0, on_progress=None,"
+    " cancel=None)",
     "reset": "(path, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000), dry_run=False,"
     " lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "tag": "(path, old, new, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "trim": "(path, tag, max_used_bytes, *, dry_run=False, lock_timeout_s=30.0, on_progress=None,"
+    " cancel=None)",
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "verify": "(path, *, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "why": "(path, blob, *, on_progress=None, cancel=None)",
     "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
 }
@@ -37,7 +48,8 @@ CLASSES = {
             "build": "(context='.', *, dockerfile=None, target='', build_args=None, labels=None,"
             " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
             " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
-            " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None)",
+            " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None,"
+            " policy=None)",
             "close": "()",
             "info": "()",
             "is_engine": "",
@@ -63,6 +75,8 @@ CLASSES = {
 # Fields of a value in order, then what follows from them.
 VALUES: dict[str, tuple[str, str]] = {
     "Address": ("url origin tls=None is_engine=None command=()", ""),
+    "Amount": ("bytes=None percent=None", "of"),
+    "BadBlob": ("digest problem size", ""),
     "BlobPath": ("root links", ""),
     "BuildRequest": (
         "context='.' dockerfile=None target='' build_args=() labels=() platforms=()"
@@ -82,11 +96,13 @@ VALUES: dict[str, tuple[str, str]] = {
     ),
     "CacheImport": ("kind sent=() src='' tag='latest' digest=None warnings=()", "is_active"),
     "CacheResult": (
-        "path tag outcome digest written reused report problem='' code=0",
+        "path tag outcome digest written reused report problem='' code=0 pruned=None",
         "exit_code",
     ),
+    "CachedStep": ("record created_ns read_ns bytes", ""),
     "Credentials": ("username secret", ""),
     "Damage": ("root chain kind detail", ""),
+    "Decision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
     "Digest": ("algorithm hex", "is_known matches short"),
     "Holder": ("pid command", ""),
@@ -94,16 +110,33 @@ VALUES: dict[str, tuple[str, str]] = {
     "Link": ("descriptor role", ""),
     "Listing": ("path tags damage", "exit_code"),
     "Log": ("vertex stream data timestamp_ns=None", ""),
+    "Merged": ("path outcome sources tags linked copied there warnings seconds", ""),
+    "MergedTag": ("source old new digests state moved_from=()", ""),
+    "Miss": ("key record created_ns layers why", ""),
     "MissingLeaf": ("digest ref_name problem='is missing'", ""),
     "Output": ("kind dest=None sent=()", "is_directory is_pushed"),
     "Policy": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
-    "Progress": ("phase blobs bytes", ""),
+    "Progress": ("phase blobs bytes total_bytes=0 seconds=0.0", ""),
+    "Pruned": (
+        "path outcome decisions trimmed report limit_bytes needed_bytes why=''",
+        "exit_code",
+    ),
     "Report": (
         "path outcome tags kept spared removed ingests_removed ingests_kept left left_count"
         " foreign foreign_count missing_leaves seconds why=''",
         "exit_code",
     ),
+    "RepairStep": ("kind tag digest what", ""),
+    "Repaired": ("path outcome steps verified", "exit_code"),
+    "Retention": (
+        "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''",
+        "has_limit is_empty spell",
+    ),
     "Root": ("position ref_name descriptor", "label"),
+    "Rule": (
+        "name='' tags=('*',) keep=False keep_last=None keep_within_ns=None unused_for_ns=None",
+        "fields is_common label matches",
+    ),
     "Secret": ("id path=None data=None", ""),
     "Source": ("filename first_line last_line text", ""),
     "Step": (
@@ -114,6 +147,7 @@ VALUES: dict[str, tuple[str, str]] = {
         "ref_name digest kind created_ns created_from size layers platforms missing problem",
         "",
     ),
+    "Tagged": ("path outcome old new digest moved_from", ""),
     "TagUsage": ("ref_name digest unique shared", ""),
     "Tally": ("blobs=0 bytes=0", "plus"),
     "Tls": ("ca=None cert=None key=None server_name=None verify=True", ""),
@@ -121,10 +155,21 @@ VALUES: dict[str, tuple[str, str]] = {
         "id vertex name='' current=0 total=0 timestamp_ns=None started_ns=None completed_ns=None",
         "",
     ),
+    "Trimmed": (
+        "path outcome ref_name limit_bytes before before_size after after_size kept dropped"
+        " report=None",
+        "exit_code",
+    ),
     "Untagged": ("path outcome entries", ""),
     "Update": ("vertexes=() transfers=() logs=() warnings=()", ""),
     "Usage": (
-        "path live reclaimable ingest foreign tags missing_leaves damage skips=0",
+        "path live reclaimable ingest foreign tags missing_leaves damage skips=0"
+        " quarantine=Tally(blobs=0, bytes=0)",
+        "exit_code",
+    ),
+    "Verdict": ("position ref_name digest kind imports why='' steps=0 misses=()", ""),
+    "Verified": (
+        "path blobs bad index_problem verdicts damage warnings seconds",
         "exit_code",
     ),
     "Vertex": (
@@ -136,7 +181,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
     "Wishes": (
         "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
-        " stdin=None stdout=None proxies=() lock_timeout_s=30.0",
+        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 policy=None",
         "",
     ),
     "Worker": ("id labels platforms", "exports_local_caches"),
@@ -149,6 +194,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "Damaged": (12, "KitcacheError", "chain kind tag"),
     "Incomplete": (3, "KitcacheError", "left left_count"),
     "KitcacheError": (1, "Exception", ""),
+    "LimitNotReached": (14, "KitcacheError", "limit_bytes needed_bytes"),
     "NoDaemon": (20, "KitcacheError", ""),
     "NotACache": (10, "KitcacheError", ""),
     "NotFound": (1, "KitcacheError", ""),

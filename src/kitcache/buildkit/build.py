@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from threading import Event
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
@@ -42,6 +42,9 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
 
+if TYPE_CHECKING:  # most builds name no policy
+    from kitcache.options.retention import Retention
+
 _FRONTEND = "dockerfile.v0"
 _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _REF_LENGTH = 25
@@ -61,7 +64,8 @@ class Wishes(NamedTuple):
 
     on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
     for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
-    stands for. proxies: build arguments that the request's own go before.
+    stands for. proxies: build arguments that the request's own go before. policy: which tags go
+    from every local cache that is exported to, with a reset.
     """
 
     on_update: OnUpdate = _nothing
@@ -73,6 +77,7 @@ class Wishes(NamedTuple):
     stdout: BinaryIO | None = None
     proxies: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
+    policy: "Retention | None" = None
 
 
 def run_build(connection: Connection, request: BuildRequest, wishes: Wishes) -> BuildResult:
@@ -101,6 +106,9 @@ class _Build:
         given += [entry.warnings for entry in self._request.cache_from]
         for sentence in chain.from_iterable(given):
             self._notice(sentence)
+        exports = cache_exports(self._request)
+        if self._wishes.policy is not None and all(e.kind != "local" for e in exports):
+            self._notice("the policy applies to no cache: there is no --cache-to type=local")
         with ExitStack() as stack:
             offer = make_offer(self._request, self._wishes.stdin, stack)
             exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
@@ -146,6 +154,7 @@ class _Build:
             on_progress=self._wishes.on_progress,
             cancel=self._cancel,
             warn=self._notice,
+            policy=self._wishes.policy,
         )
 
     def _notice(self, sentence: str) -> None:

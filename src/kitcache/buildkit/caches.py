@@ -6,11 +6,11 @@ client/solve.go.
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from threading import Event
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from kitcache.buildkit.places import Place, Places, Terms
 from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
@@ -23,7 +23,11 @@ from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.ingest import Intake
-from kitcache.store.notes import note_use
+from kitcache.store.notes import note_layers, note_use
+
+if TYPE_CHECKING:  # most builds name no policy
+    from kitcache.options.retention import Retention
+    from kitcache.upkeep.answers import Pruned
 
 STORE_PREFIX = "local:"
 
@@ -41,12 +45,14 @@ def open_caches(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
     warn: Warn = lambda _: None,
+    policy: "Retention | None" = None,
 ) -> "Caches":
     """The caches of a build that is to be run inside the block. warn: told each sentence once.
 
-    lock_timeout_s: for each lock. on_progress is called with Progress and Waiting.
+    lock_timeout_s: for each lock. on_progress is called with Progress and Waiting. policy: which
+    tags go after the export, from every directory that is exported to; it implies the reset.
     """
-    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn))
+    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn), policy)
 
 
 class _Export(NamedTuple):
@@ -69,14 +75,20 @@ class Caches:
     """
 
     def __init__(
-        self, exports: Sequence[CacheExport], imports: Sequence[CacheImport], terms: Terms
+        self,
+        exports: Sequence[CacheExport],
+        imports: Sequence[CacheImport],
+        terms: Terms,
+        policy: "Retention | None",
     ) -> None:
+        self._policy = policy
         self._wanted = tuple(exports), tuple(imports)
         self._told = terms.warn
         self._terms = terms._replace(warn=self._warn)
         self._stack = ExitStack()
         self._places = Places(self._terms, self._stack)
         self._exports: list[_Export] = []
+        self._imports: list[tuple[Place, Store]] = []
         self._warnings: list[str] = []
         self._export_entries: list[SolveEntry] = []
         self._import_entries: list[SolveEntry] = []
@@ -125,6 +137,7 @@ class Caches:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._note_reads()
         self._stack.close()
 
     def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
@@ -134,6 +147,7 @@ class Caches:
         lock is given back before its reset. A directory in which an export failed is not reset.
         Raises Cancelled, with nothing published in the directory that it was at.
         """
+        self._note_reads()  # before a reset, which may go by it
         return tuple(
             result
             for place in self._places.all
@@ -156,29 +170,53 @@ class Caches:
                 had_index=place.had_index,
             )
         )
-        published = [result.tag for result in results if result.outcome == "published"]
+        published = {r.tag: r.digest for r in results if r.digest and r.outcome == "published"}
         if published:
-            note_use(place.layout, published, "exported", time.time_ns())
+            note_use(place.layout, published, "exported", time.time_ns(), digests=published)
         asked = {tag for export in exports for tag, is_reset in export.tags.items() if is_reset}
         has_failed = any(result.outcome == "failed" for result in results)
-        if asked.intersection(published) and not has_failed:
+        is_due = published if self._policy is not None else asked.intersection(published)
+        if is_due and not has_failed:
             last = max(n for n, result in enumerate(results) if result.tag in published)
-            results[last] = results[last]._replace(report=self._reset(place, published))
+            report, pruned = self._sweep(place, published)
+            results[last] = results[last]._replace(report=report, pruned=pruned)
         self._say_if_moved(place)
         return results
 
-    def _reset(self, place: Place, published: list[str]) -> Report:
+    def _sweep(self, place: Place, published: Collection[str]) -> "tuple[Report, Pruned | None]":
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
-            return refused_report(place.layout.path, why)
-        return reset_after_export(
+            return refused_report(place.layout.path, why), None
+        terms = self._terms
+        if self._policy is None:
+            report = reset_after_export(
+                place.layout,
+                place.lock.close,
+                published,
+                lock_timeout_s=terms.lock_timeout_s,
+                on_progress=terms.on_progress,
+                cancel=terms.cancel,
+            )
+            return report, None
+        from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - seldom needed
+
+        pruned = prune_after_export(
             place.layout,
             place.lock.close,
             published,
-            lock_timeout_s=self._terms.lock_timeout_s,
-            on_progress=self._terms.on_progress,
-            cancel=self._terms.cancel,
+            self._policy,
+            lock_timeout_s=terms.lock_timeout_s,
+            on_progress=terms.on_progress,
+            cancel=terms.cancel,
         )
+        return pruned.report, pruned
+
+    def _note_reads(self) -> None:
+        """Which blobs of each cache the daemon really read, as far as not noted yet."""
+        for place, store in self._imports:
+            read = tuple(store.read)
+            note_layers(place.layout, map(str, read), time.time_ns())
+            store.read.difference_update(read)
 
     def _say_if_moved(self, place: Place) -> None:
         try:
@@ -245,7 +283,9 @@ class Caches:
             self._warn(f"{what} {word} due to err: {error.problem}")
             return
         token = place.token("import")
-        self._stores[STORE_PREFIX + token] = Store(place.layout)
+        store = Store(place.layout)
+        self._imports.append((place, store))
+        self._stores[STORE_PREFIX + token] = store
         entry = (_LOCAL, dict(wanted.sent) | {"src": token, "digest": str(digest)})
         if entry not in self._import_entries:
             self._import_entries.append(entry)

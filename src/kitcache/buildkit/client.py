@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
 from weakref import finalize
 
 from kitcache.buildkit.build import Wishes, run_build
@@ -26,6 +26,9 @@ from kitcache.options.caches import (
 )
 from kitcache.options.outputs import Output, parse_output
 from kitcache.options.secrets import Secret
+
+if TYPE_CHECKING:  # most builds name no policy
+    from kitcache.options.retention import Retention
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -107,6 +110,7 @@ class Client:
         cancel: Event | None = None,
         credentials: Callable[[str], Credentials | None] | None = None,
         stdin: BinaryIO | None = None,
+        policy: "Retention | None" = None,
     ) -> BuildResult:
         """Build a Dockerfile; returns once tags are published and resets are done.
 
@@ -119,7 +123,8 @@ class Client:
         on_update is called from this thread with each Update, on_notice with a sentence for what
         seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
         thread to cancel on the daemon. credentials: the login for a registry's host; without it the
-        daemon gets none.
+        daemon gets none. policy: which tags go after the export, from every local cache that is
+        exported to; it implies reset=true. A limit that cannot be reached is told, and no failure.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
@@ -154,6 +159,7 @@ class Client:
             cancel=cancel,
             credentials=credentials or nobody.credentials,
             stdin=stdin,
+            policy=policy,
         )
         return self.run(request, wishes)
 

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from kitcache.buildkit.publish import Warn
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.refusals import repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import INDEX, read_settled_index
@@ -131,7 +132,10 @@ class Places:
                 f"{INDEX} cannot be relied upon: {error}",
                 kind=error.kind,
                 untouched="nothing was built, and nothing was changed",
-                next_steps=("restore index.json from a copy, or move it aside and export again",),
+                next_steps=(
+                    repair_command(layout.path),
+                    "restore index.json from a copy, or move it aside and export again",
+                ),
             ) from None
         layout.open_directories()
         with room_of(layout) as room_fd:

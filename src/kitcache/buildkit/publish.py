@@ -5,7 +5,7 @@ mirrored: BuildKit, client/solve.go and client/ociindex.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from kitcache.buildkit.session.stores import ExportStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError
@@ -22,6 +22,9 @@ from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
+
+if TYPE_CHECKING:  # most builds name no policy
+    from kitcache.upkeep.answers import Pruned
 
 IMPORT_CAP_BYTES = 1024 * 1024
 """BuildKit imports no manifest and no cacheconfig above it."""
@@ -41,7 +44,8 @@ class CacheResult(NamedTuple):
     path: dest as the user wrote it. outcome: published; nothing, where the daemon had nothing to
     export; failed, and problem says why. digest: of the cache's root. written, reused: blobs that
     came, and that were there, for this export, whatever its tags. report: of the reset, on the last
-    tag of a directory where one was asked for. code: what a failure means for the exit code.
+    tag of a directory where one was asked for; pruned: with it, where a policy was named. code:
+    what a failure means for the exit code.
     """
 
     path: str
@@ -53,6 +57,7 @@ class CacheResult(NamedTuple):
     report: Report | None
     problem: str = ""
     code: int = 0
+    pruned: "Pruned | None" = None
 
     @property
     def exit_code(self) -> int:

@@ -24,7 +24,6 @@ ELSEWHERE = {
     "--call": _RUN_BUILDX,
     "--check": f"lint findings are at the end of every build; without a build, {_RUN_BUILDX}",
     "--print": _RUN_BUILDX,
-    "--policy": _RUN_BUILDX,
     "--invoke": _RUN_BUILDX,
     "--debug": "--progress plain shows all that the daemon says",
     "--detach": "start it in the background with your shell",
@@ -64,6 +63,7 @@ examples:
   kitcache build -t app:1.2 .
   kitcache build --cache-from type=local,src=cache \\
       --cache-to type=local,dest=cache,mode=max,reset=true .
+  kitcache build --policy cache.toml --cache-to type=local,dest=cache,mode=max .
   kitcache build --push -t registry.example.com/app --platform \\
       linux/amd64,linux/arm64 https://github.com/me/app.git#main:docker
   kitcache build --secret id=token,env=API_TOKEN -o out .
@@ -235,6 +235,11 @@ def _add_caches(group: argparse._ArgumentGroup) -> None:
         "SPEC",
         "type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true], type=registry,ref=NAME, inline,"
         " gha, s3, azblob",
+    )
+    options.add_policy(
+        group,
+        "drop tags from every local cache exported to, as this file says (see kitcache prune),"
+        " and reset it",
     )
 
 

@@ -1,13 +1,24 @@
-"""What people read of a build's cache exports: a line a tag, and a line a reset."""
+"""What people read of exported caches: a line a tag, a line a reset, and what a policy retired."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from kitcache.buildkit.publish import CacheResult
-from kitcache.cli.text import blobs_of, missing_warnings, report_lines, report_notes
+from kitcache.cli.text import (
+    blobs_of,
+    count,
+    missing_warnings,
+    report_lines,
+    report_notes,
+    some,
+)
 from kitcache.errors import printable
 
+if TYPE_CHECKING:  # exec needs neither
+    from kitcache.buildkit.publish import CacheResult
+    from kitcache.upkeep.answers import Pruned
 
-def cache_lines(caches: Sequence[CacheResult]) -> Iterator[str]:
+
+def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
     """What was exported where, and what the resets did. Failures are the caller's to tell."""
     for cache in caches:
         if cache.outcome == "published":
@@ -18,7 +29,27 @@ def cache_lines(caches: Sequence[CacheResult]) -> Iterator[str]:
         elif cache.outcome == "nothing":
             why = f" ({cache.problem})" if cache.problem else ""
             yield printable(f"{cache.path}: nothing to export{why}; tag '{cache.tag}' is unchanged")
+        if cache.pruned is not None:
+            yield from retired_lines(cache.pruned)
         if cache.report is not None:
             yield from report_lines(cache.report)
             yield from report_notes(cache.report)
             yield from missing_warnings(cache.path, cache.report.missing_leaves)
+
+
+def retired_lines(pruned: "Pruned") -> Iterator[str]:
+    """Which tags a policy dropped after an export, and which it made smaller."""
+    from kitcache.cli.trimtext import headline  # noqa: PLC0415 - most builds name no policy
+
+    tags = [decision for decision in pruned.decisions if decision.ref_name is not None]
+    if tags:
+        names = [f"'{decision.ref_name}'" for decision in tags if not decision.keep]
+        told = f": {some(names)}" if names else ""
+        yield printable(f"{pruned.path}: dropped {len(names):,} of {count(len(tags), 'tag')}{told}")
+    yield from map(headline, pruned.trimmed)
+
+
+def excess_lines(pruned: "Pruned") -> Iterator[str]:
+    """By how much what stays is above the limit; nothing where it is not."""
+    if pruned.needed_bytes is not None:
+        yield printable(f"{pruned.path}: {pruned.why}")

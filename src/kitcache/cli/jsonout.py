@@ -4,13 +4,20 @@ The shapes are documented in docs/json.md and held by golden files.
 """
 
 import json
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kitcache.cli.jsonparts import (
+    shape_damage,
+    shape_missing,
+    shape_report,
+    shape_tally,
+    shape_time,
+)
+from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.answers import Listing, Tag, TagUsage, Untagged, Usage, Why
-from kitcache.gc.refusals import chain_of, describe_damage
-from kitcache.gc.values import Damage, MissingLeaf, Report, Tally
+from kitcache.gc.answers import Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.values import Report
 
 if TYPE_CHECKING:  # du, ls and the others need no client
     from kitcache.buildkit.publish import CacheResult
@@ -19,18 +26,10 @@ if TYPE_CHECKING:  # du, ls and the others need no client
 
 def encode_value(value: object) -> str:
     """One line of JSON for an answer. Everything beyond ASCII is escaped: safe on any terminal."""
-    match value:
-        case Report():
-            return json.dumps(_report(value))
-        case Usage():
-            return json.dumps(_usage(value))
-        case Listing():
-            return json.dumps(_listing(value))
-        case Why():
-            return json.dumps(_why(value))
-        case Untagged():
-            return json.dumps(_untagged(value))
-    raise TypeError(f"no JSON shape for {type(value).__name__}")
+    shape = _SHAPES.get(type(value))
+    if shape is None:
+        raise TypeError(f"no JSON shape for {type(value).__name__}")
+    return json.dumps(shape(value))
 
 
 def shape_metadata(result: "BuildResult") -> dict[str, Any]:
@@ -56,10 +55,11 @@ def _cache(cache: "CacheResult") -> dict[str, Any]:
         "outcome": cache.outcome,
         "exit_code": cache.exit_code,
         "digest": cache.digest,
-        "written": _tally(cache.written),
-        "reused": _tally(cache.reused),
+        "written": shape_tally(cache.written),
+        "reused": shape_tally(cache.reused),
         "problem": cache.problem,
-        "reset": _report(cache.report) if cache.report else None,
+        "reset": shape_report(cache.report) if cache.report else None,
+        "prune": shape_pruned(cache.pruned) if cache.pruned else None,
     }
 
 
@@ -78,59 +78,20 @@ def encode_error(error: KitcacheError) -> str:
     )
 
 
-def _tally(tally: Tally) -> dict[str, int]:
-    return {"blobs": tally.blobs, "bytes": tally.bytes}
-
-
-def _report(report: Report) -> dict[str, Any]:
-    return {
-        "schema": "kitcache.report/1",
-        "path": report.path,
-        "outcome": report.outcome,
-        "exit_code": report.exit_code,
-        "tags": report.tags,
-        "kept": _tally(report.kept),
-        "spared": _tally(report.spared),
-        "removed": _tally(report.removed),
-        "ingests_removed": _tally(report.ingests_removed),
-        "ingests_kept": report.ingests_kept,
-        "left": report.left,
-        "left_count": report.left_count,
-        "foreign": report.foreign,
-        "foreign_count": report.foreign_count,
-        "missing_leaves": [_missing(leaf) for leaf in report.missing_leaves],
-        "seconds": report.seconds,
-        "why": report.why,
-    }
-
-
-def _missing(leaf: MissingLeaf) -> dict[str, Any]:
-    return {"digest": str(leaf.digest), "ref_name": leaf.ref_name, "problem": leaf.problem}
-
-
-def _damage(damage: Damage) -> dict[str, Any]:
-    return {
-        "ref_name": damage.root.ref_name,
-        "position": damage.root.position,
-        "kind": damage.kind,
-        "problem": describe_damage(damage),
-        "chain": chain_of(damage),
-    }
-
-
 def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "schema": "kitcache.usage/1",
         "path": usage.path,
         "exit_code": usage.exit_code,
-        "live": _tally(usage.live),
-        "reclaimable": _tally(usage.reclaimable),
-        "ingest": _tally(usage.ingest),
-        "foreign": _tally(usage.foreign),
+        "live": shape_tally(usage.live),
+        "reclaimable": shape_tally(usage.reclaimable),
+        "ingest": shape_tally(usage.ingest),
+        "foreign": shape_tally(usage.foreign),
         "tags": [_share(tag) for tag in usage.tags],
-        "missing_leaves": [_missing(leaf) for leaf in usage.missing_leaves],
-        "damage": [_damage(damage) for damage in usage.damage],
+        "missing_leaves": [shape_missing(leaf) for leaf in usage.missing_leaves],
+        "damage": [shape_damage(damage) for damage in usage.damage],
         "skips": usage.skips,
+        "quarantine": shape_tally(usage.quarantine),
     }
 
 
@@ -138,8 +99,8 @@ def _share(tag: TagUsage) -> dict[str, Any]:
     return {
         "ref_name": tag.ref_name,
         "digest": str(tag.digest) if tag.digest else None,
-        "unique": _tally(tag.unique),
-        "shared": _tally(tag.shared),
+        "unique": shape_tally(tag.unique),
+        "shared": shape_tally(tag.shared),
     }
 
 
@@ -149,7 +110,7 @@ def _listing(listing: Listing) -> dict[str, Any]:
         "path": listing.path,
         "exit_code": listing.exit_code,
         "tags": [_tag(tag) for tag in listing.tags],
-        "damage": [_damage(damage) for damage in listing.damage],
+        "damage": [shape_damage(damage) for damage in listing.damage],
     }
 
 
@@ -158,7 +119,7 @@ def _tag(tag: Tag) -> dict[str, Any]:
         "ref_name": tag.ref_name,
         "digest": str(tag.digest) if tag.digest else None,
         "kind": tag.kind,
-        "created": _time(tag.created_ns),
+        "created": shape_time(tag.created_ns),
         "created_from": tag.created_from,
         "blobs": tag.size.blobs,
         "bytes": tag.size.bytes,
@@ -176,7 +137,7 @@ def _why(why: Why) -> dict[str, Any]:
         "digest": str(why.digest),
         "present": why.size is not None,
         "bytes": why.size,
-        "written": _time(why.written_ns),
+        "written": shape_time(why.written_ns),
         "garbage": why.is_garbage,
         "paths": [
             {
@@ -194,26 +155,14 @@ def _why(why: Why) -> dict[str, Any]:
             for path in why.paths
         ],
         "more_paths": why.more_paths,
-        "damage": [_damage(damage) for damage in why.damage],
+        "damage": [shape_damage(damage) for damage in why.damage],
     }
 
 
-def _untagged(untagged: Untagged) -> dict[str, Any]:
-    return {
-        "schema": "kitcache.untagged/1",
-        "path": untagged.path,
-        "outcome": untagged.outcome,
-        "exit_code": 0,
-        "entries": [
-            {"ref_name": ref_name, "digest": digest} for ref_name, digest in untagged.entries
-        ],
-    }
-
-
-def _time(ns: int | None) -> str | None:
-    if ns is None:
-        return None
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9))
-    except (ValueError, OverflowError, OSError):
-        return None
+_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Report: shape_report,
+    Usage: _usage,
+    Listing: _listing,
+    Why: _why,
+    **UPKEEP_SHAPES,
+}

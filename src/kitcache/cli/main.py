@@ -26,10 +26,15 @@ COMMANDS = {
     "build": "build with BuildKit, export the cache, and sweep it",
     "exec": "run docker's or anybody's build, and sweep the caches that it exported",
     "reset": "delete every blob that no entry of index.json reaches",
+    "prune": "retire tags by a policy, then delete what only they reached",
+    "trim": "make a tag smaller: its coldest steps go",
     "du": "what is live, what is reclaimable, and each tag's share",
     "ls": "the tags of a cache, with age, size, kind and platforms",
     "why": "which tags keep a blob, and by which path",
     "untag": "take entries out of index.json",
+    "verify": "rehash every blob, say what no build could import, mend it",
+    "tag": "a further name for what a tag or a digest names",
+    "merge": "all tags of several caches into one",
     "plugin": "make `docker kitcache` work, or see whether it does",
     "completion": "print a completion script for a shell",
 }
@@ -46,10 +51,12 @@ examples:
   kitcache du ./cache               how much of it is garbage?
   kitcache reset --dry-run ./cache  what would go?
   kitcache reset ./cache            delete what no tag reaches
+  kitcache prune --max-used-space 5GB --keep-tag main ./cache
   kitcache COMMAND --help           more about one command
 
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
-11 busy, 12 damaged, 13 unsafe, 20 no daemon, 21 build failed, 130 interrupted"""
+11 busy, 12 damaged, 13 unsafe, 14 limit not reached, 20 no daemon,
+21 build failed, 127 nothing to run, 130 interrupted"""
 
 PROGRAM = "kitcache"
 # What the launcher `docker-kitcache` says first: docker's own words follow.

@@ -1,8 +1,12 @@
 """Arguments that several commands share: said once, named and explained alike."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from kitcache.options.units import parse_age
+from kitcache.options.units import parse_age, parse_bytes
+
+if TYPE_CHECKING:  # seldom needed
+    from kitcache.options.retention import Retention
 
 DIRECTORIES = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
@@ -21,6 +25,14 @@ def age(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def size(text: str) -> int:
+    """A SIZE argument in bytes."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def add_dirs(parser: argparse.ArgumentParser) -> None:
     """DIR…, each judged on its own."""
     argument = parser.add_argument(
@@ -35,10 +47,48 @@ def add_dir(parser: argparse.ArgumentParser) -> None:
     complete_with(argument, DIRECTORIES)
 
 
+def add_ages(parser: argparse.ArgumentParser) -> None:
+    """--min-age and --ingest-age: what a sweep spares."""
+    from kitcache.options.policy import Policy  # noqa: PLC0415 - only those who sweep need it
+
+    parser.add_argument(
+        "--min-age",
+        metavar="AGE",
+        type=age,
+        default=0,
+        help="spare garbage younger than this, and what young manifests reach (default: 0)",
+    )
+    parser.add_argument(
+        "--ingest-age",
+        metavar="AGE",
+        type=age,
+        default=Policy().ingest_age_ns,
+        help="an upload without a write for this long was left behind; one of the last minute"
+        " is always an export under way (default: 1h)",
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str) -> None:
+    """--policy."""
+    file = parser.add_argument("--policy", metavar="FILE", help=text)
+    complete_with(file, FILES)
+
+
+def read_policy_of(args: argparse.Namespace) -> "Retention | None":
+    """The policy of --policy, None where none is named. Raises UsageError, KitcacheError."""
+    if args.policy is None:
+        return None
+    from kitcache.cli.policyfile import read_file  # noqa: PLC0415 - only a file needs TOML
+
+    return read_file(args.policy)
+
+
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
     """--dry-run."""
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would go, change nothing, take no lock"
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, change nothing, take no lock",
     )
 
 

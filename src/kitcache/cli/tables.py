@@ -1,4 +1,4 @@
-"""What people read of du, ls, why and untag: lines and tables, at most 80 columns wide."""
+"""What people read of du, ls and why: lines and tables, at most 80 columns wide."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -6,11 +6,12 @@ from itertools import groupby
 from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten
 from kitcache.errors import printable
-from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
-from kitcache.gc.refusals import describe_damage, describe_step
+from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.refusals import describe_damage, describe_step, shell_words
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.scan import QUARANTINE
 
 
 def damage_warnings(path: str, damage: Sequence[Damage]) -> Iterator[str]:
@@ -37,11 +38,16 @@ def usage_lines(usage: Usage) -> Iterator[str]:
         share = f"{100 * tally.bytes / total:5.1f} %" if total else ""
         number = count(tally.blobs, _ITEM.get(name, "blob"))
         yield f"  {name:<12} {format_bytes(tally.bytes):>9}  {share:>7}  {number}"
+    if usage.quarantine.blobs:
+        size, number = format_bytes(usage.quarantine.bytes), count(usage.quarantine.blobs, "file")
+        yield f"  {'quarantine':<12} {size:>9}  {'':>7}  {number} put aside by a repair"
+        place = shell_words(f"{usage.path}/.kitcache/{QUARANTINE}")
+        yield f"  to be rid of them: rm -r {place}"
     if usage.skips:
         yield f"  {count(usage.skips, 'reset')} in a row left out: others were exporting"
     if usage.tags:
         yield ""
-        yield from _table(
+        yield from table(
             ("TAG", "UNIQUE", "SHARED", "BLOBS"),
             [_share_row(tag) for tag in usage.tags],
             right=(1, 2, 3),
@@ -53,7 +59,7 @@ _ITEM = {"ingest": "upload", "foreign": "file"}
 
 def _share_row(tag: TagUsage) -> tuple[str, ...]:
     return (
-        _tag_name(tag.ref_name, tag.digest),
+        tag_name(tag.ref_name, tag.digest),
         format_bytes(tag.unique.bytes),
         format_bytes(tag.shared.bytes),
         f"{tag.unique.plus(tag.shared).blobs:,}",
@@ -65,7 +71,7 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
     if not listing.tags:
         yield printable(f"{listing.path}: no tags")
         return
-    yield from _table(
+    yield from table(
         ("TAG", "KIND", "AGE", "SIZE", "LAYERS", "MISSING", "PLATFORMS"),
         [_tag_row(tag, now_ns) for tag in listing.tags],
         right=(2, 3, 4, 5),
@@ -77,7 +83,7 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
 def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
     mark = "~" if tag.created_from == "manifest" else ""
     return (
-        _tag_name(tag.ref_name, tag.digest),
+        tag_name(tag.ref_name, tag.digest),
         tag.kind,
         mark + format_age(now_ns - tag.created_ns) if tag.created_ns is not None else "-",
         format_bytes(tag.size.bytes),
@@ -115,22 +121,14 @@ def _path_lines(path: BlobPath) -> Iterator[str]:
         yield printable(f"  {'  ' * depth}> {role}{describe_step(link.descriptor)}")
 
 
-def untagged_lines(untagged: Untagged) -> Iterator[str]:
-    """What was taken out."""
-    would = "would take out" if untagged.outcome == "dry-run" else "took out"
-    for ref_name, digest in untagged.entries:
-        yield printable(f"{untagged.path}: {would} {ref_name or UNTAGGED}, {digest or 'no digest'}")
-    if untagged.outcome == "done":
-        yield printable(f"{untagged.path}: no blob was removed; kitcache reset does that")
-
-
-def _tag_name(ref_name: str | None, digest: Digest | None) -> str:
+def tag_name(ref_name: str | None, digest: Digest | None) -> str:
+    """What an entry goes by: its tag, or else its digest."""
     if ref_name is not None:
         return printable(ref_name)
     return digest.short if digest else UNTAGGED
 
 
-def _table(
+def table(
     head: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]
 ) -> Iterator[str]:
     """Columns two spaces apart; the last gives way, then the first, until a line fits."""

@@ -6,8 +6,9 @@ Every name that came from a disk passes through `printable` on its way.
 from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
+from kitcache.gc.refusals import command_line
 from kitcache.gc.values import MissingLeaf, Progress, Report, Tally
-from kitcache.options.units import format_bytes
+from kitcache.options.units import format_age, format_bytes
 from kitcache.store.locks import Waiting, describe_holder
 
 _NAMED = 3
@@ -63,13 +64,32 @@ def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:
             f" first named by {some(tags)}:"
             f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
         )
+        yield printable(f"{path}: next: {command_line('verify', path, '--repair')}")
 
 
 def progress_line(path: str, event: Progress) -> str:
     """How far a long call is, in one short line."""
     if event.phase == "survey":
         return f"{path}: {event.blobs:,} live blobs seen"
+    if event.phase == "verify":
+        return f"{path}: {_paced('rehashed', event)}"
+    if event.phase == "merge":
+        return f"{path}: {_paced('merged', event)}"
     return f"{path}: {event.blobs:,} unreferenced blobs, {format_bytes(event.bytes)}"
+
+
+def _paced(verb: str, event: Progress) -> str:
+    """So far, of how much, how fast, and how long it will take at that rate."""
+    rate = event.bytes / event.seconds if event.seconds else 0.0
+    words = [f"{verb} {format_bytes(event.bytes)}"]
+    if event.total_bytes:
+        words[0] += f" of {format_bytes(event.total_bytes)}"
+    if rate:
+        words.append(f"{format_bytes(round(rate))}/s")
+    if rate and event.total_bytes:
+        left_s = max(0, event.total_bytes - event.bytes) / rate
+        words.append(f"{format_age(round(left_s) * 10**9)} left")
+    return ", ".join(words)
 
 
 def waiting_line(event: Waiting) -> str:

@@ -1,4 +1,4 @@
-"""What du, ls, why and untag answer: values like those of the collector."""
+"""What du, ls, why, untag and verify answer: values like those of the collector."""
 
 from typing import Literal, NamedTuple
 
@@ -20,7 +20,8 @@ class Usage(NamedTuple):
     """Where a cache's bytes are. reclaimable: what a reset would remove.
 
     ingest: all uploads. foreign: files that are nobody's blob. skips: resets after an export that
-    were left out in a row, since others were at work. With damage, `live` is only what
+    were left out in a row, since others were at work. quarantine: files that a repair put aside.
+    With damage, `live` is only what
     could be seen, reclaimable counts what may live after all, and a reset would refuse.
     """
 
@@ -33,6 +34,7 @@ class Usage(NamedTuple):
     missing_leaves: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
     skips: int = 0
+    quarantine: Tally = Tally()
 
     @property
     def exit_code(self) -> int:
@@ -98,11 +100,3 @@ class Why(NamedTuple):
     def is_garbage(self) -> bool:
         """Whether nothing reaches it, as far as can be seen."""
         return not self.paths
-
-
-class Untagged(NamedTuple):
-    """The entries that were taken out of index.json (or would be), as (ref name, digest)."""
-
-    path: str
-    outcome: Literal["done", "dry-run"]
-    entries: tuple[tuple[str | None, str | None], ...]

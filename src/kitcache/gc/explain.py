@@ -18,7 +18,7 @@ from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.policy import Policy
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.scan import scan_blobs
+from kitcache.store.scan import scan_blobs, weigh_quarantine
 
 PATHS_SHOWN = 100
 _SHORTEST_PREFIX = 4
@@ -45,6 +45,7 @@ def du(
         plan = make_plan(survey, Policy(), time.time_ns())
         swept = tally(plan, layout, control, weigh_foreign=True)
         skips = read_skips(layout)
+        quarantine = Tally(*weigh_quarantine(layout))
     if swept.failure is not None:
         raise swept.failure
     return Usage(
@@ -57,6 +58,7 @@ def du(
         missing_leaves=survey.missing_leaves,
         damage=survey.damage,
         skips=skips,
+        quarantine=quarantine,
     )
 
 

@@ -6,28 +6,55 @@ from kitcache.gc.answers import BlobPath
 from kitcache.gc.values import NodeKey, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import Link
+from kitcache.oci.links import Link, kind_of
 
 
 def reach(
-    survey: Survey, descriptor: Descriptor, *, with_subjects: bool = True
+    survey: Survey,
+    descriptor: Descriptor,
+    *,
+    with_subjects: bool = True,
+    with_hints: bool = True,
 ) -> dict[Digest, Link]:
     """Every digest at or below a descriptor, with the first link that was met to it.
 
-    with_subjects: what an artifact is about counts too, as it does for what lives.
+    with_subjects: what an artifact is about counts too, as it does for what lives. with_hints: so
+    does what only a blob of unknown kind seems to name.
     """
     found: dict[Digest, Link] = {}
+    for link in links_below(survey, descriptor, with_subjects=with_subjects, with_hints=with_hints):
+        found.setdefault(link.descriptor.digest, link)
+    return found
+
+
+def links_below(
+    survey: Survey,
+    descriptor: Descriptor,
+    *,
+    with_subjects: bool = True,
+    with_hints: bool = True,
+) -> Iterator[Link]:
+    """What reach finds, as links: each node once for each part that it plays.
+
+    A digest may be a layer to one, and may be missing, and a manifest to another.
+    """
     done = set()
     todo = [Link(descriptor, "manifest")]
     while todo:
         link = todo.pop()
         key = key_of(link.descriptor)
-        if key not in done:
-            done.add(key)
-            found.setdefault(link.descriptor.digest, link)
-            below = reversed(survey.links.get(key, ()))
-            todo += [n for n in below if with_subjects or n.role != "subject"]
-    return found
+        if (key, link.role) not in done:
+            done.add((key, link.role))
+            yield link
+            if with_hints or not _is_hint(link):
+                below = reversed(survey.links.get(key, ()))
+                todo += [n for n in below if with_subjects or n.role != "subject"]
+
+
+def _is_hint(link: Link) -> bool:
+    """Whether what it names is a guess: a layer or config of a kind that nobody knows is a leaf."""
+    is_unknown = kind_of(link.descriptor.media_type) is None
+    return is_unknown and link.role in ("layer", "config", "blob")
 
 
 def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:

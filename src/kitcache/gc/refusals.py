@@ -1,6 +1,8 @@
 """A refusal, or a loss, as the error that says so."""
 
-from kitcache.errors import Busy, Damaged, KitcacheError, Unsafe, printable
+from collections.abc import Sequence
+
+from kitcache.errors import NOTHING_CHANGED, Busy, Damaged, KitcacheError, Unsafe, printable
 from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import kind_of
@@ -72,17 +74,28 @@ def ways_out(path: str, root: Root) -> tuple[str, ...]:
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
+    mend = repair_command(path)
     if name is None:
-        return (f"take entry {root.position} out of index.json by hand",)
+        return (mend, f"take entry {root.position} out of index.json by hand")
     untag = command_line("untag", path, name)
-    return (untag,) if root.ref_name is None else (untag, "export to that tag again")
+    return (mend, untag) if root.ref_name is None else (mend, untag, "export to that tag again")
+
+
+def repair_command(path: str) -> str:
+    """What mends a cache, or takes out what cannot be mended, to paste into a shell."""
+    return command_line("verify", path, "--repair")
 
 
 def command_line(command: str, *words: str) -> str:
     """A kitcache command to paste into a shell."""
+    return f"kitcache {command} {shell_words(*words)}"
+
+
+def shell_words(*words: str) -> str:
+    """Words to paste into a shell."""
     from shlex import quote  # noqa: PLC0415 - only a message needs it
 
-    return " ".join(("kitcache", command, *(quote(printable(word)) for word in words)))
+    return " ".join(quote(printable(word)) for word in words)
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:
@@ -117,6 +130,29 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
             "its exporter holds no lock that kitcache knows",
         ),
         next_steps=step,
+    )
+
+
+def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> Damaged:
+    """The error for a root that is to go by another name or elsewhere, and is not whole."""
+    first = holes[0]
+    if isinstance(first, Damage):
+        kind, chain, problem = first.kind, chain_of(first), describe_damage(first)
+    else:
+        kind, chain = "missing", ("index.json", str(first.digest))
+        problem = f"blob {first.digest.short} {first.problem}"
+    more = f"and {len(holes) - 1:,} more" if len(holes) > 1 else ""
+    return Damaged(
+        path,
+        f"{root.label} is not whole: {problem}",
+        kind=kind,
+        tag=root.ref_name,
+        chain=chain,
+        details=(more,) if more else (),
+        untouched=NOTHING_CHANGED,
+        next_steps=tuple(
+            dict.fromkeys((command_line("verify", path, "--repair"), *ways_out(path, root)))
+        ),
     )
 
 

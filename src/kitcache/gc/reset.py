@@ -25,13 +25,20 @@ SKIPS_IN_A_ROW = 10
 _SKIPS = ".kitcache/skips"
 """Where store/notes.py counts them."""
 _DEFAULT_POLICY = Policy()
-_CHANGES = 8
+CHANGES = 8
+"""So often others may change index.json while one command is at work."""
 _GLANCE_S = 0.05
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
+    """A survey, and the plan that was made of it."""
+
     survey: Survey
     plan: Plan
+
+
+Work = Callable[[Held, Control], tuple[Judged, Swept]]
+"""What is done under the exclusive lock: the last judgement, and what was removed in all."""
 
 
 def reset(
@@ -63,15 +70,15 @@ def reset(
     control = Control(name, on_progress, cancel)
     with open_layout(name) as layout:
         if dry_run:
-            judged = _judge(layout, policy, control, is_dry=True)
+            judged = judge(layout, policy, control, is_dry=True)
             swept = tally(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
-                judged, swept = _reset_held(held, policy, control)
-                _forget_skips(layout)
-    return _report(name, "dry-run" if dry_run else "done", judged, swept, started)
+                judged, swept = collect(held, policy, control)
+                forget_skips(layout)
+    return make_report(name, "dry-run" if dry_run else "done", judged, swept, started)
 
 
 def reset_after_export(
@@ -93,10 +100,30 @@ def reset_after_export(
     at work, or the caller cancelled; refused: a tag of others is damaged, or the disk failed;
     lost: one of `published` is damaged, or the sweep and a stranger's export met.
     """
+    control = Control(layout.path, on_progress, cancel)
+    return sweep_after_export(
+        layout,
+        give_back,
+        published,
+        lambda held, control: collect(held, _DEFAULT_POLICY, control),
+        control,
+        lock_timeout_s=lock_timeout_s,
+    )
+
+
+def sweep_after_export(
+    layout: Layout,
+    give_back: Callable[[], None],
+    published: Collection[str],
+    work: Work,
+    control: Control,
+    *,
+    lock_timeout_s: float,
+) -> Report:
+    """reset_after_export, with that work in place of a reset's."""
     from kitcache.store import notes  # noqa: PLC0415 - a reset of its own needs none of it
 
     started = time.monotonic()
-    control = Control(layout.path, on_progress, cancel)
     give_back()
     is_overdue = notes.read_skips(layout) >= SKIPS_IN_A_ROW
     patience = control.patience(lock_timeout_s if is_overdue else 0.0)
@@ -106,8 +133,8 @@ def reset_after_export(
             Layout(layout.path, os.dup(layout.root_fd)) as own,
             hold_store(own, "exclusive", patience) as held,
         ):
-            judged, swept = _reset_held(held, _DEFAULT_POLICY, control)
-            _forget_skips(layout)
+            judged, swept = work(held, control)
+            forget_skips(layout)
     except Busy as error:
         skips = notes.count_skip(layout)
         why = f"{error.problem}; left to the next export"
@@ -121,12 +148,12 @@ def reset_after_export(
         is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
         why = "; ".join((error.problem, error.untouched, *error.next_steps[:1]))
         return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
-    report = _report(layout.path, "done", judged, swept, started)
+    report = make_report(layout.path, "done", judged, swept, started)
     hole = _hole_in(judged.survey, published)
     return report._replace(outcome="lost", why=hole) if hole else report
 
 
-def _forget_skips(layout: Layout) -> None:
+def forget_skips(layout: Layout) -> None:
     """A sweep has been done: none was left out in a row."""
     try:
         os.stat(_SKIPS, dir_fd=layout.root_fd, follow_symlinks=False)
@@ -163,7 +190,10 @@ def _no_report(path: str, outcome: Outcome, why: str, started: float) -> Report:
     return Report(path, outcome, 0, none, none, none, none, (), (), 0, (), 0, (), seconds, why)
 
 
-def _report(path: str, outcome: Outcome, judged: _Judged, swept: Swept, started: float) -> Report:
+def make_report(
+    path: str, outcome: Outcome, judged: Judged, swept: Swept, started: float
+) -> Report:
+    """What a sweep came to. started: by the monotonic clock, in seconds."""
     return Report(
         path=path,
         outcome=outcome,
@@ -182,22 +212,30 @@ def _report(path: str, outcome: Outcome, judged: _Judged, swept: Swept, started:
     )
 
 
-def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, Swept]:
+def collect(
+    held: Held, policy: Policy, control: Control, judged: Judged | None = None
+) -> tuple[Judged, Swept]:
+    """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
+
+    judged: what the caller knows of the index.json that it has just written; without it the store
+    is surveyed first. Where others change index.json later, it is surveyed anew. Returns the last
+    judgement, and what was removed in all. Raises as reset does.
+    """
     layout = held.layout
     before: Survey | None = None
-    judged: _Judged | None = None
+    stamp = stamp_index(layout)
     total = Swept()
     try:
         changes, own_ingest_ns = 0, -1
-        while changes < _CHANGES:
+        while changes < CHANGES:
             # The same index has the same roots: the second walk needs no second survey.
             if judged is None:
                 stamp = stamp_index(layout)
-                judged = _judge(layout, policy, control, before, own_ingest_ns)
+                judged = judge(layout, policy, control, before, own_ingest_ns)
             swept = Swept(stopped=True)
             if read_index(layout).digest == judged.plan.index_digest:
                 swept = apply(judged.plan, held, control, _unchanged(layout, stamp))
-                total = _add(total, swept)
+                total = add_swept(total, swept)
                 before = judged.survey if total.removed.blobs else None
                 if swept.failure is not None:
                     raise swept.failure
@@ -211,11 +249,11 @@ def _reset_held(held: Held, policy: Policy, control: Control) -> tuple[_Judged, 
                 layout.check_is_there()
                 return judged, total
     except KitcacheError as error:
-        raise _after_removing(error, total) from None
-    raise _after_removing(_unsettled(layout), total)
+        raise after_removing(error, total) from None
+    raise after_removing(unsettled(layout), total)
 
 
-def _after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
+def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     """The same failure, honest about what had gone when it came."""
     blobs, uploads = total.removed.blobs, total.ingests_removed.blobs
     if isinstance(error, Cancelled):
@@ -226,15 +264,16 @@ def _after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     return error
 
 
-def _unsettled(layout: Layout) -> Busy:
+def unsettled(layout: Layout) -> Busy:
+    """The error for an index.json that never rests."""
     return Busy(
         layout.path,
-        f"index.json changed {_CHANGES} times while the sweep ran: others are publishing",
+        f"index.json changed {CHANGES} times while the sweep ran: others are publishing",
         next_steps=("try again when they are done",),
     )
 
 
-def _judge(
+def judge(
     layout: Layout,
     policy: Policy,
     control: Control,
@@ -242,7 +281,7 @@ def _judge(
     own_ingest_ns: int = -1,
     *,
     is_dry: bool = False,
-) -> _Judged:
+) -> Judged:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
 
     before: the survey by which blobs have been removed already: a new hole is a loss.
@@ -268,7 +307,7 @@ def _judge(
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:
         raise error_of(layout.path, plan.refusal)
-    return _Judged(survey, plan)
+    return Judged(survey, plan)
 
 
 def _unchanged(layout: Layout, stamp: Stamp | None) -> Callable[[], bool]:
@@ -281,7 +320,7 @@ def _wait(seconds: float, control: Control, while_true: Callable[[], bool]) -> N
         control.pause(min(_GLANCE_S, left_s))
 
 
-def _add(one: Swept, other: Swept) -> Swept:
+def add_swept(one: Swept, other: Swept) -> Swept:
     """Two walks over the same store: counts of removals add up, what is left is the last one's."""
     return other._replace(
         removed=one.removed.plus(other.removed),

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
+from kitcache.gc.refusals import repair_command
 from kitcache.gc.values import (
     Damage,
     IngestSeen,
@@ -41,6 +42,21 @@ def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None 
     layout.open_directories()
     began_ns = file_clock_ns()
     index, entries = _read_roots(layout, control)
+    return survey_below(
+        layout, control, index, entries, began_ns=began_ns, young_since_ns=young_since_ns
+    )
+
+
+def survey_below(
+    layout: Layout,
+    control: Control,
+    index: IndexFile,
+    entries: tuple[Entry, ...],
+    *,
+    began_ns: int,
+    young_since_ns: int | None = None,
+) -> Survey:
+    """take_survey with these entries for those of index.json. The directories have been opened."""
     marker = _Marker(layout, control)
     roots = tuple(
         Root(-1 if e.is_subject else n, e.ref_name, e.descriptor) for n, e in enumerate(entries)
@@ -99,6 +115,7 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
             f"{INDEX} cannot be relied upon: {error}",
             kind=error.kind,
             next_steps=(
+                repair_command(layout.path),
                 "restore index.json from a copy",
                 "move it aside and export again: then only what that export names is kept",
             ),
@@ -109,6 +126,7 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
             f"{INDEX} is missing beside blobs, so nobody can say which of them live",
             kind="missing",
             next_steps=(
+                repair_command(layout.path),
                 "restore index.json from a copy",
                 "export again: then only what that export names is kept",
             ),

@@ -61,7 +61,7 @@ def _tag(layout: Layout, survey: Survey, root: Root, problems: dict[Digest, Dama
     return Tag(
         ref_name=root.ref_name,
         digest=root.descriptor.digest,
-        kind=_kind(survey, root.descriptor, own),
+        kind=kind_below(survey, root.descriptor, own),
         created_ns=created_ns,
         created_from=created_from,
         size=Tally(len(there), sum(survey.live[digest] for digest in there)),
@@ -80,7 +80,8 @@ def _is_layer(link: Link) -> bool:
     return link.role == "layer" and kind_of(link.descriptor.media_type) in ("leaf", None)
 
 
-def _kind(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
+def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
+    """What a root is. found: what it reaches, but for what its artifacts are about."""
     types = {link.descriptor.media_type for link in found.values()}
     if "cacheconfig" in map(kind_of, types):
         return "cache"
@@ -92,16 +93,21 @@ def _kind(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> 
 def _created(
     layout: Layout, descriptor: Descriptor, found: dict[Digest, Link]
 ) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
-    times = [
+    times = result_times(layout, found)
+    if times:
+        return max(times), "cacheconfig"
+    written = layout.stat_blob(descriptor.digest)
+    return (written.mtime_ns, "manifest") if written else (None, None)
+
+
+def result_times(layout: Layout, found: dict[Digest, Link]) -> list[int]:
+    """When the results of every cacheconfig among these blobs were made, in ns since 1970."""
+    return [
         time
         for link in found.values()
         if kind_of(link.descriptor.media_type) == "cacheconfig"
         for time in _record_times(_read_json(layout, link.descriptor))
     ]
-    if times:
-        return max(times), "cacheconfig"
-    written = layout.stat_blob(descriptor.digest)
-    return (written.mtime_ns, "manifest") if written else (None, None)
 
 
 def _record_times(config: dict[str, Any]) -> Iterable[int]:

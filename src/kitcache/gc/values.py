@@ -35,11 +35,17 @@ class Tally(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """An event of a long call: what it is doing, how many blobs and bytes it has done."""
+    """An event of a long call: what it is doing, how many blobs and bytes it has done.
 
-    phase: Literal["survey", "sweep"]
+    total_bytes: of all that there is to do, 0 while that is not known. seconds: since this phase
+    began; 0 where nobody asked for a rate.
+    """
+
+    phase: Literal["survey", "sweep", "verify", "merge"]
     blobs: int
     bytes: int
+    total_bytes: int = 0
+    seconds: float = 0.0
 
 
 class Root(NamedTuple):

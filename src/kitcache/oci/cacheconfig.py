@@ -147,22 +147,32 @@ class _Chains:
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self._layers = layers
         self._known: dict[int, tuple[int, ...]] = {}
+        # Of each layer that some chain went by: that chain, up to the layer above it.
+        self._places: dict[int, tuple[tuple[int, ...], int]] = {}
         self._total = 0
 
     def down_from(self, top: int, what: str) -> tuple[int, ...]:
         if top not in self._known:
-            chain = [top]
-            seen = {top}
-            self._check(top, what)
-            while (parent := self._layers[chain[-1]].parent) != NO_PARENT:
-                self._check(parent, what)
-                if parent in seen:
-                    raise DocumentError("malformed", f"a result of {what} has layers in a loop")
-                seen.add(parent)
-                chain.append(parent)
-            self._known[top] = tuple(reversed(chain))
+            chain = self._walk(top, what)
             self._count(len(chain))
+            self._known[top] = chain
         return self._known[top]
+
+    def _walk(self, top: int, what: str) -> tuple[int, ...]:
+        self._check(top, what)
+        new: dict[int, None] = {}
+        layer = top
+        while layer != NO_PARENT and layer not in self._places:
+            self._check(layer, what)
+            if layer in new:
+                raise DocumentError("malformed", f"a result of {what} has layers in a loop")
+            new[layer] = None
+            layer = self._layers[layer].parent
+        below, length = self._places.get(layer, ((), 0))
+        chain = (*below[:length], *reversed(new))
+        for end, one in enumerate(reversed(new), length + 1):
+            self._places[one] = chain, end
+        return chain
 
     def as_given(self, numbers: tuple[int, ...], what: str) -> tuple[int, ...]:
         for number in numbers:
@@ -224,19 +234,34 @@ def cut_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> Cut:
     their chains. All of these keep their order and their unknown fields; numbers are adjusted.
     Raises DocumentError as read_cacheconfig does.
     """
-    config, wanted = read_cacheconfig(data), frozenset(kept)
-    records = _with_sources(config.records, {number for number, _ in wanted})
-    layers = sorted({n for key, result in config.results() if key in wanted for n in result.chain})
-    new_layer = {old: new for new, old in enumerate(layers)}
-    new_record = {old: new for new, old in enumerate(records)}
-    document = read_plain(data)
-    given = document.get("layers") or ()
-    document["layers"] = [_relink_layer(given[old], new_layer) for old in layers]
-    document["records"] = [
-        _cut_record(document["records"][old], old, wanted, new_layer, new_record) for old in records
-    ]
-    encoded = json.dumps(document, separators=(",", ":")).encode()
-    return Cut(encoded, frozenset(config.layers[old].digest for old in layers), len(records))
+    return Shears(data).cut(kept)
+
+
+class Shears:
+    """A cacheconfig that is read once, to be cut to this and to that. config: what it says.
+
+    Raises DocumentError as read_cacheconfig does.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.config = read_cacheconfig(data)
+        self._document = read_plain(data)
+
+    def cut(self, kept: Collection[ResultKey]) -> Cut:
+        """What cut_cacheconfig says."""
+        config, wanted, document = self.config, frozenset(kept), dict(self._document)
+        records = _with_sources(config.records, {number for number, _ in wanted})
+        layers = sorted({n for key, r in config.results() if key in wanted for n in r.chain})
+        new_layer = {old: new for new, old in enumerate(layers)}
+        new_record = {old: new for new, old in enumerate(records)}
+        given = document.get("layers") or ()
+        document["layers"] = [_relink_layer(given[old], new_layer) for old in layers]
+        document["records"] = [
+            _cut_record(document["records"][old], old, wanted, new_layer, new_record)
+            for old in records
+        ]
+        encoded = json.dumps(document, separators=(",", ":")).encode()
+        return Cut(encoded, frozenset(config.layers[old].digest for old in layers), len(records))
 
 
 def _with_sources(records: tuple[Record, ...], wanted: Iterable[int]) -> list[int]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from kitcache.oci.descriptor import Descriptor, read_descriptor
+from kitcache.oci.descriptor import Descriptor, read_descriptor, redirect
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import Members, expect_list, expect_object, read_document, read_plain
 from kitcache.oci.links import CACHECONFIG
@@ -80,16 +80,15 @@ def cut_manifest(
     Everything else survives, unknown fields too. data has been read by read_cache_manifest.
     """
     document, kept = read_plain(data), frozenset(map(str, layers))
-    moved = {"digest": str(config_digest), "size": config_size}
     is_index = (document.get("config") or {}).get("mediaType") != CACHECONFIG
     field = "manifests" if is_index else "layers"
     items = document.get(field) or []
     configs = [item for item in items if is_index and item.get("mediaType") == CACHECONFIG]
     document[field] = [
-        {**item, **moved} if item in configs[-1:] else item
+        redirect(item, config_digest, config_size) if item in configs[-1:] else item
         for item in items
         if item in configs[-1:] or item.get("digest") in kept
     ]
     if not is_index:
-        document["config"] = {**document["config"], **moved}
+        document["config"] = redirect(document["config"], config_digest, config_size)
     return json.dumps(document, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Descriptors: a reading of the JSON that points at a blob. Never written back.
+"""Descriptors: a reading of the JSON that points at a blob. What is written back is that JSON.
 
 Source: OCI image-spec, descriptor.md; annotations.md for the ref name.
 """
@@ -81,6 +81,12 @@ def glance_at_digests(value: Any, field: str) -> list[Digest]:
         with suppress(ValueError):
             found.append(parse_digest(text))
     return found
+
+
+def redirect(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
+    """A descriptor as it was written, of another blob: its embedded data, of the old one, goes."""
+    kept = {key: value for key, value in item.items() if key != "data"}
+    return {**kept, "digest": str(digest), "size": size}
 
 
 def ref_name_of(fields: Members) -> str | None:

@@ -5,10 +5,10 @@ a rewrite.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, ref_name_of
+from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, redirect, ref_name_of
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import (
     DocumentError,
@@ -165,17 +165,64 @@ def edit_entries(
     """The document without some entries, with others moved to another blob, and with new ones.
 
     Entries go by their position, from 0. move: the digest and size that an entry gets; all else
-    in it stays. add: put as put_entries does. Everything else survives, unknown fields too. Raises
-    DocumentError as read_entries does, IndexError for a position that is not there.
+    in it stays, but for data of the old blob. add: put as put_entries does. Everything else
+    survives, unknown fields too. Raises DocumentError as read_entries does, IndexError for a
+    position that is not there.
     """
     read_entries(data)
     document = read_plain(data)
     items = document["manifests"] or []
     for position, (digest, size) in (move or {}).items():
-        items[position] = {**items[position], "digest": str(digest), "size": size}
+        items[position] = redirect(items[position], digest, size)
     gone = frozenset(drop)
     document["manifests"] = [item for n, item in enumerate(items) if n not in gone]
     return put_entries(json.dumps(document, separators=(",", ":")).encode(), add)
+
+
+class Copied(NamedTuple):
+    """An entry of another index.json, or of the same one, that is to be here too.
+
+    source: which of the documents; position: of the entry in it, from 0. ref_name: what it is to go
+    by, None as it does there.
+    """
+
+    source: int
+    position: int
+    ref_name: str | None = None
+
+
+def copy_entries(data: bytes | None, sources: Sequence[bytes], copies: Sequence[Copied]) -> bytes:
+    """The document with copies of entries, in place of all that go by one of their names.
+
+    data: None where there is no index.json yet. Copies come last, in order, with all that their
+    originals have; but one that is given a ref name loses its image name, which it no longer goes
+    by. Everything else survives, unknown fields too. Raises DocumentError as read_entries does,
+    IndexError for a position that is not there.
+    """
+    if data is None:
+        data = EMPTY_INDEX
+    read_entries(data)
+    document = read_plain(data)
+    originals = [read_plain(source)["manifests"] or [] for source in sources]
+    new = [_named(originals[c.source][c.position], c.ref_name) for c in copies]
+    names = {name for item in new for name in _names_of(item)}
+    before = document["manifests"] or []
+    document["manifests"] = [item for item in before if not names & _names_of(item)] + new
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _names_of(item: Any) -> set[tuple[str, str]]:
+    """The ref name and the image name of an entry, each with what it is."""
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    given = annotations if isinstance(annotations, dict) else {}
+    return {(key, given[key]) for key in (REF_NAME, IMAGE_NAME) if isinstance(given.get(key), str)}
+
+
+def _named(item: dict[str, Any], ref_name: str | None) -> dict[str, Any]:
+    if ref_name is None:
+        return item
+    others = {k: v for k, v in (item.get("annotations") or {}).items() if k != IMAGE_NAME}
+    return {**item, "annotations": {**others, REF_NAME: ref_name}}
 
 
 def _item_of(entry: NewEntry) -> dict[str, Any]:

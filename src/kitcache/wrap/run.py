@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from kitcache.errors import Cancelled, KitcacheError, NotInstalled
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.store.index import read_settled_index
+from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Job, Recognized, Rewritten, direct_job, recognize
 from kitcache.wrap.cachewords import read_export, read_import, with_dest, without_reset
@@ -21,6 +25,8 @@ from kitcache.wrap.child import find_program, run_child
 from kitcache.wrap.stores import Store, Stores, Terms, has_neighbour
 
 if TYPE_CHECKING:
+    from kitcache.options.retention import Retention
+    from kitcache.upkeep.answers import Pruned
     from kitcache.wrap.staging import Stage
 
 _STAGED_HELPS = "another export was under way in it; with --staged several can export at once"
@@ -68,7 +74,7 @@ class StoreResult(NamedTuple):
 
     tags: what was exported to it. problems: what went wrong, a sentence each; code: what that means
     for the exit code. linked, reused: blobs of staged exports. report: of the reset, None where
-    none was asked for.
+    none was asked for. pruned: with it, where a policy was named.
     """
 
     path: str
@@ -79,6 +85,7 @@ class StoreResult(NamedTuple):
     problems: tuple[str, ...] = ()
     code: int = 0
     report: Report | None = None
+    pruned: "Pruned | None" = None
 
     @property
     def exit_code(self) -> int:
@@ -167,10 +174,18 @@ def _is_alone(task: Task, export: Export) -> bool:
     return sum(solves[at] == solves[export.at] for at, _ in task.exports) == 1
 
 
-def run_task(task: Task, environ: Mapping[str, str], terms: Terms, *, staged: bool) -> ExecResult:
+def run_task(
+    task: Task,
+    environ: Mapping[str, str],
+    terms: Terms,
+    *,
+    staged: bool,
+    policy: "Retention | None" = None,
+) -> ExecResult:
     """Run the command under the locks, then bring in what was staged, and sweep what asked for it.
 
-    staged: all exports; several of one build, or to one store, always are.
+    staged: all exports; several of one build, or to one store, always are. policy: which tags go
+    from the stores that are swept.
     Raises what stops it before the command was started.
     """
     program = _find(task.job.argv[0], environ)
@@ -191,7 +206,7 @@ def run_task(task: Task, environ: Mapping[str, str], terms: Terms, *, staged: bo
             return ExecResult(command, code, tuple(map(_after_failure, targets)))
         merged = [stages.merge(target) for target in targets]
         _note(targets, [(cache, store) for cache, store in sources if store is not None])
-        results = [_sweep(t, result, terms) for t, result in zip(targets, merged, strict=True)]
+        results = [_sweep(t, r, terms, policy) for t, r in zip(targets, merged, strict=True)]
         return ExecResult(command, code, tuple(results))
 
 
@@ -307,22 +322,47 @@ class _Stages:
 def _note(targets: Sequence[_Target], sources: Sequence[tuple[CacheImport, Store]]) -> None:
     """What was used now, for those who retire tags by age."""
     for target in targets:
-        tags = [export.cache.tag for export in target.exports]
-        note_use(target.store.layout, tags, "exported", time.time_ns())
+        layout, tags = target.store.layout, [export.cache.tag for export in target.exports]
+        note_use(layout, tags, "exported", time.time_ns(), digests=_digests_of(layout, tags))
     for cache, store in sources:
         if os.access(store.real_path, os.W_OK):
             note_use(store.layout, [cache.tag], "imported", time.time_ns())
 
 
-def _sweep(target: _Target, result: StoreResult, terms: Terms) -> StoreResult:
+def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
+    """What index.json says that these tags are, as far as it can be read."""
+    try:
+        _, entries = read_settled_index(layout, time.sleep)
+    except (KitcacheError, DocumentError):
+        return {}
+    found = [(tag, find_entry(entries, tag)) for tag in tags]
+    return {tag: str(e.descriptor.digest) for tag, e in found if e is not None and e.descriptor}
+
+
+def _sweep(
+    target: _Target, result: StoreResult, terms: Terms, policy: "Retention | None"
+) -> StoreResult:
     if not any(export.cache.reset for export in target.exports) or result.code:
         return result
-    report = reset_after_export(
+    if policy is None:
+        report = reset_after_export(
+            target.store.layout,
+            target.store.give_back,
+            result.tags,
+            lock_timeout_s=terms.lock_timeout_s,
+            on_progress=terms.on_progress,
+            cancel=terms.cancel,
+        )
+        return result._replace(report=report)
+    from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in _job_of
+
+    pruned = prune_after_export(
         target.store.layout,
         target.store.give_back,
         result.tags,
+        policy,
         lock_timeout_s=terms.lock_timeout_s,
         on_progress=terms.on_progress,
         cancel=terms.cancel,
     )
-    return result._replace(report=report)
+    return result._replace(report=pruned.report, pruned=pruned)

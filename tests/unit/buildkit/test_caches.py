@@ -2,25 +2,24 @@
 
 import fcntl
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 import kitcache
 from kitcache.buildkit.caches import open_caches
 from kitcache.gc.values import Tally
-from kitcache.options.caches import CacheExport
+from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.notes import count_skip, read_skips
+from kitcache.store.notes import count_skip, read_layer_uses, read_skips
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, send, tags
-from tests.unit.buildkit.session.exporter import (
-    digest_of,
-)
+from tests.unit.buildkit.session.exporter import Daemon, digest_of, serving
 
 
 class TestEntries:
@@ -123,6 +122,54 @@ class TestTheDirectoryIsMoved:
         assert any("moved or replaced" in sentence for sentence in told)
 
 
+class TestNotesOfReads:
+    IMPORTS: Final = [CacheImport("local", src="cache")]
+
+    def test_what_the_daemon_read_is_noted_and_what_it_asked_about_is_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        run([local(tmp_path / "cache")], CACHE)
+        began_ns = time.time_ns()
+        first, second, *_ = (digest_of(data) for _, data in CACHE.blobs)
+        with open_caches((), self.IMPORTS) as caches, serving(caches.stores) as channel:
+            daemon = Daemon(channel, next(iter(caches.stores)))
+            daemon.read(first)
+            daemon.info(second)
+            assert layer_uses(tmp_path / "cache") == {}
+        uses = layer_uses(tmp_path / "cache")
+        assert list(uses) == [first]
+        assert uses[first] >= began_ns
+
+    def test_a_reset_of_the_same_build_knows_of_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        run([local(tmp_path / "cache")], CACHE)
+        with (
+            open_caches([local(tmp_path / "cache")], self.IMPORTS) as caches,
+            serving(caches.stores) as channel,
+        ):
+            (store_id,) = set(caches.stores) - {f"local:{caches.export_entries[0][1]['dest']}"}
+            Daemon(channel, store_id).read(CACHE.root)
+            caches.publish()
+            assert list(layer_uses(tmp_path / "cache")) == [CACHE.root]
+
+    def test_where_nothing_is_read_nothing_is_written(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        run([local(tmp_path / "cache")], CACHE)
+        with open_caches((), self.IMPORTS):
+            pass
+        assert not (tmp_path / "cache" / ".kitcache" / "layers.json").exists()
+
+
+def layer_uses(cache: Path) -> dict[str, int]:
+    with open_layout(cache) as layout:
+        return dict(read_layer_uses(layout))
+
+
 class TestResetAmongOthers:
     def test_another_export_is_not_swept_from_under(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], CACHE)
@@ -191,7 +238,7 @@ class TestResetAmongOthers:
             0,
         )
         assert "tag 'main' cannot be read" in result.report.why
-        assert f"kitcache untag {sample.dir} main" in result.report.why
+        assert f"kitcache verify {sample.dir} --repair" in result.report.why
         assert len(blobs(sample.dir)) == count + len(CACHE.digests)
 
     @pytest.mark.parametrize("n", [0, -1])

@@ -129,6 +129,7 @@ class TestPublish:
             note = read_notes(layout)["main"]
             assert note.exported_ns is not None
             assert note.imported_ns is None
+            assert note.digest == CACHE.root
             with open_caches((), [CacheImport("local", src=str(tmp_path / "c"), tag="main")]):
                 note = read_notes(layout)["main"]
                 assert note.imported_ns is not None

@@ -12,9 +12,9 @@ import pytest
 from kitcache.cli import session as module
 from kitcache.cli.session import Session
 from kitcache.errors import Busy, Cancelled, NotACache
-from kitcache.gc.answers import Untagged
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Holder, Waiting
+from kitcache.upkeep.answers import Untagged
 
 VALUE = Untagged("cache", "done", ())
 WAITING = Waiting("cache", "kitcache.lock", Holder(7, None), 30.0)

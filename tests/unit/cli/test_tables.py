@@ -1,4 +1,4 @@
-"""cli/tables.py: du, ls, why and untag as people read them, 80 columns wide."""
+"""cli/tables.py: du, ls and why as people read them, 80 columns wide."""
 
 import hashlib
 
@@ -8,11 +8,10 @@ from kitcache.cli import tables
 from kitcache.cli.tables import (
     damage_warnings,
     listing_lines,
-    untagged_lines,
     usage_lines,
     why_lines,
 )
-from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Untagged, Usage, Why
+from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -167,19 +166,6 @@ def test_missing_empty_and_too_many() -> None:
     assert lines[-1] == "  and more than these 1 paths"
 
 
-def test_what_was_taken_out() -> None:
-    untagged = Untagged("c", "done", (("main", "sha256:a"), (None, "sha256:b")))
-    assert list(untagged_lines(untagged)) == [
-        "c: took out main, sha256:a",
-        "c: took out (no tag), sha256:b",
-        "c: no blob was removed; kitcache reset does that",
-    ]
-    assert list(untagged_lines(untagged._replace(outcome="dry-run"))) == [
-        "c: would take out main, sha256:a",
-        "c: would take out (no tag), sha256:b",
-    ]
-
-
 def test_a_line_a_damaged_root_and_what_follows() -> None:
     assert list(damage_warnings("c", ())) == []
     lines = list(damage_warnings("c", [DAMAGE, DAMAGE]))
@@ -199,8 +185,7 @@ def test_nothing_is_printed_raw() -> None:
         ),
         *listing_lines(Listing(EVIL, (), ()), NOW),
         *why_lines(WHY._replace(path=EVIL, paths=(BlobPath(root, (evil_link,)),)), NOW),
-        *untagged_lines(Untagged(EVIL, "done", ((EVIL, EVIL),))),
         *damage_warnings(EVIL, [DAMAGE._replace(root=root, detail=EVIL)]),
     ]
     assert all(line.isprintable() for line in lines)
-    assert sum("\\x1b" in line for line in lines) >= 10
+    assert sum("\\x1b" in line for line in lines) >= 8

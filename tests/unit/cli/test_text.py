@@ -112,13 +112,15 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
     assert list(missing_warnings("c", [one])) == [
         "c: 1 blob that tags name is not there or not whole,"
         f" first named by tag 'main': {digest('a').short}"
-        " is missing"
+        " is missing",
+        "c: next: kitcache verify c --repair",
     ]
     two = MissingLeaf(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
         "c: 2 blobs that tags name are not there or not whole,"
         " first named by tag 'main', an entry without a tag:"
-        f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)"
+        f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)",
+        "c: next: kitcache verify c --repair",
     ]
 
 
@@ -128,6 +130,8 @@ def test_how_far_a_long_call_is() -> None:
         progress_line("c", Progress("sweep", 1234, 5_600_000))
         == "c: 1,234 unreferenced blobs, 5.6 MB"
     )
+    merging = Progress("merge", 7, 1_000_000, 5_000_000, 2.0)
+    assert progress_line("c", merging) == "c: merged 1.0 MB of 5.0 MB, 500 kB/s, 8 s left"
 
 
 def test_whom_we_wait_for() -> None:
@@ -164,5 +168,5 @@ def test_nothing_is_printed_raw() -> None:
         waiting_line(Waiting(EVIL, EVIL, Holder(7, EVIL), 1)),
         waiting_line(Waiting(EVIL, "export", Holder(7, EVIL), 1)),
     ]
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(text.isprintable() and "\\x1b" in text for text in lines)

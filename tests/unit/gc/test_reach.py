@@ -1,6 +1,6 @@
 """gc/reach.py: what lies below a root, and every way down to a blob. No disk at all."""
 
-from kitcache.gc.reach import paths_to, reach
+from kitcache.gc.reach import links_below, paths_to, reach
 from kitcache.gc.values import Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import Link, Role
@@ -90,3 +90,17 @@ def test_a_path_may_be_longer_than_any_stack() -> None:
     graph = {f"{n}": [f"{n + 1}"] for n in range(5000)}
     ((_, links),) = paths(survey(["0"], graph), "5000")
     assert len(links) == 5001
+
+
+def test_a_digest_is_met_once_for_each_part_that_it_plays() -> None:
+    """As a layer without a type it is a leaf, as an entry without one it is looked into."""
+    root, child, below = (Descriptor("", digest(word), 7) for word in ("root", "child", "below"))
+    both = (Link(child, "layer"), Link(child, "manifest"))
+    links = {key_of(root): both, key_of(child): (Link(below, "manifest"),)}
+    found = list(links_below(EMPTY._replace(links=links), root, with_hints=False))
+    assert [(link.descriptor.digest, link.role) for link in found] == [
+        (root.digest, "manifest"),
+        (child.digest, "layer"),
+        (child.digest, "manifest"),
+        (below.digest, "manifest"),
+    ]

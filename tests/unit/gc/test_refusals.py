@@ -25,6 +25,7 @@ UNNAMED = ROOT._replace(position=2, ref_name=None)
 BELOW = Descriptor(MANIFEST, digest("manifest"), 7, platform="linux/arm64")
 DAMAGE = Damage(ROOT, (ROOT.descriptor, BELOW), "torn", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
 SURVEY = EMPTY._replace(roots=(ROOT,))
+MEND = "kitcache verify ./cache --repair"
 
 
 def damaged(*damage: Damage, kind: str = "damaged") -> Damaged | Unsafe:
@@ -54,7 +55,8 @@ def test_damage_names_tag_path_and_way_out() -> None:
         f"  path: index.json > {digest('index')} (index) > {digest('manifest')}"
         " (manifest, linux/arm64)",
         "  nothing was removed",
-        "  next: kitcache untag ./cache main",
+        "  next: kitcache verify ./cache --repair",
+        "    or: kitcache untag ./cache main",
         "    or: export to that tag again",
     ]
 
@@ -72,7 +74,7 @@ def test_a_cap_is_unsafe_and_says_the_same() -> None:
     error = damaged(DAMAGE._replace(kind="over-cap", detail="is larger than any"), kind="unsafe")
     assert isinstance(error, Unsafe)
     assert str(error).splitlines()[1].startswith("  path: index.json > ")
-    assert error.next_steps == ("kitcache untag ./cache main", "export to that tag again")
+    assert error.next_steps == (MEND, "kitcache untag ./cache main", "export to that tag again")
 
 
 def test_an_entry_that_is_malformed_has_no_path() -> None:
@@ -85,23 +87,29 @@ def test_an_entry_that_is_malformed_has_no_path() -> None:
 @pytest.mark.parametrize(
     ("root", "steps"),
     [
-        (ROOT, ("kitcache untag ./cache main", "export to that tag again")),
+        (ROOT, (MEND, "kitcache untag ./cache main", "export to that tag again")),
         (
             ROOT._replace(ref_name="a b'c"),
-            ("kitcache untag ./cache 'a b'\"'\"'c'", "export to that tag again"),
+            (MEND, "kitcache untag ./cache 'a b'\"'\"'c'", "export to that tag again"),
         ),
-        (UNNAMED, (f"kitcache untag ./cache {digest('index')}",)),
+        (
+            UNNAMED,
+            (
+                MEND,
+                f"kitcache untag ./cache {digest('index')}",
+            ),
+        ),
         (
             ROOT._replace(ref_name="\x1b[31m"),
-            (f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
+            (MEND, f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
         ),
         (
             ROOT._replace(ref_name="--help"),
-            (f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
+            (MEND, f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
         ),
-        (Root(3, "ok", None), ("kitcache untag ./cache ok", "export to that tag again")),
-        (Root(3, None, None), ("take entry 3 out of index.json by hand",)),
-        (Root(3, "\x1b", None), ("take entry 3 out of index.json by hand",)),
+        (Root(3, "ok", None), (MEND, "kitcache untag ./cache ok", "export to that tag again")),
+        (Root(3, None, None), (MEND, "take entry 3 out of index.json by hand")),
+        (Root(3, "\x1b", None), (MEND, "take entry 3 out of index.json by hand")),
     ],
 )
 def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
@@ -109,7 +117,9 @@ def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
 
 
 def test_a_way_out_quotes_the_directory() -> None:
-    assert ways_out("my cache", ROOT)[0] == "kitcache untag 'my cache' main"
+    mend, untag, _ = ways_out("my cache", ROOT)
+    assert mend == "kitcache verify 'my cache' --repair"
+    assert untag == "kitcache untag 'my cache' main"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +180,7 @@ def test_a_lost_manifest_is_named_with_the_way_out() -> None:
     error = loss_error("./cache", (DAMAGE._replace(kind="missing"), *[DAMAGE] * 6))
     assert error.headline.endswith("and lacks 7 blobs")
     assert error.details[1] == f"missing: {digest('manifest')} (manifest, linux/arm64)"
-    assert error.next_steps[0] == "kitcache untag ./cache main"
+    assert error.next_steps[0] == MEND
     assert sum(line.startswith("missing: ") for line in error.details) == 5
 
 

@@ -107,7 +107,7 @@ def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: La
         assert (report.outcome, report.exit_code) == (outcome, code)
         assert "tag 'main' cannot be read" in report.why
         assert "nothing was removed" in report.why
-        assert f"kitcache untag {sample.dir} main" in report.why
+        assert f"kitcache verify {sample.dir} --repair" in report.why
     assert blobs(sample) >= sample.garbage
 
 

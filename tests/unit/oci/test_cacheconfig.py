@@ -1,6 +1,7 @@
 """oci/cacheconfig.py: what BuildKit takes for a cacheconfig, and the same one made smaller."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def test_a_result_is_the_chain_down_to_its_base() -> None:
 def test_a_parent_that_is_left_out_is_layer_0_as_in_go() -> None:
     config = read_cacheconfig(encode([layer(5), layer(6, None)], [record("a", layers=(1,))]))
     assert config.records[0].results[0].chain == (0, 1)
+
+
+@pytest.mark.parametrize("order", [range(300), range(299, -1, -1), [150, 299, 0, 150, 149, 151]])
+def test_chains_that_share_layers_are_whole_in_any_order(order: Sequence[int]) -> None:
+    """Branches too: every third layer lies on the one three below it."""
+    listed = [layer(n, n - 3 if n % 3 == 0 else n - 1) for n in range(300)]
+    listed[0] = layer(0)
+    found = read_cacheconfig(encode(listed, [record("a", layers=tuple(order))]))
+    for top, result in zip(order, found.records[0].results, strict=True):
+        chain = [*range(0, top - top % 3 + 1, 3), *range(top - top % 3 + 1, top + 1)]
+        assert result.chain == tuple(chain)
 
 
 def test_chains_name_their_layers_themselves() -> None:

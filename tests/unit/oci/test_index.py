@@ -12,8 +12,10 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import (
     EMPTY_INDEX,
     IMAGE_NAME,
+    Copied,
     Dropped,
     NewEntry,
+    copy_entries,
     drop_entries,
     edit_entries,
     find_entry,
@@ -273,7 +275,8 @@ MOVED = Digest("sha256", "7" * 64)
 
 def test_an_edit_drops_moves_and_adds_in_one_document() -> None:
     new = NewEntry(MANIFEST, name("new"), 9, "fresh")
-    data = index(entry("a", "x"), entry("b", "y", platform={"os": "linux"}), entry("c"), kept=True)
+    second = entry("b", "y", platform={"os": "linux"}, data="e30=")
+    data = index(entry("a", "x"), second, entry("c"), kept=True)
     after = json.loads(edit_entries(data, drop=[0], move={1: (MOVED, 5)}, add=(new,)))
     moved = entry("b", "y", platform={"os": "linux"}) | {"digest": str(MOVED), "size": 5}
     added = entry("new", "fresh") | {"size": 9}
@@ -291,3 +294,47 @@ def test_an_edit_refuses_what_cannot_be_relied_upon() -> None:
         edit_entries(b'{"manifests": [], "Manifests": []}', drop=[0])
     with pytest.raises(IndexError):
         edit_entries(index(entry("a")), move={1: (MOVED, 5)})
+
+
+def test_copies_take_the_place_of_what_goes_by_their_names() -> None:
+    data = index(entry("a", "x"), entry("b", "y"), entry("c", "x"), 7, entry("d"), kept={"a": 1})
+    sources = (index(entry("e", "x", platform={"os": "linux"}, acme=[None])), index(entry("f")))
+    after = json.loads(copy_entries(data, sources, [Copied(0, 0), Copied(1, 0)]))
+    new = entry("e", "x", platform={"os": "linux"}, acme=[None])
+    assert after["manifests"] == [entry("b", "y"), 7, entry("d"), new, entry("f")]
+    assert after["kept"] == {"a": 1}
+
+
+def test_a_copy_by_another_name_keeps_all_but_its_names() -> None:
+    notes = {REF_NAME: "x", IMAGE_NAME: "docker.io/library/x:x", "acme": "kept"}
+    data = index(entry("a", annotations=notes), entry("b", annotations=None), entry("c", "old"))
+    copies = [Copied(0, 0, "new"), Copied(0, 1, "old")]
+    after = json.loads(copy_entries(data, [data], copies))["manifests"]
+    assert after[:2] == json.loads(data)["manifests"][:2]
+    assert [item["annotations"] for item in after[2:]] == [
+        {REF_NAME: "new", "acme": "kept"},
+        {REF_NAME: "old"},
+    ]
+
+
+def test_an_images_name_is_a_name_too() -> None:
+    def image(word: str, ref_name: str) -> dict[str, Any]:
+        return entry(word, annotations={REF_NAME: ref_name, IMAGE_NAME: "docker.io/library/x:1"})
+
+    data = index(image("a", "1"), entry("b", "docker.io/library/x:1"))
+    after = json.loads(copy_entries(data, [index(image("c", "2"))], [Copied(0, 0)]))
+    assert after["manifests"] == [entry("b", "docker.io/library/x:1"), image("c", "2")]
+
+
+def test_copies_into_no_index_begin_one() -> None:
+    after = json.loads(copy_entries(None, [index(entry("a", "x"))], [Copied(0, 0)]))
+    assert after == json.loads(EMPTY_INDEX) | {"manifests": [entry("a", "x")]}
+
+
+def test_copies_of_nothing_change_no_meaning() -> None:
+    data = index(entry("a", "x"), entry("b"))
+    assert json.loads(copy_entries(data, [], [])) == json.loads(data)
+    with pytest.raises(DocumentError):
+        copy_entries(b'{"manifests": [], "Manifests": []}', [], [])
+    with pytest.raises(IndexError):
+        copy_entries(data, [data], [Copied(0, 2)])

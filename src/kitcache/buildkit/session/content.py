@@ -92,7 +92,9 @@ def _info(stream: Stream, store: Store) -> None:
 
 def _read(stream: Stream, store: Store) -> None:
     request = _ask(stream, pb.ReadContentRequest.FromString)
-    blob = _open(store, _digest(request.digest))
+    digest = _digest(request.digest)
+    blob = _open(store, digest)
+    store.read.add(digest)
     try:
         if not 0 <= request.offset <= blob.size:
             raise RpcError(Code.OUT_OF_RANGE, f"read past object length {blob.size} bytes")

@@ -41,10 +41,14 @@ class RootBlob(NamedTuple):
 
 
 class Store:
-    """One layout, to read from: blobs by their digest, and nothing else."""
+    """One layout, to read from: blobs by their digest, and nothing else.
+
+    read: the blobs whose bytes were asked for, not only whether they are there.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.read: set[Digest] = set()
 
     def open_blob(self, digest: Digest) -> BlobFile | None:
         """A blob's file, None where no regular file has its name. Raises Damaged (unreadable)."""

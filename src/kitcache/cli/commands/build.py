@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Build, Client
@@ -16,9 +16,9 @@ from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_
 from kitcache.buildkit.request import proxy_args
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
-from kitcache.cli import buildoptions
+from kitcache.cli import buildoptions, options
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
-from kitcache.cli.cachetext import cache_lines
+from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, cancel_on_signals, open_stdin, unless_cancelled
@@ -32,6 +32,9 @@ from kitcache.gc.values import Progress
 from kitcache.options.attributes import Pairs
 from kitcache.store.layout import io_error
 from kitcache.store.locks import Waiting
+
+if TYPE_CHECKING:  # most builds name no policy
+    from kitcache.options.retention import Retention
 
 configure = buildoptions.configure
 
@@ -57,13 +60,14 @@ class _Command:
     def run(self) -> int:
         args = self._args
         request = make_request(args, os.environ)
+        policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
         display = choose_display(self._mode, sys.stderr, os.environ)
         try:
             connected = unless_cancelled(lambda: Client(address), args.cancel)
             with connected as client, showing(display) as shown:
                 shown.note(f"building on {address.url} ({address.origin})")
-                build = client.start(request, self._wishes(address, shown))
+                build = client.start(request, self._wishes(address, shown, policy))
                 self._follow(build, shown)
                 result = build.result()
         except BuildFailed as error:
@@ -71,7 +75,7 @@ class _Command:
             return error.exit_code
         return self._finish(result)
 
-    def _wishes(self, address: Address, shown: Guarded) -> Wishes:
+    def _wishes(self, address: Address, shown: Guarded, policy: "Retention | None") -> Wishes:
         def on_progress(event: Progress | Waiting) -> None:
             if isinstance(event, Waiting):
                 shown.note(f"kitcache: {waiting_line(event)}")
@@ -90,6 +94,7 @@ class _Command:
             stdout=_stdout(),
             proxies=_proxies(self._config, address),
             lock_timeout_s=self._args.lock_timeout / 10**9,
+            policy=policy,
         )
 
     def _follow(self, build: Build, shown: Guarded) -> None:
@@ -112,6 +117,8 @@ class _Command:
         for cache in result.caches:
             if cache.outcome == "failed":
                 self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
+            if cache.pruned is not None:
+                self._session.warn(excess_lines(cache.pruned))
         if self._args.iidfile:
             _write(self._args.iidfile, result.image_id or "")
         if self._args.metadata_file:

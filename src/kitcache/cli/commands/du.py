@@ -10,9 +10,9 @@ from kitcache.gc.explain import du
 
 _DESCRIPTION = """\
 Shows what is live (reached by a tag), reclaimable (a reset would delete it),
-still in ingest/, and foreign (nobody's blob); and for each tag what only it
-reaches, and what others reach too. Sizes are file sizes. Takes no lock and
-changes nothing."""
+still in ingest/, foreign (nobody's blob), and put aside by a repair; and for
+each tag what only it reaches, and what others reach too. Sizes are file sizes.
+Takes no lock and changes nothing."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -28,6 +28,8 @@ examples:
     --cache-to type=local,dest=cache,mode=max,reset=true .
   kitcache exec --staged -- docker buildx bake
   kitcache exec --reset -- docker compose build
+  kitcache exec --policy cache.toml -- docker buildx build \\
+    --cache-to type=local,dest=cache,mode=max .
   kitcache exec --dry-run -- docker build --cache-to type=local,dest=cache ."""
 
 
@@ -53,6 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metadata-file", metavar="FILE", help="write what became of the caches, as JSON"
     )
     options.complete_with(file, options.FILES)
+    options.add_policy(
+        parser,
+        "drop tags from every local cache that was exported to, as this file says (see kitcache"
+        " prune), and sweep it",
+    )
     options.add_lock_timeout(parser)
     parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run")
@@ -84,8 +91,10 @@ class _Command:
         args = self._args
         words = args.words[1:] if args.words[:1] == ["--"] else args.words
         environ = dict(os.environ)
+        policy = options.read_policy_of(args)
+        resets = args.reset or policy is not None
         try:
-            task = make_task(words, environ, _read_stdin, resets=args.reset, warn=self._warn)
+            task = make_task(words, environ, _read_stdin, resets=resets, warn=self._warn)
         except Refused as error:
             self._session.note(["the client itself refuses the command:"])
             with suppress(AttributeError, OSError, ValueError):
@@ -93,10 +102,12 @@ class _Command:
                 sys.stderr.flush()
             return error.code
         if args.dry_run:
-            print("\n".join(_plan_lines(task, staged=args.staged)))
+            print("\n".join(_plan_lines(task, staged=args.staged, policy=args.policy)))
             return 0
+        if policy is not None and not task.exports:
+            self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
         terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
-        result = run_task(task, environ, terms, staged=args.staged)
+        result = run_task(task, environ, terms, staged=args.staged, policy=policy)
         for store in result.stores:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
@@ -114,7 +125,7 @@ def _read_stdin() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _plan_lines(task: Task, *, staged: bool) -> Iterator[str]:
+def _plan_lines(task: Task, *, staged: bool, policy: str | None) -> Iterator[str]:
     """The command as it would be run, and a line a local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
@@ -125,6 +136,7 @@ def _plan_lines(task: Task, *, staged: bool) -> Iterator[str]:
     yield printable(shlex.join(shown))
     for at, cache in task.exports:
         then = ", then a reset" if cache.reset else ""
+        then += f", by the policy {policy}" if policy is not None else ""
         how = " staged," if at in staging else ""
         yield printable(f"# to {cache.dest}, tag '{cache.tag}':{how} under the shared lock{then}")
     for source in task.imports:
@@ -143,6 +155,10 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
         yield printable(
             f"{store.path}: merged {names}: {store.linked:,} new blobs, {store.reused:,} were there"
         )
+    if store.pruned is not None:
+        from kitcache.cli.cachetext import retired_lines  # noqa: PLC0415 - seldom needed
+
+        yield from retired_lines(store.pruned)
     if store.report is not None:
         yield from report_lines(store.report)
         yield from report_notes(store.report)
@@ -151,6 +167,10 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
 def _warning_lines(store: StoreResult) -> Iterator[str]:
     for problem in store.problems:
         yield printable(f"{store.path}: {problem}")
+    if store.pruned is not None:
+        from kitcache.cli.cachetext import excess_lines  # noqa: PLC0415 - seldom needed
+
+        yield from excess_lines(store.pruned)
     if store.report is not None:
         yield from missing_warnings(store.path, store.report.missing_leaves)
 
@@ -173,6 +193,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
                 "exit_code": store.exit_code,
                 "problems": list(store.problems),
                 "reset": json.loads(encode_value(store.report)) if store.report else None,
+                "prune": json.loads(encode_value(store.pruned)) if store.pruned else None,
             }
             for store in result.stores
         ],

@@ -26,21 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dirs(parser)
-    parser.add_argument(
-        "--min-age",
-        metavar="AGE",
-        type=options.age,
-        default=0,
-        help="spare garbage younger than this, and what young manifests reach (default: 0)",
-    )
-    parser.add_argument(
-        "--ingest-age",
-        metavar="AGE",
-        type=options.age,
-        default=Policy().ingest_age_ns,
-        help="an upload without a write for this long was left behind; one of the last minute"
-        " is always an export under way (default: 1h)",
-    )
+    options.add_ages(parser)
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
     options.add_output(parser)

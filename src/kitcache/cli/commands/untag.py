@@ -4,8 +4,8 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
-from kitcache.cli.tables import untagged_lines
-from kitcache.gc.untag import untag
+from kitcache.cli.tagtext import untagged_lines
+from kitcache.upkeep.naming.untag import untag
 
 _DESCRIPTION = """\
 Takes every entry with that ref name, or that whole digest, out of index.json:

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
-from kitcache.gc.answers import Untagged
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import command_line
+from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries
 from kitcache.store.index import INDEX, edit_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
+from kitcache.upkeep.answers import Untagged
 
 
 def untag(
@@ -68,7 +68,7 @@ def _drop(
             f"{INDEX} is missing",
             kind="missing",
             untouched=NOTHING_CHANGED,
-            next_steps=(f"restore {INDEX} from a copy",),
+            next_steps=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
     try:
         after, dropped = drop_entries(data, names)
@@ -78,7 +78,7 @@ def _drop(
             f"{INDEX} cannot be relied upon: {error}",
             kind=error.kind,
             untouched=NOTHING_CHANGED,
-            next_steps=("restore index.json from a copy",),
+            next_steps=(repair_command(layout.path), "restore index.json from a copy"),
         ) from None
     found = {word for entry in dropped for word in entry}
     unknown = [name for name in names if name not in found]

@@ -1,4 +1,4 @@
-"""gc/untag.py: entries out of index.json, all or none, under both locks."""
+"""naming/untag.py: entries out of index.json, all or none, under both locks."""
 
 import fcntl
 import json
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
-from kitcache.gc.answers import Untagged
-from kitcache.gc.untag import untag
+from kitcache.upkeep.answers import Untagged
+from kitcache.upkeep.naming.untag import untag
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Sample
 

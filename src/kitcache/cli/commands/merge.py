@@ -1,0 +1,74 @@
+"""kitcache merge: several caches into one."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.tagtext import merged_lines
+from kitcache.upkeep.naming.merge import merge
+
+_DESCRIPTION = """\
+Puts all tags of the caches SRC into the cache DST too, which is made if it is
+not there: blobs as hard links where both are on one disk, else as copies that
+were hashed, then all tags in one step. The sources stay as they are. A source
+that is damaged stops it, and no tag is changed.
+
+Where a tag stands for different things in two of them, nothing is changed
+either, unless --tag-as gives them different names, or --replace says that a
+tag of DST may move."""
+
+_EPILOG = """\
+examples:
+  kitcache merge ./a ./b ./all                          a's tags and b's tags
+  kitcache merge --tag-as '{dir}-{tag}' ./a ./b ./all   a-main, b-main, …
+  kitcache merge --tag-as 'main={dir}' ./a ./b ./all    main becomes a, and b
+  kitcache merge --dry-run --replace ./new ./all        what would move?"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    sources = parser.add_argument(
+        "sources", metavar="SRC", nargs="+", help="the caches to merge from"
+    )
+    target = parser.add_argument("target", metavar="DST", help="the cache to merge into")
+    for argument in (sources, target):
+        options.complete_with(argument, options.DIRECTORIES)
+    parser.add_argument(
+        "--tag-as",
+        metavar="[GLOB=]NAME",
+        action="append",
+        default=[],
+        help="call the tags that GLOB matches (without it: all) NAME in DST; in NAME {tag} stands"
+        " for the tag, {dir} for the name of SRC. Repeatable: the first GLOB that matches counts",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="let a tag of DST move where a source has something else by that name",
+    )
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge into one DST."""
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    return max(session.each([args.target], lambda path: _merge(session, args, path)))
+
+
+def _merge(session: Session, args: argparse.Namespace, path: str) -> int:
+    merged = merge(
+        args.sources,
+        path,
+        tag_as=args.tag_as,
+        replace=args.replace,
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    session.answer(merged, merged_lines(merged))
+    session.warn(merged.warnings)
+    return 0

@@ -1,0 +1,85 @@
+"""kitcache prune: retire tags by a policy, then collect."""
+
+import argparse
+import time
+
+from kitcache.cli import options, policyoptions
+from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
+from kitcache.cli.session import Session
+from kitcache.cli.text import missing_warnings, report_notes
+from kitcache.errors import Incomplete
+from kitcache.options.policy import Policy
+from kitcache.options.retention import Retention
+from kitcache.upkeep.pruning.prune import not_reached, prune
+
+_DESCRIPTION = """\
+Takes the tags that a policy retires out of index.json, then does what reset
+does, in one pass under the lock. Last used is when kitcache build or exec last
+exported or imported a tag; without such a note, the age that ls shows.
+
+Kept tags (--keep-tag, --keep-last, --keep-within) nothing drops. A limit drops
+the least recently used of the others until it is reached; --unused-for drops
+what was not used for so long. With neither, all goes that is not kept. The
+last tag stays unless --allow-empty. Without a policy nothing is changed. A
+limit that cannot be reached is exit 14: what may go has gone then."""
+
+_EPILOG = """\
+examples:
+  kitcache prune --dry-run ./cache
+      when was each tag used, how much does it alone hold?
+  kitcache prune --max-used-space 5GB --keep-tag main ./cache
+  kitcache prune --unused-for 30d --keep-last 3 ./cache
+  kitcache prune --keep-tag main --keep-within 14d --dry-run ./cache
+  kitcache prune --min-free-space 20% --trim /var/cache/buildkit/*
+  kitcache prune --policy cache.toml --json ./cache"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    options.add_dirs(parser)
+    policy = parser.add_argument_group("policy")
+    policyoptions.add_words(policy)
+    options.add_policy(policy, "the policy is in this TOML file, with rules for some tags")
+    options.add_ages(parser)
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prune each DIR on its own; the worst exit code counts."""
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    found: list[Retention] = []
+    (code,) = session.each([""], lambda _: _read_policy(args, found))
+    if not found:
+        return code
+    return max(session.each(args.dirs, lambda path: _prune(session, args, path, found[0])))
+
+
+def _read_policy(args: argparse.Namespace, found: list[Retention]) -> int:
+    found.append(policyoptions.retention_of(args))
+    return 0
+
+
+def _prune(session: Session, args: argparse.Namespace, path: str, retention: Retention) -> int:
+    pruned = prune(
+        path,
+        retention,
+        policy=Policy(args.min_age, args.ingest_age),
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    report, missed = pruned.report, not_reached(pruned, retention)
+    session.answer(pruned, pruned_lines(pruned, time.time_ns()))
+    session.warn(no_policy_lines(pruned))
+    session.warn(unmatched_lines(pruned, retention))
+    session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
+    session.warn(missing_warnings(path, report.missing_leaves))
+    if report.left_count and not args.json:
+        session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+    if missed is not None and not args.json:
+        session.complain(missed)
+    return pruned.exit_code

@@ -1,0 +1,51 @@
+"""kitcache tag: a further name for what a tag or a digest names."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.tagtext import tagged_lines
+from kitcache.upkeep.naming.tag import tag
+
+_DESCRIPTION = """\
+Lets the tag NEW stand for what OLD stands for, as `docker tag` does: in one
+step, under the locks, and without a copy. OLD stays. A NEW that is there
+already moves, and what it stood for before is printed. Nothing is changed
+where OLD is damaged or lacks a blob."""
+
+_EPILOG = """\
+examples:
+  kitcache tag ./cache main release-1.4          keep what main is today
+  kitcache tag ./cache sha256:9c1e6f… rescued    name an entry without a tag
+  kitcache tag ./cache pr-7 main && kitcache untag ./cache pr-7       rename"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    options.add_dir(parser)
+    parser.add_argument("old", metavar="OLD", help="a tag, or the whole digest of an entry")
+    parser.add_argument("new", metavar="NEW", help="the further name")
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Name an entry of one DIR."""
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    return max(session.each([args.dir], lambda path: _tag(session, args, path)))
+
+
+def _tag(session: Session, args: argparse.Namespace, path: str) -> int:
+    tagged = tag(
+        path,
+        args.old,
+        args.new,
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    session.answer(tagged, tagged_lines(tagged))
+    return 0

@@ -1,0 +1,72 @@
+"""kitcache trim: make a tag smaller."""
+
+import argparse
+import time
+
+from kitcache.cli import options
+from kitcache.cli.session import Session
+from kitcache.cli.text import missing_warnings, report_notes
+from kitcache.cli.trimtext import trimmed_lines
+from kitcache.errors import Incomplete
+from kitcache.upkeep.trimming.trim import trim
+
+_DESCRIPTION = """\
+Cuts the coldest steps of a build cache out of a tag, until all that the tag
+reaches fits the limit, and sweeps as reset does. A step goes before those that
+it was made from, so the steps that stay hit as before, and the others run
+again. Cold is what was of use the longest ago: read by an import, where
+kitcache build or exec has noted that, or else made. In one step, under the
+locks, the tag moves to its new manifest; other tags stay as they are, and so
+does what they hold. A tag that fits is left alone. If its last step alone is
+larger, nothing is changed (exit 14)."""
+
+_EPILOG = """\
+examples:
+  kitcache trim ./cache main --max-used-space 5GB --dry-run
+      which steps would go, and what does each hold alone?
+  kitcache trim ./cache main --max-used-space 5GB
+  kitcache prune ./cache --max-used-space 20GB --trim
+      all tags together: drop some, and trim what stays"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
+    options.add_dir(parser)
+    parser.add_argument("tag", metavar="TAG", help="the tag of a build cache, as ls shows it")
+    parser.add_argument(
+        "--max-used-space",
+        metavar="SIZE",
+        type=options.size,
+        required=True,
+        help="all that TAG reaches may hold so much: 5GB (10^9 bytes each), 5GiB (2^30)",
+    )
+    options.add_dry_run(parser)
+    options.add_lock_timeout(parser)
+    options.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trim the tag of one DIR."""
+    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    return max(session.each([args.dir], lambda path: _trim(session, args, path)))
+
+
+def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
+    trimmed = trim(
+        path,
+        args.tag,
+        args.max_used_space,
+        dry_run=args.dry_run,
+        lock_timeout_s=args.lock_timeout / 10**9,
+        on_progress=session.on_progress,
+        cancel=args.cancel,
+    )
+    session.answer(trimmed, trimmed_lines(trimmed, time.time_ns()))
+    report = trimmed.report
+    if report is not None:
+        session.note(report_notes(report))
+        session.warn(missing_warnings(path, report.missing_leaves))
+        if report.left_count and not args.json:
+            session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+    return trimmed.exit_code

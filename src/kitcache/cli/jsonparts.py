@@ -1,0 +1,61 @@
+"""The JSON of what several answers have in them."""
+
+import time
+from typing import Any
+
+from kitcache.gc.refusals import chain_of, describe_damage
+from kitcache.gc.values import Damage, MissingLeaf, Report, Tally
+
+
+def shape_tally(tally: Tally) -> dict[str, int]:
+    """A count of blobs, and their bytes."""
+    return {"blobs": tally.blobs, "bytes": tally.bytes}
+
+
+def shape_report(report: Report) -> dict[str, Any]:
+    """What a reset did."""
+    return {
+        "schema": "kitcache.report/1",
+        "path": report.path,
+        "outcome": report.outcome,
+        "exit_code": report.exit_code,
+        "tags": report.tags,
+        "kept": shape_tally(report.kept),
+        "spared": shape_tally(report.spared),
+        "removed": shape_tally(report.removed),
+        "ingests_removed": shape_tally(report.ingests_removed),
+        "ingests_kept": report.ingests_kept,
+        "left": report.left,
+        "left_count": report.left_count,
+        "foreign": report.foreign,
+        "foreign_count": report.foreign_count,
+        "missing_leaves": [shape_missing(leaf) for leaf in report.missing_leaves],
+        "seconds": report.seconds,
+        "why": report.why,
+    }
+
+
+def shape_missing(leaf: MissingLeaf) -> dict[str, Any]:
+    """A blob that a tag names and that is not there."""
+    return {"digest": str(leaf.digest), "ref_name": leaf.ref_name, "problem": leaf.problem}
+
+
+def shape_damage(damage: Damage) -> dict[str, Any]:
+    """What makes the picture incomplete."""
+    return {
+        "ref_name": damage.root.ref_name,
+        "position": damage.root.position,
+        "kind": damage.kind,
+        "problem": describe_damage(damage),
+        "chain": chain_of(damage),
+    }
+
+
+def shape_time(ns: int | None) -> str | None:
+    """A moment in ISO 8601, None where there is none, or none that can be written."""
+    if ns is None:
+        return None
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9))
+    except (ValueError, OverflowError, OSError):
+        return None

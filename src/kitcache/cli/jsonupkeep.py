@@ -1,0 +1,199 @@
+"""The JSON of what prune, trim, verify, repair, tag, untag and merge answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from kitcache.cli.jsonparts import shape_damage, shape_report, shape_tally, shape_time
+from kitcache.gc.values import LISTED
+from kitcache.upkeep.answers import (
+    CachedStep,
+    Decision,
+    Merged,
+    MergedTag,
+    Miss,
+    Pruned,
+    Repaired,
+    Tagged,
+    Trimmed,
+    Untagged,
+    Verdict,
+    Verified,
+)
+
+
+def _untagged(untagged: Untagged) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.untagged/1",
+        "path": untagged.path,
+        "outcome": untagged.outcome,
+        "exit_code": 0,
+        "entries": [
+            {"ref_name": ref_name, "digest": digest} for ref_name, digest in untagged.entries
+        ],
+    }
+
+
+def _tagged(tagged: Tagged) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.tag/1",
+        "path": tagged.path,
+        "outcome": tagged.outcome,
+        "exit_code": 0,
+        "old": tagged.old,
+        "new": tagged.new,
+        "digest": tagged.digest,
+        "moved_from": tagged.moved_from,
+    }
+
+
+def _merged(merged: Merged) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.merge/1",
+        "path": merged.path,
+        "outcome": merged.outcome,
+        "exit_code": 0,
+        "sources": merged.sources,
+        "tags": [_merged_tag(tag) for tag in merged.tags],
+        "linked": shape_tally(merged.linked),
+        "copied": shape_tally(merged.copied),
+        "there": shape_tally(merged.there),
+        "warnings": merged.warnings,
+        "seconds": merged.seconds,
+    }
+
+
+def _merged_tag(tag: MergedTag) -> dict[str, Any]:
+    return {
+        "source": tag.source,
+        "old": tag.old,
+        "new": tag.new,
+        "digests": tag.digests,
+        "state": tag.state,
+        "moved_from": tag.moved_from,
+    }
+
+
+def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.trimmed/1",
+        "path": trimmed.path,
+        "outcome": trimmed.outcome,
+        "exit_code": trimmed.exit_code,
+        "ref_name": trimmed.ref_name,
+        "limit_bytes": trimmed.limit_bytes,
+        "before": {"digest": str(trimmed.before), **shape_tally(trimmed.before_size)},
+        "after": {"digest": str(trimmed.after), **shape_tally(trimmed.after_size)},
+        "dropped": [_step(step) for step in trimmed.dropped],
+        "kept": [_step(step) for step in trimmed.kept],
+        "reset": shape_report(trimmed.report) if trimmed.report else None,
+    }
+
+
+def _step(step: CachedStep) -> dict[str, Any]:
+    return {
+        "record": step.record,
+        "created": shape_time(step.created_ns),
+        "last_read": shape_time(step.read_ns),
+        "bytes": step.bytes,
+    }
+
+
+def shape_pruned(pruned: Pruned) -> dict[str, Any]:
+    """What a policy did."""
+    return {
+        "schema": "kitcache.pruned/1",
+        "path": pruned.path,
+        "outcome": pruned.outcome,
+        "exit_code": pruned.exit_code,
+        "tags": [_decision(decision) for decision in pruned.decisions],
+        "trimmed": [_trimmed(trimmed) for trimmed in pruned.trimmed],
+        "limit_bytes": pruned.limit_bytes,
+        "needed_bytes": pruned.needed_bytes,
+        "why": pruned.why,
+        "reset": shape_report(pruned.report),
+    }
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "ref_name": decision.ref_name,
+        "digest": str(decision.digest) if decision.digest else None,
+        "keep": decision.keep,
+        "rule": decision.rule,
+        "last_used": shape_time(decision.used_ns),
+        "last_used_from": decision.used_from,
+        "size": shape_tally(decision.size),
+        "unique": shape_tally(decision.unique),
+    }
+
+
+def _verified(found: Verified) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.verified/1",
+        "path": found.path,
+        "exit_code": found.exit_code,
+        "blobs": shape_tally(found.blobs),
+        "bad": [
+            {"digest": str(one.digest), "problem": one.problem, "bytes": one.size}
+            for one in found.bad[:LISTED]
+        ],
+        "bad_count": len(found.bad),
+        "index_problem": found.index_problem,
+        "tags": [_verdict(verdict) for verdict in found.verdicts],
+        "damage": [shape_damage(damage) for damage in found.damage],
+        "warnings": found.warnings,
+        "seconds": found.seconds,
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "ref_name": verdict.ref_name,
+        "position": verdict.position,
+        "digest": str(verdict.digest) if verdict.digest else None,
+        "kind": verdict.kind,
+        "imports": verdict.imports,
+        "why": verdict.why,
+        "steps": verdict.steps,
+        "misses": [_miss(miss) for miss in verdict.misses[:LISTED]],
+        "miss_count": len(verdict.misses),
+    }
+
+
+def _miss(miss: Miss) -> dict[str, Any]:
+    return {
+        "record": miss.record,
+        "created": shape_time(miss.created_ns),
+        "layers": [str(digest) for digest in miss.layers],
+        "why": miss.why,
+    }
+
+
+def _repaired(repaired: Repaired) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.repaired/1",
+        "path": repaired.path,
+        "outcome": repaired.outcome,
+        "exit_code": repaired.exit_code,
+        "steps": [
+            {
+                "kind": step.kind,
+                "tag": step.tag,
+                "digest": str(step.digest) if step.digest else None,
+                "what": step.what,
+            }
+            for step in repaired.steps
+        ],
+        "verified": _verified(repaired.verified),
+    }
+
+
+UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
+    Untagged: _untagged,
+    Tagged: _tagged,
+    Merged: _merged,
+    Trimmed: _trimmed,
+    Pruned: shape_pruned,
+    Verified: _verified,
+    Repaired: _repaired,
+}

@@ -1,0 +1,97 @@
+"""The options of prune that say which tags stay."""
+
+import argparse
+
+from kitcache.cli import options
+from kitcache.errors import UsageError
+from kitcache.options.retention import Amount, Retention, Rule, check_retention, parse_amount
+
+_WORDS = (
+    "max_used_space",
+    "min_free_space",
+    "keep_tag",
+    "keep_last",
+    "keep_within",
+    "unused_for",
+    "allow_empty",
+    "trim",
+)
+
+
+def add_words(group: argparse._ArgumentGroup) -> None:
+    """The policy itself, as options."""
+    group.add_argument(
+        "--max-used-space",
+        metavar="SIZE",
+        type=_amount,
+        help="all that the tags reach may hold so much: 5GB, 5GiB, or 10%% of the disk; the least"
+        " recently used tags go first",
+    )
+    group.add_argument(
+        "--min-free-space", metavar="SIZE", type=_amount, help="so much of the disk is to be free"
+    )
+    group.add_argument(
+        "--keep-tag",
+        metavar="GLOB",
+        action="append",
+        help="keep these tags whatever else is said: main, 'release-*'; can be given again",
+    )
+    group.add_argument(
+        "--keep-last", metavar="N", type=_number, help="keep the N tags that were used last"
+    )
+    group.add_argument(
+        "--keep-within", metavar="AGE", type=options.age, help="keep tags used within that time"
+    )
+    group.add_argument(
+        "--unused-for", metavar="AGE", type=options.age, help="drop tags unused for that long"
+    )
+    group.add_argument("--allow-empty", action="store_true", help="the last tag may go too")
+    group.add_argument(
+        "--trim",
+        action="store_true",
+        help="where that is not enough, make the tags that stay smaller: their coldest steps go",
+    )
+
+
+def retention_of(args: argparse.Namespace) -> Retention:
+    """The policy of a command line. Raises UsageError, KitcacheError for a file not to be read."""
+    values = {name: getattr(args, name) for name in _WORDS}
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    if args.policy is not None:
+        from kitcache.cli.policyfile import read_file  # noqa: PLC0415 - only a file needs TOML
+
+        if given:
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UsageError(
+                f"{words} beside --policy: a policy comes from a file or from options, not both",
+                next_steps=(f"say it in {args.policy}, or leave --policy out",),
+            )
+        return read_file(args.policy)
+    rule = Rule(
+        keep_last=args.keep_last,
+        keep_within_ns=args.keep_within,
+        unused_for_ns=args.unused_for,
+    )
+    retention = Retention(
+        keep_tags=tuple(args.keep_tag or ()),
+        rules=(rule,) if rule.fields else (),
+        max_used=args.max_used_space,
+        min_free=args.min_free_space,
+        allow_empty=args.allow_empty,
+        trim=args.trim,
+    )
+    check_retention(retention)
+    return retention
+
+
+def _amount(text: str) -> Amount:
+    try:
+        return parse_amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number of tags")

@@ -1,0 +1,74 @@
+"""What people read of a prune: a table of the tags, then what went."""
+
+from collections.abc import Iterator
+
+from kitcache.cli.tables import table, tag_name
+from kitcache.cli.text import count, report_lines
+from kitcache.cli.trimtext import headline
+from kitcache.errors import printable
+from kitcache.options.retention import Retention, find_glob
+from kitcache.options.units import format_age, format_bytes
+from kitcache.upkeep.answers import Decision, Pruned
+
+_NOTED = ("export", "import")
+
+
+def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
+    """A line a tag, with the rule that decided; then how many go, and what the sweep did."""
+    if pruned.decisions:
+        yield printable(pruned.path)
+        yield from _tag_lines(pruned, now_ns)
+    if pruned.outcome != "no-policy":
+        yield printable(_tags_line(pruned))
+        yield from map(headline, pruned.trimmed)
+        yield from report_lines(pruned.report)
+
+
+def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
+    rows = [_row(decision, now_ns) for decision in pruned.decisions]
+    if pruned.outcome == "no-policy":
+        yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
+    else:
+        yield from table(("TAG", "LAST USED", "UNIQUE", "", "WHY"), rows, right=(1, 2))
+    if any(decision.used_from not in _NOTED for decision in pruned.decisions):
+        yield "~ no use is noted: when its newest result was made, or its manifest written"
+
+
+def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
+    mark = "" if decision.used_from in _NOTED else "~"
+    is_known = decision.used_from != "unknown"
+    return (
+        tag_name(decision.ref_name, decision.digest),
+        mark + format_age(now_ns - decision.used_ns) if is_known else "-",
+        format_bytes(decision.unique.bytes),
+        "keep" if decision.keep else "drop",
+        printable(decision.rule),
+    )
+
+
+def _tags_line(pruned: Pruned) -> str:
+    tags = [decision for decision in pruned.decisions if decision.ref_name is not None]
+    dropped = sum(not decision.keep for decision in tags)
+    would = "would drop" if pruned.outcome == "dry-run" else "dropped"
+    return f"{pruned.path}: {would} {dropped:,} of {count(len(tags), 'tag')}"
+
+
+def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
+    """Patterns of the command line that keep nothing: mistyped, maybe, and then tags go."""
+    if not retention.source:
+        names = [d.ref_name for d in pruned.decisions if d.ref_name is not None]
+        for glob in retention.keep_tags:
+            if not any(find_glob((glob,), name) for name in names):
+                yield printable(
+                    f"{pruned.path}: {retention.spell('keep-tag', glob)} matches no tag"
+                )
+
+
+def no_policy_lines(pruned: Pruned) -> Iterator[str]:
+    """What to do where no policy was named."""
+    if pruned.outcome == "no-policy":
+        yield printable(f"{pruned.path}: {pruned.why}")
+        yield (
+            "name a limit (--max-used-space, --min-free-space), tags to keep (--keep-tag,"
+            " --keep-last, --keep-within) or to drop (--unused-for), or a file (--policy)"
+        )

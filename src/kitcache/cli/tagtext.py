@@ -1,0 +1,62 @@
+"""What people read of tag, untag and merge."""
+
+from collections.abc import Iterator
+
+from kitcache.cli.text import UNTAGGED, blobs_of, count
+from kitcache.errors import printable
+from kitcache.upkeep.answers import Merged, MergedTag, Tagged, Untagged
+
+
+def tagged_lines(tagged: Tagged) -> Iterator[str]:
+    """What a name stands for now, and what it stood for before."""
+    path, new, digest = tagged.path, tagged.new, tagged.digest
+    if tagged.outcome == "unchanged":
+        yield printable(f"{path}: {new} is {digest} already: nothing to change")
+        return
+    is_dry = tagged.outcome == "dry-run"
+    origin = "" if tagged.old == digest else f", as {tagged.old}"
+    yield printable(f"{path}: {new} {'would be' if is_dry else 'is'} {digest}{origin}")
+    for before in tagged.moved_from:
+        yield printable(f"{path}: {new} {'is now' if is_dry else 'was'} {before}")
+    if tagged.moved_from and not is_dry:
+        yield printable(f"{path}: no blob was removed; kitcache reset does that")
+
+
+def merged_lines(merged: Merged) -> Iterator[str]:
+    """A line for each tag that came, or moved; then what that took."""
+    is_dry = merged.outcome == "dry-run"
+    verb = "would take" if is_dry else "took"
+    new = [tag for tag in merged.tags if tag.state != "there"]
+    for tag in new:
+        yield printable(f"{merged.path}: {verb} {_tag_line(tag)}")
+    there = len(merged.tags) - len(new)
+    tags = [count(len(new), "tag")] if new or not there else []
+    tags += [f"{there:,} there already"] if there else []
+    ways = (
+        ("to link" if is_dry else "linked", merged.linked),
+        ("to copy" if is_dry else "copied", merged.copied),
+        ("there", merged.there),
+    )
+    blobs = [f"{blobs_of(tally)} {way}" for way, tally in ways if tally.blobs]
+    yield printable(
+        f"{merged.path}: {', '.join(tags)}; {'; '.join(blobs) or 'no blobs'}"
+        f" ({merged.seconds:.1f} s)"
+    )
+    if any(tag.moved_from for tag in new) and not is_dry:
+        yield printable(f"{merged.path}: no blob was removed; kitcache reset does that")
+
+
+def _tag_line(tag: MergedTag) -> str:
+    old = UNTAGGED if tag.old is None else tag.old
+    new = "" if tag.new == tag.old else f" as {tag.new}"
+    before = f", in place of {', '.join(tag.moved_from)}" if tag.moved_from else ""
+    return f"{old} of {tag.source}{new}, {', '.join(tag.digests)}{before}"
+
+
+def untagged_lines(untagged: Untagged) -> Iterator[str]:
+    """What was taken out."""
+    would = "would take out" if untagged.outcome == "dry-run" else "took out"
+    for ref_name, digest in untagged.entries:
+        yield printable(f"{untagged.path}: {would} {ref_name or UNTAGGED}, {digest or 'no digest'}")
+    if untagged.outcome == "done":
+        yield printable(f"{untagged.path}: no blob was removed; kitcache reset does that")

@@ -1,0 +1,61 @@
+"""What people read of a trim: from how much to how much, a table of the steps, what was swept."""
+
+from collections.abc import Iterator
+
+from kitcache.cli.tables import table, tag_name
+from kitcache.cli.text import count, report_lines
+from kitcache.errors import printable
+from kitcache.options.units import format_age, format_bytes
+from kitcache.upkeep.answers import CachedStep, Trimmed
+
+_SHOWN = 20
+_SHORT = len("sha256:") + 12
+
+
+def trimmed_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
+    """The tag, its steps, coldest first, and what the sweep did."""
+    yield headline(trimmed)
+    if trimmed.outcome == "fits":
+        return
+    yield from _step_lines(trimmed, now_ns)
+    if trimmed.report is not None:
+        yield from report_lines(trimmed.report)
+
+
+def headline(trimmed: Trimmed) -> str:
+    """From how much to how much, in one line."""
+    name = f"{trimmed.path}: {tag_name(trimmed.ref_name, trimmed.before)}"
+    before, after = (format_bytes(t.bytes) for t in (trimmed.before_size, trimmed.after_size))
+    if trimmed.outcome == "fits":
+        allowed = format_bytes(trimmed.limit_bytes)
+        return printable(f"{name} holds {before} of at most {allowed}: nothing was changed")
+    verb = "would shrink" if trimmed.outcome == "dry-run" else "shrank"
+    dropped = count(len(trimmed.dropped), "step")
+    return printable(f"{name} {verb} from {before} to {after}: {dropped} of {_all(trimmed)} cut")
+
+
+def _all(trimmed: Trimmed) -> str:
+    return f"{len(trimmed.dropped) + len(trimmed.kept):,}"
+
+
+def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
+    steps = [(step, "drop") for step in trimmed.dropped] + [(s, "keep") for s in trimmed.kept]
+    rows = [(*_cells(step, now_ns), verdict) for step, verdict in steps[:_SHOWN]]
+    yield from table(("STEP", "MADE", "LAST READ", "ALONE", ""), rows, right=(1, 2, 3))
+    if len(steps) > _SHOWN:
+        yield f"and {len(steps) - _SHOWN:,} more; --json has all"
+    if not any(step.read_ns for step, _ in steps):
+        yield "no import is noted; of steps that nothing came from, the oldest go first"
+
+
+def _cells(step: CachedStep, now_ns: int) -> tuple[str, ...]:
+    return (
+        printable(step.record[:_SHORT]),
+        _age(step.created_ns, now_ns),
+        _age(step.read_ns, now_ns),
+        format_bytes(step.bytes),
+    )
+
+
+def _age(at_ns: int | None, now_ns: int) -> str:
+    return "-" if at_ns is None else format_age(now_ns - at_ns)

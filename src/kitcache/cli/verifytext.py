@@ -1,0 +1,119 @@
+"""What people read of a verification and of a repair."""
+
+import time
+from collections.abc import Iterator
+
+from kitcache.cli.tables import damage_warnings, table, tag_name
+from kitcache.cli.text import blobs_of, count
+from kitcache.errors import printable
+from kitcache.gc.refusals import command_line
+from kitcache.upkeep.answers import RECOVERED, Repaired, Verdict, Verified
+
+_MISSES_SHOWN = 3
+_BLOBS_SHOWN = 10
+
+
+def verified_lines(found: Verified) -> Iterator[str]:
+    """How much was hashed, then the verdict on each tag, a line a tag."""
+    bad = f"{count(len(found.bad), 'bad blob')}" if found.bad else "all whole"
+    hashed = f"{blobs_of(found.blobs)} rehashed in {found.seconds:.1f} s"
+    yield printable(f"{found.path}: {hashed}: {bad}")
+    if found.verdicts:
+        yield from table(
+            ("TAG", "KIND", "STEPS", "VERDICT"),
+            [_row(verdict) for verdict in found.verdicts],
+            right=(2,),
+        )
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    steps = f"{verdict.steps:,}" if verdict.steps or verdict.imports == "fully" else "-"
+    return (
+        tag_name(verdict.ref_name, verdict.digest),
+        verdict.kind,
+        steps if verdict.kind == "cache" else "-",
+        _word_of(verdict).removeprefix("is "),
+    )
+
+
+def _word_of(verdict: Verdict) -> str:
+    if verdict.kind in ("image", "artifact"):
+        return "is whole" if verdict.imports == "fully" else "is not whole"
+    match verdict.imports:
+        case "fully":
+            return "imports fully"
+        case "with-misses":
+            return "imports with misses"
+        case "not":
+            return "does not import"
+
+
+def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterator[str]:
+    """All that is wrong, and what is worth knowing before it is; then what to do about it.
+
+    was_repaired: this is what a repair left.
+    """
+    if found.index_problem:
+        yield printable(f"{found.path}: no tag can be judged: {found.index_problem}")
+    for verdict in found.verdicts:
+        if verdict.imports != "fully":
+            yield from _verdict_lines(found.path, verdict)
+    for one in found.bad[:_BLOBS_SHOWN]:
+        yield printable(f"{found.path}: blob {one.digest} {one.problem}")
+    if len(found.bad) > _BLOBS_SHOWN:
+        yield printable(f"{found.path}: and {len(found.bad) - _BLOBS_SHOWN:,} more bad blobs")
+    yield from damage_warnings(found.path, found.damage)
+    for warning in found.warnings:
+        yield printable(f"{found.path}: {warning}")
+    if found.exit_code and not was_repaired:
+        yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
+
+
+def _verdict_lines(path: str, verdict: Verdict) -> Iterator[str]:
+    yield printable(f"{path}: {_label_of(verdict)} {_word_of(verdict)}: {verdict.why}")
+    for miss in verdict.misses[:_MISSES_SHOWN]:
+        made = "" if miss.created_ns is None else f" of {_day(miss.created_ns)}"
+        yield printable(f"{path}:   step {miss.record}{made}: {miss.why}")
+    if len(verdict.misses) > _MISSES_SHOWN:
+        yield printable(f"{path}:   and {count(len(verdict.misses) - _MISSES_SHOWN, 'more step')}")
+
+
+def _label_of(verdict: Verdict) -> str:
+    if verdict.ref_name is not None:
+        return f"tag '{verdict.ref_name}'"
+    digest = f" ({verdict.digest.short})" if verdict.digest else ""
+    return f"entry {verdict.position}{digest}"
+
+
+def _day(created_ns: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(created_ns // 10**9))
+    except (ValueError, OverflowError, OSError):
+        return "an odd time"
+
+
+def repaired_lines(repaired: Repaired) -> Iterator[str]:
+    """Each step that was done, or would be."""
+    for step in repaired.steps:
+        yield printable(f"{repaired.path}: {step.what}")
+    if not repaired.steps:
+        yield printable(f"{repaired.path}: nothing to repair")
+    elif repaired.outcome == "dry-run":
+        yield printable(f"{repaired.path}: nothing was changed")
+
+
+def nameless_warnings(repaired: Repaired) -> Iterator[str]:
+    """What to do about roots that nobody had a name for: old generations among them, maybe."""
+    nameless = sum(
+        step.kind == "rebuild-index" and (step.tag or "").startswith(RECOVERED)
+        for step in repaired.steps
+    )
+    if nameless:
+        path = repaired.path
+        has, stay = ("has", "stays") if nameless == 1 else ("have", "stay")
+        yield printable(f"{path}: {count(nameless, 'root')} {has} no known name, and {stay}")
+        for step in (
+            command_line("tag", path, f"{RECOVERED}…", "NAME"),
+            command_line("prune", path, "--keep-tag", "NAME") + " (drops all others)",
+        ):
+            yield printable(f"{path}: next: {step}")

@@ -1,0 +1,205 @@
+"""Judge, decide, edit index.json once, sweep: what prune and trim do under one exclusive lock.
+
+New blobs come first, then the edit, then the blobs that nobody reaches any more go: a crash at any
+point leaves garbage, and the next reset finishes the work.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from kitcache.errors import NOTHING_CHANGED, Busy, Cancelled, Damaged, KitcacheError, Unsafe
+from kitcache.gc.control import Control
+from kitcache.gc.narrow import NewContent, narrow
+from kitcache.gc.plan import make_plan
+from kitcache.gc.reset import (
+    CHANGES,
+    Judged,
+    add_swept,
+    after_removing,
+    collect,
+    judge,
+    unsettled,
+)
+from kitcache.gc.rewrite import NewRoot, write_root
+from kitcache.gc.sweep import tally
+from kitcache.gc.values import Survey, Swept
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import edit_entries
+from kitcache.options.policy import Policy
+from kitcache.store.index import INDEX, publish_index, read_index
+from kitcache.store.layout import Layout
+from kitcache.store.locks import Held, hold_index
+from kitcache.store.notes import clear_room, room_of
+from kitcache.store.scan import changed_ns
+
+Choice = TypeVar("Choice")
+
+
+class Change(NamedTuple):
+    """What is to become of entries of index.json, which go by their positions.
+
+    drop: they go. move: they get a new root, which reaches nothing that was not live before.
+    """
+
+    drop: frozenset[int] = frozenset()
+    move: Mapping[int, NewRoot] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether index.json stays as it is."""
+        return not self.drop and not self.move
+
+
+class Changed(NamedTuple, Generic[Choice]):
+    """What was decided last, what a survey finds after it, and what was removed in all."""
+
+    choice: Choice
+    judged: Judged
+    swept: Swept
+
+
+Choose = Callable[[Layout, Judged], tuple[Change, Choice]]
+"""Decides what is to change, and why: on a store without damage, in which nobody publishes."""
+
+
+class Terms(NamedTuple):
+    """policy: what the sweep spares. lock_timeout_s: for BuildKit's lock."""
+
+    policy: Policy
+    control: Control
+    lock_timeout_s: float
+
+
+class _OvertakenError(Exception):
+    """Others were at work since the survey: what was decided no longer holds."""
+
+
+def rehearse(layout: Layout, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
+    """What change_and_collect would do: the same steps, without a lock and without a write."""
+    judged = judge(layout, terms.policy, terms.control, is_dry=True)
+    change, choice = choose(layout, judged)
+    after = _look_ahead(layout, judged, change, terms, judged.survey.index_digest)
+    swept = tally(after.plan, layout, terms.control)
+    if swept.failure is not None:
+        raise swept.failure
+    return Changed(choice, after, swept)
+
+
+def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
+    """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
+
+    Decides anew where others changed index.json before it was written. Raises as reset does; once
+    entries have been changed the error says so.
+    """
+    layout, total, own_ingest_ns = held.layout, Swept(), -1
+    try:
+        for _ in range(CHANGES):
+            judged = judge(layout, terms.policy, terms.control, own_ingest_ns=own_ingest_ns)
+            change, choice = choose(layout, judged)
+            try:
+                after = _carry_out(layout, judged, change, terms)
+            except _OvertakenError:
+                continue
+            except (Busy, Cancelled, Damaged, Unsafe):
+                raise
+            except KitcacheError:
+                # On a full disk there is room for an index once the garbage has gone.
+                swept = _make_room(held, judged, terms)
+                if not swept.removed.bytes:
+                    raise
+                total = add_swept(total, swept)
+                own_ingest_ns = changed_ns(layout.ingest_fd)
+                continue
+            try:
+                after, swept = collect(held, terms.policy, terms.control, after)
+            except KitcacheError as error:
+                raise _after_changing(error, change) from None
+            return Changed(choice, after, add_swept(total, swept))
+        raise unsettled(layout)
+    except KitcacheError as error:
+        raise (after_removing(error, total) if total.removed.blobs else error) from None
+
+
+def _carry_out(layout: Layout, judged: Judged, change: Change, terms: Terms) -> Judged:
+    """Put the change on the disk: what a survey finds then. Raises _OvertakenError."""
+    if change.is_empty:
+        return judged
+    digest = _write(layout, judged.survey, change, terms)
+    return _look_ahead(layout, judged, change, terms, digest)
+
+
+def _make_room(held: Held, judged: Judged, terms: Terms) -> Swept:
+    """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
+    if read_index(held.layout).digest != judged.survey.index_digest:
+        return Swept()
+    return collect(held, terms.policy, terms.control, judged)[1]
+
+
+def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Digest:
+    """Write new roots, then index.json: the digest of its bytes. Raises _OvertakenError."""
+    moves = {position: write_root(layout, new) for position, new in change.move.items()}
+
+    def edit(data: bytes | None) -> tuple[bytes, Digest]:
+        # An upload that has ended meanwhile may be about to be published.
+        has_uploads = changed_ns(layout.ingest_fd) != survey.ingest_changed_ns
+        if data is None or _digest_of(data) != survey.index_digest or has_uploads:
+            raise _OvertakenError
+        after = edit_entries(data, drop=change.drop, move=moves)
+        return after, _digest_of(after)
+
+    lock = hold_index(layout, terms.control.patience(terms.lock_timeout_s))
+    with room_of(layout) as room_fd:
+        if room_fd is not None:
+            clear_room(room_fd)
+        try:
+            return publish_index(layout, room_fd, lock, edit)
+        except DocumentError as error:
+            raise Damaged(
+                layout.path,
+                f"{INDEX} cannot be written back: {error}",
+                kind=error.kind,
+                untouched=NOTHING_CHANGED,
+                next_steps=(f"mend {INDEX} by hand",),
+            ) from None
+
+
+def _look_ahead(
+    layout: Layout, judged: Judged, change: Change, terms: Terms, index_digest: Digest
+) -> Judged:
+    """What a survey finds once that index.json is in place, without one."""
+    if change.is_empty:
+        return judged
+    survey, plan = judged
+    move = {position: NewContent(n.manifest, n.config) for position, n in change.move.items()}
+    after = narrow(survey, drop=change.drop, move=move, index_digest=index_digest)
+    if terms.policy.min_age_ns:
+        given_up = survey.live.keys() - after.live.keys()
+        young = [d for d in given_up if _is_young(layout, d, plan.spare_from_ns)]
+        after = narrow(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
+    made = make_plan(after, terms.policy, time.time_ns())
+    return Judged(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
+
+
+def _is_young(layout: Layout, digest: Digest, since_ns: int) -> bool:
+    found = layout.stat_blob(digest)
+    return found is not None and found.mtime_ns >= since_ns
+
+
+def _digest_of(data: bytes) -> Digest:
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
+def _after_changing(error: KitcacheError, change: Change) -> KitcacheError:
+    """The same failure, honest about what had become of index.json when it came."""
+    said = [
+        f"{count:,} {'entry' if count == 1 else 'entries'} of {INDEX} had been {what}"
+        for count, what in ((len(change.drop), "taken out"), (len(change.move), "made smaller"))
+        if count
+    ]
+    if said:
+        error.untouched = "; ".join(filter(None, (*said, error.untouched)))
+        error.next_steps = (*error.next_steps, "the next reset finishes what is left")
+    return error

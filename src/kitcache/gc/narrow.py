@@ -1,0 +1,105 @@
+"""A Survey as it would be found after an edit of index.json. Pure: the disk was read before.
+
+What is given up by hand needs no second look at the disk: the links that were read still hold.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from kitcache.gc.reach import reach
+from kitcache.gc.values import MissingLeaf, NodeKey, Root, Survey, key_of
+from kitcache.oci.digest import Digest
+from kitcache.oci.links import Link, kind_of, read_links
+
+
+class NewContent(NamedTuple):
+    """What a root is moved to: the bytes of its new manifest and of its new cacheconfig."""
+
+    manifest: bytes
+    config: bytes
+
+
+def narrow(
+    survey: Survey,
+    *,
+    drop: Collection[int] = (),
+    move: Mapping[int, NewContent] | None = None,
+    young: Collection[Digest] = (),
+    index_digest: Digest,
+) -> Survey:
+    """The survey of an index.json without some entries, and with others moved to new blobs.
+
+    Entries go by their position; what a new manifest names was live before. young: of what only
+    dropped entries reach, the blobs that are too young to go: they shelter what they reach.
+    index_digest: of the bytes of that index.json.
+    """
+    sizes, links = dict(survey.live), dict(survey.links)
+    roots = []
+    for root in survey.roots:
+        if root.position not in drop:
+            moved = (move or {}).get(root.position)
+            kept = root if moved is None else _move(root, moved, sizes, links)
+            roots.append(kept._replace(position=_position(root.position, drop)))
+    starts = [key_of(root.descriptor) for root in roots if root.descriptor is not None]
+    live = {digest: sizes[digest] for digest in _reach_all(links, starts) if digest in sizes}
+    sheltering = {*survey.young, *young}
+    nodes = [key for key in links if key[0] in sheltering] if sheltering else []
+    sheltered = [d for d in {*young, *_reach_all(links, nodes)} if d in sizes and d not in live]
+    narrowed = survey._replace(
+        index_digest=index_digest,
+        roots=tuple(roots),
+        live=live,
+        young={**survey.young, **{digest: sizes[digest] for digest in sheltered}},
+        links=links,
+    )
+    return narrowed._replace(missing_leaves=tuple(_missing(narrowed, survey.missing_leaves)))
+
+
+def _position(position: int, drop: Collection[int]) -> int:
+    return position - sum(dropped < position for dropped in drop)
+
+
+def _move(
+    root: Root,
+    moved: NewContent,
+    sizes: dict[Digest, int],
+    links: dict[NodeKey, tuple[Link, ...]],
+) -> Root:
+    """The root with its new manifest; what that is, and points at, is noted."""
+    if root.descriptor is None:
+        raise ValueError("a root that cannot be read cannot be moved")
+    media_type = root.descriptor.media_type
+    digests = [Digest("sha256", hashlib.sha256(data).hexdigest()) for data in moved]
+    sizes.update(zip(digests, map(len, moved), strict=True))
+    new = root.descriptor._replace(digest=digests[0], size=len(moved.manifest))
+    children = read_links(kind_of(media_type), moved.manifest)
+    links[key_of(new)] = children
+    for link in children:
+        if link.descriptor.digest == digests[1]:
+            links[key_of(link.descriptor)] = read_links("cacheconfig", moved.config)
+    return root._replace(descriptor=new)
+
+
+def _reach_all(links: Mapping[NodeKey, tuple[Link, ...]], starts: Iterable[NodeKey]) -> set[Digest]:
+    """Every digest at or below one of these nodes, each node looked at once."""
+    todo = list(starts)
+    done = set(todo)
+    while todo:
+        for link in links.get(todo.pop(), ()):
+            key = key_of(link.descriptor)
+            if key not in done:
+                done.add(key)
+                todo.append(key)
+    return {digest for digest, _, _ in done}
+
+
+def _missing(survey: Survey, leaves: Collection[MissingLeaf]) -> Iterable[MissingLeaf]:
+    """Those leaves that a root still names, each with the first tag that does."""
+    wanted = {leaf.digest: leaf for leaf in leaves}
+    for root in survey.roots if wanted else ():
+        if root.descriptor is not None:
+            for digest, link in reach(survey, root.descriptor).items():
+                # What is to be found at a URL may rightly be missing here.
+                if digest in wanted and not link.descriptor.elsewhere:
+                    yield wanted.pop(digest)._replace(ref_name=root.ref_name)

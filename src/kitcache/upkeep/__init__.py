@@ -1,0 +1,1 @@
+"""What a cache needs beside its collector: limits, smaller tags, health, names."""

@@ -1,0 +1,257 @@
+"""What prune, trim, verify, repair, tag, untag and merge answer. None holds a file or a lock."""
+
+from typing import Literal, NamedTuple
+
+from kitcache.gc.values import Damage, Outcome, Report, Tally
+from kitcache.oci.digest import Digest
+
+UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
+"""What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
+
+
+class Decision(NamedTuple):
+    """What a policy makes of a tag, or of an entry without one (ref_name None; never dropped).
+
+    digest: of its first entry, None where that cannot be read. positions: of all its entries in
+    index.json. rule: what decided, in words. used_ns: its last use as far as it counted, by
+    used_from. size: all that it reaches. unique: what nothing else reaches, before anything goes.
+    """
+
+    ref_name: str | None
+    digest: Digest | None
+    positions: tuple[int, ...]
+    keep: bool
+    rule: str
+    used_ns: int
+    used_from: UsedFrom
+    size: Tally
+    unique: Tally
+
+
+class Untagged(NamedTuple):
+    """The entries that were taken out of index.json (or would be), as (ref name, digest)."""
+
+    path: str
+    outcome: Literal["done", "dry-run"]
+    entries: tuple[tuple[str | None, str | None], ...]
+
+
+class CachedStep(NamedTuple):
+    """What a cache knows of a step's result.
+
+    record: the step's cache key, a digest. created_ns: since 1970, None if unknown. read_ns: when
+    an import last read its last layer, None if that is not known. bytes: of layers that are there
+    for it alone: no warmer step of the tag has them.
+    """
+
+    record: str
+    created_ns: int | None
+    read_ns: int | None
+    bytes: int
+
+
+class Trimmed(NamedTuple):
+    """A tag that was made smaller (outcome done), would be (dry-run), or is small enough (fits).
+
+    before, after: the digest of its manifest, and all that it reaches. limit_bytes: for all that.
+    kept, dropped: its steps, coldest first. report: of the sweep that followed, None where there
+    was none of its own.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run", "fits"]
+    ref_name: str | None
+    limit_bytes: int
+    before: Digest
+    before_size: Tally
+    after: Digest
+    after_size: Tally
+    kept: tuple[CachedStep, ...]
+    dropped: tuple[CachedStep, ...]
+    report: Report | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """That of the report, or 0."""
+        return self.report.exit_code if self.report else 0
+
+
+class BadBlob(NamedTuple):
+    """A blob whose bytes are not those of its digest, or cannot be read.
+
+    problem: a clause, such as "holds other bytes (sha256:9c1e…)". size: its length in bytes, as far
+    as it could be read.
+    """
+
+    digest: Digest
+    problem: str
+    size: int
+
+
+class Miss(NamedTuple):
+    """A result of a cached step that BuildKit would not have from this cache.
+
+    key: the number of the record in the cacheconfig, and of the result there. record: the record's
+    digest, which is the step's cache key. created_ns: since 1970, None if unknown. layers: those of
+    its chain that are at fault. why: what is wrong with the first of them, a sentence.
+    """
+
+    key: tuple[int, int]
+    record: str
+    created_ns: int | None
+    layers: tuple[Digest, ...]
+    why: str
+
+
+class Verdict(NamedTuple):
+    """What becomes of an entry of index.json when it is imported.
+
+    imports: fully; with-misses (a cache: some steps cannot be loaded); not, and why says so. Of
+    what is no cache: fully, where all that it reaches is whole. steps: results in its cacheconfig.
+    """
+
+    position: int
+    ref_name: str | None
+    digest: Digest | None
+    kind: Literal["cache", "image", "artifact", "unknown"]
+    imports: Literal["fully", "with-misses", "not"]
+    why: str = ""
+    steps: int = 0
+    misses: tuple[Miss, ...] = ()
+
+
+class Verified(NamedTuple):
+    """What a verification found.
+
+    blobs: all that were rehashed. bad: each that is not what its name says, reached or not.
+    index_problem: why index.json says nothing, "" if it does; then there are no verdicts. damage:
+    what a reset would refuse for and no verdict names. warnings: what is no fault yet, a sentence
+    each. seconds: wall time.
+    """
+
+    path: str
+    blobs: Tally
+    bad: tuple[BadBlob, ...]
+    index_problem: str
+    verdicts: tuple[Verdict, ...]
+    damage: tuple[Damage, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 12 where something is wrong."""
+        is_faulty = self.bad or self.index_problem or self.damage
+        return 12 if is_faulty or any(v.imports != "fully" for v in self.verdicts) else 0
+
+
+RECOVERED = "recovered-"
+"""Begins the name of a root that nobody has a name for: a wrong name would be exported over."""
+
+
+class RepairStep(NamedTuple):
+    """Something that a repair did, or would do.
+
+    take: a blob came from another copy. rebuild-index: index.json was made anew, or has an entry
+    again. move-tag: an entry names what was exported last, or has its size right. rewrite: a cache
+    names only what can be imported. drop-tag: an entry went. quarantine: a blob was put aside.
+    digest: of the blob, or of what the tag names then; of a dropped one, what it named. what: a
+    sentence.
+    """
+
+    kind: Literal["take", "rebuild-index", "move-tag", "rewrite", "drop-tag", "quarantine"]
+    tag: str | None
+    digest: Digest | None
+    what: str
+
+
+class Repaired(NamedTuple):
+    """What a repair did (done), or would do (dry-run); no steps: nothing was broken.
+
+    verified: what was found afterwards; of a dry run, what is there now.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run"]
+    steps: tuple[RepairStep, ...]
+    verified: Verified
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 12 where something is wrong still."""
+        return self.verified.exit_code
+
+
+class Pruned(NamedTuple):
+    """What a policy made of the tags, and the sweep that followed.
+
+    outcome: as of the report; no-policy where none was named, so that nothing was changed. A
+    dry-run, or no-policy, says what would be. decisions: a tag each, in the order of index.json;
+    empty where it did not come to that. trimmed: tags that stay and were made smaller. limit_bytes:
+    what the policy allows all that the tags reach to hold, None where it names no limit; below 0
+    where an empty cache would leave the disk too full. needed_bytes: what has to stay holds, where
+    that is more; else None. why: a sentence where it did not do all that was asked for, else "".
+    """
+
+    path: str
+    outcome: Outcome | Literal["no-policy"]
+    decisions: tuple[Decision, ...]
+    trimmed: tuple["Trimmed", ...]
+    report: Report
+    limit_bytes: int | None
+    needed_bytes: int | None
+    why: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """That of the report, or 14 where the limit was not reached."""
+        return max(self.report.exit_code, 14 if self.needed_bytes is not None else 0)
+
+
+class Tagged(NamedTuple):
+    """A further name for an entry of index.json: given (done), to be given, or there already.
+
+    old: what the entry was found by. digest: of what both names stand for. moved_from: the digests
+    that `new` stood for before; none where it is a new name.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run", "unchanged"]
+    old: str
+    new: str
+    digest: str
+    moved_from: tuple[str, ...]
+
+
+class MergedTag(NamedTuple):
+    """What became of a tag of a source, or of an entry without one, for which both names are None.
+
+    source: the path of its cache. new: what it goes by in the target. digests: what it stands for.
+    state: new there; moved from what it stood for there before, moved_from; or there already.
+    """
+
+    source: str
+    old: str | None
+    new: str | None
+    digests: tuple[str, ...]
+    state: Literal["new", "moved", "there"]
+    moved_from: tuple[str, ...] = ()
+
+
+class Merged(NamedTuple):
+    """What a merge did, or would do; unchanged where all was there.
+
+    path: of the target. tags: of all sources, in order. linked, copied, there: blobs that are the
+    sources' own files now, that are copies, and that were there. warnings: a sentence each.
+    seconds: wall time.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run", "unchanged"]
+    sources: tuple[str, ...]
+    tags: tuple[MergedTag, ...]
+    linked: Tally
+    copied: Tally
+    there: Tally
+    warnings: tuple[str, ...]
+    seconds: float

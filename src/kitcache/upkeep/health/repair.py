@@ -1,0 +1,258 @@
+"""verify → plan → mend: the least that makes every tag importable or gone.
+
+Order: blobs that come, new roots, one edit of index.json, then the quarantine. Killed at any point,
+it leaves every healthy tag whole, and the next repair goes on. It sweeps nothing.
+"""
+
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from threading import Event
+from typing import NamedTuple
+
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    Busy,
+    Cancelled,
+    Damaged,
+    KitcacheError,
+    Unsafe,
+    UsageError,
+)
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.plan import make_plan
+from kitcache.gc.refusals import error_of
+from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S, unsettled
+from kitcache.oci.digest import Digest
+from kitcache.options.policy import Policy
+from kitcache.store.blobs import sync_blobs, write_blob
+from kitcache.store.index import publish_index
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import Held, hold_index, hold_store
+from kitcache.store.notes import clear_room, put_notes, read_notes, room_of
+from kitcache.store.quarantine import Quarantine
+from kitcache.store.transfer import bring_blob
+from kitcache.upkeep.answers import BadBlob, Repaired, RepairStep, Verified
+from kitcache.upkeep.health.diagnosis import Copies, Diagnosis, diagnose
+from kitcache.upkeep.health.mend import Mending, make_mending
+from kitcache.upkeep.health.rehash import rehash_some
+from kitcache.upkeep.health.verify import verify_held
+
+
+class _Means(NamedTuple):
+    """What a repair has at hand. lock_timeout_s: how long to wait for others, for each lock."""
+
+    held: Held
+    copies: Copies
+    control: Control
+    lock_timeout_s: float
+
+
+class _OvertakenError(Exception):
+    """index.json, or a copy, was changed since it was read: the plan no longer holds."""
+
+
+def repair(
+    path: str | os.PathLike[str],
+    *,
+    sources: Sequence[str | os.PathLike[str]] = (),
+    dry_run: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Repaired:
+    """Make every tag importable or gone, by the least that does it; see RepairStep.
+
+    Success guarantees: a tag that imported fully has its digest and all its blobs; what was cut out
+    of others cannot be imported by anybody; no byte of a blob was lost: bad ones, and an old
+    index.json, are in .kitcache/quarantine. What no tag reaches any more stays for the next reset.
+
+    sources: other cache directories that missing and bad blobs are taken from, once their bytes
+    are proven; nothing in them is changed but kitcache.lock, which is held shared where it can be.
+    dry_run: verify, and say what would be done; takes no lock. lock_timeout_s: how long to wait
+    for others, for each lock. cancel: is looked at between steps, and in the course of hashing.
+
+    Raises NotACache, Busy (locked, or an export is under way), Unsafe, Cancelled, UsageError (a
+    source that is the cache itself), and KitcacheError for I/O errors: then every tag that was
+    whole still is, and the next repair goes on.
+    """
+    name = os.fspath(path)
+    control = Control(name, on_progress, cancel)
+    with ExitStack() as stack:
+        layout = stack.enter_context(open_layout(name))
+        copies = {
+            os.fspath(source): _open_copy(stack, layout, os.fspath(source))
+            for source in ((sources,) if isinstance(sources, str) else sources)
+        }
+        if dry_run:
+            verified = verify_held(layout, control)
+            steps = _foresee(layout, copies, verified, control)
+            return Repaired(name, "dry-run", steps, verified)
+        for copy in copies.values():
+            _lock_copy(stack, copy, control, lock_timeout_s)
+        verified = _verify(layout, control, lock_timeout_s)
+        if not verified.exit_code:
+            return Repaired(name, "done", (), verified)
+        with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+            steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad)
+        try:
+            # Also where nothing was left to do: others may have mended it meanwhile.
+            verified = _verify(layout, control, lock_timeout_s)
+        except KitcacheError as error:
+            error.details += tuple(step.what for step in steps)
+            error.untouched = "all that had to be mended was, and was not looked at once more"
+            raise
+    return Repaired(name, "done", steps, verified)
+
+
+def _foresee(
+    layout: Layout, copies: Copies, verified: Verified, control: Control
+) -> tuple[RepairStep, ...]:
+    """What would be done."""
+    if not verified.exit_code:
+        return ()
+    found = diagnose(layout, copies, verified.bad, control).found
+    return make_mending(found, now_ns=time.time_ns(), is_dry=True).steps
+
+
+def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> Verified:
+    with hold_store(layout, "shared", control.patience(lock_timeout_s)):
+        return verify_held(layout, control)
+
+
+def _open_copy(stack: ExitStack, layout: Layout, path: str) -> Layout:
+    copy = stack.enter_context(open_layout(path))
+    if os.path.sameopenfile(copy.root_fd, layout.root_fd):
+        raise UsageError(f"{path} is the cache that is to be repaired", path=layout.path)
+    copy.open_directories()
+    return copy
+
+
+def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s: float) -> None:
+    """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
+    try:
+        stack.enter_context(hold_store(copy, "shared", control.patience(lock_timeout_s)))
+    except (Busy, Cancelled, Unsafe):
+        raise
+    except KitcacheError:
+        pass
+
+
+def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairStep, ...]:
+    """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
+    layout, control = means.held.layout, means.control
+    told = dict[RepairStep, None]()
+    for _ in range(CHANGES):
+        layout.open_directories()
+        # A second look: an export may have brought what was missing, or the right bytes.
+        found = rehash_some(layout, [one.digest for one in suspects], control)
+        still = {one.digest for one in found.bad}
+        bad = [one for one in suspects if one.digest in still]
+        diagnosis = diagnose(layout, means.copies, bad, control)
+        now_ns = time.time_ns()
+        mending = make_mending(diagnosis.found, now_ns=now_ns, is_dry=False)
+        if not mending.steps:
+            break
+        busy = make_plan(diagnosis.found.survey, Policy(), now_ns).refusal
+        if busy is not None and busy.kind == "busy":
+            raise _honest(error_of(layout.path, busy), has_begun=bool(told))
+        try:
+            _apply(means, diagnosis, mending)
+        except _OvertakenError:
+            told |= dict.fromkeys(_come_about(layout, mending))
+            continue
+        told |= dict.fromkeys(mending.steps)
+        break
+    else:
+        raise _honest(unsettled(layout), has_begun=True)
+    return tuple(told)
+
+
+def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairStep]:
+    """The steps that were done, where it did not come to index.json."""
+    for step in mending.steps:
+        if step.digest is None or step.digest not in mending.comes:
+            continue
+        has_come = step.kind == "take" and layout.stat_blob(step.digest) is not None
+        if has_come or step.kind == "quarantine":
+            yield step
+
+
+def _honest(error: KitcacheError, *, has_begun: bool) -> KitcacheError:
+    """The same failure, and what it left as it was."""
+    error.untouched = NOTHING_CHANGED
+    if has_begun:
+        error.untouched = "every tag that was whole still is; the next repair goes on"
+    return error
+
+
+def _apply(means: _Means, diagnosis: Diagnosis, mending: Mending) -> None:
+    """Put the mending on the disk. Raises _OvertakenError: then index.json was not changed."""
+    old_index = diagnosis.old_index
+    keeps_index = bool(diagnosis.found.lost) and old_index is not None
+    with Quarantine(means.held) as quarantine:
+        if mending.bad or keeps_index:
+            quarantine.make()
+        try:
+            _bring(means, mending, quarantine)
+            if mending.new_index is not None:
+                means.control.check()
+                if keeps_index and old_index is not None:
+                    quarantine.keep_index(old_index)
+                _publish(means, old_index, mending.new_index)
+                _move_notes(means.held.layout, mending)
+            _put_aside(means, [d for d in mending.bad if d not in mending.comes], quarantine)
+        except KitcacheError as error:
+            raise _honest(error, has_begun=True) from None
+
+
+def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
+    """All blobs that come, on the disk. What was bad of them goes first: no healthy tag has it."""
+    layout, check = means.held.layout, means.control.check
+    _put_aside(means, [digest for digest in mending.bad if digest in mending.comes], quarantine)
+    for digest, path in mending.takes.items():
+        check()
+        try:
+            bring_blob(means.copies[path], layout, digest, None, proves=True)
+        except Damaged:
+            # The copy is not what it was when it was hashed: it is judged anew.
+            raise _OvertakenError from None
+    for data in mending.new_blobs.values():
+        check()
+        write_blob(layout, data)
+    if mending.comes:
+        sync_blobs(layout)
+
+
+def _move_notes(layout: Layout, mending: Mending) -> None:
+    """Have the notes of last exports name what those have become."""
+    notes, moved = read_notes(layout), {}
+    for tag, (old, new) in mending.became.items():
+        note = notes.get(tag)
+        if note is not None and note.digest == str(old):
+            moved[tag] = note._replace(digest=str(new))
+    put_notes(layout, moved)
+
+
+def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> None:
+    for digest in digests:
+        means.control.check()
+        quarantine.take_blob(digest)
+    if digests:
+        quarantine.sync()
+        sync_blobs(means.held.layout)
+
+
+def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
+    def edit(data: bytes | None) -> tuple[bytes, None]:
+        if data != before:
+            raise _OvertakenError
+        return after, None
+
+    layout = means.held.layout
+    lock = hold_index(layout, means.control.patience(means.lock_timeout_s))
+    with room_of(layout) as room_fd:
+        if room_fd is not None:
+            clear_room(room_fd)
+        publish_index(layout, room_fd, lock, edit)

@@ -1,0 +1,188 @@
+"""A lost index.json: which entries a new one is to have. Pure: bytes and values in, values out.
+
+What becomes an entry is what the old file still names, what kitcache's notes know, what another
+copy has a name for, and every root among the blobs that nobody names: a manifest or an index that
+no other index contains.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+from kitcache.oci.descriptor import REF_NAME
+from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.document import DocumentError, Members, read_document, read_plain
+from kitcache.oci.index import IMAGE_NAME, INDEX_TYPE, NewEntry, edit_entries, read_entries
+from kitcache.oci.links import Link, kind_of, read_links
+from kitcache.upkeep.answers import RECOVERED
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_BAD_BEGINNINGS = 64
+"""After so many braces that begin nothing readable, the old file is given up."""
+_SHORT = 12
+
+
+class Document(NamedTuple):
+    """A manifest or an index among the blobs: proven bytes, read. size: bytes."""
+
+    media_type: str
+    size: int
+    links: tuple[Link, ...]
+
+
+class Candidate(NamedTuple):
+    """An entry that the new index.json may have. named_by: who knew its name."""
+
+    entry: NewEntry
+    digest: Digest
+    named_by: Literal["index", "notes", "copy", "nobody"]
+
+
+def read_root(data: bytes) -> Document | None:
+    """A blob as what an entry can name; None where it is no manifest and no index.
+
+    data: proven. One without a media type is judged by its fields.
+    """
+    try:
+        fields = read_document(data)
+        if not isinstance(fields, Members):
+            return None
+        media_type = fields.one("mediaType")
+        if media_type is None:
+            media_type = _type_by_looking(fields)
+        if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
+            return None
+        return Document(media_type, len(data), read_links(kind_of(media_type), data))
+    except DocumentError:
+        return None
+
+
+def _type_by_looking(fields: Members) -> str | None:
+    config, layers = fields.one("config"), fields.one("layers")
+    if isinstance(fields.one("manifests"), list):
+        return INDEX_TYPE
+    if isinstance(config, Members) and config.one("digest") and isinstance(layers, list):
+        return MANIFEST_TYPE
+    return None
+
+
+def choose_entries(
+    old: bytes,
+    noted: Mapping[str, str],
+    others: Iterable[bytes],
+    documents: Mapping[Digest, Document],
+) -> tuple[Candidate, ...]:
+    """Every entry that the new index.json may have, each name once.
+
+    old: the bytes of the old index.json. noted: by tag, the digest that was exported last. others:
+    index.json of other copies. documents: all manifests and indexes among the blobs. Of a name
+    that several know the digest counts that the first of them gives, but where it is gone. A root
+    that nobody named is called `recovered-` and the beginning of its hex. What is returned may be
+    damaged.
+    """
+    contained = {
+        link.descriptor.digest
+        for document in documents.values()
+        for link in document.links
+        if link.role != "subject"
+    }
+    chosen: dict[str, Candidate] = {}
+    for gleaned in glean_entries(old):
+        chosen.setdefault(gleaned.entry.ref_name, gleaned)
+    for tag, text in noted.items():
+        digest, known = _digest(text), chosen.get(tag)
+        if (
+            digest is not None
+            and digest in documents
+            and (known is None or known.digest not in documents)
+        ):
+            chosen[tag] = _candidate(digest, documents[digest], tag, "notes")
+    named = {candidate.digest for candidate in chosen.values()}
+    for gleaned in (gleaned for other in others for gleaned in glean_entries(other)):
+        if gleaned.digest in documents and gleaned.digest not in named:
+            chosen.setdefault(gleaned.entry.ref_name, gleaned._replace(named_by="copy"))
+    named = {candidate.digest for candidate in chosen.values()}
+    for digest in sorted(documents.keys() - contained - named):
+        name = RECOVERED + digest.hex[:_SHORT]
+        if name in chosen:
+            name = RECOVERED + digest.hex
+        chosen[name] = _candidate(digest, documents[digest], name, "nobody")
+    return tuple(chosen.values())
+
+
+def _candidate(
+    digest: Digest, document: Document, tag: str, named_by: Literal["notes", "nobody"]
+) -> Candidate:
+    entry = NewEntry(document.media_type, str(digest), document.size, tag)
+    return Candidate(entry, digest, named_by)
+
+
+def glean_entries(data: bytes) -> Iterator[Candidate]:
+    """The entries with a tag that can still be read in what is no index.json, in order."""
+    for item in _objects_in(data.decode("utf-8", "replace")):
+        listed = item.get("manifests")
+        for entry in listed if isinstance(listed, list) else (item,):
+            gleaned = _glean(entry) if isinstance(entry, dict) else None
+            if gleaned is not None:
+                yield gleaned
+
+
+def _objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """Each JSON object that is whole and in no other one that is."""
+    decoder = json.JSONDecoder()
+    at, misses = text.find("{"), 0
+    while at >= 0 and misses < _BAD_BEGINNINGS:
+        try:
+            value, at = decoder.raw_decode(text, at)
+            yield value
+        except (ValueError, RecursionError):
+            misses += 1
+            at += 1
+        at = text.find("{", at)
+
+
+def _glean(item: dict[str, Any]) -> Candidate | None:
+    annotations, media_type, size = item.get("annotations"), item.get("mediaType"), item.get("size")
+    digest = _digest(item.get("digest"))
+    names = annotations if isinstance(annotations, dict) else {}
+    tag, image_name = names.get(REF_NAME), names.get(IMAGE_NAME)
+    if digest is None or not isinstance(tag, str):
+        return None
+    entry = NewEntry(
+        media_type if isinstance(media_type, str) else "",
+        str(digest),
+        size if type(size) is int and size >= 0 else 0,
+        tag,
+        image_name if isinstance(image_name, str) else None,
+    )
+    return Candidate(entry, digest, "index")
+
+
+def _digest(text: object) -> Digest | None:
+    try:
+        return parse_digest(text)
+    except ValueError:
+        return None
+
+
+def correct_sizes(
+    data: bytes, size_of: Callable[[Digest], int | None]
+) -> tuple[bytes, frozenset[int]]:
+    """index.json where entries have their blobs' sizes, and the positions of those corrected.
+
+    size_of: the length of a blob that is there and proven, None where it is not. What cannot be
+    read even then stays as it is. data has been read by read_entries without error.
+    """
+    moves = {}
+    for position, item in enumerate(read_plain(data)["manifests"] or ()):
+        digest = _digest(item.get("digest")) if isinstance(item, dict) else None
+        size = None if digest is None else size_of(digest)
+        if digest is not None and size is not None and not _is_size(item.get("size"), size):
+            moves[position] = (digest, size)
+    entries = read_entries(edit_entries(data, move=moves)) if moves else ()
+    readable = {n: to for n, to in moves.items() if entries[n].descriptor is not None}
+    return (edit_entries(data, move=readable) if readable else data), frozenset(readable)
+
+
+def _is_size(value: Any, size: int) -> bool:
+    return type(value) is int and value == size

@@ -1,0 +1,1 @@
+"""tag, untag, merge: which entries index.json has, and under which names."""

@@ -1,0 +1,382 @@
+"""Several caches into one: lock, survey, decide, bring the blobs, then one edit of index.json.
+
+A crash at any point leaves the target's own tags as they were, and blobs that the next merge finds
+there, or the next reset removes.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from threading import Event
+from typing import Literal, NamedTuple
+
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    Busy,
+    Cancelled,
+    Damaged,
+    KitcacheError,
+    NotACache,
+    UsageError,
+)
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.reach import reach
+from kitcache.gc.refusals import command_line, hole_error
+from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S
+from kitcache.gc.values import Root, Survey
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import Entry, copy_entries, read_entries
+from kitcache.options.renames import Rename, read_rename
+from kitcache.store import notes
+from kitcache.store.create import find_layout, make_index, make_layout
+from kitcache.store.index import INDEX, read_settled_index, swap_index
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import LockKind, hold_index, hold_store
+from kitcache.store.scan import scan_blobs
+from kitcache.upkeep.answers import Merged
+from kitcache.upkeep.naming.bring import Came, Wanted, Wants, bring_all, foresee, list_wants
+from kitcache.upkeep.naming.holes import find_holes
+from kitcache.upkeep.naming.mergeplan import Group, Side, decide
+from kitcache.upkeep.naming.settled import check_can_be_written, read_settled, unsettled
+
+_NO_TAG_CHANGED = (
+    "no tag was changed; blobs that had come by then stay, for the next merge or reset"
+)
+
+
+class _Source(NamedTuple):
+    """A cache that is merged from, its index.json, and the survey of just that."""
+
+    layout: Layout
+    data: bytes
+    survey: Survey
+
+    @property
+    def side(self) -> Side:
+        """The same, as the plan wants it."""
+        path = self.layout.path
+        return Side(path, os.path.basename(os.path.abspath(path)), read_entries(self.data))
+
+
+class _Call(NamedTuple):
+    """What a caller wants, and until when (monotonic seconds) it waits for locks."""
+
+    target: str
+    renames: tuple[Rename, ...]
+    replaces: bool
+    control: Control
+    deadline_s: float
+
+    @property
+    def left_s(self) -> float:
+        """How long a lock may still be waited for."""
+        return max(0.0, self.deadline_s - time.monotonic())
+
+
+def merge(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    *,
+    tag_as: str | Sequence[str] = (),
+    replace: bool = False,
+    dry_run: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Merged:
+    """Put all tags of the sources, and their entries without one, into the target too.
+
+    The target is made where it is not there. Blobs come as hard links where that can be, else as
+    copies that were proven. tag_as: renames, each `[GLOB=]TEMPLATE` (options/renames.py). replace:
+    a tag of the target that stands for something else moves.
+
+    Success guarantees: every tag of the sources stands in the target for what it stands for in its
+    source, and all of that is there; all other entries and all unknown fields are what they were;
+    index.json was replaced in one step, after all blobs were on the disk. What is noted of last
+    uses counts in the target too. In the sources nothing changes but their lock files.
+
+    Raises KitcacheError where two caches disagree about a tag, UsageError (the target is one of the
+    sources, or within one), Damaged (a source that is not whole, or a target without a readable
+    index.json), NotACache, Unsafe, Busy, Cancelled, and KitcacheError for I/O errors: then no tag
+    was changed. Damaged of kind lost: others removed blobs of the target meanwhile.
+    """
+    started = time.monotonic()
+    one_or_more = (sources,) if isinstance(sources, str | os.PathLike) else sources
+    paths = [os.fspath(path) for path in one_or_more]
+    name = os.fspath(target)
+    renames = tuple(read_rename(t) for t in ((tag_as,) if isinstance(tag_as, str) else tag_as))
+    control = Control(name, on_progress, cancel)
+    call = _Call(name, renames, replace, control, started + lock_timeout_s)
+    if not paths:
+        raise UsageError("name at least one cache to merge from")
+    with ExitStack() as stack:
+        layouts = [stack.enter_context(open_layout(path)) for path in paths]
+        home = _find_target(name)
+        if home is not None:
+            stack.enter_context(home)
+        _check_apart(layouts, home, name)
+        warnings = () if dry_run else _lock(layouts, home, call, stack)
+        read = [_read_source(layout, control) for layout in layouts]
+        _, groups = _decide(read, home, call)
+        wants = list_wants([source.survey for source in read], _roots(read, groups))
+        if dry_run:
+            came = foresee(layouts, home, _device_of(name), wants, control)
+        else:
+            if home is None:
+                home = stack.enter_context(make_layout(name))
+                stack.enter_context(hold_store(home, "exclusive", control.patience(call.left_s)))
+            groups, came = _merge_held(read, home, wants, call)
+    return Merged(
+        path=name,
+        outcome="dry-run" if dry_run else _outcome(groups, came),
+        sources=tuple(paths),
+        tags=tuple(group.tag for group in groups),
+        linked=came.linked,
+        copied=came.copied,
+        there=came.there,
+        warnings=warnings,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _check_apart(layouts: Sequence[Layout], home: Layout | None, target: str) -> None:
+    """Raises UsageError where the target is a source, or one lies within the other."""
+    own = os.path.realpath(target)
+    for layout in layouts:
+        real = os.path.realpath(layout.path)
+        is_one = home is not None and _inode_of(layout) == _inode_of(home)
+        if is_one or os.path.commonpath((real, own)) in (real, own):
+            what = "are one directory" if is_one else "lie within each other"
+            raise UsageError(
+                f"{layout.path} and {target} {what}",
+                next_steps=("merge into a directory of its own",),
+            )
+
+
+def _find_target(name: str) -> Layout | None:
+    try:
+        return find_layout(name)
+    except NotACache as error:
+        error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+        raise
+
+
+def _device_of(path: str) -> int:
+    """The file system that the path is on, or will be."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.stat(path).st_dev
+
+
+def _lock(
+    layouts: Sequence[Layout], home: Layout | None, call: _Call, stack: ExitStack
+) -> tuple[str, ...]:
+    """The sources shared, the target exclusive; warnings of sources that cannot be locked.
+
+    All merges take their locks in one order, by inode: two that go opposite ways would wait for
+    each other for ever. A target that is yet to be made is nobody's source.
+    """
+    kinds: list[tuple[Layout, LockKind]] = [(layout, "shared") for layout in layouts]
+    kinds += [] if home is None else [(home, "exclusive")]
+    warnings = []
+    for layout, kind in sorted(kinds, key=lambda pair: _inode_of(pair[0])):
+        try:
+            patience = call.control.patience(call.left_s)
+            stack.enter_context(hold_store(layout, kind, patience))
+        except (Busy, Cancelled):
+            raise
+        except KitcacheError as error:
+            if kind == "exclusive":
+                raise
+            warnings.append(
+                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
+            )
+    return tuple(warnings)
+
+
+def _inode_of(layout: Layout) -> tuple[int, int]:
+    found = os.fstat(layout.root_fd)
+    return found.st_dev, found.st_ino
+
+
+def _read_source(layout: Layout, control: Control) -> _Source:
+    """A source, all of whose roots are whole. Raises Damaged."""
+    data, survey = read_settled(layout, control._replace(path=layout.path))
+    for root in survey.roots:
+        if root.position >= 0:
+            holes = find_holes(survey, root)
+            if holes or root.descriptor is None:
+                raise hole_error(layout.path, root, holes)
+            _check_algorithms(layout, survey, root, root.descriptor)
+    return _Source(layout, data, survey)
+
+
+def _check_algorithms(layout: Layout, survey: Survey, root: Root, top: Descriptor) -> None:
+    """What kitcache cannot check it cannot bring, and a tag would have a hole."""
+    for digest in reach(survey, top, with_subjects=False):
+        if not digest.is_known:
+            raise Damaged(
+                layout.path,
+                f"{root.label} names a blob that cannot be checked here: {digest}",
+                kind="unknown-algorithm",
+                tag=root.ref_name,
+                untouched=NOTHING_CHANGED,
+                next_steps=(f"untag it in a copy of {layout.path}, and merge that",),
+            )
+
+
+def _decide(
+    read: Sequence[_Source], home: Layout | None, call: _Call
+) -> tuple[bytes | None, tuple[Group, ...]]:
+    """The target's index.json as it is now, and what is to come into it."""
+    data, entries = (None, ()) if home is None else _read_target(home, call.control)
+    side = Side(call.target, "", entries)
+    sides = [source.side for source in read]
+    return data, decide(side, sides, call.renames, replaces=call.replaces)
+
+
+def _read_target(home: Layout, control: Control) -> tuple[bytes | None, tuple[Entry, ...]]:
+    home.open_directories()
+    try:
+        index, entries = read_settled_index(home, control.pause)
+    except DocumentError as error:
+        problem, kind = f"{INDEX} cannot be relied upon: {error}", error.kind
+    else:
+        blobs = (batch for algorithm in home.blobs for batch in scan_blobs(home, algorithm))
+        if index.data is not None:
+            check_can_be_written(home, index.data)
+        if index.data is not None or not any(batch.names for batch in blobs):
+            return index.data, entries
+        problem, kind = f"{INDEX} is missing beside blobs", "missing"
+    raise Damaged(
+        home.path,
+        problem,
+        kind=kind,
+        untouched=NOTHING_CHANGED,
+        next_steps=(command_line("verify", home.path, "--repair"),),
+    )
+
+
+def _roots(read: Sequence[_Source], groups: Sequence[Group]) -> list[tuple[int, Root]]:
+    return [(g.source, read[g.source].survey.roots[p]) for g in groups for p in g.positions]
+
+
+def _merge_held(
+    read: Sequence[_Source], home: Layout, wants: Wants, call: _Call
+) -> tuple[tuple[Group, ...], Came]:
+    make_index(home, hold_index(home, call.control.patience(call.left_s)))
+    home.open_directories()
+    with notes.room_of(home) as room_fd:
+        if room_fd is not None:
+            notes.clear_room(room_fd)
+    came = _bring(read, home, wants, call.control)
+    groups = _publish(read, home, call)
+    _look_again(home, groups, wants, call.control)
+    _carry_notes(read, home, groups, wants)
+    return groups, came
+
+
+def _bring(read: Sequence[_Source], home: Layout, wants: Wants, control: Control) -> Came:
+    try:
+        return bring_all([source.layout for source in read], home, wants, control)
+    except Cancelled as error:
+        raise Cancelled(error.path, untouched=_NO_TAG_CHANGED) from None
+    except KitcacheError as error:
+        error.untouched = _NO_TAG_CHANGED
+        raise
+
+
+def _publish(read: Sequence[_Source], home: Layout, call: _Call) -> tuple[Group, ...]:
+    """One edit of index.json; decided anew where others changed it since."""
+    documents = [source.data for source in read]
+    for _ in range(CHANGES):
+        before, groups = _decide(read, home, call)
+        copies = [copy for group in groups for copy in group.copies]
+        if not copies:
+            return groups
+        after = copy_entries(before, documents, copies)
+        lock = hold_index(home, call.control.patience(call.left_s))
+        with notes.room_of(home) as room_fd:
+            if swap_index(home, room_fd, lock, before, after):
+                return groups
+    raise unsettled(home.path)
+
+
+def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Control) -> None:
+    """Raises Damaged where others, who know no lock of ours, have removed what had just come.
+
+    What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
+    """
+    for part in wants:
+        for one in part:
+            control.check()
+            problem = _fault_of(home, one, proves=part is wants.structure)
+            if problem:
+                tag = next(g.tag for g in groups if _is_of(one, g))
+                raise Damaged(
+                    home.path,
+                    f"{one.root.label} has come, but others removed from it meanwhile:"
+                    f" {one.digest} {problem}",
+                    kind="lost",
+                    tag=tag.new,
+                    untouched="index.json names it already",
+                    next_steps=("run the same merge again",),
+                )
+
+
+def _fault_of(home: Layout, one: Wanted, *, proves: bool) -> str:
+    """What is wrong with a blob that has come, a clause; "" if nothing is."""
+    found = home.stat_blob(one.digest)
+    if found is None:
+        return "is missing"
+    if found.size != one.size:
+        return "is another one"
+    try:
+        if proves:
+            home.read_blob(one.digest, one.size)
+    except Damaged as error:
+        return error.problem
+    return ""
+
+
+def _is_of(one: Wanted, group: Group) -> bool:
+    return one.source == group.source and one.root.position in group.positions
+
+
+def _carry_notes(
+    read: Sequence[_Source], home: Layout, groups: Sequence[Group], wants: Wants
+) -> None:
+    """The later use of both counts, for a tag that is not one of the target's alone."""
+    own = notes.read_notes(home)
+    known = [notes.read_notes(source.layout) for source in read]
+    carried: dict[str, notes.Note] = {}
+    for group in groups:
+        new, old, digests = group.tag.new, group.tag.old, group.tag.digests
+        if new is None or old is None:
+            continue
+        here = own.get(new) if group.tag.state == "there" else None
+        note = known[group.source].get(old, notes.Note())
+        digest = digests[0] if len(digests) == 1 else None
+        carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
+    notes.put_notes(home, carried)
+    came = {str(one.digest) for part in wants for one in part}
+    for source in read:
+        uses = notes.read_layer_uses(source.layout)
+        notes.put_layer_uses(home, {digest: ns for digest, ns in uses.items() if digest in came})
+
+
+def _later(one: notes.Note | None, other: notes.Note) -> notes.Note:
+    if one is None:
+        return other
+    return notes.Note(
+        max(one.exported_ns or 0, other.exported_ns or 0) or None,
+        max(one.imported_ns or 0, other.imported_ns or 0) or None,
+    )
+
+
+def _outcome(groups: Sequence[Group], came: Came) -> Literal["done", "unchanged"]:
+    is_new = any(group.tag.state != "there" for group in groups)
+    return "done" if is_new or came.linked.blobs or came.copied.blobs else "unchanged"

@@ -1,0 +1,17 @@
+"""What a tag that kitcache gives may be called. Pure."""
+
+from kitcache.errors import UsageError
+from kitcache.oci.digest import parse_digest
+
+
+def check_tag_name(name: str) -> None:
+    """Raises UsageError for what is empty, cannot be printed, or would be taken for a digest."""
+    if not name:
+        raise UsageError("a tag needs a name: it is empty")
+    if not name.isprintable():
+        raise UsageError(f"{name!r} is no name for a tag: it cannot be printed")
+    try:
+        parse_digest(name)
+    except ValueError:
+        return
+    raise UsageError(f"{name} is no name for a tag: it is a digest")

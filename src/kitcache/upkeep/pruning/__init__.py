@@ -1,0 +1,1 @@
+"""prune: which tags a policy keeps, and when they were last used."""

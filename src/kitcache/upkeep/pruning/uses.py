@@ -1,0 +1,88 @@
+"""When each tag was last used, and what it reaches: the facts that a policy decides by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from kitcache.gc.reach import reach
+from kitcache.gc.tags import result_times
+from kitcache.gc.values import Root, Survey
+from kitcache.oci.digest import Digest
+from kitcache.store.layout import Layout
+from kitcache.store.notes import Note, read_notes
+from kitcache.upkeep.answers import UsedFrom
+from kitcache.upkeep.pruning.retain import TagFacts
+
+AHEAD_NS = 60 * 10**9
+"""A time further ahead than this is none: some clock was wrong."""
+
+Use = tuple[int, UsedFrom]
+
+
+def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ...]:
+    """The facts of each tag, in the order of index.json; each entry without a tag has its own.
+
+    Last used: the newest of what is noted of its exports and imports, and of the age that `ls`
+    shows. The survey is without damage. Raises KitcacheError for I/O errors.
+    """
+    notes = read_notes(layout)
+    entries: dict[str | int, list[Root]] = {}
+    for number, root in enumerate(survey.roots):
+        entries.setdefault(number if root.ref_name is None else root.ref_name, []).append(root)
+    return tuple(_facts(layout, survey, roots, notes, now_ns) for roots in entries.values())
+
+
+def _facts(
+    layout: Layout, survey: Survey, roots: list[Root], notes: Mapping[str, Note], now_ns: int
+) -> TagFacts:
+    ref_name = roots[0].ref_name
+    uses = [] if ref_name is None else list(_noted(notes.get(ref_name, Note())))
+    blobs: set[Digest] = set()
+    for root in roots:
+        if root.descriptor is not None:
+            found = reach(survey, root.descriptor)
+            blobs.update(digest for digest in found if digest in survey.live)
+            if any(link.role == "subject" for link in found.values()):
+                found = reach(survey, root.descriptor, with_subjects=False)
+            made = result_times(layout, found)
+            uses += _made(layout, root.descriptor.digest, made, now_ns)
+    used_ns, used_from = last_use(uses, now_ns)
+    return TagFacts(
+        ref_name=ref_name,
+        digest=next((root.descriptor.digest for root in roots if root.descriptor), None),
+        positions=tuple(root.position for root in roots),
+        used_ns=used_ns,
+        used_from=used_from,
+        blobs=frozenset(blobs),
+    )
+
+
+def _noted(note: Note) -> Iterator[Use]:
+    if note.exported_ns is not None:
+        yield note.exported_ns, "export"
+    if note.imported_ns is not None:
+        yield note.imported_ns, "import"
+
+
+def _made(layout: Layout, root: Digest, made: list[int], now_ns: int) -> Iterator[Use]:
+    """When its newest result was made; where that is not to be believed, its manifest written."""
+    sound = [time_ns for time_ns in made if not _is_ahead(time_ns, now_ns)]
+    if made:
+        yield max(sound or made), "cacheconfig"
+    if not sound:
+        written = layout.stat_blob(root)
+        if written is not None:
+            yield written.mtime_ns, "manifest"
+
+
+def last_use(uses: Sequence[Use], now_ns: int) -> Use:
+    """The newest of these times; now, where each of them is more than a minute ahead, or none is.
+
+    The first one counts where two are the same.
+    """
+    sound = [use for use in uses if not _is_ahead(use[0], now_ns)]
+    if sound:
+        return max(sound, key=lambda use: use[0])
+    return now_ns, uses[0][1] if uses else "unknown"
+
+
+def _is_ahead(time_ns: int, now_ns: int) -> bool:
+    return time_ns > now_ns + AHEAD_NS

@@ -1,0 +1,1 @@
+"""trim: which steps of a tag are the coldest, and the tag without them."""

@@ -1,0 +1,188 @@
+"""Make a tag smaller: its coldest steps go, with the layers that only they needed."""
+
+import os
+import time
+from collections.abc import Mapping
+from threading import Event
+from typing import Literal, NamedTuple
+
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    Damaged,
+    KitcacheError,
+    LimitNotReached,
+    NotFound,
+    Unsafe,
+)
+from kitcache.gc.change import Change, Terms, change_and_collect, rehearse
+from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.reach import reach
+from kitcache.gc.refusals import command_line, repair_command
+from kitcache.gc.reset import LOCK_TIMEOUT_S, Judged, forget_skips, make_report
+from kitcache.gc.tags import kind_below
+from kitcache.gc.values import Root, Survey
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.options.policy import Policy
+from kitcache.options.units import format_bytes
+from kitcache.store.index import INDEX
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import hold_store
+from kitcache.upkeep.answers import Trimmed
+from kitcache.upkeep.trimming.branches import weigh_steps
+from kitcache.upkeep.trimming.cutting import (
+    Cut,
+    cut_roots,
+    describe_cut,
+    layer_uses,
+    move_note,
+    read_tree,
+    tally_below,
+)
+
+_POLICY = Policy()
+
+
+def trim(
+    path: str | os.PathLike[str],
+    tag: str,
+    max_used_bytes: int,
+    *,
+    dry_run: bool = False,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+) -> Trimmed:
+    """Cut a tag's coldest steps until all that it reaches fits the limit, and sweep as reset does.
+
+    A step goes before those that it was made from; of these the coldest is the one that was of use
+    the longest ago: read by an import, where that is noted, else made. Success guarantees: the tag
+    reaches no more than the limit; each step that is kept has the layers that it had, and all the
+    steps that an import finds it through; no other entry of index.json moved. A tag that fits is
+    left as it is, and nothing is swept. A crash at any point leaves the tag as it was, or trimmed.
+
+    The other arguments are as in reset. Raises NotFound (no such tag), LimitNotReached (its last
+    step alone needs more), KitcacheError (it is no cache), Damaged, and what reset raises; then
+    nothing was changed, unless the error says what had been done by then.
+    """
+    started = time.monotonic()
+    name = os.fspath(path)
+    control = Control(name, on_progress, cancel)
+    terms = Terms(_POLICY, control, lock_timeout_s)
+
+    def choose(layout: Layout, judged: Judged) -> tuple[Change, _Choice]:
+        choice = _choose(layout, judged.survey, tag, max_used_bytes)
+        return Change(move=dict.fromkeys(choice.cut.positions, choice.cut.new)), choice
+
+    try:
+        with open_layout(name) as layout:
+            if dry_run:
+                changed = rehearse(layout, choose, terms)
+            else:
+                with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+                    changed = change_and_collect(held, choose, terms)
+                    forget_skips(layout)
+                    move_note(layout, changed.choice.cut)
+    except _FitsError as fits:
+        return fits.answer
+    outcome: Literal["done", "dry-run"] = "dry-run" if dry_run else "done"
+    choice = changed.choice
+    trimmed = describe_cut(
+        choice.cut,
+        choice.survey,
+        choice.used,
+        path=name,
+        outcome=outcome,
+        limit_bytes=max_used_bytes,
+        now_ns=choice.now_ns,
+    )
+    report = make_report(name, outcome, changed.judged, changed.swept, started)
+    return trimmed._replace(report=report)
+
+
+class _FitsError(Exception):
+    """There is nothing to cut, so nothing is touched. answer: what there is."""
+
+    def __init__(self, answer: Trimmed) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+class _Choice(NamedTuple):
+    """What is to be cut, as it was decided: by that survey, those uses of layers, at that time."""
+
+    survey: Survey
+    used: Mapping[Digest, int]
+    now_ns: int
+    cut: Cut
+
+
+def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choice:
+    """What to cut from the tag. Raises _FitsError, and what says why nothing can be."""
+    root = next((root for root in survey.roots if root.ref_name == tag), None)
+    if root is None or root.descriptor is None:
+        raise NotFound(
+            layout.path,
+            f"no entry of {INDEX} has the tag {tag!r}",
+            untouched=NOTHING_CHANGED,
+            next_steps=(f"see what there is: {command_line('ls', layout.path)}",),
+        )
+    used, now_ns = layer_uses(layout), time.time_ns()
+    # A descriptor knows its tag: another tag of the same manifest has another one.
+    same = [each for each in survey.roots if each.descriptor == root.descriptor]
+    positions = {root.position for root in same}
+    cutting = cut_roots(layout, survey, same, positions, limit_bytes, used=used, now_ns=now_ns)
+    if root.position not in cutting.trees:
+        raise _no_tree(layout, survey, root, root.descriptor)
+    if cutting.bytes > limit_bytes:
+        is_plain = tag.isprintable() and not tag.startswith("-")
+        name = tag if is_plain else str(root.descriptor.digest)
+        raise LimitNotReached(
+            layout.path,
+            f"{root.label} cannot be trimmed to {format_bytes(limit_bytes)}:"
+            f" its last step alone needs {format_bytes(cutting.bytes)}",
+            limit_bytes=limit_bytes,
+            needed_bytes=cutting.bytes,
+            next_steps=(
+                f"allow it that much: --max-used-space {cutting.bytes}B",
+                f"give the tag up: {command_line('untag', layout.path, name)}",
+            ),
+        )
+    if cutting.cuts:
+        return _Choice(survey, used, now_ns, cutting.cuts[0])
+    size = tally_below(survey, root.descriptor)
+    steps, _ = weigh_steps(cutting.trees[root.position], None, used, survey.live, now_ns)
+    digest = root.descriptor.digest
+    raise _FitsError(
+        Trimmed(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
+    )
+
+
+def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor) -> KitcacheError:
+    """Why the tag is no cache, or none that can be trimmed."""
+    try:
+        read_tree(layout, descriptor)
+    except DocumentError as error:
+        return Damaged(
+            layout.path,
+            f"{root.label} cannot be trimmed, nor imported: its cacheconfig is wrong: {error}",
+            kind=error.kind,
+            tag=root.ref_name,
+            untouched=NOTHING_CHANGED,
+            next_steps=(repair_command(layout.path),),
+        )
+    except (Damaged, Unsafe) as error:
+        error.problem = f"{root.label} cannot be trimmed: its cacheconfig {error.problem}"
+        error.tag, error.untouched = root.ref_name, NOTHING_CHANGED
+        error.next_steps = (repair_command(layout.path),)
+        return error
+    found = reach(survey, descriptor, with_subjects=False)
+    kind = kind_below(survey, descriptor, found)
+    what = {"image": "an image", "artifact": "an artifact"}.get(kind, "something else")
+    return KitcacheError(
+        layout.path,
+        f"{root.label} is no build cache, but {what}: there are no steps to cut",
+        untouched=NOTHING_CHANGED,
+        next_steps=(f"see what each tag is: {command_line('ls', layout.path)}",),
+    )

@@ -1,0 +1,153 @@
+"""cli/commands/prune.py, cli/policyoptions.py, cli/prunetext.py: words to a policy, and back."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from kitcache.cli.main import make_parser
+from kitcache.cli.policyoptions import retention_of
+from kitcache.cli.prunetext import pruned_lines
+from kitcache.errors import UsageError
+from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.store.layout import open_layout
+from kitcache.store.notes import note_use
+from kitcache.upkeep.pruning.prune import prune
+from tests.hostile.build import Sample, make_sample
+from tests.hostile.command import run
+from tests.unit.test_exit_codes import stubborn_cache
+
+DAY_NS = 86_400 * 10**9
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return make_parser("prune").parse_args(["prune", *words, "cache"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), Retention()),
+        (("--max-used-space", "5GB"), Retention(max_used=Amount(bytes=5 * 10**9))),
+        (("--min-free-space", "10%"), Retention(min_free=Amount(percent=10.0))),
+        (("--keep-tag", "main", "--keep-tag", "v*"), Retention(keep_tags=("main", "v*"))),
+        (
+            ("--keep-last", "3", "--keep-within", "7d", "--unused-for", "30d"),
+            Retention(rules=(Rule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
+        ),
+        (("--unused-for", "0s"), Retention(rules=(Rule(unused_for_ns=0),))),
+        (
+            ("--max-used-space", "1GiB", "--trim", "--allow-empty"),
+            Retention(max_used=Amount(bytes=2**30), trim=True, allow_empty=True),
+        ),
+    ],
+)
+def test_words_are_a_policy(words: tuple[str, ...], expected: Retention) -> None:
+    assert retention_of(parsed(*words)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--max-used-space", "5 gigs"), "'5 gigs' is no size; known forms: 5GB"),
+        (("--keep-last", "-1"), "'-1' is no number of tags"),
+        (("--keep-last", "many"), "'many' is no number of tags"),
+        (("--unused-for", "soon"), "'soon' is no age"),
+        (("--keep-last", "0"), "keeps nothing"),
+        (("--keep-tag", "main", "--trim"), "--trim needs a limit"),
+        (("--policy", "p", "--unused-for", "0s"), "--unused-for beside --policy"),
+        (("--policy", "p", "--trim", "--keep-tag", "a"), "--keep-tag, --trim beside --policy"),
+    ],
+)
+def test_words_that_are_none(words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        retention_of(parsed(*words))
+    assert says in str(caught.value)
+
+
+def test_a_file_says_the_same(sample: Sample) -> None:
+    (sample.box.top / "p.toml").write_text('keep-tag = "main"\n')
+    by_file = run(sample.box.top, "prune", "--policy", "p.toml", "--dry-run", "--json", "cache")
+    by_words = run(sample.box.top, "prune", "--keep-tag", "main", "--dry-run", "--json", "cache")
+    keeps = [[tag["keep"] for tag in answer.value["tags"]] for answer in (by_file, by_words)]
+    assert keeps == [[True, False]] * 2
+    assert by_file.value["tags"][0]["rule"] == "keep-tag main"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\xef\xbb\xbfkeep-last = 1\r\n", "would drop 1 of 2 tags"),
+        (b"keep-last = 0x" + b"f" * 5000, "line 1: keep-last: is more tags than any cache has"),
+        (b"#" * (64 * 1024 + 1), "a policy has at most 65,536 bytes"),
+    ],
+)
+def test_an_odd_file(sample: Sample, data: bytes, says: str) -> None:
+    (sample.box.top / "p.toml").write_bytes(data)
+    answer = run(sample.box.top, "prune", "--policy", "p.toml", "--dry-run", "cache")
+    assert says in answer.out + answer.err
+    assert answer.code == (0 if answer.out else 2)
+
+
+def test_each_dir_is_pruned_on_its_own_and_the_worst_code_counts(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        make_sample(tmp_path / name)
+    answer = run(
+        tmp_path, "prune", "--keep-tag", "main", "one/cache", "nowhere", "two/cache", "--json"
+    )
+    assert answer.code == 10
+    assert [value["exit_code"] for value in answer.values] == [0, 10, 0]
+    for name in ("one", "two"):
+        index = json.loads((tmp_path / name / "cache" / "index.json").read_bytes())
+        assert len(index["manifests"]) == 1
+
+
+def test_quiet_leaves_warnings(sample: Sample) -> None:
+    forgotten = run(sample.box.top, "prune", "--quiet", "cache")
+    assert (forgotten.code, forgotten.out) == (0, "")
+    assert "no policy was named" in forgotten.err
+    done = run(sample.box.top, "prune", "--quiet", "--keep-tag", "main", "cache")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_a_pattern_that_matches_no_tag_is_told(sample: Sample) -> None:
+    words = ("--keep-tag", "mian", "--keep-tag", "d*", "cache")
+    answer = run(sample.box.top, "prune", "--dry-run", *words)
+    assert answer.err == "kitcache: cache: --keep-tag mian matches no tag\n"
+    (sample.box.top / "p.toml").write_text('keep-tag = ["mian", "d*"]\n')
+    for_many = run(sample.box.top, "prune", "--dry-run", "--policy", "p.toml", "cache")
+    assert for_many.err == ""
+
+
+def test_a_file_that_says_nothing_is_named(sample: Sample) -> None:
+    (sample.box.top / "p.toml").write_text("keep-tag = []\n")
+    answer = run(sample.box.top, "prune", "--policy", "p.toml", "cache")
+    assert answer.code == 0
+    assert "cache: p.toml says nothing of any tag, so every tag stays" in answer.err
+    assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2
+
+
+def test_files_that_stay_are_told(tmp_path: Path) -> None:
+    with stubborn_cache(tmp_path) as (_, run_here):
+        answer = run_here("prune", "--keep-tag", "main", "cache")
+        assert (answer.code, "could not be removed" in answer.err) == (3, True)
+
+
+def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
+    now_ns = 10**18
+    with open_layout(sample.dir) as layout:
+        note_use(layout, ["main"], "exported", now_ns - 3 * DAY_NS)
+    os.utime(sample.box.path_of(sample.main["digest"]), (0, 0))
+    os.utime(sample.box.path_of(sample.dev["digest"]), (0, 0))
+    policy = Retention(keep_tags=("*",))
+    mixed = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
+    assert mixed[2].split()[:2] == ["main", "3"]
+    assert mixed[3].split()[1].startswith("~")
+    assert mixed[4].startswith("~ no use is noted")
+    with open_layout(sample.dir) as layout:
+        note_use(layout, ["dev"], "imported", now_ns - DAY_NS)
+    noted = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
+    assert not any("~" in line for line in noted)

@@ -1,0 +1,82 @@
+"""cli/tagtext.py: what people read of tag, untag and merge."""
+
+from kitcache.cli.tagtext import merged_lines, tagged_lines, untagged_lines
+from kitcache.gc.values import Tally
+from kitcache.upkeep.answers import Merged, MergedTag, Tagged, Untagged
+
+EVIL = "\x1b[31m\u202e"
+MOVED = Tagged("c", "done", "main", "dev", "sha256:a", ("sha256:b",))
+MERGED = Merged("all", "done", ("a", "b"), (), Tally(), Tally(), Tally(), (), 1.25)
+TAKEN = MergedTag("a", "main", "main", ("sha256:1",), "new")
+
+
+def test_a_name_that_moved() -> None:
+    assert list(tagged_lines(MOVED)) == [
+        "c: dev is sha256:a, as main",
+        "c: dev was sha256:b",
+        "c: no blob was removed; kitcache reset does that",
+    ]
+    assert list(tagged_lines(MOVED._replace(outcome="dry-run"))) == [
+        "c: dev would be sha256:a, as main",
+        "c: dev is now sha256:b",
+    ]
+
+
+def test_a_new_name_and_one_that_is_there() -> None:
+    new = MOVED._replace(moved_from=())
+    assert list(tagged_lines(new)) == ["c: dev is sha256:a, as main"]
+    assert list(tagged_lines(new._replace(old="sha256:a"))) == ["c: dev is sha256:a"]
+    there = list(tagged_lines(new._replace(outcome="unchanged")))
+    assert there == ["c: dev is sha256:a already: nothing to change"]
+
+
+def test_each_tag_that_came_and_what_it_took() -> None:
+    tags = (
+        TAKEN,
+        TAKEN._replace(new="b-main", source="b", state="moved", moved_from=("sha256:0",)),
+        TAKEN._replace(old=None, new=None, digests=("sha256:2", "sha256:3")),
+        TAKEN._replace(state="there"),
+    )
+    merged = MERGED._replace(tags=tags, linked=Tally(3, 1500), copied=Tally(1, 10))
+    assert list(merged_lines(merged)) == [
+        "all: took main of a, sha256:1",
+        "all: took main of b as b-main, sha256:1, in place of sha256:0",
+        "all: took (no tag) of a, sha256:2, sha256:3",
+        "all: 3 tags, 1 there already; 3 blobs, 1.5 kB linked; 1 blob, 10 B copied (1.2 s)",
+        "all: no blob was removed; kitcache reset does that",
+    ]
+    dry = list(merged_lines(merged._replace(outcome="dry-run")))
+    assert [line[:15] for line in dry[:3]] == ["all: would take"] * 3
+    assert dry[3].endswith("; 3 blobs, 1.5 kB to link; 1 blob, 10 B to copy (1.2 s)")
+    assert len(dry) == 4
+
+
+def test_nothing_is_an_answer() -> None:
+    assert list(merged_lines(MERGED)) == ["all: 0 tags; no blobs (1.2 s)"]
+    there = MERGED._replace(tags=(TAKEN._replace(state="there"),), there=Tally(2, 20))
+    assert list(merged_lines(there)) == ["all: 1 there already; 2 blobs, 20 B there (1.2 s)"]
+
+
+def test_what_was_taken_out() -> None:
+    untagged = Untagged("c", "done", (("main", "sha256:a"), (None, "sha256:b")))
+    assert list(untagged_lines(untagged)) == [
+        "c: took out main, sha256:a",
+        "c: took out (no tag), sha256:b",
+        "c: no blob was removed; kitcache reset does that",
+    ]
+    assert list(untagged_lines(untagged._replace(outcome="dry-run"))) == [
+        "c: would take out main, sha256:a",
+        "c: would take out (no tag), sha256:b",
+    ]
+
+
+def test_names_from_a_disk_are_made_printable() -> None:
+    tagged = Tagged(EVIL, "done", EVIL, EVIL, EVIL, (EVIL, EVIL))
+    taken = MergedTag(EVIL, EVIL, f"{EVIL}!", (EVIL,), "moved", (EVIL,))
+    lines = [
+        *tagged_lines(tagged),
+        *tagged_lines(tagged._replace(outcome="unchanged")),
+        *merged_lines(MERGED._replace(path=EVIL, tags=(taken,))),
+        *untagged_lines(Untagged(EVIL, "done", ((EVIL, EVIL),))),
+    ]
+    assert all(line.isprintable() for line in lines)

@@ -1,0 +1,327 @@
+"""health/importing.py: what BuildKit would make of a cache, without a disk."""
+
+import json
+from typing import Any
+
+import pytest
+
+from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
+from kitcache.oci.cachemanifest import read_cache_manifest
+from kitcache.oci.digest import parse_digest
+from kitcache.oci.document import DocumentError
+from kitcache.upkeep.answers import Miss
+from kitcache.upkeep.health.importing import Judgement, Store, check_form, judge_cache, layer_faults
+from tests.hostile.build import CACHECONFIG, INDEX, LAYER, MANIFEST, Json, digest_of, encode
+from tests.hostile.importable import UNCOMPRESSED, chain_of_steps
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DIGESTS = [parse_digest(digest_of(b"layer %d" % n)) for n in range(4)]
+ALL = Store(DIGESTS, {})
+
+
+def layers(count: int = 4, **changes: Any) -> list[Json]:
+    return [
+        {
+            "mediaType": LAYER,
+            "digest": str(digest),
+            "size": 7,
+            "annotations": {UNCOMPRESSED: digest_of(b"tar %d" % n)},
+        }
+        | changes
+        for n, digest in enumerate(DIGESTS[:count])
+    ]
+
+
+def config_of(config: bytes) -> Json:
+    return {"mediaType": CACHECONFIG, "digest": digest_of(config), "size": len(config)}
+
+
+def manifest(listed: list[Json], config: bytes, **more: Any) -> bytes:
+    body = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config_of(config)}
+    return encode(body | {"layers": listed} | more)
+
+
+def index(listed: list[Json], config: bytes, **more: Any) -> bytes:
+    body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*listed, config_of(config)]}
+    return encode(body | more)
+
+
+def judge(
+    listed: list[Json] | None = None, config: Json | None = None, store: Store = ALL
+) -> Judgement:
+    data = encode(chain_of_steps(layers()) if config is None else config)
+    return judge_cache(manifest(layers() if listed is None else listed, data), data, store)
+
+
+@pytest.mark.parametrize("form", [manifest, index])
+@pytest.mark.parametrize("media_type", [None, "own", "docker"])
+def test_a_sound_cache_of_each_form(form: Any, media_type: str | None) -> None:
+    data = encode(chain_of_steps(layers()))
+    document = json.loads(form(layers(), data))
+    if media_type is None:
+        del document["mediaType"]
+    elif media_type == "docker":
+        document["mediaType"] = DOCKER_MANIFEST if form is manifest else DOCKER_LIST
+    assert judge_cache(encode(document), data, ALL) == Judgement("fully", steps=4)
+
+
+def test_a_missing_layer_costs_all_steps_above_it() -> None:
+    store = Store(DIGESTS[:2] + DIGESTS[3:], {DIGESTS[2]: "is missing"})
+    found = judge(store=store)
+    assert (found.imports, found.why) == ("with-misses", "2 of 4 steps cannot be loaded")
+    why = f"layer {DIGESTS[2].short} is missing"
+    created_ns = 1_780_480_800 * 10**9
+    assert found.misses == tuple(
+        Miss((n, 0), digest_of(b"step  %d" % n), created_ns + (n - 2) * 86_400 * 10**9, lost, why)
+        for n, lost in ((2, (DIGESTS[2],)), (3, (DIGESTS[2],)))
+    )
+
+
+def test_each_layer_at_fault_is_named() -> None:
+    store = Store(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is cut short"})
+    found = judge(store=store)
+    assert [miss.layers for miss in found.misses] == [
+        (DIGESTS[1],),
+        (DIGESTS[1],),
+        (DIGESTS[1], DIGESTS[3]),
+    ]
+    assert found.misses[2].why == f"layer {DIGESTS[1].short} is empty"
+
+
+def test_without_its_lowest_layer_nothing_is_left() -> None:
+    found = judge(store=Store(DIGESTS, {DIGESTS[0]: "is missing"}))
+    why = f"none of its steps is left: layer {DIGESTS[0].short} is missing"
+    assert (found.imports, found.why, found.steps, len(found.misses)) == ("not", why, 4, 4)
+
+
+def test_a_step_of_given_layers() -> None:
+    """`chains`: what a merge made names its layers itself, and they need not hang together."""
+    config = chain_of_steps(layers())
+    config["layers"][3]["parent"] = -1
+    config["records"][3] = {
+        "digest": digest_of(b"merge"),
+        "chains": [{"layers": [3, 0], "createdAt": "2026-06-01T10:00:00Z"}],
+    }
+    assert judge(config=config).imports == "fully"
+    found = judge(config=config, store=Store(DIGESTS, {DIGESTS[2]: "is missing"}))
+    assert [miss.record for miss in found.misses] == [digest_of(b"step  2")]
+
+
+def test_a_record_without_a_result_needs_no_layer() -> None:
+    config = chain_of_steps(layers())
+    del config["records"][3]["layers"]
+    found = judge(config=config, store=Store(DIGESTS, {}))
+    assert found == Judgement("fully", steps=3)
+
+
+def test_a_layer_that_the_manifest_does_not_list() -> None:
+    found = judge(layers()[:3])
+    assert found.imports == "with-misses"
+    assert [miss.why for miss in found.misses] == [
+        f"layer {DIGESTS[3].short} is not listed in the manifest"
+    ]
+
+
+def test_a_layer_that_no_step_needs_is_a_fault_of_the_tag() -> None:
+    """It would import fully; but the tag has a hole, at which other tools stop."""
+    config = chain_of_steps(layers(3))
+    found = judge(config=config, store=Store(DIGESTS, {DIGESTS[3]: "is missing"}))
+    why = f"no step needs it, but layer {DIGESTS[3].short} is missing"
+    assert found == Judgement("with-misses", why, 3)
+
+
+ANNOTATIONS: dict[str, tuple[Any, str]] = {
+    "none": (None, "has no annotation containerd.io/uncompressed"),
+    "other ones": ({"a": "b"}, "has no annotation containerd.io/uncompressed"),
+    "a number": ({UNCOMPRESSED: 5}, "has no annotation containerd.io/uncompressed"),
+    "no digest": (
+        {UNCOMPRESSED: "sha256:12"},
+        "has an annotation containerd.io/uncompressed that is no digest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_a_layer_without_its_annotation_cannot_be_loaded(name: str) -> None:
+    value, problem = ANNOTATIONS[name]
+    listed = layers()
+    listed[3]["annotations"] = value
+    found = judge(listed)
+    assert [miss.why for miss in found.misses] == [f"layer {DIGESTS[3].short} {problem}"]
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ],
+)
+def test_media_types_of_layers(media_type: str) -> None:
+    assert judge(layers(mediaType=media_type)).imports == "fully"
+
+
+def test_a_media_type_that_nobody_unpacks() -> None:
+    strange = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted"
+    listed = layers()
+    listed[3]["mediaType"] = strange
+    (miss,) = judge(listed).misses
+    why = f"layer {DIGESTS[3].short} has a media type that BuildKit cannot unpack: {strange!r}"
+    assert miss.why == why
+
+
+def test_a_layer_that_is_listed_twice_is_as_the_last_one_says() -> None:
+    bare = layers()[0] | {"annotations": {}}
+    assert judge([*layers(), bare]).imports == "not"
+    assert judge([bare, *layers()]).imports == "fully"
+
+
+def test_an_algorithm_that_is_not_known() -> None:
+    odd = "blake3:abc"
+    listed, config = layers(), chain_of_steps(layers())
+    listed[3]["digest"] = config["layers"][3]["blob"] = odd
+    (miss,) = judge(listed, config).misses
+    assert miss.why == "layer blake3:abc has a digest of the kind blake3"
+
+
+def test_a_layer_of_elsewhere_that_is_not_here() -> None:
+    """It is no hole in the layout, but an import finds no bytes either."""
+    found = judge(layers(urls=["https://example.com/l"]), store=Store(DIGESTS[:3], {}))
+    assert [miss.why for miss in found.misses] == [f"layer {DIGESTS[3].short} is missing"]
+
+
+def test_no_cacheconfig() -> None:
+    data = encode(chain_of_steps(layers()))
+    digest = parse_digest(digest_of(data))
+    found = judge_cache(manifest(layers(), data), None, ALL)
+    assert found == Judgement("not", f"its cacheconfig {digest.short} is missing")
+    torn = Store(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
+    found = judge_cache(manifest(layers(), data), None, torn)
+    assert found == Judgement("not", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)")
+
+
+REFUSED: dict[str, Json] = {
+    "a record in a loop": {
+        "records": [{"digest": "a", "inputs": [[{"link": 1}]]}, {"inputs": [[{"link": 0}]]}]
+    },
+    "a layer in a loop": {
+        "layers": [{"blob": str(DIGESTS[0]), "parent": 0}],
+        "records": [{"digest": "a", "layers": [{"layer": 0}]}],
+    },
+    "no such layer": {"layers": [], "records": [{"digest": "a", "layers": [{"layer": 0}]}]},
+    "no such record": {"records": [{"digest": "a", "inputs": [[{"link": 7}]]}]},
+    "an empty input": {"records": [{"digest": "a", "inputs": [[]]}]},
+    "wrong types": {"records": 7},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_cacheconfig_that_buildkit_refuses_whole(name: str) -> None:
+    found = judge(config=REFUSED[name])
+    assert found.imports == "not"
+    assert found.why.startswith("BuildKit would not take its cacheconfig sha256:")
+
+
+FORMS: dict[str, tuple[Json, str]] = {
+    "both": ({"config": {}, "manifests": []}, "a manifest and an index at once"),
+    "both, with nothing in it": ({"layers": None, "manifests": None}, "at once"),
+    "an index that says manifest": ({"mediaType": MANIFEST, "manifests": []}, "and is not"),
+    "a list that says manifest": ({"mediaType": DOCKER_MANIFEST}, "and is not"),
+    "a manifest that says index": ({"mediaType": INDEX, "layers": []}, "and is not"),
+    "a manifest that says list": ({"mediaType": DOCKER_LIST, "config": {}}, "and is not"),
+    "a number": ({"mediaType": 7, "config": {}}, "is no text"),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_root_whose_form_buildkit_cannot_tell(name: str) -> None:
+    document, says = FORMS[name]
+    with pytest.raises(DocumentError, match=says):
+        check_form(encode(document))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"manifests": []},
+        {},
+        {"layers": []},
+        {"config": {}},
+        {"mediaType": "a/b", "config": {}},
+        {"mediaType": None, "manifests": []},
+    ],
+)
+def test_a_root_whose_form_it_can_tell(document: Json) -> None:
+    check_form(encode(document))
+
+
+def test_a_cache_of_two_forms_is_not_imported() -> None:
+    data = encode(chain_of_steps(layers()))
+    found = judge_cache(manifest(layers(), data, manifests=[]), data, ALL)
+    assert found.imports == "not"
+    assert found.why.startswith("BuildKit would not take its manifest: ")
+
+
+def test_what_names_no_cacheconfig() -> None:
+    assert judge_cache(b"{}", None, ALL) == Judgement("not", "its manifest names no cacheconfig")
+
+
+def padded(document: Json, size: int) -> bytes:
+    data = encode(document | {"pad": ""})
+    return encode(document | {"pad": "x" * (size - len(data))})
+
+
+@pytest.mark.parametrize(
+    ("size", "imports", "warned"),
+    [
+        (IMPORT_LIMIT_BYTES + 1, "not", False),
+        (IMPORT_LIMIT_BYTES, "fully", True),
+        (int(0.8 * IMPORT_LIMIT_BYTES) + 1, "fully", True),
+        (int(0.8 * IMPORT_LIMIT_BYTES), "fully", False),
+    ],
+)
+@pytest.mark.parametrize("what", ["manifest", "cacheconfig"])
+def test_the_caps(size: int, imports: str, warned: bool, what: str) -> None:
+    config = encode(chain_of_steps(layers()))
+    if what == "cacheconfig":
+        config = padded(chain_of_steps(layers()), size)
+    root = manifest(layers(), config)
+    if what == "manifest":
+        root = padded(json.loads(root), size)
+    is_read = what == "manifest" or size <= IMPORT_LIMIT_BYTES
+    found = judge_cache(root, config if is_read else None, ALL)
+    assert (found.imports, bool(found.warnings)) == (imports, warned)
+    if imports == "not":
+        limit = f"{IMPORT_LIMIT_BYTES:,}"
+        assert found.why == (
+            f"its {what} has {size:,} bytes, and BuildKit imports none above {limit}"
+        )
+    if warned:
+        assert found.warnings[0].startswith(f"its {what} has {size:,} of the 1,048,576 bytes")
+
+
+def test_layer_faults_are_in_the_order_of_the_cacheconfig() -> None:
+    data = encode(chain_of_steps(layers()))
+    root = read_cache_manifest(manifest(layers()[::-1], data))
+    assert root is not None
+    store = Store(DIGESTS, {DIGESTS[1]: "is missing"})
+    assert layer_faults(root, read_cacheconfig(data), store) == ("", "is missing", "", "")
+
+
+def test_a_long_chain_of_many_results_is_looked_at_once() -> None:
+    """A megabyte can say 17,000 layers and 30,000 results that need them all."""
+    count = 2_000
+    config = {
+        "layers": [{"blob": str(DIGESTS[0]), "parent": n - 1} for n in range(count)],
+        "records": [{"digest": digest_of(b"step"), "layers": [{"layer": count - 1}] * count}],
+    }
+    store = Store(DIGESTS, {DIGESTS[0]: "is missing"})
+    found = judge(config=config, store=store)
+    assert (found.imports, found.steps, len(found.misses)) == ("not", count, count)
+    assert {miss.layers for miss in found.misses} == {(DIGESTS[0],)}
+    assert len({id(miss.layers) for miss in found.misses}) == 1

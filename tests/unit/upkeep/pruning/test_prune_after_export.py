@@ -1,0 +1,64 @@
+"""pruning/prune.py after an export: nothing is raised, and what was just published stays."""
+
+from kitcache.options.retention import Retention, Rule
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.locks import hold_store
+from kitcache.store.notes import read_skips
+from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.pruning.prune import prune_after_export
+from tests.hostile.build import Sample
+from tests.unit.gc.prunekit import IMPATIENT, below, blobs, kept, most, tags
+
+
+class TestAfterExport:
+    def after_export(
+        self, layout: Layout, retention: Retention, *published: str, timeout_s: float = 0
+    ) -> Pruned:
+        return prune_after_export(
+            layout, lambda: None, published, retention, lock_timeout_s=timeout_s
+        )
+
+    def test_it_is_a_prune(self, sample: Sample, layout: Layout) -> None:
+        pruned = self.after_export(layout, most(1100), "main")
+        assert (pruned.outcome, pruned.exit_code, pruned.why) == ("done", 0, "")
+        assert (tags(sample), blobs(sample)) == (["main"], below(sample, sample.main))
+
+    def test_what_was_just_published_stays(self, sample: Sample, layout: Layout) -> None:
+        """Also where it is the oldest, or no rule keeps it."""
+        unused = Retention(rules=(Rule(unused_for_ns=0),))
+        for policy in (most(1100), unused, Retention(keep_tags=("nothing",))):
+            assert "main" in kept(self.after_export(layout, policy, "main"))
+        assert tags(sample) == ["main"]
+
+    def test_a_limit_that_is_not_reached_is_told_and_no_failure(
+        self, sample: Sample, layout: Layout
+    ) -> None:
+        pruned = self.after_export(layout, most(100), "main", "dev")
+        assert (pruned.outcome, pruned.report.outcome, pruned.report.exit_code) == (
+            "done",
+            "done",
+            0,
+        )
+        assert pruned.why.startswith("what has to stay holds 2.0 kB, 1.9 kB more than")
+        assert blobs(sample) == sample.live
+
+    def test_while_others_export_it_is_left_to_them(self, sample: Sample, layout: Layout) -> None:
+        with open_layout(sample.dir) as other, hold_store(other, "shared", IMPATIENT):
+            pruned = self.after_export(layout, most(1100), "main")
+        assert (pruned.outcome, pruned.decisions, pruned.exit_code) == ("skipped", (), 0)
+        assert "kitcache.lock is held by" in pruned.why
+        assert (tags(sample), read_skips(layout)) == (["main", "dev"], 1)
+
+    def test_damage_of_others_is_refused_and_ours_is_lost(
+        self, sample: Sample, layout: Layout
+    ) -> None:
+        sample.box.damage(sample.main["digest"], None)
+        for published, outcome, code in (("dev", "refused", 0), ("main", "lost", 12)):
+            pruned = self.after_export(layout, most(1100), published)
+            assert (pruned.outcome, pruned.exit_code) == (outcome, code)
+        assert tags(sample) == ["main", "dev"]
+
+    def test_an_empty_policy_sweeps(self, sample: Sample, layout: Layout) -> None:
+        pruned = self.after_export(layout, Retention(), "main")
+        assert (pruned.outcome, pruned.report.removed.blobs) == ("done", 4)
+        assert blobs(sample) == sample.live

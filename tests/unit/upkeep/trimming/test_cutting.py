@@ -1,0 +1,104 @@
+"""trimming/cutting.py: several roots together, of which some are caches, as prune has them."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from kitcache.gc.control import Control
+from kitcache.gc.survey import take_survey
+from kitcache.store.layout import open_layout
+from kitcache.upkeep.trimming.cutting import Cutting, cut_roots
+from tests.hostile import stages
+from tests.hostile.stages import LAYER_BYTES, Stages
+
+NOW_NS = 10**18
+TAGS = {"main": 0, "dev": 1, "image": 2}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Stages:
+    return stages.make_stages(tmp_path)
+
+
+def cut(
+    cache: Stages,
+    limit: int,
+    tags: Collection[str] = tuple(TAGS),
+    of: Collection[str] = ("main", "dev", "image"),
+) -> Cutting:
+    """The roots of these tags below the limit, cut from those of the others."""
+    with open_layout(cache.dir) as layout:
+        survey = take_survey(layout, Control("cache", None, None))
+        roots = [root for root in survey.roots if root.ref_name in tags]
+        positions = [root.position for root in roots if root.ref_name in of]
+        return cut_roots(layout, survey, roots, positions, limit, used={}, now_ns=NOW_NS)
+
+
+def steps_of(cutting: Cutting) -> dict[str | None, int]:
+    return {each.ref_name: len(each.kept) for each in cutting.cuts}
+
+
+def test_all_roots_count_each_blob_once(cache: Stages) -> None:
+    whole = cache.bytes_of(cache.main, cache.dev, cache.image)
+    cutting = cut(cache, 10**9)
+    assert (cutting.cuts, cutting.bytes) == ((), whole)
+    assert set(cutting.trees) == {0, 1}, "an image is no tree"
+    assert cut(cache, whole).cuts == ()
+    assert steps_of(cut(cache, whole - 1)) == {"main": 7}, "the newest step is dev's"
+
+
+def test_roots_that_do_not_stay_do_not_count(cache: Stages) -> None:
+    cutting = cut(cache, 10**9, tags=["dev", "image"])
+    assert cutting.bytes == cache.bytes_of(cache.dev, cache.image)
+
+
+def test_what_is_shared_goes_from_both(cache: Stages) -> None:
+    """Not before what only one has: dev's own step is the newest of all, and stands on it."""
+    image = cache.bytes_of(cache.image)
+    assert steps_of(cut(cache, image + 4 * LAYER_BYTES + 4000)) == {"main": 4, "dev": 4}
+    cutting = cut(cache, image + 3 * LAYER_BYTES + 4000)
+    assert steps_of(cutting) == {"main": 3, "dev": 3}
+    names = {stages.layer_of(name) for name in ("base", "old 1", "old 2")}
+    kept = {str(layer) for each in cutting.cuts for layer in each.new.layers}
+    assert kept == names
+    assert set(cutting.moves) == {0, 1}
+    written = [data for each in cutting.cuts for data in (each.new.manifest, each.new.config)]
+    assert len(set(written)) == 2, "both are the same now, and count twice"
+    assert cutting.bytes == image + 3 * LAYER_BYTES + sum(map(len, written))
+
+
+def test_what_another_root_holds_is_no_gain(cache: Stages) -> None:
+    """Of main alone, beside dev as it is: layers that dev has weigh nothing in main."""
+    dev = cache.bytes_of(cache.dev)
+    cutting = cut(cache, dev + LAYER_BYTES + 3500, tags=["main", "dev"], of=["main"])
+    (only,) = cutting.cuts
+    assert (only.ref_name, len(only.kept)) == ("main", 2)
+    assert dev < cutting.bytes <= dev + LAYER_BYTES + 3500
+
+
+def test_a_limit_that_cannot_be_reached_leaves_a_step_of_each(cache: Stages) -> None:
+    cutting = cut(cache, 10)
+    assert steps_of(cutting) == {"main": 1, "dev": 1}
+    assert cutting.bytes > cache.bytes_of(cache.image) + LAYER_BYTES
+
+
+def test_a_root_that_cannot_be_read_as_a_cache_is_left_as_it_is(cache: Stages) -> None:
+    config = cache.box.document(
+        stages.cacheconfig_of(stages.MAIN) | {"records": 1}, stages.CACHECONFIG
+    )
+    layers = [cache.box.blob(b"layer of nobody else " * 300)]
+    cache.box.tag("odd", cache.box.manifest(layers, config))
+    cutting = cut(cache, 10, tags=["main", "odd"], of=["main", "odd"])
+    assert steps_of(cutting) == {"main": 1}
+    assert set(cutting.trees) == {0}
+
+
+def test_two_tags_of_one_root_are_two_cuts_to_the_same(cache: Stages) -> None:
+    cache.box.tag("alias", cache.main)
+    cutting = cut(cache, 3 * LAYER_BYTES, tags=["main", "alias"], of=["main", "alias"])
+    one, other = cutting.cuts
+    assert (one.ref_name, one.positions) == ("main", (0,))
+    assert (other.ref_name, other.positions) == ("alias", (3,))
+    assert one.new == other.new
+    assert one.after.digest == other.after.digest

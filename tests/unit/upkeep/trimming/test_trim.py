@@ -1,0 +1,290 @@
+"""trimming/trim.py: one tag gets smaller, in either form of a root; nothing else moves."""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+import kitcache
+from kitcache.errors import (
+    Busy,
+    Cancelled,
+    Damaged,
+    KitcacheError,
+    LimitNotReached,
+    NotACache,
+    NotFound,
+    Unsafe,
+)
+from kitcache.store.layout import open_layout
+from kitcache.store.notes import count_skip, note_layers, note_use, read_notes, read_skips
+from kitcache.upkeep.answers import CachedStep
+from kitcache.upkeep.trimming.trim import trim
+from tests.caches.snapshot import differences, take_snapshot
+from tests.hostile import stages
+from tests.hostile.build import REF_NAME
+from tests.hostile.stages import AS_THEY_GO, LAYER_BYTES, MAIN, Stages, entries, steps_in
+from tests.property import witness
+
+OURS = {"cache/.kitcache", "cache/kitcache.lock", "cache/index.json.lock"}
+
+
+@pytest.fixture(params=[False, True], ids=["manifest", "index"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path) -> Stages:
+    return stages.make_stages(tmp_path, is_index=request.param)
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Stages:
+    return stages.make_stages(tmp_path)
+
+
+def limit_for(steps: int) -> int:
+    """So many layers, and documents beside them."""
+    return steps * LAYER_BYTES + LAYER_BYTES - 1
+
+
+@pytest.mark.parametrize("left", range(1, 8))
+def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, left: int) -> None:
+    before = {tag: entry for tag, entry in entries(cache.dir).items() if tag != "main"}
+    size = cache.bytes_of(cache.main)
+
+    done = trim(cache.dir, "main", limit_for(left))
+
+    after = entries(cache.dir)
+    assert {tag: entry for tag, entry in after.items() if tag != "main"} == before
+    assert sorted(steps_in(cache.dir, after["main"])) == sorted(AS_THEY_GO[8 - left :])
+    assert (done.outcome, done.ref_name, done.exit_code) == ("done", "main", 0)
+    assert [step.record for step in done.dropped] == list(
+        map(stages.record_of, AS_THEY_GO[: 8 - left])
+    )
+    assert [step.record for step in done.kept] == list(
+        map(stages.record_of, AS_THEY_GO[8 - left :])
+    )
+    assert (done.before_size.bytes, str(done.before)) == (size, cache.main["digest"])
+    assert str(done.after) == after["main"]["digest"]
+    assert after["main"]["size"] == cache.box.path_of(after["main"]["digest"]).stat().st_size
+    assert done.after_size.bytes == cache.bytes_of(after["main"]) <= limit_for(left)
+    assert done.after_size.blobs == left + 2
+    assert witness.holes(cache.dir) == ()
+    assert witness.garbage(cache.dir) == frozenset(), "the sweep comes with it"
+    assert done.report is not None
+    assert done.report.kept == kitcache.du(cache.dir).live
+    assert trim(cache.dir, "main", limit_for(left)).outcome == "fits"
+
+
+def test_each_step_says_what_it_holds_alone(one: Stages) -> None:
+    done = trim(one.dir, "main", limit_for(3), dry_run=True)
+    steps = (*done.dropped, *done.kept)
+    assert {step.bytes for step in steps} == {LAYER_BYTES}
+    assert done.before_size.bytes - done.after_size.bytes > 5 * LAYER_BYTES
+    assert done.kept[-1] == CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES)
+
+
+def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
+    before = take_snapshot(cache.box.top)
+    size = cache.bytes_of(cache.main)
+    for dry_run in (True, False):
+        done = trim(cache.dir, "main", size, dry_run=dry_run)
+        assert (done.outcome, done.dropped, done.report) == ("fits", (), None)
+        assert done.before == done.after
+        assert done.before_size == done.after_size
+        assert (done.before_size.bytes, len(done.kept)) == (size, 8)
+    after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
+    assert differences(before, after) == []
+    assert trim(cache.dir, "main", size - 1).outcome == "done"
+
+
+def test_a_dry_run_says_it_all_and_touches_nothing(cache: Stages) -> None:
+    before = take_snapshot(cache.box.top)
+    with (cache.dir / "kitcache.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        said = trim(cache.dir, "main", limit_for(4), dry_run=True)
+    (cache.dir / "kitcache.lock").unlink()
+    assert differences(before, take_snapshot(cache.box.top)) == []
+    done = trim(cache.dir, "main", limit_for(4))
+    assert said.report is not None
+    assert done.report is not None
+    report = said.report._replace(outcome="done", seconds=done.report.seconds)
+    assert said._replace(outcome="done", report=report) == done
+
+
+def test_what_imports_read_is_warm(one: Stages) -> None:
+    with open_layout(one.dir) as layout:
+        note_layers(layout, [stages.layer_of("old 2")], time.time_ns())
+    done = trim(one.dir, "main", limit_for(4))
+    assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == [
+        "base",
+        "new 1",
+        "old 1",
+        "old 2",
+    ]
+    assert [step.read_ns is None for step in done.kept] == [True, False, True, True]
+
+
+def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
+    before = take_snapshot(cache.box.top)
+    with pytest.raises(LimitNotReached, match=r"cannot be trimmed to 1\.0 kB") as caught:
+        trim(cache.dir, "main", 1000)
+    error = caught.value
+    assert (error.exit_code, error.limit_bytes) == (14, 1000)
+    assert LAYER_BYTES < error.needed_bytes < 2 * LAYER_BYTES
+    assert error.untouched == "nothing was changed"
+    assert error.next_steps[1].endswith(f"kitcache untag {cache.dir} main")
+    after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
+    assert differences(before, after) == []
+    done = trim(cache.dir, "main", error.needed_bytes)
+    assert (len(done.kept), done.after_size.bytes) == (1, error.needed_bytes)
+
+
+def test_what_is_no_cache_is_said_to_be_none(one: Stages) -> None:
+    with pytest.raises(
+        KitcacheError, match="tag 'image' is no build cache, but an image"
+    ) as caught:
+        trim(one.dir, "image", 10)
+    assert (caught.value.exit_code, caught.value.untouched) == (1, "nothing was changed")
+    one.box.tag("what", one.box.blob(b'{"a":1}', "application/x"))
+    with pytest.raises(KitcacheError, match="tag 'what' is no build cache, but something else"):
+        trim(one.dir, "what", 10)
+
+
+def test_no_such_tag(one: Stages) -> None:
+    with pytest.raises(NotFound, match=r"no entry of index\.json has the tag 'nope'"):
+        trim(one.dir, "nope", 10)
+    with pytest.raises(NotACache):
+        trim(one.box.top, "main", 10)
+
+
+def test_of_two_tags_on_one_root_only_the_named_one_moves(one: Stages) -> None:
+    one.box.tag("alias", one.main)
+    done = trim(one.dir, "main", limit_for(2))
+    assert entries(one.dir)["alias"]["digest"] == one.main["digest"]
+    assert entries(one.dir)["main"]["digest"] == str(done.after)
+    assert witness.holes(one.dir) == ()
+    assert done.after_size.bytes <= limit_for(2)
+
+
+def test_entries_of_one_name_move_together_if_they_are_the_same(one: Stages) -> None:
+    """Of several roots with one name the first is trimmed, which is the one that is imported."""
+    one.box.tag("main", one.main)
+    one.box.tag("main", one.dev)
+    done = trim(one.dir, "main", limit_for(4))
+    listed = json.loads((one.dir / "index.json").read_bytes())["manifests"]
+    named = [e["digest"] for e in listed if e["annotations"][REF_NAME] == "main"]
+    assert named == [str(done.after), str(done.after), one.dev["digest"]]
+    expected = [stages.record_of(name) for name in AS_THEY_GO[4:]]
+    assert [step.record for step in done.kept] == expected, "the other one counts for nothing"
+
+
+def test_unknown_fields_survive(one: Stages) -> None:
+    config = stages.cacheconfig_of(MAIN)
+    config["future"] = {"a": 1}
+    config["records"][0]["more"] = "said"
+    described = one.box.document(config, stages.CACHECONFIG) | {"hint": "x"}
+    layers = json.loads(one.box.path_of(one.main["digest"]).read_bytes())["layers"]
+    root = one.box.manifest(layers, described, annotations={"who": "me"})
+    one.box.tag("extra", root | {"platform": {"os": "linux", "architecture": "arm"}})
+    trim(one.dir, "extra", limit_for(2))
+    entry = entries(one.dir)["extra"]
+    assert entry["platform"] == {"os": "linux", "architecture": "arm"}
+    after = json.loads(one.box.path_of(entry["digest"]).read_bytes())
+    assert (after["annotations"], after["config"]["hint"]) == ({"who": "me"}, "x")
+    written = json.loads(one.box.path_of(after["config"]["digest"]).read_bytes())
+    assert (written["future"], written["records"][0]["more"]) == ({"a": 1}, "said")
+
+
+def test_a_missing_layer_is_no_hindrance_and_weighs_nothing(one: Stages) -> None:
+    one.box.damage(stages.layer_of("old 1"), None)
+    done = trim(one.dir, "main", limit_for(5))
+    assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == sorted(AS_THEY_GO[2:])
+    assert done.report is not None
+    assert {str(leaf.digest) for leaf in done.report.missing_leaves} == {stages.layer_of("old 1")}
+
+
+def test_a_damaged_root_is_refused(one: Stages) -> None:
+    for tag, root in (("main", one.main), ("dev", one.dev)):
+        data = one.box.path_of(root["digest"]).read_bytes()
+        one.box.damage(root["digest"], data[:40])
+        with pytest.raises(Damaged, match=f"tag '{tag}' cannot be read"):
+            trim(one.dir, "main", limit_for(2))
+        one.box.damage(root["digest"], data)
+
+
+@pytest.mark.parametrize("data", [None, b'{"layers":[]', b"{}"])
+def test_a_damaged_cacheconfig_is_refused(one: Stages, data: bytes | None) -> None:
+    """A sweep may go on without it, for its layers are listed beside it; a trim may not."""
+    root = json.loads(one.box.path_of(one.main["digest"]).read_bytes())
+    one.box.damage(root["config"]["digest"], data)
+    before = take_snapshot(one.box.top)
+    with pytest.raises(Damaged, match="tag 'main' cannot be trimmed: its cacheconfig") as caught:
+        trim(one.dir, "main", limit_for(2))
+    assert caught.value.facts["tag"] == "main"
+    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.next_steps == (f"kitcache verify {one.dir} --repair",)
+    after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
+    assert differences(before, after) == []
+
+
+def test_a_cacheconfig_that_no_build_imports_is_refused(one: Stages) -> None:
+    config = stages.cacheconfig_of(MAIN)
+    config["records"][0]["inputs"] = [[{"link": 7}]]
+    layers = json.loads(one.box.path_of(one.main["digest"]).read_bytes())["layers"]
+    one.box.tag("loop", one.box.manifest(layers, one.box.document(config, stages.CACHECONFIG)))
+    with pytest.raises(Damaged, match=r"tag 'loop' cannot be trimmed, nor imported: .* loop"):
+        trim(one.dir, "loop", limit_for(2))
+
+
+def test_an_export_under_way_is_left_alone(one: Stages) -> None:
+    one.box.ingest("under way", age_s=1)
+    with pytest.raises(Busy, match="an export is under way"):
+        trim(one.dir, "main", limit_for(2))
+    assert entries(one.dir)["main"]["digest"] == one.main["digest"]
+
+
+@pytest.mark.parametrize("lock", ["kitcache.lock", "index.json.lock"])
+def test_a_lock_that_is_not_had_leaves_the_tag_as_it_was(one: Stages, lock: str) -> None:
+    with (one.dir / lock).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Busy, match=lock):
+            trim(one.dir, "main", limit_for(2), lock_timeout_s=0)
+    assert entries(one.dir)["main"]["digest"] == one.main["digest"]
+    assert trim(one.dir, "main", limit_for(2)).outcome == "done"
+
+
+def test_cancelled_before_it_began(one: Stages) -> None:
+    cancel = Event()
+    cancel.set()
+    with pytest.raises(Cancelled):
+        trim(one.dir, "main", limit_for(2), cancel=cancel)
+    assert entries(one.dir)["main"]["digest"] == one.main["digest"]
+
+
+def test_a_link_in_place_of_blobs_is_refused(one: Stages) -> None:
+    os.rename(one.dir / "blobs", one.box.top / "pool")
+    (one.dir / "blobs").symlink_to("../pool")
+    with pytest.raises(Unsafe):
+        trim(one.dir, "main", limit_for(2))
+
+
+def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
+    with open_layout(one.dir) as layout:
+        digests = {"main": one.main["digest"], "dev": one.main["digest"]}
+        note_use(layout, digests, "exported", 5, digests=digests)
+        done = trim(one.dir, "main", limit_for(2))
+        notes = read_notes(layout)
+        trim(one.dir, "dev", limit_for(2))
+        assert read_notes(layout)["dev"] == notes["dev"], "it speaks of another export"
+    assert notes["main"].digest == str(done.after)
+    assert notes["main"].exported_ns == 5
+    assert notes["dev"].digest == one.main["digest"], "of another tag nothing is known"
+
+
+def test_its_sweep_is_one_that_was_not_left_out(one: Stages) -> None:
+    with open_layout(one.dir) as layout:
+        count_skip(layout)
+        trim(one.dir, "main", limit_for(2))
+        assert read_skips(layout) == 0
