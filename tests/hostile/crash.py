@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 REMOVING = ("unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2")
+NAMING = (*REMOVING, "link", "linkat", "mkdir", "mkdirat")
+NAMING = (*REMOVING, "link", "linkat", "mkdir", "mkdirat")
 WRITING = (*REMOVING, "write", "pwrite64", "fsync", "fdatasync", "fchmod", "fchown", "ftruncate")
 
 _CALL = re.compile(r"^\d+\s+(\w+)\((.*)$")
@@ -51,11 +53,22 @@ def record(argv: Sequence[str], syscalls: Sequence[str], log: Path) -> list[Call
         if found is None:
             continue
         syscall, arguments = found.groups()
-        names = _QUOTED.findall(arguments) if syscall in REMOVING else []
+        names = _QUOTED.findall(arguments) if syscall in NAMING else []
         name = names[-1] if names else ""
         seen[syscall, name] += 1
         calls.append(Call(syscall, name, seen[syscall, name]))
     return calls
+
+
+def unnamed(calls: Sequence[Call]) -> list[Call]:
+    """The same calls, each by how many of its kind came before it: for a program of one thread,
+    whose files have random names."""
+    seen: Counter[str] = Counter()
+    found = []
+    for call in calls:
+        seen[call.syscall] += 1
+        found.append(Call(call.syscall, "", seen[call.syscall]))
+    return found
 
 
 def kill_before(argv: Sequence[str], call: Call, log: Path) -> bool:

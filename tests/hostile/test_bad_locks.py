@@ -14,6 +14,11 @@ from tests.caches.steps import Stage
 from tests.hostile.build import Sample
 from tests.hostile.command import run, unchanged
 
+EDITING = [
+    ["untag", "cache", "main"],
+    ["tag", "cache", "main", "new"],
+    ["prune", "cache", "--keep-tag", "main"],
+]
 KINDS: dict[str, list[list[Any]]] = {
     "a dangling link out": [["symlink", "{}", "../made-by-accident"]],
     "a dangling link far out": [["symlink", "{}", "{outside}/made-by-accident"]],
@@ -70,10 +75,13 @@ def test_a_dry_run_takes_no_lock(sample: Sample, kind: str, outside: Path) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lock", ["kitcache.lock", "index.json.lock"])
-def test_untag_follows_no_lock_file(sample: Sample, kind: str, lock: str, outside: Path) -> None:
+@pytest.mark.parametrize("command", EDITING)
+def test_who_edits_the_index_follows_no_lock_file(
+    sample: Sample, kind: str, lock: str, command: list[str], outside: Path
+) -> None:
     put(sample, lock, kind, outside)
     before = take_snapshot(sample.box.top)
-    answer = run(sample.box.top, "untag", "cache", "main")
+    answer = run(sample.box.top, *command)
     assert unchanged(before, take_snapshot(sample.box.top)) == []
     assert os.listdir(outside) == []
     assert answer.code == 13
@@ -94,7 +102,7 @@ def test_reset_has_no_use_for_the_index_lock(sample: Sample, kind: str, outside:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("command", [["reset", "cache"], ["untag", "cache", "main"]])
+@pytest.mark.parametrize("command", [["reset", "cache"], *EDITING])
 def test_our_notes_are_never_followed(
     sample: Sample, kind: str, command: list[str], outside: Path
 ) -> None:
@@ -112,7 +120,13 @@ def test_our_notes_are_never_followed(
 def test_a_linked_kitcache_directory_is_not_written_through(sample: Sample, outside: Path) -> None:
     (outside / "keep").write_text("x")
     (sample.dir / ".kitcache").symlink_to(outside)
-    for command in (["reset", "cache"], ["du", "cache"], ["untag", "cache", "main"]):
+    for command in (
+        ["reset", "cache"],
+        ["du", "cache"],
+        ["tag", "cache", "main", "new"],
+        ["untag", "cache", "main"],
+        ["prune", "cache", "--unused-for", "0s", "--allow-empty"],
+    ):
         assert run(sample.box.top, *command).code in {0, 13}
     assert os.listdir(outside) == ["keep"]
 

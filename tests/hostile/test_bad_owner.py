@@ -69,7 +69,20 @@ def test_an_untag_by_root_leaves_the_owners_index(theirs: Sample) -> None:
     assert answer.code == 0, answer.err
 
 
-@pytest.mark.parametrize("command", [["reset", "cache"], ["untag", "cache", "main"]])
+def test_a_prune_by_root_leaves_the_owners_files(theirs: Sample) -> None:
+    (theirs.dir / "index.json").chmod(0o640)
+    assert run(theirs.box.top, "prune", "--keep-tag", "dev", "cache").code == 0
+    for name in ("index.json", "index.json.lock", ".kitcache", "kitcache.lock"):
+        assert (theirs.dir / name).stat().st_uid == NOBODY, name
+    assert (theirs.dir / "index.json").stat().st_mode & 0o777 == 0o640
+    answer = as_nobody(theirs, "prune", "--unused-for", "0s", "--allow-empty", "cache")
+    assert (answer.code, blobs(theirs)) == (0, set()), answer.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["reset", "cache"], ["untag", "cache", "main"], ["prune", "--keep-tag", "dev", "cache"]],
+)
 def test_a_lock_file_left_by_root_says_what_to_do(theirs: Sample, command: list[str]) -> None:
     """0600 and root's: made by an older tool, or by a hand."""
     lock = theirs.dir / "kitcache.lock"

@@ -82,6 +82,28 @@ def test_untag_never_prints_a_tag_raw(sample: Sample, name: str) -> None:
     assert run(sample.box.top, "untag", "cache", WORDS[name]).code == 0
 
 
+@pytest.mark.parametrize("name", [n for n in WORDS if n not in {"a zero byte", "a lone surrogate"}])
+def test_tag_and_merge_never_print_a_tag_raw(sample: Sample, name: str) -> None:
+    word = WORDS[name]
+    sample.box.tag(word, sample.main)
+    for answer in run_both(sample, "tag", "--dry-run", "cache", word, "new"):
+        assert answer.code == 0
+    for answer in run_both(sample, "tag", "--dry-run", "cache", "main", "new" + word):
+        assert answer.code == (0 if word.isprintable() else 2)
+    for answer in run_both(sample, "tag", "cache", "no" + word, "new"):
+        assert answer.code == 1
+    for answer in run_both(sample, "merge", "cache", "all"):
+        assert answer.code == 0
+    for answer in run_both(sample, "merge", "--tag-as", "*={tag}!", "cache", "all"):
+        assert answer.code == (0 if word.isprintable() else 2)
+    sample.box.entries.pop()
+    sample.box.tag(word, sample.dev)
+    for answer in run_both(sample, "merge", "cache", "all"):
+        assert answer.code == 1
+    for answer in run_both(sample, "merge", "--replace", "--dry-run", "cache", "all"):
+        assert answer.code == 0
+
+
 def test_a_platform_never_comes_out_raw(sample: Sample) -> None:
     platform = {"os": "linux\x1b[2J", "architecture": "arm\u202e64", "variant": "v\n8"}
     image = sample.box.manifest([], sample.box.blob(b"{}", "application/x\x1b[2J"))
@@ -157,6 +179,10 @@ def test_an_argument_never_comes_out_raw(sample: Sample, name: str) -> None:
     for args in (
         ["why", "cache", word],
         ["untag", "cache", word],
+        ["tag", "cache", word, "new"],
+        ["tag", "cache", "nope", word],
+        ["merge", "--tag-as", "{" + word, "cache", "new"],
+        ["merge", word, "cache"],
         ["reset", "cache", "--min-age", word],
         ["reset", "cache", f"--{word}"],
         [word, "cache"],

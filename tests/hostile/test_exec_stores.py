@@ -52,6 +52,15 @@ def test_without_reset_nothing_is_collected(options: list[str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+def test_what_was_exported_is_noted(options: list[str], tmp_path: Path) -> None:
+    run(build("dest=c,tag=a"), tmp_path, client(tmp_path, seed=1), *options)
+    (entry,) = entries(tmp_path / "c")
+    notes = json.loads((tmp_path / "c" / ".kitcache" / "tags.json").read_bytes())["tags"]
+    assert list(notes) == ["a"]
+    assert notes["a"]["digest"] == entry["digest"]
+
+
+@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
 def test_a_failing_build_changes_nothing(options: list[str], tmp_path: Path) -> None:
     for seed in (1, 2):
         run(build("dest=c"), tmp_path, client(tmp_path, seed=seed))

@@ -23,8 +23,17 @@ COMMANDS = {
     "ls": ["ls"],
     "why": ["why"],
     "untag": ["untag"],
+    "tag": ["tag"],
+    "merge": ["merge"],
+    "trim": ["trim", "--max-used-space", "1GB"],
 }
-WORDS = {"why": [HEX], "untag": ["main"]}
+WORDS = {
+    "why": [HEX],
+    "untag": ["main"],
+    "tag": ["main", "new"],
+    "merge": ["all"],
+    "trim": ["main"],
+}
 
 
 def run_on(top: Path, command: str, directory: str) -> Answer:

@@ -4,10 +4,12 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+EXAMPLES = int(os.environ.get("KITCACHE_EXAMPLES", "60"))
+
 settings.register_profile(
     "kitcache",
     deadline=None,
-    max_examples=int(os.environ.get("KITCACHE_EXAMPLES", "60")),
+    max_examples=EXAMPLES,
     # The first example makes a directory on a cold disk; that says nothing about a law.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

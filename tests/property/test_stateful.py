@@ -162,6 +162,29 @@ class CacheMachine(RuleBasedStateMachine):
         self.entries = tuple(e for e in self.entries if e.ref_name != tag)
         settle(self.root)
 
+    @precondition(lambda self: self.entries)
+    @rule(tags=st.sets(TAGS, min_size=1), dry_run=st.booleans())
+    def prune(self, tags: set[str], dry_run: bool) -> None:
+        """Keeps these tags and what has none; where it would drop all, the last one."""
+        policy = kitcache.Retention(keep_tags=tuple(sorted(tags)))
+        if self.is_broken():
+            with pytest.raises(kitcache.Damaged):
+                kitcache.prune(self.root, policy, dry_run=dry_run)
+            return
+        pruned = kitcache.prune(self.root, policy, dry_run=dry_run)
+        kept = {decision.ref_name for decision in pruned.decisions if decision.keep}
+        named = {entry.ref_name for entry in self.entries} - {None}
+        assert kept - {None} == named & tags or len(kept - {None}) == 1
+        stays = tuple(e for e in self.entries if e.ref_name is None or e.ref_name in kept)
+        after = self.as_cache()._replace(entries=stays)
+        assert pruned.report.removed.blobs == len(self.present - verdict(after).keep)
+        if not dry_run:
+            self.entries = stays
+            self.present = set(verdict(after).keep)
+            self.torn = {d: data for d, data in self.torn.items() if d in self.present}
+            self.uploads = set()
+            settle(self.root)
+
     @rule()
     def ask(self) -> None:
         usage = kitcache.du(self.root)

@@ -1,0 +1,103 @@
+"""A trim of a tag on a disk: as its dry run said, below its limit, and no other tag feels it."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kitcache
+from kitcache.errors import LimitNotReached
+from kitcache.store.layout import open_layout
+from kitcache.store.notes import note_layers
+from kitcache.upkeep.trimming.branches import Tree
+from tests.property import witness
+from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning
+from tests.property.disk import REF_NAME, blob_path, blobs, put_blob, settle
+from tests.property.model import digest_of
+
+HOUR_AGO_S = 3600
+
+
+@contextmanager
+def on_disk(trees: dict[str, Tree], missing: set[int]) -> Iterator[Path]:
+    """A cache with these tags, with all layers of the pool but those that are missing."""
+    with tempfile.TemporaryDirectory(prefix="kitcache-test-") as box:
+        root = Path(box, "cache")
+        root.mkdir()
+        (root / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+        (root / "blobs" / "sha256").mkdir(parents=True)
+        for number in range(POOL):
+            if number not in missing:
+                put_blob(root, layer_digest(number), layer_bytes(number), HOUR_AGO_S)
+        entries = []
+        for tag, tree in trees.items():
+            for data in (tree.manifest, tree.config):
+                put_blob(root, digest_of(data), data, HOUR_AGO_S)
+            entries.append(
+                {
+                    "mediaType": json.loads(tree.manifest)["mediaType"],
+                    "digest": digest_of(tree.manifest),
+                    "size": len(tree.manifest),
+                    "annotations": {REF_NAME: tag},
+                }
+            )
+        (root / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+        settle(root)
+        yield root
+
+
+trees = st.builds(lambda config, form: config.tree(is_index=form), configs(), st.booleans())
+
+
+@given(
+    st.fixed_dictionaries({"main": trees, "dev": trees}),
+    st.sets(st.integers(0, POOL - 1), max_size=2),
+    st.lists(st.integers(0, POOL - 1), max_size=2),
+    st.integers(0, 12_000),
+)
+def test_a_trim_does_what_its_dry_run_said(
+    tags: dict[str, Tree], missing: set[int], read: list[int], limit: int
+) -> None:
+    with on_disk(tags, missing) as root:
+        with open_layout(root) as layout:
+            note_layers(layout, map(layer_digest, read), 1_700_000_005 * 10**9)
+        before = {tag.ref_name: tag for tag in kitcache.ls(root).tags}
+        holes = set(witness.holes(root))
+        try:
+            said = kitcache.trim(root, "main", limit, dry_run=True)
+        except LimitNotReached as error:
+            needed = error.needed_bytes
+        else:
+            needed = None
+        if needed is not None:
+            assert needed > limit
+            assert kitcache.trim(root, "main", needed).after_size.bytes <= needed
+            return
+        done = kitcache.trim(root, "main", limit)
+        after = {tag.ref_name: tag for tag in kitcache.ls(root).tags}
+        main = after["main"]
+        assert after["dev"] == before["dev"]
+        assert (main.size, main.digest) == (done.after_size, done.after)
+        assert (before["main"].size, before["main"].digest) == (done.before_size, done.before)
+        assert main.size.bytes <= limit
+        assert set(witness.holes(root)) <= holes
+        steps = len(done.kept) + len(done.dropped)
+        assert steps == len(meaning(tags["main"].config))
+        if done.outcome == "fits":
+            assert said == done
+            return
+        assert said.report is not None
+        assert done.report is not None
+        report = said.report._replace(outcome="done", seconds=done.report.seconds)
+        assert said._replace(outcome="done", report=report) == done
+        assert witness.garbage(root) == frozenset()
+        assert done.report.kept.blobs == len(blobs(root))
+        assert kitcache.trim(root, "main", limit).outcome == "fits"
+        assert kitcache.reset(root).removed.blobs == 0
+        freed = sum(step.bytes for step in done.dropped)
+        assert done.before_size.bytes - done.after_size.bytes >= freed
+        assert blob_path(root, str(done.after)).read_bytes()
