@@ -16,11 +16,13 @@ from typing import NamedTuple
 GROUPS = {
     "laws": ["tests/property"],
     "crash points": ["tests/hostile/test_crash.py"],
+    "prunes": ["tests/hostile/test_prune.py", "tests/integration/build/test_pruned.py"],
     "two at once": ["tests/hostile/test_two_at_once.py", "tests/hostile/test_index_rewritten.py"],
     "strangers": ["tests/hostile/test_strangers.py"],
     "exporters": ["tests/hostile/test_exporters.py"],
     "real clients": ["tests/integration/test_two_clients.py"],
     "real builds": ["tests/integration/build/test_caches_together.py"],
+    "repairs": ["tests/integration/build/test_repaired.py", "tests/hostile/test_repair_crash.py"],
 }
 ROOT = Path(__file__).parents[1]
 ROUNDS = os.environ.get("KITCACHE_ROUNDS", "300")

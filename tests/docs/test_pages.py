@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.options.policyfile import read_policy
 from tests.docs.blocks import PAGES, ROOT, Block, blocks, name_of, of, unpack_sample
 from tests.docs.running import check_python, check_transcript, shell
 
-RUN = {"console", "python", "sh", "yaml", "cron"}
+RUN = {"console", "python", "sh", "yaml", "cron", "toml"}
 # What a block of a shell has in it; each is run by the test that looks for it.
 SHELL = ("pip install .", "make demo", "flock", "kitcache reset cache ||", "kitcache build")
 
@@ -38,6 +39,11 @@ def test_an_installation_works(block: Block, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     printed = shell(f"set -e\n{block.text}", ROOT, tmp_path / "venv" / "bin")
     assert re.search(r"^kitcache \d+\.\d+", printed, re.MULTILINE), printed
+
+
+@pytest.mark.parametrize("block", of("toml"), ids=name_of)
+def test_a_policy_on_a_page_is_one(block: Block) -> None:
+    assert not read_policy(block.text, block.page).is_empty
 
 
 @pytest.mark.parametrize("block", of("cron"), ids=name_of)

@@ -14,7 +14,15 @@ from .daemon import Daemon
 pytestmark = pytest.mark.xdist_group("daemon")
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOWN = ("du cache", "reset --dry-run cache", "reset cache", "du cache", "why cache ")
+SHOWN = (
+    "du cache",
+    "reset --dry-run cache",
+    "reset cache",
+    "du cache",
+    "why cache ",
+    "verify cache",
+    "prune --dry-run ",
+)
 BUILDS = ("build ", "du built", "build ", "du built", "build ")
 Demo = Callable[[dict[str, str]], str]
 

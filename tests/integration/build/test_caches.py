@@ -138,6 +138,7 @@ def test_notes_of_the_last_use(kit: Kit, tmp_path: Path) -> None:
     second = json.loads(notes.read_bytes())["tags"]
     assert second["main"]["exported_ns"] == first["main"]["exported_ns"]
     assert second["main"]["imported_ns"] > first["main"]["exported_ns"]
+    assert second["main"]["digest"] == tags(cache)["main"]
 
 
 @pytest.mark.parametrize("bad", [b"{", b'{"tags":{"main":7}}', b"\xff\0"])
