@@ -13,11 +13,13 @@ from bench.locking import lock_rows
 from bench.memory import memory_row
 from bench.page import check_marks, describe_machine, write_between_marks
 from bench.place import QUICK, Place, Sizes, discard, kitcache, open_place
+from bench.pruning import prune_row
 from bench.reading import read_rows
 from bench.starting import start_row
 from bench.sweeping import disk_row, tmpfs_row, umoci_row
 from bench.table import Row, skipped_row, text_table
 from bench.trees import make_tree
+from bench.verifying import verify_rows
 from bench.wrapping import wrap_rows
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -26,11 +28,13 @@ ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
     "tmpfs": tmpfs_row,
     "disk": disk_row,
     "umoci": umoci_row,
+    "prune": prune_row,
     "read": read_rows,
     "start": start_row,
     "lock": lock_rows,
     "interrupt": interrupt_row,
     "memory": memory_row,
+    "verify": verify_rows,
     "export": export_rows,
     "import": import_rows,
     "files": files_rows,

@@ -35,9 +35,13 @@ class Sizes(NamedTuple):
     build_files: int = 20_000
     build_rounds: int = 5
     noop_rounds: int = 15
+    verify_mib: int = 4096
+    verify_rounds: int = 7
 
 
-QUICK = Sizes(1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2, 4, 300, 1, 1)
+QUICK = Sizes(
+    1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2, 4, 300, 1, 1, verify_mib=8, verify_rounds=1
+)
 
 
 class Place(NamedTuple):
@@ -53,10 +57,10 @@ class Place(NamedTuple):
         """A path below base that no run has used."""
         return os.path.join(base, f"{name}-{next(_numbers)}")
 
-    def tree(self, base: str, blobs: int) -> Tree:
+    def tree(self, base: str, blobs: int, live: int | None = None) -> Tree:
         """A new tree of that many blobs, one in a hundred of them live. Raises Missing: no room."""
         self.expect_room(base, blobs)
-        return make_tree(self.fresh(base), blobs, max(3, blobs // 100))
+        return make_tree(self.fresh(base), blobs, live or max(3, blobs // 100))
 
     def expect_room(self, base: str, blobs: int) -> None:
         """Raises Missing unless so many small files fit below base."""

@@ -87,9 +87,7 @@ def _live_blobs(count: int) -> tuple[dict[str, bytes], list[dict[str, object]]]:
     entries = []
     for first in range(0, count, TAG_BLOBS):
         layers = max(1, min(TAG_BLOBS, count - first) - 2)
-        children = [
-            _put(blobs, LAYER, _payload("layer", first + offset)) for offset in range(layers)
-        ]
+        children = [_layer(blobs, first + offset) for offset in range(layers)]
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -100,6 +98,12 @@ def _live_blobs(count: int) -> tuple[dict[str, bytes], list[dict[str, object]]]:
         name = {"org.opencontainers.image.ref.name": f"tag-{first // TAG_BLOBS}"}
         entries.append(entry | {"annotations": name})
     return blobs, entries
+
+
+def _layer(blobs: dict[str, bytes], number: int) -> dict[str, object]:
+    """With the annotation without which BuildKit would not load it."""
+    described = _put(blobs, LAYER, _payload("layer", number))
+    return described | {"annotations": {"containerd.io/uncompressed": described["digest"]}}
 
 
 def _cacheconfig(layers: list[dict[str, object]]) -> dict[str, object]:
