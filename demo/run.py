@@ -100,6 +100,10 @@ def show(work: Path) -> None:
     kitcache(work, "du", CACHE)
     say("Why is this blob still there?")
     kitcache(work, "why", CACHE, short(a_shared_layer(work / CACHE)))
+    say("Is all of it whole, and would BuildKit import every step?")
+    kitcache(work, "verify", CACHE)
+    say("And with a limit: which tag would go?")
+    kitcache(work, "prune", "--dry-run", "--max-used-space=145kB", "--keep-tag=main", CACHE)
 
 
 def prove(work: Path, builder: Builder | None) -> None:
