@@ -76,7 +76,8 @@ def test_the_map_of_the_house_names_rooms_that_are_there() -> None:
     for row in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
         folder = ROOT
         for name in re.findall(r"`([\w/]+\.py)`", row):
-            places = [folder / name, package / name, package / "buildkit" / name, ROOT / name]
+            rooms = [package, package / "buildkit", package / "upkeep", ROOT]
+            places = [room / name for room in (folder, *rooms)]
             found = [place for place in places if place.is_file()]
             assert found, f"{name} in: {row}"
             folder = found[0].parent

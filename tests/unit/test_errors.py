@@ -114,7 +114,7 @@ def test_not_a_cache_says_what_was_expected() -> None:
         "x: not a cache: no such directory",
         "  expected: a directory with oci-layout, index.json and blobs/,"
         " as --cache-to type=local,dest=DIR writes it",
-        "  nothing was removed",
+        "  nothing was changed",
         "  next: name the directory that an export was given as dest",
     ]
 

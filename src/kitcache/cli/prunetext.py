@@ -6,7 +6,7 @@ from kitcache.cli.tables import table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
-from kitcache.options.retention import Retention, find_glob
+from kitcache.options.retention import Retention, is_plain
 from kitcache.options.units import format_age, format_bytes
 from kitcache.upkeep.answers import Decision, Pruned
 
@@ -54,11 +54,11 @@ def _tags_line(pruned: Pruned) -> str:
 
 
 def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
-    """Patterns of the command line that keep nothing: mistyped, maybe, and then tags go."""
+    """Names of the command line that keep nothing: mistyped, maybe, and then tags go."""
     if not retention.source:
-        names = [d.ref_name for d in pruned.decisions if d.ref_name is not None]
+        names = {decision.ref_name for decision in pruned.decisions}
         for glob in retention.keep_tags:
-            if not any(find_glob((glob,), name) for name in names):
+            if is_plain(glob) and glob not in names:
                 yield printable(
                     f"{pruned.path}: {retention.spell('keep-tag', glob)} matches no tag"
                 )

@@ -86,10 +86,11 @@ def find_glob(globs: tuple[str, ...], ref_name: str) -> str | None:
 def _matches(glob: str, ref_name: str) -> bool:
     # Whoever names the tag v[1] means that one too. And most of hundreds are plain: fnmatch makes a
     # regular expression of each, and remembers few.
-    return ref_name == glob or (not _is_plain(glob) and fnmatchcase(ref_name, glob))
+    return ref_name == glob or (not is_plain(glob) and fnmatchcase(ref_name, glob))
 
 
-def _is_plain(glob: str) -> bool:
+def is_plain(glob: str) -> bool:
+    """Whether it can match one name only: its own."""
     return not ("*" in glob or "?" in glob or "[" in glob)
 
 
@@ -276,7 +277,7 @@ def _covers(wide: str, narrow: str) -> bool:
     """Whether all that one glob matches is matched by the other; False where that is not plain."""
     if wide == narrow or (wide and not wide.strip("*")):
         return True
-    if "[" in narrow or (("[" in wide or "?" in wide) and not _is_plain(narrow)):
+    if "[" in narrow or (("[" in wide or "?" in wide) and not is_plain(narrow)):
         return False
     # The wildcards of the narrow one can be matched by a star alone: it is text like any other.
     return _matches(wide, narrow)

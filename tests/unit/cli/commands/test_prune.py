@@ -113,8 +113,8 @@ def test_quiet_leaves_warnings(sample: Sample) -> None:
     assert (done.code, done.out, done.err) == (0, "", "")
 
 
-def test_a_pattern_that_matches_no_tag_is_told(sample: Sample) -> None:
-    words = ("--keep-tag", "mian", "--keep-tag", "d*", "cache")
+def test_a_name_that_is_no_tag_is_told(sample: Sample) -> None:
+    words = ("--keep-tag", "mian", "--keep-tag", "d*", "--keep-tag", "x*", "cache")
     answer = run(sample.box.top, "prune", "--dry-run", *words)
     assert answer.err == "kitcache: cache: --keep-tag mian matches no tag\n"
     (sample.box.top / "p.toml").write_text('keep-tag = ["mian", "d*"]\n')
