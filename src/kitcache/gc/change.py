@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from kitcache.errors import NOTHING_CHANGED, Busy, Cancelled, Damaged, KitcacheError, Unsafe
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.plan import make_plan
+from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.reset import (
     CHANGES,
     Judged,
@@ -157,13 +158,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Dige
         try:
             return publish_index(layout, room_fd, lock, edit)
         except DocumentError as error:
-            raise Damaged(
-                layout.path,
-                f"{INDEX} cannot be written back: {error}",
-                kind=error.kind,
-                untouched=NOTHING_CHANGED,
-                next_steps=(f"mend {INDEX} by hand",),
-            ) from None
+            raise unwritable_error(layout.path, error) from None
 
 
 def _look_ahead(

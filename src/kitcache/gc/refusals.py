@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged, KitcacheError, Unsafe, printable
 from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
 
 _ALSO = 5
@@ -96,6 +97,17 @@ def shell_words(*words: str) -> str:
     from shlex import quote  # noqa: PLC0415 - only a message needs it
 
     return " ".join(quote(printable(word)) for word in words)
+
+
+def unwritable_error(path: str, error: DocumentError) -> Damaged:
+    """The error for an index.json with something that would not survive a rewrite."""
+    return Damaged(
+        path,
+        f"index.json cannot be written back: {error}",
+        kind=error.kind,
+        untouched=NOTHING_CHANGED,
+        next_steps=("mend index.json by hand",),
+    )
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:

@@ -27,7 +27,7 @@ from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S, unsettled
 from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
 from kitcache.store.blobs import sync_blobs, write_blob
-from kitcache.store.index import publish_index
+from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
 from kitcache.store.notes import clear_room, put_notes, read_notes, room_of
@@ -245,14 +245,10 @@ def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> 
 
 
 def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
-    def edit(data: bytes | None) -> tuple[bytes, None]:
-        if data != before:
-            raise _OvertakenError
-        return after, None
-
     layout = means.held.layout
     lock = hold_index(layout, means.control.patience(means.lock_timeout_s))
     with room_of(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)
-        publish_index(layout, room_fd, lock, edit)
+        if not swap_index(layout, room_fd, lock, before, after):
+            raise _OvertakenError

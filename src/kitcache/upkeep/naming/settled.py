@@ -1,13 +1,14 @@
 """A survey, and the very index.json that it is of; the error for one that never rests."""
 
-from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
+from kitcache.errors import NOTHING_CHANGED, Busy
 from kitcache.gc.control import Control
+from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.reset import CHANGES
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import EMPTY_INDEX
-from kitcache.store.index import INDEX, read_index
+from kitcache.store.index import read_index
 from kitcache.store.layout import Layout
 
 
@@ -32,13 +33,7 @@ def check_can_be_written(layout: Layout, data: bytes) -> None:
     try:
         read_plain(data)
     except DocumentError as error:
-        raise Damaged(
-            layout.path,
-            f"{INDEX} cannot be written back: {error}",
-            kind=error.kind,
-            untouched=NOTHING_CHANGED,
-            next_steps=(f"mend {INDEX} by hand",),
-        ) from None
+        raise unwritable_error(layout.path, error) from None
 
 
 def unsettled(path: str) -> Busy:

@@ -307,7 +307,7 @@ def test_a_bad_blob_in_the_way_of_a_new_root_is_put_aside_first(box: Box, cut: C
 
 def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list[int]:
     """Have a stranger publish a tag right before the repair writes, so many times."""
-    real, calls = module.publish_index, []
+    real, calls = module.swap_index, []
 
     def overtaken(*args: Any) -> Any:
         calls.append(len(calls))
@@ -316,7 +316,7 @@ def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list
             grow(box, f"new-{len(calls)}", 1)
         return real(*args)
 
-    monkeypatch.setattr(module, "publish_index", overtaken)
+    monkeypatch.setattr(module, "swap_index", overtaken)
     return calls
 
 
@@ -367,7 +367,7 @@ def test_two_at_once_do_it_once(box: Box, cut: Cached) -> None:
 def test_what_was_done_is_told_where_the_second_look_fails(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, cancel = module.publish_index, Event()
+    real, cancel = module.swap_index, Event()
 
     def published(*args: Any) -> Any:
         result = real(*args)
@@ -375,7 +375,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
         return result
 
     cancel.set()
-    monkeypatch.setattr(module, "publish_index", published)
+    monkeypatch.setattr(module, "swap_index", published)
     with pytest.raises(Cancelled) as caught:
         repair(box.dir)
     told = str(caught.value)
@@ -384,7 +384,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
     assert see_tags(box.dir)["cut"].is_whole
 
 
-@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "publish_index"])
+@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "swap_index"])
 def test_a_cancel_between_steps_leaves_the_rest_to_the_next(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
