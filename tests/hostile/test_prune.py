@@ -304,7 +304,7 @@ class TestNames:
         before = take_snapshot(sample.dir)
         for content, says in (
             (b"\x00\xff", "UTF-8"),
-            (b"x" * (1024 * 1024 + 1), "1,048,576"),
+            (b"x" * (64 * 1024 + 1), "65,536"),
             (b"[[rule]", "line 1"),
             (b'max-used-spice = "5GB"', "max-used-spice"),
             (b'max-used-space = "5 gigs"', "5 gigs"),

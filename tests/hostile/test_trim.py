@@ -119,6 +119,8 @@ class TestOthers:
             assert [child.wait() for child in children] == [0, 0]
             assert sorted(steps_in(root, entries(root)["main"])) == sorted(AS_THEY_GO[6:])
             assert witness.holes(root) == ()
+            # What one of them wrote in the tick in which the other began is too young for that one.
+            subprocess.run(crash.command("reset", root), check=True, stdout=subprocess.DEVNULL)
             assert witness.garbage(root) == frozenset()
 
     def test_two_tags_at_once(self, cache: Stages) -> None:
@@ -129,6 +131,7 @@ class TestOthers:
         children = [subprocess.Popen(c, stdout=subprocess.DEVNULL) for c in commands]
         assert [child.wait() for child in children] == [0, 0]
         assert witness.holes(cache.dir) == ()
+        subprocess.run(crash.command("reset", cache.dir), check=True, stdout=subprocess.DEVNULL)
         assert witness.garbage(cache.dir) == frozenset()
         assert len(steps_in(cache.dir, entries(cache.dir)["main"])) == 3
         assert len(steps_in(cache.dir, entries(cache.dir)["dev"])) == 3

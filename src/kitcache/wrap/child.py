@@ -24,6 +24,7 @@ _PASSED_ON = frozenset(
 )
 _OURS = _PASSED_ON | {signal.SIGCHLD}
 _FROM_THE_TERMINAL = frozenset((signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGHUP))
+_GLANCE_S = 0.5
 _SI_KERNEL = 0x80
 
 
@@ -93,9 +94,14 @@ def _attend(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, bool]:
-    """The next signal, and whether it was sent to us alone, so that it has to be passed on."""
+    """The next signal, and whether it was sent to us alone, so that it has to be passed on.
+
+    Or 0 after half a second: SIGCHLD may have gone to another thread, which does not block it.
+    """
     if sys.platform == "darwin":  # there nobody says who sent it
         number = signal.sigwait(_OURS)
         return number, number in _PASSED_ON - _FROM_THE_TERMINAL
-    found = signal.sigwaitinfo(_OURS)
+    found = signal.sigtimedwait(_OURS, _GLANCE_S)
+    if found is None:
+        return 0, False
     return found.si_signo, found.si_signo in _PASSED_ON and found.si_code != _SI_KERNEL

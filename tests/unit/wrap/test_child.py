@@ -1,11 +1,13 @@
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from kitcache.errors import KitcacheError
+from kitcache.wrap import child
 from kitcache.wrap.child import find_program, run_child
 
 
@@ -25,6 +27,26 @@ def test_signals_are_as_they_were_before_and_after() -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
     # Python ignores SIGPIPE; the command is not to inherit that.
     assert run_child("/bin/sh", ["sh", "-c", "kill -PIPE $$"], {}) == 128 + signal.SIGPIPE
+
+
+def test_another_thread_may_be_given_the_signal_of_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that does not block it, as a library's caller may have, while this one is not waiting."""
+    attend, over = child._attend, threading.Event()
+
+    def attend_late(pid: int) -> int:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return attend(pid)
+
+    monkeypatch.setattr(child, "_attend", attend_late)
+    other = threading.Thread(target=over.wait)
+    other.start()
+    try:
+        assert python("") == 0
+    finally:
+        over.set()
+        other.join()
 
 
 def test_an_inherited_fd_and_its_own_stdin(tmp_path: Path) -> None:
