@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from tests.property.conftest import EXAMPLES
 from tests.property.disk import snapshot
 from tests.property.harm import BLOB_HARMS, INDEX_HARMS, Harm, harms, inflict
 from tests.property.importer import entries, name_of, see, see_tags
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 BLOBS_HARMED = st.lists(harms(*BLOB_HARMS), min_size=1, max_size=4)
 ANY_HARMED = st.lists(harms(*BLOB_HARMS, *INDEX_HARMS), min_size=1, max_size=4)

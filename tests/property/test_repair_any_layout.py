@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from tests.property.disk import on_disk, settle, snapshot
 from tests.property.harm import BLOB_HARMS, Harm, harms, inflict
 from tests.property.model import Cache
 from tests.property.strategies import caches
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def listed(root: Path) -> list[Any]:
