@@ -14,8 +14,8 @@
     ├── NotInstalled 127  the program that is to run is not there
     └── Cancelled    130  stopped by the caller
 
-An error says what happened and where, what was left alone, and what to do next. The facts are
-attributes; `str(error)` is the sentence, ready to print: names that came from a disk are escaped.
+An error says what happened and where, what was left alone, and what to do next. Its facts are
+attributes; `str(error)` is the sentence to print, with names that came from a disk escaped.
 """
 
 from typing import ClassVar, NamedTuple
@@ -80,11 +80,9 @@ class KitcacheError(Exception):
         lines = [self.headline, *(f"  {line}" for line in self.details)]
         if self.untouched:
             lines.append(f"  {self.untouched}")
-        lines += [f"  {word}: {step}" for word, step in zip(_NEXT, self.next_steps, strict=False)]
+        words = ("next", "  or", "  or")
+        lines += [f"  {word}: {step}" for word, step in zip(words, self.next_steps, strict=False)]
         return "\n".join(map(printable, lines))
-
-
-_NEXT = ("next", "  or", "  or")
 
 
 def _restore(

@@ -36,11 +36,11 @@ RUN busybox cat /two /four > /result
 """
 WOVEN = f"""\
 FROM {BASE} AS base
-WORKDIR /work
-COPY lock /work/lock
+WORKDIR /start
+COPY lock /start/lock
 FROM base AS one
 ARG WHO=me
-RUN busybox cat /work/lock > /one && busybox head -c 300000 /dev/urandom > /noise1
+RUN busybox cat /start/lock > /one && busybox head -c 300000 /dev/urandom > /noise1
 RUN --mount=type=cache,target=/c busybox touch /c/x && busybox cp /one /two
 FROM base AS two
 COPY . /src
