@@ -217,6 +217,7 @@ VERSIONS: dict[str, bytes] = {
 def test_another_layout_version_is_refused(sample: Sample, name: str) -> None:
     """Whoever writes another version may lay blobs out otherwise."""
     (sample.dir / "oci-layout").write_bytes(VERSIONS[name])
+    os.utime(sample.dir / "oci-layout", (1e9, 1e9))
     assert_refused(sample.box.top, 13, "oci-layout", "1.0.0")
 
 

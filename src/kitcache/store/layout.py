@@ -25,7 +25,7 @@ DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 4096
 _LAYOUT_LIMIT_BYTES = 64 * 1024
-_VERSION_TRIES = 10
+_VERSION_WAIT_S = 2.0
 _VERSION_PAUSE_S = 0.02
 
 
@@ -317,12 +317,12 @@ def is_bare(layout: Layout) -> bool:
 
 def check_version(layout: Layout) -> None:
     """Raises NotACache for a bare directory, Unsafe for a version that is not known."""
-    for _ in range(_VERSION_TRIES):
-        version = _read_version(layout)
-        if version != "":
-            break
-        # BuildKit writes the file anew, in place, with every tag that it publishes.
+    version = _read_version(layout)
+    deadline = time.monotonic() + _VERSION_WAIT_S
+    # BuildKit writes the file anew, in place, with every tag that it publishes.
+    while version == "" and _is_fresh(layout) and time.monotonic() < deadline:
         time.sleep(_VERSION_PAUSE_S)
+        version = _read_version(layout)
     if version is None:
         if not _is_there(layout, "index.json"):
             raise NotACache(layout.path, "it has neither oci-layout nor index.json")
@@ -348,6 +348,15 @@ def _read_version(layout: Layout) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return version if isinstance(version, str) else ""
+
+
+def _is_fresh(layout: Layout) -> bool:
+    """Whether oci-layout may be half written: whoever writes it may be slow, but not that slow."""
+    try:
+        found = os.stat("oci-layout", dir_fd=layout.root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return abs(time.time() - found.st_mtime) < _VERSION_WAIT_S
 
 
 def _is_there(layout: Layout, name: str) -> bool:

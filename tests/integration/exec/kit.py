@@ -17,6 +17,8 @@ _VARIES = (
     (re.compile(r"#\d+ "), "#N "),
     (re.compile(r"\b[0-9.]+(s|kB|MB|B)\b"), "T"),
     (re.compile(r"sha256:[0-9a-f]+"), "sha256:X"),
+    # Two stages FROM one base share a step, which either of them may give its name.
+    (re.compile(r"\[\S+ 1/\d+\] FROM"), "[1] FROM"),
     (re.compile(r"time=\S+|spanID=\S+|traceID=\S+|local:\d+|\b[a-z0-9]{25}\b"), "ID"),
 )
 

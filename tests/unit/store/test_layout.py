@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -151,8 +152,18 @@ def test_version_1_is_known(box: Box, content: str) -> None:
 )
 def test_another_version_is_refused(box: Box, content: str, says: str) -> None:
     (box.dir / "oci-layout").write_text(content)
+    os.utime(box.dir / "oci-layout", (1e9, 1e9))
     with pytest.raises(Unsafe, match=f"oci-layout is {says}"):
         open_layout(box.dir)
+
+
+def test_an_oci_layout_that_is_just_being_written_is_waited_for(box: Box) -> None:
+    """BuildKit truncates it, and writes it anew; on a busy machine that takes a while."""
+    (box.dir / "oci-layout").write_text("")
+    writer = Timer(0.4, (box.dir / "oci-layout").write_text, ['{"imageLayoutVersion":"1.0.0"}'])
+    writer.start()
+    open_layout(box.dir).__exit__(None, None, None)
+    writer.join()
 
 
 @pytest.mark.parametrize("make", ODD)
