@@ -10,11 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control
-from kitcache.gc.narrow import NewContent, narrow
-from kitcache.gc.plan import make_plan
-from kitcache.gc.refusals import unwritable_error
-from kitcache.gc.reset import (
+from kitcache.gc.collect import (
     CHANGES,
     Judged,
     add_swept,
@@ -23,6 +19,10 @@ from kitcache.gc.reset import (
     judge,
     unsettled,
 )
+from kitcache.gc.control import Control
+from kitcache.gc.narrow import NewContent, narrow
+from kitcache.gc.plan import make_plan
+from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.rewrite import NewRoot, write_root
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Swept

@@ -14,7 +14,7 @@ from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.refusals import command_line
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
-from kitcache.gc.values import Survey, Tally
+from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.policy import Policy
 from kitcache.store.layout import Layout, open_layout
@@ -63,19 +63,28 @@ def du(
 
 
 def _shares(survey: Survey) -> tuple[TagUsage, ...]:
-    reached = [
-        [d for d in reach(survey, root.descriptor) if d in survey.live] if root.descriptor else []
-        for root in survey.roots
-    ]
-    holders = Counter(digest for digests in reached for digest in digests)
-    return tuple(
-        TagUsage(
-            root.ref_name,
-            root.descriptor.digest if root.descriptor else None,
+    # Many entries may name one root: it is walked and weighed once.
+    roots = {key_of(root.descriptor): root.descriptor for root in survey.roots if root.descriptor}
+    entries = Counter(key_of(root.descriptor) for root in survey.roots if root.descriptor)
+    reached = {
+        key: [digest for digest in reach(survey, descriptor) if digest in survey.live]
+        for key, descriptor in roots.items()
+    }
+    holders: Counter[Digest] = Counter()
+    for key, digests in reached.items():
+        holders.update(dict.fromkeys(digests, entries[key]))
+    shares = {
+        key: (
             _weigh(survey, [d for d in digests if holders[d] == 1]),
             _weigh(survey, [d for d in digests if holders[d] > 1]),
         )
-        for root, digests in zip(survey.roots, reached, strict=True)
+        for key, digests in reached.items()
+    }
+    return tuple(
+        TagUsage(root.ref_name, root.descriptor.digest, *shares[key_of(root.descriptor)])
+        if root.descriptor
+        else TagUsage(root.ref_name, None, Tally(), Tally())
+        for root in survey.roots
     )
 
 

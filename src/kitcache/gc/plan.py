@@ -1,6 +1,7 @@
 """(Survey, Policy, now) → Plan. Pure: what is refused, and what is too young, is decided here."""
 
 import math
+from itertools import chain
 
 from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
@@ -21,12 +22,10 @@ def young_since_ns(policy: Policy, now_ns: int) -> int | None:
     return now_ns - policy.min_age_ns if policy.min_age_ns else None
 
 
-def settling_ns(survey: Survey, now_ns: int) -> int:
-    """For how long to wait before judging, since an export may be about to publish; mostly 0."""
-    age_ns = _age_ns(survey.ingest_changed_ns, now_ns)
-    if survey.ingest_changed_ns <= survey.index_changed_ns or not 0 <= age_ns < SETTLE_NS:
-        return 0
-    return SETTLE_NS - age_ns
+def settling_ns(changed_ns: int, now_ns: int) -> int:
+    """For how long to wait after something that an export did, since it may be about to publish."""
+    age_ns = _age_ns(changed_ns, now_ns)
+    return SETTLE_NS - age_ns if 0 <= age_ns < SETTLE_NS else 0
 
 
 def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
@@ -69,12 +68,9 @@ def _names_by_algorithm(survey: Survey) -> dict[str, frozenset[str]]:
 
 
 def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
-    waits = [
-        FRESH_NS - age_ns
-        for ingest in survey.ingests
-        for age_ns in (_age_ns(written, now_ns) for written in ingest.writes_ns)
-        if 0 <= age_ns < FRESH_NS and not ingest.is_marked
-    ]
+    uploads = (ingest.writes_ns for ingest in survey.ingests if not ingest.is_marked)
+    ages_ns = (_age_ns(ns, now_ns) for ns in chain(survey.other_writes_ns, *uploads))
+    waits = [FRESH_NS - age_ns for age_ns in ages_ns if 0 <= age_ns < FRESH_NS]
     if waits:
         return Refusal("busy", retry_after_s=max(waits) / 10**9)
     if not survey.damage:

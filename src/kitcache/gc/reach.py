@@ -1,6 +1,6 @@
 """What a root reaches, by the links of a Survey. Pure: the disk was read before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kitcache.gc.answers import BlobPath
 from kitcache.gc.values import NodeKey, Survey, key_of
@@ -21,8 +21,15 @@ def reach(
     with_subjects: what an artifact is about counts too, as it does for what lives. with_hints: so
     does what only a blob of unknown kind seems to name.
     """
+    return first_links(
+        links_below(survey, descriptor, with_subjects=with_subjects, with_hints=with_hints)
+    )
+
+
+def first_links(links: Iterable[Link]) -> dict[Digest, Link]:
+    """Every digest among these links, with the first one to it."""
     found: dict[Digest, Link] = {}
-    for link in links_below(survey, descriptor, with_subjects=with_subjects, with_hints=with_hints):
+    for link in links:
         found.setdefault(link.descriptor.digest, link)
     return found
 

@@ -1,5 +1,7 @@
 """A refusal, or a loss, as the error that says so."""
 
+import errno
+import os
 from collections.abc import Sequence
 
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged, KitcacheError, Unsafe, printable
@@ -8,6 +10,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
 
+IS_LINK = "is a link, which is not followed"
+"""What is said of a link to a file where a manifest should be."""
 _ALSO = 5
 
 
@@ -27,7 +31,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
     )
     if len(others) > _ALSO:
         details += (f"and {len(others) - _ALSO:,} more",)
-    steps = ways_out(path, first.root)
+    steps = ways_out(path, first.root, first.detail)
     if refusal.kind == "unsafe":
         return Unsafe(
             path,
@@ -68,8 +72,13 @@ def describe_step(descriptor: Descriptor) -> str:
     return f"{descriptor.digest} ({', '.join(words)})" if words else str(descriptor.digest)
 
 
-def ways_out(path: str, root: Root) -> tuple[str, ...]:
-    """What a user can do about a root that cannot be read."""
+def ways_out(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
+    """What a user can do about a root that cannot be read. problem: why, a clause."""
+    if problem.endswith(os.strerror(errno.EACCES)):
+        # It may be whole: nobody should give it up for that.
+        return ("run it as the user who owns the cache",)
+    if problem.endswith(IS_LINK):
+        return ("put the file itself in its place",)
     if root.position < 0:
         return ("take the field 'subject' out of index.json by hand",)
     name = root.ref_name
@@ -87,9 +96,10 @@ def repair_command(path: str) -> str:
     return command_line("verify", path, "--repair")
 
 
-def command_line(command: str, *words: str) -> str:
-    """A kitcache command to paste into a shell."""
-    return f"kitcache {command} {shell_words(*words)}"
+def command_line(command: str, path: str, *words: str) -> str:
+    """A kitcache command on a directory, to paste into a shell."""
+    place = f"./{path}" if path.startswith("-") else path
+    return f"kitcache {command} {shell_words(place, *words)}"
 
 
 def shell_words(*words: str) -> str:
@@ -162,9 +172,7 @@ def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> 
         chain=chain,
         details=(more,) if more else (),
         untouched=NOTHING_CHANGED,
-        next_steps=tuple(
-            dict.fromkeys((command_line("verify", path, "--repair"), *ways_out(path, root)))
-        ),
+        next_steps=ways_out(path, root, problem),
     )
 
 

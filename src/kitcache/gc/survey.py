@@ -4,12 +4,15 @@ Every digest and size is checked before bytes are believed. Leaves are never ope
 whose media type nobody knows: they are looked into.
 """
 
+import errno
+import os
+import stat
 from collections import deque
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import repair_command
+from kitcache.gc.refusals import IS_LINK, repair_command
 from kitcache.gc.values import (
     Damage,
     IngestSeen,
@@ -21,7 +24,7 @@ from kitcache.gc.values import (
     key_of,
 )
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.digest import Digest
+from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_of, read_links
@@ -70,11 +73,7 @@ def survey_below(
     live = dict(marker.present)
     if young_since_ns is not None:
         marker.shelter(young_since_ns)
-    ingests = tuple(
-        IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked)
-        for i in scan_ingests(layout)
-        if not i.foreign
-    )
+    ingests = scan_ingests(layout)
     return Survey(
         index_digest=index.digest,
         roots=roots,
@@ -83,7 +82,10 @@ def survey_below(
         links=marker.links,
         missing_leaves=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
-        ingests=ingests,
+        ingests=tuple(
+            IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked) for i in ingests if not i.foreign
+        ),
+        other_writes_ns=tuple(ns for i in ingests if i.foreign for ns in i.writes_ns),
         began_ns=began_ns,
         index_changed_ns=index.changed_ns,
         # After the scan: what was gone by then has moved this time.
@@ -138,6 +140,30 @@ def _has_blobs(layout: Layout) -> bool:
     return any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
 
 
+def follow_link(layout: Layout, digest: Digest) -> BlobStat | None:
+    """What a blob's name leads to, by way of a link too; None where that is nothing.
+
+    The link itself where nobody may look. Reads no content; nobody removes anything for it.
+    """
+    try:
+        found = os.stat(digest.hex, dir_fd=layout.blobs[digest.algorithm])
+    except OSError as error:
+        is_nothing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        return None if is_nothing else layout.stat_blob(digest)
+    kind: Literal["file", "other"] = "file" if stat.S_ISREG(found.st_mode) else "other"
+    return BlobStat(found.st_size, found.st_mtime_ns, kind, found.st_nlink)
+
+
+def _named_by_link(layout: Layout, digest: Digest) -> Digest | None:
+    """The blob that the last part of a link's target is a name of, if any."""
+    try:
+        target = os.readlink(digest.hex, dir_fd=layout.blobs[digest.algorithm])
+    except OSError:
+        return None
+    name = os.path.basename(target)
+    return next((Digest(a, name) for a in layout.blobs if is_blob_name(a, name)), None)
+
+
 class _Visit(NamedTuple):
     link: Link
     root: Root
@@ -162,6 +188,13 @@ class _Marker:
         self.present: dict[Digest, int] = {}
         self.missing: dict[Digest, MissingLeaf] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
+        self._linked: set[Digest] = set()
+        self._behind: dict[Digest, Link] = {}
+        # A blob may be listed under many media types, and a layer by every manifest: what is
+        # proven is read once for each kind, and equal links are one object.
+        self._proven: dict[tuple[Digest, int | None, Kind | None], tuple[Link, ...]] = {}
+        self._pushed: set[tuple[Digest, Kind | None, bool]] = set()
+        self._equal: dict[Link, Link] = {}
         self.damage: list[Damage] = []
         self._damaged: set[Digest] = set()
 
@@ -200,6 +233,8 @@ class _Marker:
         self._control.check()
         kind = kind_of(descriptor.media_type)
         self._note_presence(visit, is_hint=is_hint)
+        if descriptor.digest in self._behind:
+            self.links[key] = (self._behind[descriptor.digest],)
         if kind == "leaf":
             return
         try:
@@ -209,23 +244,36 @@ class _Marker:
                 self._note_failure(visit, kind, error)
             return
         self.links[key] = links
-        self._push_children(visit, links, is_hint=is_hint or _is_doubtful(visit, kind))
+        self._push_children(visit, kind, links, is_hint=is_hint or _is_doubtful(visit, kind))
 
     def _note_presence(self, visit: _Visit, *, is_hint: bool) -> None:
         descriptor = visit.link.descriptor
         digest = descriptor.digest
         if digest in self.present:
             return
-        found = self._layout.stat_blob(digest)
-        problem = _fault_of(found, descriptor.size) if found and not is_hint else ""
+        found = real = self._layout.stat_blob(digest)
+        if found is not None and found.kind == "link":
+            real = self._follow(visit)
+        problem = _fault_of(real, descriptor.size) if real and not is_hint else ""
         if problem:
             self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, problem)
-        if found is not None:
+        if found is not None and real is not None:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
                 self._control.tell(Progress("survey", len(self.present), 0))
         elif self._is_worth_telling(descriptor) and not is_hint:
             self.missing.setdefault(digest, MissingLeaf(digest, visit.root.ref_name))
+
+    def _follow(self, visit: _Visit) -> BlobStat | None:
+        """What a link leads to. The blob that it seems to name is kept, as a hint is."""
+        digest = visit.link.descriptor.digest
+        real, named = follow_link(self._layout, digest), _named_by_link(self._layout, digest)
+        if real is not None and real.kind != "other":
+            self._linked.add(digest)
+        if named is not None:
+            self._behind[digest] = Link(Descriptor("", named, None), "blob")
+            self._hints.append(_Visit(self._behind[digest], visit.root, (), is_spare=False))
+        return real
 
     def _is_worth_telling(self, descriptor: Descriptor) -> bool:
         return (
@@ -236,10 +284,16 @@ class _Marker:
 
     def _read(self, visit: _Visit, kind: Kind | None) -> tuple[Link, ...]:
         descriptor = visit.link.descriptor
-        data = self._layout.read_blob(
-            descriptor.digest, descriptor.size, unless_binary=not self._must_prove(visit, kind)
-        )
-        return () if data is None else read_links(kind, data)
+        proven = (descriptor.digest, descriptor.size, kind)
+        if proven not in self._proven:
+            data = self._layout.read_blob(
+                descriptor.digest, descriptor.size, unless_binary=not self._must_prove(visit, kind)
+            )
+            if data is None:
+                return ()
+            links = read_links(kind, data)
+            self._proven[proven] = tuple(map(self._equal.setdefault, links, links))
+        return self._proven[proven]
 
     def _must_prove(self, visit: _Visit, kind: Kind | None) -> bool:
         # A torn manifest may begin with zeros: where manifests stand, "no JSON" has to be proven.
@@ -248,12 +302,18 @@ class _Marker:
             visit.link.role == "manifest" and size <= STRUCTURAL_LIMIT_BYTES
         )
 
-    def _push_children(self, visit: _Visit, links: tuple[Link, ...], *, is_hint: bool) -> None:
+    def _push_children(
+        self, visit: _Visit, kind: Kind | None, links: tuple[Link, ...], *, is_hint: bool
+    ) -> None:
         chain = (*visit.chain, visit.link.descriptor)
         if len(chain) > DEPTH_LIMIT and links and not is_hint:
             detail = f"is nested more than {DEPTH_LIMIT} levels deep"
             self.damage.append(Damage(visit.root, chain, "too-deep", detail))
             return
+        pushed = (visit.link.descriptor.digest, kind, is_hint)
+        if pushed in self._pushed:
+            return
+        self._pushed.add(pushed)
         lists_layers = any(is_layer(link.descriptor.media_type) for link in links)
         queue = self._hints if is_hint else self._certain
         for link in links:
@@ -266,6 +326,8 @@ class _Marker:
         digest = visit.link.descriptor.digest
         if isinstance(error, DocumentError):
             detail = f"cannot be understood: {error}"
+        elif digest in self._linked:
+            detail = IS_LINK
         else:
             detail = error.problem
         if not _is_harmless(visit, kind, error):

@@ -16,7 +16,14 @@ from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept,
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.remove import Remover
-from kitcache.store.scan import BATCH_SIZE, Batch, scan_blobs, scan_foreign, weigh_foreign
+from kitcache.store.scan import (
+    BATCH_SIZE,
+    Batch,
+    read_writes,
+    scan_blobs,
+    scan_foreign,
+    weigh_foreign,
+)
 
 CHUNK_SIZE = 64
 """So many blobs are looked at, then removed, between two looks at the cancel event."""
@@ -135,7 +142,7 @@ class _Walk:
             raise batches.failure
         return not self._is_stopping
 
-    def _start_helper(self, algorithm: str, batches: "_Batches") -> threading.Thread:
+    def _start_helper(self, algorithm: str, batches: "_Batches") -> threading.Thread | None:
         counts = _Counts()
         self._counts.append(counts)
 
@@ -147,7 +154,10 @@ class _Walk:
                 batches.failure = error
 
         helper = threading.Thread(target=work, daemon=True)
-        helper.start()
+        try:
+            helper.start()
+        except RuntimeError:  # the system has no thread to give: one takes longer
+            return None
         return helper
 
     def _next(self, algorithm: str, batches: "_Batches") -> Batch | None:
@@ -208,6 +218,9 @@ class _Walk:
 
     def _drop(self, ingest: IngestSeen) -> Tally:
         try:
+            # A build may have taken it up again: BuildKit resumes what it knows by its name.
+            if sorted(read_writes(self._layout, ingest.name)) != sorted(ingest.writes_ns):
+                return Tally()
             if self._remover is not None:
                 self._remover.ingest(ingest.name)
         except FileNotFoundError:

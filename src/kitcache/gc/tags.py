@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from threading import Event
 from typing import Any, Literal
 
@@ -37,36 +37,56 @@ def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
     control = Control(os.fspath(path), None, cancel)
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
-        problems = _problems(survey)
-        tags = tuple(_tag(layout, survey, root, problems) for root in survey.roots)
+        tags = tuple(_tags(layout, survey))
     return Listing(control.path, tags, survey.damage)
+
+
+def _tags(layout: Layout, survey: Survey) -> Iterator[Tag]:
+    """What is said of each root; of one that many entries name it is found out once."""
+    problems = _problems(survey)
+    absent = frozenset(leaf.digest for leaf in survey.missing_leaves)
+    known: dict[Descriptor, Tag] = {}
+    for root in survey.roots:
+        if root.descriptor is None:
+            yield _malformed(survey, root)
+            continue
+        nameless = root.descriptor._replace(ref_name=None)
+        if nameless not in known:
+            known[nameless] = _tag(layout, survey, nameless, problems, absent)
+        yield known[nameless]._replace(ref_name=root.ref_name)
+
+
+def _malformed(survey: Survey, root: Root) -> Tag:
+    fault = next(d for d in survey.damage if d.root == root and not d.chain)
+    problem = describe_damage(fault)
+    return Tag(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
 
 
 def _problems(survey: Survey) -> dict[Digest, Damage]:
     return {d.chain[-1].digest: d for d in survey.damage if d.chain}
 
 
-def _tag(layout: Layout, survey: Survey, root: Root, problems: dict[Digest, Damage]) -> Tag:
-    if root.descriptor is None:
-        fault = next(d for d in survey.damage if d.root == root and not d.chain)
-        return Tag(
-            root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, describe_damage(fault)
-        )
-    found = reach(survey, root.descriptor)
-    own = reach(survey, root.descriptor, with_subjects=False)
+def _tag(
+    layout: Layout,
+    survey: Survey,
+    descriptor: Descriptor,
+    problems: Mapping[Digest, Damage],
+    absent: Collection[Digest],
+) -> Tag:
+    found = reach(survey, descriptor)
+    own = reach(survey, descriptor, with_subjects=False)
     there = [digest for digest in found if digest in survey.live]
-    created_ns, created_from = _created(layout, root.descriptor, own)
+    created_ns, created_from = _created(layout, descriptor, own)
     broken = next((problems[digest] for digest in found if digest in problems), None)
-    absent = {leaf.digest for leaf in survey.missing_leaves}
     return Tag(
-        ref_name=root.ref_name,
-        digest=root.descriptor.digest,
-        kind=kind_below(survey, root.descriptor, own),
+        ref_name=None,
+        digest=descriptor.digest,
+        kind=kind_below(survey, descriptor, own),
         created_ns=created_ns,
         created_from=created_from,
         size=Tally(len(there), sum(survey.live[digest] for digest in there)),
         layers=sum(_is_layer(link) for link in own.values()),
-        platforms=_platforms(layout, root.descriptor, own),
+        platforms=_platforms(layout, descriptor, own),
         missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
         problem=describe_damage(broken) if broken else "",
     )

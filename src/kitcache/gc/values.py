@@ -111,9 +111,9 @@ class Survey(NamedTuple):
 
     index_digest: of index.json's bytes; the same digest means the same roots. live: what roots
     reach and is there, with its file size. young: what young unreferenced blobs shelter, likewise.
-    links: what each structural blob points at. missing_leaves, damage: see there. began_ns:
-    files written since then have this time or a later one. The two *_changed_ns are modification
-    times.
+    links: what each structural blob points at. missing_leaves, damage: see there. other_writes_ns:
+    when the rest of ingest/ was written, such as what oras uploads. began_ns: files written since
+    then have this time or a later one. The two *_changed_ns are modification times.
     """
 
     index_digest: Digest
@@ -124,6 +124,7 @@ class Survey(NamedTuple):
     missing_leaves: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
     ingests: tuple[IngestSeen, ...]
+    other_writes_ns: tuple[int, ...]
     began_ns: int
     index_changed_ns: int
     ingest_changed_ns: int

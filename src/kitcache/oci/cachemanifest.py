@@ -26,10 +26,11 @@ class CachedLayer(NamedTuple):
 
 
 class CacheManifest(NamedTuple):
-    """What the root of a cache says."""
+    """What the root of a cache says. document: all of it, as JSON."""
 
     config: Descriptor
     layers: tuple[CachedLayer, ...]
+    document: Members
 
 
 def read_cache_manifest(data: bytes) -> CacheManifest | None:
@@ -43,13 +44,14 @@ def read_cache_manifest(data: bytes) -> CacheManifest | None:
     config = document.one("config")
     if _is_config(config):
         layers = expect_list(document.one("layers"), "'layers'")
-        return CacheManifest(read_descriptor(config, "the config"), _layers(layers))
+        return CacheManifest(read_descriptor(config, "the config"), _layers(layers), document)
     items = expect_list(document.one("manifests"), "'manifests'")
     configs = [item for item in items if _is_config(item)]
     if not configs:
         return None
     layers = [item for item in items if not _is_config(item)]
-    return CacheManifest(read_descriptor(configs[-1], "the cacheconfig"), _layers(layers))
+    found = read_descriptor(configs[-1], "the cacheconfig")
+    return CacheManifest(found, _layers(layers), document)
 
 
 def _is_config(item: Any) -> bool:

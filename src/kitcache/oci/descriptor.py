@@ -11,8 +11,6 @@ from kitcache.oci.document import DocumentError, Members, describe, expect_objec
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
-_MAY_BE_ABSENT = ("nondistributable", "rootfs.foreign")
-
 
 class Descriptor(NamedTuple):
     """Where a blob is, what it is, how long it is.
@@ -96,7 +94,7 @@ def ref_name_of(fields: Members) -> str | None:
 
 
 def _is_elsewhere(media_type: str, *urls: Any) -> bool:
-    return any(urls) or any(part in media_type for part in _MAY_BE_ABSENT)
+    return any(urls) or "nondistributable" in media_type or "rootfs.foreign" in media_type
 
 
 def _digest(value: Any, what: str) -> Digest:

@@ -11,6 +11,7 @@ HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 """The algorithms whose blobs kitcache judges, with the exact length of their hex."""
 
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+_KNOWN = re.compile("|".join(f"{name}:[0-9a-f]{{{n}}}" for name, n in HEX_LENGTHS.items()))
 LOWER_HEX = "0123456789abcdef"
 
 
@@ -62,10 +63,12 @@ def parse_digest(text: object) -> Digest:
     """
     if not isinstance(text, str):
         raise ValueError(f"a digest has to be text, not {type(text).__name__}")
+    algorithm, _, encoded = text.partition(":")
+    if _KNOWN.fullmatch(text):
+        return Digest(algorithm, encoded)
     if not _GRAMMAR.fullmatch(text):
         raise ValueError(f"{text[:80]!r} is no digest")
-    algorithm, _, encoded = text.partition(":")
-    if algorithm in HEX_LENGTHS and not is_blob_name(algorithm, encoded):
+    if algorithm in HEX_LENGTHS:
         wanted = HEX_LENGTHS[algorithm]
         raise ValueError(f"{text[:80]!r} is no digest: {algorithm} has {wanted} lower-case digits")
     return Digest(algorithm, encoded)

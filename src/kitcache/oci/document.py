@@ -8,8 +8,11 @@ Source: Go's encoding/json, "Unmarshal" and its case folding.
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
+_DIGITS = 4000
+_BLANK = " \t\r\n"
 _TYPE_NAMES = {list: "a list", str: "text", bool: "a boolean"}
 
 
@@ -21,7 +24,7 @@ class DocumentError(ValueError):
         self.kind = kind
 
 
-class Members(dict[str, list[tuple[str, Any]]]):
+class Members(dict[str, Sequence[tuple[str, Any]]]):
     """A JSON object: folded name → every (spelling, value) given under it, in order."""
 
     def every(self, name: str) -> list[Any]:
@@ -43,38 +46,66 @@ class Members(dict[str, list[tuple[str, Any]]]):
     def require_exact(self, names: tuple[str, ...]) -> None:
         """Refuse where a reader that minds the case of these names would read something else."""
         for name in names:
-            for spelling, _ in self.get(name.casefold(), ()):
+            given = self.get(name.casefold(), ())
+            for spelling, _ in given:
                 if spelling != name:
                     raise DocumentError(
                         "ambiguous", f"{spelling!r} stands for {name!r} to some readers only"
                     )
-            self.one(name)
+            if len(given) > 1:
+                self.one(name)
 
 
 def _members(pairs: list[tuple[str, Any]]) -> Members:
+    # A tuple, as most names are given once: lists would be half of what the garbage collector sees.
     found = Members()
-    for name, value in pairs:
-        found.setdefault(name.casefold(), []).append((name, value))
-    return found
+    for pair in pairs:
+        found[pair[0].casefold()] = (pair,)
+    return found if len(found) == len(pairs) else _repeated_members(pairs)
+
+
+def _repeated_members(pairs: list[tuple[str, Any]]) -> Members:
+    given: dict[str, list[tuple[str, Any]]] = {}
+    for pair in pairs:
+        given.setdefault(pair[0].casefold(), []).append(pair)
+    return Members(given)
 
 
 def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
-def read_document(data: bytes, *, strict_utf8: bool = False) -> Any:
+def read_document(data: bytes, *, strict_utf8: bool = False, may_go_on: bool = False) -> Any:
     """The JSON value in these bytes, each object as Members.
 
     strict_utf8: refuse bytes that are no UTF-8, where Go would put U+FFFD in their place.
+    may_go_on: whatever follows the value is passed over, as a reader of streams does.
     Raises DocumentError (not-json, too-nested).
     """
     try:
         text = data.decode("utf-8", "strict" if strict_utf8 else "replace")
-        return json.loads(text, object_pairs_hook=_members, parse_constant=_no_constant)
+        try:
+            return _decode(text, may_go_on, None)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            # Python takes no integer of 4,300 digits; Go passes over any in an unknown field.
+            return _decode(text, may_go_on, _integer)
     except RecursionError:
         raise DocumentError("too-nested", "its JSON is nested too deeply") from None
     except ValueError as error:
         raise DocumentError("not-json", f"not JSON: {error}") from None
+
+
+def _decode(text: str, may_go_on: bool, parse_int: Callable[[str], float] | None) -> Any:
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_members, parse_constant=_no_constant, parse_int=parse_int
+    )
+    return decoder.raw_decode(text.lstrip(_BLANK))[0] if may_go_on else decoder.decode(text)
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= _DIGITS else math.inf
 
 
 def read_plain(data: bytes) -> Any:
@@ -82,7 +113,13 @@ def read_plain(data: bytes) -> Any:
 
     Raises DocumentError (malformed) for a number that could not be written back.
     """
-    return json.loads(data, parse_float=_finite)
+    return json.loads(data, parse_float=_finite, parse_int=_writable)
+
+
+def _writable(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise DocumentError("malformed", f"the number {digits[:40]}… cannot be written back")
+    return int(digits)
 
 
 def _finite(text: str) -> float:

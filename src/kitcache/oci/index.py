@@ -34,8 +34,8 @@ EMPTY_INDEX = json.dumps(
 class Entry(NamedTuple):
     """One entry of index.json. descriptor: None where it cannot be read; then problem says why.
 
-    is_subject: it is no entry, but what the index itself is about. image_name: containerd's
-    annotation, which BuildKit looks a tag up by before the ref name.
+    is_subject: it is no entry, but what the index itself is about, and has no name. image_name:
+    containerd's annotation, which BuildKit looks a tag up by before the ref name.
     """
 
     ref_name: str | None
@@ -60,7 +60,10 @@ def read_entries(data: bytes) -> tuple[Entry, ...]:
     entries = [_entry(item, f"entry {n}") for n, item in enumerate(items)]
     subject = document.one("subject")
     if subject is not None:
-        entries.append(_entry(subject, "the subject")._replace(is_subject=True))
+        # Whatever its annotations say: no client looks it up by a name, and no edit reaches it.
+        entries.append(
+            _entry(subject, "the subject")._replace(is_subject=True, ref_name=None, image_name=None)
+        )
     return tuple(entries)
 
 
@@ -160,14 +163,12 @@ def edit_entries(
     *,
     drop: Collection[int] = (),
     move: Mapping[int, tuple[Digest, int]] | None = None,
-    add: tuple[NewEntry, ...] = (),
 ) -> bytes:
-    """The document without some entries, with others moved to another blob, and with new ones.
+    """The document without some entries, and with others moved to another blob.
 
     Entries go by their position, from 0. move: the digest and size that an entry gets; all else
-    in it stays, but for data of the old blob. add: put as put_entries does. Everything else
-    survives, unknown fields too. Raises DocumentError as read_entries does, IndexError for a
-    position that is not there.
+    in it stays, but for data of the old blob. Everything else survives, unknown fields too. Raises
+    DocumentError as read_entries does, IndexError for a position that is not there.
     """
     read_entries(data)
     document = read_plain(data)
@@ -176,7 +177,7 @@ def edit_entries(
         items[position] = redirect(items[position], digest, size)
     gone = frozenset(drop)
     document["manifests"] = [item for n, item in enumerate(items) if n not in gone]
-    return put_entries(json.dumps(document, separators=(",", ":")).encode(), add)
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 class Copied(NamedTuple):

@@ -50,6 +50,7 @@ _LISTS: tuple[tuple[str, Role], ...] = (
     ("blobs", "blob"),
 )
 _SINGLES: tuple[tuple[str, Role], ...] = (("config", "config"), ("subject", "subject"))
+_CACHECONFIG_FIELDS = {"layers", "records"}
 _ROLES: dict[Kind, Role] = {"leaf": "layer", "cacheconfig": "config"}
 
 
@@ -87,7 +88,7 @@ def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
         case "leaf":
             return ()
         case "cacheconfig":
-            return tuple(_cached(expect_object(read_document(data), "the cacheconfig")))
+            return _cached(expect_object(read_document(data), "the cacheconfig"))
         case "index" | "manifest":
             return _container_links(expect_object(read_document(data), f"the {kind}"))
         case None:
@@ -128,13 +129,17 @@ def _schema1_layers(document: Members) -> list[Link]:
     return [_bare_layer(digest) for given in sums for digest in given]
 
 
-def _cached(document: Members) -> list[Link]:
-    return [
-        _bare_layer(digest)
+def _cached(document: Members) -> tuple[Link, ...]:
+    layers = [
+        expect_object(item, "a layer of the cacheconfig")
         for value in document.every("layers")
         for item in expect_list(value, "layers")
-        for digest in expect_object(item, "a layer of the cacheconfig").every("blob")
     ]
+    blobs = [_bare_layer(digest) for layer in layers for digest in layer.every("blob")]
+    if len(blobs) == len(layers) and document.keys() <= _CACHECONFIG_FIELDS:
+        return tuple(blobs)
+    # Some other document under that media type.
+    return (*blobs, *_look_for_links(document))
 
 
 def _bare_layer(digest: Any) -> Link:
@@ -150,13 +155,16 @@ BARE_LAYER = "application/vnd.oci.image.layer."
 
 def _links_by_looking(data: bytes) -> tuple[Link, ...]:
     try:
-        document = read_document(data)
+        # umoci, say, reads one object and no further.
+        document = read_document(data, may_go_on=True)
     except DocumentError as error:
         if error.kind == "too-nested":
             raise
         return ()
-    if not isinstance(document, Members):
-        return ()
+    return _look_for_links(document) if isinstance(document, Members) else ()
+
+
+def _look_for_links(document: Members) -> tuple[Link, ...]:
     candidates = [(item, role) for field, role in _LISTS for item in _items_of(document, field)] + [
         (value, role) for field, role in _SINGLES for value in document.every(field)
     ]

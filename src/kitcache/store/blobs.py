@@ -5,6 +5,7 @@ They do not come by way of ingest/, where others would take them for an export u
 
 import hashlib
 import os
+import sys
 from contextlib import suppress
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
@@ -13,8 +14,10 @@ from kitcache.store.index import users_of, write_new
 from kitcache.store.layout import Layout, io_error
 from kitcache.store.notes import need_room
 
-NEW_BLOB = "blob"
-"""How the file of a new blob begins, in .kitcache/, until it has its name."""
+
+def new_name() -> str:
+    """What the file of a new blob is called, in .kitcache/, until it has its name."""
+    return f"blob.{os.urandom(8).hex()}"
 
 
 def write_blob(layout: Layout, data: bytes) -> Digest:
@@ -31,7 +34,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
     if _is_there(layout, digest, data):
         return digest
     with need_room(layout) as room_fd:
-        name = f"{NEW_BLOB}.{os.urandom(8).hex()}"
+        name = new_name()
         try:
             write_new(room_fd, name, data, users_of(layout))
             os.chmod(name, 0o444, dir_fd=room_fd)
@@ -53,11 +56,29 @@ def _is_there(layout: Layout, digest: Digest, data: bytes) -> bool:
     return True
 
 
-def sync_blobs(layout: Layout) -> None:
-    """Put the names of all blobs on the disk. Raises KitcacheError."""
+def sync_blobs(layout: Layout, *, with_bytes: bool = False) -> None:
+    """Put the names of all blobs on the disk. Raises KitcacheError.
+
+    with_bytes: what is in them first. Of a file that was linked nobody knows whether it was synced.
+    """
     try:
+        if with_bytes:
+            _sync_file_system(layout.root_fd)
         for fd in (*layout.blobs.values(), layout.blobs_fd):
             if fd is not None:
                 os.fsync(fd)
     except OSError as error:
         raise io_error(layout.path, "cannot sync blobs", error) from None
+
+
+def _sync_file_system(fd: int) -> None:
+    """In one call, however many files there are. Raises OSError."""
+    if sys.platform != "linux":
+        os.sync()
+        return
+    import ctypes  # noqa: PLC0415 - most commands link nothing
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

@@ -80,11 +80,16 @@ def read_settled_index(
 
 
 def stamp_index(layout: Layout) -> Stamp | None:
-    """Changes whenever index.json does, for the price of one stat; None where there is none."""
+    """Changes whenever index.json does, for the price of one stat; None where there is none.
+
+    Raises KitcacheError where it cannot be looked at.
+    """
     try:
         found = os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise io_error(layout.path, f"cannot look at {INDEX}", error) from None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -220,6 +225,22 @@ def replace_file(layout: Layout, name: str, data: bytes) -> None:
     except OSError as error:
         _unlink_temp(root_fd)
         raise io_error(layout.path, f"cannot write {name}", error) from None
+
+
+def sync_index(layout: Layout) -> None:
+    """Put index.json on the disk, whoever wrote it: BuildKit does not, and a power cut undoes it.
+
+    Raises KitcacheError.
+    """
+    fd = open_file(layout, INDEX)
+    try:
+        for each in (layout.root_fd,) if fd is None else (fd, layout.root_fd):
+            os.fsync(each)
+    except OSError as error:
+        raise io_error(layout.path, f"cannot sync {INDEX}", error) from None
+    finally:
+        if fd is not None:
+            os.close(fd)
 
 
 def sync_root(layout: Layout) -> None:

@@ -32,12 +32,14 @@ _VERSION_PAUSE_S = 0.02
 class BlobStat(NamedTuple):
     """What lies under a blob's name: its length in bytes, when it was written, what it is.
 
-    A link is not followed to see whether it leads to a file.
+    A link is not followed to see whether it leads to a file. names: how many the file has; while
+    it has another one, removing this one frees nothing.
     """
 
     size: int
     mtime_ns: int
     kind: Literal["file", "link", "other"]
+    names: int
 
 
 class Layout:
@@ -113,7 +115,7 @@ class Layout:
             kind = "file"
         elif stat.S_ISLNK(found.st_mode):
             kind = "link"
-        return BlobStat(found.st_size, found.st_mtime_ns, kind)
+        return BlobStat(found.st_size, found.st_mtime_ns, kind, found.st_nlink)
 
     def open_blob(self, digest: Digest) -> int | None:
         """An fd of a blob's file, None where no regular file has its name. Proves nothing.
@@ -295,6 +297,8 @@ def open_file(layout: Layout, name: str) -> int | None:
             found = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        except OSError:
+            raise io_error(layout.path, f"cannot open {name}", error) from None
         if stat.S_ISREG(found.st_mode):
             raise io_error(layout.path, f"cannot open {name}", error) from None
         raise _not_regular(layout, name, found.st_mode) from None

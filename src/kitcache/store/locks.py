@@ -23,6 +23,8 @@ LockKind = Literal["shared", "exclusive"]
 
 _CREATE_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PAUSE_S = 0.1
+_RENAMED_S = 1.0
+"""For so long beyond the timeout a lock file that is unlinked again and again is tried anew."""
 
 
 class Holder(NamedTuple):
@@ -91,18 +93,15 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
             if is_had and _is_named(layout, fd, name):
                 yield
                 return
-            if is_had:
-                patience.pause(pause_s)
-                continue
             left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            if left_s <= (-_RENAMED_S if is_had else 0):
                 raise _busy(layout, name, find_holder(fd), patience.timeout_s)
-            if not told:
+            if not told and not is_had:
                 told = True
                 patience.on_wait(Waiting(layout.path, name, find_holder(fd), left_s))
         finally:
             os.close(fd)
-        patience.pause(min(pause_s, left_s))
+        patience.pause(max(0.0, min(pause_s, left_s)))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
@@ -147,7 +146,8 @@ def _open_lock(layout: Layout, name: str) -> int:
 def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
     return Busy(
         layout.path,
-        f"{name} is held by {describe_holder(holder)}; waited {waited_s:g} s",
+        f"{name} is held by {describe_holder(holder)}"
+        + (f"; waited {waited_s:g} s" if waited_s else ""),
         holder_pid=holder.pid,
         holder_command=holder.command,
         untouched=NOTHING_CHANGED,
@@ -163,7 +163,10 @@ def describe_holder(holder: Holder) -> str:
 
 
 def find_holder(fd: int) -> Holder:
-    """A process that has a flock on this file; unknown where /proc does not tell."""
+    """A process that has a flock on this file; unknown where /proc does not tell.
+
+    A lock outlives who took it where a child of his has it still: nobody says which.
+    """
     found = os.fstat(fd)
     wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
@@ -172,10 +175,19 @@ def find_holder(fd: int) -> Holder:
                 words = line.split()
                 if "FLOCK" in words and wanted in words and "->" not in words:
                     pid = int(words[words.index(wanted) - 1])
-                    return Holder(pid, _command_of(pid)) if pid > 0 else Holder(None, None)
+                    return Holder(pid, _command_of(pid)) if _is_alive(pid) else Holder(None, None)
     except (OSError, ValueError):
         pass
     return Holder(None, None)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it can hold anything: a process that has ended, waited for or not, cannot."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2][:1] not in b"ZX"
+    except OSError:
+        return False
 
 
 def _command_of(pid: int) -> str | None:

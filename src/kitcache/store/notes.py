@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
@@ -182,12 +182,13 @@ def count_skip(layout: Layout) -> int:
     return skips
 
 
-def forget_skips(layout: Layout) -> None:
-    """A sweep has been done."""
+def tidy(layout: Layout) -> None:
+    """A sweep has been done: none was left out in a row, and what killed writers left goes too."""
     fd = _open_room(layout, is_made=False)
     if fd is not None:
         with suppress(OSError):
             os.unlink(SKIPS, dir_fd=fd)
+        clear_room(fd)
         os.close(fd)
 
 
@@ -223,16 +224,17 @@ def _is_locked(fd: int) -> bool:
 
 
 def _read(layout: Layout, name: str) -> bytes:
-    room_fd = _open_room(layout, is_made=False)
-    if room_fd is None:
-        return b""
-    try:
-        with open(os.open(name, _READ_FLAGS, dir_fd=room_fd), "rb") as file:
-            return file.read(_LIMIT_BYTES)
-    except OSError:
-        return b""
-    finally:
-        os.close(room_fd)
+    with ExitStack() as opened:
+        room_fd = _open_room(layout, is_made=False)
+        if room_fd is None:
+            return b""
+        opened.callback(os.close, room_fd)
+        with suppress(OSError):
+            fd = os.open(name, _READ_FLAGS, dir_fd=room_fd)
+            opened.callback(os.close, fd)
+            with open(fd, "rb", closefd=False) as file:
+                return file.read(_LIMIT_BYTES)
+    return b""
 
 
 def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:

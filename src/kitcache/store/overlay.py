@@ -12,8 +12,9 @@ class Overlay(Layout):
     """Reads like a layout, and changes nothing. It outlives neither the layout nor the sources.
 
     hidden: blobs of the layout that count as missing. sources: layouts whose directories have been
-    opened; what is not in the layout is looked for there, in order. What a source has is believed
-    as far as a layout's own blobs are: by length, unless it is read, until `refute` says otherwise.
+    opened; what is no regular file in the layout is looked for there, in order. What a source has
+    is believed as far as a layout's own blobs are: by length, unless it is read, until `refute`
+    says otherwise.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class Overlay(Layout):
         self._refuted.add((number, digest))
 
     def stat_blob(self, digest: Digest) -> BlobStat | None:
-        if self._is_here(digest):
-            return self._layout.stat_blob(digest)
         number = self.offer_of(digest)
-        return None if number is None else self._sources[number].stat_blob(digest)
+        if number is not None:
+            return self._sources[number].stat_blob(digest)
+        return None if digest in self._hidden else self._layout.stat_blob(digest)
 
     def open_blob(self, digest: Digest) -> int | None:
         number = self.offer_of(digest)
@@ -80,9 +81,9 @@ class Overlay(Layout):
         return self._layout.read_blob(digest, size, unless_binary=unless_binary)
 
     def _is_here(self, digest: Digest) -> bool:
-        return digest not in self._hidden and self._layout.stat_blob(digest) is not None
+        return digest not in self._hidden and _has(self._layout, digest)
 
 
-def _has(source: Layout, digest: Digest) -> bool:
-    found = source.stat_blob(digest)
+def _has(layout: Layout, digest: Digest) -> bool:
+    found = layout.stat_blob(digest)
     return found is not None and found.kind == "file"

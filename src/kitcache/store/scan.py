@@ -38,8 +38,8 @@ class Ingest(NamedTuple):
     """An upload under way or left behind.
 
     writes_ns: the modification times of its directory and files. bytes: their sizes summed.
-    is_marked: a reset that was killed had begun to remove it. foreign: it holds something that no
-    upload makes, so it is not touched.
+    is_marked: a reset that was killed had begun to remove it. foreign: it is, or holds, something
+    that BuildKit's uploads do not make, so it is not touched; but others write there too.
     """
 
     name: str
@@ -73,16 +73,21 @@ def _sort_out(algorithm: str, entries: list[os.DirEntry[str]]) -> Batch:
 
 
 def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
-    """Every upload below ingest/, in name order; one that vanishes meanwhile is left out."""
+    """All that is below ingest/, in name order; what vanishes meanwhile is left out."""
     if layout.ingest_fd is None:
         return ()
     found = []
     with _scan(layout, layout.ingest_fd, "ingest") as entries:
         for entry in entries:
-            if is_ingest_name(entry.name) and entry.is_dir(follow_symlinks=False):
-                with suppress(FileNotFoundError):
-                    found.append(_look_at_ingest(layout, layout.ingest_fd, entry))
+            with suppress(FileNotFoundError):
+                found.append(_look_at_ingest(layout, layout.ingest_fd, entry.name))
     return tuple(sorted(found))
+
+
+def read_writes(layout: Layout, name: str) -> tuple[int, ...]:
+    """writes_ns of one upload as it is now. Raises FileNotFoundError where it is gone."""
+    parent = layout.ingest_fd
+    return () if parent is None else _look_at_ingest(layout, parent, name).writes_ns
 
 
 def is_ingest_name(name: str) -> bool:
@@ -161,14 +166,18 @@ def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> 
                 yield f"{prefix}{entry.name}{slash}"
 
 
-def _look_at_ingest(layout: Layout, parent: int, entry: os.DirEntry[str]) -> Ingest:
-    name = entry.name
-    writes, size, foreign = [entry.stat(follow_symlinks=False).st_mtime_ns], 0, False
+def _look_at_ingest(layout: Layout, parent: int, name: str) -> Ingest:
+    itself = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    writes, size, foreign = [itself.st_mtime_ns], 0, False
+    is_marked = name.endswith(REMOVING)
+    if not is_ingest_name(name) or not stat.S_ISDIR(itself.st_mode):
+        # oras and its like upload to a file of another name.
+        return Ingest(name, tuple(writes), itself.st_size, is_marked=False, foreign=True)
     try:
         fd = os.open(name, DIR_FLAGS, dir_fd=parent)
     except PermissionError:
         # Somebody else's: its own time has to do.
-        return Ingest(name, tuple(writes), size, name.endswith(REMOVING), foreign)
+        return Ingest(name, tuple(writes), size, is_marked, foreign)
     try:
         with _scan(layout, fd, f"ingest/{name}") as entries:
             for inner in entries:
@@ -179,7 +188,7 @@ def _look_at_ingest(layout: Layout, parent: int, entry: os.DirEntry[str]) -> Ing
                     foreign = foreign or not stat.S_ISREG(found.st_mode)
     finally:
         os.close(fd)
-    return Ingest(name, tuple(writes), size, name.endswith(REMOVING), foreign)
+    return Ingest(name, tuple(writes), size, is_marked, foreign)
 
 
 def _file_bytes(name: str, fd: int) -> int:

@@ -8,28 +8,33 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import RawIOBase
-from typing import BinaryIO, Literal, NamedTuple
+from io import FileIO
+from typing import Literal, NamedTuple, NoReturn
 
 from kitcache.errors import NOTHING_CHANGED, Damaged
 from kitcache.oci.digest import Digest
-from kitcache.store.blobs import NEW_BLOB
+from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.layout import Layout, check_blame, io_error
 from kitcache.store.notes import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]
 
 _CHUNK_BYTES = 1024 * 1024
 _COPY_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-# Another file system, another's file, too many links, a file system that has none.
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
-
-_NOT_A_FILE = "not-a-file", "is no regular file"
-_OTHER_BYTES = "wrong-digest", "holds other bytes than its digest says"
+# Another file system, another's file, too many links, a file system that has none; and a name that
+# somebody swept, here or there, after the blob was opened: its bytes can still be had.
+_NO_LINK = (
+    errno.EXDEV,
+    errno.EPERM,
+    errno.EMLINK,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.ENOENT,
+)
 
 
 def _nobody(_: int) -> None:
@@ -57,142 +62,157 @@ def bring_blob(
     the source has no such blob (missing, torn, not-a-file, wrong-digest, unreadable), KitcacheError
     (disk full, read-only): then what was there before is there, and nothing is left of a copy.
     """
-    if find_blob(target, digest, size or 0) is not None:
+    # The look first: to open what is not there costs more than all the rest.
+    if target.stat_blob(digest) and find_blob(target, digest, size or 0) is not None:
         return "there"
-    with _open_source(source, digest, size, proves=proves) as file:
-        bringing = _Bringing(source, target, digest, file, room_for_blobs(target, digest.algorithm))
-        try:
-            if bringing.link():
-                return "linked"
-        except OSError as error:
-            raise io_error(target.path, "cannot link a blob", error) from None
-        bringing.copy(on_copied)
-        return "copied"
-
-
-def _open_source(source: Layout, digest: Digest, size: int | None, *, proves: bool) -> BinaryIO:
-    fd = source.open_blob(digest)
-    if fd is None:
-        is_missing = source.stat_blob(digest) is None
-        kind, problem = ("missing", "is missing") if is_missing else _NOT_A_FILE
-        raise _damaged(source, digest, kind, problem)
-    file = open(fd, "rb")  # noqa: SIM115 - the caller's, if it is what it should be
+    original = _open_original(source, digest)
     try:
-        length = os.fstat(fd).st_size
-        if size is not None and length != size:
-            verb = "is cut short" if length < size else "is too long"
-            raise _damaged(source, digest, "torn", f"{verb} ({length:,} of {size:,} bytes)")
-        if proves or length <= PROVEN_BYTES:
-            found = hashlib.file_digest(file, digest.algorithm)
-            if found.hexdigest() != digest.hex:
-                raise _damaged(source, digest, *_OTHER_BYTES)
-            file.seek(0)
-    except OSError as error:
-        file.close()
-        raise _damaged(source, digest, "unreadable", f"cannot be read: {error.strerror}") from None
-    except BaseException:
-        file.close()
-        raise
-    return file
+        original.check_length(size)
+        if proves or original.found.st_size <= PROVEN_BYTES:
+            original.check_bytes()
+        room = room_for_blobs(target, digest.algorithm)
+        if _link(original, target, room):
+            return "linked"
+        _copy(original, target, room, on_copied)
+        return "copied"
+    finally:
+        os.close(original.fd)
 
 
-class _Bringing(NamedTuple):
-    """One blob on its way. file: the source's, opened. room: blobs/<algorithm>/ of the target."""
+class _Original(NamedTuple):
+    """The blob's file in its source, opened. found: what fstat told of it then."""
 
     source: Layout
-    target: Layout
     digest: Digest
-    file: BinaryIO
-    room: int
+    fd: int
+    found: os.stat_result
 
-    def link(self) -> bool:
-        """Whether that very file has the blob's name in the target now. Raises OSError."""
-        name, origin = self.digest.hex, self.source.blobs[self.digest.algorithm]
-        if not self._is_readable_there():
-            return False
-        try:
-            try:
-                os.link(name, name, src_dir_fd=origin, dst_dir_fd=self.room, follow_symlinks=False)
-            except FileExistsError:
-                return self._replace_by_link(origin)
-        except OSError as error:
-            if error.errno in _NO_LINK:
-                return False
-            raise
-        if self._is_same(name, self.room):
-            return True
-        # Somebody has put something else in its place meanwhile: what was opened is copied.
-        os.unlink(name, dir_fd=self.room)
-        return False
+    def check_length(self, size: int | None) -> None:
+        length = self.found.st_size
+        if size is not None and length != size:
+            verb = "is cut short" if length < size else "is too long"
+            self._blame("torn", f"{verb} ({length:,} of {size:,} bytes)")
 
-    def _is_readable_there(self) -> bool:
-        """Whether the owner of the target could read this very file; a copy can be read by all."""
-        found = os.fstat(self.file.fileno())
-        if found.st_mode & 0o444 == 0o444:
-            return True
-        users = users_of(self.target)
-        needed = stat.S_IROTH
-        if users.st_uid == found.st_uid:
-            needed = stat.S_IRUSR
-        elif users.st_gid == found.st_gid:
-            needed = stat.S_IRGRP
-        return users.st_uid == 0 or bool(found.st_mode & needed)
+    def check_bytes(self) -> None:
+        size = self.found.st_size
+        if size <= PROVEN_BYTES and self.digest.matches(self._read(size + 1, 0)):
+            return  # with one read: there may be twenty thousand of these
+        for _ in self.chunks():
+            pass
 
-    def _replace_by_link(self, origin: int) -> bool:
-        name, new = self.digest.hex, _new_name()
-        with room_of(self.target) as own_fd:
-            if own_fd is None:
-                return False
-            os.link(name, new, src_dir_fd=origin, dst_dir_fd=own_fd, follow_symlinks=False)
-            try:
-                if not self._is_same(new, own_fd):
-                    return False
-                os.rename(new, name, src_dir_fd=own_fd, dst_dir_fd=self.room)
-            finally:
-                _unlink(new, own_fd)
-        return True
-
-    def _is_same(self, name: str, directory: int) -> bool:
-        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return os.path.samestat(named, os.fstat(self.file.fileno()))
-
-    def copy(self, on_copied: Callable[[int], None]) -> None:
-        """The bytes, proven while they are written, under the blob's name in the target."""
-        with need_room(self.target) as own_fd:
-            new = _new_name()
-            try:
-                with open(os.open(new, _COPY_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:
-                    self._write_proven(copy, on_copied)
-                    give_owner(copy.fileno(), users_of(self.target))
-                    os.fchmod(copy.fileno(), 0o444)
-                    os.fsync(copy.fileno())
-                os.rename(new, self.digest.hex, src_dir_fd=own_fd, dst_dir_fd=self.room)
-            except OSError as error:
-                raise io_error(self.target.path, "cannot write a blob", error) from None
-            finally:
-                _unlink(new, own_fd)
-
-    def _write_proven(self, copy: RawIOBase, on_copied: Callable[[int], None]) -> None:
+    def chunks(self) -> Iterator[bytes]:
+        """All its bytes. Raises Damaged, at the end, where they are other ones."""
         seen = hashlib.new(self.digest.algorithm)
-        while data := self._read():
+        # Never 0: an empty file may have grown meanwhile.
+        count, offset = min(self.found.st_size + 1, _CHUNK_BYTES), 0
+        while data := self._read(count, offset):
             seen.update(data)
-            view = memoryview(data)
-            while view:
-                view = view[copy.write(view) or 0 :]
-            on_copied(len(data))
+            offset += len(data)
+            yield data
         if seen.hexdigest() != self.digest.hex:
-            raise _damaged(self.source, self.digest, *_OTHER_BYTES)
+            self._blame("wrong-digest", "holds other bytes than its digest says")
 
-    def _read(self) -> bytes:
+    def _read(self, count: int, offset: int) -> bytes:
         try:
-            return self.file.read(_CHUNK_BYTES)
+            return os.pread(self.fd, count, offset)
         except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
-            raise _damaged(self.source, self.digest, "unreadable", problem) from None
+            check_blame(self.source.path, error)
+            self._blame("unreadable", f"cannot be read: {error.strerror}")
+
+    def _blame(self, kind: str, problem: str) -> NoReturn:
+        raise _damaged(self.source, self.digest, kind, problem)
 
 
-def _new_name() -> str:
-    return f"{NEW_BLOB}.{os.urandom(8).hex()}"
+def _open_original(source: Layout, digest: Digest) -> _Original:
+    try:
+        fd = source.open_blob(digest)
+    except Damaged as error:
+        raise _damaged(source, digest, error.kind, error.problem) from None
+    if fd is not None:
+        return _Original(source, digest, fd, os.fstat(fd))
+    if source.stat_blob(digest) is None:
+        raise _damaged(source, digest, "missing", "is missing")
+    raise _damaged(source, digest, "not-a-file", "is no regular file")
+
+
+def _link(original: _Original, target: Layout, room: int) -> bool:
+    """Whether that very file has the blob's name in the target now. Raises KitcacheError."""
+    if not _is_readable_in(target, original.found):
+        return False
+    name, origin = original.digest.hex, original.source.blobs[original.digest.algorithm]
+    try:
+        try:
+            os.link(name, name, src_dir_fd=origin, dst_dir_fd=room, follow_symlinks=False)
+        except FileExistsError:
+            return _replace_by_link(original, target, room)
+        # Where somebody has put something else in its place meanwhile, in the source or in the
+        # target, a copy of what was opened replaces it.
+        return _is_named(original, name, room)
+    except OSError as error:
+        if error.errno in _NO_LINK:
+            return False
+        what = f"cannot link blob {original.digest.short}"
+        raise io_error(target.path, what, error) from None
+
+
+def _replace_by_link(original: _Original, target: Layout, room: int) -> bool:
+    name, origin = original.digest.hex, original.source.blobs[original.digest.algorithm]
+    with room_of(target) as own_fd:
+        if own_fd is None:
+            return False
+        new = new_name()
+        os.link(name, new, src_dir_fd=origin, dst_dir_fd=own_fd, follow_symlinks=False)
+        try:
+            if not _is_named(original, new, own_fd):
+                return False
+            os.rename(new, name, src_dir_fd=own_fd, dst_dir_fd=room)
+        finally:
+            _unlink(new, own_fd)
+    return True
+
+
+def _is_named(original: _Original, name: str, directory: int) -> bool:
+    named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return os.path.samestat(named, original.found)
+
+
+def _is_readable_in(target: Layout, found: os.stat_result) -> bool:
+    """Whether the owner of the target could read this very file; a copy can be read by all."""
+    if found.st_mode & 0o444 == 0o444:
+        return True
+    users = users_of(target)
+    needed = stat.S_IROTH
+    if users.st_uid == found.st_uid:
+        needed = stat.S_IRUSR
+    elif users.st_gid == found.st_gid:
+        needed = stat.S_IRGRP
+    return users.st_uid == 0 or bool(found.st_mode & needed)
+
+
+def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[int], None]) -> None:
+    """The bytes, proven while they are written, under the blob's name in the target."""
+    with need_room(target) as own_fd:
+        new = new_name()
+        try:
+            with open(os.open(new, _COPY_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:
+                for data in original.chunks():
+                    _write_all(copy, data)
+                    on_copied(len(data))
+                give_owner(copy.fileno(), users_of(target))
+                os.fchmod(copy.fileno(), 0o444)
+                os.fsync(copy.fileno())
+            os.rename(new, original.digest.hex, src_dir_fd=own_fd, dst_dir_fd=room)
+        except OSError as error:
+            what = f"cannot write blob {original.digest.short}"
+            raise io_error(target.path, what, error) from None
+        finally:
+            _unlink(new, own_fd)
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
 
 
 def _unlink(name: str, directory: int) -> None:

@@ -20,6 +20,7 @@ EMPTY = Survey(
     missing_leaves=(),
     damage=(),
     ingests=(),
+    other_writes_ns=(),
     began_ns=0,
     index_changed_ns=0,
     ingest_changed_ns=0,

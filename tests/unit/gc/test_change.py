@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError
 from kitcache.gc import change as change_module
-from kitcache.gc import reset as reset_module
+from kitcache.gc import collect as collect_module
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress
@@ -88,7 +88,9 @@ class TestOthers:
 
         waited: list[float] = []
         monkeypatch.setattr(Control, "pause", lambda self, seconds: waited.append(seconds))
-        monkeypatch.setattr(reset_module, "_wait", lambda seconds, *a, **k: settle(sample, waited))
+        monkeypatch.setattr(
+            collect_module, "_wait", lambda seconds, *a, **k: settle(sample, waited)
+        )
         at_the_first(change_module, "publish_index", upload, monkeypatch)
         prune(sample.dir, KEEP_MAIN)
         assert waited
@@ -97,7 +99,7 @@ class TestOthers:
     def test_who_publishes_during_the_sweep_is_heard(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = reset_module.apply
+        real = collect_module.apply
 
         def publish(*args: Any) -> Any:
             swept = real(*args)
@@ -106,7 +108,7 @@ class TestOthers:
                 sample.box.tag("again", sample.main)
             return swept
 
-        monkeypatch.setattr(reset_module, "apply", publish)
+        monkeypatch.setattr(collect_module, "apply", publish)
         pruned = prune(sample.dir, KEEP_MAIN)
         assert tags(sample) == ["main", "again"]
         assert (pruned.report.tags, pruned.report.removed.blobs) == (2, 7)
@@ -114,14 +116,14 @@ class TestOthers:
     def test_a_dropped_tag_that_is_published_again_meanwhile_is_named(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = reset_module.apply
+        real = collect_module.apply
 
         def publish(*args: Any) -> Any:
             swept = real(*args)
             sample.box.tag("dev", sample.dev)
             return swept
 
-        monkeypatch.setattr(reset_module, "apply", publish)
+        monkeypatch.setattr(collect_module, "apply", publish)
         with pytest.raises(Damaged, match="tag 'dev' was published while the sweep") as caught:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.kind == "lost"

@@ -163,28 +163,29 @@ def test_no_ingest_age_makes_a_fresh_upload_old(age_ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index_age_ns", "ingest_age_ns", "wait_ns"),
+    ("age_ns", "wait_ns"),
     [
-        (HOUR, 0, 5 * S),
-        (HOUR, S, 4 * S),
-        (HOUR, 5 * S - 1, 1),
-        (HOUR, 5 * S, 0),
-        (S, 2 * S, 0),
-        (2 * S, 2 * S, 0),
-        (2 * S + 1, 2 * S, 3 * S),
-        (HOUR, -S, 5 * S),
-        (HOUR, -60 * S, 5 * S),
-        (HOUR, -61 * S, 0),
+        (0, 5 * S),
+        (S, 4 * S),
+        (5 * S - 1, 1),
+        (5 * S, 0),
+        (-S, 5 * S),
+        (-60 * S, 5 * S),
+        (-61 * S, 0),
+        (NOW, 0),
     ],
 )
-def test_an_export_that_may_be_about_to_publish_is_waited_for(
-    index_age_ns: int, ingest_age_ns: int, wait_ns: int
-) -> None:
-    survey = EMPTY._replace(
-        index_changed_ns=NOW - index_age_ns, ingest_changed_ns=NOW - ingest_age_ns
-    )
-    assert settling_ns(survey, NOW) == wait_ns
+def test_an_export_that_may_be_about_to_publish_is_waited_for(age_ns: int, wait_ns: int) -> None:
+    assert settling_ns(NOW - age_ns, NOW) == wait_ns
 
 
-def test_a_cache_without_ingest_directory_is_settled() -> None:
-    assert settling_ns(EMPTY, NOW) == 0
+@pytest.mark.parametrize(("age_ns", "wait_s"), [(0, 60), (59 * S, 1), (-60 * S, 60)])
+def test_whatever_is_written_below_ingest_is_an_export(age_ns: int, wait_s: int) -> None:
+    """oras uploads to files beside the directories of BuildKit."""
+    plan = make_plan(EMPTY._replace(other_writes_ns=(0, NOW - age_ns)), Policy(), NOW)
+    assert plan.refusal == Refusal("busy", retry_after_s=wait_s)
+
+
+def test_what_has_lain_below_ingest_for_a_minute_is_none() -> None:
+    plan = make_plan(EMPTY._replace(other_writes_ns=(NOW - 60 * S,)), Policy(), NOW)
+    assert plan.refusal is None

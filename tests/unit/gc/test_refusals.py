@@ -8,6 +8,7 @@ from kitcache.gc.refusals import (
     describe_damage,
     describe_step,
     error_of,
+    hole_error,
     loss_error,
     lost_blobs,
     ways_out,
@@ -114,6 +115,14 @@ def test_an_entry_that_is_malformed_has_no_path() -> None:
 )
 def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
     assert ways_out("./cache", root) == steps
+
+
+def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
+    """It may be whole: neither a repair nor an untag is the way out."""
+    forbidden = DAMAGE._replace(kind="unreadable", detail="cannot be read: Permission denied")
+    owner = ("run it as the user who owns the cache",)
+    assert error_of("./cache", Refusal("damaged", (forbidden,))).next_steps == owner
+    assert hole_error("./cache", ROOT, [forbidden]).next_steps == owner
 
 
 def test_a_way_out_quotes_the_directory() -> None:

@@ -1,24 +1,21 @@
-"""gc/reset.py: lock, survey, plan, apply, look again; and what a report says."""
+"""gc/reset.py: what a reset and a dry run do, and what a report says."""
 
 import fcntl
 import os
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
-from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache
-from kitcache.gc import reset as module
-from kitcache.gc import sweep as sweep_module
+from kitcache.errors import Busy, Cancelled, Damaged, NotACache
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Report, Tally
 from kitcache.options.policy import Policy
 from kitcache.store.locks import Waiting
 from tests.caches.snapshot import differences, take_snapshot
-from tests.hostile.build import LAYER, Sample, encode
+from tests.hostile.build import Sample, encode
 
 
 def blobs(sample: Sample) -> set[str]:
@@ -194,84 +191,6 @@ def test_that_wait_can_be_cancelled_and_a_dry_run_does_not_wait(sample: Sample) 
     assert len(blobs(sample)) == 11
 
 
-def at_the_first(name: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> list[int]:
-    """Something that others do right before gc.reset calls `name` for the first time."""
-    real, calls = getattr(module, name), [0]
-
-    def call(*args: Any, **how: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == 1:
-            act()
-        return real(*args, **how)
-
-    patch.setattr(module, name, call)
-    return calls
-
-
-def test_an_index_that_changed_before_the_sweep_is_planned_again(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved = sample.box.document({"layers": [sample.box.blob(b"saved")]}, LAYER)
-    root = sample.box.manifest([sample.box.blob(b"saved")])
-    calls = at_the_first("read_index", lambda: sample.box.tag("new", root), monkeypatch)
-    report = reset(sample.dir)
-    assert calls[0] >= 3
-    assert report.tags == 3
-    assert root["digest"].partition(":")[2] in blobs(sample)
-    assert saved["digest"].partition(":")[2] not in blobs(sample)
-
-
-def test_an_index_that_changed_during_the_sweep_is_planned_again_and_counts_add_up(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = module.apply
-
-    def publish(*args: Any) -> Any:
-        swept = real(*args)
-        if len(sample.box.entries) == 2:
-            sample.box.blob(b"fresh garbage")
-            sample.box.tag("new", sample.main)
-        return swept
-
-    monkeypatch.setattr(module, "apply", publish)
-    report = reset(sample.dir)
-    assert (report.tags, report.removed.blobs) == (3, 5)
-    assert blobs(sample) == sample.live
-
-
-def test_a_tag_that_was_published_meanwhile_and_lost_a_blob_is_named(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layer = sample.box.blob(b"reused by a stranger")
-    real = module.apply
-
-    def publish(*args: Any) -> Any:
-        swept = real(*args)
-        sample.box.tag("stranger", sample.box.manifest([layer]))
-        return swept
-
-    monkeypatch.setattr(module, "apply", publish)
-    with pytest.raises(Damaged, match="tag 'stranger' was published while the sweep") as caught:
-        reset(sample.dir)
-    assert caught.value.kind == "lost"
-    assert layer["digest"] in str(caught.value)
-    assert caught.value.untouched == "5 blobs that no tag reached had been removed by then"
-
-
-def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.apply
-
-    def publish(*args: Any) -> Any:
-        swept = real(*args)
-        sample.box.tag(f"tag {len(sample.box.entries)}", sample.main)
-        return swept
-
-    monkeypatch.setattr(module, "apply", publish)
-    with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
-        reset(sample.dir)
-    assert caught.value.untouched == "4 blobs that no tag reached had been removed by then"
-
-
 def test_progress_is_told_in_the_callers_thread(sample: Sample) -> None:
     events: list[Any] = []
     reset(sample.dir, on_progress=events.append)
@@ -323,15 +242,3 @@ def test_a_cancelled_dry_run_claims_no_removal(sample: Sample) -> None:
         reset(sample.dir, dry_run=True, on_progress=stop, cancel=cancel)
     assert caught.value.removed_blobs == 0
     assert "nothing was removed" in str(caught.value)
-
-
-def test_a_failure_in_mid_sweep_tells_what_had_gone(
-    sample: Sample, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(layout: object) -> Any:
-        raise KitcacheError("cache", "cannot list blobs: Input/output error")
-
-    monkeypatch.setattr(sweep_module, "scan_foreign", fail)
-    with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been removed"):
-        reset(sample.dir)
-    assert blobs(sample) == sample.live

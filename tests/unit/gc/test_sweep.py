@@ -218,11 +218,26 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
 ) -> None:
     name = sample.box.ingest("a")
     plan = plan_for(layout, control)
-    (sample.dir / "ingest" / name / "odd").mkdir()
-    drop = (IngestSeen("0" * 64, (0,), 7), *plan.drop_ingests)
-    swept = sweep(layout, plan._replace(drop_ingests=drop))
+    folder = sample.dir / "ingest" / name
+    dated = folder.stat().st_mtime_ns
+    (folder / "odd").mkdir()
+    os.utime(folder / "odd", ns=(dated, dated))
+    os.utime(folder, ns=(dated, dated))
+    (upload,) = plan.drop_ingests
+    upload = upload._replace(writes_ns=(*upload.writes_ns, dated))
+    swept = sweep(layout, plan._replace(drop_ingests=(IngestSeen("0" * 64, (0,), 7), upload)))
     assert swept.ingests_removed == Tally()
     assert swept.left == ((f"ingest/{name}", "odd in it is no regular file"),)
+
+
+def test_an_upload_that_was_taken_up_again_since_the_survey_stays(
+    sample: Sample, layout: Layout, control: Control
+) -> None:
+    name = sample.box.ingest("a")
+    plan = plan_for(layout, control)
+    (sample.dir / "ingest" / name / "data").write_bytes(b"half a blob, and more")
+    assert sweep(layout, plan).ingests_removed == Tally()
+    assert os.listdir(sample.dir / "ingest") == [name]
 
 
 def test_nothing_odd_is_touched(sample: Sample, layout: Layout, control: Control) -> None:
@@ -322,3 +337,15 @@ def test_a_helper_that_fails_is_heard(
     monkeypatch.setattr(os, "stat", stat)
     with pytest.raises(MemoryError):
         sweep(layout, plan)
+
+
+def test_where_the_system_has_no_second_thread_one_does_it_all(
+    sample: Sample, layout: Layout, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_garbage(sample, 2 * BATCH_SIZE)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert sweep(layout, plan_for(layout, control)).removed.blobs == 4 + 2 * BATCH_SIZE

@@ -9,6 +9,7 @@ from kitcache.oci.document import (
     expect_list,
     expect_object,
     read_document,
+    read_plain,
 )
 
 KELVIN, LONG_S = "\u212a", "\u017f"
@@ -87,13 +88,19 @@ def test_nested_objects_are_members_too() -> None:
         b'\xef\xbb\xbf{"a": 1}',
         b'{"a": "line\nbreak"}',
         b'{"a": 01}',
-        b'{"a": ' + b"9" * 5000 + b"}",
     ],
 )
 def test_what_is_no_json(data: bytes) -> None:
     with pytest.raises(DocumentError, match="not JSON") as caught:
         read_document(data)
     assert caught.value.kind == "not-json"
+
+
+def test_a_number_that_python_finds_too_long_hides_nothing() -> None:
+    data = b'{"a": ' + b"9" * 5000 + b', "b": 7}'
+    assert read_document(data).one("b") == 7
+    with pytest.raises(DocumentError, match=r"the number 9{40}… cannot be written back"):
+        read_plain(data)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])

@@ -62,7 +62,8 @@ def test_null_is_an_empty_list() -> None:
 
 
 def test_the_subject_of_the_index_comes_last() -> None:
-    entries = read_entries(index(entry("a", "main"), subject=entry("s")))
+    entries = read_entries(index(entry("a", "main"), subject=entry("s", "main")))
+    assert [e.ref_name for e in entries] == ["main", None], "it is no entry, and has no name"
     assert [str(e.descriptor.digest) for e in entries if e.descriptor] == [name("a"), name("s")]
 
 
@@ -273,14 +274,12 @@ def test_an_index_that_cannot_be_read_is_not_written_to() -> None:
 MOVED = Digest("sha256", "7" * 64)
 
 
-def test_an_edit_drops_moves_and_adds_in_one_document() -> None:
-    new = NewEntry(MANIFEST, name("new"), 9, "fresh")
+def test_an_edit_drops_and_moves_in_one_document() -> None:
     second = entry("b", "y", platform={"os": "linux"}, data="e30=")
     data = index(entry("a", "x"), second, entry("c"), kept=True)
-    after = json.loads(edit_entries(data, drop=[0], move={1: (MOVED, 5)}, add=(new,)))
+    after = json.loads(edit_entries(data, drop=[0], move={1: (MOVED, 5)}))
     moved = entry("b", "y", platform={"os": "linux"}) | {"digest": str(MOVED), "size": 5}
-    added = entry("new", "fresh") | {"size": 9}
-    assert after["manifests"] == [moved, entry("c"), added]
+    assert after["manifests"] == [moved, entry("c")]
     assert after["kept"] is True
 
 

@@ -133,9 +133,17 @@ def test_a_cacheconfig_points_at_its_layers_blobs_and_at_nothing_else() -> None:
     document = {
         "layers": [{"blob": name("a"), "parent": -1}, {"blob": name("b"), "parent": 0}],
         "records": [{"digest": name("a step, no blob")}],
-        "config": pointer("c"),
     }
     assert links("cacheconfig", document) == [(name("a"), "layer"), (name("b"), "layer")]
+
+
+@pytest.mark.parametrize("more", [{}, {"config": pointer("c")}])
+def test_another_document_that_calls_itself_a_cacheconfig_is_looked_into(
+    more: dict[str, object],
+) -> None:
+    document = {"layers": [pointer("a"), {"blob": name("b")}], **more}
+    found = {(name("a"), "layer"), (name("b"), "layer")} | {(name("c"), "config") for _ in more}
+    assert set(links("cacheconfig", document)) == found
 
 
 def test_a_cacheconfig_may_cache_nothing() -> None:
@@ -240,6 +248,13 @@ def test_what_is_odd_in_an_unknown_blob_does_not_hide_what_is_sound() -> None:
 )
 def test_an_unknown_blob_without_references_is_a_leaf(value: Any) -> None:
     assert links(None, value) == []
+
+
+@pytest.mark.parametrize("rest", [b"\n\0", b"x", b" {}"])
+def test_an_object_is_looked_into_whatever_follows_it(rest: bytes) -> None:
+    """Readers of streams pass over it."""
+    data = b" " + json.dumps({"layers": [pointer("a")]}).encode() + rest
+    assert links(None, data) == [(name("a"), "layer")]
 
 
 def test_an_unknown_blob_nested_too_deeply_to_tell_is_no_leaf() -> None:

@@ -1,5 +1,7 @@
 """store/blobs.py: a blob of our own is there whole or not at all, and no trace of an upload."""
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
@@ -55,3 +57,21 @@ def test_a_file_in_the_way_of_our_own_directory_is_told(sample: Sample, layout: 
     (sample.dir / ".kitcache").write_text("")
     with pytest.raises(KitcacheError, match=r"there can be no \.kitcache/"):
         write_blob(layout, DATA)
+
+
+def test_bytes_that_others_wrote_are_put_on_the_disk_with_the_names(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Libc:
+        def __init__(self, name: object, use_errno: bool) -> None:
+            pass
+
+        def syncfs(self, fd: int) -> int:
+            ctypes.set_errno(errno.EIO if fd == layout.root_fd else 0)
+            return -1
+
+    sync_blobs(layout, with_bytes=True)
+    monkeypatch.setattr(ctypes, "CDLL", Libc)
+    sync_blobs(layout)
+    with pytest.raises(KitcacheError, match="cannot sync blobs: Input/output error"):
+        sync_blobs(layout, with_bytes=True)

@@ -37,6 +37,16 @@ print("held", flush=True)
 sys.stdin.read()
 """
 
+LEAVES_A_CHILD = """
+import fcntl, os, sys
+file = open(sys.argv[1])
+fcntl.flock(file, fcntl.LOCK_EX)
+if os.fork():
+    os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
 
 def no_waiting(seconds: float) -> None:
     raise AssertionError("there is nothing to wait for")
@@ -172,13 +182,14 @@ def test_a_timeout_of_nothing_does_not_wait(sample: Sample, layout: Layout) -> N
     told: list[Waiting] = []
     with (
         flocked(sample.dir / KITCACHE_LOCK),
-        pytest.raises(Busy, match="waited 0 s") as caught,
+        pytest.raises(Busy, match="is held by process") as caught,
         hold_store(layout, "exclusive", patience(0.0, told)),
     ):
         pass
     assert told == []
     assert caught.value.untouched == "nothing was changed"
     assert "--lock-timeout" in str(caught.value)
+    assert "waited" not in str(caught.value)
 
 
 def test_the_holder_is_found_in_another_process(sample: Sample, layout: Layout) -> None:
@@ -196,6 +207,26 @@ def test_the_holder_is_found_in_another_process(sample: Sample, layout: Layout) 
     assert caught.value.holder_command.startswith(f"{sys.executable} -c")
     assert caught.value.facts["holder_pid"] == child.pid
     assert f"is held by process {child.pid} ({sys.executable} -c" in str(caught.value)
+
+
+@pytest.mark.parametrize("is_waited_for", [True, False])
+def test_who_took_a_lock_and_is_gone_is_not_named(
+    sample: Sample, layout: Layout, is_waited_for: bool
+) -> None:
+    """A child of his has the lock still, and /proc/locks names the dead one."""
+    path = sample.dir / KITCACHE_LOCK
+    path.touch()
+    command = [sys.executable, "-c", LEAVES_A_CHILD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as taker:
+        assert taker.stdout is not None
+        assert taker.stdout.readline() == b"held\n"
+        os.waitid(os.P_PID, taker.pid, os.WEXITED | (0 if is_waited_for else os.WNOWAIT))
+        assert f" {taker.pid} " in Path("/proc/locks").read_text()
+        with pytest.raises(Busy) as caught, hold_store(layout, "shared", patience()):
+            pass
+        taker.stdin.close()  # type: ignore[union-attr]
+    assert caught.value.problem == "kitcache.lock is held by another process"
+    assert caught.value.facts["holder_pid"] is None
 
 
 def test_a_lock_that_nobody_has_has_no_holder(sample: Sample) -> None:

@@ -14,7 +14,6 @@ from kitcache.store.notes import (
     Note,
     clear_room,
     count_skip,
-    forget_skips,
     note_layers,
     note_use,
     put_notes,
@@ -22,6 +21,7 @@ from kitcache.store.notes import (
     read_notes,
     read_skips,
     room_of,
+    tidy,
 )
 from tests.hostile.build import Sample
 
@@ -32,7 +32,7 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     assert read_notes(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
-    forget_skips(layout)
+    tidy(layout)
     note_layers(layout, (), 10)
     put_notes(layout, {"main": Note()})
     assert not (sample.dir / ".kitcache").exists()
@@ -84,7 +84,7 @@ def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) ->
 def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
     assert [count_skip(layout) for _ in range(3)] == [1, 2, 3]
     assert read_skips(layout) == 3
-    forget_skips(layout)
+    tidy(layout)
     assert read_skips(layout) == 0
     assert os.listdir(sample.dir / ".kitcache") == []
 
@@ -146,7 +146,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
     (sample.dir / ".kitcache").symlink_to(outside)
     note_use(layout, ["main"], "exported", 10)
     assert count_skip(layout) == 1
-    forget_skips(layout)
+    tidy(layout)
     with room_of(layout) as room_fd:
         assert room_fd is None
     assert os.listdir(outside) == []

@@ -1,5 +1,6 @@
 """store/overlay.py: a store without some of its blobs, and with what other copies have."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +104,27 @@ def test_it_closes_and_changes_nothing(sample: Sample, layout: Layout) -> None:
         overlay.open_directories()
     assert layout.read_blob(digest_of(sample.main), None)
     assert snapshot(sample.dir) == before
+
+
+@pytest.mark.parametrize("thing", ["directory", "pipe", "link"])
+def test_what_is_no_file_here_comes_from_a_copy(
+    layout: Layout, copies: tuple[Layout, Layout], sample: Sample, thing: str
+) -> None:
+    digest = digest_of(sample.main)
+    data = layout.read_blob(digest, None)
+    path = sample.box.path_of(str(digest))
+    path.unlink()
+    match thing:
+        case "directory":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(Path(copies[0].path, "blobs", "sha256", digest.hex))
+    overlay = Overlay(layout, (), copies[:1])
+    assert overlay.offer_of(digest) == 0
+    assert overlay.stat_blob(digest) == copies[0].stat_blob(digest)
+    assert overlay.read_blob(digest, None) == data
+    alone = Overlay(layout, ())
+    assert alone.stat_blob(digest) == layout.stat_blob(digest), "it is what it is"
+    assert alone.open_blob(digest) is None

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -100,7 +100,9 @@ def test_another_failure_to_link_is_an_error(
 ) -> None:
     digest, _ = put(sample.box, SHORT)
     without_links(monkeypatch, errno.ENOSPC)
-    with pytest.raises(KitcacheError, match="cannot link a blob: No space left") as caught:
+    with pytest.raises(
+        KitcacheError, match=r"cannot link blob sha256:\w{12}: No space left"
+    ) as caught:
         bring_blob(layout, target, digest, len(SHORT))
     assert caught.value.path == target.path
 
@@ -149,6 +151,27 @@ def test_a_link_in_the_targets_place_is_replaced_and_not_followed(
     assert not path.is_symlink()
     assert path.read_bytes() == SHORT
     assert victim.read_text() == "a file beside"
+
+
+@pytest.mark.parametrize("is_linked", [True, False])
+def test_a_directory_in_the_way_is_told_and_left_alone(
+    sample: Sample,
+    layout: Layout,
+    other: Box,
+    target: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    is_linked: bool,
+) -> None:
+    digest, _ = put(sample.box, SHORT)
+    path = other.path_of(str(digest))
+    path.mkdir(parents=True)
+    if not is_linked:
+        without_links(monkeypatch)
+    with pytest.raises(KitcacheError, match=f"blob {digest.short}: Is a directory") as caught:
+        bring_blob(layout, opened_again(target), digest, len(SHORT))
+    assert caught.value.path == target.path
+    assert path.is_dir()
+    assert os.listdir(other.dir / ".kitcache") == []
 
 
 @pytest.mark.parametrize("is_linked", [True, False])
@@ -238,6 +261,31 @@ def test_what_is_put_in_the_sources_place_meanwhile_is_not_linked(
     assert copy.read_bytes() == SHORT
 
 
+@pytest.mark.parametrize("is_source", [True, False])
+def test_what_is_swept_meanwhile_comes_as_a_copy(
+    sample: Sample,
+    layout: Layout,
+    other: Box,
+    target: Layout,
+    monkeypatch: pytest.MonkeyPatch,
+    is_source: bool,
+) -> None:
+    """Somebody who knows no lock removes the name right before the link, or the link itself."""
+    digest, path = put(sample.box, SHORT)
+    real = os.link
+
+    def swept(*args: Any, **more: Any) -> None:
+        if is_source:
+            path.unlink()
+        real(*args, **more)
+        if not is_source:
+            other.path_of(str(digest)).unlink()
+
+    monkeypatch.setattr(os, "link", swept)
+    assert bring_blob(layout, target, digest, len(SHORT)) == "copied"
+    assert other.path_of(str(digest)).read_bytes() == SHORT
+
+
 def test_a_full_disk_leaves_nothing(
     sample: Sample,
     layout: Layout,
@@ -251,7 +299,9 @@ def test_a_full_disk_leaves_nothing(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(KitcacheError, match="cannot write a blob: No space left") as caught:
+    with pytest.raises(
+        KitcacheError, match=r"cannot write blob sha256:\w{12}: No space left"
+    ) as caught:
         bring_blob(layout, target, digest, len(LONG), on_copied=full)
     assert caught.value.path == target.path
     assert os.listdir(other.dir / ".kitcache") == []
@@ -298,27 +348,37 @@ def test_a_source_that_cannot_be_read_is_told_as_the_sources_fault(
     digest, _ = put(sample.box, LONG)
     without_links(monkeypatch)
 
-    class Broken:
-        def __init__(self, file: Any) -> None:
-            self._file = file
+    def broken(*_: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._file.close()
-
-        def fileno(self) -> int:
-            return int(self._file.fileno())
-
-        def read(self, _: int) -> bytes:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    real = module._open_source
-    monkeypatch.setattr(module, "_open_source", lambda *a, **k: Broken(real(*a, **k)))
+    monkeypatch.setattr(os, "pread", broken)
     with pytest.raises(Damaged, match="cannot be read: Input/output error") as caught:
         bring_blob(layout, target, digest, len(LONG))
     assert (caught.value.kind, caught.value.path) == ("unreadable", layout.path)
+
+
+def test_a_process_that_is_out_of_memory_is_no_fault_of_the_source(
+    sample: Sample, layout: Layout, target: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, _ = put(sample.box, SHORT)
+
+    def starved(*_: Any) -> bytes:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "pread", starved)
+    with pytest.raises(KitcacheError, match="cannot read a blob") as caught:
+        bring_blob(layout, target, digest, len(SHORT))
+    assert not isinstance(caught.value, Damaged)
+
+
+def test_a_read_that_gives_less_than_there_is_is_no_damage(
+    sample: Sample, layout: Layout, target: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file system over a network may."""
+    digest, _ = put(sample.box, SHORT)
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: real(fd, min(count, 7), at))
+    assert bring_blob(layout, target, digest, len(SHORT)) == "linked"
 
 
 @pytest.mark.parametrize(

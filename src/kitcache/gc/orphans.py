@@ -1,0 +1,47 @@
+"""What an export has uploaded and not yet published, told by what it lacks: a manifest.
+
+Others may publish meanwhile, so that the times of ingest/ and index.json say nothing. What an older
+export has left is named by its manifest; what one under way has sent is named by nothing yet.
+"""
+
+from contextlib import suppress
+
+from kitcache.errors import Damaged, Unsafe
+from kitcache.gc.control import Control
+from kitcache.gc.values import Survey
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.links import Link, read_links
+from kitcache.store.layout import Layout
+from kitcache.store.scan import scan_blobs
+
+_ROOTS_NAME = ("config", "manifest")
+
+
+def find_orphan_ns(layout: Layout, control: Control, survey: Survey, since_ns: int) -> int:
+    """When the newest blob was written that no tag reaches and no manifest as new names.
+
+    Only what was written since then is looked at; 0 where there is none.
+    """
+    new = {}
+    for algorithm in layout.blobs:
+        for batch in scan_blobs(layout, algorithm):
+            control.check()
+            for digest in (Digest(algorithm, name) for name in batch.names):
+                found = None if digest in survey.live else layout.stat_blob(digest)
+                if found is not None and found.mtime_ns >= since_ns:
+                    new[digest] = found.mtime_ns
+    named = set[Digest]()
+    for digest in tuple(new):
+        links = _links_of(layout, digest)
+        if any(link.role in _ROOTS_NAME for link in links):
+            named.add(digest)
+            named.update(link.descriptor.digest for link in links)
+    return max((ns for digest, ns in new.items() if digest not in named), default=0)
+
+
+def _links_of(layout: Layout, digest: Digest) -> tuple[Link, ...]:
+    with suppress(Damaged, Unsafe, DocumentError):
+        data = layout.read_blob(digest, None, unless_binary=True)
+        return read_links(None, data) if data else ()
+    return ()
