@@ -87,7 +87,7 @@ HURTS: dict[str, Hurt] = {
     "empty": Hurt(empty, "cut short (0 of ", "torn"),
     "too long": Hurt(lengthen, "too long", "torn"),
     "lying": Hurt(lie, "other bytes", "wrong-digest"),
-    "a symlink": Hurt(link, "no regular file", "not-a-file"),
+    "a symlink": Hurt(link, "a link, which is not followed", "not-a-file"),
     "a pipe": Hurt(pipe, "no regular file", "not-a-file"),
     "a directory": Hurt(directory, "no regular file", "not-a-file"),
     "a socket": Hurt(socket, "no regular file", "not-a-file"),

@@ -114,6 +114,12 @@ def test_other_damage_and_warnings() -> None:
     assert warnings(FULLY, warnings=("it is late",)) == ["cache: it is late"]
 
 
+def test_a_damaged_subject_of_the_index_is_nothing_that_a_repair_mends() -> None:
+    damage = Damage(Root(-1, None, Descriptor("", ONE, 1)), (), "malformed", "is odd")
+    assert "--repair" not in "".join(warnings(FULLY, damage=(damage,)))
+    assert "--repair" in "".join(warnings(FULLY._replace(imports="not"), damage=(damage,)))
+
+
 def test_names_from_a_disk_are_escaped() -> None:
     verdict = Verdict(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", misses=(miss(0),))
     odd = verdict._replace(misses=(miss(0)._replace(record="\u202e"),))

@@ -18,7 +18,7 @@ from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry, put_entries, read_entries
+from kitcache.oci.index import Entry, read_entries
 from kitcache.store.index import IndexFile, read_index, read_settled_index
 from kitcache.store.layout import Layout, io_error
 from kitcache.store.notes import read_notes
@@ -34,6 +34,7 @@ from kitcache.upkeep.health.salvage import (
     choose_entries,
     correct_sizes,
     glean_entries,
+    make_index,
     read_root,
 )
 from kitcache.upkeep.trimming.cutting import layer_uses
@@ -68,7 +69,7 @@ def diagnose(
         documents = _read_documents(layout, overlay, control)
         documents |= _read_named(overlay, old, noted)
         candidates = choose_entries(old, noted, others, documents)
-        data = put_entries(None, tuple(candidate.entry for candidate in candidates))
+        data = make_index(candidates)
     corrected = frozenset[int]()
     if data is not None:
         data, corrected = correct_sizes(data, lambda digest: _size_of(overlay, digest))
@@ -86,8 +87,9 @@ def diagnose(
             bad={one.digest: one.problem for one in bad},
             offers=offers,
             corrected=corrected,
+            links=frozenset(_find_links(layout, survey, offers, bad)),
             lost=lost,
-            candidates={candidate.entry.ref_name: candidate for candidate in candidates},
+            candidates=candidates,
         ),
         index.data,
     )
@@ -171,6 +173,22 @@ def _read(overlay: Overlay, digest: Digest) -> bytes | None:
         return None
 
 
+def _find_links(
+    layout: Layout, survey: Survey, offers: Collection[Digest], bad: Collection[BadBlob]
+) -> Iterator[Digest]:
+    """Links to a file, of what is at fault and of what a copy has."""
+    for digest in {*offers, *_faults_of(survey)} - {one.digest for one in bad}:
+        found = layout.stat_blob(digest)
+        if found is not None and found.kind == "link":
+            yield digest
+
+
+def _faults_of(survey: Survey) -> set[Digest]:
+    """What is missing, or damaged, or not whole."""
+    faults = {leaf.digest for leaf in survey.missing_leaves}
+    return faults | {damage.chain[-1].digest for damage in survey.damage if damage.chain}
+
+
 def _size_of(overlay: Overlay, digest: Digest) -> int | None:
     found = overlay.stat_blob(digest)
     return found.size if found is not None and found.kind == "file" else None
@@ -242,8 +260,7 @@ def _read_caches(
     overlay: Overlay, survey: Survey, roots: list[Descriptor]
 ) -> Iterator[tuple[Digest, CacheRoot]]:
     """The documents of every cache that does not import fully, each root once."""
-    faults = {leaf.digest for leaf in survey.missing_leaves}
-    faults |= {damage.chain[-1].digest for damage in survey.damage if damage.chain}
+    faults = _faults_of(survey)
     sound = Store(survey.live, {})
     for root in {root.digest: root for root in roots}.values():
         manifest = _read(overlay, root.digest)
@@ -254,5 +271,5 @@ def _read_caches(
             continue
         config = _read(overlay, cache.config.digest)
         is_whole = faults.isdisjoint(reach(survey, root))
-        if not is_whole or judge_cache(manifest, config, sound).imports != "fully":
+        if not is_whole or judge_cache(manifest, config, sound, cache).imports != "fully":
             yield root.digest, CacheRoot(manifest, config)

@@ -19,7 +19,7 @@ from kitcache.oci.cachemanifest import (
     read_cache_manifest,
 )
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, expect_object, read_document
+from kitcache.oci.document import DocumentError, Members, expect_object, read_document
 from kitcache.upkeep.answers import Miss
 
 Imports = Literal["fully", "with-misses", "not"]
@@ -69,14 +69,17 @@ class Judgement(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def judge_cache(manifest: bytes, config: bytes | None, store: Store) -> Judgement:
+def judge_cache(
+    manifest: bytes, config: bytes | None, store: Store, root: CacheManifest | None = None
+) -> Judgement:
     """What BuildKit would make of this cache.
 
     manifest, config: proven bytes of its root and its cacheconfig; config None where that cannot be
     had, or is above the cap. The root is one that read_cache_manifest knows for a cache's.
+    root: what that made of it, where the caller has it.
     """
     try:
-        root = _read_root(manifest)
+        root = _check_root(manifest, root)
         parsed = _read_config(root, config, store)
     except _RefusedError as refusal:
         return Judgement("not", str(refusal))
@@ -91,10 +94,13 @@ class _RefusedError(Exception):
     """Why BuildKit imports nothing at all of it, a clause."""
 
 
-def _read_root(manifest: bytes) -> CacheManifest:
+def _check_root(manifest: bytes, root: CacheManifest | None) -> CacheManifest:
     _check_size("manifest", len(manifest))
     try:
-        check_form(manifest)
+        if root is not None:
+            check_form(root.document)
+            return root
+        check_form(expect_object(read_document(manifest), "the manifest"))
         root = read_cache_manifest(manifest)
     except DocumentError as error:
         raise _RefusedError(f"BuildKit would not take its manifest: {error}") from None
@@ -147,7 +153,8 @@ def _lost_layers(
     config: CacheConfig, chain: tuple[int, ...], faults: Mapping[int, str]
 ) -> tuple[tuple[Digest, ...], str]:
     """The layers of a chain that are at fault, each once, and a clause about the first."""
-    lost = [] if faults.keys().isdisjoint(chain) else [n for n in chain if n in faults]
+    is_sound = not faults or faults.keys().isdisjoint(chain)
+    lost = [] if is_sound else [n for n in chain if n in faults]
     layers = tuple(dict.fromkeys(config.layers[n].digest for n in lost))
     return layers, f"layer {layers[0].short} {faults[lost[0]]}" if lost else ""
 
@@ -185,9 +192,8 @@ def _annotation_fault(diff_id: str | None) -> str:
     return ""
 
 
-def check_form(data: bytes) -> None:
+def check_form(document: Members) -> None:
     """Raises DocumentError where BuildKit cannot tell a manifest from an index."""
-    document = expect_object(read_document(data), "the manifest")
     document.require_exact(("mediaType", "config", "layers", "manifests"))
     is_manifest = "config" in document or "layers" in document
     if is_manifest and "manifests" in document:

@@ -6,7 +6,8 @@ goes.
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from kitcache.gc.narrow import NewContent
@@ -21,16 +22,15 @@ from kitcache.oci.cacheconfig import (
 from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
-from kitcache.oci.index import NewEntry, edit_entries
+from kitcache.oci.document import DocumentError, read_plain
+from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_of
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.answers import RepairStep
+from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importing import Store, check_form, layer_faults
 from kitcache.upkeep.health.salvage import Candidate
 from kitcache.upkeep.trimming.branches import Tree, cut_until
-
-_NAMED = 3
 
 
 class CacheRoot(NamedTuple):
@@ -52,8 +52,9 @@ class Found(NamedTuple):
 
     bad: blobs here that are not what their names say, and why: a clause. offers: blobs that are
     missing or bad here, and the path of the copy that has them, proven. corrected: positions of
-    entries whose size was wrong, and is right in index_data. lost: what is wrong with index.json
-    so that it has to be made anew, "" if it has not. candidates: what it was made of, by tag.
+    entries whose size was wrong, and is right in index_data. links: of what is at fault or
+    offered, what is a link to a file here. lost: what is wrong with index.json so that it has to be
+    made anew, "" if it has not. candidates: what it was made of, an entry each.
     """
 
     index_data: bytes | None
@@ -64,8 +65,9 @@ class Found(NamedTuple):
     bad: Mapping[Digest, str]
     offers: Mapping[Digest, str]
     corrected: frozenset[int]
+    links: frozenset[Digest]
     lost: str
-    candidates: Mapping[str, Candidate]
+    candidates: Sequence[Candidate]
 
 
 class Mending(NamedTuple):
@@ -89,13 +91,6 @@ class Mending(NamedTuple):
         return frozenset(self.takes) | frozenset(self.new_blobs)
 
 
-class _Fault(NamedTuple):
-    """What is wrong with something that a root reaches: a clause, such as "is missing"."""
-
-    link: Link
-    problem: str
-
-
 class _Fate(NamedTuple):
     """What becomes of a root. to: what its entry names then, None where it goes.
 
@@ -115,7 +110,9 @@ def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
     if found.lost:
         fates = dict(_told(found, fates))
     kept = [fate for fate in fates.values() if fate.to is not None]
-    takes = {d: found.offers[d] for fate in kept for d in judge.needs(fate) if d in found.offers}
+    needed = dict.fromkeys(digest for fate in kept for digest in judge.needs(fate))
+    takes = {digest: found.offers[digest] for digest in needed if digest in found.offers}
+    bad = {**found.bad, **{d: problem for d, problem in judge.odd_links() if d not in needed}}
     contents = [fate.content for fate in kept if fate.content is not None]
     was = "would be" if is_dry else "was"
     return Mending(
@@ -123,7 +120,7 @@ def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
             *_take_steps(found, takes, was),
             *_index_steps(found, fates, was),
             *_tag_steps(fates, was),
-            *_quarantine_steps(found, was),
+            *_quarantine_steps(bad, was),
         ),
         takes=takes,
         new_blobs={
@@ -133,7 +130,7 @@ def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
         },
         new_index=_edit(found, fates),
         became=dict(_became(found, fates)),
-        bad=tuple(found.bad),
+        bad=tuple(bad),
     )
 
 
@@ -144,7 +141,7 @@ def _told(found: Found, fates: Mapping[Root, _Fate]) -> Iterator[tuple[Root, _Fa
     """
     taken = set()
     for root, fate in fates.items():
-        named_by = found.candidates[root.ref_name or ""].named_by
+        named_by = found.candidates[root.position].named_by
         is_new = fate.to is not None and fate.to.digest not in taken
         if named_by == "nobody" and not (fate.kind == "healthy" and is_new):
             continue
@@ -161,17 +158,10 @@ class _Judge:
         self._found = found
         self._now_ns = now_ns
         survey = found.survey
-        missing = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
-        # A manifest that is gone is no missing leaf, also where somebody calls it a layer.
-        ends = {d.chain[-1].digest: d.detail for d in survey.damage if d.chain}
-        missing |= {d: told for d, told in ends.items() if d.is_known and d not in survey.live}
-        # A bad blob counts as missing there: what it is says more.
-        self._missing = {d: found.bad.get(d, problem) for d, problem in missing.items()}
-        self._damage = {
-            key_of(d.chain[-1]): found.bad.get(d.chain[-1].digest, d.detail)
-            for d in survey.damage
-            if d.chain
-        }
+        # A bad blob that a copy has will be there.
+        bad = {d: problem for d, problem in found.bad.items() if d not in survey.live}
+        self._faults = Faults(survey, bad)
+        self._links = found.links - found.offers.keys()
         self._malformed = {d.root: d.detail for d in survey.damage if not d.chain}
         self._known: dict[NodeKey, _Fate] = {}
 
@@ -195,44 +185,58 @@ class _Judge:
             return ()
         return self._needed(fate.to)
 
+    def odd_links(self) -> Iterator[tuple[Digest, str]]:
+        """Links to something else than a tag names: an export would be told that it is there."""
+        for digest in sorted(self._links):
+            if digest in self._faults.flat:
+                yield digest, f"is a link, and {self._faults.flat[digest]}"
+
     def _of(self, descriptor: Descriptor) -> _Fate:
         key = key_of(descriptor)
         if key not in self._known:
             faults = self._faults_of(descriptor)
             cache = self._found.caches.get(descriptor.digest)
-            if cache is not None:
+            doubts = {d for d, fault in faults.items() if self._is_doubtful(fault.link)}
+            if doubts and (cache is not None or doubts == faults.keys()):
+                fate = _Fate("healthy", descriptor)
+            elif cache is not None:
                 fate = self._of_cache(descriptor, cache, faults)
             elif faults:
-                fate = _gone(_tell(faults.values()))
+                fate = _gone(tell(faults.values()))
             else:
                 fate = _Fate("healthy", descriptor)
             self._known[key] = fate
         return self._known[key]
 
+    def _is_doubtful(self, link: Link) -> bool:
+        """Whether it may be whole: BuildKit follows links, and nobody here has read it."""
+        kind = kind_of(link.descriptor.media_type)
+        return kind != "leaf" and link.descriptor.digest in self._links
+
     def _needed(self, descriptor: Descriptor) -> dict[Digest, Link]:
         return reach(self._found.survey, descriptor, with_subjects=False, with_hints=False)
 
-    def _faults_of(self, descriptor: Descriptor) -> dict[Digest, _Fault]:
+    def _faults_of(self, descriptor: Descriptor) -> dict[Digest, Fault]:
         """What is missing, bad or damaged below it. A subject may be absent, but not be damaged."""
-        found: dict[Digest, _Fault] = {}
+        found: dict[Digest, Fault] = {}
         for link in links_below(self._found.survey, descriptor):
-            problem = self._damage.get(key_of(link.descriptor))
+            problem = self._faults.nodes.get(key_of(link.descriptor))
             is_absent = link.descriptor.digest not in self._found.survey.live
             if problem and not (link.role == "subject" and is_absent):
-                found.setdefault(link.descriptor.digest, _Fault(link, problem))
+                found.setdefault(link.descriptor.digest, Fault(link, problem))
         for digest, link in self._needed(descriptor).items():
-            if digest in self._missing:
-                found.setdefault(digest, _Fault(link, self._missing[digest]))
+            if digest in self._faults.flat:
+                found.setdefault(digest, Fault(link, self._faults.flat[digest]))
         return found
 
     def _of_cache(
-        self, descriptor: Descriptor, cache: CacheRoot, faults: Mapping[Digest, _Fault]
+        self, descriptor: Descriptor, cache: CacheRoot, faults: Mapping[Digest, Fault]
     ) -> _Fate:
         try:
-            check_form(cache.manifest)
             root = read_cache_manifest(cache.manifest)
             if root is None or cache.config is None:
-                return _gone(_tell(faults.values()) or "its cacheconfig cannot be read")
+                return _gone(tell(faults.values()) or "its cacheconfig cannot be read")
+            check_form(root.document)
             config = read_cacheconfig(cache.config)
         except DocumentError as error:
             return _gone(f"BuildKit would import none of it: {error}")
@@ -251,11 +255,11 @@ class _Judge:
             content = _cut(content, warm or ())
             usable = set(warm or ())
         unusable = {
-            layer.digest: _Fault(_layer(layer.digest), mark)
+            layer.digest: Fault(_layer(layer.digest), mark)
             for layer, mark in zip(config.layers, marks, strict=True)
             if mark
         }
-        why = _tell({**faults, **unusable}.values()) or _tell_size(before)
+        why = tell({**faults, **unusable}.values()) or _tell_size(before)
         if not usable:
             return _gone(f"none of its steps is left: {why}")
         size = len(content.manifest)
@@ -300,7 +304,7 @@ def _edit(found: Found, fates: Mapping[Root, _Fate]) -> bytes | None:
     """The new bytes of index.json, None where what is there is right."""
     if found.index_data is None:
         return None
-    drop, move, add = [], {}, []
+    drop, move, types = [], {}, {}
     for root in found.survey.roots:
         fate = fates.get(root)
         if root.position < 0 or (fate is not None and fate.kind == "healthy"):
@@ -308,21 +312,26 @@ def _edit(found: Found, fates: Mapping[Root, _Fate]) -> bytes | None:
         to = fate.to if fate is not None else None
         if to is None:
             drop.append(root.position)
-        elif root.descriptor is not None and root.descriptor.media_type == to.media_type:
-            move[root.position] = (to.digest, to.size or 0)
         else:
-            # What an entry says of its blob would be wrong of this one.
-            drop.append(root.position)
-            add.append(NewEntry(to.media_type, str(to.digest), to.size or 0, root.ref_name or ""))
+            move[root.position] = (to.digest, to.size or 0)
+            types[root.position] = to.media_type
     if not (drop or move or found.corrected or found.lost):
         return None
-    return edit_entries(found.index_data, drop=drop, move=move, add=tuple(add))
+    return edit_entries(_retype(found.index_data, types), drop=drop, move=move)
+
+
+def _retype(data: bytes, types: Mapping[int, str]) -> bytes:
+    """index.json where entries say what their new root is: it may be a cache of the other form."""
+    document = read_plain(data)
+    for position, media_type in types.items():
+        document["manifests"][position]["mediaType"] = media_type
+    return json.dumps(document).encode()
 
 
 def _take_steps(found: Found, takes: Mapping[Digest, str], was: str) -> Iterator[RepairStep]:
     for digest, path in takes.items():
         size = format_bytes(found.survey.live[digest])
-        problem = found.bad.get(digest, "is missing")
+        problem = found.bad.get(digest, "is a link" if digest in found.links else "is missing")
         what = f"blob {digest.short} ({size}) {was} taken from {path}: here it {problem}"
         yield RepairStep("take", None, digest, what)
 
@@ -335,7 +344,7 @@ def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterato
         yield RepairStep("rebuild-index", None, None, what)
     for root, fate in fates.items():
         if found.lost and fate.to is not None:
-            knew = _KNEW[found.candidates[root.ref_name or ""].named_by]
+            knew = _KNEW[found.candidates[root.position].named_by]
             what = f"{root.label} {was} found again: {knew}"
             yield RepairStep("rebuild-index", root.ref_name, fate.to.digest, what)
         elif root.position in found.corrected and fate.to is not None:
@@ -345,7 +354,7 @@ def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterato
 
 _KNEW = {
     "index": "the old index.json still names it",
-    "notes": "a note of its last export knows its digest",
+    "notes": "it is the last export that kitcache noted",
     "copy": "the index.json of another copy names it",
     "nobody": "its blobs are whole, and nobody knows its name",
 }
@@ -359,34 +368,22 @@ def _tag_steps(fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairStep]:
                 what = f"{root.label} {was} rewritten{fate.why}"
                 yield RepairStep("rewrite", root.ref_name, to.digest, what)
             case "move-tag", Descriptor() as to:
-                what = f"{root.label} {was} moved to {to.digest.short}, its last export: {fate.why}"
+                last = f"{to.digest.short}, the last export that kitcache noted"
+                what = f"{root.label} {was} moved to {last}: {fate.why}"
                 yield RepairStep("move-tag", root.ref_name, to.digest, what)
             case "drop-tag", _:
                 what = f"{root.label} {was} taken out of index.json: {fate.why}"
                 yield RepairStep("drop-tag", root.ref_name, digest, what)
 
 
-def _quarantine_steps(found: Found, was: str) -> Iterator[RepairStep]:
-    for digest, problem in found.bad.items():
+def _quarantine_steps(bad: Mapping[Digest, str], was: str) -> Iterator[RepairStep]:
+    for digest, problem in bad.items():
         what = f"blob {digest.short} {was} put into the quarantine: it {problem}"
         yield RepairStep("quarantine", None, digest, what)
 
 
 def _layer(digest: Digest) -> Link:
     return Link(Descriptor(BARE_LAYER, digest, None), "layer")
-
-
-def _tell(faults: Collection[_Fault]) -> str:
-    told = [
-        f"{_word_of(link)} {link.descriptor.digest.short} {problem}" for link, problem in faults
-    ]
-    more = len(told) - _NAMED
-    return ", ".join(told[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _word_of(link: Link) -> str:
-    kind = kind_of(link.descriptor.media_type)
-    return link.role if kind in ("leaf", None) else str(kind)
 
 
 def _tell_size(content: NewContent) -> str:

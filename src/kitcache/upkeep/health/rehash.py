@@ -7,7 +7,7 @@ core, since hashing lets go of the interpreter.
 
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from math import inf
 from queue import Empty, Full, Queue
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from kitcache.gc.control import Control
+from kitcache.gc.survey import follow_link
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.store.hashing import BlobHasher
@@ -34,12 +35,13 @@ _COUNT_AFTER_S = 1.0
 class Rehashed(NamedTuple):
     """How many blobs were hashed, with the bytes of their files, and which are not what they say.
 
-    bad: in the order of their digests. odd: what has a blob's name and is no regular file.
+    bad: in the order of their digests; among them what is no regular file. links: those that lead
+    to one, which are not followed any further.
     """
 
     blobs: Tally
     bad: tuple[BadBlob, ...]
-    odd: tuple[Digest, ...] = ()
+    links: tuple[Digest, ...] = ()
 
 
 def rehash(layout: Layout, control: Control) -> Rehashed:
@@ -53,13 +55,41 @@ def rehash(layout: Layout, control: Control) -> Rehashed:
     odd: list[Digest] = []
     with closing(_every_blob(layout, odd)) as digests:
         found = _rehash(layout, control, digests, is_all=True)
-    return found._replace(odd=tuple(sorted(odd)))
+    return _look_at_odd(layout, found, odd)
 
 
 def rehash_some(layout: Layout, digests: Iterable[Digest], control: Control) -> Rehashed:
-    """Hash these blobs; of them are counted those that are there. Raises Cancelled."""
-    known = (digest for digest in digests if digest.algorithm in layout.blobs)
-    return _rehash(layout, control, known, is_all=False)
+    """The same of these blobs; of them are counted those that are there."""
+    odd: list[Digest] = []
+    found = _rehash(layout, control, _sort_out(layout, digests, odd), is_all=False)
+    return _look_at_odd(layout, found, odd)
+
+
+def _sort_out(layout: Layout, digests: Iterable[Digest], odd: list[Digest]) -> Iterator[Digest]:
+    """Those that are regular files. odd: gets those that are something else."""
+    for digest in digests:
+        found = layout.stat_blob(digest)
+        if found is not None and found.kind == "file":
+            yield digest
+        elif found is not None:
+            odd.append(digest)
+
+
+def _look_at_odd(layout: Layout, hashed: Rehashed, odd: Iterable[Digest]) -> Rehashed:
+    """The same, with what is no regular file."""
+    bad, links = list(hashed.bad), []
+    for digest in odd:
+        found = layout.stat_blob(digest)
+        if found is None or found.kind == "file":
+            continue  # gone, or a blob, by now
+        real = follow_link(layout, digest)
+        if real is None:
+            bad.append(BadBlob(digest, "is a link that leads to nothing", 0))
+        elif real.kind == "other":
+            bad.append(BadBlob(digest, "is no regular file", 0))
+        else:
+            links.append(digest)
+    return hashed._replace(bad=tuple(sorted(bad)), links=tuple(sorted(links)))
 
 
 def _every_blob(layout: Layout, odd: list[Digest] | None = None) -> Generator[Digest]:

@@ -20,10 +20,11 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
+from kitcache.gc.collect import CHANGES, unsettled
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
-from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S, unsettled
+from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
 from kitcache.store.blobs import sync_blobs, write_blob
@@ -50,7 +51,14 @@ class _Means(NamedTuple):
 
 
 class _OvertakenError(Exception):
-    """index.json, or a copy, was changed since it was read: the plan no longer holds."""
+    """index.json, or a copy, was changed since it was read: the plan no longer holds.
+
+    steps: those of it that were done.
+    """
+
+    def __init__(self, steps: tuple[RepairStep, ...] = ()) -> None:
+        super().__init__()
+        self.steps = steps
 
 
 def repair(
@@ -89,12 +97,11 @@ def repair(
             verified = verify_held(layout, control)
             steps = _foresee(layout, copies, verified, control)
             return Repaired(name, "dry-run", steps, verified)
-        for copy in copies.values():
-            _lock_copy(stack, copy, control, lock_timeout_s)
         verified = _verify(layout, control, lock_timeout_s)
         if not verified.exit_code:
             return Repaired(name, "done", (), verified)
-        with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+        with ExitStack() as locks:
+            held = _lock(locks, layout, copies, control, lock_timeout_s)
             steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad)
         try:
             # Also where nothing was left to do: others may have mended it meanwhile.
@@ -129,6 +136,31 @@ def _open_copy(stack: ExitStack, layout: Layout, path: str) -> Layout:
     return copy
 
 
+def _lock(
+    stack: ExitStack, layout: Layout, copies: Copies, control: Control, lock_timeout_s: float
+) -> Held:
+    """The cache exclusive, the copies shared.
+
+    All take these locks in one order, by inode, as merges do: two that are repaired from each other
+    would else wait for each other.
+    """
+    own, others = _inode_of(layout), sorted(copies.values(), key=_inode_of)
+    for copy in others:
+        if _inode_of(copy) < own:
+            _lock_copy(stack, copy, control, lock_timeout_s)
+    patience = control.patience(lock_timeout_s)
+    held = stack.enter_context(hold_store(layout, "exclusive", patience))
+    for copy in others:
+        if _inode_of(copy) > own:
+            _lock_copy(stack, copy, control, lock_timeout_s)
+    return held
+
+
+def _inode_of(layout: Layout) -> tuple[int, int]:
+    found = os.fstat(layout.root_fd)
+    return found.st_dev, found.st_ino
+
+
 def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s: float) -> None:
     """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
     try:
@@ -141,32 +173,37 @@ def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s:
 
 def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairStep, ...]:
     """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
-    layout, control = means.held.layout, means.control
-    told = dict[RepairStep, None]()
+    told: list[RepairStep] = []
     for _ in range(CHANGES):
-        layout.open_directories()
-        # A second look: an export may have brought what was missing, or the right bytes.
-        found = rehash_some(layout, [one.digest for one in suspects], control)
-        still = {one.digest for one in found.bad}
-        bad = [one for one in suspects if one.digest in still]
-        diagnosis = diagnose(layout, means.copies, bad, control)
-        now_ns = time.time_ns()
-        mending = make_mending(diagnosis.found, now_ns=now_ns, is_dry=False)
-        if not mending.steps:
-            break
-        busy = make_plan(diagnosis.found.survey, Policy(), now_ns).refusal
-        if busy is not None and busy.kind == "busy":
-            raise _honest(error_of(layout.path, busy), has_begun=bool(told))
         try:
-            _apply(means, diagnosis, mending)
-        except _OvertakenError:
-            told |= dict.fromkeys(_come_about(layout, mending))
-            continue
-        told |= dict.fromkeys(mending.steps)
-        break
-    else:
-        raise _honest(unsettled(layout), has_begun=True)
-    return tuple(told)
+            return (*told, *_attempt(means, suspects, has_begun=bool(told)))
+        except _OvertakenError as error:
+            told += error.steps
+    raise _honest(unsettled(means.held.layout), has_begun=True)
+
+
+def _attempt(
+    means: _Means, suspects: Collection[BadBlob], *, has_begun: bool
+) -> tuple[RepairStep, ...]:
+    """Plan and apply once: what was done. Raises _OvertakenError."""
+    layout, control = means.held.layout, means.control
+    layout.open_directories()
+    # A second look: an export may have brought what was missing, or the right bytes.
+    still = {one.digest for one in rehash_some(layout, [s.digest for s in suspects], control).bad}
+    bad = [one for one in suspects if one.digest in still]
+    diagnosis = diagnose(layout, means.copies, bad, control)
+    now_ns = time.time_ns()
+    mending = make_mending(diagnosis.found, now_ns=now_ns, is_dry=False)
+    if not mending.steps:
+        return ()
+    busy = make_plan(diagnosis.found.survey, Policy(), now_ns).refusal
+    if busy is not None and busy.kind == "busy":
+        raise _honest(error_of(layout.path, busy), has_begun=has_begun)
+    try:
+        _apply(means, diagnosis, mending)
+    except _OvertakenError:
+        raise _OvertakenError(tuple(_come_about(layout, mending))) from None
+    return mending.steps
 
 
 def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairStep]:
@@ -174,8 +211,8 @@ def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairStep]:
     for step in mending.steps:
         if step.digest is None or step.digest not in mending.comes:
             continue
-        has_come = step.kind == "take" and layout.stat_blob(step.digest) is not None
-        if has_come or step.kind == "quarantine":
+        found = layout.stat_blob(step.digest) if step.kind == "take" else None
+        if step.kind == "quarantine" or (found is not None and found.kind == "file"):
             yield step
 
 
@@ -222,7 +259,7 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
         check()
         write_blob(layout, data)
     if mending.comes:
-        sync_blobs(layout)
+        sync_blobs(layout, with_bytes=True)
 
 
 def _move_notes(layout: Layout, mending: Mending) -> None:

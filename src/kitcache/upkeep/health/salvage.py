@@ -12,7 +12,13 @@ from typing import Any, Literal, NamedTuple
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, Members, read_document, read_plain
-from kitcache.oci.index import IMAGE_NAME, INDEX_TYPE, NewEntry, edit_entries, read_entries
+from kitcache.oci.index import (
+    EMPTY_INDEX,
+    IMAGE_NAME,
+    INDEX_TYPE,
+    edit_entries,
+    read_entries,
+)
 from kitcache.oci.links import Link, kind_of, read_links
 from kitcache.upkeep.answers import RECOVERED
 
@@ -20,6 +26,7 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _BAD_BEGINNINGS = 64
 """After so many braces that begin nothing readable, the old file is given up."""
 _SHORT = 12
+_NAMES = (REF_NAME, IMAGE_NAME)
 
 
 class Document(NamedTuple):
@@ -31,11 +38,19 @@ class Document(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """An entry that the new index.json may have. named_by: who knew its name."""
+    """An entry that the new index.json may have, as it would be written there.
 
-    entry: NewEntry
+    digest: of what it names. named_by: who knew its name.
+    """
+
+    item: Mapping[str, Any]
     digest: Digest
     named_by: Literal["index", "notes", "copy", "nobody"]
+
+    @property
+    def names(self) -> tuple[str | None, str | None]:
+        """Its ref name and its image name."""
+        return _names_of(self.item)
 
 
 def read_root(data: bytes) -> Document | None:
@@ -72,13 +87,12 @@ def choose_entries(
     others: Iterable[bytes],
     documents: Mapping[Digest, Document],
 ) -> tuple[Candidate, ...]:
-    """Every entry that the new index.json may have, each name once.
+    """Every entry that the new index.json may have, those of the old one as they were written.
 
     old: the bytes of the old index.json. noted: by tag, the digest that was exported last. others:
     index.json of other copies. documents: all manifests and indexes among the blobs. Of a name
-    that several know the digest counts that the first of them gives, but where it is gone. A root
-    that nobody named is called `recovered-` and the beginning of its hex. What is returned may be
-    damaged.
+    that several know counts what the first of them says, but where that is gone. A root that nobody
+    named is called `recovered-` and the beginning of its hex. What is returned may be damaged.
     """
     contained = {
         link.descriptor.digest
@@ -86,39 +100,61 @@ def choose_entries(
         for link in document.links
         if link.role != "subject"
     }
-    chosen: dict[str, Candidate] = {}
-    for gleaned in glean_entries(old):
-        chosen.setdefault(gleaned.entry.ref_name, gleaned)
+    # Two images may share a ref name, and two platforms of one all their names.
+    chosen = list({(one.names, one.digest): one for one in glean_entries(old)}.values())
     for tag, text in noted.items():
-        digest, known = _digest(text), chosen.get(tag)
-        if (
-            digest is not None
-            and digest in documents
-            and (known is None or known.digest not in documents)
-        ):
-            chosen[tag] = _candidate(digest, documents[digest], tag, "notes")
-    named = {candidate.digest for candidate in chosen.values()}
-    for gleaned in (gleaned for other in others for gleaned in glean_entries(other)):
-        if gleaned.digest in documents and gleaned.digest not in named:
-            chosen.setdefault(gleaned.entry.ref_name, gleaned._replace(named_by="copy"))
-    named = {candidate.digest for candidate in chosen.values()}
+        digest = _digest(text)
+        rivals = [one for one in chosen if one.names[0] == tag]
+        if digest is None or digest not in documents:
+            continue
+        if all(one.digest not in documents for one in rivals):
+            chosen = [one for one in chosen if one not in rivals]
+            chosen.append(_candidate(digest, documents[digest], tag, "notes"))
+    named = {one.digest for one in chosen}
+    for other in others:
+        taken = {one.names for one in chosen}
+        chosen += [
+            gleaned._replace(named_by="copy")
+            for gleaned in glean_entries(other)
+            if gleaned.digest in documents.keys() - named and gleaned.names not in taken
+        ]
+    named = {one.digest for one in chosen}
+    tags = {one.names[0] for one in chosen}
     for digest in sorted(documents.keys() - contained - named):
         name = RECOVERED + digest.hex[:_SHORT]
-        if name in chosen:
+        if name in tags:
             name = RECOVERED + digest.hex
-        chosen[name] = _candidate(digest, documents[digest], name, "nobody")
-    return tuple(chosen.values())
+        tags.add(name)
+        chosen.append(_candidate(digest, documents[digest], name, "nobody"))
+    return tuple(chosen)
+
+
+def make_index(candidates: Iterable[Candidate]) -> bytes:
+    """index.json with these entries, in this order."""
+    document = {**read_plain(EMPTY_INDEX), "manifests": [one.item for one in candidates]}
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _candidate(
     digest: Digest, document: Document, tag: str, named_by: Literal["notes", "nobody"]
 ) -> Candidate:
-    entry = NewEntry(document.media_type, str(digest), document.size, tag)
-    return Candidate(entry, digest, named_by)
+    item = _item(document.media_type, digest, document.size, {REF_NAME: tag})
+    return Candidate(item, digest, named_by)
+
+
+def _item(
+    media_type: str, digest: Digest, size: int, annotations: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "mediaType": media_type,
+        "digest": str(digest),
+        "size": size,
+        "annotations": annotations,
+    }
 
 
 def glean_entries(data: bytes) -> Iterator[Candidate]:
-    """The entries with a tag that can still be read in what is no index.json, in order."""
+    """The entries with a name that can still be read in what is no index.json, in order."""
     for item in _objects_in(data.decode("utf-8", "replace")):
         listed = item.get("manifests")
         for entry in listed if isinstance(listed, list) else (item,):
@@ -142,20 +178,37 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _glean(item: dict[str, Any]) -> Candidate | None:
-    annotations, media_type, size = item.get("annotations"), item.get("mediaType"), item.get("size")
-    digest = _digest(item.get("digest"))
-    names = annotations if isinstance(annotations, dict) else {}
-    tag, image_name = names.get(REF_NAME), names.get(IMAGE_NAME)
-    if digest is None or not isinstance(tag, str):
+    digest, names = _digest(item.get("digest")), _names_of(item)
+    if digest is None or names == (None, None):
         return None
-    entry = NewEntry(
-        media_type if isinstance(media_type, str) else "",
-        str(digest),
-        size if type(size) is int and size >= 0 else 0,
-        tag,
+    if not _is_readable(item):
+        media_type, size = item.get("mediaType"), item.get("size")
+        item = _item(
+            media_type if isinstance(media_type, str) else "",
+            digest,
+            size if type(size) is int and size >= 0 else 0,
+            {key: name for key, name in zip(_NAMES, names, strict=True) if name is not None},
+        )
+    return Candidate(item, digest, "index")
+
+
+def _names_of(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    annotations = item.get("annotations")
+    given = annotations if isinstance(annotations, dict) else {}
+    ref_name, image_name = map(given.get, _NAMES)
+    return (
+        ref_name if isinstance(ref_name, str) else None,
         image_name if isinstance(image_name, str) else None,
     )
-    return Candidate(entry, digest, "index")
+
+
+def _is_readable(item: Mapping[str, Any]) -> bool:
+    """Whether it can stand in an index.json as it is."""
+    try:
+        (entry,) = read_entries(json.dumps({"manifests": [item]}).encode())
+    except (DocumentError, RecursionError):
+        return False
+    return entry.descriptor is not None
 
 
 def _digest(text: object) -> Digest | None:

@@ -6,33 +6,34 @@ as well.
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.reach import links_below, reach
+from kitcache.gc.reach import first_links, links_below
+from kitcache.gc.refusals import IS_LINK, ways_out
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import take_survey
 from kitcache.gc.tags import kind_below
-from kitcache.gc.values import Damage, Root, Survey, key_of
+from kitcache.gc.values import Damage, Root, Survey
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
-from kitcache.oci.cachemanifest import read_cache_manifest
+from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.links import CACHECONFIG, Link, kind_of
+from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
-from kitcache.upkeep.answers import BadBlob, Verdict, Verified
+from kitcache.upkeep.answers import Verdict, Verified
+from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.importing import Judgement, Store, judge_cache
 from kitcache.upkeep.health.rehash import Rehashed, rehash, rehash_some
 
 _CHANGES = 8
-_NAMED = 3
 
 
 def verify(
@@ -118,24 +119,25 @@ def _look(layout: Layout, control: Control) -> _Picture:
 def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -> Verified:
     told = _told_by_survey(survey)
     bad = tuple(one._replace(problem=told.get(one.digest, one.problem)) for one in hashed.bad)
-    faults = _Faults(survey, bad)
-    judged = []
-    for root in survey.roots:
-        if root.position >= 0:
-            control.check()
-            judged.append(_judge_root(layout, survey, faults, root))
-    needed = {digest for one in judged for digest in one.needed}
-    links = [digest for digest in hashed.odd if digest in survey.live and digest not in faults.flat]
+    faults = Faults(survey, {one.digest: one.problem for one in bad})
+    verdicts, warnings, known = [], [], {one.digest for one in bad}
+    for root, judged in _judge_roots(layout, survey, faults, control):
+        verdicts.append(_verdict_on(root, judged))
+        warnings += [f"{root.label}: {warning}" for warning in judged.judgement.warnings]
+        known |= judged.damaged
+    damage = tuple(_other_damage(survey, known))
+    links = [digest for digest in hashed.links if digest in survey.live]
     return Verified(
         path=layout.path,
         blobs=hashed.blobs,
         bad=bad,
         index_problem="",
-        verdicts=tuple(one.verdict for one in judged),
-        damage=tuple(_other_damage(survey, {*needed, *(one.digest for one in bad)})),
+        verdicts=tuple(verdicts),
+        damage=damage,
         warnings=(
-            *(warning for one in judged for warning in one.warnings),
-            *(f"blob {digest.short} is a link, which is not followed" for digest in links),
+            *warnings,
+            *(f"blob {d.short} {IS_LINK}: put the file itself in its place" for d in links),
+            *_steps_by_hand(layout.path, damage),
         ),
         seconds=0.0,
     )
@@ -144,62 +146,57 @@ def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -
 def _told_by_survey(survey: Survey) -> dict[Digest, str]:
     """Of blobs that are longer or shorter than somebody says: that, since it says more."""
     leaves = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
+    leaves = {digest: problem for digest, problem in leaves.items() if digest in survey.live}
     torn = {d.chain[-1].digest: d.detail for d in survey.damage if d.kind == "torn"}
     return leaves | torn
 
 
-class _Faults:
-    """What is wrong with what a root reaches. flat: with blobs whatever is said of them."""
-
-    def __init__(self, survey: Survey, bad: tuple[BadBlob, ...]) -> None:
-        self.flat = {one.digest: one.problem for one in bad}
-        self.flat |= {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
-        # A manifest that is gone is no missing leaf, also where somebody calls it a layer.
-        ends = {d.chain[-1].digest: d.detail for d in survey.damage if d.chain}
-        self.flat |= {d: t for d, t in ends.items() if d.is_known and d not in survey.live}
-        self._damaged = {key_of(d.chain[-1]): d.detail for d in survey.damage if d.chain}
-
-    def below(self, links: Iterable[Link]) -> dict[Digest, str]:
-        """The faults of these blobs: that one entry lies about a size is no other's."""
-        found: dict[Digest, str] = {}
-        for link in links:
-            digest = link.descriptor.digest
-            fault = self._damaged.get(key_of(link.descriptor)) or self.flat.get(digest)
-            if fault:
-                found.setdefault(digest, fault)
-        return found
-
-
 class _Judged(NamedTuple):
-    verdict: Verdict
-    needed: Collection[Digest] = ()
-    warnings: tuple[str, ...] = ()
+    """What is said of a root by whatever name. damaged: blobs with damage that it needs."""
+
+    kind: Literal["cache", "image", "artifact", "unknown"]
+    judgement: Judgement
+    damaged: frozenset[Digest] = frozenset()
 
 
-def _judge_root(layout: Layout, survey: Survey, faults: _Faults, root: Root) -> _Judged:
-    descriptor = root.descriptor
-    if descriptor is None:
-        fault = next(d.detail for d in survey.damage if d.root == root and not d.chain)
-        return _Judged(Verdict(root.position, root.ref_name, None, "unknown", "not", fault))
-    needed = reach(survey, descriptor, with_subjects=False, with_hints=False)
-    links = links_below(survey, descriptor, with_subjects=False, with_hints=False)
-    found = faults.below(links)
+def _verdict_on(root: Root, judged: _Judged) -> Verdict:
+    digest = root.descriptor.digest if root.descriptor else None
+    imports, why, steps, misses, _ = judged.judgement
+    return Verdict(root.position, root.ref_name, digest, judged.kind, imports, why, steps, misses)
+
+
+def _judge_roots(
+    layout: Layout, survey: Survey, faults: Faults, control: Control
+) -> Iterator[tuple[Root, _Judged]]:
+    """Each entry of index.json; a root that many of them name is judged once."""
+    known: dict[Descriptor, _Judged] = {}
+    for root in survey.roots:
+        if root.position < 0:
+            continue
+        control.check()
+        if root.descriptor is None:
+            fault = next(d.detail for d in survey.damage if d.root == root and not d.chain)
+            yield root, _Judged("unknown", Judgement("not", fault))
+            continue
+        nameless = root.descriptor._replace(ref_name=None)
+        if nameless not in known:
+            known[nameless] = _judge_root(layout, survey, faults, nameless)
+        yield root, known[nameless]
+
+
+def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Descriptor) -> _Judged:
+    links = tuple(links_below(survey, descriptor, with_subjects=False, with_hints=False))
+    needed, found = first_links(links), faults.below(links)
+    damaged = frozenset(digest for digest in faults.damaged if digest in needed)
     cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
-    if cache is not None:
-        judgement = judge_cache(*cache, Store(survey.live, found))
-    else:
-        judgement = _judge_whole(needed, found)
-    verdict = Verdict(
-        root.position,
-        root.ref_name,
-        descriptor.digest,
-        "cache" if cache else _kind_of_another(survey, descriptor, needed),
-        judgement.imports,
-        judgement.why,
-        judgement.steps,
-        judgement.misses,
-    )
-    return _Judged(verdict, needed, tuple(f"{root.label}: {w}" for w in judgement.warnings))
+    if cache is None:
+        kind = _kind_of_another(survey, descriptor, needed)
+        # All of it has to be there.
+        judgement = Judgement("not", tell(found.values())) if found else Judgement("fully")
+        return _Judged(kind, judgement, damaged)
+    store = Store(survey.live, {digest: fault.problem for digest, fault in found.items()})
+    judgement = judge_cache(cache.manifest, cache.config, store, cache.root)
+    return _Judged("cache", judgement, damaged)
 
 
 def _kind_of_another(
@@ -210,40 +207,32 @@ def _kind_of_another(
     return "artifact" if kind == "cache" else kind
 
 
-def _judge_whole(needed: Mapping[Digest, Link], faults: Mapping[Digest, str]) -> Judgement:
-    """What is no cache, or has no root that can be read: all of it has to be there."""
-    if not faults:
-        return Judgement("fully")
-    told = [f"{_what(needed[d])} {d.short} {fault}" for d, fault in faults.items()]
-    more = f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else ""
-    return Judgement("not", ", ".join(told[:_NAMED]) + more)
+class _Cache(NamedTuple):
+    """A cache's documents; config: None where it cannot be had. root: what the manifest says."""
 
-
-def _what(link: Link) -> str:
-    kind = kind_of(link.descriptor.media_type)
-    return link.role if kind in ("leaf", None) else kind
+    manifest: bytes
+    config: bytes | None
+    root: CacheManifest | None = None
 
 
 def _read_cache(
-    layout: Layout, root: Descriptor, faults: Mapping[Digest, str]
-) -> tuple[bytes, bytes | None] | None:
-    """The manifest and the cacheconfig, None where that cannot be had; None for what is no cache.
+    layout: Layout, descriptor: Descriptor, faults: Collection[Digest]
+) -> _Cache | None:
+    """The cache of which this is the root; None for what is no cache.
 
     A manifest that BuildKit could not read counts as a cache's where it names a cacheconfig.
     """
     try:
-        data = layout.read_blob(root.digest, root.size, unless_binary=True) or b""
-        cache = read_cache_manifest(data)
+        data = layout.read_blob(descriptor.digest, descriptor.size, unless_binary=True) or b""
+        root = read_cache_manifest(data)
     except (Damaged, Unsafe):
         return None
     except DocumentError:
-        return (data, None) if CACHECONFIG.encode() in data else None
-    if cache is None:
-        return None
-    return data, _read_config(layout, cache.config, faults)
+        return _Cache(data, None) if CACHECONFIG.encode() in data else None
+    return None if root is None else _Cache(data, _read_config(layout, root.config, faults), root)
 
 
-def _read_config(layout: Layout, config: Descriptor, faults: Mapping[Digest, str]) -> bytes | None:
+def _read_config(layout: Layout, config: Descriptor, faults: Collection[Digest]) -> bytes | None:
     if config.digest in faults or (config.size or 0) > IMPORT_LIMIT_BYTES:
         return None
     try:
@@ -253,7 +242,15 @@ def _read_config(layout: Layout, config: Descriptor, faults: Mapping[Digest, str
 
 
 def _other_damage(survey: Survey, told: Collection[Digest]) -> Iterator[Damage]:
-    """What no verdict and no bad blob tells of: it lies below a subject."""
+    """What no verdict and no bad blob tells of: it is a subject, or lies below one."""
     for damage in survey.damage:
-        if damage.chain and damage.chain[-1].digest not in told:
+        is_told = damage.chain[-1].digest in told if damage.chain else damage.root.position >= 0
+        if not is_told:
             yield damage
+
+
+def _steps_by_hand(path: str, damage: Iterable[Damage]) -> Iterator[str]:
+    """What to do where no repair does it: it takes out entries alone."""
+    roots = dict.fromkeys(one.root for one in damage if one.root.position < 0)
+    for root in roots:
+        yield from (f"next: {step}" for step in ways_out(path, root))

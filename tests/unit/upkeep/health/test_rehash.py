@@ -46,7 +46,7 @@ def add_large(sample: Sample, count: int = 5) -> list[Digest]:
 def test_a_sound_cache(layout: Layout, sample: Sample, control: Control) -> None:
     found = rehash(layout, control)
     assert found.blobs == Tally(count_in(sample), bytes_in(sample))
-    assert (found.bad, found.odd) == ((), ())
+    assert (found.bad, found.links) == ((), ())
 
 
 def test_large_blobs_too(layout: Layout, sample: Sample, control: Control) -> None:
@@ -76,11 +76,22 @@ def test_what_has_a_blobs_name_and_is_none(
     (where / ("a" * 64)).symlink_to("nowhere")
     (where / ("b" * 64)).mkdir()
     os.mkfifo(where / ("c" * 64))
+    (where / ("d" * 64)).symlink_to("/dev/zero")
+    (where / ("e" * 64)).symlink_to("e" * 64)
+    (where / ("f" * 64)).symlink_to(sample.layers[0]["digest"].removeprefix("sha256:"))
     (where / "tmp-upload").touch()
-    found = rehash(layout, control)
-    assert found.odd == tuple(Digest("sha256", letter * 64) for letter in "abc")
-    assert found.bad == ()
-    assert found.blobs.blobs == count_in(sample) - 4
+    odd = [Digest("sha256", letter * 64) for letter in "abcdef"]
+    nothing, other = "is a link that leads to nothing", "is no regular file"
+    for found in (rehash(layout, control), rehash_some(layout, odd, control)):
+        assert [(one.digest.hex[0], one.problem, one.size) for one in found.bad] == [
+            ("a", nothing, 0),
+            ("b", other, 0),
+            ("c", other, 0),
+            ("d", other, 0),
+            ("e", nothing, 0),
+        ]
+        assert found.links == (odd[5],)
+    assert rehash(layout, control).blobs.blobs == count_in(sample) - 7
 
 
 def test_some(layout: Layout, sample: Sample, control: Control) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.index import INDEX_TYPE, read_entries
+from kitcache.oci.index import IMAGE_NAME, INDEX_TYPE, read_entries
 from kitcache.oci.links import Link
 from kitcache.upkeep.health.salvage import (
     MANIFEST_TYPE,
@@ -15,6 +15,7 @@ from kitcache.upkeep.health.salvage import (
     choose_entries,
     correct_sizes,
     glean_entries,
+    make_index,
     read_root,
 )
 from tests.hostile.build import CACHECONFIG, INDEX, LAYER, MANIFEST, REF_NAME, Json, encode
@@ -30,8 +31,8 @@ def index(*entries: Json) -> bytes:
     return encode({"schemaVersion": 2, "manifests": list(entries)})
 
 
-def names(gleaned: tuple[Candidate, ...] | list[Candidate]) -> list[tuple[str, Digest]]:
-    return [(one.entry.ref_name, one.digest) for one in gleaned]
+def names(gleaned: tuple[Candidate, ...] | list[Candidate]) -> list[tuple[str | None, Digest]]:
+    return [(one.names[0], one.digest) for one in gleaned]
 
 
 WHOLE = index(entry("a", "main"), entry("b", "dev"), entry("c", "pr"))
@@ -66,10 +67,52 @@ def test_what_can_be_read_of_a_torn_index_is_read(data: bytes, words: str) -> No
 
 
 def test_a_gleaned_entry_has_what_the_old_one_said() -> None:
-    both = {REF_NAME: "main", "io.containerd.image.name": "docker.io/app:1"}
-    (found,) = glean_entries(index(entry("a", annotations=both, size=99)))
-    assert found.entry == (MANIFEST, str(digest("a")), 99, "main", "docker.io/app:1")
-    assert found.named_by == "index"
+    both = {REF_NAME: "main", IMAGE_NAME: "docker.io/app:1", "org.example": "x"}
+    old = entry("a", annotations=both, size=99, platform={"os": "linux"}, unknown=[1])
+    (found,) = glean_entries(index(old))
+    assert found == (old, digest("a"), "index")
+    assert found.names == ("main", "docker.io/app:1")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"size": "7"},
+        {"size": 1.5},
+        {"mediaType": 7},
+        {"Digest": "sha256:0"},
+        {"unknown": float("inf")},
+        {"unknown": float("nan")},
+    ],
+)
+def test_of_an_entry_that_nobody_could_read_stays_what_can_be_told(odd: Json) -> None:
+    (found,) = glean_entries(index(entry("a", "main") | odd))
+    size = 7 if type(odd.get("size", 7)) is int else 0
+    media_type = "" if "mediaType" in odd else MANIFEST
+    assert found.item == entry("a", "main") | {"size": size, "mediaType": media_type}
+
+
+def test_an_entry_may_have_an_image_name_alone() -> None:
+    old = entry("a", annotations={IMAGE_NAME: "docker.io/app:1"})
+    assert [one.item for one in glean_entries(index(old))] == [old]
+
+
+def test_what_shares_a_name_comes_back_as_it_was() -> None:
+    """Two images with one ref name, as containerd writes them, and two platforms of one image."""
+    old = [
+        entry("a", annotations={REF_NAME: "1", IMAGE_NAME: "docker.io/app:1"}),
+        entry("b", annotations={REF_NAME: "1", IMAGE_NAME: "docker.io/web:1"}),
+        entry("c", "main", platform={"os": "linux", "architecture": "amd64"}),
+        entry("d", "main", platform={"os": "linux", "architecture": "arm64"}),
+    ]
+    documents = {digest(word): document() for word in "abcd"}
+    chosen = choose_entries(index(*old)[:-1], {}, (), documents)
+    assert json.loads(make_index(chosen))["manifests"] == old
+    assert {one.named_by for one in chosen} == {"index"}
+    # Another copy may have such ones as well; what has its name here already stays away.
+    copied = choose_entries(index(old[0])[:-1], {}, [index(*old), index(*old)], documents)
+    assert [one.item for one in copied] == old
+    assert [one.named_by for one in copied] == ["index", "copy", "copy", "copy"]
 
 
 DESCRIBED = {"mediaType": LAYER, "digest": str(digest("layer")), "size": 1}
@@ -119,8 +162,9 @@ def test_each_root_that_nothing_contains_gets_an_entry() -> None:
     roots = {digest("top"), digest("alone"), digest("referrer")}
     assert {one.digest for one in chosen} == roots
     for one in chosen:
-        assert one.entry == (MANIFEST, str(one.digest), 5, f"recovered-{one.digest.hex[:12]}", None)
-        assert one.named_by == "nobody"
+        named = {REF_NAME: f"recovered-{one.digest.hex[:12]}"}
+        item = {"mediaType": MANIFEST, "digest": str(one.digest), "size": 5, "annotations": named}
+        assert one == (item, one.digest, "nobody")
 
 
 def test_names_come_from_the_old_file_then_from_notes_then_from_copies() -> None:
@@ -139,12 +183,13 @@ def test_names_come_from_the_old_file_then_from_notes_then_from_copies() -> None
     assert names(list(chosen)) == [
         ("main", digest("a")),
         ("alias", digest("a")),
+        ("main", digest("f")),
         ("dev", digest("b")),
         ("pr", digest("d")),
         ("pr-alias", digest("d")),
-        *((f"recovered-{d.hex[:12]}", d) for d in sorted(map(digest, "cef"))),
+        *((f"recovered-{d.hex[:12]}", d) for d in sorted(map(digest, "ce"))),
     ]
-    knew = ["index", "index", "notes", "copy", "copy", "nobody", "nobody", "nobody"]
+    knew = ["index", "index", "index", "notes", "copy", "copy", "nobody", "nobody"]
     assert [one.named_by for one in chosen] == knew
 
 
@@ -163,7 +208,7 @@ def test_a_name_goes_to_its_last_export_where_the_old_root_is_gone() -> None:
 def test_two_roots_with_one_beginning_get_two_names() -> None:
     twins = [Digest("sha256", f"{'a' * 12}{n:052}") for n in range(2)]
     chosen = choose_entries(b"", {}, (), dict.fromkeys(twins, document()))
-    assert len({one.entry.ref_name for one in chosen}) == 2
+    assert len({one.names for one in chosen}) == 2
 
 
 SIZES = {digest("a"): 7, digest("b"): 8}

@@ -1,47 +1,18 @@
-"""health/verify.py: what is found in a directory, under the shared lock, and what is left alone."""
+"""health/verify.py: what is found in a directory at rest, and what is not held against it."""
 
-import fcntl
-import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import pytest
 
-from kitcache.errors import Busy, Cancelled, NotACache, Unsafe
-from kitcache.gc.control import Control
+from kitcache.errors import NotACache, Unsafe
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
-from kitcache.store.layout import open_layout
 from kitcache.upkeep.answers import BadBlob, Verdict, Verified
-from kitcache.upkeep.health import verify as module
-from kitcache.upkeep.health.verify import verify, verify_held
+from kitcache.upkeep.health.verify import verify
 from tests.caches.snapshot import differences, take_snapshot
-from tests.hostile.build import IMAGE_CONFIG, MANIFEST, Box, encode
+from tests.hostile.build import IMAGE_CONFIG, MANIFEST, Box, Json, encode
 from tests.hostile.importable import Cached, add_cache, chain_of_steps, grow, layer
-
-
-@pytest.fixture
-def main(box: Box) -> Cached:
-    """Three steps under the tag main."""
-    return grow(box)
-
-
-def words(found: Verified) -> list[tuple[str | None, str, str]]:
-    return [(v.ref_name, v.kind, v.imports) for v in found.verdicts]
-
-
-def only(found: Verified) -> Verdict:
-    (verdict,) = found.verdicts
-    return verdict
-
-
-def flip(box: Box, digest: str, at: int = 5) -> None:
-    data = bytearray(box.path_of(digest).read_bytes())
-    data[at] ^= 1
-    box.damage(digest, bytes(data))
+from tests.unit.upkeep.health.healthkit import flip, only, words
 
 
 @pytest.mark.parametrize("as_index", [False, True])
@@ -134,7 +105,7 @@ def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
     found = verify(box.dir)
     assert words(found) == [("main", "unknown", "not"), ("dev", "cache", "fully")]
     assert found.verdicts[0].why.startswith(f"manifest {parse_digest(digest).short} ")
-    assert len(found.bad) == (how in ("torn", "flipped"))
+    assert len(found.bad) == (how != "missing")
     assert found.exit_code == 12
 
 
@@ -148,10 +119,19 @@ def test_bad_garbage_is_a_fault_too(box: Box, main: Cached) -> None:
     assert found.exit_code == 12
 
 
-def test_an_image_is_whole_or_not(box: Box) -> None:
+def add_image(box: Box, *blobs: Json) -> None:
     config = box.document({"os": "linux", "architecture": "amd64"}, IMAGE_CONFIG)
+    box.tag("app", box.manifest(list(blobs), config))
+
+
+def add_artifact(box: Box, subject: Json) -> None:
+    empty = box.blob(b"{}", "application/vnd.oci.empty.v1+json")
+    box.tag(None, box.manifest([], empty, subject=subject))
+
+
+def test_an_image_is_whole_or_not(box: Box) -> None:
     blob = box.blob(b"rootfs")
-    box.tag("app", box.manifest([blob], config))
+    add_image(box, blob)
     assert words(verify(box.dir)) == [("app", "image", "fully")]
     box.damage(blob["digest"], None)
     verdict = only(verify(box.dir))
@@ -160,26 +140,23 @@ def test_an_image_is_whole_or_not(box: Box) -> None:
 
 
 def test_all_that_is_missing_of_an_image_is_counted(box: Box) -> None:
-    config = box.document({"os": "linux"}, IMAGE_CONFIG)
     blobs = [box.blob(b"rootfs %d" % n) for n in range(5)]
-    box.tag("app", box.manifest(blobs, config))
+    add_image(box, *blobs)
     for blob in blobs:
         box.damage(blob["digest"], None)
     assert only(verify(box.dir)).why.endswith(" is missing and 2 more")
 
 
 def test_a_layer_whose_bytes_are_elsewhere_may_be_absent(box: Box) -> None:
-    config = box.document({"os": "linux"}, IMAGE_CONFIG)
     blob = box.blob(b"foreign") | {"urls": ["https://example.com/layer"]}
-    box.tag("app", box.manifest([blob], config))
+    add_image(box, blob)
     box.damage(blob["digest"], None)
     assert verify(box.dir).exit_code == 0
 
 
 def test_an_artifact_whose_subject_is_absent(box: Box) -> None:
-    empty = box.blob(b"{}", "application/vnd.oci.empty.v1+json")
     subject = box.document({"schemaVersion": 2, "layers": []}, MANIFEST)
-    box.tag(None, box.manifest([], empty, subject=subject))
+    add_artifact(box, subject)
     box.damage(subject["digest"], None)
     found = verify(box.dir)
     assert words(found) == [(None, "artifact", "fully")]
@@ -188,9 +165,8 @@ def test_an_artifact_whose_subject_is_absent(box: Box) -> None:
 
 def test_a_subject_that_is_bad_is_no_fault_of_the_artifact(box: Box) -> None:
     """It is a bad blob; an artifact may do without its subject."""
-    empty = box.blob(b"{}", "application/vnd.oci.empty.v1+json")
     subject = box.document({"schemaVersion": 2, "layers": []}, MANIFEST)
-    box.tag(None, box.manifest([], empty, subject=subject))
+    add_artifact(box, subject)
     flip(box, subject["digest"], 20)
     found = verify(box.dir)
     assert words(found) == [(None, "artifact", "fully")]
@@ -200,12 +176,26 @@ def test_a_subject_that_is_bad_is_no_fault_of_the_artifact(box: Box) -> None:
 
 def test_what_a_reset_would_refuse_for_and_no_verdict_names(box: Box) -> None:
     """A subject whose bytes are right and no manifest."""
-    empty = box.blob(b"{}", "application/vnd.oci.empty.v1+json")
     subject = box.blob(b'{"layers": 7}', MANIFEST)
-    box.tag(None, box.manifest([], empty, subject=subject))
+    add_artifact(box, subject)
     found = verify(box.dir)
     assert (found.bad, words(found)) == ((), [(None, "artifact", "fully")])
     assert [str(damage.chain[-1].digest) for damage in found.damage] == [subject["digest"]]
+    assert found.exit_code == 12
+
+
+@pytest.mark.parametrize("subject", [{"digest": 7}, None])
+def test_a_subject_of_the_index_itself_is_mended_by_hand(
+    box: Box, main: Cached, subject: Json | None
+) -> None:
+    """It is no entry: a repair has nothing to take out, and a reset refuses."""
+    if subject is None:
+        subject = box.blob(b'{"layers": 7}', MANIFEST)
+    box.write_index(encode(box.index_document() | {"subject": subject}))
+    found = verify(box.dir)
+    assert words(found) == [("main", "cache", "fully")]
+    assert [damage.root.position for damage in found.damage] == [-1]
+    assert found.warnings == ("next: take the field 'subject' out of index.json by hand",)
     assert found.exit_code == 12
 
 
@@ -241,16 +231,19 @@ def test_a_layer_that_is_a_link_is_told_of(box: Box, main: Cached) -> None:
     path.symlink_to(box.top / "elsewhere")
     found = verify(box.dir)
     short = parse_digest(main.layers[2]["digest"]).short
-    assert found.warnings == (f"blob {short} is a link, which is not followed",)
+    told = f"blob {short} is a link, which is not followed: put the file itself in its place"
+    assert found.warnings == (told,)
     assert found.exit_code == 0
 
 
-def test_a_directory_in_a_layers_place(box: Box, main: Cached) -> None:
-    digest = main.layers[2]["digest"]
-    box.damage(digest, None)
-    box.path_of(digest).mkdir()
-    (miss,) = only(verify(box.dir)).misses
-    assert miss.why.endswith("is no regular file")
+def test_a_layer_that_is_a_link_to_nothing_is_bad(box: Box, main: Cached) -> None:
+    path = box.path_of(main.layers[2]["digest"])
+    path.unlink()
+    path.symlink_to("nowhere")
+    found = verify(box.dir)
+    assert [one.problem for one in found.bad] == ["is a link that leads to nothing"]
+    assert only(found).misses[0].why.endswith("is a link that leads to nothing")
+    assert found.warnings == ()
 
 
 def test_a_cacheconfig_near_the_cap_is_a_warning(box: Box) -> None:
@@ -325,156 +318,9 @@ def test_what_is_raised(box: Box, main: Cached, tmp_path: Path) -> None:
         verify(box.dir)
 
 
-def test_a_reset_is_waited_for_and_an_export_is_not(box: Box, main: Cached) -> None:
-    with (box.dir / "kitcache.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(Busy, match=r"kitcache\.lock is held by"):
-            verify(box.dir, lock_timeout_s=0)
-        fcntl.flock(file, fcntl.LOCK_SH)
-        assert verify(box.dir, lock_timeout_s=0).exit_code == 0
-
-
-def test_the_lock_is_held_while_blobs_are_hashed(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, tried = module.rehash, []
-
-    def try_to_lock(*words: Any) -> Any:
-        with (box.dir / "kitcache.lock").open() as file:
-            for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
-                try:
-                    fcntl.flock(file, kind | fcntl.LOCK_NB)
-                    tried.append("had")
-                except BlockingIOError:
-                    tried.append("busy")
-        return real(*words)
-
-    monkeypatch.setattr(module, "rehash", try_to_lock)
-    verify(box.dir)
-    assert tried == ["had", "busy"]
-
-
-def test_without_a_lock_it_goes_on_and_says_so(box: Box, main: Cached) -> None:
-    (box.dir / "kitcache.lock").mkdir()
-    found = verify(box.dir)
-    assert found.exit_code == 0
-    (warning,) = found.warnings
-    assert warning.startswith("not protected from a reset that runs meanwhile: kitcache.lock is")
-
-
-def while_hashing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
-    real = module.rehash
-
-    def hash_and_do(*words: Any) -> Any:
-        found = real(*words)
-        do()
-        return found
-
-    monkeypatch.setattr(module, "rehash", hash_and_do)
-
-
-def test_what_is_published_meanwhile_is_looked_at(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def publish() -> None:
-        new = add_cache(box, "dev", [layer(box, "new")])
-        flip(box, new.layers[0]["digest"])
-
-    while_hashing(monkeypatch, publish)
-    found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully"), ("dev", "cache", "not")]
-    assert len(found.bad) == 1
-
-
-def test_what_was_bad_and_was_replaced_meanwhile_is_good(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = main.layers[0]["digest"]
-    good = box.path_of(digest).read_bytes()
-    flip(box, digest)
-
-    def mend() -> None:
-        box.damage(digest, good)
-        box.tag("again", main.root)
-
-    while_hashing(monkeypatch, mend)
-    found = verify(box.dir)
-    assert (found.exit_code, len(found.verdicts)) == (0, 2)
-
-
-def test_an_index_that_is_lost_meanwhile(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    while_hashing(monkeypatch, (box.dir / "index.json").unlink)
-    assert verify(box.dir).index_problem.startswith("index.json is missing")
-
-
-def test_an_index_that_never_stops_changing(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, count = module.read_index, 0
-
-    def change_and_read(*words: Any) -> Any:
-        nonlocal count
-        count += 1
-        index = json.loads((box.dir / "index.json").read_bytes()) | {"n": count}
-        (box.dir / "index.json").write_bytes(encode(index))
-        return real(*words)
-
-    monkeypatch.setattr(module, "read_index", change_and_read)
-    found = verify(box.dir)
-    assert found.warnings == ("index.json kept changing: the last one that was read is judged",)
-    assert found.exit_code == 0
-
-
-def test_a_reset_by_strangers_meanwhile_is_no_problem(
-    box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blob = box.blob(b"garbage")
-    flip(box, blob["digest"])
-
-    def sweep() -> None:
-        box.damage(blob["digest"], None)
-        box.tag("again", main.root)
-
-    while_hashing(monkeypatch, sweep)
-    assert verify(box.dir).bad == ()
-
-
-def test_progress_is_told(box: Box, main: Cached) -> None:
-    phases = []
-    verify(box.dir, on_progress=lambda event: phases.append(getattr(event, "phase", "")))
-    assert "verify" in phases
-
-
-def test_held_takes_no_lock(box: Box, main: Cached) -> None:
-    before = os.listdir(box.dir)
-    with open_layout(box.dir) as layout:
-        found = verify_held(layout, Control("cache", None, None))
-    assert os.listdir(box.dir) == before
-    assert found.exit_code == 0
-
-
 def test_a_root_that_only_holds_caches_is_none(box: Box) -> None:
     """No build imports a cache by it."""
     cached = grow(box)
     box.tag("nested", box.index_of([cached.root]))
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("nested", "artifact", "fully")]
-
-
-def test_ctrl_c_is_noticed_between_two_tags(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("main", "dev"):
-        add_cache(box, name, [layer(box, 0)])
-    cancel, judged = Event(), []
-    real = module.judge_cache
-
-    def judge(*args: Any) -> Any:
-        judged.append(args)
-        cancel.set()
-        return real(*args)
-
-    monkeypatch.setattr(module, "judge_cache", judge)
-    with pytest.raises(Cancelled):
-        verify(box.dir, cancel=cancel)
-    assert len(judged) == 1

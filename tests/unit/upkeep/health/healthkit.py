@@ -1,0 +1,47 @@
+"""What the tests of verify and repair share: damage, copies, a lock, and short forms of answers."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kitcache.gc.control import Control
+from kitcache.store.layout import open_layout
+from kitcache.store.locks import LockKind, hold_store
+from kitcache.upkeep.answers import Repaired, Verdict, Verified
+from kitcache.upkeep.health.mend import Mending
+from tests.hostile.build import Box
+
+
+def flip(box: Box, digest: str, at: int = 5) -> None:
+    """One bit of a blob, in the byte at that place."""
+    data = bytearray(box.path_of(digest).read_bytes())
+    data[at] ^= 1
+    box.damage(digest, bytes(data))
+
+
+def copy_of(box: Box, name: str = "copy") -> Path:
+    """The cache once more, in a directory beside it."""
+    return Path(shutil.copytree(box.dir, box.top / name))
+
+
+@contextmanager
+def locked(path: Path, kind: LockKind) -> Iterator[None]:
+    with (
+        open_layout(path) as layout,
+        hold_store(layout, kind, Control(str(path), None, None).patience(0.0)),
+    ):
+        yield
+
+
+def words(found: Verified) -> list[tuple[str | None, str, str]]:
+    return [(v.ref_name, v.kind, v.imports) for v in found.verdicts]
+
+
+def only(found: Verified) -> Verdict:
+    (verdict,) = found.verdicts
+    return verdict
+
+
+def kinds(done: Repaired | Mending) -> list[tuple[str, str | None]]:
+    return [(step.kind, step.tag) for step in done.steps]
