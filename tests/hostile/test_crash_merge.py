@@ -1,7 +1,8 @@
 """SIGKILL at each naming, removing and syncing call of a merge, and at each write of a tag.
 
 A merge within one file system (links) and across two (copies), into a new cache and into one that
-has a tag of its own: the target's tags stay whole, no tag has a hole, and a second merge finishes.
+has a tag of its own: the target's tags stay whole, no tag has a hole, no manifest comes before what
+it names, and a second merge finishes.
 """
 
 import json
@@ -22,7 +23,7 @@ from tests.property import make, witness
 from tests.property.disk import REF_NAME, blobs, on_disk, settle, snapshot, write
 from tests.property.model import HOUR_S, Cache
 
-SYNCING = (*crash.NAMING, "fsync", "fdatasync")
+SYNCING = (*crash.NAMING, "fsync", "fdatasync", "syncfs")
 # A new file's name in .kitcache/ differs from run to run: it cannot be waited for.
 RANDOM = re.compile(r"\.[0-9a-f]{16}$")
 
@@ -44,7 +45,17 @@ def small(tag: str, *layers: bytes) -> Cache:
     return Cache(nodes, (make.entry(top, tag),), frozenset(), ages_s, (), ())
 
 
-ONE = small("one", b"layer 1", b"layer 2")
+def nested(cache: Cache, tag: str) -> Cache:
+    """The same below an index, and another index above that."""
+    (entry,) = cache.entries
+    inner = make.index([make.honest(cache.nodes[entry.ref.digest])])
+    outer = make.index([make.honest(inner)])
+    nodes = {**cache.nodes, **make.by_digest([inner, outer])}
+    ages_s = dict.fromkeys(nodes, 3 * HOUR_S)
+    return Cache(nodes, (make.entry(outer, tag),), frozenset(), ages_s, (), ())
+
+
+ONE = nested(small("one", b"layer 1", b"layer 2"), "one")
 TWO = small("two", b"layer 2", b"layer 3")
 OWN = small("own", b"layer 3", b"layer 4")
 
@@ -88,6 +99,13 @@ def tags_of(*found: Cache) -> dict[str | None, str]:
     return {entry.ref_name: entry.ref.digest for cache in found for entry in cache.entries}
 
 
+def early(root: Path) -> set[str]:
+    """Blobs that have a name before something that they name has one."""
+    there = blobs(root)
+    nodes = {**ONE.nodes, **TWO.nodes, **OWN.nodes}
+    return {d for d in there for link in nodes[d].links if link.digest not in there}
+
+
 @pytest.mark.parametrize(
     ("is_near", "has_own"), [(True, True), (False, False)], ids=["links", "copies-into-new"]
 )
@@ -117,6 +135,7 @@ def test_a_merge_killed_anywhere_leaves_no_hole(
             assert crash.kill_before(found.argv, call, log), call
             left = tags(found.target)
             assert left in (old, new), call
+            assert not early(found.target), call
             seen.add(left == new)
             if left:
                 assert witness.holes(found.target) == (), call

@@ -157,7 +157,9 @@ def is_due(case: Case, fact: TagFacts) -> bool:
     if "unused_for_ns" in said:
         return NOW - used_ns(fact) >= said["unused_for_ns"][1]
     has_limit = case.limit is not None or case.policy.max_used is not None
-    asks = "keep_last" in said or "keep_within_ns" in said or case.policy.keep_tags
+    has_age = any(rule.unused_for_ns is not None for rule in case.policy.rules)
+    names = case.policy.keep_tags and not has_age
+    asks = "keep_last" in said or "keep_within_ns" in said or names
     return bool(asks) and "keep" not in said and not has_limit
 
 

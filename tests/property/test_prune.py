@@ -1,5 +1,8 @@
 """Laws of prune on a disk: what is kept is whole, limits hold, dry runs agree, twice is once."""
 
+from fnmatch import fnmatchcase
+
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -37,12 +40,30 @@ def left_of(cache: Cache, pruned: kitcache.Pruned) -> Cache:
     return cache._replace(entries=tuple(e for n, e in enumerate(cache.entries) if n not in gone))
 
 
+def keeps_none(cache: Cache, policy: kitcache.Retention) -> bool:
+    """Whether tags would go for a name alone that none of them has."""
+    names = {entry.ref_name for entry in cache.entries if entry.ref_name is not None}
+    return (
+        bool(policy.keep_tags)
+        and policy.max_used is None
+        and not policy.rules
+        and len(names) > (0 if policy.allow_empty else 1)
+        and not any(fnmatchcase(name, glob) for name in names for glob in policy.keep_tags)
+    )
+
+
 @given(caches(min_roots=1), policies())
 def test_what_is_kept_is_whole_and_all_else_is_gone(
     cache: Cache, policy: kitcache.Retention
 ) -> None:
     with on_disk(cache) as root:
         before, holes = snapshot(root), witness.holes(root)
+        if keeps_none(cache, policy):
+            for dry_run in (True, False):
+                with pytest.raises(kitcache.UsageError, match="no tag matches"):
+                    kitcache.prune(root, policy, dry_run=dry_run)
+            assert snapshot(root) == before
+            return
         dry = kitcache.prune(root, policy, dry_run=True)
         assert snapshot(root) == before
         pruned = kitcache.prune(root, policy)

@@ -2,9 +2,15 @@
 
 import argparse
 
-from kitcache.cli import options
 from kitcache.errors import UsageError
-from kitcache.options.retention import Amount, Retention, Rule, check_retention, parse_amount
+from kitcache.options.retention import (
+    Amount,
+    Retention,
+    Rule,
+    check_retention,
+    parse_amount,
+    parse_span,
+)
 
 _WORDS = (
     "max_used_space",
@@ -40,10 +46,10 @@ def add_words(group: argparse._ArgumentGroup) -> None:
         "--keep-last", metavar="N", type=_number, help="keep the N tags that were used last"
     )
     group.add_argument(
-        "--keep-within", metavar="AGE", type=options.age, help="keep tags used within that time"
+        "--keep-within", metavar="AGE", type=_span, help="keep tags used within that time"
     )
     group.add_argument(
-        "--unused-for", metavar="AGE", type=options.age, help="drop tags unused for that long"
+        "--unused-for", metavar="AGE", type=_span, help="drop tags unused for that long"
     )
     group.add_argument("--allow-empty", action="store_true", help="the last tag may go too")
     group.add_argument(
@@ -66,7 +72,7 @@ def retention_of(args: argparse.Namespace) -> Retention:
                 f"{words} beside --policy: a policy comes from a file or from options, not both",
                 next_steps=(f"say it in {args.policy}, or leave --policy out",),
             )
-        return read_file(args.policy)
+        return read_file(args.policy, args.cancel)
     rule = Rule(
         keep_last=args.keep_last,
         keep_within_ns=args.keep_within,
@@ -87,6 +93,13 @@ def retention_of(args: argparse.Namespace) -> Retention:
 def _amount(text: str) -> Amount:
     try:
         return parse_amount(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _span(text: str) -> int:
+    try:
+        return parse_span(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -18,6 +18,8 @@ def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
     if pruned.decisions:
         yield printable(pruned.path)
         yield from _tag_lines(pruned, now_ns)
+    elif pruned.outcome == "no-policy":
+        yield printable(f"{pruned.path}: no tags")
     if pruned.outcome != "no-policy":
         yield printable(_tags_line(pruned))
         yield from map(headline, pruned.trimmed)
@@ -56,11 +58,15 @@ def _tags_line(pruned: Pruned) -> str:
 def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
     """Names of the command line that keep nothing: mistyped, maybe, and then tags go."""
     if not retention.source:
-        names = {decision.ref_name for decision in pruned.decisions}
+        names = {d.ref_name for d in pruned.decisions if d.ref_name is not None}
         for glob in retention.keep_tags:
             if is_plain(glob) and glob not in names:
+                from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
+
+                meant = suggest(glob, names)
+                hint = f"; did you mean {meant}?" if meant else ""
                 yield printable(
-                    f"{pruned.path}: {retention.spell('keep-tag', glob)} matches no tag"
+                    f"{pruned.path}: {retention.spell('keep-tag', glob)} matches no tag{hint}"
                 )
 
 

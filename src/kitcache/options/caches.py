@@ -173,7 +173,7 @@ def _read(text: str) -> tuple[str, Pairs]:
 def _missing(problem: str, pairs: Pairs, wanted: str) -> UsageError:
     other = {"dest": "src", "src": "dest"}[wanted]
     keys = [key for key, _ in pairs]
-    typo = next((key for key in keys if suggest(key, (wanted,))), None)
+    typo = next((key for key in keys if key != wanted and suggest(key, (wanted,))), None)
     if other in keys:
         flag = {"dest": "--cache-to", "src": "--cache-from"}[wanted]
         return UsageError(problem, next_steps=(f"{flag} says {wanted}=DIR, not {other}=DIR",))

@@ -6,6 +6,7 @@ Above the first [[rule]] they speak of all tags; in one, of the tags that it nam
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -18,12 +19,21 @@ from kitcache.options.retention import (
     find_contradictions,
     name_rule,
     parse_amount,
+    parse_span,
 )
 from kitcache.options.tomllines import Path, find_lines, line_of
-from kitcache.options.units import parse_age
 
 _Reader = Callable[[Any], Any]
 _MOST_TAGS = 10**9
+_KEY = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+# tomllib takes half a minute for a key that fills the file, and names no line for such a number.
+_REFUSED = (
+    (
+        re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_KEY}[ \t]*\.[ \t]*){{100}}", re.MULTILINE),
+        "a key has more than 100 parts",
+    ),
+    (re.compile(r"\d[\d_]{600}", re.ASCII), "a number is too long"),
+)
 
 
 class _Problem(NamedTuple):
@@ -38,6 +48,7 @@ def read_policy(text: str, name: str) -> Retention:
 
     Raises UsageError, which names the file, and lines and keys of all that is wrong.
     """
+    _refuse_costly(text, name)
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -66,6 +77,12 @@ def read_policy(text: str, name: str) -> Retention:
     if problems:
         raise _wrong(text, name, problems)
     return policy
+
+
+def _refuse_costly(text: str, name: str) -> None:
+    for costly, problem in _REFUSED:
+        if found := costly.search(text):
+            raise UsageError(f"line {_line_at(text, found.end())}: {problem}", path=name)
 
 
 def _contradictions(policy: Retention, problems: list[_Problem]) -> list[_Problem]:
@@ -125,7 +142,7 @@ def _unknown(key: str, known: Mapping[str, _Reader]) -> str:
         return f"{key} is for some tags: it belongs in a [[rule]]"
     meant = suggest(key, known)
     hint = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
-    return f"unknown key {quote_go(key)}; {hint}"
+    return f"unknown key {quote_go(key[:40])}; {hint}"
 
 
 def _globs(value: Any) -> tuple[str, ...]:
@@ -139,18 +156,22 @@ def _age_ns(value: Any) -> int:
     # A bare number would be seconds, and is hardly meant to be.
     if not isinstance(value, str):
         raise _mistyped(value, 'an age in quotes, such as "30d"')
-    return parse_age(value)
+    return parse_span(value)
 
 
 def _amount(value: Any) -> Amount:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _mistyped(value, 'a size such as "5GB", or a part of the disk such as "10%"')
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ValueError("is more than any disk has")
     return parse_amount(str(value))
 
 
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _mistyped(value, "a number such as 5, without quotes")
+    if value < 0:
+        raise ValueError("is no number of tags")
     if value >= _MOST_TAGS:
         raise ValueError("is more tags than any cache has")
     return value
@@ -207,8 +228,8 @@ def _wrong(text: str, name: str, problems: list[_Problem]) -> UsageError:
 def _not_toml(text: str, name: str, error: Exception) -> UsageError:
     """What tomllib says, with its line in front."""
     problem = str(error)
-    if not isinstance(error, tomllib.TOMLDecodeError):
-        problem = "a number is too long" if isinstance(error, ValueError) else "too many brackets"
+    if isinstance(error, RecursionError):
+        problem = f"line {_line_at(text, _deepest(text))}: too many brackets, each within another"
     place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", problem)
     if place is not None:
         line = place[1] or text.rstrip().count("\n") + 1
@@ -218,3 +239,13 @@ def _not_toml(text: str, name: str, error: Exception) -> UsageError:
         path=name,
         next_steps=('put names, ages and sizes in quotes, such as max-used-space = "5GB"',),
     )
+
+
+def _line_at(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1
+
+
+def _deepest(text: str) -> int:
+    """Where in the text the most brackets are open."""
+    depths = list(accumulate((char in "[{") - (char in "]}") for char in text))
+    return depths.index(max(depths))

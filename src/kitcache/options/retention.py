@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from kitcache.errors import UsageError
-from kitcache.options.units import SIZE_FORMS, parse_bytes, spell_age
+from kitcache.options.units import AGE_FORMS, SIZE_FORMS, parse_age, parse_bytes, spell_age
 
 RULE_FIELDS = ("keep", "keep_last", "keep_within_ns", "unused_for_ns")
 _SHOWN_GLOBS = 2
@@ -39,6 +39,20 @@ def parse_amount(text: str) -> Amount:
     except ValueError as error:
         forms = f"{SIZE_FORMS}, 10% (of the disk)"
         raise ValueError(str(error).replace(SIZE_FORMS, forms)) from None
+
+
+def parse_span(text: str) -> int:
+    """Nanoseconds in 30d or 1h30m. Raises ValueError, which says what forms are known.
+
+    Also for a number alone: who writes 30 may mean days, and tags would go for it.
+    """
+    try:
+        age_ns = parse_age(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace("90 (seconds), ", "")) from None
+    if age_ns and text.strip()[-1].isdigit():
+        raise ValueError(f"{text[:40]!r} has no unit; known forms: {AGE_FORMS}")
+    return age_ns
 
 
 class Rule(NamedTuple):
@@ -131,6 +145,11 @@ class Retention(NamedTuple):
         """True where a size is to be kept to."""
         return self.max_used is not None or self.min_free is not None
 
+    @property
+    def has_age(self) -> bool:
+        """True where some tags, or all, go by their age."""
+        return any(rule.unused_for_ns is not None for rule in self.rules)
+
     def spell(self, key: str, value: object = None) -> str:
         """The key and its value as they are written: --keep-last 5; in a file without dashes."""
         word = key if self.source else f"--{key}"
@@ -139,7 +158,8 @@ class Retention(NamedTuple):
 
 def common_rule(policy: Retention) -> Rule:
     """What is said of all tags at once."""
-    return next((rule for rule in policy.rules if rule.is_common), Rule())
+    # A file has it at the end, after hundreds of others.
+    return next((rule for rule in reversed(policy.rules) if rule.is_common), Rule())
 
 
 def find_rule(policy: Retention, ref_name: str) -> Rule | None:
@@ -195,6 +215,11 @@ def check_retention(policy: Retention) -> None:
 
 def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
     """All that contradicts itself in the policy, or can have no effect."""
+    globs: list[object] = [policy.keep_tags, *(rule.tags for rule in policy.rules)]
+    if any(isinstance(each, str) for each in globs):
+        problem = "patterns are a tuple of strings: of one string each letter would be a pattern"
+        yield Contradiction(None, "keep-tag", problem)
+        return
     if "" in policy.keep_tags:
         yield Contradiction(
             None, "keep-tag", f"{policy.spell('keep-tag')}: an empty pattern matches no tag"
@@ -220,7 +245,12 @@ def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
 
 def _amounts(policy: Retention) -> Iterator[Contradiction]:
     for key, amount in (("max-used-space", policy.max_used), ("min-free-space", policy.min_free)):
-        if amount is not None and amount.percent is not None and not 0 <= amount.percent <= 100:
+        if amount is None:
+            continue
+        if (amount.bytes is None) == (amount.percent is None) or (amount.bytes or 0) < 0:
+            problem = f"{policy.spell(key)} is bytes, 0 or more, or else a percentage"
+            yield Contradiction(None, key, problem)
+        elif amount.percent is not None and not 0 <= amount.percent <= 100:
             said = policy.spell(key, f"{amount.percent:g}%")
             yield Contradiction(None, key, f"{said} is not a part of the disk: 0% to 100%")
 
@@ -234,6 +264,9 @@ def _in_rule(policy: Retention, rule: Rule) -> Iterator[tuple[str, str]]:
         yield "tags", f"{rule.label} says nothing of its tags; it can have {keys}"
     if rule.keep_last is not None and rule.keep_last < 1:
         yield "keep-last", f"{quote(policy, rule, 'keep_last')} keeps nothing; name 1 or more"
+    for field in ("keep_within_ns", "unused_for_ns"):
+        if (getattr(rule, field) or 0) < 0:
+            yield key_of(field), f"{quote(policy, rule, field)} is below zero"
     if rule.keep_within_ns == 0:
         yield "keep-within", f"{quote(policy, rule, 'keep_within_ns')} keeps nothing"
     if rule.keep and len(rule.fields) > 1:
@@ -262,13 +295,18 @@ def _ages_at_odds(policy: Retention, rule: Rule) -> str:
 def _never_reached(policy: Retention, position: int) -> str:
     """Why the rule at this position never decides anything, or ""."""
     rule = policy.rules[position]
+    if not rule.tags or not rule.fields:
+        return ""
     earlier = [(policy.spell("keep-tag", glob), glob) for glob in policy.keep_tags]
     if not rule.is_common:
         others = (other for other in policy.rules[:position] if not other.is_common)
         earlier += [(other.label, glob) for other in others for glob in other.tags]
-    by = [next((name for name, wide in earlier if _covers(wide, glob)), "") for glob in rule.tags]
-    if not by or not all(by) or not rule.fields:
-        return ""
+    by = []
+    for glob in rule.tags:
+        name = next((name for name, wide in earlier if _covers(wide, glob)), "")
+        if not name:
+            return ""
+        by.append(name)
     said = quote(policy, rule, rule.fields[0]) if rule.is_common else rule.label
     return f"{said} has no tag left after {' and '.join(dict.fromkeys(by))}"
 

@@ -17,6 +17,7 @@ _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**
 _SIZE_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 _LARGEST = 2**63 - 1
 _LEAST_BARE = 10**6
+AGE_FORMS = "90s, 15m, 36h, 7d, 2w, 1h30m"
 SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 5000000000 (bytes)"
 
 
@@ -30,9 +31,7 @@ def parse_age(text: str) -> int:
         word += "s"
     parts = _AGE_PART.findall(word)
     if not word or "".join(number + unit for number, unit in parts) != word:
-        raise ValueError(
-            f"{text!r} is no age; known forms: 90 (seconds), 90s, 15m, 36h, 7d, 2w, 1h30m"
-        )
+        raise ValueError(f"{text[:40]!r} is no age; known forms: 90 (seconds), {AGE_FORMS}")
     total = sum(float(number) * _AGE_UNITS[unit] for number, unit in parts)
     if total > _LONGEST_NS:
         raise ValueError(f"{text[:40]!r} is more than a thousand years")
@@ -51,6 +50,8 @@ def format_age(age_ns: int) -> str:
 
 def spell_age(age_ns: int) -> str:
     """The age as parse_age reads it, in its largest units: 30d, 1h30m, 0s. Below a second: cut."""
+    if age_ns < 0:
+        return f"-{spell_age(-age_ns)}"
     seconds = age_ns // _SECOND_NS
     parts = []
     for unit in "dhm":
@@ -94,3 +95,9 @@ def format_bytes(count: int) -> str:
         if size < 999.5 or unit == "PB":
             break
     return f"{size:.1f} {unit}" if size < 99.95 else f"{size:,.0f} {unit}"
+
+
+def tell_apart(one: int, other: int) -> tuple[str, str]:
+    """Both sizes for eyes; with all their digits where they differ and would not seem to."""
+    said = format_bytes(one), format_bytes(other)
+    return said if said[0] != said[1] or one == other else (f"{one:,} B", f"{other:,} B")

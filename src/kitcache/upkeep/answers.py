@@ -13,8 +13,9 @@ class Decision(NamedTuple):
     """What a policy makes of a tag, or of an entry without one (ref_name None; never dropped).
 
     digest: of its first entry, None where that cannot be read. positions: of all its entries in
-    index.json. rule: what decided, in words. used_ns: its last use as far as it counted, by
-    used_from. size: all that it reaches. unique: what nothing else reaches, before anything goes.
+    index.json, -1 for its own subject. rule: what decided, in words. used_ns: its last use as far
+    as it counted, by used_from. size: all that it reaches. unique: what nothing else reaches,
+    before anything goes.
     """
 
     ref_name: str | None
@@ -77,7 +78,7 @@ class Trimmed(NamedTuple):
 
 
 class BadBlob(NamedTuple):
-    """A blob whose bytes are not those of its digest, or cannot be read.
+    """A blob whose bytes are not those of its digest, that cannot be read, or is no regular file.
 
     problem: a clause, such as "holds other bytes (sha256:9c1e…)". size: its length in bytes, as far
     as it could be read.
@@ -190,7 +191,8 @@ class Pruned(NamedTuple):
     empty where it did not come to that. trimmed: tags that stay and were made smaller. limit_bytes:
     what the policy allows all that the tags reach to hold, None where it names no limit; below 0
     where an empty cache would leave the disk too full. needed_bytes: what has to stay holds, where
-    that is more; else None. why: a sentence where it did not do all that was asked for, else "".
+    that is more; else None. What would free nothing counts for neither. why: a sentence where it
+    did not do all that was asked for, else "".
     """
 
     path: str

@@ -65,7 +65,7 @@ def test_a_file_that_says_nothing_asks_for_nothing(text: str) -> None:
         ("max-used-space = 0", Retention(max_used=Amount(0))),
         ('keep-tag = "main"', Retention(("main",))),
         ("keep-last = 0x10", Retention(rules=(Rule(keep_last=16),))),
-        ('unused-for = "90"', Retention(rules=(Rule(unused_for_ns=90 * 10**9),))),
+        ('unused-for = "0"', Retention(rules=(Rule(unused_for_ns=0),))),
     ],
 )
 def test_other_ways_to_say_it(text: str, policy: Retention) -> None:
@@ -111,8 +111,18 @@ def test_other_ways_to_say_it(text: str, policy: Retention) -> None:
         ),
         (
             'unused-for = "a while"',
-            "unused-for: 'a while' is no age; known forms: 90 (seconds), 90s, 15m, 36h, 7d, 2w,"
-            " 1h30m",
+            "unused-for: 'a while' is no age; known forms: 90s, 15m, 36h, 7d, 2w, 1h30m",
+        ),
+        (
+            'unused-for = "30"',
+            "unused-for: '30' has no unit; known forms: 90s, 15m, 36h, 7d, 2w, 1h30m",
+        ),
+        ("keep-last = -1", "keep-last: is no number of tags"),
+        ("max-used-space = 0x" + "f" * 5000, "max-used-space: is more than any disk has"),
+        (
+            "k" * 5000 + " = 1",
+            f'unknown key "{"k" * 40}"; known: max-used-space, min-free-space, keep-tag,'
+            " keep-last, keep-within, unused-for, allow-empty, trim, rule",
         ),
         (
             'keep-last = "5"',
@@ -263,8 +273,9 @@ def test_the_message_names_the_file() -> None:
         ("[[rule]\n", "line 1: "),
         ('keep-tag = ["a",\n\n', "line 1: "),
         ('keep-tag = "a\n', "line 1: "),
-        ("keep-tag = " + "[" * 5000, "too many brackets"),
-        ("keep-last = " + "9" * 5000, "a number is too long"),
+        ("\nkeep-tag = " + "[" * 60_000, "line 2: too many brackets, each within another"),
+        ("keep-tag = [" + "\n[" * 5000, "line 5001: too many brackets, each within another"),
+        ("\nrule = " + "{a=" * 20_000, "line 2: too many brackets, each within another"),
     ],
 )
 def test_what_is_not_toml(text: str, line: str) -> None:
@@ -272,3 +283,39 @@ def test_what_is_not_toml(text: str, line: str) -> None:
     assert problem.startswith(line)
     assert problem.endswith(" (this is not TOML)")
     assert "(at " not in problem
+
+
+LONG = "a." * 100 + "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("keep-last = 1\n" + "a." * 32_000 + "a = 1", "line 2: a key has more than 100 parts"),
+        (f"\n\n[{LONG}]\n" + "a = 1\n" * 9000, "line 3: a key has more than 100 parts"),
+        (f"[[rule]]\n[[ {LONG} ]]", "line 2: a key has more than 100 parts"),
+        (f"rule = [{{tags = 1, {LONG} = 2}}]", "line 1: a key has more than 100 parts"),
+        ("\n" + "'.' \t. " * 100 + "a = 1", "line 2: a key has more than 100 parts"),
+        ('"\\"=" .' * 100 + "a = 1", "line 1: a key has more than 100 parts"),
+        ("\nkeep-last = " + "9" * 5000, "line 2: a number is too long"),
+    ],
+)
+def test_what_would_take_tomllib_long_is_not_read(
+    text: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kitcache.options.policyfile.tomllib.loads", None)
+    assert problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a." * 99 + "a = 1", 'line 1: unknown key "a";'),
+        (f"# {LONG}\nx = '{LONG}'", 'line 2: unknown key "x";'),
+        ('x = ["' + '", "'.join(["1.2.3.4"] * 500) + '"]', 'line 1: unknown key "x";'),
+        ("keep-last = " + "9" * 600, "line 1: keep-last: is more tags than any cache has"),
+    ],
+)
+def test_what_is_only_long_is_read(text: str, problem: str) -> None:
+    (found,) = problems(text)
+    assert found.startswith(problem)

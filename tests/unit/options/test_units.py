@@ -2,7 +2,14 @@
 
 import pytest
 
-from kitcache.options.units import format_age, format_bytes, parse_age, parse_bytes, spell_age
+from kitcache.options.units import (
+    format_age,
+    format_bytes,
+    parse_age,
+    parse_bytes,
+    spell_age,
+    tell_apart,
+)
 
 S = 10**9
 M, H, D, W = 60 * S, 3600 * S, 86_400 * S, 7 * 86_400 * S
@@ -159,3 +166,16 @@ def test_a_small_number_needs_a_unit(text: str) -> None:
 def test_a_size_has_an_end(text: str) -> None:
     with pytest.raises(ValueError, match=r"^'.{1,40}' is more than any disk has$"):
         parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (1000, 2000, ("1.0 kB", "2.0 kB")),
+        (139_900, 140_094, ("139,900 B", "140,094 B")),
+        (140_000, 140_000, ("140 kB", "140 kB")),
+        (999, 1000, ("999 B", "1.0 kB")),
+    ],
+)
+def test_sizes_are_told_apart(one: int, other: int, said: tuple[str, str]) -> None:
+    assert tell_apart(one, other) == said

@@ -1,8 +1,10 @@
-"""The blobs of several caches into one: which, in which order, and how each came."""
+"""The blobs of several caches into one: which, in which order, how each came, whether it stays."""
 
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 from kitcache.errors import Damaged
@@ -31,7 +33,10 @@ class Wanted(NamedTuple):
 
 
 class Wants(NamedTuple):
-    """All that is to come, each blob once: first what names no other, then what does."""
+    """All that is to come, each blob once: first what names no other, then what does.
+
+    Of the structure, nothing comes before what it names.
+    """
 
     leaves: tuple[Wanted, ...]
     structure: tuple[Wanted, ...]
@@ -44,10 +49,6 @@ class Came(NamedTuple):
     copied: Tally = Tally()
     there: Tally = Tally()
 
-    def plus(self, how: Brought, size: int) -> "Came":
-        """One blob more."""
-        return self._replace(**{how: getattr(self, how).plus(Tally(1, size))})
-
 
 def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> Wants:
     """All that these roots, each of one of the surveys, reach and that is there. Pure."""
@@ -56,34 +57,53 @@ def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> 
         live = surveys[source].live
         if root.descriptor is not None:
             for digest in reach(surveys[source], root.descriptor):
-                if digest in live:
-                    found.setdefault(digest, Wanted(source, digest, live[digest], root))
-    parents = {key[0] for survey in surveys for key, links in survey.links.items() if links}
+                if digest in live and digest not in found:
+                    found[digest] = Wanted(source, digest, live[digest], root)
+    order = _children_first(surveys)
+    parents = frozenset(order)
     return Wants(
-        tuple(one for one in found.values() if one.digest not in parents),
-        tuple(one for one in found.values() if one.digest in parents),
+        tuple(one for digest, one in found.items() if digest not in parents),
+        tuple(found[digest] for digest in order if digest in found),
     )
+
+
+def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
+    """All that names other blobs, each after those of its children that do so too."""
+    links = [pair for survey in surveys for pair in survey.links.items() if pair[1]]
+    parents = {key[0] for key, _ in links}
+    graph = TopologicalSorter[Digest]()
+    for key, below in links:
+        children = (link.descriptor.digest for link in below)
+        graph.add(key[0], *(digest for digest in children if digest in parents))
+    return list(graph.static_order())
 
 
 def bring_all(sources: Sequence[Layout], target: Layout, wants: Wants, control: Control) -> Came:
     """Bring them, put their names on the disk, and say how they came.
 
     The locks are held and the directories open. Raises as bring_blob does, and Cancelled, between
-    blobs and while one is copied: what had come by then stays.
+    blobs, while one is copied and at the end: what had come by then stays.
     """
-    count = _Count(wants, control)
+    came = _sum_up(_bring_each(sources, target, wants, _Meter(wants, control)))
+    sync_root(target)
+    control.check()
+    return came
+
+
+def _bring_each(
+    sources: Sequence[Layout], target: Layout, wants: Wants, meter: "_Meter"
+) -> Iterator[tuple[Brought, int]]:
     for part in wants:
         for one in part:
-            count.end(_bring(sources[one.source], target, one, count), one.size)
+            yield _bring(sources[one.source], target, one, meter), one.size
+            meter.end(one.size)
         # No manifest has a name on the disk before all that it names.
-        sync_blobs(target)
-    sync_root(target)
-    return count.came
+        sync_blobs(target, with_bytes=True)
 
 
-def _bring(source: Layout, target: Layout, one: Wanted, count: "_Count") -> Brought:
+def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> Brought:
     try:
-        return bring_blob(source, target, one.digest, one.size, on_copied=count.advance)
+        return bring_blob(source, target, one.digest, one.size, on_copied=meter.advance)
     except Damaged as error:
         raise Damaged(
             error.path,
@@ -96,25 +116,69 @@ def _bring(source: Layout, target: Layout, one: Wanted, count: "_Count") -> Brou
 
 
 def foresee(
-    sources: Sequence[Layout], target: Layout | None, device: int, wants: Wants, control: Control
+    sources: Sequence[Layout], target: Layout | None, place: str, wants: Wants, control: Control
 ) -> Came:
-    """What bring_all would say, as far as a look can tell. device: of the target's file system."""
-    came = Came()
-    for one in (*wants.leaves, *wants.structure):
+    """What bring_all would say, as far as a look can tell. place: the path of the target."""
+    device = _device_of(place)
+    is_near = [os.fstat(source.root_fd).st_dev == device for source in sources]
+
+    def how(one: Wanted) -> Brought:
         control.check()
         if target is not None and find_blob(target, one.digest, one.size) is not None:
-            came = came.plus("there", one.size)
-        else:
-            is_near = os.fstat(sources[one.source].root_fd).st_dev == device
-            came = came.plus("linked" if is_near else "copied", one.size)
-    return came
+            return "there"
+        return "linked" if is_near[one.source] else "copied"
+
+    return _sum_up((how(one), one.size) for part in wants for one in part)
 
 
-class _Count:
+def _device_of(path: str) -> int:
+    """The file system that the path is on, or will be."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.stat(path).st_dev
+
+
+def _sum_up(came: Iterable[tuple[Brought, int]]) -> Came:
+    blobs, sizes = Counter[Brought](), Counter[Brought]()
+    for how, size in came:
+        blobs[how] += 1
+        sizes[how] += size
+    return Came(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
+
+
+def find_lost(target: Layout, wants: Wants, control: Control) -> tuple[Wanted, str] | None:
+    """The first blob that came and is there no more, and what is wrong with it, a clause.
+
+    What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
+    """
+    for part in wants:
+        for one in part:
+            control.check()
+            problem = _fault_of(target, one, proves=part is wants.structure)
+            if problem:
+                return one, problem
+    return None
+
+
+def _fault_of(target: Layout, one: Wanted, *, proves: bool) -> str:
+    found = target.stat_blob(one.digest)
+    if found is None:
+        return "is missing"
+    if found.size != one.size:
+        return "is another one"
+    try:
+        if proves:
+            target.read_blob(one.digest, one.size)
+    except Damaged as error:
+        return error.problem
+    return ""
+
+
+class _Meter:
     """How far it is, told as it goes."""
 
     def __init__(self, wants: Wants, control: Control) -> None:
-        self.came = Came()
         self._control = control
         self._began_s = time.monotonic()
         self._total = sum(one.size for part in wants for one in part)
@@ -125,9 +189,8 @@ class _Count:
         self._part += copied
         self._tell()
 
-    def end(self, how: Brought, size: int) -> None:
+    def end(self, size: int) -> None:
         """The blob at hand is there. Raises Cancelled."""
-        self.came = self.came.plus(how, size)
         self._blobs, self._whole, self._part = self._blobs + 1, self._whole + size, 0
         self._tell()
 

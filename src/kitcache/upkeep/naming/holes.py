@@ -1,7 +1,8 @@
-"""What a survey has against one root: whether it could be imported whole as it is. Pure."""
+"""What a survey has against its roots: whether they could be imported whole as they are. Pure."""
 
 from kitcache.gc.reach import reach
 from kitcache.gc.values import Damage, MissingLeaf, Root, Survey
+from kitcache.oci.digest import Digest
 
 Hole = Damage | MissingLeaf
 
@@ -13,7 +14,22 @@ def find_holes(survey: Survey, root: Root) -> tuple[Hole, ...]:
     """
     if root.descriptor is None:
         return tuple(damage for damage in survey.damage if damage.root == root)
+    if not survey.damage and not survey.missing_leaves:
+        return ()
     reached = reach(survey, root.descriptor)
     needed = reach(survey, root.descriptor, with_subjects=False)
     damage = [d for d in survey.damage if d.chain and d.chain[-1].digest in reached]
     return (*damage, *(leaf for leaf in survey.missing_leaves if leaf.digest in needed))
+
+
+def find_unknown(survey: Survey) -> tuple[Root, Digest] | None:
+    """A root that needs a blob which nobody here can check, and that blob. A subject may be one."""
+    named = {link.descriptor.digest for links in survey.links.values() for link in links}
+    named |= {root.descriptor.digest for root in survey.roots if root.descriptor is not None}
+    unknown = {digest for digest in named if not digest.is_known}
+    for root in survey.roots if unknown else ():
+        if root.position >= 0 and root.descriptor is not None:
+            for digest in reach(survey, root.descriptor, with_subjects=False):
+                if digest in unknown:
+                    return root, digest
+    return None

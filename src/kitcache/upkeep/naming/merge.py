@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from kitcache.errors import (
     NOTHING_CHANGED,
+    NOTHING_REMOVED,
     Busy,
     Cancelled,
     Damaged,
@@ -20,27 +21,33 @@ from kitcache.errors import (
     NotACache,
     UsageError,
 )
+from kitcache.gc.collect import CHANGES
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.reach import reach
-from kitcache.gc.refusals import command_line, hole_error
-from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S
+from kitcache.gc.refusals import hole_error
+from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
-from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry, copy_entries, read_entries
+from kitcache.oci.index import copy_entries, read_entries
 from kitcache.options.renames import Rename, read_rename
 from kitcache.store import notes
 from kitcache.store.create import find_layout, make_index, make_layout
-from kitcache.store.index import INDEX, read_settled_index, swap_index
+from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import LockKind, hold_index, hold_store
-from kitcache.store.scan import scan_blobs
 from kitcache.upkeep.answers import Merged
-from kitcache.upkeep.naming.bring import Came, Wanted, Wants, bring_all, foresee, list_wants
-from kitcache.upkeep.naming.holes import find_holes
+from kitcache.upkeep.naming.bring import (
+    Came,
+    Wanted,
+    Wants,
+    bring_all,
+    find_lost,
+    foresee,
+    list_wants,
+)
+from kitcache.upkeep.naming.holes import find_holes, find_unknown
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
-from kitcache.upkeep.naming.settled import check_can_be_written, read_settled, unsettled
+from kitcache.upkeep.naming.settled import read_settled, read_target, unsettled
 
+_Text = TypeVar("_Text", bound=str | os.PathLike[str])
 _NO_TAG_CHANGED = (
     "no tag was changed; blobs that had come by then stay, for the next merge or reset"
 )
@@ -61,18 +68,21 @@ class _Source(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """What a caller wants, and until when (monotonic seconds) it waits for locks."""
+    """What a caller wants. began_s: monotonic; lock_timeout_s: of all locks together."""
 
+    sources: tuple[str, ...]
     target: str
     renames: tuple[Rename, ...]
     replaces: bool
+    is_dry: bool
     control: Control
-    deadline_s: float
+    began_s: float
+    lock_timeout_s: float
 
     @property
     def left_s(self) -> float:
         """How long a lock may still be waited for."""
-        return max(0.0, self.deadline_s - time.monotonic())
+        return max(0.0, self.began_s + self.lock_timeout_s - time.monotonic())
 
 
 def merge(
@@ -102,43 +112,60 @@ def merge(
     index.json), NotACache, Unsafe, Busy, Cancelled, and KitcacheError for I/O errors: then no tag
     was changed. Damaged of kind lost: others removed blobs of the target meanwhile.
     """
-    started = time.monotonic()
-    one_or_more = (sources,) if isinstance(sources, str | os.PathLike) else sources
-    paths = [os.fspath(path) for path in one_or_more]
-    name = os.fspath(target)
-    renames = tuple(read_rename(t) for t in ((tag_as,) if isinstance(tag_as, str) else tag_as))
-    control = Control(name, on_progress, cancel)
-    call = _Call(name, renames, replace, control, started + lock_timeout_s)
-    if not paths:
-        raise UsageError("name at least one cache to merge from")
+    call = _Call(
+        tuple(os.fspath(path) for path in _listed(sources)),
+        os.fspath(target),
+        tuple(map(read_rename, _listed(tag_as))),
+        replaces=replace,
+        is_dry=dry_run,
+        control=Control(os.fspath(target), on_progress, cancel),
+        began_s=time.monotonic(),
+        lock_timeout_s=lock_timeout_s,
+    )
     with ExitStack() as stack:
-        layouts = [stack.enter_context(open_layout(path)) for path in paths]
-        home = _find_target(name)
-        if home is not None:
-            stack.enter_context(home)
-        _check_apart(layouts, home, name)
-        warnings = () if dry_run else _lock(layouts, home, call, stack)
-        read = [_read_source(layout, control) for layout in layouts]
-        _, groups = _decide(read, home, call)
-        wants = list_wants([source.survey for source in read], _roots(read, groups))
-        if dry_run:
-            came = foresee(layouts, home, _device_of(name), wants, control)
-        else:
-            if home is None:
-                home = stack.enter_context(make_layout(name))
-                stack.enter_context(hold_store(home, "exclusive", control.patience(call.left_s)))
-            groups, came = _merge_held(read, home, wants, call)
+        return _merge(call, stack)
+
+
+def _merge(call: _Call, stack: ExitStack) -> Merged:
+    layouts, home = _open(call, stack)
+    warnings = () if call.is_dry else _lock(layouts, home, call, stack)
+    read = [_read_source(layout, call.control) for layout in layouts]
+    _, groups = _decide(read, home, call)
+    wants = list_wants([source.survey for source in read], _roots(read, groups))
+    if call.is_dry:
+        came = foresee(layouts, home, call.target, wants, call.control)
+    else:
+        home = _make_target(call, stack) if home is None else home
+        groups, came = _merge_held(read, home, wants, call)
     return Merged(
-        path=name,
-        outcome="dry-run" if dry_run else _outcome(groups, came),
-        sources=tuple(paths),
+        path=call.target,
+        outcome="dry-run" if call.is_dry else _outcome(groups, came),
+        sources=call.sources,
         tags=tuple(group.tag for group in groups),
         linked=came.linked,
         copied=came.copied,
         there=came.there,
         warnings=warnings,
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(time.monotonic() - call.began_s, 3),
     )
+
+
+def _listed(given: _Text | Sequence[_Text]) -> Sequence[_Text]:
+    return (given,) if isinstance(given, str | os.PathLike) else given
+
+
+def _open(call: _Call, stack: ExitStack) -> tuple[list[Layout], Layout | None]:
+    """The sources, and the target if it is there already; each a directory of its own."""
+    if not call.sources:
+        raise UsageError("name at least one cache to merge from")
+    if not call.target:
+        raise UsageError("the cache to merge into has an empty name")
+    layouts = [stack.enter_context(open_layout(path)) for path in call.sources]
+    home = _find_target(call.target)
+    if home is not None:
+        stack.enter_context(home)
+    _check_apart(layouts, home, call.target)
+    return layouts, home
 
 
 def _check_apart(layouts: Sequence[Layout], home: Layout | None, target: str) -> None:
@@ -163,12 +190,11 @@ def _find_target(name: str) -> Layout | None:
         raise
 
 
-def _device_of(path: str) -> int:
-    """The file system that the path is on, or will be."""
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.stat(path).st_dev
+def _make_target(call: _Call, stack: ExitStack) -> Layout:
+    """The target, made and held."""
+    home = stack.enter_context(make_layout(call.target))
+    stack.enter_context(hold_store(home, "exclusive", call.control.patience(call.left_s)))
+    return home
 
 
 def _lock(
@@ -210,54 +236,29 @@ def _read_source(layout: Layout, control: Control) -> _Source:
             holes = find_holes(survey, root)
             if holes or root.descriptor is None:
                 raise hole_error(layout.path, root, holes)
-            _check_algorithms(layout, survey, root, root.descriptor)
+    unknown = find_unknown(survey)
+    if unknown is not None:
+        # What kitcache cannot check it cannot bring, and the tag would have a hole.
+        root, digest = unknown
+        raise Damaged(
+            layout.path,
+            f"{root.label} names a blob that cannot be checked here: {digest}",
+            kind="unknown-algorithm",
+            tag=root.ref_name,
+            untouched=NOTHING_CHANGED,
+            next_steps=(f"untag it in a copy of {layout.path}, and merge that",),
+        )
     return _Source(layout, data, survey)
-
-
-def _check_algorithms(layout: Layout, survey: Survey, root: Root, top: Descriptor) -> None:
-    """What kitcache cannot check it cannot bring, and a tag would have a hole."""
-    for digest in reach(survey, top, with_subjects=False):
-        if not digest.is_known:
-            raise Damaged(
-                layout.path,
-                f"{root.label} names a blob that cannot be checked here: {digest}",
-                kind="unknown-algorithm",
-                tag=root.ref_name,
-                untouched=NOTHING_CHANGED,
-                next_steps=(f"untag it in a copy of {layout.path}, and merge that",),
-            )
 
 
 def _decide(
     read: Sequence[_Source], home: Layout | None, call: _Call
 ) -> tuple[bytes | None, tuple[Group, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
-    data, entries = (None, ()) if home is None else _read_target(home, call.control)
+    data, entries = (None, ()) if home is None else read_target(home, call.control)
     side = Side(call.target, "", entries)
     sides = [source.side for source in read]
     return data, decide(side, sides, call.renames, replaces=call.replaces)
-
-
-def _read_target(home: Layout, control: Control) -> tuple[bytes | None, tuple[Entry, ...]]:
-    home.open_directories()
-    try:
-        index, entries = read_settled_index(home, control.pause)
-    except DocumentError as error:
-        problem, kind = f"{INDEX} cannot be relied upon: {error}", error.kind
-    else:
-        blobs = (batch for algorithm in home.blobs for batch in scan_blobs(home, algorithm))
-        if index.data is not None:
-            check_can_be_written(home, index.data)
-        if index.data is not None or not any(batch.names for batch in blobs):
-            return index.data, entries
-        problem, kind = f"{INDEX} is missing beside blobs", "missing"
-    raise Damaged(
-        home.path,
-        problem,
-        kind=kind,
-        untouched=NOTHING_CHANGED,
-        next_steps=(command_line("verify", home.path, "--repair"),),
-    )
 
 
 def _roots(read: Sequence[_Source], groups: Sequence[Group]) -> list[tuple[int, Root]]:
@@ -272,21 +273,21 @@ def _merge_held(
     with notes.room_of(home) as room_fd:
         if room_fd is not None:
             notes.clear_room(room_fd)
-    came = _bring(read, home, wants, call.control)
-    groups = _publish(read, home, call)
-    _look_again(home, groups, wants, call.control)
-    _carry_notes(read, home, groups, wants)
-    return groups, came
-
-
-def _bring(read: Sequence[_Source], home: Layout, wants: Wants, control: Control) -> Came:
     try:
-        return bring_all([source.layout for source in read], home, wants, control)
-    except Cancelled as error:
-        raise Cancelled(error.path, untouched=_NO_TAG_CHANGED) from None
+        came = bring_all([source.layout for source in read], home, wants, call.control)
     except KitcacheError as error:
         error.untouched = _NO_TAG_CHANGED
         raise
+    try:
+        groups = _publish(read, home, call)
+    except KitcacheError as error:
+        # One whose index.json is in place already says so itself.
+        if error.untouched in (NOTHING_CHANGED, NOTHING_REMOVED):
+            error.untouched = _NO_TAG_CHANGED
+        raise
+    _carry_notes(read, home, groups, wants)
+    _look_again(home, groups, wants, call.control)
+    return groups, came
 
 
 def _publish(read: Sequence[_Source], home: Layout, call: _Call) -> tuple[Group, ...]:
@@ -306,40 +307,24 @@ def _publish(read: Sequence[_Source], home: Layout, call: _Call) -> tuple[Group,
 
 
 def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Control) -> None:
-    """Raises Damaged where others, who know no lock of ours, have removed what had just come.
-
-    What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
-    """
-    for part in wants:
-        for one in part:
-            control.check()
-            problem = _fault_of(home, one, proves=part is wants.structure)
-            if problem:
-                tag = next(g.tag for g in groups if _is_of(one, g))
-                raise Damaged(
-                    home.path,
-                    f"{one.root.label} has come, but others removed from it meanwhile:"
-                    f" {one.digest} {problem}",
-                    kind="lost",
-                    tag=tag.new,
-                    untouched="index.json names it already",
-                    next_steps=("run the same merge again",),
-                )
-
-
-def _fault_of(home: Layout, one: Wanted, *, proves: bool) -> str:
-    """What is wrong with a blob that has come, a clause; "" if nothing is."""
-    found = home.stat_blob(one.digest)
-    if found is None:
-        return "is missing"
-    if found.size != one.size:
-        return "is another one"
+    """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
-        if proves:
-            home.read_blob(one.digest, one.size)
-    except Damaged as error:
-        return error.problem
-    return ""
+        lost = find_lost(home, wants, control)
+    except Cancelled as error:
+        error.untouched = "all tags have come; whether all of them is still there was not looked at"
+        raise
+    if lost is None:
+        return
+    one, problem = lost
+    tag = next(g.tag for g in groups if _is_of(one, g))
+    raise Damaged(
+        home.path,
+        f"{one.root.label} has come, but others removed from it meanwhile: {one.digest} {problem}",
+        kind="lost",
+        tag=tag.new,
+        untouched="index.json names it already",
+        next_steps=("run the same merge again",),
+    )
 
 
 def _is_of(one: Wanted, group: Group) -> bool:

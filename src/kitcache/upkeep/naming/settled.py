@@ -1,34 +1,63 @@
-"""A survey, and the very index.json that it is of; the error for one that never rests."""
+"""index.json, read so that it can be relied upon; the error for one that never rests."""
 
-from kitcache.errors import NOTHING_CHANGED, Busy
+from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
+from kitcache.gc.collect import CHANGES
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import unwritable_error
-from kitcache.gc.reset import CHANGES
+from kitcache.gc.refusals import command_line, unwritable_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
-from kitcache.oci.index import EMPTY_INDEX
-from kitcache.store.index import read_index
+from kitcache.oci.index import EMPTY_INDEX, Entry
+from kitcache.store.index import INDEX, read_index, read_settled_index
 from kitcache.store.layout import Layout
+from kitcache.store.scan import scan_blobs
 
 
 def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
     """index.json's bytes, and a survey of just these; of an empty index where there is none.
 
-    Raises as take_survey, Busy while others change index.json again and again, and Damaged as
-    check_can_be_written.
+    Raises as take_survey, Busy while others change index.json again and again, and Damaged where it
+    could not be written back.
     """
     for _ in range(CHANGES):
         survey = take_survey(layout, control)
         index = read_index(layout)
         if index.digest == survey.index_digest:
             data = index.data or EMPTY_INDEX
-            check_can_be_written(layout, data)
+            _check_can_be_written(layout, data)
             return data, survey
     raise unsettled(layout.path)
 
 
-def check_can_be_written(layout: Layout, data: bytes) -> None:
+def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[Entry, ...]]:
+    """index.json's bytes and entries, of a cache that tags are to come into; None: it has none yet.
+
+    Opens its directories anew. Raises Damaged where tags that are there could get lost: where it is
+    no index, or missing beside blobs; and where it could not be written back.
+    """
+    layout.open_directories()
+    try:
+        index, entries = read_settled_index(layout, control.pause)
+    except DocumentError as error:
+        raise _unreliable(layout, f"{INDEX} cannot be relied upon: {error}", error.kind) from None
+    if index.data is not None:
+        _check_can_be_written(layout, index.data)
+    elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
+        raise _unreliable(layout, f"{INDEX} is missing beside blobs", "missing")
+    return index.data, entries
+
+
+def _unreliable(layout: Layout, problem: str, kind: str) -> Damaged:
+    return Damaged(
+        layout.path,
+        problem,
+        kind=kind,
+        untouched=NOTHING_CHANGED,
+        next_steps=(command_line("verify", layout.path, "--repair"),),
+    )
+
+
+def _check_can_be_written(layout: Layout, data: bytes) -> None:
     """Raises Damaged where an index.json has what would not survive a rewrite, such as 1e400."""
     try:
         read_plain(data)

@@ -6,9 +6,10 @@ from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotFound, UsageError
+from kitcache.gc.collect import CHANGES
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, hole_error
-from kitcache.gc.reset import CHANGES, LOCK_TIMEOUT_S
+from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import Copied, copy_entries, read_entries

@@ -10,10 +10,11 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Dropped, drop_entries
+from kitcache.oci.index import Dropped, drop_entries, read_entries
 from kitcache.store.index import INDEX, edit_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
+from kitcache.store.notes import Note, put_notes
 from kitcache.upkeep.answers import Untagged
 
 
@@ -29,8 +30,9 @@ def untag(
     """Take every entry with one of these ref names, or whole digests, out of index.json.
 
     Success guarantees: index.json was replaced in one step, under kitcache's and BuildKit's lock;
-    all other entries and all unknown fields are in it; no blob was removed. Works where a tag is
-    damaged: it is the way out that a refusal names.
+    all other entries and all unknown fields are in it; no blob was removed. What was noted of a
+    tag that is gone is forgotten. Works where a tag is damaged: it is the way out that a refusal
+    names.
 
     Raises NotFound if one of the names is not there (then nothing was changed), Busy, Damaged
     (no readable index.json), NotACache, Unsafe, Cancelled, KitcacheError for I/O errors.
@@ -52,11 +54,20 @@ def untag(
 def _untag_locked(
     layout: Layout, names: tuple[str, ...], control: Control, lock_timeout_s: float
 ) -> tuple[Dropped, ...]:
+    def edit(data: bytes | None) -> tuple[bytes, tuple[bytes, tuple[Dropped, ...]]]:
+        after, dropped = _drop(layout, data, names)
+        return after, (after, dropped)
+
     deadline = time.monotonic() + lock_timeout_s
     with hold_store(layout, "exclusive", control.patience(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
         with hold_index(layout, control.patience(left_s)):
-            return edit_index(layout, lambda data: _drop(layout, data, names))
+            after, dropped = edit_index(layout, edit)
+        # Or a repair that finds no index.json would bring the tags back.
+        left = {entry.ref_name for entry in read_entries(after)}
+        gone = {entry.ref_name for entry in dropped} - left
+        put_notes(layout, {name: Note() for name in gone if name is not None})
+    return dropped
 
 
 def _drop(
@@ -83,11 +94,15 @@ def _drop(
     found = {word for entry in dropped for word in entry}
     unknown = [name for name in names if name not in found]
     if unknown:
+        from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
+
+        meant = suggest(unknown[0], [e.ref_name for e in read_entries(data) if e.ref_name])
         raise NotFound(
             layout.path,
             f"no entry of {INDEX} has the tag or digest {', '.join(map(repr, unknown))}",
             untouched=NOTHING_CHANGED,
             next_steps=(
+                *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
             ),
         )

@@ -1,34 +1,32 @@
 """Retire tags by a policy, then collect what only they reached."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, LimitNotReached
+from kitcache.errors import NOTHING_CHANGED, LimitNotReached, UsageError
 from kitcache.gc.change import Change, Changed, Terms, change_and_collect, rehearse
+from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.narrow import narrow
 from kitcache.gc.refusals import command_line
-from kitcache.gc.reset import (
-    LOCK_TIMEOUT_S,
-    Judged,
-    forget_skips,
-    make_report,
-    sweep_after_export,
-)
-from kitcache.gc.sweep import tally
+from kitcache.gc.reset import LOCK_TIMEOUT_S, make_report, sweep_after_export, tidy_room
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
-from kitcache.options.retention import Amount, Retention, check_retention
-from kitcache.options.units import format_bytes
-from kitcache.store.layout import Layout, io_error, open_layout
+from kitcache.options.retention import Retention, check_retention, find_glob
+from kitcache.options.units import format_bytes, tell_apart
+from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_store
+from kitcache.store.notes import Note, put_notes
 from kitcache.upkeep.answers import Decision, Pruned
-from kitcache.upkeep.pruning.retain import ALIAS, LAST_TAG, decide
+from kitcache.upkeep.pruning.limits import Limit, find_limits
+from kitcache.upkeep.pruning.retain import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.uses import read_uses
-from kitcache.upkeep.trimming.cutting import Cut, cut_roots, describe_cut, layer_uses, move_note
+from kitcache.upkeep.trimming.cutting import Cutting, cut_roots, describe_cut, layer_uses, move_note
 
 NO_POLICY = "no policy was named, so every tag stays and nothing was changed"
 _DEFAULT_POLICY = Policy()
@@ -54,7 +52,8 @@ def prune(
     says how much would do, and the exit code is 14. A policy that names nothing changes nothing.
 
     policy: what the sweep spares. The other arguments are as in reset. Raises UsageError for a
-    policy that contradicts itself, and what reset raises.
+    policy that contradicts itself, or by which tags would go only since no tag to keep is there;
+    and what reset raises.
     """
     check_retention(retention)
     started = time.monotonic()
@@ -68,8 +67,8 @@ def prune(
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)
-                forget_skips(layout)
-                _move_notes(layout, done)
+                tidy_room(layout)
+                _tend_notes(layout, done.choice)
     is_dry = dry_run or retention.is_empty
     report = make_report(name, "dry-run" if is_dry else "done", done.judged, done.swept, started)
     answer = _answer(done, report)
@@ -105,7 +104,7 @@ def prune_after_export(
 
     def work(held: Held, _: Control) -> tuple[Judged, Swept]:
         done.append(change_and_collect(held, choose, terms))
-        _move_notes(held.layout, done[0])
+        _tend_notes(held.layout, done[0].choice)
         return done[0].judged, done[0].swept
 
     report = sweep_after_export(
@@ -114,40 +113,43 @@ def prune_after_export(
     return _answer(done[0] if done else None, report)
 
 
-class _Limit(NamedTuple):
-    """For all that the tags reach, in bytes; below 0 where even an empty cache would not do.
-
-    name: the option, with its value.
-    """
-
-    bytes: int
-    name: str
-
-
 class _Choice(NamedTuple):
-    """What is to become of the tags, by that survey. kept_bytes: of all that stays."""
+    """What is to become of the tags, by that survey. used: when imports last read which layers."""
 
     survey: Survey
     now_ns: int
     decisions: tuple[Decision, ...]
-    limit: _Limit | None
-    kept_bytes: int
-    cuts: tuple[Cut, ...] = ()
+    limits: tuple[Limit, ...]
+    cutting: Cutting
     used: Mapping[Digest, int] = {}
 
     @property
     def change(self) -> Change:
         """What that comes to in index.json."""
-        return Change(
-            frozenset(p for d in self.decisions if not d.keep for p in d.positions),
-            {position: cut.new for cut in self.cuts for position in cut.positions},
-        )
+        return Change(_dropped(self.decisions), self.cutting.moves)
+
+    def kept_bytes(self, limit: Limit) -> int:
+        """What stays, as far as that limit counts it."""
+        live = self.cutting.after.live
+        held = (self.survey.live[digest] for digest in limit.held if digest not in live)
+        return sum(live.values()) + sum(held)
+
+    def held_bytes(self, limit: Limit) -> int:
+        """Of that, what would keep its room whatever went."""
+        return sum(self.survey.live[digest] for digest in limit.held)
+
+    def excess_bytes(self, limit: Limit) -> int:
+        """By how much what stays is above the limit; 0 or less where it is reached."""
+        return self.kept_bytes(limit) - limit.bytes
 
     @property
-    def excess_bytes(self) -> int | None:
-        """By how much what stays is above the limit, None where it is not."""
-        excess = None if self.limit is None else self.kept_bytes - self.limit.bytes
-        return excess if excess and excess > 0 else None
+    def limit(self) -> Limit | None:
+        """The one that is the furthest from being reached."""
+        return max(self.limits, key=self.excess_bytes, default=None)
+
+
+def _dropped(decisions: Sequence[Decision]) -> frozenset[int]:
+    return frozenset(p for d in decisions if not d.keep for p in d.positions)
 
 
 class _Chooser:
@@ -162,47 +164,77 @@ class _Chooser:
         """The entries that go, and those that get smaller."""
         survey, now_ns = judged.survey, time.time_ns()
         facts = read_uses(layout, survey, now_ns)
-        limit = self._limit(layout, judged)
-        decisions = decide(
+        limits = find_limits(layout, judged, self._retention, self._control)
+        by_limit = [self._decide(facts, survey, limit, now_ns) for limit in limits or (None,)]
+        # In one order for all limits: what one of them drops goes.
+        decisions = tuple(
+            next((decision for decision in same if not decision.keep), same[0])
+            for same in zip(*by_limit, strict=True)
+        )
+        _check_kept(layout.path, self._retention, decisions)
+        stays = narrow(survey, drop=_dropped(decisions), index_digest=survey.index_digest)
+        choice = _Choice(survey, now_ns, decisions, limits, Cutting((), stays, {}))
+        if self._retention.trim:
+            choice = _cut(layout, choice)
+        return choice.change, choice
+
+    def _decide(
+        self, facts: Sequence[TagFacts], survey: Survey, limit: Limit | None, now_ns: int
+    ) -> tuple[Decision, ...]:
+        return decide(
             facts,
             survey.live,
             self._retention,
             now_ns=now_ns,
             limit_bytes=limit.bytes if limit else None,
             limit_name=limit.name if limit else "",
+            held=limit.held if limit else frozenset(),
             protected=self._protected,
         )
-        kept = [fact for fact, decision in zip(facts, decisions, strict=True) if decision.keep]
-        blobs = {digest for fact in kept for digest in fact.blobs}
-        kept_bytes = sum(survey.live[digest] for digest in blobs)
-        choice = _Choice(survey, now_ns, decisions, limit, kept_bytes)
-        if choice.excess_bytes is not None and self._retention.trim:
-            choice = _cut(layout, choice)
-        return choice.change, choice
-
-    def _limit(self, layout: Layout, judged: Judged) -> _Limit | None:
-        """The tighter one of those that the policy names."""
-        allowed, wanted = self._retention.max_used, self._retention.min_free
-        if allowed is None and wanted is None:
-            return None
-        size, free = _disk(layout)
-        limits = []
-        if allowed is not None:
-            name = self._retention.spell("max-used-space", _spell(allowed, size))
-            limits.append(_Limit(allowed.of(size), name))
-        if wanted is not None:
-            garbage = tally(judged.plan, layout, self._control)
-            if garbage.failure is not None:
-                raise garbage.failure
-            free += garbage.removed.bytes + garbage.ingests_removed.bytes
-            room = free + judged.survey.live_tally.bytes - wanted.of(size)
-            name = self._retention.spell("min-free-space", _spell(wanted, size))
-            limits.append(_Limit(room, name))
-        return min(limits)
 
 
-def _move_notes(layout: Layout, done: Changed[_Choice]) -> None:
-    for cut in done.choice.cuts:
+def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) -> None:
+    """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
+
+    A limit or an age drops by itself; and where another rule keeps a tag, that one was meant.
+    """
+    tags = {d.ref_name: d for d in decisions if d.ref_name is not None}
+    is_only_cause = not (retention.has_limit or retention.has_age)
+    if not retention.keep_tags or not is_only_cause or all(d.keep for d in decisions):
+        return
+    by_no_rule = {LAST_TAG} if retention.rules else {LAST_TAG, NEW}
+    is_any_kept = any(d.keep and d.rule not in by_no_rule for d in tags.values())
+    if is_any_kept or any(find_glob(retention.keep_tags, name) for name in tags):
+        return
+    from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
+
+    gone = sum(not decision.keep for decision in tags.values())
+    asked = [retention.spell("keep-tag", glob) for glob in retention.keep_tags]
+    meant = dict.fromkeys(suggest(glob, tags) for glob in retention.keep_tags)
+    error = UsageError(
+        f"no tag matches {', '.join(asked)}, so {gone:,} of {len(tags):,} would go",
+        path=path,
+        next_steps=(
+            *(f"did you mean {name!r}?" for name in meant if name),
+            f"if they are to go: {_write(retention, 'unused-for', '0s')}",
+        ),
+    )
+    error.untouched = NOTHING_CHANGED
+    raise error
+
+
+def _write(retention: Retention, key: str, value: str | None = None) -> str:
+    """A line for the policy, to be pasted: an option, or TOML."""
+    if not retention.source:
+        return retention.spell(key, value)
+    return f"{key} = {'true' if value is None else json.dumps(value)}"
+
+
+def _tend_notes(layout: Layout, choice: _Choice) -> None:
+    """Have the notes speak of the tags as they are now: a later repair goes by them."""
+    gone = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
+    put_notes(layout, dict.fromkeys(gone, Note()))
+    for cut in choice.cutting.cuts:
         move_note(layout, cut)
 
 
@@ -211,59 +243,71 @@ def _cut(layout: Layout, choice: _Choice) -> _Choice:
     survey, used = choice.survey, layer_uses(layout)
     roots = [root for root in survey.roots if root.position not in choice.change.drop]
     tagged = [root.position for root in roots if root.ref_name is not None]
-    limit_bytes = choice.limit.bytes if choice.limit else 0
-    cutting = cut_roots(layout, survey, roots, tagged, limit_bytes, used=used, now_ns=choice.now_ns)
-    return choice._replace(kept_bytes=cutting.bytes, cuts=cutting.cuts, used=used)
-
-
-def _disk(layout: Layout) -> tuple[int, int]:
-    """The size of the cache's file system, and what is free there for its user, in bytes."""
-    try:
-        found = os.fstatvfs(layout.root_fd)
-    except OSError as error:
-        raise io_error(layout.path, "cannot ask how full the disk is", error) from None
-    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-
-
-def _spell(amount: Amount, disk_bytes: int) -> str:
-    size = format_bytes(amount.of(disk_bytes))
-    return size if amount.percent is None else f"{amount.percent:g}% ({size})"
+    cuttings = [
+        cut_roots(
+            layout,
+            survey,
+            roots,
+            tagged,
+            limit.bytes,
+            used=used,
+            now_ns=choice.now_ns,
+            held=limit.held,
+        )
+        for limit in choice.limits
+        if choice.excess_bytes(limit) > 0
+    ]
+    if not cuttings:
+        return choice
+    # In one order for all limits, too: the smallest is what all of them ask for.
+    smallest = min(cuttings, key=lambda cutting: cutting.after.live_tally.bytes)
+    return choice._replace(cutting=smallest, used=used)
 
 
 def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
     if done is None:
         return Pruned(report.path, report.outcome, (), (), report, None, None, report.why)
     choice = done.choice
-    limit, excess = choice.limit, choice.excess_bytes
+    limit = choice.limit
+    is_missed = limit is not None and choice.excess_bytes(limit) > 0
+    held_bytes = choice.held_bytes(limit) if limit else 0
     outcome: Literal["done", "dry-run"] = "dry-run" if report.outcome == "dry-run" else "done"
     trimmed = tuple(
         describe_cut(
             cut,
             choice.survey,
+            choice.cutting.after,
             choice.used,
             path=report.path,
             outcome=outcome,
             limit_bytes=limit.bytes if limit else 0,
             now_ns=choice.now_ns,
         )
-        for cut in choice.cuts
+        for cut in choice.cutting.cuts
     )
-    why = ""
-    if limit is not None and excess is not None:
-        why = (
-            f"what has to stay holds {format_bytes(choice.kept_bytes)},"
-            f" {format_bytes(excess)} more than {limit.name} allows"
-        )
     return Pruned(
         path=report.path,
         outcome=report.outcome,
         decisions=choice.decisions,
         trimmed=trimmed,
         report=report,
-        limit_bytes=limit.bytes if limit else None,
-        needed_bytes=None if excess is None else choice.kept_bytes,
-        why=report.why or why,
+        limit_bytes=limit.bytes - held_bytes if limit else None,
+        needed_bytes=choice.kept_bytes(limit) - held_bytes if limit and is_missed else None,
+        why=report.why or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
     )
+
+
+def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run"]) -> str:
+    held_bytes = choice.held_bytes(limit)
+    needed, allowed = tell_apart(choice.kept_bytes(limit) - held_bytes, limit.wanted_bytes)
+    excess = format_bytes(choice.excess_bytes(limit))
+    why = f"what has to stay holds {needed}, {excess} more than {limit.spell(allowed)} allows"
+    if held_bytes:
+        why += f"; {format_bytes(held_bytes)} beside it, linked elsewhere or young, free nothing"
+    if choice.cutting.cuts:
+        would = "was" if outcome == "done" else "would be"
+        why += f", although each tag of which a cut frees anything {would} cut to one step"
+    return why
 
 
 def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNotReached | None:
@@ -273,7 +317,11 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
     """
     if pruned.needed_bytes is None or pruned.limit_bytes is None:
         return None
-    untagged = [d for d in pruned.decisions if d.ref_name is None and d.digest and d.unique.bytes]
+    untagged = [
+        d
+        for d in pruned.decisions
+        if d.ref_name is None and d.unique.bytes and -1 not in d.positions
+    ]
     is_done = pruned.outcome == "done"
     return LimitNotReached(
         pruned.path,
@@ -299,15 +347,20 @@ def _ways_out(
     untagged: Sequence[Decision],
 ) -> Iterator[str]:
     """What would help, of what was not asked for yet."""
+    excess = needed_bytes - limit_bytes
+    if limit_bytes < 0:
+        yield f"free {format_bytes(excess)} elsewhere on the disk: an empty cache is not enough"
+        yield f"loosen the limit by {excess:,} bytes"
+        return
     if retention.max_used is not None and retention.min_free is None:
-        yield f"allow that much: {retention.spell('max-used-space', f'{needed_bytes}B')}"
+        yield f"allow that much: {_write(retention, 'max-used-space', f'{needed_bytes}B')}"
     else:
-        yield f"loosen the limit by {needed_bytes - limit_bytes:,} bytes"
+        yield f"loosen the limit by {excess:,} bytes"
     yield from (command_line("untag", pruned.path, str(d.digest)) for d in untagged[:1])
     if not retention.trim:
-        yield f"make what stays smaller: {retention.spell('trim')}"
+        yield f"make what stays smaller: {_write(retention, 'trim')}"
     rules = {d.rule for d in pruned.decisions if d.keep and d.ref_name is not None}
     if LAST_TAG in rules and not retention.allow_empty:
-        yield f"let the last tag go too: {retention.spell('allow-empty')}"
+        yield f"let the last tag go too: {_write(retention, 'allow-empty')}"
     if rules - {LAST_TAG, ALIAS}:
         yield "protect fewer tags"

@@ -24,7 +24,7 @@ Blobs = frozenset[Digest]
 
 LAST_TAG = "the last tag"
 ALIAS = "costs nothing: what stays holds all of it"
-_NEW = "just exported"
+NEW = "just exported"
 _WITHIN = "within the limit"
 _UNNAMED = "nothing in the policy drops it"
 
@@ -32,8 +32,9 @@ _UNNAMED = "nothing in the policy drops it"
 class TagFacts(NamedTuple):
     """What is decided on: all entries of one ref name together, or one entry that has none.
 
-    positions: of the entries in index.json. used_ns: the last use, by used_from; by "unknown" it
-    does not count. blobs: all that they reach. digest: of the first entry, if it can be read.
+    positions: of the entries in index.json, -1 for its own subject. used_ns: the last use, by
+    used_from; by "unknown" it does not count. blobs: all that they reach. digest: of the first
+    entry, if it can be read.
     """
 
     ref_name: str | None
@@ -62,6 +63,7 @@ class _Tag(NamedTuple):
 
 
 _UNTAGGED = _Verdict(True, "no tag: such an entry stays until it is untagged by its digest")
+_SUBJECT = _Verdict(True, "no entry, but the subject of index.json itself: nothing drops it")
 
 
 def decide(
@@ -72,22 +74,24 @@ def decide(
     now_ns: int,
     limit_bytes: int | None,
     limit_name: str,
+    held: Blobs = frozenset(),
     protected: Collection[str] = (),
 ) -> tuple[Decision, ...]:
     """A decision for each of the facts, in their order.
 
     sizes: of all blobs that are there; any other counts nothing. limit_bytes: for all that the
-    entries reach afterwards, by the limit of that name; None where none is in force. The least
-    recently used go first, in one order for every limit, so that a tighter one never keeps more.
-    Where a limit cannot be reached, all that may go goes. protected: ref names that nothing drops,
-    since they are new. A last use that is ahead, or unknown, counts as now.
+    entries reach afterwards, by the limit of that name; None where none is in force. held: what
+    keeps its room whatever goes. The least recently used go first, in one order for every limit, so
+    that a tighter one never keeps more. Where a limit cannot be reached, all that may go goes, but
+    for what would free nothing. protected: ref names that nothing drops, since they are new. A last
+    use that is ahead, or unknown, counts as now.
     """
     tags = _coldest_first(facts, policy, now_ns)
     has_limit = policy.has_limit or limit_bytes is not None
     verdicts = _protected(tags, policy, now_ns, protected)
     verdicts |= _due(tags, verdicts, policy, now_ns, has_limit=has_limit)
     if limit_bytes is not None:
-        others = [fact.blobs for fact in facts if fact.ref_name is None]
+        others = [held, *(fact.blobs for fact in facts if fact.ref_name is None)]
         verdicts |= _limited(
             tags,
             verdicts,
@@ -106,7 +110,7 @@ def decide(
             fact.ref_name,
             fact.digest,
             fact.positions,
-            *(_UNTAGGED if fact.ref_name is None else verdicts[fact.ref_name]),
+            *(_nameless(fact) if fact.ref_name is None else verdicts[fact.ref_name]),
             _used_ns(fact, now_ns),
             fact.used_from,
             _tally(fact.blobs, sizes),
@@ -114,6 +118,10 @@ def decide(
         )
         for fact in facts
     )
+
+
+def _nameless(fact: TagFacts) -> _Verdict:
+    return _SUBJECT if -1 in fact.positions else _UNTAGGED
 
 
 def _coldest_first(facts: Sequence[TagFacts], policy: Retention, now_ns: int) -> list[_Tag]:
@@ -146,7 +154,7 @@ def _protected(
     last_used = _last_used(tags)
     for tag in tags:
         if tag.name in protected:
-            why = _NEW
+            why = NEW
         elif glob := find_glob(policy.keep_tags, tag.name):
             why = policy.spell("keep-tag", glob)
         elif "keep" in tag.rules:
@@ -204,8 +212,9 @@ def _why_due(tag: _Tag, policy: Retention, now_ns: int, *, has_limit: bool) -> s
         return _aged(tag, "unused_for_ns", policy, now_ns) if is_due else ""
     if has_limit:
         return ""
-    # To name what is kept is to let the rest go, where nothing else is said of it.
-    asked = [policy.spell("keep-tag")] if policy.keep_tags else []
+    # To name what is kept is to let the rest go, where nothing else is said of it. A keep-tag says
+    # nothing of the rest: beside an age, be it of other tags, it only protects.
+    asked = [policy.spell("keep-tag")] if policy.keep_tags and not policy.has_age else []
     fields = [field for field in ("keep_last", "keep_within_ns") if field in tag.rules]
     asked += [quote(policy, tag.rules[field], field) for field in fields]
     return f"not kept by {' or '.join(asked)}" if asked else ""
@@ -223,7 +232,7 @@ def _limited(
 ) -> dict[str, _Verdict]:
     """What the limit says of the tags that have no verdict: those that go, and some that stay.
 
-    others: what each entry without a tag holds.
+    others: what each entry without a tag holds, and what else keeps its room.
     """
     may_go = [tag for tag in tags if tag.name not in verdicts]
     kept = [tag.blobs for tag in tags if tag.name in verdicts and verdicts[tag.name].keep]

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kitcache.gc.reach import reach
 from kitcache.gc.tags import result_times
-from kitcache.gc.values import Root, Survey
+from kitcache.gc.values import NodeKey, Root, Survey, key_of
+from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import Layout
 from kitcache.store.notes import Note, read_notes
 from kitcache.upkeep.answers import UsedFrom
-from kitcache.upkeep.pruning.retain import TagFacts
+from kitcache.upkeep.pruning.retain import Blobs, TagFacts
 
 AHEAD_NS = 60 * 10**9
 """A time further ahead than this is none: some clock was wrong."""
@@ -27,23 +28,44 @@ def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ..
     entries: dict[str | int, list[Root]] = {}
     for number, root in enumerate(survey.roots):
         entries.setdefault(number if root.ref_name is None else root.ref_name, []).append(root)
-    return tuple(_facts(layout, survey, roots, notes, now_ns) for roots in entries.values())
+    reached = _Reached(layout, survey, now_ns)
+    return tuple(_facts(reached, roots, notes, now_ns) for roots in entries.values())
+
+
+class _Reached:
+    """What a root reaches, and when it was made; of one that many entries name found out once."""
+
+    def __init__(self, layout: Layout, survey: Survey, now_ns: int) -> None:
+        self._layout = layout
+        self._survey = survey
+        self._now_ns = now_ns
+        self._known: dict[NodeKey, tuple[Blobs, list[Use]]] = {}
+
+    def below(self, descriptor: Descriptor) -> tuple[Blobs, list[Use]]:
+        key = key_of(descriptor)
+        if key not in self._known:
+            found = reach(self._survey, descriptor)
+            blobs = frozenset(digest for digest in found if digest in self._survey.live)
+            if any(link.role == "subject" for link in found.values()):
+                found = reach(self._survey, descriptor, with_subjects=False)
+            made = result_times(self._layout, found)
+            uses = list(_made(self._layout, descriptor.digest, made, self._now_ns))
+            self._known[key] = blobs, uses
+        return self._known[key]
 
 
 def _facts(
-    layout: Layout, survey: Survey, roots: list[Root], notes: Mapping[str, Note], now_ns: int
+    reached: _Reached, roots: list[Root], notes: Mapping[str, Note], now_ns: int
 ) -> TagFacts:
     ref_name = roots[0].ref_name
     uses = [] if ref_name is None else list(_noted(notes.get(ref_name, Note())))
-    blobs: set[Digest] = set()
+    blobs: Blobs = frozenset()
     for root in roots:
         if root.descriptor is not None:
-            found = reach(survey, root.descriptor)
-            blobs.update(digest for digest in found if digest in survey.live)
-            if any(link.role == "subject" for link in found.values()):
-                found = reach(survey, root.descriptor, with_subjects=False)
-            made = result_times(layout, found)
-            uses += _made(layout, root.descriptor.digest, made, now_ns)
+            more, made = reached.below(root.descriptor)
+            # The very same set, where it is the only one: a thousand tags may share it.
+            blobs = blobs | more if blobs else more
+            uses += made
     used_ns, used_from = last_use(uses, now_ns)
     return TagFacts(
         ref_name=ref_name,
@@ -51,7 +73,7 @@ def _facts(
         positions=tuple(root.position for root in roots),
         used_ns=used_ns,
         used_from=used_from,
-        blobs=frozenset(blobs),
+        blobs=blobs,
     )
 
 

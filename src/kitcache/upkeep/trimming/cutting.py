@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged, Unsafe
+from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.reach import reach
 from kitcache.gc.rewrite import NewRoot, make_root
 from kitcache.gc.values import Root, Survey, Tally
@@ -44,13 +45,13 @@ class Cut(NamedTuple):
 
 
 class Cutting(NamedTuple):
-    """The roots that get smaller, and how many bytes all that stay come to then.
+    """The roots that get smaller. after: what a survey of all that stay finds then.
 
-    trees: by their positions, the roots that could be cut.
+    trees: by their positions, the roots that are caches.
     """
 
     cuts: tuple[Cut, ...]
-    bytes: int
+    after: Survey
     trees: Mapping[int, Tree]
 
     @property
@@ -68,18 +69,27 @@ def cut_roots(
     *,
     used: Mapping[Digest, int],
     now_ns: int,
+    held: Collection[Digest] = (),
 ) -> Cutting:
     """What to cut from the roots at these positions, so that all of the roots fit the limit.
 
-    roots: all that stay. used: when imports last read which layers. A root that is no cache, or
-    that cannot be read as one, is left as it is. The survey is of this layout, and has no damage.
-    Where the limit cannot be reached, bytes is above it, and one step is left of every root that
-    could be cut. Raises KitcacheError for I/O errors.
+    roots: all that stay. used: when imports last read which layers. held: what counts though no
+    root reaches it any more. A root is left as it is where it is no cache, cannot be read as one,
+    or has no layer whose room a cut could free. The survey is of this layout, and has no damage.
+    Where the limit cannot be reached, one step is left of every other root. Raises KitcacheError
+    for I/O errors.
     """
     trees = _read_trees(layout, [root for root in roots if root.position in positions])
-    others = _reached_beside(survey, roots, trees)
-    chosen = [root for root in roots if root.position in trees]
-    cuts = cut_trees(
+    own = {
+        root.position: _own_blobs(survey, root.descriptor, trees[root.position])
+        for root in roots
+        if root.position in trees and root.descriptor is not None
+    }
+    others = _reached_beside(survey, roots, own) | (survey.live.keys() & set(held))
+    idle = [position for position, (_, layers) in own.items() if layers <= others]
+    others.update(*(own[position].documents for position in idle))
+    chosen = [root for root in roots if root.position in own and root.position not in idle]
+    stay = cut_trees(
         [trees[root.position] for root in chosen],
         used,
         {digest: size for digest, size in survey.live.items() if digest not in others},
@@ -87,27 +97,45 @@ def cut_roots(
         limit_bytes,
         now_ns=now_ns,
     )
+    cuts = _make_cuts(survey, trees, chosen, stay.kept)
+    return Cutting(cuts, _look_ahead(survey, roots, cuts), trees)
+
+
+def _make_cuts(
+    survey: Survey,
+    trees: Mapping[int, Tree],
+    roots: Sequence[Root],
+    stay: Sequence[frozenset[ResultKey] | None],
+) -> tuple[Cut, ...]:
+    """Of these roots those of which not all stays."""
     moving: dict[tuple[str | None, Descriptor], list[int]] = {}
     kept: dict[Descriptor, frozenset[ResultKey]] = {}
-    for root, stays in zip(chosen, cuts.kept, strict=True):
-        if stays is not None and root.descriptor is not None:
-            kept[root.descriptor] = stays
+    for root, keys in zip(roots, stay, strict=True):
+        if keys is not None and root.descriptor is not None:
+            kept[root.descriptor] = keys
             moving.setdefault((root.ref_name, root.descriptor), []).append(root.position)
-    return Cutting(
-        tuple(
-            Cut(
-                ref_name,
-                tuple(at),
-                before,
-                trees[at[0]],
-                kept[before],
-                make_root(*trees[at[0]][1:], kept[before], survey.live),
-            )
-            for (ref_name, before), at in moving.items()
-        ),
-        cuts.bytes,
-        trees,
+    return tuple(
+        Cut(
+            ref_name,
+            tuple(at),
+            before,
+            trees[at[0]],
+            kept[before],
+            make_root(*trees[at[0]][1:], kept[before], survey.live),
+        )
+        for (ref_name, before), at in moving.items()
     )
+
+
+def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[Cut]) -> Survey:
+    """What a survey of these roots alone finds after the cuts."""
+    move = {
+        position: NewContent(cut.new.manifest, cut.new.config)
+        for cut in cuts
+        for position in cut.positions
+    }
+    alone = survey._replace(roots=tuple(roots))
+    return narrow(alone, move=move, index_digest=survey.index_digest)
 
 
 def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, Tree]:
@@ -140,25 +168,36 @@ def read_tree(layout: Layout, descriptor: Descriptor) -> Tree | None:
     return Tree("", manifest, config)
 
 
-def _reached_beside(
-    survey: Survey, roots: Sequence[Root], trees: Mapping[int, Tree]
-) -> set[Digest]:
-    """What these roots reach beside the manifests, cacheconfigs and layers of the trees."""
+class _Own(NamedTuple):
+    """What the root of a cache consists of: manifest and cacheconfig, and all layers it lists."""
+
+    documents: frozenset[Digest]
+    layers: frozenset[Digest]
+
+
+_NOTHING = _Own(frozenset(), frozenset())
+
+
+def _own_blobs(survey: Survey, descriptor: Descriptor, tree: Tree) -> _Own:
+    below = reach(survey, descriptor, with_subjects=False)
+    layers = {digest for digest, link in below.items() if link.role == "layer"}
+    documents = {descriptor.digest}
+    if root := read_cache_manifest(tree.manifest):
+        # In an index a layer of a type that nobody knows may be a manifest, too.
+        layers |= {layer.descriptor.digest for layer in root.layers}
+        documents.add(root.config.digest)
+    return _Own(frozenset(documents), frozenset(layers))
+
+
+def _reached_beside(survey: Survey, roots: Sequence[Root], own: Mapping[int, _Own]) -> set[Digest]:
+    """What these roots reach beside what is their own."""
     beside: set[Digest] = set()
     for root in roots:
         if root.descriptor is not None:
+            mine = own.get(root.position, _NOTHING)
             reached = reach(survey, root.descriptor).keys()
-            tree = trees.get(root.position)
-            beside |= reached - _own_blobs(survey, root.descriptor, tree) if tree else reached
+            beside |= reached - mine.documents - mine.layers
     return beside
-
-
-def _own_blobs(survey: Survey, descriptor: Descriptor, tree: Tree) -> set[Digest]:
-    root = read_cache_manifest(tree.manifest)
-    configs = [root.config.digest] if root else []
-    below = reach(survey, descriptor, with_subjects=False)
-    layers = [digest for digest, link in below.items() if link.role == "layer"]
-    return {descriptor.digest, *configs, *layers}
 
 
 def layer_uses(layout: Layout) -> dict[Digest, int]:
@@ -173,6 +212,7 @@ def layer_uses(layout: Layout) -> dict[Digest, int]:
 def describe_cut(
     cut: Cut,
     before: Survey,
+    after: Survey,
     used: Mapping[Digest, int],
     *,
     path: str,
@@ -180,7 +220,7 @@ def describe_cut(
     limit_bytes: int,
     now_ns: int,
 ) -> Trimmed:
-    """What becomes of a tag. before: the survey by which it was decided."""
+    """What becomes of a tag. before: the survey by which it was decided; after: as in Cutting."""
     kept, dropped = weigh_steps(cut.tree, cut.kept, used, before.live, now_ns)
     return Trimmed(
         path=path,
@@ -190,7 +230,7 @@ def describe_cut(
         before=cut.before.digest,
         before_size=tally_below(before, cut.before),
         after=cut.after.digest,
-        after_size=_tally_after(before, cut),
+        after_size=tally_below(after, cut.after),
         kept=kept,
         dropped=dropped,
     )
@@ -207,11 +247,3 @@ def tally_below(survey: Survey, descriptor: Descriptor) -> Tally:
     """All that a descriptor reaches and that is there."""
     there = [digest for digest in reach(survey, descriptor) if digest in survey.live]
     return Tally(len(there), sum(survey.live[digest] for digest in there))
-
-
-def _tally_after(before: Survey, cut: Cut) -> Tally:
-    """All that the new root reaches; where others publish meanwhile, a later survey may not."""
-    beside = reach(before, cut.before).keys() - _own_blobs(before, cut.before, cut.tree)
-    there = [digest for digest in beside | cut.new.layers if digest in before.live]
-    documents = Tally(2, len(cut.new.manifest) + len(cut.new.config))
-    return documents.plus(Tally(len(there), sum(before.live[digest] for digest in there)))

@@ -13,26 +13,28 @@ from kitcache.errors import (
     LimitNotReached,
     NotFound,
     Unsafe,
+    UsageError,
 )
 from kitcache.gc.change import Change, Terms, change_and_collect, rehearse
+from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import command_line, repair_command
-from kitcache.gc.reset import LOCK_TIMEOUT_S, Judged, forget_skips, make_report
+from kitcache.gc.reset import LOCK_TIMEOUT_S, make_report, tidy_room
 from kitcache.gc.tags import kind_below
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.options.policy import Policy
-from kitcache.options.units import format_bytes
+from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.answers import Trimmed
 from kitcache.upkeep.trimming.branches import weigh_steps
 from kitcache.upkeep.trimming.cutting import (
-    Cut,
+    Cutting,
     cut_roots,
     describe_cut,
     layer_uses,
@@ -42,6 +44,7 @@ from kitcache.upkeep.trimming.cutting import (
 )
 
 _POLICY = Policy()
+_WORDS = {"image": "an image", "artifact": "an artifact", "cache": "holds build caches"}
 
 
 def trim(
@@ -62,9 +65,10 @@ def trim(
     steps that an import finds it through; no other entry of index.json moved. A tag that fits is
     left as it is, and nothing is swept. A crash at any point leaves the tag as it was, or trimmed.
 
-    The other arguments are as in reset. Raises NotFound (no such tag), LimitNotReached (its last
-    step alone needs more), KitcacheError (it is no cache), Damaged, and what reset raises; then
-    nothing was changed, unless the error says what had been done by then.
+    The other arguments are as in reset. Raises NotFound (no such tag), UsageError (it stands for
+    several things), LimitNotReached (its last step alone needs more), KitcacheError (it is no
+    cache), Damaged, and what reset raises; then nothing was changed, unless the error says what had
+    been done by then.
     """
     started = time.monotonic()
     name = os.fspath(path)
@@ -73,7 +77,7 @@ def trim(
 
     def choose(layout: Layout, judged: Judged) -> tuple[Change, _Choice]:
         choice = _choose(layout, judged.survey, tag, max_used_bytes)
-        return Change(move=dict.fromkeys(choice.cut.positions, choice.cut.new)), choice
+        return Change(move=choice.cutting.moves), choice
 
     try:
         with open_layout(name) as layout:
@@ -82,15 +86,16 @@ def trim(
             else:
                 with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                     changed = change_and_collect(held, choose, terms)
-                    forget_skips(layout)
-                    move_note(layout, changed.choice.cut)
+                    tidy_room(layout)
+                    move_note(layout, changed.choice.cutting.cuts[0])
     except _FitsError as fits:
         return fits.answer
     outcome: Literal["done", "dry-run"] = "dry-run" if dry_run else "done"
     choice = changed.choice
     trimmed = describe_cut(
-        choice.cut,
+        choice.cutting.cuts[0],
         choice.survey,
+        choice.cutting.after,
         choice.used,
         path=name,
         outcome=outcome,
@@ -110,52 +115,88 @@ class _FitsError(Exception):
 
 
 class _Choice(NamedTuple):
-    """What is to be cut, as it was decided: by that survey, those uses of layers, at that time."""
+    """What is to be cut, as it was decided: by that survey, those uses of layers, at that time.
+
+    cutting: all of its cuts are of one root, to one other.
+    """
 
     survey: Survey
     used: Mapping[Digest, int]
     now_ns: int
-    cut: Cut
+    cutting: Cutting
 
 
 def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choice:
     """What to cut from the tag. Raises _FitsError, and what says why nothing can be."""
-    root = next((root for root in survey.roots if root.ref_name == tag), None)
-    if root is None or root.descriptor is None:
+    roots, descriptor = _roots_of(layout, survey, tag)
+    used, now_ns = layer_uses(layout), time.time_ns()
+    positions = [root.position for root in roots]
+    cutting = cut_roots(layout, survey, roots, positions, limit_bytes, used=used, now_ns=now_ns)
+    if positions[0] not in cutting.trees:
+        raise _no_tree(layout, survey, roots[0], descriptor)
+    needed_bytes = cutting.after.live_tally.bytes
+    if needed_bytes > limit_bytes:
+        raise _too_large(layout, survey, roots[0], needed_bytes, limit_bytes)
+    if cutting.cuts:
+        return _Choice(survey, used, now_ns, cutting)
+    size, digest = tally_below(survey, descriptor), descriptor.digest
+    steps, _ = weigh_steps(cutting.trees[positions[0]], None, used, survey.live, now_ns)
+    raise _FitsError(
+        Trimmed(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
+    )
+
+
+def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Descriptor]:
+    """All entries of the tag, and what they all stand for. Raises NotFound, UsageError."""
+    roots = [root for root in survey.roots if root.ref_name == tag]
+    found = {root.descriptor.digest: root.descriptor for root in roots if root.descriptor}
+    if not found:
+        from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
+
+        meant = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
         raise NotFound(
             layout.path,
             f"no entry of {INDEX} has the tag {tag!r}",
             untouched=NOTHING_CHANGED,
-            next_steps=(f"see what there is: {command_line('ls', layout.path)}",),
-        )
-    used, now_ns = layer_uses(layout), time.time_ns()
-    # A descriptor knows its tag: another tag of the same manifest has another one.
-    same = [each for each in survey.roots if each.descriptor == root.descriptor]
-    positions = {root.position for root in same}
-    cutting = cut_roots(layout, survey, same, positions, limit_bytes, used=used, now_ns=now_ns)
-    if root.position not in cutting.trees:
-        raise _no_tree(layout, survey, root, root.descriptor)
-    if cutting.bytes > limit_bytes:
-        is_plain = tag.isprintable() and not tag.startswith("-")
-        name = tag if is_plain else str(root.descriptor.digest)
-        raise LimitNotReached(
-            layout.path,
-            f"{root.label} cannot be trimmed to {format_bytes(limit_bytes)}:"
-            f" its last step alone needs {format_bytes(cutting.bytes)}",
-            limit_bytes=limit_bytes,
-            needed_bytes=cutting.bytes,
             next_steps=(
-                f"allow it that much: --max-used-space {cutting.bytes}B",
-                f"give the tag up: {command_line('untag', layout.path, name)}",
+                *((f"did you mean {meant!r}?",) if meant else ()),
+                f"see what there is: {command_line('ls', layout.path)}",
             ),
         )
-    if cutting.cuts:
-        return _Choice(survey, used, now_ns, cutting.cuts[0])
-    size = tally_below(survey, root.descriptor)
-    steps, _ = weigh_steps(cutting.trees[root.position], None, used, survey.live, now_ns)
-    digest = root.descriptor.digest
-    raise _FitsError(
-        Trimmed(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
+    if len(found) > 1:
+        all_tags = command_line("prune", layout.path, "--trim", "--keep-tag", "*")
+        one_alone = command_line("tag", layout.path, str(next(iter(found))), tag)
+        raise UsageError(
+            f"{tag!r} stands for {len(found)} things in {INDEX}",
+            path=layout.path,
+            details=tuple(map(str, found)),
+            next_steps=(
+                f"trim all that the tags reach: {all_tags} --max-used-space SIZE",
+                f"let it stand for one of them: {one_alone}",
+            ),
+        )
+    return roots, next(iter(found.values()))
+
+
+def _too_large(
+    layout: Layout, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
+) -> LimitNotReached:
+    allowed, needed = tell_apart(limit_bytes, needed_bytes)
+    digest = root.descriptor.digest if root.descriptor else None
+    name = root.ref_name or ""
+    if not name.isprintable() or name.startswith("-"):
+        others = [r for r in survey.roots if r.descriptor and r.descriptor.digest == digest]
+        name = str(digest) if len(others) == 1 else ""
+    give_up = f"give the tag up: {command_line('untag', layout.path, name)}"
+    return LimitNotReached(
+        layout.path,
+        f"{root.label} cannot be trimmed to {allowed}: its last step alone needs {needed}",
+        limit_bytes=limit_bytes,
+        needed_bytes=needed_bytes,
+        next_steps=(
+            f"allow it that much: --max-used-space {needed_bytes}B",
+            *((give_up,) if name else ()),
+        ),
     )
 
 
@@ -179,10 +220,11 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
         return error
     found = reach(survey, descriptor, with_subjects=False)
     kind = kind_below(survey, descriptor, found)
-    what = {"image": "an image", "artifact": "an artifact"}.get(kind, "something else")
+    what = _WORDS.get(kind, "something else")
+    see = (f"see what each tag is: {command_line('ls', layout.path)}",)
     return KitcacheError(
         layout.path,
         f"{root.label} is no build cache, but {what}: there are no steps to cut",
         untouched=NOTHING_CHANGED,
-        next_steps=(f"see what each tag is: {command_line('ls', layout.path)}",),
+        next_steps=see if kind != "cache" else (),
     )

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
+from kitcache.store.layout import Layout
+from kitcache.store.notes import note_use, read_notes
 from kitcache.upkeep.answers import Untagged
 from kitcache.upkeep.naming.untag import untag
 from tests.caches.snapshot import differences, take_snapshot
@@ -75,6 +77,16 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
             untag(sample.dir, ["main"], lock_timeout_s=0)
         assert caught.value.untouched == "nothing was changed"
     assert tags(sample) == ["main", "dev"]
+
+
+def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> None:
+    sample.box.tag("dev", sample.main)
+    note_use(layout, ["main", "dev"], "exported", 5)
+    untag(sample.dir, [sample.dev["digest"]], dry_run=True)
+    untag(sample.dir, [sample.dev["digest"]])
+    assert set(read_notes(layout)) == {"main", "dev"}, "another entry of that name is there"
+    untag(sample.dir, ["dev"])
+    assert set(read_notes(layout)) == {"main"}
 
 
 def test_the_way_out_works_where_a_tag_is_damaged(sample: Sample) -> None:

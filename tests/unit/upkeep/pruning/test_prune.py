@@ -16,7 +16,7 @@ from kitcache.options.retention import Amount, Retention
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.notes import note_use, read_notes, read_skips
-from kitcache.upkeep.pruning import prune as prune_module
+from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, encode
@@ -209,7 +209,7 @@ class TestLimits:
     def disk(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """A disk of 10,000 bytes: how many of them are free."""
         free = [0]
-        monkeypatch.setattr(prune_module, "_disk", lambda layout: (10_000, free[0]))
+        monkeypatch.setattr(limits, "_disk", lambda layout: (10_000, free[0]))
         return free
 
     @pytest.mark.parametrize("amount", [Amount(percent=11.0), Amount(bytes=1100)])
@@ -235,6 +235,18 @@ class TestLimits:
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
         assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.why
+
+    def test_what_no_cache_can_reach_is_not_asked_of_it(
+        self, sample: Sample, disk: list[int]
+    ) -> None:
+        """To trim, or to drop the last tag, would cost the cache and not be enough."""
+        policy = Retention(min_free=Amount(percent=90.0), keep_tags=("main",))
+        error = not_reached(prune(sample.dir, policy), policy)
+        assert error is not None
+        assert error.next_steps == (
+            "free 6.7 kB elsewhere on the disk: an empty cache is not enough",
+            "loosen the limit by 6,664 bytes",
+        )
 
     def test_of_two_limits_the_tighter_one_counts(self, sample: Sample, disk: list[int]) -> None:
         disk[0] = 10_000
@@ -310,7 +322,13 @@ class TestTrim:
 
     def test_where_that_is_not_enough_either_it_says_what_is(self, box: Box) -> None:
         box.tag("main", self.grown(box))
+        dry = prune(box.dir, most(100, trim=True), dry_run=True)
         pruned = prune(box.dir, most(100, trim=True))
         assert pruned.exit_code == 14
+        assert dry.why.endswith("each tag of which a cut frees anything would be cut to one step")
+        assert pruned.why.endswith("each tag of which a cut frees anything was cut to one step")
         assert pruned.needed_bytes == pruned.report.kept.bytes
         assert len(pruned.trimmed[0].kept) == 1
+        again = prune(box.dir, most(100, trim=True))
+        assert (again.exit_code, again.trimmed) == (14, ())
+        assert again.why.endswith("more than --max-used-space 100 B allows")

@@ -19,6 +19,7 @@ from kitcache.errors import (
     NotACache,
     NotFound,
     Unsafe,
+    UsageError,
 )
 from kitcache.store.layout import open_layout
 from kitcache.store.notes import count_skip, note_layers, note_use, read_notes, read_skips
@@ -26,7 +27,7 @@ from kitcache.upkeep.answers import CachedStep
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile import stages
-from tests.hostile.build import REF_NAME
+from tests.hostile.build import CACHECONFIG, REF_NAME, Box, Json, encode
 from tests.hostile.stages import AS_THEY_GO, LAYER_BYTES, MAIN, Stages, entries, steps_in
 from tests.property import witness
 
@@ -141,12 +142,38 @@ def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
     assert (len(done.kept), done.after_size.bytes) == (1, error.needed_bytes)
 
 
+@pytest.mark.parametrize("name", ["odd\x07name", "-odd"])
+def test_a_name_that_cannot_be_pasted_is_given_up_by_a_digest_of_its_own(
+    one: Stages, name: str
+) -> None:
+    one.box.tag(name, one.dev)
+    with pytest.raises(LimitNotReached) as caught:
+        trim(one.dir, name, 1000)
+    assert len(caught.value.next_steps) == 1, "dev would go with it"
+    trim(one.dir, "dev", limit_for(1))
+    with pytest.raises(LimitNotReached) as caught:
+        trim(one.dir, name, 1000)
+    assert caught.value.next_steps[1].endswith(f"kitcache untag {one.dir} {one.dev['digest']}")
+
+
+def test_sizes_that_look_the_same_are_told_apart(one: Stages) -> None:
+    with pytest.raises(LimitNotReached) as caught:
+        trim(one.dir, "main", 1000)
+    needed = caught.value.needed_bytes
+    with pytest.raises(LimitNotReached, match=f"to {needed - 1:,} B: .* needs {needed:,} B"):
+        trim(one.dir, "main", needed - 1)
+
+
 def test_what_is_no_cache_is_said_to_be_none(one: Stages) -> None:
     with pytest.raises(
         KitcacheError, match="tag 'image' is no build cache, but an image"
     ) as caught:
         trim(one.dir, "image", 10)
     assert (caught.value.exit_code, caught.value.untouched) == (1, "nothing was changed")
+    one.box.tag("both", one.box.index_of([one.main, one.dev]))
+    with pytest.raises(KitcacheError, match="no build cache, but holds build caches") as nested:
+        trim(one.dir, "both", 10)
+    assert nested.value.next_steps == (), "ls calls it a cache"
     one.box.tag("what", one.box.blob(b'{"a":1}', "application/x"))
     with pytest.raises(KitcacheError, match="tag 'what' is no build cache, but something else"):
         trim(one.dir, "what", 10)
@@ -168,16 +195,69 @@ def test_of_two_tags_on_one_root_only_the_named_one_moves(one: Stages) -> None:
     assert done.after_size.bytes <= limit_for(2)
 
 
-def test_entries_of_one_name_move_together_if_they_are_the_same(one: Stages) -> None:
-    """Of several roots with one name the first is trimmed, which is the one that is imported."""
-    one.box.tag("main", one.main)
-    one.box.tag("main", one.dev)
+@pytest.mark.parametrize("more", [{}, {"platform": {"os": "linux", "architecture": "arm64"}}])
+def test_all_entries_of_the_tag_move_together(one: Stages, more: Json) -> None:
+    one.box.tag("main", one.main | more)
     done = trim(one.dir, "main", limit_for(4))
     listed = json.loads((one.dir / "index.json").read_bytes())["manifests"]
     named = [e["digest"] for e in listed if e["annotations"][REF_NAME] == "main"]
-    assert named == [str(done.after), str(done.after), one.dev["digest"]]
-    expected = [stages.record_of(name) for name in AS_THEY_GO[4:]]
-    assert [step.record for step in done.kept] == expected, "the other one counts for nothing"
+    assert named == [str(done.after), str(done.after)]
+    assert done.after_size.bytes <= limit_for(4)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_tag_that_stands_for_two_things_is_refused(one: Stages, dry_run: bool) -> None:
+    """To cut the first alone would not make all that the tag reaches fit."""
+    one.box.tag("main", one.dev)
+    before = take_snapshot(one.box.top)
+    with pytest.raises(UsageError, match=r"'main' stands for 2 things in index\.json") as caught:
+        trim(one.dir, "main", limit_for(4), dry_run=dry_run)
+    after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
+    assert differences(before, after) == []
+    assert caught.value.details == (one.main["digest"], one.dev["digest"])
+    assert caught.value.next_steps == (
+        "trim all that the tags reach:"
+        f" kitcache prune {one.dir} --trim --keep-tag '*' --max-used-space SIZE",
+        f"let it stand for one of them: kitcache tag {one.dir} {one.main['digest']} main",
+    )
+
+
+@pytest.mark.parametrize("is_entry", [True, False])
+def test_the_subject_of_the_index_is_no_tag(one: Stages, is_entry: bool) -> None:
+    document = one.box.index_document()
+    main, dev, image = document["manifests"]
+    document |= {"manifests": [main, dev, image] if is_entry else [dev, image], "subject": main}
+    one.box.write_index(encode(document))
+    if is_entry:
+        done = trim(one.dir, "main", limit_for(4))
+        document["manifests"][0] = main | {"digest": str(done.after)}
+    else:
+        with pytest.raises(NotFound, match="has the tag 'main'"):
+            trim(one.dir, "main", limit_for(4))
+    after = json.loads((one.dir / "index.json").read_bytes())
+    assert after["subject"] == main
+    assert [e["digest"] for e in after["manifests"]] == [e["digest"] for e in document["manifests"]]
+
+
+def test_a_layer_of_an_unknown_type_goes_from_an_index_too(tmp_path: Path) -> None:
+    """There its role is a manifest's, as that of all that an index lists."""
+    box = Box(tmp_path)
+    layers = [box.blob(f"layer {n}".encode() * 100, "application/x.unknown") for n in range(2)]
+    config = {
+        "layers": [{"blob": layer["digest"], "parent": -1} for layer in layers],
+        "records": [
+            {
+                "digest": f"sha256:{n:064}",
+                "layers": [{"layer": n, "createdAt": f"20{n}0-01-01T00:00:00Z"}],
+            }
+            for n in range(2)
+        ],
+    }
+    box.tag("main", box.index_of([*layers, box.document(config, CACHECONFIG)]))
+    size = sum(path.stat().st_size for path in (box.dir / "blobs" / "sha256").iterdir())
+    done = trim(box.dir, "main", size - 1)
+    left = [path.stat().st_size for path in (box.dir / "blobs" / "sha256").iterdir()]
+    assert (done.after_size.bytes, done.after_size.blobs) == (sum(left), 3)
 
 
 def test_unknown_fields_survive(one: Stages) -> None:

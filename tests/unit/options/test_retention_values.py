@@ -1,0 +1,75 @@
+"""options/retention.py: ages in a policy, and values that only a Python caller can make."""
+
+import pytest
+
+from kitcache.options.retention import (
+    Amount,
+    Retention,
+    Rule,
+    find_contradictions,
+    parse_span,
+)
+
+D = 86_400 * 10**9
+ONE_STRING = "patterns are a tuple of strings: of one string each letter would be a pattern"
+NO_AMOUNT = "is bytes, 0 or more, or else a percentage"
+
+
+@pytest.mark.parametrize(
+    ("text", "age_ns"), [("30d", 30 * D), ("1d12h", D + D // 2), ("0s", 0), ("0", 0), ("0.0", 0)]
+)
+def test_spans(text: str, age_ns: int) -> None:
+    assert parse_span(text) == age_ns
+
+
+@pytest.mark.parametrize("text", ["30", " 90 ", "0.5", "3600"])
+def test_a_number_alone_is_no_span(text: str) -> None:
+    """Seconds, as they are to --lock-timeout: tags would go that were to stay for days."""
+    with pytest.raises(ValueError, match=r"has no unit; known forms: 90s, 15m, 36h, 7d, 2w"):
+        parse_span(text)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1d", "1y", "x" * 60_000])
+def test_no_span(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no age; known forms: 90s, 15m, .*1h30m$") as caught:
+        parse_span(text)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize(
+    ("policy", "rule", "key", "problem"),
+    [
+        (Retention("main"), None, "keep-tag", ONE_STRING),  # type: ignore[arg-type]
+        (
+            Retention(rules=(Rule("x", "pr-*", keep_last=1),)),  # type: ignore[arg-type]
+            None,
+            "keep-tag",
+            ONE_STRING,
+        ),
+        (Retention(max_used=Amount()), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
+        (
+            Retention(min_free=Amount(5, 5.0), source="p"),
+            None,
+            "min-free-space",
+            f"min-free-space {NO_AMOUNT}",
+        ),
+        (Retention(max_used=Amount(-5)), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
+        (
+            Retention(rules=(Rule(unused_for_ns=-D),)),
+            0,
+            "unused-for",
+            "--unused-for -1d is below zero",
+        ),
+        (
+            Retention(rules=(Rule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
+            0,
+            "keep-within",
+            "rule 1 (x): keep-within -1m30s is below zero",
+        ),
+    ],
+)
+def test_what_only_a_caller_can_say(
+    policy: Retention, rule: int | None, key: str, problem: str
+) -> None:
+    """Each of these would let tags go."""
+    assert list(find_contradictions(policy)) == [(rule, key, problem)]

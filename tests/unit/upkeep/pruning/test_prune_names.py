@@ -1,0 +1,137 @@
+"""pruning/prune.py: names that no tag has, the index's own subject, what is noted of tags."""
+
+import json
+
+import pytest
+
+from kitcache.errors import UsageError
+from kitcache.gc.reset import reset
+from kitcache.gc.values import Tally
+from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.store.layout import Layout, open_layout
+from kitcache.store.notes import note_use, read_notes
+from kitcache.upkeep.health.repair import repair
+from kitcache.upkeep.pruning.prune import not_reached, prune, prune_after_export
+from tests.caches.snapshot import differences, take_snapshot
+from tests.hostile.build import REF_NAME, Json, Sample, encode
+from tests.unit.gc.prunekit import KEEP_MAIN, below, blobs, kept, most, tags
+
+DAY_NS = 86_400 * 10**9
+
+
+class TestKeepTag:
+    @pytest.mark.parametrize("dry_run", [True, False])
+    @pytest.mark.parametrize("rules", [(), (Rule(keep_within_ns=1),)])
+    @pytest.mark.parametrize("allow_empty", [True, False])
+    def test_where_nothing_is_kept_by_name_nothing_goes(
+        self, sample: Sample, dry_run: bool, rules: tuple[Rule, ...], allow_empty: bool
+    ) -> None:
+        before = take_snapshot(sample.dir)
+        policy = Retention(("mian", "x*"), rules=rules, allow_empty=allow_empty)
+        with pytest.raises(
+            UsageError, match=r"no tag matches --keep-tag mian, --keep-tag x\*"
+        ) as e:
+            prune(sample.dir, policy, dry_run=dry_run)
+        (sample.dir / "kitcache.lock").unlink(missing_ok=True)
+        assert differences(before, take_snapshot(sample.dir)) == []
+        assert (e.value.exit_code, e.value.untouched) == (2, "nothing was changed")
+        assert f"so {2 if allow_empty else 1} of 2 would go" in str(e.value)
+        assert e.value.next_steps == (
+            "did you mean 'main'?",
+            "if they are to go: --unused-for 0s",
+        )
+
+    def test_in_a_file_too(self, sample: Sample) -> None:
+        with pytest.raises(UsageError, match=r"no tag matches keep-tag mian, so") as caught:
+            prune(sample.dir, Retention(("mian",), source="policy.toml"))
+        assert caught.value.next_steps[1] == 'if they are to go: unused-for = "0s"'
+
+    @pytest.mark.parametrize(
+        ("policy", "stay"),
+        [
+            (Retention(("release-*", "main")), ["main"]),
+            (Retention(rules=(Rule(keep_within_ns=1),)), ["dev"]),
+            (Retention(("release-*",), rules=(Rule(keep_last=1),)), ["dev"]),
+            (Retention(("release-*",), rules=(Rule(keep_within_ns=DAY_NS),)), ["main", "dev"]),
+            (Retention(("release-*",), rules=(Rule(unused_for_ns=0),)), ["dev"]),
+            (most(1100, keep_tags=("release-*",)), ["dev"]),
+        ],
+    )
+    def test_where_anything_else_decides_it_is_no_mistake(
+        self, sample: Sample, policy: Retention, stay: list[str]
+    ) -> None:
+        assert kept(prune(sample.dir, policy)) == stay
+
+    def test_where_nothing_would_go_it_is_none_either(self, sample: Sample) -> None:
+        prune(sample.dir, KEEP_MAIN)
+        assert kept(prune(sample.dir, Retention(("mian",)))) == ["main"]
+
+    def test_after_an_export_it_is_refused_and_what_was_exported_stays(
+        self, sample: Sample, layout: Layout
+    ) -> None:
+        policy = Retention(("mian",))
+        refused = prune_after_export(layout, lambda: None, ("dev",), policy)
+        assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
+        assert refused.why.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
+        done = prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
+        assert (done.outcome, tags(sample)) == ("done", ["main"])
+
+
+class TestSubject:
+    """index.json's own subject is no entry, though it may have a name: `dev` here."""
+
+    @pytest.fixture(params=["a name of its own", "the name of an entry"])
+    def named(self, sample: Sample, request: pytest.FixtureRequest) -> Json:
+        document = sample.box.index_document()
+        entries = document["manifests"]
+        if request.param == "a name of its own":
+            document["manifests"] = [entries[0]]
+        document["subject"] = entries[1]
+        assert document["subject"]["annotations"] == {REF_NAME: "dev"}
+        sample.box.write_index(encode(document))
+        return dict(document)
+
+    def test_it_is_neither_dropped_nor_taken_for_an_entry(
+        self, sample: Sample, named: Json
+    ) -> None:
+        pruned = prune(sample.dir, KEEP_MAIN)
+        after = json.loads((sample.dir / "index.json").read_bytes())
+        assert after == named | {"manifests": named["manifests"][:1]}
+        assert blobs(sample) == sample.live
+        own = pruned.decisions[-1]
+        assert (own.ref_name, own.positions, own.keep) == (None, (-1,), True)
+        assert own.rule == "no entry, but the subject of index.json itself: nothing drops it"
+        assert reset(sample.dir).removed == Tally()
+
+    def test_untag_is_no_way_out_of_it(self, sample: Sample, named: Json) -> None:
+        policy = most(10)
+        error = not_reached(prune(sample.dir, policy), policy)
+        assert error is not None
+        assert "kitcache untag" not in str(error)
+        assert blobs(sample) >= below(sample, sample.dev)
+
+    def test_a_trim_moves_entries_alone(self, sample: Sample, named: Json) -> None:
+        policy = Retention(("*",), max_used=Amount(bytes=10), trim=True)
+        prune(sample.dir, policy)
+        after = json.loads((sample.dir / "index.json").read_bytes())
+        assert after["subject"] == named["subject"]
+        assert blobs(sample) >= below(sample, sample.dev)
+
+
+def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> None:
+    digests = {"main": sample.main["digest"], "dev": sample.main["digest"]}
+    note_use(layout, digests, "exported", 5, digests=digests)
+    prune(sample.dir, KEEP_MAIN, dry_run=True)
+    assert set(read_notes(layout)) == {"main", "dev"}
+    prune(sample.dir, KEEP_MAIN)
+    assert set(read_notes(layout)) == {"main"}
+    (sample.dir / "index.json").write_bytes(b'{"manifests": [')
+    repair(sample.dir)
+    assert tags(sample) == ["main"], "a note would have brought it back"
+
+
+def test_what_is_noted_of_a_tag_goes_after_an_export_too(sample: Sample) -> None:
+    with open_layout(sample.dir) as layout:
+        note_use(layout, ["main", "dev"], "exported", 5)
+        prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
+        assert set(read_notes(layout)) == {"main"}

@@ -1,0 +1,45 @@
+"""pruning/retain.py: where a keep-tag lets the rest go, and where it only protects."""
+
+import pytest
+
+from kitcache.options.retention import Amount, Retention, Rule
+from tests.unit.upkeep.pruning.test_retain import PRS, D, choose, kept, rule
+
+AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
+COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        (Retention(("main",)), "main"),
+        (Retention(("main",), (rule("rule 1 (x)", "x", keep=True),)), "mainx"),
+        # Nothing says how tags go, here neither: to keep is all that is asked for.
+        (Retention(("main",), (COUNTED,)), "mainpr-1"),
+        # Whoever says which tags go by their age has not asked for the others.
+        (Retention(("main",), (AGED,)), "mainpr-1pr-2x"),
+        (Retention(("main",), (AGED._replace(unused_for_ns=0),)), "mainx"),
+        (Retention(("main",), (AGED, Rule(unused_for_ns=35 * D))), "mainpr-1pr-2"),
+        # What speaks of those others itself counts, whatever is said of some.
+        (Retention(("main",), (AGED, Rule(keep_last=1))), "mainpr-1pr-2"),
+        (Retention(("main",), (AGED, Rule(keep_within_ns=41 * D))), "mainpr-1pr-2pr-3x"),
+    ],
+)
+def test_what_a_policy_without_a_limit_keeps(policy: Retention, names: str) -> None:
+    assert kept(PRS, policy) == names
+
+
+def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
+    limited = Retention(("main",), (AGED,), max_used=Amount(1000))
+    assert kept(PRS, limited, 1000) == kept(PRS, limited._replace(max_used=None))
+    assert choose(PRS, limited._replace(max_used=None))["x"] == (
+        True,
+        "nothing in the policy drops it",
+    )
+
+
+def test_what_is_not_kept_goes_by_the_rule_that_speaks_of_it() -> None:
+    assert choose(PRS, Retention(("main",), (AGED, Rule(keep_last=1))))["x"] == (
+        False,
+        "not kept by --keep-last 1",
+    )
