@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kitcache.errors import UsageError
 from kitcache.wrap import tables
-from kitcache.wrap.flags import Option, Table, read_line
+from kitcache.wrap.flags import Option, Table, is_on, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
@@ -18,6 +18,7 @@ UNDERSTOOD = (
     "buildx build|bake · docker-buildx … · buildctl build",
     "with the client's own options before and behind these words",
 )
+_BUILDS_NOTHING = ("help", "h", "check", "call", "print")
 _TO, _FROM = "cache-to", "cache-from"
 _EXPORT, _IMPORT = "export-cache", "import-cache"
 
@@ -65,6 +66,10 @@ class Job(Protocol):
     def solves(self) -> tuple[int, ...]:
         """Of each export, which of the command's builds it belongs to."""
 
+    @property
+    def builds_all(self) -> bool:
+        """Whether its success means that every export was made."""
+
     def rewrite(self, exports: Sequence[str]) -> Rewritten:
         """The command with other exports in place of these, as many and in the same order."""
 
@@ -85,6 +90,11 @@ class DirectJob(NamedTuple):
     def solves(self) -> tuple[int, ...]:
         """All are of one build."""
         return (0,) * len(self.to)
+
+    @property
+    def builds_all(self) -> bool:
+        """It is one build."""
+        return True
 
     def rewrite(self, exports: Sequence[str]) -> Rewritten:
         """The command with other exports in place of these."""
@@ -193,6 +203,12 @@ def direct_job(found: Recognized) -> DirectJob:
         tuple(option for option in given if option.name == to),
         tuple(option.value or "" for option in given if option.name == source),
     )
+
+
+def builds_nothing(found: Recognized) -> bool:
+    """Whether a build or buildctl command only tells something, as with --help."""
+    table, _, _ = _names(found.kind)
+    return is_on(read_line(found.argv, found.at + 1, table).options, _BUILDS_NOTHING)
 
 
 def _names(kind: str) -> tuple[Table, str, str]:

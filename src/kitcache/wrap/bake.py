@@ -12,11 +12,10 @@ from kitcache.errors import UsageError
 from kitcache.wrap import tables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.cachewords import read_export
-from kitcache.wrap.flags import Line, Option, read_line
-from kitcache.wrap.resolving import ask, entries_of, is_remote
+from kitcache.wrap.flags import Line, Option, is_on, read_line
+from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
-_BUILDS = ("build", "false", "0")
 
 
 class BakeJob(NamedTuple):
@@ -44,6 +43,11 @@ class BakeJob(NamedTuple):
         """Each target is a build."""
         return tuple(n for n, (_, texts) in enumerate(self.targets) for _ in texts)
 
+    @property
+    def builds_all(self) -> bool:
+        """Every target is built."""
+        return True
+
     def rewrite(self, exports: Sequence[str]) -> Rewritten:
         """The command, with --set for each target where anything changed."""
         if tuple(exports) == self.exports:
@@ -67,13 +71,13 @@ def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable
     Raises UsageError for a remote definition, Refused where bake itself refuses, KitcacheError.
     """
     line = read_line(found.argv, found.at + 1, tables.BAKE, watched=("set", "file"))
-    if any(o.name in _BUILDS_NOTHING and o.value not in _BUILDS for o in line.options):
+    if is_on(line.options, _BUILDS_NOTHING):
         return DirectJob(found.argv, (), ())
     _check_local(found, line)
     files = [o.value for o in line.options if o.name in ("f", "file")]
     stdin = read_stdin() if "-" in files else None
     asked = (*found.argv[: found.at + 1], "--print", *found.argv[found.at + 1 :])
-    document = ask(asked, environ, stdin)
+    document = read_answer(asked, ask(asked, environ, stdin))
     listed = document.get("target")
     targets = listed if isinstance(listed, dict) else {}
     return BakeJob(

@@ -4,8 +4,14 @@ Only type=local is anybody's business here. Everything else, and what is kept of
 stays as it was written: order, case, quotes.
 """
 
-from kitcache.options.attributes import join_attributes, parse_attributes, split_fields
+import re
+
+from kitcache.errors import UsageError
+from kitcache.options.attributes import join_attributes, parse_attributes, show_pairs, split_fields
 from kitcache.options.caches import CacheExport, CacheImport, parse_cache_export, parse_cache_import
+
+_ANSWERS_NOTHING = ("inline", "gha", "s3", "azblob")
+_BEFORE_VALUE = re.compile(r"(--?[\w-]+=)?([^=,]*\.cache-(to|from)\+?=)?")
 
 
 def read_export(text: str) -> CacheExport | None:
@@ -18,15 +24,48 @@ def read_import(text: str) -> CacheImport | None:
     return parse_cache_import(text) if _is_local(text) else None
 
 
+def answers_root(text: str) -> bool:
+    """Whether the daemon tells the client of a root once such an export is made.
+
+    Source: BuildKit cache/remotecache, Finalize of each.
+    """
+    return bool(text) and _kind(text) not in _ANSWERS_NOTHING
+
+
 def _is_local(text: str) -> bool:
+    return _kind(text) == "local"
+
+
+def _kind(text: str) -> str | None:
     if "=" not in text:
-        return False  # a registry's name, or several; or empty, which the client judges
-    return dict(parse_attributes(text)).get("type") == "local"
+        return "registry"  # its name, or several; or empty, which the client judges
+    return dict(parse_attributes(text)).get("type")
 
 
 def without_reset(text: str) -> str:
     """The text of a local export without its attribute reset."""
     return ",".join(raw for raw in raw_fields(text) if _key(raw) != "reset")
+
+
+def drop_reset(text: str) -> str:
+    """The text of any export, without `reset` where it is a local one that can be read."""
+    try:
+        return without_reset(text) if _is_local(text) else text
+    except UsageError:
+        return text
+
+
+def show_word(word: str) -> str:
+    """A word of a command for people to read: without the secrets of a cache option in it."""
+    found = _BEFORE_VALUE.match(word)
+    value = word[found.end() if found else 0 :]
+    try:
+        pairs = parse_attributes(value)
+    except UsageError:
+        return word
+    is_cache = any(key == "type" for key, _ in pairs)
+    shown = show_pairs(pairs) if is_cache else value
+    return word if shown == join_attributes(pairs) else word.removesuffix(value) + shown
 
 
 def with_dest(text: str, dest: str) -> str:

@@ -7,14 +7,16 @@ directory's, as in compose.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
-from kitcache.errors import UsageError
+from kitcache.errors import KitcacheError, UsageError
 from kitcache.wrap import tables
-from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Rewritten
-from kitcache.wrap.flags import Line, Table, read_line
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_dotenv
+from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
+from kitcache.wrap.cachewords import drop_reset
+from kitcache.wrap.flags import Line, Option, Table, is_on, read_line
+from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
 _TABLES = {
     "build": tables.COMPOSE_BUILD,
@@ -22,25 +24,38 @@ _TABLES = {
     "create": tables.COMPOSE_UP,
     "run": tables.COMPOSE_RUN,
 }
-_BUILDS_NOTHING = ("help", "h", "no-build", "print", "dry-run")
-_NO = ("false", "0")
+_BUILDS_NOTHING = ("help", "h", "check", "no-build", "print", "dry-run")
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_REPLACED = ("f", "file", "project-directory")
+_AS_WRITTEN = "--no-interpolate"
+# `config` checks and fills in all services, a build only what it needs: ask for less and less.
+_WAYS = (
+    (),
+    ("--no-consistency",),
+    ("--no-consistency", "--no-env-resolution"),
+    ("--no-consistency", _AS_WRITTEN),
+)
+
+Project = dict[str, Any]
 
 
 class ComposeJob(NamedTuple):
     """services: name and exports of each that may be built, in the order of `exports`.
 
-    project: the resolved one. start: of compose's own options; dropped: the words that name files
-    and directory; directory: the project's.
+    builds_all: they are all built. project: the resolved one, without compose's escapes. start: of
+    compose's own options; said: those to add to them; dropped: the words of those that go. stdin:
+    what compose reads its file from.
     """
 
     argv: tuple[str, ...]
     start: int
-    project: dict[str, Any]
+    project: Project
     services: tuple[tuple[str, tuple[str, ...]], ...]
     imports: tuple[str, ...]
+    said: tuple[str, ...]
     dropped: frozenset[int]
-    directory: str
+    builds_all: bool
+    stdin: bytes | None
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -55,17 +70,22 @@ class ComposeJob(NamedTuple):
     def rewrite(self, exports: Sequence[str]) -> Rewritten:
         """The command, on the resolved project where anything changed."""
         if tuple(exports) == self.exports:
-            return Rewritten(self.argv)
+            return Rewritten(self.argv, self.stdin)
         rest = iter(exports)
-        services = dict(self.project["services"])
-        for name, texts in self.services:
-            build = {**services[name]["build"], "cache_to": [next(rest) for _ in texts]}
-            services[name] = {**services[name], "build": build}
-        ours = ("--project-directory", self.directory, "--file", PLACE_OF_FILE)
+        built = {name: [next(rest) for _ in texts] for name, texts in self.services}
+        services = {}
+        for name, service in self.project["services"].items():
+            build = _build_of(service)
+            if build.get("cache_to"):
+                # No client's own reset, also where a service was wrongly thought not to be built.
+                others = [drop_reset(text) for text in entries_of(build["cache_to"])]
+                build = {**build, "cache_to": built.get(name, others)}
+            services[name] = {**service, "build": build} if build else service
         words = self.argv
         kept = [words[n] for n in range(self.start, len(words)) if n not in self.dropped]
-        document = json.dumps({**self.project, "services": services}).encode()
-        return Rewritten((*words[: self.start], *ours, *kept), None, document)
+        document = json.dumps(_escape({**self.project, "services": services})).encode()
+        argv = (*words[: self.start], *self.said, "--file", PLACE_OF_FILE, *kept)
+        return Rewritten(argv, None, document)
 
 
 def compose_job(
@@ -79,37 +99,31 @@ def compose_job(
     line = read_line(words, start, tables.COMPOSE, stops_at_argument=True)
     verb = words[line.end]
     below = _read_verb(words, line.end + 1, _TABLES[verb], is_run=verb == "run")
-    given = (*line.options, *below.options)
-    if any(o.name in _BUILDS_NOTHING and o.value not in _NO for o in given):
+    if is_on((*line.options, *below.options), _BUILDS_NOTHING):
         return DirectJob(words, (), ())
-    files = [o.value or "" for o in line.options if o.name in ("f", "file")]
-    remote = next(filter(is_remote, files), None)
-    if remote is not None:
-        raise UsageError(
-            f"the project {remote} is remote: what it says when compose fetches it cannot be known"
-            " before",
-            next_steps=("fetch it, and name the file with --file",),
-        )
-    where = _Where(line, files, environ)
-    globals_ = words[start : line.end]
-    asked = (*words[:start], *globals_, "--profile", "*", "config", "--format", "json")
-    project = ask(asked, environ, read_stdin() if "-" in files else None)
-    named = [words[n] for n in below.positionals]
-    built = _built(project, named[:1] if verb == "run" else named, where.profiles())
-    builds = [(name, project["services"][name]["build"]) for name in built]
+    files = _given(line.options, "f", "file")
+    _check_local(files)
+    stdin = read_stdin() if "-" in files else None
+    before = words[: line.end]
+    printed = ask((*before, "config", "--services"), environ, stdin)
+    active = printed.decode(errors="replace").split()
+    named = [words[n] for n in below.positionals][: 1 if verb == "run" else None]
+    # With all services: up may remove containers of one that is not in the project.
+    whole = (*before, "--profile", "*")
+    suffices = verb == "build" and set(named) <= set(active)
+    project = _resolve((whole, before) if suffices else (whole,), environ, stdin)
+    built = _built(project, named or active, deep=_goes_deep(verb, below.options))
+    builds = [(name, _build_of(project["services"][name])) for name in built]
     return ComposeJob(
         words,
         start,
         project,
         tuple((name, entries_of(build.get("cache_to"))) for name, build in builds),
         tuple(text for _, build in builds for text in entries_of(build.get("cache_from"))),
-        frozenset(
-            n
-            for o in line.options
-            if o.name in ("f", "file", "project-directory")
-            for n in range(o.first, o.at + 1)
-        ),
-        where.directory(),
+        _say(project, active, line.options, _directory(line.options, files, environ)),
+        frozenset(n for o in line.options if o.name in _REPLACED for n in range(o.first, o.at + 1)),
+        verb == "build",
+        stdin,
     )
 
 
@@ -119,63 +133,139 @@ def _read_verb(words: Sequence[str], start: int, table: Table, *, is_run: bool) 
     return line._replace(positionals=tuple(range(line.end, len(words)))) if is_run else line
 
 
-def _built(project: dict[str, Any], named: Sequence[str], profiles: set[str]) -> tuple[str, ...]:
-    """The services that may be built: those named and what they need, or those that are active."""
+def _goes_deep(verb: str, options: Sequence[Option]) -> bool:
+    """Whether what the services depend on may be built too."""
+    if verb == "build":
+        return is_on(options, ("with-dependencies",))
+    return not is_on(options, ("no-deps",))
+
+
+def _given(options: Sequence[Option], *names: str) -> list[str]:
+    return [o.value or "" for o in options if o.name in names]
+
+
+def _check_local(files: Sequence[str]) -> None:
+    remote = next(filter(is_remote, files), None)
+    if remote is not None:
+        raise UsageError(
+            f"the project {remote} is remote: what it says when compose fetches it cannot be known"
+            " before",
+            next_steps=("fetch it, and name the file with --file",),
+        )
+
+
+def _resolve(
+    clients: Sequence[tuple[str, ...]], environ: Mapping[str, str], stdin: bytes | None
+) -> Project:
+    """The project, as far as compose fills it in. clients: with their options, the best first.
+
+    Raises KitcacheError: compose may take the command, but does not print what it means.
+    """
+    said = b""
+    for client, way in product(clients, _WAYS):
+        asked = (*client, "config", "--format", "json", *way)
+        try:
+            printed = ask(asked, environ, stdin)
+        except Refused as error:
+            if b"unknown flag" not in error.said:
+                said = error.said
+            continue
+        if _AS_WRITTEN not in way:
+            # All that is printed was escaped, keys too, which compose does not read so.
+            return read_answer(asked, printed.replace(b"$$", b"$"))
+        if b"$" not in printed:
+            return read_answer(asked, printed)
+    *_, problem = ["", *said.decode(errors="replace").splitlines()]
+    raise KitcacheError(
+        "",
+        f"compose does not print the whole project, which kitcache exec needs: {problem}",
+        untouched="nothing was built",
+        next_steps=(
+            "give it what is missing: an env file may be empty",
+            "run it without kitcache exec",
+        ),
+    )
+
+
+def _escape(value: Any) -> Any:
+    """The same for compose to read: it fills in variables in texts, not in keys."""
+    if isinstance(value, dict):
+        return {key: _escape(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_escape(below) for below in value]
+    return value.replace("$", "$$") if isinstance(value, str) else value
+
+
+def _build_of(service: Mapping[str, Any]) -> dict[str, Any]:
+    """What a service says of its build; nothing where it has none."""
+    build = service.get("build")
+    return build if isinstance(build, dict) else {}
+
+
+def _built(project: Project, wanted: Sequence[str], *, deep: bool) -> tuple[str, ...]:
+    """Of these services, and what they are built from, those that are built.
+
+    deep: with all that they depend on.
+    """
     services = project.get("services") or {}
-    if named:
-        todo = [name for name in named if name in services]
-    else:
-        todo = [name for name, service in services.items() if _is_active(service, profiles)]
+    todo = list(wanted)
     done: dict[str, None] = {}
     while todo:
         name = todo.pop(0)
-        if name not in done and name in services:
-            done[name] = None
+        if name in done or name not in services:
+            continue
+        done[name] = None
+        contexts = _build_of(services[name]).get("additional_contexts") or {}
+        todo += [text.removeprefix("service:") for text in map(str, contexts.values())
+                 if text.startswith("service:")]  # fmt: skip
+        if deep:
             todo += services[name].get("depends_on") or ()
-    return tuple(name for name in done if isinstance(services[name].get("build"), dict))
+    return tuple(name for name in done if _build_of(services[name]))
 
 
-def _is_active(service: dict[str, Any], profiles: set[str]) -> bool:
-    wanted = service.get("profiles") or ()
-    return not wanted or "*" in profiles or bool(profiles & set(wanted))
+def _say(
+    project: Project, active: Sequence[str], options: Sequence[Option], directory: str
+) -> tuple[str, ...]:
+    """What the resolved project does not hold: its directory, and what the environment decided.
+
+    Which .env files there are depends on where the project's file is, and on compose's version.
+    """
+    said = ["--project-directory", directory]
+    if "name" in project and not _given(options, "p", "project-name"):
+        said += ["--project-name", str(project["name"])]
+    given = _given(options, "profile")
+    if "*" not in given:
+        for profile in _profiles(project, active):
+            said += [] if profile in given else ["--profile", profile]
+    return tuple(said)
 
 
-class _Where:
-    """Where the project is, and its profiles: what `config` does not print."""
+def _profiles(project: Project, active: Sequence[str]) -> Iterable[str]:
+    """Profiles that make these services active, and no others."""
+    mine: dict[str, None] = {}
+    others: set[str] = set()
+    for name, service in (project.get("services") or {}).items():
+        wanted = service.get("profiles") or ()
+        if name in active:
+            mine |= dict.fromkeys(wanted)
+        else:
+            others |= set(wanted)
+    return [profile for profile in mine if profile not in others]
 
-    def __init__(self, line: Line, files: Sequence[str], environ: Mapping[str, str]) -> None:
-        self._options = line.options
-        self._files = files
-        given = self._given("env-file")
-        dotenv = given or [os.path.join(self._named_directory() or os.curdir, ".env")]
-        found: dict[str, str] = {}
-        for path in dotenv:
-            found |= read_dotenv(path)
-        self._environ = {**found, **environ}
 
-    def _given(self, *names: str) -> list[str]:
-        return [o.value or "" for o in self._options if o.name in names]
-
-    def _named_directory(self) -> str:
-        return next(reversed(self._given("project-directory")), "")
-
-    def directory(self) -> str:
-        """The project's directory: as named, the first file's, or where compose finds one."""
-        if named := self._named_directory():
-            return named
-        separator = self._environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
-        listed = self._environ.get("COMPOSE_FILE", "").split(separator)
-        first = next(iter([*self._files, *filter(None, listed)]), None)
-        if first is not None:
-            return os.curdir if first == "-" else os.path.dirname(first) or os.curdir
-        here = os.getcwd()
-        while not any(os.path.exists(os.path.join(here, name)) for name in _FILES):
-            if here == os.path.dirname(here):
-                return os.curdir
-            here = os.path.dirname(here)
-        return here
-
-    def profiles(self) -> set[str]:
-        """The profiles that are asked for."""
-        told = self._environ.get("COMPOSE_PROFILES", "").split(",")
-        return set(filter(None, [*self._given("profile"), *told]))
+def _directory(options: Sequence[Option], files: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The project's directory: as named, the first file's, or where compose finds one."""
+    if named := next(reversed(_given(options, "project-directory")), ""):
+        return named
+    listed = environ.get("COMPOSE_FILE", "").split(
+        environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+    )
+    first = next(iter([*files, *filter(None, listed)]), None)
+    if first is not None:
+        return os.curdir if first == "-" else os.path.dirname(first) or os.curdir
+    here = os.getcwd()
+    while not any(os.path.exists(os.path.join(here, name)) for name in _FILES):
+        if here == os.path.dirname(here):
+            return os.curdir
+        here = os.path.dirname(here)
+    return here

@@ -5,10 +5,11 @@ knows is never guessed: where it would matter, the command is refused.
 Sources: spf13/pflag (parseLongArg, parseSingleShortArg), Go flag (parseOne).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from kitcache.errors import UsageError
+from kitcache.options.attributes import is_false
 
 
 class Table(NamedTuple):
@@ -37,6 +38,12 @@ class Option(NamedTuple):
     first: int
     at: int
     prefix: str = ""
+
+
+def is_on(options: Iterable[Option], names: Collection[str]) -> bool:
+    """Whether one of these is given, and not with a value that makes a build of it after all."""
+    return any(o.name in names and o.value != "build" and not is_false(o.value or "true")
+               for o in options)  # fmt: skip
 
 
 class Line(NamedTuple):

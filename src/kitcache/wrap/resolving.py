@@ -11,8 +11,8 @@ from kitcache.options.attributes import join_attributes
 from kitcache.wrap.argv import Refused
 
 
-def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> dict[str, Any]:
-    """The JSON object that a command prints. Raises Refused, KitcacheError where it is none."""
+def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> bytes:
+    """What a command prints. Raises Refused."""
     done = subprocess.run(  # noqa: S603 - the user's own command
         argv,
         check=False,
@@ -23,8 +23,13 @@ def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) ->
     if done.returncode:
         raise Refused(done.returncode if done.returncode > 0 else 128 - done.returncode,
                       done.stderr)  # fmt: skip
+    return done.stdout
+
+
+def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:
+    """The JSON object that a command has printed. Raises KitcacheError where it is none."""
     try:
-        document = json.loads(done.stdout)
+        document = json.loads(printed)
     except (ValueError, RecursionError) as error:
         document = error
     if not isinstance(document, dict):
@@ -48,20 +53,6 @@ def _as_text(item: object) -> str:
         raise UsageError(f"a cache option is neither a text nor an object: {item!r}")
     pairs = [(str(key), str(value)) for key, value in item.items()]
     return join_attributes(sorted(pairs, key=lambda pair: pair[0] != "type"))
-
-
-def read_dotenv(path: str) -> dict[str, str]:
-    """The plain NAME=VALUE lines of an environment file; none where it cannot be read."""
-    found = {}
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                name, equals, value = line.strip().removeprefix("export ").partition("=")
-                if equals and not name.startswith("#"):
-                    found[name.strip()] = value.strip().strip("'\"")
-    except OSError:
-        pass
-    return found
 
 
 def is_remote(word: str) -> bool:

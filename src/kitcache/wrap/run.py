@@ -1,72 +1,34 @@
-"""Find, lock, run, merge, sweep: what `kitcache exec` does, in this order.
+"""Lock, run, merge, sweep: what `kitcache exec` does with a task, in this order.
 
 A command that fails changes no store beyond what its client did, and nothing is swept after it.
 """
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Cancelled, KitcacheError, NotInstalled
+from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
-from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_settled_index
 from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use
-from kitcache.wrap.argv import PLACE_OF_FILE, Job, Recognized, Rewritten, direct_job, recognize
-from kitcache.wrap.cachewords import read_export, read_import, with_dest, without_reset
-from kitcache.wrap.child import find_program, run_child
+from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
+from kitcache.wrap.child import run_child
 from kitcache.wrap.stores import Store, Stores, Terms, has_neighbour
+from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
     from kitcache.options.retention import Retention
     from kitcache.upkeep.answers import Pruned
-    from kitcache.wrap.staging import Stage
+    from kitcache.wrap.staging import Merged, Stage
 
 _STAGED_HELPS = "another export was under way in it; with --staged several can export at once"
-
-
-class Export(NamedTuple):
-    """A local export of the command. at: which of the job's exports."""
-
-    at: int
-    cache: CacheExport
-
-
-class Task(NamedTuple):
-    """A command that was understood: nothing has been touched yet.
-
-    exports: the local ones, with `reset` as it is to be.
-    """
-
-    job: Job
-    exports: tuple[Export, ...]
-    imports: tuple[CacheImport, ...]
-
-    def texts(self, dests: Mapping[int, str]) -> tuple[str, ...]:
-        """All exports as the client is to see them. dests: where those that are staged go."""
-        texts = list(self.job.exports)
-        for at, _ in self.exports:
-            texts[at] = without_reset(texts[at])
-            if at in dests:
-                texts[at] = with_dest(texts[at], dests[at])
-        return tuple(texts)
-
-
-def staged_exports(task: Task, *, staged: bool) -> frozenset[int]:
-    """Which exports go to staging directories. staged: all of them."""
-    stores = [os.path.realpath(export.cache.dest) for export in task.exports]
-    return frozenset(
-        export.at
-        for export, store in zip(task.exports, stores, strict=True)
-        if staged or stores.count(store) > 1 or not _is_alone(task, export)
-    )
 
 
 class StoreResult(NamedTuple):
@@ -106,55 +68,6 @@ class ExecResult(NamedTuple):
         return self.code or max((store.exit_code for store in self.stores), default=0)
 
 
-def make_task(
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    read_stdin: Callable[[], bytes],
-    *,
-    resets: bool,
-    warn: Callable[[str], None],
-) -> Task:
-    """Understand a command; bake and compose are asked what they would build.
-
-    resets: every local export is to be swept after. Raises UsageError (not understood, or caches
-    that the client would not take), NotInstalled, Refused, KitcacheError.
-    """
-    found = recognize(argv)
-    job = _job_of(found, environ, read_stdin)
-    read = [(at, read_export(text)) for at, text in enumerate(job.exports)]
-    exports = [Export(at, cache) for at, cache in read if cache is not None]
-    imports = tuple(cache for text in job.imports if (cache := read_import(text)) is not None)
-    warnings = [warning for export in exports for warning in export.cache.warnings]
-    warnings += [warning for cache in imports for warning in cache.warnings]
-    for sentence in dict.fromkeys(warnings):
-        warn(f"warning: {sentence}")
-    if resets:
-        exports = [Export(at, cache._replace(reset=True)) for at, cache in exports]
-    return Task(job, tuple(exports), imports)
-
-
-def _job_of(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -> Job:
-    # Only what the command needs is imported: start-up is part of the product.
-    if found.kind in ("bake", "compose"):
-        _find(found.argv[0], environ)
-    if found.kind == "bake":
-        from kitcache.wrap.bake import bake_job  # noqa: PLC0415
-
-        return bake_job(found, environ, read_stdin)
-    if found.kind == "compose":
-        from kitcache.wrap.compose import compose_job  # noqa: PLC0415
-
-        return compose_job(found, environ, read_stdin)
-    return direct_job(found)
-
-
-def _find(name: str, environ: Mapping[str, str]) -> str:
-    program = find_program(name, environ)
-    if program is None:
-        raise NotInstalled(name)
-    return program
-
-
 class _Target(NamedTuple):
     """A store that is exported to. had_neighbour: others were at work in it at the beginning."""
 
@@ -165,38 +78,27 @@ class _Target(NamedTuple):
     is_staged: bool
 
 
-def _is_alone(task: Task, export: Export) -> bool:
-    """Whether it is the only local export of its build.
-
-    Clients keep one tag a directory and one root a build, so several need directories of their own.
-    """
-    solves = task.job.solves
-    return sum(solves[at] == solves[export.at] for at, _ in task.exports) == 1
-
-
 def run_task(
     task: Task,
     environ: Mapping[str, str],
     terms: Terms,
     *,
-    staged: bool,
     policy: "Retention | None" = None,
 ) -> ExecResult:
     """Run the command under the locks, then bring in what was staged, and sweep what asked for it.
 
-    staged: all exports; several of one build, or to one store, always are. policy: which tags go
-    from the stores that are swept.
-    Raises what stops it before the command was started.
+    policy: which tags go from the stores that are swept. Raises what stops it before the command
+    was started.
     """
-    program = _find(task.job.argv[0], environ)
+    program = need_program(task.job.argv[0], environ)
     with ExitStack() as stack:
         stores = Stores(terms, stack)
-        targets = _open_targets(task, stores, staged=staged)
+        targets = _open_targets(task, stores)
         sources = [(cache, stores.to_read(cache.src)) for cache in task.imports]
-        stages = _Stages(terms, stack)
+        stages = _Stages(terms, stack, must_find_all=task.job.builds_all)
         for target in targets:
             if target.is_staged:
-                stages.open(target, {e.at for e in target.exports if _is_alone(task, e)})
+                stages.open(target)
         rewritten = task.job.rewrite(task.texts(stages.dests))
         if terms.cancel is not None and terms.cancel.is_set():
             raise Cancelled("", untouched="the command was not started")
@@ -210,8 +112,7 @@ def run_task(
         return ExecResult(command, code, tuple(results))
 
 
-def _open_targets(task: Task, stores: Stores, *, staged: bool) -> list[_Target]:
-    staging = staged_exports(task, staged=staged)
+def _open_targets(task: Task, stores: Stores) -> list[_Target]:
     found: dict[str, tuple[Store, list[Export]]] = {}
     for export in task.exports:
         store = stores.to_write(export.cache.dest)
@@ -222,7 +123,7 @@ def _open_targets(task: Task, stores: Stores, *, staged: bool) -> list[_Target]:
             store,
             tuple(exports),
             has_neighbour(store.layout),
-            len(exports) > 1 or any(export.at in staging for export in exports),
+            len(exports) > 1 or any(export.is_staged for export in exports),
         )
         for store, exports in found.values()
     ]
@@ -236,14 +137,14 @@ def _run(
     with ExitStack() as stack:
         stdin_fd = None
         if rewritten.stdin is not None:
-            import tempfile  # noqa: PLC0415 - as in _job_of
+            import tempfile  # noqa: PLC0415 - as in task._job_of
 
             file = stack.enter_context(tempfile.TemporaryFile())
             file.write(rewritten.stdin)
             file.seek(0)
             stdin_fd = file.fileno()
         if rewritten.file is not None:
-            import tempfile  # noqa: PLC0415 - as in _job_of
+            import tempfile  # noqa: PLC0415 - as in task._job_of
 
             named = stack.enter_context(
                 tempfile.NamedTemporaryFile(prefix="kitcache-compose-", suffix=".json")
@@ -263,20 +164,21 @@ def _after_failure(target: _Target) -> StoreResult:
 
 
 class _Stages:
-    """The staging directories of one command."""
+    """The staging directories of one command. must_find_all: an empty one is to be told of."""
 
-    def __init__(self, terms: Terms, stack: ExitStack) -> None:
+    def __init__(self, terms: Terms, stack: ExitStack, *, must_find_all: bool) -> None:
         self._terms = terms
         self._stack = stack
+        self._must_find_all = must_find_all
         self._all: dict[int, Stage] = {}
 
-    def open(self, target: _Target, seeded: AbstractSet[int]) -> None:
-        """seeded: the exports whose directories begin with the blobs of the store."""
-        from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in _job_of
+    def open(self, target: _Target) -> None:
+        """One for each export; where one is alone in its build it begins with the store's blobs."""
+        from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
 
         for export in target.exports:
             self._all[export.at] = open_stage(
-                target.store, self._terms, self._stack, is_seeded=export.at in seeded
+                target.store, self._terms, self._stack, is_seeded=export.is_alone
             )
 
     @property
@@ -295,28 +197,33 @@ class _Stages:
         result = StoreResult(target.path, tags, target.is_staged)
         if not target.is_staged:
             return result
-        from kitcache.wrap.staging import merge  # noqa: PLC0415 - as in _job_of
-
         merged_tags: list[str] = []
         for export in target.exports:
-            try:
-                merged = merge(target.store, self._all[export.at], self._terms)
-            except KitcacheError as error:
-                problem = f"tag '{export.cache.tag}' was not published: {error.problem}"
-                code = error.exit_code
-            else:
-                merged_tags += merged.tags
-                result = result._replace(
-                    linked=result.linked + merged.linked.blobs,
-                    reused=result.reused + merged.reused.blobs,
-                )
-                problem, code = merged.problem, merged.code
-                problem = f"tag '{export.cache.tag}': {problem}" if problem else ""
-            if problem:
-                result = result._replace(
-                    problems=(*result.problems, problem), code=max(result.code, code)
-                )
+            merged, problem = self._bring_in(target.store, export)
+            merged_tags += merged.tags
+            result = result._replace(
+                linked=result.linked + merged.linked.blobs,
+                reused=result.reused + merged.reused.blobs,
+                problems=(*result.problems, problem) if problem else result.problems,
+                code=max(result.code, merged.code),
+            )
         return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
+
+    def _bring_in(self, store: Store, export: Export) -> tuple["Merged", str]:
+        """What came of one, and what went wrong, as a sentence."""
+        from kitcache.wrap.staging import Merged, merge  # noqa: PLC0415 - as in task._job_of
+
+        tag = export.cache.tag
+        try:
+            merged = merge(store, self._all[export.at], self._terms)
+        except KitcacheError as error:
+            problem = f"tag '{tag}' was not published: {error.problem}"
+            return Merged(code=error.exit_code), problem
+        if merged.problem:
+            return merged, f"tag '{tag}': {merged.problem}"
+        if self._must_find_all and not merged.tags:
+            return merged, f"nothing was exported to it; tag '{tag}' is unchanged"
+        return merged, ""
 
 
 def _note(targets: Sequence[_Target], sources: Sequence[tuple[CacheImport, Store]]) -> None:
@@ -354,7 +261,7 @@ def _sweep(
             cancel=terms.cancel,
         )
         return result._replace(report=report)
-    from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in _job_of
+    from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in task._job_of
 
     pruned = prune_after_export(
         target.store.layout,

@@ -1,15 +1,12 @@
 """`docker buildx bake` under `kitcache exec`: HCL, JSON and compose files, groups, matrices."""
 
+import json
 from pathlib import Path
-
-import pytest
 
 from tests.integration.daemon import Daemon
 from tests.integration.witness import entries, garbage, look, ref_name
 
 from .kit import PREFIX, assert_swept_and_cached, context, run, said_by_kitcache, wrapped
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 HCL = """\
 variable "WHERE" {
@@ -93,6 +90,19 @@ def test_a_remote_definition_is_refused(daemon: Daemon, tmp_path: Path) -> None:
     done = run(daemon, tmp_path, *PREFIX, "--", *bake("https://example.com/a.git#main"))
     assert done.returncode == 2
     assert b"is remote" in done.stderr
+
+
+def test_what_is_printed_and_written_has_no_secrets(daemon: Daemon, tmp_path: Path) -> None:
+    """The context is missing, so that nothing is ever asked of the bucket."""
+    caches = ["type=local,dest=cache,reset=true", "type=s3,bucket=b,region=r,name=n,"
+              "access_key_id=i,secret_access_key=hunter2"]  # fmt: skip
+    (tmp_path / "docker-bake.json").write_text(JSON % json.dumps(caches))
+    plan = run(daemon, tmp_path, *PREFIX, "--dry-run", "--", *bake())
+    done = run(daemon, tmp_path, *PREFIX, "--metadata-file=m.json", "--", *bake())
+    assert done.returncode == 1
+    for text in (plan.stdout.decode(), (tmp_path / "m.json").read_text()):
+        assert "secret_access_key=" in text
+        assert "hunter2" not in text
 
 
 def test_what_only_prints_runs_as_it_is(daemon: Daemon, tmp_path: Path) -> None:

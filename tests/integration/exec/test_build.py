@@ -19,8 +19,6 @@ from .kit import (
     wrapped,
 )
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 NAMES = (
     ("docker", "build"),
     ("docker", "--log-level", "error", "buildx", "b"),
@@ -91,6 +89,14 @@ def test_a_failing_build_changes_no_tag_and_no_blob(daemon: Daemon, tmp_path: Pa
         assert done.returncode == 1
         assert sorted(p.name for p in (tmp_path / "cache/blobs/sha256").iterdir()) == blobs
         assert (tmp_path / "cache/index.json").read_bytes() == index
+
+
+def test_what_only_tells_runs_as_it_is(daemon: Daemon, tmp_path: Path) -> None:
+    words = ("docker", "buildx", "build", "--help", "--cache-to=type=local,dest=c,reset=true", ".")
+    alone = run(daemon, tmp_path, *words)
+    with_it = run(daemon, tmp_path, *PREFIX, "--", *words)
+    assert (with_it.returncode, with_it.stdout) == (0, alone.stdout)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_staged_then_imported(daemon: Daemon, tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
 """A build that is stopped: the real client behaves with the prefix as it does without."""
 
+import fcntl
 import signal
 import subprocess
+import termios
 from pathlib import Path
 
 import pytest
 
+from tests.hostile.exec_kit import wait_until
 from tests.integration.daemon import BASE, Daemon
 from tests.integration.exec.kit import PREFIX, context, wrapped
 from tests.integration.witness import garbage, look
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 WORDS = ("docker", "build", "--progress=plain", "--output=type=cacheonly",
          "--cache-to=type=local,dest=cache,mode=max,reset=true")  # fmt: skip
@@ -49,3 +50,23 @@ def test_a_signal_to_the_wrapper_is_one_to_the_client(
     assert (tmp_path / "cache" / "index.json").read_bytes() == index
     assert (garbage(tmp_path / "cache"), look(tmp_path / "cache").missing) == ({}, frozenset())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["app", "cache", "endless"]
+
+
+@pytest.mark.parametrize("words", ["buildx bake", "compose"])
+def test_ctrl_c_while_its_file_is_waited_for(words: str, tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
+    command = [*PREFIX, "--", "docker", *words.split(), "-f", "-"]
+    command += ["build"] if words == "compose" else []
+    with subprocess.Popen(command, cwd=tmp_path, stdin=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("{")
+        process.stdin.flush()
+        fd = process.stdin.fileno()
+        wait_until(lambda: fcntl.ioctl(fd, termios.FIONREAD, bytes(4)) == bytes(4))
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(20) == 130
+        finally:
+            process.kill()
+        assert "nothing was built" in process.stderr.read()

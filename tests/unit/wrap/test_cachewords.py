@@ -1,7 +1,15 @@
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.wrap.cachewords import raw_fields, read_export, read_import, with_dest, without_reset
+from kitcache.wrap.cachewords import (
+    drop_reset,
+    raw_fields,
+    read_export,
+    read_import,
+    show_word,
+    with_dest,
+    without_reset,
+)
 
 
 def test_only_reset_goes() -> None:
@@ -25,3 +33,32 @@ def test_what_does_not_parse_is_said_in_the_clients_words() -> None:
 
 def test_fields_as_they_were_written() -> None:
     assert raw_fields('a,"b,""c""",,d') == ("a", '"b,""c"""', "", "d")
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("type=local,dest=c,reset=true", "type=local,dest=c"),
+        ("type=registry,ref=x,reset=true", "type=registry,ref=x,reset=true"),
+        ("x/y:c", "x/y:c"),
+        ("type=local,reset", "type=local,reset"),
+    ],
+)
+def test_no_reset_where_nothing_else_is_to_be_said(text: str, rest: str) -> None:
+    assert drop_reset(text) == rest
+
+
+@pytest.mark.parametrize("prefix", ["", "--cache-to=", "a.cache-to=", "--set=*.cache-from+="])
+def test_secrets_are_not_shown(prefix: str) -> None:
+    word = f'{prefix}Type=s3,"secret_access_key=4,2",bucket=b'
+    assert show_word(word) == f"{prefix}type=s3,secret_access_key=…,bucket=b"
+    assert show_word(f"{prefix}token=x,type=gha") == f"{prefix}token=…,type=gha"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["", ".", "--build-arg=TOKEN=x", "--cache-to", "--cache-to=Type=local,dest=c", '--x="', "a,b",
+     "--secret=id=token,type=env", "a.args.token=type=x"],
+)  # fmt: skip
+def test_all_else_is_shown_as_it_is(word: str) -> None:
+    assert show_word(word) == word

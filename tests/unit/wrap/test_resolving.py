@@ -5,7 +5,7 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.wrap.argv import Refused
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_dotenv
+from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
 
 def python(code: str) -> list[str]:
@@ -13,7 +13,8 @@ def python(code: str) -> list[str]:
 
 
 def test_the_object_that_a_client_prints() -> None:
-    assert ask(python("import sys; print(sys.stdin.read())"), {}, b'{"a": 1}') == {"a": 1}
+    words = python("import sys; print(sys.stdin.read())")
+    assert read_answer(words, ask(words, {}, b'{"a": 1}')) == {"a": 1}
 
 
 def test_a_client_that_refuses_is_quoted() -> None:
@@ -25,7 +26,7 @@ def test_a_client_that_refuses_is_quoted() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "Usage:", "[" * 100_000])
 def test_what_is_no_object_is_no_plan(text: str) -> None:
     with pytest.raises(KitcacheError, match="did not print what it would build"):
-        ask(python("import sys; print(sys.stdin.read())"), {}, text.encode())
+        read_answer(["docker"], text.encode())
 
 
 def test_entries_of_older_and_newer_clients() -> None:
@@ -40,9 +41,3 @@ def test_what_is_fetched(tmp_path: Path) -> None:
         assert is_remote(word)
     assert not is_remote("docker-bake.hcl")
     assert not is_remote("target")
-
-
-def test_a_dotenv(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text('A=1\nexport B = "2"\n#C=3\nno equals\n')
-    assert read_dotenv(str(tmp_path / ".env")) == {"A": "1", "B": "2"}
-    assert read_dotenv(str(tmp_path / "missing")) == {}

@@ -1,23 +1,12 @@
-from kitcache.options.caches import CacheExport
-from kitcache.wrap.bake import BakeJob
-from kitcache.wrap.run import ExecResult, Export, StoreResult, Task, staged_exports
+from pathlib import Path
 
+import pytest
 
-def task_of(*targets: tuple[str, ...]) -> Task:
-    """A bake whose targets export to these directories."""
-    texts = tuple((f"t{n}", tuple(dests)) for n, dests in enumerate(targets))
-    job = BakeJob(("bake",), 0, texts, (), frozenset(), None)
-    dests = [dest for target in targets for dest in target]
-    return Task(
-        job, tuple(Export(n, CacheExport("local", dest=d)) for n, d in enumerate(dests)), ()
-    )
+from kitcache.wrap.run import ExecResult, StoreResult, run_task
+from kitcache.wrap.stores import Terms
+from kitcache.wrap.task import make_task
 
-
-def test_several_of_one_build_or_to_one_directory_are_staged() -> None:
-    assert staged_exports(task_of(("a",), ("b",)), staged=False) == frozenset()
-    assert staged_exports(task_of(("a",), ("./a",), ("b",)), staged=False) == {0, 1}
-    assert staged_exports(task_of(("a", "b"), ("c",)), staged=False) == {0, 1}
-    assert staged_exports(task_of(("a",), ("b",)), staged=True) == {0, 1}
+PROJECT = """{"services": {"web": {"build": {"cache_to": ["type=local,dest=c,tag=x"]}}}}"""
 
 
 def test_the_exit_code_is_the_commands_unless_it_was_fine() -> None:
@@ -25,3 +14,30 @@ def test_the_exit_code_is_the_commands_unless_it_was_fine() -> None:
     assert ExecResult(("docker",), 5, (bad,)).exit_code == 5
     assert ExecResult(("docker",), 0, (bad, bad._replace(code=3))).exit_code == 12
     assert ExecResult(("docker",), 0, ()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "is_told"),
+    [
+        ("build --cache-to=type=local,dest=c,tag=x .", True),
+        ("compose build", True),
+        ("compose up --detach", False),  # what is there already is not built
+    ],
+)
+def test_a_client_that_exports_nothing_to_a_staging_directory(
+    words: str, is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = tmp_path / "docker"
+    client.write_text(
+        f"#!/bin/sh\ncase $* in *--services*) echo web;; *) echo '{PROJECT}';; esac\n"
+    )
+    client.chmod(0o755)
+    environ = {"PATH": "/usr/bin:/bin"}
+    task = make_task((str(client), *words.split()), environ, lambda: b"", resets=False, staged=True,
+                     warn=lambda _: None)  # fmt: skip
+    result = run_task(task, environ, Terms(5.0, None, lambda _: None))
+    assert result.exit_code == 0
+    (store,) = result.stores
+    assert store.tags == ()
+    assert store.problems == ("nothing was exported to it; tag 'x' is unchanged",) * is_told

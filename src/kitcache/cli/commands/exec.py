@@ -9,12 +9,15 @@ from contextlib import suppress
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
+from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
 from kitcache.store.layout import io_error
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
-from kitcache.wrap.run import ExecResult, StoreResult, Task, make_task, run_task, staged_exports
+from kitcache.wrap.cachewords import show_word
+from kitcache.wrap.run import ExecResult, StoreResult, run_task
 from kitcache.wrap.stores import STAGE_MARK, Terms
+from kitcache.wrap.task import Task, make_task
 
 _DESCRIPTION = """\
 Runs a build command of docker, buildx, compose or buildctl, of any version.
@@ -69,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is its own, or that of the caches where it was fine."""
     _occupy_standard_fds()
     session = Session(wants_json=False, is_quiet=args.quiet)
-    return max(session.each([""], lambda _: _Command(args, session).run()))
+    work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was run")
+    return max(work)
 
 
 def _occupy_standard_fds() -> None:
@@ -94,7 +98,14 @@ class _Command:
         policy = options.read_policy_of(args)
         resets = args.reset or policy is not None
         try:
-            task = make_task(words, environ, _read_stdin, resets=resets, warn=self._warn)
+            task = make_task(
+                words,
+                environ,
+                self._read_stdin,
+                resets=resets,
+                staged=args.staged,
+                warn=self._warn,
+            )
         except Refused as error:
             self._session.note(["the client itself refuses the command:"])
             with suppress(AttributeError, OSError, ValueError):
@@ -102,12 +113,12 @@ class _Command:
                 sys.stderr.flush()
             return error.code
         if args.dry_run:
-            print("\n".join(_plan_lines(task, staged=args.staged, policy=args.policy)))
+            print_answer("\n".join(_plan_lines(task, policy=args.policy)))
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
         terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
-        result = run_task(task, environ, terms, staged=args.staged, policy=policy)
+        result = run_task(task, environ, terms, policy=policy)
         for store in result.stores:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
@@ -116,28 +127,30 @@ class _Command:
         return result.exit_code
 
     def _warn(self, sentence: str) -> None:
-        self._session.warn([printable(sentence)])
+        self._session.warn([sentence])
+
+    def _read_stdin(self) -> bytes:
+        from kitcache.cli.interrupt import open_stdin  # noqa: PLC0415 - seldom needed
+
+        stdin = open_stdin(self._args.cancel)
+        if stdin is None:
+            raise UsageError("the command reads its file from stdin, and there is none")
+        return stdin.read()
 
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise UsageError("the command reads its file from stdin, and there is none")
-    return sys.stdin.buffer.read()
-
-
-def _plan_lines(task: Task, *, staged: bool, policy: str | None) -> Iterator[str]:
+def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
     """The command as it would be run, and a line a local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
-    places = staged_exports(task, staged=staged)
-    staging = {at: _stage_name(cache.dest) for at, cache in task.exports if at in places}
+    staging = {e.at: _stage_name(e.cache.dest) for e in task.exports if e.is_staged}
     argv = task.job.rewrite(task.texts(staging)).argv
     shown = ["resolved-project.json" if word == PLACE_OF_FILE else word for word in argv]
-    yield printable(shlex.join(shown))
-    for at, cache in task.exports:
+    yield printable(shlex.join(map(show_word, shown)))
+    for export in task.exports:
+        cache = export.cache
         then = ", then a reset" if cache.reset else ""
         then += f", by the policy {policy}" if policy is not None else ""
-        how = " staged," if at in staging else ""
+        how = " staged," if export.is_staged else ""
         yield printable(f"# to {cache.dest}, tag '{cache.tag}':{how} under the shared lock{then}")
     for source in task.imports:
         what = source.digest or f"tag '{source.tag}'"
@@ -180,7 +193,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
 
     return {
         "schema": "kitcache.exec/1",
-        "command": list(result.command),
+        "command": [show_word(word) for word in result.command],
         "command_exit_code": result.code,
         "exit_code": result.exit_code,
         "stores": [
