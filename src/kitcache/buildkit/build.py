@@ -17,7 +17,7 @@ from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.offer import Offer, make_offer
-from kitcache.buildkit.places import Terms
+from kitcache.buildkit.places import Places, Terms
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.request import (
     cache_exports,
@@ -118,8 +118,9 @@ class _Build:
                     " --load, --push or --output brings it elsewhere"
                 )
             self._check_daemon()
-            targets = open_targets(exporters, self._wishes.stdout, self._terms(), stack)
-            caches = stack.enter_context(self._open_caches())
+            places = Places(self._terms(), stack)
+            targets = open_targets(exporters, self._wishes.stdout, places, stack)
+            caches = stack.enter_context(self._open_caches(places))
             try:
                 message = self._message(offer, exporters, caches)
             except UnicodeEncodeError as error:
@@ -146,10 +147,11 @@ class _Build:
         wishes = self._wishes
         return Terms(wishes.lock_timeout_s, wishes.on_progress, self._cancel, self._notice)
 
-    def _open_caches(self) -> Caches:
+    def _open_caches(self, places: Places) -> Caches:
         return open_caches(
             cache_exports(self._request),
             cache_imports(self._request),
+            places=places,
             lock_timeout_s=self._wishes.lock_timeout_s,
             on_progress=self._wishes.on_progress,
             cancel=self._cancel,
@@ -258,7 +260,9 @@ class _Build:
         error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
         is_lost = not self._connection.channel.is_alive
         if solved.is_cancelled:
-            raise _cancelled("the build was cancelled on the daemon")
+            if solved.is_confirmed and not is_lost:
+                raise _cancelled("the build was cancelled on the daemon")
+            raise _cancelled("the daemon was asked to cancel the build")
         if is_lost and error.code == Code.CANCELLED:
             raise _cancelled("the client was closed while it built")
         failure = caches.failure or targets.failure or next(iter(self._failures), None)

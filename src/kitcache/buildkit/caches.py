@@ -41,6 +41,7 @@ def open_caches(
     exports: Sequence[CacheExport],
     imports: Sequence[CacheImport],
     *,
+    places: Places | None = None,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
@@ -49,10 +50,12 @@ def open_caches(
 ) -> "Caches":
     """The caches of a build that is to be run inside the block. warn: told each sentence once.
 
-    lock_timeout_s: for each lock. on_progress is called with Progress and Waiting. policy: which
-    tags go after the export, from every directory that is exported to; it implies the reset.
+    places: the build's, if it has opened some; it closes them. lock_timeout_s: for each lock.
+    on_progress is called with Progress and Waiting. policy: which tags go after the export, from
+    every directory that is exported to; it implies the reset.
     """
-    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn), policy)
+    terms = Terms(lock_timeout_s, on_progress, cancel, warn)
+    return Caches(exports, imports, terms, policy, places)
 
 
 class _Export(NamedTuple):
@@ -80,13 +83,14 @@ class Caches:
         imports: Sequence[CacheImport],
         terms: Terms,
         policy: "Retention | None",
+        places: Places | None,
     ) -> None:
         self._policy = policy
         self._wanted = tuple(exports), tuple(imports)
         self._told = terms.warn
         self._terms = terms._replace(warn=self._warn)
         self._stack = ExitStack()
-        self._places = Places(self._terms, self._stack)
+        self._places = places or Places(self._terms, self._stack)
         self._exports: list[_Export] = []
         self._imports: list[tuple[Place, Store]] = []
         self._warnings: list[str] = []
@@ -159,6 +163,8 @@ class Caches:
         self, place: Place, intake: Intake, response: Mapping[str, str]
     ) -> list[CacheResult]:
         exports = [export for export in self._exports if export.place is place]
+        if not exports:
+            return []  # an image layout, and no cache
         results = list(
             publish(
                 intake,
@@ -179,6 +185,7 @@ class Caches:
         if is_due and not has_failed:
             last = max(n for n, result in enumerate(results) if result.tag in published)
             report, pruned = self._sweep(place, published)
+            results = [_trimmed(result, pruned) for result in results]
             results[last] = results[last]._replace(report=report, pruned=pruned)
         self._say_if_moved(place)
         return results
@@ -291,3 +298,9 @@ class Caches:
             self._import_entries.append(entry)
         if wanted.digest is None:
             note_use(place.layout, (wanted.tag,), "imported", time.time_ns())
+
+
+def _trimmed(result: CacheResult, pruned: "Pruned | None") -> CacheResult:
+    """The result with the digest that its tag has now: a policy may have made it smaller."""
+    moved = {(t.ref_name, str(t.before)): str(t.after) for t in pruned.trimmed} if pruned else {}
+    return result._replace(digest=moved.get((result.tag, result.digest or ""), result.digest))

@@ -117,7 +117,10 @@ def _expect_secret_files(named: tuple[Secret, ...]) -> None:
             except (OSError, ValueError) as error:
                 reason = OSError(0, str(error)) if isinstance(error, ValueError) else error
                 doing = f"the file of the secret {secret.id} cannot be read"
-                raise _unbuilt(io_error(secret.path, doing, reason)) from None
+                failure = _unbuilt(io_error(secret.path, doing, reason))
+                if isinstance(error, FileNotFoundError):
+                    failure.next_steps = ("name a file that is there: --secret id=ID,src=FILE",)
+                raise failure from None
 
 
 def _open_layouts(

@@ -110,7 +110,7 @@ def publish(
         except Cancelled:
             raise
         except KitcacheError as error:
-            candidates = [_failed(c, error) for c in candidates]
+            candidates = [_failed(c, error) if c.root else c for c in candidates]
         else:
             # A reset of a stranger may have met us: it knows no lock of ours.
             candidates = [_look_again(intake, c, control) for c in candidates]
@@ -126,15 +126,14 @@ def _examine(
 ) -> _Candidate:
     root = publication.store.root
     if root is None:
-        return _Candidate(publication, None, "nothing")
+        return _nothing(publication)
     layout = intake.layout
     try:
         data = layout.read_blob(root.digest, root.size) or b""
         document = read_document(data)
         media_type = media_type_of(document, hint if hint and hint.digest == root.digest else None)
         if kind_of(media_type) not in ("index", "manifest"):
-            # With ignore-error a Solve is good although its export ended before the manifest.
-            return _Candidate(publication, None, "nothing", "the export ended before its manifest")
+            return _nothing(publication, "the export ended before its manifest")
         descriptor = Descriptor(media_type, root.digest, root.size)
         _warn_of_size(layout.path, descriptor, data, warn)
     except (KitcacheError, DocumentError) as error:
@@ -146,6 +145,13 @@ def _examine(
         problem = f"not published: {hole}"
         return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
     return _Candidate(publication, descriptor)
+
+
+def _nothing(publication: Publication, problem: str = "") -> _Candidate:
+    """With ignore-error a Solve is good although its export broke off, on a full disk maybe."""
+    candidate = _Candidate(publication, None, "nothing", problem)
+    failure = publication.store.failure
+    return candidate if failure is None else _failed(candidate, failure)
 
 
 def media_type_of(document: object, hint: Descriptor | None) -> str:
@@ -231,8 +237,6 @@ def _look_again(intake: Intake, candidate: _Candidate, control: Control) -> _Can
 
 
 def _failed(candidate: _Candidate, error: KitcacheError) -> _Candidate:
-    if candidate.root is None:
-        return candidate
     return candidate._replace(
         root=None,
         outcome="failed",

@@ -27,11 +27,15 @@ _GLANCE_S = 0.1
 
 
 class Solved(NamedTuple):
-    """How a Solve ended. response: the exporters' answer, None where it failed."""
+    """How a Solve ended. response: the exporters' answer, None where it failed.
+
+    is_cancelled: by us. is_confirmed: the daemon has said since that the build is over.
+    """
 
     response: dict[str, str] | None
     error: RpcError | None = None
     is_cancelled: bool = False
+    is_confirmed: bool = False
 
 
 class _Ended(NamedTuple):
@@ -67,6 +71,7 @@ class _Solve:
         self._deadline_s: float | None = None
         self._is_cancelled = False
         self._has_vertex = False
+        self._waiting = {"solve", "status"}
         self._solve = channel.open(_SOLVE)
         self._status = channel.open(_STATUS)
         status = control_pb2.StatusRequest(ref=request.ref)
@@ -81,16 +86,15 @@ class _Solve:
             self._status.cancel()
 
     def _follow_to_the_end(self) -> _Ended:
-        waiting = {"solve", "status"}
         ended = _Ended("solve", None, RpcError(Code.CANCELLED, "the build was cancelled"))
-        while waiting and not self._is_late():
+        while self._waiting and not self._is_late():
             self._look_at_cancel()
             event = self._next_event()
             if isinstance(event, Update):
                 self._has_vertex = self._has_vertex or bool(event.vertexes)
                 self._on_update(event)
             elif event is not None:
-                waiting.discard(event.call)
+                self._waiting.discard(event.call)
                 if event.call == "solve":
                     ended = event
                     self._solve_ended(event)
@@ -140,7 +144,8 @@ class _Solve:
 
     def _judge(self, ended: _Ended) -> Solved:
         if ended.error is not None or ended.answer is None:
-            return Solved(None, ended.error, self._is_cancelled)
+            # Our own cancel ends the Solve here; that the daemon has heard of it, Status tells.
+            return Solved(None, ended.error, self._is_cancelled, "status" not in self._waiting)
         try:
             response = control_pb2.SolveResponse.FromString(ended.answer)
         except DecodeError as failure:

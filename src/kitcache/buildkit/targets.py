@@ -63,11 +63,12 @@ class Targets(NamedTuple):
 
 
 def open_targets(
-    exporters: Sequence[Exporter], stdout: BinaryIO | None, terms: Terms, stack: ExitStack
+    exporters: Sequence[Exporter], stdout: BinaryIO | None, places: Places, stack: ExitStack
 ) -> Targets:
     """Check, before anything is built, that results can go where they are wanted.
 
     Raises UsageError, NotACache, Busy and KitcacheError. stdout: what the dest "-" stands for.
+    places: the build's own; a layout and a cache may be one directory.
     """
     files: dict[int, Target] = {}
     layout = None
@@ -84,7 +85,7 @@ def open_targets(
         elif exporter.receives == "file":
             files[number] = StreamTarget(_expect_stdout(stdout) if dest == "-" else _file(dest))
         else:
-            layout = _open_layout(Places(terms, stack).to_write(dest), exporter)
+            layout = _open_layout(places.to_write(dest), exporter)
     return Targets(files, layout, tuple(loads))
 
 

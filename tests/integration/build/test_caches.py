@@ -22,8 +22,6 @@ from tests.integration.build.registry import Registry, login
 from tests.integration.contexts import write_context
 from tests.integration.daemon import cache_to
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"

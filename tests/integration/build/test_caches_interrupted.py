@@ -31,8 +31,6 @@ from tests.integration.build.cachekit import (
 from tests.integration.build.kit import Kit, context
 from tests.integration.daemon import cache_to
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 BIG_BYTES = 32 * 1024 * 1024
 BIG = "FROM scratch\nCOPY small /small\nCOPY big /big\nCOPY also_big /also_big\n"
 EXPORT = {"tag": "new", "mode": "max", "compression": "uncompressed"}

@@ -26,8 +26,6 @@ from tests.integration.build.cachekit import (
 from tests.integration.build.kit import Kit, context
 from tests.integration.daemon import cache_to
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 BUILDERS = 8
 LOOK_EVERY_S = 0.02

@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.privilege import NOBODY, PROGRAM, needs_root, reachable_box
-from tests.integration.build.kit import SCRATCH, Kit, context, read_entries, tar_of
+from tests.integration.build.kit import (
+    SCRATCH,
+    Kit,
+    context,
+    read_entries,
+    run_command,
+    tar_of,
+)
 from tests.integration.build.serving import git, git_server, http_server, make_repository
+from tests.integration.kit import command
 from tests.integration.listener import into_socket, listen_unix
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 FROM_OTHER = "FROM scratch\nCOPY --from=other f /g\n"
 
@@ -185,6 +191,20 @@ def test_a_name_that_is_no_utf_8_is_told(kit: Kit, tmp_path: Path) -> None:
     assert "bad-\\udcff" in built.err or "bad-\\xff" in built.err
     (where / ".dockerignore").write_text("bad-*\n")
     kit.must("-o", "type=cacheonly", where)
+
+
+def test_many_contexts_need_few_open_files(kit: Kit, tmp_path: Path) -> None:
+    names = ("a", "b", "c", "d")
+    lines = [f"COPY --from={name} . /{name}/" for name in names]
+    where = context(tmp_path / "c", "\n".join(["FROM scratch", *lines]))
+    contexts: list[str | Path] = []
+    for name in names:
+        files = {f"d{n}__f": f"{tmp_path}{name}{n}" for n in range(70)}
+        contexts += ["--build-context", f"{name}={context(tmp_path / name, None, **files)}"]
+    line = command("build", "--no-cache", "-o", tmp_path / "out", *contexts, where)
+    built = run_command(["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *line], env=kit.env)
+    assert built.code == 0, built
+    assert len(list((tmp_path / "out").glob("*/*/f"))) == 4 * 70
 
 
 def test_an_empty_directory_as_the_context(kit: Kit, tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ import pytest
 from tests.integration.build.kit import SCRATCH, Entry, Kit, context, read_entries
 from tests.property.trees import NAMES, File, Link, Tree, walk_tree, write_tree
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 BATCH = 60
 EMPTY = hashlib.sha256().hexdigest()
 PLAIN = ("a", "b", "ab", "a.b", "ba")

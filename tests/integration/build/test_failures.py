@@ -9,8 +9,6 @@ import pytest
 from tests.integration.build.kit import Kit, context
 from tests.integration.daemon import BASE, Daemon
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 
 def test_a_mistake_in_the_dockerfile_is_shown_where_it_is(kit: Kit, tmp_path: Path) -> None:
     built = kit.run(context(tmp_path / "c", "FROM scratch\nCOPPY a b\nLABEL a=b\n"))

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.hostile.privilege import small_disk
 from tests.integration import witness
 from tests.integration.build.cachekit import (
@@ -19,8 +17,6 @@ from tests.integration.build.cachekit import (
 from tests.integration.build.kit import Kit
 from tests.integration.contexts import STEPS, write_context
 from tests.integration.kit import must
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 
 def assert_nothing_else(cache: Path) -> None:

@@ -14,8 +14,6 @@ from tests.integration.build.kit import Kit, context, read_entries, read_files
 from tests.integration.daemon import Daemon
 from tests.integration.listener import into_engine, listen_unix
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
@@ -120,6 +118,17 @@ def test_an_oci_layout_keeps_the_tags_it_has(kit: Kit, where: Path, tmp_path: Pa
     kit.must("-t", "app:2", "--label", "who=you", "-o", f"type=oci,dest={layout},tar=false", where)
     assert skopeo("inspect", f"oci:{layout}:1")["Labels"] == {"who": "me"}
     assert skopeo("inspect", f"oci:{layout}:2")["Labels"] == {"who": "you"}
+
+
+def test_an_image_and_a_cache_in_one_directory(kit: Kit, where: Path, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    image, cache = f"type=oci,dest={both},tar=false", f"type=local,dest={both},tag=c,reset=true"
+    built = kit.must("-t", "app:1", "-o", image, "--cache-to", cache, where)
+    assert "nothing to remove" in built.err
+    assert "not reset" not in built.err
+    assert skopeo("inspect", f"oci:{both}:1")["Labels"] == {"who": "me"}
+    again = kit.must("-t", "app:1", "-o", image, "--cache-to", cache, "--label", "who=you", where)
+    assert "removed 2 blobs" in again.err, "the first image and its config"
 
 
 def test_an_archive_for_docker_load(kit: Kit, where: Path, tmp_path: Path) -> None:

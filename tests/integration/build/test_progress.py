@@ -15,8 +15,6 @@ from tests.integration import kit as command_line
 from tests.integration.build.kit import Kit, context
 from tests.integration.daemon import BASE, BUILD_TIMEOUT_S
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 TWO_STEPS = f"""\
 FROM {BASE}
 COPY data /data

@@ -3,14 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.integration import witness
 from tests.integration.build.kit import Kit
 from tests.integration.growing import STEPS, TAGS, Growing
 from tests.integration.kit import must
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 
 def prune(grown: Growing, *options: str) -> dict[str, Any]:

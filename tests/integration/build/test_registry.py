@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +10,11 @@ import pytest
 
 from kitcache import Client
 from kitcache.buildkit.session.registry import Credentials
+from tests.integration.build.cachekit import running, wait_for
 from tests.integration.build.kit import Built, Kit, context
 from tests.integration.build.registry import PASSWORD, USER, Registry, login, write_helper
 from tests.integration.contexts import steps
 from tests.integration.daemon import BASE, Daemon
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 WRONG = "wrong-sesame-4712"
 
@@ -120,6 +120,24 @@ def test_a_helper_that_is_not_there_is_named(kit: Kit, registry: Registry, where
     assert built.code == 21
     warning = f"warning: no login for {registry.host}: docker-credential-gone: the program is not"
     assert warning in built.err
+
+
+def test_a_helper_that_hangs_ends_with_a_cancelled_build(
+    kit: Kit, registry: Registry, where: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "pid"
+    helper = tmp_path / "bin" / "docker-credential-hang"
+    helper.parent.mkdir()
+    helper.write_text(f"#!/bin/sh\necho $$ > {mark}.new\nmv {mark}.new {mark}\nexec sleep 600\n")
+    helper.chmod(0o755)
+    (kit.config / "config.json").write_text(json.dumps({"credsStore": "hang"}))
+    kit.env["PATH"] = f"{helper.parent}{os.pathsep}{os.environ['PATH']}"
+    with running(kit, "-t", f"{registry.host}/hangs:1", "--push", where) as build:
+        wait_for(mark.exists, build)
+        build.signal(signal.SIGINT)
+        assert build.end().code == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 def test_only_the_registry_in_question_gets_a_login(

@@ -13,8 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-import pytest
-
 import kitcache
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify
@@ -22,8 +20,6 @@ from tests.integration.build.cachekit import cached_of, export
 from tests.integration.build.kit import Built, Kit, context
 from tests.property.harm import BLOB_HARMS, INDEX_HARMS, Harm, draw_harm, inflict
 from tests.property.importer import Seen, see_tags
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 SEED = os.environ.get("KITCACHE_SEED") or str(time.time_ns())

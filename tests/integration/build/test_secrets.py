@@ -10,8 +10,6 @@ from kitcache import Client, Secret
 from tests.integration.build.kit import Kit, context, running, tree_bytes
 from tests.integration.daemon import BASE, Daemon
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 WORDS = {"file": "hush-4711-file", "env": "hush-4712-env", "id": "hush-4713-id"}
 MOUNTS = " ".join(f"--mount=type=secret,id={name},required=true" for name in WORDS)
 STEP = MOUNTS + " " + " && ".join(

@@ -18,8 +18,6 @@ from tests.integration.build.kit import Kit, context
 from tests.integration.daemon import BASE, cache_to
 from tests.integration.kit import kitcache, must
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 DOCKERFILE = f"""\
 FROM {BASE} AS cold
 COPY lock /lock

@@ -19,8 +19,6 @@ from tests.integration.build.kit import Kit, context, running
 from tests.integration.daemon import cache_to
 from tests.property.model import digest_of
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 Json = dict[str, Any]
 RANDOM = "busybox head -c 16 /dev/urandom | busybox base64 >/out"
 DOCKERFILE = running(f"{RANDOM}/one", f"{RANDOM}/two")

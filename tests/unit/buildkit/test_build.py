@@ -4,32 +4,26 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Event
 
 import grpc
 import pytest
 
+from kitcache.buildkit import solve as solve_module
 from kitcache.buildkit.build import Wishes, run_build
 from kitcache.buildkit.daemon.connect import connect
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import Update
-from kitcache.errors import NoDaemon, UsageError
+from kitcache.errors import Cancelled, NoDaemon, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import
 from kitcache.options.outputs import parse_output
-from tests.hostile.fake_daemon import (
-    EXPOSE,
-    Answer,
-    FakeDaemon,
-    Script,
-    Session,
-    Solve,
-    build_nothing,
-    digest_of,
-    vertex,
-    workers,
-)
+from tests.hostile.build import digest_of
+from tests.hostile.fake_daemon import Answer, FakeDaemon, Script, Solve, build_nothing
+from tests.hostile.fake_messages import vertex, workers
+from tests.hostile.fake_session import EXPOSE, Session
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 NOWHERE = (parse_output("type=cacheonly"),)
@@ -128,6 +122,44 @@ def test_no_path_of_ours_reaches_the_daemon(context: Path, tmp_path: Path) -> No
     assert str(tmp_path) not in sent
     assert tmp_path.name not in sent
     assert [exporter.type for exporter in run.solve.exporters] == ["tar", "local", "oci"]
+
+
+@pytest.mark.parametrize("imports", [(), ("both",)])
+def test_a_layout_and_a_cache_may_be_one_directory(
+    context: Path, tmp_path: Path, imports: tuple[str, ...]
+) -> None:
+    """Its lock is held once, so the reset does not find this build in its own way."""
+    both = tmp_path / "both"
+    request = BuildRequest(
+        str(context),
+        outputs=(parse_output(f"type=oci,tar=false,dest={both}"),),
+        cache_to=(parse_cache_export(f"type=local,dest={both},tag=c,reset=true"),),
+        cache_from=tuple(parse_cache_import(f"type=local,src={tmp_path}/{n}") for n in imports),
+    )
+
+    def script(solve: Solve) -> Answer:
+        image = b'{"schemaVersion": 2, "manifests": []}'
+        solve.session.upload("export", image, digest_of(image))
+        solve.export_cache(b"a layer")
+        return {}
+
+    (cache,) = Run(request, script=script).result.caches
+    assert cache.report is not None
+    assert (cache.report.outcome, cache.report.tags) == ("done", 2), cache.report.why
+    index = json.loads((both / "index.json").read_bytes())
+    assert len(index["manifests"]) == 2
+
+
+def test_a_layout_alone_is_no_cache(context: Path, tmp_path: Path) -> None:
+    def script(solve: Solve) -> Answer:
+        image = b'{"schemaVersion": 2, "config": {}, "layers": []}'
+        solve.session.upload("export", image, digest_of(image))
+        (tmp_path / "layout").rename(tmp_path / "moved")
+        return {}
+
+    outputs = (parse_output(f"type=oci,tar=false,dest={tmp_path}/layout"),)
+    run = Run(BuildRequest(str(context), outputs=outputs), script=script)
+    assert (run.result.caches, run.told) == ((), [])
 
 
 def test_the_first_exporter_is_told_to_old_daemons_too(context: Path) -> None:
@@ -239,6 +271,21 @@ def test_an_engine_is_asked_for_its_store_only_where_that_matters(
     with pytest.raises(NoDaemon, match="its containerd image store is off"):
         Run(caching, is_engine=True, answers={"ListWorkers": workers({})})
     assert Run(caching, is_engine=False, answers={"ListWorkers": workers({})}).solve.ref
+
+
+def test_a_cancel_that_the_daemon_does_not_confirm(
+    context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(solve_module, "_LAST_NEWS_S", 0.0)
+    cancel = Event()
+
+    def freeze(solve: Solve) -> Answer:
+        solve.keeps_status = True
+        cancel.set()
+        solve.wait()
+
+    with pytest.raises(Cancelled, match="the daemon was asked to cancel the build"):
+        Run(BuildRequest(str(context), outputs=NOWHERE), Wishes(cancel=cancel), script=freeze)
 
 
 def test_a_request_that_makes_no_sense_never_reaches_the_daemon(context: Path) -> None:

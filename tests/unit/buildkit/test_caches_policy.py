@@ -12,8 +12,10 @@ from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest
 from kitcache.options.retention import Amount, Retention, Rule
+from tests.hostile import stages
+from tests.hostile.stages import Stages
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, tags
-from tests.unit.buildkit.session.exporter import make_cache
+from tests.unit.buildkit.session.exporter import Exported, make_cache
 from tests.unit.buildkit.test_build import NOWHERE, Run
 
 LAST_ONE = Retention(rules=(Rule(keep_last=1),))
@@ -70,6 +72,24 @@ def test_a_limit_that_is_not_reached_is_told_and_no_failure(grown: Path) -> None
     (line,) = excess_lines(result.pruned)
     assert line.startswith(f"{grown}: what has to stay holds ")
     assert line.endswith(" more than max-used-space 10 B allows")
+
+
+def test_the_digest_is_the_one_that_the_tag_has_after_a_trim(grown: Path, tmp_path: Path) -> None:
+    """Both are of one export, whose root has gone by then."""
+    cache = stages.make_stages(tmp_path / "made")
+    files = [(digest, cache.box.path_of(digest).read_bytes()) for digest in _below(cache)]
+    exported = Exported(tuple(files), cache.main["digest"])
+    policy = Retention(keep_tags=("*",), max_used=Amount(bytes=10), trim=True)
+    results = run([local(grown, "new"), local(grown, "again")], exported, policy=policy)
+    found = tags(grown)
+    assert [r.digest for r in results] == [found["new"], found["again"]]
+    assert cache.main["digest"] not in found.values()
+
+
+def _below(cache: Stages) -> list[str]:
+    """The digests of what main reaches, its manifest last."""
+    root = cache.main["digest"]
+    return [*sorted(stages.reached(cache, [cache.main]) - {root}), root]
 
 
 def test_while_others_export_it_is_left_to_them(grown: Path) -> None:

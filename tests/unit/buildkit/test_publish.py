@@ -135,8 +135,9 @@ class TestPublish:
                 assert note.imported_ns is not None
                 assert note.imported_ns >= (note.exported_ns or 0)
 
+    @pytest.mark.parametrize("is_optional", [False, True])
     def test_a_full_disk_is_known_as_what_it_is(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_optional: bool
     ) -> None:
         real = os.write
 
@@ -145,7 +146,8 @@ class TestPublish:
                 raise OSError(28, "No space left on device")
             return real(fd, data)
 
-        with open_caches([local(tmp_path / "c")], ()) as caches, serving(caches.stores) as channel:
+        export = local(tmp_path / "c", **{"ignore-error": str(is_optional).lower()})
+        with open_caches([export], ()) as caches, serving(caches.stores) as channel:
             assert caches.failure is None
             with monkeypatch.context() as patch:
                 patch.setattr(os, "write", full)
@@ -155,6 +157,10 @@ class TestPublish:
             assert isinstance(caches.failure, KitcacheError)
             assert "free a little space" in caches.failure.next_steps[0]
             assert os.listdir(tmp_path / "c" / "ingest") == []
+            (result,) = caches.publish()
+        problem = "not published: cannot write a blob: No space left on device"
+        assert (result.outcome, result.problem) == ("failed", problem)
+        assert result.exit_code == (0 if is_optional else 1)
 
 
 class TestHoles:

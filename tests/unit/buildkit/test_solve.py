@@ -166,8 +166,26 @@ def test_after_a_cancel_the_last_news_are_heard_though_there_is_no_answer(daemon
 
     found = daemon.run(hang, status)
     over.set()
-    assert (found.response, found.is_cancelled) == (None, True)
+    assert (found.response, found.is_cancelled, found.is_confirmed) == (None, True, True)
     assert [bool(update.logs) for update in daemon.updates] == [False, True]
+
+
+def test_a_daemon_that_says_nothing_has_confirmed_no_cancel(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAST_NEWS_S", 0.0)
+    over = Event()
+
+    def hang(stream: Stream) -> None:
+        daemon.cancel.set()
+        over.wait(WAIT_S)
+
+    def status(stream: Stream) -> None:
+        over.wait(WAIT_S)
+
+    found = daemon.run(hang, status)
+    over.set()
+    assert (found.is_cancelled, found.is_confirmed) == (True, False)
 
 
 @pytest.mark.parametrize("answer", [b"\xff", b"\x0a\x04\x0a\x02\xff\xfe"])

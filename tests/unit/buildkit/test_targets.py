@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import Terms
+from kitcache.buildkit.places import Places, Terms
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
 from kitcache.buildkit.session.stores import ExportStore, Incoming
 from kitcache.buildkit.targets import Targets, open_targets
@@ -43,9 +43,13 @@ def to_layout(dest: object, name: str = "") -> Exporter:
     return Exporter("oci", attrs, "store", str(dest))
 
 
+def open_one(exporter: Exporter, stack: ExitStack) -> Targets:
+    return open_targets([exporter], None, Places(TERMS, stack), stack)
+
+
 def refuse(kind: type[KitcacheError], exporter: Exporter) -> KitcacheError:
     with ExitStack() as stack, pytest.raises(kind) as caught:
-        open_targets([exporter], None, TERMS, stack)
+        open_one(exporter, stack)
     return caught.value
 
 
@@ -57,7 +61,7 @@ def test_each_output_has_the_number_of_its_exporter(tmp_path: Path, stack: ExitS
         to_directory(tmp_path / "out/deep"),
         to_file("-"),
     ]
-    targets = open_targets(exporters, stdout, TERMS, stack)
+    targets = open_targets(exporters, stdout, Places(TERMS, stack), stack)
     assert targets.files == {
         1: StreamTarget(str(tmp_path / "a/b/out.tar")),
         2: DirectoryTarget(str(tmp_path / "out/deep")),
@@ -69,7 +73,7 @@ def test_each_output_has_the_number_of_its_exporter(tmp_path: Path, stack: ExitS
 
 
 def test_nothing_is_written_where_nothing_is_wanted(stack: ExitStack) -> None:
-    targets = open_targets([Exporter("moby")], None, TERMS, stack)
+    targets = open_one(Exporter("moby"), stack)
     assert (dict(targets.files), targets.layout, targets.loads) == ({}, None, ())
     targets.publish({}, TERMS)
 
@@ -125,7 +129,7 @@ def entries(layout: Path) -> list[tuple[str, str | None, str | None]]:
 
 
 def test_an_image_without_a_name_is_the_latest(tmp_path: Path, stack: ExitStack) -> None:
-    targets = open_targets([to_layout(tmp_path / "l")], None, TERMS, stack)
+    targets = open_one(to_layout(tmp_path / "l"), stack)
     image = send(targets)
     targets.publish(response(image), TERMS)
     assert entries(tmp_path / "l") == [(image["digest"], "latest", None)]
@@ -133,7 +137,7 @@ def test_an_image_without_a_name_is_the_latest(tmp_path: Path, stack: ExitStack)
 
 def test_an_image_is_named_as_it_was_asked_for(tmp_path: Path, stack: ExitStack) -> None:
     names = "docker.io/library/app:1,localhost:5000/app"
-    targets = open_targets([to_layout(tmp_path / "l", names)], None, TERMS, stack)
+    targets = open_one(to_layout(tmp_path / "l", names), stack)
     image = send(targets)
     answer = response(image) | {"image.name": "another.exporters/name:9"}
     targets.publish(answer, TERMS)
@@ -144,7 +148,7 @@ def test_an_image_is_named_as_it_was_asked_for(tmp_path: Path, stack: ExitStack)
 
 
 def test_a_name_that_only_the_daemon_knows(tmp_path: Path, stack: ExitStack) -> None:
-    targets = open_targets([to_layout(tmp_path / "l", "*")], None, TERMS, stack)
+    targets = open_one(to_layout(tmp_path / "l", "*"), stack)
     image = send(targets)
     targets.publish(response(image) | {"image.name": "a:1"}, TERMS)
     assert entries(tmp_path / "l") == [(image["digest"], "1", "a:1")]
@@ -161,14 +165,14 @@ OTHER = {"mediaType": INDEX, "digest": "sha256:" + "0" * 64, "size": 1}
 def test_what_was_sent_counts_and_not_what_is_said_of_it(
     tmp_path: Path, stack: ExitStack, answer: dict[str, str]
 ) -> None:
-    targets = open_targets([to_layout(tmp_path / "l")], None, TERMS, stack)
+    targets = open_one(to_layout(tmp_path / "l"), stack)
     image = send(targets)
     targets.publish(answer, TERMS)
     assert [digest for digest, *_ in entries(tmp_path / "l")] == [image["digest"]]
 
 
 def test_an_image_that_never_came_is_not_named(tmp_path: Path, stack: ExitStack) -> None:
-    targets = open_targets([to_layout(tmp_path / "l")], None, TERMS, stack)
+    targets = open_one(to_layout(tmp_path / "l"), stack)
     with pytest.raises(KitcacheError, match="sent no image"):
         targets.publish(response(OTHER), TERMS)
     assert entries(tmp_path / "l") == []

@@ -76,8 +76,10 @@ class _Follower:
             return []
         directory = "/".join(map(unescape, parents))
         try:
+            names = [unescape(last)]
+            if has_wildcard(last):
+                names = self._root.use(directory, lambda fd: _matching(fd, last))
             fd = self._root.directory(directory)
-            names = _matching(fd, last) if has_wildcard(last) else [unescape(last)]
             return [_inside(tuple(parents), link) for name in names if (link := _link(fd, name))]
         except OSError as error:
             if error.errno in _NOT_THERE:

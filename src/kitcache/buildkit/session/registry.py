@@ -10,17 +10,20 @@ import base64
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
 from kitcache.buildkit.proto.session_pb2 import CredentialsRequest, CredentialsResponse
 from kitcache.buildkit.session.unary import answering
 from kitcache.buildkit.wire.rpc import Handler
-from kitcache.errors import printable
+from kitcache.errors import Cancelled, printable
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 HELPER_TIMEOUT_S = 30.0
+_GLANCE_S = 0.1
 
 _HUB_HOSTS = ("registry-1.docker.io", "docker.io", "index.docker.io")
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -43,7 +46,8 @@ class DockerConfig:
     """The logins in docker's configuration directory. Threads may share it.
 
     config.json is read at once. warn: told, once each, of what cannot be used: config.json itself,
-    a helper. There is no login then, and the build goes on as far as it gets.
+    a helper. There is no login then, and the build goes on as far as it gets. cancel: ends a helper
+    that still runs.
     """
 
     def __init__(
@@ -52,9 +56,11 @@ class DockerConfig:
         warn: Callable[[str], None],
         *,
         helper_timeout_s: float = HELPER_TIMEOUT_S,
+        cancel: threading.Event | None = None,
     ) -> None:
         self._warn = warn
         self._timeout_s = helper_timeout_s
+        self._cancel = cancel or threading.Event()
         self._lock = threading.Lock()
         self._warned: set[str] = set()
         self._known: dict[str, Credentials | None] = {}
@@ -66,7 +72,10 @@ class DockerConfig:
             self._warn_once(f"{path} {error}: no registry logins")
 
     def credentials(self, host: str) -> Credentials | None:
-        """The login for a registry's host[:port]; None where there is none. A helper runs once."""
+        """The login for a registry's host[:port]; None where there is none. A helper runs once.
+
+        Raises Cancelled.
+        """
         # One at a time: two helpers at once would ask a person twice for one keychain.
         with self._lock:
             if host not in self._known:
@@ -103,7 +112,7 @@ class DockerConfig:
     def _ask(self, helper: str, key: str) -> Credentials | None:
         program = f"docker-credential-{helper}"
         try:
-            return ask_helper(program, key, self._timeout_s)
+            return ask_helper(program, key, self._timeout_s, self._cancel)
         except ValueError as error:
             self._warn_once(f"no login for {_host_of(key)}: {program}: {error}")
             return None
@@ -114,29 +123,47 @@ class DockerConfig:
             self._warn(printable(warning))
 
 
-def ask_helper(program: str, key: str, timeout_s: float) -> Credentials | None:
+def ask_helper(
+    program: str, key: str, timeout_s: float, cancel: threading.Event
+) -> Credentials | None:
     """What a helper program keeps for a key of config.json; None where it has nothing.
 
-    Raises ValueError, which says what is wrong with the helper and quotes none of its output.
+    Raises ValueError, which says what is wrong with the helper and quotes none of its output, and
+    Cancelled. The helper has ended by then.
     """
     import subprocess  # noqa: PLC0415 - few configurations have a helper, and it costs time
 
-    question = key.encode("utf-8", "surrogateescape")
     try:
-        done = subprocess.run(  # noqa: S603 - docker's own way to keep logins
-            [program, "get"], check=False, input=question, capture_output=True, timeout=timeout_s
+        helper = subprocess.Popen(  # noqa: S603 - docker's own way to keep logins
+            [program, "get"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"no answer in {timeout_s:g} s") from None
     except FileNotFoundError:
         raise ValueError("the program is not installed") from None
     except OSError as error:
         raise ValueError(error.strerror) from error
-    if done.returncode:
-        if _NOT_FOUND in done.stdout.lower():
+    question: bytes | None = key.encode("utf-8", "surrogateescape")
+    answer: bytes | None = None
+    ends_s = time.monotonic() + timeout_s
+    with helper:
+        try:
+            while answer is None:
+                if cancel.is_set():
+                    raise Cancelled("", untouched="")
+                if time.monotonic() >= ends_s:
+                    raise ValueError(f"no answer in {timeout_s:g} s")
+                with suppress(subprocess.TimeoutExpired):
+                    answer, _ = helper.communicate(question, _GLANCE_S)
+                question = None  # it has been asked
+        finally:
+            helper.kill()
+    if helper.returncode:
+        if _NOT_FOUND in answer.lower():
             return None
-        raise ValueError(f"exit code {done.returncode}")
-    return _read_helper(done.stdout)
+        raise ValueError(f"exit code {helper.returncode}")
+    return _read_helper(answer)
 
 
 def _read_helper(answer: bytes) -> Credentials | None:

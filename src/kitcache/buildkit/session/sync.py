@@ -271,10 +271,14 @@ def _encode(entry: Entry) -> bytes:
     """Raises KitcacheError for names that the wire cannot carry."""
     try:
         return encode_entry(entry)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError as error:
+        is_name = error.object == entry.path
+        what = "name" if is_name else "target" if error.object == entry.linkname else "attribute"
         raise KitcacheError(
             "",
-            f'the name of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
+            f'the {what} of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
             untouched="",
-            next_steps=("rename it, or list it in .dockerignore (a wildcard matches it)",),
+            next_steps=(
+                f"{'rename it, or ' * is_name}list it in .dockerignore (a wildcard matches it)",
+            ),
         ) from None

@@ -212,9 +212,10 @@ class _Receiver:
 
     def _open(self, file: _Growing) -> None:
         directory, _ = split(file.entry.path)
-        where = self._root.directory(directory)
         temporary = _temporary_name()
-        file.fd = os.open(temporary, _NEW_FILE, 0o600, dir_fd=where)
+        file.fd = self._root.use(
+            directory, lambda fd: os.open(temporary, _NEW_FILE, 0o600, dir_fd=fd)
+        )
         file.temporary = temporary
 
     def _complete(self, number: int, file: _Growing) -> None:
@@ -262,7 +263,7 @@ class _Receiver:
     def _link(self, entry: Entry) -> None:
         # The directory of the first name may be closed when that of the second is opened.
         source_directory, source = split(entry.linkname)
-        source_fd = os.dup(self._root.directory(source_directory))
+        source_fd = self._root.use(source_directory, os.dup)
         try:
             self._put(
                 entry,

@@ -16,6 +16,7 @@ from kitcache.buildkit.session.packets import Entry, to_go_mode
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 from kitcache.buildkit.session.roots import Root, split
 from kitcache.errors import KitcacheError
+from kitcache.store.layout import io_error
 
 # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -64,7 +65,7 @@ class Tree:
         """
         directory, name = split(path)
         try:
-            fd = os.open(name, _FILE_FLAGS, dir_fd=self._root.directory(directory))
+            fd = self._root.use(directory, lambda fd: os.open(name, _FILE_FLAGS, dir_fd=fd))
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return io.BytesIO()
@@ -80,12 +81,11 @@ class Tree:
 
 def unreadable(root: str, path: str, error: OSError) -> KitcacheError:
     """What to say of a name that is to be sent, and cannot be read."""
-    return KitcacheError(
-        root,
-        f'"{path or "."}" cannot be read: {error.strerror}',
-        untouched="",
-        next_steps=("make it readable, or list it in .dockerignore",),
-    )
+    failure = io_error(root, f'"{path or "."}" cannot be read', error)
+    failure.untouched = ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        failure.next_steps = ("make it readable, or list it in .dockerignore",)
+    return failure
 
 
 class _Frame:
@@ -128,7 +128,7 @@ class _Walk:
 
     def _list(self, path: str, *, is_sent: bool) -> list[str]:
         try:
-            return sorted(os.listdir(self._root.directory(path)))
+            return sorted(self._root.use(path, os.listdir))
         except OSError as error:
             if error.errno in _GONE or (error.errno == errno.EACCES and not is_sent):
                 return []

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -23,9 +24,9 @@ from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, cancel_on_signals, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
-from kitcache.cli.session import Session, print_answer
+from kitcache.cli.session import Session
 from kitcache.cli.steptext import wants_colour
-from kitcache.cli.terminal import is_terminal, say
+from kitcache.cli.terminal import is_terminal, print_answer, say
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, printable
 from kitcache.gc.values import Progress
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """Build; the exit code is the worst of the build's and its caches'."""
     session = Session(wants_json=False, is_quiet=args.quiet)
     cancel_on_signals(args.cancel)
-    return max(session.each([""], lambda _: _Command(args, session).run()))
+    work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was built")
+    return max(work)
 
 
 class _Command:
@@ -63,6 +65,8 @@ class _Command:
         policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
         display = choose_display(self._mode, sys.stderr, os.environ)
+        if args.iidfile:
+            _remove_stale(args.iidfile)
         try:
             connected = unless_cancelled(lambda: Client(address), args.cancel)
             with connected as client, showing(display) as shown:
@@ -89,7 +93,7 @@ class _Command:
             on_notice=on_notice,
             on_progress=on_progress,
             cancel=self._args.cancel,
-            credentials=DockerConfig(self._config, on_notice).credentials,
+            credentials=DockerConfig(self._config, on_notice, cancel=self._args.cancel).credentials,
             stdin=open_stdin(self._args.cancel),
             stdout=_stdout(),
             proxies=_proxies(self._config, address),
@@ -110,6 +114,22 @@ class _Command:
                 raise Cancelled("", problem="the build was cancelled, and does not end: left alone")
 
     def _finish(self, result: BuildResult) -> int:
+        try:
+            self._write_files(result)
+        finally:  # last, for whoever reads it may have gone, or not go on
+            self._report(result)
+        if self._args.quiet and result.image_id:
+            print_answer(result.image_id)
+        return result.exit_code
+
+    def _write_files(self, result: BuildResult) -> None:
+        if self._args.iidfile:
+            _write(self._args.iidfile, result.image_id or "")
+        if self._args.metadata_file:
+            text = json.dumps(shape_metadata(result), indent=2)
+            _write(self._args.metadata_file, text + "\n")
+
+    def _report(self, result: BuildResult) -> None:
         if self._mode in ("auto", "plain", "tty"):
             self._tell(warning_lines(result.warnings))
         if not self._args.quiet:
@@ -119,14 +139,6 @@ class _Command:
                 self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
             if cache.pruned is not None:
                 self._session.warn(excess_lines(cache.pruned))
-        if self._args.iidfile:
-            _write(self._args.iidfile, result.image_id or "")
-        if self._args.metadata_file:
-            text = json.dumps(shape_metadata(result), indent=2)
-            _write(self._args.metadata_file, text + "\n")
-        if self._args.quiet and result.image_id:
-            print_answer(result.image_id)
-        return result.exit_code
 
     def _log_lines(self) -> int | None:
         """None after a picture that has shown a few lines only."""
@@ -151,6 +163,19 @@ def _proxies(config: str, address: Address) -> Pairs:
         found = read_object(os.path.join(config, CONFIG_FILE)) or {}
         return proxy_args(found.get("proxies"), address.url)
     return ()
+
+
+def _remove_stale(path: str) -> None:
+    """No file of an earlier build outlives a failed one, as in buildx; a link or a device stays."""
+    try:
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        failure = io_error(path, "the old image digest cannot be removed", error)
+        failure.untouched = "nothing was built"
+        raise failure from None
 
 
 def _write(path: str, text: str) -> None:

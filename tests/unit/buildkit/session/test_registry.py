@@ -4,7 +4,9 @@ import base64
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from kitcache.buildkit.session.registry import (
     auth_handlers,
 )
 from kitcache.buildkit.wire.grpc import Code, RpcError
+from kitcache.errors import Cancelled
 from tests.unit.buildkit.calls import served
 
 HUB = "https://index.docker.io/v1/"
@@ -140,6 +143,31 @@ def test_a_helper_that_fails_is_named_and_not_quoted(home: Home, code: str, prob
     assert "no login for reg: docker-credential-box: " in warning
     assert problem in warning
     assert "secret" not in warning
+
+
+def test_a_helper_that_still_runs_ends_with_the_build(home: Home) -> None:
+    mark = home.root / "pid"
+    home.helper(
+        "box",
+        f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(600)",
+    )
+    cancel = Event()
+    (home.root / "config.json").write_text(json.dumps({"credsStore": "box"}))
+    config = DockerConfig(str(home.root), home.warnings.append, cancel=cancel)
+
+    def cancel_once_it_runs() -> None:
+        while not mark.exists() or not mark.read_text():
+            time.sleep(0.01)
+        cancel.set()
+
+    thread = Thread(target=cancel_once_it_runs)
+    thread.start()
+    with pytest.raises(Cancelled):
+        config.credentials("reg")
+    thread.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    assert home.warnings == []
 
 
 @pytest.mark.parametrize("name", ["gone", "a\0b", "../x", "\x1b[31m"])

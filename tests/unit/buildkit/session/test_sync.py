@@ -164,6 +164,28 @@ def test_a_file_can_be_asked_for_once(context: Path) -> None:
         take(call.stream)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "words"),
+    [
+        (
+            b"bad-\xff",
+            b"f",
+            'the name of "bad-\\udcff" is not UTF-8 and cannot be sent; rename it, ',
+        ),
+        (b"lnk", b"bad-\xff", 'the target of "lnk" is not UTF-8 and cannot be sent; list it in '),
+    ],
+)
+def test_what_is_no_utf_8_is_told_apart(
+    tmp_path: Path, name: bytes, target: bytes, words: str
+) -> None:
+    os.symlink(target, os.fsencode(tmp_path) + b"/" + name)
+    call = start({"context": str(tmp_path)}, ask_for())
+    with pytest.raises(ToldError) as caught:
+        take(call.stream)
+    assert words in str(caught.value)
+    call.wait()
+
+
 def test_the_daemon_s_error_ends_it(context: Path) -> None:
     call = start({"context": str(context)}, ask_for())
     call.stream.send(Packet(type=Packet.ERR, data=b"disk\x1b full").SerializeToString())

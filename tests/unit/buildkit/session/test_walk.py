@@ -1,5 +1,9 @@
+import errno
 import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,8 @@ import pytest
 from kitcache.buildkit.session.packets import Entry
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.roots import Root
-from kitcache.buildkit.session.walk import Tree
+from kitcache.buildkit.session.walk import Tree, unreadable
+from kitcache.errors import KitcacheError
 
 
 def entries(path: Path, selection: Selection | None = None) -> dict[str, Entry]:
@@ -110,7 +115,62 @@ def test_a_very_deep_tree_needs_few_open_directories(tmp_path: Path) -> None:
             if before and count % 50 == 0:
                 most = max(most, len(os.listdir("/proc/self/fd")) - before)
     assert count == 2 * depth
-    assert most <= 66
+    assert most <= 10
+
+
+@contextmanager
+def no_number_left() -> Iterator[None]:
+    """No further file can be opened, but in the place of one that is closed."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f").write_text(name)
+    return tmp_path
+
+
+def test_where_too_many_files_are_open_those_that_are_kept_make_room(three: Path) -> None:
+    with Root(str(three)) as root:
+        for name in ("a", "b"):
+            root.directory(name)
+        with no_number_left():
+            found = [entry.path for entry in Tree(root).entries(Selection())]
+    assert found == ["a", "a/f", "b", "b/f", "c", "c/f"]
+    with Root(str(three)) as root:
+        for name in ("a", "b", "c"):
+            root.directory(name)
+        with no_number_left():
+            file = Tree(root).open("c/f")
+            assert file is not None
+            assert file.read(9) == b"c"
+            file.close()
+
+
+def test_where_no_room_can_be_made_no_ignore_file_would_help(three: Path) -> None:
+    with (
+        Root(str(three)) as root,
+        no_number_left(),
+        pytest.raises(KitcacheError, match="Too many open files") as caught,
+    ):
+        list(Tree(root).entries(Selection()))
+    assert "ulimit -n" in caught.value.next_steps[0]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
+def test_what_may_not_be_read_can_be_left_out(number: int) -> None:
+    error = unreadable("context", "f", OSError(number, os.strerror(number)))
+    advises = error.next_steps == ("make it readable, or list it in .dockerignore",)
+    assert advises == (number != errno.EIO)
 
 
 def test_a_file_is_read_as_long_as_it_was_when_opened(tmp_path: Path) -> None:

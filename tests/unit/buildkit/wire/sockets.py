@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 from kitcache.buildkit.wire.frames import Buffer
 
+# Longer than anything here takes: who waits for so long waits in vain.
+WAIT_S = 20
+
 
 class SocketTransport:
     """A connected socket."""
