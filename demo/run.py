@@ -64,7 +64,7 @@ def find_builder(work: Path, stack: ExitStack) -> Builder | None:
             try:
                 env = attempt.enter_context(docker(work))
                 builder = attempt.enter_context(builder_in(work / CONTEXT, env))
-                grow(builder, work / CACHE)
+                grow(builder, work / CACHE, name)
             except NoBuilderError as reason:
                 say(f"No cache is grown with {name} ({reason}).")
                 shutil.rmtree(work / CACHE, ignore_errors=True)
@@ -74,9 +74,9 @@ def find_builder(work: Path, stack: ExitStack) -> Builder | None:
     return None
 
 
-def grow(builder: Builder, cache: Path) -> None:
-    tags = sorted({part.tag for part in ROUNDS})
-    say(f"Growing a cache: {len(ROUNDS)} builds, exported to the tags {' and '.join(tags)} ...")
+def grow(builder: Builder, cache: Path, name: str) -> None:
+    tags = " and ".join(sorted({part.tag for part in ROUNDS}))
+    say(f"Growing a cache with {name}: {len(ROUNDS)} builds, exported to the tags {tags} ...")
     builder.grow(cache)
     if not is_cache(cache):
         raise NoBuilderError("docker exported no cache, and did not say why")

@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple
 
 NOTHING_REMOVED = "nothing was removed"
 NOTHING_CHANGED = "nothing was changed"
+NOTHING_MORE = "nothing more was removed; what tags reach is where it was"
 
 Fact = str | int | float | None
 

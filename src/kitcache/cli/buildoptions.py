@@ -89,11 +89,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *ELSEWHERE, action=_Elsewhere, nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-    # What is unknown here goes to the parser above, which knows nothing of our options.
-    parse = parser.parse_known_args
 
     def parse_all(args: Sequence[str], namespace: None = None) -> tuple[argparse.Namespace, _Words]:
-        found, unknown = parse(_unfold_switches(args), namespace)
+        # argparse's own, for what is unknown is described here.
+        parse = argparse.ArgumentParser.parse_known_args
+        found, unknown = parse(parser, _unfold_switches(args), namespace)
         if unknown or found.context is None:
             parser.error(_describe(parser, found.context, unknown))
         return found, []
@@ -248,7 +248,8 @@ def _add_daemon(group: argparse._ArgumentGroup) -> None:
         "--addr",
         metavar="ADDRESS",
         help="unix://PATH, tcp://HOST:PORT or docker-container://NAME (default: BUILDKIT_HOST,"
-        " DOCKER_HOST, the docker context, then the usual sockets)",
+        " BUILDX_BUILDER or the builder of docker buildx use, DOCKER_HOST, the docker context,"
+        " then the usual sockets)",
     )
     group.add_argument("--builder", metavar="NAME", help="a builder of docker buildx")
     folder = group.add_argument(

@@ -23,6 +23,12 @@ from kitcache.options.secrets import Secret, parse_secret
 
 _EPOCH = "SOURCE_DATE_EPOCH"
 _T = TypeVar("_T")
+_FORMS = {
+    "--cache-to": "type=local,dest=DIR",
+    "--cache-from": "type=local,src=DIR",
+    "--output": "type=local,dest=DIR",
+    "--attest": "type=provenance or type=sbom",
+}
 
 
 def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildRequest:
@@ -95,7 +101,17 @@ def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[
     try:
         return tuple(parse(text) for text in texts)
     except UsageError as error:
-        raise UsageError(f"{flag}: {error.problem}", next_steps=error.next_steps) from None
+        raise _of_option(flag, error) from None
+
+
+def _of_option(flag: str, error: UsageError) -> UsageError:
+    """The error with its option's name, and what to write there if it does not say."""
+    step = "kitcache build --help"
+    if "strconv.ParseBool" in error.problem:
+        step = "write true or false"
+    elif flag in _FORMS and error.problem.startswith("invalid value "):
+        step = f"write {_FORMS[flag]}"
+    return UsageError(f"{flag}: {error.problem}", next_steps=error.next_steps or (step,))
 
 
 def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:
@@ -161,7 +177,7 @@ def _attests(args: argparse.Namespace) -> Pairs:
     try:
         return parse_attests(texts)
     except UsageError as error:
-        raise UsageError(f"--attest: {error.problem}", next_steps=error.next_steps) from None
+        raise _of_option("--attest", error) from None
 
 
 def _warn_secrets(secrets: Iterable[Secret]) -> Iterable[str]:

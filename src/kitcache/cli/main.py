@@ -16,8 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
-from kitcache.cli.terminal import say, terminal_width
-from kitcache.errors import Cancelled, UsageError, printable
+from kitcache.cli.terminal import AnswerError, answering, print_answer, say, terminal_width
+from kitcache.errors import NOTHING_MORE, Cancelled, KitcacheError, UsageError
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -91,20 +91,23 @@ def main(argv: Sequence[str]) -> int:
         else:
             code = run_words(argv)
         if sys.stdout:
-            sys.stdout.flush()
-    except OSError as error:
+            with answering():
+                sys.stdout.flush()
+    except AnswerError as error:
         if error.errno != errno.EPIPE:  # a reader that has gone away knows it
             say(f"kitcache: cannot write the answer: {error.strerror}")
         _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
-        say(f"kitcache: {_describe_bug(error)}")
+        _tell_bug(error, as_json=_wants_json(argv))
         return 1
     return code
 
 
 def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     """Run the words of one command line, as `program` has it in its usage."""
+    if argv and argv[0] == "help":
+        argv = [*argv[1:], "--help"]
     parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None, program)
     if not argv:
         parser.print_help(sys.stderr)
@@ -114,11 +117,11 @@ def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     except SystemExit:  # --help and --version have been printed
         return 0
     except UsageError as error:
-        if argv[0] in COMMANDS:
+        if argv[0] in COMMANDS and not error.next_steps:
             error.next_steps = (f"{program} {argv[0]} --help",)
         from kitcache.cli.session import Session  # noqa: PLC0415 - Windows cannot import it
 
-        Session(wants_json="--json" in argv, is_quiet=False).complain(error)
+        Session(wants_json=_wants_json(argv), is_quiet=False).complain(error)
         return error.exit_code
     args.cancel = _cancel_on_interrupt()
     code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)
@@ -130,17 +133,27 @@ def _drop_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _describe_bug(error: Exception) -> str:
+def _wants_json(argv: Sequence[str]) -> bool:
+    """Whether --json is among the options; what stands behind -- is none."""
+    return "--json" in argv[: argv.index("--") if "--" in argv else None]
+
+
+def _tell_bug(error: Exception, *, as_json: bool) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     code = trace.tb_frame.f_code if trace else None
     where = f" ({os.path.basename(code.co_filename)}, {code.co_name})" if code else ""
-    return (
-        f"this is a bug in kitcache: {printable(f'{type(error).__name__}: {error}')}{where}\n"
-        "  nothing more was removed; what tags reach is where it was\n"
-        "  next: report it with the command that you ran"
+    bug = KitcacheError(
+        "",
+        f"this is a bug in kitcache: {type(error).__name__}: {error}{where}",
+        untouched=NOTHING_MORE,
+        next_steps=("report it with the command that you ran",),
     )
+    say(f"kitcache: {bug}")
+    if as_json:
+        with suppress(Exception):  # what has failed once may fail again
+            print_answer(import_module("kitcache.cli.jsonout").encode_error(bug))
 
 
 def make_parser(asked: str | None, program: str = PROGRAM) -> argparse.ArgumentParser:
@@ -172,12 +185,26 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong as kitcache says everything: one sentence, and what to do next."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, next_steps=(f"{self.prog} --help",))
+        from kitcache.cli.usage import describe_error  # noqa: PLC0415 - seldom needed
+
+        raise UsageError(describe_error(message), next_steps=(f"{self.prog} --help",))
+
+    def parse_known_args(  # type: ignore[override] # of the overloads one is used
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        # argparse's own leaves what is unknown to the parser above, which cannot guess.
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            from kitcache.cli.usage import describe_unknown  # noqa: PLC0415 - seldom needed
+
+            self.error(describe_unknown(unknown, self._option_string_actions))
+        return found, unknown
 
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
         # argparse's own is silent where help cannot be written.
         if file is not None:
-            file.write(message)
+            with answering():
+                file.write(message)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -3,13 +3,16 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from kitcache.options.units import parse_age, parse_bytes
+from kitcache.errors import UsageError
+from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
 
 if TYPE_CHECKING:  # seldom needed
     from kitcache.options.retention import Retention
 
 DIRECTORIES = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+MEND_POLICY = "mend the file: its keys are the options that kitcache prune --help lists"
 
 
 def complete_with(argument: argparse.Action, words: dict[str, str]) -> None:
@@ -80,7 +83,11 @@ def read_policy_of(args: argparse.Namespace) -> "Retention | None":
         return None
     from kitcache.cli.policyfile import read_file  # noqa: PLC0415 - only a file needs TOML
 
-    return read_file(args.policy)
+    try:
+        return read_file(args.policy, args.cancel)
+    except UsageError as error:
+        error.next_steps = error.next_steps or (MEND_POLICY,)
+        raise
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +106,7 @@ def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         type=age,
         default=30 * 10**9,
-        help="how long to wait for others to release a lock (default: 30s)",
+        help=f"how long to wait for others to release a lock (default: 30s); an AGE: {AGE_FORMS}",
     )
 
 

@@ -6,15 +6,33 @@ import time
 from collections.abc import Callable, Iterable
 from types import ModuleType
 
-from kitcache.cli.terminal import WIDTH, columns_of, is_terminal, say
-from kitcache.cli.text import progress_line, shorten, waiting_line
-from kitcache.errors import Cancelled, KitcacheError, printable
+from kitcache.cli.terminal import (
+    WIDTH,
+    AnswerError,
+    columns_of,
+    is_terminal,
+    print_answer,
+    say,
+)
+from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    NOTHING_MORE,
+    Cancelled,
+    KitcacheError,
+    NotACache,
+    UsageError,
+    printable,
+)
 from kitcache.gc.values import Progress
 from kitcache.store.layout import io_error
 from kitcache.store.locks import Waiting
 
 _QUIET_S = 1.0
 _REDRAW_S = 0.1
+_DAEMONS_OWN = ("/var/lib/docker/", "/var/lib/buildkit/")
+_VOLUMES = "/var/lib/docker/volumes/"
+_FOR_A_DAEMON = "docker buildx prune, where the daemon's own cache is meant"
 
 
 class Session:
@@ -28,10 +46,12 @@ class Session:
         self._next_draw_s = 0.0
         self._drawn = 0
 
-    def each(self, paths: Iterable[str], work: Callable[[str], int]) -> list[int]:
+    def each(
+        self, paths: Iterable[str], work: Callable[[str], int], *, undone: str = NOTHING_CHANGED
+    ) -> list[int]:
         """Do the work for each path; a failure of ours is printed, and the next one has its turn.
 
-        Ctrl-C ends the list.
+        Ctrl-C ends the list. undone: what to say where words were not understood.
         """
         codes = []
         for path in paths:
@@ -43,12 +63,15 @@ class Session:
                 self.complain(error)
                 return [error.exit_code]
             except KitcacheError as error:
+                if isinstance(error, UsageError):
+                    error.untouched = error.untouched or undone
                 self.complain(error)
                 codes.append(error.exit_code)
             except AnswerError:
                 raise
             except OSError as error:
                 failure = io_error(path, "failed", error)
+                failure.untouched = NOTHING_MORE
                 self.complain(failure)
                 codes.append(failure.exit_code)
             finally:
@@ -69,14 +92,16 @@ class Session:
             self.warn(lines)
 
     def warn(self, lines: Iterable[str]) -> None:
-        """Print warnings to stderr; with --json they are in the object already."""
+        """Print warnings to stderr, escaped; with --json they are in the object already."""
         if not self._json:
             for line in lines:
-                say(f"kitcache: {line}")
+                say(f"kitcache: {printable(line)}")
 
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
+        if _is_daemons_own(error):
+            error.next_steps = (_FOR_A_DAEMON, *error.next_steps)
         if self._json:
             print_answer(_json_shapes().encode_error(error))
         else:
@@ -95,9 +120,10 @@ class Session:
     def _draw(self, line: str) -> None:
         # One column stays free: a full line would wrap, and each redraw leave a line behind.
         shown = shorten(printable(line), (columns_of(sys.stderr) or WIDTH) - 1)
-        sys.stderr.write("\r" + shown.ljust(self._drawn))
+        width = width_of(shown)
+        sys.stderr.write("\r" + shown + " " * (self._drawn - width))
         sys.stderr.flush()
-        self._drawn = len(shown)
+        self._drawn = width
 
     def _erase(self) -> None:
         if self._drawn:
@@ -106,16 +132,11 @@ class Session:
             self._drawn = 0
 
 
-class AnswerError(OSError):
-    """Standard output does not take the answer."""
-
-
-def print_answer(text: str) -> None:
-    """Print to stdout. Raises AnswerError."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        raise AnswerError(error.errno, error.strerror) from None
+def _is_daemons_own(error: KitcacheError) -> bool:
+    """Whether a daemon's own store was named, which is no cache, or cannot even be opened."""
+    path = f"{error.path}/"
+    is_kind = type(error) in (NotACache, KitcacheError)
+    return is_kind and path.startswith(_DAEMONS_OWN) and not path.startswith(_VOLUMES)
 
 
 def _json_shapes() -> ModuleType:

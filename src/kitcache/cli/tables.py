@@ -1,10 +1,11 @@
-"""What people read of du, ls and why: lines and tables, at most 80 columns wide."""
+"""What people read of du, ls and why: lines, and tables that fit a terminal, whole in a pipe."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from kitcache.cli.terminal import terminal_width
-from kitcache.cli.text import UNTAGGED, count, shorten
+from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
@@ -41,7 +42,8 @@ def usage_lines(usage: Usage) -> Iterator[str]:
     if usage.quarantine.blobs:
         size, number = format_bytes(usage.quarantine.bytes), count(usage.quarantine.blobs, "file")
         yield f"  {'quarantine':<12} {size:>9}  {'':>7}  {number} put aside by a repair"
-        place = shell_words(f"{usage.path}/.kitcache/{QUARANTINE}")
+        here = "./" if usage.path.startswith("-") else ""
+        place = shell_words(f"{here}{usage.path}/.kitcache/{QUARANTINE}")
         yield f"  to be rid of them: rm -r {place}"
     if usage.skips:
         yield f"  {count(usage.skips, 'reset')} in a row left out: others were exporting"
@@ -131,17 +133,23 @@ def tag_name(ref_name: str | None, digest: Digest | None) -> str:
 def table(
     head: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...]
 ) -> Iterator[str]:
-    """Columns two spaces apart; the last gives way, then the first, until a line fits."""
+    """Columns two spaces apart; on a terminal the last gives way, then the first, until it fits."""
     columns = list(zip(head, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width()
+    widths = [max(map(width_of, column)) for column in columns]
+    excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width(piped=sys.maxsize)
     for column in (len(widths) - 1, 0):
         cut = min(max(excess, 0), max(widths[column] - 16, 0))
         widths[column] -= cut
         excess -= cut
     for row in zip(*columns, strict=True):
         cells = [
-            shorten(cell, width).rjust(width) if n in right else shorten(cell, width).ljust(width)
-            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+            _cell(text, width, is_right=n in right)
+            for n, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
+
+
+def _cell(text: str, width: int, *, is_right: bool) -> str:
+    shown = shorten(text, width)
+    padding = " " * (width - width_of(shown))
+    return padding + shown if is_right else shown + padding

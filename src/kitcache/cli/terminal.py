@@ -1,15 +1,21 @@
-"""The terminal: how wide it is, and the conversation on stderr."""
+"""The terminal: how wide it is, the answer on stdout, and the conversation on stderr."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 WIDTH = 80
 
 
-def terminal_width() -> int:
-    """Columns of the terminal on stdout, at least 80; 80 where there is none."""
-    return max(WIDTH, columns_of(sys.stdout) or WIDTH)
+def terminal_width(piped: int = WIDTH) -> int:
+    """Columns to fill on stdout: COLUMNS, else the terminal's, at least 80; piped without one."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and 0 < len(given) < 6 and int(given):
+        return int(given)
+    columns = columns_of(sys.stdout)
+    return piped if columns is None else max(WIDTH, columns)
 
 
 def columns_of(stream: TextIO | None) -> int | None:
@@ -26,6 +32,26 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, if there is one: print() would take stdout in its place."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr, flush=True)
+    """Print a line to stderr, if there is one that takes it: else the work goes on without."""
+    if sys.stderr is not None:  # print() would take stdout in its place
+        with suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+class AnswerError(OSError):
+    """Standard output does not take the answer."""
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """A block that writes to stdout, and does nothing else. Raises AnswerError."""
+    try:
+        yield
+    except OSError as error:
+        raise AnswerError(error.errno, error.strerror) from None
+
+
+def print_answer(text: str) -> None:
+    """Print to stdout. Raises AnswerError."""
+    with answering():
+        print(text, flush=True)

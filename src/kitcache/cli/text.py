@@ -125,9 +125,25 @@ def some(names: Iterable[str], total: int | None = None) -> str:
     return ", ".join(shown[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def width_of(text: str) -> int:
+    """Columns of a terminal that the text takes: two for a wide character, as of Chinese."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import east_asian_width  # noqa: PLC0415 - most names are ASCII
+
+    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+
+
 def shorten(text: str, width: int) -> str:
     """The text, or its beginning and its end with an ellipsis between, in so many columns."""
-    if len(text) <= width:
+    if width_of(text) <= width:
         return text
     half = (width - 1) // 2
-    return f"{text[: width - 1 - half]}…{text[len(text) - half :]}"
+    return f"{_begin(text, width - 1 - half)}…{_begin(text[::-1], half)[::-1]}"
+
+
+def _begin(text: str, width: int) -> str:
+    """As much of the beginning as fits so many columns."""
+    while width_of(text) > width:
+        text = text[: min(len(text) - 1, width)]
+    return text

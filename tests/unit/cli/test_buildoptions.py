@@ -89,8 +89,10 @@ def test_one_context_and_no_more() -> None:
 
 
 def test_an_option_without_its_value_is_named() -> None:
-    assert refuse(".", "--cache-to") == "argument --cache-to: expected one argument"
-    assert refuse("--progress", "loud", ".").startswith("argument --progress: invalid choice")
+    assert refuse(".", "--cache-to") == "--cache-to needs a value"
+    assert refuse("--progress", "loud", ".") == (
+        "--progress: 'loud' is none of auto, plain, tty, rawjson, quiet"
+    )
 
 
 def test_the_help_is_for_narrow_terminals_and_explains_every_option(

@@ -128,6 +128,19 @@ def test_an_error_keeps_its_advice() -> None:
     assert refuse("--cache-to", "type=local", ".").next_steps == ("add dest=DIR",)
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        ("--cache-to local,dest=c .", "write type=local,dest=DIR"),
+        ("--cache-from local,src=c .", "write type=local,src=DIR"),
+        ("--cache-to type=local,dest=c,reset=yes .", "write true or false"),
+        ("--cache-to type=local,dest=c,compression-level=x .", "kitcache build --help"),
+    ],
+)
+def test_an_error_without_advice_gets_some(words: str, step: str) -> None:
+    assert refuse(*words.split()).next_steps == (step,)
+
+
 def test_provenance_can_be_declined() -> None:
     assert make("--provenance=false", ".").attests == ()
 

@@ -43,12 +43,15 @@ BROKEN = """
 import sys
 import kitcache.cli.commands.du as du
 def fail(*args, **kwargs):
-    raise LookupError("a line\\nand \\x1b[31m another")
-du.du = fail
+    raise {error}
+du.{where} = fail
 from kitcache.cli.main import run
-sys.argv = ["kitcache", "du", "cache"]
+sys.argv = ["kitcache", "du", *sys.argv[1:], "cache"]
 run()
 """
+EVIL = BROKEN.format(error=r'LookupError("a line\nand \x1b[31m another")', where="du")
+NO_THREAD = BROKEN.format(error='RuntimeError("can\'t start new thread")', where="du")
+STRAY = BROKEN.format(error='PermissionError(13, "Permission denied")', where="Session")
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -63,7 +66,10 @@ def test_the_console_script_is_the_same_program(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS)], ids=" ".join)
-def test_help_fits_80_columns(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_help_fits_80_columns(
+    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     answer = run(tmp_path, *words, "--help")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith(" ".join(("usage: kitcache", *words)))
@@ -121,12 +127,27 @@ def test_windows_gets_one_clear_sentence(sample: Sample) -> None:
 
 
 def test_no_traceback_reaches_a_user(sample: Sample) -> None:
-    with started([sys.executable, "-c", BROKEN], sample.box.top) as process:
+    with started([sys.executable, "-c", EVIL], sample.box.top) as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (1, "")
     first, *lines = err.splitlines()
     assert first.startswith("kitcache: this is a bug in kitcache: LookupError: a line\\nand \\x1b[")
     assert any(line.startswith("  next: report it") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("program", "says"), [(NO_THREAD, "can't start new thread"), (STRAY, "Permission denied")]
+)
+def test_what_was_not_expected_is_told_in_json_too(sample: Sample, program: str, says: str) -> None:
+    with started([sys.executable, "-c", program, "--json"], sample.box.top) as process:
+        out, err = process.communicate(timeout=20)
+    value = json.loads(out)
+    assert (process.returncode, value["exit_code"], value["error"]) == (1, 1, "KitcacheError")
+    assert value["schema"] == "kitcache.error/1"
+    assert says in value["message"]
+    assert err == f"kitcache: {value['message']}\n"
+    assert "nothing was changed" not in err
+    assert "cannot write the answer" not in err
 
 
 @contextmanager
@@ -222,6 +243,14 @@ def test_closed_streams_do_not_keep_it_from_its_work(sample: Sample, closed: str
     answer = run_command(["sh", "-c", script, "sh", *KITCACHE, "reset", "cache"], sample.box.top)
     assert set(os.listdir(sample.dir / "blobs" / "sha256")) == sample.live
     assert answer.err == ""
+
+
+@pytest.mark.parametrize(("words", "code"), [(["reset", "cache"], 0), (["du", "nowhere"], 10)])
+def test_a_full_stderr_does_not_either(sample: Sample, words: list[str], code: int) -> None:
+    (sample.dir / "notes").touch()  # to have something to say
+    script = 'exec "$@" 2>/dev/full'
+    answer = run_command(["sh", "-c", script, "sh", *KITCACHE, *words], sample.box.top)
+    assert answer.code == code
 
 
 def test_what_the_encoding_cannot_say_is_escaped(sample: Sample) -> None:

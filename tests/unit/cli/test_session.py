@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.cli import session as module
 from kitcache.cli.session import Session
-from kitcache.errors import Busy, Cancelled, NotACache
+from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Holder, Waiting
 from kitcache.upkeep.answers import Untagged
@@ -136,6 +136,58 @@ def test_one_dirs_failure_is_not_the_next_ones(capsys: pytest.CaptureFixture[str
 
     assert session().each(["a", "b", "c", "d"], work) == [3, 10, 11, 3]
     assert capsys.readouterr().err.count("kitcache: ") == 2
+
+
+def test_a_stray_failure_is_told_without_more_than_is_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def work(path: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    assert session().each(["a"], work) == [1]
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "kitcache: a: failed: Input/output error",
+        "  nothing more was removed; what tags reach is where it was",
+    ]
+
+
+def test_words_that_were_not_understood_changed_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(path: str) -> int:
+        raise UsageError("what?")
+
+    assert session().each(["a"], work) == [2]
+    assert session().each(["a"], work, undone="nothing was built") == [2]
+    assert capsys.readouterr().err == (
+        "kitcache: what?\n  nothing was changed\nkitcache: what?\n  nothing was built\n"
+    )
+
+
+def test_no_warning_is_printed_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = session()
+    voice.warn(["\x1b]0;pwn\x07"])
+    voice.note(["a\nb"])
+    assert capsys.readouterr().err == "kitcache: \\x1b]0;pwn\\x07\nkitcache: a\\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_meant"),
+    [
+        ("/var/lib/docker", True),
+        ("/var/lib/buildkit/", True),
+        ("/var/lib/docker/buildkit", True),
+        ("/var/lib/docker/volumes/ci/_data", False),
+        ("/var/lib/dockers", False),
+        ("var/lib/docker", False),
+    ],
+)
+def test_a_daemons_own_store_is_for_its_own_prune(
+    path: str, is_meant: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session().complain(NotACache(path, "no"))
+    session().complain(KitcacheError(path, "cannot be opened: Permission denied"))
+    assert capsys.readouterr().err.count("next: docker buildx prune, ") == 2 * is_meant
+    session().complain(NotFound(path, "no such tag"))
+    assert "docker buildx prune" not in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,11 @@
-"""cli/tables.py: du, ls and why as people read them, 80 columns wide."""
+"""cli/tables.py: du, ls and why as people read them, as wide as COLUMNS or a terminal."""
 
 import hashlib
 
 import pytest
 
-from kitcache.cli import tables
-from kitcache.cli.tables import (
-    damage_warnings,
-    listing_lines,
-    usage_lines,
-    why_lines,
-)
+from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
+from kitcache.cli.text import width_of
 from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
@@ -109,7 +104,8 @@ def test_without_an_estimate_there_is_no_footnote() -> None:
 LONG = "registry.example.com/team/project/feature/" + "x" * 200
 
 
-def test_tables_fit_80_columns() -> None:
+def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     wide = TAG._replace(
         ref_name=LONG,
         kind="artifact",
@@ -130,9 +126,29 @@ def test_tables_fit_80_columns() -> None:
 
 
 def test_a_wider_terminal_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "terminal_width", lambda: 120)
+    monkeypatch.setenv("COLUMNS", "120")
     lines = list(usage_lines(EMPTY._replace(tags=(SHARE._replace(ref_name=LONG),))))
     assert max(map(len, lines)) == 120
+
+
+def test_into_a_pipe_lines_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = list(usage_lines(EMPTY._replace(tags=(SHARE._replace(ref_name=LONG),))))
+    assert lines[-1].split()[0] == LONG
+
+
+def test_wide_characters_take_two_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("東京🍣", "1"), ("main", "22"), ("ümläut", "333")]
+    assert list(table(("TAG", "N"), rows, right=(1,))) == [
+        "TAG       N",
+        "東京🍣    1",
+        "main     22",
+        "ümläut  333",
+    ]
+    monkeypatch.setenv("COLUMNS", "40")
+    _, row = table(("TAG", "N"), [("東京" * 30, "1")], right=(1,))
+    assert (row[:2], "…" in row, row[-1]) == ("東京", True, "1")
+    assert width_of(row) <= 40
 
 
 def test_the_paths_to_a_blob() -> None:

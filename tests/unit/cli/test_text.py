@@ -9,7 +9,9 @@ from kitcache.cli.text import (
     progress_line,
     report_lines,
     report_notes,
+    shorten,
     waiting_line,
+    width_of,
 )
 from kitcache.gc.values import MissingLeaf, Progress, Report, Tally
 from kitcache.oci.digest import Digest
@@ -144,6 +146,21 @@ def test_whom_we_wait_for() -> None:
     assert "for another process, which" in waiting_line(unknown)
     export = held._replace(what="export", seconds=4.2)
     assert waiting_line(export) == "c: an upload has just ended; waiting 4 s for its tag"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("abcdefghij", 10, "abcdefghij"),
+        ("abcdefghij", 5, "ab…ij"),
+        ("東京東京", 8, "東京東京"),
+        ("東京東京", 7, "東…京"),
+        ("東京東京", 4, "東…"),
+    ],
+)
+def test_a_name_is_cut_by_the_columns_that_it_takes(text: str, width: int, shown: str) -> None:
+    assert shorten(text, width) == shown
+    assert width_of(shown) <= width
 
 
 def test_why_nothing_was_reset() -> None:

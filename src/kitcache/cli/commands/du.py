@@ -14,10 +14,15 @@ still in ingest/, foreign (nobody's blob), and put aside by a repair; and for
 each tag what only it reaches, and what others reach too. Sizes are file sizes.
 Takes no lock and changes nothing."""
 
+_EPILOG = """\
+examples:
+  kitcache du ./cache                        how much of it is garbage?
+  kitcache du --json /var/cache/buildkit/*   one object a cache, for machines"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.description = _DESCRIPTION
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dirs(parser)
     options.add_output(parser)
 

@@ -15,10 +15,15 @@ that of the newest cached result; marked ~ it is the time at which the manifest
 was written here. Entries without a tag show their digest. Takes no lock and
 changes nothing."""
 
+_EPILOG = """\
+examples:
+  kitcache ls ./cache           which tags, of what age and size?
+  kitcache ls --json ./cache    with whole digests, for machines"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.description = _DESCRIPTION
+    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
     options.add_output(parser)
 

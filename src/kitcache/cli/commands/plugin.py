@@ -34,10 +34,15 @@ examples:
   kitcache plugin status"""
 
 
+_ACTIONS = ("install", "remove", "status")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument("action", choices=("install", "remove", "status"))
+    parser.add_argument(
+        "action", metavar="ACTION", choices=_ACTIONS, help=f"one of {', '.join(_ACTIONS)}"
+    )
     parser.add_argument(
         "--system", action="store_true", help="for all users: below /usr/local/lib/docker"
     )

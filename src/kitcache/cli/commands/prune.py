@@ -7,7 +7,7 @@ from kitcache.cli import options, policyoptions
 from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
 from kitcache.cli.session import Session
 from kitcache.cli.text import missing_warnings, report_notes
-from kitcache.errors import Incomplete
+from kitcache.errors import Incomplete, UsageError
 from kitcache.options.policy import Policy
 from kitcache.options.retention import Retention
 from kitcache.upkeep.pruning.prune import not_reached, prune
@@ -58,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read_policy(args: argparse.Namespace, found: list[Retention]) -> int:
-    found.append(policyoptions.retention_of(args))
+    try:
+        found.append(policyoptions.retention_of(args))
+    except UsageError as error:
+        usual = "kitcache prune --help" if args.policy is None else options.MEND_POLICY
+        error.next_steps = error.next_steps or (usual,)
+        raise
     return 0
 
 

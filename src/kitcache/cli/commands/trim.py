@@ -37,13 +37,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-used-space",
         metavar="SIZE",
-        type=options.size,
+        type=_size,
         required=True,
-        help="all that TAG reaches may hold so much: 5GB (10^9 bytes each), 5GiB (2^30)",
+        help="all that TAG reaches may hold so much: 5GB (10^9 bytes each), 5GiB (2^30); a part of"
+        " the disk, such as 10%%, prune alone takes",
     )
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
     options.add_output(parser)
+
+
+def _size(text: str) -> int:
+    if text.strip().endswith("%"):
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} is a part of the disk, which prune alone takes; say 5GB, for one"
+        )
+    return options.size(text)
 
 
 def run(args: argparse.Namespace) -> int:

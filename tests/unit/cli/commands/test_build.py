@@ -15,7 +15,8 @@ from kitcache.cli.session import Session
 from kitcache.errors import Cancelled
 from tests.hostile.command import Answer, run
 from tests.hostile.fake_daemon import Answer as Response
-from tests.hostile.fake_daemon import FakeDaemon, Script, Solve, build_nothing, vertex
+from tests.hostile.fake_daemon import FakeDaemon, Script, Solve, build_nothing
+from tests.hostile.fake_messages import vertex
 
 CONFIG = "sha256:" + "c" * 64
 DIGEST = "sha256:" + "d" * 64
@@ -86,6 +87,29 @@ def test_a_file_that_cannot_be_written(top: Path, option: str) -> None:
     assert "the build itself is done" in answer.err
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_no_digest_of_an_earlier_build_outlives_a_failed_one(top: Path, is_linked: bool) -> None:
+    """A link may be /dev/stdout, which is not ours to remove."""
+    (top / "real" if is_linked else top / "iid").write_text("old")
+    if is_linked:
+        (top / "iid").symlink_to("real")
+    build(top, "--iidfile=iid", script=fail, code=21)
+    assert (top / "iid").is_symlink() == (top / "iid").exists() == is_linked
+
+
+def test_files_are_written_though_nobody_reads_stderr_any_more(top: Path) -> None:
+    with FakeDaemon(make_image, is_engine=True) as daemon:
+        line = ["build", "--addr", daemon.address.url, "--iidfile=iid", "--metadata-file=m", "."]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "kitcache", *line], cwd=top, stderr=subprocess.PIPE
+        )
+        assert child.stderr is not None
+        child.stderr.close()
+        child.wait(60)
+    assert (top / "iid").read_text() == CONFIG
+    assert json.loads((top / "m").read_text())["containerimage.digest"] == DIGEST
+
+
 def test_a_hole_in_a_cache_is_the_exit_code(top: Path) -> None:
     def torn(solve: Solve) -> Response:
         solve.export_cache(b"a layer", without=b"a layer")
@@ -96,14 +120,15 @@ def test_a_hole_in_a_cache_is_the_exit_code(top: Path) -> None:
     assert "exported tag" not in answer.err
 
 
-def test_a_build_that_fails_shows_its_step(top: Path) -> None:
-    def fail(solve: Solve) -> Response:
-        news = vertex("sha256:1", "RUN make", error="exit code: 2")
-        news.logs.add(vertex="sha256:1", msg=b"make: no rule\n")
-        solve.tell(news)
-        solve.session.unary("/grpc.health.v1.Health/Check")
-        solve.fail(grpc.StatusCode.UNKNOWN, "process did not complete")
+def fail(solve: Solve) -> Response:
+    news = vertex("sha256:1", "RUN make", error="exit code: 2")
+    news.logs.add(vertex="sha256:1", msg=b"make: no rule\n")
+    solve.tell(news)
+    solve.session.unary("/grpc.health.v1.Health/Check")
+    solve.fail(grpc.StatusCode.UNKNOWN, "process did not complete")
 
+
+def test_a_build_that_fails_shows_its_step(top: Path) -> None:
     answer = build(top, script=fail, code=21)
     assert " > RUN make:\nmake: no rule\n------\n" in answer.err
     assert "failed to solve: process did not complete" in answer.err

@@ -73,6 +73,13 @@ def test_what_cannot_be_done(top: Path, words: tuple[str, ...], code: int, says:
     assert not (top / "all").exists()
 
 
+def test_a_sources_name_is_no_words_to_a_terminal(top: Path, sample: Sample) -> None:
+    evil = sample.dir.rename(top / "a\x1b]0;pwn\x07").name
+    (top / evil / "kitcache.lock").mkdir()
+    answer = run(top, "merge", evil, "all")
+    assert (answer.code, "a\\x1b]0;pwn\\x07" in answer.err) == (0, True)
+
+
 def test_lock_timeout_and_quiet(top: Path, sample: Sample) -> None:
     with (sample.dir / "kitcache.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -54,7 +54,9 @@ def test_words_are_a_policy(words: tuple[str, ...], expected: Retention) -> None
         (("--max-used-space", "5 gigs"), "'5 gigs' is no size; known forms: 5GB"),
         (("--keep-last", "-1"), "'-1' is no number of tags"),
         (("--keep-last", "many"), "'many' is no number of tags"),
-        (("--unused-for", "soon"), "'soon' is no age"),
+        (("--unused-for", "soon"), "'soon' is no age; known forms: 90s"),
+        (("--unused-for", "30"), "argument --unused-for: '30' has no unit"),
+        (("--keep-within", "30"), "argument --keep-within: '30' has no unit"),
         (("--keep-last", "0"), "keeps nothing"),
         (("--keep-tag", "main", "--trim"), "--trim needs a limit"),
         (("--policy", "p", "--unused-for", "0s"), "--unused-for beside --policy"),
@@ -116,10 +118,27 @@ def test_quiet_leaves_warnings(sample: Sample) -> None:
 def test_a_name_that_is_no_tag_is_told(sample: Sample) -> None:
     words = ("--keep-tag", "mian", "--keep-tag", "d*", "--keep-tag", "x*", "cache")
     answer = run(sample.box.top, "prune", "--dry-run", *words)
-    assert answer.err == "kitcache: cache: --keep-tag mian matches no tag\n"
+    assert answer.err == "kitcache: cache: --keep-tag mian matches no tag; did you mean main?\n"
     (sample.box.top / "p.toml").write_text('keep-tag = ["mian", "d*"]\n')
     for_many = run(sample.box.top, "prune", "--dry-run", "--policy", "p.toml", "cache")
     assert for_many.err == ""
+
+
+def test_a_name_that_is_no_tag_drops_nothing_where_none_is_kept(sample: Sample) -> None:
+    answer = run(sample.box.top, "prune", "--keep-tag", "mian", "cache")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        "kitcache: cache: no tag matches --keep-tag mian, so 1 of 2 would go\n"
+        "  nothing was changed\n"
+        "  next: did you mean 'main'?\n"
+        "    or: if they are to go: --unused-for 0s\n"
+    )
+    assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2
+
+
+def test_an_empty_cache_has_no_tags(sample: Sample) -> None:
+    sample.box.write_index(b'{"schemaVersion":2,"manifests":[]}')
+    assert run(sample.box.top, "prune", "--dry-run", "cache").out == "cache: no tags\n"
 
 
 def test_a_file_that_says_nothing_is_named(sample: Sample) -> None:

@@ -52,6 +52,12 @@ def test_when_an_import_read_a_layer_is_shown(cache: Stages) -> None:
     assert "noted" not in answer.out
 
 
+def test_a_part_of_the_disk_is_prunes(cache: Stages) -> None:
+    answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "10%")
+    assert (answer.code, answer.out) == (2, "")
+    assert "'10%' is a part of the disk, which prune alone takes" in answer.err
+
+
 def test_what_fits(cache: Stages) -> None:
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "1 GB")
     assert answer.out == "cache: main holds 43.6 kB of at most 1.0 GB: nothing was changed\n"
@@ -89,7 +95,7 @@ def test_missing_layers_are_warned_of(cache: Stages) -> None:
 
 @pytest.mark.parametrize("tag", ["\x1b[31mred", "\u202edesrever", "a\nb", "-x", "'; rm -rf"])
 def test_odd_tags_are_trimmed_and_never_printed_raw(cache: Stages, tag: str) -> None:
-    cache.box.tag(tag, cache.main)
+    cache.box.tag(tag, stages.put_cache(cache.box, stages.MAIN, is_index=True))
     words = ("trim", "cache", "--max-used-space")
     refused = run(cache.box.top, *words, "10B", "--", tag)
     assert refused.code == 14

@@ -1,0 +1,74 @@
+"""What an error says to do next can be done: commands that run, names that are there."""
+
+import os
+import shlex
+import shutil
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+
+import pytest
+
+from kitcache.buildkit.offer import make_offer
+from kitcache.errors import KitcacheError
+from kitcache.options.build import BuildRequest
+from kitcache.options.secrets import Secret
+from tests.hostile.build import Sample, make_sample
+from tests.hostile.command import run
+from tests.hostile.privilege import NOBODY, give, reachable_box, run_as
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    return make_sample(tmp_path)
+
+
+@pytest.mark.parametrize("words", ["untag cache mian", "trim cache mian --max-used-space 1GB"])
+def test_a_mistyped_tag_is_guessed(sample: Sample, words: str) -> None:
+    answer = run(sample.box.top, *words.split())
+    assert (answer.code, answer.out) == (1, "")
+    assert "\n  next: did you mean 'main'?\n    or: see what there is" in answer.err
+    assert "did you mean" not in run(sample.box.top, *words.replace("mian", "quux").split()).err
+
+
+def test_a_directory_that_begins_with_a_dash_is_named_so_that_the_command_runs(
+    sample: Sample,
+) -> None:
+    top = sample.box.top
+    shutil.rmtree(sample.dir / "blobs" / "sha256")
+    (sample.dir / "blobs" / "sha256").mkdir()
+    sample.dir.rename(top / "-c")
+    answer = run(top, "reset", "--", "-c")
+    assert answer.code == 12
+    (step,) = [line for line in answer.err.splitlines() if line.startswith("  next: ")]
+    program, *words = shlex.split(step.removeprefix("  next: "))
+    assert (program, words) == ("kitcache", ["verify", "./-c", "--repair"])
+    assert run(top, *words, "--dry-run").out.startswith("./-c: ")
+
+
+def test_a_secret_that_is_not_there_is_no_matter_of_the_disks() -> None:
+    request = BuildRequest(secrets=(Secret("token", path="nofile"),))
+    with ExitStack() as stack, pytest.raises(KitcacheError) as caught:
+        make_offer(request, None, stack)
+    assert str(caught.value).splitlines() == [
+        "nofile: the file of the secret token cannot be read: No such file or directory",
+        "  nothing was built",
+        "  next: name a file that is there: --secret id=ID,src=FILE",
+    ]
+
+
+def test_who_may_not_make_a_cache_is_not_sent_to_its_owner(tmp_path: Path) -> None:
+    """There is none yet."""
+    is_root = os.geteuid() == 0
+    with reachable_box() if is_root else nullcontext(tmp_path) as top:
+        make_sample(top)
+        if is_root:
+            give(top, NOBODY)
+        top.chmod(0o555)
+        words = ("merge", "cache", "new")
+        answer = run_as(NOBODY, top, *words) if is_root else run(top, *words)
+        top.chmod(0o755)
+    assert answer.err.splitlines() == [
+        "kitcache: new: cannot be made: Permission denied",
+        "  nothing was changed",
+        "  next: name a directory that you may make, or have it made for you",
+    ]

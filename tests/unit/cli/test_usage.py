@@ -1,0 +1,84 @@
+"""cli/usage.py: words that are not understood, and what was meant by them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kitcache.cli.main import COMMANDS, make_parser
+from kitcache.cli.usage import describe_error, describe_unknown
+from kitcache.errors import UsageError
+from tests.hostile.command import run
+
+
+def refuse(*words: str) -> UsageError:
+    with pytest.raises(UsageError) as caught:
+        make_parser(words[0] if words[0] in COMMANDS else None).parse_args(words)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("rest cache", "unknown command 'rest'; did you mean reset?"),
+        ("version", "unknown command 'version'; did you mean --version?"),
+        ("quux", "unknown command 'quux'"),
+        ("reset --dryrun cache", "unknown option --dryrun; did you mean --dry-run?"),
+        ("reset --minage=1h cache", "unknown option --minage; did you mean --min-age?"),
+        ("reset -n cache", "unknown option -n; did you mean --dry-run?"),
+        ("du -q cache", "unknown option -q; did you mean --quiet?"),
+        ("du -n cache", "unknown option -n"),
+        ("prune -k cache", "unknown option -k"),
+        ("du --quux cache", "unknown option --quux"),
+        ("--quiet du cache", "unknown option --quiet"),
+        ("ls cache other", "one word too many: 'other'"),
+        ("ls a b c", "2 words too many: 'b', 'c'"),
+        ("ls", "DIR is missing"),
+        ("tag cache", "OLD, NEW are missing"),
+        ("plugin", "ACTION is missing"),
+        ("plugin list", "ACTION: 'list' is none of install, remove, status"),
+        ("completion fish", "SHELL: 'fish' is none of bash, zsh, tcsh"),
+        ("reset --dry-run=yes cache", "--dry-run takes no value"),
+        ("reset cache --min-age", "--min-age needs a value"),
+    ],
+)
+def test_what_is_wrong_and_what_was_meant(words: str, problem: str) -> None:
+    error = refuse(*words.split())
+    assert error.problem == problem
+    first, *_ = words.split()
+    asked = f"kitcache {first}" if first in COMMANDS else "kitcache"
+    assert error.next_steps == (f"{asked} --help",)
+
+
+def test_what_is_behind_two_dashes_is_no_option() -> None:
+    words = ["du", "cache", "--", "-x", "-y"]
+    assert make_parser("du").parse_args(words).dirs == ["cache", "-x", "-y"]
+
+
+def test_a_word_of_many_letters_is_judged_soon() -> None:
+    assert describe_unknown(["--" + "x" * 100_000], ["--dry-run"]).endswith("xx")
+
+
+def test_what_needs_no_other_words_keeps_its_own() -> None:
+    message = "argument --min-age: 'soon' is no age; known forms: 90 (seconds)"
+    assert describe_error(message) == message
+
+
+def test_choices_are_read_with_and_without_quotes() -> None:
+    """Python 3.12 has left them out."""
+    for choices in ("'bash', 'zsh'", "bash, zsh"):
+        message = f"argument SHELL: invalid choice: 'fish' (choose from {choices})"
+        assert describe_error(message) == "SHELL: 'fish' is none of bash, zsh"
+
+
+def test_help_is_a_command_too(tmp_path: Path) -> None:
+    assert run(tmp_path, "help") == run(tmp_path, "--help")
+    assert run(tmp_path, "help", "reset") == run(tmp_path, "reset", "--help")
+    assert run(tmp_path, "help", "rest").err.startswith("kitcache: unknown command 'rest'; did")
+
+
+def test_the_words_of_a_command_to_run_say_nothing_of_our_own_output(tmp_path: Path) -> None:
+    answer = run(tmp_path, "exec", "--quux", "--", "docker", "build", "--json")
+    assert (answer.code, answer.out) == (2, "")
+    value = json.loads(run(tmp_path, "reset", "--json", "--quux", "cache").out)
+    assert value["message"].startswith("unknown option --quux\n")
