@@ -1,4 +1,4 @@
-"""A sound cache to damage, for every hostile test."""
+"""A sound cache to damage, for every hostile test; and a cache and a context for builds."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.hostile import privilege
 from tests.hostile.build import Sample, make_sample
+from tests.hostile.sound_cache import Cache
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -17,3 +18,18 @@ def _loud_skips(request: pytest.FixtureRequest) -> None:
 def sample(tmp_path: Path) -> Sample:
     """Two tags and four dead blobs in tmp_path/cache, bystanders beside it."""
     return make_sample(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """One tag in tmp_path/cache, to which a build exports another one."""
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A build's context in tmp_path/context: all of it is copied."""
+    directory = tmp_path / "context"
+    directory.mkdir()
+    (directory / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    return directory

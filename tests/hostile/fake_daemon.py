@@ -13,8 +13,6 @@ sockets of this module, which can be cut or spoilt.
     assert daemon.solves[0].frontend_attrs[…]
 """
 
-import hashlib
-import json
 import shutil
 import socket
 import tempfile
@@ -29,19 +27,13 @@ from typing import Any, NoReturn, Self
 import grpc
 
 from kitcache.buildkit.daemon.address import Address
-from kitcache.buildkit.proto import content_pb2, control_pb2
+from kitcache.buildkit.proto import control_pb2
+from tests.hostile.build import digest_of
+from tests.hostile.fake_messages import info, make_cache, workers
+from tests.hostile.fake_session import EXPOSE, WAIT_S, Metadata, Session
 
-WAIT_S = 20.0
 CONTROL = "/moby.buildkit.v1.Control/"
-CONTENT = "/containerd.services.content.v1.Content/"
-DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
-FILE_SEND = "/moby.filesync.v1.FileSend/DiffCopy"
 HEALTH = "/grpc.health.v1.Health/Check"
-GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
-STORE_ID = "buildkit-attachable-store-id"
-EXPOSE = "x-docker-expose-session-"
-EXECUTOR = "org.mobyproject.buildkit.worker.executor"
-
 _CHUNK_BYTES = 256 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -49,66 +41,7 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
-Metadata = tuple[tuple[str, str], ...]
 Answer = Mapping[str, str] | bytes
-
-
-class Session:
-    """What a build lets us ask. metadata: as the client introduced itself."""
-
-    def __init__(self, metadata: Metadata, channel: grpc.Channel) -> None:
-        self.metadata = metadata
-        self._channel = channel
-        self._begun: list[Any] = []
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """What it says that it serves."""
-        return tuple(v for k, v in self.metadata if k == f"{EXPOSE}grpc-method")
-
-    def unary(self, method: str, request: bytes = b"", metadata: Metadata = ()) -> bytes:
-        """One message there and one back. Raises grpc.RpcError."""
-        call = self._channel.unary_unary(method)
-        return bytes(call(request, metadata=metadata, timeout=WAIT_S))
-
-    def stream(self, method: str, requests: Iterable[bytes], metadata: Metadata = ()) -> Any:
-        """Messages both ways: iterate for the answers. Raises grpc.RpcError."""
-        call = self._channel.stream_stream(method)
-        return call(iter(requests), metadata=metadata, timeout=WAIT_S)
-
-    def begin_upload(self, store: str, data: bytes, ref: str = "") -> Any:
-        """All of a blob but its commit; waits until it has come to rest in the store's ingest."""
-        digest = digest_of(data)
-        ref = ref or f"layer-{digest}"
-        requests: SimpleQueue[bytes | None] = SimpleQueue()
-        stat = content_pb2.WriteContentRequest(ref=ref, total=len(data), expected=digest)
-        requests.put(stat.SerializeToString())
-        call = self.stream(f"{CONTENT}Write", iter(requests.get, None), ((STORE_ID, store),))
-        next(call)
-        for action in (content_pb2.WRITE, content_pb2.STAT):
-            request = content_pb2.WriteContentRequest(action=action)
-            if action == content_pb2.WRITE:
-                request.data = data
-            requests.put(request.SerializeToString())
-            next(call)
-        self._begun.append(call)  # grpcio would cancel a call that nobody has any more
-        return call
-
-    def upload(self, store: str, data: bytes, ref: str = "") -> None:
-        """A whole blob, unless it is there. ref: `layer-<digest>` unless it is given."""
-        digest = digest_of(data)
-        commit = content_pb2.WriteContentRequest(
-            action=content_pb2.COMMIT,
-            ref=ref or f"layer-{digest}",
-            total=len(data),
-            expected=digest,
-            data=data,
-        )
-        try:
-            list(self.stream(f"{CONTENT}Write", [commit.SerializeToString()], ((STORE_ID, store),)))
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.ALREADY_EXISTS:
-                raise
 
 
 class Solve:
@@ -408,55 +341,6 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def service(self, details: Any) -> Any:
         return self._daemon.serve(details.method)
-
-
-def info(version: str = "v0.99.0") -> bytes:
-    """An answer to Info."""
-    found = control_pb2.BuildkitVersion(version=version, package="fake", revision="0")
-    return bytes(control_pb2.InfoResponse(buildkit_version=found).SerializeToString())
-
-
-def workers(labels: Mapping[str, str] | None = None) -> bytes:
-    """An answer to ListWorkers: one, which can export local caches."""
-    record = control_pb2.WorkerRecord(
-        id="fake",
-        labels={EXECUTOR: "oci"} if labels is None else labels,
-        platforms=[control_pb2.Platform(os="linux", architecture="amd64")],
-    )
-    return bytes(control_pb2.ListWorkersResponse(record=[record]).SerializeToString())
-
-
-def vertex(digest: str, name: str, error: str = "") -> control_pb2.StatusResponse:
-    """News of a step that has started, or failed."""
-    step = control_pb2.Vertex(digest=digest, name=name, error=error)
-    step.started.GetCurrentTime()
-    if error:
-        step.completed.GetCurrentTime()
-    return control_pb2.StatusResponse(vertexes=[step])
-
-
-def digest_of(data: bytes) -> str:
-    """Of a blob."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def make_cache(*layers: bytes) -> tuple[bytes, bytes]:
-    """Manifest and cacheconfig of a cache of these layers."""
-    listed = [{"blob": digest_of(layer), "parent": -1} for layer in layers]
-    config = json.dumps({"layers": listed, "records": []}).encode()
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": _descriptor("application/vnd.buildkit.cacheconfig.v0", config),
-        "layers": [
-            _descriptor("application/vnd.oci.image.layer.v1.tar+gzip", layer) for layer in layers
-        ],
-    }
-    return json.dumps(manifest).encode(), config
-
-
-def _descriptor(media_type: str, data: bytes) -> dict[str, str | int]:
-    return {"mediaType": media_type, "digest": digest_of(data), "size": len(data)}
 
 
 def _start(target: Callable[..., None], *args: object) -> None:

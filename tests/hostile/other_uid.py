@@ -11,7 +11,7 @@ import sys
 
 # Loaded on some path of the command, never before the user has changed.
 LATE = ("json", "shlex", "shutil", "textwrap", "locale", "signal", "traceback", "gettext",
-        "encodings.ascii", "encodings.utf_32_be", "encodings.utf_16_be")  # fmt: skip
+        "ctypes", "encodings.ascii", "encodings.utf_32_be", "encodings.utf_16_be")  # fmt: skip
 
 
 def main(uid: int, arguments: list[str]) -> None:

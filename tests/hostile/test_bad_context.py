@@ -68,7 +68,7 @@ def test_a_name_that_is_no_utf_8_is_named_with_the_way_out(tmp_path: Path) -> No
 
 def test_a_target_that_is_no_utf_8_is_named_too(tmp_path: Path) -> None:
     os.symlink(b"caf\xe9", os.fsencode(tmp_path) + b"/link")
-    assert 'the name of "link"' in refusal(tmp_path)
+    assert 'the target of "link"' in refusal(tmp_path)
 
 
 def send_as(uid: int, path: Path, *excludes: str) -> dict[str, Any]:

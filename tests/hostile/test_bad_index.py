@@ -80,9 +80,6 @@ NOT_JSON: dict[str, Damage] = {
     "UTF-16": lambda sample: whole(sample).decode().encode("utf-16"),
     "NaN": lambda sample: whole(sample).replace(b'"schemaVersion":2', b'"schemaVersion":NaN'),
     "single quotes": lambda sample: whole(sample).replace(b'"', b"'"),
-    "a number of 5,000 digits": lambda sample: whole(sample).replace(
-        b'"schemaVersion":2', b'"schemaVersion":' + b"9" * 5000
-    ),
     "nested lists, open": lambda sample: b"[" * 200_000,
     "nested lists, closed": lambda sample: b"[" * 200_000 + b"]" * 200_000,
     "nested objects": lambda sample: b'{"a":' * 200_000 + b"1" + b"}" * 200_000,

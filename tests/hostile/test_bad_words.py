@@ -153,6 +153,8 @@ def test_file_names_never_come_out_raw(sample: Sample) -> None:
     for word in words:
         for folder in (".", "blobs", "blobs/sha256", "ingest"):
             (sample.dir / folder / word).touch()
+        # A new one would be an upload of some other tool.
+        os.utime(sample.dir / "ingest" / word, (0, 0))
         (sample.dir / "blobs" / "sha256" / f"{word}.d").mkdir()
     os.utime(sample.dir / "index.json")
     for command in COMMANDS:

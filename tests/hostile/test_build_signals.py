@@ -16,34 +16,15 @@ from kitcache.buildkit.proto import control_pb2
 from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import hold_store
-from tests.hostile.fake_daemon import (
-    FILE_SEND,
-    WAIT_S,
-    Answer,
-    FakeDaemon,
-    Solve,
-    build_nothing,
-    vertex,
-)
+from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve, build_nothing
+from tests.hostile.fake_messages import vertex
+from tests.hostile.fake_session import FILE_SEND, WAIT_S
 from tests.hostile.sound_cache import Cache
 from tests.integration.kit import command
 from tests.integration.listener import listen_unix, silent
 
 LAYER = b"a new layer " * 30_000
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Path:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    (directory / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
-    return directory
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
 
 
 class Running:

@@ -32,8 +32,8 @@ from tests.property import witness
 from tests.property.disk import blobs, index_document, on_disk, put_blob, write_index
 from tests.property.model import Cache, verdict
 
-PLAN = "kitcache.gc.reset.make_plan"
-APPLY = "kitcache.gc.reset.apply"
+PLAN = "kitcache.gc.collect.make_plan"
+APPLY = "kitcache.gc.collect.apply"
 
 
 @pytest.fixture

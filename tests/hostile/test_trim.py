@@ -181,7 +181,7 @@ class TestOthers:
     ) -> None:
         """A stranger without our lock, which names blobs that are about to go: never in silence."""
         old = cache.main["digest"], cache.main["size"]
-        apply = "kitcache.gc.reset.apply"
+        apply = "kitcache.gc.collect.apply"
         after(monkeypatch, apply, lambda: strangers.publish(cache.dir, "late", *old))
         with pytest.raises(kitcache.Damaged) as caught:
             trim(cache.dir, "main", LIMIT)

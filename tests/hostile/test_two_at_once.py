@@ -51,7 +51,7 @@ class TestResets:
     ) -> None:
         """Another collector that knows no lock was faster."""
         lost = sorted(verdict(cache).remove)[:5]
-        after(monkeypatch, "kitcache.gc.reset.make_plan", lambda: remove(root, lost))
+        after(monkeypatch, "kitcache.gc.collect.make_plan", lambda: remove(root, lost))
         report = kitcache.reset(root)
         assert report.left == ()
         assert report.removed.blobs == len(verdict(cache).remove) - len(lost)

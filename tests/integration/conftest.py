@@ -5,10 +5,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from kitcache.buildkit.client import Client
+
+from .clientkit import Step
 from .daemon import Daemon, DaemonError, NoDaemonError
 
 
@@ -22,6 +26,20 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
         except (NoDaemonError, DaemonError) as reason:
             _absent(request.config, f"no private dockerd: {reason}")
         yield running
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[Client]:
+    """Ours, of the private daemon, which has the base image."""
+    daemon.base_image()
+    with Client(f"unix://{daemon.socket}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Step:
+    """A step that runs until it is killed, in a context of its own."""
+    return Step(tmp_path / "step")
 
 
 @pytest.fixture(scope="session")

@@ -32,8 +32,6 @@ from tests.integration.listener import (
     stand_in_docker,
 )
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 CONTROL = "/moby.buildkit.v1.Control/"
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 SESSION = "x-docker-expose-session-"

@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import pytest
-
-from tests.unit.test_startup import CHILD, NEVER_IN_BUILD, loaded
+from tests.unit.loading import CHILD, NEVER_IN_BUILD, loaded
 
 from .contexts import write_context
 from .daemon import Daemon
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 
 def test_a_whole_build_with_caches_loads_nothing_dear(daemon: Daemon, tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from .contexts import MULTI_PLATFORM, STEPS, import_build, steps, write_context
 from .daemon import Daemon, DaemonError, cache_to
 from .kit import kitcache, must
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 FORMS = {
     "index": {"image_manifest": "false", "oci_mediatypes": "true"},
     "manifest": {"image_manifest": "true", "oci_mediatypes": "true"},

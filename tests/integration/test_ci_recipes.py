@@ -77,7 +77,6 @@ def blobs(project: Path) -> set[str]:
     return set(os.listdir(project / CACHE / "blobs" / "sha256"))
 
 
-@pytest.mark.xdist_group("daemon")
 @pytest.mark.parametrize("block", [b for b in GITHUB if OURS in b.text], ids=name_of)
 def test_a_workflow_keeps_what_the_last_build_needs(
     block: Block, daemon: Daemon, runner: Runner, project: Path
@@ -93,7 +92,6 @@ def test_a_workflow_keeps_what_the_last_build_needs(
     is_whole(daemon, project)
 
 
-@pytest.mark.xdist_group("daemon")
 @pytest.mark.parametrize("block", GITLAB, ids=name_of)
 def test_a_gitlab_job_keeps_what_the_last_build_needs(
     block: Block, daemon: Daemon, project: Path

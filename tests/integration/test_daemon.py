@@ -6,8 +6,6 @@ import pytest
 
 from .daemon import Daemon, mounts_below
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 
 def processes_naming(text: str) -> list[str]:
     """Command lines of living processes that hold a text."""

@@ -11,8 +11,6 @@ import pytest
 
 from .daemon import Daemon
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = (
     "du cache",
@@ -75,7 +73,8 @@ def test_with_a_daemon_a_cache_is_grown_and_imported(
     said = demo(daemon.env)
 
     assert_grown(said)
-    assert "with the docker here" not in said
+    assert "Growing a cache with the docker here: " in said
+    assert "No cache is grown" not in said
     # A record of a context that was sent is nobody's: the demo takes those out.
     assert build_records(daemon) <= records, "its records are gone from the daemon"
     assert sorted(config.rglob("*")) == before, "nothing is written beside the user's own settings"
@@ -89,6 +88,7 @@ def test_a_daemon_that_cannot_export_gives_way_to_a_private_one(demo: Demo) -> N
         assert older.cache_size() == "0B"
     assert "No cache is grown with the docker here (" in said
     assert "Cache export" in said
+    assert "Growing a cache with a private docker: " in said
     assert_grown(said)
 
 

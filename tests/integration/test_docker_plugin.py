@@ -235,7 +235,6 @@ def test_for_every_user(docker: Docker, need: Callable[..., None]) -> None:
     assert removed == f"{path}: removed"
 
 
-@pytest.mark.xdist_group("daemon")
 def test_a_build_on_the_daemon_that_docker_was_told(docker: Docker, daemon: Daemon) -> None:
     (docker.top / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
     words = ["build", "--cache-to", "type=local,dest=cache,reset=true", "."]

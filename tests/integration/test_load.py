@@ -3,14 +3,10 @@
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from .contexts import write_context
 from .daemon import Daemon
 from .kit import command
 from .listener import into_engine, listen_unix
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 
 def test_a_buildkitds_image_is_loaded(daemon: Daemon, tmp_path: Path) -> None:

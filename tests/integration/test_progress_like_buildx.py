@@ -5,16 +5,12 @@ import re
 from io import StringIO
 from pathlib import Path
 
-import pytest
-
 from kitcache.buildkit.status import Update, read_update
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import encode_update
 from tests.unit.buildkit.recordings import encode, latest_s
 
 from .daemon import BASE, Daemon
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 STEPS = f"""\
 FROM {BASE}

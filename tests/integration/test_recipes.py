@@ -16,8 +16,6 @@ from tests.docs.running import BIN, check_python, check_transcript
 
 from .daemon import Daemon
 
-pytestmark = pytest.mark.xdist_group("daemon")
-
 DOCKERFILE = "FROM scratch\nCOPY one /one\n"
 SETUP_ONLY = ("apk add", "docker buildx create")
 

@@ -15,13 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from . import witness
 from .daemon import Daemon, Finished, cache_to
 from .kit import Answer, kitcache, must
-
-pytestmark = pytest.mark.xdist_group("daemon")
 
 ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
 ATTRS = {"mode": "max", "image_manifest": "true"}

@@ -5,13 +5,12 @@ an interpreter that runs nothing. Lists are edited in the open: a new line is a 
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.build import Sample
+from tests.unit.loading import CHILD, IMPORT_ALONE, NEVER, NEVER_IN_BUILD, loaded, ours
 
 SHARED = {
     "kitcache",
@@ -44,11 +43,19 @@ SHARED = {
 }
 RESET = {
     "kitcache.cli.commands.reset",
+    "kitcache.gc.collect",
+    "kitcache.gc.orphans",
     "kitcache.gc.plan",
     "kitcache.gc.reset",
     "kitcache.gc.sweep",
     "kitcache.options.policy",
     "kitcache.store.remove",
+}
+COUNTING = RESET - {
+    "kitcache.cli.commands.reset",
+    "kitcache.gc.collect",
+    "kitcache.gc.orphans",
+    "kitcache.gc.reset",
 }
 ANSWERS = {"kitcache.cli.tables", "kitcache.gc.answers"}
 UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.answers"}
@@ -84,7 +91,7 @@ KITCACHE = {
     "reset": SHARED | RESET,
     "du": SHARED
     | ANSWERS
-    | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
+    | COUNTING
     | {
         "kitcache.cli.commands.du",
         "kitcache.gc.explain",
@@ -101,7 +108,7 @@ KITCACHE = {
     },
     "why": SHARED
     | ANSWERS
-    | RESET - {"kitcache.cli.commands.reset", "kitcache.gc.reset"}
+    | COUNTING
     | {"kitcache.cli.commands.why", "kitcache.gc.explain", "kitcache.gc.reach"},
     "verify": SHARED
     | ANSWERS
@@ -111,6 +118,7 @@ KITCACHE = {
         "kitcache.upkeep.health",
         "kitcache.cli.commands.verify",
         "kitcache.cli.verifytext",
+        "kitcache.upkeep.health.faults",
         "kitcache.upkeep.health.importing",
         "kitcache.gc.reach",
         "kitcache.upkeep.health.rehash",
@@ -129,6 +137,7 @@ KITCACHE = {
         "kitcache.cli.policyoptions",
         "kitcache.cli.prunetext",
         "kitcache.upkeep.pruning",
+        "kitcache.upkeep.pruning.limits",
         "kitcache.upkeep.pruning.prune",
         "kitcache.upkeep.pruning.retain",
         "kitcache.upkeep.pruning.uses",
@@ -155,7 +164,9 @@ KITCACHE = {
         "kitcache.store.ingest",
         "kitcache.store.transfer",
     },
-    "untag": SHARED | NAMING | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag"},
+    "untag": SHARED
+    | NAMING
+    | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag", "kitcache.store.notes"},
 }
 
 EXEC = (
@@ -174,6 +185,7 @@ EXEC = (
         "kitcache.wrap.flags",
         "kitcache.wrap.run",
         "kitcache.wrap.stores",
+        "kitcache.wrap.task",
         "kitcache.wrap.tables",
     }
 )
@@ -236,77 +248,12 @@ STANDARD = {
     "warnings",
 }
 MORE = {
-    "merge": {"fnmatch", "posixpath"},
+    "merge": {"ctypes", "fnmatch", "graphlib", "posixpath", "struct"},
     "verify": {"datetime", "heapq", "queue"},
     "ls": {"datetime"},
     "prune": {"bisect", "datetime", "fnmatch", "heapq"},
     "trim": {"bisect", "datetime", "heapq"},
 }
-
-# Said aloud, since each of these would cost more than all that is allowed.
-NEVER = {
-    "asyncio",
-    "concurrent.futures",
-    "dataclasses",
-    "google",
-    "hpack",
-    "importlib.metadata",
-    "inspect",
-    "logging",
-    "pathlib",
-    "rich",
-    "shtab",
-    "shutil",
-    "subprocess",
-    "tempfile",
-    "traceback",
-    "unittest",
-}
-# A build needs protobuf and hpack, and gets what those bring along.
-NEVER_IN_BUILD = NEVER - {"google", "hpack", "logging", "traceback"} | {
-    "difflib",
-    "email",
-    "grpc",
-    "hmac",
-    "http",
-    "kitcache.buildkit.daemon.child",
-    "kitcache.buildkit.daemon.encrypted",
-    "kitcache.cli.live",
-    "multiprocessing",
-    "random",
-    "requests",
-    "secrets",
-    "ssl",
-}
-
-CHILD = """
-import sys
-before = set(sys.modules)
-from kitcache.cli.main import main
-code = main(sys.argv[1:])
-print(code, *(set(sys.modules) - before), file=sys.stderr)
-"""
-
-IMPORT_ALONE = """
-import sys
-before = set(sys.modules)
-import kitcache
-dir(kitcache), kitcache.__all__, kitcache.__version__
-print(0, *(set(sys.modules) - before), file=sys.stderr)
-"""
-
-
-def loaded(program: str, *words: str, cwd: Path, code: int = 0) -> set[str]:
-    """What that program loads that a bare interpreter does not."""
-    command = [sys.executable, "-c", program, *words]
-    done = subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
-    found, *modules = done.stderr.splitlines()[-1].split()
-    assert int(found) == code, done.stderr
-    return set(modules)
-
-
-def ours(modules: set[str]) -> set[str]:
-    return {name for name in modules if name.split(".")[0] == "kitcache"}
 
 
 @pytest.mark.parametrize("command", KITCACHE)

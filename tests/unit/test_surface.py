@@ -2,18 +2,13 @@
 
 import ast
 import inspect
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import kitcache
 from kitcache.errors import KitcacheError
-
-PACKAGE = Path(kitcache.__file__).parent
 
 FUNCTIONS = {
     "du": "(path, *, on_progress=None, cancel=None)",
@@ -35,6 +30,8 @@ FUNCTIONS = {
     "why": "(path, blob, *, on_progress=None, cancel=None)",
     "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
 }
+
+
 # Classes that are no values: how one is made, then its methods and properties.
 CLASSES = {
     "Build": (
@@ -58,7 +55,10 @@ CLASSES = {
             "workers": "()",
         },
     ),
-    "DockerConfig": ("(directory, warn, *, helper_timeout_s=30.0)", {"credentials": "(host)"}),
+    "DockerConfig": (
+        "(directory, warn, *, helper_timeout_s=30.0, cancel=None)",
+        {"credentials": "(host)"},
+    ),
     "Steps": (
         "()",
         {
@@ -72,6 +72,8 @@ CLASSES = {
         },
     ),
 }
+
+
 # Fields of a value in order, then what follows from them.
 VALUES: dict[str, tuple[str, str]] = {
     "Address": ("url origin tls=None is_engine=None command=()", ""),
@@ -130,7 +132,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "Repaired": ("path outcome steps verified", "exit_code"),
     "Retention": (
         "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''",
-        "has_limit is_empty spell",
+        "has_age has_limit is_empty spell",
     ),
     "Root": ("position ref_name descriptor", "label"),
     "Rule": (
@@ -186,6 +188,8 @@ VALUES: dict[str, tuple[str, str]] = {
     ),
     "Worker": ("id labels platforms", "exports_local_caches"),
 }
+
+
 # Exit code, parent, and the facts beyond those of every error.
 ERRORS: dict[str, tuple[int, str, str]] = {
     "BuildFailed": (21, "KitcacheError", "log sources step step_exit_code"),
@@ -203,70 +207,6 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "UsageError": (2, "KitcacheError", ""),
 }
 OF_EVERY_ERROR = {"path", "problem", "details", "untouched", "next_steps"}
-
-TYPED = """
-from pathlib import Path
-from threading import Event
-
-import os
-
-import kitcache
-from kitcache import Policy, Progress, Report, Update, Waiting
-
-
-def hear(event: Progress | Waiting) -> None:
-    print(event)
-
-
-def clean(path: Path) -> int:
-    cancel = Event()
-    try:
-        report: Report = kitcache.reset(
-            path, policy=Policy(min_age_ns=1), on_progress=hear, cancel=cancel
-        )
-    except kitcache.Busy as error:
-        seconds: float | None = error.retry_after_s
-        return 0 if seconds is None else 1
-    except kitcache.KitcacheError as error:
-        return error.exit_code
-    tags = [tag.ref_name for tag in kitcache.ls(path).tags]
-    reveal_type(tags)
-    reveal_type(kitcache.du("cache").live.bytes)
-    reveal_type(kitcache.why("cache", "abcd").paths[0].links[0].descriptor.digest)
-    reveal_type(kitcache.untag("cache", ["main"]).entries)
-    return report.removed.blobs
-
-
-def hear_build(update: Update) -> None:
-    print([vertex.name for vertex in update.vertexes])
-
-
-def build(cancel: Event) -> str | None:
-    address = kitcache.find_daemon(os.environ)
-    with kitcache.Client(address) as client:
-        result = client.build(
-            ".",
-            build_args={"a": "b"},
-            secrets=[kitcache.Secret("token", data=b"")],
-            cache_to=["type=local,dest=cache,reset=true"],
-            on_update=hear_build,
-            cancel=cancel,
-            credentials=kitcache.DockerConfig(".", print).credentials,
-        )
-        build = client.start(kitcache.BuildRequest(), kitcache.Wishes(cancel=cancel))
-        for update in build:
-            reveal_type(update.logs[0].data)
-        report = build.result().caches[0].report
-        reveal_type(report.removed.bytes if report else None)
-        reveal_type(client.workers()[0].platforms)
-        client.build(cache_to=1)
-    return result.digest
-
-
-kitcache.reset()
-kitcache.reset("cache", dry_run="yes")
-kitcache.nothing
-"""
 
 
 def plain_signature(function: Any, *, is_bound: bool = False) -> str:
@@ -358,56 +298,5 @@ def test_a_star_import_gives_the_same_names() -> None:
     assert namespace.keys() - {"__builtins__"} == set(kitcache.__all__)
 
 
-def test_the_lazy_table_is_what_type_checkers_see() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    (block,) = [
-        node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
-    ]
-    seen = {
-        node.module: tuple(alias.name for alias in node.names)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-    }
-    assert seen == kitcache._HOMES
-
-
 def test_the_version_is_that_of_the_installed_package() -> None:
     assert version("kitcache") == kitcache.__version__
-
-
-def test_types_are_shipped_and_seen(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    assert (PACKAGE / "py.typed").exists()
-    program = tmp_path / "program.py"
-    program.write_text(TYPED)
-    command = [
-        sys.executable,
-        "-m",
-        "mypy",
-        "--strict",
-        "--no-error-summary",
-        "--hide-error-context",
-    ]
-    done = subprocess.run(
-        [*command, "--config-file=", f"--cache-dir={tmp_path}", str(program)],
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    said = [line.partition(": ")[2] for line in done.stdout.splitlines()]
-    assert said == [
-        'note: Revealed type is "list[str | None]"',
-        'note: Revealed type is "int"',
-        'note: Revealed type is "tuple[str, str, fallback=kitcache.oci.digest.Digest]"',
-        'note: Revealed type is "tuple[tuple[str | None, str | None], ...]"',
-        'note: Revealed type is "bytes"',
-        'note: Revealed type is "int | None"',
-        'note: Revealed type is "tuple[str, ...]"',
-        'error: Argument "cache_to" to "build" of "Client" has incompatible type "int"; expected'
-        ' "Sequence[CacheExport | str]"  [arg-type]',
-        'error: Missing positional argument "path" in call to "reset"  [call-arg]',
-        'error: Argument "dry_run" to "reset" has incompatible type "str"; expected "bool"'
-        "  [arg-type]",
-        'error: Module has no attribute "nothing"  [attr-defined]',
-    ], done.stdout + done.stderr
