@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OTHER := .venv-other
 CHECKED := src tests bench demo scripts ci
-PYTEST := $(BIN)/python -m pytest -q -n 2
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 .PHONY: demo test setup packages format lint types layers tests tests-other golden bench soak clean
 

@@ -13,7 +13,7 @@ def main() -> int:
     if not python.exists():
         print("no second Python on this machine: tested on one only")
         return 0
-    pytest = [python, "-m", "pytest", "-q", "-n", "2", *sys.argv[2:]]
+    pytest = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *sys.argv[2:]]
     return subprocess.run(pytest, check=False).returncode
 
 

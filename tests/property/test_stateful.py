@@ -165,15 +165,19 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.entries)
     @rule(tags=st.sets(TAGS, min_size=1), dry_run=st.booleans())
     def prune(self, tags: set[str], dry_run: bool) -> None:
-        """Keeps these tags and what has none; where it would drop all, the last one."""
+        """Keeps these tags and what has none; where none is there, nobody meant to drop all."""
         policy = kitcache.Retention(keep_tags=tuple(sorted(tags)))
         if self.is_broken():
             with pytest.raises(kitcache.Damaged):
                 kitcache.prune(self.root, policy, dry_run=dry_run)
             return
+        named = {entry.ref_name for entry in self.entries} - {None}
+        if len(named) > 1 and not named & tags:
+            with pytest.raises(kitcache.UsageError, match="no tag matches"):
+                kitcache.prune(self.root, policy, dry_run=dry_run)
+            return
         pruned = kitcache.prune(self.root, policy, dry_run=dry_run)
         kept = {decision.ref_name for decision in pruned.decisions if decision.keep}
-        named = {entry.ref_name for entry in self.entries} - {None}
         assert kept - {None} == named & tags or len(kept - {None}) == 1
         stays = tuple(e for e in self.entries if e.ref_name is None or e.ref_name in kept)
         after = self.as_cache()._replace(entries=stays)
