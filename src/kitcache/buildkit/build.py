@@ -34,7 +34,7 @@ from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.status import BuildWarning, OnUpdate, Update
 from kitcache.buildkit.steps import Steps
-from kitcache.buildkit.targets import Targets, open_targets
+from kitcache.buildkit.targets import LayoutTarget, Targets, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
 from kitcache.gc.control import OnProgress
@@ -121,6 +121,7 @@ class _Build:
             places = Places(self._terms(), stack)
             targets = open_targets(exporters, self._wishes.stdout, places, stack)
             caches = stack.enter_context(self._open_caches(places))
+            _expect_own_tags(targets.layout, caches)
             try:
                 message = self._message(offer, exporters, caches)
             except UnicodeEncodeError as error:
@@ -130,8 +131,8 @@ class _Build:
                 ) from None
             solved = self._solve(offer, targets, caches, message)
             response = self._expect_success(solved, targets, caches)
-            targets.publish(response, self._terms())
-            results = caches.publish(response)
+            images = targets.publish(response, self._terms())
+            results = caches.publish(response, images)
         return BuildResult(
             ref=self._ref,
             digest=known_digest(response.get("containerimage.digest")),
@@ -293,6 +294,23 @@ class _Build:
 
 def _cancelled(problem: str) -> Cancelled:
     return Cancelled("", problem=problem, untouched=_UNTOUCHED)
+
+
+def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
+    """Raises UsageError where an image and a cache are to be one tag of one directory."""
+    if layout is None:
+        return
+    path = layout.intake.layout.path
+    both = layout.tags & caches.tags_in(layout.intake)
+    if both:
+        raise UsageError(
+            f"the image and the cache would both be '{min(both)}' there",
+            path=path,
+            next_steps=(
+                "give the cache a tag of its own: --cache-to type=local,dest=DIR,tag=cache",
+                "export them to two directories",
+            ),
+        )
 
 
 def _entries(entries: tuple[SolveEntry, ...]) -> list[control_pb2.CacheEntry]:

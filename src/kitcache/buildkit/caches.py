@@ -12,7 +12,7 @@ from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from kitcache.buildkit.places import Place, Places, Terms
+from kitcache.buildkit.places import Named, Place, Places, Terms
 from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ExportStore, Store
@@ -144,23 +144,30 @@ class Caches:
         self._note_reads()
         self._stack.close()
 
-    def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
+    def tags_in(self, intake: Intake) -> frozenset[str]:
+        """The tags that are exported into that directory."""
+        return frozenset(t for e in self._exports if e.place.intake is intake for t in e.tags)
+
+    def publish(
+        self, response: Mapping[str, str] | None = None, images: Named | None = None
+    ) -> tuple[CacheResult, ...]:
         """Publish each export's root under its tags, then reset where that was asked for.
 
-        To be called after a good Solve; response: its ExporterResponse. Each directory's shared
-        lock is given back before its reset. A directory in which an export failed is not reset.
-        Raises Cancelled, with nothing published in the directory that it was at.
+        To be called after a good Solve; response: its ExporterResponse. images: what this build has
+        published beside, which no policy drops either. Each directory's shared lock is given back
+        before its reset. A directory in which an export failed is not reset. Raises Cancelled, with
+        nothing published in the directory that it was at.
         """
         self._note_reads()  # before a reset, which may go by it
         return tuple(
             result
             for place in self._places.all
             if place.intake is not None
-            for result in self._publish_in(place, place.intake, response or {})
+            for result in self._publish_in(place, place.intake, response or {}, images)
         )
 
     def _publish_in(
-        self, place: Place, intake: Intake, response: Mapping[str, str]
+        self, place: Place, intake: Intake, response: Mapping[str, str], images: Named | None
     ) -> list[CacheResult]:
         exports = [export for export in self._exports if export.place is place]
         if not exports:
@@ -184,7 +191,8 @@ class Caches:
         is_due = published if self._policy is not None else asked.intersection(published)
         if is_due and not has_failed:
             last = max(n for n, result in enumerate(results) if result.tag in published)
-            report, pruned = self._sweep(place, published)
+            beside = images.tags if images and images.intake is intake else ()
+            report, pruned = self._sweep(place, {*published, *beside})
             results = [_trimmed(result, pruned) for result in results]
             results[last] = results[last]._replace(report=report, pruned=pruned)
         self._say_if_moved(place)

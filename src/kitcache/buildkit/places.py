@@ -55,6 +55,13 @@ class Place(NamedTuple):
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+class Named(NamedTuple):
+    """An image that this build has put into a directory. tags: its ref names in index.json."""
+
+    intake: Intake
+    tags: frozenset[str]
+
+
 class Places:
     """All of one build. What was opened is closed, and locks are given back, with the stack."""
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.load import DockerLoad
-from kitcache.buildkit.places import Place, Places, Terms
+from kitcache.buildkit.places import Named, Place, Places, Terms
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ExportStore, Store
@@ -27,6 +27,7 @@ from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
 
 _LAYOUT_STORE = "export"
+_LATEST = "latest"
 
 
 class LayoutTarget(NamedTuple):
@@ -35,6 +36,11 @@ class LayoutTarget(NamedTuple):
     intake: Intake
     store: ExportStore
     names: tuple[str, ...]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """What it is to go by in index.json, as far as that is known before it is built."""
+        return frozenset(map(_tag_of, self.names)) or frozenset((_LATEST,))
 
 
 class Targets(NamedTuple):
@@ -54,12 +60,16 @@ class Targets(NamedTuple):
         """The first fault of a disk while the layout was written to."""
         return self.layout.store.failure if self.layout else None
 
-    def publish(self, response: Mapping[str, str], terms: Terms) -> None:
-        """Load what is to be loaded; name the image in a layout's index. Raises KitcacheError."""
+    def publish(self, response: Mapping[str, str], terms: Terms) -> Named | None:
+        """Load what is to be loaded; name the image in a layout's index.
+
+        The tags that it has there, None where there is no layout. Raises KitcacheError.
+        """
         for load in self.loads:
             load.finish()
-        if self.layout is not None:
-            _name_image(self.layout, response, terms)
+        if self.layout is None:
+            return None
+        return Named(self.layout.intake, _name_image(self.layout, response, terms))
 
 
 def open_targets(
@@ -139,8 +149,8 @@ def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     return failure
 
 
-def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> None:
-    """The daemon's answer is one for all exporters, so it may name another one's image."""
+def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> frozenset[str]:
+    """Its tags. The daemon's answer is one for all exporters: it may name another one's image."""
     layout = target.intake.layout
     root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))
     if root is None:
@@ -150,11 +160,12 @@ def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms)
     blob = root.media_type, str(root.digest), root.size or 0
     names = target.names or tuple(filter(None, response.get("image.name", "").split(",")))
     entries = tuple(NewEntry(*blob, _tag_of(name), image_name=name) for name in names)
-    entries = entries or (NewEntry(*blob, "latest"),)
+    entries = entries or (NewEntry(*blob, _LATEST),)
     target.intake.sync()
     with room_of(layout) as room_fd:
         lock = hold_index(layout, terms.patience(layout))
         publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
+    return frozenset(entry.ref_name for entry in entries)
 
 
 def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
@@ -171,7 +182,7 @@ def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
 
 def _tag_of(name: str) -> str:
     last = name.rpartition("/")[2]
-    return last.partition(":")[2] or "latest"
+    return last.partition(":")[2] or _LATEST
 
 
 def _descriptor(encoded: str) -> Descriptor | None:

@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
 def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     """Run the words of one command line, as `program` has it in its usage."""
     if argv and argv[0] == "help":
-        argv = [*argv[1:], "--help"]
+        argv = [*argv[1:2], "--help"]
     parser = make_parser(argv[0] if argv and argv[0] in COMMANDS else None, program)
     if not argv:
         parser.print_help(sys.stderr)

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import ModuleType
 
 from kitcache.cli.terminal import (
@@ -121,15 +122,20 @@ class Session:
         # One column stays free: a full line would wrap, and each redraw leave a line behind.
         shown = shorten(printable(line), (columns_of(sys.stderr) or WIDTH) - 1)
         width = width_of(shown)
-        sys.stderr.write("\r" + shown + " " * (self._drawn - width))
-        sys.stderr.flush()
+        _draw("\r" + shown + " " * (self._drawn - width))
         self._drawn = width
 
     def _erase(self) -> None:
         if self._drawn:
-            sys.stderr.write("\r" + " " * self._drawn + "\r")
-            sys.stderr.flush()
+            _draw("\r" + " " * self._drawn + "\r")
             self._drawn = 0
+
+
+def _draw(text: str) -> None:
+    """As say: on a terminal that has gone away the work goes on without."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _is_daemons_own(error: KitcacheError) -> bool:

@@ -144,6 +144,6 @@ def shorten(text: str, width: int) -> str:
 
 def _begin(text: str, width: int) -> str:
     """As much of the beginning as fits so many columns."""
-    while width_of(text) > width:
+    while text and width_of(text) > width:
         text = text[: min(len(text) - 1, width)]
     return text

@@ -4,10 +4,12 @@ Others may publish meanwhile, so that the times of ingest/ and index.json say no
 export has left is named by its manifest; what one under way has sent is named by nothing yet.
 """
 
+import time
 from contextlib import suppress
 
 from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
+from kitcache.gc.plan import FRESH_NS
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
@@ -24,15 +26,18 @@ def find_orphan_ns(layout: Layout, control: Control, survey: Survey, since_ns: i
     Only what was written since then is looked at; 0 where there is none.
     """
     new = {}
+    # What is dated further ahead is no sign of life, and would hide what is.
+    until_ns = time.time_ns() + FRESH_NS
     for algorithm in layout.blobs:
         for batch in scan_blobs(layout, algorithm):
             control.check()
             for digest in (Digest(algorithm, name) for name in batch.names):
                 found = None if digest in survey.live else layout.stat_blob(digest)
-                if found is not None and found.mtime_ns >= since_ns:
+                if found is not None and since_ns <= found.mtime_ns <= until_ns:
                     new[digest] = found.mtime_ns
     named = set[Digest]()
     for digest in tuple(new):
+        control.check()
         links = _links_of(layout, digest)
         if any(link.role in _ROOTS_NAME for link in links):
             named.add(digest)

@@ -78,7 +78,13 @@ def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
                 yield BlobPath(root, links)
                 continue
             below = dict.fromkeys(survey.links.get(key_of(last), ()))
-            todo += [(*links, n) for n in reversed(below) if key_of(n.descriptor) in towards]
+            # A blob that is a link may lead back to what names it.
+            met = {link.descriptor.digest for link in links}
+            todo += [
+                (*links, n)
+                for n in reversed(below)
+                if key_of(n.descriptor) in towards and n.descriptor.digest not in met
+            ]
 
 
 def _ancestors(survey: Survey, digest: Digest) -> set[NodeKey]:

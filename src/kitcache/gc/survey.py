@@ -270,7 +270,8 @@ class _Marker:
         real, named = follow_link(self._layout, digest), _named_by_link(self._layout, digest)
         if real is not None and real.kind != "other":
             self._linked.add(digest)
-        if named is not None:
+        # In another store it would have the very same name.
+        if named is not None and named != digest:
             self._behind[digest] = Link(Descriptor("", named, None), "blob")
             self._hints.append(_Visit(self._behind[digest], visit.root, (), is_spare=False))
         return real

@@ -1,6 +1,6 @@
 """Layout: a cache directory opened once. Everything below it goes by name relative to open fds.
 
-DIR itself may be a link and is resolved once, here; below it no link is ever followed.
+DIR itself may be a link and is resolved once, here; below it none is followed to read or change.
 Source: OCI image-spec, image-layout.md.
 """
 

@@ -95,7 +95,8 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
                 return
             left_s = deadline - time.monotonic()
             if left_s <= (-_RENAMED_S if is_had else 0):
-                raise _busy(layout, name, find_holder(fd), patience.timeout_s)
+                holder = Holder(None, None) if is_had else find_holder(fd)
+                raise _busy(layout, name, holder, patience.timeout_s)
             if not told and not is_had:
                 told = True
                 patience.on_wait(Waiting(layout.path, name, find_holder(fd), left_s))
@@ -175,7 +176,8 @@ def find_holder(fd: int) -> Holder:
                 words = line.split()
                 if "FLOCK" in words and wanted in words and "->" not in words:
                     pid = int(words[words.index(wanted) - 1])
-                    return Holder(pid, _command_of(pid)) if _is_alive(pid) else Holder(None, None)
+                    if _is_alive(pid):
+                        return Holder(pid, _command_of(pid))
     except (OSError, ValueError):
         pass
     return Holder(None, None)

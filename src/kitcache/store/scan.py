@@ -168,9 +168,9 @@ def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> 
 
 def _look_at_ingest(layout: Layout, parent: int, name: str) -> Ingest:
     itself = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    writes, size, foreign = [itself.st_mtime_ns], 0, False
-    is_marked = name.endswith(REMOVING)
-    if not is_ingest_name(name) or not stat.S_ISDIR(itself.st_mode):
+    writes, size, foreign = [itself.st_mtime_ns], 0, not is_ingest_name(name)
+    is_marked = not foreign and name.endswith(REMOVING)
+    if not stat.S_ISDIR(itself.st_mode):
         # oras and its like upload to a file of another name.
         return Ingest(name, tuple(writes), itself.st_size, is_marked=False, foreign=True)
     try:

@@ -167,6 +167,8 @@ def _resolve(
         try:
             printed = ask(asked, environ, stdin)
         except Refused as error:
+            if error.code > 128:  # a signal ended it: to ask for less is no help
+                raise
             if b"unknown flag" not in error.said:
                 said = error.said
             continue

@@ -42,7 +42,8 @@ class Option(NamedTuple):
 
 def is_on(options: Iterable[Option], names: Collection[str]) -> bool:
     """Whether one of these is given, and not with a value that makes a build of it after all."""
-    return any(o.name in names and o.value != "build" and not is_false(o.value or "true")
+    off = ("", "build")
+    return any(o.name in names and o.value not in off and not is_false(o.value or "true")
                for o in options)  # fmt: skip
 
 

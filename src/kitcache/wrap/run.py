@@ -107,7 +107,7 @@ def run_task(
         if code:
             return ExecResult(command, code, tuple(map(_after_failure, targets)))
         merged = [stages.merge(target) for target in targets]
-        _note(targets, [(cache, store) for cache, store in sources if store is not None])
+        _note(targets, merged, [(cache, store) for cache, store in sources if store is not None])
         results = [_sweep(t, r, terms, policy) for t, r in zip(targets, merged, strict=True)]
         return ExecResult(command, code, tuple(results))
 
@@ -226,11 +226,15 @@ class _Stages:
         return merged, ""
 
 
-def _note(targets: Sequence[_Target], sources: Sequence[tuple[CacheImport, Store]]) -> None:
+def _note(
+    targets: Sequence[_Target],
+    merged: Sequence[StoreResult],
+    sources: Sequence[tuple[CacheImport, Store]],
+) -> None:
     """What was used now, for those who retire tags by age."""
-    for target in targets:
-        layout, tags = target.store.layout, [export.cache.tag for export in target.exports]
-        note_use(layout, tags, "exported", time.time_ns(), digests=_digests_of(layout, tags))
+    for target, result in zip(targets, merged, strict=True):
+        layout, now_ns = target.store.layout, time.time_ns()
+        note_use(layout, result.tags, "exported", now_ns, digests=_digests_of(layout, result.tags))
     for cache, store in sources:
         if os.access(store.real_path, os.W_OK):
             note_use(store.layout, [cache.tag], "imported", time.time_ns())

@@ -150,6 +150,21 @@ def test_a_layout_and_a_cache_may_be_one_directory(
     assert len(index["manifests"]) == 2
 
 
+@pytest.mark.parametrize("name", ["", ",name=app", ",name=other:latest"])
+def test_an_image_and_a_cache_are_not_one_tag_of_one_directory(
+    context: Path, tmp_path: Path, name: str
+) -> None:
+    """The one would take the place of the other."""
+    both = tmp_path / "both"
+    request = BuildRequest(
+        str(context),
+        outputs=(parse_output(f"type=oci,tar=false,dest={both}{name}"),),
+        cache_to=(parse_cache_export(f"type=local,dest={both},reset=true"),),
+    )
+    with pytest.raises(UsageError, match="would both be 'latest' there"):
+        Run(request, script=lambda _: {})
+
+
 def test_a_layout_alone_is_no_cache(context: Path, tmp_path: Path) -> None:
     def script(solve: Solve) -> Answer:
         image = b'{"schemaVersion": 2, "config": {}, "layers": []}'

@@ -163,6 +163,11 @@ def test_a_name_is_cut_by_the_columns_that_it_takes(text: str, width: int, shown
     assert width_of(shown) <= width
 
 
+@pytest.mark.parametrize("width", [0, 1])
+def test_where_there_is_no_column_to_spare_it_ends_all_the_same(width: int) -> None:
+    assert shorten("abc", width) == "…"
+
+
 def test_why_nothing_was_reset() -> None:
     assert line(outcome="skipped", why="others export") == "./cache: not reset: others export"
     assert line(outcome="refused", why="torn") == "./cache: not reset: torn"

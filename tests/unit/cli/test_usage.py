@@ -73,7 +73,8 @@ def test_choices_are_read_with_and_without_quotes() -> None:
 
 def test_help_is_a_command_too(tmp_path: Path) -> None:
     assert run(tmp_path, "help") == run(tmp_path, "--help")
-    assert run(tmp_path, "help", "reset") == run(tmp_path, "reset", "--help")
+    for more in ((), ("--", "cache"), ("cache",)):
+        assert run(tmp_path, "help", "reset", *more) == run(tmp_path, "reset", "--help")
     assert run(tmp_path, "help", "rest").err.startswith("kitcache: unknown command 'rest'; did")
 
 

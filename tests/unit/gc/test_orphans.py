@@ -81,6 +81,15 @@ def test_nor_is_an_index_nor_what_a_tag_reaches(
     assert age_of_orphan(layout, control) is None
 
 
+def test_what_is_dated_ahead_does_not_hide_one(sample: Sample, layout: Layout) -> None:
+    now_ns = time.time_ns()
+    date(sample, 2, sample.box.blob(b"a layer"), now_ns=now_ns)
+    date(sample, -600, sample.box.blob(b"from tomorrow"), now_ns=now_ns)
+    control = Control("cache", None, None)
+    found = find_orphan_ns(layout, control, take_survey(layout, control), now_ns - 5 * S)
+    assert found == now_ns - 2 * S
+
+
 class FoundWaitingError(Exception):
     """It would have waited."""
 

@@ -129,3 +129,23 @@ def test_what_a_dead_link_names_goes_and_a_stranger_is_not_looked_for(sample: Sa
     make_link(box, sample.layers[0], f"/nowhere/{digest_of(b'far').partition(':')[2]}")
     kitcache.reset(sample.dir)
     assert not box.path_of(dead["digest"]).exists()
+
+
+def test_a_link_back_to_what_names_it_is_a_path_once(sample: Sample) -> None:
+    """A walk along the links would never end."""
+    manifest = sample.box.path_of(sample.main["digest"])
+    make_link(sample.box, sample.layers[0], manifest.name)
+    paths = kitcache.why(sample.dir, sample.layers[1]["digest"]).paths
+    assert [len(path.links) for path in paths if path.root.ref_name == "main"][:1] == [2]
+
+
+def test_a_link_to_a_blob_of_another_store_leads_to_nothing_here(sample: Sample) -> None:
+    """As tools that share one pool of blobs make them: the names are the same."""
+    target = sample.box.top / "pool" / sample.main["digest"].partition(":")[2]
+    target.parent.mkdir()
+    sample.box.path_of(sample.main["digest"]).rename(target)
+    make_link(sample.box, sample.main, target)
+    found = survey(sample.box)
+    assert all(
+        link.descriptor.digest != key[0] for key, links in found.links.items() for link in links
+    )

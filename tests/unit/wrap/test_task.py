@@ -80,5 +80,6 @@ def test_a_tag_that_two_targets_export_is_told_of(
 def test_what_builds_nothing_has_no_caches(option: str, tmp_path: Path) -> None:
     cache = "--cache-to=type=local,dest=c,reset=true"
     assert task_of(tmp_path, "buildx", "build", option, cache, ".")[0].exports == ()
-    assert task_of(tmp_path, "buildx", "build", "--call=build", cache, ".")[0].exports
+    for builds in ("--call=build", "--call="):
+        assert task_of(tmp_path, "buildx", "build", builds, cache, ".")[0].exports
     assert task_of(tmp_path, "buildx", "build", "--check=F", cache, ".")[0].exports

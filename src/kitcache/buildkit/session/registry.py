@@ -136,6 +136,7 @@ def ask_helper(
     try:
         helper = subprocess.Popen(  # noqa: S603 - docker's own way to keep logins
             [program, "get"],
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -144,19 +145,21 @@ def ask_helper(
         raise ValueError("the program is not installed") from None
     except OSError as error:
         raise ValueError(error.strerror) from error
-    question: bytes | None = key.encode("utf-8", "surrogateescape")
     answer: bytes | None = None
     ends_s = time.monotonic() + timeout_s
     with helper:
         try:
+            # Not communicate's input: what a first timeout finds unwritten it never writes.
+            with suppress(BrokenPipeError):
+                if helper.stdin:
+                    helper.stdin.write(key.encode("utf-8", "surrogateescape"))
             while answer is None:
                 if cancel.is_set():
                     raise Cancelled("", untouched="")
                 if time.monotonic() >= ends_s:
                     raise ValueError(f"no answer in {timeout_s:g} s")
                 with suppress(subprocess.TimeoutExpired):
-                    answer, _ = helper.communicate(question, _GLANCE_S)
-                question = None  # it has been asked
+                    answer, _ = helper.communicate(timeout=_GLANCE_S)
         finally:
             helper.kill()
     if helper.returncode:

@@ -113,7 +113,9 @@ def _rehash(
             control.check()
             if not own.take(digest, largest=_SMALL_BYTES):
                 hands[1:] = pool.start()
-                while not pool.offer(digest):
+                if not hands[1:]:
+                    own.take(digest)
+                while hands[1:] and not pool.offer(digest):
                     teller.tell()
             teller.tell()
         while not pool.finish():
@@ -184,11 +186,15 @@ class _Pool:
             thread.join()
 
     def start(self) -> list[_Hand]:
-        """The hands of all threads, which have been started."""
+        """The hands of all threads, which have been started; none where the system has none."""
         while len(self._threads) < self._cores:
             hand = _Hand(self._layout, self.stop, _CHUNK_BYTES)
             thread = Thread(target=self._work, args=(hand,), name="kitcache-rehash")
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # fewer take longer
+                self._cores = len(self._threads)
+                break
             self._threads.append(thread)
             self._hands.append(hand)
         return self._hands

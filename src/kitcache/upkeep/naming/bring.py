@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
 from kitcache.errors import Damaged
@@ -75,7 +75,11 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
     for key, below in links:
         children = (link.descriptor.digest for link in below)
         graph.add(key[0], *(digest for digest in children if digest in parents))
-    return list(graph.static_order())
+    try:
+        return list(graph.static_order())
+    except CycleError:
+        # A blob that is a link leads back to what names it: it does not come, and ends the merge.
+        return sorted(parents)
 
 
 def bring_all(sources: Sequence[Layout], target: Layout, wants: Wants, control: Control) -> Came:

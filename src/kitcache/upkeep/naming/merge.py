@@ -310,7 +310,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
     """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
         lost = find_lost(home, wants, control)
-    except Cancelled as error:
+    except KitcacheError as error:
         error.untouched = "all tags have come; whether all of them is still there was not looked at"
         raise
     if lost is None:

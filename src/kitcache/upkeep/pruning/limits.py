@@ -84,10 +84,14 @@ def _freed_by_sweep(layout: Layout, judged: Judged, control: Control) -> int:
 
 def _held(layout: Layout, judged: Judged) -> frozenset[Digest]:
     """What keeps its room though all entries go: files with other names, and what is too young."""
-    survey, young_since_ns = judged.survey, judged.plan.spare_from_ns
+    survey, plan = judged.survey, judged.plan
     found = {digest: layout.stat_blob(digest) for digest in survey.live}
     linked = {digest for digest, blob in found.items() if blob and blob.names > 1}
-    young = [digest for digest, blob in found.items() if blob and blob.mtime_ns >= young_since_ns]
+    young = [
+        digest
+        for digest, blob in found.items()
+        if blob and plan.spare_from_ns <= blob.mtime_ns < plan.spare_until_ns
+    ]
     positions = {root.position for root in survey.roots}
     bare = narrow(survey, drop=positions, young=young, index_digest=survey.index_digest)
     return frozenset(linked | (bare.young.keys() & survey.live.keys()))

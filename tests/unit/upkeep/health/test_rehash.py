@@ -215,3 +215,26 @@ def test_blobs_that_vanish_are_no_problem(
     found = rehash(layout, control)
     assert found.blobs.blobs == len(sample.live)
     assert found.bad == ()
+
+
+@pytest.mark.parametrize("granted", [0, 1])
+def test_where_the_system_has_no_more_threads_fewer_do_it_all(
+    layout: Layout,
+    sample: Sample,
+    control: Control,
+    monkeypatch: pytest.MonkeyPatch,
+    granted: int,
+) -> None:
+    add_large(sample)
+    real, started = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if len(started) == granted:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(module, "_count_cores", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    found = rehash(layout, control)
+    assert (found.blobs, found.bad) == (Tally(count_in(sample), bytes_in(sample)), ())

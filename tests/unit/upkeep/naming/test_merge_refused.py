@@ -148,3 +148,16 @@ def test_an_index_that_nobody_could_read_again_is_not_written(
     with pytest.raises(Unsafe, match=r"index.json would be larger") as caught:
         merge([sample.dir], other.dir)
     assert (caught.value.untouched, items(other.dir)) == ("index.json is as it was", before)
+
+
+def test_a_blob_that_is_a_link_back_to_what_names_it_does_not_come(
+    sample: Sample, target: Path
+) -> None:
+    layer = sample.layers[0] | {"digest": f"sha256:{'7' * 64}", "size": 100}
+    layer["size"] = sample.box.manifest([layer], sample.layers[1])["size"]
+    looped = sample.box.manifest([layer], sample.layers[1])
+    assert looped["size"] == layer["size"], "else its length would give it away"
+    sample.box.path_of(layer["digest"]).symlink_to(looped["digest"].partition(":")[2])
+    sample.box.tag("looped", looped)
+    with pytest.raises(Damaged, match="is not whole"):
+        merge([sample.dir], target)

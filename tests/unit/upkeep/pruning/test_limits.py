@@ -94,6 +94,16 @@ def test_what_is_too_young_frees_nothing(sample: Sample, layout: Layout, free: l
     assert (old.exit_code, kept(old)) == (0, ["dev"]), "without the age it is free to go"
 
 
+def test_what_is_dated_ahead_is_not_young(sample: Sample, free: list[int]) -> None:
+    """A sweep takes it, so it frees its room."""
+    tomorrow = time.time() + 86_400
+    for name in sample.live:
+        os.utime(sample.dir / "blobs" / "sha256" / name, (tomorrow, tomorrow))
+    garbage = size_of(sample, set(sample.garbage))
+    pruned = prune(sample.dir, at_least(garbage + 1), dry_run=True)
+    assert (pruned.exit_code, len(kept(pruned))) == (0, 1)
+
+
 def test_young_garbage_is_not_counted_as_room(sample: Sample, free: list[int]) -> None:
     touch(sample, *sample.garbage)
     young = Policy(min_age_ns=MINUTE_NS)
