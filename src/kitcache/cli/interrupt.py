@@ -23,9 +23,9 @@ def cancel_on_signals(cancel: Event) -> None:
     """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        cancel.set()
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
+        cancel.set()
 
     for each in _SIGNALS:
         signal.signal(each, stop)

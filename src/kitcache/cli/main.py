@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -59,6 +60,7 @@ exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
 21 build failed, 127 nothing to run, 130 interrupted"""
 
 PROGRAM = "kitcache"
+_GLANCE_S = 0.05
 # What the launcher `docker-kitcache` says first: docker's own words follow.
 PLUGIN_CALL = "docker-cli-plugin"
 
@@ -221,13 +223,40 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{', '.join(action.option_strings)} {self._format_args(action, default)}"
 
 
+class Interrupt(Event):
+    """An Event for a signal handler to set, which runs in the very thread that may wait for it.
+
+    Event.set takes a lock that Event.wait holds for moments, and would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_come = False
+
+    def set(self) -> None:
+        """Whoever waits sees it a twentieth of a second later."""
+        self._has_come = True
+
+    def is_set(self) -> bool:
+        return self._has_come
+
+    def wait(self, timeout: float | None = None) -> bool:
+        ends = None if timeout is None else time.monotonic() + timeout
+        while not self._has_come:
+            left_s = _GLANCE_S if ends is None else min(_GLANCE_S, ends - time.monotonic())
+            if left_s <= 0:
+                break
+            time.sleep(left_s)
+        return self._has_come
+
+
 def _cancel_on_interrupt() -> Event:
     """An event that the first Ctrl-C sets; the second one ends the process at once."""
-    cancel = Event()
+    cancel = Interrupt()
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        cancel.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        cancel.set()
 
     signal.signal(signal.SIGINT, interrupt)
     return cancel

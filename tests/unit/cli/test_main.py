@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import IO, Any
 import pytest
 
 import kitcache
-from kitcache.cli.main import COMMANDS, WINDOWS, make_parser
+from kitcache.cli.main import COMMANDS, WINDOWS, Interrupt, make_parser
 from tests.hostile.build import Sample
 from tests.hostile.command import run, run_command
 
@@ -262,3 +263,33 @@ def test_what_the_encoding_cannot_say_is_escaped(sample: Sample) -> None:
     )
     assert answer.code == 0
     assert "\\u6771\\u4eac" in answer.out
+
+
+def test_a_signal_in_the_middle_of_a_wait_is_no_deadlock() -> None:
+    """The handler runs in the thread that waits: Event's own lock may be had by then."""
+    cancel = Interrupt()
+
+    def be_interrupted_in_wait() -> None:
+        with cancel._cond:  # type: ignore[attr-defined]
+            cancel.set()
+
+    thread = threading.Thread(target=be_interrupted_in_wait, daemon=True)
+    thread.start()
+    assert cancel.wait(30)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_a_signal_ends_a_wait() -> None:
+    cancel = Interrupt()
+    before = signal.signal(signal.SIGALRM, lambda *_: cancel.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert cancel.wait(30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_wait_ends_in_time_where_nothing_comes() -> None:
+    assert not Interrupt().wait(0.01)
+    assert not Interrupt().wait(0)
