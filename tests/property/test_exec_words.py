@@ -1,8 +1,9 @@
 """Law: of a command line nothing changes but `reset` in the exports, whatever else it holds."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kitcache.errors import UsageError
@@ -128,11 +129,19 @@ def test_what_is_not_local_is_nobodys_business(pairs: list[tuple[str, str]]) -> 
 
 
 @given(st.lists(VALUE | st.sampled_from(["--unknown", "-xyz", "-q", "--tag", "-t"]), max_size=8))
+@example(["--cache-to", "--cache-to", "-0", "--cache-to"])
+@example(["-", "--0", "--"])
 def test_every_word_is_an_option_a_value_an_argument_or_a_refusal(words: list[str]) -> None:
     try:
         line = read_line(words, 0, BUILD, watched=("cache-to",))
     except UsageError:
-        assert any(word.startswith(("--unknown", "-x")) for word in words)
+        # Of an option in no table nobody can say whether the next word is its value.
+        assert any(
+            first.startswith("-")
+            and first.lstrip("-") not in BUILD.values | BUILD.flags
+            and (second == "--" or second.lstrip("-").partition("=")[0] == "cache-to")
+            for first, second in pairwise(words)
+        )
         return
     taken = [n for option in line.options for n in range(option.first, option.at + 1)]
     assert len(taken + list(line.positionals)) == len({*taken, *line.positionals})
