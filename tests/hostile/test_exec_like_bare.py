@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,20 @@ def test_what_asks_for_no_reset_arrives_byte_for_byte(words: list[str], tmp_path
     assert wrapped == alone
     assert (first.returncode, first.stdout) == (EXIT, LINES[0])
     assert (second.returncode, second.stdout, second.stderr) == (EXIT, LINES[0], first.stderr)
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As nohup, `trap '' INT` and a shell's & have it."""
+    env = {**install(tmp_path / "bin"), "EXEC_RECORD": str(tmp_path / "record")}
+    words = ["docker", "build", "--cache-to=type=local,dest=c", "."]
+    for names in ("INT", "QUIT", "HUP INT QUIT TERM USR1"):
+        seen = []
+        for line in (words, [*PREFIX, "--", *words]):
+            script = f"trap '' {names}; exec \"$@\""
+            assert bare(["sh", "-c", script, "sh", *line], tmp_path, env).returncode == 0
+            seen.append(json.loads((tmp_path / "record").read_text())["ignored"])
+        assert seen[1] == seen[0]
+        assert {getattr(signal, f"SIG{name}") for name in names.split()} <= set(seen[1])
 
 
 def test_only_reset_is_missing(tmp_path: Path) -> None:

@@ -20,14 +20,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def cancel_on_signals(cancel: Event) -> None:
-    """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once."""
+    """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once.
+
+    One that was ignored when we were started stays ignored.
+    """
+    heard = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for each in _SIGNALS:
+        for each in heard:
             signal.signal(each, signal.SIG_DFL)
         cancel.set()
 
-    for each in _SIGNALS:
+    for each in heard:
         signal.signal(each, stop)
 
 

@@ -251,12 +251,16 @@ class Interrupt(Event):
 
 
 def _cancel_on_interrupt() -> Event:
-    """An event that the first Ctrl-C sets; the second one ends the process at once."""
+    """An event that the first Ctrl-C sets; the second one ends the process at once.
+
+    Where whoever started us had SIGINT ignored, it stays ignored, here and in what we start.
+    """
     cancel = Interrupt()
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         cancel.set()
 
-    signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
     return cancel

@@ -112,3 +112,19 @@ def test_the_first_signal_cancels_and_the_second_ends(
     words = [sys.executable, "-c", PROGRAM, str(first.value), str(second.value)]
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=WAIT_S)
     assert (done.returncode, done.stdout, done.stderr) == (-second, "on\n", "")
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    code = (
+        "import signal as s\n"
+        "from threading import Event\n"
+        "from kitcache.cli.interrupt import cancel_on_signals\n"
+        "from kitcache.cli.main import _cancel_on_interrupt\n"
+        "_cancel_on_interrupt(), cancel_on_signals(Event())\n"
+        "print(*(s.getsignal(n) == s.SIG_IGN for n in (s.SIGINT, s.SIGTERM)))"
+    )
+    for ignored, said in (("INT TERM", "True True"), ("INT", "True False"), ("HUP", "False False")):
+        script = f"trap '' {ignored}; exec \"$@\""
+        words = ["sh", "-c", script, "sh", sys.executable, "-c", code]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said
