@@ -1,4 +1,4 @@
-"""--policy FILE where FILE is a pipe, a device, or no file at all."""
+"""--policy FILE, or --prune-policy FILE, where FILE is a pipe, a device, or no file at all."""
 
 import fcntl
 import os
@@ -21,7 +21,7 @@ from tests.hostile.exec_kit import LIMIT_S, wait_until
 POLICY = b'unused-for = "10d"\n[[rule]]\ntags = "main"\nkeep = true\n'
 COMMANDS = {
     "prune": ["prune", "--policy", "p", "cache"],
-    "build": ["build", "--addr", "unix:///nowhere", "--policy", "p", "."],
+    "build": ["build", "--addr", "unix:///nowhere", "--prune-policy", "p", "."],
     "exec": ["exec", "--policy", "p", "--", "touch", "started"],
 }
 
@@ -110,12 +110,25 @@ def test_the_shells_ways_to_name_what_a_command_says(sample: Sample) -> None:
     for line in (
         "KITCACHE prune --dry-run --policy <(cat p) cache",
         "cat p | KITCACHE prune --dry-run --policy /dev/stdin cache",
+        "cat p | KITCACHE prune --dry-run --policy - cache",
+        "KITCACHE prune --dry-run --policy - cache < p",
         "KITCACHE prune --dry-run --policy /dev/stdin cache < p",
         "KITCACHE prune --dry-run --policy /dev/fd/7 cache 7< p",
     ):
         answer = sh(sample, line)
         assert (answer.code, answer.err) == (0, ""), line
         assert "keep  rule 1 (main): keep" in answer.out, line
+
+
+def test_stdin_as_a_policy(sample: Sample) -> None:
+    for line, code, says in (
+        ("echo keep-lsat=1 | KITCACHE prune --policy - cache", 2, 'stdin: line 1: unknown key "k'),
+        ("KITCACHE prune --policy - cache <&-", 2, "stdin: it is closed: no policy can be read"),
+        ("KITCACHE build --prune-policy - - </dev/null", 2, "would both read stdin"),
+        ("KITCACHE build --prune-policy - -f - . </dev/null", 2, "would both read stdin"),
+    ):
+        answer = sh(sample, line)
+        assert (answer.code, says in answer.err) == (code, True), answer.err
 
 
 def test_what_never_ends_is_read_up_to_the_limit(sample: Sample) -> None:

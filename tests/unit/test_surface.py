@@ -46,7 +46,7 @@ CLASSES = {
             " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
             " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
             " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None,"
-            " policy=None)",
+            " prune_policy=None)",
             "close": "()",
             "info": "()",
             "is_engine": "",
@@ -183,7 +183,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
     "Wishes": (
         "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
-        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 policy=None",
+        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 prune_policy=None",
         "",
     ),
     "Worker": ("id labels platforms", "exports_local_caches"),

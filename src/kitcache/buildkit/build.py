@@ -64,8 +64,8 @@ class Wishes(NamedTuple):
 
     on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
     for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
-    stands for. proxies: build arguments that the request's own go before. policy: which tags go
-    from every local cache that is exported to, with a reset.
+    stands for. proxies: build arguments that the request's own go before. prune_policy: which tags
+    go from every local cache that is exported to, with a reset.
     """
 
     on_update: OnUpdate = _nothing
@@ -77,7 +77,7 @@ class Wishes(NamedTuple):
     stdout: BinaryIO | None = None
     proxies: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
-    policy: "Retention | None" = None
+    prune_policy: "Retention | None" = None
 
 
 def run_build(connection: Connection, request: BuildRequest, wishes: Wishes) -> BuildResult:
@@ -107,7 +107,7 @@ class _Build:
         for sentence in chain.from_iterable(given):
             self._notice(sentence)
         exports = cache_exports(self._request)
-        if self._wishes.policy is not None and all(e.kind != "local" for e in exports):
+        if self._wishes.prune_policy is not None and all(e.kind != "local" for e in exports):
             self._notice("the policy applies to no cache: there is no --cache-to type=local")
         with ExitStack() as stack:
             offer = make_offer(self._request, self._wishes.stdin, stack)
@@ -157,7 +157,7 @@ class _Build:
             on_progress=self._wishes.on_progress,
             cancel=self._cancel,
             warn=self._notice,
-            policy=self._wishes.policy,
+            policy=self._wishes.prune_policy,
         )
 
     def _notice(self, sentence: str) -> None:

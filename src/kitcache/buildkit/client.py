@@ -110,7 +110,7 @@ class Client:
         cancel: Event | None = None,
         credentials: Callable[[str], Credentials | None] | None = None,
         stdin: BinaryIO | None = None,
-        policy: "Retention | None" = None,
+        prune_policy: "Retention | None" = None,
     ) -> BuildResult:
         """Build a Dockerfile; returns once tags are published and resets are done.
 
@@ -123,8 +123,9 @@ class Client:
         on_update is called from this thread with each Update, on_notice with a sentence for what
         seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
         thread to cancel on the daemon. credentials: the login for a registry's host; without it the
-        daemon gets none. policy: which tags go after the export, from every local cache that is
-        exported to; it implies reset=true. A limit that cannot be reached is told, and no failure.
+        daemon gets none. prune_policy: which tags go after the export, from every local cache that
+        is exported to; it implies reset=true. A limit that cannot be reached is told, and no
+        failure.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
@@ -159,7 +160,7 @@ class Client:
             cancel=cancel,
             credentials=credentials or nobody.credentials,
             stdin=stdin,
-            policy=policy,
+            prune_policy=prune_policy,
         )
         return self.run(request, wishes)
 

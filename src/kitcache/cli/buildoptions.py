@@ -63,7 +63,8 @@ examples:
   kitcache build -t app:1.2 .
   kitcache build --cache-from type=local,src=cache \\
       --cache-to type=local,dest=cache,mode=max,reset=true .
-  kitcache build --policy cache.toml --cache-to type=local,dest=cache,mode=max .
+  kitcache build --prune-policy cache.toml \\
+      --cache-to type=local,dest=cache,mode=max .
   kitcache build --push -t registry.example.com/app --platform \\
       linux/amd64,linux/arm64 https://github.com/me/app.git#main:docker
   kitcache build --secret id=token,env=API_TOKEN -o out .
@@ -236,10 +237,11 @@ def _add_caches(group: argparse._ArgumentGroup) -> None:
         "type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true], type=registry,ref=NAME, inline,"
         " gha, s3, azblob",
     )
-    options.add_policy(
+    options.add_prune_policy(
         group,
-        "drop tags from every local cache exported to, as this file says (see kitcache prune),"
-        " and reset it",
+        "drop tags from every local cache exported to, as this file says (see kitcache prune;"
+        " - is stdin), and reset it",
+        instead="run docker buildx build for it",
     )
 
 

@@ -1,7 +1,7 @@
 """Arguments that several commands share: said once, named and explained alike."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from kitcache.errors import UsageError
 from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
@@ -71,14 +71,48 @@ def add_ages(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_policy(parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str) -> None:
-    """--policy."""
-    file = parser.add_argument("--policy", metavar="FILE", help=text)
+def add_policy(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str, name: str = "--policy"
+) -> None:
+    """--policy FILE, as `args.policy`; "-" is stdin."""
+    file = parser.add_argument(name, metavar="FILE", dest="policy", help=text)
     complete_with(file, FILES)
 
 
+def add_prune_policy(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str, *, instead: str
+) -> None:
+    """--prune-policy FILE, as `args.policy`, and the refusal of --policy, which is buildx's.
+
+    instead: what to do for a Rego source policy, which is what --policy means there.
+    """
+    add_policy(parser, text, "--prune-policy")
+    parser.add_argument(
+        "--policy",
+        action=_RegoPolicy,
+        nargs="?",
+        const=instead,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+class _RegoPolicy(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        parser.error(
+            "--policy is docker buildx build's option for Rego source policies, which kitcache does"
+            f" not evaluate: {self.const}. To drop tags from a cache, write --prune-policy FILE"
+        )
+
+
 def read_policy_of(args: argparse.Namespace) -> "Retention | None":
-    """The policy of --policy, None where none is named. Raises UsageError, KitcacheError."""
+    """Return the policy that `args.policy` names, or None. Raises UsageError, KitcacheError."""
     if args.policy is None:
         return None
     from kitcache.cli.policyfile import read_file  # noqa: PLC0415 - only a file needs TOML

@@ -80,7 +80,7 @@ def test_build_then_never_more_than_that_in_one_command(kit: Kit, tmp_path: Path
     policy.write_text(f'max-used-space = "{limit}B"\n')
     for n in range(6):
         tag = f"pr-{n}"
-        grown.build(tag, f"round {n}", f"--policy={policy}")
+        grown.build(tag, f"round {n}", f"--prune-policy={policy}")
         assert grown.live_bytes() <= limit
         assert witness.garbage(grown.cache) == {}
         assert tag in grown.tags()

@@ -63,6 +63,15 @@ def test_an_option_of_buildx_is_named_as_such(word: str, form: str) -> None:
     )
 
 
+@pytest.mark.parametrize("form", ["--policy=x", "--policy x", "--policy"])
+def test_the_policy_of_buildx_is_refused_as_such(form: str) -> None:
+    problem = refuse(*form.split(), ".")
+    assert problem.startswith("--policy is docker buildx build's option for Rego source policies")
+    assert problem.endswith("write --prune-policy FILE")
+    assert parse("--prune-policy", "p.toml", ".").policy == "p.toml"
+    assert parse(".").policy is None
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [

@@ -46,7 +46,7 @@ def test_an_age_that_is_none_says_what_is_known() -> None:
     ("words", "undone"),
     [
         ("prune --policy p.toml .", "nothing was changed"),
-        ("build --policy p.toml .", "nothing was built"),
+        ("build --prune-policy p.toml .", "nothing was built"),
         ("exec --policy p.toml -- docker build .", "nothing was run"),
     ],
 )

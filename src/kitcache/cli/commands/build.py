@@ -28,7 +28,7 @@ from kitcache.cli.session import Session
 from kitcache.cli.steptext import wants_colour
 from kitcache.cli.terminal import is_terminal, print_answer, say
 from kitcache.cli.text import waiting_line
-from kitcache.errors import BuildFailed, Cancelled, printable
+from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
 from kitcache.options.attributes import Pairs
 from kitcache.store.layout import io_error
@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # most builds name no policy
 
 configure = buildoptions.configure
 
+_STDIN = "-"
 _PATIENCE_S = 10.0
 """How long a build that was cancelled may take to end."""
 _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
@@ -62,6 +63,11 @@ class _Command:
     def run(self) -> int:
         args = self._args
         request = make_request(args, os.environ)
+        if args.policy == _STDIN and _STDIN in (args.context, args.file):
+            raise UsageError(
+                "--prune-policy - and the build would both read stdin",
+                next_steps=("write the policy to a file, and name that",),
+            )
         policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
         display = choose_display(self._mode, sys.stderr, os.environ)
@@ -98,7 +104,7 @@ class _Command:
             stdout=_stdout(),
             proxies=_proxies(self._config, address),
             lock_timeout_s=self._args.lock_timeout / 10**9,
-            policy=policy,
+            prune_policy=policy,
         )
 
     def _follow(self, build: Build, shown: Guarded) -> None:

@@ -40,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     options.add_dirs(parser)
     policy = parser.add_argument_group("policy")
     policyoptions.add_words(policy)
-    options.add_policy(policy, "the policy is in this TOML file, with rules for some tags")
+    options.add_policy(
+        policy, "the policy is in this TOML file (- is stdin), with rules for some tags"
+    )
     options.add_ages(parser)
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
