@@ -2,14 +2,16 @@
 
 import json
 import re
+import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.ci.runner import ACTION, Ran, Runner, check_schema
+from tests.ci.runner import ACTION, LIMIT_S, Ran, Runner, check_schema
 from tests.hostile.build import Sample, make_sample
 
 INSTALLED = """#!/bin/sh
@@ -54,6 +56,29 @@ def test_no_input_gets_into_a_script_as_code() -> None:
     """Inputs reach a script by its environment: an expression there would be run."""
     for step in yaml.safe_load(ACTION.read_text())["runs"]["steps"]:
         assert "${{" not in step["run"]
+
+
+OLD_PIP = "pip==22.0.2"
+"""Ubuntu 22.04's, which has no option --python."""
+
+
+@pytest.fixture(scope="module")
+def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python whose pip is old."""
+    directory = tmp_path_factory.mktemp("old")
+    venv.create(directory, with_pip=True)
+    python = str(directory / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", OLD_PIP]
+    subprocess.run(pip, check=True, timeout=LIMIT_S)
+    return python
+
+
+def test_a_pip_of_old_installs_it(tmp_path: Path, old_python: str) -> None:
+    sample = make_sample(tmp_path)
+    runner = Runner(tmp_path, tmp_path)
+    ran = runner.use(directory="cache", python=old_python)
+    assert ran.code == 0, ran.log
+    assert blobs(sample) == sample.live
 
 
 def test_it_installs_itself_and_leaves_the_python_of_later_steps_alone(tmp_path: Path) -> None:

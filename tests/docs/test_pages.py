@@ -1,5 +1,6 @@
 """Every command block in README and docs does what it says; and every link leads somewhere."""
 
+import os
 import re
 import sys
 import venv
@@ -37,7 +38,8 @@ def test_python_runs_and_says_something(block: Block, tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", of("sh", naming="pip install ."), ids=name_of)
 def test_an_installation_works(block: Block, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
-    printed = shell(f"set -e\n{block.text}", ROOT, tmp_path / "venv" / "bin")
+    env = {**os.environ, "HOME": str(tmp_path)}
+    printed = shell(f"set -e\n{block.text}", ROOT, tmp_path / "venv" / "bin", env)
     assert re.search(r"^kitcache \d+\.\d+", printed, re.MULTILINE), printed
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from tests.docs.blocks import ROOT, Block, name_of, of, write_project
 from tests.docs.running import BIN, check_python, check_transcript
 
 from .daemon import Daemon
+from .dind import dind
 
 DOCKERFILE = "FROM scratch\nCOPY one /one\n"
-SETUP_ONLY = ("apk add", "docker buildx create")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(
     daemon: Daemon, wheels: Path, tmp_path: Path
-) -> Callable[[str], subprocess.CompletedProcess[str]]:
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a line in a project with a Dockerfile, in a fresh venv, against the private daemon."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
     project = tmp_path / "project"
@@ -40,18 +40,17 @@ def recipe(
     (project / "Dockerfile").write_text(DOCKERFILE)
     (project / "one").write_text("1")
     env = {
-        **daemon.env,
         "PATH": f"{tmp_path / 'venv' / 'bin'}:{os.environ['PATH']}",
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(wheels),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
 
-    def run(line: str) -> subprocess.CompletedProcess[str]:
+    def run(line: str, client: Mapping[str, str] = daemon.env) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             ["bash", "-ec", line],
             cwd=project,
-            env=env,
+            env={**client, **env},
             capture_output=True,
             text=True,
             timeout=300,
@@ -77,27 +76,17 @@ def on_their_own(word: str) -> list[Block]:
     return [block for block in of("yaml", naming=word) if not any(o in block.text for o in others)]
 
 
-@pytest.mark.parametrize("block", on_their_own("jobs:"), ids=name_of)
-def test_github_actions(block: Block, recipe: Callable[[str], Any]) -> None:
-    steps = yaml.safe_load(block.text)["jobs"]["image"]["steps"]
-    action = [s for s in steps if s.get("uses", "").startswith("docker/build-push-action")]
-    (script,) = [step["run"] for step in steps if "run" in step]
-    for content in ("1", "2"):
-        if action:
-            assert action[0]["with"]["cache-to"] == "type=local,dest=.buildkit-cache,mode=max"
-            recipe(f"echo {content} > one; {export('.buildkit-cache')}")
-        said = recipe(f"echo {content} > one; {script}")
-    assert removed(said)
-
-
 @pytest.mark.parametrize("block", on_their_own("script:"), ids=name_of)
-def test_gitlab_ci(block: Block, recipe: Callable[[str], Any]) -> None:
+def test_gitlab_ci(
+    block: Block, daemon: Daemon, recipe: Callable[..., Any], tmp_path: Path
+) -> None:
     (job,) = yaml.safe_load(block.text).values()
-    for line in job["before_script"]:
-        if not line.startswith(SETUP_ONLY):
-            recipe(line)
-    for content in ("1", "2"):
-        said = [recipe(f"echo {content} > one; {line}") for line in job["script"]]
+    with dind(daemon, tmp_path) as engine:
+        for line in job["before_script"]:
+            if not line.startswith("apk add"):
+                recipe(engine.localize(line), engine.env)
+        for content in ("1", "2"):
+            said = [recipe(f"echo {content} > one; {line}", engine.env) for line in job["script"]]
     assert removed(said[-1])
 
 
