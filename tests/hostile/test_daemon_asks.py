@@ -86,6 +86,19 @@ def test_a_path_outside_of_a_directory(context: Path, way: str, path: str) -> No
     assert [p for paths in found for p in paths if "outside" in p or "passwd" in p] == []
 
 
+@pytest.mark.parametrize("way", ["include-patterns", "exclude-patterns", "followpaths"])
+def test_a_pattern_that_backtracking_would_never_decide(context: Path, way: str) -> None:
+    (context / ("a" * 200)).touch()
+    found: list[list[str]] = []
+
+    def script(solve: Solve) -> Answer:
+        found.append(sync(solve, "context", **{way: "*a" * 20 + "*b"}))
+        return {}
+
+    success(script, context)
+    assert ("a" * 200 in found[0]) == (way == "exclude-patterns")
+
+
 def test_a_secret_that_was_never_named(context: Path) -> None:
     def ask(solve: Solve, name: str) -> bytes:
         request = session_pb2.GetSecretRequest(id=name).SerializeToString()

@@ -7,10 +7,11 @@ from pathlib import Path
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.session.globs import BadPattern
-from kitcache.buildkit.session.patterns import Matcher, Selection
+from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.roots import Root
 from kitcache.buildkit.session.walk import Tree as DiskTree
+from kitcache.options.globs import BadPattern
+from kitcache.options.ignore import Matcher, Seen
 from tests.property.trees import NAMES, Tree, ignore_files, patterns, trees, walk_tree, write_tree
 
 paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4).map("/".join)
@@ -104,7 +105,7 @@ def usable(lines: tuple[str, ...]) -> tuple[str, ...]:
 def test_a_path_is_judged_as_its_history_says(lines: list[str], path: str) -> None:
     rules = usable(tuple(lines))
     matcher = Matcher(rules)
-    state: tuple[bool, ...] = ()
+    state: Seen | None = None
     names = path.split("/")
     for n in range(1, len(names) + 1):
         is_taken, state = matcher.match("/".join(names[:n]), state)

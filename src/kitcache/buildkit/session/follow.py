@@ -8,15 +8,15 @@ have wildcards: what they match is looked at for links. Source: tonistiigi/fsuti
 import errno
 import os
 
-from kitcache.buildkit.session.globs import (
+from kitcache.buildkit.session.roots import Root
+from kitcache.buildkit.session.walk import unreadable
+from kitcache.options.globs import (
     BadPattern,
     compile_glob,
     escape,
     has_wildcard,
     unescape,
 )
-from kitcache.buildkit.session.roots import Root
-from kitcache.buildkit.session.walk import unreadable
 
 Parts = tuple[str, ...]
 

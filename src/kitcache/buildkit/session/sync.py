@@ -13,7 +13,6 @@ from urllib.parse import unquote_plus
 
 from kitcache.buildkit.session.failing import end_with, in_one_line, raise_if_told
 from kitcache.buildkit.session.follow import follow
-from kitcache.buildkit.session.globs import BadPattern
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
 from kitcache.buildkit.session.packets import (
     DATA_BYTES,
@@ -31,6 +30,7 @@ from kitcache.buildkit.session.walk import Tree, unreadable
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, printable
+from kitcache.options.globs import BadPattern
 
 DIFF_COPY = "/moby.filesync.v1.FileSync/DiffCopy"
 

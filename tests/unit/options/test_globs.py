@@ -1,6 +1,6 @@
 import pytest
 
-from kitcache.buildkit.session.globs import compile_glob, escape, has_wildcard, unescape
+from kitcache.options.globs import compile_glob, escape, has_wildcard, unescape
 
 
 @pytest.mark.parametrize(
