@@ -55,10 +55,12 @@ CLASSES = {
             "workers": "()",
         },
     ),
+    "Credentials": ("(username, secret)", {"secret": "", "username": ""}),
     "DockerConfig": (
         "(directory, warn, *, helper_timeout_s=30.0, cancel=None)",
         {"credentials": "(host)"},
     ),
+    "Secret": ("(id, path=None, data=None)", {"data": "", "id": "", "path": ""}),
     "Steps": (
         "()",
         {
@@ -102,7 +104,6 @@ VALUES: dict[str, tuple[str, str]] = {
         "exit_code",
     ),
     "CachedStep": ("record created_ns read_ns bytes", ""),
-    "Credentials": ("username secret", ""),
     "Damage": ("root chain kind detail", ""),
     "Decision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
@@ -139,7 +140,6 @@ VALUES: dict[str, tuple[str, str]] = {
         "name='' tags=('*',) keep=False keep_last=None keep_within_ns=None unused_for_ns=None",
         "fields is_common label matches",
     ),
-    "Secret": ("id path=None data=None", ""),
     "Source": ("filename first_line last_line text", ""),
     "Step": (
         "key name state intervals error transfers warnings log unfinished",

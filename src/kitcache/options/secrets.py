@@ -3,29 +3,76 @@
 Sources: buildx util/buildflags/secrets.go, BuildKit session/secrets/secretsprovider/store.go.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Mapping
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import HIDDEN, quote_go, split_fields, suggest
+from kitcache.options.opaque import Opaque
 
 _KEYS = ("id", "src", "source", "env", "type")
 
 
-class Secret(NamedTuple):
+class Secret(Opaque):
     """A secret that a build may ask for by its id.
 
     path: the file to read it from when it is asked for. data: the secret itself, never shown.
-    Exactly one of them is set.
+    Exactly one of them is given, else UsageError. Two secrets are equal if they are one object.
     """
 
-    id: str
-    path: str | None = None
-    data: bytes | None = None
+    __slots__ = ("_data", "_id", "_path")
+    _id: Callable[[], str]
+    _path: Callable[[], str | None]
+    _data: Callable[[], bytes | None]
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002 - the word of --secret
+        path: str | os.PathLike[str] | None = None,
+        data: bytes | None = None,
+    ) -> None:
+        problem = _what_is_wrong(id, path, data)
+        if problem:
+            path = data = None  # so that a traceback with locals does not show the secret
+        self._keep(_id=id, _path=None if path is None else os.fspath(path), _data=data)
+        if problem:
+            raise UsageError(problem[0], next_steps=(problem[1],))
+
+    @property
+    def id(self) -> str:
+        """The name by which a step asks for it."""
+        return self._id()
+
+    @property
+    def path(self) -> str | None:
+        """The file that holds it, or None."""
+        return self._path()
+
+    @property
+    def data(self) -> bytes | None:
+        """The secret itself, or None if it is in a file."""
+        return self._data()
 
     def __repr__(self) -> str:
-        data = "" if self.data is None else f", data={HIDDEN}"
-        return f"Secret({self.id!r}, path={self.path!r}{data})"
+        place = f"path={self.path!r}" if self.data is None else f"data={HIDDEN}"
+        return f"Secret({self.id!r}, {place})"
+
+
+def _what_is_wrong(name: object, path: object, data: object) -> tuple[str, str] | None:
+    """Return what is wrong with the arguments of a Secret, and what to write instead."""
+    if not isinstance(name, str) or not name:
+        return "Secret: id is not a name", 'write Secret("NAME", path=…) or Secret("NAME", data=…)'
+    what = f"Secret({name!r})"
+    if path is None and data is None:
+        return f"{what}: neither path nor data is given", "add path=FILE or data=BYTES"
+    if path is not None and data is not None:
+        return f"{what}: both path and data are given", "leave one of them out"
+    if data is not None and not isinstance(data, bytes):
+        kind = type(data).__name__
+        return f"{what}: data is of type {kind}, not bytes", "write data=TEXT.encode()"
+    if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+        return f"{what}: path is not the path of a file", "write path=FILE"
+    return None
 
 
 def parse_secret(text: str, environ: Mapping[str, str]) -> Secret:

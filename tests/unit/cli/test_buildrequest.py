@@ -10,7 +10,6 @@ from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.outputs import Output
-from kitcache.options.secrets import Secret
 from tests.unit.cli.test_buildoptions import parse
 
 ENVIRON = {"TOKEN": "hush", "PATH": "/bin"}
@@ -41,7 +40,9 @@ def test_every_option_has_its_field() -> None:
         " -t app -o out --cache-to type=local,dest=d,reset=true --cache-from me/app"
         " --provenance mode=max --sbom=true ctx"
     )
-    assert make(*words.split()) == BuildRequest(
+    request = make(*words.split())
+    assert [(secret.id, secret.data) for secret in request.secrets] == [("s", b"hush")]
+    assert request == BuildRequest(
         context="ctx",
         dockerfile="f",
         target="t",
@@ -49,7 +50,7 @@ def test_every_option_has_its_field() -> None:
         build_args=(("A", "3"), ("PATH", "/bin")),
         labels=(("l", "v"), ("bare", "")),
         build_contexts=(("b", "c"),),
-        secrets=(Secret("s", data=b"hush"),),
+        secrets=request.secrets,
         pull=True,
         no_cache=True,
         no_cache_filter=("x",),

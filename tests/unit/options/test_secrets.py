@@ -36,7 +36,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", UNDERSTOOD)
 def test_where_a_secret_comes_from(text: str) -> None:
-    assert parse_secret(text, ENVIRON) == UNDERSTOOD[text]
+    read, meant = parse_secret(text, ENVIRON), UNDERSTOOD[text]
+    assert (read.id, read.path, read.data) == (meant.id, meant.path, meant.data)
 
 
 @pytest.mark.parametrize("text", REFUSED)

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
 from kitcache.buildkit.proto.session_pb2 import CredentialsRequest, CredentialsResponse
 from kitcache.buildkit.session.unary import answering
 from kitcache.buildkit.wire.rpc import Handler
-from kitcache.errors import Cancelled, printable
+from kitcache.errors import Cancelled, UsageError, printable
+from kitcache.options.opaque import Opaque
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 HELPER_TIMEOUT_S = 30.0
@@ -32,11 +33,33 @@ _TOKEN_USER = "<token>"  # noqa: S105 - a word of the protocol
 _NOT_FOUND = b"credentials not found"
 
 
-class Credentials(NamedTuple):
-    """A login. username: "" where the secret is an identity token. Neither is ever shown."""
+class Credentials(Opaque):
+    """A login. username: "" where the secret is an identity token. Neither is ever shown.
 
-    username: str
-    secret: str
+    Raises UsageError where one of them is not a text. Two logins are equal if they are one object.
+    """
+
+    __slots__ = ("_secret", "_username")
+    _username: Callable[[], str]
+    _secret: Callable[[], str]
+
+    def __init__(self, username: str, secret: str) -> None:
+        kinds: dict[str, type] = {"username": type(username), "secret": type(secret)}
+        for name, kind in kinds.items():
+            if not issubclass(kind, str):
+                username = secret = ""  # so that a traceback with locals does not show the secret
+                raise UsageError(f"Credentials: {name} is of type {kind.__name__}, not str")
+        self._keep(_username=username, _secret=secret)
+
+    @property
+    def username(self) -> str:
+        """The user's name, "" where the secret is an identity token."""
+        return self._username()
+
+    @property
+    def secret(self) -> str:
+        """The password or token."""
+        return self._secret()
 
     def __repr__(self) -> str:
         return "Credentials(…)"

@@ -34,7 +34,7 @@ def _read(named: Mapping[str, Secret], asked: str) -> bytes:
     secret = named.get(asked)
     if secret is None:
         raise RpcError(Code.NOT_FOUND, f"secret {asked}: not found")
-    data = _read_file(secret.id, secret.path) if secret.data is None else secret.data
+    data = (secret.data or b"") if secret.path is None else _read_file(secret.id, secret.path)
     if len(data) > MOST_BYTES:
         raise RpcError(
             Code.FAILED_PRECONDITION, f"secret {asked}: larger than {MOST_BYTES:,} bytes"
@@ -42,9 +42,7 @@ def _read(named: Mapping[str, Secret], asked: str) -> bytes:
     return data
 
 
-def _read_file(name: str, path: str | None) -> bytes:
-    if path is None:
-        return b""
+def _read_file(name: str, path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(MOST_BYTES + 1)
