@@ -36,8 +36,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
     with need_room(layout) as room_fd:
         name = new_name()
         try:
-            write_new(room_fd, name, data, users_of(layout))
-            os.chmod(name, 0o444, dir_fd=room_fd)
+            write_new(room_fd, name, data, users_of(layout), 0o444)
             os.rename(name, digest.hex, src_dir_fd=room_fd, dst_dir_fd=target)
         except OSError as error:
             with suppress(OSError):

@@ -258,13 +258,21 @@ def _unlink_temp(root_fd: int) -> None:
         os.unlink(INDEX_TEMP, dir_fd=root_fd)
 
 
-def write_new(dir_fd: int, name: str, data: bytes, owner: os.stat_result) -> None:
-    """A new file with these bytes, on the disk, for the users of another. Raises OSError."""
+def write_new(
+    dir_fd: int, name: str, data: bytes, owner: os.stat_result, mode: int | None = None
+) -> None:
+    """Write a new file with these bytes, on the disk, for the users of another. Raises OSError.
+
+    mode: the permissions of the file, if they are not to be those of the other one.
+    """
     fd = os.open(name, _WRITE_FLAGS, 0o600, dir_fd=dir_fd)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         give_to(fd, owner)
+        if mode is not None:
+            # By the open file: its name may lead elsewhere by now.
+            os.fchmod(fd, mode)
         os.fsync(fd)
 
 

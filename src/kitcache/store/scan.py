@@ -110,23 +110,25 @@ def scan_foreign(layout: Layout) -> Iterator[str]:
 
 def weigh_foreign(layout: Layout, path: str) -> int:
     """The bytes of a foreign file, or of all files below a foreign directory. Follows no link."""
-    try:
-        if not path.endswith("/"):
-            found = os.stat(path, dir_fd=layout.root_fd, follow_symlinks=False)
-            return found.st_size if stat.S_ISREG(found.st_mode) else 0
-        walk = os.fwalk(path, dir_fd=layout.root_fd, follow_symlinks=False)
-        return sum(_file_bytes(name, fd) for _, _, names, fd in walk for name in names)
-    except (OSError, RecursionError):  # the walk of some Pythons calls itself for each level
+    place, _, name = path.rstrip("/").rpartition("/")
+    places = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
+    places |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
+    place_fd = places.get(place)
+    if place_fd is None:
         return 0
+    return sum(_sizes_below(name, place_fd)) if path.endswith("/") else _file_bytes(name, place_fd)
 
 
 def weigh_quarantine(layout: Layout) -> tuple[int, int]:
     """How many files a repair has put aside, and their bytes. Follows no link."""
     try:
-        walk = os.fwalk(f".kitcache/{QUARANTINE}", dir_fd=layout.root_fd, follow_symlinks=False)
-        sizes = [_file_bytes(name, fd) for _, _, names, fd in walk for name in names]
-    except (OSError, RecursionError):
+        room_fd = os.open(".kitcache", DIR_FLAGS, dir_fd=layout.root_fd)
+    except OSError:
         return 0, 0
+    try:
+        sizes = _sizes_below(QUARANTINE, room_fd)
+    finally:
+        os.close(room_fd)
     return len(sizes), sum(sizes)
 
 
@@ -189,6 +191,15 @@ def _look_at_ingest(layout: Layout, parent: int, name: str) -> Ingest:
     finally:
         os.close(fd)
     return Ingest(name, tuple(writes), size, is_marked, foreign)
+
+
+def _sizes_below(name: str, place_fd: int) -> list[int]:
+    """Return the bytes of each file below a directory; none where it cannot be walked whole."""
+    try:
+        walk = os.fwalk(name, dir_fd=place_fd, follow_symlinks=False)
+        return [_file_bytes(inner, fd) for _, _, names, fd in walk for inner in names]
+    except (OSError, RecursionError):  # the walk of some Pythons calls itself for each level
+        return []
 
 
 def _file_bytes(name: str, fd: int) -> int:

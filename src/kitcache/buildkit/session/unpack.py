@@ -229,7 +229,13 @@ class _Receiver:
         """Make something under another name, then give it its own."""
         directory, _ = split(entry.path)
         temporary = _temporary_name()
-        make(temporary, self._root.directory(directory))
+        fd = self._root.directory(directory)
+        try:
+            make(temporary, fd)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=fd)
+            raise
         self._rename(temporary, entry.path)
 
     def _rename(self, temporary: str, path: str) -> None:
@@ -319,8 +325,13 @@ def _make_node(entry: Entry, name: str, fd: int) -> None:
     permissions = permissions_of(entry.mode)
     device = os.makedev(entry.devmajor, entry.devminor)
     os.mknod(name, _NODES[entry.mode & MODE_TYPE] | permissions, device, dir_fd=fd)
-    os.chmod(name, permissions, dir_fd=fd)
-    os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=fd)
+    try:
+        # What the umask took, and of the node itself: a link may stand in its place by now.
+        os.chmod(name, permissions, dir_fd=fd, follow_symlinks=False)
+    except (NotImplementedError, ValueError):
+        raise OSError(errno.ELOOP, "is not what was made") from None
+    times = (entry.mtime_ns, entry.mtime_ns)
+    os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
 
 
 def _set_metadata(fd: int, entry: Entry) -> None:
