@@ -106,6 +106,15 @@ class Dropped(NamedTuple):
     digest: str | None
 
 
+def name_entries(data: bytes) -> tuple[Dropped, ...]:
+    """The ref name and the digest of each entry, as drop_entries finds them.
+
+    Raises DocumentError as read_entries does.
+    """
+    read_entries(data)
+    return tuple(_seen(item) for item in read_plain(data)["manifests"] or ())
+
+
 def drop_entries(data: bytes, names: tuple[str, ...]) -> tuple[bytes, tuple[Dropped, ...]]:
     """The document without each entry whose ref name or whole digest is one of these names.
 

@@ -10,12 +10,15 @@ from kitcache.upkeep.naming.untag import untag
 _DESCRIPTION = """\
 Takes every entry with that ref name, or that whole digest, out of index.json:
 in one step, under the locks. Removes no blob; the next reset does. It is the
-way out where a tag is damaged. If one of the names is not there, nothing is
-changed."""
+way out where a tag is damaged. A name with *, ? or [ that no entry has is a
+pattern: quote it, and all tags that it matches go. If one of the names is not
+there, or one of the patterns matches no tag, nothing is changed."""
 
 _EPILOG = """\
 examples:
   kitcache untag ./cache feature-x       retire a tag, then reset
+  kitcache untag ./cache 'pr-*' --dry-run
+      which tags would go?
   kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest"""
 
 
@@ -23,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument("names", metavar="TAG|DIGEST", nargs="+", help="what to take out")
+    parser.add_argument("names", metavar="TAG|GLOB|DIGEST", nargs="+", help="what to take out")
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
     options.add_output(parser)

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
@@ -10,7 +11,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Dropped, drop_entries, read_entries
+from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, edit_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
@@ -29,13 +30,17 @@ def untag(
 ) -> Untagged:
     """Take every entry with one of these ref names, or whole digests, out of index.json.
 
+    A name with `*`, `?` or `[` that no entry has is a pattern, as in a policy: it stands for all
+    ref names that it matches.
+
     Success guarantees: index.json was replaced in one step, under kitcache's and BuildKit's lock;
     all other entries and all unknown fields are in it; no blob was removed. What was noted of a
     tag that is gone is forgotten. Works where a tag is damaged: it is the way out that a refusal
     names.
 
-    Raises NotFound if one of the names is not there (then nothing was changed), Busy, Damaged
-    (no readable index.json), NotACache, Unsafe, Cancelled, KitcacheError for I/O errors.
+    Raises NotFound if one of the names is not there, or one of the patterns matches no ref name
+    (then nothing was changed), Busy, Damaged (no readable index.json), NotACache, Unsafe,
+    Cancelled, KitcacheError for I/O errors.
     """
     wanted = (names,) if isinstance(names, str) else tuple(names)
     if not wanted:
@@ -82,7 +87,9 @@ def _drop(
             next_steps=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
     try:
-        after, dropped = drop_entries(data, names)
+        entries = name_entries(data)
+        found = tuple(_names_of(name, entries) for name in names)
+        after, dropped = drop_entries(data, tuple(chain.from_iterable(found)))
     except DocumentError as error:
         raise Damaged(
             layout.path,
@@ -91,15 +98,14 @@ def _drop(
             untouched=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path), "restore index.json from a copy"),
         ) from None
-    found = {word for entry in dropped for word in entry}
-    unknown = [name for name in names if name not in found]
+    unknown = [name for name, those in zip(names, found, strict=True) if not those]
     if unknown:
         from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
 
-        meant = suggest(unknown[0], [e.ref_name for e in read_entries(data) if e.ref_name])
+        meant = suggest(unknown[0], [entry.ref_name for entry in entries if entry.ref_name])
         raise NotFound(
             layout.path,
-            f"no entry of {INDEX} has the tag or digest {', '.join(map(repr, unknown))}",
+            f"no entry of {INDEX} has {' or '.join(map(_describe, unknown))}",
             untouched=NOTHING_CHANGED,
             next_steps=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
@@ -107,3 +113,23 @@ def _drop(
             ),
         )
     return after, dropped
+
+
+def _names_of(name: str, entries: Sequence[Dropped]) -> tuple[str, ...]:
+    """The name itself, if an entry has it as its tag or digest, else the tags that it matches."""
+    if any(name in entry for entry in entries):
+        return (name,)
+    if not _is_pattern(name):
+        return ()
+    from kitcache.options.retention import find_glob  # noqa: PLC0415 - only a pattern needs it
+
+    tags = {entry.ref_name for entry in entries if entry.ref_name is not None}
+    return tuple(tag for tag in tags if find_glob((name,), tag))
+
+
+def _is_pattern(name: str) -> bool:
+    return any(sign in name for sign in "*?[")
+
+
+def _describe(name: str) -> str:
+    return f"a tag that matches {name!r}" if _is_pattern(name) else f"the tag or digest {name!r}"

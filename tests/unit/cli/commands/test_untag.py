@@ -47,3 +47,14 @@ def test_lock_timeout(sample: Sample) -> None:
 def test_quiet(sample: Sample) -> None:
     answer = run(sample.box.top, "untag", "--quiet", "cache", "main")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+def test_a_pattern(sample: Sample) -> None:
+    nothing = run(sample.box.top, "untag", "cache", "pr-*")
+    assert (nothing.code, count(sample)) == (1, 2)
+    assert "no entry of index.json has a tag that matches 'pr-*'" in nothing.err
+    dry = run(sample.box.top, "untag", "--dry-run", "cache", "d*")
+    assert dry.out == f"cache: would take out dev, {sample.dev['digest']}\n"
+    assert count(sample) == 2
+    assert run(sample.box.top, "untag", "cache", "d*").code == 0
+    assert count(sample) == 1

@@ -48,7 +48,9 @@ def test_several_names_tags_and_digests(sample: Sample) -> None:
 def test_if_one_name_is_not_there_nothing_changes(sample: Sample) -> None:
     before = take_snapshot(sample.dir / "index.json")
     for dry_run in (True, False):
-        with pytest.raises(NotFound, match="has the tag or digest 'nope', 'none'") as caught:
+        with pytest.raises(
+            NotFound, match="has the tag or digest 'nope' or the tag or digest 'none'"
+        ) as caught:
             untag(sample.dir, ["main", "nope", "none"], dry_run=dry_run)
         assert caught.value.untouched == "nothing was changed"
     assert take_snapshot(sample.dir / "index.json") == before
@@ -117,3 +119,47 @@ def test_no_index_can_be_edited_that_cannot_be_read(
     assert caught.value.untouched == "nothing was changed"
     path = sample.dir / "index.json"
     assert (path.read_bytes() if path.exists() else None) == data
+
+
+class TestPatterns:
+    @pytest.fixture
+    def prs(self, sample: Sample) -> Sample:
+        for name in ("pr-1", "pr-2", "Pr-3", "pr/4", "v[1]", "v1", None):
+            sample.box.tag(name, sample.dev)
+        return sample
+
+    @pytest.mark.parametrize(
+        ("names", "left"),
+        [
+            (["pr-*"], ["main", "dev", "Pr-3", "pr/4", "v[1]", "v1", None]),
+            (["pr*", "main"], ["dev", "Pr-3", "v[1]", "v1", None]),
+            # A tag of that very name wins: v1 stays.
+            (["v[1]"], ["main", "dev", "pr-1", "pr-2", "Pr-3", "pr/4", "v1", None]),
+            (["v[1-9]"], ["main", "dev", "pr-1", "pr-2", "Pr-3", "pr/4", "v[1]", None]),
+            (["*"], [None]),
+        ],
+    )
+    def test_all_tags_that_match_go(
+        self, prs: Sample, names: list[str], left: list[str | None]
+    ) -> None:
+        before = tags(prs)
+        dry = untag(prs.dir, names, dry_run=True)
+        assert tags(prs) == before
+        done = untag(prs.dir, names)
+        assert tags(prs) == left
+        assert dry.entries == done.entries
+        assert [name for name, _ in done.entries] == [name for name in before if name not in left]
+
+    @pytest.mark.parametrize("dry_run", [True, False])
+    def test_one_that_matches_nothing_changes_nothing(self, prs: Sample, dry_run: bool) -> None:
+        before = take_snapshot(prs.dir / "index.json")
+        with pytest.raises(
+            NotFound, match=r"no entry of index.json has a tag that matches 'pt-"
+        ) as e:
+            untag(prs.dir, ["pr-*", "pt-*"], dry_run=dry_run)
+        assert e.value.untouched == "nothing was changed"
+        assert take_snapshot(prs.dir / "index.json") == before
+
+    def test_a_digest_is_matched_whole_alone(self, prs: Sample) -> None:
+        with pytest.raises(NotFound):
+            untag(prs.dir, ["sha256:*"])
