@@ -79,6 +79,7 @@ def retentions(draw: st.DrawFn) -> Retention:
         rules=(*named, *common),
         max_used=draw(st.none() | st.just(Amount(bytes=0))),
         allow_empty=draw(st.booleans()),
+        drop_tags=draw(st.just(()) | globs),
     )
 
 
@@ -154,12 +155,17 @@ def protected_in(case: Case) -> set[tuple[int, ...]]:
 def is_due(case: Case, fact: TagFacts) -> bool:
     """Whether a tag that nothing protects goes, whatever its size."""
     said = said_of(case, fact)
+    drops = case.policy.drop_tags
+    if any(fnmatchcase(fact.ref_name or "", glob) for glob in drops):
+        return True
     if "unused_for_ns" in said:
         return NOW - used_ns(fact) >= said["unused_for_ns"][1]
     has_limit = case.limit is not None or case.policy.max_used is not None
     has_age = any(rule.unused_for_ns is not None for rule in case.policy.rules)
-    names = case.policy.keep_tags and not has_age
-    asks = "keep_last" in said or "keep_within_ns" in said or names
+    names = case.policy.keep_tags and not has_age and not drops
+    rules = [said[field][0] for field in ("keep_last", "keep_within_ns") if field in said]
+    # Beside tags to drop, what is said of all tags only protects.
+    asks = names or any(rule.tags != ("*",) or rule.name or not drops for rule in rules)
     return bool(asks) and "keep" not in said and not has_limit
 
 

@@ -30,6 +30,7 @@ def policies(draw: st.DrawFn) -> kitcache.Retention:
         rules=(rule,) if rule.fields else (),
         max_used=None if limit is None else kitcache.Amount(bytes=limit),
         allow_empty=draw(st.booleans()),
+        drop_tags=tuple(dict.fromkeys(draw(globs))),
     )
     assume(not list(find_contradictions(policy)))
     return policy
@@ -47,6 +48,7 @@ def keeps_none(cache: Cache, policy: kitcache.Retention) -> bool:
         bool(policy.keep_tags)
         and policy.max_used is None
         and not policy.rules
+        and not policy.drop_tags
         and len(names) > (0 if policy.allow_empty else 1)
         and not any(fnmatchcase(name, glob) for name in names for glob in policy.keep_tags)
     )

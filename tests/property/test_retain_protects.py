@@ -37,5 +37,7 @@ def test_to_allow_an_empty_cache_never_keeps_more(case: Case) -> None:
 
 @given(cases())
 def test_a_policy_that_asks_for_nothing_drops_nothing(case: Case) -> None:
-    case = case._replace(policy=case.policy._replace(keep_tags=(), rules=(), max_used=None))
+    case = case._replace(
+        policy=case.policy._replace(keep_tags=(), drop_tags=(), rules=(), max_used=None)
+    )
     assert case._replace(limit=None).kept() == {fact.positions for fact in case.facts}

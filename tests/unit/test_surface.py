@@ -132,7 +132,8 @@ VALUES: dict[str, tuple[str, str]] = {
     "RepairStep": ("kind tag digest what", ""),
     "Repaired": ("path outcome steps verified", "exit_code"),
     "Retention": (
-        "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''",
+        "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''"
+        " drop_tags=()",
         "has_age has_limit is_empty spell",
     ),
     "Root": ("position ref_name descriptor", "label"),

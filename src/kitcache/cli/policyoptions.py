@@ -16,6 +16,7 @@ _WORDS = (
     "max_used_space",
     "min_free_space",
     "keep_tag",
+    "drop_tag",
     "keep_last",
     "keep_within",
     "unused_for",
@@ -41,6 +42,12 @@ def add_words(group: argparse._ArgumentGroup) -> None:
         metavar="GLOB",
         action="append",
         help="keep these tags whatever else is said: main, 'release-*'; can be given again",
+    )
+    group.add_argument(
+        "--drop-tag",
+        metavar="GLOB",
+        action="append",
+        help="drop these tags unless another option keeps them: 'pr-*'; can be given again",
     )
     group.add_argument(
         "--keep-last", metavar="N", type=_number, help="keep the N tags that were used last"
@@ -80,6 +87,7 @@ def retention_of(args: argparse.Namespace) -> Retention:
     )
     retention = Retention(
         keep_tags=tuple(args.keep_tag or ()),
+        drop_tags=tuple(args.drop_tag or ()),
         rules=(rule,) if rule.fields else (),
         max_used=args.max_used_space,
         min_free=args.min_free_space,

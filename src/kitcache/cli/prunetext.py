@@ -56,18 +56,19 @@ def _tags_line(pruned: Pruned) -> str:
 
 
 def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
-    """Names of the command line that keep nothing: mistyped, maybe, and then tags go."""
-    if not retention.source:
-        names = {d.ref_name for d in pruned.decisions if d.ref_name is not None}
-        for glob in retention.keep_tags:
-            if is_plain(glob) and glob not in names:
-                from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
+    """Names of the command line that no tag has: mistyped, maybe."""
+    if retention.source:
+        return
+    names = {d.ref_name for d in pruned.decisions if d.ref_name is not None}
+    given = [("keep-tag", glob) for glob in retention.keep_tags]
+    given += [("drop-tag", glob) for glob in retention.drop_tags]
+    for key, glob in given:
+        if is_plain(glob) and glob not in names:
+            from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
 
-                meant = suggest(glob, names)
-                hint = f"; did you mean {meant}?" if meant else ""
-                yield printable(
-                    f"{pruned.path}: {retention.spell('keep-tag', glob)} matches no tag{hint}"
-                )
+            meant = suggest(glob, names)
+            hint = f"; did you mean {meant}?" if meant else ""
+            yield printable(f"{pruned.path}: {retention.spell(key, glob)} matches no tag{hint}")
 
 
 def no_policy_lines(pruned: Pruned) -> Iterator[str]:
@@ -76,5 +77,6 @@ def no_policy_lines(pruned: Pruned) -> Iterator[str]:
         yield printable(f"{pruned.path}: {pruned.why}")
         yield (
             "name a limit (--max-used-space, --min-free-space), tags to keep (--keep-tag,"
-            " --keep-last, --keep-within) or to drop (--unused-for), or a file (--policy)"
+            " --keep-last, --keep-within) or to drop (--drop-tag, --unused-for), or a file"
+            " (--policy)"
         )

@@ -66,6 +66,7 @@ def read_policy(text: str, name: str) -> Retention:
     )
     policy = Retention(
         keep_tags=top.get("keep-tag", ()),
+        drop_tags=top.get("drop-tag", ()),
         rules=(*rules, common),
         max_used=top.get("max-used-space"),
         min_free=top.get("min-free-space"),
@@ -208,6 +209,7 @@ _TOP_KEYS: dict[str, _Reader] = {
     "max-used-space": _amount,
     "min-free-space": _amount,
     "keep-tag": _globs,
+    "drop-tag": _globs,
     "keep-last": _count,
     "keep-within": _age_ns,
     "unused-for": _age_ns,

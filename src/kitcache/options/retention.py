@@ -7,6 +7,7 @@ keep-within).
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from typing import NamedTuple
 
 from kitcache.errors import UsageError
@@ -121,7 +122,8 @@ def _listed(tags: tuple[str, ...]) -> str:
 class Retention(NamedTuple):
     """A policy. What a rule does not say of its tags, the common one does.
 
-    keep_tags: globs of tags that nothing drops. rules: the first that matches a tag counts.
+    keep_tags: globs of tags that nothing drops. drop_tags: globs of tags that go, whatever their
+    use, where nothing keeps them. rules: the first that matches a tag counts.
     max_used: for all that the tags reach. min_free: on the cache's disk. allow_empty: the last tag
     may go too. trim: tags may be made smaller, where to drop some is not enough. source: the policy
     file's name, "" for the command line.
@@ -134,11 +136,13 @@ class Retention(NamedTuple):
     allow_empty: bool = False
     trim: bool = False
     source: str = ""
+    drop_tags: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """True where nothing is asked for: no limit, no rule, no tag to keep."""
-        return not (self.has_limit or self.keep_tags or any(rule.fields for rule in self.rules))
+        """True where nothing is asked for: no limit, no rule, no tag to keep or to drop."""
+        has_tags = bool(self.keep_tags or self.drop_tags)
+        return not (self.has_limit or has_tags or any(rule.fields for rule in self.rules))
 
     @property
     def has_limit(self) -> bool:
@@ -215,15 +219,18 @@ def check_retention(policy: Retention) -> None:
 
 def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
     """All that contradicts itself in the policy, or can have no effect."""
-    globs: list[object] = [policy.keep_tags, *(rule.tags for rule in policy.rules)]
-    if any(isinstance(each, str) for each in globs):
+    named = (("keep-tag", policy.keep_tags), ("drop-tag", policy.drop_tags))
+    globs: list[tuple[str, object]] = [*named, *(("keep-tag", rule.tags) for rule in policy.rules)]
+    key = next((key for key, each in globs if isinstance(each, str)), None)
+    if key is not None:
         problem = "patterns are a tuple of strings: of one string each letter would be a pattern"
-        yield Contradiction(None, "keep-tag", problem)
+        yield Contradiction(None, key, problem)
         return
-    if "" in policy.keep_tags:
-        yield Contradiction(
-            None, "keep-tag", f"{policy.spell('keep-tag')}: an empty pattern matches no tag"
-        )
+    for key, tags in named:
+        if "" in tags:
+            problem = f"{policy.spell(key)}: an empty pattern matches no tag"
+            yield Contradiction(None, key, problem)
+    yield from _kept_all_the_same(policy)
     if sum(rule.is_common for rule in policy.rules) > 1:
         problem = "two rules without a name speak of all tags, and only one can count"
         yield Contradiction(None, "rule", problem)
@@ -241,6 +248,20 @@ def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
         if problem := _never_reached(policy, position):
             key = key_of(rule.fields[0]) if rule.is_common else "tags"
             yield Contradiction(position, key, problem)
+
+
+def _kept_all_the_same(policy: Retention) -> Iterator[Contradiction]:
+    """Patterns of tags to drop that match only tags that are kept."""
+    named = (rule for rule in policy.rules if not rule.is_common)
+    # An earlier rule that keeps nothing may have taken some of the tags away.
+    first = takewhile(lambda rule: rule.keep, named)
+    keeps = [(policy.spell("keep-tag", glob), glob) for glob in policy.keep_tags]
+    keeps += [(f"{rule.label}: keep", glob) for rule in first for glob in rule.tags]
+    for glob in filter(None, policy.drop_tags):
+        by = next((name for name, wide in keeps if _covers(wide, glob)), None)
+        if by is not None:
+            said = policy.spell("drop-tag", glob)
+            yield Contradiction(None, "drop-tag", f"{said} drops no tag: {by} keeps them all")
 
 
 def _amounts(policy: Retention) -> Iterator[Contradiction]:
@@ -298,6 +319,8 @@ def _never_reached(policy: Retention, position: int) -> str:
     if not rule.tags or not rule.fields:
         return ""
     earlier = [(policy.spell("keep-tag", glob), glob) for glob in policy.keep_tags]
+    if rule.fields == ("unused_for_ns",):  # which only drops, as the patterns have done already
+        earlier += [(policy.spell("drop-tag", glob), glob) for glob in policy.drop_tags]
     if not rule.is_common:
         others = (other for other in policy.rules[:position] if not other.is_common)
         earlier += [(other.label, glob) for other in others for glob in other.tags]

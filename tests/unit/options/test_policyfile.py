@@ -81,8 +81,8 @@ def test_other_ways_to_say_it(text: str, policy: Retention) -> None:
         ("keep_last = 5", 'unknown key "keep_last"; did you mean keep-last?'),
         (
             '"x\\u202e" = 5',
-            'unknown key "x\u202e"; known: max-used-space, min-free-space, keep-tag, keep-last,'
-            " keep-within, unused-for, allow-empty, trim, rule",
+            'unknown key "x\u202e"; known: max-used-space, min-free-space, keep-tag, drop-tag,'
+            " keep-last, keep-within, unused-for, allow-empty, trim, rule",
         ),
         ('tags = "a"', "tags is for some tags: it belongs in a [[rule]]"),
         ("keep = true", "keep is for some tags: it belongs in a [[rule]]"),
@@ -122,7 +122,7 @@ def test_other_ways_to_say_it(text: str, policy: Retention) -> None:
         (
             "k" * 5000 + " = 1",
             f'unknown key "{"k" * 40}"; known: max-used-space, min-free-space, keep-tag,'
-            " keep-last, keep-within, unused-for, allow-empty, trim, rule",
+            " drop-tag, keep-last, keep-within, unused-for, allow-empty, trim, rule",
         ),
         (
             'keep-last = "5"',

@@ -122,6 +122,7 @@ def test_of_what_is_kept_nothing_else_is_said() -> None:
         (Retention(), True),
         (Retention(rules=(Rule(),), allow_empty=True, trim=True), True),
         (Retention(keep_tags=("main",)), False),
+        (Retention(drop_tags=("main",)), False),
         (Retention(rules=(Rule(unused_for_ns=0),)), False),
         (Retention(rules=(named(1, "x", keep=True),)), False),
         (Retention(max_used=Amount(0)), False),
@@ -162,6 +163,12 @@ FINE = [
             Rule(keep_last=9),
         ),
     ),
+    # What is kept stays, and of what is to go some may be kept.
+    Retention(("main",), drop_tags=("*",)),
+    Retention(rules=(named(1, "pr-*", keep_last=1),), drop_tags=("pr-*",)),
+    Retention(
+        rules=(named(1, "pr-1", keep_last=1), named(2, "pr-*", keep=True)), drop_tags=("pr-*",)
+    ),
     # Narrow rules before wide ones, and overlaps.
     Retention(rules=(named(1, "a*", keep_last=1), named(2, "*a", keep_last=1))),
     Retention(rules=(named(1, "a?", keep_last=1), named(2, "a*", keep_last=1))),
@@ -178,6 +185,25 @@ def test_what_does_not_contradict_itself(policy: Retention) -> None:
 
 CONTRADICTIONS = [
     (Retention(("",)), None, "keep-tag", "--keep-tag: an empty pattern matches no tag"),
+    (Retention(drop_tags=("",)), None, "drop-tag", "--drop-tag: an empty pattern matches no tag"),
+    (
+        Retention(("main", "v*"), drop_tags=("x", "v1"), source="p.toml"),
+        None,
+        "drop-tag",
+        "drop-tag v1 drops no tag: keep-tag v* keeps them all",
+    ),
+    (
+        Retention(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
+        None,
+        "drop-tag",
+        "--drop-tag pr-1* drops no tag: rule 1 (pr-*): keep keeps them all",
+    ),
+    (
+        Retention(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),
+        0,
+        "tags",
+        "rule 1 (pr-*) has no tag left after --drop-tag p*",
+    ),
     (
         Retention(rules=(Rule(keep_last=3), Rule(unused_for_ns=5))),
         None,

@@ -19,9 +19,10 @@ exported or imported a tag; without such a note, the age that ls shows.
 
 Kept tags (--keep-tag, --keep-last, --keep-within) nothing drops. A limit drops
 the least recently used of the others until it is reached; --unused-for drops
-what was not used for so long. With neither, all goes that is not kept. The
-last tag stays unless --allow-empty. Without a policy nothing is changed. A
-limit that cannot be reached is exit 14: what may go has gone then."""
+what was not used for so long, --drop-tag what it names. With none of these,
+all goes that is not kept. The last tag stays unless --allow-empty. Without a
+policy nothing is changed. A limit that cannot be reached is exit 14: what may
+go has gone then."""
 
 _EPILOG = """\
 examples:
@@ -30,6 +31,7 @@ examples:
   kitcache prune --max-used-space 5GB --keep-tag main ./cache
   kitcache prune --unused-for 30d --keep-last 3 ./cache
   kitcache prune --keep-tag main --keep-within 14d --dry-run ./cache
+  kitcache prune --drop-tag 'pr-*' --keep-within 14d ./cache
   kitcache prune --min-free-space 20% --trim /var/cache/buildkit/*
   kitcache prune --policy cache.toml --json ./cache"""
 

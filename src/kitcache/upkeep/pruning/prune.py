@@ -196,10 +196,11 @@ class _Chooser:
 def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) -> None:
     """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
 
-    A limit or an age drops by itself; and where another rule keeps a tag, that one was meant.
+    A limit, an age or a drop-tag drops by itself; and where another rule keeps a tag, that one was
+    meant.
     """
     tags = {d.ref_name: d for d in decisions if d.ref_name is not None}
-    is_only_cause = not (retention.has_limit or retention.has_age)
+    is_only_cause = not (retention.has_limit or retention.has_age or retention.drop_tags)
     if not retention.keep_tags or not is_only_cause or all(d.keep for d in decisions):
         return
     by_no_rule = {LAST_TAG} if retention.rules else {LAST_TAG, NEW}

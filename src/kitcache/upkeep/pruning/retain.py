@@ -1,7 +1,7 @@
 """(tags, sizes, policy, now) → which tags stay. Pure.
 
-A policy protects tags, and gives causes for which others go: unused for too long; not kept,
-where to keep is all that is asked for; a limit. What is protected nothing drops.
+A policy protects tags, and gives causes for which others go: named as such; unused for too long;
+not kept, where to keep is all that is asked for; a limit. What is protected nothing drops.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -207,16 +207,24 @@ def _due(
 
 def _why_due(tag: _Tag, policy: Retention, now_ns: int, *, has_limit: bool) -> str:
     """The cause for which a tag goes that nothing protects, whatever its size; or ""."""
+    if glob := find_glob(policy.drop_tags, tag.name):
+        return policy.spell("drop-tag", glob)
     if "unused_for_ns" in tag.rules:
         is_due = now_ns - tag.used_ns >= (tag.rules["unused_for_ns"].unused_for_ns or 0)
         return _aged(tag, "unused_for_ns", policy, now_ns) if is_due else ""
     if has_limit:
         return ""
     # To name what is kept is to let the rest go, where nothing else is said of it. A keep-tag says
-    # nothing of the rest: beside an age, be it of other tags, it only protects.
-    asked = [policy.spell("keep-tag")] if policy.keep_tags and not policy.has_age else []
-    fields = [field for field in ("keep_last", "keep_within_ns") if field in tag.rules]
-    asked += [quote(policy, tag.rules[field], field) for field in fields]
+    # nothing of the rest: beside an age, be it of other tags, it only protects. So does all that is
+    # said of all tags at once, beside tags to drop.
+    names_what_goes = policy.has_age or policy.drop_tags
+    asked = [policy.spell("keep-tag")] if policy.keep_tags and not names_what_goes else []
+    counting = ((f, tag.rules[f]) for f in ("keep_last", "keep_within_ns") if f in tag.rules)
+    asked += [
+        quote(policy, rule, field)
+        for field, rule in counting
+        if not (policy.drop_tags and rule.is_common)
+    ]
     return f"not kept by {' or '.join(asked)}" if asked else ""
 
 

@@ -33,6 +33,7 @@ def parsed(*words: str) -> argparse.Namespace:
         (("--max-used-space", "5GB"), Retention(max_used=Amount(bytes=5 * 10**9))),
         (("--min-free-space", "10%"), Retention(min_free=Amount(percent=10.0))),
         (("--keep-tag", "main", "--keep-tag", "v*"), Retention(keep_tags=("main", "v*"))),
+        (("--drop-tag", "pr-*", "--drop-tag", "x"), Retention(drop_tags=("pr-*", "x"))),
         (
             ("--keep-last", "3", "--keep-within", "7d", "--unused-for", "30d"),
             Retention(rules=(Rule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
@@ -59,6 +60,7 @@ def test_words_are_a_policy(words: tuple[str, ...], expected: Retention) -> None
         (("--keep-within", "30"), "argument --keep-within: '30' has no unit"),
         (("--keep-last", "0"), "keeps nothing"),
         (("--keep-tag", "main", "--trim"), "--trim needs a limit"),
+        (("--keep-tag", "*", "--drop-tag", "a"), "--drop-tag a drops no tag: --keep-tag * keeps"),
         (("--policy", "p", "--unused-for", "0s"), "--unused-for beside --policy"),
         (("--policy", "p", "--trim", "--keep-tag", "a"), "--keep-tag, --trim beside --policy"),
     ],
@@ -170,3 +172,20 @@ def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
         note_use(layout, ["dev"], "imported", now_ns - DAY_NS)
     noted = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
     assert not any("~" in line for line in noted)
+
+
+def test_tags_to_drop(sample: Sample) -> None:
+    dry = run(sample.box.top, "prune", "--drop-tag", "d*", "--dry-run", "--json", "cache")
+    assert [tag["keep"] for tag in dry.value["tags"]] == [True, False]
+    assert dry.value["tags"][1]["rule"] == "--drop-tag d*"
+    answer = run(sample.box.top, "prune", "--drop-tag", "d*", "cache")
+    assert (answer.code, answer.err) == (0, "")
+    left = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
+    assert [entry["digest"] for entry in left] == [sample.main["digest"]]
+
+
+def test_a_tag_to_drop_that_is_not_there_is_told(sample: Sample) -> None:
+    answer = run(sample.box.top, "prune", "--drop-tag", "mian", "--drop-tag", "x*", "cache")
+    assert answer.code == 0
+    assert answer.err == "kitcache: cache: --drop-tag mian matches no tag; did you mean main?\n"
+    assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2

@@ -43,3 +43,41 @@ def test_what_is_not_kept_goes_by_the_rule_that_speaks_of_it() -> None:
         False,
         "not kept by --keep-last 1",
     )
+
+
+PR = ("pr-*",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        # Nothing else goes: to name what goes is not to name what is kept.
+        (Retention(drop_tags=PR), "mainx"),
+        (Retention(("main",), drop_tags=PR), "mainx"),
+        # What is kept nothing drops.
+        (Retention(("pr-1",), drop_tags=PR), "mainpr-1x"),
+        (Retention(("main",), drop_tags=("*",)), "main"),
+        # What is said of all tags only protects, beside tags to drop.
+        (Retention(rules=(Rule(keep_last=1),), drop_tags=PR), "mainpr-1x"),
+        (Retention(rules=(Rule(keep_within_ns=25 * D),), drop_tags=PR), "mainpr-1pr-2x"),
+        # A rule that names its tags lets the rest of them go, as without a drop-tag.
+        (Retention(rules=(COUNTED,), drop_tags=("x",)), "mainpr-1"),
+        (Retention(rules=(AGED,), drop_tags=("x",)), "mainpr-1pr-2"),
+        # The last tag stays: the one that was used last.
+        (Retention(drop_tags=("*",)), "pr-1"),
+        (Retention(drop_tags=("*",), allow_empty=True), ""),
+    ],
+)
+def test_tags_to_drop(policy: Retention, names: str) -> None:
+    assert kept(PRS, policy) == names
+
+
+def test_a_limit_drops_more_than_the_tags_to_drop() -> None:
+    policy = Retention(drop_tags=("pr-1",), max_used=Amount(1000))
+    assert kept(PRS, policy, 1000) == "mainpr-2pr-3x"
+    assert choose(PRS, policy, 1000)["pr-1"] == (False, "--drop-tag pr-1")
+    assert "pr-1" not in kept(PRS, policy, 10)
+
+
+def test_what_was_just_exported_stays() -> None:
+    assert choose(PRS, Retention(drop_tags=PR), None, "pr-1")["pr-1"] == (True, "just exported")
