@@ -25,10 +25,10 @@ COMMANDS = (
 
 
 def seen_by(
-    words: list[str], cwd: Path, env: dict[str, str], runs: Any, **more: Any
+    words: list[str], cwd: Path, env: dict[str, str], runs: Any, *options: str, **more: Any
 ) -> tuple[dict[str, Any], "subprocess.CompletedProcess[bytes]"]:
     record = cwd / "record"
-    done = runs(words, cwd, {**env, "EXEC_RECORD": str(record)}, **more)
+    done = runs(words, cwd, {**env, "EXEC_RECORD": str(record)}, *options, **more)
     return json.loads(record.read_text()), done
 
 
@@ -38,7 +38,7 @@ def test_what_asks_for_no_reset_arrives_byte_for_byte(words: list[str], tmp_path
     env["EXEC_DO"] = "fail"
     data = bytes(range(256)) * 1000
     alone, first = seen_by(words, tmp_path, env, bare, input=data)
-    wrapped, second = seen_by(words, tmp_path, env, run, input=data)
+    wrapped, second = seen_by(words, tmp_path, env, run, "--in-place", input=data)
     assert alone["stdin"] == data.hex()
     assert wrapped == alone
     assert (first.returncode, first.stdout) == (EXIT, LINES[0])

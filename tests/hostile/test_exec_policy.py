@@ -1,4 +1,4 @@
-"""`kitcache exec --policy FILE`: the tags that a policy retires go after the command."""
+"""`kitcache exec --prune-policy FILE`: the tags that a policy retires go after the command."""
 
 import json
 import os
@@ -32,11 +32,11 @@ def grown(tmp_path: Path) -> Path:
     return tmp_path / "c"
 
 
-@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [["--in-place"], []], ids=["in place", "staged"])
 def test_build_then_no_more_than_the_policy_keeps(
     options: list[str], grown: Path, tmp_path: Path
 ) -> None:
-    options = ["--policy", "cache.toml", "--metadata-file", "said.json", *options]
+    options = ["--prune-policy", "cache.toml", "--metadata-file", "said.json", *options]
     done = run(build("dest=c,tag=new"), tmp_path, client(tmp_path, seed=3), *options)
     assert done.returncode == 0, done.stderr
     assert (tags(grown), garbage(grown), look(grown).missing) == (["new"], {}, frozenset())
@@ -56,14 +56,14 @@ def test_without_one_no_tag_goes(grown: Path, tmp_path: Path) -> None:
 
 def test_a_limit_that_is_not_reached_is_a_warning(grown: Path, tmp_path: Path) -> None:
     (tmp_path / "cache.toml").write_text('max-used-space = "10 B"\n')
-    options = ["--policy", "cache.toml", "--quiet"]
+    options = ["--prune-policy", "cache.toml", "--quiet"]
     done = run(build("dest=c,tag=new"), tmp_path, client(tmp_path, seed=3), *options)
     assert (done.returncode, tags(grown)) == (0, ["new"])
     assert b"more than max-used-space 10 B allows\n" in done.stderr
 
 
 def test_after_a_failure_nothing_goes(grown: Path, tmp_path: Path) -> None:
-    options = ["--policy", "cache.toml"]
+    options = ["--prune-policy", "cache.toml"]
     done = run(build("dest=c,tag=new"), tmp_path, client(tmp_path, do="fail"), *options)
     assert done.returncode != 0
     assert tags(grown) == ["a", "b"]
@@ -78,7 +78,7 @@ def test_with_a_bad_one_the_command_is_not_started(
     else:
         (tmp_path / "cache.toml").write_text(content)
     before = take_snapshot(tmp_path)
-    done = run(build("dest=c"), tmp_path, client(tmp_path), "--policy", "cache.toml")
+    done = run(build("dest=c"), tmp_path, client(tmp_path), "--prune-policy", "cache.toml")
     assert done.returncode == (1 if content is None else 2)
     assert done.stderr.startswith(b"kitcache: cache.toml: ")
     assert differences(before, take_snapshot(tmp_path)) == []
@@ -87,7 +87,7 @@ def test_with_a_bad_one_the_command_is_not_started(
 def test_a_dry_run_says_so_and_a_policy_without_a_cache_is_told(
     grown: Path, tmp_path: Path
 ) -> None:
-    options = ["--policy", "cache.toml"]
+    options = ["--prune-policy", "cache.toml"]
     dry = run(build("dest=c"), tmp_path, client(tmp_path), *options, "--dry-run")
     assert b"then a reset, by the policy cache.toml" in dry.stdout
     done = run(["docker", "build", "."], tmp_path, client(tmp_path), *options)

@@ -91,18 +91,18 @@ def test_what_a_killed_wrapper_staged_is_removed_by_the_next_but_not_before(
     tmp_path: Path,
 ) -> None:
     def staged() -> list[Path]:
-        return list(tmp_path.glob(".cache.kitcache-stage-*"))
+        return list(tmp_path.glob("cache/.kitcache/stage-*"))
 
-    with waiting(tmp_path, "--staged") as (wrapper, child):
+    with waiting(tmp_path) as (wrapper, child):
         wrapper.kill()
         wrapper.wait()
         (left,) = staged()
         env = {**install(tmp_path / "bin"), "EXEC_DO": "export"}
-        assert run(WORDS, tmp_path, env, "--staged").returncode == 0
+        assert run(WORDS, tmp_path, env).returncode == 0
         assert staged() == [left]  # the command still writes there
         os.kill(child, signal.SIGKILL)
         wait_until(lambda: not is_locked(left))
-    assert run(WORDS, tmp_path, env, "--staged").returncode == 0
+    assert run(WORDS, tmp_path, env).returncode == 0
     assert staged() == []
 
 

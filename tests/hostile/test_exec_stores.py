@@ -29,7 +29,7 @@ def tags(cache: Path) -> list[str | None]:
     return sorted(ref_name(entry) or "" for entry in entries(cache))
 
 
-@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [["--in-place"], []], ids=["in place", "staged"])
 def test_reset_true_leaves_what_tags_reach_and_no_more(options: list[str], tmp_path: Path) -> None:
     cache = tmp_path / "c"
     for seed in (1, 2):
@@ -42,7 +42,7 @@ def test_reset_true_leaves_what_tags_reach_and_no_more(options: list[str], tmp_p
     assert sorted(os.listdir(tmp_path)) == ["bin", "c"]
 
 
-@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [["--in-place"], []], ids=["in place", "staged"])
 def test_without_reset_nothing_is_collected(options: list[str], tmp_path: Path) -> None:
     for seed in (1, 2):
         run(build("dest=c"), tmp_path, client(tmp_path, seed=seed), *options)
@@ -51,7 +51,7 @@ def test_without_reset_nothing_is_collected(options: list[str], tmp_path: Path) 
     assert (done.returncode, garbage(tmp_path / "c")) == (0, {})
 
 
-@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [["--in-place"], []], ids=["in place", "staged"])
 def test_what_was_exported_is_noted(options: list[str], tmp_path: Path) -> None:
     run(build("dest=c,tag=a"), tmp_path, client(tmp_path, seed=1), *options)
     (entry,) = entries(tmp_path / "c")
@@ -60,7 +60,7 @@ def test_what_was_exported_is_noted(options: list[str], tmp_path: Path) -> None:
     assert notes["a"]["digest"] == entry["digest"]
 
 
-@pytest.mark.parametrize("options", [[], ["--staged"]], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [["--in-place"], []], ids=["in place", "staged"])
 def test_a_failing_build_changes_nothing(options: list[str], tmp_path: Path) -> None:
     for seed in (1, 2):
         run(build("dest=c"), tmp_path, client(tmp_path, seed=seed))
@@ -75,7 +75,7 @@ def test_a_killed_staged_build_leaves_nothing_in_the_store(tmp_path: Path) -> No
     run(build("dest=c"), tmp_path, client(tmp_path, seed=1))
     before = take_snapshot(tmp_path)
     env = client(tmp_path, do="export die", seed=2)
-    done = run(build("dest=c,reset=true"), tmp_path, env, "--staged")
+    done = run(build("dest=c,reset=true"), tmp_path, env)
     assert done.returncode == 128 + 9
     assert differences(before, take_snapshot(tmp_path)) == []
 
@@ -160,7 +160,7 @@ def at_once(tmp_path: Path, count: int, *options: str) -> list[tuple[int, str]]:
 
 def test_many_at_once_staged_all_succeed_and_all_tags_are_whole(tmp_path: Path) -> None:
     run(build("dest=c,tag=old"), tmp_path, client(tmp_path, seed=100))
-    results = at_once(tmp_path, WRITERS, "--staged")
+    results = at_once(tmp_path, WRITERS)
     assert [code for code, _ in results] == [0] * WRITERS, results
     assert tags(tmp_path / "c") == sorted(["old", *(f"t{n}" for n in range(WRITERS))])
     assert look(tmp_path / "c").missing == frozenset()
@@ -169,9 +169,9 @@ def test_many_at_once_staged_all_succeed_and_all_tags_are_whole(tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["bin", "c"]
 
 
-def test_many_at_once_unstaged_lose_nothing_that_is_tagged(tmp_path: Path) -> None:
+def test_many_at_once_in_place_lose_nothing_that_is_tagged(tmp_path: Path) -> None:
     run(build("dest=c,tag=old"), tmp_path, client(tmp_path, seed=100))
-    results = at_once(tmp_path, WRITERS)
+    results = at_once(tmp_path, WRITERS, "--in-place")
     assert look(tmp_path / "c").missing == frozenset()
     published = {f"t{n}" for n, (code, _) in enumerate(results) if code == 0}
     assert published <= set(tags(tmp_path / "c"))
@@ -180,12 +180,12 @@ def test_many_at_once_unstaged_lose_nothing_that_is_tagged(tmp_path: Path) -> No
 def test_a_neighbour_is_named_when_the_command_fails(tmp_path: Path) -> None:
     run(build("dest=c"), tmp_path, client(tmp_path))
     with strangers.lock_holder(tmp_path / "c" / "kitcache.lock", "sh"):
-        done = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"))
-        staged = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"), "--staged")
-    alone = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"))
-    assert b"--staged" in done.stderr
-    assert b"--staged" not in staged.stderr
-    assert b"--staged" not in alone.stderr
+        done = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"), "--in-place")
+        staged = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"))
+    alone = run(build("dest=c"), tmp_path, client(tmp_path, do="fail"), "--in-place")
+    assert b"without --in-place" in done.stderr
+    assert b"--in-place" not in staged.stderr
+    assert b"--in-place" not in alone.stderr
 
 
 def test_what_is_staged_and_has_a_hole_is_not_published(tmp_path: Path) -> None:
@@ -195,9 +195,9 @@ def test_what_is_staged_and_has_a_hole_is_not_published(tmp_path: Path) -> None:
     shell = (tmp_path / "bin" / "docker").read_text()
     (tmp_path / "bin" / "docker").write_text(
         shell.replace("exec ", "")
-        + 'grep -l "seed 2" .c.kitcache-stage-*/blobs/sha256/* | xargs rm -f\n'
+        + 'grep -l "seed 2" c/.kitcache/stage-*/blobs/sha256/* | xargs rm -f\n'
     )
-    done = run(build("dest=c,reset=true"), tmp_path, env, "--staged")
+    done = run(build("dest=c,reset=true"), tmp_path, env)
     assert done.returncode == 12
     assert b"not published" in done.stderr
     assert (tmp_path / "c" / "index.json").read_bytes() == before
@@ -211,7 +211,7 @@ def test_a_store_without_room_beside_it_stages_inside(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "none", str(cache)], check=True)
     try:
         run(build("dest=c,tag=a"), tmp_path, client(tmp_path, seed=1))
-        done = run(build("dest=c,tag=b,reset=true"), tmp_path, client(tmp_path, seed=2), "--staged")
+        done = run(build("dest=c,tag=b,reset=true"), tmp_path, client(tmp_path, seed=2))
         assert done.returncode == 0, done.stderr
         assert tags(cache) == ["a", "b"]
         assert (look(cache).missing, garbage(cache)) == (frozenset(), {})
@@ -224,7 +224,7 @@ def test_a_dry_run_shows_the_command_and_touches_nothing(tmp_path: Path) -> None
     words = build("dest=my cache,Mode=max,reset=1", "dest=b,tag=x")
     done = run(words, tmp_path, client(tmp_path), "--dry-run")
     first, *rest = done.stdout.decode().splitlines()
-    assert first.startswith("docker build '--cache-to=type=local,dest=/")
+    assert first.startswith("docker build '--cache-to=type=local,dest=my cache/.kitcache/stage-X")
     assert "reset" not in first
     assert rest == [
         "# to my cache, tag 'latest': staged, under the shared lock, then a reset",
@@ -235,7 +235,7 @@ def test_a_dry_run_shows_the_command_and_touches_nothing(tmp_path: Path) -> None
 
 def test_the_metadata_file_has_the_reports(tmp_path: Path) -> None:
     words = build("dest=c,reset=true")
-    done = run(words, tmp_path, client(tmp_path), "--metadata-file", "m.json")
+    done = run(words, tmp_path, client(tmp_path), "--in-place", "--metadata-file", "m.json")
     assert done.returncode == 0
     document = json.loads((tmp_path / "m.json").read_text())
     assert document["schema"] == "kitcache.exec/1"

@@ -339,7 +339,8 @@ def test_what_a_build_says_of_its_caches(request: pytest.FixtureRequest) -> None
 @pytest.mark.parametrize("name", EXEC_CASES)
 def test_text_of_exec(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
     whole(tmp_path)
-    options = ["--dry-run"] if name == "exec-dry-run" else ["--metadata-file", "exec.json"]
+    options = ["--in-place", "--metadata-file", "exec.json"]
+    options = ["--dry-run"] if name == "exec-dry-run" else options
     (tmp_path / "docker").write_text(CLIENT)
     (tmp_path / "docker").chmod(0o755)
     words = ["exec", *options, "--", "./docker", *EXEC_CASES[name].split()]

@@ -192,14 +192,14 @@ EXEC = (
 # The words of exec, what they add of ours, and what they may load that is dear.
 EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     "no cache": ("docker build .", set(), set()),
-    "a reset": (
-        "docker buildx build --cache-from type=local,src=cache"
+    "in place": (
+        "--in-place docker buildx build --cache-from type=local,src=cache"
         " --cache-to type=local,dest=cache,tag=main,reset=true .",
         set(),
         set(),
     ),
     "staged": (
-        "--staged docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
+        "docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
         {
             "kitcache.store.blobs",
             "kitcache.store.ingest",

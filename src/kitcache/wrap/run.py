@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kitcache.upkeep.answers import Pruned
     from kitcache.wrap.staging import Merged, Stage
 
-_STAGED_HELPS = "another export was under way in it; with --staged several can export at once"
+_STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"
 
 
 class StoreResult(NamedTuple):
@@ -96,9 +96,7 @@ def run_task(
         targets = _open_targets(task, stores)
         sources = [(cache, stores.to_read(cache.src)) for cache in task.imports]
         stages = _Stages(terms, stack, must_find_all=task.job.builds_all)
-        for target in targets:
-            if target.is_staged:
-                stages.open(target)
+        targets = [stages.open(target) if target.is_staged else target for target in targets]
         rewritten = task.job.rewrite(task.texts(stages.dests))
         if terms.cancel is not None and terms.cancel.is_set():
             raise Cancelled("", untouched="the command was not started")
@@ -172,14 +170,26 @@ class _Stages:
         self._must_find_all = must_find_all
         self._all: dict[int, Stage] = {}
 
-    def open(self, target: _Target) -> None:
-        """One for each export; where one is alone in its build it begins with the store's blobs."""
+    def open(self, target: _Target) -> _Target:
+        """One for each export; where one is alone in its build it begins with the store's blobs.
+
+        The target as it is then: where there can be none and none is needed, it is not staged.
+        """
         from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
 
         for export in target.exports:
-            self._all[export.at] = open_stage(
-                target.store, self._terms, self._stack, is_seeded=export.is_alone
-            )
+            try:
+                self._all[export.at] = open_stage(
+                    target.store, self._terms, self._stack, is_seeded=export.is_alone
+                )
+            except Cancelled:
+                raise
+            except KitcacheError as error:
+                if len(target.exports) > 1 or not export.is_alone:
+                    raise
+                self._terms.warn(f"{target.path}: the export is not staged: {error.problem}")
+                return target._replace(is_staged=False)
+        return target
 
     @property
     def dests(self) -> dict[int, str]:

@@ -1,38 +1,35 @@
 """An export comes into a fresh directory, and into the store only when it is whole.
 
-A staging directory is a sibling of the store: `.NAME.kitcache-stage-…`; where the store is a file
-system of its own, or its parent cannot be written to, it is in DIR/.kitcache. It begins with hard
-links of the store's blobs, so that the client finds what is there already. Its own kitcache.lock
-is held for as long as it is in use: one that nobody holds was left by a process that was killed.
+A staging directory is DIR/.kitcache/stage-…: what leaves DIR out of a context, a backup or a CI
+cache leaves it out too, and who may write to DIR may write there. It begins with hard links of what
+the store's tags reach, so that the client finds what is there already. Its own kitcache.lock is
+held for as long as it is in use: one that nobody holds was left by a process that was killed.
 """
 
 import os
 import shutil
-import time
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from kitcache.errors import Damaged, KitcacheError
+from kitcache.errors import Cancelled, Damaged, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import look_below, take_survey
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.digest import HEX_LENGTHS, Digest
+from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError, Members, read_document
 from kitcache.oci.index import NewEntry, drop_entries, put_entries, read_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import INDEX, publish_index, read_index, replace_file
 from kitcache.store.ingest import Intake
-from kitcache.store.layout import Layout, io_error, open_checked
+from kitcache.store.layout import Layout, io_error, open_directory
 from kitcache.store.locks import hold_index, hold_store
-from kitcache.store.notes import ROOM, room_of
+from kitcache.store.notes import ROOM, need_room, room_of
 from kitcache.store.transfer import bring_blob
-from kitcache.wrap.stores import STAGE_MARK, Store, Terms, hold_inherited
+from kitcache.wrap.stores import STAGE_PREFIX, Store, Terms, hold_inherited
 
-_UNREADY = ".new"
-_UNREADY_S = 3600.0
 _NAMED = 3
 
 
@@ -61,84 +58,94 @@ class Merged(NamedTuple):
 def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool) -> Stage:
     """A new staging directory; removed and closed with the stack.
 
-    is_seeded: it begins with the store's blobs, as hard links.
+    is_seeded: it begins with what the store's tags reach, as hard links.
 
     What killed processes have left there is removed first. Raises KitcacheError.
     """
-    parent, prefix = _place_of(store)
-    _clear(parent, prefix)
-    path = os.path.join(parent, f"{prefix}{os.urandom(8).hex()}")
-    lock = ExitStack()
+    room_fd = stack.enter_context(need_room(store.layout))
+    _clear(store, room_fd)
     try:
-        os.mkdir(path + _UNREADY, 0o755)
-        stack.callback(shutil.rmtree, path, ignore_errors=True)
-        stack.callback(shutil.rmtree, path + _UNREADY, ignore_errors=True)
-        layout = stack.enter_context(open_checked(path + _UNREADY, lambda _: None))
-        stack.enter_context(lock)
-        stage = Stage(layout, path, lock, [])
-        patience = terms.control(layout).patience(terms.lock_timeout_s)
-        hold_inherited(layout, lock, stage.lock_fds, patience)
-        os.rename(path + _UNREADY, path)
-        layout.path = path
+        stage = None
+        while stage is None:
+            stage = _make(store, room_fd, terms, stack)
         if is_seeded:
-            _seed(store.layout, layout)
+            _seed(store.layout, stage.layout, terms)
     except OSError as error:
-        raise io_error(path, "cannot make a staging directory", error) from None
+        what = "cannot make a staging directory"
+        raise io_error(store.layout.path, what, error) from None
     return stage
 
 
-def _place_of(store: Store) -> tuple[str, str]:
-    """Where staging directories of this store are, and how their names begin."""
-    parent, name = os.path.split(store.real_path)
-    with suppress(OSError):
-        is_one = os.stat(parent).st_dev == os.fstat(store.layout.root_fd).st_dev
-        if is_one and name and os.access(parent, os.W_OK | os.X_OK):
-            return parent, f".{name}{STAGE_MARK}"
-    with room_of(store.layout) as room_fd:
-        if room_fd is None:
-            raise KitcacheError(
-                store.layout.path,
-                "there is no room for a staging directory, neither beside it nor in it",
-                untouched="the command was not started",
-                next_steps=("run it without --staged", "give write permission to its parent"),
-            )
-    return os.path.join(store.real_path, ROOM), f".{name}{STAGE_MARK}"
-
-
-def _clear(parent: str, prefix: str) -> None:
-    """Remove staging directories that nobody holds."""
+def _make(store: Store, room_fd: int, terms: Terms, stack: ExitStack) -> Stage | None:
+    """A directory whose lock is held; None where another process took it for one left behind."""
+    name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
+    os.mkdir(name, 0o755, dir_fd=room_fd)
+    stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=room_fd)
+    layout = _open(store, name, room_fd)
+    if layout is None:
+        return None
+    stack.enter_context(layout)
+    lock = stack.enter_context(ExitStack())
+    stage = Stage(layout, layout.path, lock, [])
     try:
-        names = [name for name in os.listdir(parent) if name.startswith(prefix)]
-    except OSError:
-        return
-    for name in names:
-        path = os.path.join(parent, name)
-        if name.endswith(_UNREADY):
-            with suppress(OSError):
-                if os.lstat(path).st_mtime < time.time() - _UNREADY_S:
-                    shutil.rmtree(path, ignore_errors=True)
+        patience = terms.control(layout).patience(terms.lock_timeout_s)
+        hold_inherited(layout, lock, stage.lock_fds, patience)
+    except KitcacheError:
+        if os.fstat(layout.root_fd).st_nlink:
+            raise
+    # One that was removed before the lock was had has no name any more.
+    return stage if os.fstat(layout.root_fd).st_nlink else None
+
+
+def _open(store: Store, name: str, room_fd: int) -> Layout | None:
+    """A staging directory; None where it is not there. Raises Unsafe where it is a link."""
+    fd = open_directory(store.layout, name, room_fd, f"{ROOM}/")
+    return None if fd is None else Layout(os.path.join(store.real_path, ROOM, name), fd)
+
+
+def _clear(store: Store, room_fd: int) -> None:
+    """Remove staging directories whose lock nobody holds.
+
+    One that was just made and whose lock is not held yet may be among them: its maker sees that,
+    and makes another one.
+    """
+    for name in os.listdir(room_fd):
+        if not name.startswith(STAGE_PREFIX):
             continue
-        with suppress(KitcacheError), open_checked(path, lambda _: None) as layout:
-            control = Control(path, None, None)
-            with hold_store(layout, "exclusive", control.patience(0.0)):
-                shutil.rmtree(path, ignore_errors=True)
+        with suppress(KitcacheError):
+            layout = _open(store, name, room_fd)
+            if layout is None:
+                continue
+            control = Control(layout.path, None, None)
+            with layout, hold_store(layout, "exclusive", control.patience(0.0)):
+                shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)
 
 
-def _seed(store: Layout, stage: Layout) -> None:
-    """Hard links of all blobs; one that cannot be linked is written anew by the client."""
-    store.open_directories()
-    if not store.blobs:
+def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
+    """Hard links of what the store's tags reach; what is not linked the client writes anew."""
+    try:
+        survey = take_survey(store, terms.control(store))
+    except Cancelled:
+        raise
+    except KitcacheError:  # what is wrong with the store is told where its tags are written
         return
+    bad = {leaf.digest for leaf in survey.missing_leaves}
+    bad |= {one.chain[-1].digest for one in survey.damage if one.chain}
     os.mkdir("blobs", 0o755, dir_fd=stage.root_fd)
-    for algorithm, source in store.blobs.items():
+    for algorithm in store.blobs:
         os.mkdir(f"blobs/{algorithm}", 0o755, dir_fd=stage.root_fd)
-        stage.open_directories()
-        target, length = stage.blobs[algorithm], HEX_LENGTHS[algorithm]
-        with os.scandir(source) as found:
-            for entry in found:
-                if len(entry.name) == length and entry.is_file(follow_symlinks=False):
-                    with suppress(OSError):
-                        os.link(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target)
+    stage.open_directories()
+    for digest in survey.live:
+        found = store.stat_blob(digest)
+        if digest in bad or found is None or found.kind != "file":
+            continue
+        source, target, name = (
+            store.blobs[digest.algorithm],
+            stage.blobs[digest.algorithm],
+            digest.hex,
+        )
+        with suppress(OSError):
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
 def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
@@ -152,8 +159,12 @@ def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
     """
     control = terms.control(stage.layout)
     stage.layout.open_directories()
-    if not _mend_index(stage.layout):
-        return Merged()
+    try:
+        if not _mend_index(stage.layout):
+            return Merged()
+    except DocumentError as error:
+        problem = f"not published: the client's index.json cannot be relied upon: {error}"
+        return Merged(problem=problem, code=Damaged.exit_code)
     survey = take_survey(stage.layout, control)
     hole = _hole_in(survey)
     if hole:

@@ -65,7 +65,8 @@ def make_task(
 ) -> Task:
     """Understand a command.
 
-    resets: every local export is to be swept after. staged: each goes to a staging directory.
+    resets: every local export is to be swept after. staged: each goes to a staging directory, not
+    only those that have to.
     Raises UsageError (not understood, or caches that the client would not take), NotInstalled,
     Refused, KitcacheError.
     """

@@ -32,7 +32,7 @@ def stopped(daemon: Daemon, cwd: Path, number: int, *prefix: str) -> int:
     return process.returncode
 
 
-@pytest.mark.parametrize("options", [(), ("--staged",)], ids=["straight", "staged"])
+@pytest.mark.parametrize("options", [("--in-place",), ()], ids=["in place", "staged"])
 def test_a_signal_to_the_wrapper_is_one_to_the_client(
     options: tuple[str, ...], daemon: Daemon, tmp_path: Path
 ) -> None:

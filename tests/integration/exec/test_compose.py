@@ -107,7 +107,7 @@ def test_what_is_run_is_the_project_that_compose_resolves(daemon: Daemon, projec
         " --file resolved-project.json build web"
     )
     assert rest == [
-        "# to cache, tag 'web': under the shared lock, then a reset",
+        "# to cache, tag 'web': staged, under the shared lock, then a reset",
         "# from cache, tag 'web': under the shared lock",
     ]
     text = run(daemon, project, "docker", "compose", "config", "--format", "json").stdout
@@ -202,7 +202,7 @@ def test_dollars_in_paths(daemon: Daemon, project: Path) -> None:
     where = project / "a$b"
     context(where, "1")
     (where / "compose.yaml").write_text(PROJECT.replace("dest=cache,", "dest=c$${z},"))
-    for options in ((), ("--staged",)):
+    for options in (("--in-place",), ()):
         wrapped(daemon, where, "docker", "compose", "build", options=options)
         assert sorted(path.name for path in where.iterdir()) == ["app", "c${z}", "compose.yaml"]
         assert [ref_name(entry) for entry in entries(where / "c${z}")] == ["web"]

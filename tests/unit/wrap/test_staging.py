@@ -3,13 +3,16 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kitcache.store.layout import Layout
+from kitcache.wrap import staging
 from kitcache.wrap.staging import Stage, merge, open_stage
 from kitcache.wrap.stores import Store, Stores, Terms
 from tests.hostile.strangers import publish, push_cache
-from tests.integration.witness import entries, look, ref_name
+from tests.integration.witness import blobs, entries, garbage, look, ref_name
 
 TERMS = Terms(5.0, None, lambda _: None)
 
@@ -53,12 +56,103 @@ def test_what_is_new_comes_in_and_the_rest_stays(tmp_path: Path, stack: ExitStac
     assert look(cache).missing == frozenset()
 
 
-def test_it_is_beside_the_store_and_gone_afterwards(tmp_path: Path) -> None:
+def test_it_is_in_the_store_and_gone_afterwards(tmp_path: Path) -> None:
     with ExitStack() as stack:
         _, path = stage_of(store_of(tmp_path / "c", stack), stack)
-        assert path.parent == tmp_path
-        assert path.name.startswith(".c.kitcache-stage-")
+        assert path.parent == tmp_path / "c" / ".kitcache"
+        assert path.name.startswith("stage-")
     assert os.listdir(tmp_path) == ["c"]
+    assert os.listdir(tmp_path / "c" / ".kitcache") == []
+
+
+def test_only_what_tags_reach_is_linked(tmp_path: Path, stack: ExitStack) -> None:
+    cache = tmp_path / "c"
+    store = store_of(cache, stack)
+    export(cache, "tag", 1)
+    export(cache, "tag", 2)
+    assert garbage(cache)
+    _, path = stage_of(store, stack)
+    assert set(blobs(path)) == look(cache).reached
+
+
+def test_a_torn_layer_of_a_tag_is_brought_again(tmp_path: Path, stack: ExitStack) -> None:
+    cache = tmp_path / "c"
+    store = store_of(cache, stack)
+    export(cache, "tag", 1)
+    for blob in (cache / "blobs" / "sha256").iterdir():
+        if blob.read_bytes() == b"shared":
+            blob.write_bytes(b"sha")
+    stage, path = stage_of(store, stack)
+    export(path, "tag", 1)
+    assert merge(store, stage, TERMS).tags == ("tag",)
+    assert look(cache).missing == frozenset()
+
+
+def test_what_a_killed_process_left_goes_whenever_it_was_killed(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    """With its lock file and without, for it may have been killed right after mkdir."""
+    store = store_of(tmp_path / "c", stack)
+    room = tmp_path / "c" / ".kitcache"
+    for name in ("stage-0", "stage-1"):
+        (room / name).mkdir(parents=True)
+    (room / "stage-0" / "kitcache.lock").touch()
+    (room / "tags.json").write_text("{}")
+    _, path = stage_of(store, stack)
+    assert sorted(os.listdir(room)) == [path.name, "tags.json"]
+
+
+def test_a_directory_that_goes_before_its_lock_is_had_is_made_again(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one that stages clears it in the moment between the two."""
+    store = store_of(tmp_path / "c", stack)
+    hold, others = staging.hold_inherited, []
+
+    def hold_late(layout: Layout, *rest: Any) -> None:
+        if not others:
+            others.append(layout.path)
+            others.append(stage_of(store, stack)[1])
+        hold(layout, *rest)
+
+    monkeypatch.setattr(staging, "hold_inherited", hold_late)
+    _, path = stage_of(store, stack)
+    first, other = others
+    assert not Path(first).exists()
+    assert sorted(os.listdir(tmp_path / "c" / ".kitcache")) == sorted((path.name, other.name))
+
+
+def test_a_link_in_the_place_of_one_is_not_followed(tmp_path: Path, stack: ExitStack) -> None:
+    store = store_of(tmp_path / "c", stack)
+    (tmp_path / "elsewhere" / "blobs").mkdir(parents=True)
+    (tmp_path / "c" / ".kitcache").mkdir()
+    link = tmp_path / "c" / ".kitcache" / "stage-0"
+    link.symlink_to(tmp_path / "elsewhere")
+    inner = tmp_path / "c" / ".kitcache" / "stage-1"
+    inner.mkdir()
+    (inner / "kitcache.lock").symlink_to(tmp_path / "elsewhere" / "made")
+    stage_of(store, stack)
+    assert os.listdir(tmp_path / "elsewhere") == ["blobs"]
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"manifests":[', '{"manifests":5}', '{"manifests":[],"Manifests":[]}', "\x00"]
+)
+def test_an_index_that_cannot_be_read_is_not_published(
+    text: str, tmp_path: Path, stack: ExitStack
+) -> None:
+    cache = tmp_path / "c"
+    store = store_of(cache, stack)
+    export(cache, "tag", 1)
+    before = (cache / "index.json").read_bytes()
+    stage, path = stage_of(store, stack)
+    export(path, "tag", 2)
+    (path / "index.json").write_text(text)
+    merged = merge(store, stage, TERMS)
+    assert (merged.code, merged.tags) == (12, ())
+    assert "index.json" in merged.problem
+    assert (cache / "index.json").read_bytes() == before
 
 
 def test_a_torn_blob_in_the_store_is_replaced(tmp_path: Path, stack: ExitStack) -> None:

@@ -13,10 +13,11 @@ from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
 from kitcache.store.layout import io_error
+from kitcache.store.notes import ROOM
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
-from kitcache.wrap.stores import STAGE_MARK, Terms
+from kitcache.wrap.stores import STAGE_PREFIX, Terms
 from kitcache.wrap.task import Task, make_task
 
 _DESCRIPTION = """\
@@ -29,9 +30,9 @@ _EPILOG = """\
 examples:
   kitcache exec -- docker buildx build \\
     --cache-to type=local,dest=cache,mode=max,reset=true .
-  kitcache exec --staged -- docker buildx bake
+  kitcache exec -- docker buildx bake
   kitcache exec --reset -- docker compose build
-  kitcache exec --policy cache.toml -- docker buildx build \\
+  kitcache exec --prune-policy cache.toml -- docker buildx build \\
     --cache-to type=local,dest=cache,mode=max .
   kitcache exec --dry-run -- docker build --cache-to type=local,dest=cache ."""
 
@@ -44,10 +45,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--reset", action="store_true", help="sweep after every local export, not only reset=true"
     )
     parser.add_argument(
-        "--staged",
+        "--in-place",
         action="store_true",
-        help="export beside the cache, and merge it in when it is whole: several can export at"
-        " once, and a killed build leaves nothing",
+        help="let the client write into the cache itself, not into a staging directory of its own"
+        " that is merged in when it is whole: one export at a time",
     )
     parser.add_argument(
         "--dry-run",
@@ -58,10 +59,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--metadata-file", metavar="FILE", help="write what became of the caches, as JSON"
     )
     options.complete_with(file, options.FILES)
-    options.add_policy(
+    options.add_prune_policy(
         parser,
         "drop tags from every local cache that was exported to, as this file says (see kitcache"
-        " prune), and sweep it",
+        " prune; - is stdin), and sweep it",
+        instead="write it behind --, among the words of the client",
     )
     options.add_lock_timeout(parser)
     parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
@@ -103,7 +105,7 @@ class _Command:
                 environ,
                 self._read_stdin,
                 resets=resets,
-                staged=args.staged,
+                staged=not args.in_place,
                 warn=self._warn,
             )
         except Refused as error:
@@ -158,8 +160,7 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
 
 
 def _stage_name(path: str) -> str:
-    parent, name = os.path.split(os.path.realpath(path))
-    return os.path.join(parent, f".{name}{STAGE_MARK}{'X' * 16}")
+    return os.path.join(path, ROOM, STAGE_PREFIX + "X" * 16)
 
 
 def _store_lines(store: StoreResult) -> Iterator[str]:
