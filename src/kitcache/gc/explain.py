@@ -110,7 +110,7 @@ def why(
         survey = take_survey(layout, control)
         digest = _find_blob(layout, survey, blob)
         found = layout.stat_blob(digest)
-    paths = tuple(islice(paths_to(survey, digest), PATHS_SHOWN + 1))
+    paths = tuple(islice(paths_to(survey, digest, control.check), PATHS_SHOWN + 1))
     return Why(
         path=control.path,
         digest=digest,

@@ -1,6 +1,7 @@
 """What a root reaches, by the links of a Survey. Pure: the disk was read before."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from kitcache.gc.answers import BlobPath
 from kitcache.gc.values import NodeKey, Survey, key_of
@@ -64,42 +65,73 @@ def _is_hint(link: Link) -> bool:
     return is_unknown and link.role in ("layer", "config", "blob")
 
 
-def paths_to(survey: Survey, digest: Digest) -> Iterator[BlobPath]:
-    """Each path from a root down to that blob, roots in order."""
-    towards = _ancestors(survey, digest)
+_Parents = dict[NodeKey, list[NodeKey]]
+
+
+def paths_to(
+    survey: Survey, digest: Digest, check: Callable[[], None] = lambda: None
+) -> Iterator[BlobPath]:
+    """Yield each path from a root down to that blob, roots in order. No path meets a node twice.
+
+    The work for one path does not depend on how many paths there are. check: is called for each
+    step, so that a caller can cancel.
+    """
+    parents = _parents_in(survey)
+    ends = [key for key in parents if key[0] == digest]
+    towards = _nodes_above(parents, ends, ())
+    has_loop = _has_loop(parents, towards)
     for root in survey.roots:
         todo: list[tuple[Link, ...]] = []
         if root.descriptor is not None and key_of(root.descriptor) in towards:
             todo.append((Link(root.descriptor, "manifest"),))
         while todo:
+            check()
             links = todo.pop()
             last = links[-1].descriptor
             if last.digest == digest:
                 yield BlobPath(root, links)
                 continue
+            # A blob that is a link may lead back to what names it. A lattice above such a link
+            # would have 2^n ways that end nowhere.
+            met = [key_of(link.descriptor) for link in links]
+            open_nodes = _nodes_above(parents, ends, met) if has_loop else towards
             below = dict.fromkeys(survey.links.get(key_of(last), ()))
-            # A blob that is a link may lead back to what names it.
-            met = {link.descriptor.digest for link in links}
-            todo += [
-                (*links, n)
-                for n in reversed(below)
-                if key_of(n.descriptor) in towards and n.descriptor.digest not in met
-            ]
+            todo += [(*links, n) for n in reversed(below) if key_of(n.descriptor) in open_nodes]
 
 
-def _ancestors(survey: Survey, digest: Digest) -> set[NodeKey]:
-    """That blob's nodes, and every node from which a path leads to one: no search leaves these."""
-    parents: dict[NodeKey, list[NodeKey]] = {
+def _parents_in(survey: Survey) -> _Parents:
+    """Return every node that is a root or is named by another one, with all that name it."""
+    parents: _Parents = {
         key_of(root.descriptor): [] for root in survey.roots if root.descriptor is not None
     }
     for parent, links in survey.links.items():
-        for link in links:
-            parents.setdefault(key_of(link.descriptor), []).append(parent)
-    todo = [key for key in parents if key[0] == digest]
-    found = set(todo)
+        for key in dict.fromkeys(key_of(link.descriptor) for link in links):
+            parents.setdefault(key, []).append(parent)
+    return parents
+
+
+def _nodes_above(
+    parents: _Parents, ends: Collection[NodeKey], met: Collection[NodeKey]
+) -> set[NodeKey]:
+    """Return these ends, and all nodes that lead to one of them without a node of `met`."""
+    passed = set(met)
+    found = set(ends) - passed
+    todo = list(found)
     while todo:
         for parent in parents.get(todo.pop(), ()):
-            if parent not in found:
+            if parent not in found and parent not in passed:
                 found.add(parent)
                 todo.append(parent)
     return found
+
+
+def _has_loop(parents: _Parents, nodes: Collection[NodeKey]) -> bool:
+    """Return True if one of these nodes leads back to itself. All their parents are among them."""
+    waits = Counter(parent for key in nodes for parent in parents.get(key, ()))
+    order = [key for key in nodes if not waits[key]]
+    for key in order:
+        for parent in parents.get(key, ()):
+            waits[parent] -= 1
+            if not waits[parent]:
+                order.append(parent)
+    return len(order) < len(nodes)

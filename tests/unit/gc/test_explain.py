@@ -206,3 +206,23 @@ def test_with_damage_garbage_is_not_certain(sample: Sample) -> None:
 def test_a_path_is_answered_by_its_names_alone(sample: Sample, tmp_path: Path) -> None:
     elsewhere = tmp_path / "other" / "sha256" / sample.main["digest"].partition(":")[2]
     assert str(why(sample.dir, str(elsewhere)).digest) == sample.main["digest"]
+
+
+def test_a_lattice_that_leads_back_to_its_top_is_answered(box: Box) -> None:
+    """2^28 ways lead from the top to its last level, which is a link to the top."""
+    layer, link = (
+        box.blob(b"layer"),
+        {"mediaType": "odd", "digest": f"sha256:{'c' * 64}", "size": 3},
+    )
+    row = [box.manifest([link], number=n) for n in range(2)]
+    for level in range(28):
+        row = [box.index_of(row, level=level, number=n) for n in range(2)]
+    top = box.index_of([box.manifest([layer]), *row])
+    box.path_of(link["digest"]).symlink_to(box.path_of(top["digest"]).name)
+    box.tag("main", top)
+    answer = why(box.dir, layer["digest"])
+    assert (len(answer.paths), answer.more_paths) == (PATHS_SHOWN, True)
+    assert [str(one.descriptor.digest) for one in answer.paths[0].links][::2] == [
+        top["digest"],
+        layer["digest"],
+    ]

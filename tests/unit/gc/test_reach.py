@@ -92,6 +92,32 @@ def test_a_path_may_be_longer_than_any_stack() -> None:
     assert len(links) == 5001
 
 
+def loop_below_a_lattice(levels: int) -> Survey:
+    """The root names x, and a lattice whose last level leads back to the root and nowhere else."""
+    graph = {f"{n}": [f"{n + 1}", f"{n + 1} too"] for n in range(levels)}
+    graph |= {f"{n} too": [f"{n + 1}", f"{n + 1} too"] for n in range(1, levels)}
+    graph |= {"root": ["x", "0"], f"{levels}": ["root"], f"{levels} too": ["root"]}
+    return survey(["root"], graph)
+
+
+def test_a_lattice_that_leads_back_has_no_further_path() -> None:
+    assert paths(loop_below_a_lattice(28), "x") == [("tag root", [node("root"), node("x")])]
+
+
+def test_a_path_that_leads_back_is_followed_until_it_meets_itself() -> None:
+    found = survey(["r"], {"r": ["a", "x"], "a": ["r", "b"], "b": ["a", "x"]})
+    assert paths(found, "x") == [
+        ("tag r", [node("r"), node("a"), node("b"), node("x")]),
+        ("tag r", [node("r"), node("x")]),
+    ]
+
+
+def test_a_search_for_paths_hears_its_caller() -> None:
+    asked = []
+    assert list(paths_to(survey(["r"], {"r": ["a"]}), node("a").digest, lambda: asked.append(1)))
+    assert len(asked) == 2
+
+
 def test_a_digest_is_met_once_for_each_part_that_it_plays() -> None:
     """As a layer without a type it is a leaf, as an entry without one it is looked into."""
     root, child, below = (Descriptor("", digest(word), 7) for word in ("root", "child", "below"))
