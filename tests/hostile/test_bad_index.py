@@ -221,6 +221,11 @@ def test_an_index_right_at_the_cap_is_read(sample: Sample) -> None:
     assert answer.value["removed"]["blobs"] == len(sample.garbage)
 
 
+def test_an_index_of_two_million_values_is_not_even_parsed(sample: Sample) -> None:
+    sample.box.write_index(b'{"manifests":[' + b"0," * 2_000_000 + b"0]}")
+    assert_refused(sample.box.top, 13, "index.json", "of at most 1,000,000")
+
+
 INSTEAD: dict[str, list[list[str]]] = {
     "a symlink": [["rename", "index.json", "../index"], ["symlink", "index.json", "../index"]],
     "a dangling symlink": [["remove", "index.json"], ["symlink", "index.json", "../nowhere"]],

@@ -269,6 +269,12 @@ def test_indexes_nested_without_end_are_refused(sample: Sample) -> None:
     assert_refused(sample.box.top, 13, f"{NESTING}", "'deep'")
 
 
+def test_a_manifest_of_a_million_values_is_not_even_parsed(sample: Sample) -> None:
+    numbers = sample.box.blob(b'{"layers":[' + b"0," * 1_000_000 + b"0]}", MANIFEST)
+    sample.box.tag("numbers", numbers)
+    assert_refused(sample.box.top, 13, "of at most 1,000,000", tag="numbers")
+
+
 def test_a_long_chain_of_subjects_is_no_way_around_the_cap(sample: Sample) -> None:
     descriptor = sample.dev
     for _ in range(200):

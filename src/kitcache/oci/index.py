@@ -5,7 +5,7 @@ a rewrite.
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, redirect, ref_name_of
@@ -21,7 +21,8 @@ from kitcache.oci.document import (
 
 _INDEX_FIELDS = ("schemaVersion", "mediaType", "manifests", "subject", "annotations")
 _ENTRY_FIELDS = ("mediaType", "digest", "size", "urls", "annotations", "platform")
-
+_UNREADABLE_LIMIT = 1000
+"""Each entry that cannot be read is kept with its problem: a million would take 430 MB."""
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 IMAGE_NAME = "io.containerd.image.name"
@@ -50,14 +51,14 @@ def read_entries(data: bytes) -> tuple[Entry, ...]:
 
     Raises DocumentError (not-json, too-nested, malformed, ambiguous) where it is no index, or where
     BuildKit would read other entries than a reader that minds case and duplicates. An entry that
-    is itself malformed is returned with its problem.
+    is itself malformed is returned with its problem; more than 1,000 of them make it no index.
     """
     document = expect_object(read_document(data, strict_utf8=True), "index.json")
     document.require_exact(_INDEX_FIELDS)
     if "manifests" not in document:
         raise DocumentError("malformed", "it has no field 'manifests'")
     items = expect_list(document.one("manifests"), "'manifests'")
-    entries = [_entry(item, f"entry {n}") for n, item in enumerate(items)]
+    entries = list(_entries(items))
     subject = document.one("subject")
     if subject is not None:
         # Whatever its annotations say: no client looks it up by a name, and no edit reaches it.
@@ -65,6 +66,18 @@ def read_entries(data: bytes) -> tuple[Entry, ...]:
             _entry(subject, "the subject")._replace(is_subject=True, ref_name=None, image_name=None)
         )
     return tuple(entries)
+
+
+def _entries(items: list[Any]) -> Iterator[Entry]:
+    unreadable = 0
+    for n, item in enumerate(items):
+        entry = _entry(item, f"entry {n}")
+        unreadable += entry.descriptor is None
+        if unreadable > _UNREADABLE_LIMIT:
+            raise DocumentError(
+                "malformed", f"more than {_UNREADABLE_LIMIT:,} of its entries cannot be read"
+            )
+        yield entry
 
 
 def _entry(value: Any, what: str) -> Entry:

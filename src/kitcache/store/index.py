@@ -14,7 +14,14 @@ from kitcache.errors import Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
-from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, io_error, open_file
+from kitcache.store.layout import (
+    STRUCTURAL_LIMIT_BYTES,
+    Layout,
+    excess_values,
+    io_error,
+    open_file,
+    read_at_most,
+)
 
 INDEX = "index.json"
 INDEX_TEMP = "index.json.kitcache-new"
@@ -45,16 +52,24 @@ def read_index(layout: Layout) -> IndexFile:
     if fd is None:
         return IndexFile(None, Digest("sha256", hashlib.sha256(b"").hexdigest()), 0)
     try:
-        with open(fd, "rb") as file:
-            found = os.fstat(file.fileno())
-            data = file.read(STRUCTURAL_LIMIT_BYTES + 1)
+        found = os.fstat(fd)
+        data = read_at_most(fd, STRUCTURAL_LIMIT_BYTES)
     except OSError as error:
         raise io_error(layout.path, f"cannot read {INDEX}", error) from None
+    finally:
+        os.close(fd)
     if len(data) > STRUCTURAL_LIMIT_BYTES:
         raise Unsafe(
             layout.path,
             f"{INDEX} is larger than any index may be"
             f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
+            next_steps=(f"restore {INDEX} from a copy",),
+        )
+    excess = excess_values(data)
+    if excess:
+        raise Unsafe(
+            layout.path,
+            f"{INDEX} has more values than any index may ({excess})",
             next_steps=(f"restore {INDEX} from a copy",),
         )
     return IndexFile(data, Digest("sha256", hashlib.sha256(data).hexdigest()), found.st_mtime_ns)

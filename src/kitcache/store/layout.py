@@ -15,16 +15,21 @@ from typing import Literal, NamedTuple, Self
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.oci.digest import HEX_LENGTHS, Digest
+from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
 
 STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
 """No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
+
+STRUCTURAL_LIMIT_VALUES = 1_000_000
+"""No index, manifest or cacheconfig has more JSON values; each costs up to half a kilobyte."""
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _HEAD_BYTES = 4096
 _LAYOUT_LIMIT_BYTES = 64 * 1024
+_PART_BYTES = 1024 * 1024
 _VERSION_WAIT_S = 2.0
 _VERSION_PAUSE_S = 0.02
 
@@ -192,7 +197,15 @@ class Layout:
             data = file.read(found.st_size + 1)
         if not digest.matches(data):
             raise self._damaged("wrong-digest", "holds other bytes than its digest says")
+        self._check_values(data)
         return data
+
+    def _check_values(self, data: bytes) -> None:
+        excess = excess_values(data)
+        if excess:
+            raise Unsafe(
+                self.path, f"has more values than any index, manifest or cacheconfig may ({excess})"
+            )
 
     def _damaged(self, kind: str, problem: str) -> Damaged:
         return Damaged(self.path, problem, kind=kind)
@@ -307,6 +320,28 @@ def open_file(layout: Layout, name: str) -> int | None:
         os.close(fd)
         raise _not_regular(layout, name, mode)
     return fd
+
+
+def excess_values(data: bytes) -> str:
+    """Return how many JSON values these bytes have too many, a clause; "" if they may be read."""
+    if len(data) <= STRUCTURAL_LIMIT_VALUES or not can_be_json(data[:_HEAD_BYTES]):
+        return ""
+    count = count_values(data)
+    if count <= STRUCTURAL_LIMIT_VALUES:
+        return ""
+    return f"up to {count:,} of at most {STRUCTURAL_LIMIT_VALUES:,}"
+
+
+def read_at_most(fd: int, most_bytes: int) -> bytes:
+    """Return what is in a file from where it stands, to its end or until there is more than that.
+
+    Memory grows with what is there, not with what may be there. Raises OSError.
+    """
+    parts, length = [], 0
+    while length <= most_bytes and (part := os.read(fd, _PART_BYTES)):
+        parts.append(part)
+        length += len(part)
+    return b"".join(parts)
 
 
 def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.store.index import INDEX, give_to, users_of, write_new
-from kitcache.store.layout import Layout, open_directory
+from kitcache.store.layout import Layout, open_directory, read_at_most
 
 ROOM = ".kitcache"
 SKIPS = "skips"
@@ -232,8 +232,7 @@ def _read(layout: Layout, name: str) -> bytes:
         with suppress(OSError):
             fd = os.open(name, _READ_FLAGS, dir_fd=room_fd)
             opened.callback(os.close, fd)
-            with open(fd, "rb", closefd=False) as file:
-                return file.read(_LIMIT_BYTES)
+            return read_at_most(fd, _LIMIT_BYTES)
     return b""
 
 

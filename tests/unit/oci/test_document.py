@@ -5,6 +5,7 @@ import pytest
 from kitcache.oci.document import (
     DocumentError,
     Members,
+    count_values,
     describe,
     expect_list,
     expect_object,
@@ -147,3 +148,7 @@ def test_what_has_to_be_a_list() -> None:
 )
 def test_kinds_of_values_in_words(text: str, words: str) -> None:
     assert describe(read_document(text.encode())) == words
+
+
+def test_values_are_counted_before_one_is_made() -> None:
+    assert count_values(b'{"a":[0,{"b":1}],"c":2}') == 5

@@ -337,3 +337,10 @@ def test_copies_of_nothing_change_no_meaning() -> None:
         copy_entries(b'{"manifests": [], "Manifests": []}', [], [])
     with pytest.raises(IndexError):
         copy_entries(data, [data], [Copied(0, 2)])
+
+
+def test_a_thousand_entries_that_cannot_be_read_are_kept_and_more_are_no_index() -> None:
+    assert len(read_entries(json.dumps({"manifests": [0] * 1000}).encode())) == 1000
+    with pytest.raises(DocumentError, match="more than 1,000 of its entries") as caught:
+        read_entries(json.dumps({"manifests": [0] * 1001}).encode())
+    assert caught.value.kind == "malformed"
