@@ -18,13 +18,14 @@ An error says what happened and where, what was left alone, and what to do next.
 attributes; `str(error)` is the sentence to print, with names that came from a disk escaped.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 NOTHING_REMOVED = "nothing was removed"
 NOTHING_CHANGED = "nothing was changed"
 NOTHING_MORE = "nothing more was removed; what tags reach is where it was"
 
 Fact = str | int | float | None
+NoDaemonKind = Literal["unreachable", "lost", "unsupported", "closed", "forked"]
 
 
 def printable(text: str) -> str:
@@ -289,7 +290,11 @@ class LimitNotReached(KitcacheError):
 
 
 class NoDaemon(KitcacheError):
-    """No BuildKit answers at that address, or it lacks what was asked. path: the address."""
+    """No BuildKit answers at that address, or it lacks what was asked. path: the address.
+
+    kind: unreachable (nothing was asked of it), lost (after it had answered), unsupported (it
+    answers, and is no BuildKit or lacks what was asked), closed or forked (the Client's own state).
+    """
 
     exit_code = 20
 
@@ -298,12 +303,19 @@ class NoDaemon(KitcacheError):
         address: str,
         problem: str,
         *,
+        kind: NoDaemonKind = "unreachable",
         details: tuple[str, ...] = (),
         next_steps: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
             address, problem, details=details, untouched="nothing was built", next_steps=next_steps
         )
+        self.kind = kind
+
+    @property
+    def facts(self) -> dict[str, Fact]:
+        """Why there is no daemon, in one word."""
+        return {"kind": self.kind}
 
 
 class Source(NamedTuple):
@@ -367,7 +379,10 @@ class NotInstalled(KitcacheError):
 
 
 class Cancelled(KitcacheError):
-    """Stopped by Ctrl-C or by the caller's cancel event: a sweep between two blobs, or a build."""
+    """Stopped by Ctrl-C or by the caller's cancel event: a sweep between two blobs, or a build.
+
+    timeout_s: of a build that took longer than it was allowed to, else None.
+    """
 
     exit_code = 130
 
@@ -379,6 +394,7 @@ class Cancelled(KitcacheError):
         removed_bytes: int = 0,
         problem: str = "stopped on request",
         untouched: str = NOTHING_REMOVED,
+        timeout_s: float | None = None,
     ) -> None:
         if removed_blobs:
             untouched = (
@@ -393,8 +409,13 @@ class Cancelled(KitcacheError):
         )
         self.removed_blobs = removed_blobs
         self.removed_bytes = removed_bytes
+        self.timeout_s = timeout_s
 
     @property
     def facts(self) -> dict[str, Fact]:
         """What had been done by then; bytes are file sizes."""
-        return {"removed_blobs": self.removed_blobs, "removed_bytes": self.removed_bytes}
+        return {
+            "removed_blobs": self.removed_blobs,
+            "removed_bytes": self.removed_bytes,
+            "timeout_s": self.timeout_s,
+        }

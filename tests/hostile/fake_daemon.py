@@ -56,7 +56,8 @@ class Solve:
         self.is_over = threading.Event()
         self.keeps_status = False
         self._context = context
-        context.add_callback(self.is_over.set)
+        if not context.add_callback(self.is_over.set):
+            self.is_over.set()
 
     @property
     def session(self) -> Session:
@@ -253,7 +254,11 @@ class FakeDaemon:
 
     def _dial(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.connect(f"{self._directory}/back")
+        try:
+            sock.connect(f"{self._directory}/back")
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def _call_back(self, metadata: Metadata) -> socket.socket:

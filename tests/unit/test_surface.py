@@ -46,7 +46,7 @@ CLASSES = {
             " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
             " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
             " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None,"
-            " prune_policy=None)",
+            " prune_policy=None, timeout_s=None)",
             "close": "()",
             "info": "()",
             "is_engine": "",
@@ -184,7 +184,8 @@ VALUES: dict[str, tuple[str, str]] = {
     "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
     "Wishes": (
         "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
-        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 prune_policy=None",
+        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 prune_policy=None"
+        " timeout_s=None",
         "",
     ),
     "Worker": ("id labels platforms", "exports_local_caches"),
@@ -195,12 +196,12 @@ VALUES: dict[str, tuple[str, str]] = {
 ERRORS: dict[str, tuple[int, str, str]] = {
     "BuildFailed": (21, "KitcacheError", "log sources step step_exit_code"),
     "Busy": (11, "KitcacheError", "holder_command holder_pid retry_after_s"),
-    "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes"),
+    "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes timeout_s"),
     "Damaged": (12, "KitcacheError", "chain kind tag"),
     "Incomplete": (3, "KitcacheError", "left left_count"),
     "KitcacheError": (1, "Exception", ""),
     "LimitNotReached": (14, "KitcacheError", "limit_bytes needed_bytes"),
-    "NoDaemon": (20, "KitcacheError", ""),
+    "NoDaemon": (20, "KitcacheError", "kind"),
     "NotACache": (10, "KitcacheError", ""),
     "NotFound": (1, "KitcacheError", ""),
     "NotInstalled": (127, "KitcacheError", ""),

@@ -16,6 +16,7 @@ from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed
 from kitcache.buildkit.history import read_provenance
+from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places, Terms
 from kitcache.buildkit.proto import control_pb2
@@ -65,7 +66,8 @@ class Wishes(NamedTuple):
     on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
     for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
     stands for. proxies: build arguments that the request's own go before. prune_policy: which tags
-    go from every local cache that is exported to, with a reset.
+    go from every local cache that is exported to, with a reset. timeout_s: after so
+    many seconds the build is cancelled.
     """
 
     on_update: OnUpdate = _nothing
@@ -78,6 +80,7 @@ class Wishes(NamedTuple):
     proxies: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
     prune_policy: "Retention | None" = None
+    timeout_s: float | None = None
 
 
 def run_build(connection: Connection, request: BuildRequest, wishes: Wishes) -> BuildResult:
@@ -90,7 +93,7 @@ class _Build:
         self._connection = connection
         self._request = request
         self._wishes = wishes
-        self._cancel = wishes.cancel or Event()
+        self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         self._steps = Steps()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
@@ -100,6 +103,19 @@ class _Build:
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
 
     def run(self) -> BuildResult:
+        try:
+            return self._run()
+        except Cancelled as error:
+            if not self._cancel.is_late:
+                raise
+            raise Cancelled(
+                error.path,
+                problem=f"the build took longer than {self._cancel.timeout_s:g} s: {error.problem}",
+                untouched=error.untouched,
+                timeout_s=self._cancel.timeout_s,
+            ) from error
+
+    def _run(self) -> BuildResult:
         check_request(self._request)
         given = [export.warnings for export in self._request.cache_to]
         given += [self._request.warnings]
@@ -179,6 +195,7 @@ class _Build:
             raise NoDaemon(
                 self._connection.address.url,
                 f"this docker engine cannot do {needs[0]}: its containerd image store is off",
+                kind="unsupported",
                 next_steps=(
                     'put "features": {"containerd-snapshotter": true} into daemon.json, and'
                     " restart docker",
@@ -191,7 +208,7 @@ class _Build:
         try:
             return read_workers(self._connection.channel)
         except RpcError as error:
-            raise self._lost(error) from None
+            raise self._connection.unanswered(error) from None
 
     def _host_gateway(self) -> str:
         """What --add-host NAME:host-gateway means there; "" where the daemon does not tell."""
@@ -250,6 +267,8 @@ class _Build:
         try:
             return solve(self._connection.channel, message, self._update, self._cancel)
         except RpcError as error:
+            if error.code == Code.DEADLINE_EXCEEDED:
+                raise self._connection.unanswered(error) from None
             return Solved(None, error)
         finally:
             self._session_failure = server.failure
@@ -281,6 +300,7 @@ class _Build:
         lost = NoDaemon(
             self._connection.address.url,
             f"the daemon was lost while it built: {error.message}",
+            kind="lost",
             next_steps=("look at the daemon's log, then build again",),
         )
         lost.untouched = _UNTOUCHED

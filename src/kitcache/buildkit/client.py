@@ -1,5 +1,6 @@
 """kitcache.Client: BuildKit from Python."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -9,14 +10,14 @@ from weakref import finalize
 
 from kitcache.buildkit.build import Wishes, run_build
 from kitcache.buildkit.daemon.address import Address, parse_address
-from kitcache.buildkit.daemon.connect import TIMEOUT_S, Connection, connect
+from kitcache.buildkit.daemon.connect import TIMEOUT_S
+from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import OnUpdate, Update
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
-from kitcache.errors import NoDaemon
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import (
     CacheExport,
@@ -38,19 +39,22 @@ class Client:
     """A BuildKit daemon: dockerd's own, or any buildkitd. A context manager.
 
     address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST and others; or an
-    Address, as find_daemon(os.environ) gives it. timeout_s: for reaching the daemon.
+    Address, as find_daemon(os.environ) gives it. timeout_s: for reaching the daemon, and for each
+    call that is not a build; a build has its own. After the daemon was lost, the next call
+    connects anew.
 
-    Raises UsageError for an address that means nothing, NoDaemon where no BuildKit answers. Several
-    threads may build at once.
+    Several threads may build at once. After `fork`, every call in the child raises NoDaemon of kind
+    "forked"; closing the client there, or ending the child, does not touch the parent's builds.
+
+    Raises UsageError for an address that means nothing, NoDaemon where no BuildKit answers.
     """
 
     def __init__(self, address: str | Address, *, timeout_s: float = TIMEOUT_S) -> None:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
-        self._connection: Connection = connect(address, timeout_s=timeout_s)
+        self._daemon = Reconnector(address, timeout_s)
         # For those who forget: its threads would keep an unclosed connection alive.
-        self._closing = finalize(self, self._connection.close)
-        self._is_closed = False
+        self._closing = finalize(self, self._daemon.close)
 
     def __enter__(self) -> Self:
         return self
@@ -65,18 +69,17 @@ class Client:
 
     def close(self) -> None:
         """End the connection; a build that still runs on it raises Cancelled. Idempotent."""
-        self._is_closed = True
         self._closing()
 
     @property
     def address(self) -> Address:
         """Where the daemon is."""
-        return self._connection.address
+        return self._daemon.last.address
 
     @property
     def is_engine(self) -> bool:
         """True for dockerd, which has images of its own; False for a buildkitd."""
-        return self._connection.is_engine
+        return self._daemon.last.is_engine
 
     def info(self) -> Info:
         """The daemon's version. Raises NoDaemon."""
@@ -111,6 +114,7 @@ class Client:
         credentials: Callable[[str], Credentials | None] | None = None,
         stdin: BinaryIO | None = None,
         prune_policy: "Retention | None" = None,
+        timeout_s: float | None = None,
     ) -> BuildResult:
         """Build a Dockerfile; returns once tags are published and resets are done.
 
@@ -125,7 +129,8 @@ class Client:
         thread to cancel on the daemon. credentials: the login for a registry's host; without it the
         daemon gets none. prune_policy: which tags go after the export, from every local cache that
         is exported to; it implies reset=true. A limit that cannot be reached is told, and no
-        failure.
+        failure. timeout_s: a build that takes longer is cancelled on the daemon, and raises
+        Cancelled with this number as its timeout_s. Without it a build may take any time.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
@@ -161,28 +166,31 @@ class Client:
             credentials=credentials or nobody.credentials,
             stdin=stdin,
             prune_policy=prune_policy,
+            timeout_s=timeout_s,
         )
         return self.run(request, wishes)
 
     def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
         """The same, for a request that is there already."""
-        self._expect_open()
-        return run_build(self._connection, request, wishes)
+        return run_build(self._daemon.connection(), request, wishes)
 
     def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
         return Build(self, request, wishes)
 
-    def _expect_open(self) -> None:
-        if self._is_closed:
-            raise NoDaemon(self.address.url, "this client is closed")
-
     def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
-        self._expect_open()
+        connection = self._daemon.connection()
         try:
-            return question(self._connection.channel)
+            return question(connection.channel)
         except RpcError as error:
-            raise NoDaemon(self.address.url, f"the daemon does not answer: {error}") from None
+            if connection.channel.is_alive:
+                raise connection.unanswered(error) from None
+        # It may have been restarted since the last call, and that was not yet known.
+        connection = self._daemon.connection()
+        try:
+            return question(connection.channel)
+        except RpcError as error:
+            raise connection.unanswered(error) from None
 
 
 def _several(given: Sequence[Item]) -> tuple[Item, ...]:
@@ -197,6 +205,8 @@ class Build:
 
     def __init__(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
         self._cancel = wishes.cancel or Event()
+        self._pid = os.getpid()
+        self._address = client.address
         self._updates: SimpleQueue[Update | None] = SimpleQueue()
         self._result: BuildResult | None = None
         self._error: BaseException | None = None
@@ -220,6 +230,7 @@ class Build:
 
     def next_update(self, timeout_s: float | None = None) -> Update | None:
         """The next update; None where none came in time, and once the build is over."""
+        check_process(self._pid, self._address)
         if self._is_over:
             return None
         try:
@@ -231,10 +242,12 @@ class Build:
 
     def cancel(self) -> None:
         """Cancel it on the daemon; `result` then raises Cancelled. From any thread."""
+        check_process(self._pid, self._address)
         self._cancel.set()
 
     def result(self) -> BuildResult:
         """Wait for the end. Raises what Client.build raises."""
+        check_process(self._pid, self._address)
         self._thread.join()
         if self._error is not None:
             raise self._error

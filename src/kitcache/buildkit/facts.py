@@ -10,7 +10,6 @@ from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Channel
 
 _EXECUTOR = "org.mobyproject.buildkit.worker.executor"
-_TIMEOUT_S = 30.0
 
 Message = TypeVar("Message")
 
@@ -44,7 +43,7 @@ def read_info(channel: Channel) -> Info:
     """The daemon's version. Raises RpcError."""
     request = control_pb2.InfoRequest().SerializeToString()
     try:
-        answer = channel.unary("/moby.buildkit.v1.Control/Info", request, timeout_s=_TIMEOUT_S)
+        answer = channel.unary("/moby.buildkit.v1.Control/Info", request)
     except RpcError as error:
         if error.code == Code.UNIMPLEMENTED:
             return Info()
@@ -56,7 +55,7 @@ def read_info(channel: Channel) -> Info:
 def read_workers(channel: Channel) -> tuple[Worker, ...]:
     """The daemon's workers. Raises RpcError."""
     request = control_pb2.ListWorkersRequest().SerializeToString()
-    answer = channel.unary("/moby.buildkit.v1.Control/ListWorkers", request, timeout_s=_TIMEOUT_S)
+    answer = channel.unary("/moby.buildkit.v1.Control/ListWorkers", request)
     records = _read(control_pb2.ListWorkersResponse.FromString, answer).record
     return tuple(
         Worker(

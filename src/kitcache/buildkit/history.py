@@ -5,34 +5,43 @@ Source: BuildKit, api/services/control (ListenBuildHistory) and in-toto's attest
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from kitcache.buildkit.proto import content_pb2, control_pb2
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
+from kitcache.buildkit.wire.stream import make_deadline
 
 _HISTORY = "/moby.buildkit.v1.Control/ListenBuildHistory"
 _READ = "/containerd.services.content.v1.Content/Read"
 _PREDICATE = "in-toto.io/predicate-type"
 _PROVENANCE = "slsa.dev/provenance/"
-_TIMEOUT_S = 10.0
 _LIMIT_BYTES = 64 * 1024 * 1024
 
 
 def read_provenance(channel: Channel, ref: str) -> Mapping[str, Any]:
     """The SLSA predicates of a finished build, by platform; "" where it was built for one.
 
-    Empty where the daemon keeps no history, or the build had no provenance.
+    Empty where the daemon keeps no history, the build had no provenance, or it does not come within
+    the channel's timeout.
     """
+    asked = _Asked(channel, make_deadline(channel.timeout_s))
     try:
         return {
-            platform: _predicate(json.loads(_read_blob(channel, descriptor)))
-            for platform, descriptor in _attestations(channel, ref)
+            platform: _predicate(json.loads(_read_blob(asked, descriptor)))
+            for platform, descriptor in _attestations(asked, ref)
         }
     except (RpcError, DecodeError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
+
+
+class _Asked(NamedTuple):
+    """The daemon that is asked, and until when: the channel's timeout is for all the answers."""
+
+    channel: Channel
+    deadline: float | None
 
 
 def _predicate(document: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +52,8 @@ def _predicate(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _attestations(channel: Channel, ref: str) -> Iterator[tuple[str, control_pb2.Descriptor]]:
-    for record in _records(channel, ref):
+def _attestations(asked: _Asked, ref: str) -> Iterator[tuple[str, control_pb2.Descriptor]]:
+    for record in _records(asked, ref):
         results = dict(record.results) or {"": record.result}
         for platform, result in results.items():
             for descriptor in result.attestations:
@@ -52,30 +61,29 @@ def _attestations(channel: Channel, ref: str) -> Iterator[tuple[str, control_pb2
                     yield platform, descriptor
 
 
-def _records(channel: Channel, ref: str) -> Iterator[control_pb2.BuildHistoryRecord]:
+def _records(asked: _Asked, ref: str) -> Iterator[control_pb2.BuildHistoryRecord]:
     request = control_pb2.BuildHistoryRequest(ref=ref, early_exit=True)
-    for message in _ask(channel, _HISTORY, request.SerializeToString()):
+    for message in _ask(asked, _HISTORY, request.SerializeToString()):
         event = control_pb2.BuildHistoryEvent.FromString(message)
         if event.record.ref == ref:
             yield event.record
 
 
-def _read_blob(channel: Channel, descriptor: control_pb2.Descriptor) -> bytes:
+def _read_blob(asked: _Asked, descriptor: control_pb2.Descriptor) -> bytes:
     request = content_pb2.ReadContentRequest(digest=descriptor.digest)
     data = bytearray()
-    for message in _ask(channel, _READ, request.SerializeToString()):
+    for message in _ask(asked, _READ, request.SerializeToString()):
         data += content_pb2.ReadContentResponse.FromString(message).data
         if len(data) > _LIMIT_BYTES:
             raise ValueError("too long for a provenance")
     return bytes(data)
 
 
-def _ask(channel: Channel, method: str, request: bytes) -> Iterator[bytes]:
-    stream = channel.open(method)
+def _ask(asked: _Asked, method: str, request: bytes) -> Iterator[bytes]:
+    stream = asked.channel.open(method)
     try:
-        stream.send(request)
-        stream.end()
-        while (message := stream.receive(_TIMEOUT_S)) is not None:
+        stream.send_until((request,), asked.deadline, is_end=True)
+        while (message := stream.receive_until(asked.deadline)) is not None:
             yield message
     finally:
         stream.cancel()

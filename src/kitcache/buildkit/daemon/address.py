@@ -217,6 +217,7 @@ def _builder_address(
     raise NoDaemon(
         origin,
         f"its driver {builder.driver!r} is not supported",
+        kind="unsupported",
         details=("supported: docker, docker-container, remote",),
         next_steps=("name another with --builder, such as --builder default", "use --addr"),
     )

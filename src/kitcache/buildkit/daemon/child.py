@@ -44,6 +44,12 @@ class ChildTransport(SocketTransport):
         self.close()
         return self._words
 
+    def leave_to_parent(self) -> None:
+        """Also the program is the parent's: the child does not end it."""
+        super().leave_to_parent()
+        self._ending = threading.Lock()
+        self._errors.close()
+
     def close(self) -> None:
         """Ends the program as well, kindly for a second, then at once."""
         super().close()

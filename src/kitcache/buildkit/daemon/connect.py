@@ -9,10 +9,17 @@ from urllib.parse import urlsplit
 from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, ask_upgrade
 from kitcache.buildkit.daemon.transport import Deadline, SocketTransport, open_tcp, open_unix
-from kitcache.buildkit.daemon.trouble import Attempt, NotAnEngineError, no_daemon, refused
+from kitcache.buildkit.daemon.trouble import (
+    Attempt,
+    NotAnEngineError,
+    no_answer,
+    no_daemon,
+    refused,
+)
 from kitcache.buildkit.daemon.tunnel import Tunnel
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError
 from kitcache.buildkit.wire.rpc import Channel, Handler, Server
+from kitcache.errors import NoDaemon
 
 TIMEOUT_S = 10.0
 
@@ -25,15 +32,15 @@ _H2, _HTTP = "h2", "http/1.1"
 class Connection:
     """A daemon that answers. A context manager; closing ends the calls, and so a running build.
 
-    is_engine: a docker engine, where `address` may have left that open. channel: for Control.
+    is_engine: a docker engine, where `address` may have left that open. channel: for Control; its
+    timeout bounds the start of a session, too.
     """
 
-    def __init__(self, address: Address, opened: "Opened", channel: Channel, timeout_s: float):
+    def __init__(self, address: Address, opened: "Opened", channel: Channel) -> None:
         self.address = address
         self.is_engine = opened.is_engine
         self.channel = channel
         self._transport = opened.transport
-        self._timeout_s = timeout_s
 
     def __enter__(self) -> Self:
         return self
@@ -57,8 +64,13 @@ class Connection:
             except RpcError as error:
                 raise no_daemon(self.address, error, Attempt(self._transport)) from error
             return Server(Tunnel(stream), handlers)
-        transport = _open_engine_session(self.address, metadata, Deadline(self._timeout_s))
+        deadline = Deadline(self.channel.timeout_s or TIMEOUT_S)
+        transport = _open_engine_session(self.address, metadata, deadline)
         return Server(transport, handlers)
+
+    def unanswered(self, error: RpcError) -> NoDaemon:
+        """The failure to raise for a call that has failed."""
+        return no_answer(self.address, error, is_lost=not self.channel.is_alive)
 
     def close(self) -> None:
         """Idempotent. Sessions are servers of their own, and closed on their own."""
@@ -75,14 +87,14 @@ class Opened(NamedTuple):
 
 
 def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
-    """The daemon, which has answered a call by now. timeout_s: for all of it.
+    """The daemon, which has answered a call by now. timeout_s: for all of it, and for later calls.
 
     Raises NoDaemon, which says what happened and what to do next.
     """
     deadline = Deadline(timeout_s)
     opened = _open(address, deadline)
     opened.transport.limit(None)
-    channel = Channel(opened.transport)
+    channel = Channel(opened.transport, timeout_s=timeout_s)
     with _closed_on_failure(opened.transport):
         try:
             _greet(channel, deadline)
@@ -92,7 +104,7 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
                 attempt = Attempt(opened.transport, opened.answer)
                 raise no_daemon(address, error, attempt) from error
             raise
-    return Connection(address, opened, channel, timeout_s)
+    return Connection(address, opened, channel)
 
 
 def _greet(channel: Channel, deadline: Deadline) -> None:

@@ -4,13 +4,20 @@ A transport is read by one thread, written by another, and closed from any. Whil
 being made its operations have a deadline; afterwards they block.
 """
 
+import os
 import socket
 import threading
 import time
 from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+from weakref import WeakSet
 
 READ_BYTES = 256 * 1024
 _OPENING_BYTES = 512
+
+# What getaddrinfo gives: family, type, protocol, canonical name, socket address.
+_Place = tuple[Any, Any, int, str, Any]
 
 
 class Deadline:
@@ -43,6 +50,7 @@ class SocketTransport:
         self._state = threading.Lock()
         self._users = 0
         self._is_closed = False
+        _transports.add(self)
 
     @property
     def protocol(self) -> str | None:
@@ -106,6 +114,15 @@ class SocketTransport:
         if is_idle:
             self._sock.close()
 
+    def leave_to_parent(self) -> None:
+        """Close the copy of the socket that a child has after fork. Sends nothing, takes no lock.
+
+        A thread of the parent may have held the lock: the child gets a new one.
+        """
+        self._state = threading.Lock()
+        self._is_closed = True
+        self._sock.close()
+
     def _note(self, error: OSError) -> None:
         """The first failure is the cause, the other side's thread has the next."""
         if self.failure is None:
@@ -132,6 +149,18 @@ class SocketTransport:
                 self._sock.close()
 
 
+_transports: WeakSet[SocketTransport] = WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for transport in tuple(_transports):
+        transport.leave_to_parent()
+
+
+# A child that keeps the socket open would keep the build alive after its parent is gone.
+os.register_at_fork(after_in_child=_leave_all_to_parent)
+
+
 def open_unix(path: str, deadline: Deadline) -> SocketTransport:
     """Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -150,9 +179,41 @@ def open_tcp(host: str, port: int, deadline: Deadline) -> SocketTransport:
 
 
 def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """A connected socket. Raises OSError."""
-    sock = socket.create_connection((host, port), timeout=deadline.left_s())
+    """A connected socket: the first address of the host that answers. Raises OSError."""
+    places = _look_up(host, port, deadline)
+    for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            # An address that is silent leaves time for those behind it.
+            sock.settimeout(deadline.left_s() / (len(places) - number + 1))
+            sock.connect(place)
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError) or number == len(places):
+                raise
+        else:
+            break
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A machine that is gone says nothing: without it a build would wait for ever.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return sock
+
+
+def _look_up(host: str, port: int, deadline: Deadline) -> list[_Place]:
+    """The host's addresses. In a thread, since nothing else bounds the resolver."""
+    answers: SimpleQueue[list[_Place] | OSError] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answers.put(error if isinstance(error, OSError) else OSError(f"no host name: {error}"))
+
+    threading.Thread(target=ask, name="kitcache-resolver", daemon=True).start()
+    try:
+        found = answers.get(timeout=deadline.left_s())
+    except Empty:
+        raise TimeoutError("timed out") from None
+    if isinstance(found, OSError):
+        raise found
+    return found

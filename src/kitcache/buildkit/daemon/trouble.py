@@ -12,7 +12,7 @@ from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.engine import Answer
 from kitcache.buildkit.daemon.transport import SocketTransport
 from kitcache.buildkit.wire.grpc import Code, RpcError
-from kitcache.errors import NoDaemon
+from kitcache.errors import NoDaemon, NoDaemonKind
 
 ANOTHER = "name another daemon with --addr or --builder"
 _START = "start docker or buildkitd"
@@ -25,6 +25,7 @@ class Trouble(NamedTuple):
 
     problem: str
     next_steps: tuple[str, ...] = (ANOTHER,)
+    kind: NoDaemonKind = "unreachable"
 
 
 _SILENT = Trouble("it does not answer", ("is it overloaded, or something else?", ANOTHER))
@@ -38,7 +39,7 @@ _TROUBLES: tuple[tuple[type[OSError], Trouble], ...] = (
 _CALLS: Mapping[int | None, Trouble] = {
     Code.DEADLINE_EXCEEDED: _SILENT,
     Code.UNIMPLEMENTED: Trouble(
-        "no BuildKit: it speaks gRPC, but knows no moby.buildkit.v1.Control"
+        "no BuildKit: it speaks gRPC, but knows no moby.buildkit.v1.Control", kind="unsupported"
     ),
 }
 
@@ -69,6 +70,7 @@ def no_daemon(address: Address, error: Exception, attempt: Attempt) -> NoDaemon:
     return NoDaemon(
         address.url,
         trouble.problem,
+        kind=trouble.kind,
         details=(f"chosen by {address.origin}",),
         next_steps=trouble.next_steps,
     )
@@ -76,13 +78,26 @@ def no_daemon(address: Address, error: Exception, attempt: Attempt) -> NoDaemon:
 
 def refused(address: Address, answer: Answer) -> NoDaemon:
     """The failure to raise where something speaks HTTP, but does not switch to BuildKit."""
+    kind: NoDaemonKind = "unsupported"
     if "HTTPS server" in answer.message:
+        kind = "unreachable"
         problem, steps = "it expects TLS", ("set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",)
     else:
         problem = f"it refuses BuildKit: HTTP {answer.status}, {answer.message}"
         steps = ("docker 18.09 or newer has BuildKit",) if answer.status == 404 else (ANOTHER,)
     details = (f"chosen by {address.origin}",)
-    return NoDaemon(address.url, problem, details=details, next_steps=steps)
+    return NoDaemon(address.url, problem, kind=kind, details=details, next_steps=steps)
+
+
+def no_answer(address: Address, error: RpcError, *, is_lost: bool) -> NoDaemon:
+    """The failure to raise where a daemon that had answered before does not answer a call."""
+    kind: NoDaemonKind = "lost" if is_lost else "unreachable"
+    if error.code == Code.UNIMPLEMENTED:
+        kind = "unsupported"
+    steps = ("look at the daemon's log, then try again",)
+    return NoDaemon(
+        address.url, f"the daemon does not answer: {error}", kind=kind, next_steps=steps
+    )
 
 
 def _root_of(error: Exception, attempt: Attempt) -> Exception:
@@ -178,8 +193,12 @@ def _language(attempt: Attempt) -> Trouble | None:
     if opening.startswith(_TLS_RECORDS) or b"HTTPS server" in opening:
         return Trouble("it expects TLS", ("give its CA, and a client certificate with its key",))
     if attempt.answer and attempt.answer.status:
-        return Trouble(f"no BuildKit: a web server answers (HTTP {attempt.answer.status})")
-    return Trouble("no BuildKit: a web server answers") if opening.startswith(b"HTTP/") else None
+        return _web_server(f" (HTTP {attempt.answer.status})")
+    return _web_server("") if opening.startswith(b"HTTP/") else None
+
+
+def _web_server(status: str) -> Trouble:
+    return Trouble(f"no BuildKit: a web server answers{status}", kind="unsupported")
 
 
 def _call(address: Address, error: Exception, attempt: Attempt) -> Trouble:

@@ -5,7 +5,6 @@ of its own. All of them are daemon threads and end with the connection, or soon 
 """
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 
 from kitcache.buildkit.wire.frames import ErrorCode
@@ -21,7 +20,7 @@ from kitcache.buildkit.wire.grpc import (
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import MAX_STREAMS, Connection
 from kitcache.buildkit.wire.link import Link, Transport
-from kitcache.buildkit.wire.stream import REPLY, Stream, wait
+from kitcache.buildkit.wire.stream import REPLY, Stream, make_deadline, wait
 
 __all__ = ["Channel", "Handler", "Server", "Stream", "Transport"]
 
@@ -32,10 +31,18 @@ Handler = Callable[[Stream], None]
 class Channel:
     """The calling side of a connection, over a transport that it closes with itself.
 
-    authority: what requests name as their host; BuildKit does not look at it.
+    authority: what requests name as their host; BuildKit does not look at it. timeout_s: for the
+    start of each call, and for a whole unary one.
     """
 
-    def __init__(self, transport: Transport, *, authority: str = "localhost") -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        authority: str = "localhost",
+        timeout_s: float | None = None,
+    ) -> None:
+        self.timeout_s = timeout_s
         self._authority = authority
         self._link = Link(transport, Connection(is_client=True), None)
         self._link.start()
@@ -50,12 +57,12 @@ class Channel:
     ) -> bytes:
         """Send one message and get one back.
 
-        timeout_s: for all of it; the server is told. Raises RpcError: the status of the call,
-        DEADLINE_EXCEEDED, UNAVAILABLE without a connection.
+        timeout_s: for all of it, the channel's where none is given; the server is told. Raises
+        RpcError: the status of the call, DEADLINE_EXCEEDED, UNAVAILABLE without a connection.
         """
-        deadline = None
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
+        deadline = make_deadline(timeout_s)
         if timeout_s is not None:
-            deadline = time.monotonic() + timeout_s
             timeout_ms = min(int(timeout_s * 1000), 99_999_999)
             metadata = (("grpc-timeout", f"{timeout_ms}m"), *metadata)
         stream = self._open(method, metadata, deadline)
@@ -73,9 +80,10 @@ class Channel:
     def open(self, method: str, *, metadata: Metadata = ()) -> Stream:
         """Start a call, which sends its headers. Waits while the server has too many calls.
 
-        Raises RpcError UNAVAILABLE without a connection, ValueError for bad metadata.
+        Raises RpcError UNAVAILABLE without a connection, DEADLINE_EXCEEDED after the channel's
+        timeout, ValueError for bad metadata.
         """
-        return self._open(method, metadata, None)
+        return self._open(method, metadata, make_deadline(self.timeout_s))
 
     @property
     def is_alive(self) -> bool:

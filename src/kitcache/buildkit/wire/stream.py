@@ -89,7 +89,7 @@ class Stream:
         UNAVAILABLE when the connection is lost; DEADLINE_EXCEEDED after the timeout, and then
         the call goes on. Not for two threads at once.
         """
-        return self.receive_until(None if timeout_s is None else time.monotonic() + timeout_s)
+        return self.receive_until(make_deadline(timeout_s))
 
     def receive_until(self, deadline: float | None) -> bytes | None:
         """The same until a time of the monotonic clock."""
@@ -291,6 +291,11 @@ class Stream:
         if self._refusal is None:
             self._refusal = error
         self._link.drop(self._id, code)
+
+
+def make_deadline(timeout_s: float | None) -> float | None:
+    """The moment of the monotonic clock at which the time is over; None: never."""
+    return None if timeout_s is None else time.monotonic() + timeout_s
 
 
 def wait(condition: threading.Condition, deadline: float | None) -> None:
