@@ -3,6 +3,7 @@
 Here the disk is looked at, before anything is built; what a request means is inputs.py's to say.
 """
 
+import errno
 import io
 import os
 import stat
@@ -24,6 +25,7 @@ from kitcache.store.layout import io_error, open_layout
 _HEAD_BYTES = 1024
 _DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024
 _UNBUILT = "nothing was built"
+_NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
 
 
 class Offer(NamedTuple):
@@ -52,7 +54,7 @@ def make_offer(request: BuildRequest, stdin: BinaryIO | None, stack: ExitStack) 
     _expect_secret_files(request.secrets)
     head = b""
     if request.context == "-":
-        head = _expect_stdin(stdin).read(_HEAD_BYTES)
+        head = _read_up_to(_expect_stdin(stdin), _HEAD_BYTES)
         if not head:
             raise UsageError("the context is to come from stdin, and stdin is empty")
     upload_id = os.urandom(12).hex()
@@ -80,8 +82,19 @@ def _expect_stdin(stdin: BinaryIO | None) -> BinaryIO:
     return stdin
 
 
+def _read_up_to(stream: BinaryIO, size: int) -> bytes:
+    """Read size bytes, or fewer at the end. A single read may return what a pipe holds."""
+    parts = []
+    while size and (data := stream.read(size)) != b"":
+        if data is None:
+            raise UsageError(_NON_BLOCKING, next_steps=("os.set_blocking(fd, True)",))
+        parts.append(data)
+        size -= len(data)
+    return b"".join(parts)
+
+
 def _read_dockerfile(head: bytes, stream: BinaryIO) -> bytes:
-    data = head + stream.read(_DOCKERFILE_LIMIT_BYTES + 1 - len(head))
+    data = head + _read_up_to(stream, _DOCKERFILE_LIMIT_BYTES + 1 - len(head))
     if len(data) > _DOCKERFILE_LIMIT_BYTES:
         raise UsageError("what comes from stdin is too long for a Dockerfile (over 16 MiB)")
     return data
@@ -168,4 +181,7 @@ class _Joined(io.RawIOBase):
             return head
         # What a pipe has, not what it may have once the other end is done.
         read = getattr(self._rest, "read1", self._rest.read)
-        return bytes(read(size))
+        data = read(size)
+        if data is None:
+            raise BlockingIOError(errno.EAGAIN, _NON_BLOCKING)
+        return bytes(data)

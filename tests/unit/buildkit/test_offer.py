@@ -1,12 +1,15 @@
 """buildkit/offer.py: what one build lets the daemon ask for, found before anything is built."""
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -163,6 +166,62 @@ def test_a_dockerfile_on_stdin(context: Path, stack: ExitStack, length: int) -> 
     beside = make_offer(request, io.BytesIO(text), stack)
     assert files_in(beside, "dockerfile") == MemoryFiles({"Dockerfile": text})
     assert beside.directories == {"context": str(context)}
+
+
+class Pieces(io.RawIOBase):
+    """A stream that came in three writes: no read goes past the end of one."""
+
+    def __init__(self, data: bytes, first: int) -> None:
+        self._pieces = [data[:first], data[first:1500], data[1500:]]
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._pieces = [piece for piece in self._pieces if piece]
+        if not self._pieces:
+            return b""
+        came = self._pieces[0][: size if size >= 0 else None]
+        self._pieces[0] = self._pieces[0][len(came) :]
+        return came
+
+
+def pieces(data: bytes, first: int) -> BinaryIO:
+    return cast("BinaryIO", Pieces(data, first))
+
+
+@pytest.mark.parametrize("first", [1, 400, 1200])
+def test_a_dockerfile_that_comes_in_pieces(context: Path, stack: ExitStack, first: int) -> None:
+    text = DOCKERFILE + b"#" * 5000
+    alone = make_offer(BuildRequest("-"), pieces(text, first), stack)
+    assert files_in(alone, "dockerfile") == MemoryFiles({"Dockerfile": text})
+    request = BuildRequest(str(context), dockerfile="-")
+    beside = make_offer(request, pieces(text, first), stack)
+    assert files_in(beside, "dockerfile") == MemoryFiles({"Dockerfile": text})
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("first", [1, 5, 400])
+def test_a_tar_that_comes_in_pieces(
+    stack: ExitStack, compress: Callable[[bytes], bytes], first: int
+) -> None:
+    data = compress(make_tar())
+    offer = make_offer(BuildRequest("-"), pieces(data, first), stack)
+    (stream,) = offer.uploads.values()
+    assert b"".join(iter(lambda: stream.read(65536), b"")) == data
+
+
+def test_stdin_that_does_not_wait_is_no_end(stack: ExitStack) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as pipe, open(writing, "wb", buffering=0) as source:
+        source.write(DOCKERFILE)
+        assert "does not wait" in str(refuse(UsageError, BuildRequest("-"), pipe))
+        source.write(make_tar())
+        offer = make_offer(BuildRequest("-"), pipe, stack)
+        (stream,) = offer.uploads.values()
+        with pytest.raises(BlockingIOError):
+            list(iter(lambda: stream.read(65536), b""))
 
 
 def test_a_dockerfile_on_stdin_that_has_no_end() -> None:
