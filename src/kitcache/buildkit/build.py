@@ -31,6 +31,7 @@ from kitcache.buildkit.request import (
 from kitcache.buildkit.result import BuildResult, decode_response, known_digest
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
+from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.status import BuildWarning, OnUpdate, Update
@@ -138,6 +139,7 @@ class _Build:
             targets = open_targets(exporters, self._wishes.stdout, places, stack)
             caches = stack.enter_context(self._open_caches(places))
             _expect_own_tags(targets.layout, caches)
+            _expect_own_directory(offer, caches)
             try:
                 message = self._message(offer, exporters, caches)
             except UnicodeEncodeError as error:
@@ -252,6 +254,7 @@ class _Build:
     ) -> Solved:
         handlers = make_handlers(
             sources=offer.sources,
+            left_out=caches.left_out,
             uploads=offer.uploads,
             files=targets.files,
             stores={**caches.stores, **targets.stores, **offer.stores},
@@ -331,6 +334,21 @@ def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
                 "export them to two directories",
             ),
         )
+
+
+def _expect_own_directory(offer: Offer, caches: Caches) -> None:
+    """Raises UsageError where a context is itself a cache of this build.
+
+    Its Dockerfile may lie there: of that directory no more is sent.
+    """
+    caches_here = caches.left_out
+    for name, path in offer.directories.items():
+        if name != "dockerfile" and identity(os.stat(path)) in caches_here:
+            raise UsageError(
+                "the build context is the directory of the cache: each build would change it",
+                path=path,
+                next_steps=("give the cache a directory of its own",),
+            )
 
 
 def _entries(entries: tuple[SolveEntry, ...]) -> list[control_pb2.CacheEntry]:

@@ -16,6 +16,7 @@ from kitcache.buildkit.places import Named, Place, Places, Terms
 from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ExportStore, Store
+from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S, refused_report, reset_after_export
@@ -91,6 +92,7 @@ class Caches:
         self._terms = terms._replace(warn=self._warn)
         self._stack = ExitStack()
         self._places = places or Places(self._terms, self._stack)
+        self._used: list[Place] = []
         self._exports: list[_Export] = []
         self._imports: list[tuple[Place, Store]] = []
         self._warnings: list[str] = []
@@ -117,6 +119,15 @@ class Caches:
     def warnings(self) -> tuple[str, ...]:
         """All that `warn` was told."""
         return tuple(self._warnings)
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The directories of the caches, which are not sent with a context.
+
+        With them each export would change the context: no later build could use the cache.
+        """
+        layouts = [place.layout for place in self._used]
+        return {identity(os.fstat(layout.root_fd)): layout.path for layout in layouts}
 
     @property
     def failure(self) -> KitcacheError | None:
@@ -251,6 +262,7 @@ class Caches:
 
     def _open_exports(self, wanted: Sequence[CacheExport]) -> None:
         places = [self._places.to_write(w.dest) if w.kind == _LOCAL else None for w in wanted]
+        self._used += filter(None, places)
         latest: dict[tuple[int, str], int] = {}
         for n, (export, place) in enumerate(zip(wanted, places, strict=True)):
             if place is not None and latest.setdefault((id(place), export.tag), n) != n:
@@ -287,6 +299,7 @@ class Caches:
         what = f"local cache import at {wanted.src}"
         try:
             place = self._places.to_read(wanted.src)
+            self._used.append(place)
             digest = resolve(place.layout, wanted, self._terms)
         except Cancelled:
             raise

@@ -13,6 +13,7 @@ from kitcache.buildkit.session.outputs import Target
 from kitcache.buildkit.session.registry import Credentials, auth_handlers
 from kitcache.buildkit.session.secrets import secret_handlers
 from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.session.walk import LeftOut
 from kitcache.buildkit.wire.grpc import Metadata
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.errors import KitcacheError
@@ -25,6 +26,7 @@ _NAME = "kitcache"
 def make_handlers(
     *,
     sources: Mapping[str, str | MemoryFiles],
+    left_out: LeftOut,
     uploads: Mapping[str, BinaryIO],
     files: Mapping[int, Target],
     stores: Mapping[str, Store],
@@ -36,7 +38,8 @@ def make_handlers(
 ) -> dict[str, Handler]:
     """Every call that the daemon may make: nothing beyond what this build named.
 
-    on_login is told each host whose login was given away, on_failure of an output's failure.
+    left_out: directories that no source sends. on_login is told each host whose login was given
+    away, on_failure of an output's failure.
     """
 
     def on_asked(host: str, is_given: bool) -> None:
@@ -47,7 +50,7 @@ def make_handlers(
         **health.health_handlers(),
         **auth_handlers(credentials, on_asked),
         **secret_handlers(secrets),
-        sync.DIFF_COPY: sync.sync_handler(sources, on_warning=on_notice),
+        sync.DIFF_COPY: sync.sync_handler(sources, left_out=left_out, on_warning=on_notice),
     }
     if uploads:
         handlers[upload.PULL] = upload.upload_handler(uploads)

@@ -26,7 +26,7 @@ from kitcache.buildkit.session.packets import (
 )
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.roots import Root, split
-from kitcache.buildkit.session.walk import Tree, unreadable
+from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT, LeftOut, Tree, unreadable
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, printable
@@ -73,11 +73,15 @@ class Request(NamedTuple):
 
 
 def sync_handler(
-    sources: Mapping[str, str | MemoryFiles], *, on_warning: OnWarning | None = None
+    sources: Mapping[str, str | MemoryFiles],
+    *,
+    left_out: LeftOut = NOTHING_LEFT_OUT,
+    on_warning: OnWarning | None = None,
 ) -> Handler:
     """Serves DIFF_COPY: the directories (paths, or files in memory) by their names.
 
-    on_warning is told of files that vanished before the daemon asked for them: it gets them empty.
+    left_out: cache directories, which are in no directory that is sent. on_warning is told of those
+    that were met, and of files that vanished before the daemon asked for them: it gets them empty.
     Any other name: NOT_FOUND. What cannot be read ends the call with a message that names it.
     """
 
@@ -89,7 +93,7 @@ def sync_handler(
             raise RpcError(Code.NOT_FOUND, f'no access allowed to dir "{name}"')
         with ExitStack() as stack:
             try:
-                tree, selection = _open(source, request, stack)
+                tree, selection = _open(source, request, stack, left_out, on_warning)
                 _Sender(stream, tree, on_warning).run(selection)
             except KitcacheError as error:
                 end_with(stream, in_one_line(error))
@@ -117,8 +121,16 @@ def read_request(metadata: Metadata) -> Request:
 
 
 def _open(
-    source: str | MemoryFiles, request: Request, stack: ExitStack
+    source: str | MemoryFiles,
+    request: Request,
+    stack: ExitStack,
+    left_out: LeftOut,
+    on_warning: OnWarning | None,
 ) -> tuple[Source, Selection]:
+    def on_left_out(name: str) -> None:
+        if on_warning:
+            on_warning(f'the cache directory "{printable(name)}" is not sent with the context')
+
     if isinstance(source, MemoryFiles):
         # Without links there is nothing to resolve.
         is_all = not {"", ".", "/"}.isdisjoint(request.followed)
@@ -130,7 +142,7 @@ def _open(
         problem = f"the directory cannot be opened: {error.strerror}"
         raise KitcacheError(source, problem, untouched="") from None
     includes = _includes(request, follow(root, request.followed))
-    return Tree(root), Selection(includes, request.excludes)
+    return Tree(root, left_out, on_left_out), Selection(includes, request.excludes)
 
 
 def _includes(request: Request, followed: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from kitcache.buildkit.session.packets import Entry, to_go_mode
@@ -23,6 +23,24 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # What a name says once somebody has taken it away, or put something else there.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 _APPLE = "com.apple."
+
+
+Identity = tuple[int, int]
+"""Device and inode: the same by whatever name, and through a bind mount."""
+
+
+def identity(found: os.stat_result) -> Identity:
+    """Return which file or directory that is."""
+    return found.st_dev, found.st_ino
+
+
+LeftOut = Mapping[Identity, str]
+"""Directories that are not sent, wherever they lie, with what each is called in messages."""
+NOTHING_LEFT_OUT: LeftOut = {}
+
+
+def _ignore(_name: str) -> None:
+    """Tell nobody."""
 
 
 class OpenFile:
@@ -45,10 +63,20 @@ class OpenFile:
 
 
 class Tree:
-    """A directory on disk. For one thread, within `with root`."""
+    """A directory on disk. For one thread, within `with root`.
 
-    def __init__(self, root: Root) -> None:
+    on_left_out: called with what left_out calls a directory that the selection takes.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        left_out: LeftOut = NOTHING_LEFT_OUT,
+        on_left_out: Callable[[str], None] = _ignore,
+    ) -> None:
         self._root = root
+        self._left_out = left_out
+        self._on_left_out = on_left_out
 
     def entries(self, selection: Selection) -> Iterator[Entry]:
         """What the selection takes, in the order of the protocol.
@@ -56,7 +84,7 @@ class Tree:
         A directory that is not taken comes too, once something below it is. What vanishes on the
         way is left out. Raises KitcacheError for what is to be sent and cannot be looked at.
         """
-        return _Walk(self._root, selection).run()
+        return _Walk(self._root, selection, self._left_out, self._on_left_out).run()
 
     def open(self, path: str) -> OpenFile | io.BytesIO | None:
         """The file at a path; None where it is gone, or no file any more. A socket is empty.
@@ -101,10 +129,18 @@ class _Frame:
 
 
 class _Walk:
-    def __init__(self, root: Root, selection: Selection) -> None:
+    def __init__(
+        self,
+        root: Root,
+        selection: Selection,
+        left_out: LeftOut,
+        on_left_out: Callable[[str], None],
+    ) -> None:
         self._root = root
+        self._left_out = left_out
+        self._on_left_out = on_left_out
         self._judge = selection.judge
-        self._first_names: dict[tuple[int, int], str] = {}
+        self._first_names: dict[Identity, str] = {}
 
     def run(self) -> Iterator[Entry]:
         frames = [_Frame("", self._list("", is_sent=True), TOP, None)]
@@ -144,6 +180,11 @@ class _Walk:
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if not verdict.is_sent and not stat.S_ISDIR(found.st_mode):
                 return None
+            left_out = self._left_out.get(identity(found))
+            if left_out is not None:
+                if verdict.is_sent:
+                    self._on_left_out(left_out)
+                return None
             return self._entry(path, found, fd, name)
         except OSError as error:
             if error.errno in _GONE or (error.errno == errno.EACCES and not verdict.is_sent):
@@ -156,7 +197,7 @@ class _Walk:
         if stat.S_ISLNK(found.st_mode):
             linkname = os.readlink(name, dir_fd=fd)
         elif found.st_nlink > 1 and not is_dir:
-            first = self._first_names.setdefault((found.st_dev, found.st_ino), path)
+            first = self._first_names.setdefault(identity(found), path)
             linkname = first if first != path else ""
         if found.st_rdev:
             major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)

@@ -11,7 +11,7 @@ import pytest
 from kitcache.buildkit.session.packets import Entry
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.roots import Root
-from kitcache.buildkit.session.walk import Tree, unreadable
+from kitcache.buildkit.session.walk import Tree, identity, unreadable
 from kitcache.errors import KitcacheError
 
 
@@ -197,3 +197,21 @@ def test_a_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
         (root_path / "d").symlink_to(outside)
         assert Tree(root).open("d/secret") is None
         assert [e.path for e in Tree(root).entries(Selection())] == ["d"]
+
+
+def test_what_is_left_out_is_told_of_where_it_would_have_been_sent(tmp_path: Path) -> None:
+    for name in ("a/cache/blob", "b/f"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "link").symlink_to("../a/cache")
+    left_out = {identity((tmp_path / "a/cache").stat()): "CACHE"}
+
+    def walk(selection: Selection) -> tuple[list[str], list[str]]:
+        told: list[str] = []
+        with Root(str(tmp_path)) as root:
+            found = [e.path for e in Tree(root, left_out, told.append).entries(selection)]
+        return found, told
+
+    assert walk(Selection()) == (["a", "b", "b/f", "b/link"], ["CACHE"])
+    assert walk(Selection(("b/f",))) == (["b", "b/f"], [])
+    assert walk(Selection(None, ("*", "!**/f"))) == (["b", "b/f"], [])
