@@ -36,7 +36,13 @@ FUNCTIONS = {
 CLASSES = {
     "Build": (
         "(client, request, wishes)",
-        {"is_over": "", "next_update": "(timeout_s=None)", "cancel": "()", "result": "()"},
+        {
+            "cancel": "()",
+            "done": "()",
+            "is_over": "",
+            "next_update": "(timeout_s=None)",
+            "result": "(timeout_s=None)",
+        },
     ),
     "Client": (
         "(address, *, timeout_s=10.0)",
@@ -46,8 +52,9 @@ CLASSES = {
             " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
             " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
             " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None,"
-            " prune_policy=None, timeout_s=None)",
+            " prune_policy=None, timeout_s=None, environ=None)",
             "close": "()",
+            "from_env": "(environ, *, addr=None, builder=None, tls=None, timeout_s=10.0)",
             "info": "()",
             "is_engine": "",
             "run": "(request, wishes)",
@@ -213,6 +220,7 @@ OF_EVERY_ERROR = {"path", "problem", "details", "untouched", "next_steps"}
 
 def plain_signature(function: Any, *, is_bound: bool = False) -> str:
     """The signature without its types: those are mypy's to check. is_bound: and without self."""
+    function = function.__func__ if isinstance(function, classmethod) else function
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     parameters = parameters[1:] if is_bound else parameters

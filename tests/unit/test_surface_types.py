@@ -66,6 +66,21 @@ def build(cancel: Event) -> str | None:
         report = build.result().caches[0].report
         reveal_type(report.removed.bytes if report else None)
         reveal_type(client.workers()[0].platforms)
+        steps = kitcache.Steps()
+        notices: set[str] = set()
+        client.build(
+            Path("."),
+            secrets=kitcache.Secret("token", path=Path("token.txt")),
+            outputs=kitcache.Output("local", "out"),
+            cache_to=kitcache.CacheExport("local", dest="cache"),
+            cache_from=kitcache.CacheImport("local", src="cache"),
+            tags="app",
+            build_contexts={"more": Path("more")},
+            attests={"provenance": False},
+            on_update=steps.apply,
+            on_notice=notices.add,
+            environ=os.environ,
+        )
         client.build(cache_to=1)
     return result.digest
 
@@ -119,7 +134,7 @@ def test_types_are_shipped_and_seen(tmp_path: Path) -> None:
         'note: Revealed type is "int | None"',
         'note: Revealed type is "tuple[str, ...]"',
         'error: Argument "cache_to" to "build" of "Client" has incompatible type "int"; expected'
-        ' "Sequence[CacheExport | str]"  [arg-type]',
+        ' "CacheExport | str | Iterable[CacheExport | str]"  [arg-type]',
         'error: Missing positional argument "path" in call to "reset"  [call-arg]',
         'error: Argument "dry_run" to "reset" has incompatible type "str"; expected "bool"'
         "  [arg-type]",

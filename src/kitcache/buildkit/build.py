@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from itertools import chain
 from threading import Event
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
+from kitcache.buildkit.arguments import complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
@@ -43,13 +44,12 @@ from kitcache.gc.control import OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
-
-if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.options.retention import Retention
+from kitcache.options.retention import Retention
 
 _FRONTEND = "dockerfile.v0"
 _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _REF_LENGTH = 25
+_IMPORTING = "importing cache manifest from "
 _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
 
 
@@ -72,7 +72,7 @@ class Wishes(NamedTuple):
     """
 
     on_update: OnUpdate = _nothing
-    on_notice: Callable[[str], None] = _nothing
+    on_notice: Callable[[str], object] = _nothing
     on_progress: OnProgress | None = None
     cancel: Event | None = None
     credentials: Callable[[str], Credentials | None] = _no_login
@@ -80,12 +80,22 @@ class Wishes(NamedTuple):
     stdout: BinaryIO | None = None
     proxies: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
-    prune_policy: "Retention | None" = None
+    prune_policy: Retention | None = None
     timeout_s: float | None = None
 
 
-def run_build(connection: Connection, request: BuildRequest, wishes: Wishes) -> BuildResult:
-    """Build it; see Client.build for what this promises and raises."""
+def run_build(
+    connection: Connection,
+    request: BuildRequest,
+    wishes: Wishes,
+    environ: Mapping[str, str] | None = None,
+) -> BuildResult:
+    """Build it; see Client.build for what this promises and raises.
+
+    environ: where credentials of GitHub's and Amazon's caches are looked up.
+    """
+    request = complete_request(settle(request), environ)
+    check_request(request)
     return _Build(connection, request, wishes).run()
 
 
@@ -101,6 +111,7 @@ class _Build:
         self._logins: set[str] = set()
         self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
+        self._login_failure: Exception | None = None
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
 
     def run(self) -> BuildResult:
@@ -117,7 +128,6 @@ class _Build:
             ) from error
 
     def _run(self) -> BuildResult:
-        check_request(self._request)
         given = [export.warnings for export in self._request.cache_to]
         given += [self._request.warnings]
         given += [entry.warnings for entry in self._request.cache_from]
@@ -148,7 +158,11 @@ class _Build:
                     f"{text} is no UTF-8, as all that BuildKit is told must be"
                 ) from None
             solved = self._solve(offer, targets, caches, message)
-            response = self._expect_success(solved, targets, caches)
+            try:
+                response = self._expect_success(solved, targets, caches)
+            except KitcacheError as error:
+                raise error from (error.__cause__ or self._login_failure)
+            self._notice_lost_imports()
             images = targets.publish(response, self._terms())
             results = caches.publish(response, images)
         return BuildResult(
@@ -182,6 +196,26 @@ class _Build:
         if sentence not in self._notices:
             self._notices.append(sentence)
             self._wishes.on_notice(sentence)
+
+    def _notice_lost_imports(self) -> None:
+        for step in self._steps.steps:
+            if step.state == "error" and step.name.startswith(_IMPORTING):
+                self._notice(f"{step.name} failed, so that nothing of it was used: {step.error}")
+
+    def _login(self, host: str) -> Credentials | None:
+        """Return the caller's login, and remember what the caller's function raises."""
+        try:
+            login: object = self._wishes.credentials(host)
+            if login is None or isinstance(login, Credentials):
+                return login
+            kind = type(login).__name__
+            raise TypeError(f"credentials returned a value of type {kind}, not Credentials")
+        except Cancelled:
+            raise
+        except Exception as error:
+            self._login_failure = self._login_failure or error
+            self._notice(f"no login for {host}: credentials raised {type(error).__name__}")
+            raise
 
     def _update(self, update: Update) -> None:
         self._steps.apply(update)
@@ -259,7 +293,7 @@ class _Build:
             files=targets.files,
             stores={**caches.stores, **targets.stores, **offer.stores},
             secrets=self._request.secrets,
-            credentials=self._wishes.credentials,
+            credentials=self._login,
             on_login=self._logins.add,
             on_notice=self._notice,
             on_failure=self._failures.append,

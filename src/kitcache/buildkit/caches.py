@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from kitcache.buildkit.places import Named, Place, Places, Terms
 from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
@@ -23,12 +23,10 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S, refused_report, reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.retention import Retention
 from kitcache.store.ingest import Intake
 from kitcache.store.notes import note_layers, note_use
-
-if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.options.retention import Retention
-    from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.answers import Pruned
 
 STORE_PREFIX = "local:"
 
@@ -47,7 +45,7 @@ def open_caches(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
     warn: Warn = lambda _: None,
-    policy: "Retention | None" = None,
+    policy: Retention | None = None,
 ) -> "Caches":
     """The caches of a build that is to be run inside the block. warn: told each sentence once.
 
@@ -83,7 +81,7 @@ class Caches:
         exports: Sequence[CacheExport],
         imports: Sequence[CacheImport],
         terms: Terms,
-        policy: "Retention | None",
+        policy: Retention | None,
         places: Places | None,
     ) -> None:
         self._policy = policy
@@ -209,7 +207,7 @@ class Caches:
         self._say_if_moved(place)
         return results
 
-    def _sweep(self, place: Place, published: Collection[str]) -> "tuple[Report, Pruned | None]":
+    def _sweep(self, place: Place, published: Collection[str]) -> tuple[Report, Pruned | None]:
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
             return refused_report(place.layout.path, why), None
@@ -321,7 +319,7 @@ class Caches:
             note_use(place.layout, (wanted.tag,), "imported", time.time_ns())
 
 
-def _trimmed(result: CacheResult, pruned: "Pruned | None") -> CacheResult:
+def _trimmed(result: CacheResult, pruned: Pruned | None) -> CacheResult:
     """The result with the digest that its tag has now: a policy may have made it smaller."""
     moved = {(t.ref_name, str(t.before)): str(t.after) for t in pruned.trimmed} if pruned else {}
     return result._replace(digest=moved.get((result.tag, result.digest or ""), result.digest))

@@ -1,23 +1,38 @@
 """kitcache.Client: BuildKit from Python."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
+from typing import BinaryIO, Self, TypeVar
 from weakref import finalize
 
+from kitcache.buildkit.arguments import (
+    StrPath,
+    complete_request,
+    pairs,
+    parsed,
+    path,
+    settle,
+    several,
+    spell_attests,
+)
 from kitcache.buildkit.build import Wishes, run_build
-from kitcache.buildkit.daemon.address import Address, parse_address
+from kitcache.buildkit.daemon.address import Address, find_daemon, parse_address
+from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
+from kitcache.buildkit.daemon.tls import Tls
 from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
+from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import OnUpdate, Update
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
+from kitcache.errors import UsageError
+from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import (
     CacheExport,
@@ -26,13 +41,16 @@ from kitcache.options.caches import (
     parse_cache_import,
 )
 from kitcache.options.outputs import Output, parse_output
+from kitcache.options.retention import Retention
 from kitcache.options.secrets import Secret
 
-if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.options.retention import Retention
-
 Answer = TypeVar("Answer")
-Item = TypeVar("Item")
+_Surroundings = tuple[Mapping[str, str] | None, Pairs]
+
+
+def _no_surroundings() -> _Surroundings:
+    """Return no environment, and no proxies."""
+    return None, ()
 
 
 class Client:
@@ -55,6 +73,28 @@ class Client:
         self._daemon = Reconnector(address, timeout_s)
         # For those who forget: its threads would keep an unclosed connection alive.
         self._closing = finalize(self, self._daemon.close)
+        self._surroundings: Callable[[], _Surroundings] = _no_surroundings
+
+    @classmethod
+    def from_env(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        addr: str | None = None,
+        builder: str | None = None,
+        tls: Tls | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Self:
+        """Return a client that finds in an environment what the command line finds there.
+
+        That is the daemon (see find_daemon), the proxies of docker's config.json as build
+        arguments, and the credentials of type=gha and type=s3. Raises as Client and find_daemon do.
+        """
+        address = find_daemon(environ, addr=addr, builder=builder, tls=tls)
+        client = cls(address, timeout_s=timeout_s)
+        found = environ, read_proxies(config_directory(environ), address.url)
+        client._surroundings = lambda: found  # not a field: whoever shows a client shows no secret
+        return client
 
     def __enter__(self) -> Self:
         return self
@@ -91,73 +131,77 @@ class Client:
 
     def build(
         self,
-        context: str = ".",
+        context: StrPath = ".",
         *,
-        dockerfile: str | None = None,
+        dockerfile: StrPath | None = None,
         target: str = "",
         build_args: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
-        platforms: Sequence[str] = (),
+        platforms: str | Iterable[str] = (),
         no_cache: bool = False,
         pull: bool = False,
-        build_contexts: Mapping[str, str] | None = None,
+        build_contexts: Mapping[str, StrPath] | None = None,
         network: str = "default",
-        secrets: Sequence[Secret] = (),
-        tags: Sequence[str] = (),
-        outputs: Sequence[Output | str] = (),
-        cache_to: Sequence[CacheExport | str] = (),
-        cache_from: Sequence[CacheImport | str] = (),
-        attests: Mapping[str, str] | None = None,
+        secrets: Secret | Iterable[Secret] = (),
+        tags: str | Iterable[str] = (),
+        outputs: Output | str | Iterable[Output | str] = (),
+        cache_to: CacheExport | str | Iterable[CacheExport | str] = (),
+        cache_from: CacheImport | str | Iterable[CacheImport | str] = (),
+        attests: Mapping[str, str | bool] | None = None,
         on_update: OnUpdate | None = None,
-        on_notice: Callable[[str], None] | None = None,
+        on_notice: Callable[[str], object] | None = None,
         cancel: Event | None = None,
         credentials: Callable[[str], Credentials | None] | None = None,
         stdin: BinaryIO | None = None,
-        prune_policy: "Retention | None" = None,
+        prune_policy: Retention | None = None,
         timeout_s: float | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> BuildResult:
         """Build a Dockerfile; returns once tags are published and resets are done.
 
         The words are those of `docker buildx build`. context: a directory, a URL that the daemon
         fetches, or "-" for stdin. outputs, cache_to, cache_from: values, or the text that the
         command line takes ("type=local,dest=cache,mode=max,reset=true"); one alone needs no list.
-        attests: such as {"provenance": "mode=max"}. Without outputs dockerd loads the image, and a
-        buildkitd keeps the result in its own cache.
+        attests: such as {"provenance": "mode=max"} or {"sbom": True}; False, "false" and
+        "disabled=true" switch one off. Without outputs dockerd loads the image, and a buildkitd
+        keeps the result in its own cache.
 
         on_update is called from this thread with each Update, on_notice with a sentence for what
         seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
         thread to cancel on the daemon. credentials: the login for a registry's host; without it the
-        daemon gets none. prune_policy: which tags go after the export, from every local cache that
-        is exported to; it implies reset=true. A limit that cannot be reached is told, and no
-        failure. timeout_s: a build that takes longer is cancelled on the daemon, and raises
-        Cancelled with this number as its timeout_s. Without it a build may take any time.
+        daemon gets none. If it raises, and the build fails, its exception is the cause of what is
+        raised here. prune_policy: which tags go after the export, from every local cache that is
+        exported to; it implies reset=true. A limit that cannot be reached is told, and no failure.
+        timeout_s: a build that takes longer is cancelled on the daemon, and raises Cancelled with
+        this number as its timeout_s. Without it a build may take any time. environ: where type=gha
+        and type=s3 find credentials that are not given, as on the command line; default: that of
+        from_env, else none.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
         a build ends, what the tags of a cache reach is there.
         """
+        places = pairs("build_contexts", build_contexts)
         request = BuildRequest(
-            context=context,
-            dockerfile=dockerfile,
+            context=path("context", context),
+            dockerfile=None if dockerfile is None else path("dockerfile", dockerfile),
             target=target,
-            build_args=tuple((build_args or {}).items()),
-            labels=tuple((labels or {}).items()),
-            platforms=_several(platforms),
+            build_args=pairs("build_args", build_args),
+            labels=pairs("labels", labels),
+            platforms=several("platforms", platforms),
             no_cache=no_cache,
             pull=pull,
-            build_contexts=tuple((build_contexts or {}).items()),
+            build_contexts=tuple((name, path("build_contexts", at)) for name, at in places),
             network=network,
-            secrets=_several(secrets),
-            tags=_several(tags),
-            outputs=tuple(parse_output(o) if isinstance(o, str) else o for o in _several(outputs)),
-            cache_to=tuple(
-                parse_cache_export(e) if isinstance(e, str) else e for e in _several(cache_to)
-            ),
-            cache_from=tuple(
-                parse_cache_import(e) if isinstance(e, str) else e for e in _several(cache_from)
-            ),
-            attests=tuple((attests or {}).items()),
+            secrets=several("secrets", secrets),
+            tags=several("tags", tags),
+            outputs=parsed("outputs", outputs, parse_output),
+            cache_to=parsed("cache_to", cache_to, parse_cache_export),
+            cache_from=parsed("cache_from", cache_from, parse_cache_import),
+            attests=spell_attests(attests),
         )
+        if environ is not None:
+            request = complete_request(settle(request), environ)
         nobody = Wishes()
         wishes = Wishes(
             on_update=on_update or nobody.on_update,
@@ -172,7 +216,10 @@ class Client:
 
     def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
         """The same, for a request that is there already."""
-        return run_build(self._daemon.connection(), request, wishes)
+        connection = self._daemon.connection()
+        environ, proxies = self._surroundings()
+        wishes = wishes._replace(proxies=wishes.proxies or proxies)
+        return run_build(connection, request, wishes, environ)
 
     def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
@@ -193,13 +240,6 @@ class Client:
             raise connection.unanswered(error) from None
 
 
-def _several(given: Sequence[Item]) -> tuple[Item, ...]:
-    """What was given; one text, or one value, alone is one thing and not its parts."""
-    if isinstance(given, (str, Output, CacheExport, CacheImport, Secret)):
-        return (cast("Item", given),)
-    return tuple(given)
-
-
 class Build:
     """A build under way. Iterate over it for its updates; `result` is what it came to."""
 
@@ -208,20 +248,37 @@ class Build:
         self._pid = os.getpid()
         self._address = client.address
         self._updates: SimpleQueue[Update | None] = SimpleQueue()
+        self._on_update = wishes.on_update
         self._result: BuildResult | None = None
         self._error: BaseException | None = None
         self._is_over = False
-        wishes = wishes._replace(on_update=self._updates.put, cancel=self._cancel)
+        self._is_iterated = False
+        self._ended = Event()
+        wishes = wishes._replace(on_update=self._hear, cancel=self._cancel)
         self._thread = Thread(
             target=self._run, args=(client, request, wishes), name="kitcache-build", daemon=True
         )
         self._thread.start()
 
     def __iter__(self) -> Iterator[Update]:
+        """Iterate over the updates; at the end of a build that failed, raise as `result` does.
+
+        Each update comes once, so a second iterator is a UsageError.
+        """
+        if self._is_iterated:
+            raise UsageError(
+                "the updates of this build are iterated over already",
+                next_steps=("collect them in a list, or give Wishes an on_update",),
+            )
+        self._is_iterated = True
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Update]:
         while not self._is_over:
             update = self.next_update()
             if update is not None:
                 yield update
+        self.result()
 
     @property
     def is_over(self) -> bool:
@@ -245,9 +302,19 @@ class Build:
         check_process(self._pid, self._address)
         self._cancel.set()
 
-    def result(self) -> BuildResult:
-        """Wait for the end. Raises what Client.build raises."""
+    def done(self) -> bool:
+        """Return True if the build has ended, so that `result` does not wait."""
         check_process(self._pid, self._address)
+        return self._ended.is_set()
+
+    def result(self, timeout_s: float | None = None) -> BuildResult:
+        """Wait for the end. Raises what Client.build raises; TimeoutError if it ends not in time.
+
+        A build goes on after a TimeoutError.
+        """
+        check_process(self._pid, self._address)
+        if not self._ended.wait(timeout_s):
+            raise TimeoutError(f"the build has not ended after {timeout_s:g} s; it goes on")
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -255,10 +322,15 @@ class Build:
             raise RuntimeError("the build has no result")
         return self._result
 
+    def _hear(self, update: Update) -> None:
+        self._updates.put(update)
+        self._on_update(update)
+
     def _run(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
         try:
             self._result = client.run(request, wishes)
         except BaseException as error:  # noqa: BLE001 - `result` raises it
             self._error = error
         finally:
+            self._ended.set()
             self._updates.put(None)

@@ -5,7 +5,7 @@ mirrored: BuildKit, client/solve.go and client/ociindex.
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from kitcache.buildkit.session.stores import ExportStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError
@@ -22,9 +22,7 @@ from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
-
-if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.answers import Pruned
 
 IMPORT_CAP_BYTES = 1024 * 1024
 """BuildKit imports no manifest and no cacheconfig above it."""
@@ -57,7 +55,7 @@ class CacheResult(NamedTuple):
     report: Report | None
     problem: str = ""
     code: int = 0
-    pruned: "Pruned | None" = None
+    pruned: Pruned | None = None
 
     @property
     def exit_code(self) -> int:

@@ -1,14 +1,16 @@
 """BuildRequest as the fields of a Solve: frontend attributes, entitlements, caches.
 
-Pure. Sources: buildx build/opt.go and build/utils.go, BuildKit frontend/dockerui/config.go and
-attr.go, docker cli cli/config/configfile (proxies).
+Pure, but for read_proxies. Sources: buildx build/opt.go and build/utils.go, BuildKit
+frontend/dockerui/config.go and attr.go, docker cli cli/config/configfile (proxies).
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 
+from kitcache.buildkit.daemon.config import CONFIG_FILE, read_object
 from kitcache.buildkit.exporters import make_exporters
 from kitcache.buildkit.inputs import Inputs
 from kitcache.errors import UsageError
@@ -180,6 +182,15 @@ def check_request(request: BuildRequest) -> None:
     entitlements(request)
     cache_exports(request)
     make_exporters(request, is_engine=True)
+
+
+def read_proxies(directory: str, host: str) -> Pairs:
+    """Return the proxies in docker's configuration directory as build arguments, for one daemon."""
+    try:
+        found = read_object(os.path.join(directory, CONFIG_FILE)) or {}
+    except ValueError:  # the reader of logins tells of it
+        return ()
+    return proxy_args(found.get("proxies"), host)
 
 
 def proxy_args(proxies: object, host: str = "") -> Pairs:

@@ -104,7 +104,7 @@ class Update(NamedTuple):
     warnings: tuple[BuildWarning, ...] = ()
 
 
-OnUpdate = Callable[[Update], None]
+OnUpdate = Callable[[Update], object]
 
 
 def read_update(message: bytes) -> Update:

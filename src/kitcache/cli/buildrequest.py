@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from kitcache.buildkit.arguments import complete_request
 from kitcache.buildkit.daemon.tls import Tls, checked, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import check_request
@@ -54,16 +55,15 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildR
         secrets=secrets,
         tags=_each("--tag", args.tag, normalize_tag),
         outputs=_outputs(args),
-        cache_to=_each("--cache-to", args.cache_to, lambda text: parse_cache_export(text, environ)),
-        cache_from=_each(
-            "--cache-from", args.cache_from, lambda text: parse_cache_import(text, environ)
-        ),
+        cache_to=_each("--cache-to", args.cache_to, parse_cache_export),
+        cache_from=_each("--cache-from", args.cache_from, parse_cache_import),
         attests=_attests(args),
         allow=_split("--allow", args.allow),
         shm_size=_each("--shm-size", [args.shm_size or "0"], parse_memory)[0],
         ulimits=_each("--ulimit", args.ulimit, parse_ulimit),
         warnings=tuple(_warn_secrets(secrets)),
     )
+    request = complete_request(request, environ)
     check_request(request)
     return request
 

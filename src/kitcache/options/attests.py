@@ -32,7 +32,7 @@ def parse_attests(texts: Iterable[str]) -> Pairs:
 
 def spell_attest(kind: str, value: str) -> str:
     """What --provenance=VALUE or --sbom=VALUE is short for: a truth value, or attributes."""
-    if is_true(value):
+    if is_true(value) or not value:
         return f"type={kind}"
     if is_false(value):
         return f"type={kind},disabled=true"

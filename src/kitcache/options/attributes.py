@@ -151,3 +151,15 @@ def warn_unknown(pairs: Pairs, known: Iterable[str], what: str) -> tuple[str, ..
 def show_pairs(pairs: Pairs) -> str:
     """The pairs for a repr or a message, without the values of secrets."""
     return join_attributes((k, HIDDEN if k in _SECRETS and v else v) for k, v in pairs)
+
+
+def check_sent(sent: object) -> None:
+    """Raise UsageError where the attributes of a value are not Pairs."""
+    is_well_formed = isinstance(sent, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        for pair in sent
+    )
+    if not is_well_formed:
+        raise UsageError(
+            "sent is not a tuple of pairs of texts", next_steps=('write sent=(("mode", "max"),)',)
+        )

@@ -7,8 +7,8 @@ cache/remotecache/*, util/compression/attrs.go.
 """
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import (
@@ -48,6 +48,7 @@ _MODES = ("min", "max")
 _COMPRESSIONS = ("uncompressed", "gzip", "estargz", "zstd")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_GUESS = "; did you mean "
 _DAEMON = "failed to configure local cache exporter: "
 
 
@@ -106,38 +107,56 @@ class CacheImport(NamedTuple):
         return f"CacheImport({self.kind!r}, sent={show_pairs(self.sent)!r}{place})"
 
 
-def parse_cache_export(text: str, environ: Mapping[str, str] | None = None) -> CacheExport:
+Cache = TypeVar("Cache", CacheExport, CacheImport)
+
+
+def parse_cache_export(text: str) -> CacheExport:
     """The value of --cache-to; a bare name such as user/app:cache is a registry's.
 
-    environ: where GitHub's and Amazon's credentials are looked up when they are not given.
     Raises UsageError with what BuildKit would say, before or after the build.
     """
     kind, pairs = _read(text)
     what = f"{kind} cache export"
-    attrs = _complete(kind, pairs, environ or {})
-    warnings = _warn(kind, pairs, attrs, _EXPORTS, what) + _warn_values(attrs, what)
+    attrs = dict(pairs)  # of a key given twice the last
+    warnings = _warn(kind, pairs, _EXPORTS, what) + _warn_values(attrs, what)
     if kind != "local":
         return CacheExport(kind, tuple(attrs.items()), warnings=tuple(warnings))
     dest = attrs.pop("dest", "")
     if not dest:
         raise _missing("local cache exporter requires dest", pairs, "dest")
     tag = attrs.pop("tag", "latest")
-    if not tag:
-        warnings.append(f"{what}: the tag is empty, so that an import has to name the digest")
     reset = parse_bool(attrs.pop("reset", "false"), "failed to parse reset attribute")
-    _check_compression(attrs)
-    _check_manifest(attrs)
-    return CacheExport(kind, tuple(attrs.items()), dest, tag, reset, tuple(warnings))
+    return check_cache_export(
+        CacheExport(kind, tuple(attrs.items()), dest, tag, reset, tuple(warnings))
+    )
 
 
-def parse_cache_import(text: str, environ: Mapping[str, str] | None = None) -> CacheImport:
+def check_cache_export(export: CacheExport) -> CacheExport:
+    """Return the export with warnings for what looks mistyped and is not among them yet.
+
+    Raises UsageError for what the daemon would refuse, and, of a value that is not a text's, for an
+    attribute or a kind that is nearly a known one.
+    """
+    what = f"{export.kind} cache export"
+    seen = [*_warn(export.kind, export.sent, _EXPORTS, what)]
+    seen += _warn_values(dict(export.sent), what)
+    if export.kind == "local":
+        if not export.dest:
+            raise UsageError("local cache exporter requires dest", next_steps=("add dest=DIR",))
+        _check_tag(export.tag)
+        _check_compression(dict(export.sent))
+        _check_manifest(dict(export.sent))
+    return export._replace(warnings=_add_warnings(export.warnings, seen))
+
+
+def parse_cache_import(text: str) -> CacheImport:
     """The value of --cache-from; a bare name such as user/app:cache is a registry's.
 
-    environ: as in parse_cache_export. Raises UsageError.
+    Raises UsageError.
     """
     kind, pairs = _read(text)
-    attrs = _complete(kind, pairs, environ or {})
-    warnings = tuple(_warn(kind, pairs, attrs, _IMPORTS, f"{kind} cache import"))
+    attrs = dict(pairs)
+    warnings = tuple(_warn(kind, pairs, _IMPORTS, f"{kind} cache import"))
     if kind != "local":
         return CacheImport(kind, tuple(attrs.items()), warnings=warnings)
     src = attrs.pop("src", "")
@@ -145,14 +164,56 @@ def parse_cache_import(text: str, environ: Mapping[str, str] | None = None) -> C
         raise _missing("local cache importer requires src", pairs, "src")
     tag = attrs.pop("tag", "latest")
     digest = attrs.pop("digest", "") or None
-    if digest:
-        _check_digest(digest)
-    elif not tag:
+    return check_cache_import(CacheImport(kind, tuple(attrs.items()), src, tag, digest, warnings))
+
+
+def check_cache_import(source: CacheImport) -> CacheImport:
+    """Return the import with warnings, and raise UsageError, as check_cache_export does."""
+    seen = _warn(source.kind, source.sent, _IMPORTS, f"{source.kind} cache import")
+    if source.kind == "local":
+        if not source.src:
+            raise UsageError("local cache importer requires src", next_steps=("add src=DIR",))
+        _check_tag(source.tag)
+        if source.digest is not None:
+            _check_digest(source.digest)
+    return source._replace(warnings=_add_warnings(source.warnings, seen))
+
+
+def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
+    """Return the cache with the credentials of GitHub or Amazon that were not given."""
+    attrs = dict(entry.sent)
+    if entry.kind == "gha":
+        _add_github(attrs, environ)
+    elif entry.kind == "s3":
+        _add_amazon(attrs, environ)
+    return entry._replace(sent=tuple(attrs.items()))
+
+
+def left_out_warning(entry: "CacheExport | CacheImport", *, has_environ: bool) -> str:
+    """Return why a cache of GitHub's is left out: there are no credentials."""
+    what = f"{entry.kind} cache {'export' if isinstance(entry, CacheExport) else 'import'}"
+    where = (
+        " nor ACTIONS_RUNTIME_TOKEN with ACTIONS_CACHE_URL or ACTIONS_RESULTS_URL"
+        if has_environ
+        else ", and no environ= to find ACTIONS_RUNTIME_TOKEN in"
+    )
+    return f"{what}: left out, for there is neither token= with url={where}"
+
+
+def _add_warnings(told: tuple[str, ...], seen: Iterable[str]) -> tuple[str, ...]:
+    """Return all warnings. Raises UsageError for a typo that no warning tells of."""
+    new = tuple(warning for warning in seen if warning not in told)
+    for warning in new:
+        if _GUESS in warning:
+            raise UsageError(warning)
+    return (*told, *new)
+
+
+def _check_tag(tag: str) -> None:
+    if not tag:
         raise UsageError(
-            "local cache importer requires either explicit digest, "
-            '"latest" tag or custom tag on index.json'
+            "the tag is empty: was a variable not set?", next_steps=("write tag=NAME, or no tag=",)
         )
-    return CacheImport(kind, tuple(attrs.items()), src, tag, digest, warnings)
 
 
 def _read(text: str) -> tuple[str, Pairs]:
@@ -185,21 +246,14 @@ def _missing(problem: str, pairs: Pairs, wanted: str) -> UsageError:
 def _warn(
     kind: str,
     pairs: Pairs,
-    attrs: Mapping[str, str],
     known: Mapping[str, tuple[str, ...]],
     what: str,
 ) -> list[str]:
-    """What looks mistyped, and a cache that is left out."""
+    """What looks mistyped."""
     if kind not in known:  # some daemon may know it; ours are BuildKit's
         meant = suggest(kind.lower(), known)
         return [f"unknown cache type {quote_go(kind)}; did you mean {meant}?"] if meant else []
-    warnings = list(warn_unknown(pairs, known[kind], what))
-    if not _is_active(kind, attrs):
-        warnings.append(
-            f"{what}: left out, for there is neither token= with url= nor"
-            " ACTIONS_RUNTIME_TOKEN with ACTIONS_CACHE_URL or ACTIONS_RESULTS_URL"
-        )
-    return warnings
+    return list(warn_unknown(pairs, known[kind], what))
 
 
 def _warn_values(attrs: Mapping[str, str], what: str) -> list[str]:
@@ -263,16 +317,6 @@ def _check_digest(digest: str) -> None:
         else:
             return
     raise UsageError(f"invalid digest {quote_go(digest)}: {problem}")
-
-
-def _complete(kind: str, pairs: Pairs, environ: Mapping[str, str]) -> dict[str, str]:
-    """The attributes, and the credentials that were not given; of a key given twice the last."""
-    attrs = dict(pairs)
-    if kind == "gha":
-        _add_github(attrs, environ)
-    elif kind == "s3":
-        _add_amazon(attrs, environ)
-    return attrs
 
 
 def _add_github(attrs: dict[str, str], environ: Mapping[str, str]) -> None:

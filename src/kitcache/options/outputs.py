@@ -55,6 +55,12 @@ def parse_output(text: str) -> Output:
         return Output("tar", "-") if text == "-" else Output("local", text)
     attrs = {key.strip(): value for key, value in parse_attributes(text)}
     kind = attrs.pop("type", "")
+    return check_output(Output(kind, attrs.pop("dest", ""), tuple(attrs.items())))
+
+
+def check_output(output: Output) -> Output:
+    """Return the output with buildx's defaults. Raises UsageError where its fields do not agree."""
+    kind = output.kind
     if not kind:
         raise UsageError(
             "type is required for output", next_steps=(f"name one: {', '.join(KINDS)}",)
@@ -65,7 +71,7 @@ def parse_output(text: str) -> Output:
             f"exporter {quote_go(kind)} could not be found",
             next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(KINDS)}",),
         )
-    return _place(kind, attrs, attrs.pop("dest", ""))
+    return _place(kind, dict(output.sent), output.dest or "")
 
 
 def _place(kind: str, attrs: dict[str, str], dest: str) -> Output:

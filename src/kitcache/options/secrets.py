@@ -3,14 +3,21 @@
 Sources: buildx util/buildflags/secrets.go, BuildKit session/secrets/secretsprovider/store.go.
 """
 
-import os
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import HIDDEN, quote_go, split_fields, suggest
 from kitcache.options.opaque import Opaque
 
 _KEYS = ("id", "src", "source", "env", "type")
+
+
+class PathLike(Protocol):
+    """What os.fspath takes for a path, without os: nothing in this package does I/O."""
+
+    def __fspath__(self) -> str:
+        """Return the path as a text."""
 
 
 class Secret(Opaque):
@@ -28,13 +35,13 @@ class Secret(Opaque):
     def __init__(
         self,
         id: str,  # noqa: A002 - the word of --secret
-        path: str | os.PathLike[str] | None = None,
+        path: str | PathLike | None = None,
         data: bytes | None = None,
     ) -> None:
         problem = _what_is_wrong(id, path, data)
         if problem:
             path = data = None  # so that a traceback with locals does not show the secret
-        self._keep(_id=id, _path=None if path is None else os.fspath(path), _data=data)
+        self._keep(_id=id, _path=None if path is None else _text_of(path), _data=data)
         if problem:
             raise UsageError(problem[0], next_steps=(problem[1],))
 
@@ -58,6 +65,10 @@ class Secret(Opaque):
         return f"Secret({self.id!r}, {place})"
 
 
+def _text_of(path: str | PathLike) -> str:
+    return path if isinstance(path, str) else path.__fspath__()
+
+
 def _what_is_wrong(name: object, path: object, data: object) -> tuple[str, str] | None:
     """Return what is wrong with the arguments of a Secret, and what to write instead."""
     if not isinstance(name, str) or not name:
@@ -70,7 +81,7 @@ def _what_is_wrong(name: object, path: object, data: object) -> tuple[str, str] 
     if data is not None and not isinstance(data, bytes):
         kind = type(data).__name__
         return f"{what}: data is of type {kind}, not bytes", "write data=TEXT.encode()"
-    if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+    if path is not None and not (isinstance(path, str) or hasattr(path, "__fspath__")):
         return f"{what}: path is not the path of a file", "write path=FILE"
     return None
 

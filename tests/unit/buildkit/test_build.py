@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import Update
-from kitcache.errors import Cancelled, NoDaemon, UsageError
+from kitcache.errors import BuildFailed, Cancelled, NoDaemon, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import
 from kitcache.options.outputs import parse_output
@@ -270,9 +271,47 @@ def test_what_a_login_raises_is_the_daemons_problem_and_shows_nothing(context: P
         said.append(str(caught.value))
         return {}
 
-    Run(BuildRequest(str(context), outputs=NOWHERE), Wishes(credentials=login), script=script)
+    run = Run(BuildRequest(str(context), outputs=NOWHERE), Wishes(credentials=login), script=script)
     assert "KeyError" in said[0]
     assert "sesame" not in said[0]
+    assert run.told == ["no login for x: credentials raised KeyError"]
+
+
+def test_what_a_login_raises_is_the_cause_of_the_failure(context: Path) -> None:
+    def login(host: str) -> Credentials | None:
+        raise KeyError(host)
+
+    def script(solve: Solve) -> Answer:
+        with pytest.raises(grpc.RpcError):
+            solve.session.unary(CREDENTIALS, b"\x0a\x01x")
+        solve.fail(grpc.StatusCode.UNKNOWN, "pull access denied")
+
+    request = BuildRequest(str(context), outputs=NOWHERE)
+    with pytest.raises(BuildFailed, match="pull access denied") as caught:
+        Run(request, Wishes(credentials=login), script=script)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert caught.value.__cause__.args == ("x",)
+
+    def wrong(host: str) -> Any:
+        return host, "sesame"
+
+    with pytest.raises(BuildFailed) as caught:
+        Run(request, Wishes(credentials=wrong), script=script)
+    assert "of type tuple, not Credentials" in str(caught.value.__cause__)
+
+
+def test_a_registry_cache_that_could_not_be_imported_is_a_notice(context: Path) -> None:
+    def script(solve: Solve) -> Answer:
+        name = "importing cache manifest from r.example/app:cache"
+        solve.tell(vertex("sha256:1", name, error="r.example/app:cache: not found"))
+        return {}
+
+    run = Run(BuildRequest(str(context), outputs=NOWHERE), script=script)
+    assert run.told == [
+        "importing cache manifest from r.example/app:cache failed, so that nothing of it was used:"
+        " r.example/app:cache: not found"
+    ]
+    assert run.result.notices == tuple(run.told)
 
 
 def test_an_engine_is_asked_for_its_store_only_where_that_matters(

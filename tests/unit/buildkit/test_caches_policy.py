@@ -130,5 +130,5 @@ def test_nothing_dropped_is_told_too(grown: Path) -> None:
 
 def test_a_policy_without_a_cache_is_told(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    told = Run(BuildRequest(str(tmp_path), outputs=NOWHERE), Wishes(policy=LAST_ONE)).told
+    told = Run(BuildRequest(str(tmp_path), outputs=NOWHERE), Wishes(prune_policy=LAST_ONE)).told
     assert "the policy applies to no cache: there is no --cache-to type=local" in told

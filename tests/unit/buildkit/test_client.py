@@ -1,18 +1,120 @@
-"""buildkit/client.py: what its arguments mean; what it does is integration's to show."""
+"""buildkit/client.py: its annotations, and a build in a thread of its own."""
 
+import threading
+import typing
+from pathlib import Path
+
+import grpc
 import pytest
 
-from kitcache.buildkit.client import _several
-from kitcache.options.outputs import Output
-from kitcache.options.secrets import Secret
+import kitcache
+from kitcache.buildkit.build import Wishes
+from kitcache.buildkit.client import Client
+from kitcache.buildkit.status import Update
+from kitcache.errors import BuildFailed, Cancelled, UsageError
+from kitcache.options.build import BuildRequest
+from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve
+from tests.hostile.fake_messages import vertex
+
+LIMIT_S = 60
 
 
-@pytest.mark.parametrize("one", ["type=local,dest=cache", Output("local", "out"), Secret("a", "b")])
-def test_one_alone_is_one_and_not_its_parts(one: str) -> None:
-    assert _several(one) == (one,)
+@pytest.fixture
+def request_(tmp_path: Path) -> BuildRequest:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return BuildRequest(str(tmp_path))
 
 
-@pytest.mark.parametrize("several", [[], ["a", "b"], ("a",), iter(["a", "b"])])
-def test_several_are_several(several: list[str]) -> None:
-    assert set(_several(several)) <= {"a", "b"}
-    assert isinstance(_several(several), tuple)
+def build(solve: Solve) -> Answer:
+    solve.tell(vertex("sha256:1", "one"), vertex("sha256:2", "two"))
+    return {}
+
+
+def fail(solve: Solve) -> Answer:
+    solve.tell(vertex("sha256:1", "one"))
+    solve.fail(grpc.StatusCode.UNKNOWN, "boom")
+
+
+def names(updates: typing.Iterable[Update]) -> list[str]:
+    return [vertex.name for update in updates for vertex in update.vertexes]
+
+
+@pytest.mark.parametrize("name", kitcache.__all__)
+def test_annotations_can_be_resolved(name: str) -> None:
+    value = getattr(kitcache, name)
+    if isinstance(value, type):
+        for member in vars(value).values():
+            if callable(member) and hasattr(member, "__annotations__"):
+                typing.get_type_hints(member)
+    if callable(value):
+        typing.get_type_hints(value)
+
+
+def test_the_updates_of_a_build_and_its_result(request_: BuildRequest) -> None:
+    heard: list[Update] = []
+    with FakeDaemon(build) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes(on_update=heard.append))
+        updates = list(running)
+        assert running.result(timeout_s=LIMIT_S).digest is None
+    assert names(updates) == names(heard) == ["one", "two"]
+    assert running.done()
+    assert running.is_over
+
+
+def test_iterating_over_a_build_that_fails_raises_at_its_end(request_: BuildRequest) -> None:
+    seen: list[Update] = []
+    with FakeDaemon(fail) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes())
+        with pytest.raises(BuildFailed, match="boom"):
+            seen.extend(running)
+        with pytest.raises(BuildFailed, match="boom"):
+            running.result()
+
+
+def test_a_second_iterator_is_an_error(request_: BuildRequest) -> None:
+    with FakeDaemon(build) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes())
+        first = iter(running)
+        with pytest.raises(UsageError, match="iterated over already"):
+            iter(running)
+        assert names(first) == ["one", "two"]
+        with pytest.raises(UsageError, match="iterated over already"):
+            list(running)
+
+
+def test_a_result_is_waited_for_as_long_as_is_said(request_: BuildRequest) -> None:
+    goes_on = threading.Event()
+
+    def script(solve: Solve) -> Answer:
+        assert goes_on.wait(LIMIT_S)
+        return {}
+
+    with FakeDaemon(script) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes())
+        with pytest.raises(TimeoutError, match="it goes on"):
+            running.result(timeout_s=0.01)
+        assert not running.done()
+        goes_on.set()
+        assert running.result(timeout_s=LIMIT_S).caches == ()
+        assert running.done()
+
+
+def test_a_build_that_is_cancelled_ends_its_iteration_so(request_: BuildRequest) -> None:
+    def script(solve: Solve) -> Answer:
+        solve.tell(vertex("sha256:1", "one"))
+        solve.wait()
+
+    with FakeDaemon(script) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes(on_update=lambda _: running.cancel()))
+        with pytest.raises(Cancelled):
+            list(running)
+
+
+def test_what_on_update_raises_ends_the_build(request_: BuildRequest) -> None:
+    def refuse(_: Update) -> None:
+        raise KeyError("mine")
+
+    with FakeDaemon(build) as daemon, Client(daemon.address) as client:
+        running = client.start(request_, Wishes(on_update=refuse))
+        with pytest.raises(KeyError, match="mine"):
+            list(running)

@@ -6,6 +6,8 @@ from kitcache.errors import UsageError
 from kitcache.options.caches import (
     CacheExport,
     CacheImport,
+    complete_cache,
+    left_out_warning,
     parse_cache_export,
     parse_cache_import,
 )
@@ -36,10 +38,7 @@ REFUSED_EXPORTS = {
 }
 REFUSED_IMPORTS = {
     "type=local": "local cache importer requires src",
-    "type=local,src=D,tag=": (
-        'local cache importer requires either explicit digest, "latest" tag or custom tag on'
-        " index.json"
-    ),
+    "type=local,src=D,tag=": "the tag is empty: was a variable not set?",
     "type=local,src=D,digest=latest": 'invalid digest "latest": invalid checksum digest format',
     "type=local,src=D,digest=md5:00": 'invalid digest "md5:00": unsupported digest algorithm',
     "type=local,src=D,digest=sha256:0": 'invalid digest "sha256:0": invalid checksum digest length',
@@ -131,17 +130,25 @@ def test_mistyped_attributes_warn_and_are_sent_along() -> None:
     )
 
 
-def test_an_empty_tag_is_taken_and_warned_of() -> None:
-    export = parse_cache_export("type=local,dest=D,tag=")
-    assert export.tag == ""
-    assert "the tag is empty" in export.warnings[0]
+EMPTY_TAGS = (
+    "type=local,dest=D,tag=",
+    "type=local,src=D,tag=",
+    f"type=local,src=D,tag=,digest=sha256:{'0' * 64}",
+)
+
+
+@pytest.mark.parametrize("text", EMPTY_TAGS)
+def test_an_empty_tag_is_a_variable_that_was_not_set(text: str) -> None:
+    error = problem_of(text, is_import="src" in text)
+    assert error.problem == "the tag is empty: was a variable not set?"
+    assert error.next_steps == ("write tag=NAME, or no tag=",)
 
 
 def test_an_import_has_a_tag_or_a_digest() -> None:
     digest = f"sha256:{'0' * 64}"
     assert parse_cache_import("type=local,src=D") == CacheImport("local", (), "D")
     assert parse_cache_import("type=local,src=D,tag=main").tag == "main"
-    assert parse_cache_import(f"type=local,src=D,tag=,digest={digest}").digest == digest
+    assert parse_cache_import(f"type=local,src=D,digest={digest}").digest == digest
     assert parse_cache_import("type=local,src=D,mode=max").warnings == (
         'local cache import: unknown attribute "mode"; known: type, src, tag, digest',
     )
@@ -185,31 +192,34 @@ def test_reset_of_a_registry_warns() -> None:
 
 
 def test_githubs_credentials_come_from_the_environment() -> None:
-    export = parse_cache_export("type=gha,mode=max", GITHUB)
+    export = complete_cache(parse_cache_export("type=gha,mode=max"), GITHUB)
     assert dict(export.sent) == {"mode": "max", "token": "hush", "url": "https://one"}
     assert export.is_active
     second = {**GITHUB, "ACTIONS_CACHE_SERVICE_V2": "1", "ACTIONS_RESULTS_URL": "https://two"}
-    sent = dict(parse_cache_import("type=gha,token=mine", second).sent)
+    sent = dict(complete_cache(parse_cache_import("type=gha,token=mine"), second).sent)
     assert sent == {"token": "mine", "url": "https://one", "url_v2": "https://two"}
 
 
-def test_githubs_cache_is_left_out_elsewhere_with_a_warning() -> None:
-    export = parse_cache_export("type=gha", {})
+def test_why_githubs_cache_is_left_out_elsewhere() -> None:
+    export = complete_cache(parse_cache_export("type=gha"), {})
     assert not export.is_active
-    assert "left out" in export.warnings[0]
-    assert not parse_cache_import("type=gha", {"ACTIONS_RUNTIME_TOKEN": "t"}).is_active
+    assert not complete_cache(CacheImport("gha"), {"ACTIONS_RUNTIME_TOKEN": "t"}).is_active
+    assert left_out_warning(export, has_environ=True).startswith("gha cache export: left out, for")
+    assert "no environ=" not in left_out_warning(export, has_environ=True)
+    assert "no environ=" in left_out_warning(CacheImport("gha"), has_environ=False)
 
 
 def test_amazons_credentials_come_from_the_environment() -> None:
-    sent = dict(parse_cache_export("type=s3,bucket=b", AMAZON).sent)
+    sent = dict(complete_cache(parse_cache_export("type=s3,bucket=b"), AMAZON).sent)
     assert sent["secret_access_key"] == "hush"
     assert sent["session_token"] == "silence"
-    assert parse_cache_export("type=s3", {"AWS_ACCESS_KEY_ID": "AKIA"}).sent == ()
+    half = {"AWS_ACCESS_KEY_ID": "AKIA"}
+    assert complete_cache(parse_cache_export("type=s3"), half).sent == ()
 
 
 def test_a_pair_of_the_users_own_goes_without_the_environments_session() -> None:
     text = "type=s3,access_key_id=i,secret_access_key=s"
-    assert dict(parse_cache_export(text, AMAZON).sent) == {
+    assert dict(complete_cache(parse_cache_export(text), AMAZON).sent) == {
         "access_key_id": "i",
         "secret_access_key": "s",
     }
@@ -218,7 +228,7 @@ def test_a_pair_of_the_users_own_goes_without_the_environments_session() -> None
 @pytest.mark.parametrize("parse", [parse_cache_export, parse_cache_import])
 def test_secrets_are_not_in_a_repr(parse: type) -> None:
     for text, environ in (("type=s3,bucket=b", AMAZON), ("type=gha", GITHUB)):
-        shown = repr(parse(text, environ))
+        shown = repr(complete_cache(parse(text), environ))
         assert "hush" not in shown
         assert "silence" not in shown
         assert "…" in shown

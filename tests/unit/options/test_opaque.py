@@ -112,7 +112,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "both": (("x", "p", b"d"), "Secret('x'): both path and data are given"),
     "text": (("x", None, WORD), "Secret('x'): data is of type str, not bytes"),
     "bytes as a path": (("x", b"p"), "Secret('x'): path is not the path of a file"),
-    "no path": (("x", ""), "Secret('x'): path is not the path of a file"),
     "no name": (("", "p"), "Secret: id is not a name"),
 }
 

@@ -7,14 +7,13 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Build, Client
 from kitcache.buildkit.daemon.address import Address, find_daemon
-from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
-from kitcache.buildkit.request import proxy_args
+from kitcache.buildkit.daemon.config import config_directory
+from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
 from kitcache.cli import buildoptions, options
@@ -30,7 +29,6 @@ from kitcache.cli.terminal import is_terminal, print_answer, say
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
-from kitcache.options.attributes import Pairs
 from kitcache.store.layout import io_error
 from kitcache.store.locks import Waiting
 
@@ -102,7 +100,7 @@ class _Command:
             credentials=DockerConfig(self._config, on_notice, cancel=self._args.cancel).credentials,
             stdin=open_stdin(self._args.cancel),
             stdout=_stdout(),
-            proxies=_proxies(self._config, address),
+            proxies=read_proxies(self._config, address.url),
             lock_timeout_s=self._args.lock_timeout / 10**9,
             prune_policy=policy,
         )
@@ -162,13 +160,6 @@ def _colour() -> bool:
 def _stdout() -> BinaryIO | None:
     """Where "-" goes, but for a terminal: nobody wants to see an archive."""
     return None if sys.stdout is None or is_terminal(sys.stdout) else sys.stdout.buffer
-
-
-def _proxies(config: str, address: Address) -> Pairs:
-    with suppress(ValueError):  # the logins' reader has told of it
-        found = read_object(os.path.join(config, CONFIG_FILE)) or {}
-        return proxy_args(found.get("proxies"), address.url)
-    return ()
 
 
 def _remove_stale(path: str) -> None:

@@ -1,0 +1,213 @@
+"""buildkit/arguments.py: the library checks its values as the command line checks its texts."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from kitcache.buildkit.arguments import settle, several
+from kitcache.buildkit.client import Client
+from kitcache.errors import UsageError
+from kitcache.options.build import BuildRequest
+from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.outputs import Output
+from kitcache.options.secrets import Secret
+from tests.hostile.fake_daemon import FakeDaemon
+
+GITHUB = {"ACTIONS_RUNTIME_TOKEN": "hush", "ACTIONS_CACHE_URL": "https://one"}
+AMAZON = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hush"}
+
+
+def export(**fields: Any) -> dict[str, Any]:
+    return {"cache_to": CacheExport(**{"kind": "local", "dest": "c", **fields})}
+
+
+def source(**fields: Any) -> dict[str, Any]:
+    return {"cache_from": [CacheImport(**{"kind": "local", "src": "c", **fields})]}
+
+
+# Each with the argument that its error names.
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("context is of type int, not str", {"context": 3}),
+    ("target is of type NoneType, not str", {"target": None}),
+    ("no_cache is of type str, not bool", {"no_cache": "false"}),
+    ("build_args: the value of 'v' is of type int, not str", {"build_args": {"v": 3}}),
+    ("build_args is of type list, not a mapping", {"build_args": ["A=1"]}),
+    ("build_args: a name is empty", {"build_args": {"": "x"}}),
+    ("labels: the name 1 is of type int", {"labels": {1: "x"}}),
+    ("build_contexts is of type int", {"build_contexts": {"a": 1}}),
+    ("platforms[0] is of type int", {"platforms": [1]}),
+    ("tags is of type int, not a list", {"tags": 1}),
+    ("secrets[0] is of type str, not Secret", {"secrets": "id=a,src=b"}),
+    ("secrets[1] is of type tuple, not Secret", {"secrets": [Secret("a", "b"), ("a", "hush")]}),
+    ("outputs: dest is required for local exporter", {"outputs": Output("local")}),
+    ("outputs: dest is required for local exporter", {"outputs": "type=local"}),
+    ('outputs: exporter "lcoal" could not be found', {"outputs": [Output("lcoal", "x")]}),
+    ("outputs: sent is not a tuple of pairs", {"outputs": Output("tar", None, cast("Any", {}))}),
+    ('cache_to: local cache export: unknown attribute "mdoe"; did',
+        export(sent=(("mdoe", "max"),))),
+    ("cache_from: local cache import: unknown attribute", source(sent=(("tga", "x"),))),
+    ("cache_to: local cache export: mode=mx is neither", export(sent=(("mode", "mx"),))),
+    ('cache_to: unknown cache type "Locl"; did you mean local?', export(kind="Locl")),
+    ("cache_to: local cache exporter requires dest", export(dest="")),
+    ("cache_from: local cache importer requires src", source(src="")),
+    ("cache_to: the tag is empty", export(tag="")),
+    ("cache_to: the tag is empty", {"cache_to": "type=local,dest=c,tag="}),
+    ("cache_from: the tag is empty", source(tag="")),
+    ("cache_from: the tag is empty", {"cache_from": "type=local,src=c,tag="}),
+    ("cache_to: reset is of type str, not bool", export(reset="no")),
+    ("cache_to: local cache exporter requires dest", {"cache_to": "type=local,dets=c"}),
+    ("cache_from[0] is of type CacheExport", {"cache_from": CacheExport("inline")}),
+    ("attests: the value of 'provenance' is of type int", {"attests": {"provenance": 1}}),
+    ("attests: invalid value disabled=perhaps", {"attests": {"sbom": "disabled=perhaps"}}),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[FakeDaemon]:
+    with FakeDaemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("says", "arguments"), REFUSED)
+def test_what_means_nothing_is_refused_by_name_and_reaches_no_daemon(
+    daemon: FakeDaemon, context: Path, says: str, arguments: dict[str, Any]
+) -> None:
+    before = len(daemon.solves)
+    with Client(daemon.address) as client, pytest.raises(UsageError) as caught:
+        client.build(**{"context": context, **arguments})
+    assert str(caught.value).startswith(says)
+    assert "hush" not in str(caught.value)
+    assert len(daemon.solves) == before
+
+
+def test_a_request_of_ones_own_is_checked_too() -> None:
+    broken: list[dict[str, Any]] = [
+        {"build_args": {"A": "1"}},
+        {"build_args": (("A",),)},
+        {"tags": "app"},
+        {"outputs": [Output("docker")]},
+        {"shm_size": True},
+    ]
+    for fields in broken:
+        with pytest.raises(UsageError, match=next(iter(fields))):
+            settle(BuildRequest(**fields))
+
+
+def test_a_path_is_as_good_as_a_text(tmp_path: Path) -> None:
+    at: Any = tmp_path
+    request = settle(
+        BuildRequest(
+            outputs=(Output("local", at),),
+            cache_to=(CacheExport("local", dest=at),),
+            cache_from=(CacheImport("local", src=at),),
+        )
+    )
+    places = (request.outputs[0].dest, request.cache_to[0].dest, request.cache_from[0].src)
+    assert places == (str(tmp_path),) * 3
+
+
+def test_settling_twice_changes_nothing() -> None:
+    request = BuildRequest(
+        outputs=(Output("tar"), Output("registry")),
+        cache_to=(CacheExport("local", dest="d"),),
+        attests=(("provenance", "mode=max"), ("sbom", "true"), ("x", "disabled=true")),
+    )
+    once = settle(request)
+    assert once.outputs[0].dest == "-"
+    assert once.attests == (("provenance", "mode=max"), ("sbom", ""))
+    assert settle(once) == once
+
+
+OFF: list[dict[str, str | bool]] = [
+    {"provenance": "false"}, {"provenance": "disabled=true"}, {"provenance": False},
+    {"sbom": "false"}, {"sbom": "0"}, {"sbom": "mode=max,disabled=1"},
+]  # fmt: skip
+
+
+def attests_sent(daemon: FakeDaemon, context: Path, asked: dict[str, str | bool]) -> dict[str, str]:
+    with Client(daemon.address) as client:
+        client.build(context, attests=asked)
+    attrs = daemon.solves[-1].frontend_attrs
+    return {name: value for name, value in attrs.items() if name.startswith("attest:")}
+
+
+@pytest.mark.parametrize("asked", OFF, ids=str)
+def test_an_attestation_that_is_switched_off(
+    daemon: FakeDaemon, context: Path, asked: dict[str, str | bool]
+) -> None:
+    assert attests_sent(daemon, context, asked) == {}
+
+
+def test_an_attestation_that_is_switched_on(daemon: FakeDaemon, context: Path) -> None:
+    asked: dict[str, str | bool] = {"provenance": "mode=max", "sbom": True}
+    sent = {"attest:provenance": "mode=max", "attest:sbom": ""}
+    assert attests_sent(daemon, context, asked) == sent
+    assert attests_sent(daemon, context, {"sbom": "true"}) == {"attest:sbom": ""}
+
+
+def test_credentials_of_caches_come_from_the_environment_that_is_given(
+    daemon: FakeDaemon, context: Path
+) -> None:
+    with Client(daemon.address) as client:
+        result = client.build(
+            context,
+            cache_to=["type=gha", CacheExport("s3", (("bucket", "b"),))],
+            cache_from=CacheImport("gha"),
+            environ={**GITHUB, **AMAZON},
+        )
+    assert result.notices[1:] == ()
+    sent = daemon.solves[-1].cache
+    assert [(e.type, e.attrs["token" if e.type == "gha" else "secret_access_key"])
+            for e in (*sent.exports, *sent.imports)] == [
+        ("gha", "hush"), ("s3", "hush"), ("gha", "hush"),
+    ]  # fmt: skip
+
+
+def test_a_cache_without_credentials_is_left_out_with_the_true_reason(
+    daemon: FakeDaemon, context: Path
+) -> None:
+    for environ, why in ((None, "no environ= to find"), ({}, "nor ACTIONS_RUNTIME_TOKEN")):
+        with Client(daemon.address) as client:
+            result = client.build(
+                context, cache_to="type=gha", cache_from=CacheImport("gha"), environ=environ
+            )
+        told = [notice for notice in result.notices if why in notice]
+        assert [notice.split(":")[0] for notice in told] == ["gha cache export", "gha cache import"]
+        assert not daemon.solves[-1].cache.exports
+
+
+def test_from_env_finds_what_the_command_line_finds(daemon: FakeDaemon, context: Path) -> None:
+    proxies = {"default": {"httpProxy": "http://proxy:1"}}
+    (context / "config.json").write_text(json.dumps({"proxies": proxies}))
+    environ = {
+        "BUILDKIT_HOST": daemon.address.url,
+        "DOCKER_CONFIG": str(context),
+        **GITHUB,
+    }
+    with Client.from_env(environ) as client:
+        assert (client.address.url, client.address.origin) == (daemon.address.url, "BUILDKIT_HOST")
+        client.build(context, cache_to="type=gha", build_args={"A": "1"})
+        assert "hush" not in repr(vars(client))
+    solve = daemon.solves[-1]
+    assert solve.frontend_attrs["build-arg:HTTP_PROXY"] == "http://proxy:1"
+    assert solve.cache.exports[0].attrs["token"] == "hush"
+
+
+@pytest.mark.parametrize("one", ["type=local,dest=cache", Output("local", "out"), Secret("a", "b")])
+def test_one_alone_is_one_and_not_its_parts(one: str) -> None:
+    assert several("x", one) == (one,)
+
+
+@pytest.mark.parametrize("given", [[], ["a", "b"], ("a",), iter(["a", "b"])])
+def test_several_are_several(given: list[str]) -> None:
+    assert set(several("x", given)) <= {"a", "b"}
+    assert isinstance(several("x", given), tuple)
