@@ -29,13 +29,13 @@ COMMANDS = {
     "reset": "delete every blob that no entry of index.json reaches",
     "prune": "retire tags by a policy, then delete what only they reached",
     "trim": "make a tag smaller: its coldest steps go",
-    "du": "what is live, what is reclaimable, and each tag's share",
-    "ls": "the tags of a cache, with age, size, kind and platforms",
-    "why": "which tags keep a blob, and by which path",
+    "du": "show what is live, what is reclaimable, and each tag's share",
+    "ls": "list the tags of a cache, or what one tag holds",
+    "why": "show which tags keep a blob, and by which path",
     "untag": "take entries out of index.json",
     "verify": "rehash every blob, say what no build could import, mend it",
-    "tag": "a further name for what a tag or a digest names",
-    "merge": "all tags of several caches into one",
+    "tag": "give what a tag or a digest names a further name",
+    "merge": "copy all tags of several caches into one",
     "plugin": "make `docker kitcache` work, or see whether it does",
     "completion": "print a completion script for a shell",
 }
@@ -58,6 +58,8 @@ examples:
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
 11 busy, 12 damaged, 13 unsafe, 14 limit not reached, 20 no daemon,
 21 build failed, 127 nothing to run, 130 interrupted"""
+
+_CODES = "exit codes:\n  kitcache --help lists them"
 
 PROGRAM = "kitcache"
 _GLANCE_S = 0.05
@@ -174,7 +176,7 @@ def make_parser(asked: str | None, program: str = PROGRAM) -> argparse.ArgumentP
             name, help=COMMANDS[name], allow_abbrev=False, formatter_class=_Help
         )
         import_module(f"kitcache.cli.commands.{name}").configure(sub)
-        sub.epilog = _name_program(sub.epilog, program)
+        sub.epilog = _name_program(f"{sub.epilog}\n\n{_CODES}", program)
     return parser
 
 

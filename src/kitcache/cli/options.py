@@ -124,13 +124,12 @@ def read_policy_of(args: argparse.Namespace) -> "Retention | None":
         raise
 
 
-def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    """--dry-run."""
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say what would be done, change nothing, take no lock",
-    )
+def add_dry_run(
+    parser: argparse.ArgumentParser,
+    text: str = "say what would be done, change nothing, take no lock",
+) -> None:
+    """--dry-run, by default with what every command but a few says of it."""
+    parser.add_argument("-n", "--dry-run", action="store_true", help=text)
 
 
 def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +146,11 @@ def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """--json and --quiet."""
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object a DIR, errors too"
+        "--json", action="store_true", help="print one JSON object per DIR, errors too"
     )
-    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    add_quiet(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """--quiet, as every command but build has it: there the words of docker's own build count."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")

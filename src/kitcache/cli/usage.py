@@ -7,8 +7,6 @@ from kitcache.options.attributes import suggest
 
 _CHOICE = re.compile(r"(.*): invalid choice: (.*) \(choose from (.*)\)", re.DOTALL)
 _MISSING = "the following arguments are required: "
-# What other programs call a rehearsal.
-_LETTERS = {"n": "--dry-run"}
 
 
 def describe_error(message: str) -> str:
@@ -24,6 +22,7 @@ def describe_error(message: str) -> str:
             return f"unknown command {word!r}" + _did_you_mean(meant)
         return f"{name}: {word!r} is none of {', '.join(choices)}"
     name, _, problem = text.partition(": ")
+    name = name.rpartition("/")[2]  # -n/--dry-run
     if problem.startswith("expected "):
         return f"{name} needs a value"
     if problem.startswith("ignored explicit argument "):
@@ -47,8 +46,7 @@ def _option_like(name: str, known: Sequence[str]) -> str | None:
         long = {option.strip("-"): option for option in known}
         return long.get(suggest(letters, long) or "")
     starting = [option for option in known if option.startswith(f"--{letters}")]
-    usual = _LETTERS.get(letters)
-    return usual if usual in known else starting[0] if len(starting) == 1 else None
+    return starting[0] if len(starting) == 1 else None
 
 
 def _did_you_mean(word: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.cli import options
-from kitcache.cli.main import COMMANDS
+from kitcache.cli.main import COMMANDS, make_parser
 from tests.hostile.command import run
 
 NO_AGE = ("du", "ls", "why", "plugin", "completion")
@@ -29,6 +29,49 @@ def test_flags_are_off_by_default() -> None:
     assert parse(options.add_dry_run, "--dry-run").dry_run is True
     assert vars(parse(options.add_output)) == {"json": False, "quiet": False}
     assert vars(parse(options.add_output, "--json", "--quiet")) == {"json": True, "quiet": True}
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (action,) = (a for a in make_parser(None)._actions if a.dest == "command")
+    assert isinstance(action.choices, dict)
+    return action.choices
+
+
+def test_a_letter_means_the_same_everywhere() -> None:
+    """A new letter is a decision. buildx has options that kitcache only names, -m and -c."""
+    letters: dict[str, set[str]] = {}
+    for parser in commands().values():
+        for action in parser._actions:
+            if "--rm" not in action.option_strings:
+                for letter in (word for word in action.option_strings if len(word) == 2):
+                    letters.setdefault(letter, set()).add(action.option_strings[-1])
+    assert letters == {
+        "-h": {"--help"},
+        "-n": {"--dry-run"},
+        "-q": {"--quiet"},
+        "-f": {"--file"},
+        "-o": {"--output"},
+        "-t": {"--tag"},
+    }
+
+
+def test_every_command_that_is_quiet_or_rehearses_has_the_letter_too() -> None:
+    for name, parser in commands().items():
+        known = parser._option_string_actions
+        for letter, word in (("-n", "--dry-run"), ("-q", "--quiet")):
+            assert known.get(letter) is known.get(word), (name, letter)
+    quiet = [name for name, parser in commands().items() if "-q" in parser._option_string_actions]
+    assert set(COMMANDS) - set(quiet) == {"completion"}
+    # docker build -q prints the image: there the words of docker count.
+    texts = {name: commands()[name]._option_string_actions["-q"].help for name in quiet}
+    assert set(texts.values()) == {"print only warnings and errors", texts["build"]}
+
+
+def test_every_command_has_an_example_and_says_where_exit_codes_are() -> None:
+    for name, parser in commands().items():
+        epilog = parser.epilog or ""
+        assert f"examples:\n  kitcache {name} " in epilog, name
+        assert epilog.endswith("exit codes:\n  kitcache --help lists them"), name
 
 
 def test_a_lock_is_waited_for_thirty_seconds_unless_told_otherwise() -> None:

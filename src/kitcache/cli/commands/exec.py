@@ -50,11 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="let the client write into the cache itself, not into a staging directory of its own"
         " that is merged in when it is whole: one export at a time",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the command as it would be run, and the caches; run nothing",
-    )
+    options.add_dry_run(parser, "print the command as it would be run, and the caches; run nothing")
     file = parser.add_argument(
         "--metadata-file", metavar="FILE", help="write what became of the caches, as JSON"
     )
@@ -66,8 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         instead="write it behind --, among the words of the client",
     )
     options.add_lock_timeout(parser)
-    parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
-    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="what to run")
+    options.add_quiet(parser)
+    parser.add_argument(
+        "words",
+        metavar="COMMAND",
+        nargs=argparse.REMAINDER,
+        help="the build command, with its options",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
+from kitcache.cli import options
 from kitcache.cli.main import PLUGIN_CALL
 from kitcache.cli.session import Session
 from kitcache.errors import NotFound, printable
@@ -46,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--system", action="store_true", help="for all users: below /usr/local/lib/docker"
     )
-    parser.add_argument("--quiet", "-q", action="store_true", help="print errors only")
+    options.add_quiet(parser)
 
 
 def run(args: argparse.Namespace) -> int:

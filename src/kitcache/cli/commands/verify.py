@@ -46,11 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="with --repair: another copy of the cache, to take lost blobs from; may be repeated",
     )
     options.complete_with(source, options.DIRECTORIES)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="with --repair: say what it would do, change nothing, take no lock",
-    )
+    options.add_dry_run(parser, "with --repair: say what it would do, change nothing, take no lock")
     options.add_lock_timeout(parser)
     options.add_output(parser)
 
