@@ -43,3 +43,15 @@ def test_ls_counts_what_du_counts(cache: Cache) -> None:
     ]
     for listed, used in zip(listing.tags, usage.tags, strict=True):
         assert listed.size == used.unique.plus(used.shared)
+
+
+@given(caches())
+def test_what_a_tag_alone_holds_is_what_du_says(cache: Cache) -> None:
+    with on_disk(cache) as root:
+        usage = kitcache.du(root)
+        names = [tag.ref_name for tag in usage.tags]
+        for tag in usage.tags:
+            if tag.ref_name and names.count(tag.ref_name) == 1:
+                contents = kitcache.ls_tag(root, tag.ref_name)
+                assert (contents.unique, contents.size) == (tag.unique, tag.unique.plus(tag.shared))
+                assert sum(blob.unique_bytes for blob in contents.blobs) == tag.unique.bytes

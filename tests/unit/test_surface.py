@@ -13,6 +13,7 @@ from kitcache.errors import KitcacheError
 FUNCTIONS = {
     "du": "(path, *, on_progress=None, cancel=None)",
     "ls": "(path, *, cancel=None)",
+    "ls_tag": "(path, tag, *, cancel=None)",
     "merge": "(sources, target, *, tag_as=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
     " on_progress=None, cancel=None)",
     "prune": "(path, retention, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000),"
@@ -115,6 +116,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "Decision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
     "Digest": ("algorithm hex", "is_known matches short"),
+    "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),
     "Holder": ("pid command", ""),
     "Info": ("version='' revision='' package='' dockerfile_version=''", ""),
     "Link": ("descriptor role", ""),
@@ -158,6 +160,7 @@ VALUES: dict[str, tuple[str, str]] = {
         "",
     ),
     "Tagged": ("path outcome old new digest moved_from", ""),
+    "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),
     "TagUsage": ("ref_name digest unique shared", ""),
     "Tally": ("blobs=0 bytes=0", "plus"),
     "Tls": ("ca=None cert=None key=None server_name=None verify=True", ""),

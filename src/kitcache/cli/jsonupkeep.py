@@ -13,6 +13,7 @@ from kitcache.upkeep.answers import (
     Miss,
     Pruned,
     Repaired,
+    TagContents,
     Tagged,
     Trimmed,
     Untagged,
@@ -95,6 +96,33 @@ def _step(step: CachedStep) -> dict[str, Any]:
         "created": shape_time(step.created_ns),
         "last_read": shape_time(step.read_ns),
         "bytes": step.bytes,
+    }
+
+
+def _contents(contents: TagContents) -> dict[str, Any]:
+    return {
+        "schema": "kitcache.contents/1",
+        "path": contents.path,
+        "exit_code": contents.exit_code,
+        "ref_name": contents.ref_name,
+        "digests": [str(digest) for digest in contents.digests],
+        "kind": contents.kind,
+        "size": shape_tally(contents.size),
+        "unique": shape_tally(contents.unique),
+        "blobs": [
+            {
+                "digest": str(blob.digest),
+                "bytes": blob.bytes,
+                "unique_bytes": blob.unique_bytes,
+                "role": blob.role,
+                "media_type": blob.media_type,
+                "platform": blob.platform,
+                "created_by": blob.created_by,
+                "step": _step(blob.step) if blob.step else None,
+            }
+            for blob in contents.blobs
+        ],
+        "damage": [shape_damage(damage) for damage in contents.damage],
     }
 
 
@@ -193,6 +221,7 @@ UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     Tagged: _tagged,
     Merged: _merged,
     Trimmed: _trimmed,
+    TagContents: _contents,
     Pruned: shape_pruned,
     Verified: _verified,
     Repaired: _repaired,

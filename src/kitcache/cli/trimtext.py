@@ -12,10 +12,13 @@ _SHOWN = 20
 _SHORT = len("sha256:") + 12
 
 
-def trimmed_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
-    """The tag, its steps, coldest first, and what the sweep did."""
+def trimmed_lines(trimmed: Trimmed, now_ns: int, *, with_steps: bool = True) -> Iterator[str]:
+    """The tag, its steps, coldest first, and what the sweep did.
+
+    with_steps: show the steps of a tag that fits, too.
+    """
     yield headline(trimmed)
-    if trimmed.outcome == "fits":
+    if trimmed.outcome == "fits" and not with_steps:
         return
     yield from _step_lines(trimmed, now_ns)
     if trimmed.report is not None:

@@ -152,9 +152,22 @@ def _platforms(layout: Layout, root: Descriptor, found: dict[Digest, Link]) -> t
         for link in found.values()
         if link.descriptor.media_type in _IMAGE_CONFIGS
     ]
-    words = [[config.get(key) for key in ("os", "architecture", "variant")] for config in configs]
-    joined = ["/".join(w for w in word if isinstance(w, str) and w) for word in words]
-    return tuple(dict.fromkeys(p for p in joined if p and p not in _NO_PLATFORM))
+    return tuple(dict.fromkeys(filter(None, map(platform_of, configs))))
+
+
+def platform_of(config: Mapping[str, Any]) -> str:
+    """The platform that an image config names, such as linux/arm64; "" where it names none."""
+    words = [config.get(key) for key in ("os", "architecture", "variant")]
+    platform = "/".join(word for word in words if isinstance(word, str) and word)
+    return "" if platform in _NO_PLATFORM else platform
+
+
+def read_image_config(layout: Layout, links: Iterable[Link]) -> dict[str, Any] | None:
+    """The image config among what a manifest links to; None where there is none."""
+    for link in links:
+        if link.role == "config" and link.descriptor.media_type in _IMAGE_CONFIGS:
+            return _read_json(layout, link.descriptor)
+    return None
 
 
 def _read_json(layout: Layout, descriptor: Descriptor) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from kitcache.gc.values import Damage, Outcome, Report, Tally
 from kitcache.oci.digest import Digest
+from kitcache.oci.links import Role
 
 UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
 """What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
@@ -49,6 +50,46 @@ class CachedStep(NamedTuple):
     created_ns: int | None
     read_ns: int | None
     bytes: int
+
+
+class HeldBlob(NamedTuple):
+    """A blob that a tag reaches.
+
+    bytes: None if the blob is missing. unique_bytes: what would be free without the tag, 0 if
+    another entry reaches the blob too. platform, created_by: of a layer of an image, as its config
+    has them; "" if unknown. step: the step that made a layer of a build cache.
+    """
+
+    digest: Digest
+    bytes: int | None
+    unique_bytes: int
+    role: Role
+    media_type: str
+    platform: str
+    created_by: str
+    step: CachedStep | None
+
+
+class TagContents(NamedTuple):
+    """The blobs of a tag, largest first.
+
+    digests: of its entries; a tag can have several. size: all blobs that are there. unique: those
+    of them that no other entry reaches. damage: of the whole cache; with damage both may be wrong.
+    """
+
+    path: str
+    ref_name: str | None
+    digests: tuple[Digest, ...]
+    kind: Literal["cache", "image", "artifact", "unknown"]
+    size: Tally
+    unique: Tally
+    blobs: tuple[HeldBlob, ...]
+    damage: tuple[Damage, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 12 if a part of the cache cannot be read."""
+        return 12 if self.damage else 0
 
 
 class Trimmed(NamedTuple):

@@ -1,23 +1,31 @@
 """kitcache ls: the tags of a cache."""
 
 import argparse
+import os
 import time
 
 from kitcache.cli import options
 from kitcache.cli.session import Session
 from kitcache.cli.tables import damage_warnings, listing_lines
+from kitcache.errors import NotFound
 from kitcache.gc.tags import ls
 
 _DESCRIPTION = """\
-Lists the entries of index.json: tag, kind (cache, image, artifact), age, size
+Without TAG: lists the entries of index.json: tag, kind (cache, image, artifact), age, size
 of all that it reaches, number of layers, missing blobs, platforms. The age is
 that of the newest cached result; marked ~ it is the time at which the manifest
 was written here. Entries without a tag show their digest. Takes no lock and
-changes nothing."""
+changes nothing.
+
+With TAG: lists the blobs that this tag reaches, largest first. UNIQUE is what
+would be free without the tag: 0 B if another tag needs the blob too. A layer of
+a build cache shows its step by the cache key (BuildKit records no names) and
+when the step was made and last read; a layer of an image shows its command."""
 
 _EPILOG = """\
 examples:
   kitcache ls ./cache           which tags, of what age and size?
+  kitcache ls ./cache main      which layers and steps of main are large?
   kitcache ls --json ./cache    with whole digests, for machines"""
 
 
@@ -25,13 +33,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
+    parser.add_argument(
+        "tag", metavar="TAG", nargs="?", help="a tag, or the whole digest of an entry"
+    )
     options.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List one DIR."""
     session = Session(wants_json=args.json, is_quiet=args.quiet)
-    return max(session.each([args.dir], lambda path: _ls(session, args, path)))
+    work = _ls if args.tag is None else _ls_tag
+    return max(session.each([args.dir], lambda path: work(session, args, path)))
 
 
 def _ls(session: Session, args: argparse.Namespace, path: str) -> int:
@@ -39,3 +51,18 @@ def _ls(session: Session, args: argparse.Namespace, path: str) -> int:
     session.answer(listing, listing_lines(listing, time.time_ns()))
     session.warn(damage_warnings(path, listing.damage))
     return listing.exit_code
+
+
+def _ls_tag(session: Session, args: argparse.Namespace, path: str) -> int:
+    from kitcache.cli.contentstext import contents_lines  # noqa: PLC0415 - reads cacheconfigs
+    from kitcache.upkeep.contents import ls_tag  # noqa: PLC0415
+
+    try:
+        contents = ls_tag(path, args.tag, cancel=args.cancel)
+    except NotFound as error:
+        if os.path.isdir(args.tag):
+            error.next_steps = ("ls takes one DIR; kitcache du takes several",)
+        raise
+    session.answer(contents, contents_lines(contents, time.time_ns()))
+    session.warn(damage_warnings(path, contents.damage))
+    return contents.exit_code

@@ -17,8 +17,8 @@ it was made from, so the steps that stay hit as before, and the others run
 again. Cold is what was of use the longest ago: read by an import, where
 kitcache build or exec has noted that, or else made. In one step, under the
 locks, the tag moves to its new manifest; other tags stay as they are, and so
-does what they hold. A tag that fits is left alone. If its last step alone is
-larger, nothing is changed (exit 14)."""
+does what they hold. A tag that fits is left alone; --dry-run shows its steps
+all the same. If its last step alone is larger, nothing is changed (exit 14)."""
 
 _EPILOG = """\
 examples:
@@ -71,7 +71,8 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(trimmed, trimmed_lines(trimmed, time.time_ns()))
+    lines = trimmed_lines(trimmed, time.time_ns(), with_steps=args.dry_run)
+    session.answer(trimmed, lines)
     report = trimmed.report
     if report is not None:
         session.note(report_notes(report))

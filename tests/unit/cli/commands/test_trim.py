@@ -64,6 +64,14 @@ def test_what_fits(cache: Stages) -> None:
     assert (answer.code, answer.err) == (0, "")
 
 
+def test_a_dry_run_shows_the_steps_of_a_tag_that_fits_too(cache: Stages) -> None:
+    answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "1 GB", "-n")
+    head, columns, *steps = answer.out.splitlines()
+    assert head.endswith("nothing was changed")
+    assert columns.split() == ["STEP", "MADE", "LAST", "READ", "ALONE"]
+    assert [line.split()[-1] for line in steps[: len(MAIN)]] == ["keep"] * len(MAIN)
+
+
 def test_of_many_steps_the_coldest_are_named(cache: Stages) -> None:
     base = MAIN[0]
     many = put_cache(cache.box, [base, *((f"step {n}", n, ("base",)) for n in range(2, 40))])

@@ -1,0 +1,160 @@
+"""What one tag holds: every blob with its size, what it is, and whether another tag needs it."""
+
+import os
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from threading import Event
+
+from kitcache.errors import Damaged, NotFound, Unsafe
+from kitcache.gc.control import Control
+from kitcache.gc.reach import links_below, reach
+from kitcache.gc.refusals import command_line
+from kitcache.gc.survey import take_survey
+from kitcache.gc.tags import kind_below, platform_of, read_image_config
+from kitcache.gc.values import Root, Survey, Tally, key_of
+from kitcache.oci.cacheconfig import read_cacheconfig
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.links import Link
+from kitcache.store.index import INDEX
+from kitcache.store.layout import Layout, open_layout
+from kitcache.upkeep.answers import CachedStep, HeldBlob, TagContents
+from kitcache.upkeep.trimming.branches import Tree, rank
+from kitcache.upkeep.trimming.cutting import layer_uses, read_tree
+
+
+def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = None) -> TagContents:
+    """List the blobs that a tag reaches, largest first, and what would be free without the tag.
+
+    A layer of a build cache comes with the step that made it, a layer of an image with its line of
+    the image's history. tag: a ref name, or the whole digest of an entry. Takes no lock. Raises
+    NotFound (no such tag), NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError
+    for I/O errors.
+    """
+    control = Control(os.fspath(path), None, cancel)
+    with open_layout(path) as layout:
+        survey = take_survey(layout, control)
+        roots = _roots_of(layout.path, survey, tag)
+        descriptors = list(dict.fromkeys(root.descriptor for root in roots if root.descriptor))
+        links = _first_links(survey, descriptors)
+        lines = dict(chain.from_iterable(_history(layout, survey, d) for d in descriptors))
+        steps = dict(chain.from_iterable(_steps(layout, survey, d) for d in descriptors))
+    elsewhere = _reached_elsewhere(survey, roots)
+    own = [reach(survey, descriptor, with_subjects=False) for descriptor in descriptors]
+    kinds = {kind_below(survey, d, found) for d, found in zip(descriptors, own, strict=True)}
+    blobs = [
+        HeldBlob(
+            digest=digest,
+            bytes=survey.live.get(digest),
+            unique_bytes=0 if digest in elsewhere else survey.live.get(digest, 0),
+            role=link.role,
+            media_type=link.descriptor.media_type,
+            platform=lines.get(digest, ("", ""))[0],
+            created_by=lines.get(digest, ("", ""))[1],
+            step=steps.get(digest),
+        )
+        for digest, link in links.items()
+    ]
+    blobs.sort(key=lambda blob: -(blob.bytes or 0))
+    there = [blob for blob in blobs if blob.bytes is not None]
+    unique = [blob.bytes or 0 for blob in there if blob.digest not in elsewhere]
+    return TagContents(
+        path=control.path,
+        ref_name=roots[0].ref_name,
+        digests=tuple(descriptor.digest for descriptor in descriptors),
+        kind=kinds.pop() if len(kinds) == 1 else "unknown",
+        size=Tally(len(there), sum(blob.bytes or 0 for blob in there)),
+        unique=Tally(len(unique), sum(unique)),
+        blobs=tuple(blobs),
+        damage=survey.damage,
+    )
+
+
+def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
+    roots = [root for root in survey.roots if root.ref_name == tag]
+    roots = roots or [r for r in survey.roots if r.descriptor and str(r.descriptor.digest) == tag]
+    if roots:
+        return roots
+    from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
+
+    meant = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
+    raise NotFound(
+        path,
+        f"no entry of {INDEX} has the tag or digest {tag!r}",
+        untouched="",
+        next_steps=(
+            *((f"did you mean {meant!r}?",) if meant else ()),
+            f"see what there is: {command_line('ls', path)}",
+        ),
+    )
+
+
+def _first_links(survey: Survey, descriptors: Sequence[Descriptor]) -> dict[Digest, Link]:
+    """Every digest that is reached, with the first link to it."""
+    found: dict[Digest, Link] = {}
+    for descriptor in descriptors:
+        found = reach(survey, descriptor) | found
+    return found
+
+
+def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
+    """What entries other than these reach."""
+    positions = {root.position for root in roots}
+    others = {
+        key_of(root.descriptor): root.descriptor
+        for root in survey.roots
+        if root.descriptor is not None and root.position not in positions
+    }
+    return set(chain.from_iterable(reach(survey, descriptor) for descriptor in others.values()))
+
+
+def _history(
+    layout: Layout, survey: Survey, descriptor: Descriptor
+) -> Iterator[tuple[Digest, tuple[str, str]]]:
+    """For each layer of an image its platform, and the command that made it where that is known."""
+    for link in links_below(survey, descriptor, with_subjects=False):
+        below = survey.links.get(key_of(link.descriptor), ())
+        config = read_image_config(layout, below)
+        if config is not None:
+            layers = [each.descriptor.digest for each in below if each.role == "layer"]
+            commands = _commands(config, len(layers))
+            platform = platform_of(config)
+            yield from ((d, (platform, c)) for d, c in zip(layers, commands, strict=True))
+
+
+def _commands(config: Mapping[str, object], count: int) -> list[str]:
+    """The command of each layer; empty texts where the history does not match the layers.
+
+    Source: OCI image-spec, config.md: history[] has an entry per layer, and those of empty_layer.
+    """
+    history = config.get("history")
+    lines = history if isinstance(history, list) else []
+    commands = [
+        str(line.get("created_by") or line.get("comment") or "")
+        for line in lines
+        if isinstance(line, dict) and line.get("empty_layer") is not True
+    ]
+    return commands if len(commands) == count else [""] * count
+
+
+def _steps(
+    layout: Layout, survey: Survey, descriptor: Descriptor
+) -> Iterator[tuple[Digest, CachedStep]]:
+    """For each layer of a build cache the step that made it."""
+    tree: Tree | None = None
+    with suppress(Damaged, DocumentError, Unsafe):
+        tree = read_tree(layout, descriptor)
+    if tree is None:
+        return
+    config = read_cacheconfig(tree.config)
+    used = layer_uses(layout)
+    for ranked in rank([tree], used, time.time_ns()):
+        record = config.records[ranked.key[0]]
+        result = record.results[ranked.key[1]]
+        read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
+        size = sum(survey.live.get(layer, 0) for layer in ranked.layers)
+        step = CachedStep(record.digest, result.created_ns, read_ns, size)
+        yield from ((layer, step) for layer in ranked.layers)
