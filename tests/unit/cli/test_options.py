@@ -90,7 +90,7 @@ def test_an_age_that_is_none_says_what_is_known() -> None:
     [
         ("prune --policy p.toml .", "nothing was changed"),
         ("build --prune-policy p.toml .", "nothing was built"),
-        ("exec --policy p.toml -- docker build .", "nothing was run"),
+        ("exec --prune-policy p.toml -- docker build .", "nothing was run"),
     ],
 )
 def test_a_bad_policy_says_what_was_left_alone_and_what_next(
