@@ -244,28 +244,6 @@ def test_the_metadata_file_has_the_reports(tmp_path: Path) -> None:
     assert (store["path"], store["tags"], store["reset"]["outcome"]) == ("c", ["latest"], "done")
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        (["make", "build"], "'make' is no build client that is known"),
-        (["docker", "ps"], "this docker command does not build"),
-        (["docker", "buildx", "du"], "this buildx command does not build"),
-        (["docker", "--new-option", "build", "."], "cannot tell whether the option --new-option"),
-        (["buildctl", "du"], "this buildctl command does not build"),
-        (["podman", "build", "."], "no local BuildKit cache export here: podman"),
-        (["/usr/bin/buildah", "bud"], "no local BuildKit cache export here: buildah"),
-        (["docker", "build", "--new", "--cache-to", "x", "."], "cannot tell whether"),
-        ([], "there is no command"),
-    ],
-)
-def test_what_is_not_understood_says_so(words: list[str], says: str, tmp_path: Path) -> None:
-    env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
-    done = run(words, tmp_path, env)
-    assert done.returncode == 2
-    assert says in done.stderr.decode(errors="replace")
-    assert not (tmp_path / "record").exists()
-
-
 def test_ctrl_c_while_waiting_for_a_lock(tmp_path: Path) -> None:
     run(build("dest=c"), tmp_path, client(tmp_path))
     env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}

@@ -344,6 +344,7 @@ def test_text_of_exec(request: pytest.FixtureRequest, tmp_path: Path, name: str)
     whole(tmp_path)
     options = ["--in-place", "--metadata-file", "exec.json"]
     options = ["--dry-run"] if name == "exec-dry-run" else options
+    options = ["--reset"] if name == "error-exec-usage" else options
     (tmp_path / "docker").write_text(CLIENT)
     (tmp_path / "docker").chmod(0o755)
     words = ["exec", *options, "--", "./docker", *EXEC_CASES[name].split()]

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kitcache.errors import UsageError
 from kitcache.wrap import tables
-from kitcache.wrap.flags import Option, Table, is_on, read_line
+from kitcache.wrap.flags import NotUnderstood, Option, Table, is_on, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
@@ -18,6 +18,7 @@ UNDERSTOOD = (
     "buildx build|bake · docker-buildx … · buildctl build",
     "with the client's own options before and behind these words",
 )
+_PLACE = "put kitcache exec -- right before the client's name, inside of scripts and make"
 _BUILDS_NOTHING = ("help", "h", "check", "call", "print")
 _TO, _FROM = "cache-to", "cache-from"
 _EXPORT, _IMPORT = "export-cache", "import-cache"
@@ -39,7 +40,7 @@ PLACE_OF_FILE = "{kitcache-exec-file}"
 
 
 class Refused(Exception):
-    """The client itself cannot make sense of the command. code, said: how it ended, its stderr."""
+    """The client does not say what the command means. code, said: how it ended, its stderr."""
 
     def __init__(self, code: int, said: bytes) -> None:
         super().__init__(code)
@@ -75,11 +76,15 @@ class Job(Protocol):
 
 
 class DirectJob(NamedTuple):
-    """A command that says all in its own words. to: the options that are its exports."""
+    """A command that says all in its own words. to: the options that are its exports.
+
+    stdin: its input where we have read that, else None.
+    """
 
     argv: tuple[str, ...]
-    to: tuple[Option, ...]
-    imports: tuple[str, ...]
+    to: tuple[Option, ...] = ()
+    imports: tuple[str, ...] = ()
+    stdin: bytes | None = None
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ class DirectJob(NamedTuple):
         words = list(self.argv)
         for option, text in zip(self.to, exports, strict=True):
             words[option.at] = option.prefix + text
-        return Rewritten(tuple(words))
+        return Rewritten(tuple(words), self.stdin)
 
 
 class Recognized(NamedTuple):
@@ -115,18 +120,15 @@ class Recognized(NamedTuple):
 def recognize(argv: Sequence[str]) -> Recognized:
     """What a command is: kind is build, bake, compose or buildctl.
 
-    Raises UsageError, which names what is understood.
+    Raises NotUnderstood, which names what is understood, UsageError where there is no command.
     """
     words = tuple(argv)
     if not words:
-        raise _not_understood("there is no command", ())
+        raise UsageError("there is no command", next_steps=(_PLACE,))
     program = os.path.basename(words[0])
-    if program in ("podman", "buildah"):
-        raise UsageError(
-            f"no local BuildKit cache export here: {program} builds with another engine, and its"
-            " --cache-to names a repository of a registry",
-            next_steps=("build with docker, buildx or buildctl", "run it without kitcache exec"),
-        )
+    if program in ("nerdctl", "podman", "buildah"):
+        step = f"hold the lock with: flock --shared DIR/kitcache.lock {program} …"
+        raise _not_understood(f"{program} is not understood", words, step)
     readers = {
         "docker": _docker,
         "buildx": _buildx,
@@ -179,14 +181,9 @@ def _buildctl(words: tuple[str, ...], start: int) -> Recognized:
     raise _not_understood("this buildctl command does not build", words)
 
 
-def _not_understood(problem: str, words: Sequence[str]) -> UsageError:
-    more = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})" if words else ""
-    error = UsageError(
-        f"{problem}{more}",
-        next_steps=(
-            "put kitcache exec -- right before the client's name, inside of scripts and make",
-        ),
-    )
+def _not_understood(problem: str, words: Sequence[str], step: str = _PLACE) -> NotUnderstood:
+    more = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})"
+    error = NotUnderstood(f"{problem}{more}", next_steps=(step,))
     error.details = tuple(
         f"{'understood:' if not n else '           '} {line}" for n, line in enumerate(UNDERSTOOD)
     )
@@ -194,7 +191,7 @@ def _not_understood(problem: str, words: Sequence[str]) -> UsageError:
 
 
 def direct_job(found: Recognized) -> DirectJob:
-    """The caches of a build or buildctl command. Raises UsageError."""
+    """The caches of a build or buildctl command. Raises NotUnderstood."""
     table, to, source = _names(found.kind)
     line = read_line(found.argv, found.at + 1, table, watched=(to, source))
     given = [option for option in line.options if option.value is not None]

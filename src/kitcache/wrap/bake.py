@@ -5,24 +5,23 @@ the file; those of the user for the same field would add up, and are contained i
 Source: buildx bake/bake.go (newOverrides, AddOverrides).
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from kitcache.errors import UsageError
 from kitcache.wrap import tables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
-from kitcache.wrap.cachewords import read_export
 from kitcache.wrap.flags import Line, Option, is_on, read_line
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
+from kitcache.wrap.resolving import ask, entries_of, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
+_HERE = "cwd://"  # beside a remote definition: a file of the working directory
 
 
 class BakeJob(NamedTuple):
     """targets: name and exports of each, in the order of `exports`. at: of the word bake.
 
     dropped: the words of the user's own --set of exports. stdin: what bake reads its file from.
-    is_confined: with --allow the user said where bake may write; a new place is to be added.
     """
 
     argv: tuple[str, ...]
@@ -31,7 +30,6 @@ class BakeJob(NamedTuple):
     imports: tuple[str, ...]
     dropped: frozenset[int]
     stdin: bytes | None
-    is_confined: bool = False
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -59,8 +57,6 @@ class BakeJob(NamedTuple):
             # An empty list has to be said only where the user's own setting goes.
             for text in now or [""] * bool(self.dropped):
                 settings += ["--set", f"{name}.cache-to={text}"]
-            if self.is_confined:
-                settings += [word for text in set(now) - set(texts) for word in _allow(text)]
         words = [word for n, word in enumerate(self.argv) if n not in self.dropped]
         return Rewritten((*words[: self.at + 1], *settings, *words[self.at + 1 :]), self.stdin)
 
@@ -68,14 +64,13 @@ class BakeJob(NamedTuple):
 def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -> Job:
     """The caches of a bake command, as bake resolves them.
 
-    Raises UsageError for a remote definition, Refused where bake itself refuses, KitcacheError.
+    Bake fetches a remote definition. Raises NotUnderstood, Refused where bake says nothing.
     """
     line = read_line(found.argv, found.at + 1, tables.BAKE, watched=("set", "file"))
     if is_on(line.options, _BUILDS_NOTHING):
-        return DirectJob(found.argv, (), ())
-    _check_local(found, line)
-    files = [o.value for o in line.options if o.name in ("f", "file")]
-    stdin = read_stdin() if "-" in files else None
+        return DirectJob(found.argv)
+    reads_stdin = any(name.removeprefix(_HERE) == "-" for name in _files(line, environ))
+    stdin = read_stdin() if reads_stdin else None
     asked = (*found.argv[: found.at + 1], "--print", *found.argv[found.at + 1 :])
     document = read_answer(asked, ask(asked, environ, stdin))
     listed = document.get("target")
@@ -87,25 +82,17 @@ def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable
         tuple(text for target in targets.values() for text in entries_of(target.get("cache-from"))),
         frozenset(n for o in line.options if _sets_exports(o) for n in range(o.first, o.at + 1)),
         stdin,
-        any(o.name == "allow" and (o.value or "").startswith("fs") for o in line.options),
     )
 
 
-def _allow(text: str) -> tuple[str, ...]:
-    export = read_export(text)
-    return () if export is None else ("--allow", f"fs.write={export.dest}")
+def _files(line: Line, environ: Mapping[str, str]) -> list[str]:
+    """The files of the definition, as the command or else the environment names them.
 
-
-def _check_local(found: Recognized, line: Line) -> None:
-    words = [found.argv[n] for n in line.positionals]
-    remote = next((word for word in words[:2] if is_remote(word)), None)
-    if remote is None:
-        return
-    raise UsageError(
-        f"the bake definition {remote} is remote: what it says when bake fetches it cannot be known"
-        " before",
-        next_steps=("fetch it, and name the file with --file",),
-    )
+    Source: buildx commands/bake.go (bakeEnvFiles).
+    """
+    named = [o.value or "" for o in line.options if o.name in ("f", "file")]
+    separator = environ.get("BUILDX_BAKE_PATH_SEPARATOR") or os.pathsep
+    return named or environ.get("BUILDX_BAKE_FILE", "").split(separator)
 
 
 def _sets_exports(option: Option) -> bool:

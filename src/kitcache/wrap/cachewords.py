@@ -5,6 +5,7 @@ stays as it was written: order, case, quotes.
 """
 
 import re
+from collections.abc import Iterable
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import join_attributes, parse_attributes, show_pairs, split_fields
@@ -22,6 +23,26 @@ def read_export(text: str) -> CacheExport | None:
 def read_import(text: str) -> CacheImport | None:
     """A local import; None for any other. Raises UsageError in the client's words."""
     return parse_cache_import(text) if _is_local(text) else None
+
+
+def asks_for_reset(words: Iterable[str]) -> bool:
+    """Whether one of a command's words is, or ends in, a local export that says reset=true."""
+    return any(_says_reset(_split_value(word)[1]) for word in words)
+
+
+def _says_reset(value: str) -> bool:
+    try:
+        export = read_export(value)
+    except UsageError:
+        return False
+    return export is not None and export.reset
+
+
+def _split_value(word: str) -> tuple[str, str]:
+    """The option, target and field before a value in a word, and the value."""
+    found = _BEFORE_VALUE.match(word)
+    end = found.end() if found else 0
+    return word[:end], word[end:]
 
 
 def answers_root(text: str) -> bool:
@@ -57,15 +78,14 @@ def drop_reset(text: str) -> str:
 
 def show_word(word: str) -> str:
     """A word of a command for people to read: without the secrets of a cache option in it."""
-    found = _BEFORE_VALUE.match(word)
-    value = word[found.end() if found else 0 :]
+    before, value = _split_value(word)
     try:
         pairs = parse_attributes(value)
     except UsageError:
         return word
     is_cache = any(key == "type" for key, _ in pairs)
     shown = show_pairs(pairs) if is_cache else value
-    return word if shown == join_attributes(pairs) else word.removesuffix(value) + shown
+    return word if shown == join_attributes(pairs) else before + shown
 
 
 def with_dest(text: str, dest: str) -> str:

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
-from kitcache.errors import KitcacheError, UsageError
 from kitcache.wrap import tables
 from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
 from kitcache.wrap.cachewords import drop_reset
-from kitcache.wrap.flags import Line, Option, Table, is_on, read_line
+from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_line
 from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
 _TABLES = {
@@ -93,16 +92,15 @@ def compose_job(
 ) -> Job:
     """The caches of what a compose command may build.
 
-    Raises UsageError for a remote project, Refused where compose itself refuses, KitcacheError.
+    Compose fetches a remote project. Raises NotUnderstood, Refused where compose says nothing.
     """
     words, start = found.argv, found.at
     line = read_line(words, start, tables.COMPOSE, stops_at_argument=True)
     verb = words[line.end]
     below = _read_verb(words, line.end + 1, _TABLES[verb], is_run=verb == "run")
     if is_on((*line.options, *below.options), _BUILDS_NOTHING):
-        return DirectJob(words, (), ())
-    files = _given(line.options, "f", "file")
-    _check_local(files)
+        return DirectJob(words)
+    files = _given(line.options, "f", "file") or _listed(environ)
     stdin = read_stdin() if "-" in files else None
     before = words[: line.end]
     printed = ask((*before, "config", "--services"), environ, stdin)
@@ -120,7 +118,7 @@ def compose_job(
         project,
         tuple((name, entries_of(build.get("cache_to"))) for name, build in builds),
         tuple(text for _, build in builds for text in entries_of(build.get("cache_from"))),
-        _say(project, active, line.options, _directory(line.options, files, environ)),
+        _say(project, active, line.options, _directory(line.options, files)),
         frozenset(n for o in line.options if o.name in _REPLACED for n in range(o.first, o.at + 1)),
         verb == "build",
         stdin,
@@ -144,24 +142,14 @@ def _given(options: Sequence[Option], *names: str) -> list[str]:
     return [o.value or "" for o in options if o.name in names]
 
 
-def _check_local(files: Sequence[str]) -> None:
-    remote = next(filter(is_remote, files), None)
-    if remote is not None:
-        raise UsageError(
-            f"the project {remote} is remote: what it says when compose fetches it cannot be known"
-            " before",
-            next_steps=("fetch it, and name the file with --file",),
-        )
-
-
 def _resolve(
     clients: Sequence[tuple[str, ...]], environ: Mapping[str, str], stdin: bytes | None
 ) -> Project:
     """The project, as far as compose fills it in. clients: with their options, the best first.
 
-    Raises KitcacheError: compose may take the command, but does not print what it means.
+    Raises Refused, NotUnderstood: compose may take the command, but does not print what it means.
     """
-    said = b""
+    refusal = None
     for client, way in product(clients, _WAYS):
         asked = (*client, "config", "--format", "json", *way)
         try:
@@ -170,22 +158,16 @@ def _resolve(
             if error.code > 128:  # a signal ended it: to ask for less is no help
                 raise
             if b"unknown flag" not in error.said:
-                said = error.said
+                refusal = error
             continue
         if _AS_WRITTEN not in way:
             # All that is printed was escaped, keys too, which compose does not read so.
             return read_answer(asked, printed.replace(b"$$", b"$"))
         if b"$" not in printed:
             return read_answer(asked, printed)
-    *_, problem = ["", *said.decode(errors="replace").splitlines()]
-    raise KitcacheError(
-        "",
-        f"compose does not print the whole project, which kitcache exec needs: {problem}",
-        untouched="nothing was built",
-        next_steps=(
-            "give it what is missing: an env file may be empty",
-            "run it without kitcache exec",
-        ),
+    raise refusal or NotUnderstood(
+        "compose does not print the whole project",
+        next_steps=("give it what is missing: an env file may be empty",),
     )
 
 
@@ -255,16 +237,19 @@ def _profiles(project: Project, active: Sequence[str]) -> Iterable[str]:
     return [profile for profile in mine if profile not in others]
 
 
-def _directory(options: Sequence[Option], files: Sequence[str], environ: Mapping[str, str]) -> str:
+def _listed(environ: Mapping[str, str]) -> list[str]:
+    """The project's files, as the environment names them."""
+    separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+    return [name for name in environ.get("COMPOSE_FILE", "").split(separator) if name]
+
+
+def _directory(options: Sequence[Option], files: Sequence[str]) -> str:
     """The project's directory: as named, the first file's, or where compose finds one."""
     if named := next(reversed(_given(options, "project-directory")), ""):
         return named
-    listed = environ.get("COMPOSE_FILE", "").split(
-        environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
-    )
-    first = next(iter([*files, *filter(None, listed)]), None)
-    if first is not None:
-        return os.curdir if first == "-" else os.path.dirname(first) or os.curdir
+    if files:
+        is_elsewhere = files[0] == "-" or is_remote(files[0])
+        return os.curdir if is_elsewhere else os.path.dirname(files[0]) or os.curdir
     here = os.getcwd()
     while not any(os.path.exists(os.path.join(here, name)) for name in _FILES):
         if here == os.path.dirname(here):

@@ -12,6 +12,10 @@ from kitcache.errors import UsageError
 from kitcache.options.attributes import is_false
 
 
+class NotUnderstood(UsageError):
+    """It cannot be told from a command what it exports."""
+
+
 class Table(NamedTuple):
     """The options of one command. values: those that take one; flags: those that take none.
 
@@ -66,8 +70,8 @@ def read_line(
     """The options and arguments from a word on.
 
     stops_at_argument: end before the first argument. watched: options that must not be missed.
-    Raises UsageError where an unknown option stands before a word that may be one of them, or its
-    value, and, with stops_at_argument, wherever its value may be taken for an argument.
+    Raises NotUnderstood where an unknown option stands before a word that may be one of them, or
+    its value, and, with stops_at_argument, wherever its value may be taken for an argument.
     """
     options: list[Option] = []
     positionals: list[int] = []
@@ -143,7 +147,7 @@ def _check_unknown(
     name = following.lstrip("-").partition("=")[0]
     matters = following.startswith("-") and (name in watched or following == "--")
     if is_strict or matters:
-        raise UsageError(
+        raise NotUnderstood(
             f"cannot tell whether the option {words[at]} takes a value, and {following!r} follows",
             next_steps=(f"write {words[at]}=VALUE, or put it behind the others",),
         )

@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kitcache.errors import KitcacheError, UsageError
 from kitcache.options.attributes import join_attributes
 from kitcache.wrap.argv import Refused
+from kitcache.wrap.flags import NotUnderstood
 
 
 def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> bytes:
@@ -27,17 +27,15 @@ def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) ->
 
 
 def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:
-    """The JSON object that a command has printed. Raises KitcacheError where it is none."""
+    """The JSON object that a command has printed. Raises NotUnderstood where it is none."""
     try:
         document = json.loads(printed)
     except (ValueError, RecursionError) as error:
         document = error
     if not isinstance(document, dict):
-        raise KitcacheError(
-            "",
+        raise NotUnderstood(
             f"{' '.join(argv[:4])} … did not print what it would build",
-            untouched="nothing was built",
-            next_steps=("run it without kitcache exec", "use a newer version of that client"),
+            next_steps=("use a newer version of that client",),
         )
     return document
 
@@ -50,7 +48,7 @@ def entries_of(value: object) -> tuple[str, ...]:
 
 def _as_text(item: object) -> str:
     if not isinstance(item, dict):
-        raise UsageError(f"a cache option is neither a text nor an object: {item!r}")
+        raise NotUnderstood(f"a cache option is neither a text nor an object: {item!r}")
     pairs = [(str(key), str(value)) for key, value in item.items()]
     return join_attributes(sorted(pairs, key=lambda pair: pair[0] != "type"))
 

@@ -10,15 +10,27 @@ from typing import NamedTuple
 
 from kitcache.errors import NotInstalled
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.wrap.argv import DirectJob, Job, Recognized, builds_nothing, direct_job, recognize
+from kitcache.wrap.argv import (
+    DirectJob,
+    Job,
+    Recognized,
+    Refused,
+    builds_nothing,
+    direct_job,
+    recognize,
+)
 from kitcache.wrap.cachewords import (
     answers_root,
+    asks_for_reset,
     read_export,
     read_import,
     with_dest,
     without_reset,
 )
 from kitcache.wrap.child import find_program
+from kitcache.wrap.flags import NotUnderstood
+
+_UNGUARDED = "no cache of this command is guarded"
 
 
 class Export(NamedTuple):
@@ -35,14 +47,16 @@ class Export(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A command that was understood: nothing has been touched yet.
+    """A command: nothing has been touched yet.
 
-    exports: the local ones, with `reset` as it is to be.
+    exports: the local ones, with `reset` as it is to be. refusal: where the client did not say what
+    the command means; then it is run as it is, and nothing is known of its caches.
     """
 
     job: Job
-    exports: tuple[Export, ...]
-    imports: tuple[CacheImport, ...]
+    exports: tuple[Export, ...] = ()
+    imports: tuple[CacheImport, ...] = ()
+    refusal: Refused | None = None
 
     def texts(self, dests: Mapping[int, str]) -> tuple[str, ...]:
         """All exports as the client is to see them. dests: where those that are staged go."""
@@ -63,14 +77,23 @@ def make_task(
     staged: bool,
     warn: Callable[[str], None],
 ) -> Task:
-    """Understand a command.
+    """Understand a command; one that is not understood is run as it is, unless it asks for a reset.
 
     resets: every local export is to be swept after. staged: each goes to a staging directory, not
     only those that have to.
     Raises UsageError (not understood, or caches that the client would not take), NotInstalled,
     Refused, KitcacheError.
     """
-    job = _job_of(recognize(argv), environ, read_stdin)
+    stdin = _Stdin(read_stdin)
+    try:
+        job = _job_of(recognize(argv), environ, stdin.read)
+    except (NotUnderstood, Refused) as error:
+        if resets or asks_for_reset(argv):
+            raise
+        refusal = error if isinstance(error, Refused) else None
+        if isinstance(error, NotUnderstood):
+            warn(f"warning: {'; '.join((f'{_UNGUARDED}: {error.problem}', *error.next_steps))}")
+        return Task(DirectJob(tuple(argv), stdin=stdin.data), refusal=refusal)
     read = [(at, read_export(text)) for at, text in enumerate(job.exports)]
     exports = {at: cache for at, cache in read if cache is not None}
     imports = tuple(cache for text in job.imports if (cache := read_import(text)) is not None)
@@ -82,6 +105,18 @@ def make_task(
     if resets:
         exports = {at: cache._replace(reset=True) for at, cache in exports.items()}
     return Task(job, plan_exports(job, exports, staged=staged), imports)
+
+
+class _Stdin:
+    """What a client is to read twice: as it is asked what it would do, and as it does it."""
+
+    def __init__(self, read: Callable[[], bytes]) -> None:
+        self._read = read
+        self.data: bytes | None = None
+
+    def read(self) -> bytes:
+        self.data = self._read()
+        return self.data
 
 
 def plan_exports(
@@ -130,7 +165,7 @@ def _job_of(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[
 
         return compose_job(found, environ, read_stdin)
     if builds_nothing(found):
-        return DirectJob(found.argv, (), ())
+        return DirectJob(found.argv)
     return direct_job(found)
 
 

@@ -1,12 +1,14 @@
 """`docker buildx bake` under `kitcache exec`: HCL, JSON and compose files, groups, matrices."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+from tests.integration.build.serving import git, git_server, make_repository
 from tests.integration.daemon import Daemon
 from tests.integration.witness import entries, garbage, look, ref_name
 
-from .kit import PREFIX, assert_swept_and_cached, context, run, said_by_kitcache, wrapped
+from .kit import PREFIX, assert_swept_and_cached, context, masked, run, said_by_kitcache, wrapped
 
 HCL = """\
 variable "WHERE" {
@@ -80,16 +82,38 @@ def test_what_bake_refuses_it_refuses_in_its_own_words(daemon: Daemon, tmp_path:
     alone, with_it = run(daemon, tmp_path, *words), run(daemon, tmp_path, *PREFIX, "--", *words)
     assert with_it.returncode == alone.returncode != 0
     assert b"failed to find target no-such-target" in with_it.stderr
+    assert masked(with_it.stderr) == masked(alone.stderr)
     (tmp_path / "docker-bake.json").write_text(JSON % '["type=local,reset=true"]')
     done = run(daemon, tmp_path, *PREFIX, "--", *bake("-f", "docker-bake.json"))
     assert done.returncode == 2
     assert b"local cache exporter requires dest" in done.stderr
 
 
-def test_a_remote_definition_is_refused(daemon: Daemon, tmp_path: Path) -> None:
-    done = run(daemon, tmp_path, *PREFIX, "--", *bake("https://example.com/a.git#main"))
-    assert done.returncode == 2
-    assert b"is remote" in done.stderr
+def test_a_definition_that_bake_fetches(
+    daemon: Daemon, tmp_path: Path, need: Callable[..., None]
+) -> None:
+    """The file and the contexts come from git, one more file and the cache are here."""
+    need("git")
+    made = tmp_path / "git" / "repo"
+    context(made, "1")
+    (made / "docker-bake.hcl").write_text(HCL)
+    make_repository(made)
+    (tmp_path / "here.hcl").write_text('variable "WHERE" {\n  default = "mine"\n}\n')
+    with git_server(tmp_path / "git") as url:
+        words = bake(f"{url}/repo#main", "-f", "docker-bake.hcl", "-f", "cwd://here.hcl")
+        for version in "12":
+            context(made, version)
+            git(made, "commit", "--quiet", "--allow-empty", "--all", "-m", version)
+            said = wrapped(daemon, tmp_path, *words)
+        missing = bake(f"{url}/repo#nowhere")
+        alone = run(daemon, tmp_path, *missing)
+        done = run(daemon, tmp_path, *PREFIX, "--", *missing)
+    assert "kitcache: mine: removed " in said
+    assert sorted(map(ref_name, entries(tmp_path / "mine"))) == ["main", "x", "y"]
+    assert (garbage(tmp_path / "mine"), look(tmp_path / "mine").missing) == ({}, frozenset())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["git", "here.hcl", "mine"]
+    assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
+    assert (alone.returncode, masked(done.stderr)) == (1, masked(alone.stderr))
 
 
 def test_what_is_printed_and_written_has_no_secrets(daemon: Daemon, tmp_path: Path) -> None:

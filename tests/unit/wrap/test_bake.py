@@ -24,11 +24,3 @@ def test_a_target_without_exports_is_not_mentioned_without_need() -> None:
 
 def test_each_target_is_a_build() -> None:
     assert job().solves == (0, 0, 2)
-
-
-def test_where_bake_may_write_only_where_it_was_told_the_new_place_is_added() -> None:
-    confined = job()._replace(is_confined=True)
-    argv = confined.rewrite(("1", "type=local,dest=/s", "3")).argv
-    assert argv[argv.index("--allow") + 1] == "fs.write=/s"
-    assert argv.count("--allow") == 1
-    assert "--allow" not in job().rewrite(("1", "type=local,dest=/s", "3")).argv

@@ -110,24 +110,32 @@ class _Command:
                 warn=self._warn,
             )
         except Refused as error:
-            self._session.note(["the client itself refuses the command:"])
-            with suppress(AttributeError, OSError, ValueError):
-                sys.stderr.buffer.write(error.said)
-                sys.stderr.flush()
+            self._pass_on(error)
+            self._warn(f"nothing was run: a reset is asked for, and {_unknown(error)}")
             return error.code
         if args.dry_run:
+            if task.refusal is not None:
+                self._pass_on(task.refusal)
+                return task.refusal.code
             print_answer("\n".join(_plan_lines(task, policy=args.policy)))
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
         terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
         result = run_task(task, environ, terms, policy=policy)
+        if task.refusal is not None and not result.code:
+            self._warn(f"warning: no cache of this command was guarded: {_unknown(task.refusal)}")
         for store in result.stores:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
         if args.metadata_file:
             _write(args.metadata_file, json.dumps(_shape(result), indent=2) + "\n")
         return result.exit_code
+
+    def _pass_on(self, refusal: Refused) -> None:
+        with suppress(AttributeError, OSError, ValueError):
+            sys.stderr.buffer.write(refusal.said)
+            sys.stderr.flush()
 
     def _warn(self, sentence: str) -> None:
         self._session.warn([sentence])
@@ -139,6 +147,11 @@ class _Command:
         if stdin is None:
             raise UsageError("the command reads its file from stdin, and there is none")
         return stdin.read()
+
+
+def _unknown(refusal: Refused) -> str:
+    *_, reason = ["no reason", *refusal.said.decode(errors="replace").splitlines()]
+    return f"the client did not say what it exports ({reason.strip()})"
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
