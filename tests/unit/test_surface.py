@@ -98,8 +98,9 @@ VALUES: dict[str, tuple[str, str]] = {
         "",
     ),
     "BuildResult": (
-        "ref digest metadata caches=() warnings=() notices=() logins=() provenance={}",
-        "exit_code image_id",
+        "ref digest metadata caches=() warnings=() notices=() logins=() provenance={}"
+        " image_id=None",
+        "exit_code",
     ),
     "BuildWarning": ("vertex level short detail=() url='' source=None ranges=()", ""),
     "CacheExport": (

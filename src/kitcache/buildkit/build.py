@@ -29,7 +29,12 @@ from kitcache.buildkit.request import (
     frontend_attrs,
     needs_image_store,
 )
-from kitcache.buildkit.result import BuildResult, decode_response, known_digest
+from kitcache.buildkit.result import (
+    BuildResult,
+    decode_response,
+    find_image_id,
+    known_digest,
+)
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.walk import identity
@@ -145,6 +150,7 @@ class _Build:
                     " --load, --push or --output brings it elsewhere"
                 )
             self._check_daemon()
+            has_containerd_images = self._has_containerd_images(exporters)
             places = Places(self._terms(), stack)
             targets = open_targets(exporters, self._wishes.stdout, places, stack)
             caches = stack.enter_context(self._open_caches(places))
@@ -165,9 +171,11 @@ class _Build:
             self._notice_lost_imports()
             images = targets.publish(response, self._terms())
             results = caches.publish(response, images)
+            is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
         return BuildResult(
             ref=self._ref,
             digest=known_digest(response.get("containerimage.digest")),
+            image_id=find_image_id(response, is_in_containerd=is_in_containerd),
             metadata=decode_response(response),
             caches=results,
             warnings=tuple(self._warnings),
@@ -227,7 +235,7 @@ class _Build:
         needs = needs_image_store(self._request) if self._connection.is_engine else ()
         if not needs:
             return
-        if not any(worker.exports_local_caches for worker in self._workers()):
+        if not self._has_containerd_store():
             raise NoDaemon(
                 self._connection.address.url,
                 f"this docker engine cannot do {needs[0]}: its containerd image store is off",
@@ -239,6 +247,15 @@ class _Build:
                     " --name kit --bootstrap, then --builder kit",
                 ),
             )
+
+    def _has_containerd_store(self) -> bool:
+        """Return True if this docker engine has the containerd image store."""
+        return any(worker.exports_local_caches for worker in self._workers())
+
+    def _has_containerd_images(self, exporters: tuple[Exporter, ...]) -> bool:
+        """Return True if the image comes into the containerd image store of this engine."""
+        is_in_engine = any(exporter.kind == "moby" for exporter in exporters)
+        return is_in_engine and self._has_containerd_store()
 
     def _workers(self) -> tuple[Worker, ...]:
         try:

@@ -9,6 +9,9 @@ from typing import BinaryIO, Self, cast
 from kitcache.errors import KitcacheError, NoDaemon
 
 _COMMAND = ("docker", "load", "--quiet")
+_ASK_STORE = ("docker", "info", "--format", "{{json .DriverStatus}}")
+_CONTAINERD = "io.containerd.snapshotter.v1"
+_ANSWER_TIMEOUT_S = 10.0
 
 
 class DockerLoad:
@@ -51,6 +54,22 @@ class DockerLoad:
                 untouched="caches were not published",
                 next_steps=("use --output type=docker,dest=FILE, or --push",),
             )
+
+    def has_containerd_store(self) -> bool:
+        """Return True if that engine says that it has the containerd image store."""
+        import subprocess  # noqa: PLC0415 - few builds load an image, and it costs time
+
+        try:
+            answer = subprocess.run(  # noqa: S603 - the docker that the user has
+                _ASK_STORE,
+                check=False,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_ANSWER_TIMEOUT_S,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return _CONTAINERD in answer.stdout.decode("utf-8", "replace")
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,8 @@ from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.status import BuildWarning
 from kitcache.oci.digest import parse_digest
 
+_DIGEST = "containerimage.digest"
+_CONFIG_DIGEST = "containerimage.config.digest"
 _BASE64_JSON = ("containerimage.descriptor",)
 
 
@@ -16,6 +18,7 @@ class BuildResult(NamedTuple):
     """A build that succeeded.
 
     ref: its name in the daemon's history. digest: of the image, None where none was made.
+    image_id: what the engine that has the image calls it, as `docker run` takes it.
     metadata: what the exporters and the frontend answered, values decoded where they are JSON.
     caches: what became of each local cache export. warnings: findings of the frontend. notices:
     what seemed wrong with the request, or a cache that could not be imported; a sentence each.
@@ -31,16 +34,23 @@ class BuildResult(NamedTuple):
     notices: tuple[str, ...] = ()
     logins: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = {}
-
-    @property
-    def image_id(self) -> str | None:
-        """What docker calls the image: the digest of its config, or of what there is."""
-        return known_digest(self.metadata.get("containerimage.config.digest")) or self.digest
+    image_id: str | None = None
 
     @property
     def exit_code(self) -> int:
         """0, or the worst of the caches': 12 where a tag of ours has a hole."""
         return max((cache.exit_code for cache in self.caches), default=0)
+
+
+def find_image_id(response: Mapping[str, str], *, is_in_containerd: bool) -> str | None:
+    """Return what docker calls the image.
+
+    The containerd image store names an image by its manifest or index, docker's older store by its
+    config. Source: buildx, build/opt.go and commands/build.go (prefer-image-digest, getImageID).
+    """
+    digest = known_digest(response.get(_DIGEST))
+    config = known_digest(response.get(_CONFIG_DIGEST))
+    return (is_in_containerd and digest) or config or digest
 
 
 def known_digest(text: str | None) -> str | None:

@@ -60,6 +60,11 @@ class Targets(NamedTuple):
         """The first fault of a disk while the layout was written to."""
         return self.layout.store.failure if self.layout else None
 
+    @property
+    def is_loaded_into_containerd(self) -> bool:
+        """Whether an engine with the containerd image store was given the image. Asks docker."""
+        return any(load.has_containerd_store() for load in self.loads)
+
     def publish(self, response: Mapping[str, str], terms: Terms) -> Named | None:
         """Load what is to be loaded; name the image in a layout's index.
 

@@ -163,17 +163,6 @@ def test_an_entitlement_that_the_daemon_refuses(kit: Kit, both: Path) -> None:
     assert "security.insecure is not allowed" in built.err
 
 
-def test_the_image_id_of_quiet_and_of_iidfile_is_dockers(
-    kit: Kit, both: Path, tmp_path: Path
-) -> None:
-    iidfile = tmp_path / "iid"
-    quiet = kit.must("-q", "--iidfile", iidfile, "-t", "quiet:1", both)
-    assert (quiet.err, quiet.out) == ("", iidfile.read_text() + "\n")
-    theirs = kit.buildx("-q", "--iidfile", tmp_path / "theirs", both)
-    assert theirs.stdout == quiet.stdout
-    assert (tmp_path / "theirs").read_text() == iidfile.read_text()
-
-
 def test_the_metadata_file_has_what_buildx_has_in_it(kit: Kit, both: Path, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     options = ("-t", "metadata:1", "-t", "metadata:2", "--metadata-file")

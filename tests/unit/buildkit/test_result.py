@@ -6,7 +6,7 @@ import json
 import pytest
 
 from kitcache.buildkit.publish import CacheResult
-from kitcache.buildkit.result import BuildResult, decode_response, known_digest
+from kitcache.buildkit.result import BuildResult, decode_response, find_image_id, known_digest
 from kitcache.gc.values import Tally
 
 DESCRIPTOR = {"mediaType": "a/b", "digest": "sha256:0", "size": 3}
@@ -48,17 +48,25 @@ def result(digest: str | None = None, *codes: int, **metadata: str) -> BuildResu
     return BuildResult("ref", digest, named, tuple(caches))
 
 
-def test_what_docker_calls_an_image_is_its_config() -> None:
+def test_what_docker_calls_an_image_depends_on_its_store() -> None:
     one, two = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-    assert result(one, containerimage_config_digest=two).image_id == two
-    assert result(one).image_id == one
-    assert result().image_id is None
+    both = {"containerimage.digest": one, "containerimage.config.digest": two}
+    assert find_image_id(both, is_in_containerd=True) == one
+    assert find_image_id(both, is_in_containerd=False) == two
+    for is_in_containerd in (True, False):
+        assert (
+            find_image_id(
+                both | {"containerimage.config.digest": "\x1b"}, is_in_containerd=is_in_containerd
+            )
+            == one
+        )
+        for key, digest in both.items():
+            assert find_image_id({key: digest}, is_in_containerd=is_in_containerd) == digest
+        assert find_image_id({}, is_in_containerd=is_in_containerd) is None
 
 
 def test_what_is_no_digest_is_no_image() -> None:
     """A daemon's word goes to stdout with -q, and into scripts."""
-    one = f"sha256:{'1' * 64}"
-    assert result(one, containerimage_config_digest="\x1b[2J\nrm").image_id == one
     assert known_digest("sha256:../../x") is None
 
 

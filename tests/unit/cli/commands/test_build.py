@@ -61,20 +61,20 @@ def export(solve: Solve) -> Response:
 
 def test_quiet_prints_the_image_alone(top: Path) -> None:
     answer = build(top, "-q", "--cache-to=type=local,dest=cache,reset=true", script=export)
-    assert (answer.out, answer.err) == (f"{CONFIG}\n", "")
+    assert (answer.out, answer.err) == (f"{DIGEST}\n", "")
     assert build(top, "-q", script=build_nothing).out == ""
 
 
 def test_quiet_still_warns_of_what_was_mistyped(top: Path) -> None:
     answer = build(top, "-q", "--cache-to=type=local,dest=cache,mdoe=max", script=export)
-    assert answer.out == f"{CONFIG}\n"
+    assert answer.out == f"{DIGEST}\n"
     assert "kitcache: warning: " in answer.err
     assert "mdoe" in answer.err
 
 
 def test_files_that_were_asked_for(top: Path) -> None:
     build(top, "--iidfile=iid", "--metadata-file=meta.json", "--metadata-file", "meta.json")
-    assert (top / "iid").read_text() == CONFIG
+    assert (top / "iid").read_text() == DIGEST
     metadata = json.loads((top / "meta.json").read_text())
     assert metadata["containerimage.digest"] == DIGEST
     assert (top / "meta.json").read_text().endswith("}\n")
@@ -106,7 +106,7 @@ def test_files_are_written_though_nobody_reads_stderr_any_more(top: Path) -> Non
         assert child.stderr is not None
         child.stderr.close()
         child.wait(60)
-    assert (top / "iid").read_text() == CONFIG
+    assert (top / "iid").read_text() == DIGEST
     assert json.loads((top / "m").read_text())["containerimage.digest"] == DIGEST
 
 
