@@ -3,7 +3,8 @@
 # tests that need it skip with that reason.
 set -eu
 packages="docker.io docker-cli docker-buildx docker-compose docker-registry skopeo umoci oras buildah
-  busybox-static strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh tcsh"
+  busybox-static strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh fish tcsh
+  groff-base"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -60,7 +60,7 @@ COMMANDS = {
     "a limit below nothing": ["trim", "cache", "main", "--max-used-space=-1GB"],
     "no blob": ["why", "cache"],
     "two directories": ["ls", "cache", "cache"],
-    "no such shell": ["completion", "fish"],
+    "no such shell": ["completion", "ksh"],
     "an option of another command": ["ls", "cache", "--min-age", "1h"],
     "a short prefix": ["why", "cache", "abc"],
 }

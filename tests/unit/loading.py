@@ -16,7 +16,6 @@ NEVER = {
     "logging",
     "pathlib",
     "rich",
-    "shtab",
     "shutil",
     "subprocess",
     "tempfile",

@@ -25,7 +25,7 @@ HOOKS_CALL = "docker-cli-plugin-hooks"
 _COMPLETE_CALLS = ("__complete", "__completeNoDesc")
 
 # cobra's directives: what a shell does beyond the words it was given.
-_AND_FILES, _NO_FILES = ":0", ":4"
+_DIRECTIVES = {"words": ":4", "files": ":0", "dirs": ":16", "command": ":0"}
 
 # Programs that we run must not take themselves for this plugin.
 _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
@@ -197,25 +197,9 @@ def _is_on(value: str) -> bool:
 
 def _completions(words: Sequence[str]) -> list[str]:
     """What may stand in the last word's place, a line each, and a directive of cobra's."""
-    from kitcache.cli.main import COMMANDS  # noqa: PLC0415
+    from kitcache.cli.complete import complete  # noqa: PLC0415
 
     _, rest = _split(words)
-    *before, last = rest[1:] or ("",)
-    if not before:
-        return [f"{n}\t{text}" for n, text in COMMANDS.items() if n.startswith(last)] + [_NO_FILES]
-    if before[0] not in COMMANDS or "--" in before or not last.startswith("-"):
-        return [_AND_FILES]
-    return [name for name in _options_of(before[0]) if name.startswith(last)] + [_NO_FILES]
-
-
-def _options_of(command: str) -> list[str]:
-    """The long options of a command of ours: those that its help explains."""
-    from argparse import ArgumentParser  # noqa: PLC0415
-    from importlib import import_module  # noqa: PLC0415
-
-    parser = ArgumentParser(allow_abbrev=False)
-    import_module(f"kitcache.cli.commands.{command}").configure(parser)
-    lines = parser.format_help().splitlines()
-    heads = [line.strip().partition("  ")[0] for line in lines if line.startswith("  -")]
-    words = " ".join(heads).replace(",", " ").split()
-    return sorted({word for word in words if word.startswith("--")})
+    found = complete(rest[1:])
+    lines = (f"{found.prefix}{each.word}\t{each.meaning}" for each in found.candidates)
+    return [line.rstrip("\t") for line in lines] + [_DIRECTIVES[found.kind]]

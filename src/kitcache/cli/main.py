@@ -65,6 +65,8 @@ PROGRAM = "kitcache"
 _GLANCE_S = 0.05
 # What the launcher `docker-kitcache` says first: docker's own words follow.
 PLUGIN_CALL = "docker-cli-plugin"
+# What a completion script says first, as those of docker and kubectl do.
+COMPLETE_CALL = "__complete"
 
 WINDOWS = "kitcache needs flock and openat, which Windows does not have: run it inside WSL"
 
@@ -92,6 +94,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if argv and argv[0] == PLUGIN_CALL:
             code: int = import_module("kitcache.cli.dockercall").run(argv[1:])
+        elif argv and argv[0] == COMPLETE_CALL:
+            code = import_module("kitcache.cli.complete").run(argv[1:])
         else:
             code = run_words(argv)
         if sys.stdout:

@@ -9,15 +9,14 @@ from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
 if TYPE_CHECKING:  # seldom needed
     from kitcache.options.retention import Retention
 
-DIRECTORIES = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
-FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+DIRECTORIES, FILES, TAGS = "dirs", "files", "tags"
 
 MEND_POLICY = "mend the file: its keys are the options that kitcache prune --help lists"
 
 
-def complete_with(argument: argparse.Action, words: dict[str, str]) -> None:
-    """Say how a shell completes an argument: shtab reads this attribute."""
-    argument.complete = words  # type: ignore[attr-defined]
+def complete_with(argument: argparse.Action, kind: str) -> None:
+    """Say what completes an argument: directories, files, or the tags of the cache before it."""
+    argument.complete = kind  # type: ignore[attr-defined]
 
 
 def age(text: str) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from kitcache.cli import options
 from kitcache.errors import UsageError
 from kitcache.options.retention import (
     Amount,
@@ -37,18 +38,20 @@ def add_words(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--min-free-space", metavar="SIZE", type=_amount, help="so much of the disk is to be free"
     )
-    group.add_argument(
+    keep = group.add_argument(
         "--keep-tag",
         metavar="GLOB",
         action="append",
         help="keep these tags whatever else is said: main, 'release-*'; can be given again",
     )
-    group.add_argument(
+    drop = group.add_argument(
         "--drop-tag",
         metavar="GLOB",
         action="append",
         help="drop these tags unless another option keeps them: 'pr-*'; can be given again",
     )
+    for argument in (keep, drop):
+        options.complete_with(argument, options.TAGS)
     group.add_argument(
         "--keep-last", metavar="N", type=_number, help="keep the N tags that were used last"
     )

@@ -173,9 +173,11 @@ def test_a_usage_error_shows_what_is_to_be_typed(tmp_path: Path) -> None:
         ("kitcache zzz", ":4", set()),
         ("kitcache reset --m", ":4", {"--min-age"}),
         ("kitcache reset --q", ":4", {"--quiet"}),
-        ("kitcache reset ca", ":0", set()),
-        ("kitcache zzz --m", ":0", set()),
-        ("kitcache reset -- --m", ":0", set()),
+        ("kitcache reset ca", ":16", set()),
+        ("kitcache zzz --m", ":4", set()),
+        ("kitcache reset -- --m", ":16", set()),
+        ("kitcache exec -- docker b", ":0", set()),
+        ("kitcache why c x", ":0", set()),
     ],
 )
 def test_completion(
@@ -190,8 +192,14 @@ def test_completion(
 def test_every_option_is_offered_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     """Of the help's words only those that name an option, not those that mention one."""
     answer(["__complete", "kitcache", "untag", "--"])
-    *words, _ = capsys.readouterr().out.splitlines()
+    *lines, _ = capsys.readouterr().out.splitlines()
+    words = sorted(line.partition("\t")[0] for line in lines)
     assert words == ["--dry-run", "--help", "--json", "--lock-timeout", "--quiet"]
+
+
+def test_tags_of_a_cache_are_offered(sample: Sample, capsys: pytest.CaptureFixture[str]) -> None:
+    answer(["__complete", "kitcache", "ls", str(sample.dir), "d"])
+    assert capsys.readouterr().out.splitlines() == ["dev", ":4"]
 
 
 SHOW = """

@@ -36,7 +36,7 @@ def refuse(*words: str) -> UsageError:
         ("tag cache", "OLD, NEW are missing"),
         ("plugin", "ACTION is missing"),
         ("plugin list", "ACTION: 'list' is none of install, remove, status"),
-        ("completion fish", "SHELL: 'fish' is none of bash, zsh, tcsh"),
+        ("completion ksh", "SHELL: 'ksh' is none of bash, zsh, fish, tcsh"),
         ("reset --dry-run=yes cache", "--dry-run takes no value"),
         ("reset cache --min-age", "--min-age needs a value"),
     ],

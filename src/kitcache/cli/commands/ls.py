@@ -33,9 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument(
+    tag = parser.add_argument(
         "tag", metavar="TAG", nargs="?", help="a tag, or the whole digest of an entry"
     )
+    options.complete_with(tag, options.TAGS)
     options.add_output(parser)
 
 

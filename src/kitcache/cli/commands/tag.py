@@ -24,8 +24,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument("old", metavar="OLD", help="a tag, or the whole digest of an entry")
-    parser.add_argument("new", metavar="NEW", help="the further name")
+    old = parser.add_argument("old", metavar="OLD", help="a tag, or the whole digest of an entry")
+    new = parser.add_argument("new", metavar="NEW", help="the further name")
+    for argument in (old, new):
+        options.complete_with(argument, options.TAGS)
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
     options.add_output(parser)

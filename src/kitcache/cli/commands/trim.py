@@ -33,7 +33,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument("tag", metavar="TAG", help="the tag of a build cache, as ls shows it")
+    tag = parser.add_argument("tag", metavar="TAG", help="the tag of a build cache, as ls shows it")
+    options.complete_with(tag, options.TAGS)
     parser.add_argument(
         "--max-used-space",
         metavar="SIZE",

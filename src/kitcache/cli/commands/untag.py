@@ -26,7 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    parser.add_argument("names", metavar="TAG|GLOB|DIGEST", nargs="+", help="what to take out")
+    names = parser.add_argument(
+        "names", metavar="TAG|GLOB|DIGEST", nargs="+", help="what to take out"
+    )
+    options.complete_with(names, options.TAGS)
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
     options.add_output(parser)
