@@ -18,13 +18,13 @@ An error says what happened and where, what was left alone, and what to do next.
 attributes; `str(error)` is the sentence to print, with names that came from a disk escaped.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 NOTHING_REMOVED = "nothing was removed"
 NOTHING_CHANGED = "nothing was changed"
 NOTHING_MORE = "nothing more was removed; what tags reach is where it was"
 
-Fact = str | int | float | None
+Fact = str | int | float | tuple[str, ...] | None
 NoDaemonKind = Literal["unreachable", "lost", "unsupported", "closed", "forked"]
 
 
@@ -331,7 +331,8 @@ class BuildFailed(KitcacheError):
     """The daemon could not build it.
 
     step: the name of the step that failed, "" where none did. log: its last lines. sources: where
-    in a Dockerfile. step_exit_code: of the program in a RUN, None where none ran.
+    in a Dockerfile. step_exit_code: of the program in a RUN, None where none ran. ref: the build's
+    name in the daemon's history. warnings, notices: as in BuildResult.
     """
 
     exit_code = 21
@@ -344,6 +345,9 @@ class BuildFailed(KitcacheError):
         log: tuple[str, ...] = (),
         sources: tuple[Source, ...] = (),
         step_exit_code: int | None = None,
+        ref: str = "",
+        warnings: tuple[Any, ...] = (),
+        notices: tuple[str, ...] = (),
         next_steps: tuple[str, ...] = (),
     ) -> None:
         super().__init__("", problem, untouched="", next_steps=next_steps)
@@ -351,16 +355,23 @@ class BuildFailed(KitcacheError):
         self.log = log
         self.sources = sources
         self.step_exit_code = step_exit_code
+        self.ref = ref
+        self.warnings = warnings
+        self.notices = notices
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The step, the exit code of its program, the first place in a Dockerfile."""
+        """The step, its exit code and log, the first place in a Dockerfile, and what was told."""
         first = self.sources[0] if self.sources else None
         return {
             "step": self.step or None,
             "step_exit_code": self.step_exit_code,
             "file": first.filename if first else None,
             "line": first.first_line if first else None,
+            "log": self.log,
+            "ref": self.ref or None,
+            "warnings": tuple(warning.short for warning in self.warnings),
+            "notices": self.notices,
         }
 
 

@@ -86,7 +86,7 @@ def test_what_an_error_always_has(name: str) -> None:
     assert type(error).__name__ == name
     assert str(error).splitlines()[0].endswith(error.problem)
     assert error.path in ("cache", "")
-    assert all(isinstance(v, str | int | float | None) for v in error.facts.values())
+    assert all(isinstance(v, str | int | float | tuple | None) for v in error.facts.values())
     assert str(error).isascii()
 
 

@@ -205,7 +205,7 @@ VALUES: dict[str, tuple[str, str]] = {
 
 # Exit code, parent, and the facts beyond those of every error.
 ERRORS: dict[str, tuple[int, str, str]] = {
-    "BuildFailed": (21, "KitcacheError", "log sources step step_exit_code"),
+    "BuildFailed": (21, "KitcacheError", "log notices ref sources step step_exit_code warnings"),
     "Busy": (11, "KitcacheError", "holder_command holder_pid retry_after_s"),
     "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes timeout_s"),
     "Damaged": (12, "KitcacheError", "chain kind tag"),

@@ -18,6 +18,7 @@ from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
+from kitcache.buildkit.log import LOG, log_calls
 from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places, Terms
 from kitcache.buildkit.proto import control_pb2
@@ -215,6 +216,8 @@ class _Build:
         try:
             login: object = self._wishes.credentials(host)
             if login is None or isinstance(login, Credentials):
+                answer = "none" if login is None else "sent"
+                LOG.debug("build %s: login for %s: %s", self._ref, host, answer)
                 return login
             kind = type(login).__name__
             raise TypeError(f"credentials returned a value of type {kind}, not Credentials")
@@ -317,7 +320,8 @@ class _Build:
         )
         key = make_shared_key(offer.directories)
         metadata = make_metadata(message.session, key, handlers)
-        server = self._connection.open_session(metadata, handlers)
+        self._log_solve(offer, message)
+        server = self._connection.open_session(metadata, log_calls(handlers, self._ref))
         try:
             return solve(self._connection.channel, message, self._update, self._cancel)
         except RpcError as error:
@@ -327,6 +331,23 @@ class _Build:
         finally:
             self._session_failure = server.failure
             server.close()
+
+    def _log_solve(self, offer: Offer, message: control_pb2.SolveRequest) -> None:
+        """Log names and kinds only: values of build arguments and attributes may be secrets."""
+        exports, imports = message.cache.exports, message.cache.imports
+        LOG.debug(
+            "build %s on %s: offered: %s; secrets %s; attributes %s; exporters %s; cache to %s,"
+            " from %s; entitlements %s",
+            self._ref,
+            self._connection.address.url,
+            {name: at if isinstance(at, str) else "memory" for name, at in offer.sources.items()},
+            [secret.id for secret in self._request.secrets],
+            sorted(message.frontend_attrs),
+            [exporter.type for exporter in message.exporters],
+            [entry.type for entry in exports],
+            [entry.type for entry in imports],
+            list(message.entitlements),
+        )
 
     def _expect_success(self, solved: Solved, targets: Targets, caches: Caches) -> dict[str, str]:
         if solved.response is not None:
@@ -348,7 +369,13 @@ class _Build:
         if self._session_failure:
             why = f"{error.message}; the session with the daemon ended: {self._session_failure}"
             error = RpcError(error.code, why, error.details)
-        raise build_failed(error, self._steps)
+        raise build_failed(
+            error,
+            self._steps,
+            ref=self._ref,
+            warnings=tuple(self._warnings),
+            notices=tuple(self._notices),
+        )
 
     def _lost(self, error: RpcError) -> KitcacheError:
         lost = NoDaemon(

@@ -10,32 +10,80 @@ from base64 import b64decode
 from collections.abc import Iterator
 from typing import TypeGuard
 
+from kitcache.buildkit.status import BuildWarning
 from kitcache.buildkit.steps import Step, Steps
 from kitcache.buildkit.wire.grpc import RpcError
-from kitcache.errors import BuildFailed, Source
+from kitcache.errors import BuildFailed, Source, printable
 
 _NOISE = re.compile(r"rpc error: code = \w+ desc = ")
 _PREFIX = "failed to solve: "
 _MAX_SOURCES = 10
+_SOURCE_RULE = "-" * 20
+_AROUND = 2
+_NOTED_LOG_LINES = 20
 
 Json = dict[str, object]
 
 
-def build_failed(error: RpcError, steps: Steps) -> BuildFailed:
+def build_failed(
+    error: RpcError,
+    steps: Steps,
+    *,
+    ref: str = "",
+    warnings: tuple[BuildWarning, ...] = (),
+    notices: tuple[str, ...] = (),
+) -> BuildFailed:
     """The error for a Solve that ended with this status, after these steps.
 
     The step is the one that the status names, or else the first that failed. log: the last lines
-    of it that are known. sources: at most ten places, none twice.
+    of it that are known. sources: at most ten places, none twice. A note on the error has all that
+    for whoever prints a traceback.
     """
     step = _failed_step(error, steps)
     message = _NOISE.sub("", error.message).removeprefix(_PREFIX).strip()
-    return BuildFailed(
+    failed = BuildFailed(
         _PREFIX + (message or (step.error if step else "") or f"status {int(error.code)}"),
         step=step.name if step else "",
         log=tuple(_log_of(step)) if step else (),
         sources=tuple(dict.fromkeys(_sources(error)))[:_MAX_SOURCES],
         step_exit_code=_exit_code(error),
+        ref=ref,
+        warnings=warnings,
+        notices=notices,
     )
+    if note := "\n".join(map(_show, _note_lines(failed))):
+        failed.add_note(note)
+    return failed
+
+
+def source_lines(source: Source) -> Iterator[str]:
+    """Return the place in a Dockerfile and the lines around it, as they came: not printable yet."""
+    lines = source.text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    before, after = max(0, source.first_line - 1 - _AROUND), source.last_line + _AROUND
+    yield f"{source.filename}:{source.first_line}"
+    yield _SOURCE_RULE
+    for number, line in enumerate(lines[before:after], before + 1):
+        mark = ">>>" if source.first_line <= number <= source.last_line else "   "
+        yield f" {number:3d} | {mark} {line.rstrip()}"
+    yield _SOURCE_RULE
+
+
+def _note_lines(failed: BuildFailed) -> Iterator[str]:
+    if failed.step:
+        code = failed.step_exit_code
+        yield f"step: {failed.step}" + ("" if code is None else f" (exit code {code})")
+        for line in failed.log[-_NOTED_LOG_LINES:]:
+            yield f"  {line}"
+    for source in failed.sources:
+        yield from source_lines(source)
+    for notice in failed.notices:
+        yield f"notice: {notice}"
+
+
+def _show(line: str) -> str:
+    return printable(line.expandtabs())
 
 
 def _failed_step(error: RpcError, steps: Steps) -> Step | None:

@@ -5,15 +5,14 @@ Source: BuildKit, solver/errdefs/source.go; buildx, commands/build.go.
 
 from collections.abc import Iterator, Sequence
 
+from kitcache.buildkit.failure import source_lines
 from kitcache.buildkit.status import BuildWarning
 from kitcache.cli.steptext import clean, clean_log
 from kitcache.cli.text import count
-from kitcache.errors import BuildFailed, Source
+from kitcache.errors import BuildFailed
 
 LOG_LINES = 20
 _RULE = "------"
-_SOURCE_RULE = "-" * 20
-_AROUND = 2
 
 
 def failure_lines(
@@ -31,7 +30,8 @@ def failure_lines(
             yield clean_log(line, colour=colour)
         yield _RULE
     for source in error.sources:
-        yield from _source_lines(source)
+        for line in source_lines(source):
+            yield clean_log(line, colour=False)
     first, *more = error.headline.split("\n")
     yield f"kitcache: {clean(first)}"
     for line in more:
@@ -45,16 +45,3 @@ def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:
     for warning in warnings:
         place = f" (line {warning.ranges[0].start_line})" if warning.ranges else ""
         yield f" - {clean(warning.short)}{place}"
-
-
-def _source_lines(source: Source) -> Iterator[str]:
-    lines = source.text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    before, after = max(0, source.first_line - 1 - _AROUND), source.last_line + _AROUND
-    yield f"{clean(source.filename)}:{source.first_line}"
-    yield _SOURCE_RULE
-    for number, line in enumerate(lines[before:after], before + 1):
-        mark = ">>>" if source.first_line <= number <= source.last_line else "   "
-        yield f" {number:3d} | {mark} {clean_log(line.rstrip(), colour=False)}"
-    yield _SOURCE_RULE

@@ -1,15 +1,17 @@
 """buildkit/failure.py: a status of the daemon, as an error that says where."""
 
 import json
+import pickle
 from base64 import b64encode
 from typing import Any
 
 import pytest
 
 from kitcache.buildkit.failure import build_failed
-from kitcache.buildkit.status import Log, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Log, Update, Vertex
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
+from kitcache.cli.jsonout import encode_error
 from kitcache.errors import Source
 from tests.unit.buildkit.recordings import read_updates
 
@@ -65,6 +67,28 @@ def test_a_real_failure() -> None:
     assert failed.log == (*(str(number) for number in range(1, 31)), "oops")
     assert failed.step_exit_code == 3
     assert failed.sources == (Source("Dockerfile", 3, 3, TEXT),)
+    (note,) = failed.__notes__
+    assert note.splitlines()[:2] == [f"step: {failed.step} (exit code 3)", "  12"]
+    assert "  oops\nDockerfile:3\n----" in note
+    assert f"   3 | >>> {TEXT.splitlines()[2]}\n" in note
+
+
+def test_a_note_shows_what_a_terminal_may_see() -> None:
+    steps = two_failed()
+    steps.apply(Update(logs=(Log("a", 1, b"\tx\x1b[2Jy\n"),)))
+    failed = build_failed(error(), steps, ref="r", notices=("odd",))
+    assert failed.__notes__ == ["step: RUN a\n        x\\x1b[2Jy\nnotice: odd"]
+    again = pickle.loads(pickle.dumps(failed))
+    assert (again.__notes__, again.ref, again.notices) == (failed.__notes__, "r", ("odd",))
+    assert not hasattr(build_failed(error(), Steps()), "__notes__")
+
+
+def test_a_failure_as_json_says_all_that_it_knows() -> None:
+    warnings = (BuildWarning("v", 1, "odd casing"),)
+    failed = build_failed(error(), two_failed(), ref="r", warnings=warnings, notices=("n",))
+    told = json.loads(encode_error(failed))["facts"]
+    assert (told["step"], told["ref"], told["log"]) == ("RUN a", "r", [])
+    assert (told["warnings"], told["notices"]) == (["odd casing"], ["n"])
 
 
 def test_the_step_is_the_one_that_the_status_names() -> None:

@@ -17,6 +17,7 @@ from kitcache.buildkit.daemon.trouble import (
     refused,
 )
 from kitcache.buildkit.daemon.tunnel import Tunnel
+from kitcache.buildkit.log import LOG
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError
 from kitcache.buildkit.wire.rpc import Channel, Handler, Server
 from kitcache.errors import NoDaemon
@@ -104,6 +105,7 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
                 attempt = Attempt(opened.transport, opened.answer)
                 raise no_daemon(address, error, attempt) from error
             raise
+    LOG.debug("connected to %s, from %s", address.url, address.origin)
     return Connection(address, opened, channel)
 
 

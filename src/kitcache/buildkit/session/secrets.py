@@ -5,6 +5,7 @@ Source: moby/buildkit, session/secrets/secretsprovider (limit, status of a missi
 
 from collections.abc import Mapping
 
+from kitcache.buildkit.log import LOG
 from kitcache.buildkit.proto.session_pb2 import GetSecretRequest, GetSecretResponse
 from kitcache.buildkit.session.unary import answering
 from kitcache.buildkit.wire.grpc import Code, RpcError
@@ -39,6 +40,7 @@ def _read(named: Mapping[str, Secret], asked: str) -> bytes:
         raise RpcError(
             Code.FAILED_PRECONDITION, f"secret {asked}: larger than {MOST_BYTES:,} bytes"
         )
+    LOG.debug("secret %s: sent", asked)
     return data
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
+from kitcache.buildkit.log import LOG
 from kitcache.buildkit.session.failing import end_with, in_one_line, raise_if_told
 from kitcache.buildkit.session.follow import follow
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
@@ -91,6 +92,7 @@ def sync_handler(
         if source is None:
             name = printable(request.name)
             raise RpcError(Code.NOT_FOUND, f'no access allowed to dir "{name}"')
+        LOG.debug("context %s: sent as the daemon asks for its files", printable(request.name))
         with ExitStack() as stack:
             try:
                 tree, selection = _open(source, request, stack, left_out, on_warning)
