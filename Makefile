@@ -56,6 +56,7 @@ tests-other:
 
 golden:
 	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/unit/cli/test_plain.py --golden
+	$(BIN)/python scripts/generate_man.py
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench

@@ -20,6 +20,8 @@ def test_a_wheel_and_an_sdist_build_and_hold_what_they_should(tmp_path: Path) ->
     assert package | {"kitcache/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "demo"))]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    # pip puts it where man looks for what is in PATH.
+    assert any(name.endswith(".data/data/share/man/man1/kitcache.1") for name in names)
     with tarfile.open(sdist) as archive:
         members = {name.partition("/")[2] for name in archive.getnames()}
     assert {"README.md", "LICENSE", "Makefile", "pyproject.toml", "docs/marking.md"} <= members

@@ -1,0 +1,54 @@
+"""docs/kitcache.1: what --help says, as a manual page that troff prints without a warning."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kitcache.cli.main import COMMANDS, make_parser
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "kitcache.1"
+SCRIPT = ROOT / "scripts" / "generate_man.py"
+
+
+def test_the_page_is_up_to_date(tmp_path: Path) -> None:
+    """To mend it: make golden."""
+    subprocess.run([sys.executable, SCRIPT, tmp_path / "page"], check=True, timeout=120)
+    assert (tmp_path / "page").read_text() == PAGE.read_text(), "make golden"
+
+
+@pytest.fixture(scope="module")
+def printed() -> str:
+    if shutil.which("groff") is None:
+        pytest.skip("no groff on this machine")
+    command = ["groff", "-man", "-Tutf8", "-P-cbou", "-ww", str(PAGE)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_every_command_and_every_option_is_printed(printed: str) -> None:
+    (action,) = (a for a in make_parser(None)._actions if a.dest == "command")
+    assert isinstance(action.choices, dict)
+    starts = [printed.index(f"\n   {name}\n") for name in COMMANDS]
+    ends = [*starts[1:], printed.index("\nEXIT STATUS\n")]
+    assert starts == sorted(starts)
+    for name, start, end in zip(COMMANDS, starts, ends, strict=True):
+        part = " ".join(printed[start:end].split())
+        for option in action.choices[name]._actions:
+            if option.help != argparse.SUPPRESS and option.dest != "help":
+                assert ", ".join(option.option_strings) in part, (name, option)
+        assert f"Examples: kitcache {name} " in part
+
+
+def test_characters_are_printed_as_they_are(printed: str) -> None:
+    assert "'pr-*'" in printed
+    assert "kitcache tag ./cache sha256:9c1e6f\u2026 rescued" in printed
+    assert "--tlsdir ~/certs" in printed
+    assert "5GB (10^9 bytes" in " ".join(printed.split())
+    assert "`docker tag`" in printed
+    assert "build \\\n" in printed
