@@ -71,15 +71,16 @@ _Parents = dict[NodeKey, list[NodeKey]]
 def paths_to(
     survey: Survey, digest: Digest, check: Callable[[], None] = lambda: None
 ) -> Iterator[BlobPath]:
-    """Yield each path from a root down to that blob, roots in order. No path meets a node twice.
+    """Yield each path from a root down to that blob, roots in order. None meets a blob twice.
 
+    The one exception is a blob that names other things where its media type is another one.
     The work for one path does not depend on how many paths there are. check: is called for each
     step, so that a caller can cancel.
     """
     parents = _parents_in(survey)
     ends = [key for key in parents if key[0] == digest]
     towards = _nodes_above(parents, ends, ())
-    has_loop = _has_loop(parents, towards)
+    twins = _twins_in(survey) if _has_loop(parents, towards) else None
     for root in survey.roots:
         todo: list[tuple[Link, ...]] = []
         if root.descriptor is not None and key_of(root.descriptor) in towards:
@@ -93,8 +94,11 @@ def paths_to(
                 continue
             # A blob that is a link may lead back to what names it. A lattice above such a link
             # would have 2^n ways that end nowhere.
-            met = [key_of(link.descriptor) for link in links]
-            open_nodes = _nodes_above(parents, ends, met) if has_loop else towards
+            open_nodes = towards
+            if twins is not None:
+                keys = [key_of(link.descriptor) for link in links]
+                met = {twin for key in keys for twin in twins.get(key, (key,))}
+                open_nodes = _nodes_above(parents, ends, met)
             below = dict.fromkeys(survey.links.get(key_of(last), ()))
             todo += [(*links, n) for n in reversed(below) if key_of(n.descriptor) in open_nodes]
 
@@ -110,16 +114,23 @@ def _parents_in(survey: Survey) -> _Parents:
     return parents
 
 
+def _twins_in(survey: Survey) -> dict[NodeKey, list[NodeKey]]:
+    """Return for each node with links all nodes of that blob that have the same links."""
+    groups: dict[tuple[Digest, tuple[Link, ...]], list[NodeKey]] = {}
+    for key, links in survey.links.items():
+        groups.setdefault((key[0], links), []).append(key)
+    return {key: group for group in groups.values() for key in group}
+
+
 def _nodes_above(
     parents: _Parents, ends: Collection[NodeKey], met: Collection[NodeKey]
 ) -> set[NodeKey]:
     """Return these ends, and all nodes that lead to one of them without a node of `met`."""
-    passed = set(met)
-    found = set(ends) - passed
+    found = set(ends).difference(met)
     todo = list(found)
     while todo:
         for parent in parents.get(todo.pop(), ()):
-            if parent not in found and parent not in passed:
+            if parent not in found and parent not in met:
                 found.add(parent)
                 todo.append(parent)
     return found
