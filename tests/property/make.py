@@ -111,7 +111,8 @@ def index(
     if names_itself:
         document["mediaType"] = media_type
     document["manifests"] = [descriptor(link) for link in children]
-    links = [ref(link) for link in children]
+    is_cache = any(said == CACHECONFIG for _, said in children)
+    links = [ref(link)._replace(is_entry=not is_cache) for link in children]
     if subject is not None:
         document["subject"] = descriptor(subject)
         links.append(ref(subject)._replace(is_subject=True))
@@ -192,7 +193,7 @@ def ref(link: Link) -> Ref:
 
 def entry(node: Node, ref_name: str | None, media_type: str | None = None) -> Entry:
     said = node.media_type if media_type is None else media_type
-    return Entry(Ref(node.digest, said), len(node.data), ref_name)
+    return Entry(Ref(node.digest, said, is_entry=True), len(node.data), ref_name)
 
 
 def by_digest(nodes: Iterable[Node]) -> dict[str, Node]:

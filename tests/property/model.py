@@ -33,18 +33,23 @@ STRANGE_LEAVES = ("application/vnd.acme.leaf.v1", "text/plain", "application/vnd
 STRANGE_STRUCTURE = "application/vnd.acme.bundle.v1+json"
 
 LEAF_TYPES = frozenset({*OCI_LAYERS, *DOCKER_LAYERS, CONFIG, DOCKER_CONFIG, EMPTY})
-"""Whoever is named by one of these is never opened, whatever its bytes are."""
+"""A layer or a config of one of these types is never opened, whatever its bytes are."""
 STRUCTURAL_TYPES = frozenset({INDEX, MANIFEST, ARTIFACT, DOCKER_LIST, DOCKER_MANIFEST})
 
 HOUR_S = 3600
 
 
 class Ref(NamedTuple):
-    """How a parent names a child: `media_type` is "" where the descriptor has none."""
+    """How a parent names a child: `media_type` is "" where the descriptor has none.
+
+    `is_entry`: it is an entry of index.json, or of an index that lists no cacheconfig. BuildKit
+    infers the kind of such a blob from its bytes.
+    """
 
     digest: str
     media_type: str
     is_subject: bool = False
+    is_entry: bool = False
 
 
 class Node(NamedTuple):
@@ -113,7 +118,7 @@ def digest_of(data: bytes, algorithm: str = "sha256") -> str:
 
 
 def is_opened(ref: Ref) -> bool:
-    return ref.media_type not in LEAF_TYPES
+    return ref.is_entry or ref.media_type not in LEAF_TYPES
 
 
 def walk(nodes: Mapping[str, Node], readable: frozenset[str], roots: Iterable[Ref]) -> set[Ref]:
@@ -202,6 +207,7 @@ def structure(cache: Cache) -> list[str]:
         if not ref.is_subject
         and ref.digest in cache.present
         and cache.nodes[ref.digest].kind in ("manifest", "index")
-        and (ref.media_type in STRUCTURAL_TYPES or (ref in roots and is_opened(ref)))
+        and (ref.media_type in (*STRUCTURAL_TYPES, *LEAF_TYPES) or ref in roots)
+        and is_opened(ref)
     }
     return sorted(needed)

@@ -13,7 +13,7 @@ from tests.property.make import Link, honest
 from tests.property.model import (
     DOCKER_LAYERS,
     DOCKER_LIST,
-    LEAF_TYPES,
+    EMPTY,
     OCI_LAYERS,
     STRANGE_LEAVES,
     Cache,
@@ -24,6 +24,7 @@ from tests.property.model import (
     Ref,
     depth,
     digest_of,
+    is_opened,
     structure,
     walk,
 )
@@ -195,9 +196,9 @@ def entries(draw: st.DrawFn, pool: dict[str, Node]) -> tuple[Entry, ...]:
         roots.append(draw(st.sampled_from(list(pool.values()))))
     found = []
     for node in roots:
-        said = draw(st.sampled_from([node.media_type, node.media_type, ""]))
+        said = draw(st.sampled_from([node.media_type, node.media_type, "", OCI_LAYERS[1], EMPTY]))
         ref_name = draw(st.sampled_from([*TAGS, None]))
-        found.append(Entry(Ref(node.digest, said), len(node.data), ref_name))
+        found.append(Entry(Ref(node.digest, said, is_entry=True), len(node.data), ref_name))
     return tuple(found)
 
 
@@ -223,7 +224,7 @@ def may_be_absent(cache: Cache) -> list[str]:
     """Layers and configs, and any garbage: what a reset must bear to miss."""
     roots = [entry.ref for entry in cache.entries]
     live = walk(cache.nodes, frozenset(cache.nodes), roots)
-    needed = {ref.digest for ref in live if ref.media_type not in LEAF_TYPES}
+    needed = {ref.digest for ref in live if is_opened(ref)}
     needed |= {entry.ref.digest for entry in cache.entries}
     return sorted(set(cache.nodes) - needed)
 

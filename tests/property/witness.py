@@ -1,8 +1,8 @@
 """Judges a real directory without kitcache and without a model: is every tag whole?
 
 For the tests that kill and race, where no model knows what is on disk. It opens a blob when its
-bytes are a JSON object and no descriptor calls it a layer or a config, and believes nothing whose
-digest is wrong.
+bytes are a JSON object and no descriptor calls it a layer or a config, or when it stands where an
+image's manifest stands; and believes nothing whose digest is wrong.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.property.disk import REF_NAME, blob_path, blobs
-from tests.property.model import LEAF_TYPES
+from tests.property.model import CACHECONFIG, LEAF_TYPES
 
 
 class Hole(NamedTuple):
@@ -35,11 +35,11 @@ def look(root: Path) -> Picture:
     holes: list[Hole] = []
     for entry in index["manifests"]:
         ref_name = entry.get("annotations", {}).get(REF_NAME)
-        waiting = [entry]
-        seen: set[tuple[str, str]] = set()
+        waiting = [(entry, True)]
+        seen: set[tuple[str, str, bool]] = set()
         while waiting:
-            descriptor = waiting.pop()
-            key = descriptor["digest"], descriptor.get("mediaType", "")
+            descriptor, is_entry = waiting.pop()
+            key = descriptor["digest"], descriptor.get("mediaType", ""), is_entry
             if key in seen:
                 continue
             seen.add(key)
@@ -47,7 +47,7 @@ def look(root: Path) -> Picture:
             data, problem = _read(root, key[0])
             if problem:
                 holes.append(Hole(ref_name, key[0], problem))
-            elif key[1] not in LEAF_TYPES:
+            elif is_entry or key[1] not in LEAF_TYPES:
                 waiting.extend(_named_in(data))
     return Picture(frozenset(reached), tuple(holes))
 
@@ -70,7 +70,7 @@ def _read(root: Path, digest: str) -> tuple[bytes, str]:
     return data, "wrong-digest" if lies else ""
 
 
-def _named_in(data: bytes) -> Iterator[dict[str, Any]]:
+def _named_in(data: bytes) -> Iterator[tuple[dict[str, Any], bool]]:
     try:
         document = json.loads(data)
     except ValueError:
@@ -79,11 +79,12 @@ def _named_in(data: bytes) -> Iterator[dict[str, Any]]:
         return
     for key in ("manifests", "layers", "blobs", "config", "subject", "fsLayers"):
         value = document.get(key)
-        for one in value if isinstance(value, list) else [value]:
-            if not isinstance(one, dict):
-                continue
+        items = value if isinstance(value, list) else [value]
+        listed = [one for one in items if isinstance(one, dict)]
+        is_cache = any(one.get("mediaType") == CACHECONFIG for one in listed)
+        for one in listed:
             if isinstance(one.get("digest"), str):
-                yield one
+                yield one, key == "manifests" and not is_cache
             for bare in ("blob", "blobSum"):
                 if isinstance(one.get(bare), str):
-                    yield {"digest": one[bare], "mediaType": "bare"}
+                    yield {"digest": one[bare], "mediaType": "bare"}, False

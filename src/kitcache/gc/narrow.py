@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.gc.reach import reach
 from kitcache.gc.values import MissingLeaf, NodeKey, Root, Survey, key_of
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import Link, kind_of, read_links
+from kitcache.oci.links import Link, kind_in_place, read_links
 
 
 class NewContent(NamedTuple):
@@ -69,11 +69,10 @@ def _move(
     """The root with its new manifest; what that is, and points at, is noted."""
     if root.descriptor is None:
         raise ValueError("a root that cannot be read cannot be moved")
-    media_type = root.descriptor.media_type
     digests = [Digest("sha256", hashlib.sha256(data).hexdigest()) for data in moved]
     sizes.update(zip(digests, map(len, moved), strict=True))
     new = root.descriptor._replace(digest=digests[0], size=len(moved.manifest))
-    children = read_links(kind_of(media_type), moved.manifest)
+    children = read_links(kind_in_place(Link(new, "manifest")), moved.manifest)
     links[key_of(new)] = children
     for link in children:
         if link.descriptor.digest == digests[1]:

@@ -7,7 +7,7 @@ from kitcache.gc.answers import BlobPath
 from kitcache.gc.values import NodeKey, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import Link, kind_of
+from kitcache.oci.links import Link, kind_in_place
 
 
 def reach(
@@ -60,9 +60,13 @@ def links_below(
 
 
 def _is_hint(link: Link) -> bool:
-    """Whether what it names is a guess: a layer or config of a kind that nobody knows is a leaf."""
-    is_unknown = kind_of(link.descriptor.media_type) is None
-    return is_unknown and link.role in ("layer", "config", "blob")
+    """Return True if what the blob names is a guess.
+
+    A layer or config of an unknown kind counts as a leaf. A leaf has links only where the same
+    blob stands in the place of a manifest too, or is a symbolic link.
+    """
+    kind = kind_in_place(link)
+    return kind == "leaf" or (kind is None and link.role in ("layer", "config", "blob"))
 
 
 _Parents = dict[NodeKey, list[NodeKey]]

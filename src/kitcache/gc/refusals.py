@@ -57,7 +57,8 @@ def describe_damage(damage: Damage) -> str:
     if not damage.chain:
         return damage.detail
     last = damage.chain[-1]
-    return f"{kind_of(last.media_type) or 'blob'} {last.digest.short} {damage.detail}"
+    kind = kind_of(last.media_type)
+    return f"{'blob' if kind in ('leaf', None) else kind} {last.digest.short} {damage.detail}"
 
 
 def chain_of(damage: Damage) -> tuple[str, ...]:

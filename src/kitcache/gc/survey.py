@@ -27,7 +27,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
-from kitcache.oci.links import Kind, Link, Role, is_layer, kind_of, read_links
+from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
@@ -231,7 +231,7 @@ class _Marker:
             return
         self._seen.add(seen)
         self._control.check()
-        kind = kind_of(descriptor.media_type)
+        kind = kind_in_place(visit.link)
         self._note_presence(visit, is_hint=is_hint)
         if descriptor.digest in self._behind:
             self.links[key] = (self._behind[descriptor.digest],)
@@ -318,7 +318,7 @@ class _Marker:
         lists_layers = any(is_layer(link.descriptor.media_type) for link in links)
         queue = self._hints if is_hint else self._certain
         for link in links:
-            spare = lists_layers and kind_of(link.descriptor.media_type) == "cacheconfig"
+            spare = lists_layers and kind_in_place(link) == "cacheconfig"
             queue.append(_Visit(link, visit.root, chain, spare))
 
     def _note_failure(
@@ -360,7 +360,8 @@ def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentErro
     if _is_doubtful(visit, kind):
         return True
     if isinstance(error, Unsafe):
-        return False
+        # No manifest is above a cap: something that large is the leaf that it says it is.
+        return kind_of(visit.link.descriptor.media_type) == "leaf"
     if visit.link.role == "subject":
         return isinstance(error, Damaged) and error.kind == "missing"
     return visit.is_spare

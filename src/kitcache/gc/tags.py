@@ -16,7 +16,7 @@ from kitcache.gc.values import Damage, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import Link, kind_of
+from kitcache.oci.links import Link, kind_in_place, kind_of
 from kitcache.store.layout import Layout, open_layout
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
@@ -97,7 +97,7 @@ def _is_gone(damage: Damage | None) -> bool:
 
 
 def _is_layer(link: Link) -> bool:
-    return link.role == "layer" and kind_of(link.descriptor.media_type) in ("leaf", None)
+    return link.role == "layer" and kind_in_place(link) in ("leaf", None)
 
 
 def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
@@ -125,7 +125,7 @@ def result_times(layout: Layout, found: dict[Digest, Link]) -> list[int]:
     return [
         time
         for link in found.values()
-        if kind_of(link.descriptor.media_type) == "cacheconfig"
+        if kind_in_place(link) == "cacheconfig"
         for time in _record_times(_read_json(layout, link.descriptor))
     ]
 

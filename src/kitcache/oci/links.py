@@ -7,6 +7,7 @@ Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spe
 BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from kitcache.oci.descriptor import (
@@ -51,7 +52,6 @@ _LISTS: tuple[tuple[str, Role], ...] = (
 )
 _SINGLES: tuple[tuple[str, Role], ...] = (("config", "config"), ("subject", "subject"))
 _CACHECONFIG_FIELDS = {"layers", "records"}
-_ROLES: dict[Kind, Role] = {"leaf": "layer", "cacheconfig": "config"}
 
 
 class Link(NamedTuple):
@@ -59,6 +59,17 @@ class Link(NamedTuple):
 
     descriptor: Descriptor
     role: Role
+
+
+def kind_in_place(link: Link) -> Kind | None:
+    """Return the kind of a blob where it stands; None: look into it.
+
+    BuildKit does not read the media type of a blob that stands where a manifest stands: it infers
+    the kind from the bytes. So a media type of a leaf says nothing there.
+    Source: BuildKit, util/imageutil/config.go (DetectManifestBlobMediaType).
+    """
+    kind = kind_of(link.descriptor.media_type)
+    return None if kind == "leaf" and link.role == "manifest" else kind
 
 
 def kind_of(media_type: str) -> Kind | None:
@@ -102,7 +113,7 @@ def _container_links(document: Members) -> tuple[Link, ...]:
         for value in document.every(field)
         for n, item in enumerate(expect_list(value, field))
     ]
-    links = [Link(descriptor, _role_in(descriptor, role)) for descriptor, role in listed]
+    links = _with_roles(listed)
     links += [
         Link(read_descriptor(value, field), role)
         for field, role in _SINGLES
@@ -112,12 +123,20 @@ def _container_links(document: Members) -> tuple[Link, ...]:
     return tuple(links + _schema1_layers(document))
 
 
-def _role_in(descriptor: Descriptor, role: Role) -> Role:
-    """The part of an entry: BuildKit's `image-manifest=false` lists layers among `manifests`."""
-    kind = kind_of(descriptor.media_type)
-    if role != "manifest" or kind is None:
-        return role
-    return _ROLES.get(kind, role)
+def _with_roles(listed: Sequence[tuple[Descriptor, Role]]) -> list[Link]:
+    """Return the links, each in its role.
+
+    BuildKit's `image-manifest=false` lists layers among `manifests`, beside the cacheconfig. In an
+    index without one, an import looks into each entry.
+    """
+    kinds = [kind_of(descriptor.media_type) for descriptor, _ in listed]
+    roles: dict[Kind | None, Role] = {"cacheconfig": "config"}
+    if ("manifest", "cacheconfig") in {(r, k) for (_, r), k in zip(listed, kinds, strict=True)}:
+        roles["leaf"] = "layer"
+    return [
+        Link(descriptor, roles.get(kind, role) if role == "manifest" else role)
+        for (descriptor, role), kind in zip(listed, kinds, strict=True)
+    ]
 
 
 def _schema1_layers(document: Members) -> list[Link]:
@@ -165,12 +184,17 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
 
 
 def _look_for_links(document: Members) -> tuple[Link, ...]:
-    candidates = [(item, role) for field, role in _LISTS for item in _items_of(document, field)] + [
-        (value, role) for field, role in _SINGLES for value in document.every(field)
+    listed = [
+        (descriptor, role)
+        for field, role in _LISTS
+        for item in _items_of(document, field)
+        for descriptor in glance_at_descriptors(item)
     ]
-    links = [
+    links = _with_roles(listed)
+    links += [
         Link(descriptor, role)
-        for value, role in candidates
+        for field, role in _SINGLES
+        for value in document.every(field)
         for descriptor in glance_at_descriptors(value)
     ]
     bare = [

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kitcache.gc.values import Survey, key_of
 from kitcache.oci.digest import Digest
-from kitcache.oci.links import Link, kind_of
+from kitcache.oci.links import Link, kind_in_place
 
 _NAMED = 3
 
@@ -59,5 +59,5 @@ def tell(faults: Collection[Fault]) -> str:
 
 
 def _word_of(link: Link) -> str:
-    kind = kind_of(link.descriptor.media_type)
+    kind = kind_in_place(link)
     return link.role if kind in ("leaf", None) else str(kind)

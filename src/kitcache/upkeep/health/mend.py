@@ -24,7 +24,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import edit_entries
-from kitcache.oci.links import BARE_LAYER, Link, kind_of
+from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.answers import RepairStep
 from kitcache.upkeep.health.faults import Fault, Faults, tell
@@ -210,8 +210,7 @@ class _Judge:
 
     def _is_doubtful(self, link: Link) -> bool:
         """Whether it may be whole: BuildKit follows links, and nobody here has read it."""
-        kind = kind_of(link.descriptor.media_type)
-        return kind != "leaf" and link.descriptor.digest in self._links
+        return kind_in_place(link) != "leaf" and link.descriptor.digest in self._links
 
     def _needed(self, descriptor: Descriptor) -> dict[Digest, Link]:
         return reach(self._found.survey, descriptor, with_subjects=False, with_hints=False)
