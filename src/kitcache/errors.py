@@ -15,10 +15,13 @@
     └── Cancelled    130  stopped by the caller
 
 An error says what happened and where, what was left alone, and what to do next. Its facts are
-attributes; `str(error)` is the sentence to print, with names that came from a disk escaped.
+attributes; `str(error)` is the sentence to print, with names that came from a disk escaped. The
+password of a URL is in neither.
 """
 
 from typing import Any, ClassVar, Literal, NamedTuple
+
+from kitcache.masking import hide_password
 
 NOTHING_REMOVED = "nothing was removed"
 NOTHING_CHANGED = "nothing was changed"
@@ -57,12 +60,13 @@ class KitcacheError(Exception):
         untouched: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
+        path, problem = hide_password(path), hide_password(problem)
         super().__init__(path, problem)
         self.path = path
         self.problem = problem
-        self.details = details
+        self.details = tuple(map(hide_password, details))
         self.untouched = untouched
-        self.next_steps = next_steps
+        self.next_steps = tuple(map(hide_password, next_steps))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make copies and pickles whole: they do not know our arguments."""

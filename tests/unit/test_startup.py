@@ -22,6 +22,7 @@ SHARED = {
     "kitcache.cli.terminal",
     "kitcache.cli.text",
     "kitcache.errors",
+    "kitcache.masking",
     "kitcache.gc",
     "kitcache.gc.control",
     "kitcache.gc.refusals",

@@ -19,6 +19,7 @@ from kitcache.buildkit.failure import build_failed
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import LOG, log_calls
+from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places, Terms
 from kitcache.buildkit.proto import control_pb2
@@ -112,6 +113,7 @@ class _Build:
         self._wishes = wishes
         self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         self._steps = Steps()
+        self._mask = Mask()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
         self._logins: set[str] = set()
@@ -164,6 +166,7 @@ class _Build:
                 raise UsageError(
                     f"{text} is no UTF-8, as all that BuildKit is told must be"
                 ) from None
+            self._mask = make_mask(message)
             solved = self._solve(offer, targets, caches, message)
             try:
                 response = self._expect_success(solved, targets, caches)
@@ -177,7 +180,7 @@ class _Build:
             ref=self._ref,
             digest=known_digest(response.get("containerimage.digest")),
             image_id=find_image_id(response, is_in_containerd=is_in_containerd),
-            metadata=decode_response(response),
+            metadata=self._mask.value(decode_response(response)),
             caches=results,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
@@ -202,6 +205,7 @@ class _Build:
         )
 
     def _notice(self, sentence: str) -> None:
+        sentence = self._mask.text(sentence)
         if sentence not in self._notices:
             self._notices.append(sentence)
             self._wishes.on_notice(sentence)
@@ -229,6 +233,9 @@ class _Build:
             raise
 
     def _update(self, update: Update) -> None:
+        self._masked_update(self._mask.update(update))
+
+    def _masked_update(self, update: Update) -> None:
         self._steps.apply(update)
         self._warnings += update.warnings
         self._wishes.on_update(update)
@@ -323,7 +330,10 @@ class _Build:
         self._log_solve(offer, message)
         server = self._connection.open_session(metadata, log_calls(handlers, self._ref))
         try:
-            return solve(self._connection.channel, message, self._update, self._cancel)
+            solved = solve(self._connection.channel, message, self._update, self._cancel)
+            if (rest := self._mask.rest()).logs:
+                self._masked_update(rest)
+            return solved
         except RpcError as error:
             if error.code == Code.DEADLINE_EXCEEDED:
                 raise self._connection.unanswered(error) from None
@@ -372,6 +382,7 @@ class _Build:
         raise build_failed(
             error,
             self._steps,
+            hide=self._mask.text,
             ref=self._ref,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
@@ -380,7 +391,7 @@ class _Build:
     def _lost(self, error: RpcError) -> KitcacheError:
         lost = NoDaemon(
             self._connection.address.url,
-            f"the daemon was lost while it built: {error.message}",
+            f"the daemon was lost while it built: {self._mask.text(error.message)}",
             kind="lost",
             next_steps=("look at the daemon's log, then build again",),
         )
@@ -390,7 +401,7 @@ class _Build:
     def _provenance(self) -> Mapping[str, object]:
         if not any(kind == "provenance" for kind, _ in self._request.attests):
             return {}
-        return read_provenance(self._connection.channel, self._ref)
+        return dict(self._mask.value(read_provenance(self._connection.channel, self._ref)))
 
 
 def _cancelled(problem: str) -> Cancelled:

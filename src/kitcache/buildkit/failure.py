@@ -7,13 +7,14 @@ Source: BuildKit, solver/errdefs and frontend/gateway/errdefs.
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeGuard
 
 from kitcache.buildkit.status import BuildWarning
 from kitcache.buildkit.steps import Step, Steps
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.errors import BuildFailed, Source, printable
+from kitcache.masking import hide_password
 
 _NOISE = re.compile(r"rpc error: code = \w+ desc = ")
 _PREFIX = "failed to solve: "
@@ -29,23 +30,26 @@ def build_failed(
     error: RpcError,
     steps: Steps,
     *,
+    hide: Callable[[str], str] = hide_password,
     ref: str = "",
     warnings: tuple[BuildWarning, ...] = (),
     notices: tuple[str, ...] = (),
 ) -> BuildFailed:
     """The error for a Solve that ended with this status, after these steps.
 
+    hide: takes the secrets out of a text; those of the steps are out already.
+
     The step is the one that the status names, or else the first that failed. log: the last lines
     of it that are known. sources: at most ten places, none twice. A note on the error has all that
     for whoever prints a traceback.
     """
     step = _failed_step(error, steps)
-    message = _NOISE.sub("", error.message).removeprefix(_PREFIX).strip()
+    message = _NOISE.sub("", hide(error.message)).removeprefix(_PREFIX).strip()
     failed = BuildFailed(
         _PREFIX + (message or (step.error if step else "") or f"status {int(error.code)}"),
         step=step.name if step else "",
         log=tuple(_log_of(step)) if step else (),
-        sources=tuple(dict.fromkeys(_sources(error)))[:_MAX_SOURCES],
+        sources=tuple(dict.fromkeys(_sources(error, hide)))[:_MAX_SOURCES],
         step_exit_code=_exit_code(error),
         ref=ref,
         warnings=warnings,
@@ -110,7 +114,7 @@ def _exit_code(error: RpcError) -> int | None:
     return None
 
 
-def _sources(error: RpcError) -> Iterator[Source]:
+def _sources(error: RpcError, hide: Callable[[str], str]) -> Iterator[Source]:
     for value in _details(error, "errdefs.Source+json"):
         info = _object(value.get("info"))
         filename, data = info.get("filename", ""), info.get("data")
@@ -123,7 +127,7 @@ def _sources(error: RpcError) -> Iterator[Source]:
         lines = [found for place in _list(value.get("ranges")) if (found := _lines(place))]
         first = min((first for first, _ in lines), default=0)
         if 1 <= first <= len(text.split("\n")):
-            yield Source(filename, first, max(last for _, last in lines), text)
+            yield Source(filename, first, max(last for _, last in lines), hide(text))
 
 
 def _lines(place: object) -> tuple[int, int] | None:

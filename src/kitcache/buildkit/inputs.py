@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from kitcache.errors import UsageError
+from kitcache.masking import hide_password
 from kitcache.options.attributes import Pairs, quote_go
 from kitcache.options.build import BuildRequest
 from kitcache.options.references import (
@@ -26,7 +27,6 @@ _PROTOCOL = re.compile(r"[a-zA-Z0-9]+(?=://)", re.ASCII)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:(?=[/?#]|$)", re.ASCII)
 _SCP = re.compile(r"(?:[a-zA-Z0-9_-]+@)?[a-zA-Z0-9.-]+:.*", re.ASCII)
 _ARCHIVES = (b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00")
-_USERINFO = re.compile(r"://[^/@\s]*@")
 _OCI_LAYOUT = "oci-layout://"
 _IMAGE = "docker-image://"
 _BAKE = "target:"
@@ -69,11 +69,6 @@ class Inputs(NamedTuple):
 def is_remote(text: str) -> bool:
     """True for a URL that the daemon fetches by itself; a directory of that name goes first."""
     return text.startswith(("http://", "https://")) or _is_git(text)
-
-
-def hide_password(text: str) -> str:
-    """The text without what stands before the @ of a URL."""
-    return _USERINFO.sub("://…@", text)
 
 
 def is_archive(header: bytes) -> bool:

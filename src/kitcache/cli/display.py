@@ -20,6 +20,7 @@ from kitcache.cli.rawjson import RawJson
 from kitcache.cli.steptext import wants_colour
 from kitcache.cli.terminal import WIDTH, is_terminal
 from kitcache.errors import UsageError
+from kitcache.masking import hide_password
 
 MODES = ("auto", "plain", "tty", "rawjson", "quiet")
 _TICK_S = 0.1
@@ -75,7 +76,7 @@ class Guarded:
 
     def note(self, text: str) -> None:
         """Print a remark."""
-        self._do(lambda: self._display.note(text))
+        self._do(lambda: self._display.note(hide_password(text)))
 
     def close(self) -> None:
         """Show what is left."""

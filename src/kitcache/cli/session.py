@@ -26,6 +26,7 @@ from kitcache.errors import (
     printable,
 )
 from kitcache.gc.values import Progress
+from kitcache.masking import hide_password
 from kitcache.store.layout import io_error
 from kitcache.store.locks import Waiting
 
@@ -96,7 +97,7 @@ class Session:
         """Print warnings to stderr, escaped; with --json they are in the object already."""
         if not self._json:
             for line in lines:
-                say(f"kitcache: {printable(line)}")
+                say(f"kitcache: {printable(hide_password(line))}")
 
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""

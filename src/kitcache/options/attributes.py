@@ -8,14 +8,14 @@ Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx util/buildf
 from collections.abc import Iterable
 
 from kitcache.errors import UsageError
+from kitcache.masking import HIDDEN, hide_password
 
 Pairs = tuple[tuple[str, str], ...]
 
-HIDDEN = "…"
 _LONGEST_WORD = 60
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-_SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
+SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
 
 
 def split_fields(text: str) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def parse_attributes(text: str) -> Pairs:
         key, equals, value = field.partition("=")
         if not equals:
             # An unquoted comma in a secret: this is its second half.
-            is_secret = bool(pairs) and pairs[-1][0] in _SECRETS
+            is_secret = bool(pairs) and pairs[-1][0] in SECRETS
             raise UsageError(f"invalid value {HIDDEN if is_secret else field}")
         pairs.append((key.lower(), value))
     return tuple(pairs)
@@ -149,8 +149,9 @@ def warn_unknown(pairs: Pairs, known: Iterable[str], what: str) -> tuple[str, ..
 
 
 def show_pairs(pairs: Pairs) -> str:
-    """The pairs for a repr or a message, without the values of secrets."""
-    return join_attributes((k, HIDDEN if k in _SECRETS and v else v) for k, v in pairs)
+    """The pairs for a repr or a message, without the values of secrets and passwords in URLs."""
+    shown = ((k, HIDDEN if k in SECRETS and v else hide_password(v)) for k, v in pairs)
+    return join_attributes(shown)
 
 
 def check_sent(sent: object) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from kitcache.errors import UsageError
-from kitcache.options.attributes import HIDDEN, quote_go, split_fields, suggest
+from kitcache.masking import HIDDEN
+from kitcache.options.attributes import quote_go, split_fields, suggest
 from kitcache.options.opaque import Opaque
 
 _KEYS = ("id", "src", "source", "env", "type")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from kitcache.errors import UsageError
+from kitcache.masking import hide_password
 from kitcache.options.attributes import join_attributes, parse_attributes, show_pairs, split_fields
 from kitcache.options.caches import CacheExport, CacheImport, parse_cache_export, parse_cache_import
 
@@ -77,7 +78,11 @@ def drop_reset(text: str) -> str:
 
 
 def show_word(word: str) -> str:
-    """A word of a command for people to read: without the secrets of a cache option in it."""
+    """A word of a command for people to read: without passwords in URLs, or secrets of a cache."""
+    return hide_password(_show_cache(word))
+
+
+def _show_cache(word: str) -> str:
     before, value = _split_value(word)
     try:
         pairs = parse_attributes(value)

@@ -99,6 +99,12 @@ def parse_address(
     """
     try:
         parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # its text may quote a password that was typed there
+        raise _bad_address(
+            url, origin, "its host cannot be read, or its port is not a number up to 65535"
+        ) from None
+    try:
         command = _command(parts, is_engine=is_engine is True)
     except ValueError as error:
         raise _bad_address(url, origin, str(error)) from error

@@ -32,6 +32,8 @@ def container_command(url: SplitResult) -> Command:
     make, known = _MAKERS[url.scheme]
     if not name:
         raise ValueError("it names no container")
+    if "@" in name:
+        raise ValueError("a user name does not belong there")
     unknown = sorted(set(query) - known)
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}")
