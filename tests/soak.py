@@ -16,6 +16,7 @@ from typing import NamedTuple
 GROUPS = {
     "laws": ["tests/property"],
     "crash points": ["tests/hostile/test_crash.py"],
+    "failed calls": ["tests/hostile/test_faults.py"],
     "prunes": ["tests/hostile/test_prune.py", "tests/integration/build/test_pruned.py"],
     "two at once": ["tests/hostile/test_two_at_once.py", "tests/hostile/test_index_rewritten.py"],
     "strangers": ["tests/hostile/test_strangers.py"],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         NotFound,
         NotInstalled,
         Source,
+        Unreadable,
         Unsafe,
         UsageError,
     )
@@ -103,6 +104,7 @@ _HOMES = {
         "NotFound",
         "NotInstalled",
         "Source",
+        "Unreadable",
         "Unsafe",
         "UsageError",
     ),
@@ -214,6 +216,7 @@ __all__ = [
     "Tls",
     "Transfer",
     "Trimmed",
+    "Unreadable",
     "Unsafe",
     "Untagged",
     "Update",

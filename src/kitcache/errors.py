@@ -2,6 +2,7 @@
 
     KitcacheError      1  failed without a code of its own
     ├── NotFound       1  no such tag, digest or blob
+    ├── Unreadable     1  a file that is there cannot be read: nothing is decided by it
     ├── UsageError     2  a command line or an argument that cannot be understood
     ├── Incomplete     3  done in part
     ├── NotACache     10  no cache directory at that path
@@ -259,6 +260,36 @@ class Damaged(_OnTheWay):
     def facts(self) -> dict[str, Fact]:
         """The kind of damage, the tag, and the path to it."""
         return {"kind": self.kind, **super().facts}
+
+
+class Unreadable(_OnTheWay):
+    """A file that is there cannot be read. It may be whole, so nothing was decided by it.
+
+    file: what it is, such as "blob sha256:9c1e…". clause: "cannot be read", and why.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        file: str,
+        reason: str,
+        *,
+        tag: str | None = None,
+        chain: tuple[str, ...] = (),
+        untouched: str = NOTHING_CHANGED,
+        next_steps: tuple[str, ...] = (),
+    ) -> None:
+        clause = f"cannot be read: {reason}"
+        super().__init__(
+            path,
+            f"{file} {clause}",
+            tag=tag,
+            chain=chain,
+            untouched=untouched,
+            next_steps=next_steps,
+        )
+        self.file = file
+        self.clause = clause
 
 
 class Unsafe(_OnTheWay):

@@ -1,10 +1,11 @@
 """A sound cache to damage, for every hostile test; and a cache and a context for builds."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hostile import privilege
+from tests.hostile import exec_kit, faulty, privilege
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.sound_cache import Cache
 
@@ -12,6 +13,17 @@ from tests.hostile.sound_cache import Cache
 @pytest.fixture(autouse=True, scope="session")
 def _loud_skips(request: pytest.FixtureRequest) -> None:
     privilege.capture = request.config.pluginmanager.getplugin("capturemanager")
+
+
+@pytest.fixture(scope="session")
+def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faulty.Server]:
+    """Runs commands of which one call fails; `docker` is the client of exec_client.py there."""
+    if faulty.compiler() is None:
+        privilege.cannot("a C compiler is not installed")
+    scratch = tmp_path_factory.mktemp("faults")
+    path = exec_kit.install(scratch / "bin")["PATH"]
+    with faulty.Server(scratch, PATH=path, EXEC_DO="export") as server:
+        yield server
 
 
 @pytest.fixture

@@ -30,25 +30,38 @@ class Picture(NamedTuple):
 
 def look(root: Path) -> Picture:
     """All that index.json reaches on disk, and every hole in it. A torn index.json raises."""
-    index = json.loads((root / "index.json").read_bytes())
+    below = [look_below(root, entry) for entry in entries(root)]
+    return Picture(
+        frozenset(digest for picture in below for digest in picture.reached),
+        tuple(hole for picture in below for hole in picture.holes),
+    )
+
+
+def entries(root: Path) -> list[dict[str, Any]]:
+    """The entries of index.json. A torn index.json raises."""
+    listed: list[dict[str, Any]] = json.loads((root / "index.json").read_bytes())["manifests"]
+    return listed
+
+
+def look_below(root: Path, entry: dict[str, Any]) -> Picture:
+    """All that one entry reaches, whether or not index.json has it."""
+    ref_name = entry.get("annotations", {}).get(REF_NAME)
     reached: set[str] = set()
     holes: list[Hole] = []
-    for entry in index["manifests"]:
-        ref_name = entry.get("annotations", {}).get(REF_NAME)
-        waiting = [(entry, True)]
-        seen: set[tuple[str, str, bool]] = set()
-        while waiting:
-            descriptor, is_entry = waiting.pop()
-            key = descriptor["digest"], descriptor.get("mediaType", ""), is_entry
-            if key in seen:
-                continue
-            seen.add(key)
-            reached.add(key[0])
-            data, problem = _read(root, key[0])
-            if problem:
-                holes.append(Hole(ref_name, key[0], problem))
-            elif is_entry or key[1] not in LEAF_TYPES:
-                waiting.extend(_named_in(data))
+    waiting = [(entry, True)]
+    seen: set[tuple[str, str, bool]] = set()
+    while waiting:
+        descriptor, is_entry = waiting.pop()
+        key = descriptor["digest"], descriptor.get("mediaType", ""), is_entry
+        if key in seen:
+            continue
+        seen.add(key)
+        reached.add(key[0])
+        data, problem = _read(root, key[0])
+        if problem:
+            holes.append(Hole(ref_name, key[0], problem))
+        elif is_entry or key[1] not in LEAF_TYPES:
+            waiting.extend(_named_in(data))
     return Picture(frozenset(reached), tuple(holes))
 
 

@@ -19,6 +19,7 @@ from kitcache.errors import (
     NotFound,
     NotInstalled,
     Source,
+    Unreadable,
     Unsafe,
     UsageError,
     printable,
@@ -27,6 +28,7 @@ from kitcache.errors import (
 CODES = {
     "KitcacheError": 1,
     "NotFound": 1,
+    "Unreadable": 1,
     "UsageError": 2,
     "Incomplete": 3,
     "NotACache": 10,
@@ -48,6 +50,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     "NotACache": NotACache("cache", "no such directory"),
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
     "Damaged": Damaged("cache", "torn", kind="torn", tag="main", chain=("index.json", "sha256:a")),
+    "Unreadable": Unreadable("cache", "blob sha256:9c1e", "Input/output error"),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
     "LimitNotReached": LimitNotReached(
         "cache", "what has to stay holds 2 kB", limit_bytes=1000, needed_bytes=2000

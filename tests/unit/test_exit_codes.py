@@ -295,10 +295,13 @@ def test_no_program_to_run(sample: Sample) -> None:
 
 
 def test_every_class_is_provoked_here() -> None:
-    """But for BuildFailed, which needs a daemon: the page's own example provokes that."""
+    """But for BuildFailed, which needs a daemon: the page's own example provokes that.
+
+    And for Unreadable, which needs a disk that fails: tests/hostile/test_faults.py has one.
+    """
     assert f"exit code {errors.BuildFailed.exit_code}\n" in PAGE.read_text()
     provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled", "NoDaemon"}
-    provoked |= {"BuildFailed", "NotInstalled"}
+    provoked |= {"BuildFailed", "NotInstalled", "Unreadable"}
     assert provoked == {
         name
         for name, value in vars(errors).items()

@@ -7,7 +7,7 @@ export has left is named by its manifest; what one under way has sent is named b
 import time
 from contextlib import suppress
 
-from kitcache.errors import Damaged, Unsafe
+from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.plan import FRESH_NS
 from kitcache.gc.values import Survey
@@ -46,7 +46,8 @@ def find_orphan_ns(layout: Layout, control: Control, survey: Survey, since_ns: i
 
 
 def _links_of(layout: Layout, digest: Digest) -> tuple[Link, ...]:
-    with suppress(Damaged, Unsafe, DocumentError):
+    # One that cannot be read counts as named by nothing, too: then an export is waited for.
+    with suppress(Damaged, Unreadable, Unsafe, DocumentError):
         data = layout.read_blob(digest, None, unless_binary=True)
         return read_links(None, data) if data else ()
     return ()

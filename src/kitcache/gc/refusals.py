@@ -12,6 +12,8 @@ from kitcache.oci.links import kind_of
 
 IS_LINK = "is a link, which is not followed"
 """What is said of a link to a file where a manifest should be."""
+CANNOT_READ = "cannot be read: "
+"""In what is said of a blob that is there and may be whole."""
 _ALSO = 5
 
 
@@ -80,12 +82,14 @@ def ways_out(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
         return ("run it as the user who owns the cache",)
     if problem.endswith(IS_LINK):
         return ("put the file itself in its place",)
+    mend = repair_command(path)
+    if CANNOT_READ in problem:
+        return ("run the same command again: one failed read proves nothing", mend)
     if root.position < 0:
         return ("take the field 'subject' out of index.json by hand",)
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
-    mend = repair_command(path)
     if name is None:
         return (mend, f"take entry {root.position} out of index.json by hand")
     untag = command_line("untag", path, name)

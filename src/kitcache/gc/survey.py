@@ -10,10 +10,11 @@ import stat
 from collections import deque
 from typing import Literal, NamedTuple
 
-from kitcache.errors import Damaged, Unsafe
+from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.refusals import IS_LINK, repair_command
 from kitcache.gc.values import (
+    NO_ROOT,
     Damage,
     IngestSeen,
     MissingLeaf,
@@ -29,7 +30,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
-from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
+from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout, unreadable
 from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
 
 DEPTH_LIMIT = 32
@@ -58,9 +59,13 @@ def survey_below(
     *,
     began_ns: int,
     young_since_ns: int | None = None,
+    needs_all: bool = False,
 ) -> Survey:
-    """take_survey with these entries for those of index.json. The directories have been opened."""
-    marker = _Marker(layout, control)
+    """take_survey with these entries for those of index.json. The directories have been opened.
+
+    needs_all: raise Unreadable for a blob that cannot be read, where a survey has damage else.
+    """
+    marker = _Marker(layout, control, needs_all=needs_all)
     roots = tuple(
         Root(-1 if e.is_subject else n, e.ref_name, e.descriptor) for n, e in enumerate(entries)
     )
@@ -155,11 +160,13 @@ def follow_link(layout: Layout, digest: Digest) -> BlobStat | None:
 
 
 def _named_by_link(layout: Layout, digest: Digest) -> Digest | None:
-    """The blob that the last part of a link's target is a name of, if any."""
+    """The blob that the last part of a link's target is a name of, if any. Raises Unreadable."""
     try:
         target = os.readlink(digest.hex, dir_fd=layout.blobs[digest.algorithm])
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None  # it has gone, or is no link any more
+        raise unreadable(layout.path, f"link {digest.short}", error) from None
     name = os.path.basename(target)
     return next((Digest(a, name) for a in layout.blobs if is_blob_name(a, name)), None)
 
@@ -179,9 +186,10 @@ class _Marker:
     where it is not. So all that roots reach for certain is walked before the first hint.
     """
 
-    def __init__(self, layout: Layout, control: Control) -> None:
+    def __init__(self, layout: Layout, control: Control, *, needs_all: bool = False) -> None:
         self._layout = layout
         self._control = control
+        self._needs_all = needs_all
         self._certain: deque[_Visit] = deque()
         self._hints: deque[_Visit] = deque()
         self._seen: set[tuple[NodeKey, Role, bool, bool]] = set()
@@ -210,7 +218,7 @@ class _Marker:
 
     def shelter(self, young_since_ns: int) -> None:
         """Mark unreferenced blobs written since then, and all that they reach."""
-        nobody = Root(-1, None, None)
+        nobody = Root(NO_ROOT, None, None)
         for algorithm in self._layout.blobs:
             for batch in scan_blobs(self._layout, algorithm):
                 self._control.check()
@@ -239,6 +247,9 @@ class _Marker:
             return
         try:
             links = self._read(visit, kind)
+        except Unreadable as error:
+            self._note_unreadable(visit, error)
+            return
         except (Damaged, DocumentError, Unsafe) as error:
             if not is_hint:
                 self._note_failure(visit, kind, error)
@@ -321,6 +332,23 @@ class _Marker:
             spare = lists_layers and kind_in_place(link) == "cacheconfig"
             queue.append(_Visit(link, visit.root, chain, spare))
 
+    def _note_unreadable(self, visit: _Visit, error: Unreadable) -> None:
+        """Nobody knows what it names. So it counts as damage where only a hint leads to it, too."""
+        if self._needs_all:
+            raise error
+        digest = visit.link.descriptor.digest
+        if visit.is_spare:
+            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, error.clause)
+        else:
+            self._add_damage(visit, "unreadable", error.clause)
+
+    def _add_damage(self, visit: _Visit, kind: str, detail: str) -> None:
+        digest = visit.link.descriptor.digest
+        self._damaged.add(digest)
+        self.missing.pop(digest, None)
+        chain = (*visit.chain, visit.link.descriptor)
+        self.damage.append(Damage(visit.root, chain, kind, detail))
+
     def _note_failure(
         self, visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe
     ) -> None:
@@ -332,11 +360,8 @@ class _Marker:
         else:
             detail = error.problem
         if not _is_harmless(visit, kind, error):
-            self._damaged.add(digest)
-            self.missing.pop(digest, None)
             word = "over-cap" if isinstance(error, Unsafe) else error.kind
-            chain = (*visit.chain, visit.link.descriptor)
-            self.damage.append(Damage(visit.root, chain, word, detail))
+            self._add_damage(visit, word, detail)
         elif visit.is_spare:
             self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, detail)
 

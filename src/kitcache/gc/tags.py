@@ -2,17 +2,17 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Event
 from typing import Any, Literal
 
-from kitcache.errors import KitcacheError
+from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.answers import Listing, Tag
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import Damage, Root, Survey, Tally, key_of
+from kitcache.gc.values import NO_ROOT, Damage, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -20,6 +20,8 @@ from kitcache.oci.links import Link, kind_in_place, kind_of
 from kitcache.store.layout import Layout, open_layout
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
+Read = Callable[[Descriptor], dict[str, Any]]
+"""Reads a blob as a JSON object."""
 
 _IMAGE_CONFIGS = (
     "application/vnd.oci.image.config.v1+json",
@@ -31,17 +33,43 @@ _NO_PLATFORM = ("unknown/unknown", "unknown")
 def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
     """The tags of a cache: age, size, kind, layers, platforms, missing blobs.
 
-    A damaged tag is listed with its problem. Takes no lock. Raises NotACache, Unsafe, Damaged
-    (index.json itself), Cancelled, KitcacheError for I/O errors.
+    A damaged tag is listed with its problem, and so is one of which something cannot be read. Takes
+    no lock. Raises NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError for I/O
+    errors.
     """
     control = Control(os.fspath(path), None, cancel)
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
-        tags = tuple(_tags(layout, survey))
-    return Listing(control.path, tags, survey.damage)
+        reader = Reader(layout)
+        tags = tuple(_tags(survey, reader))
+    return Listing(control.path, tags, (*survey.damage, *reader.damage))
 
 
-def _tags(layout: Layout, survey: Survey) -> Iterator[Tag]:
+class Reader:
+    """Reads what only informs: a blob that cannot be read costs its facts, and is told as damage.
+
+    root: the tag that it is read for.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.root = Root(NO_ROOT, None, None)
+        self.damage: list[Damage] = []
+
+    def __call__(self, descriptor: Descriptor) -> dict[str, Any]:
+        try:
+            return read_object(self.layout, descriptor)
+        except Unreadable as error:
+            self.note(descriptor, error)
+            return {}
+
+    def note(self, descriptor: Descriptor, error: Unreadable) -> None:
+        """Tell of what could not be read. descriptor: of it, or of what it stands below."""
+        steps = dict.fromkeys(filter(None, (self.root.descriptor, descriptor)))
+        self.damage.append(Damage(self.root, tuple(steps), "unreadable", error.clause))
+
+
+def _tags(survey: Survey, reader: Reader) -> Iterator[Tag]:
     """What is said of each root; of one that many entries name it is found out once."""
     problems = _problems(survey)
     absent = frozenset(leaf.digest for leaf in survey.missing_leaves)
@@ -52,7 +80,8 @@ def _tags(layout: Layout, survey: Survey) -> Iterator[Tag]:
             continue
         nameless = root.descriptor._replace(ref_name=None)
         if nameless not in known:
-            known[nameless] = _tag(layout, survey, nameless, problems, absent)
+            reader.root = root
+            known[nameless] = _tag(reader, survey, nameless, problems, absent)
         yield known[nameless]._replace(ref_name=root.ref_name)
 
 
@@ -67,7 +96,7 @@ def _problems(survey: Survey) -> dict[Digest, Damage]:
 
 
 def _tag(
-    layout: Layout,
+    reader: Reader,
     survey: Survey,
     descriptor: Descriptor,
     problems: Mapping[Digest, Damage],
@@ -76,8 +105,14 @@ def _tag(
     found = reach(survey, descriptor)
     own = reach(survey, descriptor, with_subjects=False)
     there = [digest for digest in found if digest in survey.live]
-    created_ns, created_from = _created(layout, descriptor, own)
+    told = len(reader.damage)
+    created_ns, created_from = _created(reader, descriptor, own)
+    platforms = _platforms(reader, descriptor, own)
+    unread = reader.damage[told:]
+    if unread and created_from == "manifest":
+        created_ns = created_from = None
     broken = next((problems[digest] for digest in found if digest in problems), None)
+    broken = broken or next(iter(unread), None)
     return Tag(
         ref_name=None,
         digest=descriptor.digest,
@@ -86,7 +121,7 @@ def _tag(
         created_from=created_from,
         size=Tally(len(there), sum(survey.live[digest] for digest in there)),
         layers=sum(_is_layer(link) for link in own.values()),
-        platforms=_platforms(layout, descriptor, own),
+        platforms=platforms,
         missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
         problem=describe_damage(broken) if broken else "",
     )
@@ -111,22 +146,25 @@ def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]
 
 
 def _created(
-    layout: Layout, descriptor: Descriptor, found: dict[Digest, Link]
+    reader: Reader, descriptor: Descriptor, found: dict[Digest, Link]
 ) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
-    times = result_times(layout, found)
+    times = result_times(reader, found)
     if times:
         return max(times), "cacheconfig"
-    written = layout.stat_blob(descriptor.digest)
+    written = reader.layout.stat_blob(descriptor.digest)
     return (written.mtime_ns, "manifest") if written else (None, None)
 
 
-def result_times(layout: Layout, found: dict[Digest, Link]) -> list[int]:
-    """When the results of every cacheconfig among these blobs were made, in ns since 1970."""
+def result_times(read: Read, found: dict[Digest, Link]) -> list[int]:
+    """When the results of every cacheconfig among these blobs were made, in ns since 1970.
+
+    Raises what `read` does.
+    """
     return [
         time
         for link in found.values()
         if kind_in_place(link) == "cacheconfig"
-        for time in _record_times(_read_json(layout, link.descriptor))
+        for time in _record_times(read(link.descriptor))
     ]
 
 
@@ -142,13 +180,13 @@ def _record_times(config: dict[str, Any]) -> Iterable[int]:
                 yield created
 
 
-def _platforms(layout: Layout, root: Descriptor, found: dict[Digest, Link]) -> tuple[str, ...]:
+def _platforms(read: Read, root: Descriptor, found: dict[Digest, Link]) -> tuple[str, ...]:
     named = [root.platform, *(link.descriptor.platform for link in found.values())]
     listed = dict.fromkeys(p for p in named if p and p not in _NO_PLATFORM)
     if listed:
         return tuple(listed)
     configs = [
-        _read_json(layout, link.descriptor)
+        read(link.descriptor)
         for link in found.values()
         if link.descriptor.media_type in _IMAGE_CONFIGS
     ]
@@ -162,19 +200,22 @@ def platform_of(config: Mapping[str, Any]) -> str:
     return "" if platform in _NO_PLATFORM else platform
 
 
-def read_image_config(layout: Layout, links: Iterable[Link]) -> dict[str, Any] | None:
+def read_image_config(read: Read, links: Iterable[Link]) -> dict[str, Any] | None:
     """The image config among what a manifest links to; None where there is none."""
     for link in links:
         if link.role == "config" and link.descriptor.media_type in _IMAGE_CONFIGS:
-            return _read_json(layout, link.descriptor)
+            return read(link.descriptor)
     return None
 
 
-def _read_json(layout: Layout, descriptor: Descriptor) -> dict[str, Any]:
-    """A blob as a JSON object; empty where it is none, for these answers only inform."""
+def read_object(layout: Layout, descriptor: Descriptor) -> dict[str, Any]:
+    """A blob as a JSON object; empty where it is proven to be none, or not to be there.
+
+    Raises Unreadable, and KitcacheError where the process may open no more files.
+    """
     try:
         value = json.loads(layout.read_blob(descriptor.digest, descriptor.size) or b"")
-    except (KitcacheError, ValueError, RecursionError):
+    except (Damaged, Unsafe, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -14,6 +14,9 @@ from kitcache.oci.links import Link
 LISTED = 100
 """How many foreign files, or files that stayed, a report names; it counts them all."""
 
+NO_ROOT = -2
+"""The position of what no root names."""
+
 Named = tuple[str, str]
 NodeKey = tuple[Digest, str, int | None]
 
@@ -51,7 +54,8 @@ class Progress(NamedTuple):
 class Root(NamedTuple):
     """An entry of index.json. descriptor: None where it cannot be read.
 
-    position: 0-based; -1 is the subject of index.json itself.
+    position: 0-based; -1 is the subject of index.json itself. A blob that no root names has
+    NO_ROOT.
     """
 
     position: int
@@ -62,7 +66,8 @@ class Root(NamedTuple):
     def label(self) -> str:
         """The root in words: tag 'main', or entry 3 (sha256:9c1e…), counted from 0."""
         if self.position < 0:
-            return "the subject of index.json"
+            is_named = self.position != NO_ROOT
+            return "the subject of index.json" if is_named else "a blob that no tag names"
         if self.ref_name is not None:
             return f"tag '{self.ref_name}'"
         digest = f" ({self.descriptor.digest.short})" if self.descriptor else ""

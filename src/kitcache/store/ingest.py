@@ -16,7 +16,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
+from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
 from kitcache.store.index import give_owner, users_of
@@ -190,7 +190,7 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
                 return length
             found = hashlib.file_digest(file, digest.algorithm)
             return length if found.hexdigest() == digest.hex else None
-    except (Damaged, OSError):  # it cannot be read: a new one takes its place
+    except (Unreadable, OSError):  # a new one takes its place, whatever it is
         return None
 
 

@@ -13,7 +13,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    Damaged,
+    KitcacheError,
+    NotACache,
+    Unreadable,
+    Unsafe,
+)
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
@@ -125,15 +132,18 @@ class Layout:
     def open_blob(self, digest: Digest) -> int | None:
         """An fd of a blob's file, None where no regular file has its name. Proves nothing.
 
-        Raises Damaged (unreadable), KitcacheError where the process may open no more files.
+        Raises Unreadable, and KitcacheError where the process may open no more files.
         """
         try:
             fd = self._open_blob(digest)
-        except Damaged as error:
-            if error.kind == "unreadable":
-                raise
+        except Damaged:
             return None
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        try:
+            is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        except OSError as error:
+            os.close(fd)
+            raise self._unreadable(digest, error) from None
+        if is_regular:
             return fd
         os.close(fd)
         return None
@@ -148,9 +158,9 @@ class Layout:
         """The blob's bytes, proven: digest and size (where one is known) both match.
 
         unless_binary: None, unread and unproven, for a blob whose first bytes can be no JSON.
-        Raises Damaged (kind missing, torn, wrong-digest, not-a-file, unreadable), and Unsafe
-        before more than STRUCTURAL_LIMIT_BYTES are read; KitcacheError where the process may open
-        no more files. Follows no link.
+        Raises Damaged (kind missing, torn, wrong-digest, not-a-file) for what is proven; Unreadable
+        where nothing is; Unsafe before more than STRUCTURAL_LIMIT_BYTES are read; KitcacheError
+        where the process may open no more files. Follows no link.
         """
         if not digest.is_known:
             raise self._damaged("unknown-algorithm", f"{digest.algorithm} cannot be checked here")
@@ -158,8 +168,7 @@ class Layout:
         try:
             return self._read_open_blob(fd, digest, size, unless_binary)
         except OSError as error:
-            check_blame(self.path, error)
-            raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
+            raise self._unreadable(digest, error) from None
         finally:
             os.close(fd)
 
@@ -171,10 +180,9 @@ class Layout:
         except FileNotFoundError:
             raise self._damaged("missing", "is missing") from None
         except OSError as error:
-            check_blame(self.path, error)
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise self._damaged("not-a-file", "is no regular file") from None
-            raise self._damaged("unreadable", f"cannot be read: {error.strerror}") from None
+            raise self._unreadable(digest, error) from None
 
     def _read_open_blob(
         self, fd: int, digest: Digest, size: int | None, unless_binary: bool
@@ -210,6 +218,11 @@ class Layout:
     def _damaged(self, kind: str, problem: str) -> Damaged:
         return Damaged(self.path, problem, kind=kind)
 
+    def _unreadable(self, digest: Digest, error: OSError) -> Unreadable:
+        """Raises KitcacheError itself where the error says nothing about the blob."""
+        check_blame(self.path, error)
+        return unreadable(self.path, f"blob {digest.short}", error)
+
 
 _REMEDIES = {
     errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
@@ -236,6 +249,17 @@ def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
         f"{doing}: {error.strerror or error}",
         untouched=NOTHING_CHANGED,
         next_steps=(remedy,),
+    )
+
+
+def unreadable(path: str, file: str, error: OSError) -> Unreadable:
+    """The error for a file that is there and cannot be read: one failed read proves nothing."""
+    remedy = _REMEDIES.get(error.errno or 0, "look at the disk: it failed to read a file")
+    return Unreadable(
+        path,
+        file,
+        error.strerror or str(error),
+        next_steps=(remedy, "run the same command again"),
     )
 
 
@@ -315,7 +339,11 @@ def open_file(layout: Layout, name: str) -> int | None:
         if stat.S_ISREG(found.st_mode):
             raise io_error(layout.path, f"cannot open {name}", error) from None
         raise _not_regular(layout, name, found.st_mode) from None
-    mode = os.fstat(fd).st_mode
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError as error:
+        os.close(fd)
+        raise io_error(layout.path, f"cannot look at {name}", error) from None
     if not stat.S_ISREG(mode):
         os.close(fd)
         raise _not_regular(layout, name, mode)

@@ -1,11 +1,12 @@
 """DIR/.kitcache/: what BuildKit does not record.
 
 When a tag was last exported and imported, which layers imports really read, and how many sweeps in
-a row were left out because others were at work. Notes are best effort: where they cannot be written
-nothing fails, and where they cannot be read there are none. Each file is replaced in one step; a
-writer that finds another at it waits a little.
+a row were left out because others were at work. Where notes cannot be written nothing fails. Where
+notes are there and cannot be read, a decision that needs them stops, and no writer replaces them.
+Each file is replaced in one step; a writer that finds another at it waits a little.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -15,9 +16,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError
+from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.index import INDEX, give_to, users_of, write_new
-from kitcache.store.layout import Layout, open_directory, read_at_most
+from kitcache.store.layout import (
+    Layout,
+    check_blame,
+    open_directory,
+    read_at_most,
+    unreadable,
+)
 
 ROOM = ".kitcache"
 SKIPS = "skips"
@@ -33,6 +40,8 @@ _TRIES = 50
 _PAUSE_S = 0.01
 _LEFT_BEHIND_S = 3600.0
 _TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPS, "blob", "probe"))
+_NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+"""No file of ours is there: nothing, a directory, a link, a socket."""
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -95,18 +104,23 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
 
 
 def read_notes(layout: Layout) -> Mapping[str, Note]:
-    """What is noted of each tag; empty where nothing is, or nothing that can be read."""
+    """What is noted of each tag; empty where nothing is, or nothing that is a note.
+
+    Raises Unreadable, and KitcacheError for other I/O errors: notes may be there.
+    """
     return _decode_notes(_read(layout, TAGS))
 
 
 def read_layer_uses(layout: Layout) -> Mapping[str, int]:
-    """When imports last read a blob, by its digest: ns since 1970; empty as read_notes."""
+    """When imports last read a blob, by its digest: ns since 1970. Otherwise as read_notes."""
     return _decode_layers(_read(layout, LAYERS))
 
 
 def read_skips(layout: Layout) -> int:
-    """How many sweeps in a row were left out."""
-    data = _read(layout, SKIPS).strip()
+    """How many sweeps in a row were left out; 0 where that cannot be read: no tag goes by it."""
+    data = b""
+    with suppress(KitcacheError):
+        data = _read(layout, SKIPS).strip()
     return int(data) if data.isdigit() and len(data) < 10 else 0
 
 
@@ -120,9 +134,9 @@ def note_use(
 ) -> None:
     """Note that these tags were exported, or imported, now. Of a thousand tags the oldest go.
 
-    digests: what was exported under each, as far as it is known.
+    digests: what was exported under each, as far as it is known. Never fails.
     """
-    with _writing(layout) as room_fd:
+    with suppress(KitcacheError), _writing(layout) as room_fd:
         if room_fd is None:
             return
         notes = dict(read_notes(layout))
@@ -136,7 +150,10 @@ def note_use(
 
 
 def put_notes(layout: Layout, changed: Mapping[str, Note]) -> None:
-    """Have these notes in place of what there was of their tags; an empty one is none at all."""
+    """Have these notes in place of what there was of their tags; an empty one is none at all.
+
+    Raises as read_notes: then nothing was written.
+    """
     before = read_notes(layout)
     if all(before.get(tag, Note()) == note for tag, note in changed.items()):
         return
@@ -154,12 +171,13 @@ def _write_notes(layout: Layout, room_fd: int, notes: Mapping[str, Note]) -> Non
 
 
 def note_layers(layout: Layout, digests: Iterable[str], now_ns: int) -> None:
-    """Note that an import read these blobs now. Of ten thousand the oldest go."""
-    put_layer_uses(layout, dict.fromkeys(digests, now_ns))
+    """Note that an import read these blobs now. Of ten thousand the oldest go. Never fails."""
+    with suppress(KitcacheError):
+        put_layer_uses(layout, dict.fromkeys(digests, now_ns))
 
 
 def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
-    """Note when blobs were read last, where that is later than what is noted."""
+    """Note when blobs were read last, where that is later. Raises as put_notes."""
     before = read_layer_uses(layout) if used else {}
     if all(digest in before and before[digest] >= ns for digest, ns in used.items()):
         return
@@ -224,16 +242,24 @@ def _is_locked(fd: int) -> bool:
 
 
 def _read(layout: Layout, name: str) -> bytes:
+    """The bytes of a file in .kitcache/; empty where there is none. Raises as read_notes."""
+    try:
+        room_fd = open_directory(layout, ROOM, layout.root_fd)
+    except Unsafe:
+        return b""
+    if room_fd is None:
+        return b""
     with ExitStack() as opened:
-        room_fd = _open_room(layout, is_made=False)
-        if room_fd is None:
-            return b""
         opened.callback(os.close, room_fd)
-        with suppress(OSError):
+        try:
             fd = os.open(name, _READ_FLAGS, dir_fd=room_fd)
             opened.callback(os.close, fd)
             return read_at_most(fd, _LIMIT_BYTES)
-    return b""
+        except OSError as error:
+            if error.errno in _NO_NOTES:
+                return b""
+            check_blame(layout.path, error)
+            raise unreadable(layout.path, f"{ROOM}/{name}", error) from None
 
 
 def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:

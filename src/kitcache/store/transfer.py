@@ -18,7 +18,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
-from kitcache.store.layout import Layout, check_blame, io_error
+from kitcache.store.layout import Layout, check_blame, io_error, unreadable
 from kitcache.store.notes import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]
@@ -59,8 +59,9 @@ def bring_blob(
     told of the bytes of each step of a copy; what it raises ends the copy.
 
     The caller holds kitcache.lock of both, whose directories have been opened. Raises Damaged where
-    the source has no such blob (missing, torn, not-a-file, wrong-digest, unreadable), KitcacheError
-    (disk full, read-only): then what was there before is there, and nothing is left of a copy.
+    the source has no such blob (missing, torn, not-a-file, wrong-digest), Unreadable where that is
+    not known, KitcacheError (disk full, read-only): then what was there before is there, and
+    nothing is left of a copy.
     """
     # The look first: to open what is not there costs more than all the rest.
     if target.stat_blob(digest) and find_blob(target, digest, size or 0) is not None:
@@ -117,17 +118,14 @@ class _Original(NamedTuple):
             return os.pread(self.fd, count, offset)
         except OSError as error:
             check_blame(self.source.path, error)
-            self._blame("unreadable", f"cannot be read: {error.strerror}")
+            raise unreadable(self.source.path, f"blob {self.digest.short}", error) from None
 
     def _blame(self, kind: str, problem: str) -> NoReturn:
         raise _damaged(self.source, self.digest, kind, problem)
 
 
 def _open_original(source: Layout, digest: Digest) -> _Original:
-    try:
-        fd = source.open_blob(digest)
-    except Damaged as error:
-        raise _damaged(source, digest, error.kind, error.problem) from None
+    fd = source.open_blob(digest)
     if fd is not None:
         return _Original(source, digest, fd, os.fstat(fd))
     if source.stat_blob(digest) is None:

@@ -7,12 +7,12 @@ from contextlib import suppress
 from itertools import chain
 from threading import Event
 
-from kitcache.errors import Damaged, NotFound, Unsafe
+from kitcache.errors import Damaged, NotFound, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.reach import links_below, reach
 from kitcache.gc.refusals import command_line
 from kitcache.gc.survey import take_survey
-from kitcache.gc.tags import kind_below, platform_of, read_image_config
+from kitcache.gc.tags import Reader, kind_below, platform_of, read_image_config
 from kitcache.gc.values import Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor
@@ -20,7 +20,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import Link
 from kitcache.store.index import INDEX
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import open_layout
 from kitcache.upkeep.answers import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.branches import Tree, rank
 from kitcache.upkeep.trimming.cutting import layer_uses, read_tree
@@ -40,8 +40,10 @@ def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = Non
         roots = _roots_of(layout.path, survey, tag)
         descriptors = list(dict.fromkeys(root.descriptor for root in roots if root.descriptor))
         links = _first_links(survey, descriptors)
-        lines = dict(chain.from_iterable(_history(layout, survey, d) for d in descriptors))
-        steps = dict(chain.from_iterable(_steps(layout, survey, d) for d in descriptors))
+        reader = Reader(layout)
+        reader.root = roots[0]
+        lines = dict(chain.from_iterable(_history(reader, survey, d) for d in descriptors))
+        steps = dict(chain.from_iterable(_steps(reader, survey, d) for d in descriptors))
     elsewhere = _reached_elsewhere(survey, roots)
     own = [reach(survey, descriptor, with_subjects=False) for descriptor in descriptors]
     kinds = {kind_below(survey, d, found) for d, found in zip(descriptors, own, strict=True)}
@@ -69,7 +71,7 @@ def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = Non
         size=Tally(len(there), sum(blob.bytes or 0 for blob in there)),
         unique=Tally(len(unique), sum(unique)),
         blobs=tuple(blobs),
-        damage=survey.damage,
+        damage=(*survey.damage, *reader.damage),
     )
 
 
@@ -112,12 +114,12 @@ def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
 
 
 def _history(
-    layout: Layout, survey: Survey, descriptor: Descriptor
+    reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, tuple[str, str]]]:
     """For each layer of an image its platform, and the command that made it where that is known."""
     for link in links_below(survey, descriptor, with_subjects=False):
         below = survey.links.get(key_of(link.descriptor), ())
-        config = read_image_config(layout, below)
+        config = read_image_config(reader, below)
         if config is not None:
             layers = [each.descriptor.digest for each in below if each.role == "layer"]
             commands = _commands(config, len(layers))
@@ -141,16 +143,19 @@ def _commands(config: Mapping[str, object], count: int) -> list[str]:
 
 
 def _steps(
-    layout: Layout, survey: Survey, descriptor: Descriptor
+    reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, CachedStep]]:
     """For each layer of a build cache the step that made it."""
     tree: Tree | None = None
-    with suppress(Damaged, DocumentError, Unsafe):
-        tree = read_tree(layout, descriptor)
+    try:
+        with suppress(Damaged, DocumentError, Unsafe):
+            tree = read_tree(reader.layout, descriptor)
+    except Unreadable as error:
+        reader.note(descriptor, error)
     if tree is None:
         return
     config = read_cacheconfig(tree.config)
-    used = layer_uses(layout)
+    used = layer_uses(reader.layout)
     for ranked in rank([tree], used, time.time_ns()):
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]

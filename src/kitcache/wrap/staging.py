@@ -11,7 +11,7 @@ import shutil
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from kitcache.errors import Cancelled, Damaged, KitcacheError
+from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import look_below, take_survey
@@ -210,12 +210,15 @@ def _is_there(layout: Layout, descriptor: Descriptor) -> bool:
 
 
 def _find_root(layout: Layout) -> Descriptor | None:
-    """The cache's root among blobs of one export; None where there is not just one."""
+    """The cache's root among blobs of one export; None where there is not just one.
+
+    Raises Unreadable: what cannot be read may be another one.
+    """
     found = []
     for algorithm, fd in layout.blobs.items():
         for name in os.listdir(fd):
             digest = Digest(algorithm, name)
-            with suppress(KitcacheError, DocumentError):
+            with suppress(Damaged, Unsafe, DocumentError):
                 data = layout.read_blob(digest, None, unless_binary=True)
                 root = None if data is None else _read_root(digest, data)
                 if root is not None:

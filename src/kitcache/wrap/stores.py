@@ -78,7 +78,12 @@ class Stores:
         """A cache to import from; None where there is none, which is the client's to say."""
         try:
             layout = open_layout(path)
-        except KitcacheError:
+        except NotACache:
+            return None
+        except KitcacheError as error:
+            self._terms.warn(
+                f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
+            )
             return None
         return self._known(layout) or self._hold(layout, path, is_export=False)
 

@@ -10,7 +10,7 @@ from threading import Timer
 
 import pytest
 
-from kitcache.errors import Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsafe
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import Layout, open_file, open_layout
 from tests.hostile.build import Box, Sample
@@ -320,7 +320,7 @@ def test_a_blob_that_may_not_be_read_is_an_error(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(Damaged, match="cannot be read: Permission denied"):
+    with pytest.raises(Unreadable, match="cannot be read: Permission denied"):
         opened.open_blob(blob)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.errors import Damaged, KitcacheError
+from kitcache.errors import Damaged, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store import transfer as module
 from kitcache.store.ingest import PROVEN_BYTES
@@ -352,9 +352,9 @@ def test_a_source_that_cannot_be_read_is_told_as_the_sources_fault(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "pread", broken)
-    with pytest.raises(Damaged, match="cannot be read: Input/output error") as caught:
+    with pytest.raises(Unreadable, match="cannot be read: Input/output error") as caught:
         bring_blob(layout, target, digest, len(LONG))
-    assert (caught.value.kind, caught.value.path) == ("unreadable", layout.path)
+    assert caught.value.path == layout.path
 
 
 def test_a_process_that_is_out_of_memory_is_no_fault_of_the_source(

@@ -32,7 +32,7 @@ from kitcache.buildkit.session.stores import (
 )
 from kitcache.buildkit.wire.grpc import Code, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
-from kitcache.errors import Damaged, KitcacheError, printable
+from kitcache.errors import KitcacheError, Unreadable, printable
 from kitcache.oci.digest import Digest
 from kitcache.store.ingest import Mismatch, Progress
 
@@ -276,8 +276,8 @@ def _failures() -> Iterator[None]:
 def _open(store: Store, digest: Digest) -> BlobFile:
     try:
         blob = store.open_blob(digest)
-    except Damaged as error:
-        raise RpcError(Code.DATA_LOSS, f"content {digest} {error.problem}") from None
+    except Unreadable as error:
+        raise RpcError(Code.DATA_LOSS, f"content {digest} {error.clause}") from None
     if blob is None:
         raise RpcError(Code.NOT_FOUND, f"content {digest}: not found")
     return blob

@@ -51,7 +51,7 @@ class Store:
         self.read: set[Digest] = set()
 
     def open_blob(self, digest: Digest) -> BlobFile | None:
-        """A blob's file, None where no regular file has its name. Raises Damaged (unreadable)."""
+        """A blob's file, None where no regular file has its name. Raises Unreadable."""
         fd = self._layout.open_blob(digest)
         if fd is None:
             return None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from kitcache.errors import Damaged, KitcacheError, Unsafe
+from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.survey import survey_below
@@ -55,8 +55,9 @@ def diagnose(
 ) -> Diagnosis:
     """Look at everything once. bad: all that is; the layout's directories have been opened.
 
-    Raises KitcacheError where a blob is bad only because the caller may not read it; Unsafe where
-    index.json is a link or above its cap; Cancelled.
+    Raises KitcacheError where a blob is bad only because the caller may not read it, and Unreadable
+    where one is not bad and cannot be read: it may be whole. Unsafe where index.json is a link or
+    above its cap; Cancelled.
     """
     _check_may_read(layout, bad)
     overlay = Overlay(layout, {one.digest for one in bad}, tuple(copies.values()))
@@ -134,9 +135,9 @@ def _read_documents(layout: Layout, overlay: Overlay, control: Control) -> dict[
 
 
 def _read_indexes(copies: Copies) -> Iterator[bytes]:
-    """index.json of every copy that has one."""
+    """index.json of every copy that has one; a link to one, or one above the cap, is none."""
     for copy in copies.values():
-        with suppress(KitcacheError):
+        with suppress(Unsafe):
             yield read_index(copy).data or b""
 
 
@@ -166,7 +167,10 @@ def _read_document(overlay: Overlay, digest: Digest) -> Document | None:
 
 
 def _read(overlay: Overlay, digest: Digest) -> bytes | None:
-    """A blob's proven bytes; None where there are none, or where they can be no JSON."""
+    """A blob's proven bytes; None where there are none, or where they can be no JSON.
+
+    Raises Unreadable. What was bad when it was hashed counts as missing by now.
+    """
     try:
         return overlay.read_blob(digest, None, unless_binary=True)
     except (Damaged, Unsafe):
@@ -235,7 +239,9 @@ class _Prospect(NamedTuple):
         )
 
     def _below(self, entries: tuple[Entry, ...]) -> Survey:
-        return survey_below(self.overlay, self.control, self.index_file, entries, began_ns=0)
+        return survey_below(
+            self.overlay, self.control, self.index_file, entries, began_ns=0, needs_all=True
+        )
 
     def prove(self, copies: Copies) -> tuple[Survey, dict[Digest, str]]:
         """The survey once all that would come from a copy was hashed there, and where it is."""
@@ -252,7 +258,11 @@ class _Prospect(NamedTuple):
             proven |= new
             for number, copy in enumerate(copies.values()):
                 wanted = sorted(digest for n, digest in new if n == number)
-                for one in rehash_some(copy, wanted, self.control).bad:
+                bad = rehash_some(copy, wanted, self.control).bad
+                # A second look, as at the cache's own: one failed read proves nothing.
+                bad = rehash_some(copy, [one.digest for one in bad], self.control).bad
+                _check_may_read(copy, bad)
+                for one in bad:
                     self.overlay.refute(number, one.digest)
 
 

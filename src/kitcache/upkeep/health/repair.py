@@ -7,7 +7,7 @@ it leaves every healthy tag whole, and the next repair goes on. It sweeps nothin
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from threading import Event
 from typing import NamedTuple
 
@@ -263,13 +263,14 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
 
 
 def _move_notes(layout: Layout, mending: Mending) -> None:
-    """Have the notes of last exports name what those have become."""
-    notes, moved = read_notes(layout), {}
-    for tag, (old, new) in mending.became.items():
-        note = notes.get(tag)
-        if note is not None and note.digest == str(old):
-            moved[tag] = note._replace(digest=str(new))
-    put_notes(layout, moved)
+    """Have the notes of last exports name what those have become, if they can be read."""
+    with suppress(KitcacheError):
+        notes, moved = read_notes(layout), {}
+        for tag, (old, new) in mending.became.items():
+            note = notes.get(tag)
+            if note is not None and note.digest == str(old):
+                moved[tag] = note._replace(digest=str(new))
+        put_notes(layout, moved)
 
 
 def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> None:

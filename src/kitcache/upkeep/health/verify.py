@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reach import first_links, links_below
 from kitcache.gc.refusals import IS_LINK, ways_out
@@ -188,7 +188,10 @@ def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Desc
     links = tuple(links_below(survey, descriptor, with_subjects=False, with_hints=False))
     needed, found = first_links(links), faults.below(links)
     damaged = frozenset(digest for digest in faults.damaged if digest in needed)
-    cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
+    try:
+        cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
+    except Unreadable as error:
+        return _Judged("unknown", Judgement("not", error.problem), damaged)
     if cache is None:
         kind = _kind_of_another(survey, descriptor, needed)
         # All of it has to be there.
@@ -220,13 +223,14 @@ def _read_cache(
 ) -> _Cache | None:
     """The cache of which this is the root; None for what is no cache.
 
-    A manifest that BuildKit could not read counts as a cache's where it names a cacheconfig.
+    A manifest that BuildKit could not read counts as a cache's where it names a cacheconfig, and so
+    does one that was whole in the survey and is not any more. Raises Unreadable.
     """
     try:
         data = layout.read_blob(descriptor.digest, descriptor.size, unless_binary=True) or b""
         root = read_cache_manifest(data)
     except (Damaged, Unsafe):
-        return None
+        return _Cache(b"", None)
     except DocumentError:
         return _Cache(data, None) if CACHECONFIG.encode() in data else None
     return None if root is None else _Cache(data, _read_config(layout, root.config, faults), root)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
-from kitcache.errors import Damaged
+from kitcache.errors import Damaged, Unreadable
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import command_line
@@ -117,6 +117,10 @@ def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> Brou
             chain=("index.json", str(one.digest)),
             next_steps=(command_line("verify", error.path, "--repair"),),
         ) from None
+    except Unreadable as error:
+        error.problem = f"{one.root.label} cannot come: {error.problem}"
+        error.tag, error.chain = one.root.ref_name, ("index.json", str(one.digest))
+        raise
 
 
 def foresee(

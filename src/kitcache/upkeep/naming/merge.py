@@ -6,7 +6,7 @@ there, or the next reset removes.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from threading import Event
 from typing import Literal, NamedTuple, TypeVar
@@ -273,6 +273,7 @@ def _merge_held(
     with notes.room_of(home) as room_fd:
         if room_fd is not None:
             notes.clear_room(room_fd)
+    noted = [_read_noted(layout) for layout in (home, *(source.layout for source in read))]
     try:
         came = bring_all([source.layout for source in read], home, wants, call.control)
     except KitcacheError as error:
@@ -285,7 +286,7 @@ def _merge_held(
         if error.untouched in (NOTHING_CHANGED, NOTHING_REMOVED):
             error.untouched = _NO_TAG_CHANGED
         raise
-    _carry_notes(read, home, groups, wants)
+    _carry_notes(noted, home, groups, wants)
     _look_again(home, groups, wants, call.control)
     return groups, came
 
@@ -331,26 +332,43 @@ def _is_of(one: Wanted, group: Group) -> bool:
     return one.source == group.source and one.root.position in group.positions
 
 
+class _Noted(NamedTuple):
+    """What a cache's notes say of its tags and its layers."""
+
+    tags: Mapping[str, notes.Note]
+    layers: Mapping[str, int]
+
+
+def _read_noted(layout: Layout) -> _Noted:
+    """Before anything comes: notes that cannot be read end the merge."""
+    return _Noted(notes.read_notes(layout), notes.read_layer_uses(layout))
+
+
 def _carry_notes(
-    read: Sequence[_Source], home: Layout, groups: Sequence[Group], wants: Wants
+    noted: Sequence[_Noted], home: Layout, groups: Sequence[Group], wants: Wants
 ) -> None:
-    """The later use of both counts, for a tag that is not one of the target's alone."""
-    own = notes.read_notes(home)
-    known = [notes.read_notes(source.layout) for source in read]
+    """The later use of both counts, for a tag that is not one of the target's alone.
+
+    noted: of the target, then of the sources.
+    """
+    (own, _), *known = noted
     carried: dict[str, notes.Note] = {}
     for group in groups:
         new, old, digests = group.tag.new, group.tag.old, group.tag.digests
         if new is None or old is None:
             continue
         here = own.get(new) if group.tag.state == "there" else None
-        note = known[group.source].get(old, notes.Note())
+        note = known[group.source].tags.get(old, notes.Note())
         digest = digests[0] if len(digests) == 1 else None
         carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
-    notes.put_notes(home, carried)
     came = {str(one.digest) for part in wants for one in part}
-    for source in read:
-        uses = notes.read_layer_uses(source.layout)
-        notes.put_layer_uses(home, {digest: ns for digest, ns in uses.items() if digest in came})
+    try:
+        notes.put_notes(home, carried)
+        for _, uses in known:
+            notes.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
+    except KitcacheError as error:
+        error.untouched = "all tags have come; not all of their last uses are noted"
+        raise
 
 
 def _later(one: notes.Note | None, other: notes.Note) -> notes.Note:

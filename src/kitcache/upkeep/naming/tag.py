@@ -86,11 +86,12 @@ def _tag_held(held: Held, control: Control, old: str, new: str, lock_timeout_s: 
         data, found = _find(layout, control, old, new)
         if found.is_named:
             return found
+        note = _note_of(layout, found)
         after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
         lock = hold_index(layout, control.patience(lock_timeout_s))
         with room_of(layout) as room_fd:
             if swap_index(layout, room_fd, lock, data, after):
-                _carry_note(layout, found, new)
+                _put_note(layout, new, note)
                 return found
     raise unsettled(layout.path)
 
@@ -154,7 +155,16 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
             )
 
 
-def _carry_note(layout: Layout, found: _Found, new: str) -> None:
+def _note_of(layout: Layout, found: _Found) -> Note:
+    """What is noted of OLD, for NEW. Raises Unreadable: then nothing was changed."""
     old = found.root.ref_name
     note = read_notes(layout).get(old, Note()) if old is not None else Note()
-    put_notes(layout, {new: note._replace(digest=str(found.descriptor.digest))})
+    return note._replace(digest=str(found.descriptor.digest))
+
+
+def _put_note(layout: Layout, new: str, note: Note) -> None:
+    try:
+        put_notes(layout, {new: note})
+    except KitcacheError as error:
+        error.untouched = f"the tag {new!r} stands; its last use is not noted"
+        raise

@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from threading import Event
 
-from kitcache.errors import NOTHING_CHANGED, Damaged, NotFound, UsageError
+from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
@@ -71,7 +72,8 @@ def _untag_locked(
         # Or a repair that finds no index.json would bring the tags back.
         left = {entry.ref_name for entry in read_entries(after)}
         gone = {entry.ref_name for entry in dropped} - left
-        put_notes(layout, {name: Note() for name in gone if name is not None})
+        with suppress(KitcacheError):
+            put_notes(layout, {name: Note() for name in gone if name is not None})
     return dropped
 
 

@@ -4,10 +4,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, LimitNotReached, UsageError
+from kitcache.errors import NOTHING_CHANGED, KitcacheError, LimitNotReached, UsageError
 from kitcache.gc.change import Change, Changed, Terms, change_and_collect, rehearse
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
@@ -232,9 +233,10 @@ def _write(retention: Retention, key: str, value: str | None = None) -> str:
 
 
 def _tend_notes(layout: Layout, choice: _Choice) -> None:
-    """Have the notes speak of the tags as they are now: a later repair goes by them."""
+    """Have the notes that can be read speak of the tags as they are now: a repair goes by them."""
     gone = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
-    put_notes(layout, dict.fromkeys(gone, Note()))
+    with suppress(KitcacheError):
+        put_notes(layout, dict.fromkeys(gone, Note()))
     for cut in choice.cutting.cuts:
         move_note(layout, cut)
 

@@ -1,9 +1,10 @@
 """When each tag was last used, and what it reaches: the facts that a policy decides by."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from kitcache.gc.reach import reach
-from kitcache.gc.tags import result_times
+from kitcache.gc.tags import read_object, result_times
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -22,7 +23,8 @@ def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ..
     """The facts of each tag, in the order of index.json; each entry without a tag has its own.
 
     Last used: the newest of what is noted of its exports and imports, and of the age that `ls`
-    shows. The survey is without damage. Raises KitcacheError for I/O errors.
+    shows. The survey is without damage. Raises Unreadable, and KitcacheError for other I/O errors:
+    no decision rests on a time that was guessed.
     """
     notes = read_notes(layout)
     entries: dict[str | int, list[Root]] = {}
@@ -48,7 +50,7 @@ class _Reached:
             blobs = frozenset(digest for digest in found if digest in self._survey.live)
             if any(link.role == "subject" for link in found.values()):
                 found = reach(self._survey, descriptor, with_subjects=False)
-            made = result_times(self._layout, found)
+            made = result_times(partial(read_object, self._layout), found)
             uses = list(_made(self._layout, descriptor.digest, made, self._now_ns))
             self._known[key] = blobs, uses
         return self._known[key]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
-from kitcache.errors import Damaged, Unsafe
+from kitcache.errors import Damaged, KitcacheError, Unsafe
 from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.reach import reach
 from kitcache.gc.rewrite import NewRoot, make_root
@@ -74,10 +74,10 @@ def cut_roots(
     """What to cut from the roots at these positions, so that all of the roots fit the limit.
 
     roots: all that stay. used: when imports last read which layers. held: what counts though no
-    root reaches it any more. A root is left as it is where it is no cache, cannot be read as one,
-    or has no layer whose room a cut could free. The survey is of this layout, and has no damage.
-    Where the limit cannot be reached, one step is left of every other root. Raises KitcacheError
-    for I/O errors.
+    root reaches it any more. A root is left as it is where it is no cache, is damaged as one, or
+    has no layer whose room a cut could free. The survey is of this layout, and has no damage. Where
+    the limit cannot be reached, one step is left of every other root. Raises Unreadable, and
+    KitcacheError for other I/O errors.
     """
     trees = _read_trees(layout, [root for root in roots if root.position in positions])
     own = {
@@ -201,7 +201,10 @@ def _reached_beside(survey: Survey, roots: Sequence[Root], own: Mapping[int, _Ow
 
 
 def layer_uses(layout: Layout) -> dict[Digest, int]:
-    """When an import last read each layer, where that is noted: ns since 1970."""
+    """When an import last read each layer, where that is noted: ns since 1970.
+
+    Raises as read_layer_uses.
+    """
     uses = {}
     for text, used_ns in read_layer_uses(layout).items():
         with suppress(ValueError):
@@ -237,10 +240,11 @@ def describe_cut(
 
 
 def move_note(layout: Layout, cut: Cut) -> None:
-    """Have the note of the tag's last export name what the tag is now."""
-    note = None if cut.ref_name is None else read_notes(layout).get(cut.ref_name)
-    if cut.ref_name is not None and note is not None and note.digest == str(cut.before.digest):
-        put_notes(layout, {cut.ref_name: note._replace(digest=str(cut.after.digest))})
+    """Have the note of the tag's last export name what the tag is now, if it can be read."""
+    with suppress(KitcacheError):
+        note = None if cut.ref_name is None else read_notes(layout).get(cut.ref_name)
+        if cut.ref_name is not None and note is not None and note.digest == str(cut.before.digest):
+            put_notes(layout, {cut.ref_name: note._replace(digest=str(cut.after.digest))})
 
 
 def tally_below(survey: Survey, descriptor: Descriptor) -> Tally:

@@ -1,0 +1,42 @@
+"""One call of the C library fails, whichever it is: no tag is lost, and no blob of one.
+
+The law is in fault_law.py, the commands are in fault_scenes.py.
+"""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.fault_law import Stage
+from tests.hostile.fault_scenes import SCENES, Scene
+from tests.hostile.faulty import Server
+
+ROUNDS = int(os.environ.get("KITCACHE_ROUNDS", "20"))
+FAULTS = ROUNDS * ROUNDS // 20
+"""How many faults a scene has: all that there can be, in a soak."""
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_one_failed_call_costs_no_tag(name: str, fault_server: Server, tmp_path: Path) -> None:
+    stage = Stage(fault_server, SCENES[name], tmp_path)
+    check_clean(SCENES[name], stage)
+    faults = stage.faults
+    if len(faults) > FAULTS:
+        faults = random.Random(name).sample(faults, FAULTS)
+    found = [f"{fault}: {line}" for fault in faults for line in stage.complaints(fault)]
+    assert not found, f"{len(found)} complaints:\n" + "\n".join(found[:20])
+
+
+def check_clean(scene: Scene, stage: Stage) -> None:
+    """The precondition: undisturbed, the command does what the scene says, and nothing else."""
+    assert stage.done.code == 0, stage.done.said
+    made = (stage.clean.get("made") or stage.clean["cache"]).tags or {}
+    before = stage.before["cache"].tags
+    if before is not None and "made" not in stage.clean:
+        assert before.keys() - made.keys() == scene.gone
+        assert {tag for tag in made if made[tag] != before.get(tag)} == scene.new
+    assert scene.new <= made.keys()
+    assert not any(state.holes for state in stage.clean.values())
+    assert len(stage.done.calls) > 30
