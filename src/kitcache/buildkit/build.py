@@ -145,7 +145,7 @@ class _Build:
         if self._wishes.prune_policy is not None and all(e.kind != "local" for e in exports):
             self._notice("the policy applies to no cache: there is no --cache-to type=local")
         with ExitStack() as stack:
-            offer = make_offer(self._request, self._wishes.stdin, stack)
+            offer = make_offer(self._request, self._wishes.stdin, stack, self._wait_for)
             exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
             if not exporters and not self._request.outputs:
                 self._notice(
@@ -187,6 +187,11 @@ class _Build:
             logins=tuple(sorted(self._logins)),
             provenance=self._provenance(),
         )
+
+    def _wait_for(self, pipe: str) -> None:
+        self._notice(f"waiting for the pipe {pipe}")
+        if self._cancel.is_set():
+            raise Cancelled("", untouched="nothing was built")
 
     def _terms(self) -> Terms:
         wishes = self._wishes
@@ -319,7 +324,7 @@ class _Build:
             uploads=offer.uploads,
             files=targets.files,
             stores={**caches.stores, **targets.stores, **offer.stores},
-            secrets=self._request.secrets,
+            secrets=offer.secrets,
             credentials=self._login,
             on_login=self._logins.add,
             on_notice=self._notice,

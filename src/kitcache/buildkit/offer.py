@@ -7,11 +7,12 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from typing import BinaryIO, NamedTuple, cast
 
 from kitcache.buildkit.inputs import Inputs, OciLayout, find_inputs, is_archive
+from kitcache.buildkit.secretfiles import prepare_secrets
 from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.stores import Store
 from kitcache.errors import KitcacheError, NotFound, UsageError
@@ -24,6 +25,7 @@ from kitcache.store.layout import io_error, open_layout
 
 _HEAD_BYTES = 1024
 _DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024
+_IGNORE_FILE = ".dockerignore"
 _UNBUILT = "nothing was built"
 _NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
 
@@ -33,12 +35,14 @@ class Offer(NamedTuple):
 
     sources: local names, each with a directory or with files in memory. uploads: streams by their
     id. stores: image layouts by store id. inputs: with the frontend attributes that name them.
+    secrets: as the session gives them away.
     """
 
     sources: Mapping[str, str | MemoryFiles]
     uploads: Mapping[str, BinaryIO]
     stores: Mapping[str, Store]
     inputs: Inputs
+    secrets: tuple[Secret, ...]
 
     @property
     def directories(self) -> dict[str, str]:
@@ -46,12 +50,19 @@ class Offer(NamedTuple):
         return {name: path for name, path in self.sources.items() if isinstance(path, str)}
 
 
-def make_offer(request: BuildRequest, stdin: BinaryIO | None, stack: ExitStack) -> Offer:
+def make_offer(
+    request: BuildRequest,
+    stdin: BinaryIO | None,
+    stack: ExitStack,
+    pause: Callable[[str], None] = lambda _: None,
+) -> Offer:
     """Find everything that the build names. stack: keeps open what has to stay so.
+
+    pause: called with the path again and again while a secret's pipe gives nothing; it may raise.
 
     Raises UsageError, NotFound, NotACache and KitcacheError, before anything is built.
     """
-    _expect_secret_files(request.secrets)
+    secrets = prepare_secrets(request.secrets, pause)
     head = b""
     if request.context == "-":
         head = _read_up_to(_expect_stdin(stdin), _HEAD_BYTES)
@@ -72,8 +83,10 @@ def make_offer(request: BuildRequest, stdin: BinaryIO | None, stack: ExitStack) 
         sources["dockerfile"] = MemoryFiles({"Dockerfile": data})
     elif "dockerfile" in sources:
         _expect_dockerfile(request, str(sources["dockerfile"]), dict(inputs.attrs)["filename"])
+    _expect_ignore_files(inputs)
     stores, attrs = _open_layouts(inputs.layouts, stack)
-    return Offer(sources, uploads, stores, inputs._replace(attrs=(*inputs.attrs, *attrs)))
+    inputs = inputs._replace(attrs=(*inputs.attrs, *attrs))
+    return Offer(sources, uploads, stores, inputs, secrets)
 
 
 def _expect_stdin(stdin: BinaryIO | None) -> BinaryIO:
@@ -121,19 +134,18 @@ def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None
         raise UsageError("the Dockerfile is no regular file", path=path)
 
 
-def _expect_secret_files(named: tuple[Secret, ...]) -> None:
-    """They are read when a step asks for them; that they are there is found out now."""
-    for secret in named:
-        if secret.path is not None:
-            try:
-                os.stat(secret.path)
-            except (OSError, ValueError) as error:
-                reason = OSError(0, str(error)) if isinstance(error, ValueError) else error
-                doing = f"the file of the secret {secret.id} cannot be read"
-                failure = _unbuilt(io_error(secret.path, doing, reason))
-                if isinstance(error, FileNotFoundError):
-                    failure.next_steps = ("name a file that is there: --secret id=ID,src=FILE",)
-                raise failure from None
+def _expect_ignore_files(inputs: Inputs) -> None:
+    """Each is a file, if it is there. The daemon would wait for a pipe, and read a device for ever.
+
+    Source: BuildKit, frontend/dockerui/context.go (the Dockerfile's own goes first).
+    """
+    own = f"{dict(inputs.attrs)['filename']}{_IGNORE_FILE}"
+    for name, directory in inputs.sources:
+        path = os.path.join(directory, own if name == "dockerfile" else _IGNORE_FILE)
+        with suppress(OSError):  # it is not there, or the daemon says what is wrong with it
+            mode = os.stat(path).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise UsageError("the ignore file is not a regular file", path=path)
 
 
 def _open_layouts(

@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kitcache.buildkit.daemon.config import member, read_object, text
+from kitcache.buildkit.daemon.config import LIMIT_BYTES, member, read_object, text
 from kitcache.errors import NoDaemon
+from kitcache.store.userfiles import read_regular
 
 # buildx writes them in lower case, whatever case the user likes.
 _NAME = re.compile(r"[a-z][a-z0-9._-]*")
@@ -81,8 +82,8 @@ def current_builder(directory: str, endpoint: str) -> str | None:
 def _default_for(directory: str, endpoint: str) -> str:
     key = hashlib.sha256(endpoint.encode("utf-8", "surrogateescape")).hexdigest()[:20]
     try:
-        with open(os.path.join(directory, "defaults", key), encoding="utf-8") as file:
-            return file.read(200).strip()
+        path = os.path.join(directory, "defaults", key)
+        return read_regular(path, LIMIT_BYTES).decode()[:200].strip()
     except (OSError, ValueError):
         return ""
 

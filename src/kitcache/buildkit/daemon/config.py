@@ -9,7 +9,11 @@ import pwd
 from collections.abc import Mapping
 from typing import Any
 
+from kitcache.store.userfiles import read_regular
+
 CONFIG_FILE = "config.json"
+LIMIT_BYTES = 4 * 1024 * 1024
+"""Of a file of docker's or buildx's."""
 
 
 def home_directory(environ: Mapping[str, str]) -> str:
@@ -35,8 +39,7 @@ def read_object(path: str) -> dict[str, Any] | None:
     something else: there may be passwords in it.
     """
     try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read())
+        found = json.loads(read_regular(path, LIMIT_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

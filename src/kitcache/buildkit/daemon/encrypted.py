@@ -11,9 +11,12 @@ from contextlib import suppress
 
 from kitcache.buildkit.daemon.tls import Tls
 from kitcache.buildkit.daemon.transport import READ_BYTES, Deadline, SocketTransport, connect_tcp
+from kitcache.store.userfiles import check_regular
 
 _WRITE_BYTES = 256 * 1024
 
+_MOST_FILE_BYTES = 16 * 1024 * 1024
+"""A file of every public authority has some 300 kB."""
 REFUSED = "certificate"
 
 
@@ -119,6 +122,11 @@ def make_context(tls: Tls, protocols: tuple[str, ...]) -> ssl.SSLContext:
 
     Raises ValueError, naming the file, where one cannot be read or is no certificate.
     """
+    for path in filter(None, (tls.ca, tls.cert, tls.key)):
+        try:
+            check_regular(path, _MOST_FILE_BYTES)
+        except OSError as error:
+            raise ValueError(_unusable(path, error)) from error
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:

@@ -11,6 +11,7 @@ from kitcache.buildkit.session.unary import answering
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.options.secrets import Secret
+from kitcache.store.userfiles import read_regular
 
 GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
 MOST_BYTES = 500 * 1024
@@ -46,8 +47,7 @@ def _read(named: Mapping[str, Secret], asked: str) -> bytes:
 
 def _read_file(name: str, path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(MOST_BYTES + 1)
+        return read_regular(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no such path"
         # From None: the daemon gets the reason, and nobody gets more.

@@ -23,6 +23,7 @@ from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, cancel_on_signals, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
+from kitcache.cli.resultfile import write_result
 from kitcache.cli.session import Session
 from kitcache.cli.steptext import wants_colour
 from kitcache.cli.terminal import is_terminal, print_answer, say
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # most builds name no policy
 configure = buildoptions.configure
 
 _STDIN = "-"
+_DONE = "the build itself is done"
 _PATIENCE_S = 10.0
 """How long a build that was cancelled may take to end."""
 _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
@@ -128,10 +130,10 @@ class _Command:
 
     def _write_files(self, result: BuildResult) -> None:
         if self._args.iidfile:
-            _write(self._args.iidfile, result.image_id or "")
+            write_result(self._args.iidfile, result.image_id or "", _DONE)
         if self._args.metadata_file:
             text = json.dumps(shape_metadata(result), indent=2)
-            _write(self._args.metadata_file, text + "\n")
+            write_result(self._args.metadata_file, text + "\n", _DONE)
 
     def _report(self, result: BuildResult) -> None:
         if self._mode in ("auto", "plain", "tty"):
@@ -172,14 +174,4 @@ def _remove_stale(path: str) -> None:
     except OSError as error:
         failure = io_error(path, "the old image digest cannot be removed", error)
         failure.untouched = "nothing was built"
-        raise failure from None
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        failure = io_error(path, "cannot be written", error)
-        failure.untouched = "the build itself is done"
         raise failure from None

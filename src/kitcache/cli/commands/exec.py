@@ -12,7 +12,6 @@ from kitcache.cli.session import Session
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
-from kitcache.store.layout import io_error
 from kitcache.store.notes import ROOM
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
@@ -129,7 +128,13 @@ class _Command:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
         if args.metadata_file:
-            _write(args.metadata_file, json.dumps(_shape(result), indent=2) + "\n")
+            from kitcache.cli.resultfile import write_result  # noqa: PLC0415 - seldom asked for
+
+            write_result(
+                args.metadata_file,
+                json.dumps(_shape(result), indent=2) + "\n",
+                "the command itself is done",
+            )
         return result.exit_code
 
     def _pass_on(self, refusal: Refused) -> None:
@@ -226,13 +231,3 @@ def _shape(result: ExecResult) -> dict[str, object]:
             for store in result.stores
         ],
     }
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        failure = io_error(path, "cannot be written", error)
-        failure.untouched = "the command itself is done"
-        raise failure from None

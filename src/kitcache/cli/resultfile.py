@@ -1,0 +1,27 @@
+"""The files that a command writes its results to: --iidfile and --metadata-file."""
+
+import errno
+import os
+
+from kitcache.store.layout import io_error
+
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def write_result(path: str, text: str, done: str) -> None:
+    """Write the text to a file, a device, or a pipe that somebody reads.
+
+    done: says what has been done by then, for the error. Raises KitcacheError.
+    """
+    try:
+        # The open of a pipe that nobody reads would wait for a reader.
+        fd = os.open(path, _FLAGS, 0o666)
+        os.set_blocking(fd, True)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            error = OSError(errno.ENXIO, "no process reads it")
+        failure = io_error(path, "cannot be written", error)
+        failure.untouched = done
+        raise failure from None

@@ -1,0 +1,81 @@
+"""Files outside of caches: docker's configuration, certificates, secrets.
+
+Something else may be in their place. Opening a pipe waits for its other end, a device may have no
+end, so no open here waits and no read goes past a limit.
+"""
+
+import errno
+import os
+import select
+import stat
+from collections.abc import Callable
+
+_GLANCE_MS = 100
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def read_regular(path: str, limit_bytes: int) -> bytes:
+    """Return the bytes of a regular file; links are followed.
+
+    Raises OSError, also for what is not a regular file or has more bytes than the limit; ValueError
+    for a path with a NUL.
+    """
+    fd = _open_regular(path)
+    try:
+        return _read(fd, limit_bytes, lambda: None)
+    finally:
+        os.close(fd)
+
+
+def check_regular(path: str, limit_bytes: int) -> None:
+    """Raises OSError where read_regular would, without reading the file."""
+    fd = _open_regular(path)
+    try:
+        if os.fstat(fd).st_size > limit_bytes:
+            raise _too_large(limit_bytes)
+    finally:
+        os.close(fd)
+
+
+def read_to_end(path: str, limit_bytes: int, pause: Callable[[], None]) -> bytes:
+    """Return what a pipe or a device gives, such as bash's <(COMMAND); it is read to its end.
+
+    pause: called again and again while nothing comes; it may raise. Raises OSError.
+    """
+    fd = os.open(path, _FLAGS)
+    try:
+        return _read(fd, limit_bytes, pause)
+    finally:
+        os.close(fd)
+
+
+def _open_regular(path: str) -> int:
+    fd = os.open(path, _FLAGS)
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def _read(fd: int, limit_bytes: int, pause: Callable[[], None]) -> bytes:
+    parts: list[bytes] = []
+    left = limit_bytes + 1
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while left:
+        if not poll.poll(_GLANCE_MS):
+            pause()
+            continue
+        data = os.read(fd, min(left, 1024 * 1024))
+        if not data:
+            return b"".join(parts)
+        parts.append(data)
+        left -= len(data)
+    raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {limit_bytes:,} bytes")
