@@ -273,6 +273,11 @@ def main(engine: str, container: str) -> None:
     if arguments != expected:
         name = arguments[2] if len(arguments) > 2 else ""
         sys.exit(f"Error response from daemon: No such container: {name}")
+    relay(engine)
+
+
+def relay(engine: str) -> None:
+    """Stdin and stdout are piped into the engine's BuildKit."""
     with upgraded(Path(engine)) as daemon:
         sender = threading.Thread(target=_copy_stdin, args=(daemon,), daemon=True)
         sender.start()

@@ -86,7 +86,7 @@ CLASSES = {
 
 # Fields of a value in order, then what follows from them.
 VALUES: dict[str, tuple[str, str]] = {
-    "Address": ("url origin tls=None is_engine=None command=()", ""),
+    "Address": ("url origin tls=None is_engine=None command=() is_builder=False", ""),
     "Amount": ("bytes=None percent=None", "of"),
     "BadBlob": ("digest problem size", ""),
     "BlobPath": ("root links", ""),

@@ -48,7 +48,8 @@ class Address(NamedTuple):
     """A daemon's address. url: as written. origin: what chose it, for the sentence that says so.
 
     is_engine: a docker engine (True), a buildkitd (False), or to be found out (None). command: the
-    argv of the program that reaches it with stdin and stdout, where no socket does.
+    argv of the program that reaches it with stdin and stdout, where no socket does. is_builder: the
+    program is in a builder's container, which is started where it is stopped.
     """
 
     url: str
@@ -56,6 +57,7 @@ class Address(NamedTuple):
     tls: Tls | None = None
     is_engine: bool | None = None
     command: tuple[str, ...] = ()
+    is_builder: bool = False
 
 
 class Socket(NamedTuple):
@@ -234,7 +236,8 @@ def _container_address(node: Node, origin: str) -> Address:
     flag = "host" if "://" in node.endpoint else "context"
     where = (f"--{flag}={node.endpoint}",) if node.endpoint else ()
     url = f"docker-container://{container}"
-    return Address(url, origin, None, False, docker_exec(container, *where))
+    command = docker_exec(container, *where)
+    return Address(url, origin, None, False, command, is_builder=True)
 
 
 def _remote_address(node: Node, origin: str) -> Address:

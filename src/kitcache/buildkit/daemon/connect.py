@@ -90,12 +90,24 @@ class Opened(NamedTuple):
 def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
     """The daemon, which has answered a call by now. timeout_s: for all of it, and for later calls.
 
-    Raises NoDaemon, which says what happened and what to do next.
+    A builder's container that is stopped is started. Raises NoDaemon, which says what happened and
+    what to do next.
     """
     deadline = Deadline(timeout_s)
+    try:
+        return _connect(address, deadline)
+    except NoDaemon as failure:
+        if not address.is_builder:
+            raise
+        from kitcache.buildkit.daemon.wake import connect_woken  # noqa: PLC0415 - seldom needed
+
+        return connect_woken(address, deadline, lambda: _connect(address, deadline), failure)
+
+
+def _connect(address: Address, deadline: Deadline) -> Connection:
     opened = _open(address, deadline)
     opened.transport.limit(None)
-    channel = Channel(opened.transport, timeout_s=timeout_s)
+    channel = Channel(opened.transport, timeout_s=deadline.seconds)
     with _closed_on_failure(opened.transport):
         try:
             _greet(channel, deadline)

@@ -18,6 +18,9 @@ _WRITE_BYTES = 256 * 1024
 _MOST_FILE_BYTES = 16 * 1024 * 1024
 """A file of every public authority has some 300 kB."""
 REFUSED = "certificate"
+OTHER_NAME = "its certificate is for another name"
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
+_OTHER_NAME = (62, 64)
 
 
 class TlsTransport(SocketTransport):
@@ -163,6 +166,8 @@ def _unusable(files: str | None, error: Exception) -> str:
 def explain(error: Exception) -> str | None:
     """A failure of TLS in one clause, REFUSED where our certificate was; None: not of TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _OTHER_NAME:
+            return f"{OTHER_NAME}: {error.verify_message}"
         return f"its certificate is not trusted: {error.verify_message}"
     if not isinstance(error, ssl.SSLError):
         return None

@@ -34,6 +34,10 @@ class Deadline:
             raise TimeoutError("timed out")
         return left
 
+    def is_over(self, within_s: float) -> bool:
+        """Whether there are none left, or will be none so many seconds from now."""
+        return self._end - time.monotonic() <= within_s
+
 
 class SocketTransport:
     """A connected socket, which is this object's own from now on.

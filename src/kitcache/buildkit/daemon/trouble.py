@@ -17,6 +17,10 @@ from kitcache.errors import NoDaemon, NoDaemonKind
 ANOTHER = "name another daemon with --addr or --builder"
 _START = "start docker or buildkitd"
 _GIVE_TLS = "if it expects TLS, give its CA, and a client certificate with its key"
+_OTHER_NAME_STEPS = (
+    "name the host as its certificate does",
+    "say what the certificate calls it: --tlsservername NAME",
+)
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
@@ -126,13 +130,17 @@ def _program(address: Address, error: Exception, attempt: Attempt) -> Trouble | 
 
 def _wake(address: Address) -> tuple[str, ...]:
     node = address.url.partition("://buildx_buildkit_")[2]
-    return ("docker buildx inspect --bootstrap starts a builder that is stopped",) if node else ()
+    return ("docker buildx inspect --bootstrap makes the container of a builder",) if node else ()
 
 
 def _certificates(address: Address, error: Exception, attempt: Attempt) -> Trouble | None:
     if address.tls is None:
         return None
-    from kitcache.buildkit.daemon.encrypted import REFUSED, explain  # noqa: PLC0415 - costs 11 ms
+    from kitcache.buildkit.daemon.encrypted import (  # noqa: PLC0415 - costs 11 ms
+        OTHER_NAME,
+        REFUSED,
+        explain,
+    )
 
     # A certificate that is not trusted is both.
     if isinstance(error, ValueError) and not isinstance(error, OSError):
@@ -144,6 +152,8 @@ def _certificates(address: Address, error: Exception, attempt: Attempt) -> Troub
         problem = REFUSED
     if problem == REFUSED:
         return _refused_certificate(address)
+    if problem and problem.startswith(OTHER_NAME):
+        return Trouble(problem, _OTHER_NAME_STEPS)
     return Trouble(problem, ("give the right CA, certificate and key",)) if problem else None
 
 

@@ -22,6 +22,7 @@ def test_a_container_is_reached_through_the_docker_that_has_it(home: Home) -> No
         None,
         False,
         (*f"docker --host={DOCKER} exec -i buildx_buildkit_box0".split(), "buildctl", "dial-stdio"),
+        is_builder=True,
     )
     assert find_daemon(home.environ, builder="far").command[1] == "--context=away"
 

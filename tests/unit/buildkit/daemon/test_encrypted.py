@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.encrypted import REFUSED, TlsTransport, explain, make_context
 from kitcache.buildkit.daemon.tls import Tls
 from kitcache.buildkit.daemon.transport import Deadline
+from kitcache.buildkit.daemon.trouble import Attempt, no_daemon
 from tests.integration.listener import Certificates, make_certificates
 from tests.unit.buildkit.daemon.peer import PATIENCE_S, played, read_exactly, with_tls
 
@@ -101,6 +103,27 @@ def test_a_refused_certificate_is_seen_by_the_reader_and_a_broken_pipe_to_the_wr
         transport.close()
         peer.join()
         assert isinstance(peer.failure, ssl.SSLError)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("builder", "Hostname mismatch, certificate is not valid for 'builder'"),
+        ("127.0.0.2", "IP address mismatch, certificate is not valid for '127.0.0.2'"),
+    ],
+)
+def test_another_name_in_the_certificate_is_told_with_the_way_to_give_it(
+    certificates: Certificates, name: str, problem: str
+) -> None:
+    with played(with_tls(certificates.server, lambda _: None)) as (ours, _):
+        transport = TlsTransport(ours, make_context(certificates.client, ("h2",)), name)
+        with pytest.raises(ssl.SSLError) as refused:
+            transport.shake_hands(Deadline(PATIENCE_S))
+        transport.close()
+    address = Address(f"tcp://{name}:1234", "--addr", certificates.client)
+    error = no_daemon(address, refused.value, Attempt(transport))
+    assert f"its certificate is for another name: {problem}" in str(error)
+    assert "--tlsservername NAME" in str(error)
 
 
 def test_an_intermediate_certificate_may_be_the_one_that_is_trusted(tmp_path: Path) -> None:
