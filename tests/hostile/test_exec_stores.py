@@ -18,7 +18,7 @@ WRITERS = 8
 
 
 def build(*caches: str) -> list[str]:
-    return ["docker", "build", *(f"--cache-to=type=local,{cache}" for cache in caches), "."]
+    return ["docker", "build", *(f"--cache-to=type=local,{cache}" for cache in caches), "src"]
 
 
 def client(tmp_path: Path, do: str = "export", seed: int = 0) -> dict[str, str]:

@@ -240,9 +240,9 @@ CLIENT = """#!/bin/sh
 echo "docker has: $*"
 """
 EXEC_CASES = {
-    "exec": "build --cache-to type=local,dest=cache,tag=main,mode=max,reset=true .",
+    "exec": "build --cache-to type=local,dest=cache,tag=main,mode=max,reset=true app",
     "exec-dry-run": "build --cache-from type=local,src=c"
-    " --cache-to type=local,dest=cache,reset=true .",
+    " --cache-to type=local,dest=cache,reset=true app",
     "error-exec-usage": "run app",
 }
 

@@ -183,6 +183,7 @@ EXEC = (
         "kitcache.wrap.argv",
         "kitcache.wrap.cachewords",
         "kitcache.wrap.child",
+        "kitcache.wrap.contexts",
         "kitcache.wrap.flags",
         "kitcache.wrap.run",
         "kitcache.wrap.stores",

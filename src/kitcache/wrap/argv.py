@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kitcache.errors import UsageError
 from kitcache.wrap import tables
+from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
 from kitcache.wrap.flags import NotUnderstood, Option, Table, is_on, read_line
 
 UNDERSTOOD = (
@@ -64,6 +65,10 @@ class Job(Protocol):
         """Each value of --cache-from."""
 
     @property
+    def contexts(self) -> tuple[Context, ...]:
+        """The local directories that its builds send."""
+
+    @property
     def solves(self) -> tuple[int, ...]:
         """Of each export, which of the command's builds it belongs to."""
 
@@ -85,6 +90,7 @@ class DirectJob(NamedTuple):
     to: tuple[Option, ...] = ()
     imports: tuple[str, ...] = ()
     stdin: bytes | None = None
+    contexts: tuple[Context, ...] = ()
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -195,10 +201,12 @@ def direct_job(found: Recognized) -> DirectJob:
     table, to, source = _names(found.kind)
     line = read_line(found.argv, found.at + 1, table, watched=(to, source))
     given = [option for option in line.options if option.value is not None]
+    is_buildctl = found.kind == "buildctl"
     return DirectJob(
         found.argv,
         tuple(option for option in given if option.name == to),
         tuple(option.value or "" for option in given if option.name == source),
+        contexts=contexts_of_buildctl(line) if is_buildctl else contexts_of_build(found.argv, line),
     )
 
 

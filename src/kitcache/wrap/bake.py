@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from kitcache.wrap import tables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
+from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, Option, is_on, read_line
-from kitcache.wrap.resolving import ask, entries_of, read_answer
+from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
 _HERE = "cwd://"  # beside a remote definition: a file of the working directory
@@ -30,6 +31,7 @@ class BakeJob(NamedTuple):
     imports: tuple[str, ...]
     dropped: frozenset[int]
     stdin: bytes | None
+    contexts: tuple[Context, ...] = ()
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -71,6 +73,7 @@ def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable
         return DirectJob(found.argv)
     reads_stdin = any(name.removeprefix(_HERE) == "-" for name in _files(line, environ))
     stdin = read_stdin() if reads_stdin else None
+    is_fetched = any(is_remote(found.argv[n]) for n in line.positionals[:1])
     asked = (*found.argv[: found.at + 1], "--print", *found.argv[found.at + 1 :])
     document = read_answer(asked, ask(asked, environ, stdin))
     listed = document.get("target")
@@ -82,6 +85,11 @@ def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable
         tuple(text for target in targets.values() for text in entries_of(target.get("cache-from"))),
         frozenset(n for o in line.options if _sets_exports(o) for n in range(o.first, o.at + 1)),
         stdin,
+        tuple(
+            context
+            for target in targets.values()
+            for context in contexts_of_definition(target, "contexts", is_remote=is_fetched)
+        ),
     )
 
 

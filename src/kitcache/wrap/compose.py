@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from kitcache.wrap import tables
 from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
 from kitcache.wrap.cachewords import drop_reset
+from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_line
 from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
 
@@ -55,6 +56,7 @@ class ComposeJob(NamedTuple):
     dropped: frozenset[int]
     builds_all: bool
     stdin: bytes | None
+    contexts: tuple[Context, ...] = ()
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -122,6 +124,11 @@ def compose_job(
         frozenset(n for o in line.options if o.name in _REPLACED for n in range(o.first, o.at + 1)),
         verb == "build",
         stdin,
+        tuple(
+            context
+            for _, build in builds
+            for context in contexts_of_definition(build, "additional_contexts")
+        ),
     )
 
 

@@ -28,6 +28,7 @@ from kitcache.wrap.cachewords import (
     without_reset,
 )
 from kitcache.wrap.child import find_program
+from kitcache.wrap.contexts import warn_of_caches
 from kitcache.wrap.flags import NotUnderstood
 
 _UNGUARDED = "no cache of this command is guarded"
@@ -100,6 +101,7 @@ def make_task(
     warnings = [warning for cache in exports.values() for warning in cache.warnings]
     warnings += [warning for cache in imports for warning in cache.warnings]
     warnings += _repeated(exports.values())
+    warnings += warn_of_caches(job.contexts, [cache.dest for cache in exports.values()])
     for sentence in dict.fromkeys(warnings):
         warn(f"warning: {sentence}")
     if resets:

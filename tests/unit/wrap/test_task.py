@@ -67,7 +67,7 @@ def test_a_tag_that_two_targets_export_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    target = '{"cache-to": ["type=local,dest=%s,tag=%s"]}'
+    target = '{"context": "https://x/y.git", "cache-to": ["type=local,dest=%s,tag=%s"]}'
     for second, count in ((("./c", "x"), 1), (("./c", "y"), 0), (("d", "x"), 0)):
         printed = f'{{"target": {{"a": {target % ("c", "x")}, "b": {target % second}}}}}'
         _, said = task_of(tmp_path, "buildx", "bake", printed=printed)

@@ -28,12 +28,12 @@ terminal, its exit code is the result; kitcache writes to stderr only."""
 _EPILOG = """\
 examples:
   kitcache exec -- docker buildx build \\
-    --cache-to type=local,dest=cache,mode=max,reset=true .
+    --cache-to type=local,dest=../cache,mode=max,reset=true .
   kitcache exec -- docker buildx bake
   kitcache exec --reset -- docker compose build
   kitcache exec --prune-policy cache.toml -- docker buildx build \\
-    --cache-to type=local,dest=cache,mode=max .
-  kitcache exec --dry-run -- docker build --cache-to type=local,dest=cache ."""
+    --cache-to type=local,dest=../cache,mode=max .
+  kitcache exec --dry-run -- docker build --cache-to type=local,dest=../cache ."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
