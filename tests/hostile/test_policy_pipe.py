@@ -22,7 +22,7 @@ POLICY = b'unused-for = "10d"\n[[rule]]\ntags = "main"\nkeep = true\n'
 COMMANDS = {
     "prune": ["prune", "--policy", "p", "cache"],
     "build": ["build", "--addr", "unix:///nowhere", "--prune-policy", "p", "."],
-    "exec": ["exec", "--policy", "p", "--", "touch", "started"],
+    "exec": ["exec", "--prune-policy", "p", "--", "touch", "started"],
 }
 
 
