@@ -1,8 +1,11 @@
 """Law: du, reset and ls are one picture: what du calls reclaimable is what reset removes."""
 
 from hypothesis import given
+from hypothesis import strategies as st
 
 import kitcache
+from kitcache.store.layout import open_layout
+from kitcache.store.notes import note_use
 from tests.property.disk import on_disk
 from tests.property.model import Cache, reach, size_of
 from tests.property.strategies import caches
@@ -55,3 +58,23 @@ def test_what_a_tag_alone_holds_is_what_du_says(cache: Cache) -> None:
                 contents = kitcache.ls_tag(root, tag.ref_name)
                 assert (contents.unique, contents.size) == (tag.unique, tag.unique.plus(tag.shared))
                 assert sum(blob.unique_bytes for blob in contents.blobs) == tag.unique.bytes
+
+
+@given(caches(), st.data())
+def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataObject) -> None:
+    names = sorted({entry.ref_name for entry in cache.entries if entry.ref_name is not None})
+    with on_disk(cache) as root:
+        with open_layout(root) as layout:
+            for name in data.draw(st.lists(st.sampled_from(names))) if names else ():
+                used_ns = data.draw(st.integers(0, 2**62))
+                note_use(
+                    layout, [name], data.draw(st.sampled_from(["exported", "imported"])), used_ns
+                )
+        listing = kitcache.ls(root)
+        pruned = kitcache.prune(root, kitcache.Retention(), dry_run=True)
+    for decision in pruned.decisions:
+        if decision.ref_name is not None:
+            listed = [tag for tag in listing.tags if tag.ref_name == decision.ref_name]
+            assert {tag.used_from for tag in listed} == {decision.used_from}
+            # A time that is ahead counts as now, which is later for the second of the two.
+            assert all(0 <= decision.used_ns - (tag.used_ns or 0) < 60 * 10**9 for tag in listed)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.upkeep.answers import UsedFrom
+from kitcache.gc.values import UsedFrom
 from tests.property.policies import NOW, Case, cases
 
 ORIGINS: list[UsedFrom] = ["export", "unknown"]

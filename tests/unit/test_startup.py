@@ -68,6 +68,7 @@ CUTTING = UPKEEP | {
     "kitcache.upkeep.trimming.cutting",
     "kitcache.gc.narrow",
     "kitcache.gc.reach",
+    "kitcache.gc.lastuse",
     "kitcache.gc.rewrite",
     "kitcache.gc.tags",
     "kitcache.oci.cacheconfig",
@@ -103,9 +104,11 @@ KITCACHE = {
     | ANSWERS
     | {
         "kitcache.cli.commands.ls",
+        "kitcache.gc.lastuse",
         "kitcache.gc.reach",
         "kitcache.gc.tags",
         "kitcache.oci.cacheconfig",
+        "kitcache.store.notes",
     },
     "why": SHARED
     | ANSWERS
@@ -123,7 +126,9 @@ KITCACHE = {
         "kitcache.upkeep.health.importing",
         "kitcache.gc.reach",
         "kitcache.upkeep.health.rehash",
+        "kitcache.gc.lastuse",
         "kitcache.gc.tags",
+        "kitcache.store.notes",
         "kitcache.upkeep.health.verify",
         "kitcache.oci.cacheconfig",
         "kitcache.oci.cachemanifest",
@@ -302,7 +307,6 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.store.blobs",
         "kitcache.store.create",
         "kitcache.store.ingest",
-        "kitcache.store.notes",
         "kitcache.store.overlay",
         "kitcache.store.quarantine",
         "kitcache.store.transfer",

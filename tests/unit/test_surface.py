@@ -157,7 +157,8 @@ VALUES: dict[str, tuple[str, str]] = {
         "seconds",
     ),
     "Tag": (
-        "ref_name digest kind created_ns created_from size layers platforms missing problem",
+        "ref_name digest kind created_ns created_from size layers platforms missing problem"
+        " used_ns=None used_from='unknown'",
         "",
     ),
     "Tagged": ("path outcome old new digest moved_from", ""),

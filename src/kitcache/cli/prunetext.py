@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 
-from kitcache.cli.tables import table, tag_name
+from kitcache.cli.tables import NOTED_USES, table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
 from kitcache.options.retention import Retention, is_plain
 from kitcache.options.units import format_age, format_bytes
 from kitcache.upkeep.answers import Decision, Pruned
-
-_NOTED = ("export", "import")
 
 
 def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
@@ -32,12 +30,12 @@ def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
         yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
     else:
         yield from table(("TAG", "LAST USED", "UNIQUE", "", "WHY"), rows, right=(1, 2))
-    if any(decision.used_from not in _NOTED for decision in pruned.decisions):
+    if any(decision.used_from not in NOTED_USES for decision in pruned.decisions):
         yield "~ no use is noted: when its newest result was made, or its manifest written"
 
 
 def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
-    mark = "" if decision.used_from in _NOTED else "~"
+    mark = "" if decision.used_from in NOTED_USES else "~"
     is_known = decision.used_from != "unknown"
     return (
         tag_name(decision.ref_name, decision.digest),

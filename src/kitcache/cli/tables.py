@@ -14,6 +14,8 @@ from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.scan import QUARANTINE
 
+NOTED_USES = ("export", "import")
+
 
 def damage_warnings(path: str, damage: Sequence[Damage]) -> Iterator[str]:
     """Why the picture is incomplete: a line a damaged root."""
@@ -74,20 +76,24 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
         yield printable(f"{listing.path}: no tags")
         return
     yield from table(
-        ("TAG", "KIND", "AGE", "SIZE", "LAYERS", "MISSING", "PLATFORMS"),
+        ("TAG", "KIND", "AGE", "LAST USED", "SIZE", "LAYERS", "MISSING", "PLATFORMS"),
         [_tag_row(tag, now_ns) for tag in listing.tags],
-        right=(2, 3, 4, 5),
+        right=(2, 3, 4, 5, 6),
     )
     if any(tag.created_from == "manifest" for tag in listing.tags):
-        yield "~ when the manifest was written here; else the newest cached result's age"
+        yield "AGE ~: since the manifest was written here, not since a result was made"
+    if any(tag.used_ns and tag.used_from not in NOTED_USES for tag in listing.tags):
+        yield "LAST USED ~: no export and no import is noted, so it is the age"
 
 
 def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
     mark = "~" if tag.created_from == "manifest" else ""
+    used_mark = "" if tag.used_from in NOTED_USES else "~"
     return (
         tag_name(tag.ref_name, tag.digest),
         tag.kind,
         mark + format_age(now_ns - tag.created_ns) if tag.created_ns is not None else "-",
+        used_mark + format_age(now_ns - tag.used_ns) if tag.used_ns is not None else "-",
         format_bytes(tag.size.bytes),
         f"{tag.layers:,}",
         "damaged" if tag.problem else f"{tag.missing:,}",
@@ -137,8 +143,9 @@ def table(
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(width_of, column)) for column in columns]
     excess = sum(widths) + 2 * (len(widths) - 1) - terminal_width(piped=sys.maxsize)
-    for column in (len(widths) - 1, 0):
-        cut = min(max(excess, 0), max(widths[column] - 16, 0))
+    last = len(widths) - 1
+    for column, least in ((last, 16), (0, 16), (last, 9), (0, 13)):
+        cut = min(max(excess, 0), max(widths[column] - least, 0))
         widths[column] -= cut
         excess -= cut
     for row in zip(*columns, strict=True):

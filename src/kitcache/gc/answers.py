@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Damage, MissingLeaf, Root, Tally
+from kitcache.gc.values import Damage, MissingLeaf, Root, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 
@@ -47,7 +47,8 @@ class Tag(NamedTuple):
 
     created_ns: since 1970, by created_from: the newest record of the cacheconfig, or the time at
     which the manifest was written here. size: all that it reaches. missing: blobs that are not
-    there. problem: why it cannot be read whole, "" if it can.
+    there. problem: why it cannot be read whole, "" if it can. used_ns: the last use of all entries
+    with that ref name, by used_from, as a policy counts it; None if unknown.
     """
 
     ref_name: str | None
@@ -60,6 +61,8 @@ class Tag(NamedTuple):
     platforms: tuple[str, ...]
     missing: int
     problem: str
+    used_ns: int | None = None
+    used_from: UsedFrom = "unknown"
 
 
 class Listing(NamedTuple):

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from kitcache.errors import Damaged, Unreadable, Unsafe
+from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.answers import Listing, Tag
 from kitcache.gc.control import Control
+from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import take_survey
@@ -18,6 +20,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, kind_of
 from kitcache.store.layout import Layout, open_layout
+from kitcache.store.notes import read_notes
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
 Read = Callable[[Descriptor], dict[str, Any]]
@@ -31,7 +34,7 @@ _NO_PLATFORM = ("unknown/unknown", "unknown")
 
 
 def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
-    """The tags of a cache: age, size, kind, layers, platforms, missing blobs.
+    """The tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
 
     A damaged tag is listed with its problem, and so is one of which something cannot be read. Takes
     no lock. Raises NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError for I/O
@@ -41,7 +44,7 @@ def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
         reader = Reader(layout)
-        tags = tuple(_tags(survey, reader))
+        tags = tuple(_tags(survey, reader, time.time_ns()))
     return Listing(control.path, tags, (*survey.damage, *reader.damage))
 
 
@@ -69,20 +72,49 @@ class Reader:
         self.damage.append(Damage(self.root, tuple(steps), "unreadable", error.clause))
 
 
-def _tags(survey: Survey, reader: Reader) -> Iterator[Tag]:
+def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[Tag]:
     """What is said of each root; of one that many entries name it is found out once."""
     problems = _problems(survey)
     absent = frozenset(leaf.digest for leaf in survey.missing_leaves)
-    known: dict[Descriptor, Tag] = {}
+    known: dict[Descriptor, _Seen] = {}
+    seen = []
     for root in survey.roots:
         if root.descriptor is None:
-            yield _malformed(survey, root)
+            seen.append(_Seen(_malformed(survey, root), ()))
             continue
         nameless = root.descriptor._replace(ref_name=None)
         if nameless not in known:
             reader.root = root
-            known[nameless] = _tag(reader, survey, nameless, problems, absent)
-        yield known[nameless]._replace(ref_name=root.ref_name)
+            tag, made = _tag(reader, survey, nameless, problems, absent)
+            uses = () if made is None else made_uses(reader.layout, nameless.digest, made, now_ns)
+            known[nameless] = _Seen(tag, tuple(uses))
+        tag, own = known[nameless]
+        seen.append(_Seen(tag._replace(ref_name=root.ref_name), own))
+    return _with_uses(reader.layout, seen, now_ns)
+
+
+class _Seen(NamedTuple):
+    """A tag, and when it was of use as far as its own blobs tell."""
+
+    tag: Tag
+    uses: tuple[Use, ...]
+
+
+def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[Tag]:
+    """The tags with their last uses: that of all entries with one name, as a policy counts it."""
+    try:
+        notes = read_notes(layout)
+    except KitcacheError:  # there may be notes: no last use is known then
+        yield from (tag for tag, _ in seen)
+        return
+    uses = {name: list(noted_uses(note)) for name, note in notes.items()}
+    for tag, own in seen:
+        if tag.ref_name is not None:
+            uses.setdefault(tag.ref_name, []).extend(own)
+    for tag, own in seen:
+        found = own if tag.ref_name is None else uses[tag.ref_name]
+        used_ns, used_from = last_use(found, now_ns)
+        yield tag._replace(used_ns=used_ns if found else None, used_from=used_from)
 
 
 def _malformed(survey: Survey, root: Root) -> Tag:
@@ -101,19 +133,21 @@ def _tag(
     descriptor: Descriptor,
     problems: Mapping[Digest, Damage],
     absent: Collection[Digest],
-) -> Tag:
+) -> tuple[Tag, list[int] | None]:
+    """A tag, and when the results of its cacheconfigs were made; None where not all can be read."""
     found = reach(survey, descriptor)
     own = reach(survey, descriptor, with_subjects=False)
     there = [digest for digest in found if digest in survey.live]
     told = len(reader.damage)
-    created_ns, created_from = _created(reader, descriptor, own)
+    made = result_times(reader, own)
+    created_ns, created_from = _created(reader, descriptor, made)
     platforms = _platforms(reader, descriptor, own)
     unread = reader.damage[told:]
     if unread and created_from == "manifest":
         created_ns = created_from = None
     broken = next((problems[digest] for digest in found if digest in problems), None)
     broken = broken or next(iter(unread), None)
-    return Tag(
+    tag = Tag(
         ref_name=None,
         digest=descriptor.digest,
         kind=kind_below(survey, descriptor, own),
@@ -125,6 +159,7 @@ def _tag(
         missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
         problem=describe_damage(broken) if broken else "",
     )
+    return tag, None if unread else made
 
 
 def _is_gone(damage: Damage | None) -> bool:
@@ -146,11 +181,10 @@ def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]
 
 
 def _created(
-    reader: Reader, descriptor: Descriptor, found: dict[Digest, Link]
+    reader: Reader, descriptor: Descriptor, made: Sequence[int]
 ) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
-    times = result_times(reader, found)
-    if times:
-        return max(times), "cacheconfig"
+    if made:
+        return max(made), "cacheconfig"
     written = reader.layout.stat_blob(descriptor.digest)
     return (written.mtime_ns, "manifest") if written else (None, None)
 

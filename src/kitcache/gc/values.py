@@ -182,6 +182,9 @@ class Swept(NamedTuple):
     failure: KitcacheError | None = None
 
 
+UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
+"""What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
+
 Outcome = Literal["done", "dry-run", "skipped", "refused", "lost"]
 
 

@@ -2,12 +2,9 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Damage, Outcome, Report, Tally
+from kitcache.gc.values import Damage, Outcome, Report, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Role
-
-UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
-"""What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
 
 
 class Decision(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import chain
 from threading import Event
 
-from kitcache.errors import Damaged, NotFound, Unreadable, Unsafe
+from kitcache.errors import Damaged, KitcacheError, NotFound, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.reach import links_below, reach
 from kitcache.gc.refusals import command_line
@@ -155,7 +155,9 @@ def _steps(
     if tree is None:
         return
     config = read_cacheconfig(tree.config)
-    used = layer_uses(reader.layout)
+    used: Mapping[Digest, int] = {}
+    with suppress(KitcacheError):  # then it is not known when a step was last read
+        used = layer_uses(reader.layout)
     for ranked in rank([tree], used, time.time_ns()):
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]

@@ -84,16 +84,20 @@ def test_the_tags() -> None:
         created_from="manifest",
         platforms=("linux/amd64", "linux/arm64"),
         missing=3,
+        used_ns=NOW - HOUR,
+        used_from="manifest",
     )
+    used = TAG._replace(used_ns=NOW, used_from="export")
     broken = TAG._replace(
         ref_name="bad", kind="unknown", created_ns=None, problem="torn", layers=1234
     )
-    assert list(listing_lines(Listing("./cache", (TAG, image, broken), ()), NOW)) == [
-        "TAG   KIND      AGE    SIZE  LAYERS  MISSING  PLATFORMS",
-        "main  cache     1 h  2.0 kB       2        0  -",
-        "v1    image    ~1 h  2.0 kB       2        3  linux/amd64,linux/arm64",
-        "bad   unknown     -  2.0 kB   1,234  damaged  -",
-        "~ when the manifest was written here; else the newest cached result's age",
+    assert list(listing_lines(Listing("./cache", (used, image, broken), ()), NOW)) == [
+        "TAG   KIND      AGE  LAST USED    SIZE  LAYERS  MISSING  PLATFORMS",
+        "main  cache     1 h        0 s  2.0 kB       2        0  -",
+        "v1    image    ~1 h       ~1 h  2.0 kB       2        3  linux/amd64,linux/arm64",
+        "bad   unknown     -          -  2.0 kB   1,234  damaged  -",
+        "AGE ~: since the manifest was written here, not since a result was made",
+        "LAST USED ~: no export and no import is noted, so it is the age",
     ]
 
 
@@ -115,6 +119,8 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         layers=12_345,
         platforms=tuple(f"linux/arch{n}" for n in range(20)),
         problem="torn",
+        used_ns=NOW - 9999 * 24 * HOUR,
+        used_from="manifest",
     )
     lines = list(listing_lines(Listing("./cache", (wide, TAG), ()), NOW))
     assert max(map(len, lines)) <= 80

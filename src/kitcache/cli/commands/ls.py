@@ -11,11 +11,12 @@ from kitcache.errors import NotFound
 from kitcache.gc.tags import ls
 
 _DESCRIPTION = """\
-Without TAG: lists the entries of index.json: tag, kind (cache, image, artifact), age, size
-of all that it reaches, number of layers, missing blobs, platforms. The age is
-that of the newest cached result; marked ~ it is the time at which the manifest
-was written here. Entries without a tag show their digest. Takes no lock and
-changes nothing.
+Without TAG: lists the entries of index.json: tag, kind (cache, image,
+artifact), age, last use, size of all that it reaches, number of layers, missing
+blobs, platforms. The age is that of the newest cached result; marked ~ it is
+the time since the manifest was written here. LAST USED is what prune goes by:
+the last export or import by kitcache build or exec, or, marked ~, the age.
+Entries without a tag show their digest. Takes no lock and changes nothing.
 
 With TAG: lists the blobs that this tag reaches, largest first. UNIQUE is what
 would be free without the tag: 0 B if another tag needs the blob too. A layer of

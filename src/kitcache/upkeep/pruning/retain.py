@@ -7,7 +7,7 @@ not kept, where to keep is all that is asked for; a limit. What is protected not
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from kitcache.gc.values import Tally
+from kitcache.gc.values import Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.options.retention import (
     Retention,
@@ -18,7 +18,7 @@ from kitcache.options.retention import (
     quote,
 )
 from kitcache.options.units import format_age
-from kitcache.upkeep.answers import Decision, UsedFrom
+from kitcache.upkeep.answers import Decision
 
 Blobs = frozenset[Digest]
 

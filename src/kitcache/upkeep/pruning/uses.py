@@ -1,22 +1,16 @@
 """When each tag was last used, and what it reaches: the facts that a policy decides by."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
+from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.tags import read_object, result_times
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.digest import Digest
 from kitcache.store.layout import Layout
 from kitcache.store.notes import Note, read_notes
-from kitcache.upkeep.answers import UsedFrom
 from kitcache.upkeep.pruning.retain import Blobs, TagFacts
-
-AHEAD_NS = 60 * 10**9
-"""A time further ahead than this is none: some clock was wrong."""
-
-Use = tuple[int, UsedFrom]
 
 
 def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ...]:
@@ -51,7 +45,7 @@ class _Reached:
             if any(link.role == "subject" for link in found.values()):
                 found = reach(self._survey, descriptor, with_subjects=False)
             made = result_times(partial(read_object, self._layout), found)
-            uses = list(_made(self._layout, descriptor.digest, made, self._now_ns))
+            uses = list(made_uses(self._layout, descriptor.digest, made, self._now_ns))
             self._known[key] = blobs, uses
         return self._known[key]
 
@@ -60,7 +54,7 @@ def _facts(
     reached: _Reached, roots: list[Root], notes: Mapping[str, Note], now_ns: int
 ) -> TagFacts:
     ref_name = roots[0].ref_name
-    uses = [] if ref_name is None else list(_noted(notes.get(ref_name, Note())))
+    uses = [] if ref_name is None else list(noted_uses(notes.get(ref_name, Note())))
     blobs: Blobs = frozenset()
     for root in roots:
         if root.descriptor is not None:
@@ -77,36 +71,3 @@ def _facts(
         used_from=used_from,
         blobs=blobs,
     )
-
-
-def _noted(note: Note) -> Iterator[Use]:
-    if note.exported_ns is not None:
-        yield note.exported_ns, "export"
-    if note.imported_ns is not None:
-        yield note.imported_ns, "import"
-
-
-def _made(layout: Layout, root: Digest, made: list[int], now_ns: int) -> Iterator[Use]:
-    """When its newest result was made; where that is not to be believed, its manifest written."""
-    sound = [time_ns for time_ns in made if not _is_ahead(time_ns, now_ns)]
-    if made:
-        yield max(sound or made), "cacheconfig"
-    if not sound:
-        written = layout.stat_blob(root)
-        if written is not None:
-            yield written.mtime_ns, "manifest"
-
-
-def last_use(uses: Sequence[Use], now_ns: int) -> Use:
-    """The newest of these times; now, where each of them is more than a minute ahead, or none is.
-
-    The first one counts where two are the same.
-    """
-    sound = [use for use in uses if not _is_ahead(use[0], now_ns)]
-    if sound:
-        return max(sound, key=lambda use: use[0])
-    return now_ns, uses[0][1] if uses else "unknown"
-
-
-def _is_ahead(time_ns: int, now_ns: int) -> bool:
-    return time_ns > now_ns + AHEAD_NS

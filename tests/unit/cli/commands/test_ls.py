@@ -1,17 +1,23 @@
 """kitcache ls: one DIR, a line a tag."""
 
-from tests.hostile.build import IMAGE_CONFIG, Sample
+import time
+
+from kitcache.store.layout import open_layout
+from kitcache.store.notes import note_use
+from tests.hostile.build import IMAGE_CONFIG, Sample, make_sample
 from tests.hostile.command import run
+from tests.hostile.privilege import NOBODY, needs_root, reachable_box, run_as
 
 
 def test_a_line_a_tag(sample: Sample) -> None:
     answer = run(sample.box.top, "ls", "cache")
     assert (answer.code, answer.err) == (0, "")
-    head, main, dev, footnote = answer.out.splitlines()
-    assert head.split() == ["TAG", "KIND", "AGE", "SIZE", "LAYERS", "MISSING", "PLATFORMS"]
+    head, main, dev, *footnotes = answer.out.splitlines()
+    columns = ["TAG", "KIND", "AGE", "LAST", "USED", "SIZE", "LAYERS", "MISSING", "PLATFORMS"]
+    assert head.split() == columns
     assert main.split()[:2] == ["main", "cache"]
     assert dev.split()[:2] == ["dev", "cache"]
-    assert footnote.startswith("~ ")
+    assert [line.split(": ")[0] for line in footnotes] == ["AGE ~", "LAST USED ~"]
 
 
 def test_a_damaged_tag_is_listed_and_told(sample: Sample) -> None:
@@ -20,6 +26,40 @@ def test_a_damaged_tag_is_listed_and_told(sample: Sample) -> None:
     assert answer.code == 12
     assert "damaged" in answer.out.splitlines()[1]
     assert "tag 'main' cannot be read" in answer.err
+
+
+def test_when_a_tag_was_last_used(sample: Sample) -> None:
+    now_ns = time.time_ns()
+    with open_layout(sample.dir) as layout:
+        note_use(layout, ["main"], "imported", now_ns - 600 * 10**9)
+    main, dev = run(sample.box.top, "ls", "--json", "cache").value["tags"]
+    assert main["last_used_from"] == "import"
+    assert main["last_used"] == time.strftime(
+        "%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_ns // 10**9 - 600)
+    )
+    assert (dev["last_used"], dev["last_used_from"]) == (dev["created"], "manifest")
+    _, line, other, *footnotes = run(sample.box.top, "ls", "cache").out.splitlines()
+    assert " 10 min " in line
+    assert other.count("~") == 2
+    assert len(footnotes) == 2
+    dry = run(sample.box.top, "prune", "--dry-run", "--json", "cache").value["tags"]
+    assert [(tag["last_used"], tag["last_used_from"]) for tag in dry] == [
+        (tag["last_used"], tag["last_used_from"]) for tag in (main, dev)
+    ]
+
+
+def test_notes_that_cannot_be_read_are_not_taken_for_none() -> None:
+    """With a guess in its place a tag that is in use would look old."""
+    needs_root()
+    with reachable_box() as top:
+        sample = make_sample(top)
+        with open_layout(sample.dir) as layout:
+            note_use(layout, ["main"], "imported", time.time_ns())
+        (sample.dir / ".kitcache").chmod(0o700)
+        answer = run_as(NOBODY, top, "ls", "--json", "cache")
+        assert answer.code == 0
+        assert {tag["last_used_from"] for tag in answer.value["tags"]} == {"unknown"}
+        assert run_as(NOBODY, top, "ls", "cache", "main").code == 0
 
 
 def test_one_dir_only(sample: Sample) -> None:

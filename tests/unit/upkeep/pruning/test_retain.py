@@ -2,9 +2,9 @@
 
 import pytest
 
-from kitcache.gc.values import Tally
+from kitcache.gc.values import Tally, UsedFrom
 from kitcache.options.retention import Amount, Retention, Rule
-from kitcache.upkeep.answers import Decision, UsedFrom
+from kitcache.upkeep.answers import Decision
 from kitcache.upkeep.pruning.retain import TagFacts, decide
 from tests.unit.gc.surveys import digest
 

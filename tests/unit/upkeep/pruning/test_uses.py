@@ -6,12 +6,13 @@ import time
 import pytest
 
 from kitcache.gc.control import Control
+from kitcache.gc.lastuse import last_use
 from kitcache.gc.survey import take_survey
+from kitcache.gc.values import UsedFrom
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.notes import note_use
-from kitcache.upkeep.answers import UsedFrom
 from kitcache.upkeep.pruning.retain import TagFacts
-from kitcache.upkeep.pruning.uses import last_use, read_uses
+from kitcache.upkeep.pruning.uses import read_uses
 from tests.hostile.build import CACHECONFIG, Box, Json, encode
 
 MINUTE_NS = 60 * 10**9
