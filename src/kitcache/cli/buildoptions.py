@@ -187,7 +187,8 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         "--network",
         metavar="MODE",
         default="default",
-        help=f"of RUN: {', '.join(NETWORKS)}; host needs the daemon's permission",
+        help=f"of RUN: {', '.join(NETWORKS)} (default: default); host needs the daemon's"
+        " permission",
     )
     _add_list(group, "--add-host", "NAME:IP", "a line in /etc/hosts; IP may be host-gateway")
     _add_list(group, "--allow", "ENTITLEMENT", "network.host, security.insecure or device")

@@ -32,11 +32,14 @@ def add_words(group: argparse._ArgumentGroup) -> None:
         "--max-used-space",
         metavar="SIZE",
         type=_amount,
-        help="all that the tags reach may hold so much: 5GB, 5GiB, or 10%% of the disk; the least"
-        " recently used tags go first",
+        help="the most that all tags together may hold: 5GB (10^9 bytes each), 5GiB (2^30), or"
+        " 10%% of the disk; the least recently used tags go first",
     )
     group.add_argument(
-        "--min-free-space", metavar="SIZE", type=_amount, help="so much of the disk is to be free"
+        "--min-free-space",
+        metavar="SIZE",
+        type=_amount,
+        help="what has to be free on the disk: 20GB or 10%%",
     )
     keep = group.add_argument(
         "--keep-tag",
@@ -56,16 +59,22 @@ def add_words(group: argparse._ArgumentGroup) -> None:
         "--keep-last", metavar="N", type=_number, help="keep the N tags that were used last"
     )
     group.add_argument(
-        "--keep-within", metavar="AGE", type=_span, help="keep tags used within that time"
+        "--keep-within",
+        metavar="AGE",
+        type=_span,
+        help="keep tags that were used in the last AGE, such as 14d",
     )
     group.add_argument(
-        "--unused-for", metavar="AGE", type=_span, help="drop tags unused for that long"
+        "--unused-for",
+        metavar="AGE",
+        type=_span,
+        help="drop tags that were not used for AGE, such as 30d",
     )
-    group.add_argument("--allow-empty", action="store_true", help="the last tag may go too")
+    group.add_argument("--allow-empty", action="store_true", help="drop the last tag, too")
     group.add_argument(
         "--trim",
         action="store_true",
-        help="where that is not enough, make the tags that stay smaller: their coldest steps go",
+        help="if that is not enough, cut the coldest steps out of the tags that stay",
     )
 
 

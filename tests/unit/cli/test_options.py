@@ -8,6 +8,7 @@ import pytest
 
 from kitcache.cli import options
 from kitcache.cli.main import COMMANDS, make_parser
+from kitcache.options.units import AGE_FORMS
 from tests.hostile.command import run
 
 NO_AGE = ("du", "ls", "why", "plugin", "completion")
@@ -72,6 +73,18 @@ def test_every_command_has_an_example_and_says_where_exit_codes_are() -> None:
         epilog = parser.epilog or ""
         assert f"examples:\n  kitcache {name} " in epilog, name
         assert epilog.endswith("exit codes:\n  kitcache --help lists them"), name
+
+
+def test_every_unit_and_every_default_is_in_the_help() -> None:
+    forms = {"AGE": AGE_FORMS, "SIZE": "5GB (10^9 bytes each), 5GiB (2^30)"}
+    for name, parser in commands().items():
+        if name != "build":  # which takes the units of docker build
+            texts = " ".join(action.help or "" for action in parser._actions)
+            for form in {str(action.metavar) for action in parser._actions} & set(forms):
+                assert forms[form] in texts, (name, form)
+        for action in parser._actions:
+            if action.option_strings and action.default and action.nargs is None:
+                assert action.default == argparse.SUPPRESS or "(default: " in (action.help or "")
 
 
 def test_a_lock_is_waited_for_thirty_seconds_unless_told_otherwise() -> None:

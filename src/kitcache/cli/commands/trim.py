@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         type=_size,
         required=True,
-        help="all that TAG reaches may hold so much: 5GB (10^9 bytes each), 5GiB (2^30); a part of"
-        " the disk, such as 10%%, prune alone takes",
+        help="the most that TAG may hold: 5GB (10^9 bytes each), 5GiB (2^30); not a part of the"
+        " disk such as 10%%, which only prune takes",
     )
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
