@@ -55,7 +55,8 @@ tests-other:
 	$(BIN)/python scripts/run_other.py $(OTHER) tests/unit tests/property tests/caches
 
 golden:
-	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/unit/cli/test_plain.py --golden
+	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/docs/test_fields.py \
+		tests/unit/cli/test_plain.py --golden
 	$(BIN)/python scripts/generate_man.py
 
 bench: $(VENV)/ready

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 SAMPLE = ROOT / "demo" / "sample-cache.tar.gz"
 
-_BUILDS = re.compile(r"kitcache build|find_daemon|Client\(")
+_BUILDS = re.compile(r"kitcache build|find_daemon|Client[.(]")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Client
-from kitcache.errors import BuildFailed
+from kitcache.errors import BuildFailed, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output
 from tests.integration.clientkit import NOWHERE, write
@@ -91,7 +91,8 @@ def test_the_news_of_a_build_can_be_iterated_over(client: Client, tmp_path: Path
     assert build.next_update() is None
     assert "[1/1] COPY a /" in names
     assert build.result().digest is None or build.result().digest
-    assert list(build) == []
+    with pytest.raises(UsageError, match="iterated over already"):
+        iter(build)
 
 
 def test_directories_that_look_alike_are_told_apart(client: Client, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import yaml
 from tests.docs.blocks import ROOT, Block, name_of, of, write_project
 from tests.docs.running import BIN, check_python, check_transcript
 
+from .build.registry import PASSWORD, USER, Registry
 from .daemon import Daemon
 from .dind import dind
+from .listener import into_engine, listen_unix
 
 DOCKERFILE = "FROM scratch\nCOPY one /one\n"
 
@@ -97,6 +99,15 @@ def project(tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
+@pytest.fixture(scope="module")
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None]
+) -> Iterator[Registry]:
+    need("docker-registry", "setpriv")
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
 @pytest.fixture
 def env(daemon: Daemon) -> dict[str, str]:
     """The private daemon's, and what the pages take for given."""
@@ -109,8 +120,20 @@ def test_a_build_is_as_the_page_shows_it(block: Block, project: Path, env: dict[
 
 
 @pytest.mark.parametrize("block", of("python", builds=True), ids=name_of)
-def test_python_that_builds(block: Block, project: Path, env: dict[str, str]) -> None:
-    check_python(block, project, env)
+def test_python_that_builds(
+    block: Block, project: Path, env: dict[str, str], registry: Registry
+) -> None:
+    job = {"CI_REGISTRY": registry.host, "CI_REGISTRY_USER": USER, "CI_REGISTRY_PASSWORD": PASSWORD}
+    check_python(block, project, {**env, **job})
+
+
+def test_the_first_program_of_the_library_on_a_buildkitd(
+    project: Path, env: dict[str, str], daemon: Daemon, tmp_path: Path
+) -> None:
+    """There is no image store, so that there is no image."""
+    first = next(block for block in of("python", builds=True) if "library" in block.page)
+    with listen_unix(tmp_path / "s", into_engine(daemon.socket)):
+        check_python(first, project, {**env, "BUILDKIT_HOST": f"unix://{tmp_path / 's'}"})
 
 
 @pytest.mark.parametrize("block", of("sh", naming="kitcache build"), ids=name_of)
