@@ -15,7 +15,7 @@ from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.facts import Worker, read_workers
-from kitcache.buildkit.failure import build_failed
+from kitcache.buildkit.failure import build_failed, login_steps
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import LOG, log_calls
@@ -117,6 +117,7 @@ class _Build:
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
         self._logins: set[str] = set()
+        self._asked_hosts: set[str] = set()
         self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
         self._login_failure: Exception | None = None
@@ -218,10 +219,13 @@ class _Build:
     def _notice_lost_imports(self) -> None:
         for step in self._steps.steps:
             if step.state == "error" and step.name.startswith(_IMPORTING):
-                self._notice(f"{step.name} failed, so that nothing of it was used: {step.error}")
+                advice = "".join(f"; {step}" for step in login_steps(step.error, self._asked_hosts))
+                problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
+                self._notice(problem + advice)
 
     def _login(self, host: str) -> Credentials | None:
         """Return the caller's login, and remember what the caller's function raises."""
+        self._asked_hosts.add(host)
         try:
             login: object = self._wishes.credentials(host)
             if login is None or isinstance(login, Credentials):
@@ -391,6 +395,7 @@ class _Build:
             ref=self._ref,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
+            hosts=self._asked_hosts,
         )
 
     def _lost(self, error: RpcError) -> KitcacheError:

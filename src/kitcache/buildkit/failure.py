@@ -7,9 +7,10 @@ Source: BuildKit, solver/errdefs and frontend/gateway/errdefs.
 import json
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeGuard
 
+from kitcache.buildkit.session.registry import HUB_HOSTS
 from kitcache.buildkit.status import BuildWarning
 from kitcache.buildkit.steps import Step, Steps
 from kitcache.buildkit.wire.grpc import RpcError
@@ -19,6 +20,9 @@ from kitcache.masking import hide_password
 _NOISE = re.compile(r"rpc error: code = \w+ desc = ")
 _PREFIX = "failed to solve: "
 _MAX_SOURCES = 10
+_REFUSED = re.compile(
+    "401 Unauthorized|no basic auth credentials|authentication required|insufficient_scope"
+)
 _SOURCE_RULE = "-" * 20
 _AROUND = 2
 _NOTED_LOG_LINES = 20
@@ -34,10 +38,12 @@ def build_failed(
     ref: str = "",
     warnings: tuple[BuildWarning, ...] = (),
     notices: tuple[str, ...] = (),
+    hosts: Collection[str] = (),
 ) -> BuildFailed:
     """The error for a Solve that ended with this status, after these steps.
 
-    hide: takes the secrets out of a text; those of the steps are out already.
+    hide: takes the secrets out of a text; those of the steps are out already. hosts: for which the
+    daemon has asked a login.
 
     The step is the one that the status names, or else the first that failed. log: the last lines
     of it that are known. sources: at most ten places, none twice. A note on the error has all that
@@ -54,10 +60,20 @@ def build_failed(
         ref=ref,
         warnings=warnings,
         notices=notices,
+        next_steps=login_steps(message, hosts),
     )
     if note := "\n".join(map(_show, _note_lines(failed))):
         failed.add_note(note)
     return failed
+
+
+def login_steps(message: str, hosts: Collection[str]) -> tuple[str, ...]:
+    """What to do where a registry refuses a login, or the lack of one; () for any other failure."""
+    if not _REFUSED.search(message):
+        return ()
+    named = [host for host in sorted(hosts) if host in message] or sorted(hosts)
+    host = named[0] if len(named) == 1 else "HOST"
+    return ("docker login" if host in HUB_HOSTS else f"docker login {host}",)
 
 
 def source_lines(source: Source) -> Iterator[str]:

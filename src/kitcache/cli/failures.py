@@ -36,6 +36,8 @@ def failure_lines(
     yield f"kitcache: {clean(first)}"
     for line in more:
         yield f"  {clean(line)}"
+    for step in error.next_steps:
+        yield f"  next: {clean(step)}"
 
 
 def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:

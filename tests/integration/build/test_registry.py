@@ -104,6 +104,7 @@ def test_a_wrong_password_is_a_clear_error_that_does_not_tell_it(
     assert built.code == 21
     assert f"failed to push {registry.host}/wrong:1" in built.err
     assert "401 Unauthorized" in built.err
+    assert f"\n  next: docker login {registry.host}\n" in built.err
     assert hidden(built)
 
 
@@ -112,6 +113,20 @@ def test_no_login_at_all(kit: Kit, registry: Registry, where: Path) -> None:
     assert built.code == 21
     assert f"{registry.host}/none:1" in built.err
     assert "no basic auth credentials" in built.err or "401 Unauthorized" in built.err
+    assert f"\n  next: docker login {registry.host}\n" in built.err
+
+
+def test_a_cache_and_a_base_image_that_want_a_login(
+    kit: Kit, registry: Registry, where: Path, tmp_path: Path
+) -> None:
+    advice = f"docker login {registry.host}"
+    cache = f"type=registry,ref={registry.host}/cache:1"
+    assert f"401 Unauthorized; {advice}\n" in kit.must("--cache-from", cache, where).err
+    base = context(tmp_path / "base", f"FROM {registry.host}/base:1\n")
+    for failing in (("--cache-to", cache, where), (base,)):
+        built = kit.run(*failing)
+        assert built.code == 21
+        assert f"\n  next: {advice}\n" in built.err
 
 
 def test_a_helper_that_is_not_there_is_named(kit: Kit, registry: Registry, where: Path) -> None:

@@ -169,3 +169,21 @@ def test_a_malformed_detail_is_left_out(malformed: Detail) -> None:
     failed = build_failed(error(*details), Steps())
     assert failed.sources == (Source("Dockerfile", 3, 3, TEXT),)
     assert failed.step_exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("message", "hosts", "steps"),
+    [
+        ("push r.io/a: 401 Unauthorized", ["r.io"], ("docker login r.io",)),
+        ("push r.io/a: 401 Unauthorized", ["r.io", "other.io"], ("docker login r.io",)),
+        ("from https://auth: 401 Unauthorized", ["r.io"], ("docker login r.io",)),
+        ("401 Unauthorized", ["r.io", "other.io"], ("docker login HOST",)),
+        ("docker.io/a: insufficient_scope: no", ["docker.io"], ("docker login",)),
+        ("push r.io/a: 500 Internal Server Error", ["r.io"], ()),
+    ],
+)
+def test_a_registry_that_refuses_is_told_with_the_login(
+    message: str, hosts: list[str], steps: tuple[str, ...]
+) -> None:
+    failed = build_failed(RpcError(Code.UNKNOWN, message), Steps(), hosts=hosts)
+    assert failed.next_steps == steps

@@ -26,7 +26,7 @@ CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 HELPER_TIMEOUT_S = 30.0
 _GLANCE_S = 0.1
 
-_HUB_HOSTS = ("registry-1.docker.io", "docker.io", "index.docker.io")
+HUB_HOSTS = ("registry-1.docker.io", "docker.io", "index.docker.io")
 _HUB_KEY = "https://index.docker.io/v1/"
 # What a helper calls the user when the secret is an identity token.
 _TOKEN_USER = "<token>"  # noqa: S105 - a word of the protocol
@@ -102,7 +102,7 @@ class DockerConfig:
         # One at a time: two helpers at once would ask a person twice for one keychain.
         with self._lock:
             if host not in self._known:
-                self._known[host] = self._find(_HUB_KEY if host in _HUB_HOSTS else host)
+                self._known[host] = self._find(_HUB_KEY if host in HUB_HOSTS else host)
             return self._known[host]
 
     def _find(self, key: str) -> Credentials | None:
