@@ -150,3 +150,19 @@ def test_what_no_read_can_get_at_is_bad(tmp_path: Path) -> None:
     assert not blob.exists()
     assert (box.dir / ".kitcache" / "quarantine" / f"sha256-{blob.name}").exists()
     assert witness.holes(box.dir) == ()
+
+
+def test_the_library_raises_its_own_errors_for_a_failing_disk(
+    fault_server: Server, tmp_path: Path
+) -> None:
+    """Where a directory cannot be listed, and a file in it can be neither read nor looked at."""
+    stage = Stage(fault_server, SCENES["export"], tmp_path)
+    names = ("/cache", "/cache/oci-layout", "/cache/index.json", "/cache/kitcache.lock")
+    faults = {
+        (fault.call.kind, fault.call.name): fault
+        for fault in stage.faults
+        if fault.call.kind in ("read", "stat", "list") and fault.call.name in names
+    }
+    assert len(faults) > 4
+    for fault in faults.values():
+        assert list(stage.complaints(fault)) == [], fault

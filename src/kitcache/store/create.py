@@ -91,13 +91,14 @@ def make_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
     fd = open_directory(layout, name, parent, prefix)
     if fd is not None:
         return fd
+    users = users_of(layout)
     try:
         with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=parent)
         fd = open_directory(layout, name, parent, prefix)
         if fd is None:
             raise FileNotFoundError(2, os.strerror(2))
-        give_owner(fd, users_of(layout))
+        give_owner(fd, users)
         os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
     except OSError as error:
         if fd is not None:
@@ -110,15 +111,20 @@ def _check_purpose(layout: Layout) -> None:
     if not is_bare(layout):
         check_version(layout)
         return
-    try:
-        strangers = sorted(set(os.listdir(layout.root_fd)) - _MAY_COME_FIRST)
-    except OSError as error:
-        raise io_error(layout.path, "cannot be listed", error) from None
+    strangers = sorted(set(_names_in(layout)) - _MAY_COME_FIRST)
     if strangers:
         raise NotACache(
             layout.path,
             f"it has neither oci-layout nor index.json, and holds other things ({strangers[0]!r})",
         )
+
+
+def _names_in(layout: Layout) -> list[str]:
+    """What is directly below DIR. Raises KitcacheError."""
+    try:
+        return os.listdir(layout.root_fd)
+    except OSError as error:
+        raise io_error(layout.path, "cannot be listed", error) from None
 
 
 def make_index(layout: Layout, lock: AbstractContextManager[None]) -> None:
@@ -137,7 +143,7 @@ def make_index(layout: Layout, lock: AbstractContextManager[None]) -> None:
 
 
 def _missing(layout: Layout) -> list[tuple[str, bytes]]:
-    names = os.listdir(layout.root_fd)
+    names = _names_in(layout)
     missing = [] if OCI_LAYOUT in names else [(OCI_LAYOUT, _LAYOUT_DOCUMENT)]
     if INDEX not in names and "blobs" not in names:
         missing.append((INDEX, EMPTY_INDEX))

@@ -61,17 +61,19 @@ class BlobHasher:
             check_blame(self._layout.path, error)
             return Hashed(0, _unreadable(error))
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                return Hashed(0, _NOT_REGULAR)
-            if largest is not None and found.st_size > largest:
-                return "large"
-            return self._hash_open(fd, digest, found.st_size)
+            return self._hash_open(fd, digest, largest)
         finally:
             os.close(fd)
 
-    def _hash_open(self, fd: int, digest: Digest, size: int) -> Hashed | Unhashed:
+    def _hash_open(self, fd: int, digest: Digest, largest: int | None) -> Hashed | Unhashed:
+        size = 0
         try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return Hashed(0, _NOT_REGULAR)
+            size = found.st_size
+            if largest is not None and size > largest:
+                return "large"
             told = self._hash_file(fd, digest.algorithm, size)
         except OSError as error:
             check_blame(self._layout.path, error)

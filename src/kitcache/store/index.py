@@ -19,6 +19,7 @@ from kitcache.store.layout import (
     Layout,
     excess_values,
     io_error,
+    look_at,
     open_file,
     read_at_most,
 )
@@ -99,12 +100,9 @@ def stamp_index(layout: Layout) -> Stamp | None:
 
     Raises KitcacheError where it cannot be looked at.
     """
-    try:
-        found = os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
-    except FileNotFoundError:
+    found = look_at(layout, INDEX)
+    if found is None:
         return None
-    except OSError as error:
-        raise io_error(layout.path, f"cannot look at {INDEX}", error) from None
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -292,11 +290,11 @@ def write_new(
 
 
 def users_of(layout: Layout) -> os.stat_result:
-    """Whose owner, group and permissions new files take: index.json's, or else the directory's."""
-    try:
-        return os.stat(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return os.fstat(layout.root_fd)
+    """Whose owner, group and permissions new files take: index.json's, or else the directory's.
+
+    Raises KitcacheError.
+    """
+    return look_at(layout, INDEX) or os.fstat(layout.root_fd)
 
 
 def give_to(fd: int, owner: os.stat_result) -> None:

@@ -53,8 +53,8 @@ class Intake:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self.layout = Layout(layout.path, os.dup(layout.root_fd))
         self._users = users_of(layout)
+        self.layout = Layout(layout.path, os.dup(layout.root_fd))
         self._lock = Lock()
         self._running = 0
         self._uploads: set[Upload] = set()

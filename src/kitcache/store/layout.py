@@ -379,7 +379,7 @@ def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
 
 def is_bare(layout: Layout) -> bool:
     """Whether neither oci-layout nor index.json says that this is a cache."""
-    return _read_version(layout) is None and not _is_there(layout, "index.json")
+    return _read_version(layout) is None and look_at(layout, "index.json") is None
 
 
 def check_version(layout: Layout) -> None:
@@ -391,7 +391,7 @@ def check_version(layout: Layout) -> None:
         time.sleep(_VERSION_PAUSE_S)
         version = _read_version(layout)
     if version is None:
-        if not _is_there(layout, "index.json"):
+        if look_at(layout, "index.json") is None:
             raise NotACache(layout.path, "it has neither oci-layout nor index.json")
     elif version.split(".")[0] != "1":
         told = f"of version {version!r}" if version else "unreadable"
@@ -409,7 +409,10 @@ def _read_version(layout: Layout) -> str | None:
     if fd is None:
         return None
     with open(fd, "rb") as file:
-        data = file.read(_LAYOUT_LIMIT_BYTES)
+        try:
+            data = file.read(_LAYOUT_LIMIT_BYTES)
+        except OSError as error:
+            raise unreadable(layout.path, "oci-layout", error) from None
     try:
         version = json.loads(data)["imageLayoutVersion"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -419,16 +422,15 @@ def _read_version(layout: Layout) -> str | None:
 
 def _is_fresh(layout: Layout) -> bool:
     """Whether oci-layout may be half written: whoever writes it may be slow, but not that slow."""
-    try:
-        found = os.stat("oci-layout", dir_fd=layout.root_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return True
-    return abs(time.time() - found.st_mtime) < _VERSION_WAIT_S
+    found = look_at(layout, "oci-layout")
+    return found is None or abs(time.time() - found.st_mtime) < _VERSION_WAIT_S
 
 
-def _is_there(layout: Layout, name: str) -> bool:
+def look_at(layout: Layout, name: str) -> os.stat_result | None:
+    """What has that name directly below DIR, None where nothing has. Raises KitcacheError."""
     try:
-        os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    except OSError as error:
+        raise io_error(layout.path, f"cannot look at {name}", error) from None

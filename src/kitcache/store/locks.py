@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy
 from kitcache.store.index import give_to, users_of
-from kitcache.store.layout import Layout, io_error, open_file
+from kitcache.store.layout import Layout, io_error, look_at, open_file
 
 KITCACHE_LOCK = "kitcache.lock"
 INDEX_LOCK = "index.json.lock"
@@ -117,11 +117,8 @@ def _try_lock(layout: Layout, fd: int, name: str, operation: int) -> bool:
 
 
 def _is_named(layout: Layout, fd: int, name: str) -> bool:
-    try:
-        named = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(named, os.fstat(fd))
+    named = look_at(layout, name)
+    return named is not None and os.path.samestat(named, os.fstat(fd))
 
 
 def _open_lock(layout: Layout, name: str) -> int:
@@ -129,13 +126,13 @@ def _open_lock(layout: Layout, name: str) -> int:
         fd = open_file(layout, name)
         if fd is not None:
             return fd
+        users = users_of(layout)
         try:
             fd = os.open(name, _CREATE_FLAGS, 0o600, dir_fd=layout.root_fd)
         except FileExistsError:
             continue
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
-        users = users_of(layout)
         with suppress(OSError):
             give_to(fd, users)
             if os.fstat(fd).st_uid != users.st_uid:

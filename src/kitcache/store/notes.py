@@ -97,7 +97,7 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
     except (KitcacheError, OSError):
         return None
     if fd is not None:
-        with suppress(OSError):
+        with suppress(OSError, KitcacheError):
             give_to(fd, users_of(layout))
             os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
     return fd
@@ -267,7 +267,7 @@ def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:
     try:
         write_new(room_fd, new, data, users_of(layout))
         os.rename(new, name, src_dir_fd=room_fd, dst_dir_fd=room_fd)
-    except OSError:
+    except (KitcacheError, OSError):
         with suppress(OSError):
             os.unlink(new, dir_fd=room_fd)
 
