@@ -116,10 +116,18 @@ def test_two_exports_to_one_directory_keep_both_tags_by_whatever_names(tmp_path:
 def test_a_directory_of_other_things_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.tex").write_text("")
-    done = run(build("dest=c"), tmp_path, client(tmp_path))
-    assert done.returncode == 10
-    assert b"the command was not started" in done.stderr
+    for value, options in (("dest=c,reset=true", ()), ("dest=c", ["--reset"])):
+        done = run(build(value), tmp_path, client(tmp_path), *options)
+        assert done.returncode == 10
+        assert b"the command was not started" in done.stderr
     assert os.listdir(tmp_path / "c") == ["thesis.tex"]
+    # Without the prefix that works, and so it does with it.
+    done = run(build("dest=c", "dest=d"), tmp_path, client(tmp_path))
+    assert (done.returncode, tags(tmp_path / "c"), tags(tmp_path / "d")) == (
+        0, ["latest"], ["latest"]
+    )  # fmt: skip
+    assert done.stderr.startswith(b"kitcache: warning: c: the export is not guarded: ")
+    assert (tmp_path / "c" / "thesis.tex").read_text() == ""
 
 
 def test_a_lock_that_is_not_had_in_time(tmp_path: Path) -> None:

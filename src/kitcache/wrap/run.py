@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Cancelled, KitcacheError
+from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
 from kitcache.oci.document import DocumentError
@@ -20,7 +20,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import Store, Stores, Terms, has_neighbour
+from kitcache.wrap.stores import Store, Stores, Terms, Warn, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run_task(
     program = need_program(task.job.argv[0], environ)
     with ExitStack() as stack:
         stores = Stores(terms, stack)
-        targets = _open_targets(task, stores)
+        targets = _open_targets(task, stores, terms.warn)
         sources = [(cache, stores.to_read(cache.src)) for cache in task.imports]
         stages = _Stages(terms, stack, must_find_all=task.job.builds_all)
         targets = [stages.open(target) if target.is_staged else target for target in targets]
@@ -110,10 +110,17 @@ def run_task(
         return ExecResult(command, code, tuple(results))
 
 
-def _open_targets(task: Task, stores: Stores) -> list[_Target]:
+def _open_targets(task: Task, stores: Stores, warn: Warn) -> list[_Target]:
+    """Those that are caches. To another directory the client exports as it can."""
     found: dict[str, tuple[Store, list[Export]]] = {}
     for export in task.exports:
-        store = stores.to_write(export.cache.dest)
+        try:
+            store = stores.to_write(export.cache.dest)
+        except NotACache as error:
+            if export.cache.reset:
+                raise
+            warn(f"warning: {export.cache.dest}: the export is not guarded: {error.problem}")
+            continue
         found.setdefault(store.real_path, (store, []))[1].append(export)
     return [
         _Target(

@@ -12,6 +12,7 @@ from kitcache.cli.session import Session
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
+from kitcache.masking import hide_password
 from kitcache.store.notes import ROOM
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
@@ -156,7 +157,7 @@ class _Command:
 
 def _unknown(refusal: Refused) -> str:
     *_, reason = ["no reason", *refusal.said.decode(errors="replace").splitlines()]
-    return f"the client did not say what it exports ({reason.strip()})"
+    return f"the client did not say what it exports ({hide_password(reason.strip())})"
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
