@@ -210,3 +210,20 @@ def test_a_cache_in_a_registry(kit: Kit, registry: Registry, tmp_path: Path) -> 
     built = kit.must(*options, "--cache-from", ref, where)
     assert list(steps(built.err).values()) == ["CACHED"]
     assert f"importing cache manifest from {ref}" in built.err
+
+
+def test_a_cache_that_is_not_in_the_registry_is_a_notice(
+    daemon: Daemon, registry: Registry, where: Path
+) -> None:
+    ref = f"{registry.host}/nosuch:main"
+    with Client(f"unix://{daemon.socket}") as client:
+        result = client.build(
+            where,
+            outputs="type=cacheonly",
+            cache_from=f"type=registry,ref={ref}",
+            credentials=lambda _: Credentials(USER, PASSWORD),
+        )
+    (notice,) = result.notices
+    assert notice.startswith(
+        f"importing cache manifest from {ref} failed, so that nothing of it was"
+    )
