@@ -4,11 +4,13 @@ A text is read as the command line reads it. A UsageError names the argument, wh
 field of BuildRequest.
 """
 
+import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar, cast
 
+from kitcache.buildkit.inputs import parse_build_context
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, check_sent
@@ -22,6 +24,8 @@ from kitcache.options.caches import (
     left_out_warning,
 )
 from kitcache.options.outputs import Output, check_output
+from kitcache.options.references import normalize_tag
+from kitcache.options.retention import Retention
 from kitcache.options.secrets import Secret
 
 StrPath = str | os.PathLike[str]
@@ -92,6 +96,36 @@ def path(name: str, given: StrPath) -> str:
     return text
 
 
+def split_platforms(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the platforms; one text may name several with commas, as on the command line."""
+    texts: tuple[str, ...] = several("platforms", given)
+    found = _each("platforms", texts, _split)
+    return tuple(dict.fromkeys(part for parts in found for part in parts))
+
+
+def _split(text: str) -> tuple[str, ...]:
+    _expect("one of them", text, str)
+    return tuple(part.strip() for part in text.split(","))
+
+
+def check_helpers(stdin: object, credentials: object, prune_policy: object) -> None:
+    """Raise UsageError for what would be found to be something else in the middle of a build."""
+    if isinstance(stdin, io.TextIOBase):
+        raise UsageError(
+            "stdin gives text, not bytes", next_steps=("sys.stdin.buffer", "io.BytesIO(DATA)")
+        )
+    if not callable(credentials):
+        raise UsageError(
+            f"credentials is of type {_kind(credentials)}, not a function of a host",
+            next_steps=("write credentials=lambda host: …",),
+        )
+    if not isinstance(prune_policy, Retention | None):
+        raise UsageError(
+            f"prune_policy is of type {_kind(prune_policy)}, not Retention",
+            next_steps=("kitcache.read_policy(TEXT, NAME)",),
+        )
+
+
 def spell_attests(given: Mapping[str, str | bool] | None) -> Pairs:
     """Return the attestations as pairs of texts, True and False as on the command line."""
     found = pairs("attests", given)
@@ -105,7 +139,9 @@ def settle(request: BuildRequest) -> BuildRequest:
     """
     _check_types(request)
     spelled = [spell_attest(kind, value) for kind, value in request.attests]
+    _each("tags", request.tags, normalize_tag)  # a check: each exporter spells them on its own
     return request._replace(
+        build_contexts=_each("build_contexts", request.build_contexts, _settle_context),
         outputs=_each("outputs", request.outputs, _settle_output),
         cache_to=_each("cache_to", request.cache_to, _settle_export),
         cache_from=_each("cache_from", request.cache_from, _settle_import),
@@ -113,13 +149,19 @@ def settle(request: BuildRequest) -> BuildRequest:
     )
 
 
+def _settle_context(pair: tuple[str, str]) -> tuple[str, str]:
+    return parse_build_context("=".join(pair))
+
+
 def _settle_output(output: Output) -> Output:
+    _expect("kind", output.kind, str)
     dest = None if output.dest is None else path("dest", output.dest)
     check_sent(output.sent)
     return check_output(output._replace(dest=dest))
 
 
 def _settle_export(export: CacheExport) -> CacheExport:
+    _expect("kind", export.kind, str)
     _expect("reset", export.reset, bool)
     _expect("tag", export.tag, str)
     check_sent(export.sent)
@@ -127,7 +169,10 @@ def _settle_export(export: CacheExport) -> CacheExport:
 
 
 def _settle_import(source: CacheImport) -> CacheImport:
+    _expect("kind", source.kind, str)
     _expect("tag", source.tag, str)
+    if source.digest is not None:
+        _expect("digest", source.digest, str)
     check_sent(source.sent)
     return check_cache_import(source._replace(src=path("src", source.src)))
 
@@ -174,8 +219,9 @@ def _check_pairs(name: str, given: object) -> None:
         key, value = pair
         _expect(f"{name}: the name {key!r}", key, str)
         _expect(f"{name}: the value of {key!r}", value, str)
-        if not key:
-            raise UsageError(f"{name}: a name is empty", next_steps=('write "NAME": "VALUE"',))
+        if not key or "=" in cast("str", key):
+            problem = "a name is empty" if not key else f"the name {key!r} has an equals sign"
+            raise UsageError(f"{name}: {problem}", next_steps=('write "NAME": "VALUE"',))
 
 
 def _expect(what: str, given: object, kind: type) -> None:

@@ -10,7 +10,7 @@ from itertools import chain
 from threading import Event
 from typing import BinaryIO, NamedTuple
 
-from kitcache.buildkit.arguments import complete_request, settle
+from kitcache.buildkit.arguments import check_helpers, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
@@ -101,6 +101,7 @@ def run_build(
 
     environ: where credentials of GitHub's and Amazon's caches are looked up.
     """
+    check_helpers(wishes.stdin, wishes.credentials, wishes.prune_policy)
     request = complete_request(settle(request), environ)
     check_request(request)
     return _Build(connection, request, wishes).run()

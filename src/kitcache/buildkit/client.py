@@ -17,6 +17,7 @@ from kitcache.buildkit.arguments import (
     settle,
     several,
     spell_attests,
+    split_platforms,
 )
 from kitcache.buildkit.build import Wishes, run_build
 from kitcache.buildkit.daemon.address import Address, find_daemon, parse_address
@@ -188,7 +189,7 @@ class Client:
             target=target,
             build_args=pairs("build_args", build_args),
             labels=pairs("labels", labels),
-            platforms=several("platforms", platforms),
+            platforms=split_platforms(platforms),
             no_cache=no_cache,
             pull=pull,
             build_contexts=tuple((name, path("build_contexts", at)) for name, at in places),

@@ -1,5 +1,6 @@
 """buildkit/arguments.py: the library checks its values as the command line checks its texts."""
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from kitcache.buildkit.arguments import settle, several
 from kitcache.buildkit.client import Client
+from kitcache.buildkit.session.registry import Credentials
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
@@ -38,7 +40,14 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("build_args: a name is empty", {"build_args": {"": "x"}}),
     ("labels: the name 1 is of type int", {"labels": {1: "x"}}),
     ("build_contexts is of type int", {"build_contexts": {"a": 1}}),
-    ("platforms[0] is of type int", {"platforms": [1]}),
+    ("build_args: the name 'A=1' has an equals sign", {"build_args": {"A=1": ""}}),
+    ("build_contexts: invalid context name UP", {"build_contexts": {"UP": "."}}),
+    ("platforms: one of them is of type int", {"platforms": [1]}),
+    ('invalid platform "linux amd64"', {"platforms": "linux/arm64,linux amd64"}),
+    ("tags: invalid", {"tags": ["app", "APP"]}),
+    ("stdin gives text, not bytes", {"context": "-", "stdin": io.StringIO("FROM scratch")}),
+    ("credentials is of type Credentials", {"credentials": Credentials("me", "hush")}),
+    ("prune_policy is of type str, not Retention", {"prune_policy": "cache.toml"}),
     ("tags is of type int, not a list", {"tags": 1}),
     ("secrets[0] is of type str, not Secret", {"secrets": "id=a,src=b"}),
     ("secrets[1] is of type tuple, not Secret", {"secrets": [Secret("a", "b"), ("a", "hush")]}),
@@ -152,6 +161,20 @@ def test_an_attestation_that_is_switched_on(daemon: FakeDaemon, context: Path) -
     sent = {"attest:provenance": "mode=max", "attest:sbom": ""}
     assert attests_sent(daemon, context, asked) == sent
     assert attests_sent(daemon, context, {"sbom": "true"}) == {"attest:sbom": ""}
+
+
+def test_what_a_text_names_is_what_the_command_line_reads(
+    daemon: FakeDaemon, context: Path
+) -> None:
+    with Client(daemon.address) as client:
+        client.build(
+            context,
+            platforms="linux/amd64, linux/arm64",
+            build_contexts={"docker.io/library/base:latest": context},
+        )
+    attrs = daemon.solves[-1].frontend_attrs
+    assert attrs["platform"] == "linux/amd64,linux/arm64"
+    assert [name for name in attrs if name.startswith("context:")] == ["context:base"]
 
 
 def test_credentials_of_caches_come_from_the_environment_that_is_given(
