@@ -59,7 +59,7 @@ COMMANDS = {
     "no limit": ["trim", "cache", "main"],
     "a limit below nothing": ["trim", "cache", "main", "--max-used-space=-1GB"],
     "no blob": ["why", "cache"],
-    "two directories": ["ls", "cache", "cache"],
+    "a word too many": ["ls", "cache", "main", "dev"],
     "no such shell": ["completion", "ksh"],
     "an option of another command": ["ls", "cache", "--min-age", "1h"],
     "a short prefix": ["why", "cache", "abc"],
