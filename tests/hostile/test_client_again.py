@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from kitcache.options.build import BuildRequest
 from tests.hostile.failing import FLAVOURS, failure
 from tests.hostile.fake_daemon import CONTROL, Answer, FakeDaemon, Solve, build_nothing
 from tests.hostile.fake_messages import vertex
+from tests.hostile.fake_session import WAIT_S
 from tests.hostile.privilege import needs_root
 from tests.hostile.sound_cache import Cache
 
@@ -197,6 +200,46 @@ def test_a_failed_build_is_no_lost_daemon(context: Path) -> None:
         with Client(daemon.address) as client, pytest.raises(NoDaemon) as caught:
             client.workers()
         assert caught.value.kind == "unsupported"
+
+
+def threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith(("rpc-", "kitcache-"))]
+
+
+def test_fifty_clients_leave_no_thread_and_no_open_file(context: Path) -> None:
+    def script(solve: Solve) -> Answer:
+        if len(solve.daemon.solves) % 3 == 0:
+            solve.daemon.cut()
+            solve.wait()
+        return {}
+
+    with FakeDaemon(script, is_engine=True) as daemon:
+        Client(daemon.address).close()
+        before = threads(), len(os.listdir("/proc/self/fd"))
+        for number in range(50):
+            client = Client(daemon.address)
+            if number % 5 == 0:
+                with suppress(NoDaemon):
+                    client.build(str(context), outputs=NOWHERE)
+            if number % 7 == 0:
+                daemon.cut()
+            client.close()
+        # The daemon's own ends are closed by threads of its own.
+        ends = time.monotonic() + WAIT_S
+        while (left := (threads(), len(os.listdir("/proc/self/fd")))) != before:
+            assert time.monotonic() < ends, left
+            threading.Event().wait(0.01)
+
+
+def test_a_daemon_that_always_goes_away_costs_one_connection(context: Path) -> None:
+    with FakeDaemon() as daemon, Client(daemon.address) as client:
+        for number in range(20):
+            asked = len(daemon.asked)
+            daemon.spoil(bytes.fromhex("00000807000000000000000fff00000000"))
+            while len(daemon.asked) < asked + 2:  # the greeting of a new connection, and ours
+                client.info()
+            assert len(threads()) <= 4, number
+        assert client.build(str(context), outputs=NOWHERE).ref
 
 
 NAMES = """

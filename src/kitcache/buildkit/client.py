@@ -217,28 +217,28 @@ class Client:
 
     def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
         """The same, for a request that is there already."""
-        connection = self._daemon.connection()
-        environ, proxies = self._surroundings()
-        wishes = wishes._replace(proxies=wishes.proxies or proxies)
-        return run_build(connection, request, wishes, environ)
+        with self._daemon.connection() as connection:
+            environ, proxies = self._surroundings()
+            wishes = wishes._replace(proxies=wishes.proxies or proxies)
+            return run_build(connection, request, wishes, environ)
 
     def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
         return Build(self, request, wishes)
 
     def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
-        connection = self._daemon.connection()
-        try:
-            return question(connection.channel)
-        except RpcError as error:
-            if connection.channel.is_alive:
-                raise connection.unanswered(error) from None
+        with self._daemon.connection() as connection:
+            try:
+                return question(connection.channel)
+            except RpcError as error:
+                if connection.channel.is_alive:
+                    raise connection.unanswered(error) from None
         # It may have been restarted since the last call, and that was not yet known.
-        connection = self._daemon.connection()
-        try:
-            return question(connection.channel)
-        except RpcError as error:
-            raise connection.unanswered(error) from None
+        with self._daemon.connection() as connection:
+            try:
+                return question(connection.channel)
+            except RpcError as error:
+                raise connection.unanswered(error) from None
 
 
 class Build:

@@ -6,7 +6,7 @@ Source: BuildKit, client/solve.go and control/control.go.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ _LAST_NEWS_S = 5.0
 _FIRST_NEWS_S = 0.2
 """The same where no step was heard of: the daemon searches 6 s for a build that never began."""
 _GLANCE_S = 0.1
+_MOST_NEWS = 64
+"""So many are kept for a slow on_update; then the daemon has to wait."""
 
 
 class Solved(NamedTuple):
@@ -67,7 +69,8 @@ class _Solve:
     ) -> None:
         self._on_update = on_update
         self._cancel = cancel
-        self._events: SimpleQueue[Update | _Ended] = SimpleQueue()
+        self._events: Queue[Update | _Ended] = Queue(_MOST_NEWS)
+        self._is_over = Event()
         self._deadline_s: float | None = None
         self._is_cancelled = False
         self._has_vertex = False
@@ -82,6 +85,7 @@ class _Solve:
         try:
             return self._judge(self._follow_to_the_end())
         finally:
+            self._is_over.set()
             self._solve.cancel()
             self._status.cancel()
 
@@ -109,14 +113,22 @@ class _Solve:
                 error = failure
             except (ValueError, DecodeError) as failure:
                 error = RpcError(Code.INTERNAL, f"the daemon sent no {call} message: {failure}")
-            self._events.put(_Ended(call, answer, error))
+            self._put(_Ended(call, answer, error))
 
         Thread(target=run, name=f"kitcache-{call}", daemon=True).start()
 
     def _follow(self, request: bytes) -> None:
         _send(self._status, request)
         for message in self._status:
-            self._events.put(read_update(message))
+            self._put(read_update(message))
+
+    def _put(self, event: Update | _Ended) -> None:
+        while not self._is_over.is_set():
+            try:
+                self._events.put(event, timeout=_GLANCE_S)
+            except Full:
+                continue
+            return
 
     def _next_event(self) -> Update | _Ended | None:
         try:

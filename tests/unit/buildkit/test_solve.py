@@ -1,6 +1,7 @@
 """buildkit/solve.py: one Solve and its Status, to whatever end."""
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Event
@@ -250,3 +251,32 @@ def test_what_the_callback_raises_ends_both_calls(daemon: Daemon) -> None:
             "Status CANCELLED",
         }
         assert channel.is_alive
+
+
+def test_news_that_nobody_takes_hold_up_the_daemon_and_not_the_memory(daemon: Daemon) -> None:
+    """All 400 of these messages came into memory once; a window and 64 of them are a quarter."""
+    line = pb.StatusResponse(logs=[pb.VertexLog(vertex="d", msg=b"x" * 100_000)])
+    message, is_held, is_over = line.SerializeToString(), Event(), Event()
+
+    def status(stream: Stream) -> None:
+        stream.receive()
+        for _ in range(400):
+            try:
+                stream.send_until((message,), time.monotonic() + 0.3)
+            except RpcError:
+                is_held.set()
+                break
+        is_over.set()
+        stream.send(message)
+
+    def answer(stream: Stream) -> None:
+        assert is_over.wait(WAIT_S)
+        stream.send(GOOD)
+
+    def hear(update: Update) -> None:
+        assert is_over.wait(WAIT_S)
+        daemon.updates.append(update)
+
+    assert daemon.run(answer, status, hear).error is None
+    assert is_held.is_set()
+    assert 64 <= len(daemon.updates) < 400

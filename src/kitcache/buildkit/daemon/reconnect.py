@@ -2,6 +2,9 @@
 
 import os
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.connect import Connection, connect
@@ -22,25 +25,45 @@ class Reconnector:
         self._connecting = threading.Lock()
         self._is_closed = False
         self._connections = [connect(address, timeout_s=timeout_s)]
+        self._counting = threading.Lock()
+        self._users: Counter[Connection] = Counter()
 
     @property
     def last(self) -> Connection:
         """The newest connection, alive or not."""
         return self._connections[-1]
 
-    def connection(self) -> Connection:
-        """A connection that takes calls: the newest, or a new one. Raises NoDaemon."""
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection that takes calls, for as long as the block runs. Raises NoDaemon."""
+        made = self._take()
+        try:
+            yield made
+        finally:
+            with self._counting:
+                self._users[made] -= 1
+
+    def _take(self) -> Connection:
         self.check()
         with self._connecting:
             if not self.last.channel.is_alive and not self._is_closed:
-                made = connect(self._address, timeout_s=self._timeout_s)
-                # Builds may still run on one whose daemon is going away.
-                running = [one for one in self._connections if one.channel.failure is None]
-                self._connections = [*running, made]
+                self._replace()
             if self._is_closed:
                 self.last.close()
             self.check()
+            with self._counting:
+                self._users[self.last] += 1
             return self.last
+
+    def _replace(self) -> None:
+        """Connect anew. What still runs on a daemon that is going away keeps its connection."""
+        made = connect(self._address, timeout_s=self._timeout_s)
+        with self._counting:
+            self._users = +self._users
+            unused = [one for one in self._connections if one not in self._users]
+            self._connections = [*self._users, made]
+        for one in unused:
+            one.close()
 
     def check(self) -> None:
         """Raises NoDaemon after `close`, and in a child after fork."""

@@ -16,6 +16,9 @@ from weakref import WeakSet
 READ_BYTES = 256 * 1024
 _OPENING_BYTES = 512
 
+# As Go's clients have it: a question after 15 s of silence, nine more, then the connection is lost.
+_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}
+
 # What getaddrinfo gives: family, type, protocol, canonical name, socket address.
 _Place = tuple[Any, Any, int, str, Any]
 
@@ -198,8 +201,12 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
         else:
             break
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A machine that is gone says nothing: without it a build would wait for ever.
+    # A machine that is gone says nothing: without it a build would wait for ever, and with what
+    # Linux waits by itself for two hours.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # macOS has not all of them
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return sock
 
 

@@ -198,12 +198,18 @@ class MessageReader:
         self._prefix = bytearray()
         self._pieces: list[Buffer] = []
         self._left = 0
+        self._size = 0
         self._ready: deque[bytes] = deque()
 
     @property
     def is_amid(self) -> bool:
         """Whether a message has begun and not ended."""
         return bool(self._left or self._prefix)
+
+    @property
+    def held(self) -> int:
+        """How many bytes are kept of a message that has not ended."""
+        return self._size - self._left
 
     def take(self) -> bytes | None:
         """The next whole message; None when more has to be fed first."""
@@ -224,6 +230,7 @@ class MessageReader:
                 if not self._left:
                     self._ready.append(b"".join(self._pieces))
                     self._pieces.clear()
+                    self._size = 0
             elif not self._prefix and size - place >= _PREFIX.size:
                 self._begin(*_PREFIX.unpack_from(view, place))
                 place += _PREFIX.size
@@ -243,6 +250,6 @@ class MessageReader:
                 Code.RESOURCE_EXHAUSTED,
                 f"a message of {length:,} bytes came, over the limit of {self._limit:,}",
             )
-        self._left = length
+        self._left = self._size = length
         if not length:
             self._ready.append(b"")

@@ -16,6 +16,8 @@ from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Connection
 
+# A peer that begins many messages and ends none is refused at so many bytes.
+HELD_LIMIT = 128 * 2**20
 # Senders wait while so much is unwritten.
 OUTBOX_LIMIT = 2**20
 WRITE_SIZE = 256 * 1024
@@ -62,7 +64,8 @@ Accept = Callable[[int, Headers, bool], Callable[[], None] | None]
 class Link:
     """A connection with its threads, which `start` starts.
 
-    failure: why it ended, None while it lives and when it was closed by us.
+    failure: why it ended, None while it lives and when it was closed by us. held: bytes of messages
+    that have not ended, of all calls.
     """
 
     def __init__(self, transport: Transport, connection: Connection, accept: Accept | None) -> None:
@@ -70,6 +73,7 @@ class Link:
         self.can_send = threading.Condition(self.lock)
         self.connection = connection
         self.calls: dict[int, Call] = {}
+        self.held = 0
         self.failure: str | None = None
         self.closed = threading.Event()
         self._transport = transport

@@ -19,7 +19,7 @@ from kitcache.buildkit.wire.grpc import (
     problem_of_reply,
 )
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.link import OUTBOX_LIMIT, Link
+from kitcache.buildkit.wire.link import HELD_LIMIT, OUTBOX_LIMIT, Link
 
 # How much is taken from a stream, or put in the outbox, each time the lock is had.
 _STEP = 256 * 1024
@@ -50,6 +50,7 @@ class Stream:
         self._arrived = threading.Condition(link.lock)
         self._pieces: deque[Buffer] = deque()
         self._messages = MessageReader()
+        self._held = 0
         # How the receiving side ended: an error, or well.
         self._error: RpcError | None = None
         self._is_received = False
@@ -206,12 +207,20 @@ class Stream:
         try:
             for piece in pieces:
                 self._messages.feed(piece)
+            self._hold(self._messages.held)
         except RpcError as error:
             with self._link.lock:
                 self._abandon(error)
                 if self._is_client:
                     self._close(error, ErrorCode.CANCEL)
             raise
+
+    def _hold(self, count: int) -> None:
+        with self._link.lock:
+            self._link.held += count - self._held
+            self._held = count
+            if count and self._link.held > HELD_LIMIT:
+                raise RpcError(Code.RESOURCE_EXHAUSTED, "too many messages are there in part")
 
     def _credit(self, count: int) -> None:
         self._link.connection.credit(self._id, count)
@@ -284,6 +293,9 @@ class Stream:
         self._error = error
         self._credit(sum(map(len, self._pieces)))
         self._pieces.clear()
+        self._link.held -= self._held
+        self._held = 0
+        self._messages = MessageReader()
         self._arrived.notify()
 
     def _close(self, error: RpcError, code: ErrorCode) -> None:

@@ -3,7 +3,11 @@
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
+import pytest
+
+from kitcache.buildkit.wire import stream as module
 from kitcache.buildkit.wire.grpc import MAX_MESSAGE, Code, RpcError, frame_messages
 from kitcache.buildkit.wire.rpc import Stream
 from tests.unit.buildkit.wire.peers import REPLY
@@ -104,3 +108,32 @@ def test_data_in_tiny_frames_does_not_pile_up_as_such(raw: Raw) -> None:
         threading.Event().wait(0.001)
     assert len(stream._pieces) == 2
     assert list(stream) == [bytes(100)] * 300
+
+
+def test_many_messages_that_never_end_are_refused_together(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is below its own limit: 250 of them were 4 GB."""
+    monkeypatch.setattr(module, "HELD_LIMIT", 10 * 2**20)
+    errors: SimpleQueue[RpcError] = SimpleQueue()
+
+    def collect(stream: Stream) -> None:
+        try:
+            for message in stream:
+                stream.send(str(len(message)).encode())
+        except RpcError as error:
+            errors.put(error)
+            raise
+
+    channel, _ = connect({"/s/Collect": collect})
+    streams = [channel.open("/s/Collect") for _ in range(4)]
+    begun = b"\0" + (4 * 2**20).to_bytes(4, "big") + bytes(3 * 2**20)
+    for stream in streams:
+        with contextlib.suppress(RpcError):
+            stream._send_buffers([begun], None, is_end=False)
+    assert errors.get(timeout=WAIT_S).code == Code.RESOURCE_EXHAUSTED
+    for stream in streams:
+        stream.cancel()
+    assert [errors.get(timeout=WAIT_S).code for _ in range(3)] == [Code.CANCELLED] * 3
+    for _ in range(3):  # what was held is free again
+        assert channel.unary("/s/Collect", bytes(9 * 2**20)) == b"%d" % (9 * 2**20)
