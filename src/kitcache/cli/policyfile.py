@@ -1,5 +1,9 @@
 """The file that --policy or --prune-policy names, read."""
 
+import os
+import select
+import stat
+import time
 from threading import Event
 
 from kitcache.cli.interrupt import open_stdin, unless_cancelled
@@ -11,6 +15,9 @@ from kitcache.store.layout import io_error
 STDIN = "-"
 LIMIT_BYTES = 64 * 1024
 """No policy is larger; a hostile one of a MiB would take minutes to judge."""
+WRITER_TIMEOUT_S = 30.0
+"""For so long a pipe may have no writer."""
+_GLANCE_MS = 100
 
 
 def read_file(path: str, cancel: Event | None = None) -> Retention:
@@ -45,5 +52,32 @@ def _read(path: str, cancel: Event) -> bytes:
         if stdin is None:
             raise UsageError("it is closed: no policy can be read from it", path="stdin")
         return stdin.read(LIMIT_BYTES + 1)
-    with open(path, "rb") as file:
-        return file.read(LIMIT_BYTES + 1)
+    # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        head = _wait_for_writer(fd, path) if stat.S_ISFIFO(os.fstat(fd).st_mode) else b""
+        os.set_blocking(fd, True)
+        return head + file.read(LIMIT_BYTES + 1 - len(head))
+
+
+def _wait_for_writer(fd: int, path: str) -> bytes:
+    """Return once the pipe has, or had, a writer: what it has written, if that was read.
+
+    Raises UsageError if no process opens the other end in time.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    ends = time.monotonic() + WRITER_TIMEOUT_S
+    while not poll.poll(_GLANCE_MS):
+        try:
+            data = os.read(fd, LIMIT_BYTES + 1)
+        except BlockingIOError:  # only a pipe with a writer makes its reader wait
+            return b""
+        if data:
+            return data
+        if time.monotonic() > ends:
+            raise UsageError(
+                f"it is a pipe, and no process writes to it; waited {WRITER_TIMEOUT_S:g} s",
+                path=path,
+            )
+    return b""

@@ -68,3 +68,12 @@ def test_a_pipe_that_nobody_writes_is_left_to_itself(path: Path) -> None:
         read_file(str(path), cancel)
     os.close(os.open(path, os.O_RDWR))
     assert (caught.value.path, caught.value.untouched) == (str(path), "nothing was done")
+
+
+def test_a_pipe_without_a_writer_is_not_waited_for_without_end(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(path)
+    monkeypatch.setattr("kitcache.cli.policyfile.WRITER_TIMEOUT_S", 0.0)
+    with pytest.raises(UsageError, match="no process writes to it"):
+        read_file(str(path), Event())
