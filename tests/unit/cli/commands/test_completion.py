@@ -33,9 +33,9 @@ STARTS = {
     ),
     "zsh": Start(
         ("zsh", "-f", "-i"),
-        "PROMPT=; unsetopt prompt_cr prompt_sp; bindkey -e; autoload -U compinit;"
-        " compinit -u -d ./dump; source ./script; _client() { compadd build bake };"
-        " compdef _client client",
+        "PROMPT=; unsetopt prompt_cr prompt_sp; bindkey -e; mkdir functions;"
+        " cp script functions/_kitcache; fpath=(./functions $fpath); autoload -U compinit;"
+        " compinit -u -d ./dump; _client() { compadd build bake }; compdef _client client",
     ),
     "tcsh": Start(
         ("tcsh", "-f", "-i"), "set prompt=''; set edit; bindkey -e; set nobeep; source ./script"
