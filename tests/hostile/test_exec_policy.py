@@ -84,6 +84,37 @@ def test_with_a_bad_one_the_command_is_not_started(
     assert differences(before, take_snapshot(tmp_path)) == []
 
 
+@pytest.mark.parametrize("words", ["build -", "build -f - .", "buildx bake -f-", "buildx bake"])
+def test_one_on_stdin_beside_a_command_that_reads_stdin_is_refused(
+    words: str, tmp_path: Path
+) -> None:
+    env = {**client(tmp_path), "BUILDX_BAKE_FILE": "-"}
+    done = run(["docker", *words.split()], tmp_path, env, "--prune-policy", "-", input=b"")
+    assert done.returncode == 2
+    assert b"--prune-policy - and the command would both read stdin" in done.stderr
+
+
+def test_one_on_stdin_beside_a_command_that_does_not(grown: Path, tmp_path: Path) -> None:
+    env = client(tmp_path, seed=3)
+    done = run(
+        build("dest=c,tag=new"), tmp_path, env, "--prune-policy", "-", input=b"keep-last = 1\n"
+    )
+    assert (done.returncode, tags(grown)) == (0, ["new"])
+
+
+def test_the_name_that_buildx_has_otherwise_is_the_clients(tmp_path: Path) -> None:
+    env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
+    done = run(["docker", "build", "."], tmp_path, env, "--policy", "cache.toml")
+    assert done.returncode == 2
+    assert b"Rego source policies" in done.stderr
+    assert b"write it behind --" in done.stderr
+    assert not (tmp_path / "record").exists()
+    words = ["docker", "buildx", "build", "--policy", "filename=x.rego", "."]
+    assert run(words, tmp_path, env).returncode == 0
+    seen = json.loads((tmp_path / "record").read_text())["argv"]
+    assert [bytes.fromhex(word).decode() for word in seen[1:]] == words[1:]
+
+
 def test_a_dry_run_says_so_and_a_policy_without_a_cache_is_told(
     grown: Path, tmp_path: Path
 ) -> None:

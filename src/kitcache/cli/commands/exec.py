@@ -36,6 +36,8 @@ examples:
     --cache-to type=local,dest=../cache,mode=max .
   kitcache exec --dry-run -- docker build --cache-to type=local,dest=../cache ."""
 
+_STDIN = "-"
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
@@ -98,6 +100,8 @@ class _Command:
         args = self._args
         words = args.words[1:] if args.words[:1] == ["--"] else args.words
         environ = dict(os.environ)
+        if _STDIN in words:
+            self._check_stdin()
         policy = options.read_policy_of(args)
         resets = args.reset or policy is not None
         try:
@@ -146,7 +150,15 @@ class _Command:
     def _warn(self, sentence: str) -> None:
         self._session.warn([sentence])
 
+    def _check_stdin(self) -> None:
+        if self._args.policy == _STDIN:
+            raise UsageError(
+                "--prune-policy - and the command would both read stdin",
+                next_steps=("write the policy to a file, and name that",),
+            )
+
     def _read_stdin(self) -> bytes:
+        self._check_stdin()
         from kitcache.cli.interrupt import open_stdin  # noqa: PLC0415 - seldom needed
 
         stdin = open_stdin(self._args.cancel)
