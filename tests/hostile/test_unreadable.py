@@ -166,3 +166,21 @@ def test_the_library_raises_its_own_errors_for_a_failing_disk(
     assert len(faults) > 4
     for fault in faults.values():
         assert list(stage.complaints(fault)) == [], fault
+
+
+@pytest.mark.parametrize("words", ["export", "exec"])
+def test_an_unread_blob_is_not_said_to_have_been_removed(
+    words: str, fault_server: Server, tmp_path: Path
+) -> None:
+    """All that a new tag reaches is read before it is published, and once more after."""
+    stage = Stage(fault_server, SCENES[words], tmp_path)
+    name = documents_of(stage.box / "cache", "new")[0]
+    told = set()
+    for fault in reads_of(stage, f"/cache/blobs/sha256/{name}"):
+        assert list(stage.complaints(fault)) == [], fault
+        ended = stage.run(fault)
+        assert "meanwhile" not in ended.said
+        told.add((ended.code, "published, but not looked at once more" in ended.said))
+    # 12: the sweep that follows cannot read it.
+    assert (1, True) in told
+    assert told <= {(0, False), (1, False), (1, True), (12, False)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 from kitcache.buildkit.session.stores import ExportStore
-from kitcache.errors import Cancelled, Damaged, KitcacheError
+from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import look_below
@@ -134,11 +134,15 @@ def _examine(
             return _nothing(publication, "the export ended before its manifest")
         descriptor = Descriptor(media_type, root.digest, root.size)
         _warn_of_size(layout.path, descriptor, data, warn)
-    except (KitcacheError, DocumentError) as error:
-        problem = error.problem if isinstance(error, KitcacheError) else str(error)
+        hole = _hole_below(intake, descriptor, control)
+    except (Damaged, Unsafe, DocumentError) as error:
+        problem = str(error) if isinstance(error, DocumentError) else error.problem
         problem = f"not published: the root {root.digest.short} {problem}"
         return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
-    hole = _hole_below(intake, descriptor, control)
+    except Cancelled:
+        raise
+    except KitcacheError as error:
+        return _failed(_Candidate(publication, None), error)
     if hole:
         problem = f"not published: {hole}"
         return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
@@ -227,7 +231,13 @@ def _put(
 def _look_again(intake: Intake, candidate: _Candidate, control: Control) -> _Candidate:
     if candidate.root is None:
         return candidate
-    hole = _hole_below(intake, candidate.root, control)
+    try:
+        hole = _hole_below(intake, candidate.root, control)
+    except Cancelled:
+        raise
+    except KitcacheError as error:
+        problem = f"published, but not looked at once more: {error.problem}"
+        return candidate._replace(outcome="failed", problem=problem, code=error.exit_code)
     if not hole:
         return candidate
     problem = f"published, but others removed from it meanwhile: {hole}"

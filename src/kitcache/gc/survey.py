@@ -104,9 +104,10 @@ def look_below(
     """What is wrong with all that one descriptor reaches; both empty where every blob is there.
 
     It need not be in index.json. The layout's directories have been opened. Structural blobs are
-    proven, of leaves the length is looked at, as a survey does.
+    proven, of leaves the length is looked at, as a survey does. Raises Unreadable, and
+    KitcacheError for other I/O errors.
     """
-    marker = _Marker(layout, control)
+    marker = _Marker(layout, control, needs_all=True)
     if root.descriptor is not None:
         marker.push_root(root, root.descriptor)
     marker.run()

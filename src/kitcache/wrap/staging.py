@@ -179,12 +179,8 @@ def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
         intake.sync()
         _publish(store.layout, roots, terms)
         tags = tuple(root.ref_name or "" for root in roots)
-        merged = Merged(tags, linked, reused)
-        lost = _lost(intake.layout, roots, control)
-    if lost:
-        problem = f"published, but others removed from it meanwhile: {lost}"
-        return merged._replace(problem=problem, code=Damaged.exit_code)
-    return merged
+        problem, code = _look_again(intake.layout, roots, control)
+    return Merged(tags, linked, reused, problem, code)
 
 
 def _mend_index(layout: Layout) -> bool:
@@ -248,13 +244,22 @@ def _some(holes: list[str]) -> str:
     return ", ".join(holes[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _lost(layout: Layout, roots: list[Root], control: Control) -> str:
+def _look_again(layout: Layout, roots: list[Root], control: Control) -> tuple[str, int]:
+    """What has become of what was published: why it is not all well, and the exit code of that."""
     holes = []
-    for root in roots:
-        damage, missing = look_below(layout, control, root)
-        holes += [describe_damage(one) for one in damage]
-        holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
-    return _some(holes)
+    try:
+        for root in roots:
+            damage, missing = look_below(layout, control, root)
+            holes += [describe_damage(one) for one in damage]
+            holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
+    except Cancelled:
+        raise
+    except KitcacheError as error:
+        return f"published, but not looked at once more: {error.problem}", error.exit_code
+    if not holes:
+        return "", 0
+    problem = f"published, but others removed from it meanwhile: {_some(holes)}"
+    return problem, Damaged.exit_code
 
 
 def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tally]:
