@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kitcache.buildkit.build import Wishes
     from kitcache.buildkit.client import Build, Client
     from kitcache.buildkit.daemon.address import Address, find_daemon
     from kitcache.buildkit.daemon.tls import Tls
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
     from kitcache.buildkit.status import BuildWarning, Log, Transfer, Update, Vertex
     from kitcache.buildkit.steps import Step, Steps
+    from kitcache.buildkit.wishes import Wishes
     from kitcache.errors import (
         BuildFailed,
         Busy,
@@ -81,7 +81,6 @@ if TYPE_CHECKING:
     from kitcache.upkeep.trimming.trim import trim
 
 _HOMES = {
-    "kitcache.buildkit.build": ("Wishes",),
     "kitcache.buildkit.client": ("Build", "Client"),
     "kitcache.buildkit.daemon.address": ("Address", "find_daemon"),
     "kitcache.buildkit.daemon.tls": ("Tls",),
@@ -91,6 +90,7 @@ _HOMES = {
     "kitcache.buildkit.session.registry": ("Credentials", "DockerConfig"),
     "kitcache.buildkit.status": ("BuildWarning", "Log", "Transfer", "Update", "Vertex"),
     "kitcache.buildkit.steps": ("Step", "Steps"),
+    "kitcache.buildkit.wishes": ("Wishes",),
     "kitcache.errors": (
         "BuildFailed",
         "Busy",

@@ -14,8 +14,8 @@ from typing import Any
 import grpc
 import pytest
 
-from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Client
+from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from tests.hostile.failing import FLAVOURS, failure

@@ -14,9 +14,9 @@ from threading import Event
 import pytest
 
 import kitcache
-from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.status import Update
+from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output

@@ -4,11 +4,9 @@ Locks and checks first, then the session, the Solve, and only after its success 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import chain
-from threading import Event
-from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.arguments import check_helpers, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
@@ -18,7 +16,8 @@ from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed, login_steps
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
-from kitcache.buildkit.log import LOG, log_calls
+from kitcache.buildkit.log import log_calls, log_solve
+from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places, Terms
@@ -37,58 +36,23 @@ from kitcache.buildkit.result import (
     find_image_id,
     known_digest,
 )
-from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
-from kitcache.buildkit.status import BuildWarning, OnUpdate, Update
+from kitcache.buildkit.status import BuildWarning, Update
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.targets import LayoutTarget, Targets, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
+from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
-from kitcache.gc.control import OnProgress
-from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
-from kitcache.options.retention import Retention
 
 _FRONTEND = "dockerfile.v0"
 _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _REF_LENGTH = 25
 _IMPORTING = "importing cache manifest from "
 _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
-
-
-def _no_login(_host: str) -> Credentials | None:
-    return None
-
-
-def _nothing(_news: object) -> None:
-    """Tell nobody."""
-
-
-class Wishes(NamedTuple):
-    """How a build is run, beside what is built.
-
-    on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
-    for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
-    stands for. proxies: build arguments that the request's own go before. prune_policy: which tags
-    go from every local cache that is exported to, with a reset. timeout_s: after so
-    many seconds the build is cancelled.
-    """
-
-    on_update: OnUpdate = _nothing
-    on_notice: Callable[[str], object] = _nothing
-    on_progress: OnProgress | None = None
-    cancel: Event | None = None
-    credentials: Callable[[str], Credentials | None] = _no_login
-    stdin: BinaryIO | None = None
-    stdout: BinaryIO | None = None
-    proxies: Pairs = ()
-    lock_timeout_s: float = LOCK_TIMEOUT_S
-    prune_policy: Retention | None = None
-    timeout_s: float | None = None
 
 
 def run_build(
@@ -117,12 +81,11 @@ class _Build:
         self._mask = Mask()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
-        self._logins: set[str] = set()
         self._asked_hosts: set[str] = set()
         self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
-        self._login_failure: Exception | None = None
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
+        self._logins = Logins(wishes.credentials, self._notice, self._ref)
 
     def run(self) -> BuildResult:
         try:
@@ -173,7 +136,7 @@ class _Build:
             try:
                 response = self._expect_success(solved, targets, caches)
             except KitcacheError as error:
-                raise error from (error.__cause__ or self._login_failure)
+                raise error from (error.__cause__ or self._logins.failure)
             self._notice_lost_imports()
             images = targets.publish(response, self._terms())
             results = caches.publish(response, images)
@@ -186,7 +149,7 @@ class _Build:
             caches=results,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
-            logins=tuple(sorted(self._logins)),
+            logins=tuple(sorted(self._logins.given)),
             provenance=self._provenance(),
         )
 
@@ -223,24 +186,6 @@ class _Build:
                 advice = "".join(f"; {step}" for step in login_steps(step.error, self._asked_hosts))
                 problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
                 self._notice(problem + advice)
-
-    def _login(self, host: str) -> Credentials | None:
-        """Return the caller's login, and remember what the caller's function raises."""
-        self._asked_hosts.add(host)
-        try:
-            login: object = self._wishes.credentials(host)
-            if login is None or isinstance(login, Credentials):
-                answer = "none" if login is None else "sent"
-                LOG.debug("build %s: login for %s: %s", self._ref, host, answer)
-                return login
-            kind = type(login).__name__
-            raise TypeError(f"credentials returned a value of type {kind}, not Credentials")
-        except Cancelled:
-            raise
-        except Exception as error:
-            self._login_failure = self._login_failure or error
-            self._notice(f"no login for {host}: credentials raised {type(error).__name__}")
-            raise
 
     def _update(self, update: Update) -> None:
         self._masked_update(self._mask.update(update))
@@ -330,14 +275,14 @@ class _Build:
             files=targets.files,
             stores={**caches.stores, **targets.stores, **offer.stores},
             secrets=offer.secrets,
-            credentials=self._login,
-            on_login=self._logins.add,
+            credentials=self._logins.find,
+            on_login=self._logins.given.add,
             on_notice=self._notice,
             on_failure=self._failures.append,
         )
         key = make_shared_key(offer.directories)
         metadata = make_metadata(message.session, key, handlers)
-        self._log_solve(offer, message)
+        log_solve(message, self._connection.address.url, offer.sources, self._request.secrets)
         server = self._connection.open_session(metadata, log_calls(handlers, self._ref))
         try:
             solved = solve(self._connection.channel, message, self._update, self._cancel)
@@ -351,23 +296,6 @@ class _Build:
         finally:
             self._session_failure = server.failure
             server.close()
-
-    def _log_solve(self, offer: Offer, message: control_pb2.SolveRequest) -> None:
-        """Log names and kinds only: values of build arguments and attributes may be secrets."""
-        exports, imports = message.cache.exports, message.cache.imports
-        LOG.debug(
-            "build %s on %s: offered: %s; secrets %s; attributes %s; exporters %s; cache to %s,"
-            " from %s; entitlements %s",
-            self._ref,
-            self._connection.address.url,
-            {name: at if isinstance(at, str) else "memory" for name, at in offer.sources.items()},
-            [secret.id for secret in self._request.secrets],
-            sorted(message.frontend_attrs),
-            [exporter.type for exporter in message.exporters],
-            [entry.type for entry in exports],
-            [entry.type for entry in imports],
-            list(message.entitlements),
-        )
 
     def _expect_success(self, solved: Solved, targets: Targets, caches: Caches) -> dict[str, str]:
         if solved.response is not None:

@@ -1,9 +1,12 @@
 """The logger "kitcache": what is sent where, at DEBUG, and never a secret."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from kitcache.buildkit.proto.control_pb2 import SolveRequest
 from kitcache.buildkit.wire.rpc import Handler, Stream
+from kitcache.masking import hide_password
+from kitcache.options.secrets import Secret
 
 LOG = logging.getLogger("kitcache")
 
@@ -18,6 +21,25 @@ def quiet_hpack() -> None:
 def log_calls(handlers: Mapping[str, Handler], ref: str) -> dict[str, Handler]:
     """Return the handlers, each of whose calls is logged by its name."""
     return {name: _logged(name, handler, ref) for name, handler in handlers.items()}
+
+
+def log_solve(
+    message: SolveRequest, url: str, sources: Mapping[str, object], secrets: Iterable[Secret]
+) -> None:
+    """Log names and kinds only: values of build arguments and attributes may be secrets."""
+    LOG.debug(
+        "build %s on %s: offered: %s; secrets %s; attributes %s; exporters %s; cache to %s,"
+        " from %s; entitlements %s",
+        message.ref,
+        hide_password(url),
+        {name: at if isinstance(at, str) else "memory" for name, at in sources.items()},
+        [secret.id for secret in secrets],
+        sorted(message.frontend_attrs),
+        [exporter.type for exporter in message.exporters],
+        [entry.type for entry in message.cache.exports],
+        [entry.type for entry in message.cache.imports],
+        list(message.entitlements),
+    )
 
 
 def _logged(name: str, handler: Handler, ref: str) -> Handler:

@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 import kitcache
-from kitcache.buildkit.build import Wishes
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.status import Update
+from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import BuildFailed, Cancelled, UsageError
 from kitcache.options.build import BuildRequest
 from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve

@@ -21,6 +21,7 @@ from kitcache.buildkit.log import LOG
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError
 from kitcache.buildkit.wire.rpc import Channel, Handler, Server
 from kitcache.errors import NoDaemon
+from kitcache.masking import hide_password
 
 TIMEOUT_S = 10.0
 
@@ -117,7 +118,7 @@ def _connect(address: Address, deadline: Deadline) -> Connection:
                 attempt = Attempt(opened.transport, opened.answer)
                 raise no_daemon(address, error, attempt) from error
             raise
-    LOG.debug("connected to %s, from %s", address.url, address.origin)
+    LOG.debug("connected to %s, from %s", hide_password(address.url), address.origin)
     return Connection(address, opened, channel)
 
 
