@@ -127,7 +127,7 @@ VALUES: dict[str, tuple[str, str]] = {
     "MergedTag": ("source old new digests state moved_from=()", ""),
     "Miss": ("key record created_ns layers why", ""),
     "MissingLeaf": ("digest ref_name problem='is missing'", ""),
-    "Output": ("kind dest=None sent=()", "is_directory is_pushed"),
+    "Output": ("kind dest=None sent=() warnings=()", "is_directory is_mirror is_pushed"),
     "Policy": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
     "Progress": ("phase blobs bytes total_bytes=0 seconds=0.0", ""),
     "Pruned": (

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import chain
 
+from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_helpers, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
-from kitcache.buildkit.facts import Worker, read_workers
 from kitcache.buildkit.failure import build_failed, login_steps
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
@@ -28,7 +28,7 @@ from kitcache.buildkit.request import (
     check_request,
     entitlements,
     frontend_attrs,
-    needs_image_store,
+    may_delete_anywhere,
 )
 from kitcache.buildkit.result import (
     BuildResult,
@@ -42,14 +42,13 @@ from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.status import BuildWarning, Update
 from kitcache.buildkit.steps import Steps
-from kitcache.buildkit.targets import LayoutTarget, Targets, open_targets
+from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
 from kitcache.options.build import BuildRequest
 
 _FRONTEND = "dockerfile.v0"
-_GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 _REF_LENGTH = 25
 _IMPORTING = "importing cache manifest from "
 _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
@@ -102,6 +101,7 @@ class _Build:
 
     def _run(self) -> BuildResult:
         given = [export.warnings for export in self._request.cache_to]
+        given += [output.warnings for output in self._request.outputs]
         given += [self._request.warnings]
         given += [entry.warnings for entry in self._request.cache_from]
         for sentence in chain.from_iterable(given):
@@ -117,15 +117,23 @@ class _Build:
                     "no output was asked for, so the result stays in the daemon's build cache:"
                     " --load, --push or --output brings it elsewhere"
                 )
-            self._check_daemon()
-            has_containerd_images = self._has_containerd_images(exporters)
+            abilities = Abilities(self._connection)
+            abilities.check(self._request, exporters)
+            has_containerd_images = abilities.has_containerd_images(exporters)
             places = Places(self._terms(), stack)
-            targets = open_targets(exporters, self._wishes.stdout, places, stack)
+            targets = open_targets(
+                exporters,
+                self._wishes.stdout,
+                places,
+                stack,
+                may_delete_anywhere=may_delete_anywhere(self._request),
+            )
             caches = stack.enter_context(self._open_caches(places))
             _expect_own_tags(targets.layout, caches)
             _expect_own_directory(offer, caches)
+            expect_kept(targets, places)
             try:
-                message = self._message(offer, exporters, caches)
+                message = self._message(offer, exporters, caches, abilities)
             except UnicodeEncodeError as error:
                 text = printable(error.object)
                 raise UsageError(
@@ -195,48 +203,12 @@ class _Build:
         self._warnings += update.warnings
         self._wishes.on_update(update)
 
-    def _check_daemon(self) -> None:
-        """Raises NoDaemon for a docker engine that lacks the store which the request needs."""
-        needs = needs_image_store(self._request) if self._connection.is_engine else ()
-        if not needs:
-            return
-        if not self._has_containerd_store():
-            raise NoDaemon(
-                self._connection.address.url,
-                f"this docker engine cannot do {needs[0]}: its containerd image store is off",
-                kind="unsupported",
-                next_steps=(
-                    'put "features": {"containerd-snapshotter": true} into daemon.json, and'
-                    " restart docker",
-                    "use a builder of its own: docker buildx create --driver docker-container"
-                    " --name kit --bootstrap, then --builder kit",
-                ),
-            )
-
-    def _has_containerd_store(self) -> bool:
-        """Return True if this docker engine has the containerd image store."""
-        return any(worker.exports_local_caches for worker in self._workers())
-
-    def _has_containerd_images(self, exporters: tuple[Exporter, ...]) -> bool:
-        """Return True if the image comes into the containerd image store of this engine."""
-        is_in_engine = any(exporter.kind == "moby" for exporter in exporters)
-        return is_in_engine and self._has_containerd_store()
-
-    def _workers(self) -> tuple[Worker, ...]:
-        try:
-            return read_workers(self._connection.channel)
-        except RpcError as error:
-            raise self._connection.unanswered(error) from None
-
-    def _host_gateway(self) -> str:
-        """What --add-host NAME:host-gateway means there; "" where the daemon does not tell."""
-        if not any(host.endswith("host-gateway") for host in self._request.add_hosts):
-            return ""
-        labels = [worker.labels.get(_GATEWAY, "") for worker in self._workers()]
-        return next((label for label in labels if label and label != "<nil>"), "")
-
     def _message(
-        self, offer: Offer, exporters: tuple[Exporter, ...], caches: Caches
+        self,
+        offer: Offer,
+        exporters: tuple[Exporter, ...],
+        caches: Caches,
+        abilities: Abilities,
     ) -> control_pb2.SolveRequest:
         request = self._request
         message = control_pb2.SolveRequest(
@@ -248,7 +220,7 @@ class _Build:
                 offer.inputs,
                 is_engine=self._connection.is_engine,
                 cache_imports=caches.import_entries,
-                host_gateway=self._host_gateway(),
+                host_gateway=abilities.host_gateway(request),
                 proxies=self._wishes.proxies,
             ),
             entitlements=entitlements(request),

@@ -11,7 +11,7 @@ from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output
 from kitcache.options.references import normalize_tag
 
-Receives = Literal["", "file", "load", "directory", "store"]
+Receives = Literal["", "file", "load", "directory", "mirror", "store"]
 
 _NAMED = ("image", "moby", "oci", "docker")
 
@@ -20,8 +20,9 @@ class Exporter(NamedTuple):
     """One exporter of a Solve; its position in the list is its id.
 
     kind, attrs: what the daemon is to see. receives: what we get of it: nothing, the bytes of a
-    "file", an archive to "load" into an engine, the packets of a "directory", or blobs in the
-    content "store" named export. dest: where that goes, "-" for stdout.
+    "file", an archive to "load" into an engine, the packets of a "directory", those of a "mirror",
+    which is to hold nothing else, or blobs in the content "store" named export. dest: where that
+    goes, "-" for stdout.
     """
 
     kind: str
@@ -55,7 +56,9 @@ def _make_exporter(output: Output, tags: tuple[str, ...], is_engine: bool) -> Ex
         _set_name(attrs, tags)
     receives: Receives = ""
     if output.is_directory:
-        receives = "directory" if kind == "local" else "store"
+        receives = "store"
+        if kind == "local":
+            receives = "mirror" if output.is_mirror else "directory"
     elif output.dest is not None:
         receives = "file"
     elif kind == "docker":

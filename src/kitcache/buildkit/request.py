@@ -22,7 +22,9 @@ CacheEntry = tuple[str, Mapping[str, str]]
 """The type and the attributes of a cache, as the daemon is to see them."""
 
 NETWORKS = ("default", "host", "none", "sandbox")
-ENTITLEMENTS = ("network.host", "security.insecure", "device")
+_LOCAL_DELETE = "buildx.local.delete"
+"""Not the daemon's: that a local output with mode=delete may go anywhere."""
+ENTITLEMENTS = ("network.host", "security.insecure", "device", _LOCAL_DELETE)
 _HOST_GATEWAY = "host-gateway"
 _PLATFORM = re.compile(r"[\w.-]+(\([\w.-]+\))?(/[\w.-]+){0,2}", re.ASCII)
 _PROXIES = ("httpProxy", "httpsProxy", "noProxy", "ftpProxy", "allProxy")
@@ -111,6 +113,8 @@ def entitlements(request: BuildRequest) -> tuple[str, ...]:
     """What the daemon is asked to allow; the host's network needs it too. Raises UsageError."""
     for word in request.allow:
         key, equals, _ = word.partition("=")
+        if key == _LOCAL_DELETE and equals:
+            raise UsageError(f"{key} does not accept a value", next_steps=(f"--allow {key}",))
         if key not in ENTITLEMENTS or (equals and key != "device"):
             meant = suggest(word, ENTITLEMENTS)
             raise UsageError(
@@ -118,7 +122,12 @@ def entitlements(request: BuildRequest) -> tuple[str, ...]:
                 next_steps=(f"did you mean {meant}?" if meant else f"use {ENTITLEMENTS[0]}",),
             )
     wanted = (*request.allow, "network.host") if request.network == "host" else request.allow
-    return tuple(dict.fromkeys(wanted))
+    return tuple(word for word in dict.fromkeys(wanted) if word != _LOCAL_DELETE)
+
+
+def may_delete_anywhere(request: BuildRequest) -> bool:
+    """Return True if local outputs with mode=delete may go to any directory."""
+    return _LOCAL_DELETE in request.allow
 
 
 def cache_exports(request: BuildRequest) -> tuple[CacheExport, ...]:

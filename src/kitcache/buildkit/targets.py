@@ -78,12 +78,18 @@ class Targets(NamedTuple):
 
 
 def open_targets(
-    exporters: Sequence[Exporter], stdout: BinaryIO | None, places: Places, stack: ExitStack
+    exporters: Sequence[Exporter],
+    stdout: BinaryIO | None,
+    places: Places,
+    stack: ExitStack,
+    *,
+    may_delete_anywhere: bool = False,
 ) -> Targets:
     """Check, before anything is built, that results can go where they are wanted.
 
     Raises UsageError, NotACache, Busy and KitcacheError. stdout: what the dest "-" stands for.
-    places: the build's own; a layout and a cache may be one directory.
+    places: the build's own; a layout and a cache may be one directory. may_delete_anywhere: a local
+    output with mode=delete need not be below the current directory.
     """
     files: dict[int, Target] = {}
     layout = None
@@ -97,6 +103,10 @@ def open_targets(
             continue
         elif exporter.receives == "directory":
             files[number] = DirectoryTarget(_expect_directory(dest))
+        elif exporter.receives == "mirror":
+            if not may_delete_anywhere:
+                _expect_below_here(dest)
+            files[number] = DirectoryTarget(_expect_directory(dest), is_mirror=True)
         elif exporter.receives == "file":
             files[number] = StreamTarget(_expect_stdout(stdout) if dest == "-" else _file(dest))
         else:
@@ -131,6 +141,40 @@ def _expect_directory(path: str) -> str:
     if not os.access(path, os.W_OK | os.X_OK):
         raise _unbuilt(path, "the output directory cannot be written to", PermissionError(13, ""))
     return path
+
+
+def _expect_below_here(path: str) -> None:
+    """Raises UsageError for the current directory, and for one that a link or .. leads out to."""
+    here = os.path.realpath(".")
+    real = os.path.realpath(path)
+    if real == here or os.path.commonpath((here, real)) != here:
+        raise UsageError(
+            "mode=delete deletes all else in this directory, which is not below the current one",
+            path=path,
+            next_steps=("--allow=buildx.local.delete   if that is meant",),
+        )
+
+
+def expect_kept(targets: Targets, places: Places) -> None:
+    """Raises UsageError where a cache or an image of this build would be deleted with an output."""
+    for target in targets.files.values():
+        if isinstance(target, DirectoryTarget) and target.is_mirror:
+            for place in places.all:
+                if _is_within(place.real_path, os.stat(target.path)):
+                    raise UsageError(
+                        f"mode=delete in {target.path} would delete this directory of the build",
+                        path=place.layout.path,
+                        next_steps=("name another directory for one of the two",),
+                    )
+
+
+def _is_within(path: str, directory: os.stat_result) -> bool:
+    """Return True for that directory and everything below it. path: a real one."""
+    while not os.path.samestat(os.stat(path), directory):
+        if path == "/":
+            return False
+        path = os.path.dirname(path)
+    return True
 
 
 def _file(path: str) -> str:

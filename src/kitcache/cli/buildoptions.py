@@ -191,7 +191,12 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
         " permission",
     )
     _add_list(group, "--add-host", "NAME:IP", "a line in /etc/hosts; IP may be host-gateway")
-    _add_list(group, "--allow", "ENTITLEMENT", "network.host, security.insecure or device")
+    _add_list(
+        group,
+        "--allow",
+        "ENTITLEMENT",
+        "network.host, security.insecure, device, buildx.local.delete",
+    )
     group.add_argument("--shm-size", metavar="SIZE", help="of /dev/shm, such as 64m")
     _add_list(group, "--ulimit", "NAME=SOFT[:HARD]", "such as nofile=1024:2048")
 

@@ -3,6 +3,7 @@
 Sources: buildx util/buildflags/export.go and build/opt.go, BuildKit exporter/*.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kitcache.errors import UsageError
@@ -14,9 +15,31 @@ from kitcache.options.attributes import (
     quote_go,
     split_fields,
     suggest,
+    warn_unknown,
 )
 from kitcache.options.references import normalize_tag
 
+_TREE = ("type", "dest", "attestation-prefix", "platform-split", "source-date-epoch")
+_IMAGE = (
+    "type", "name", "push", "push-by-digest", "registry.insecure", "unpack", "store",
+    "dangling-name-prefix", "dangling-name-empty-only", "name-canonical", "oci-mediatypes",
+    "oci-artifact", "attestation-inline", "prefer-nondist-layers", "source-date-epoch",
+    "rewrite-timestamp", "compression", "compression-level", "force-compression",
+    "buildinfo", "buildinfo-attrs",
+)  # fmt: skip
+_ARCHIVE = (*_IMAGE, "dest", "tar", "context")
+_KNOWN = {
+    "local": (*_TREE, "mode"),
+    "tar": _TREE,
+    "oci": _ARCHIVE,
+    "docker": _ARCHIVE,
+    "image": _IMAGE,
+    "registry": _IMAGE,
+    "moby": _IMAGE,
+    "cacheonly": ("type",),
+}
+_ANNOTATION = "annotation"
+_MODES = ("copy", "delete")
 KINDS = ("local", "tar", "oci", "docker", "image", "registry", "moby", "cacheonly")
 _NAMED = ("oci", "docker", "image", "registry", "moby")
 
@@ -26,18 +49,24 @@ class Output(NamedTuple):
 
     kind: local, tar, oci, docker, image, registry, moby, cacheonly. dest: a directory or a file as
     the user wrote it, "-" for stdout, None where the daemon keeps the result. sent: what the daemon
-    is to see.
+    is to see. warnings: what looked mistyped, a sentence each.
     """
 
     kind: str
     dest: str | None = None
     sent: Pairs = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_directory(self) -> bool:
         """True where dest is a directory, and not a file."""
         is_unpacked = is_false(dict(self.sent).get("tar", ""))
         return self.kind == "local" or (self.kind in ("oci", "docker") and is_unpacked)
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether the directory loses all that the build did not produce (mode=delete)."""
+        return self.kind == "local" and _mode_of(dict(self.sent)) == "delete"
 
     @property
     def is_pushed(self) -> bool:
@@ -53,9 +82,24 @@ def parse_output(text: str) -> Output:
     fields = split_fields(text)
     if fields == (text,) and not text.startswith("type="):
         return Output("tar", "-") if text == "-" else Output("local", text)
-    attrs = {key.strip(): value for key, value in parse_attributes(text)}
+    pairs = tuple((key.strip(), value) for key, value in parse_attributes(text))
+    attrs = dict(pairs)
     kind = attrs.pop("type", "")
-    return check_output(Output(kind, attrs.pop("dest", ""), tuple(attrs.items())))
+    dest = attrs.pop("dest", "")
+    return check_output(Output(kind, dest, tuple(attrs.items()), _warn(kind, pairs)))
+
+
+def _warn(kind: str, pairs: Pairs) -> tuple[str, ...]:
+    """What looks mistyped. An annotation has any name."""
+    if kind not in _KNOWN:
+        return ()
+    named = tuple(pair for pair in pairs if not pair[0].startswith(_ANNOTATION))
+    return warn_unknown(named, _KNOWN[kind], f"{kind} output")
+
+
+def _mode_of(attrs: Mapping[str, str]) -> str:
+    """As BuildKit reads it: client/exporters.go."""
+    return attrs.get("mode", "").strip().lower() or "copy"
 
 
 def check_output(output: Output) -> Output:
@@ -71,7 +115,16 @@ def check_output(output: Output) -> Output:
             f"exporter {quote_go(kind)} could not be found",
             next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(KINDS)}",),
         )
-    return _place(kind, dict(output.sent), output.dest or "")
+    attrs = dict(output.sent)
+    if kind == "local" and _mode_of(attrs) not in _MODES:
+        meant = suggest(_mode_of(attrs), _MODES)
+        raise UsageError(
+            f"invalid local exporter mode {quote_go(attrs['mode'])}",
+            next_steps=(f"did you mean {meant}?" if meant else f"use {' or '.join(_MODES)}",),
+        )
+    return _place(kind, attrs, output.dest or "")._replace(
+        warnings=output.warnings or _warn(kind, output.sent)
+    )
 
 
 def _place(kind: str, attrs: dict[str, str], dest: str) -> Output:

@@ -235,3 +235,14 @@ def test_provenance_of_the_library(daemon: Daemon, where: Path, tmp_path: Path) 
     assert list(asked.provenance) == [""]
     assert asked.provenance[""]["buildType"].startswith("https://mobyproject.org/buildkit")
     assert unasked.provenance == {}
+
+
+def test_this_daemon_is_too_old_to_delete_what_a_build_did_not_produce(
+    kit: Kit, where: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    built = kit.run("-o", "type=local,dest=out,mode=delete", where, cwd=tmp_path)
+    assert built.code == 20
+    assert "mode=delete requires" in built.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.options.outputs import Output, parse_output
+from kitcache.options.outputs import Output, check_output, parse_output
 
 UNDERSTOOD = {
     "out": Output("local", "out"),
@@ -70,3 +70,40 @@ def test_what_is_pushed() -> None:
     assert parse_output("type=registry,name=a").is_pushed
     assert parse_output("type=image,push=true").is_pushed
     assert not parse_output("type=image,push=no").is_pushed
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("type=local,dest=o,mdoe=delete", 'unknown attribute "mdoe"; did you mean mode?'),
+        ("type=tar,dest=o,mode=delete", 'unknown attribute "mode"; known: type, dest, '),
+        ("type=image,name=a,psuh=true", 'unknown attribute "psuh"; did you mean push?'),
+        ("type=oci,dest=a,dest=b", "attribute dest is given twice, the last one counts"),
+        ("type=cacheonly,dets=x", 'unknown attribute "dets"; known: type'),
+    ],
+)
+def test_an_attribute_that_nobody_knows_is_a_warning(text: str, says: str) -> None:
+    (warning,) = parse_output(text).warnings
+    assert warning.startswith(f"{text.partition(',')[0].removeprefix('type=')} output: {says}")
+
+
+def test_known_attributes_are_no_warning() -> None:
+    for text in (
+        "type=local,dest=o,platform-split=false,mode=copy",
+        "type=image,name=a,push=true,annotation-index.org.a=b,annotation[linux/amd64].c=d",
+        "type=oci,dest=o,tar=false,compression=zstd,compression-level=3,force-compression=true",
+        "type=docker,context=other,rewrite-timestamp=true",
+    ):
+        assert parse_output(text).warnings == ()
+
+
+def test_an_output_made_by_hand_is_looked_at_too() -> None:
+    (warning,) = check_output(Output("local", "o", (("mdoe", "delete"),))).warnings
+    assert "did you mean mode?" in warning
+
+
+def test_the_mode_of_a_local_output() -> None:
+    for text, is_mirror in (("", False), (",mode=copy", False), (",mode= Delete ", True)):
+        assert parse_output(f"type=local,dest=o{text}").is_mirror is is_mirror
+    with pytest.raises(UsageError, match='invalid local exporter mode "backup"'):
+        parse_output("type=local,dest=o,mode=backup")

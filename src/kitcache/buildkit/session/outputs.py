@@ -14,17 +14,25 @@ from kitcache.buildkit.session.packets import decode_bytes_message
 from kitcache.buildkit.session.unpack import unpack
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
-from kitcache.errors import KitcacheError, printable
+from kitcache.errors import KitcacheError, NoDaemon, printable
+from kitcache.options.attributes import is_true
 
 DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
 
+MIRRORS_SINCE = (0, 31)
+"""The BuildKit that knows mode=delete, and says so with each transfer."""
 _EXPORTER_ID = "buildkit-attachable-exporter-id"
+_IS_WHOLE = "buildkit-exporter-multi-platform"
 
 
 class DirectoryTarget(NamedTuple):
-    """A tree, merged into the directory at path; it is made if it is not there."""
+    """A tree, merged into the directory at path; it is made if it is not there.
+
+    is_mirror: what the daemon does not send is deleted there.
+    """
 
     path: str
+    is_mirror: bool = False
 
 
 class StreamTarget(NamedTuple):
@@ -54,7 +62,9 @@ def output_handler(
         target = _choose(targets, stream.metadata)
         try:
             if isinstance(target, DirectoryTarget):
-                unpack(stream, target.path)
+                if target.is_mirror:
+                    _expect_whole(stream.metadata)
+                unpack(stream, target.path, is_mirror=target.is_mirror)
             else:
                 _receive(stream, target.sink)
         except KitcacheError as error:
@@ -73,6 +83,17 @@ def _choose(targets: Mapping[int, Target], metadata: Metadata) -> Target:
     if target is None:
         raise RpcError(Code.NOT_FOUND, f"this build has no output {printable(text)}")
     return target
+
+
+def _expect_whole(metadata: Metadata) -> None:
+    """Raises NoDaemon for a daemon that may send a tree in parts: each would delete the others."""
+    if not is_true(first(metadata, _IS_WHOLE) or ""):
+        raise NoDaemon(
+            "",
+            f"local exporter mode=delete requires BuildKit {'.'.join(map(str, MIRRORS_SINCE))}",
+            kind="unsupported",
+            next_steps=("leave out mode=delete, and empty the directory first",),
+        )
 
 
 def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], object]) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from kitcache.buildkit.session.failing import raise_if_told
+from kitcache.buildkit.session.mirror import Sent, delete
 from kitcache.buildkit.session.order import Order
 from kitcache.buildkit.session.packets import (
     FIN,
@@ -44,8 +45,10 @@ _NODES = {
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def unpack(stream: Stream, path: str) -> None:
+def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
     """Receive a tree into the directory at path, which is made if it is not there.
+
+    is_mirror: whatever else is in the directory is deleted, once all has come.
 
     Back as soon as the daemon knows that all is written. Raises KitcacheError for what cannot or
     must not be written, RpcError where the daemon fails; what was whole by then stays.
@@ -57,7 +60,7 @@ def unpack(stream: Stream, path: str) -> None:
         problem = f"cannot be written to: {error.strerror}"
         raise KitcacheError(path, problem, untouched="") from None
     with root:
-        receiver = _Receiver(stream, root)
+        receiver = _Receiver(stream, root, Sent() if is_mirror else None)
         try:
             receiver.run()
         finally:
@@ -82,7 +85,8 @@ class _Growing:
 
 
 class _Receiver:
-    def __init__(self, stream: Stream, root: Root) -> None:
+    def __init__(self, stream: Stream, root: Root, sent: Sent | None) -> None:
+        self._sent = sent
         self._stream = stream
         self._root = root
         self._order = Order(root.path)
@@ -150,6 +154,8 @@ class _Receiver:
         number = self._count
         self._count += 1
         self._order.check(entry)
+        if self._sent is not None:
+            self._sent.add(entry)
         with self._telling(entry.path):
             if entry.is_dir:
                 self._make_directory(entry)
@@ -174,7 +180,7 @@ class _Receiver:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
             mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
-            if stat.S_ISLNK(mode):
+            if stat.S_ISLNK(mode) and self._sent is None:
                 raise self._refused(entry.path, "is a link there, and would lead out") from None
             is_ours = not stat.S_ISDIR(mode)
             if is_ours:
@@ -245,7 +251,10 @@ class _Receiver:
             try:
                 os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
             except IsADirectoryError:
-                os.rmdir(name, dir_fd=fd)
+                if self._sent is None:
+                    os.rmdir(name, dir_fd=fd)
+                else:
+                    delete(name, fd)
                 os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         finally:
             # Also where both were names of one file already: then rename does nothing.
@@ -262,6 +271,10 @@ class _Receiver:
         for entry in self._links:
             with self._telling(entry.path):
                 self._link(entry)
+        if self._sent is not None:
+            for directory in self._sent.directories:
+                with self._telling(directory, "deleted from"):
+                    self._sent.delete_rest(directory, self._root)
         for entry, is_ours in reversed(self._directories):
             with self._telling(entry.path), _forgiving(not is_ours):
                 _set_metadata(self._root.directory(entry.path), entry)
@@ -281,11 +294,11 @@ class _Receiver:
             os.close(source_fd)
 
     @contextmanager
-    def _telling(self, path: str) -> Iterator[None]:
+    def _telling(self, path: str, what: str = "written") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            problem = f"cannot be written: {error.strerror}"
+            problem = f"cannot be {what}: {error.strerror}"
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 problem = "would be written through a link or a file that is there"
             elif error.errno == errno.ENOTEMPTY:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from kitcache.buildkit.proto import files_pb2
 from kitcache.buildkit.session.outputs import DirectoryTarget, output_handler
-from kitcache.buildkit.wire.grpc import RpcError
+from kitcache.buildkit.wire.grpc import Metadata, RpcError
 from tests.unit.buildkit.session.streams import Call
 
 Packet = files_pb2.Packet
@@ -53,9 +53,12 @@ def file(path: str, data: bytes, mode: int = 0o644, *, mod_time: int = 10**18) -
     return stat(path, mode, size=len(data), mod_time=mod_time)._replace(data=data)
 
 
-def deliver(dest: Path, *entries: Sent) -> RpcError | None:
+def deliver(
+    dest: Path, *entries: Sent, is_mirror: bool = False, metadata: Metadata = ()
+) -> RpcError | None:
     """Send a tree into a directory: STATs, what is asked for in pieces, FIN after FIN."""
-    call = Call(output_handler({0: DirectoryTarget(str(dest))}), window=1 << 22)
+    target = DirectoryTarget(str(dest), is_mirror)
+    call = Call(output_handler({0: target}), metadata=metadata, window=1 << 22)
     stream = call.stream
     try:
         stream.send(*(entry.message for entry in entries), b"")

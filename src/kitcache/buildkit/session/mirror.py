@@ -1,0 +1,43 @@
+"""What a directory holds beside the tree that was sent to it, deleted. No link is followed."""
+
+import os
+import stat
+from collections.abc import Iterable
+
+from kitcache.buildkit.session.packets import Entry
+from kitcache.buildkit.session.roots import Root, split
+
+
+class Sent:
+    """The names of a tree, by directory."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {"": set()}
+
+    def add(self, entry: Entry) -> None:
+        """Remember an entry; its directory was sent before it."""
+        directory, name = split(entry.path)
+        self._names[directory].add(name)
+        if entry.is_dir:
+            self._names[entry.path] = set()
+
+    @property
+    def directories(self) -> Iterable[str]:
+        """Every directory of the tree, the root first."""
+        return self._names
+
+    def delete_rest(self, directory: str, root: Root) -> None:
+        """Delete what is in that directory and was not sent. Raises OSError."""
+        for name in root.use(directory, os.listdir):
+            if name not in self._names[directory]:
+                delete(name, root.directory(directory))
+
+
+def delete(name: str, directory_fd: int) -> None:
+    """Delete a file, a link, or a directory with all that is in it. Raises OSError."""
+    if stat.S_ISDIR(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode):
+        import shutil  # noqa: PLC0415 - few builds delete a directory, and it costs time
+
+        shutil.rmtree(name, dir_fd=directory_fd)
+    else:
+        os.unlink(name, dir_fd=directory_fd)
