@@ -57,7 +57,6 @@ tests-other:
 golden:
 	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/docs/test_fields.py \
 		tests/unit/cli/test_plain.py --golden
-	$(BIN)/python scripts/generate_man.py
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench

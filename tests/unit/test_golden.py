@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +37,7 @@ from tests.hostile.importable import grow
 from tests.hostile.stages import make_stages
 
 GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parents[2]
 
 MASKS = [
     (r'"seconds": [\d.]+', '"seconds": 0.0'),
@@ -364,26 +367,19 @@ def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> Non
     assert answer.out.split() == (GOLDEN / name).read_text().split(), "make golden?"
 
 
+def test_the_manual_page(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """docs/kitcache.1 is made of the same parsers."""
+    script = ROOT / "scripts" / "generate_man.py"
+    subprocess.run([sys.executable, script, tmp_path / "page"], check=True, timeout=120)
+    compare(request, "../../../docs/kitcache.1", (tmp_path / "page").read_text())
+
+
 def test_every_schema_has_a_file_and_every_file_a_test() -> None:
     text = "".join(path.read_text() for path in GOLDEN.glob("*.json"))
-    kinds = (
-        "report",
-        "usage",
-        "listing",
-        "contents",
-        "why",
-        "untagged",
-        "pruned",
-        "trimmed",
-        "verified",
-        "repaired",
-        "error",
-        "export",
-        "exec",
-        "tag",
-        "merge",
-    )
-    assert set(re.findall(r'"schema": "(.*)"', text)) == {f"kitcache.{kind}/1" for kind in kinds}
+    kinds = "contents error exec export listing merge pruned repaired report tag trimmed untagged"
+    kinds += " usage verified why"
+    schemas = {f"kitcache.{kind}/1" for kind in kinds.split()}
+    assert set(re.findall(r'"schema": "(.*)"', text)) == schemas
     written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
     written |= {"metadata.json", "exports.txt", *(f"{name}.txt" for name in BUILD_CASES)}
     written |= {"exec.json", *(f"{name}.txt" for name in EXEC_CASES)}
