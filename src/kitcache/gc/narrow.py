@@ -4,6 +4,7 @@ What is given up by hand needs no second look at the disk: the links that were r
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -35,12 +36,13 @@ def narrow(
     index_digest: of the bytes of that index.json.
     """
     sizes, links = dict(survey.live), dict(survey.links)
-    roots = []
+    roots, gone = [], sorted(drop)
     for root in survey.roots:
         if root.position not in drop:
             moved = (move or {}).get(root.position)
             kept = root if moved is None else _move(root, moved, sizes, links)
-            roots.append(kept._replace(position=_position(root.position, drop)))
+            before = bisect_left(gone, root.position)
+            roots.append(kept._replace(position=root.position - before))
     starts = [key_of(root.descriptor) for root in roots if root.descriptor is not None]
     live = {digest: sizes[digest] for digest in _reach_all(links, starts) if digest in sizes}
     sheltering = {*survey.young, *young}
@@ -54,10 +56,6 @@ def narrow(
         links=links,
     )
     return narrowed._replace(missing_leaves=tuple(_missing(narrowed, survey.missing_leaves)))
-
-
-def _position(position: int, drop: Collection[int]) -> int:
-    return position - sum(dropped < position for dropped in drop)
 
 
 def _move(

@@ -76,3 +76,16 @@ def test_a_root_that_cannot_be_read_cannot_be_moved() -> None:
     survey = EMPTY._replace(roots=(Root(0, "main", None),))
     with pytest.raises(ValueError, match="cannot be moved"):
         narrow(survey, move={0: NewContent(b"{}", b"{}")}, index_digest=digest("new"))
+
+
+def test_half_of_many_roots_go_in_no_time_at_all() -> None:
+    """With a look at all that goes for each root that stays this takes a minute."""
+    survey = EMPTY._replace(roots=tuple(Root(n, f"{n}", None) for n in range(60_000)))
+    after = narrow(survey, drop=frozenset(range(0, 60_000, 2)), index_digest=digest("new"))
+    assert [root.position for root in after.roots] == list(range(30_000))
+    assert after.roots[-1].ref_name == "59999"
+
+
+def test_the_subject_of_the_index_keeps_its_place() -> None:
+    after = narrow(survey_of(root("a", 0), root("s", -1)), drop={0}, index_digest=digest("new"))
+    assert [each.position for each in after.roots] == [-1]

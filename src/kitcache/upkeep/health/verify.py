@@ -187,7 +187,7 @@ def _judge_roots(
 def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Descriptor) -> _Judged:
     links = tuple(links_below(survey, descriptor, with_subjects=False, with_hints=False))
     needed, found = first_links(links), faults.below(links)
-    damaged = frozenset(digest for digest in faults.damaged if digest in needed)
+    damaged = frozenset(faults.damaged.keys() & needed.keys())
     try:
         cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
     except Unreadable as error:
