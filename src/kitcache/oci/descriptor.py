@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, Members, describe, expect_object
+from kitcache.oci.document import DocumentError, Members, describe, drop_field, expect_object
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -83,8 +83,7 @@ def glance_at_digests(value: Any, field: str) -> list[Digest]:
 
 def redirect(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
     """A descriptor as it was written, of another blob: its embedded data, of the old one, goes."""
-    kept = {key: value for key, value in item.items() if key != "data"}
-    return {**kept, "digest": str(digest), "size": size}
+    return {**drop_field(item, "data"), "digest": str(digest), "size": size}
 
 
 def ref_name_of(fields: Members) -> str | None:

@@ -119,9 +119,42 @@ def _integer(digits: str) -> float:
 def read_plain(data: bytes) -> Any:
     """The JSON value as Python's own, to be changed and written back.
 
-    Raises DocumentError (malformed) for a number that could not be written back.
+    Of a key that is given several times the last value counts. The others are written back too:
+    their keys are RepeatedKeys. Raises DocumentError (malformed) for a number that could not be
+    written back.
     """
-    return json.loads(data, parse_float=_finite, parse_int=_writable)
+    return json.loads(
+        data, parse_float=_finite, parse_int=_writable, object_pairs_hook=keep_repeated
+    )
+
+
+class RepeatedKey(str):
+    """A key that the same object gives again later. It equals nothing but itself."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+
+def keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dictionary that has each pair, in order."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    last = {key: n for n, (key, _) in enumerate(pairs)}
+    return {
+        key if last[key] == n else RepeatedKey(key): value for n, (key, value) in enumerate(pairs)
+    }
+
+
+def drop_field(item: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a JSON object without a field, however often and in whatever case it is given."""
+    return {key: value for key, value in item.items() if key.casefold() != name.casefold()}
 
 
 def _writable(digits: str) -> int:

@@ -250,7 +250,9 @@ def _names_of(item: Any) -> set[tuple[str, str]]:
 def _named(item: dict[str, Any], ref_name: str | None) -> dict[str, Any]:
     if ref_name is None:
         return item
-    others = {k: v for k, v in (item.get("annotations") or {}).items() if k != IMAGE_NAME}
+    # str: a repeated key equals nothing but itself.
+    given = item.get("annotations") or {}
+    others = {key: value for key, value in given.items() if str(key) != IMAGE_NAME}
     return {**item, "annotations": {**others, REF_NAME: ref_name}}
 
 

@@ -1,5 +1,7 @@
 """oci/document.py: JSON as Go reads it, with nothing forgotten."""
 
+import json
+
 import pytest
 
 from kitcache.oci.document import (
@@ -7,6 +9,7 @@ from kitcache.oci.document import (
     Members,
     count_values,
     describe,
+    drop_field,
     expect_list,
     expect_object,
     read_document,
@@ -152,3 +155,21 @@ def test_kinds_of_values_in_words(text: str, words: str) -> None:
 
 def test_values_are_counted_before_one_is_made() -> None:
     assert count_values(b'{"a":[0,{"b":1}],"c":2}') == 5
+
+
+TWICE = b'{"a":1,"b":{"x":1,"X":2,"x":3},"a":[{"c":1,"c":2}]}'
+
+
+def test_keys_that_are_given_twice_are_written_back() -> None:
+    document = read_plain(TWICE)
+    assert json.dumps(document, separators=(",", ":")).encode() == TWICE
+    assert json.dumps({**document}, separators=(",", ":")).encode() == TWICE
+
+
+def test_of_a_key_that_is_given_twice_the_last_value_counts() -> None:
+    document = read_plain(TWICE)
+    assert (document["a"][0]["c"], document["b"]["x"], document["b"]["X"]) == (2, 3, 2)
+
+
+def test_a_field_is_dropped_however_often_it_is_given() -> None:
+    assert drop_field(read_plain(b'{"data":1,"a":2,"DATA":3,"data":4}'), "data") == {"a": 2}

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, Members, read_document, read_plain
+from kitcache.oci.document import DocumentError, Members, keep_repeated, read_document, read_plain
 from kitcache.oci.index import (
     EMPTY_INDEX,
     IMAGE_NAME,
@@ -165,7 +165,7 @@ def glean_entries(data: bytes) -> Iterator[Candidate]:
 
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
     """Each JSON object that is whole and in no other one that is."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=keep_repeated)
     at, misses = text.find("{"), 0
     while at >= 0 and misses < _BAD_BEGINNINGS:
         try:
