@@ -49,7 +49,7 @@ def test_any_text_is_read_or_a_usage_error(text: str) -> None:
         assert join_attributes(parse_attributes(text))
 
 
-@given(VALUES.filter(bool), VALUES, st.booleans(), st.sampled_from(["min", "max"]))
+@given(VALUES.filter(bool), VALUES.filter(bool), st.booleans(), st.sampled_from(["min", "max"]))
 def test_an_export_is_what_it_was_written_as(dest: str, tag: str, reset: bool, mode: str) -> None:
     text = join_attributes(
         (("type", "local"), ("dest", dest), ("tag", tag), ("reset", str(reset)), ("mode", mode))

@@ -38,7 +38,7 @@ def exports(draw: st.DrawFn) -> tuple[str, str, str]:
     """The text of a local export, the same without `reset`, and its dest."""
     dest = draw(TEXT.filter(bool) | st.just('a,"b"'))
     fields = [(f"{draw(st.sampled_from(('dest', 'DEST')))}={dest}", False), ("Type=local", False)]
-    fields += [(f"tag={draw(TEXT)}", False)] * draw(st.booleans())
+    fields += [(f"tag={draw(TEXT.filter(bool))}", False)] * draw(st.booleans())
     fields += [("mode=max", False)] * draw(st.booleans())
     for _ in range(draw(st.integers(0, 2))):
         word = draw(st.sampled_from(("reset", "RESET", "Reset")))
