@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy
@@ -27,8 +28,28 @@ _RENAMED_S = 1.0
 """For so long beyond the timeout a lock file that is unlinked again and again is tried anew."""
 
 
+_COMMAND_BYTES = 1024
+_CLIENT = frozenset(("bake", "build", "buildx", "builder", "compose", "image", "up"))
+_OURS = frozenset(
+    (
+        *("build", "completion", "du", "exec", "ls", "merge", "plugin", "prune", "reset", "tag"),
+        *("trim", "untag", "verify", "why"),
+    )
+)
+_SUBCOMMANDS = {
+    "kitcache": _OURS,
+    "docker-kitcache": _OURS,
+    **dict.fromkeys(("docker", "docker-buildx", "docker-compose", "buildx", "buildctl"), _CLIENT),
+    **dict.fromkeys(("nerdctl", "podman", "buildah"), _CLIENT),
+}
+"""The subcommands that a message may show, by the names of their programs."""
+
+
 class Holder(NamedTuple):
-    """Who has a lock; None where the system does not tell."""
+    """Who has a lock; None where the system does not tell.
+
+    command: the program, and its subcommand if that is a known one; never an argument.
+    """
 
     pid: int | None
     command: str | None
@@ -190,9 +211,36 @@ def _is_alive(pid: int) -> bool:
 
 
 def _command_of(pid: int) -> str | None:
+    """Return the program and the subcommand that a process runs, None if the system does not tell.
+
+    An argument may be a secret, so a word that is not in _SUBCOMMANDS is never shown.
+    """
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read(400).rstrip(b"\0").split(b"\0")
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            program = file.read().decode("utf-8", "replace").strip()
     except OSError:
         return None
-    return b" ".join(words).decode("utf-8", "replace")[:120] or None
+    if program not in _SUBCOMMANDS and not program.startswith("python"):
+        return program or None
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(_COMMAND_BYTES).decode("utf-8", "replace").split("\0")
+    except OSError:
+        return program
+    return _name_command(program, words)
+
+
+def _name_command(program: str, words: list[str]) -> str:
+    if program.startswith("python"):
+        # A program of Python is a word of its interpreter, perhaps after -m.
+        del words[: 2 if words[1:2] == ["-m"] else 1]
+        script = os.path.basename(words[0]) if words else ""
+        if script not in _SUBCOMMANDS:
+            return program
+        program = script
+    elif os.path.basename(words[0]) != program:
+        # A script: the kernel has put its interpreter first.
+        del words[:1]
+    known = _SUBCOMMANDS[program]
+    named = list(takewhile(known.__contains__, words[1:3]))
+    return " ".join((program, *named))

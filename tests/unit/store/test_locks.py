@@ -4,8 +4,6 @@ import errno
 import fcntl
 import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,34 +16,13 @@ from kitcache.store.layout import Layout, open_file, open_layout
 from kitcache.store.locks import (
     INDEX_LOCK,
     KITCACHE_LOCK,
-    Holder,
     LockKind,
     Patience,
     Waiting,
-    describe_holder,
-    find_holder,
     hold_index,
     hold_store,
 )
 from tests.hostile.build import Sample
-
-CHILD = """
-import fcntl, sys
-file = open(sys.argv[1])
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-LEAVES_A_CHILD = """
-import fcntl, os, sys
-file = open(sys.argv[1])
-fcntl.flock(file, fcntl.LOCK_EX)
-if os.fork():
-    os._exit(0)
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 def no_waiting(seconds: float) -> None:
@@ -190,54 +167,6 @@ def test_a_timeout_of_nothing_does_not_wait(sample: Sample, layout: Layout) -> N
     assert caught.value.untouched == "nothing was changed"
     assert "--lock-timeout" in str(caught.value)
     assert "waited" not in str(caught.value)
-
-
-def test_the_holder_is_found_in_another_process(sample: Sample, layout: Layout) -> None:
-    path = sample.dir / KITCACHE_LOCK
-    path.touch()
-    command = [sys.executable, "-c", CHILD, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"held\n"
-        with pytest.raises(Busy) as caught, hold_store(layout, "shared", patience()):
-            pass
-        child.communicate()
-    assert caught.value.holder_pid == child.pid
-    assert caught.value.holder_command is not None
-    assert caught.value.holder_command.startswith(f"{sys.executable} -c")
-    assert caught.value.facts["holder_pid"] == child.pid
-    assert f"is held by process {child.pid} ({sys.executable} -c" in str(caught.value)
-
-
-@pytest.mark.parametrize("is_waited_for", [True, False])
-def test_who_took_a_lock_and_is_gone_is_not_named(
-    sample: Sample, layout: Layout, is_waited_for: bool
-) -> None:
-    """A child of his has the lock still, and /proc/locks names the dead one."""
-    path = sample.dir / KITCACHE_LOCK
-    path.touch()
-    command = [sys.executable, "-c", LEAVES_A_CHILD, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as taker:
-        assert taker.stdout is not None
-        assert taker.stdout.readline() == b"held\n"
-        os.waitid(os.P_PID, taker.pid, os.WEXITED | (0 if is_waited_for else os.WNOWAIT))
-        assert f" {taker.pid} " in Path("/proc/locks").read_text()
-        with pytest.raises(Busy) as caught, hold_store(layout, "shared", patience()):
-            pass
-        taker.stdin.close()  # type: ignore[union-attr]
-    assert caught.value.problem == "kitcache.lock is held by another process"
-    assert caught.value.facts["holder_pid"] is None
-
-
-def test_a_lock_that_nobody_has_has_no_holder(sample: Sample) -> None:
-    with (sample.dir / "index.json").open() as file:
-        assert find_holder(file.fileno()) == Holder(None, None)
-
-
-def test_holders_in_words() -> None:
-    assert describe_holder(Holder(None, None)) == "another process"
-    assert describe_holder(Holder(7, None)) == "process 7"
-    assert describe_holder(Holder(7, "rsync -a")) == "process 7 (rsync -a)"
 
 
 def test_a_lock_on_a_file_that_has_lost_its_name_does_not_count(
