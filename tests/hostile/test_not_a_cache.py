@@ -88,18 +88,12 @@ def make_parent_of_caches(top: Path) -> Path:
     return top / "caches"
 
 
-def make_empty(top: Path) -> Path:
-    (top / "empty").mkdir()
-    return top / "empty"
-
-
 def write(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("precious")
 
 
 PLACES = {
-    "an empty directory": make_empty,
     "a home": make_home,
     "a git checkout": make_checkout,
     "a data-root": make_data_root,

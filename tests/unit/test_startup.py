@@ -167,6 +167,7 @@ KITCACHE = {
         "kitcache.options.renames",
         "kitcache.store.blobs",
         "kitcache.store.create",
+        "kitcache.store.fresh",
         "kitcache.store.ingest",
         "kitcache.store.transfer",
     },

@@ -17,6 +17,9 @@ UNTAGGED = "(no tag)"
 
 def report_lines(report: Report) -> Iterator[str]:
     """The closing line of a reset: freed, kept, how many, how long; or why it did nothing."""
+    if report.why and report.outcome in ("done", "dry-run"):
+        yield printable(f"{report.path}: {report.why}")
+        return
     if report.why:
         what = "its reset failed" if report.outcome == "lost" else "not reset"
         yield printable(f"{report.path}: {what}: {report.why}")

@@ -17,6 +17,7 @@ from kitcache.store.locks import Held, hold_store
 LOCK_TIMEOUT_S = 30.0
 SKIPS_IN_A_ROW = 10
 """After so many sweeps that were left to others, an export waits for its turn."""
+NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = Policy()
 
 
@@ -37,7 +38,8 @@ def reset(
 
     Success guarantees: all that the tags reach is where it was; of everything else only what the
     policy spares, what could not be removed (`left`) and foreign files remain. A crash at any
-    point leaves garbage, never a hole.
+    point leaves garbage, never a hole. A directory in which no export was published yet, and that
+    holds nothing of others, is left as it is; `why` says so.
 
     dry_run: count, and remove nothing; needs no lock and no right to write. lock_timeout_s: how
     long to wait for exporters that hold the lock. on_progress is called from this thread with
@@ -51,7 +53,10 @@ def reset(
     started = time.monotonic()
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout:
+    layout = open_published(name)
+    if layout is None:
+        return fresh_report(name, started, is_dry=dry_run)
+    with layout:
         if dry_run:
             judged = judge(layout, policy, control, is_dry=True)
             swept = tally(judged.plan, layout, control)
@@ -164,6 +169,27 @@ def _hole_in(survey: Survey, published: Collection[str]) -> str:
                 if digest in missing:
                     return f"{root.label} has lost a blob to others: {digest} {missing[digest]}"
     return ""
+
+
+def open_published(path: str) -> Layout | None:
+    """Open the cache at that path; return None if no export was published in the directory yet.
+
+    A first build that failed leaves such a directory, and it is no reason to fail each night.
+    Raises as open_layout does where anything else is there.
+    """
+    try:
+        return open_layout(path)
+    except KitcacheError:
+        from kitcache.store.fresh import is_fresh  # noqa: PLC0415 - mostly it is a cache
+
+        if is_fresh(path):
+            return None
+        raise
+
+
+def fresh_report(path: str, started: float, *, is_dry: bool) -> Report:
+    """Report on a directory in which no export was published yet."""
+    return _no_report(path, "dry-run" if is_dry else "done", NOTHING_YET, started)
 
 
 def refused_report(path: str, why: str) -> Report:

@@ -193,7 +193,7 @@ class Report(NamedTuple):
 
     After an export only: skipped, left to others who are at work; refused, for what a tag reaches
     cannot be known; lost, a tag that was just published has a hole. Then `why` says so in a
-    sentence, and the figures are 0.
+    sentence, and the figures are 0. It also does where no export was published there yet.
 
     path: as named by the caller. tags: entries of index.json. kept: all blobs that stay; spared:
     those of them that are only too young to go. ingests_kept: uploads that stay, each with the

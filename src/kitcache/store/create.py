@@ -26,12 +26,9 @@ from kitcache.store.layout import (
     open_checked,
     open_directory,
 )
-from kitcache.store.scan import OWN_NAMES
 
 OCI_LAYOUT = "oci-layout"
 _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
-# What may be in a directory that is to become a cache: of an export that broke off, or of a disk.
-_MAY_COME_FIRST = OWN_NAMES | {"lost+found"}
 _PROBE_BYTES = 4096
 
 
@@ -111,7 +108,9 @@ def _check_purpose(layout: Layout) -> None:
     if not is_bare(layout):
         check_version(layout)
         return
-    strangers = sorted(set(_names_in(layout)) - _MAY_COME_FIRST)
+    from kitcache.store.fresh import find_strangers  # noqa: PLC0415 - mostly it is a cache
+
+    strangers = find_strangers(_names_in(layout))
     if strangers:
         raise NotACache(
             layout.path,

@@ -14,13 +14,20 @@ from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.narrow import narrow
 from kitcache.gc.refusals import command_line
-from kitcache.gc.reset import LOCK_TIMEOUT_S, make_report, sweep_after_export, tidy_room
+from kitcache.gc.reset import (
+    LOCK_TIMEOUT_S,
+    fresh_report,
+    make_report,
+    open_published,
+    sweep_after_export,
+    tidy_room,
+)
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
 from kitcache.options.retention import Retention, check_retention, find_glob
 from kitcache.options.units import format_bytes, tell_apart
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
 from kitcache.store.notes import Note, put_notes
 from kitcache.upkeep.answers import Decision, Pruned
@@ -62,7 +69,10 @@ def prune(
     control = Control(name, on_progress, cancel)
     choose = _Chooser(retention, control, ()).choose
     terms = Terms(policy, control, lock_timeout_s)
-    with open_layout(name) as layout:
+    layout = open_published(name)
+    if layout is None:
+        return _answer(None, fresh_report(name, started, is_dry=dry_run or retention.is_empty))
+    with layout:
         if dry_run or retention.is_empty:
             done = rehearse(layout, choose, terms)
         else:

@@ -70,6 +70,7 @@ class TestPrune:
             prune("nowhere", Retention(keep_tags=("main",), trim=True))
 
     def test_what_is_no_cache(self, tmp_path: Path) -> None:
+        (tmp_path / "notes").touch()
         with pytest.raises(NotACache):
             prune(tmp_path, KEEP_MAIN)
 

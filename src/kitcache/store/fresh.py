@@ -1,0 +1,48 @@
+"""A directory in which no export was published yet, and what may lie in it all the same."""
+
+import os
+from collections.abc import Iterable
+
+from kitcache.errors import KitcacheError, NotACache
+from kitcache.store.layout import Layout, is_bare, open_checked
+from kitcache.store.scan import OWN_NAMES
+
+# The file system's own, at the top of each ext4.
+_LOST_AND_FOUND = "lost+found"
+# Clients try fs-verity in a directory of that name, and leave it behind when they are killed.
+# Source: containerd, internal/fsverity, IsSupported.
+_FSVERITY_CHECK = ".fsverity-check-"
+
+
+def find_strangers(names: Iterable[str]) -> list[str]:
+    """Return the names, sorted, that neither an export nor a file system gives there."""
+    own = OWN_NAMES | {_LOST_AND_FOUND}
+    return sorted(n for n in names if n not in own and not n.startswith(_FSVERITY_CHECK))
+
+
+def is_fresh(path: str) -> bool:
+    """Return True if the directory at that path is no cache yet, and holds nothing of others.
+
+    It has no oci-layout, no index.json and no blob. A lost+found is one too, whatever is in it.
+    """
+    is_lost_and_found = os.path.basename(path.rstrip("/")) == _LOST_AND_FOUND
+    try:
+        with open_checked(path, lambda _: None) as layout:
+            return is_lost_and_found or _holds_nothing(layout)
+    except NotACache:
+        return False
+    except KitcacheError:
+        # Only root may look into it.
+        return is_lost_and_found
+    except OSError:
+        return False
+
+
+def _holds_nothing(layout: Layout) -> bool:
+    if not is_bare(layout) or find_strangers(os.listdir(layout.root_fd)):
+        return False
+    layout.open_directories()
+    if layout.blobs_fd is None:
+        return True
+    rest = set(os.listdir(layout.blobs_fd)) - layout.blobs.keys()
+    return not rest and not any(os.listdir(fd) for fd in layout.blobs.values())
