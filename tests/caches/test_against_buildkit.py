@@ -83,7 +83,6 @@ LOUD = (
     "index-is-array",
     "index-missing",
     "index-nan",
-    "layout-empty-dir",
     "race-7102-by-hand",
     "sk-sparse",
     "torn-manifest-missing",

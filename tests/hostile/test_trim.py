@@ -13,7 +13,7 @@ import kitcache
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import take_snapshot
 from tests.hostile import crash, privilege, stages, strangers
-from tests.hostile.command import run
+from tests.hostile.command import run, unchanged
 from tests.hostile.pair import after, before
 from tests.hostile.stages import AS_THEY_GO, LAYER_BYTES, Stages, entries, steps_in
 from tests.hostile.test_bad_disk import fill, use_up_names
@@ -224,7 +224,7 @@ class TestNoRoom:
         assert answer.code == 1
         assert "No space left" in answer.err
         assert "  nothing was changed\n" in answer.err
-        assert take_snapshot(small.box.top) == held
+        assert unchanged(held, take_snapshot(small.box.top)) == []
 
     def test_a_read_only_disk_is_read_for_a_dry_run(self, small: Stages) -> None:
         (small.dir / "kitcache.lock").touch()

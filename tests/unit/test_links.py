@@ -38,6 +38,8 @@ KNOWN = {
     ("buildkit/session/unpack.py", "unpack", "os.makedirs(path, exist_ok=True)"),
     # A look at whether a link leads to a file, and how long that is: nothing is decided by it.
     ("gc/survey.py", "follow_link", "os.stat(digest.hex, dir_fd=layout.blobs[digest.algorithm])"),
+    # In a directory that was made just now, in which nobody else may write.
+    ("wrap/staging.py", "_seed", "os.mkdir(f'blobs/{algorithm}', 493, dir_fd=stage.root_fd)"),
     # A descriptor of what is open.
     ("store/scan.py", "_scan", "os.scandir(own)"),
 }  # fmt: skip
@@ -77,8 +79,6 @@ def calls() -> Iterator[Call]:
     """Every call of the os module, and of open, with the function that it is in."""
     for path in sorted(TOP.rglob("*.py")):
         module = path.relative_to(TOP).as_posix()
-        if module == "wrap/staging.py":
-            continue
         yield from _calls_of(module, "", ast.parse(path.read_text()))
 
 

@@ -80,7 +80,7 @@ class _OvertakenError(Exception):
 
 def rehearse(layout: Layout, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
-    judged = judge(layout, terms.policy, terms.control, is_dry=True)
+    judged = judge(layout, terms.policy, terms.control, None)
     change, choice = choose(layout, judged)
     after = _look_ahead(layout, judged, change, terms, judged.survey.index_digest)
     swept = tally(after.plan, layout, terms.control)
@@ -95,10 +95,10 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
     Decides anew where others changed index.json before it was written. Raises as reset does; once
     entries have been changed the error says so.
     """
-    layout, total, own_ingest_ns = held.layout, Swept(), -1
+    layout, total = held.layout, Swept()
     try:
         for _ in range(CHANGES):
-            judged = judge(layout, terms.policy, terms.control, own_ingest_ns=own_ingest_ns)
+            judged = judge(layout, terms.policy, terms.control, held)
             change, choice = choose(layout, judged)
             try:
                 after = _carry_out(layout, judged, change, terms)
@@ -112,7 +112,6 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
                 if not swept.removed.bytes:
                     raise
                 total = add_swept(total, swept)
-                own_ingest_ns = changed_ns(layout.ingest_fd)
                 continue
             try:
                 after, swept = collect(held, terms.policy, terms.control, after)
@@ -172,13 +171,13 @@ def _look_ahead(
     after = narrow(survey, drop=change.drop, move=move, index_digest=index_digest)
     if terms.policy.min_age_ns:
         given_up = survey.live.keys() - after.live.keys()
-        young = [d for d in given_up if _is_young(layout, d, plan.spare_from_ns)]
+        young = [d for d in given_up if _is_young(layout, d, plan.young_since_ns)]
         after = narrow(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
     made = make_plan(after, terms.policy, time.time_ns())
     return Judged(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 
-def _is_young(layout: Layout, digest: Digest, since_ns: int) -> bool:
+def _is_young(layout: Layout, digest: Digest, since_ns: float) -> bool:
     found = layout.stat_blob(digest)
     return found is not None and found.mtime_ns >= since_ns
 

@@ -13,10 +13,10 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.values import Plan, Refusal, Survey, Swept
 from kitcache.options.policy import Policy
-from kitcache.store.index import Stamp, read_index, stamp_index, sync_index
+from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, Holder, Waiting
-from kitcache.store.scan import BATCH_SIZE, changed_ns
+from kitcache.store.scan import BATCH_SIZE, next_tick_ns
 
 CHANGES = 8
 """So often others may change index.json while one command is at work."""
@@ -64,7 +64,6 @@ class _Collection:
         self._stamp = stamp_index(held.layout)
         self._judged = judged
         self._before: Survey | None = None
-        self._own_ingest_ns = -1
 
     @property
     def judged(self) -> Judged:
@@ -72,9 +71,7 @@ class _Collection:
         if self._judged is None:
             layout = self._held.layout
             self._stamp = stamp_index(layout)
-            self._judged = judge(
-                layout, self._policy, self._control, self._before, self._own_ingest_ns
-            )
+            self._judged = judge(layout, self._policy, self._control, self._held, self._before)
         return self._judged
 
     def sweep(self) -> Literal["done", "again", "changed"]:
@@ -89,8 +86,10 @@ class _Collection:
                 self._before = judged.survey
             if swept.failure is not None:
                 raise swept.failure
-            if swept.ingests_removed.blobs:
-                self._own_ingest_ns = changed_ns(layout.ingest_fd)
+            if judged.plan.drop_ingests:
+                # Else the next reset takes our own changes of ingest/ for those of an export.
+                date_index(layout)
+                self._stamp = stamp_index(layout)
         if swept.stopped or not self._is_index_of(judged):
             self._judged = None
             return "changed"
@@ -103,7 +102,7 @@ class _Collection:
     def _is_current(self) -> bool:
         return stamp_index(self._held.layout) == self._stamp and (
             # A machine that slept on the way has blobs that are newer than what would be spared.
-            self._judged is not None and time.time_ns() < self._judged.plan.spare_until_ns
+            self._judged is not None and time.time_ns() < self._judged.plan.valid_until_ns
         )
 
 
@@ -143,29 +142,29 @@ def judge(
     layout: Layout,
     policy: Policy,
     control: Control,
+    held: Held | None,
     before: Survey | None = None,
-    own_ingest_ns: int = -1,
-    *,
-    is_dry: bool = False,
 ) -> Judged:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
 
-    before: the survey by which blobs have been removed already: a new hole is a loss.
-    own_ingest_ns: the time of ingest/ after our own removals in it, which are nobody's trace.
+    held: the exclusive lock; None for a dry run, which waits for nobody and dates no file. before:
+    the survey by which blobs have been removed already: a new hole is a loss.
     """
     # A second more than the wait: the last upload may have ended while we looked.
     patience_ends = time.monotonic() + SETTLE_NS / 10**9 + 1
     while True:
         stamp = stamp_index(layout)
+        began_ns = next_tick_ns(held.fd) if held else None
         now_ns = time.time_ns()
-        survey = take_survey(layout, control, young_since_ns=young_since_ns(policy, now_ns))
+        since_ns = young_since_ns(policy, now_ns)
+        survey = take_survey(layout, control, young_since_ns=since_ns, began_ns=began_ns)
         lost = lost_blobs(before, survey) if before else ()
         if lost:
             raise loss_error(layout.path, lost)
         plan = make_plan(survey, policy, now_ns)
-        if is_dry or (plan.refusal and plan.refusal.kind == "busy"):
+        if held is None or (plan.refusal and plan.refusal.kind == "busy"):
             break
-        settling = _settling_ns(layout, control, survey, now_ns, own_ingest_ns)
+        settling = _settling_ns(layout, control, survey, now_ns)
         if not settling:
             break
         wait_s = min(settling / 10**9, patience_ends - time.monotonic())
@@ -178,12 +177,10 @@ def judge(
     return Judged(survey, plan)
 
 
-def _settling_ns(
-    layout: Layout, control: Control, survey: Survey, now_ns: int, own_ingest_ns: int
-) -> int:
+def _settling_ns(layout: Layout, control: Control, survey: Survey, now_ns: int) -> int:
     """For how long an export may still be about to publish; mostly 0."""
     uploaded_ns = survey.ingest_changed_ns
-    settling = settling_ns(uploaded_ns, now_ns) if uploaded_ns != own_ingest_ns else 0
+    settling = settling_ns(uploaded_ns, now_ns)
     if not settling or uploaded_ns > survey.index_changed_ns:
         return settling
     # Who published need not be who uploaded.

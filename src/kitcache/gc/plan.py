@@ -13,7 +13,7 @@ FRESH_NS = 60 * 10**9
 SETTLE_NS = 5 * 10**9
 """BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
 SWEEP_NS = 3600 * 10**9
-"""No sweep takes longer: a blob dated further ahead was not written in its course."""
+"""No sweep takes longer: a blob dated further ahead did not come in its course."""
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
@@ -45,9 +45,10 @@ def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
     return Plan(
         index_digest=survey.index_digest,
         keep=_names_by_algorithm(survey),
-        # Without an age in the policy: what came since then may be an export's.
-        spare_from_ns=survey.began_ns if since_ns is None else since_ns,
-        spare_until_ns=survey.began_ns + SWEEP_NS if since_ns is None else math.inf,
+        young_since_ns=math.inf if since_ns is None else since_ns,
+        came_from_ns=survey.began_ns,
+        came_until_ns=survey.began_ns + SWEEP_NS,
+        valid_until_ns=now_ns + SWEEP_NS,
         # Marked ones first: the mark of another may be meant for the same name.
         drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),
         kept_ingests=tuple(kept),

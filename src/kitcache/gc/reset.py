@@ -58,7 +58,7 @@ def reset(
         return fresh_report(name, started, is_dry=dry_run)
     with layout:
         if dry_run:
-            judged = judge(layout, policy, control, is_dry=True)
+            judged = judge(layout, policy, control, None)
             swept = tally(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure

@@ -7,6 +7,7 @@ whose media type nobody knows: they are looked into.
 import errno
 import os
 import stat
+import time
 from collections import deque
 from typing import Literal, NamedTuple
 
@@ -31,20 +32,27 @@ from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout, unreadable
-from kitcache.store.scan import changed_ns, file_clock_ns, scan_blobs, scan_ingests
+from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
 
 DEPTH_LIMIT = 32
 """How many levels of manifests may hang below each other; images have three."""
 
 
-def take_survey(layout: Layout, control: Control, *, young_since_ns: int | None = None) -> Survey:
+def take_survey(
+    layout: Layout,
+    control: Control,
+    *,
+    young_since_ns: int | None = None,
+    began_ns: int | None = None,
+) -> Survey:
     """Everything that decides what a reset may remove, of the directories as they are now.
 
-    young_since_ns: also mark what unreferenced blobs written since then shelter. Raises Damaged
-    where index.json is missing beside blobs or is no index; damage below it is in the Survey.
+    young_since_ns: also mark what unreferenced blobs written since then shelter. began_ns: now, by
+    the clock of the file system; None for those who remove nothing. Raises Damaged where index.json
+    is missing beside blobs or is no index; damage below it is in the Survey.
     """
     layout.open_directories()
-    began_ns = file_clock_ns()
+    began_ns = time.time_ns() if began_ns is None else began_ns
     index, entries = _read_roots(layout, control)
     return survey_below(
         layout, control, index, entries, began_ns=began_ns, young_since_ns=young_since_ns
@@ -157,7 +165,7 @@ def follow_link(layout: Layout, digest: Digest) -> BlobStat | None:
         is_nothing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
         return None if is_nothing else layout.stat_blob(digest)
     kind: Literal["file", "other"] = "file" if stat.S_ISREG(found.st_mode) else "other"
-    return BlobStat(found.st_size, found.st_mtime_ns, kind, found.st_nlink)
+    return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
 
 
 def _named_by_link(layout: Layout, digest: Digest) -> Digest | None:

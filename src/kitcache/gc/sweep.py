@@ -73,6 +73,7 @@ class _Walk:
         weigh_foreign: bool = False,
     ) -> None:
         self._plan = plan
+        self._spared_from_ns = min(plan.young_since_ns, plan.came_from_ns)
         self._layout = layout
         self._control = control
         self._remover = remover
@@ -188,7 +189,10 @@ class _Walk:
             found = [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
         except OSError:
             return 0
-        if max([each.st_mtime_ns for each in found]) >= self._plan.spare_from_ns:
+        if (
+            max([each.st_mtime_ns for each in found]) >= self._spared_from_ns
+            or max([each.st_ctime_ns for each in found]) >= self._plan.came_from_ns
+        ):
             return 0
         done = len(names) if self._remover is None else self._remover.blobs(algorithm, names)
         counts.removed_blobs += done
@@ -202,7 +206,7 @@ class _Walk:
                 return
             try:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if plan.spare_from_ns <= found.st_mtime_ns < plan.spare_until_ns:
+                if plan.spares(found.st_mtime_ns, found.st_ctime_ns):
                     counts.spared_blobs += 1
                     counts.spared_bytes += found.st_size
                     continue

@@ -117,8 +117,8 @@ class Survey(NamedTuple):
     index_digest: of index.json's bytes; the same digest means the same roots. live: what roots
     reach and is there, with its file size. young: what young unreferenced blobs shelter, likewise.
     links: what each structural blob points at. missing_leaves, damage: see there. other_writes_ns:
-    when the rest of ingest/ was written, such as what oras uploads. began_ns: files written since
-    then have this time or a later one. The two *_changed_ns are modification times.
+    when the rest of ingest/ was written, such as what oras uploads. began_ns: files that
+    changed since then have this time or a later one. The two *_changed_ns are modification times.
     """
 
     index_digest: Digest
@@ -151,17 +151,29 @@ class Refusal(NamedTuple):
 class Plan(NamedTuple):
     """What stays: a valid blob name outside `keep` goes, but for what was written too recently.
 
-    It names what stays, not what goes, so it is as large as what lives. Spared is what was written
-    from spare_from_ns until before spare_until_ns.
+    It names what stays, not what goes, so it is as large as what lives. young_since_ns: what was
+    written since then, by its modification time, is too young; infinite where age does not count.
+    came_from_ns, came_until_ns: what was written or came here from then until before then, by its
+    modification or its change time, may be of an export under way. valid_until_ns: by the clock of
+    the system; later the plan knows too little of what came.
     """
 
     index_digest: Digest
     keep: Mapping[str, frozenset[str]]
-    spare_from_ns: int
-    spare_until_ns: float
+    young_since_ns: float
+    came_from_ns: int
+    came_until_ns: int
+    valid_until_ns: int
     drop_ingests: tuple[IngestSeen, ...]
     kept_ingests: tuple[Named, ...]
     refusal: Refusal | None
+
+    def spares(self, mtime_ns: int, ctime_ns: int) -> bool:
+        """Return True if a blob with these times stays for their sake."""
+        came_ns = max(mtime_ns, ctime_ns)
+        return mtime_ns >= self.young_since_ns or (
+            self.came_from_ns <= came_ns < self.came_until_ns
+        )
 
 
 class Swept(NamedTuple):

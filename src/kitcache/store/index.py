@@ -141,14 +141,22 @@ def publish_index(
                 answer = prepared.answer
             else:
                 answer = edit_index(layout, edit)
-            with suppress(OSError):
-                os.utime(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
+            date_index(layout)
     finally:
         if prepared is not None:
             with suppress(OSError):
                 os.unlink(prepared.name, dir_fd=prepared.room_fd)
     sync_root(layout)
     return answer
+
+
+def date_index(layout: Layout) -> None:
+    """Date index.json now, if the caller may: what ended in ingest/ before was published or ours.
+
+    Who finds ingest/ newer than index.json takes that for an export that has yet to publish.
+    """
+    with suppress(OSError):
+        os.utime(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
 
 
 class _OvertakenError(Exception):

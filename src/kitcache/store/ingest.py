@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
-from kitcache.store.index import give_owner, users_of
+from kitcache.store.index import date_index, give_owner, users_of
 from kitcache.store.layout import DIR_FLAGS, Layout, io_error
 
 PROVEN_BYTES = 1024 * 1024
@@ -58,6 +58,7 @@ class Intake:
         self._lock = Lock()
         self._running = 0
         self._uploads: set[Upload] = set()
+        self._has_begun = False
         self._is_closed = False
         try:
             self.layout.open_directories()
@@ -103,6 +104,7 @@ class Intake:
                     self.layout.path, "the export has ended", untouched=NOTHING_CHANGED
                 )
             self._running += 1
+            self._has_begun = True
         try:
             upload = Upload(self, ref, algorithm, total)
         except BaseException:
@@ -148,6 +150,9 @@ class Intake:
             # Their own threads may never get to it: the process is about to end.
             for upload in self._uploads:
                 upload.discard()
+            if self._has_begun:
+                # Also of an export that failed: nobody has to wait for it.
+                date_index(self.layout)
             is_last = not self._running
         if is_last:
             self.layout.__exit__(None, None, None)

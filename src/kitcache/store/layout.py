@@ -44,12 +44,14 @@ _VERSION_PAUSE_S = 0.02
 class BlobStat(NamedTuple):
     """What lies under a blob's name: its length in bytes, when it was written, what it is.
 
-    A link is not followed to see whether it leads to a file. names: how many the file has; while
-    it has another one, removing this one frees nothing.
+    A link is not followed to see whether it leads to a file. ctime_ns: when the file, its names or
+    its mode changed last; nobody can choose it. names: how many the file has; while it has another
+    one, removing this one frees nothing.
     """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     kind: Literal["file", "link", "other"]
     names: int
 
@@ -127,7 +129,7 @@ class Layout:
             kind = "file"
         elif stat.S_ISLNK(found.st_mode):
             kind = "link"
-        return BlobStat(found.st_size, found.st_mtime_ns, kind, found.st_nlink)
+        return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
 
     def open_blob(self, digest: Digest) -> int | None:
         """An fd of a blob's file, None where no regular file has its name. Proves nothing.

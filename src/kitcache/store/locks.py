@@ -68,10 +68,14 @@ class Waiting(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Proof that kitcache.lock of that layout is had; made by hold_store alone."""
+    """Proof that kitcache.lock of that layout is had; made by hold_store alone.
+
+    fd: of the lock's file.
+    """
 
     layout: Layout
     kind: LockKind
+    fd: int
 
 
 class Patience(NamedTuple):
@@ -88,8 +92,8 @@ def hold_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[H
 
     Raises Busy, which names the holder, when it is not had within the timeout.
     """
-    with _hold(layout, KITCACHE_LOCK, kind, patience):
-        yield Held(layout, kind)
+    with _hold(layout, KITCACHE_LOCK, kind, patience) as fd:
+        yield Held(layout, kind, fd)
 
 
 @contextmanager
@@ -103,7 +107,7 @@ def hold_index(layout: Layout, patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iterator[None]:
+def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iterator[int]:
     operation = fcntl.LOCK_EX if kind == "exclusive" else fcntl.LOCK_SH
     deadline = time.monotonic() + patience.timeout_s
     pause_s, told = 0.005, False
@@ -112,7 +116,7 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
         try:
             is_had = _try_lock(layout, fd, name, operation)
             if is_had and _is_named(layout, fd, name):
-                yield
+                yield fd
                 return
             left_s = deadline - time.monotonic()
             if left_s <= (-_RENAMED_S if is_had else 0):

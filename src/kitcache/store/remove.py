@@ -33,8 +33,9 @@ class Remover:
     def ingest(self, name: str) -> None:
         """Remove an upload: mark it, remove its regular files, then its directory. Raises OSError.
 
-        A directory that holds anything else keeps all it has. Killed on the way, it leaves one
-        that the next reset knows by its mark, however fresh its times are.
+        A directory that holds anything else keeps all it has. Killed on the way, or stopped once a
+        file is gone, it leaves one that the next reset knows by its mark, however fresh its times
+        are.
         """
         parent = self._layout.ingest_fd
         fd = os.open(name, DIR_FLAGS, dir_fd=parent)
@@ -47,13 +48,16 @@ class Remover:
                         raise OSError(0, f"{inner} in it is no regular file")
             marked = name.removesuffix(REMOVING) + REMOVING
             os.rename(name, marked, src_dir_fd=parent, dst_dir_fd=parent)
+            gone = 0
             try:
                 for inner in names:
                     with suppress(FileNotFoundError):
                         os.unlink(inner, dir_fd=fd)
+                        gone += 1
                 os.rmdir(marked, dir_fd=parent)
             except OSError:
-                os.rename(marked, name, src_dir_fd=parent, dst_dir_fd=parent)
+                if not gone:
+                    os.rename(marked, name, src_dir_fd=parent, dst_dir_fd=parent)
                 raise
         finally:
             os.close(fd)

@@ -20,6 +20,9 @@ OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ".kitcache", "blobs", "ingest")
 )
 BATCH_SIZE = 512
+_TICK_S = 0.02
+"""The clock of a local file system ticks every 10 ms at least."""
+_TICK_PAUSE_S = 0.0005
 QUARANTINE = "quarantine"
 """Below .kitcache/: what a repair has put aside."""
 REMOVING = ".kitcache-removing"
@@ -137,13 +140,30 @@ def changed_ns(fd: int | None) -> int:
     return 0 if fd is None else os.fstat(fd).st_mtime_ns
 
 
-def file_clock_ns() -> int:
-    """The time that a file written now would get: on Linux from the clock that file systems read.
+def next_tick_ns(fd: int) -> int:
+    """Wait for the next tick of the clock of that file system; return its time, ns since 1970.
 
-    It ticks every few milliseconds only, so files of just before may have the same time.
+    What changes from now on has this time or a later one, and what changed before the call has an
+    earlier one. Only where the clock stands still for 20 ms, as one that counts whole seconds does,
+    what changed before may have this time as well. fd: a file of ours there, which is dated now; if
+    it cannot be, the clock of the kernel answers.
     """
-    is_linux = sys.platform == "linux"
-    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if is_linux else time.time_ns()
+    try:
+        first_ns = _date_now(fd)
+        ends_s = time.monotonic() + _TICK_S
+        while (now_ns := _date_now(fd)) == first_ns and time.monotonic() < ends_s:
+            time.sleep(_TICK_PAUSE_S)
+    except OSError:
+        is_linux = sys.platform == "linux"
+        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if is_linux else time.time_ns()
+    return now_ns
+
+
+def _date_now(fd: int) -> int:
+    os.utime(fd)
+    found = os.fstat(fd)
+    # Some file systems without a change time show 0, or when the file was made.
+    return max(found.st_mtime_ns, found.st_ctime_ns)
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_a_reset_that_slept_on_the_way_plans_again(
     def plan(*args: Any) -> Any:
         made = real(*args)
         plans.append(made)
-        return made if len(plans) > 1 else made._replace(spare_until_ns=made.spare_from_ns)
+        return made if len(plans) > 1 else made._replace(valid_until_ns=0)
 
     monkeypatch.setattr(module, "make_plan", plan)
     assert reset(sample.dir).removed.blobs == 4

@@ -1,7 +1,5 @@
 """gc/plan.py: every decision, without a disk and without a clock."""
 
-import math
-
 import pytest
 
 from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
@@ -57,15 +55,28 @@ def test_what_is_too_young_to_go(min_age_ns: int, since_ns: int | None) -> None:
     assert young_since_ns(Policy(min_age_ns), NOW) == since_ns
 
 
-def test_an_age_spares_from_then_on_without_end() -> None:
+def test_an_age_spares_what_was_written_since_without_end() -> None:
+    """By the date of writing: what a CI restores keeps it, and came today all the same."""
     plan = make_plan(EMPTY._replace(began_ns=NOW - 7), Policy(HOUR), NOW)
-    assert (plan.spare_from_ns, plan.spare_until_ns) == (NOW - HOUR, math.inf)
+    assert plan.spares(NOW - HOUR, 0)
+    assert plan.spares(NOW + 10 * HOUR, 0)
+    assert not plan.spares(NOW - HOUR - 1, NOW - HOUR)
 
 
-def test_without_an_age_what_came_since_the_survey_began_is_spared() -> None:
-    """An exporter that knows no lock may have brought it; no sweep takes longer than an hour."""
+@pytest.mark.parametrize("policy", [Policy(), Policy(HOUR)])
+def test_what_came_since_the_survey_began_is_spared(policy: Policy) -> None:
+    """Whatever date it bears: an exporter that knows no lock may have brought it."""
+    plan = make_plan(EMPTY._replace(began_ns=NOW - 7), policy, NOW)
+    assert not plan.spares(0, NOW - 8)
+    assert plan.spares(0, NOW - 7)
+    assert plan.spares(0, NOW - 8 + SWEEP_NS)
+    assert not plan.spares(0, NOW - 7 + SWEEP_NS)
+    assert plan.spares(NOW - 7, 0)
+
+
+def test_what_is_dated_beyond_the_course_of_a_sweep_is_not_spared_without_an_age() -> None:
     plan = make_plan(EMPTY._replace(began_ns=NOW - 7), Policy(), NOW)
-    assert (plan.spare_from_ns, plan.spare_until_ns) == (NOW - 7, NOW - 7 + SWEEP_NS)
+    assert not plan.spares(NOW - 7 + SWEEP_NS, 0)
 
 
 @pytest.mark.parametrize(

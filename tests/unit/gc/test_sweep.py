@@ -33,7 +33,7 @@ def plan_for(layout: Layout, control: Control) -> Plan:
 
 
 def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> Swept:
-    return apply(plan, Held(layout, "exclusive"), Control("cache", None, None), is_current)
+    return apply(plan, Held(layout, "exclusive", -1), Control("cache", None, None), is_current)
 
 
 def add_garbage(sample: Sample, count: int, algorithm: str = "sha256") -> int:
@@ -107,13 +107,13 @@ def test_a_dry_run_counts_what_the_run_removes(
 
 
 def test_age_spares(sample: Sample, layout: Layout, control: Control) -> None:
-    plan = plan_for(layout, control)
     ages = {name: n for n, name in enumerate(sorted(sample.garbage))}
     for name, mtime_ns in ages.items():
         os.utime(sample.dir / "blobs" / "sha256" / name, ns=(0, mtime_ns))
-    young = {name for name, mtime_ns in ages.items() if 1 <= mtime_ns < 3}
+    plan = plan_for(layout, control)
+    young = {name for name, mtime_ns in ages.items() if mtime_ns >= 2}
     size = sum((sample.dir / "blobs" / "sha256" / name).stat().st_size for name in young)
-    swept = sweep(layout, plan._replace(spare_from_ns=1, spare_until_ns=3))
+    swept = sweep(layout, plan._replace(young_since_ns=2))
     assert swept.spared == Tally(2, size)
     assert swept.removed.blobs == 2
     assert blobs(sample) == sample.live | young
@@ -261,7 +261,7 @@ def test_cancelled_before_the_first_blob_removes_nothing(
     cancel = Event()
     cancel.set()
     before = take_snapshot(sample.dir)
-    swept = apply(plan, Held(layout, "exclusive"), Control("cache", None, cancel), always)
+    swept = apply(plan, Held(layout, "exclusive", -1), Control("cache", None, cancel), always)
     assert isinstance(swept.failure, Cancelled)
     assert (swept.removed, swept.stopped) == (Tally(), True)
     assert differences(before, take_snapshot(sample.dir)) == []
@@ -280,7 +280,9 @@ def test_cancelled_in_between_says_what_was_done(
         cancel.set()
         helpers.set()
 
-    swept = apply(plan, Held(layout, "exclusive"), Control("cache", on_progress, cancel), always)
+    swept = apply(
+        plan, Held(layout, "exclusive", -1), Control("cache", on_progress, cancel), always
+    )
     left = blobs(sample)
     assert isinstance(swept.failure, Cancelled)
     assert sample.live < left
@@ -294,7 +296,9 @@ def test_progress_comes_from_the_calling_thread_and_grows(
     add_garbage(sample, 4 * BATCH_SIZE)
     plan = plan_for(layout, control)
     events: list[Progress] = []
-    swept = apply(plan, Held(layout, "exclusive"), Control("cache", events.append, None), always)
+    swept = apply(
+        plan, Held(layout, "exclusive", -1), Control("cache", events.append, None), always
+    )
     counts = [event.blobs for event in events]
     assert counts == sorted(counts)
     assert {event.phase for event in events} == {"sweep"}
@@ -314,7 +318,7 @@ def test_a_caller_whose_progress_raises_stops_the_sweep(
 
     threads = threading.active_count()
     with pytest.raises(KeyError):
-        apply(plan, Held(layout, "exclusive"), Control("cache", fail, None), always)
+        apply(plan, Held(layout, "exclusive", -1), Control("cache", fail, None), always)
     assert threading.active_count() == threads
     assert sample.live < blobs(sample)
 

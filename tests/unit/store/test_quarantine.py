@@ -18,7 +18,7 @@ from tests.hostile.build import Sample
 
 @pytest.fixture
 def held(layout: Layout) -> Held:
-    return Held(layout, "exclusive")
+    return Held(layout, "exclusive", -1)
 
 
 def aside(sample: Sample) -> Path:
@@ -132,12 +132,12 @@ def test_a_blob_that_cannot_be_moved_is_where_it_was(
 
 def test_only_the_exclusive_lock_opens_it(layout: Layout) -> None:
     with pytest.raises(ValueError, match="exclusive"):
-        Quarantine(Held(layout, "shared"))
+        Quarantine(Held(layout, "shared", -1))
 
 
 def test_it_is_weighed_and_nobody_clears_it(sample: Sample, layout: Layout) -> None:
     assert weigh_quarantine(layout) == (0, 0)
-    with Quarantine(Held(layout, "exclusive")) as quarantine:
+    with Quarantine(Held(layout, "exclusive", -1)) as quarantine:
         quarantine.take_blob(parse_digest(sample.layers[0]["digest"]))
         quarantine.keep_index(b"")
     for path in aside(sample).iterdir():

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from kitcache.gc.reset import reset
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.remove import Remover
@@ -14,12 +15,12 @@ from tests.hostile.build import Sample
 
 @pytest.fixture
 def remover(layout: Layout) -> Remover:
-    return Remover(Held(layout, "exclusive"))
+    return Remover(Held(layout, "exclusive", -1))
 
 
 def test_a_shared_lock_is_not_enough(layout: Layout) -> None:
     with pytest.raises(ValueError, match="exclusive"):
-        Remover(Held(layout, "shared"))
+        Remover(Held(layout, "shared", -1))
 
 
 def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> None:
@@ -81,6 +82,28 @@ def test_an_upload_that_cannot_go_has_its_own_name_again(
     with pytest.raises(PermissionError):
         remover.ingest(name)
     assert os.listdir(sample.dir / "ingest") == [name]
+
+
+def test_one_that_went_in_part_keeps_its_mark(
+    sample: Sample, remover: Remover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next reset takes the times of our own removal for those of an export."""
+    name = sample.box.ingest("a")
+    real_unlink, gone = os.unlink, []
+
+    def stop(inner: str, **how: int) -> None:
+        if gone:
+            raise PermissionError(13, "Permission denied")
+        gone.append(inner)
+        real_unlink(inner, **how)
+
+    monkeypatch.setattr(os, "unlink", stop)
+    with pytest.raises(PermissionError):
+        remover.ingest(name)
+    assert os.listdir(sample.dir / "ingest") == [name + REMOVING]
+    monkeypatch.undo()
+    assert reset(sample.dir).ingests_removed.blobs == 1
+    assert os.listdir(sample.dir / "ingest") == []
 
 
 @pytest.mark.parametrize("odd", ["directory", "link"])

@@ -12,8 +12,8 @@ from kitcache.store.scan import (
     BATCH_SIZE,
     REMOVING,
     changed_ns,
-    file_clock_ns,
     is_ingest_name,
+    next_tick_ns,
     scan_blobs,
     scan_foreign,
     scan_ingests,
@@ -194,12 +194,26 @@ def test_what_vanished_weighs_nothing(opened: Layout) -> None:
     assert weigh_foreign(opened, "nowhere/") == 0
 
 
-def test_a_file_written_from_now_on_is_no_older_than_the_file_clock(box: Box) -> None:
+def test_a_tick_lies_between_what_was_and_what_comes(box: Box) -> None:
+    fd = os.open(box.dir / "lock", os.O_RDONLY | os.O_CREAT)
     for n in range(50):
-        now_ns = file_clock_ns()
+        (old := box.dir / f"old {n}").touch()
+        tick_ns = next_tick_ns(fd)
+        (new := box.dir / f"new {n}").touch()
+        os.utime(new, ns=(0, 0))
+        assert old.stat().st_ctime_ns < tick_ns <= new.stat().st_ctime_ns
+    os.close(fd)
+
+
+def test_where_no_file_can_be_dated_the_clock_of_the_kernel_answers(box: Box) -> None:
+    (box.dir / "lock").touch()
+    fd = os.open(box.dir / "lock", os.O_PATH)
+    for n in range(50):
+        now_ns = next_tick_ns(fd)
         assert abs(now_ns - time.time_ns()) < 10**9
         (box.dir / f"{n}").touch()
-        assert (box.dir / f"{n}").stat().st_mtime_ns >= now_ns
+        assert (box.dir / f"{n}").stat().st_ctime_ns >= now_ns
+    os.close(fd)
 
 
 def test_when_names_in_a_directory_last_changed(box: Box, opened: Layout) -> None:
