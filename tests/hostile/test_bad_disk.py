@@ -138,6 +138,7 @@ def test_untag_on_a_full_disk_leaves_the_old_index(
 ) -> None:
     (on_disk.dir / "kitcache.lock").touch()
     (on_disk.dir / "index.json.lock").touch()
+    (on_disk.dir / ".kitcache").mkdir()
     use_up(on_disk.box.top)
     before = take_snapshot(on_disk.box.top)
     answer = run(on_disk.box.top, "untag", "cache", "main")

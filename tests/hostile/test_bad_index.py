@@ -316,7 +316,8 @@ TEMP = "index.json.kitcache-new"
 
 @pytest.mark.parametrize("kind", ["write", "symlink", "dangling", "mkdir", "fifo"])
 def test_what_lies_where_untag_writes_is_not_followed(sample: Sample, kind: str) -> None:
-    """A killed untag leaves a file there, and anybody can leave anything."""
+    """Where there can be no .kitcache/: what was killed leaves a file there, others anything."""
+    (sample.dir / ".kitcache").write_text("")
     (sample.box.top / "victim").write_text("precious")
     steps = {
         "write": ["write", TEMP, "half"],

@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from threading import Event
 
@@ -13,10 +13,10 @@ from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
-from kitcache.store.index import INDEX, edit_index, read_index
+from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
-from kitcache.store.notes import Note, put_notes
+from kitcache.store.notes import Note, put_notes, room_of
 from kitcache.upkeep.answers import Untagged
 
 
@@ -48,7 +48,7 @@ def untag(
         raise UsageError("name at least one tag or digest to take out")
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout:
+    with open_layout(name) as layout, _blaming(layout):
         if dry_run:
             _, dropped = _drop(layout, read_index(layout).data, wanted)
         else:
@@ -67,14 +67,30 @@ def _untag_locked(
     deadline = time.monotonic() + lock_timeout_s
     with hold_store(layout, "exclusive", control.patience(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
-        with hold_index(layout, control.patience(left_s)):
-            after, dropped = edit_index(layout, edit)
+        lock = hold_index(layout, control.patience(left_s))
+        with room_of(layout) as room_fd:
+            after, dropped = publish_index(layout, room_fd, lock, edit)
         # Or a repair that finds no index.json would bring the tags back.
         left = {entry.ref_name for entry in read_entries(after)}
         gone = {entry.ref_name for entry in dropped} - left
         with suppress(KitcacheError):
             put_notes(layout, {name: Note() for name in gone if name is not None})
     return dropped
+
+
+@contextmanager
+def _blaming(layout: Layout) -> Iterator[None]:
+    """Raise Damaged where index.json is not an index, as it may be until it is locked."""
+    try:
+        yield
+    except DocumentError as error:
+        raise Damaged(
+            layout.path,
+            f"{INDEX} cannot be relied upon: {error}",
+            kind=error.kind,
+            untouched=NOTHING_CHANGED,
+            next_steps=(repair_command(layout.path), "restore index.json from a copy"),
+        ) from None
 
 
 def _drop(
@@ -88,18 +104,9 @@ def _drop(
             untouched=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
-    try:
-        entries = name_entries(data)
-        found = tuple(_names_of(name, entries) for name in names)
-        after, dropped = drop_entries(data, tuple(chain.from_iterable(found)))
-    except DocumentError as error:
-        raise Damaged(
-            layout.path,
-            f"{INDEX} cannot be relied upon: {error}",
-            kind=error.kind,
-            untouched=NOTHING_CHANGED,
-            next_steps=(repair_command(layout.path), "restore index.json from a copy"),
-        ) from None
+    entries = name_entries(data)
+    found = tuple(_names_of(name, entries) for name in names)
+    after, dropped = drop_entries(data, tuple(chain.from_iterable(found)))
     unknown = [name for name, those in zip(names, found, strict=True) if not those]
     if unknown:
         from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it

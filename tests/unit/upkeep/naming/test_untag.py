@@ -13,6 +13,7 @@ from kitcache.store.notes import note_use, read_notes
 from kitcache.upkeep.answers import Untagged
 from kitcache.upkeep.naming.untag import untag
 from tests.caches.snapshot import differences, take_snapshot
+from tests.hostile import pair, strangers
 from tests.hostile.build import REF_NAME, Sample
 
 
@@ -43,6 +44,48 @@ def test_several_names_tags_and_digests(sample: Sample) -> None:
         ("dev", sample.dev["digest"]),
         (None, sample.dev["digest"]),
     )
+
+
+def test_nothing_is_written_while_buildkit_s_lock_is_held(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BuildKit never waits for it: the new file is on the disk before, and only gets its name."""
+    lock = sample.dir / "index.json.lock"
+    lock.touch()
+    real, free = os.fsync, []
+
+    def watch(fd: int) -> None:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    untag(sample.dir, ["main"])
+    assert len(free) == 2
+    assert tags(sample) == ["dev"]
+    assert os.listdir(sample.dir / ".kitcache") == []
+
+
+def test_who_publishes_just_before_it_has_the_lock_is_heard(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = strangers.push_cache(sample.dir, [b"layer of a stranger"], 1)
+    publish = lambda: strangers.publish(sample.dir, "late", *late)  # noqa: E731
+    pair.after(monkeypatch, "kitcache.store.index.write_new", publish)
+    untag(sample.dir, ["main"])
+    assert tags(sample) == ["dev", "late"]
+
+
+def test_an_index_that_is_torn_until_it_is_locked_is_no_damage(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sample.dir / "index.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    pair.after(monkeypatch, "kitcache.store.index._prepare", lambda: path.write_bytes(whole))
+    untag(sample.dir, ["main"])
+    assert tags(sample) == ["dev"]
 
 
 def test_if_one_name_is_not_there_nothing_changes(sample: Sample) -> None:
