@@ -36,6 +36,9 @@ KNOWN = {
     ("store/create.py", "_make_directories", "os.mkdir(path, 493)"),
     ("upkeep/naming/bring.py", "_device_of", "os.stat(path)"),
     ("buildkit/session/unpack.py", "unpack", "os.makedirs(path, exist_ok=True)"),
+    # Files outside of caches, which the user names.
+    ("store/userfiles.py", "read_to_end", "os.open(path, _FLAGS)"),
+    ("store/userfiles.py", "_open_regular", "os.open(path, _FLAGS)"),
     # A look at whether a link leads to a file, and how long that is: nothing is decided by it.
     ("gc/survey.py", "follow_link", "os.stat(digest.hex, dir_fd=layout.blobs[digest.algorithm])"),
     # In a directory that was made just now, in which nobody else may write.
