@@ -135,6 +135,7 @@ def test_metadata_load_nothing_that_the_version_does_not() -> None:
         "kitcache.cli.main",
         "kitcache.cli.terminal",
         "kitcache.errors",
+        "kitcache.masking",
     }
     assert modules <= loaded("--version") | {"kitcache.cli.dockercall"}
 
