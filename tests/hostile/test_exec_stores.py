@@ -91,11 +91,23 @@ def test_a_killed_staged_build_leaves_nothing_in_the_store(tmp_path: Path) -> No
     ],
 )  # fmt: skip
 def test_attributes_that_do_not_parse(value: str, says: str, tmp_path: Path) -> None:
-    env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
-    done = run(["docker", "build", "--cache-to", value, "."], tmp_path, env)
-    assert done.returncode == 2
-    assert says in done.stderr.decode(errors="replace")
+    """The client judges them, unless a reset is asked for."""
+    env = {**client(tmp_path, do="fail"), "EXEC_RECORD": str(tmp_path / "record")}
+    words = ["docker", "build", "--cache-to", value, "."]
+    refused = run(words, tmp_path, env, *([] if "reset" in value else ["--reset"]))
+    assert refused.returncode == 2
+    assert says in refused.stderr.decode(errors="replace")
     assert os.listdir(tmp_path) == ["bin"]
+    if "reset" in value:
+        return
+    alone, done = bare(words, tmp_path, env), run(words, tmp_path, env)
+    assert (done.returncode, done.stdout, done.stderr) == (7, alone.stdout, alone.stderr)
+    taken = run(words, tmp_path, {**env, "EXEC_DO": ""})
+    *_, last = taken.stderr.decode(errors="replace").splitlines()
+    assert last.startswith("kitcache: warning: no cache of this command was guarded: ")
+    assert says in last
+    dry = run(words, tmp_path, env, "--dry-run")
+    assert f"# no cache is guarded: {says}"[:30] in dry.stdout.decode()
 
 
 def test_two_exports_to_one_directory_keep_both_tags_by_whatever_names(tmp_path: Path) -> None:

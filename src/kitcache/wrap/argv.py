@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from kitcache.errors import UsageError
+from kitcache.masking import hide_password
 from kitcache.wrap import tables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
 from kitcache.wrap.flags import NotUnderstood, Option, Table, is_on, read_line
@@ -47,6 +48,12 @@ class Refused(Exception):
         super().__init__(code)
         self.code = code
         self.said = said
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is known of the command's caches, as a clause."""
+        *_, last = ["no reason", *self.said.decode(errors="replace").splitlines()]
+        return f"the client did not say what it exports ({hide_password(last.strip())})"
 
 
 class Job(Protocol):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kitcache.errors import NotInstalled
+from kitcache.errors import NotInstalled, UsageError
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.wrap.argv import (
     DirectJob,
@@ -50,13 +50,15 @@ class Export(NamedTuple):
 class Task(NamedTuple):
     """A command: nothing has been touched yet.
 
-    exports: the local ones, with `reset` as it is to be. refusal: where the client did not say what
-    the command means; then it is run as it is, and nothing is known of its caches.
+    exports: the local ones, with `reset` as it is to be. unguarded: why nothing is known of them, a
+    clause; then it is run as it is, and its client judges it. refusal: of the client, where it was
+    asked.
     """
 
     job: Job
     exports: tuple[Export, ...] = ()
     imports: tuple[CacheImport, ...] = ()
+    unguarded: str = ""
     refusal: Refused | None = None
 
     def texts(self, dests: Mapping[int, str]) -> tuple[str, ...]:
@@ -91,13 +93,19 @@ def make_task(
     except (NotUnderstood, Refused) as error:
         if resets or asks_for_reset(argv):
             raise
-        refusal = error if isinstance(error, Refused) else None
-        if isinstance(error, NotUnderstood):
-            warn(f"warning: {'; '.join((f'{_UNGUARDED}: {error.problem}', *error.next_steps))}")
-        return Task(DirectJob(tuple(argv), stdin=stdin.data), refusal=refusal)
-    read = [(at, read_export(text)) for at, text in enumerate(job.exports)]
-    exports = {at: cache for at, cache in read if cache is not None}
-    imports = tuple(cache for text in job.imports if (cache := read_import(text)) is not None)
+        as_it_is = Task(DirectJob(tuple(argv), stdin=stdin.data))
+        if isinstance(error, Refused):
+            return as_it_is._replace(unguarded=error.reason, refusal=error)
+        warn(f"warning: {_UNGUARDED}: {_in_one_line(error)}")
+        return as_it_is
+    try:
+        read = [(at, read_export(text)) for at, text in enumerate(job.exports)]
+        exports = {at: cache for at, cache in read if cache is not None}
+        imports = tuple(cache for text in job.imports if (cache := read_import(text)) is not None)
+    except UsageError as error:
+        if resets or any("reset" in text.lower() for text in job.exports):
+            raise
+        return Task(DirectJob(tuple(argv), stdin=stdin.data), unguarded=_in_one_line(error))
     warnings = [warning for cache in exports.values() for warning in cache.warnings]
     warnings += [warning for cache in imports for warning in cache.warnings]
     warnings += _repeated(exports.values())
@@ -107,6 +115,10 @@ def make_task(
     if resets:
         exports = {at: cache._replace(reset=True) for at, cache in exports.items()}
     return Task(job, plan_exports(job, exports, staged=staged), imports)
+
+
+def _in_one_line(error: UsageError) -> str:
+    return "; ".join((error.problem, *error.next_steps))
 
 
 class _Stdin:

@@ -12,7 +12,6 @@ from kitcache.cli.session import Session
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
-from kitcache.masking import hide_password
 from kitcache.store.notes import ROOM
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
@@ -115,7 +114,7 @@ class _Command:
             )
         except Refused as error:
             self._pass_on(error)
-            self._warn(f"nothing was run: a reset is asked for, and {_unknown(error)}")
+            self._warn(f"nothing was run: a reset is asked for, and {error.reason}")
             return error.code
         if args.dry_run:
             if task.refusal is not None:
@@ -127,8 +126,8 @@ class _Command:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
         terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
         result = run_task(task, environ, terms, policy=policy)
-        if task.refusal is not None and not result.code:
-            self._warn(f"warning: no cache of this command was guarded: {_unknown(task.refusal)}")
+        if task.unguarded and not result.code:
+            self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
         for store in result.stores:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
@@ -167,11 +166,6 @@ class _Command:
         return stdin.read()
 
 
-def _unknown(refusal: Refused) -> str:
-    *_, reason = ["no reason", *refusal.said.decode(errors="replace").splitlines()]
-    return f"the client did not say what it exports ({hide_password(reason.strip())})"
-
-
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
     """The command as it would be run, and a line a local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
@@ -180,6 +174,8 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
     argv = task.job.rewrite(task.texts(staging)).argv
     shown = ["resolved-project.json" if word == PLACE_OF_FILE else word for word in argv]
     yield printable(shlex.join(map(show_word, shown)))
+    if task.unguarded:
+        yield printable(f"# no cache is guarded: {task.unguarded}")
     for export in task.exports:
         cache = export.cache
         then = ", then a reset" if cache.reset else ""
