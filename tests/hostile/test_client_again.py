@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,10 @@ from kitcache.options.build import BuildRequest
 from tests.hostile.failing import FLAVOURS, failure
 from tests.hostile.fake_daemon import CONTROL, Answer, FakeDaemon, Solve, build_nothing
 from tests.hostile.fake_messages import vertex
-from tests.hostile.fake_session import WAIT_S
 from tests.hostile.privilege import needs_root
 from tests.hostile.sound_cache import Cache
 
 NOWHERE = ("type=cacheonly",)
-SHORT_S = 0.3
 
 
 class MuteDaemon(FakeDaemon):
@@ -50,22 +46,23 @@ class MuteDaemon(FakeDaemon):
 
 @FLAVOURS
 def test_every_question_has_an_end(is_engine: bool) -> None:
-    with (
-        MuteDaemon(is_engine=is_engine) as daemon,
-        Client(daemon.address, timeout_s=SHORT_S) as client,
-    ):
+    with MuteDaemon(is_engine=is_engine) as daemon, Client(daemon.address) as client:
+        channel = client._daemon.last.channel
+        assert channel.timeout_s == 10
+        channel.timeout_s = 0.1  # connecting may take longer on a machine that is busy
         daemon.mute = frozenset({"Info", "ListWorkers"})
         for ask in (client.info, client.workers):
-            with pytest.raises(NoDaemon, match="no answer in time") as caught:
+            with pytest.raises(NoDaemon, match=r"no answer in time|Deadline") as caught:
                 ask()
             assert caught.value.kind == "unreachable"
             assert caught.value.facts == {"kind": "unreachable"}
         daemon.mute = frozenset()
+        channel.timeout_s = 10
         assert client.info().version
 
 
 def test_a_provenance_that_never_comes_ends_with_the_timeout(context: Path) -> None:
-    with MuteDaemon() as daemon, Client(daemon.address, timeout_s=SHORT_S) as client:
+    with MuteDaemon() as daemon, Client(daemon.address, timeout_s=2) as client:
         daemon.mute = frozenset({"ListenBuildHistory"})
         result = client.build(str(context), outputs=NOWHERE, attests={"provenance": "mode=max"})
         assert result.provenance == {}
@@ -85,10 +82,10 @@ def test_a_build_that_takes_longer_is_cancelled_on_the_daemon(
         finally:
             was_cancelled.set()
 
-    error = failure(script, context, cache, is_engine=is_engine, timeout_s=SHORT_S)
+    error = failure(script, context, cache, is_engine=is_engine, timeout_s=1.5)
     assert isinstance(error, Cancelled)
-    assert error.timeout_s == error.facts["timeout_s"] == SHORT_S
-    assert "the build took longer than 0.3 s: " in str(error)
+    assert error.timeout_s == error.facts["timeout_s"] == 1.5
+    assert "the build took longer than 1.5 s: " in str(error)
     assert "no tag was changed" in str(error)
     assert was_cancelled.is_set()
 
@@ -115,7 +112,7 @@ def test_waiting_for_a_lock_counts(context: Path, cache: Cache) -> None:
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(Cancelled, match=r"took longer than 0\.3 s"):
-            client.build(str(context), cache_to=to, timeout_s=SHORT_S)
+            client.build(str(context), cache_to=to, timeout_s=0.3)
 
 
 @FLAVOURS
@@ -206,29 +203,45 @@ def threads() -> list[str]:
     return [one.name for one in threading.enumerate() if one.name.startswith(("rpc-", "kitcache-"))]
 
 
+FIFTY = """
+import os, sys, threading, time
+from kitcache import Address, Client, NoDaemon
+
+address = Address(f"unix://{sys.argv[2]}", "the test", None, True)
+Client(address).close()
+
+def held():
+    return sorted(os.listdir("/proc/self/fd")), threading.active_count()
+
+before = held()
+for number in range(50):
+    client = Client(address)
+    if number % 4 == 0:
+        try:
+            client.build(sys.argv[1], outputs=("type=cacheonly",))
+        except NoDaemon:
+            print("lost")
+    client.close()
+ends = time.monotonic() + 10
+while held() != before and time.monotonic() < ends:
+    time.sleep(0.01)
+assert held() == before, (held(), before)
+"""
+
+
 def test_fifty_clients_leave_no_thread_and_no_open_file(context: Path) -> None:
+    """In a process of their own: the daemon's sockets are not theirs."""
+
     def script(solve: Solve) -> Answer:
-        if len(solve.daemon.solves) % 3 == 0:
+        if len(solve.daemon.solves) % 2 == 0:
             solve.daemon.cut()
             solve.wait()
         return {}
 
     with FakeDaemon(script, is_engine=True) as daemon:
-        Client(daemon.address).close()
-        before = threads(), len(os.listdir("/proc/self/fd"))
-        for number in range(50):
-            client = Client(daemon.address)
-            if number % 5 == 0:
-                with suppress(NoDaemon):
-                    client.build(str(context), outputs=NOWHERE)
-            if number % 7 == 0:
-                daemon.cut()
-            client.close()
-        # The daemon's own ends are closed by threads of its own.
-        ends = time.monotonic() + WAIT_S
-        while (left := (threads(), len(os.listdir("/proc/self/fd")))) != before:
-            assert time.monotonic() < ends, left
-            threading.Event().wait(0.01)
+        command = [sys.executable, "-c", FIFTY, str(context), daemon.path]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, timeout=60)
+    assert done.stdout == 6 * "lost\n"
 
 
 def test_a_daemon_that_always_goes_away_costs_one_connection(context: Path) -> None:
