@@ -84,9 +84,9 @@ def test_a_killed_staged_build_leaves_nothing_in_the_store(tmp_path: Path) -> No
     ("value", "says"),
     [
         ("type=local,mode=max", "local cache exporter requires dest"),
-        ("type=local,dest=c,reset=yes", 'reset attribute: strconv.ParseBool: parsing "yes"'),
+        ("type=local,dest=c,reset=yes", 'reset attribute: "yes" is neither true nor false'),
         ("type=local,dest=c,reset", "invalid value reset"),
-        ('type=local,"dest=c', "parse error on line 1, column 19: extraneous or missing"),
+        ('type=local,"dest=c', 'cannot be read at column 19: the " that ends the field is missing'),
         ("type=local,src=c", "--cache-to says dest=DIR, not src=DIR"),
     ],
 )  # fmt: skip

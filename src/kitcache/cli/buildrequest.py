@@ -107,9 +107,7 @@ def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[
 def _of_option(flag: str, error: UsageError) -> UsageError:
     """The error with its option's name, and what to write there if it does not say."""
     step = "kitcache build --help"
-    if "strconv.ParseBool" in error.problem:
-        step = "write true or false"
-    elif flag in _FORMS and error.problem.startswith("invalid value "):
+    if flag in _FORMS and error.problem.startswith("invalid value "):
         step = f"write {_FORMS[flag]}"
     return UsageError(f"{flag}: {error.problem}", next_steps=error.next_steps or (step,))
 

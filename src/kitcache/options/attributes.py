@@ -1,4 +1,4 @@
-"""BuildKit's comma separated k=v language, and Go's words for what is none.
+"""BuildKit's comma separated k=v language, and what is wrong with a text that is not in it.
 
 One line of CSV, each field a key and a value. A field that begins with a double quote ends with
 one and may hold commas; inside, a quote is written twice; elsewhere a quote is an error.
@@ -21,11 +21,11 @@ SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
 def split_fields(text: str) -> tuple[str, ...]:
     """The fields of one line of CSV, unquoted. One newline at the end of the line is forgiven.
 
-    Raises UsageError in the words of Go's reader; columns count bytes, from 1.
+    Raises UsageError where Go's reader refuses a line; columns count bytes, from 1.
     """
     line = text.removesuffix("\n") if not text.endswith("\r\n") else text[:-2]
     if not line:
-        raise UsageError("EOF: the value is empty")
+        raise UsageError("the value is empty")
     fields = []
     at = 0
     while at <= len(line):
@@ -40,7 +40,7 @@ def _bare(line: str, start: int) -> tuple[str, int]:
     end = len(line) if comma < 0 else comma
     quote = line.find('"', start, end)
     if quote >= 0:
-        raise _parse_error(line, quote, 'bare " in non-quoted-field')
+        raise _parse_error(line, quote, 'a " inside of a field that does not begin with one')
     return line[start:end], end + 1
 
 
@@ -49,7 +49,7 @@ def _quoted(line: str, start: int) -> tuple[str, int]:
     while True:
         quote = line.find('"', start)
         if quote < 0:
-            raise _parse_error(line, len(line), 'extraneous or missing " in quoted-field')
+            raise _parse_error(line, len(line), 'the " that ends the field is missing')
         parts.append(line[start:quote])
         start = quote + 1
         match line[start : start + 1]:
@@ -59,18 +59,18 @@ def _quoted(line: str, start: int) -> tuple[str, int]:
             case "," | "":
                 return "".join(parts), start + 1
             case _:
-                raise _parse_error(line, quote, 'extraneous or missing " in quoted-field')
+                raise _parse_error(line, quote, 'text follows the " that ends the field')
 
 
 def _parse_error(line: str, at: int, problem: str) -> UsageError:
     column = len(line[:at].encode(errors="surrogatepass")) + 1
-    return UsageError(f"parse error on line 1, column {column}: {problem}")
+    return UsageError(f"cannot be read at column {column}: {problem}")
 
 
 def parse_attributes(text: str) -> Pairs:
     """The keys, in lower case, and the values of k=v,k=v, in order; a key may come twice.
 
-    Raises UsageError in the words of BuildKit and buildx. It does not repeat what may be a secret.
+    Raises UsageError, which does not repeat what may be a secret.
     """
     pairs: list[tuple[str, str]] = []
     for field in split_fields(text):
@@ -103,7 +103,9 @@ def parse_bool(text: str, what: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise UsageError(f"{what}: strconv.ParseBool: parsing {quote_go(text)}: invalid syntax")
+    raise UsageError(
+        f"{what}: {quote_go(text)} is neither true nor false", next_steps=("write true or false",)
+    )
 
 
 def is_true(text: str) -> bool:

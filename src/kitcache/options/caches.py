@@ -225,7 +225,7 @@ def _read(text: str) -> tuple[str, Pairs]:
     kind = dict(pairs).get("type", "")
     if not kind:
         raise UsageError(
-            f"type required form> {quote_go(show_pairs(pairs))}",
+            f"{quote_go(show_pairs(pairs))} does not say which type of cache it is",
             next_steps=("name one: type=local, registry, inline, gha, s3 or azblob",),
         )
     return kind, tuple(pair for pair in pairs if pair[0] != "type")
@@ -281,13 +281,10 @@ def _check_compression(attrs: Mapping[str, str]) -> None:
             next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(_COMPRESSIONS)}",),
         )
     if force := attrs.get("force-compression", ""):
-        parse_bool(force, f"{_DAEMON}non-bool value {force} specified for force-compression")
+        parse_bool(force, f"{_DAEMON}force-compression")
     level = attrs.get("compression-level", "0")
     if not re.fullmatch(r"[+-]?[0-9]+", level):
-        raise UsageError(
-            f"{_DAEMON}non-integer value {level} specified for compression-level: "
-            f"strconv.ParseInt: parsing {quote_go(level)}: invalid syntax"
-        )
+        raise UsageError(f"{_DAEMON}compression-level: {quote_go(level)} is not a whole number")
 
 
 def _check_manifest(attrs: Mapping[str, str]) -> None:

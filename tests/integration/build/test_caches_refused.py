@@ -53,7 +53,7 @@ def refused(kit: Kit, where: Path, value: str, code: int, *words: str) -> Built:
 @pytest.mark.parametrize(
     ("attrs", "words"),
     [
-        ("reset=yes", 'failed to parse reset attribute: strconv.ParseBool: parsing "yes"'),
+        ("reset=yes", 'failed to parse reset attribute: "yes" is neither true nor false'),
         ("image-manifest=true,oci-mediatypes=false", "invalid configuration for remote cache"),
         ("compression=gzi", "unsupported compression type gzi"),
         ("compression-level=best", "non-integer value best specified for compression-level"),

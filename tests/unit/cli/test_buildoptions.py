@@ -49,8 +49,7 @@ def test_switches_may_have_a_value_as_for_docker() -> None:
     args = parse("--pull=true", "--no-cache=false", "--quiet=1", "--load=F", ".")
     assert (args.pull, args.no_cache, args.quiet, args.load) == (True, False, True, False)
     assert refuse("--pull=always", ".") == (
-        'invalid argument "always" for "--pull" flag: strconv.ParseBool: parsing "always":'
-        " invalid syntax"
+        'invalid argument "always" for "--pull" flag: "always" is neither true nor false'
     )
 
 

@@ -39,7 +39,7 @@ def test_the_short_forms(value: str, meant: tuple[tuple[str, str], ...]) -> None
         (["type=sbom,max"], "invalid value max"),
         (
             ["type=sbom,disabled=yes"],
-            'invalid value disabled=yes: strconv.ParseBool: parsing "yes": invalid syntax',
+            'invalid value disabled=yes: "yes" is neither true nor false',
         ),
     ],
 )

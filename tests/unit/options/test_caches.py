@@ -13,27 +13,24 @@ from kitcache.options.caches import (
 )
 
 DAEMON = "failed to configure local cache exporter: "
-SYNTAX = 'strconv.ParseBool: parsing "yes": invalid syntax'
+SYNTAX = '"yes" is neither true nor false'
 REFUSED_EXPORTS = {
     "type=local": "local cache exporter requires dest",
     "type=local,dest=": "local cache exporter requires dest",
     "type=local,dest=D,reset=yes": f"failed to parse reset attribute: {SYNTAX}",
     "type=local,dest=D,compression=xz": f"{DAEMON}unsupported compression type xz",
     "type=local,dest=D,compression-level=max": (
-        f"{DAEMON}non-integer value max specified for compression-level:"
-        ' strconv.ParseInt: parsing "max": invalid syntax'
+        f'{DAEMON}compression-level: "max" is not a whole number'
     ),
-    "type=local,dest=D,force-compression=yes": (
-        f"{DAEMON}non-bool value yes specified for force-compression: {SYNTAX}"
-    ),
+    "type=local,dest=D,force-compression=yes": (f"{DAEMON}force-compression: {SYNTAX}"),
     "type=local,dest=D,oci-mediatypes=yes": f"{DAEMON}failed to parse oci-mediatypes: {SYNTAX}",
     "type=local,dest=D,image-manifest=yes": f"{DAEMON}failed to parse image-manifest: {SYNTAX}",
     "type=local,dest=D,image-manifest=true,oci-mediatypes=false": (
         "invalid configuration for remote cache, OCI mediatypes are required for image-manifest"
         " cache format"
     ),
-    "mode=max": 'type required form> "mode=max"',
-    "type=,dest=D": 'type required form> "type=,dest=D"',
+    "mode=max": '"mode=max" does not say which type of cache it is',
+    "type=,dest=D": '"type=,dest=D" does not say which type of cache it is',
     "a,b": "invalid value a",
 }
 REFUSED_IMPORTS = {

@@ -32,8 +32,8 @@ REFUSED = {
     "type=image,dest=x": "the image exporter writes no file, so that dest=x would be ignored",
     "type=image,name=Foo": 'invalid tag "Foo": repository name must be lowercase',
     "type=tar,foo": "invalid value foo",
-    'a"b': 'parse error on line 1, column 2: bare " in non-quoted-field',
-    "": "EOF: the value is empty",
+    'a"b': 'cannot be read at column 2: a " inside of a field that does not begin with one',
+    "": "the value is empty",
 }
 
 

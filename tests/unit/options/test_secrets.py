@@ -28,9 +28,10 @@ REFUSED = {
     "id=a,type=foo": 'unsupported secret type "foo"',
     "id=a,scr=file": "unexpected key 'scr' in 'scr=file'",
     'a"b': (
-        'failed to parse csv secret: parse error on line 1, column 2: bare " in non-quoted-field'
+        "failed to parse csv secret: cannot be read at column 2:"
+        ' a " inside of a field that does not begin with one'
     ),
-    "": "failed to parse csv secret: EOF: the value is empty",
+    "": "failed to parse csv secret: the value is empty",
 }
 
 
