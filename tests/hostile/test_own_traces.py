@@ -17,6 +17,7 @@ from kitcache.gc.values import Progress
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
+from kitcache.store.scan import next_tick_ns
 from tests.hostile import strangers
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.pair import after, before
@@ -95,10 +96,17 @@ def test_an_export_of_ours_that_failed(sample: Sample, ends: str) -> None:
     assert waits(sample.dir) == []
 
 
-def test_an_export_of_ours_that_uploaded_nothing_hides_nobody(sample: Sample) -> None:
+@pytest.mark.parametrize("has_uploaded", [True, False])
+def test_an_export_of_ours_hides_nobody_who_came_after_it(
+    sample: Sample, has_uploaded: bool
+) -> None:
     settle(sample.dir)
     with open_layout(sample.dir) as layout:
         intake = Intake(layout)
+        if has_uploaded:
+            intake.begin("layer", "sha256", 3).abort()
+        with (sample.dir / "kitcache.lock").open("w") as lock:
+            next_tick_ns(lock.fileno())
         strangers.push_cache(sample.dir, [b"layer of a stranger"], 1)
         intake.close()
     assert [event.what for event in waits(sample.dir)] == ["export"]

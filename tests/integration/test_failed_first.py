@@ -1,4 +1,4 @@
-"""A first build that failed leaves a directory that no nightly reset or later build stumbles over."""
+"""A first build that failed leaves nothing over which a nightly reset or a later build stumbles."""
 
 from pathlib import Path
 

@@ -21,6 +21,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
 from kitcache.store.index import date_index, give_owner, users_of
 from kitcache.store.layout import DIR_FLAGS, Layout, io_error
+from kitcache.store.scan import changed_ns
 
 PROVEN_BYTES = 1024 * 1024
 """A blob that is there already and no longer than this is hashed before it is believed."""
@@ -58,7 +59,7 @@ class Intake:
         self._lock = Lock()
         self._running = 0
         self._uploads: set[Upload] = set()
-        self._has_begun = False
+        self._own_change_ns = -1
         self._is_closed = False
         try:
             self.layout.open_directories()
@@ -104,7 +105,6 @@ class Intake:
                     self.layout.path, "the export has ended", untouched=NOTHING_CHANGED
                 )
             self._running += 1
-            self._has_begun = True
         try:
             upload = Upload(self, ref, algorithm, total)
         except BaseException:
@@ -122,6 +122,7 @@ class Intake:
             if upload is not None:
                 self._uploads.discard(upload)
             self._running -= 1
+            self._own_change_ns = changed_ns(self.layout.ingest_fd)
             is_last = self._is_closed and not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
@@ -150,8 +151,10 @@ class Intake:
             # Their own threads may never get to it: the process is about to end.
             for upload in self._uploads:
                 upload.discard()
-            if self._has_begun:
-                # Also of an export that failed: nobody has to wait for it.
+            if self._uploads:
+                self._own_change_ns = changed_ns(self.layout.ingest_fd)
+            if changed_ns(self.layout.ingest_fd) == self._own_change_ns:
+                # Also of an export that failed: no reset has to wait for what only we did.
                 date_index(self.layout)
             is_last = not self._running
         if is_last:
