@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from typing import Any
 
 KITCACHE = (sys.executable, "-P", "-m", "kitcache")
@@ -52,8 +53,9 @@ def untag(directory: str, names: list[str], is_dry: bool) -> list[Answer]:
     listing = ask("ls", "--json", "--", directory)
     if "tags" not in listing:
         return []  # the reset will say the same
-    there = {word for tag in listing["tags"] for word in (tag["ref_name"], tag["digest"])}
-    gone = [name for name in names if name in there]
+    tags = {tag["ref_name"] for tag in listing["tags"] if tag["ref_name"]}
+    there = tags | {tag["digest"] for tag in listing["tags"]}
+    gone = [n for n in names if n in there or any(fnmatchcase(tag, n) for tag in tags)]
     if not gone:
         return []
     flags = ("--dry-run",) if is_dry else ()

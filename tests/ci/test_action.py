@@ -148,6 +148,14 @@ def test_untag_takes_those_that_are_there(runner: Runner, sample: Sample) -> Non
     assert sample.dev["digest"].partition(":")[2] not in blobs(sample)
 
 
+def test_untag_takes_patterns(runner: Runner, sample: Sample) -> None:
+    ran = reset(runner, untag="pr-*\nd?v\n")
+    assert ran.code == 0, ran.log
+    assert ran.log.startswith("cache: untagged d?v\n")
+    (entry,) = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
+    assert entry["digest"] == sample.main["digest"]
+
+
 def test_young_garbage_can_be_spared(runner: Runner, sample: Sample) -> None:
     before = blobs(sample)
     assert reset(runner, min_age="7d").outputs["removed-blobs"] == "0"
