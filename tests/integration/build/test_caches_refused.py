@@ -56,7 +56,7 @@ def refused(kit: Kit, where: Path, value: str, code: int, *words: str) -> Built:
         ("reset=yes", 'failed to parse reset attribute: "yes" is neither true nor false'),
         ("image-manifest=true,oci-mediatypes=false", "invalid configuration for remote cache"),
         ("compression=gzi", "unsupported compression type gzi"),
-        ("compression-level=best", "non-integer value best specified for compression-level"),
+        ("compression-level=best", 'compression-level: "best" is not a whole number'),
     ],
 )
 def test_a_value_that_means_nothing(kit: Kit, where: Path, attrs: str, words: str) -> None:
