@@ -8,6 +8,7 @@ import pytest
 from tests.hostile import exec_kit, faulty, privilege
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.sound_cache import Cache
+from tests.property.disk import fast_directory
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -24,6 +25,13 @@ def fault_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[faulty.Se
     path = exec_kit.install(scratch / "bin")["PATH"]
     with faulty.Server(scratch, PATH=path, EXEC_DO="export") as server:
         yield server
+
+
+@pytest.fixture
+def quick_path() -> Iterator[Path]:
+    """A tmp_path for what runs hundreds of times, and syncs each time."""
+    with fast_directory() as path:
+        yield path
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ class Stage:
         self.build()
         self.before = see_all(self.box)
         self._roots = [e for e in self._entries if not self._holes_below(e)]
-        self.done = server.run(self.argv, self.box)
+        self.done = self.ended = server.run(self.argv, self.box)
         self.clean = see_all(self.box)
 
     def build(self) -> None:
@@ -86,9 +86,10 @@ class Stage:
         return faulty.faults_of(self.done.calls)
 
     def run(self, fault: Fault) -> Ended:
-        """The command, with that fault, on the box as it was built."""
+        """The command, with that fault, on the box as it was built; it stays in `ended`."""
         self.build()
-        return self._server.run(self.argv, self.box, fault)
+        self.ended = self._server.run(self.argv, self.box, fault)
+        return self.ended
 
     def complaints(self, fault: Fault) -> Iterator[str]:
         """Every way in which a run with that fault broke the law, a line each."""

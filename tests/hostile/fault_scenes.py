@@ -23,7 +23,7 @@ class Scene(NamedTuple):
     """make: builds box/cache, and what lies beside it. argv: `{}` in it stands for the box.
 
     gone: tags that go. new: tags that come, or that get another root. may_skip_sweep: the tags
-    come first, so the exit code is 0 although no sweep followed.
+    come first, so the exit code is 0 although no sweep followed. seconds: for how long it waits.
     """
 
     make: Callable[[Path], Box]
@@ -31,6 +31,7 @@ class Scene(NamedTuple):
     gone: frozenset[str] = frozenset()
     new: frozenset[str] = frozenset()
     may_skip_sweep: bool = False
+    seconds: int = 0
 
 
 def sound(top: Path) -> Box:
@@ -176,6 +177,7 @@ SCENES = {
     "verify --repair of a torn index": Scene(
         torn,
         ("verify", "--repair", CACHE),
+        seconds=1,
     ),
     "verify --repair of a lost index": Scene(
         lost,

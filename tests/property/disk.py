@@ -17,14 +17,21 @@ REF_NAME = "org.opencontainers.image.ref.name"
 
 
 @contextmanager
+def fast_directory() -> Iterator[Path]:
+    """A directory that is gone afterwards: on tmpfs, which syncs nothing, where there is one."""
+    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="kitcache-test-", dir=place) as name:
+        yield Path(name)
+
+
+@contextmanager
 def on_disk(cache: Cache, order: Sequence[str] | None = None) -> Iterator[Path]:
     """The cache in a directory of its own, which is gone afterwards.
 
-    On tmpfs where there is one: fast, and there the order of creation is the order of reading.
+    On tmpfs the order of creation is the order of reading.
     """
-    place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="kitcache-test-", dir=place) as box:
-        root = Path(box, "cache")
+    with fast_directory() as box:
+        root = box / "cache"
         root.mkdir()
         write(cache, root, order)
         yield root
