@@ -1,0 +1,97 @@
+"""gc, upkeep: single faults that no other test notices. Each test fails for one of them."""
+
+import math
+import os
+
+import kitcache
+from kitcache.errors import Damaged
+from kitcache.gc.collect import Judged
+from kitcache.gc.control import Control
+from kitcache.gc.plan import make_plan
+from kitcache.gc.reset import sweep_after_export
+from kitcache.gc.survey import take_survey
+from kitcache.gc.sweep import apply
+from kitcache.gc.values import Survey, Swept
+from kitcache.oci.links import read_links
+from kitcache.options.policy import Policy
+from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
+from kitcache.store.locks import Held
+from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Sample, digest_of, encode
+
+
+def survey(box: Box) -> Survey:
+    with open_layout(box.dir) as layout:
+        return take_survey(layout, Control("cache", None, None))
+
+
+def test_a_blob_of_the_surveys_own_clock_tick_stays(sample: Sample, layout: Layout) -> None:
+    """Its time is the moment from which blobs are spared: it may be an export's."""
+    tick_ns = 3_000_000_000
+    for name in sample.garbage:
+        os.utime(sample.dir / "blobs" / "sha256" / name, ns=(tick_ns, tick_ns))
+    control = Control("cache", None, None)
+    plan = make_plan(take_survey(layout, control), Policy(), 4 * tick_ns)
+    plan = plan._replace(spare_from_ns=tick_ns, spare_until_ns=math.inf)
+    swept = apply(plan, Held(layout, "exclusive"), control, lambda: True)
+    assert (swept.removed.blobs, swept.spared.blobs) == (0, len(sample.garbage))
+    assert set(os.listdir(sample.dir / "blobs" / "sha256")) == sample.live | sample.garbage
+
+
+def test_what_a_cacheconfig_names_outside_its_own_fields_is_reached(box: Box) -> None:
+    """It is another document, then, under that media type."""
+    hidden, layer = box.blob(b"hidden"), box.blob(b"layer")
+    document = {"layers": [{"blob": layer["digest"]}], "records": [], "config": hidden}
+    reached = {str(link.descriptor.digest) for link in read_links("cacheconfig", encode(document))}
+    assert reached == {hidden["digest"], layer["digest"]}
+    box.tag("main", box.document(document, CACHECONFIG))
+    assert kitcache.reset(box.dir).removed.blobs == 0
+
+
+def test_a_cacheconfig_over_the_cap_is_damage_beside_its_layers_too(box: Box) -> None:
+    layer, size = box.blob(b"layer"), STRUCTURAL_LIMIT_BYTES + 1
+    config = {"mediaType": CACHECONFIG, "digest": digest_of(b"huge"), "size": size}
+    box.path_of(config["digest"]).write_bytes(b"{")
+    os.truncate(box.path_of(config["digest"]), size)
+    box.tag("main", box.manifest([layer], config))
+    found = survey(box)
+    assert [damage.kind for damage in found.damage] == ["over-cap"]
+    assert found.missing_leaves == ()
+
+
+def test_a_layer_that_is_elsewhere_to_one_is_missing_to_another(box: Box) -> None:
+    layer = {"mediaType": LAYER, "digest": digest_of(b"nowhere"), "size": 7}
+    box.tag(
+        "first", box.manifest([layer | {"urls": ["https://example.com/layer"]}], box.blob(b"a"))
+    )
+    box.tag("second", box.manifest([layer], box.blob(b"b")))
+    (leaf,) = survey(box).missing_leaves
+    assert (str(leaf.digest), leaf.ref_name) == (layer["digest"], "second")
+
+
+def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
+    sample.box.damage(sample.layers[0]["digest"], b"layer 0" * 20 + b"more")
+    (leaf,) = survey(sample.box).missing_leaves
+    assert (str(leaf.digest), leaf.ref_name) == (sample.layers[0]["digest"], "main")
+    assert leaf.problem == "is too long (144 of 140 bytes)"
+
+
+def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
+    """The sweep and a stranger's export met: our sweep removed what that had counted on."""
+
+    def lose(held: Held, control: Control) -> tuple[Judged, Swept]:
+        raise Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
+
+    report = sweep_after_export(
+        layout, lambda: None, ("main",), lose, Control("cache", None, None), lock_timeout_s=0
+    )
+    assert (report.outcome, report.exit_code) == ("lost", 12)
+
+
+def test_a_damaged_subject_that_is_there_is_mended_for_good(box: Box) -> None:
+    """Its bytes are what its digest says, and no manifest: the quarantine is no way out."""
+    subject = box.blob(b"no JSON at all", MANIFEST)
+    box.tag("about", box.manifest([box.blob(b"note")], subject=subject))
+    assert kitcache.verify(box.dir).exit_code == 12
+    done = kitcache.repair(box.dir)
+    assert [(step.kind, step.tag) for step in done.steps] == [("drop-tag", "about")]
+    assert done.verified.exit_code == 0
