@@ -146,13 +146,42 @@ def _wants_json(argv: Sequence[str]) -> bool:
     return "--json" in argv[: argv.index("--") if "--" in argv else None]
 
 
+def _shortage_of(error: Exception) -> KitcacheError | None:
+    """Return the error for what the machine lacks; None where the failure is a bug of ours.
+
+    Imports nothing: that takes a file and memory.
+    """
+    code = error.errno if isinstance(error, OSError) else None
+    problem, remedy = "", ""
+    if isinstance(error, MemoryError) or code == errno.ENOMEM:
+        problem = "there is not enough memory"
+        remedy = "allow more memory (ulimit -v), or end other programs"
+    elif code in (errno.EMFILE, errno.ENFILE) or os.strerror(errno.EMFILE) in str(error):
+        problem = "there are too many open files"
+        remedy = "allow more open files (ulimit -n), or end other programs"
+    elif isinstance(error, OverflowError) and not _has_a_clock():
+        problem = "the clock of this machine is beyond the year 2262"
+        remedy = "set the clock: times of files cannot be compared with it"
+    steps = (remedy, "run the same command again")
+    return KitcacheError("", problem, untouched=NOTHING_MORE, next_steps=steps) if problem else None
+
+
+def _has_a_clock() -> bool:
+    """Return True if Python can read the clock: it counts nanoseconds in 64 bits."""
+    try:
+        time.time_ns()
+    except OverflowError:
+        return False
+    return True
+
+
 def _tell_bug(error: Exception, *, as_json: bool) -> None:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     code = trace.tb_frame.f_code if trace else None
     where = f" ({os.path.basename(code.co_filename)}, {code.co_name})" if code else ""
-    bug = KitcacheError(
+    bug = _shortage_of(error) or KitcacheError(
         "",
         f"this is a bug in kitcache: {type(error).__name__}: {error}{where}",
         untouched=NOTHING_MORE,

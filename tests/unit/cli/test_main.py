@@ -293,3 +293,30 @@ def test_a_signal_ends_a_wait() -> None:
 def test_a_wait_ends_in_time_where_nothing_comes() -> None:
     assert not Interrupt().wait(0.01)
     assert not Interrupt().wait(0)
+
+
+NO_CLOCK = """
+import sys, time
+def time_ns(): raise OverflowError("timestamp too large to convert to C _PyTime_t")
+time.time_ns = time_ns
+from kitcache.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+SHORTAGES = [
+    (BROKEN.format(error="MemoryError()", where="du"), "there is not enough memory"),
+    (
+        BROKEN.format(error='OSError(24, "Too many open files")', where="Session"),
+        "too many open files",
+    ),
+    (NO_CLOCK, "the clock of this machine is beyond the year 2262"),
+]
+
+
+@pytest.mark.parametrize(("program", "says"), SHORTAGES, ids=["memory", "files", "clock"])
+def test_what_the_machine_lacks_is_no_bug(sample: Sample, program: str, says: str) -> None:
+    with started([sys.executable, "-c", program, "du", "cache"], sample.box.top) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (1, "")
+    assert says in err.splitlines()[0]
+    assert "bug" not in err
+    assert "next: " in err
