@@ -351,3 +351,15 @@ def test_the_subject_of_the_index_may_be_absent_and_keeps_what_it_reaches(sample
     answer = run(sample.box.top, "reset", "--dry-run", "--json", "cache")
     assert answer.code == 0
     assert [leaf["digest"] for leaf in answer.value["missing_leaves"]] == ["sha256:" + "a" * 64]
+
+
+READERS = ["ls cache", "du cache", "why cache {}"]
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_a_command_that_removes_nothing_does_not_talk_of_it(sample: Sample, command: str) -> None:
+    sample.box.write_index(b'{"manifests"')
+    answer = run(sample.box.top, *command.format(sample.main["digest"]).split())
+    assert answer.code == 12
+    assert "nothing was" not in answer.err
+    assert "kitcache verify cache --repair" in answer.err

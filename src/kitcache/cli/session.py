@@ -19,6 +19,7 @@ from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
 from kitcache.errors import (
     NOTHING_CHANGED,
     NOTHING_MORE,
+    NOTHING_REMOVED,
     Cancelled,
     KitcacheError,
     NotACache,
@@ -40,7 +41,9 @@ _FOR_A_DAEMON = "docker buildx prune, where the daemon's own cache is meant"
 class Session:
     """The voice of one command line."""
 
-    def __init__(self, *, wants_json: bool, is_quiet: bool) -> None:
+    def __init__(self, *, wants_json: bool, is_quiet: bool, only_reads: bool = False) -> None:
+        """only_reads: the command changes nothing, so no error says that it did not."""
+        self._only_reads = only_reads
         self._json = wants_json
         self._quiet = is_quiet
         self._path = ""
@@ -102,6 +105,8 @@ class Session:
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
+        if self._only_reads and error.untouched in (NOTHING_CHANGED, NOTHING_REMOVED):
+            error.untouched = ""
         if _is_daemons_own(error):
             error.next_steps = (_FOR_A_DAEMON, *error.next_steps)
         if self._json:

@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Weigh each DIR; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     return max(session.each(args.dirs, lambda path: _du(session, args, path)))
 
 

@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List one DIR."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     work = _ls if args.tag is None else _ls_tag
     return max(session.each([args.dir], lambda path: work(session, args, path)))
 

@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, or repair, each DIR; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=not args.repair)
     if not args.repair and (args.sources or args.dry_run):
         option = "--from" if args.sources else "--dry-run"
         error = UsageError(

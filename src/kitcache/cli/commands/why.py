@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain one blob."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     return max(session.each([args.dir], lambda path: _why(session, args, path)))
 
 

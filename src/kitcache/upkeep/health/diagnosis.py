@@ -163,7 +163,9 @@ def _is_digest(text: str) -> bool:
 
 def _read_document(overlay: Overlay, digest: Digest) -> Document | None:
     data = _read(overlay, digest)
-    return None if data is None else read_root(data)
+    document = None if data is None else read_root(data)
+    found = overlay.stat_blob(digest) if document is not None else None
+    return document._replace(written_ns=found.mtime_ns) if document and found else document
 
 
 def _read(overlay: Overlay, digest: Digest) -> bytes | None:

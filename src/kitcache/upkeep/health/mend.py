@@ -341,10 +341,13 @@ def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterato
         entries = "entry" if count == 1 else "entries"
         what = f"index.json, {found.lost}, {was} made anew, with {count:,} {entries}"
         yield RepairStep("rebuild-index", None, None, what)
+    known_by = [c.named_by for c in found.candidates]
+    # Those without a known name come newest first.
+    unnamed = [r for r, f in fates.items() if f.to and known_by[r.position :][:1] == ["nobody"]]
     for root, fate in fates.items():
         if found.lost and fate.to is not None:
-            knew = _KNEW[found.candidates[root.position].named_by]
-            what = f"{root.label} {was} found again: {knew}"
+            newest = "; it is the newest of them" if root in unnamed[:1] and unnamed[1:] else ""
+            what = f"{root.label} {was} found again: {_KNEW[known_by[root.position]]}{newest}"
             yield RepairStep("rebuild-index", root.ref_name, fate.to.digest, what)
         elif root.position in found.corrected and fate.to is not None:
             what = f"{root.label} {was} given the right size of its manifest in index.json"

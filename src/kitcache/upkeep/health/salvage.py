@@ -30,11 +30,15 @@ _NAMES = (REF_NAME, IMAGE_NAME)
 
 
 class Document(NamedTuple):
-    """A manifest or an index among the blobs: proven bytes, read. size: bytes."""
+    """A manifest or an index among the blobs: proven bytes, read.
+
+    size: in bytes. written_ns: when its file was written, 0 if that is unknown.
+    """
 
     media_type: str
     size: int
     links: tuple[Link, ...]
+    written_ns: int = 0
 
 
 class Candidate(NamedTuple):
@@ -92,7 +96,8 @@ def choose_entries(
     old: the bytes of the old index.json. noted: by tag, the digest that was exported last. others:
     index.json of other copies. documents: all manifests and indexes among the blobs. Of a name
     that several know counts what the first of them says, but where that is gone. A root that nobody
-    named is called `recovered-` and the beginning of its hex. What is returned may be damaged.
+    named is called `recovered-` and the beginning of its hex; the newest of them comes first. What
+    is returned may be damaged.
     """
     contained = {
         link.descriptor.digest
@@ -120,7 +125,9 @@ def choose_entries(
         ]
     named = {one.digest for one in chosen}
     tags = {one.names[0] for one in chosen}
-    for digest in sorted(documents.keys() - contained - named):
+    unnamed = documents.keys() - contained - named
+    # Tools that know no name of a tag take the first entry: it is the newest one.
+    for digest in sorted(unnamed, key=lambda digest: (-documents[digest].written_ns, digest)):
         name = RECOVERED + digest.hex[:_SHORT]
         if name in tags:
             name = RECOVERED + digest.hex

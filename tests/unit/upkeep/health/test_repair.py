@@ -1,6 +1,7 @@
 """health/repair.py: from a broken directory to a mended one, with its index and its notes."""
 
 import json
+import os
 
 import pytest
 
@@ -9,7 +10,7 @@ from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
 from kitcache.store.notes import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
-from tests.hostile.build import INDEX, Box, encode
+from tests.hostile.build import INDEX, Box, Sample, encode
 from tests.hostile.importable import Cached, grow
 from tests.property.disk import snapshot
 from tests.property.importer import see_tags
@@ -190,3 +191,17 @@ def test_each_entry_of_a_tag_is_a_step(box: Box) -> None:
     box.damage(root["digest"], None)
     foreseen = repair(box.dir, dry_run=True)
     assert kinds(foreseen) == kinds(repair(box.dir)) == [("drop-tag", "main")] * 2
+
+
+def test_the_newest_root_without_a_name_is_first_and_said_to_be(sample: Sample) -> None:
+    (sample.dir / "index.json").unlink()
+    roots = {sample.dev["digest"]: 3_000, sample.main["digest"]: 2_000}
+    for path in (sample.dir / "blobs" / "sha256").iterdir():
+        os.utime(path, (1_000, 1_000))
+    for root, second in roots.items():
+        os.utime(sample.box.path_of(root), (second, second))
+    done = repair(sample.dir)
+    found = [step.what for step in done.steps if step.digest is not None]
+    entries = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
+    assert [one["digest"] for one in entries][: len(found)][:1] == [sample.dev["digest"]]
+    assert [what.endswith("; it is the newest of them") for what in found][:2] == [True, False]

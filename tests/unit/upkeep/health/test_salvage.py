@@ -244,3 +244,12 @@ def test_one_that_is_beyond_help_does_not_stop_another() -> None:
     sizes = [one["size"] for one in json.loads(corrected)["manifests"]]
     assert sizes == [1, 7]
     assert parse_digest(json.loads(corrected)["manifests"][1]["digest"]) == digest("a")
+
+
+def test_of_roots_without_a_name_the_newest_comes_first() -> None:
+    """Tools that know no name of a tag take the first entry."""
+    words = ("one", "two", "three")
+    documents = {digest(word): document()._replace(written_ns=len(word)) for word in words}
+    chosen = choose_entries(index(entry("x", "kept")), {}, (), documents)
+    first = sorted([digest("one"), digest("two")])
+    assert [one.digest for one in chosen] == [digest("x"), digest("three"), *first]
