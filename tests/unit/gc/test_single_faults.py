@@ -2,6 +2,10 @@
 
 import math
 import os
+import time
+from typing import Any
+
+import pytest
 
 import kitcache
 from kitcache.errors import Damaged
@@ -16,7 +20,7 @@ from kitcache.oci.links import read_links
 from kitcache.options.policy import Policy
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
 from kitcache.store.locks import Held
-from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Sample, digest_of, encode
+from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode
 
 
 def survey(box: Box) -> Survey:
@@ -24,17 +28,29 @@ def survey(box: Box) -> Survey:
         return take_survey(layout, Control("cache", None, None))
 
 
-def test_a_blob_of_the_surveys_own_clock_tick_stays(sample: Sample, layout: Layout) -> None:
+@pytest.mark.parametrize("by", ["mtime", "came", "ctime"])
+def test_a_blob_of_the_surveys_own_clock_tick_stays(
+    sample: Sample, layout: Layout, by: str
+) -> None:
     """Its time is the moment from which blobs are spared: it may be an export's."""
-    tick_ns = 3_000_000_000
-    for name in sample.garbage:
-        os.utime(sample.dir / "blobs" / "sha256" / name, ns=(tick_ns, tick_ns))
+    tick_ns, never_ns = 3_000_000_000, 1 << 62
+    paths = [sample.dir / "blobs" / "sha256" / name for name in sample.garbage]
+    for path in paths:
+        os.utime(path, ns=(tick_ns, tick_ns))
+    newest_ns = max(path.stat().st_ctime_ns for path in paths)
+    spared_from: dict[str, dict[str, Any]] = {
+        "mtime": {"young_since_ns": tick_ns, "came_from_ns": never_ns, "came_until_ns": never_ns},
+        "came": {"young_since_ns": math.inf, "came_from_ns": tick_ns, "came_until_ns": never_ns},
+        "ctime": {"young_since_ns": math.inf, "came_from_ns": newest_ns, "came_until_ns": never_ns},
+    }
     control = Control("cache", None, None)
-    plan = make_plan(take_survey(layout, control), Policy(), 4 * tick_ns)
-    plan = plan._replace(spare_from_ns=tick_ns, spare_until_ns=math.inf)
-    swept = apply(plan, Held(layout, "exclusive"), control, lambda: True)
-    assert (swept.removed.blobs, swept.spared.blobs) == (0, len(sample.garbage))
-    assert set(os.listdir(sample.dir / "blobs" / "sha256")) == sample.live | sample.garbage
+    plan = make_plan(take_survey(layout, control), Policy(), time.time_ns())
+    plan = plan._replace(**spared_from[by], valid_until_ns=never_ns)
+    swept = apply(plan, Held(layout, "exclusive", -1), control, lambda: True)
+    spared = [path for path in paths if path.exists()]
+    newest = [path for path in spared if path.stat().st_ctime_ns == newest_ns]
+    assert (newest, swept.spared.blobs) != ([], 0)
+    assert len(spared) == (len(newest) if by == "ctime" else len(paths))
 
 
 def test_what_a_cacheconfig_names_outside_its_own_fields_is_reached(box: Box) -> None:
@@ -49,7 +65,7 @@ def test_what_a_cacheconfig_names_outside_its_own_fields_is_reached(box: Box) ->
 
 def test_a_cacheconfig_over_the_cap_is_damage_beside_its_layers_too(box: Box) -> None:
     layer, size = box.blob(b"layer"), STRUCTURAL_LIMIT_BYTES + 1
-    config = {"mediaType": CACHECONFIG, "digest": digest_of(b"huge"), "size": size}
+    config: Json = {"mediaType": CACHECONFIG, "digest": digest_of(b"huge"), "size": size}
     box.path_of(config["digest"]).write_bytes(b"{")
     os.truncate(box.path_of(config["digest"]), size)
     box.tag("main", box.manifest([layer], config))
