@@ -192,6 +192,7 @@ EXEC = (
         "kitcache.wrap.contexts",
         "kitcache.wrap.flags",
         "kitcache.wrap.run",
+        "kitcache.store.stages",
         "kitcache.wrap.stores",
         "kitcache.wrap.task",
         "kitcache.wrap.tables",

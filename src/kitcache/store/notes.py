@@ -202,11 +202,14 @@ def count_skip(layout: Layout) -> int:
 
 def tidy(layout: Layout) -> None:
     """A sweep has been done: none was left out in a row, and what killed writers left goes too."""
+    from kitcache.store.stages import clear_stages  # noqa: PLC0415 - only after a sweep
+
     fd = _open_room(layout, is_made=False)
     if fd is not None:
         with suppress(OSError):
             os.unlink(SKIPS, dir_fd=fd)
         clear_room(fd)
+        clear_stages(layout, fd)
         os.close(fd)
 
 

@@ -24,11 +24,12 @@ from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import INDEX, publish_index, read_index, replace_file
 from kitcache.store.ingest import Intake
-from kitcache.store.layout import Layout, io_error, open_directory
-from kitcache.store.locks import hold_index, hold_store
+from kitcache.store.layout import Layout, io_error
+from kitcache.store.locks import hold_index
 from kitcache.store.notes import ROOM, need_room, room_of
+from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.transfer import bring_blob
-from kitcache.wrap.stores import STAGE_PREFIX, Store, Terms, hold_inherited
+from kitcache.wrap.stores import Store, Terms, hold_inherited
 
 _NAMED = 3
 
@@ -63,7 +64,7 @@ def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool)
     What killed processes have left there is removed first. Raises KitcacheError.
     """
     room_fd = stack.enter_context(need_room(store.layout))
-    _clear(store, room_fd)
+    clear_stages(store.layout, room_fd)
     try:
         stage = None
         while stage is None:
@@ -81,12 +82,12 @@ def _make(store: Store, room_fd: int, terms: Terms, stack: ExitStack) -> Stage |
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
     os.mkdir(name, 0o755, dir_fd=room_fd)
     stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=room_fd)
-    layout = _open(store, name, room_fd)
+    layout = open_stage_directory(store.layout, name, room_fd)
     if layout is None:
         return None
     stack.enter_context(layout)
     lock = stack.enter_context(ExitStack())
-    stage = Stage(layout, layout.path, lock, [])
+    stage = Stage(layout, os.path.join(store.real_path, ROOM, name), lock, [])
     try:
         patience = terms.control(layout).patience(terms.lock_timeout_s)
         hold_inherited(layout, lock, stage.lock_fds, patience)
@@ -95,30 +96,6 @@ def _make(store: Store, room_fd: int, terms: Terms, stack: ExitStack) -> Stage |
             raise
     # One that was removed before the lock was had has no name any more.
     return stage if os.fstat(layout.root_fd).st_nlink else None
-
-
-def _open(store: Store, name: str, room_fd: int) -> Layout | None:
-    """A staging directory; None where it is not there. Raises Unsafe where it is a link."""
-    fd = open_directory(store.layout, name, room_fd, f"{ROOM}/")
-    return None if fd is None else Layout(os.path.join(store.real_path, ROOM, name), fd)
-
-
-def _clear(store: Store, room_fd: int) -> None:
-    """Remove staging directories whose lock nobody holds.
-
-    One that was just made and whose lock is not held yet may be among them: its maker sees that,
-    and makes another one.
-    """
-    for name in os.listdir(room_fd):
-        if not name.startswith(STAGE_PREFIX):
-            continue
-        with suppress(KitcacheError):
-            layout = _open(store, name, room_fd)
-            if layout is None:
-                continue
-            control = Control(layout.path, None, None)
-            with layout, hold_store(layout, "exclusive", control.patience(0.0)):
-                shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)
 
 
 def _seed(store: Layout, stage: Layout, terms: Terms) -> None:

@@ -19,8 +19,6 @@ from kitcache.store.locks import KITCACHE_LOCK, Patience, hold_store
 
 Warn = Callable[[str], None]
 
-STAGE_PREFIX = "stage-"
-"""How the name of a staging directory begins, in DIR/.kitcache/."""
 _NOTHING_RAN = "the command was not started"
 
 

@@ -1,0 +1,51 @@
+"""DIR/.kitcache/stage-…: directories that exports of `kitcache exec` go to first.
+
+Each has a kitcache.lock of its own, held while the directory is in use. A directory whose lock no
+process holds was left by one that was killed.
+"""
+
+import os
+from contextlib import suppress
+
+from kitcache.errors import Busy, KitcacheError
+from kitcache.store.layout import Layout, open_directory
+from kitcache.store.locks import Patience, Waiting, hold_store
+
+STAGE_PREFIX = "stage-"
+"""How the name of a staging directory begins."""
+_ROOM = ".kitcache"
+
+
+def open_stage_directory(layout: Layout, name: str, room_fd: int) -> Layout | None:
+    """Open a staging directory; None where it is not there. Raises Unsafe where it is a link."""
+    fd = open_directory(layout, name, room_fd, f"{_ROOM}/")
+    path = os.path.join(layout.path, _ROOM, name)
+    return None if fd is None else Layout(path, fd)
+
+
+def clear_stages(layout: Layout, room_fd: int) -> None:
+    """Delete each staging directory whose lock no process holds.
+
+    One that was just made and whose lock is not held yet may be among them. Its maker sees that
+    after it has the lock, and makes another one. Never raises a KitcacheError or an OSError: what
+    cannot be deleted stays.
+    """
+    names: list[str] = []
+    with suppress(OSError):
+        names = [name for name in os.listdir(room_fd) if name.startswith(STAGE_PREFIX)]
+    for name in names:
+        import shutil  # noqa: PLC0415 - mostly there is none
+
+        with suppress(KitcacheError):
+            stage = open_stage_directory(layout, name, room_fd)
+            if stage is not None:
+                with stage, hold_store(stage, "exclusive", Patience(0.0, _never, _ignore)):
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)
+
+
+def _never(_: float) -> None:
+    raise Busy(_ROOM, "a staging directory is in use")
+
+
+def _ignore(_: Waiting) -> None:
+    return None
