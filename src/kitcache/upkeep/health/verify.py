@@ -229,8 +229,11 @@ def _read_cache(
     try:
         data = layout.read_blob(descriptor.digest, descriptor.size, unless_binary=True) or b""
         root = read_cache_manifest(data)
-    except (Damaged, Unsafe):
+    except Damaged:
         return _Cache(b"", None)
+    except Unsafe:
+        # Above a cap, and no damage to the survey: a leaf that is an entry.
+        return None
     except DocumentError:
         return _Cache(data, None) if CACHECONFIG.encode() in data else None
     return None if root is None else _Cache(data, _read_config(layout, root.config, faults), root)
