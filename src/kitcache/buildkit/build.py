@@ -80,7 +80,6 @@ class _Build:
         self._mask = Mask()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []
-        self._asked_hosts: set[str] = set()
         self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
@@ -191,7 +190,8 @@ class _Build:
     def _notice_lost_imports(self) -> None:
         for step in self._steps.steps:
             if step.state == "error" and step.name.startswith(_IMPORTING):
-                advice = "".join(f"; {step}" for step in login_steps(step.error, self._asked_hosts))
+                steps = login_steps(step.error, self._logins.asked)
+                advice = "".join(f"; {words}" for words in steps)
                 problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
                 self._notice(problem + advice)
 
@@ -248,7 +248,6 @@ class _Build:
             stores={**caches.stores, **targets.stores, **offer.stores},
             secrets=offer.secrets,
             credentials=self._logins.find,
-            on_login=self._logins.given.add,
             on_notice=self._notice,
             on_failure=self._failures.append,
         )
@@ -296,7 +295,7 @@ class _Build:
             ref=self._ref,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
-            hosts=self._asked_hosts,
+            hosts=self._logins.asked,
         )
 
     def _lost(self, error: RpcError) -> KitcacheError:

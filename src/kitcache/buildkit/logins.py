@@ -1,4 +1,4 @@
-"""The logins of one build: who got one, and what the caller's function raised."""
+"""The logins of one build: who asked for one, who got one, what the caller's function raised."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ class Logins:
     """A caller's function for logins, watched.
 
     Attributes:
+        asked: the hosts for which the daemon has asked for a login.
         given: the hosts whose login was sent to the daemon.
         failure: the first exception of the caller's function, or None.
 
@@ -22,6 +23,7 @@ class Logins:
         notice: Callable[[str], None],
         ref: str,
     ) -> None:
+        self.asked: set[str] = set()
         self.given: set[str] = set()
         self.failure: Exception | None = None
         self._credentials = credentials
@@ -30,11 +32,15 @@ class Logins:
 
     def find(self, host: str) -> Credentials | None:
         """Return the caller's login, and remember what the caller's function raises."""
+        self.asked.add(host)
         try:
             login: object = self._credentials(host)
-            if login is None or isinstance(login, Credentials):
-                answer = "none" if login is None else "sent"
-                LOG.debug("build %s: login for %s: %s", self._ref, host, answer)
+            if login is None:
+                LOG.debug("build %s: login for %s: none", self._ref, host)
+                return None
+            if isinstance(login, Credentials):
+                self.given.add(host)
+                LOG.debug("build %s: login for %s: sent", self._ref, host)
                 return login
             kind = type(login).__name__
             raise TypeError(f"credentials returned a value of type {kind}, not Credentials")

@@ -205,21 +205,12 @@ def _read_helper(answer: bytes) -> Credentials | None:
     return Credentials("" if username == _TOKEN_USER else username, secret)
 
 
-def auth_handlers(
-    credentials: Callable[[str], Credentials | None],
-    on_asked: Callable[[str, bool], None] | None = None,
-) -> dict[str, Handler]:
-    """Gives the daemon the login for each host that it asks for.
-
-    on_asked: told the host, and whether it got a login; called in a thread of the session.
-    """
+def auth_handlers(credentials: Callable[[str], Credentials | None]) -> dict[str, Handler]:
+    """Gives the daemon the login for each host that it asks for."""
 
     def answer(request: bytes) -> bytes:
         host = CredentialsRequest.FromString(request).host
-        found = credentials(host)
-        if on_asked:
-            on_asked(host, found is not None)
-        login = found or Credentials("", "")
+        login = credentials(host) or Credentials("", "")
         response = CredentialsResponse(username=login.username, secret=login.secret)
         return response.SerializeToString()
 

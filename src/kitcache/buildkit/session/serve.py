@@ -32,23 +32,16 @@ def make_handlers(
     stores: Mapping[str, Store],
     secrets: tuple[Secret, ...],
     credentials: Callable[[str], Credentials | None],
-    on_login: Callable[[str], None],
     on_notice: Callable[[str], None],
     on_failure: Callable[[KitcacheError], None],
 ) -> dict[str, Handler]:
     """Every call that the daemon may make: nothing beyond what this build named.
 
-    left_out: directories that no source sends. on_login is told each host whose login was given
-    away, on_failure of an output's failure.
+    left_out: directories that no source sends. on_failure is told of an output's failure.
     """
-
-    def on_asked(host: str, is_given: bool) -> None:
-        if is_given:
-            on_login(host)
-
     handlers: dict[str, Handler] = {
         **health.health_handlers(),
-        **auth_handlers(credentials, on_asked),
+        **auth_handlers(credentials),
         **secret_handlers(secrets),
         sync.DIFF_COPY: sync.sync_handler(sources, left_out=left_out, on_warning=on_notice),
     }

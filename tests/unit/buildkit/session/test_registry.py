@@ -217,10 +217,9 @@ def test_a_login_is_never_shown() -> None:
         assert "me" not in shown
 
 
-def test_the_daemon_gets_the_login_of_the_host_it_asks_for_and_we_hear_of_it() -> None:
-    asked: list[tuple[str, bool]] = []
+def test_the_daemon_gets_the_login_of_the_host_it_asks_for() -> None:
     logins = {"reg": Credentials("me", "x"), "tok": Credentials("", "t")}
-    handlers = auth_handlers(logins.get, lambda host, given: asked.append((host, given)))
+    handlers = auth_handlers(logins.get)
     with served(handlers) as channel:
         answers = []
         for host in ("reg", "tok", "other"):
@@ -230,7 +229,6 @@ def test_the_daemon_gets_the_login_of_the_host_it_asks_for_and_we_hear_of_it() -
             )
             answers.append((found.username, found.secret))
     assert answers == [("me", "x"), ("", "t"), ("", "")]
-    assert asked == [("reg", True), ("tok", True), ("other", False)]
 
 
 @pytest.mark.parametrize("method", ["FetchToken", "GetTokenAuthority", "VerifyTokenAuthority"])

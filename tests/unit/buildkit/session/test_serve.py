@@ -26,7 +26,6 @@ def handlers(**offered: Any) -> dict[str, Handler]:
         "stores": {},
         "secrets": (),
         "credentials": lambda _: None,
-        "on_login": lambda _: None,
         "on_notice": lambda _: None,
         "on_failure": lambda _: None,
     }
