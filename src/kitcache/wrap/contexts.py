@@ -5,7 +5,6 @@ Source: BuildKit frontend/dockerui (which .dockerignore counts), buildx bake/bak
 """
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from kitcache.wrap.flags import Line, Option
 
 _LIMIT_BYTES = 64 * 1024
 _HERE = "cwd://"
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 # What stands for a cache: a pattern may leave out a directory, or what is in it.
 _PARTS = ("index.json", "blobs", ".kitcache")
 
@@ -127,14 +125,11 @@ def _leaves_out(ignore_file: str, path: str) -> bool:
 
 def _read(path: str) -> str | None:
     """The text of a file, "" where there is none, None where it is no file of usual size."""
+    from kitcache.store.userfiles import read_regular  # noqa: PLC0415 - seldom needed
+
     try:
-        fd = os.open(path, _FLAGS)
+        return read_regular(path, _LIMIT_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return ""
     except OSError:
         return None
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        data = file.read(_LIMIT_BYTES + 1)
-    return None if len(data) > _LIMIT_BYTES else data.decode(errors="replace")

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,11 @@ def test_names_and_links_do_not_matter(top: Path) -> None:
     assert not is_warned("lib")
 
 
-def test_what_is_no_ignore_file_is_not_waited_for(top: Path) -> None:
-    os.mkfifo(top / "app" / ".dockerignore")
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_ignore_file_is_not_waited_for(
+    top: Path, make: Callable[[Path], object]
+) -> None:
+    make(top / "app" / ".dockerignore")
     assert not is_warned("app/cache")
 
 
