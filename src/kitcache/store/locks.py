@@ -190,19 +190,25 @@ def find_holder(fd: int) -> Holder:
 
     A lock outlives who took it where a child of his has it still: nobody says which.
     """
+    pid = next(filter(_is_alive, list_takers(fd)), None)
+    return Holder(pid, None if pid is None else _command_of(pid))
+
+
+def list_takers(fd: int) -> list[int]:
+    """Return the processes, ended ones too, that took a flock which this file still has.
+
+    The list is empty where /proc does not tell. A process of another container is 0.
+    """
     found = os.fstat(fd)
     wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
         with open("/proc/locks", encoding="ascii", errors="replace") as table:
-            for line in table:
-                words = line.split()
-                if "FLOCK" in words and wanted in words and "->" not in words:
-                    pid = int(words[words.index(wanted) - 1])
-                    if _is_alive(pid):
-                        return Holder(pid, _command_of(pid))
+            lines = [line.split() for line in table if wanted in line]
+        # "->" marks a process that waits for the lock.
+        had = [words for words in lines if "FLOCK" in words and "->" not in words]
+        return [int(words[words.index(wanted) - 1]) for words in had if wanted in words]
     except (OSError, ValueError):
-        pass
-    return Holder(None, None)
+        return []
 
 
 def _is_alive(pid: int) -> bool:

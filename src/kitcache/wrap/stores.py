@@ -15,7 +15,7 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, open_file, open_layout
-from kitcache.store.locks import KITCACHE_LOCK, Patience, hold_store
+from kitcache.store.locks import KITCACHE_LOCK, Patience, hold_store, list_takers
 
 Warn = Callable[[str], None]
 
@@ -139,12 +139,7 @@ def has_neighbour(layout: Layout) -> bool:
     fd = open_file(layout, KITCACHE_LOCK)
     if fd is None:
         return False
-    found = os.fstat(fd)
-    os.close(fd)
-    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
-        with open("/proc/locks", encoding="ascii", errors="replace") as table:
-            lines = [line.split() for line in table if wanted in line]
-    except OSError:
-        return False
-    return any("->" not in words and words[4:5] != [str(os.getpid())] for words in lines)
+        return any(pid != os.getpid() for pid in list_takers(fd))
+    finally:
+        os.close(fd)
