@@ -38,6 +38,7 @@ SHARED = {
     "kitcache.options.units",
     "kitcache.store",
     "kitcache.store.index",
+    "kitcache.store.ioerrors",
     "kitcache.store.layout",
     "kitcache.store.locks",
     "kitcache.store.scan",

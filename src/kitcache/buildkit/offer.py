@@ -21,7 +21,8 @@ from kitcache.oci.index import find_entry, read_entries
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
 from kitcache.store.index import INDEX, read_index
-from kitcache.store.layout import io_error, open_layout
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import open_layout
 
 _HEAD_BYTES = 1024
 _DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kitcache.buildkit.session.secrets import MOST_BYTES
 from kitcache.errors import KitcacheError
 from kitcache.options.secrets import Secret
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 from kitcache.store.userfiles import read_to_end
 
 

@@ -22,7 +22,7 @@ from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, put_entries
 from kitcache.store.index import publish_index
 from kitcache.store.ingest import Intake
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
 

@@ -10,7 +10,7 @@ from kitcache.cli.interrupt import open_stdin, unless_cancelled
 from kitcache.errors import Cancelled, UsageError
 from kitcache.options.policyfile import read_policy
 from kitcache.options.retention import Retention
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 
 STDIN = "-"
 LIMIT_BYTES = 64 * 1024

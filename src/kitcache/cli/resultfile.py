@@ -3,7 +3,7 @@
 import errno
 import os
 
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
 

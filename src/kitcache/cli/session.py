@@ -28,7 +28,7 @@ from kitcache.errors import (
 )
 from kitcache.gc.values import Progress
 from kitcache.masking import hide_password
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import Waiting
 
 _QUIET_S = 1.0

@@ -11,7 +11,8 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Outcome, Report, Survey, Swept, Tally
 from kitcache.options.policy import Policy
-from kitcache.store.layout import Layout, io_error, open_layout
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_store
 
 LOCK_TIMEOUT_S = 30.0

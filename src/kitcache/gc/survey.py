@@ -31,7 +31,8 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
-from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout, unreadable
+from kitcache.store.ioerrors import unreadable
+from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
 
 DEPTH_LIMIT = 32

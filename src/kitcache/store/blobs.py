@@ -11,7 +11,8 @@ from contextlib import suppress
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.index import users_of, write_new
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout
 from kitcache.store.notes import need_room
 
 

@@ -18,14 +18,8 @@ from kitcache.store.index import (
     users_of,
     write_new,
 )
-from kitcache.store.layout import (
-    Layout,
-    check_version,
-    io_error,
-    is_bare,
-    open_checked,
-    open_directory,
-)
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout, check_version, is_bare, open_checked, open_directory
 
 OCI_LAYOUT = "oci-layout"
 _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'

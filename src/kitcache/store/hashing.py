@@ -12,7 +12,8 @@ from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.oci.digest import HEX_LENGTHS, Digest
-from kitcache.store.layout import FILE_FLAGS, Layout, check_blame
+from kitcache.store.ioerrors import check_blame
+from kitcache.store.layout import FILE_FLAGS, Layout
 
 # Half the price of hashlib.new, which shows with small blobs.
 _HASHES: dict[str, Callable[[], "hashlib._Hash"]] = {

@@ -14,11 +14,11 @@ from kitcache.errors import Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
+from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import (
     STRUCTURAL_LIMIT_BYTES,
     Layout,
     excess_values,
-    io_error,
     look_at,
     open_file,
     read_at_most,

@@ -20,7 +20,8 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
 from kitcache.store.index import date_index, give_owner, users_of
-from kitcache.store.layout import DIR_FLAGS, Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import DIR_FLAGS, Layout
 from kitcache.store.scan import changed_ns
 
 PROVEN_BYTES = 1024 * 1024

@@ -13,17 +13,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from kitcache.errors import (
-    NOTHING_CHANGED,
-    Damaged,
-    KitcacheError,
-    NotACache,
-    Unreadable,
-    Unsafe,
-)
+from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsafe
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
+from kitcache.store.ioerrors import check_blame, io_error, unreadable
 
 STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
 """No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
@@ -224,51 +218,6 @@ class Layout:
         """Raises KitcacheError itself where the error says nothing about the blob."""
         check_blame(self.path, error)
         return unreadable(self.path, f"blob {digest.short}", error)
-
-
-_REMEDIES = {
-    errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
-    errno.EPERM: "run it as the user who owns the cache, or give this one the permissions",
-    errno.EROFS: "mount it writable; du, ls, why and --dry-run need no right to write",
-    errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
-    errno.ENOLCK: "mount the file system with locks: kitcache needs flock",
-    errno.EOPNOTSUPP: "mount the file system with locks: kitcache needs flock",
-    errno.EXDEV: "blobs/ and .kitcache/ lie on two file systems: move it aside by hand",
-    errno.EDQUOT: "free a little of the quota, then run it again",
-    errno.EMFILE: "allow more open files (ulimit -n), or name fewer directories",
-    errno.ENFILE: "wait until others have closed some of their files, then run it again",
-}
-
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Failures that say nothing about a file: the process, or the machine, has run out of something."""
-
-
-def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
-    """An OSError as ours, while it is still known what was being done."""
-    remedy = _REMEDIES.get(error.errno or 0, "look at the disk and its permissions, then try again")
-    return KitcacheError(
-        path,
-        f"{doing}: {error.strerror or error}",
-        untouched=NOTHING_CHANGED,
-        next_steps=(remedy,),
-    )
-
-
-def unreadable(path: str, file: str, error: OSError) -> Unreadable:
-    """The error for a file that is there and cannot be read: one failed read proves nothing."""
-    remedy = _REMEDIES.get(error.errno or 0, "look at the disk: it failed to read a file")
-    return Unreadable(
-        path,
-        file,
-        error.strerror or str(error),
-        next_steps=(remedy, "run the same command again"),
-    )
-
-
-def check_blame(path: str, error: OSError) -> None:
-    """Raises KitcacheError for a failure that is no fault of the blob which was to be read."""
-    if error.errno in _OURS:
-        raise io_error(path, "cannot read a blob", error) from None
 
 
 def open_layout(path: str | os.PathLike[str]) -> Layout:

@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy
 from kitcache.store.index import give_to, users_of
-from kitcache.store.layout import Layout, io_error, look_at, open_file
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout, look_at, open_file
 
 KITCACHE_LOCK = "kitcache.lock"
 INDEX_LOCK = "index.json.lock"

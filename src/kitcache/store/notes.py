@@ -18,13 +18,8 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.index import INDEX, give_to, users_of, write_new
-from kitcache.store.layout import (
-    Layout,
-    check_blame,
-    open_directory,
-    read_at_most,
-    unreadable,
-)
+from kitcache.store.ioerrors import check_blame, unreadable
+from kitcache.store.layout import Layout, open_directory, read_at_most
 
 ROOM = ".kitcache"
 SKIPS = "skips"

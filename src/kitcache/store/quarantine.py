@@ -12,7 +12,8 @@ from typing import Self
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
 from kitcache.store.index import INDEX, users_of, write_new
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.notes import ROOM
 from kitcache.store.scan import QUARANTINE

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from kitcache.oci.digest import are_blob_names, is_blob_name
 from kitcache.store.index import INDEX, INDEX_TEMP
-from kitcache.store.layout import DIR_FLAGS, Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import DIR_FLAGS, Layout
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
 _CLOCK_REALTIME_COARSE = 5

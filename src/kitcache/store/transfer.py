@@ -18,7 +18,8 @@ from kitcache.oci.digest import Digest
 from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
-from kitcache.store.layout import Layout, check_blame, io_error, unreadable
+from kitcache.store.ioerrors import check_blame, io_error, unreadable
+from kitcache.store.layout import Layout
 from kitcache.store.notes import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]

@@ -24,7 +24,8 @@ from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import INDEX, publish_index, read_index, replace_file
 from kitcache.store.ingest import Intake
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import ROOM, need_room, room_of
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory

@@ -16,7 +16,7 @@ from kitcache.buildkit.session.packets import Entry, to_go_mode
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 from kitcache.buildkit.session.roots import Root, split
 from kitcache.errors import KitcacheError
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 
 # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

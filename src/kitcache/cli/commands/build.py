@@ -30,7 +30,7 @@ from kitcache.cli.terminal import is_terminal, print_answer, say
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
-from kitcache.store.layout import io_error
+from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import Waiting
 
 if TYPE_CHECKING:  # most builds name no policy

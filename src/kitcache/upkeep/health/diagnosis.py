@@ -20,7 +20,8 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
 from kitcache.store.index import IndexFile, read_index, read_settled_index
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout
 from kitcache.store.notes import read_notes
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs

@@ -9,7 +9,8 @@ from kitcache.gc.narrow import narrow
 from kitcache.oci.digest import Digest
 from kitcache.options.retention import Amount, Retention
 from kitcache.options.units import format_bytes
-from kitcache.store.layout import Layout, io_error
+from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
 
 
