@@ -125,11 +125,11 @@ def _leaves_out(ignore_file: str, path: str) -> bool:
 
 def _read(path: str) -> str | None:
     """The text of a file, "" where there is none, None where it is no file of usual size."""
+    if not os.path.exists(path):
+        return ""
     from kitcache.store.userfiles import read_regular  # noqa: PLC0415 - seldom needed
 
     try:
         return read_regular(path, _LIMIT_BYTES).decode(errors="replace")
-    except FileNotFoundError:
-        return ""
     except OSError:
         return None
