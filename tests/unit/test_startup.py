@@ -134,6 +134,7 @@ KITCACHE = {
         "kitcache.oci.cacheconfig",
         "kitcache.oci.cachemanifest",
         "kitcache.store.hashing",
+        "kitcache.store.links",
     },
     "prune": SHARED
     | ANSWERS

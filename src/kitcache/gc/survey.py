@@ -4,12 +4,9 @@ Every digest and size is checked before bytes are believed. Leaves are never ope
 whose media type nobody knows: they are looked into.
 """
 
-import errno
-import os
-import stat
 import time
 from collections import deque
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
@@ -26,12 +23,11 @@ from kitcache.gc.values import (
     key_of,
 )
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.digest import Digest, is_blob_name
+from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
-from kitcache.store.ioerrors import unreadable
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
 
@@ -155,32 +151,6 @@ def _has_blobs(layout: Layout) -> bool:
     return any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
 
 
-def follow_link(layout: Layout, digest: Digest) -> BlobStat | None:
-    """What a blob's name leads to, by way of a link too; None where that is nothing.
-
-    The link itself where nobody may look. Reads no content; nobody removes anything for it.
-    """
-    try:
-        found = os.stat(digest.hex, dir_fd=layout.blobs[digest.algorithm])
-    except OSError as error:
-        is_nothing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-        return None if is_nothing else layout.stat_blob(digest)
-    kind: Literal["file", "other"] = "file" if stat.S_ISREG(found.st_mode) else "other"
-    return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
-
-
-def _named_by_link(layout: Layout, digest: Digest) -> Digest | None:
-    """The blob that the last part of a link's target is a name of, if any. Raises Unreadable."""
-    try:
-        target = os.readlink(digest.hex, dir_fd=layout.blobs[digest.algorithm])
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EINVAL):
-            return None  # it has gone, or is no link any more
-        raise unreadable(layout.path, f"link {digest.short}", error) from None
-    name = os.path.basename(target)
-    return next((Digest(a, name) for a in layout.blobs if is_blob_name(a, name)), None)
-
-
 class _Visit(NamedTuple):
     link: Link
     root: Root
@@ -287,8 +257,10 @@ class _Marker:
 
     def _follow(self, visit: _Visit) -> BlobStat | None:
         """What a link leads to. The blob that it seems to name is kept, as a hint is."""
+        from kitcache.store.links import follow_link, named_by_link  # noqa: PLC0415 - mostly none
+
         digest = visit.link.descriptor.digest
-        real, named = follow_link(self._layout, digest), _named_by_link(self._layout, digest)
+        real, named = follow_link(self._layout, digest), named_by_link(self._layout, digest)
         if real is not None and real.kind != "other":
             self._linked.add(digest)
         # In another store it would have the very same name.

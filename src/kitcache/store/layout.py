@@ -50,6 +50,16 @@ class BlobStat(NamedTuple):
     names: int
 
 
+def blob_stat(found: os.stat_result) -> BlobStat:
+    """The stat of a name as what it says about a blob."""
+    kind: Literal["file", "link", "other"] = "other"
+    if stat.S_ISREG(found.st_mode):
+        kind = "file"
+    elif stat.S_ISLNK(found.st_mode):
+        kind = "link"
+    return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
+
+
 class Layout:
     """A cache directory that passed the checks; a context manager that closes what it opened.
 
@@ -113,17 +123,11 @@ class Layout:
         if fd is None:
             return None
         try:
-            found = os.stat(digest.hex, dir_fd=fd, follow_symlinks=False)
+            return blob_stat(os.stat(digest.hex, dir_fd=fd, follow_symlinks=False))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise io_error(self.path, f"cannot look at blob {digest}", error) from None
-        kind: Literal["file", "link", "other"] = "other"
-        if stat.S_ISREG(found.st_mode):
-            kind = "file"
-        elif stat.S_ISLNK(found.st_mode):
-            kind = "link"
-        return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
 
     def open_blob(self, digest: Digest) -> int | None:
         """An fd of a blob's file, None where no regular file has its name. Proves nothing.

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from kitcache.gc.control import Control
-from kitcache.gc.survey import follow_link
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.store.hashing import BlobHasher
 from kitcache.store.layout import Layout
+from kitcache.store.links import follow_link
 from kitcache.store.scan import scan_blobs
 from kitcache.upkeep.answers import BadBlob
 
