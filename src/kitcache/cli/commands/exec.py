@@ -18,7 +18,7 @@ from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
 from kitcache.wrap.stores import Terms
-from kitcache.wrap.task import Task, make_task
+from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
 Runs a build command of docker, buildx, compose or buildctl, of any version.
@@ -104,6 +104,8 @@ class _Command:
             self._check_stdin()
         policy = options.read_policy_of(args)
         resets = args.reset or policy is not None
+        if words and not args.dry_run:
+            need_program(words[0], environ)  # before any warning about what it would do
         try:
             task = make_task(
                 words,
@@ -162,9 +164,10 @@ class _Command:
         from kitcache.cli.interrupt import open_stdin  # noqa: PLC0415 - seldom needed
 
         stdin = open_stdin(self._args.cancel)
-        if stdin is None:
-            raise UsageError("the command reads its file from stdin, and there is none")
-        return stdin.read()
+        # Where nothing can be read, the client says what it lacks.
+        with suppress(OSError):
+            return b"" if stdin is None else stdin.read()
+        return b""
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
