@@ -12,6 +12,7 @@
     ├── LimitNotReached 14  what has to be kept holds more than the limit allows
     ├── NoDaemon      20  no BuildKit answers, or it lacks what was asked
     ├── BuildFailed   21  the daemon could not build it
+    ├── NotExecutable 126  the program that is to run is there, and cannot be run
     ├── NotInstalled 127  the program that is to run is not there
     └── Cancelled    130  stopped by the caller
 
@@ -408,6 +409,20 @@ class BuildFailed(KitcacheError):
             "warnings": tuple(warning.short for warning in self.warnings),
             "notices": self.notices,
         }
+
+
+class NotExecutable(KitcacheError):
+    """The program that `kitcache exec` is to run is there, and cannot be run. Nothing was built."""
+
+    exit_code = 126
+
+    def __init__(self, program: str, reason: str) -> None:
+        super().__init__(
+            "",
+            f"{program} cannot be run: {reason}",
+            untouched="nothing was built",
+            next_steps=("look at the file's permissions and its first line",),
+        )
 
 
 class NotInstalled(KitcacheError):

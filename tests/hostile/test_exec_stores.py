@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -141,6 +143,63 @@ def test_a_directory_of_other_things_is_no_cache(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stderr.startswith(b"kitcache: warning: c: the export is not guarded: ")
     assert (tmp_path / "c" / "thesis.tex").read_text() == ""
+
+
+def newer_version(cache: Path) -> None:
+    (cache / "oci-layout").write_text('{"imageLayoutVersion":"9"}')
+
+
+def ambiguous_index(cache: Path) -> None:
+    (cache / "index.json").write_text('{"schemaVersion":2,"manifests":[],"Manifests":[]}')
+
+
+def directory_for_index(cache: Path) -> None:
+    (cache / "index.json").unlink()
+    (cache / "index.json").mkdir()
+
+
+def link_to_itself(cache: Path) -> None:
+    shutil.rmtree(cache)
+    cache.symlink_to(cache.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "other"),
+    [
+        (newer_version, "dest=d"),
+        (ambiguous_index, "dest=d"),
+        (ambiguous_index, "dest=c,tag=b"),
+        (directory_for_index, "dest=d"),
+        (link_to_itself, "dest=d"),
+    ],
+)
+def test_a_directory_that_we_cannot_work_in_is_the_clients_to_judge(
+    make: Callable[[Path], None], other: str, tmp_path: Path
+) -> None:
+    words = build("dest=c,tag=a", other)
+    ends = []
+    for runs in (bare, run):
+        top = tmp_path / runs.__name__
+        top.mkdir()
+        run(build("dest=c"), top, client(top))
+        make(top / "c")
+        done = runs(words, top, client(top))
+        ours = [line for line in done.stderr.splitlines() if line.startswith(b"kitcache: ")]
+        rest = [line for line in done.stderr.splitlines() if line not in ours]
+        index = top / "c" / "index.json"
+        written = index.read_bytes() if index.is_file() else b""
+        ends.append((done.returncode, done.stdout, rest[-1:], written))
+    assert ends[1] == ends[0]
+    assert any(b" c: the export is not " in line for line in ours)
+
+
+def test_a_reset_in_a_cache_of_a_newer_version_is_refused_before(tmp_path: Path) -> None:
+    run(build("dest=c"), tmp_path, client(tmp_path))
+    newer_version(tmp_path / "c")
+    env = {**client(tmp_path), "EXEC_RECORD": str(tmp_path / "record")}
+    done = run(build("dest=c,reset=true"), tmp_path, env)
+    assert done.returncode == 13
+    assert not (tmp_path / "record").exists()
 
 
 def test_a_lock_that_is_not_had_in_time(tmp_path: Path) -> None:

@@ -151,6 +151,20 @@ def test_a_definition_that_comes_in_pieces_is_handed_on_whole(
     assert (tmp_path / "asked").read_bytes() == (tmp_path / "read").read_bytes() == whole
 
 
+@pytest.mark.parametrize("stdin", ["<&-", "0>/dev/null"])
+def test_a_definition_from_a_stdin_that_is_none_is_the_clients_to_miss(
+    stdin: str, tmp_path: Path
+) -> None:
+    env = script(tmp_path, REFUSING, FAILS="1")
+    words = ["docker", "buildx", "bake", "-f", "-"]
+    ends = []
+    for prefix in ([], [*PREFIX, "--"]):
+        line = ["sh", "-c", f'exec "$@" {stdin}', "sh", *prefix, *words]
+        done = bare(line, tmp_path, env)
+        ends.append((done.returncode, done.stdout, done.stderr.splitlines()[-1]))
+    assert ends[1] == ends[0]
+
+
 def test_where_another_file_is_named_the_environment_does_not_count(tmp_path: Path) -> None:
     """Then what is on stdin is the command's alone, and not waited for."""
     env = script(tmp_path, READING, BUILDX_BAKE_FILE="-")

@@ -16,6 +16,7 @@ from kitcache.errors import (
     LimitNotReached,
     NoDaemon,
     NotACache,
+    NotExecutable,
     NotFound,
     NotInstalled,
     Source,
@@ -38,6 +39,7 @@ CODES = {
     "LimitNotReached": 14,
     "NoDaemon": 20,
     "BuildFailed": 21,
+    "NotExecutable": 126,
     "NotInstalled": 127,
     "Cancelled": 130,
 }
@@ -63,6 +65,7 @@ EXAMPLES: dict[str, KitcacheError] = {
         sources=(Source("Dockerfile", 2, 2, "FROM scratch\nRUN make\n"),),
         step_exit_code=3,
     ),
+    "NotExecutable": NotExecutable("./docker", "Permission denied"),
     "NotInstalled": NotInstalled("docker"),
     "Cancelled": Cancelled("cache", removed_blobs=1234, removed_bytes=5678),
 }

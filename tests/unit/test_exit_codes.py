@@ -294,6 +294,17 @@ def test_no_program_to_run(sample: Sample) -> None:
     assert not (sample.box.top / "new").exists()
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_a_program_that_cannot_be_run(sample: Sample, make: Callable[[Path], None]) -> None:
+    make(sample.box.top / "docker")
+    for words in (("build", "--cache-to", "type=local,dest=new", "."), ("buildx", "bake")):
+        answer = run(sample.box.top, "exec", "--", "./docker", *words)
+        assert (answer.code, answer.out) == (126, "")
+        assert answer.err.startswith("kitcache: ./docker cannot be run: ")
+        assert "nothing was built" in answer.err
+    assert not (sample.box.top / "new").exists()
+
+
 def test_every_class_is_provoked_here() -> None:
     """But for BuildFailed, which needs a daemon: the page's own example provokes that.
 
@@ -301,7 +312,7 @@ def test_every_class_is_provoked_here() -> None:
     """
     assert f"exit code {errors.BuildFailed.exit_code}\n" in PAGE.read_text()
     provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled", "NoDaemon"}
-    provoked |= {"BuildFailed", "NotInstalled", "Unreadable"}
+    provoked |= {"BuildFailed", "NotExecutable", "NotInstalled", "Unreadable"}
     assert provoked == {
         name
         for name, value in vars(errors).items()

@@ -216,6 +216,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "NoDaemon": (20, "KitcacheError", "kind"),
     "NotACache": (10, "KitcacheError", ""),
     "NotFound": (1, "KitcacheError", ""),
+    "NotExecutable": (126, "KitcacheError", ""),
     "NotInstalled": (127, "KitcacheError", ""),
     "Unreadable": (1, "KitcacheError", "chain clause file tag"),
     "Unsafe": (13, "KitcacheError", "chain tag"),

@@ -4,13 +4,18 @@ It stays in our process group, so that what a terminal sends reaches it by itsel
 us alone is passed on. We never end before it does.
 """
 
+import errno
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from kitcache.errors import KitcacheError
+from kitcache.errors import NotExecutable
 
+Result = TypeVar("Result")
+
+_SHELL = "/bin/sh"
 _PASSED_ON = frozenset(
     (
         signal.SIGINT,
@@ -29,14 +34,29 @@ _SI_KERNEL = 0x80
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """The file that a command's first word names, None where there is none that can be run."""
+    """The file that a command's first word names, None where there is none.
+
+    Of those in PATH one that can be run.
+    """
     if "/" in name:
-        return name if os.access(name, os.X_OK) else None
+        return name if os.path.exists(name) else None
     for directory in environ.get("PATH", os.defpath).split(os.pathsep):
         path = os.path.join(directory or os.curdir, name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return None
+
+
+def run_script_too(
+    program: str, argv: Sequence[str], start: Callable[[str, Sequence[str]], Result]
+) -> Result:
+    """Start a command; a script whose first line names no shell by sh, as shells and env do it."""
+    try:
+        return start(program, argv)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        return start(_SHELL, (_SHELL, program, *argv[1:]))
 
 
 def run_child(
@@ -50,7 +70,7 @@ def run_child(
     """Run a command to its end: its exit code, or 128 and the signal that ended it.
 
     inherited: fds that it has open, under the same numbers. stdin_fd: its standard input, None:
-    ours. Raises KitcacheError where it cannot be started.
+    ours. Raises NotExecutable.
     """
     for fd in inherited:
         os.set_inheritable(fd, True)
@@ -60,23 +80,21 @@ def run_child(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
     try:
         try:
-            pid = os.posix_spawn(
+            pid = run_script_too(
                 program,
-                list(argv),
-                environ,
-                file_actions=actions,
-                setsigmask=before,
-                setsigdef=(
-                    signal.SIGPIPE,
-                    signal.SIGXFSZ,
-                ),  # Python ignores them, and exec keeps that
+                argv,
+                lambda path, words: os.posix_spawn(
+                    path,
+                    list(words),
+                    environ,
+                    file_actions=actions,
+                    setsigmask=before,
+                    # Python ignores them, and exec keeps that.
+                    setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+                ),
             )
         except OSError as error:
-            raise KitcacheError(
-                "",
-                f"{argv[0]} cannot be run: {error.strerror}",
-                untouched="nothing was built",
-            ) from None
+            raise NotExecutable(argv[0], error.strerror or str(error)) from None
         return _attend(pid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -6,20 +6,30 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kitcache.errors import NotExecutable
 from kitcache.options.attributes import join_attributes
 from kitcache.wrap.argv import Refused
+from kitcache.wrap.child import find_program, run_script_too
 from kitcache.wrap.flags import NotUnderstood
 
 
 def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> bytes:
-    """What a command prints. Raises Refused."""
-    done = subprocess.run(  # noqa: S603 - the user's own command
-        argv,
-        check=False,
-        capture_output=True,
-        env=environ,
-        input=b"" if stdin is None else stdin,
-    )
+    """What a command prints. Raises Refused, NotExecutable."""
+    try:
+        done = run_script_too(
+            find_program(argv[0], environ) or argv[0],
+            argv,
+            lambda path, words: subprocess.run(  # noqa: S603 - the user's own command
+                words,
+                executable=path,
+                check=False,
+                capture_output=True,
+                env=environ,
+                input=b"" if stdin is None else stdin,
+            ),
+        )
+    except OSError as error:
+        raise NotExecutable(argv[0], error.strerror or str(error)) from None
     if done.returncode:
         raise Refused(done.returncode if done.returncode > 0 else 128 - done.returncode,
                       done.stderr)  # fmt: skip

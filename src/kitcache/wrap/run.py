@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Cancelled, KitcacheError, NotACache
+from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
 from kitcache.oci.document import DocumentError
@@ -111,12 +111,14 @@ def run_task(
 
 
 def _open_targets(task: Task, stores: Stores, warn: Warn) -> list[_Target]:
-    """Those that are caches. To another directory the client exports as it can."""
+    """Those that can be caches. To another directory the client exports as it can."""
     found: dict[str, tuple[Store, list[Export]]] = {}
     for export in task.exports:
         try:
             store = stores.to_write(export.cache.dest)
-        except NotACache as error:
+        except (Busy, Cancelled):
+            raise
+        except KitcacheError as error:
             if export.cache.reset:
                 raise
             warn(f"warning: {export.cache.dest}: the export is not guarded: {error.problem}")
@@ -180,7 +182,8 @@ class _Stages:
     def open(self, target: _Target) -> _Target:
         """One for each export; where one is alone in its build it begins with the store's blobs.
 
-        The target as it is then: where there can be none and none is needed, it is not staged.
+        The target as it is then: where there can be none it is not staged, and refused only where
+        one is needed before a reset.
         """
         from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
 
@@ -192,8 +195,11 @@ class _Stages:
             except Cancelled:
                 raise
             except KitcacheError as error:
-                if len(target.exports) > 1 or not export.is_alone:
+                is_needed = len(target.exports) > 1 or not export.is_alone
+                if is_needed and any(each.cache.reset for each in target.exports):
                     raise
+                for each in target.exports:
+                    self._all.pop(each.at, None)
                 self._terms.warn(f"{target.path}: the export is not staged: {error.problem}")
                 return target._replace(is_staged=False)
         return target

@@ -8,6 +8,7 @@ held for as long as it is in use: one that nobody holds was left by a process th
 
 import os
 import shutil
+import time
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -22,7 +23,13 @@ from kitcache.oci.document import DocumentError, Members, read_document
 from kitcache.oci.index import NewEntry, drop_entries, put_entries, read_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
-from kitcache.store.index import INDEX, publish_index, read_index, replace_file
+from kitcache.store.index import (
+    INDEX,
+    publish_index,
+    read_index,
+    read_settled_index,
+    replace_file,
+)
 from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
@@ -62,8 +69,13 @@ def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool)
 
     is_seeded: it begins with what the store's tags reach, as hard links.
 
-    What killed processes have left there is removed first. Raises KitcacheError.
+    What killed processes have left there is removed first. Raises KitcacheError, also where
+    nothing could be merged into the store's index.json.
     """
+    try:
+        read_settled_index(store.layout, time.sleep)
+    except DocumentError as error:
+        raise _unreliable(store.layout, error) from None
     room_fd = stack.enter_context(need_room(store.layout))
     clear_stages(store.layout, room_fd)
     try:
@@ -265,9 +277,11 @@ def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:
                 lambda data: (put_entries(data, entries), None),
             )
         except DocumentError as error:
-            raise Damaged(
-                layout.path, f"index.json cannot be relied upon: {error}", kind=error.kind
-            ) from None
+            raise _unreliable(layout, error) from None
+
+
+def _unreliable(layout: Layout, error: DocumentError) -> Damaged:
+    return Damaged(layout.path, f"index.json cannot be relied upon: {error}", kind=error.kind)
 
 
 def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:

@@ -3,12 +3,13 @@
 Nothing is touched for that; bake and compose are asked what they would build.
 """
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from kitcache.errors import NotInstalled, UsageError
+from kitcache.errors import NotExecutable, NotInstalled, UsageError
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.wrap.argv import (
     DirectJob,
@@ -85,7 +86,7 @@ def make_task(
     resets: every local export is to be swept after. staged: each goes to a staging directory, not
     only those that have to.
     Raises UsageError (not understood, or caches that the client would not take), NotInstalled,
-    Refused, KitcacheError.
+    NotExecutable, Refused, KitcacheError.
     """
     stdin = _Stdin(read_stdin)
     try:
@@ -184,8 +185,11 @@ def _job_of(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[
 
 
 def need_program(name: str, environ: Mapping[str, str]) -> str:
-    """The file that a command's first word names. Raises NotInstalled."""
+    """The file that a command's first word names. Raises NotInstalled, NotExecutable."""
     program = find_program(name, environ)
     if program is None:
         raise NotInstalled(name)
+    if not os.access(program, os.X_OK) or os.path.isdir(program):
+        code = errno.EISDIR if os.path.isdir(program) else errno.EACCES
+        raise NotExecutable(name, os.strerror(code))
     return program

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.errors import KitcacheError
+from kitcache.errors import NotExecutable
 from kitcache.wrap import child
 from kitcache.wrap.child import find_program, run_child
 
@@ -60,8 +60,14 @@ def test_an_inherited_fd_and_its_own_stdin(tmp_path: Path) -> None:
 def test_what_cannot_be_run(tmp_path: Path) -> None:
     (tmp_path / "broken").write_text("#!/no/such/program\n")
     (tmp_path / "broken").chmod(0o755)
-    with pytest.raises(KitcacheError, match="cannot be run"):
+    with pytest.raises(NotExecutable, match="cannot be run"):
         run_child(str(tmp_path / "broken"), ["broken"], {})
+
+
+def test_a_script_whose_first_line_names_no_shell_is_run_by_sh(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text('test "$*" = "build ." && exit 5\n')
+    (tmp_path / "script").chmod(0o755)
+    assert run_child(str(tmp_path / "script"), ["script", "build", "."], {}) == 5
 
 
 def test_a_program_is_looked_for_as_shells_do(
