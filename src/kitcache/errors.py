@@ -52,6 +52,7 @@ class KitcacheError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    _facts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class KitcacheError(Exception):
     @property
     def facts(self) -> dict[str, Fact]:
         """The named facts of this kind of failure, beyond path and problem."""
-        return {}
+        return {name: getattr(self, name) for name in self._facts}
 
     @property
     def headline(self) -> str:
@@ -125,6 +126,7 @@ class Incomplete(KitcacheError):
     """Done in part: some files could not be removed. `left` says which, and why."""
 
     exit_code = 3
+    _facts = ("left_count",)
 
     def __init__(self, path: str, *, left: tuple[tuple[str, str], ...], left_count: int) -> None:
         shown = tuple(f"{name}: {reason}" for name, reason in left[:5])
@@ -138,11 +140,6 @@ class Incomplete(KitcacheError):
         )
         self.left = left
         self.left_count = left_count
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """How many files stayed."""
-        return {"left_count": self.left_count}
 
 
 class NotACache(KitcacheError):
@@ -167,6 +164,7 @@ class Busy(KitcacheError):
     """A lock was not had in time, or an export is under way. retry_after_s: seconds, if known."""
 
     exit_code = 11
+    _facts = ("holder_pid", "holder_command", "retry_after_s")
 
     def __init__(
         self,
@@ -183,15 +181,6 @@ class Busy(KitcacheError):
         self.holder_pid = holder_pid
         self.holder_command = holder_command
         self.retry_after_s = retry_after_s
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """Who is in the way, and when to try again."""
-        return {
-            "holder_pid": self.holder_pid,
-            "holder_command": self.holder_command,
-            "retry_after_s": self.retry_after_s,
-        }
 
 
 class _OnTheWay(KitcacheError):
@@ -221,8 +210,8 @@ class _OnTheWay(KitcacheError):
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The tag, and the path to the fault."""
-        return {"tag": self.tag, "chain": " > ".join(self.chain) or None}
+        """The tag, and the path to the fault; before them the kind of a Damaged."""
+        return {**super().facts, "tag": self.tag, "chain": " > ".join(self.chain) or None}
 
 
 class Damaged(_OnTheWay):
@@ -233,6 +222,7 @@ class Damaged(_OnTheWay):
     """
 
     exit_code = 12
+    _facts = ("kind",)
 
     def __init__(
         self,
@@ -256,11 +246,6 @@ class Damaged(_OnTheWay):
             next_steps=next_steps,
         )
         self.kind = kind
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """The kind of damage, the tag, and the path to it."""
-        return {"kind": self.kind, **super().facts}
 
 
 class Unreadable(_OnTheWay):
@@ -303,6 +288,7 @@ class LimitNotReached(KitcacheError):
     """What has to be kept holds more than the limit allows. Both figures are bytes."""
 
     exit_code = 14
+    _facts = ("limit_bytes", "needed_bytes")
 
     def __init__(
         self,
@@ -319,11 +305,6 @@ class LimitNotReached(KitcacheError):
         self.limit_bytes = limit_bytes
         self.needed_bytes = needed_bytes
 
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """The limit, and the smallest that would do."""
-        return {"limit_bytes": self.limit_bytes, "needed_bytes": self.needed_bytes}
-
 
 class NoDaemon(KitcacheError):
     """No BuildKit answers at that address, or it lacks what was asked. path: the address.
@@ -333,6 +314,7 @@ class NoDaemon(KitcacheError):
     """
 
     exit_code = 20
+    _facts = ("kind",)
 
     def __init__(
         self,
@@ -347,11 +329,6 @@ class NoDaemon(KitcacheError):
             address, problem, details=details, untouched="nothing was built", next_steps=next_steps
         )
         self.kind = kind
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """Why there is no daemon, in one word."""
-        return {"kind": self.kind}
 
 
 class Source(NamedTuple):
@@ -442,10 +419,12 @@ class NotInstalled(KitcacheError):
 class Cancelled(KitcacheError):
     """Stopped by Ctrl-C or by the caller's cancel event: a sweep between two blobs, or a build.
 
-    timeout_s: of a build that took longer than it was allowed to, else None.
+    removed_blobs, removed_bytes: by a sweep until then; bytes are file sizes. timeout_s: of a build
+    that took longer than it was allowed to, else None.
     """
 
     exit_code = 130
+    _facts = ("removed_blobs", "removed_bytes", "timeout_s")
 
     def __init__(
         self,
@@ -471,12 +450,3 @@ class Cancelled(KitcacheError):
         self.removed_blobs = removed_blobs
         self.removed_bytes = removed_bytes
         self.timeout_s = timeout_s
-
-    @property
-    def facts(self) -> dict[str, Fact]:
-        """What had been done by then; bytes are file sizes."""
-        return {
-            "removed_blobs": self.removed_blobs,
-            "removed_bytes": self.removed_bytes,
-            "timeout_s": self.timeout_s,
-        }
