@@ -16,6 +16,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import (
+    NEW_FILE_FLAGS,
     STRUCTURAL_LIMIT_BYTES,
     Layout,
     excess_values,
@@ -26,7 +27,6 @@ from kitcache.store.layout import (
 
 INDEX = "index.json"
 INDEX_TEMP = "index.json.kitcache-new"
-_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Stamp = tuple[int, int, int, int]
 Answer = TypeVar("Answer")
@@ -286,7 +286,7 @@ def write_new(
 
     mode: the permissions of the file, if they are not to be those of the other one.
     """
-    fd = os.open(name, _WRITE_FLAGS, 0o600, dir_fd=dir_fd)
+    fd = os.open(name, NEW_FILE_FLAGS, 0o600, dir_fd=dir_fd)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()

@@ -21,13 +21,12 @@ from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
 from kitcache.store.index import date_index, give_owner, users_of
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import DIR_FLAGS, Layout
+from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import changed_ns
 
 PROVEN_BYTES = 1024 * 1024
 """A blob that is there already and no longer than this is hashed before it is believed."""
 
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILES = ("ref", "startedat", "updatedat", "total", "data")
 _REFRESH_S = 10.0
 
@@ -241,7 +240,7 @@ class Upload:
         self._data_fd = self._create("data")
 
     def _create(self, name: str) -> int:
-        fd = os.open(name, _FILE_FLAGS, 0o644, dir_fd=self._fd)
+        fd = os.open(name, NEW_FILE_FLAGS, 0o644, dir_fd=self._fd)
         self._intake.give(fd)
         return fd
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.index import INDEX, give_to, users_of, write_new
 from kitcache.store.ioerrors import check_blame, unreadable
-from kitcache.store.layout import Layout, open_directory, read_at_most
+from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
 
 ROOM = ".kitcache"
 SKIPS = "skips"
@@ -37,7 +37,6 @@ _LEFT_BEHIND_S = 3600.0
 _TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPS, "blob", "probe"))
 _NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 """No file of ours is there: nothing, a directory, a link, a socket."""
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Note(NamedTuple):
@@ -250,7 +249,7 @@ def _read(layout: Layout, name: str) -> bytes:
     with ExitStack() as opened:
         opened.callback(os.close, room_fd)
         try:
-            fd = os.open(name, _READ_FLAGS, dir_fd=room_fd)
+            fd = os.open(name, FILE_FLAGS, dir_fd=room_fd)
             opened.callback(os.close, fd)
             return read_at_most(fd, _LIMIT_BYTES)
         except OSError as error:

@@ -19,13 +19,12 @@ from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
-from kitcache.store.layout import Layout
+from kitcache.store.layout import NEW_FILE_FLAGS, Layout
 from kitcache.store.notes import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]
 
 _CHUNK_BYTES = 1024 * 1024
-_COPY_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Another file system, another's file, too many links, a file system that has none; and a name that
 # somebody swept, here or there, after the blob was opened: its bytes can still be had.
 _NO_LINK = (
@@ -193,7 +192,7 @@ def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[i
     with need_room(target) as own_fd:
         new = new_name()
         try:
-            with open(os.open(new, _COPY_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:
+            with open(os.open(new, NEW_FILE_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:
                 for data in original.chunks():
                     _write_all(copy, data)
                     on_copied(len(data))

@@ -35,6 +35,7 @@ from kitcache.buildkit.session.roots import Root, split
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError
+from kitcache.store.layout import NEW_FILE_FLAGS
 
 _ASKED_AT_ONCE = 64
 _NODES = {
@@ -42,7 +43,6 @@ _NODES = {
     MODE_DEVICE | MODE_CHAR_DEVICE: stat.S_IFCHR,
     MODE_FIFO: stat.S_IFIFO,
 }
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
@@ -220,7 +220,7 @@ class _Receiver:
         directory, _ = split(file.entry.path)
         temporary = _temporary_name()
         file.fd = self._root.use(
-            directory, lambda fd: os.open(temporary, _NEW_FILE, 0o600, dir_fd=fd)
+            directory, lambda fd: os.open(temporary, NEW_FILE_FLAGS, 0o600, dir_fd=fd)
         )
         file.temporary = temporary
 

@@ -17,9 +17,8 @@ from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 from kitcache.buildkit.session.roots import Root, split
 from kitcache.errors import KitcacheError
 from kitcache.store.ioerrors import io_error
+from kitcache.store.layout import FILE_FLAGS
 
-# Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
-_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # What a name says once somebody has taken it away, or put something else there.
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 _APPLE = "com.apple."
@@ -93,7 +92,7 @@ class Tree:
         """
         directory, name = split(path)
         try:
-            fd = self._root.use(directory, lambda fd: os.open(name, _FILE_FLAGS, dir_fd=fd))
+            fd = self._root.use(directory, lambda fd: os.open(name, FILE_FLAGS, dir_fd=fd))
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return io.BytesIO()

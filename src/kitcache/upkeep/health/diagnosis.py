@@ -21,7 +21,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Entry, read_entries
 from kitcache.store.index import IndexFile, read_index, read_settled_index
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import Layout
+from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.notes import read_notes
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
@@ -102,9 +102,7 @@ def _check_may_read(layout: Layout, bad: Collection[BadBlob]) -> None:
     for one in bad:
         fd = layout.blobs[one.digest.algorithm]
         try:
-            os.close(
-                os.open(one.digest.hex, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=fd)
-            )
+            os.close(os.open(one.digest.hex, FILE_FLAGS, dir_fd=fd))
         except PermissionError as error:
             raise io_error(layout.path, f"cannot read blob {one.digest.short}", error) from None
         except OSError:
