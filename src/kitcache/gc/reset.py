@@ -14,6 +14,7 @@ from kitcache.options.policy import Policy
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_store
+from kitcache.store.scan import ROOM
 
 LOCK_TIMEOUT_S = 30.0
 SKIPS_IN_A_ROW = 10
@@ -149,7 +150,7 @@ def _opened_anew(layout: Layout) -> Layout:
 def tidy_room(layout: Layout) -> None:
     """A sweep has been done: .kitcache/ keeps neither a count of those left out, nor leftovers."""
     try:
-        os.stat(".kitcache", dir_fd=layout.root_fd, follow_symlinks=False)
+        os.stat(ROOM, dir_fd=layout.root_fd, follow_symlinks=False)
     except OSError:
         return
     from kitcache.store import notes  # noqa: PLC0415 - mostly there is nothing to tidy

@@ -20,8 +20,8 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.index import INDEX, give_to, users_of, write_new
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
+from kitcache.store.scan import ROOM
 
-ROOM = ".kitcache"
 SKIPS = "skips"
 TAGS = "tags.json"
 LAYERS = "layers.json"

@@ -15,8 +15,7 @@ from kitcache.store.index import INDEX, users_of, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
-from kitcache.store.notes import ROOM
-from kitcache.store.scan import QUARANTINE
+from kitcache.store.scan import QUARANTINE, ROOM
 
 
 class Quarantine:

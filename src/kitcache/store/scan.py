@@ -17,8 +17,10 @@ from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
 _CLOCK_REALTIME_COARSE = 5
 """Linux's number for it, which `time` has no name for."""
+ROOM = ".kitcache"
+"""The directory below DIR that is kitcache's alone."""
 OWN_NAMES = frozenset(
-    ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ".kitcache", "blobs", "ingest")
+    ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ROOM, "blobs", "ingest")
 )
 BATCH_SIZE = 512
 _TICK_S = 0.02
@@ -126,7 +128,7 @@ def weigh_foreign(layout: Layout, path: str) -> int:
 def weigh_quarantine(layout: Layout) -> tuple[int, int]:
     """How many files a repair has put aside, and their bytes. Follows no link."""
     try:
-        room_fd = os.open(".kitcache", DIR_FLAGS, dir_fd=layout.root_fd)
+        room_fd = os.open(ROOM, DIR_FLAGS, dir_fd=layout.root_fd)
     except OSError:
         return 0, 0
     try:

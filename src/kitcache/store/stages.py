@@ -10,16 +10,16 @@ from contextlib import suppress
 from kitcache.errors import Busy, KitcacheError
 from kitcache.store.layout import Layout, open_directory
 from kitcache.store.locks import Patience, Waiting, hold_store
+from kitcache.store.scan import ROOM
 
 STAGE_PREFIX = "stage-"
 """How the name of a staging directory begins."""
-_ROOM = ".kitcache"
 
 
 def open_stage_directory(layout: Layout, name: str, room_fd: int) -> Layout | None:
     """Open a staging directory; None where it is not there. Raises Unsafe where it is a link."""
-    fd = open_directory(layout, name, room_fd, f"{_ROOM}/")
-    path = os.path.join(layout.path, _ROOM, name)
+    fd = open_directory(layout, name, room_fd, f"{ROOM}/")
+    path = os.path.join(layout.path, ROOM, name)
     return None if fd is None else Layout(path, fd)
 
 
@@ -44,7 +44,7 @@ def clear_stages(layout: Layout, room_fd: int) -> None:
 
 
 def _never(_: float) -> None:
-    raise Busy(_ROOM, "a staging directory is in use")
+    raise Busy(ROOM, "a staging directory is in use")
 
 
 def _ignore(_: Waiting) -> None:

@@ -12,7 +12,7 @@ from kitcache.cli.session import Session
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
-from kitcache.store.notes import ROOM
+from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
