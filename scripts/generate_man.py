@@ -49,7 +49,7 @@ def _command(parser: argparse.ArgumentParser, name: str, text: str) -> Iterator[
     yield _escape(f"{text[0].upper()}{text[1:]}.")
     yield ".PP"
     yield f".B kitcache {_escape(name)}"
-    yield _escape(" ".join(["[OPTIONS]", *map(_usage, places)]))
+    yield _escape(_words_of(parser) or " ".join(["[OPTIONS]", *map(_usage, places)]))
     yield ".PP"
     yield from _paragraphs(parser.description or "")
     formatter = parser._get_formatter()
@@ -67,10 +67,13 @@ def _command(parser: argparse.ArgumentParser, name: str, text: str) -> Iterator[
     yield from _epilog(parser.epilog or "")
 
 
+def _words_of(parser: argparse.ArgumentParser) -> str:
+    """What a usage line that is written by hand has behind `kitcache COMMAND`; "" without one."""
+    return " ".join((parser.usage or "").removeprefix("%(prog)s").removeprefix(parser.prog).split())
+
+
 def _usage(action: argparse.Action) -> str:
     name = str(action.metavar)
-    if action.nargs == argparse.REMAINDER:
-        return f"-- {name} ..."
     return {"+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 

@@ -29,6 +29,8 @@ _FORMS = {
     "--cache-from": "type=local,src=DIR",
     "--output": "type=local,dest=DIR",
     "--attest": "type=provenance or type=sbom",
+    "--provenance": "true, false or mode=max",
+    "--sbom": "true, false or generator=IMAGE",
 }
 
 
@@ -167,11 +169,10 @@ def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
 
 def _attests(args: argparse.Namespace) -> Pairs:
     texts = list(args.attest)
-    texts += [
-        spell_attest(kind, value)
-        for kind, value in (("provenance", args.provenance), ("sbom", args.sbom))
-        if value
-    ]
+    for kind, value in (("provenance", args.provenance), ("sbom", args.sbom)):
+        if value:
+            texts.append(spell_attest(kind, value))
+            _each(f"--{kind}", texts[-1:], lambda text: parse_attests([text]))
     try:
         return parse_attests(texts)
     except UsageError as error:

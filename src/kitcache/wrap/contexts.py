@@ -95,7 +95,7 @@ def warn_of_caches(contexts: Iterable[Context], dests: Iterable[str]) -> Iterato
     for context, dest in places:
         path = _path_in(context, dest)
         if path is not None and not _leaves_out(context.ignore_file, path):
-            line = "" if path == "." else f"add the line {path} to {context.ignore_file}, or "
+            line = "" if path == "." else f"add the line '{path}' to {context.ignore_file}, or "
             yield (
                 f"{dest}: it is sent with the context {context.directory}, so that each export"
                 f" changes what is built from: {line}keep the cache elsewhere"

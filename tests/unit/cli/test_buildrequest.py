@@ -113,6 +113,8 @@ def test_push_and_load_add_an_output(words: str, outputs: tuple[Output, ...]) ->
         ("--label =x .", "--label: '=x' has no key"),
         ("--build-context x .", "--build-context: invalid context value: x, expected key=value"),
         ("--attest mode=max .", "--attest: attestation type not specified"),
+        ("--provenance yes .", "--provenance: invalid value yes"),
+        ("--sbom yes .", "--sbom: invalid value yes"),
         ("--shm-size lots .", "--shm-size: invalid size: 'lots'"),
         ("--ulimit x=1 .", "--ulimit: invalid ulimit type: x"),
         ("--platform local .", "--platform: local is no platform of the daemon's"),
@@ -136,6 +138,8 @@ def test_an_error_keeps_its_advice() -> None:
         ("--cache-from local,src=c .", "write type=local,src=DIR"),
         ("--cache-to type=local,dest=c,reset=yes .", "write true or false"),
         ("--cache-to type=local,dest=c,compression-level=x .", "kitcache build --help"),
+        ("--provenance yes .", "write true, false or mode=max"),
+        ("--sbom yes .", "write true, false or generator=IMAGE"),
     ],
 )
 def test_an_error_without_advice_gets_some(words: str, step: str) -> None:
