@@ -84,6 +84,9 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
         yield "AGE ~: since the manifest was written here, not since a result was made"
     if any(tag.used_ns and tag.used_from not in NOTED_USES for tag in listing.tags):
         yield "LAST USED ~: no export and no import is noted, so it is the age"
+    # Whatever has an age has a last use, unless there may be notes that say more.
+    if any(tag.created_ns is not None and tag.used_ns is None for tag in listing.tags):
+        yield "LAST USED -: the notes of it in .kitcache/ cannot be read"
 
 
 def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:

@@ -102,7 +102,8 @@ def test_the_tags() -> None:
 
 
 def test_without_an_estimate_there_is_no_footnote() -> None:
-    assert len(list(listing_lines(Listing("./cache", (TAG,), ()), NOW))) == 2
+    used = TAG._replace(used_ns=NOW, used_from="export")
+    assert len(list(listing_lines(Listing("./cache", (used,), ()), NOW))) == 2
 
 
 LONG = "registry.example.com/team/project/feature/" + "x" * 200
