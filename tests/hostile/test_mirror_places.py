@@ -79,7 +79,7 @@ def test_a_directory_below_the_current_one_needs_none(context: Path, dest: str) 
 
 @pytest.mark.parametrize("dest", ["../other/out", "link/out"])
 def test_with_leave_any_directory_will_do(context: Path, dest: str) -> None:
-    with_leave(export_directory, context, dest, ALLOW)
+    success(export_directory, context, **output(dest), allow=ALLOW)
     assert [path.name for path in Path(dest).iterdir()] == ["new"]
 
 

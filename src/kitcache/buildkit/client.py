@@ -158,6 +158,7 @@ class Client:
         prune_policy: Retention | None = None,
         timeout_s: float | None = None,
         environ: Mapping[str, str] | None = None,
+        allow: str | Iterable[str] = (),
     ) -> BuildResult:
         """Build a Dockerfile; returns once tags are published and resets are done.
 
@@ -177,7 +178,8 @@ class Client:
         timeout_s: a build that takes longer is cancelled on the daemon, and raises Cancelled with
         this number as its timeout_s. Without it a build may take any time. environ: where type=gha
         and type=s3 find credentials that are not given, as on the command line; default: that of
-        from_env, else none.
+        from_env, else none. allow: entitlements, as --allow takes them, such as
+        "buildx.local.delete" for an output with mode=delete outside of the current directory.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
@@ -201,6 +203,7 @@ class Client:
             cache_to=parsed("cache_to", cache_to, parse_cache_export),
             cache_from=parsed("cache_from", cache_from, parse_cache_import),
             attests=spell_attests(attests),
+            allow=several("allow", allow),
         )
         if environ is not None:
             request = complete_request(settle(request), environ)
