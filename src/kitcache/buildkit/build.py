@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
-from kitcache.buildkit.arguments import check_helpers, complete_request, settle
+from kitcache.buildkit.arguments import check_wishes, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
@@ -64,7 +64,7 @@ def run_build(
 
     environ: where credentials of GitHub's and Amazon's caches are looked up.
     """
-    check_helpers(wishes.stdin, wishes.credentials, wishes.prune_policy)
+    check_wishes(wishes)
     request = complete_request(settle(request), environ)
     check_request(request)
     return _Build(connection, request, wishes).run()

@@ -26,6 +26,7 @@ from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.daemon.tls import Tls
 from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
+from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
@@ -72,7 +73,7 @@ class Client:
     def __init__(self, address: str | Address, *, timeout_s: float = TIMEOUT_S) -> None:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
-        self._daemon = Reconnector(address, timeout_s)
+        self._daemon = Reconnector(address, check_seconds("timeout_s", timeout_s))
         # For those who forget: its threads would keep an unclosed connection alive.
         self._closing = finalize(self, self._daemon.close)
         self._surroundings: Callable[[], _Surroundings] = _no_surroundings
@@ -293,10 +294,11 @@ class Build:
     def next_update(self, timeout_s: float | None = None) -> Update | None:
         """The next update; None where none came in time, and once the build is over."""
         check_process(self._pid, self._address)
+        bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         if self._is_over:
             return None
         try:
-            update = self._updates.get(timeout=timeout_s)
+            update = self._updates.get(timeout=bound_s)
         except Empty:
             return None
         self._is_over = update is None
@@ -318,7 +320,8 @@ class Build:
         A build goes on after a TimeoutError.
         """
         check_process(self._pid, self._address)
-        if not self._ended.wait(timeout_s):
+        bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
+        if not self._ended.wait(bound_s):
             raise TimeoutError(f"the build has not ended after {timeout_s:g} s; it goes on")
         self._thread.join()
         if self._error is not None:

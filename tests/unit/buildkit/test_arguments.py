@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 from kitcache.buildkit.arguments import settle, several
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
+from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
@@ -234,3 +236,33 @@ def test_one_alone_is_one_and_not_its_parts(one: str) -> None:
 def test_several_are_several(given: list[str]) -> None:
     assert set(several("x", given)) <= {"a", "b"}
     assert isinstance(several("x", given), tuple)
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, -math.inf, "5", True])
+def test_a_timeout_that_means_nothing_is_named(
+    daemon: FakeDaemon, context: Path, seconds: float
+) -> None:
+    with pytest.raises(UsageError, match=r"^timeout_s is "):
+        Client(daemon.address, timeout_s=seconds)
+    with Client(daemon.address) as client:
+        with pytest.raises(UsageError, match=r"^timeout_s is "):
+            client.build(context, timeout_s=seconds)
+        with pytest.raises(UsageError, match=r"^lock_timeout_s is "):
+            client.run(BuildRequest(str(context)), Wishes(lock_timeout_s=seconds))
+        build = client.start(BuildRequest(str(context)), Wishes())
+        for wait in (build.result, build.next_update):
+            with pytest.raises(UsageError, match=r"^timeout_s is "):
+                wait(seconds)
+        build.result()
+
+
+@pytest.mark.parametrize("seconds", [1e300, math.inf, pytest.param(10**400, id="400 digits")])
+def test_a_timeout_may_be_longer_than_any_clock(
+    daemon: FakeDaemon, context: Path, seconds: float
+) -> None:
+    with Client(daemon.address, timeout_s=seconds) as client:
+        client.info()
+        client.build(context, timeout_s=seconds)
+        build = client.start(BuildRequest(str(context)), Wishes())
+        assert build.next_update(seconds) is None  # the fake daemon has no news
+        assert build.result(seconds).ref
