@@ -53,7 +53,7 @@ CLASSES = {
             " platforms=(), no_cache=False, pull=False, build_contexts=None, network='default',"
             " secrets=(), tags=(), outputs=(), cache_to=(), cache_from=(), attests=None,"
             " on_update=None, on_notice=None, cancel=None, credentials=None, stdin=None,"
-            " prune_policy=None, timeout_s=None, environ=None)",
+            " prune_policy=None, timeout_s=None, environ=None, allow=())",
             "close": "()",
             "from_env": "(environ, *, addr=None, builder=None, tls=None, timeout_s=10.0)",
             "info": "()",

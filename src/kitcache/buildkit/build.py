@@ -50,6 +50,8 @@ from kitcache.options.build import BuildRequest
 
 _FRONTEND = "dockerfile.v0"
 _REF_LENGTH = 25
+# For outputs to remove what is not whole; a write that waits for its reader ends later.
+_CLEAN_UP_S = 2.0
 _IMPORTING = "importing cache manifest from "
 _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
 
@@ -267,6 +269,8 @@ class _Build:
         finally:
             self._session_failure = server.failure
             server.close()
+            if targets.files:
+                server.wait_idle(_CLEAN_UP_S)
 
     def _expect_success(self, solved: Solved, targets: Targets, caches: Caches) -> dict[str, str]:
         if solved.response is not None:

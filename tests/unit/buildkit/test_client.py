@@ -1,7 +1,11 @@
 """buildkit/client.py: its annotations, and a build in a thread of its own."""
 
+import io
 import threading
+import time
 import typing
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -9,12 +13,15 @@ import pytest
 
 import kitcache
 from kitcache.buildkit.client import Client
+from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import Update
 from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import BuildFailed, Cancelled, UsageError
 from kitcache.options.build import BuildRequest
+from kitcache.options.outputs import Output
 from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve
 from tests.hostile.fake_messages import vertex
+from tests.hostile.fake_session import FILE_SEND
 
 LIMIT_S = 60
 
@@ -118,3 +125,42 @@ def test_what_on_update_raises_ends_the_build(request_: BuildRequest) -> None:
         running = client.start(request_, Wishes(on_update=refuse))
         with pytest.raises(KeyError, match="mine"):
             list(running)
+
+
+class SlowDisk(io.BytesIO):
+    """A write on it takes a while. began: one has begun. is_busy: one has not ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.is_busy = threading.Event(), False
+
+    def write(self, data: typing.Any, /) -> int:
+        self.is_busy = True
+        self.began.set()
+        time.sleep(0.5)
+        self.is_busy = False
+        return super().write(data)
+
+
+def test_a_cancelled_build_has_let_go_of_its_outputs(request_: BuildRequest) -> None:
+    """Else the process could end before what is not whole was removed."""
+    piece = control_pb2.BytesMessage(data=b"x").SerializeToString()
+
+    def script(solve: Solve) -> Answer:
+        def pieces() -> Iterator[bytes]:
+            yield piece
+            solve.wait()
+
+        with suppress(grpc.RpcError):
+            list(solve.session.stream(FILE_SEND, pieces()))
+        solve.wait()
+
+    disk = SlowDisk()
+    request = request_._replace(outputs=(Output("tar", "-"),))
+    with FakeDaemon(script) as daemon, Client(daemon.address) as client:
+        running = client.start(request, Wishes(stdout=disk))
+        assert disk.began.wait(LIMIT_S)
+        running.cancel()
+        with pytest.raises(Cancelled):
+            running.result(LIMIT_S)
+        assert not disk.is_busy

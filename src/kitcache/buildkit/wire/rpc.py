@@ -144,6 +144,7 @@ class Server:
         self._handlers = {path.lower(): handler for path, handler in handlers.items()}
         self._running = 0
         self._link = Link(transport, Connection(is_client=False), self._accept)
+        self._is_idle = threading.Condition(self._link.lock)
         self._link.start()
 
     @property
@@ -158,6 +159,11 @@ class Server:
     def wait_closed(self, timeout_s: float | None = None) -> bool:
         """Wait for the end of the connection; whether it came in time."""
         return self._link.closed.wait(timeout_s)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no handler runs; whether that came in time."""
+        with self._is_idle:
+            return self._is_idle.wait_for(lambda: not self._running, timeout_s)
 
     def _accept(self, stream_id: int, headers: Headers, is_end: bool) -> Callable[[], None] | None:
         path = first(headers, ":path") or ""
@@ -205,8 +211,9 @@ class Server:
 
     def _finish(self, stream: Stream, error: RpcError | None) -> None:
         stream.finish(error)
-        with self._link.lock:
+        with self._is_idle:
             self._running -= 1
+            self._is_idle.notify_all()
 
 
 def _is_grpc(headers: Headers) -> bool:
