@@ -26,6 +26,8 @@ from kitcache.store.layout import open_layout
 
 _HEAD_BYTES = 1024
 _DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024
+# BuildKit takes it for a Dockerfile, and then fails without a reason.
+_ZSTD = b"\x28\xb5\x2f\xfd"
 _IGNORE_FILE = ".dockerignore"
 _UNBUILT = "nothing was built"
 _NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
@@ -69,6 +71,11 @@ def make_offer(
         head = _read_up_to(_expect_stdin(stdin), _HEAD_BYTES)
         if not head:
             raise UsageError("the context is to come from stdin, and stdin is empty")
+        if head.startswith(_ZSTD):
+            raise UsageError(
+                "stdin is compressed with zstd, which BuildKit does not unpack as a context",
+                next_steps=("zstd -dc FILE | kitcache build -",),
+            )
     upload_id = os.urandom(12).hex()
     inputs = find_inputs(
         request, os.path.isdir, stdin_is_archive=is_archive(head), upload_id=upload_id

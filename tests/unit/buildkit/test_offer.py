@@ -119,6 +119,8 @@ def test_stdin_that_is_wanted_and_not_there(request_: BuildRequest) -> None:
 
 def test_stdin_that_is_empty() -> None:
     assert "stdin is empty" in str(refuse(UsageError, BuildRequest("-"), io.BytesIO()))
+    zstd = io.BytesIO(b"\x28\xb5\x2f\xfd and more")
+    assert "compressed with zstd" in str(refuse(UsageError, BuildRequest("-"), zstd))
 
 
 def test_a_tar_on_stdin_is_uploaded_whole(stack: ExitStack) -> None:
