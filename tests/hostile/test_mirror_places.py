@@ -106,7 +106,25 @@ def test_no_cache_of_the_build_is_deleted(context: Path, dest: str) -> None:
     caches = [f"type=local,dest={dest}"]
     error = failure(export_directory, context, **output("out"), cache_to=caches)
     assert isinstance(error, UsageError)
-    assert "mode=delete in out would delete this directory of the build" in str(error)
+    assert "mode=delete in out would delete this output of the build" in str(error)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["type=tar,dest=out/tar", "type=tar,dest=link/back/out/tar", "type=local,dest=out/deep"],
+)
+def test_no_other_output_of_the_build_is_deleted(context: Path, other: str) -> None:
+    outputs = [*output("out")["outputs"], other]
+    error = failure(export_directory, context, outputs=outputs)
+    assert isinstance(error, UsageError)
+    assert "mode=delete in out would delete this output of the build" in str(error)
+    assert Path("out/old").exists()
+
+
+def test_other_outputs_may_lie_beside_it(context: Path) -> None:
+    outputs = [*output("out")["outputs"], "type=tar,dest=tar", "type=local,dest=."]
+    success(export_directory, context, outputs=outputs)
+    assert [path.name for path in Path("out").iterdir()] == ["new"]
 
 
 @pytest.mark.parametrize("version", ["v0.30.9", "v0.31.0"])

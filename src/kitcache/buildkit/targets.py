@@ -156,16 +156,29 @@ def _expect_below_here(path: str) -> None:
 
 
 def expect_kept(targets: Targets, places: Places) -> None:
-    """Raises UsageError where a cache or an image of this build would be deleted with an output."""
+    """Raises UsageError where a cache or another output of this build would be deleted with one."""
     for target in targets.files.values():
         if isinstance(target, DirectoryTarget) and target.is_mirror:
-            for place in places.all:
-                if _is_within(place.real_path, os.stat(target.path)):
+            others = [
+                _shown_and_real(other) for other in targets.files.values() if other is not target
+            ]
+            others += [(place.layout.path, place.real_path) for place in places.all]
+            for shown, real in others:
+                if real and _is_within(real, os.stat(target.path)):
                     raise UsageError(
-                        f"mode=delete in {target.path} would delete this directory of the build",
-                        path=place.layout.path,
+                        f"mode=delete in {target.path} would delete this output of the build",
+                        path=shown,
                         next_steps=("name another directory for one of the two",),
                     )
+
+
+def _shown_and_real(target: Target) -> tuple[str, str]:
+    """The path of an output, and the real one of its directory; "" for what is no file."""
+    if isinstance(target, DirectoryTarget):
+        return target.path, os.path.realpath(target.path)
+    if isinstance(target.sink, str):
+        return target.sink, os.path.dirname(os.path.realpath(target.sink))
+    return "", ""
 
 
 def _is_within(path: str, directory: os.stat_result) -> bool:
