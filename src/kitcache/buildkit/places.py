@@ -7,15 +7,15 @@ from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.buildkit.publish import Warn
-from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import repair_command
+from kitcache.gc.refusals import index_error, repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
-from kitcache.store.index import INDEX, read_settled_index
+from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Patience, hold_index, hold_store
+from kitcache.store.locks import Patience, describe_unlocked, hold_index, hold_store
 from kitcache.store.notes import clear_room, room_of
 
 
@@ -123,9 +123,7 @@ class Places:
         except KitcacheError as error:
             if is_export and isinstance(error, Unsafe):
                 raise
-            self._terms.warn(
-                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
-            )
+            self._terms.warn(describe_unlocked(layout.path, error))
         return lock
 
     def _prepare(self, layout: Layout) -> bool:
@@ -134,10 +132,9 @@ class Places:
         try:
             index, _ = read_settled_index(layout, self._terms.control(layout).pause)
         except DocumentError as error:
-            raise Damaged(
+            raise index_error(
                 layout.path,
-                f"{INDEX} cannot be relied upon: {error}",
-                kind=error.kind,
+                error,
                 untouched="nothing was built, and nothing was changed",
                 next_steps=(
                     repair_command(layout.path),

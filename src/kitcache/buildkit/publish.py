@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from kitcache.buildkit.session.stores import ExportStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import describe_damage
+from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below
 from kitcache.gc.values import Report, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
@@ -223,9 +223,7 @@ def _put(
         try:
             publish_index(layout, room_fd, lock, put)
         except DocumentError as error:
-            raise Damaged(
-                layout.path, f"{INDEX} cannot be relied upon: {error}", kind=error.kind
-            ) from None
+            raise index_error(layout.path, error) from None
 
 
 def _look_again(intake: Intake, candidate: _Candidate, control: Control) -> _Candidate:

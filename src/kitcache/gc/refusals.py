@@ -4,7 +4,15 @@ import errno
 import os
 from collections.abc import Sequence
 
-from kitcache.errors import NOTHING_CHANGED, Busy, Damaged, KitcacheError, Unsafe, printable
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    NOTHING_REMOVED,
+    Busy,
+    Damaged,
+    KitcacheError,
+    Unsafe,
+    printable,
+)
 from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.document import DocumentError
@@ -112,6 +120,23 @@ def shell_words(*words: str) -> str:
     from shlex import quote  # noqa: PLC0415 - only a message needs it
 
     return " ".join(quote(printable(word)) for word in words)
+
+
+def index_error(
+    path: str,
+    error: DocumentError,
+    *,
+    untouched: str = NOTHING_REMOVED,
+    next_steps: tuple[str, ...] = (),
+) -> Damaged:
+    """The error for an index.json that is no index."""
+    return Damaged(
+        path,
+        f"index.json cannot be relied upon: {error}",
+        kind=error.kind,
+        untouched=untouched,
+        next_steps=next_steps,
+    )
 
 
 def unwritable_error(path: str, error: DocumentError) -> Damaged:

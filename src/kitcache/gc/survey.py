@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import IS_LINK, repair_command
+from kitcache.gc.refusals import IS_LINK, index_error, repair_command
 from kitcache.gc.values import (
     NO_ROOT,
     Damage,
@@ -123,10 +123,9 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
     try:
         index, entries = read_settled_index(layout, control.pause)
     except DocumentError as error:
-        raise Damaged(
+        raise index_error(
             layout.path,
-            f"{INDEX} cannot be relied upon: {error}",
-            kind=error.kind,
+            error,
             next_steps=(
                 repair_command(layout.path),
                 "restore index.json from a copy",

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, Busy
+from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
 from kitcache.store.index import give_to, users_of
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, open_file
@@ -184,6 +184,11 @@ def describe_holder(holder: Holder) -> str:
     if holder.pid is None:
         return "another process"
     return f"process {holder.pid}" + (f" ({holder.command})" if holder.command else "")
+
+
+def describe_unlocked(path: str, error: KitcacheError) -> str:
+    """The warning of a command that goes on without the lock, and why it is not had."""
+    return f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
 
 
 def find_holder(fd: int) -> Holder:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import describe_damage
+from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below, take_survey
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
@@ -76,7 +76,7 @@ def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool)
     try:
         read_settled_index(store.layout, time.sleep)
     except DocumentError as error:
-        raise _unreliable(store.layout, error) from None
+        raise index_error(store.layout.path, error) from None
     room_fd = stack.enter_context(need_room(store.layout))
     clear_stages(store.layout, room_fd)
     try:
@@ -278,11 +278,7 @@ def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:
                 lambda data: (put_entries(data, entries), None),
             )
         except DocumentError as error:
-            raise _unreliable(layout, error) from None
-
-
-def _unreliable(layout: Layout, error: DocumentError) -> Damaged:
-    return Damaged(layout.path, f"index.json cannot be relied upon: {error}", kind=error.kind)
+            raise index_error(layout.path, error) from None
 
 
 def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:

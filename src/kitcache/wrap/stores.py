@@ -15,7 +15,7 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, open_file, open_layout
-from kitcache.store.locks import KITCACHE_LOCK, Patience, hold_store, list_takers
+from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hold_store, list_takers
 
 Warn = Callable[[str], None]
 
@@ -79,9 +79,7 @@ class Stores:
         except NotACache:
             return None
         except KitcacheError as error:
-            self._terms.warn(
-                f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
-            )
+            self._terms.warn(describe_unlocked(path, error))
             return None
         return self._known(layout) or self._hold(layout, path, is_export=False)
 
@@ -105,9 +103,7 @@ class Stores:
             if is_export and isinstance(error, Unsafe):
                 error.untouched = _NOTHING_RAN
                 raise
-            self._terms.warn(
-                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
-            )
+            self._terms.warn(describe_unlocked(layout.path, error))
         self.all.append(store)
         return store
 

@@ -32,7 +32,7 @@ from kitcache.store import notes
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import LockKind, hold_index, hold_store
+from kitcache.store.locks import LockKind, describe_unlocked, hold_index, hold_store
 from kitcache.upkeep.answers import Merged
 from kitcache.upkeep.naming.bring import (
     Came,
@@ -217,9 +217,7 @@ def _lock(
         except KitcacheError as error:
             if kind == "exclusive":
                 raise
-            warnings.append(
-                f"{layout.path}: not protected from a reset that runs meanwhile: {error.problem}"
-            )
+            warnings.append(describe_unlocked(layout.path, error))
     return tuple(warnings)
 
 

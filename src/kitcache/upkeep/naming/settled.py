@@ -3,7 +3,7 @@
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
 from kitcache.gc.collect import CHANGES
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import command_line, unwritable_error
+from kitcache.gc.refusals import index_error, repair_command, unwritable_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
@@ -39,22 +39,19 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[E
     try:
         index, entries = read_settled_index(layout, control.pause)
     except DocumentError as error:
-        raise _unreliable(layout, f"{INDEX} cannot be relied upon: {error}", error.kind) from None
+        mend = (repair_command(layout.path),)
+        raise index_error(layout.path, error, untouched=NOTHING_CHANGED, next_steps=mend) from None
     if index.data is not None:
         _check_can_be_written(layout, index.data)
     elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
-        raise _unreliable(layout, f"{INDEX} is missing beside blobs", "missing")
+        raise Damaged(
+            layout.path,
+            f"{INDEX} is missing beside blobs",
+            kind="missing",
+            untouched=NOTHING_CHANGED,
+            next_steps=(repair_command(layout.path),),
+        )
     return index.data, entries
-
-
-def _unreliable(layout: Layout, problem: str, kind: str) -> Damaged:
-    return Damaged(
-        layout.path,
-        problem,
-        kind=kind,
-        untouched=NOTHING_CHANGED,
-        next_steps=(command_line("verify", layout.path, "--repair"),),
-    )
 
 
 def _check_can_be_written(layout: Layout, data: bytes) -> None:

@@ -9,7 +9,7 @@ from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import command_line, repair_command
+from kitcache.gc.refusals import command_line, index_error, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
@@ -84,10 +84,9 @@ def _blaming(layout: Layout) -> Iterator[None]:
     try:
         yield
     except DocumentError as error:
-        raise Damaged(
+        raise index_error(
             layout.path,
-            f"{INDEX} cannot be relied upon: {error}",
-            kind=error.kind,
+            error,
             untouched=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path), "restore index.json from a copy"),
         ) from None
