@@ -56,6 +56,20 @@ def without_links(monkeypatch: pytest.MonkeyPatch, code: int = errno.EXDEV) -> N
     monkeypatch.setattr(os, "link", link)
 
 
+@pytest.fixture
+def unlinked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two caches are on two file systems."""
+    without_links(monkeypatch)
+
+
+@pytest.fixture(params=["linked", "copied"])
+def is_linked(request: pytest.FixtureRequest) -> bool:
+    """Whether a link can be made; else a blob is copied."""
+    if request.param == "copied":
+        request.getfixturevalue("unlinked")
+    return bool(request.param == "linked")
+
+
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("size", [len(SHORT), None])
 def test_it_is_the_same_file_where_it_can_be(
@@ -107,23 +121,14 @@ def test_another_failure_to_link_is_an_error(
     assert caught.value.path == target.path
 
 
-@pytest.mark.parametrize("is_linked", [True, False])
 @pytest.mark.parametrize("there", [b"", SHORT[:-1], SHORT + b"!", b"!" * len(SHORT)])
 def test_what_is_no_such_blob_is_replaced(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
-    there: bytes,
-    is_linked: bool,
+    sample: Sample, layout: Layout, other: Box, target: Layout, there: bytes, is_linked: bool
 ) -> None:
     digest, _ = put(sample.box, SHORT)
     path = other.path_of(str(digest))
     path.parent.mkdir(parents=True)
     path.write_bytes(there)
-    if not is_linked:
-        without_links(monkeypatch)
     brought = bring_blob(layout, opened_again(target), digest, len(SHORT))
     assert brought == ("linked" if is_linked else "copied")
     assert path.read_bytes() == SHORT
@@ -131,42 +136,26 @@ def test_what_is_no_such_blob_is_replaced(
     assert os.listdir(other.dir / ".kitcache") == []
 
 
-@pytest.mark.parametrize("is_linked", [True, False])
 def test_a_link_in_the_targets_place_is_replaced_and_not_followed(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
-    is_linked: bool,
+    sample: Sample, layout: Layout, other: Box, target: Layout, is_linked: bool
 ) -> None:
     digest, _ = put(sample.box, SHORT)
     path = other.path_of(str(digest))
     path.parent.mkdir(parents=True)
     victim = other.top / "bystander"
     path.symlink_to(victim)
-    if not is_linked:
-        without_links(monkeypatch)
     bring_blob(layout, opened_again(target), digest, len(SHORT))
     assert not path.is_symlink()
     assert path.read_bytes() == SHORT
     assert victim.read_text() == "a file beside"
 
 
-@pytest.mark.parametrize("is_linked", [True, False])
 def test_a_directory_in_the_way_is_told_and_left_alone(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
-    is_linked: bool,
+    sample: Sample, layout: Layout, other: Box, target: Layout, is_linked: bool
 ) -> None:
     digest, _ = put(sample.box, SHORT)
     path = other.path_of(str(digest))
     path.mkdir(parents=True)
-    if not is_linked:
-        without_links(monkeypatch)
     with pytest.raises(KitcacheError, match=f"blob {digest.short}: Is a directory") as caught:
         bring_blob(layout, opened_again(target), digest, len(SHORT))
     assert caught.value.path == target.path
@@ -174,7 +163,6 @@ def test_a_directory_in_the_way_is_told_and_left_alone(
     assert os.listdir(other.dir / ".kitcache") == []
 
 
-@pytest.mark.parametrize("is_linked", [True, False])
 @pytest.mark.parametrize(
     ("found", "kind"),
     [
@@ -192,7 +180,6 @@ def test_what_the_source_does_not_have_does_not_come(
     layout: Layout,
     other: Box,
     target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
     found: bytes | str | None,
     kind: str,
     is_linked: bool,
@@ -209,8 +196,6 @@ def test_what_the_source_does_not_have_does_not_come(
         os.mkfifo(path)
     elif found == "directory":
         path.mkdir()
-    if not is_linked:
-        without_links(monkeypatch)
     with pytest.raises(Damaged, match=f"blob {digest.short} ") as caught:
         bring_blob(layout, target, digest, len(SHORT))
     assert (caught.value.kind, caught.value.path) == (kind, layout.path)
@@ -218,11 +203,7 @@ def test_what_the_source_does_not_have_does_not_come(
 
 
 def test_long_ones_are_proven_when_copied_or_asked_for(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample, layout: Layout, other: Box, target: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest, path = put(sample.box, LONG)
     sample.box.damage(str(digest), LONG[:-1] + b"!")
@@ -239,11 +220,7 @@ def test_long_ones_are_proven_when_copied_or_asked_for(
 
 
 def test_what_is_put_in_the_sources_place_meanwhile_is_not_linked(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample, layout: Layout, other: Box, target: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was opened and proven before; then somebody makes a link of it."""
     digest, path = put(sample.box, SHORT)
@@ -286,15 +263,11 @@ def test_what_is_swept_meanwhile_comes_as_a_copy(
     assert other.path_of(str(digest)).read_bytes() == SHORT
 
 
+@pytest.mark.usefixtures("unlinked")
 def test_a_full_disk_leaves_nothing(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample, layout: Layout, other: Box, target: Layout
 ) -> None:
     digest, _ = put(sample.box, LONG)
-    without_links(monkeypatch)
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -308,33 +281,25 @@ def test_a_full_disk_leaves_nothing(
     assert not other.path_of(str(digest)).exists()
 
 
+@pytest.mark.usefixtures("unlinked")
 def test_without_a_room_nothing_is_copied(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample, layout: Layout, other: Box, target: Layout
 ) -> None:
     digest, _ = put(sample.box, SHORT)
     (other.dir / ".kitcache").symlink_to(other.top)
-    without_links(monkeypatch)
     with pytest.raises(KitcacheError, match=r"there can be no \.kitcache/"):
         bring_blob(layout, target, digest, len(SHORT))
     assert not other.path_of(str(digest)).exists()
 
 
+@pytest.mark.usefixtures("unlinked")
 def test_a_copy_is_for_the_users_of_the_cache(
-    sample: Sample,
-    layout: Layout,
-    other: Box,
-    target: Layout,
-    monkeypatch: pytest.MonkeyPatch,
+    sample: Sample, layout: Layout, other: Box, target: Layout
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to have a cache of somebody else")
     os.chown(other.dir / "index.json", 1234, 2345)
     digest, _ = put(sample.box, SHORT)
-    without_links(monkeypatch)
     bring_blob(layout, target, digest, len(SHORT))
     copy = other.path_of(str(digest)).stat()
     assert (copy.st_uid, copy.st_gid) == (1234, 2345)
