@@ -359,3 +359,10 @@ def test_the_pages_advice_for_ci_works(
         text=True,
     )
     assert (done.returncode, says in done.stdout) == (code, True)
+
+
+def test_the_help_lists_every_code() -> None:
+    listed = run(ROOT, "--help").out.partition("exit codes:")[2]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.KitcacheError)}
+    assert {int(code) for code in re.findall(r"\d+", listed)} == codes | {0}

@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "build": "build with BuildKit, export the cache, and sweep it",
-    "exec": "run docker's or anybody's build, and sweep the caches that it exported",
+    "exec": "run a build command of docker or buildctl, and sweep the caches that it exported",
     "reset": "delete every blob that no entry of index.json reaches",
-    "prune": "retire tags by a policy, then delete what only they reached",
-    "trim": "make a tag smaller: its coldest steps go",
+    "prune": "drop tags by a policy, then delete what only they reached",
+    "trim": "make a tag smaller: cut its coldest steps",
     "du": "show what is live, what is reclaimable, and each tag's share",
     "ls": "list the tags of a cache, or what one tag holds",
     "why": "show which tags keep a blob, and by which path",
     "untag": "take entries out of index.json",
-    "verify": "rehash every blob, say what no build could import, mend it",
-    "tag": "give what a tag or a digest names a further name",
+    "verify": "hash every blob, show what no build could import, repair it",
+    "tag": "give an entry of index.json a further tag",
     "merge": "copy all tags of several caches into one",
-    "plugin": "make `docker kitcache` work, or see whether it does",
+    "plugin": "make `docker kitcache` work, or show whether it does",
     "completion": "print a completion script for a shell",
 }
 
 _DESCRIPTION = """\
 BuildKit from Python, with local caches (--cache-to type=local,dest=DIR) that do
-not grow. build talks to a docker engine or a buildkitd. The others need no
-daemon: they delete what no tag reaches, and say what is live, what is not, and
-why, for the caches of every BuildKit version and any other OCI image layout."""
+not grow. build talks to a docker engine or a buildkitd. The other commands need
+no daemon: they delete what no tag reaches, and show what is live, what is not,
+and why, in caches of every BuildKit version and in any other OCI image layout."""
 
 _EPILOG = """\
 examples:
@@ -57,7 +57,7 @@ examples:
 
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
 11 busy, 12 damaged, 13 unsafe, 14 limit not reached, 20 no daemon,
-21 build failed, 127 nothing to run, 130 interrupted"""
+21 build failed, 126 not executable, 127 not installed, 130 interrupted"""
 
 _CODES = "exit codes:\n  kitcache --help lists them"
 

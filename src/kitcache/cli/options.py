@@ -58,15 +58,15 @@ def add_ages(parser: argparse.ArgumentParser) -> None:
         metavar="AGE",
         type=age,
         default=0,
-        help="spare garbage younger than this, and what young manifests reach (default: 0)",
+        help="keep garbage younger than this, and what young manifests reach (default: 0)",
     )
     parser.add_argument(
         "--ingest-age",
         metavar="AGE",
         type=age,
         default=Policy().ingest_age_ns,
-        help="an upload without a write for this long was left behind; one of the last minute"
-        " is always an export under way (default: 1h)",
+        help="delete an upload without a write for this long; a write in the last minute always"
+        " means that an export runs (default: 1h)",
     )
 
 

@@ -45,7 +45,7 @@ def add_words(group: argparse._ArgumentGroup) -> None:
         "--keep-tag",
         metavar="GLOB",
         action="append",
-        help="keep these tags whatever else is said: main, 'release-*'; can be given again",
+        help="keep these tags whatever else would drop them: main, 'release-*'; can be given again",
     )
     drop = group.add_argument(
         "--drop-tag",

@@ -9,10 +9,10 @@ from kitcache.cli.text import missing_warnings
 from kitcache.gc.explain import du
 
 _DESCRIPTION = """\
-Shows what is live (reached by a tag), reclaimable (a reset would delete it),
-still in ingest/, foreign (nobody's blob), and put aside by a repair; and for
-each tag what only it reaches, and what others reach too. Sizes are file sizes.
-Takes no lock and changes nothing."""
+Shows what is live (reached by a tag), reclaimable (a reset would delete it), in
+ingest/ (unfinished uploads), foreign (not a blob), and in the quarantine of a
+repair; and for each tag what only it reaches, and what other tags reach too.
+Sizes are file sizes. Takes no lock and changes nothing."""
 
 _EPILOG = """\
 examples:

@@ -22,9 +22,9 @@ from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
 Runs a build command of docker, buildx, compose or buildctl, of any version.
-What its local cache exports say of reset=true is done here, after the command
-and with kitcache's rules; the client never sees it. The command has the
-terminal, its exit code is the result; kitcache writes to stderr only."""
+If one of its local cache exports has reset=true, the client does not see that;
+kitcache resets the cache after the command, by its own rules. The command has
+the terminal, and its exit code is the result. kitcache writes to stderr only."""
 
 _EPILOG = """\
 examples:
@@ -49,8 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="let the client write into the cache itself, not into a staging directory of its own"
-        " that is merged in when it is whole: one export at a time",
+        help="let the client write into the cache itself, one export at a time; else it writes into"
+        " a staging directory, which is merged into the cache after success",
     )
     options.add_dry_run(parser, "print the command as it would be run, and the caches; run nothing")
     file = parser.add_argument(

@@ -8,14 +8,14 @@ from kitcache.cli.tagtext import merged_lines
 from kitcache.upkeep.naming.merge import merge
 
 _DESCRIPTION = """\
-Puts all tags of the caches SRC into the cache DST too, which is made if it is
-not there: blobs as hard links where both are on one disk, else as copies that
-were hashed, then all tags in one step. The sources stay as they are. A source
-that is damaged stops it, and no tag is changed.
+Adds all tags of the caches SRC to the cache DST, which is made if it is not
+there. Blobs become hard links if both caches are on one file system, else
+copies whose digest is checked. Then all tags are added in one step. The sources
+stay as they are. If a source is damaged, no tag is changed.
 
-Where a tag stands for different things in two of them, nothing is changed
-either, unless --tag-as gives them different names, or --replace says that a
-tag of DST may move."""
+If two of the caches have one tag with different digests, nothing is changed
+either, unless --tag-as gives them different names, or --replace lets a tag of
+DST move."""
 
 _EPILOG = """\
 examples:
@@ -40,12 +40,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="call the tags that GLOB matches (without it: all) NAME in DST; in NAME {tag} stands"
-        " for the tag, {dir} for the name of SRC. Repeatable: the first GLOB that matches counts",
+        " for the tag, {dir} for the name of SRC; can be given again: the first GLOB that matches"
+        " counts",
     )
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="let a tag of DST move where a source has something else by that name",
+        help="let a tag of DST move if a source has another digest by that name",
     )
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)

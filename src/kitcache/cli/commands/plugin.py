@@ -24,9 +24,9 @@ _DESCRIPTION = """\
 install makes kitcache a plugin of docker's client, so that `docker kitcache
 reset DIR`, `docker kitcache build …` work: it writes a launcher for this very
 kitcache to ~/.docker/cli-plugins (or below DOCKER_CONFIG), or with --system for
-every user of this machine. remove takes that launcher away, and no other file.
-status says which docker would take, and whether it works (exit 1 if it does
-not). docker's config.json is never changed."""
+every user of this machine. remove deletes that launcher, and no other file.
+status shows which launcher docker would run, and whether it works (exit 1 if it
+does not). docker's config.json is never changed."""
 
 _EPILOG = """\
 examples:

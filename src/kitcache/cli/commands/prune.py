@@ -13,16 +13,16 @@ from kitcache.options.retention import Retention
 from kitcache.upkeep.pruning.prune import not_reached, prune
 
 _DESCRIPTION = """\
-Takes the tags that a policy retires out of index.json, then does what reset
-does, in one pass under the lock. Last used is when kitcache build or exec last
-exported or imported a tag; without such a note, the age that ls shows.
+Drops tags from index.json by a policy, then deletes what no tag reaches, as
+reset does, in one pass under the lock. A tag was last used when kitcache build
+or exec last exported or imported it; without such a note, by the age in ls.
 
-Kept tags (--keep-tag, --keep-last, --keep-within) nothing drops. A limit drops
-the least recently used of the others until it is reached; --unused-for drops
-what was not used for so long, --drop-tag what it names. With none of these,
-all goes that is not kept. The last tag stays unless --allow-empty. Without a
-policy nothing is changed. A limit that cannot be reached is exit 14: what may
-go has gone then."""
+Nothing drops a kept tag (--keep-tag, --keep-last, --keep-within). Of the other
+tags, --unused-for drops those that were not used for AGE, --drop-tag those that
+it names, and a limit the least recently used ones until it is reached. Without
+these three, all tags that are not kept are dropped. The last tag stays unless
+--allow-empty. Without a policy nothing is changed. If the limit cannot be
+reached, all that may be dropped is dropped, and the exit code is 14."""
 
 _EPILOG = """\
 examples:

@@ -10,10 +10,10 @@ from kitcache.gc.reset import reset
 from kitcache.options.policy import Policy
 
 _DESCRIPTION = """\
-Deletes every blob that no entry of index.json reaches, and uploads that were
-left behind. What a tag reaches is never touched. Waits for exporters that hold
-kitcache.lock; leaves the cache alone (exit 11) while an export is under way,
-and removes nothing at all (exit 12) while one of its tags cannot be read."""
+Deletes every blob that no entry of index.json reaches, and unfinished uploads.
+What a tag reaches is never touched. Waits for exporters that hold
+kitcache.lock. Changes nothing while another export runs (exit 11), or if a tag
+cannot be read (exit 12)."""
 
 _EPILOG = """\
 examples:

@@ -8,10 +8,10 @@ from kitcache.cli.tagtext import tagged_lines
 from kitcache.upkeep.naming.tag import tag
 
 _DESCRIPTION = """\
-Lets the tag NEW stand for what OLD stands for, as `docker tag` does: in one
-step, under the locks, and without a copy. OLD stays. A NEW that is there
-already moves, and what it stood for before is printed. Nothing is changed
-where OLD is damaged or lacks a blob."""
+Makes the tag NEW name what OLD names, as `docker tag` does: in one step, under
+the locks, and without a copy. OLD stays. If NEW is there already, it moves, and
+its old digest is printed. If OLD is damaged or lacks a blob, nothing is
+changed."""
 
 _EPILOG = """\
 examples:

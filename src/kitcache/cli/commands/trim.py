@@ -12,13 +12,13 @@ from kitcache.upkeep.trimming.trim import trim
 
 _DESCRIPTION = """\
 Cuts the coldest steps of a build cache out of a tag, until all that the tag
-reaches fits the limit, and sweeps as reset does. A step goes before those that
-it was made from, so the steps that stay hit as before, and the others run
-again. Cold is what was of use the longest ago: read by an import, where
-kitcache build or exec has noted that, or else made. In one step, under the
-locks, the tag moves to its new manifest; other tags stay as they are, and so
-does what they hold. A tag that fits is left alone; --dry-run shows its steps
-all the same. If its last step alone is larger, nothing is changed (exit 14)."""
+reaches fits the limit, then sweeps as reset does. The coldest step is the one
+whose last use was the longest ago: a read by an import of kitcache build, or
+else when it was made. A step is cut before the steps that it was made from, so
+the kept steps hit as before, and the others run again. The tag moves to its new
+manifest in one step, under the locks. Other tags, and what they reach, stay.
+If the tag fits already, nothing is changed; --dry-run shows its steps all the
+same. If its last step alone is larger, nothing is changed (exit 14)."""
 
 _EPILOG = """\
 examples:

@@ -9,14 +9,14 @@ from kitcache.upkeep.naming.untag import untag
 
 _DESCRIPTION = """\
 Takes every entry with that ref name, or that whole digest, out of index.json:
-in one step, under the locks. Removes no blob; the next reset does. It is the
-way out where a tag is damaged. A name with *, ? or [ that no entry has is a
-pattern: quote it, and all tags that it matches go. If one of the names is not
-there, or one of the patterns matches no tag, nothing is changed."""
+in one step, under the locks. Removes no blob; the next reset does. Works for a
+damaged tag too. A name with *, ? or [ that no entry has is a pattern, and all
+tags that it matches are taken out: quote it. If one of the names is not there,
+or one of the patterns matches no tag, nothing is changed."""
 
 _EPILOG = """\
 examples:
-  kitcache untag ./cache feature-x       retire a tag, then reset
+  kitcache untag ./cache feature-x       drop a tag, then reset
   kitcache untag ./cache 'pr-*' --dry-run
       which tags would go?
   kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest"""

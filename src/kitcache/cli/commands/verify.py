@@ -19,10 +19,10 @@ import it: its size caps, media types, cacheconfig and layers. Says of each
 tag: imports fully, imports with misses (and which steps), or does not import
 (and why). Exit code 12 if anything is wrong. Changes nothing.
 
-With --repair it then does the least that makes every tag importable or gone:
-puts bad blobs aside (DIR/.kitcache/quarantine; du counts it), takes the steps
-that need them out of their cache, and drops a tag only when nothing of it is
-left. A tag that imports fully is not touched."""
+With --repair it then changes as little as possible, so that every tag imports
+or is gone: it moves bad blobs to DIR/.kitcache/quarantine (du counts it), cuts
+the steps that need them, and drops a tag only if nothing of it can be saved. A
+tag that imports fully is not touched."""
 
 _EPILOG = """\
 examples:
@@ -36,14 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dirs(parser)
-    parser.add_argument("--repair", action="store_true", help="mend what is found")
+    parser.add_argument("--repair", action="store_true", help="repair what is found")
     source = parser.add_argument(
         "--from",
         metavar="OTHER",
         action="append",
         default=[],
         dest="sources",
-        help="with --repair: another copy of the cache, to take lost blobs from; may be repeated",
+        help="with --repair: another copy of the cache to take lost blobs from; can be given again",
     )
     options.complete_with(source, options.DIRECTORIES)
     options.add_dry_run(parser, "with --repair: say what it would do, change nothing, take no lock")
