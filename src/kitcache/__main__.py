@@ -1,5 +1,17 @@
-"""python -m kitcache."""
+"""The console script, and python -m kitcache."""
 
-from kitcache.cli.main import run
+import sys
+from typing import NoReturn
 
-run()
+
+def start() -> NoReturn:
+    """Run the command line. Ctrl-C while its modules are loaded ends it without a traceback."""
+    try:
+        from kitcache.cli.main import run  # noqa: PLC0415 - it takes half of a start
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    start()

@@ -40,6 +40,18 @@ print("cancelled", flush=True)
 signal.pause()
 """
 
+INTERRUPTED_IMPORT = """
+import signal, sys
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == "kitcache.options.units":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from kitcache.__main__ import start
+sys.argv = ["kitcache", "du", "cache"]
+start()
+"""
+
 BROKEN = """
 import sys
 import kitcache.cli.commands.du as du
@@ -64,6 +76,11 @@ def test_the_console_script_is_the_same_program(sample: Sample) -> None:
     script = Path(sys.executable).with_name("kitcache")
     answer = run_command([str(script), "reset", "--dry-run", "cache"], sample.box.top)
     assert answer.out.startswith("cache: would remove 4 blobs")
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path: Path) -> None:
+    answer = run_command([sys.executable, "-c", INTERRUPTED_IMPORT], tmp_path)
+    assert (answer.code, answer.out, answer.err) == (130, "", "")
 
 
 @pytest.mark.parametrize("words", [(), *((command,) for command in COMMANDS)], ids=" ".join)
