@@ -12,7 +12,8 @@ import random
 import sys
 from typing import NamedTuple
 
-from kitcache.buildkit.caches import Caches, open_caches
+from kitcache.buildkit.caches import Caches
+from kitcache.buildkit.places import Terms
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.session.stores import ExportStore, Incoming
 from kitcache.oci.digest import parse_digest
@@ -66,7 +67,8 @@ def send(caches: Caches, blobs: list[Blob]) -> None:
 
 
 def export(path: str, tag: str, blobs: list[Blob]) -> tuple[CacheResult, ...]:
-    with open_caches([CacheExport("local", dest=path, tag=tag, reset=True)], ()) as caches:
+    wanted = CacheExport("local", dest=path, tag=tag, reset=True)
+    with Caches([wanted], (), Terms(30.0, None, None, lambda _: None)) as caches:
         send(caches, blobs)
         return caches.publish()
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.buildkit.caches import open_caches
 from kitcache.errors import KitcacheError
 from kitcache.options.caches import CacheExport, CacheImport
 from tests.caches.snapshot import differences, take_snapshot
@@ -24,6 +23,7 @@ from tests.hostile.privilege import NOBODY, make_read_only, small_disk
 from tests.hostile.test_bad_disk import fill, use_up_names
 from tests.property import witness
 from tests.property.disk import ingests
+from tests.unit.buildkit.cachekit import open_caches
 
 BLOBS = make_blobs(random.Random(1))
 

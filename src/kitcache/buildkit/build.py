@@ -10,7 +10,7 @@ from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_wishes, complete_request, settle
-from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
+from kitcache.buildkit.caches import Caches, SolveEntry
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.failure import build_failed, login_steps
@@ -100,16 +100,21 @@ class _Build:
                 timeout_s=self._cancel.timeout_s,
             ) from error
 
-    def _run(self) -> BuildResult:
+    def _notice_oddities(self) -> None:
+        """Say what seems wrong in the request itself."""
         given = [export.warnings for export in self._request.cache_to]
         given += [output.warnings for output in self._request.outputs]
         given += [self._request.warnings]
         given += [entry.warnings for entry in self._request.cache_from]
         for sentence in chain.from_iterable(given):
             self._notice(sentence)
-        exports = cache_exports(self._request)
-        if self._wishes.prune_policy is not None and all(e.kind != "local" for e in exports):
+        kinds = {export.kind for export in cache_exports(self._request)}
+        if self._wishes.prune_policy is not None and "local" not in kinds:
             self._notice("the policy applies to no cache: there is no --cache-to type=local")
+
+    def _run(self) -> BuildResult:
+        self._notice_oddities()
+        exports, imports = cache_exports(self._request), cache_imports(self._request)
         with ExitStack() as stack:
             offer = make_offer(self._request, self._wishes.stdin, stack, self._wait_for)
             exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
@@ -129,7 +134,9 @@ class _Build:
                 stack,
                 may_delete_anywhere=may_delete_anywhere(self._request),
             )
-            caches = stack.enter_context(self._open_caches(places))
+            caches = stack.enter_context(
+                Caches(exports, imports, self._terms(), self._wishes.prune_policy, places)
+            )
             _expect_own_tags(targets.layout, caches)
             _expect_own_directory(offer, caches)
             expect_kept(targets, places)
@@ -170,18 +177,6 @@ class _Build:
     def _terms(self) -> Terms:
         wishes = self._wishes
         return Terms(wishes.lock_timeout_s, wishes.on_progress, self._cancel, self._notice)
-
-    def _open_caches(self, places: Places) -> Caches:
-        return open_caches(
-            cache_exports(self._request),
-            cache_imports(self._request),
-            places=places,
-            lock_timeout_s=self._wishes.lock_timeout_s,
-            on_progress=self._wishes.on_progress,
-            cancel=self._cancel,
-            warn=self._notice,
-            policy=self._wishes.prune_policy,
-        )
 
     def _notice(self, sentence: str) -> None:
         sentence = self._mask.text(sentence)

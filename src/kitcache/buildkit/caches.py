@@ -8,18 +8,16 @@ import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from threading import Event
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from kitcache.buildkit.places import Named, Place, Places, Terms
-from kitcache.buildkit.publish import CacheResult, Publication, Warn, publish
+from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ExportStore, Store
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
-from kitcache.gc.control import OnProgress
-from kitcache.gc.reset import LOCK_TIMEOUT_S, refused_report, reset_after_export
+from kitcache.gc.reset import refused_report, reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
@@ -34,27 +32,6 @@ SolveEntry = tuple[str, dict[str, str]]
 """Type and Attrs of a CacheOptionsEntry."""
 
 _LOCAL = "local"
-
-
-def open_caches(
-    exports: Sequence[CacheExport],
-    imports: Sequence[CacheImport],
-    *,
-    places: Places | None = None,
-    lock_timeout_s: float = LOCK_TIMEOUT_S,
-    on_progress: OnProgress | None = None,
-    cancel: Event | None = None,
-    warn: Warn = lambda _: None,
-    policy: Retention | None = None,
-) -> "Caches":
-    """The caches of a build that is to be run inside the block. warn: told each sentence once.
-
-    places: the build's, if it has opened some; it closes them. lock_timeout_s: for each lock.
-    on_progress is called with Progress and Waiting. policy: which tags go after the export, from
-    every directory that is exported to; it implies the reset.
-    """
-    terms = Terms(lock_timeout_s, on_progress, cancel, warn)
-    return Caches(exports, imports, terms, policy, places)
 
 
 class _Export(NamedTuple):
@@ -74,6 +51,9 @@ class Caches:
     NotACache, Unsafe, Damaged (index.json), Busy, Cancelled, KitcacheError (read-only, disk full).
     What is wrong with an import is a warning, as in BuildKit, and the import is left out. Leaving
     gives the locks back; what was not published stays as blobs that the next reset removes.
+
+    terms: the caches tell each warning once. policy: which tags go after the export, from every
+    directory that is exported to; it implies the reset. places: the build's, which closes them.
     """
 
     def __init__(
@@ -81,8 +61,8 @@ class Caches:
         exports: Sequence[CacheExport],
         imports: Sequence[CacheImport],
         terms: Terms,
-        policy: Retention | None,
-        places: Places | None,
+        policy: Retention | None = None,
+        places: Places | None = None,
     ) -> None:
         self._policy = policy
         self._wanted = tuple(exports), tuple(imports)

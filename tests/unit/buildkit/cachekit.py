@@ -5,12 +5,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import kitcache
-from kitcache.buildkit.caches import Caches, open_caches
-from kitcache.buildkit.publish import CacheResult
-from kitcache.options.caches import CacheExport
+from kitcache.buildkit.caches import Caches
+from kitcache.buildkit.places import Terms
+from kitcache.buildkit.publish import CacheResult, Warn
+from kitcache.gc.control import OnProgress
+from kitcache.gc.reset import LOCK_TIMEOUT_S
+from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.retention import Retention
 from tests.unit.buildkit.session.exporter import Daemon, Exported, make_cache, serving
 
 CACHE = make_cache([b"layer one" * 50, b"layer two" * 50])
@@ -19,6 +24,20 @@ OTHER = make_cache([b"layer two" * 50, b"layer three" * 50])
 
 def local(dest: Path, tag: str = "latest", *, reset: bool = False, **sent: str) -> CacheExport:
     return CacheExport("local", tuple(sent.items()), str(dest), tag, reset)
+
+
+def open_caches(
+    exports: Sequence[CacheExport],
+    imports: Sequence[CacheImport],
+    *,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
+    warn: Warn = lambda _: None,
+    policy: Retention | None = None,
+) -> Caches:
+    """The caches of a build that has no places of its own."""
+    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn), policy)
 
 
 def send(caches: Caches, *exported: Exported | None) -> None:

@@ -11,14 +11,23 @@ from typing import Any, Final
 import pytest
 
 import kitcache
-from kitcache.buildkit.caches import open_caches
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
 from kitcache.store.notes import count_skip, read_layer_uses, read_skips
 from tests.hostile.build import Sample
-from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, send, tags
+from tests.unit.buildkit.cachekit import (
+    CACHE,
+    OTHER,
+    blobs,
+    local,
+    locked,
+    open_caches,
+    run,
+    send,
+    tags,
+)
 from tests.unit.buildkit.session.exporter import Daemon, digest_of, serving
 
 

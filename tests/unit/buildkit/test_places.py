@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.buildkit.caches import open_caches
 from kitcache.errors import Busy, Damaged, NotACache, Unsafe
 from tests.hostile.build import Sample
 from tests.property.disk import settle
-from tests.unit.buildkit.cachekit import CACHE, local, locked, run, tags
+from tests.unit.buildkit.cachekit import CACHE, local, locked, open_caches, run, tags
 from tests.unit.buildkit.session.exporter import (
     Daemon,
     serving,

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit import publish as publish_module
-from kitcache.buildkit.caches import open_caches
 from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
@@ -17,7 +16,7 @@ from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
 from kitcache.store.notes import read_notes
 from tests.hostile.build import Sample
-from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, run, send, tags
+from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, open_caches, run, send, tags
 from tests.unit.buildkit.session.exporter import (
     Daemon,
     Exported,

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.buildkit.caches import open_caches
 from kitcache.errors import Busy
 from kitcache.options.caches import CacheImport
 from tests.hostile.build import Sample
-from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, send
+from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, open_caches, send
 from tests.unit.buildkit.session.exporter import (
     Daemon,
     digest_of,
