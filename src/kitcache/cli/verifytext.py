@@ -113,8 +113,8 @@ def nameless_warnings(repaired: Repaired) -> Iterator[str]:
     )
     if nameless:
         path = repaired.path
-        has, stay = ("has", "stays") if nameless == 1 else ("have", "stay")
-        yield printable(f"{path}: {count(nameless, 'root')} {has} no known name, and {stay}")
+        has, are = ("has", "is") if nameless == 1 else ("have", "are")
+        yield printable(f"{path}: {count(nameless, 'tag')} {has} no known name, and {are} kept")
         for step in (
             command_line("tag", path, f"{RECOVERED}…", "NAME"),
             command_line("prune", path, "--keep-tag", "NAME") + " (drops all others)",

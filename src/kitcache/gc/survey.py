@@ -135,7 +135,7 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
     if index.data is None and _has_blobs(layout):
         raise Damaged(
             layout.path,
-            f"{INDEX} is missing beside blobs, so nobody can say which of them live",
+            f"{INDEX} is missing beside blobs, so kitcache cannot know which of them are in use",
             kind="missing",
             next_steps=(
                 repair_command(layout.path),

@@ -114,7 +114,7 @@ def _read_index(layout: Layout, control: Control) -> tuple[IndexFile, str]:
     try:
         index, _ = read_settled_index(layout, control.pause)
     except DocumentError as error:
-        return read_index(layout), f"not to be relied upon ({error})"
+        return read_index(layout), f"invalid or ambiguous: {error}"
     has_blobs = any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
     return index, "missing beside blobs" if index.data is None and has_blobs else ""
 

@@ -339,7 +339,7 @@ def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterato
     if found.lost:
         count = sum(fate.to is not None for fate in fates.values())
         entries = "entry" if count == 1 else "entries"
-        what = f"index.json, {found.lost}, {was} made anew, with {count:,} {entries}"
+        what = f"index.json ({found.lost}) {was} rebuilt, with {count:,} {entries}"
         yield RepairStep("rebuild-index", None, None, what)
     known_by = [c.named_by for c in found.candidates]
     # Those without a known name come newest first.
@@ -358,7 +358,7 @@ _KNEW = {
     "index": "the old index.json still names it",
     "notes": "it is the last export that kitcache noted",
     "copy": "the index.json of another copy names it",
-    "nobody": "its blobs are whole, and nobody knows its name",
+    "nobody": "its blobs are whole, but its name is not known",
 }
 
 

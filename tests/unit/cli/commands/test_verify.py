@@ -121,7 +121,7 @@ def test_a_quiet_repair_is_not_silent_about_what_a_tag_lost(box: Box, cached: Ca
 def test_roots_without_a_name_are_told_of(box: Box, cached: Cached) -> None:
     (box.dir / "index.json").unlink()
     answer = run(box.top, "verify", "--repair", "cache")
-    assert answer.err.splitlines()[0] == "kitcache: cache: 1 root has no known name, and stays"
+    assert answer.err.splitlines()[0] == "kitcache: cache: 1 tag has no known name, and is kept"
     assert "next: kitcache prune cache --keep-tag NAME (drops all others)" in answer.err
 
 

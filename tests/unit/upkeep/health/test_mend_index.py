@@ -114,9 +114,7 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
         ("drop-tag", "index-gone"),
         ("rewrite", "notes-cut"),
     ]
-    assert (
-        mending.steps[0].what == "index.json, missing beside blobs, was made anew, with 5 entries"
-    )
+    assert mending.steps[0].what == "index.json (missing beside blobs) was rebuilt, with 5 entries"
 
 
 def test_what_a_killed_repair_wrote_is_no_find(shelf: Shelf) -> None:
