@@ -107,13 +107,11 @@ def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
 
 
 def _container_links(document: Members) -> tuple[Link, ...]:
-    listed = [
-        (read_descriptor(item, f"{field}[{n}]"), role)
-        for field, role in _LISTS
-        for value in document.every(field)
-        for n, item in enumerate(expect_list(value, field))
-    ]
-    links = _with_roles(listed)
+    links: list[Link] = []
+    for field, role in _LISTS:
+        for value in document.every(field):
+            items = enumerate(expect_list(value, field))
+            links += _with_role(role, [read_descriptor(i, f"{field}[{n}]") for n, i in items])
     links += [
         Link(read_descriptor(value, field), role)
         for field, role in _SINGLES
@@ -123,20 +121,20 @@ def _container_links(document: Members) -> tuple[Link, ...]:
     return tuple(links + _schema1_layers(document))
 
 
-def _with_roles(listed: Sequence[tuple[Descriptor, Role]]) -> list[Link]:
-    """Return the links, each in its role.
+def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
+    """Return the links of one list, each in its role.
 
     BuildKit's `image-manifest=false` lists layers among `manifests`, beside the cacheconfig. In an
-    index without one, an import looks into each entry.
+    index without one, an import looks into each entry. BuildKit compares the whole media type, so
+    one in capitals, or with a parameter, makes no layers of the entries beside it.
+    Source: BuildKit, cache/remotecache/import.go.
     """
-    kinds = [kind_of(descriptor.media_type) for descriptor, _ in listed]
+    if role != "manifest":
+        return [Link(descriptor, role) for descriptor in listed]
     roles: dict[Kind | None, Role] = {"cacheconfig": "config"}
-    if ("manifest", "cacheconfig") in {(r, k) for (_, r), k in zip(listed, kinds, strict=True)}:
+    if any(descriptor.media_type == CACHECONFIG for descriptor in listed):
         roles["leaf"] = "layer"
-    return [
-        Link(descriptor, roles.get(kind, role) if role == "manifest" else role)
-        for (descriptor, role), kind in zip(listed, kinds, strict=True)
-    ]
+    return [Link(each, roles.get(kind_of(each.media_type), role)) for each in listed]
 
 
 def _schema1_layers(document: Members) -> list[Link]:
@@ -184,13 +182,11 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
 
 
 def _look_for_links(document: Members) -> tuple[Link, ...]:
-    listed = [
-        (descriptor, role)
-        for field, role in _LISTS
-        for item in _items_of(document, field)
-        for descriptor in glance_at_descriptors(item)
-    ]
-    links = _with_roles(listed)
+    links: list[Link] = []
+    for field, role in _LISTS:
+        for value in document.every(field):
+            items = value if isinstance(value, list) else []
+            links += _with_role(role, [d for item in items for d in glance_at_descriptors(item)])
     links += [
         Link(descriptor, role)
         for field, role in _SINGLES

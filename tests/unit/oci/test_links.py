@@ -83,6 +83,27 @@ def test_an_entry_plays_the_part_of_what_it_is() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["index", None])
+@pytest.mark.parametrize("like", [CACHECONFIG.upper(), CACHECONFIG + "; charset=utf-8"])
+def test_what_only_resembles_a_cacheconfig_makes_no_layer_of_an_entry(
+    kind: Kind | None, like: str
+) -> None:
+    """BuildKit compares the whole text, finds no cacheconfig, and looks into each entry."""
+    document = {
+        "manifests": [pointer("entry", OCI + "layer.v1.tar+gzip"), pointer("like", like)],
+        "layers": [pointer("cacheconfig", CACHECONFIG)],
+    }
+    assert (name("entry"), "manifest") in links(kind, document)
+
+
+def test_a_cacheconfig_of_another_list_of_manifests_makes_no_layer_either() -> None:
+    """Of a key that is there twice Go takes the last: a list without a cacheconfig."""
+    first = json.dumps([pointer("cacheconfig", CACHECONFIG)])
+    last = json.dumps([pointer("entry", OCI + "layer.v1.tar+gzip")])
+    data = f'{{"manifests":{first},"manifests":{last}}}'.encode()
+    assert (name("entry"), "manifest") in links("index", data)
+
+
 def test_a_manifest_points_at_layers_and_config() -> None:
     document = {"config": pointer("config"), "layers": [pointer("a"), pointer("b")]}
     assert links("manifest", document) == [
