@@ -17,8 +17,6 @@ from tests.hostile.faulty import Ended, Fault, Server
 from tests.property import witness
 from tests.property.disk import REF_NAME, blobs, settle
 
-PARTLY = 3
-"""The exit code of a command that could not remove something."""
 Tags = Mapping[str, str]
 
 
@@ -99,14 +97,11 @@ class Stage:
         if ended.code == 0 and not self._is_done(now):
             yield f"exit code 0, and not all is done: {_differences(now, self.clean)}"
         is_bug = "Traceback" in ended.said or "bug in kitcache" in ended.said
-        # An open descriptor can nearly always be asked: of that the library makes no error.
-        if ended.code < 0 or (is_bug and fault.call.kind != "fstat"):
+        if ended.code < 0 or is_bug:
             yield f"exit code {ended.code}: {ended.said}"
         if ended.code and not ended.said:
             yield f"exit code {ended.code}, without a word"
-        # What is left of an upload looks like an export for a minute.
-        if not (".kitcache-removing" in fault.call.name and ended.code == PARTLY):
-            yield from self._again(now)
+        yield from self._again(now)
 
     def _is_done(self, now: Mapping[str, State]) -> bool:
         if not self._scene.may_skip_sweep:

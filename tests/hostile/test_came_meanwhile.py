@@ -112,11 +112,15 @@ def whole_seconds(at: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.parametrize("can_date", [True, False])
 def test_where_files_are_dated_by_whole_seconds_too(
-    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, *, can_date: bool
 ) -> None:
     with whole_seconds(tmp_path) as disk:
         sample = make_sample(disk)
+        if not can_date:  # as the lock of another user, and for root too
+            (lock := sample.dir / "kitcache.lock").touch()
+            subprocess.run(["chattr", "+i", lock], check=True)
         blobs = sample.dir / "blobs" / "sha256"
         assert min(path.stat().st_ctime_ns % 10**9 for path in blobs.iterdir()) == 0
         before(monkeypatch, "kitcache.gc.collect.apply", lambda: copy(old, blobs))

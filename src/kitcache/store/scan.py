@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +14,6 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
-_CLOCK_REALTIME_COARSE = 5
-"""Linux's number for it, which `time` has no name for."""
 ROOM = ".kitcache"
 """The directory below DIR that is kitcache's alone."""
 OWN_NAMES = frozenset(
@@ -26,6 +23,8 @@ BATCH_SIZE = 512
 _TICK_S = 0.02
 """The clock of a local file system ticks every 10 ms at least."""
 _TICK_PAUSE_S = 0.0005
+_COARSEST_NS = 2 * 10**9
+"""FAT dates files by two seconds, old ext4 by one."""
 QUARANTINE = "quarantine"
 """Below .kitcache/: what a repair has put aside."""
 REMOVING = ".kitcache-removing"
@@ -148,8 +147,9 @@ def next_tick_ns(fd: int) -> int:
 
     What changes from now on has this time or a later one, and what changed before the call has an
     earlier one. Only where the clock stands still for 20 ms, as one that counts whole seconds does,
-    what changed before may have this time as well. fd: a file of ours there, which is dated now; if
-    it cannot be, the clock of the kernel answers.
+    what changed before may have this time as well. fd: a file of ours there, which is dated now. If
+    it cannot be, the clock of the machine answers, rounded down by what a file system may round: what
+    changed before the call may have a later time then.
     """
     try:
         first_ns = _date_now(fd)
@@ -157,8 +157,8 @@ def next_tick_ns(fd: int) -> int:
         while (now_ns := _date_now(fd)) == first_ns and time.monotonic() < ends_s:
             time.sleep(_TICK_PAUSE_S)
     except OSError:
-        is_linux = sys.platform == "linux"
-        return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) if is_linux else time.time_ns()
+        now_ns = time.time_ns() - int(_TICK_S * 10**9)
+        return now_ns - now_ns % _COARSEST_NS
     return now_ns
 
 
