@@ -5,6 +5,7 @@ The law is in fault_law.py, the commands are in fault_scenes.py.
 
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def test_one_failed_call_costs_no_tag(name: str, fault_server: Server, quick_pat
         faults = random.Random(name).sample(faults, count)
     found = [f"{fault}: {line}" for fault in faults for line in stage.complaints(fault)]
     assert not found, f"{len(found)} complaints:\n" + "\n".join(found[:20])
+
+
+def test_a_failed_look_at_what_is_open_is_an_error_of_ours(
+    fault_server: Server, quick_path: Path
+) -> None:
+    """In the library: the command line makes words of each OSError. Once for each file."""
+    stage = Stage(fault_server, SCENES["export"], quick_path)
+    faults = {
+        re.sub("[0-9a-f]{16,}", "…", f.call.name): f for f in stage.faults if f.call.kind == "fstat"
+    }
+    found = [f"{fault}: {line}" for fault in faults.values() for line in stage.complaints(fault)]
+    assert not found, "\n".join(found)
+    assert len(faults) > 5
 
 
 def check_clean(scene: Scene, stage: Stage) -> None:

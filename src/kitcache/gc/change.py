@@ -34,7 +34,7 @@ from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_index
 from kitcache.store.notes import clear_room, room_of
-from kitcache.store.scan import changed_ns
+from kitcache.store.scan import uploads_changed_ns
 
 Choice = TypeVar("Choice")
 
@@ -144,7 +144,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Dige
 
     def edit(data: bytes | None) -> tuple[bytes, Digest]:
         # An upload that has ended meanwhile may be about to be published.
-        has_uploads = changed_ns(layout.ingest_fd) != survey.ingest_changed_ns
+        has_uploads = uploads_changed_ns(layout) != survey.ingest_changed_ns
         if data is None or _digest_of(data) != survey.index_digest or has_uploads:
             raise _OvertakenError
         after = edit_entries(data, drop=change.drop, move=moves)

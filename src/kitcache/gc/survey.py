@@ -29,7 +29,7 @@ from kitcache.oci.index import Entry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
-from kitcache.store.scan import changed_ns, scan_blobs, scan_ingests
+from kitcache.store.scan import scan_blobs, scan_ingests, uploads_changed_ns
 
 DEPTH_LIMIT = 32
 """How many levels of manifests may hang below each other; images have three."""
@@ -99,7 +99,7 @@ def survey_below(
         began_ns=began_ns,
         index_changed_ns=index.changed_ns,
         # After the scan: what was gone by then has moved this time.
-        ingest_changed_ns=changed_ns(layout.ingest_fd),
+        ingest_changed_ns=uploads_changed_ns(layout),
     )
 
 

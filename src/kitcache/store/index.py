@@ -21,6 +21,7 @@ from kitcache.store.layout import (
     Layout,
     excess_values,
     look_at,
+    look_at_open,
     open_file,
     read_at_most,
 )
@@ -302,7 +303,7 @@ def users_of(layout: Layout) -> os.stat_result:
 
     Raises KitcacheError.
     """
-    return look_at(layout, INDEX) or os.fstat(layout.root_fd)
+    return look_at(layout, INDEX) or look_at_open(layout, layout.root_fd, "the directory")
 
 
 def give_to(fd: int, owner: os.stat_result) -> None:

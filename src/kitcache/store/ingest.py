@@ -22,7 +22,7 @@ from kitcache.store.create import make_directory
 from kitcache.store.index import date_index, give_owner, users_of
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
-from kitcache.store.scan import changed_ns
+from kitcache.store.scan import uploads_changed_ns
 
 PROVEN_BYTES = 1024 * 1024
 """A blob that is there already and no longer than this is hashed before it is believed."""
@@ -59,7 +59,7 @@ class Intake:
         self._lock = Lock()
         self._running = 0
         self._uploads: set[Upload] = set()
-        self._own_change_ns = -1
+        self._own_change_ns: int | None = None
         self._is_closed = False
         try:
             self.layout.open_directories()
@@ -122,7 +122,7 @@ class Intake:
             if upload is not None:
                 self._uploads.discard(upload)
             self._running -= 1
-            self._own_change_ns = changed_ns(self.layout.ingest_fd)
+            self._own_change_ns = self._look_at_uploads()
             is_last = self._is_closed and not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
@@ -152,13 +152,20 @@ class Intake:
             for upload in self._uploads:
                 upload.discard()
             if self._uploads:
-                self._own_change_ns = changed_ns(self.layout.ingest_fd)
-            if changed_ns(self.layout.ingest_fd) == self._own_change_ns:
+                self._own_change_ns = self._look_at_uploads()
+            changed_ns = self._look_at_uploads()
+            if changed_ns is not None and changed_ns == self._own_change_ns:
                 # Also of an export that failed: no reset has to wait for what only we did.
                 date_index(self.layout)
             is_last = not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
+
+    def _look_at_uploads(self) -> int | None:
+        """When names in ingest/ last changed; None where that cannot be seen."""
+        with suppress(KitcacheError):
+            return uploads_changed_ns(self.layout)
+        return None
 
     @property
     def is_closed(self) -> bool:

@@ -90,7 +90,7 @@ class Layout:
 
     def check_is_there(self) -> None:
         """Raises KitcacheError once somebody has removed the directory itself."""
-        if os.fstat(self.root_fd).st_nlink == 0:
+        if look_at_open(self, self.root_fd, "the directory").st_nlink == 0:
             raise KitcacheError(
                 self.path,
                 "the directory was removed by somebody else meanwhile",
@@ -296,10 +296,10 @@ def open_file(layout: Layout, name: str) -> int | None:
             raise io_error(layout.path, f"cannot open {name}", error) from None
         raise _not_regular(layout, name, found.st_mode) from None
     try:
-        mode = os.fstat(fd).st_mode
-    except OSError as error:
+        mode = look_at_open(layout, fd, name).st_mode
+    except KitcacheError:
         os.close(fd)
-        raise io_error(layout.path, f"cannot look at {name}", error) from None
+        raise
     if not stat.S_ISREG(mode):
         os.close(fd)
         raise _not_regular(layout, name, mode)
@@ -380,6 +380,14 @@ def _is_fresh(layout: Layout) -> bool:
     """Whether oci-layout may be half written: whoever writes it may be slow, but not that slow."""
     found = look_at(layout, "oci-layout")
     return found is None or abs(time.time() - found.st_mtime) < _VERSION_WAIT_S
+
+
+def look_at_open(layout: Layout, fd: int, name: str) -> os.stat_result:
+    """What is open there. name: for messages. Raises KitcacheError."""
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        raise io_error(layout.path, f"cannot look at {name}", error) from None
 
 
 def look_at(layout: Layout, name: str) -> os.stat_result | None:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
 from kitcache.store.index import give_to, users_of
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import Layout, look_at, open_file
+from kitcache.store.layout import Layout, look_at, look_at_open, open_file
 
 KITCACHE_LOCK = "kitcache.lock"
 INDEX_LOCK = "index.json.lock"
@@ -144,7 +144,7 @@ def _try_lock(layout: Layout, fd: int, name: str, operation: int) -> bool:
 
 def _is_named(layout: Layout, fd: int, name: str) -> bool:
     named = look_at(layout, name)
-    return named is not None and os.path.samestat(named, os.fstat(fd))
+    return named is not None and os.path.samestat(named, look_at_open(layout, fd, name))
 
 
 def _open_lock(layout: Layout, name: str) -> int:
@@ -205,9 +205,9 @@ def list_takers(fd: int) -> list[int]:
 
     The list is empty where /proc does not tell. A process of another container is 0.
     """
-    found = os.fstat(fd)
-    wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
     try:
+        found = os.fstat(fd)
+        wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
         with open("/proc/locks", encoding="ascii", errors="replace") as table:
             lines = [line.split() for line in table if wanted in line]
         # "->" marks a process that waits for the lock.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from kitcache.oci.digest import are_blob_names, is_blob_name
 from kitcache.store.index import INDEX, INDEX_TEMP
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import DIR_FLAGS, Layout
+from kitcache.store.layout import DIR_FLAGS, Layout, look_at_open
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
 ROOM = ".kitcache"
@@ -137,9 +137,10 @@ def weigh_quarantine(layout: Layout) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def changed_ns(fd: int | None) -> int:
-    """When names in that directory last came or went, ns since 1970; 0 where there is none."""
-    return 0 if fd is None else os.fstat(fd).st_mtime_ns
+def uploads_changed_ns(layout: Layout) -> int:
+    """When names in ingest/ last came or went, ns since 1970; 0 where there is none."""
+    fd = layout.ingest_fd
+    return 0 if fd is None else look_at_open(layout, fd, "ingest").st_mtime_ns
 
 
 def next_tick_ns(fd: int) -> int:
@@ -148,7 +149,7 @@ def next_tick_ns(fd: int) -> int:
     What changes from now on has this time or a later one, and what changed before the call has an
     earlier one. Only where the clock stands still for 20 ms, as one that counts whole seconds does,
     what changed before may have this time as well. fd: a file of ours there, which is dated now. If
-    it cannot be, the clock of the machine answers, rounded down by what a file system may round: what
+    it cannot be, the time is that of the machine, rounded down as a file system may round: what
     changed before the call may have a later time then.
     """
     try:

@@ -13,13 +13,13 @@ from contextlib import suppress
 from io import FileIO
 from typing import Literal, NamedTuple, NoReturn
 
-from kitcache.errors import NOTHING_CHANGED, Damaged
+from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
-from kitcache.store.layout import NEW_FILE_FLAGS, Layout
+from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
 from kitcache.store.notes import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]
@@ -127,7 +127,11 @@ class _Original(NamedTuple):
 def _open_original(source: Layout, digest: Digest) -> _Original:
     fd = source.open_blob(digest)
     if fd is not None:
-        return _Original(source, digest, fd, os.fstat(fd))
+        try:
+            return _Original(source, digest, fd, look_at_open(source, fd, f"blob {digest.short}"))
+        except KitcacheError:
+            os.close(fd)
+            raise
     if source.stat_blob(digest) is None:
         raise _damaged(source, digest, "missing", "is missing")
     raise _damaged(source, digest, "not-a-file", "is no regular file")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress
 from kitcache.store.create import make_layout
-from kitcache.store.layout import Layout, open_file, open_layout
+from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
 from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hold_store, list_takers
 
 Warn = Callable[[str], None]
@@ -85,9 +85,10 @@ class Stores:
 
     def _known(self, layout: Layout) -> Store | None:
         self._stack.enter_context(layout)
-        found = os.fstat(layout.root_fd)
+        found = look_at_open(layout, layout.root_fd, "the directory")
         for store in self.all:
-            if os.path.samestat(found, os.fstat(store.layout.root_fd)):
+            known = look_at_open(store.layout, store.layout.root_fd, "the directory")
+            if os.path.samestat(found, known):
                 return store
         return None
 

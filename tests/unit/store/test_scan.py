@@ -11,12 +11,12 @@ from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import (
     BATCH_SIZE,
     REMOVING,
-    changed_ns,
     is_ingest_name,
     next_tick_ns,
     scan_blobs,
     scan_foreign,
     scan_ingests,
+    uploads_changed_ns,
     weigh_foreign,
 )
 from tests.hostile.build import Box, Sample
@@ -221,5 +221,7 @@ def test_where_no_file_can_be_dated_the_clock_answers_rounded_down(box: Box) -> 
 def test_when_names_in_a_directory_last_changed(box: Box, opened: Layout) -> None:
     os.utime(box.dir / "ingest", ns=(0, 5_000_000_001))
     opened.open_directories()
-    assert changed_ns(opened.ingest_fd) == 5_000_000_001
-    assert changed_ns(None) == 0
+    assert uploads_changed_ns(opened) == 5_000_000_001
+    (box.dir / "ingest").rmdir()
+    opened.open_directories()
+    assert uploads_changed_ns(opened) == 0

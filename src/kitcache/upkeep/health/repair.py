@@ -29,7 +29,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
 from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.index import swap_index
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
 from kitcache.store.notes import clear_room, put_notes, read_notes, room_of
 from kitcache.store.quarantine import Quarantine
@@ -157,7 +157,7 @@ def _lock(
 
 
 def _inode_of(layout: Layout) -> tuple[int, int]:
-    found = os.fstat(layout.root_fd)
+    found = look_at_open(layout, layout.root_fd, "the directory")
     return found.st_dev, found.st_ino
 
 

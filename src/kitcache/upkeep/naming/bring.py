@@ -16,7 +16,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.blobs import sync_blobs
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
-from kitcache.store.layout import Layout
+from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.transfer import Brought, bring_blob
 
 
@@ -128,7 +128,9 @@ def foresee(
 ) -> Came:
     """What bring_all would say, as far as a look can tell. place: the path of the target."""
     device = _device_of(place)
-    is_near = [os.fstat(source.root_fd).st_dev == device for source in sources]
+    is_near = [
+        look_at_open(source, source.root_fd, "the directory").st_dev == device for source in sources
+    ]
 
     def how(one: Wanted) -> Brought:
         control.check()

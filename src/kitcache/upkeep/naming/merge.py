@@ -31,7 +31,7 @@ from kitcache.options.renames import Rename, read_rename
 from kitcache.store import notes
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, hold_index, hold_store
 from kitcache.upkeep.answers import Merged
 from kitcache.upkeep.naming.bring import (
@@ -222,7 +222,7 @@ def _lock(
 
 
 def _inode_of(layout: Layout) -> tuple[int, int]:
-    found = os.fstat(layout.root_fd)
+    found = look_at_open(layout, layout.root_fd, "the directory")
     return found.st_dev, found.st_ino
 
 
