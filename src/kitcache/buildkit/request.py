@@ -140,8 +140,6 @@ def cache_exports(request: BuildRequest) -> tuple[CacheExport, ...]:
         exports.append(CacheExport("inline"))
     seen: set[object] = set()
     for export in exports:
-        if export.kind == "local" and not export.dest:
-            raise UsageError("local cache exporter requires dest")
         attrs = dict(export.sent)
         of_registry = export.kind == "registry"
         key = (export.kind, attrs.get("ref") if of_registry else frozenset(attrs.items()))

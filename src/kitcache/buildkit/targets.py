@@ -206,9 +206,7 @@ def _file(path: str) -> str:
 def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     if not error.strerror and error.errno:
         error.strerror = os.strerror(error.errno)
-    failure = io_error(path, doing, error)
-    failure.untouched = "nothing was built"
-    return failure
+    return io_error(path, doing, error, untouched="nothing was built")
 
 
 def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> frozenset[str]:

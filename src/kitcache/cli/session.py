@@ -75,8 +75,7 @@ class Session:
             except AnswerError:
                 raise
             except OSError as error:
-                failure = io_error(path, "failed", error)
-                failure.untouched = NOTHING_MORE
+                failure = io_error(path, "failed", error, untouched=NOTHING_MORE)
                 self.complain(failure)
                 codes.append(failure.exit_code)
             finally:

@@ -270,9 +270,12 @@ def sync_root(layout: Layout) -> None:
     try:
         os.fsync(layout.root_fd)
     except OSError as error:
-        failure = io_error(layout.path, f"cannot sync the directory of {INDEX}", error)
-        failure.untouched = f"the new {INDEX} is in place, but a power cut may undo it"
-        raise failure from None
+        raise io_error(
+            layout.path,
+            f"cannot sync the directory of {INDEX}",
+            error,
+            untouched=f"the new {INDEX} is in place, but a power cut may undo it",
+        ) from None
 
 
 def _unlink_temp(root_fd: int) -> None:

@@ -21,13 +21,15 @@ _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Failures that say nothing about a file: the process, or the machine, has run out of something."""
 
 
-def io_error(path: str, doing: str, error: OSError) -> KitcacheError:
+def io_error(
+    path: str, doing: str, error: OSError, *, untouched: str = NOTHING_CHANGED
+) -> KitcacheError:
     """An OSError as ours, while it is still known what was being done."""
     remedy = _REMEDIES.get(error.errno or 0, "look at the disk and its permissions, then try again")
     return KitcacheError(
         path,
         f"{doing}: {error.strerror or error}",
-        untouched=NOTHING_CHANGED,
+        untouched=untouched,
         next_steps=(remedy,),
     )
 

@@ -172,6 +172,6 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        failure = io_error(path, "the old image digest cannot be removed", error)
-        failure.untouched = "nothing was built"
-        raise failure from None
+        raise io_error(
+            path, "the old image digest cannot be removed", error, untouched="nothing was built"
+        ) from None
