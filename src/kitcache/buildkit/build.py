@@ -20,7 +20,7 @@ from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.offer import Offer, make_offer
-from kitcache.buildkit.places import Places, Terms
+from kitcache.buildkit.places import Places
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.request import (
     cache_exports,
@@ -46,6 +46,7 @@ from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_t
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import Wishes
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
+from kitcache.gc.control import Terms
 from kitcache.options.build import BuildRequest
 
 _FRONTEND = "dockerfile.v0"
@@ -176,7 +177,7 @@ class _Build:
 
     def _terms(self) -> Terms:
         wishes = self._wishes
-        return Terms(wishes.lock_timeout_s, wishes.on_progress, self._cancel, self._notice)
+        return Terms(wishes.lock_timeout_s, wishes.on_progress, self._notice, self._cancel)
 
     def _notice(self, sentence: str) -> None:
         sentence = self._mask.text(sentence)

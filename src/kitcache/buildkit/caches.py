@@ -11,12 +11,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kitcache.buildkit.places import Named, Place, Places, Terms
+from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ExportStore, Store
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
+from kitcache.gc.control import Terms
 from kitcache.gc.reset import refused_report, reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs

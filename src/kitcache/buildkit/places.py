@@ -3,37 +3,18 @@
 import hashlib
 import os
 from contextlib import ExitStack
-from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.buildkit.publish import Warn
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
-from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.control import Terms
 from kitcache.gc.refusals import index_error, repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Patience, describe_unlocked, hold_index, hold_store
+from kitcache.store.locks import describe_unlocked, hold_index, hold_store
 from kitcache.store.notes import clear_room, room_of
-
-
-class Terms(NamedTuple):
-    """How long to wait for locks, whom to tell, when to stop."""
-
-    lock_timeout_s: float
-    on_progress: OnProgress | None
-    cancel: Event | None
-    warn: Warn
-
-    def control(self, layout: Layout) -> Control:
-        """The same, for calls about one directory."""
-        return Control(layout.path, self.on_progress, self.cancel)
-
-    def patience(self, layout: Layout) -> Patience:
-        """The same, for a lock of one directory."""
-        return self.control(layout).patience(self.lock_timeout_s)
 
 
 class Place(NamedTuple):

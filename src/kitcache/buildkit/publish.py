@@ -4,12 +4,12 @@ Never the daemon's `cache.manifest`, which is one answer for all exports. Source
 mirrored: BuildKit, client/solve.go and client/ociindex.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from kitcache.buildkit.session.stores import ExportStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control
+from kitcache.gc.control import Control, Warn
 from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below
 from kitcache.gc.values import Report, Root, Tally
@@ -29,8 +29,6 @@ IMPORT_CAP_BYTES = 1024 * 1024
 
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _NAMED = 3
-
-Warn = Callable[[str], None]
 
 
 Outcome = Literal["published", "nothing", "failed"]

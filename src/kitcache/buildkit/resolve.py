@@ -5,9 +5,9 @@ Source: BuildKit, client/solve.go, whose sentences these are as far as it has th
 
 from contextlib import suppress
 
-from kitcache.buildkit.places import Terms
 from kitcache.buildkit.publish import IMPORT_CAP_BYTES, sizes_to_import
 from kitcache.errors import Damaged, Unsafe
+from kitcache.gc.control import Terms
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError

@@ -12,11 +12,12 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.load import DockerLoad
-from kitcache.buildkit.places import Named, Place, Places, Terms
+from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ExportStore, Store
 from kitcache.errors import KitcacheError, UsageError
+from kitcache.gc.control import Terms
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, put_entries

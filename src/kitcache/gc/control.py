@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from kitcache.errors import Cancelled
 from kitcache.gc.values import Progress
+from kitcache.store.layout import Layout
 from kitcache.store.locks import Patience, Waiting
 
 OnProgress = Callable[[Progress | Waiting], None]
+Warn = Callable[[str], None]
 
 
 class Control(NamedTuple):
@@ -45,3 +47,20 @@ class Control(NamedTuple):
     def patience(self, timeout_s: float) -> Patience:
         """The same, as the locks want it."""
         return Patience(timeout_s, self.pause, self.tell)
+
+
+class Terms(NamedTuple):
+    """How long to wait for locks, whom to tell, when to stop: for several directories at once."""
+
+    lock_timeout_s: float
+    on_progress: OnProgress | None
+    warn: Warn
+    cancel: Event | None = None
+
+    def control(self, layout: Layout) -> Control:
+        """The same, for calls about one directory."""
+        return Control(layout.path, self.on_progress, self.cancel)
+
+    def patience(self, layout: Layout) -> Patience:
+        """The same, for a lock of one directory."""
+        return self.control(layout).patience(self.lock_timeout_s)

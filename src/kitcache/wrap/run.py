@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
+from kitcache.gc.control import Terms, Warn
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import Report
 from kitcache.oci.document import DocumentError
@@ -20,7 +21,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import Store, Stores, Terms, Warn, has_neighbour
+from kitcache.wrap.stores import Store, Stores, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:

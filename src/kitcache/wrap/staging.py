@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control
+from kitcache.gc.control import Control, Terms
 from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below, take_survey
 from kitcache.gc.values import Root, Survey, Tally
@@ -38,7 +38,7 @@ from kitcache.store.notes import need_room, room_of
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.transfer import bring_blob
-from kitcache.wrap.stores import Store, Terms, hold_inherited
+from kitcache.wrap.stores import Store, hold_inherited
 
 _NAMED = 3
 
@@ -103,7 +103,7 @@ def _make(store: Store, room_fd: int, terms: Terms, stack: ExitStack) -> Stage |
     lock = stack.enter_context(ExitStack())
     stage = Stage(layout, os.path.join(store.real_path, ROOM, name), lock, [])
     try:
-        patience = terms.control(layout).patience(terms.lock_timeout_s)
+        patience = terms.patience(layout)
         hold_inherited(layout, lock, stage.lock_fds, patience)
     except KitcacheError:
         if os.fstat(layout.root_fd).st_nlink:
@@ -267,7 +267,7 @@ def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tal
 
 def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
-    patience = terms.control(layout).patience(terms.lock_timeout_s)
+    patience = terms.patience(layout)
     make_index(layout, hold_index(layout, patience))
     with room_of(layout) as room_fd:
         try:

@@ -6,33 +6,16 @@ on and so does the lock. When the command is done the lock is given back whoever
 
 import fcntl
 import os
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
-from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.control import Terms
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
 from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hold_store, list_takers
 
-Warn = Callable[[str], None]
-
 _NOTHING_RAN = "the command was not started"
-
-
-class Terms(NamedTuple):
-    """How long to wait for locks, whom to tell, when to stop waiting."""
-
-    lock_timeout_s: float
-    on_progress: OnProgress | None
-    warn: Warn
-    cancel: Event | None = None
-
-    def control(self, layout: Layout) -> Control:
-        """The same, for calls about one directory."""
-        return Control(layout.path, self.on_progress, self.cancel)
 
 
 class Store(NamedTuple):
@@ -94,7 +77,7 @@ class Stores:
 
     def _hold(self, layout: Layout, path: str, *, is_export: bool) -> Store:
         store = Store(layout, os.path.realpath(path), self._stack.enter_context(ExitStack()), [])
-        patience = self._terms.control(layout).patience(self._terms.lock_timeout_s)
+        patience = self._terms.patience(layout)
         try:
             hold_inherited(layout, store.lock, store.lock_fds, patience)
         except (Busy, Cancelled) as error:

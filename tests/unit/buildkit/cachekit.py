@@ -10,9 +10,8 @@ from typing import Any
 
 import kitcache
 from kitcache.buildkit.caches import Caches
-from kitcache.buildkit.places import Terms
-from kitcache.buildkit.publish import CacheResult, Warn
-from kitcache.gc.control import OnProgress
+from kitcache.buildkit.publish import CacheResult
+from kitcache.gc.control import OnProgress, Terms, Warn
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.retention import Retention
@@ -37,7 +36,7 @@ def open_caches(
     policy: Retention | None = None,
 ) -> Caches:
     """The caches of a build that has no places of its own."""
-    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, cancel, warn), policy)
+    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, warn, cancel), policy)
 
 
 def send(caches: Caches, *exported: Exported | None) -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.gc.control import Terms
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
-from kitcache.wrap.stores import Terms
 from kitcache.wrap.task import make_task
 
 PROJECT = """{"services": {"web": {"build": {"cache_to": ["type=local,dest=c,tag=x"]}}}}"""

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kitcache.gc.control import Terms
 from kitcache.store.layout import Layout
 from kitcache.wrap import staging
 from kitcache.wrap.staging import Stage, merge, open_stage
-from kitcache.wrap.stores import Store, Stores, Terms
+from kitcache.wrap.stores import Store, Stores
 from tests.hostile.strangers import publish, push_cache
 from tests.integration.witness import blobs, entries, garbage, look, ref_name
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kitcache.errors import Busy, NotACache
-from kitcache.wrap.stores import Stores, Terms, has_neighbour
+from kitcache.gc.control import Terms
+from kitcache.wrap.stores import Stores, has_neighbour
 from tests.hostile.strangers import lock_holder
 
 TERMS = Terms(0.0, None, lambda _: None)

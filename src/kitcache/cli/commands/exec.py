@@ -12,12 +12,12 @@ from kitcache.cli.session import Session
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
+from kitcache.gc.control import Terms
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cachewords import show_word
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
-from kitcache.wrap.stores import Terms
 from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
