@@ -61,6 +61,20 @@ def test_every_question_has_an_end(is_engine: bool) -> None:
         assert client.info().version
 
 
+@FLAVOURS
+def test_the_limit_of_a_build_bounds_the_questions_before_it(
+    is_engine: bool, context: Path
+) -> None:
+    with MuteDaemon(is_engine=is_engine) as daemon, Client(daemon.address) as client:
+        client._daemon.last.channel.timeout_s = 5
+        daemon.mute = frozenset({"Info", "ListWorkers"})
+        output = f"type=local,dest={context}/out,mode=delete"
+        with pytest.raises(Cancelled) as caught:
+            client.build(context, outputs=output, allow="buildx.local.delete", timeout_s=0.5)
+        assert caught.value.timeout_s == 0.5
+        assert "the build took longer than 0.5 s: the daemon does not answer" in str(caught.value)
+
+
 def test_a_provenance_that_never_comes_ends_with_the_timeout(context: Path) -> None:
     with MuteDaemon() as daemon, Client(daemon.address, timeout_s=2) as client:
         daemon.mute = frozenset({"ListenBuildHistory"})

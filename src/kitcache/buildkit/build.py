@@ -75,10 +75,12 @@ def run_build(
 
 class _Build:
     def __init__(self, connection: Connection, request: BuildRequest, wishes: Wishes) -> None:
-        self._connection = connection
+        self._cancel = Limit(wishes.cancel, wishes.timeout_s)
+        bound_s = wishes.timeout_s
+        # At least so long that a daemon that does answer can be asked to cancel.
+        self._connection = connection if bound_s is None else connection.within(max(bound_s, 0.1))
         self._request = request
         self._wishes = wishes
-        self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         self._steps = Steps()
         self._mask = Mask()
         self._warnings: list[BuildWarning] = []
@@ -91,8 +93,9 @@ class _Build:
     def run(self) -> BuildResult:
         try:
             return self._run()
-        except Cancelled as error:
-            if not self._cancel.is_late:
+        except (Cancelled, NoDaemon) as error:
+            is_silent = isinstance(error, NoDaemon) and error.kind == "unreachable"
+            if not self._cancel.is_late or not (is_silent or isinstance(error, Cancelled)):
                 raise
             raise Cancelled(
                 error.path,

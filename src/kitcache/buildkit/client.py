@@ -177,10 +177,11 @@ class Client:
         raised here. prune_policy: which tags go after the export, from every local cache that is
         exported to; it implies reset=true. A limit that cannot be reached is told, and no failure.
         timeout_s: a build that takes longer is cancelled on the daemon, and raises Cancelled with
-        this number as its timeout_s. Without it a build may take any time. environ: where type=gha
-        and type=s3 find credentials that are not given, as on the command line; default: that of
-        from_env, else none. allow: entitlements, as --allow takes them, such as
-        "buildx.local.delete" for an output with mode=delete outside of the current directory.
+        this number as its timeout_s; so does one whose daemon does not answer. Without it a build
+        may take any time. environ: where type=gha and type=s3 find credentials that are not given,
+        as on the command line; default: that of from_env, else none. allow: entitlements, as
+        --allow takes them, such as "buildx.local.delete" for an output with mode=delete outside of
+        the current directory.
 
         Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
         Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However

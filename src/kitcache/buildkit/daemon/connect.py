@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
@@ -69,6 +70,13 @@ class Connection:
         deadline = Deadline(self.channel.timeout_s or TIMEOUT_S)
         transport = _open_engine_session(self.address, metadata, deadline)
         return Server(transport, handlers)
+
+    def within(self, timeout_s: float) -> "Connection":
+        """Return the same connection with a shorter timeout for its calls."""
+        made = copy(self)
+        made.channel = copy(self.channel)
+        made.channel.timeout_s = min(timeout_s, self.channel.timeout_s or timeout_s)
+        return made
 
     def unanswered(self, error: RpcError) -> NoDaemon:
         """The failure to raise for a call that has failed."""
