@@ -4,8 +4,8 @@ Locks and checks first, then the session, the Solve, and only after its success 
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
@@ -22,6 +22,7 @@ from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places
 from kitcache.buildkit.proto import control_pb2
+from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.request import (
     cache_exports,
     cache_imports,
@@ -144,13 +145,8 @@ class _Build:
             _expect_own_tags(targets.layout, caches)
             _expect_own_directory(offer, caches)
             expect_kept(targets, places)
-            try:
+            with _expecting_utf8():
                 message = self._message(offer, exporters, caches, abilities)
-            except UnicodeEncodeError as error:
-                text = printable(error.object)
-                raise UsageError(
-                    f"{text} is no UTF-8, as all that BuildKit is told must be"
-                ) from None
             self._mask = make_mask(message)
             solved = self._solve(offer, targets, caches, message)
             try:
@@ -161,6 +157,15 @@ class _Build:
             images = targets.publish(response, self._terms())
             results = caches.publish(response, images)
             is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
+        return self._result(response, results, is_in_containerd=is_in_containerd)
+
+    def _result(
+        self,
+        response: Mapping[str, str],
+        results: tuple[CacheResult, ...],
+        *,
+        is_in_containerd: bool,
+    ) -> BuildResult:
         return BuildResult(
             ref=self._ref,
             digest=known_digest(response.get("containerimage.digest")),
@@ -315,6 +320,15 @@ class _Build:
         if not any(kind == "provenance" for kind, _ in self._request.attests):
             return {}
         return dict(self._mask.value(read_provenance(self._connection.channel, self._ref)))
+
+
+@contextmanager
+def _expecting_utf8() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        text = printable(error.object)
+        raise UsageError(f"{text} is no UTF-8, as all that BuildKit is told must be") from None
 
 
 def _cancelled(problem: str) -> Cancelled:
