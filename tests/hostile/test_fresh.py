@@ -19,6 +19,7 @@ from tests.hostile.privilege import NOBODY, give, needs_root, reachable_box, run
 
 HEX = "ab" * 32
 TOLD = "nothing to remove: no export was published here yet"
+CLEAN = "nothing to verify: no export was published here yet"
 
 
 def make(*names: str) -> Callable[[Path], Path]:
@@ -59,6 +60,30 @@ def test_a_nightly_line_goes_on(tmp_path: Path, place: str, words: list[str]) ->
     assert (answer.code, answer.out, answer.err) == (0, f"{name}: {TOLD}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["verify"], CLEAN),
+        (["verify", "--repair"], "nothing to repair"),
+        (["verify", "--repair", "--dry-run"], "nothing to repair"),
+    ],
+)
+@pytest.mark.parametrize("place", FRESH)
+def test_a_weekly_line_goes_on(tmp_path: Path, place: str, words: list[str], told: str) -> None:
+    name = FRESH[place](tmp_path).name
+    before = take_snapshot(tmp_path)
+    answer = run(tmp_path, *words, name)
+    assert (answer.code, answer.out, answer.err) == (0, f"{name}: {told}\n", "")
+    assert run(tmp_path, *words, "--quiet", name).out == ""
+    assert run(tmp_path, *words, "--json", name).value["exit_code"] == 0
+    assert take_snapshot(tmp_path) == before
+
+
+def test_a_repair_from_a_copy_wants_a_cache(tmp_path: Path, sample: Sample) -> None:
+    (tmp_path / "dir").mkdir()
+    assert run(tmp_path, "verify", "--repair", "--from", "cache", "dir").code == 10
+
+
 def test_machines_are_told_too(tmp_path: Path, sample: Sample) -> None:
     (tmp_path / "dir").mkdir()
     empty, full = run(tmp_path, "reset", "--json", "dir", "cache").values
@@ -66,7 +91,7 @@ def test_machines_are_told_too(tmp_path: Path, sample: Sample) -> None:
     assert (full["outcome"], full["removed"]["blobs"]) == ("done", len(sample.garbage))
 
 
-@pytest.mark.parametrize("words", [["reset"], ["prune", "--keep-tag", "x"]])
+@pytest.mark.parametrize("words", [["reset"], ["prune", "--keep-tag", "x"], ["verify"]])
 @pytest.mark.parametrize("place", STRANGE)
 def test_what_others_put_there_is_no_cache(tmp_path: Path, place: str, words: list[str]) -> None:
     name = STRANGE[place](tmp_path).name
@@ -77,7 +102,7 @@ def test_what_others_put_there_is_no_cache(tmp_path: Path, place: str, words: li
     assert "not a cache" in answer.err
 
 
-@pytest.mark.parametrize("command", [["du"], ["ls"], ["verify"], ["why", "{}", HEX]])
+@pytest.mark.parametrize("command", [["du"], ["ls"], ["why", "{}", HEX]])
 def test_who_asks_what_is_in_there_is_told(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "dir").mkdir()
     words = ["dir" if word == "{}" else word for word in command]

@@ -184,7 +184,7 @@ VALUES: dict[str, tuple[str, str]] = {
     ),
     "Verdict": ("position ref_name digest kind imports why='' steps=0 misses=()", ""),
     "Verified": (
-        "path blobs bad index_problem verdicts damage warnings seconds",
+        "path blobs bad index_problem verdicts damage warnings seconds why=''",
         "exit_code",
     ),
     "Vertex": (

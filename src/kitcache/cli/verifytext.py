@@ -15,6 +15,9 @@ _BLOBS_SHOWN = 10
 
 def verified_lines(found: Verified) -> Iterator[str]:
     """How much was hashed, then the verdict on each tag, a line a tag."""
+    if found.why:
+        yield printable(f"{found.path}: {found.why}")
+        return
     bad = f"{count(len(found.bad), 'bad blob')}" if found.bad else "all whole"
     hashed = f"{blobs_of(found.blobs)} rehashed in {found.seconds:.1f} s"
     yield printable(f"{found.path}: {hashed}: {bad}")

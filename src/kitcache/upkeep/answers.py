@@ -165,7 +165,7 @@ class Verified(NamedTuple):
     blobs: all that were rehashed. bad: each that is not what its name says, reached or not.
     index_problem: why index.json says nothing, "" if it does; then there are no verdicts. damage:
     what a reset would refuse for and no verdict names. warnings: what is no fault yet, a sentence
-    each. seconds: wall time.
+    each. seconds: wall time. why: a sentence where there was nothing to look at, else "".
     """
 
     path: str
@@ -176,6 +176,7 @@ class Verified(NamedTuple):
     damage: tuple[Damage, ...]
     warnings: tuple[str, ...]
     seconds: float
+    why: str = ""
 
     @property
     def exit_code(self) -> int:

@@ -24,7 +24,7 @@ from kitcache.gc.collect import CHANGES, unsettled
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
-from kitcache.gc.reset import LOCK_TIMEOUT_S
+from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
 from kitcache.options.policy import Policy
 from kitcache.store.blobs import sync_blobs, write_blob
@@ -38,7 +38,7 @@ from kitcache.upkeep.answers import BadBlob, Repaired, RepairStep, Verified
 from kitcache.upkeep.health.diagnosis import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.mend import Mending, make_mending
 from kitcache.upkeep.health.rehash import rehash_some
-from kitcache.upkeep.health.verify import verify_held
+from kitcache.upkeep.health.verify import nothing_published, verify_held
 
 
 class _Means(NamedTuple):
@@ -88,7 +88,10 @@ def repair(
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
     with ExitStack() as stack:
-        layout = stack.enter_context(open_layout(name))
+        opened = open_layout(name) if sources else open_published(name)
+        if opened is None:
+            return Repaired(name, "dry-run" if dry_run else "done", (), nothing_published(name))
+        layout = stack.enter_context(opened)
         copies = {
             os.fspath(source): _open_copy(stack, layout, os.fspath(source))
             for source in ((sources,) if isinstance(sources, str) else sources)

@@ -15,10 +15,10 @@ from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unreadable,
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reach import first_links, links_below
 from kitcache.gc.refusals import IS_LINK, ways_out
-from kitcache.gc.reset import LOCK_TIMEOUT_S
+from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.gc.survey import take_survey
 from kitcache.gc.tags import kind_below
-from kitcache.gc.values import Damage, Root, Survey
+from kitcache.gc.values import Damage, Root, Survey, Tally
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
 from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
@@ -26,7 +26,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.index import INDEX, read_index
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.answers import Verdict, Verified
 from kitcache.upkeep.health.faults import Faults, tell
@@ -47,7 +47,8 @@ def verify(
 
     Holds kitcache.lock shared, so that no reset runs meanwhile; where it can be neither opened nor
     made, as in a read-only cache, goes on without and says so. What was published while it ran is
-    looked at as well. on_progress is called from this thread with Progress and Waiting.
+    looked at as well. on_progress is called from this thread with Progress and Waiting. Of a
+    directory in which no export was published yet, `why` says so.
 
     Raises NotACache, Busy (a reset holds the lock), Unsafe, Cancelled, and KitcacheError where a
     directory cannot be listed. Damage is what it finds, never what it raises.
@@ -55,7 +56,10 @@ def verify(
     name = os.fspath(path)
     started = time.monotonic()
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout, ExitStack() as stack:
+    layout = open_published(name)
+    if layout is None:
+        return nothing_published(name)
+    with layout, ExitStack() as stack:
         warnings = []
         try:
             stack.enter_context(hold_store(layout, "shared", control.patience(lock_timeout_s)))
@@ -67,6 +71,12 @@ def verify(
     return verified._replace(
         warnings=(*warnings, *verified.warnings), seconds=round(time.monotonic() - started, 3)
     )
+
+
+def nothing_published(path: str) -> Verified:
+    """Return what verify finds in a directory in which no export was published yet: nothing."""
+    why = "nothing to verify: no export was published here yet"
+    return Verified(path, Tally(), (), "", (), (), (), 0.0, why)
 
 
 def verify_held(layout: Layout, control: Control) -> Verified:
