@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import termios
 from pathlib import Path
@@ -24,6 +25,20 @@ test -z "$FAILS" || { echo "ERROR: it fails" >&2; exit 9; }
 # A client that keeps what it reads, as it is asked and as it builds.
 READING = """#!/bin/sh
 case " $* " in *" --print "*) cat >asked; echo '{"target": {}}';; *) cat >read;; esac
+"""
+
+# A client that does not answer, until a signal ends it.
+SLOW = """#!/bin/sh
+case " $* " in *" --print "*) echo $$ >asked; exec sleep 600;; esac
+"""
+# A compose that warns of a project as it was written, but not of one that is resolved.
+WARNING = """#!/bin/sh
+case "$*" in
+*--services*) echo web; exit;;
+*kitcache-compose-*) exit;;
+*config*) cat project;;
+esac
+echo 'WARN: $X is not set' >&2
 """
 
 
@@ -149,6 +164,42 @@ def test_a_definition_that_comes_in_pieces_is_handed_on_whole(
         assert process.wait(LIMIT_S) == 0
     whole = b'{"target": {}}'
     assert (tmp_path / "asked").read_bytes() == (tmp_path / "read").read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_client_that_is_asked_ends_with_us(name: str, tmp_path: Path) -> None:
+    env = script(tmp_path, SLOW)
+    words = [*PREFIX, "--", "docker", "buildx", "bake", "https://host/repo.git", "-f", "cwd://-"]
+    asked, definition = tmp_path / "asked", tmp_path / "definition"
+    definition.write_bytes(bytes(500_000))  # more than a pipe takes: it is still being written
+    with (
+        definition.open() as stdin,
+        subprocess.Popen(
+            words, cwd=tmp_path, env=env, stdin=stdin, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        wait_until(lambda: asked.exists() and asked.read_text())
+        process.send_signal(getattr(signal, name))
+        code, client_pid = process.wait(LIMIT_S), int(asked.read_text())
+        is_left = Path(f"/proc/{client_pid}").exists()
+        if is_left:
+            os.kill(client_pid, signal.SIGKILL)
+        _, said = process.communicate(timeout=LIMIT_S)
+    assert (code, is_left) == (130, False)
+    assert b"the command was not started" in said
+
+
+@pytest.mark.parametrize("options", [(), ("--in-place",)])
+def test_what_compose_warns_of_is_said_once(options: tuple[str, ...], tmp_path: Path) -> None:
+    env = script(tmp_path, WARNING)
+    build = {"context": "https://x/y.git", "cache_to": ["type=local,dest=c"]}
+    (tmp_path / "project").write_text(json.dumps({"services": {"web": {"build": build}}}))
+    words = ["docker", "compose", "build"]
+    assert bare(words, tmp_path, env).stderr == b"WARN: $X is not set\n"
+    done = run(words, tmp_path, env, *options)
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0] == b"WARN: $X is not set"
+    assert done.stderr.count(b"WARN") == 1
 
 
 @pytest.mark.parametrize("stdin", ["<&-", "0>/dev/null"])

@@ -3,12 +3,10 @@
 import io
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from types import FrameType
 from typing import BinaryIO, TypeVar
 
 from kitcache.errors import Cancelled
@@ -16,23 +14,6 @@ from kitcache.errors import Cancelled
 Answer = TypeVar("Answer")
 
 GLANCE_S = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def cancel_on_signals(cancel: Event) -> None:
-    """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once.
-
-    One that was ignored when we were started stays ignored.
-    """
-    heard = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        for each in heard:
-            signal.signal(each, signal.SIG_DFL)
-        cancel.set()
-
-    for each in heard:
-        signal.signal(each, stop)
 
 
 def unless_cancelled(work: Callable[[], Answer], cancel: Event) -> Answer:

@@ -1,11 +1,13 @@
 """What one command line prints where: answers to stdout, the conversation to stderr."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import ModuleType
+from threading import Event
+from types import FrameType, ModuleType
 
 from kitcache.cli.terminal import (
     WIDTH,
@@ -154,3 +156,21 @@ def _json_shapes() -> ModuleType:
     from kitcache.cli import jsonout  # noqa: PLC0415 - people, who read no JSON, start faster
 
     return jsonout
+
+
+def cancel_on_signals(cancel: Event) -> None:
+    """The first Ctrl-C or SIGTERM sets cancel; the second of them ends the process at once.
+
+    One that was ignored when we were started stays ignored.
+    """
+    heard = [
+        each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN
+    ]
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for each in heard:
+            signal.signal(each, signal.SIG_DFL)
+        cancel.set()
+
+    for each in heard:
+        signal.signal(each, stop)

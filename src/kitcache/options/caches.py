@@ -143,6 +143,8 @@ def check_cache_export(export: CacheExport) -> CacheExport:
     if export.kind == "local":
         if not export.dest:
             raise UsageError("local cache exporter requires dest", next_steps=("add dest=DIR",))
+        if "\0" in export.dest:
+            raise UsageError(f"dest={export.dest!r} is not a name: it has a NUL in it")
         _check_tag(export.tag)
         _check_compression(dict(export.sent))
         _check_manifest(dict(export.sent))

@@ -29,12 +29,14 @@ _EXPORT, _IMPORT = "export-cache", "import-cache"
 class Rewritten(NamedTuple):
     """A command to run in place of the user's. stdin: its input, None: what we were given.
 
-    file: a document that the command reads from the path in argv that is PLACE_OF_FILE.
+    file: a document that the command reads from the path in argv that is PLACE_OF_FILE. warned:
+    what the user's command would have written to stderr, and this one does not.
     """
 
     argv: tuple[str, ...]
     stdin: bytes | None = None
     file: bytes | None = None
+    warned: bytes = b""
 
 
 PLACE_OF_FILE = "{kitcache-exec-file}"

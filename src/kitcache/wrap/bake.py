@@ -7,6 +7,7 @@ Source: buildx bake/bake.go (newOverrides, AddOverrides).
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from threading import Event
 from typing import NamedTuple
 
 from kitcache.wrap import tables
@@ -63,10 +64,16 @@ class BakeJob(NamedTuple):
         return Rewritten((*words[: self.at + 1], *settings, *words[self.at + 1 :]), self.stdin)
 
 
-def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -> Job:
+def bake_job(
+    found: Recognized,
+    environ: Mapping[str, str],
+    read_stdin: Callable[[], bytes | None],
+    cancel: Event | None = None,
+) -> Job:
     """The caches of a bake command, as bake resolves them.
 
-    Bake fetches a remote definition. Raises NotUnderstood, Refused where bake says nothing.
+    Bake fetches a remote definition. Raises NotUnderstood, Cancelled, Refused where bake says
+    nothing.
     """
     line = read_line(found.argv, found.at + 1, tables.BAKE, watched=("set", "file"))
     if is_on(line.options, _BUILDS_NOTHING):
@@ -75,7 +82,7 @@ def bake_job(found: Recognized, environ: Mapping[str, str], read_stdin: Callable
     stdin = read_stdin() if reads_stdin else None
     is_fetched = any(is_remote(found.argv[n]) for n in line.positionals[:1])
     asked = (*found.argv[: found.at + 1], "--print", *found.argv[found.at + 1 :])
-    document = read_answer(asked, ask(asked, environ, stdin))
+    document = read_answer(asked, ask(asked, environ, stdin, cancel).printed)
     listed = document.get("target")
     targets = listed if isinstance(listed, dict) else {}
     return BakeJob(

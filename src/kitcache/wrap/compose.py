@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
+from threading import Event
 from typing import Any, NamedTuple
 
 from kitcache.wrap import tables
@@ -16,7 +17,7 @@ from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refuse
 from kitcache.wrap.cachewords import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_line
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
+from kitcache.wrap.resolving import Said, ask, entries_of, is_remote, read_answer
 
 _TABLES = {
     "build": tables.COMPOSE_BUILD,
@@ -44,7 +45,7 @@ class ComposeJob(NamedTuple):
 
     builds_all: they are all built. project: the resolved one, without compose's escapes. start: of
     compose's own options; said: those to add to them; dropped: the words of those that go. stdin:
-    what compose reads its file from.
+    what compose reads its file from. warned: what it says of the project as it was written.
     """
 
     argv: tuple[str, ...]
@@ -56,6 +57,7 @@ class ComposeJob(NamedTuple):
     dropped: frozenset[int]
     builds_all: bool
     stdin: bytes | None
+    warned: bytes = b""
     contexts: tuple[Context, ...] = ()
 
     @property
@@ -86,15 +88,19 @@ class ComposeJob(NamedTuple):
         kept = [words[n] for n in range(self.start, len(words)) if n not in self.dropped]
         document = json.dumps(_escape({**self.project, "services": services})).encode()
         argv = (*words[: self.start], *self.said, "--file", PLACE_OF_FILE, *kept)
-        return Rewritten(argv, None, document)
+        return Rewritten(argv, None, document, self.warned)
 
 
 def compose_job(
-    found: Recognized, environ: Mapping[str, str], read_stdin: Callable[[], bytes]
+    found: Recognized,
+    environ: Mapping[str, str],
+    read_stdin: Callable[[], bytes | None],
+    cancel: Event | None = None,
 ) -> Job:
     """The caches of what a compose command may build.
 
-    Compose fetches a remote project. Raises NotUnderstood, Refused where compose says nothing.
+    Compose fetches a remote project. Raises NotUnderstood, Cancelled, Refused where compose says
+    nothing.
     """
     words, start = found.argv, found.at
     line = read_line(words, start, tables.COMPOSE, stops_at_argument=True)
@@ -105,13 +111,14 @@ def compose_job(
     files = _given(line.options, "f", "file") or _listed(environ)
     stdin = read_stdin() if "-" in files else None
     before = words[: line.end]
-    printed = ask((*before, "config", "--services"), environ, stdin)
+    printed = ask((*before, "config", "--services"), environ, stdin, cancel).printed
     active = printed.decode(errors="replace").split()
     named = [words[n] for n in below.positionals][: 1 if verb == "run" else None]
     # With all services: up may remove containers of one that is not in the project.
     whole = (*before, "--profile", "*")
     suffices = verb == "build" and set(named) <= set(active)
-    project = _resolve((whole, before) if suffices else (whole,), environ, stdin)
+    clients = (whole, before) if suffices else (whole,)
+    project, warned = _resolve(clients, lambda asked: ask(asked, environ, stdin, cancel))
     built = _built(project, named or active, deep=_goes_deep(verb, below.options))
     builds = [(name, _build_of(project["services"][name])) for name in built]
     return ComposeJob(
@@ -124,6 +131,7 @@ def compose_job(
         frozenset(n for o in line.options if o.name in _REPLACED for n in range(o.first, o.at + 1)),
         verb == "build",
         stdin,
+        warned,
         tuple(
             context
             for _, build in builds
@@ -150,17 +158,18 @@ def _given(options: Sequence[Option], *names: str) -> list[str]:
 
 
 def _resolve(
-    clients: Sequence[tuple[str, ...]], environ: Mapping[str, str], stdin: bytes | None
-) -> Project:
-    """The project, as far as compose fills it in. clients: with their options, the best first.
+    clients: Sequence[tuple[str, ...]], answer: Callable[[Sequence[str]], Said]
+) -> tuple[Project, bytes]:
+    """The project, as far as compose fills it in, and what it warned of.
 
+    clients: with their options, the best first. answer: of a command, as ask has it.
     Raises Refused, NotUnderstood: compose may take the command, but does not print what it means.
     """
     refusal = None
     for client, way in product(clients, _WAYS):
         asked = (*client, "config", "--format", "json", *way)
         try:
-            printed = ask(asked, environ, stdin)
+            printed, warned = answer(asked)
         except Refused as error:
             if error.code > 128:  # a signal ended it: to ask for less is no help
                 raise
@@ -169,9 +178,9 @@ def _resolve(
             continue
         if _AS_WRITTEN not in way:
             # All that is printed was escaped, keys too, which compose does not read so.
-            return read_answer(asked, printed.replace(b"$$", b"$"))
+            return read_answer(asked, printed.replace(b"$$", b"$")), warned
         if b"$" not in printed:
-            return read_answer(asked, printed)
+            return read_answer(asked, printed), warned
     raise refusal or NotUnderstood(
         "compose does not print the whole project",
         next_steps=("give it what is missing: an env file may be empty",),

@@ -4,36 +4,70 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
+from threading import Event
+from typing import Any, NamedTuple
 
-from kitcache.errors import NotExecutable
+from kitcache.errors import Cancelled, NotExecutable
 from kitcache.options.attributes import join_attributes
 from kitcache.wrap.argv import Refused
 from kitcache.wrap.child import find_program, run_script_too
 from kitcache.wrap.flags import NotUnderstood
 
+_GLANCE_S = 0.1
 
-def ask(argv: Sequence[str], environ: Mapping[str, str], stdin: bytes | None) -> bytes:
-    """What a command prints. Raises Refused, NotExecutable."""
+
+class Said(NamedTuple):
+    """What a command wrote to stdout, and to stderr."""
+
+    printed: bytes
+    warned: bytes
+
+
+def ask(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    stdin: bytes | None,
+    cancel: Event | None = None,
+) -> Said:
+    """Run a command to its end, and end it once cancel is set.
+
+    Raises Refused, NotExecutable, Cancelled.
+    """
     try:
-        done = run_script_too(
+        process = run_script_too(
             find_program(argv[0], environ) or argv[0],
             argv,
-            lambda path, words: subprocess.run(  # noqa: S603 - the user's own command
+            lambda path, words: subprocess.Popen(  # noqa: S603 - the user's own command
                 words,
                 executable=path,
-                check=False,
-                capture_output=True,
                 env=environ,
-                input=b"" if stdin is None else stdin,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
             ),
         )
     except OSError as error:
         raise NotExecutable(argv[0], error.strerror or str(error)) from None
-    if done.returncode:
-        raise Refused(done.returncode if done.returncode > 0 else 128 - done.returncode,
-                      done.stderr)  # fmt: skip
-    return done.stdout
+    with process:
+        said = _listen(process, stdin or b"", cancel)
+    if cancel is not None and cancel.is_set():
+        raise Cancelled("", untouched="the command was not started")
+    code = process.returncode
+    if code:
+        raise Refused(code if code > 0 else 128 - code, said.warned)
+    return said
+
+
+def _listen(process: "subprocess.Popen[bytes]", stdin: bytes, cancel: Event | None) -> Said:
+    said: bytes | None = stdin
+    while True:
+        try:
+            return Said(*process.communicate(said, timeout=_GLANCE_S))
+        except subprocess.TimeoutExpired:
+            said = None  # it remembers what is left to write
+            # A signal that was sent to us alone.
+            if cancel is not None and cancel.is_set():
+                process.terminate()
 
 
 def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:

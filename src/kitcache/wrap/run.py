@@ -6,7 +6,7 @@ A command that fails changes no store beyond what its client did, and nothing is
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
@@ -142,6 +142,8 @@ def _run(
 ) -> tuple[tuple[str, ...], int]:
     """Run it, with what it reads in files; the command, and its exit code."""
     argv = rewritten.argv
+    with suppress(OSError):
+        os.write(2, rewritten.warned)
     with ExitStack() as stack:
         stdin_fd = None
         if rewritten.stdin is not None:

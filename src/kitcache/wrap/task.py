@@ -7,6 +7,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import NotExecutable, NotInstalled, UsageError
@@ -75,22 +76,23 @@ class Task(NamedTuple):
 def make_task(
     argv: Sequence[str],
     environ: Mapping[str, str],
-    read_stdin: Callable[[], bytes],
+    read_stdin: Callable[[], bytes | None],
     *,
     resets: bool,
     staged: bool,
     warn: Callable[[str], None],
+    cancel: Event | None = None,
 ) -> Task:
     """Understand a command; one that is not understood is run as it is, unless it asks for a reset.
 
     resets: every local export is to be swept after. staged: each goes to a staging directory, not
-    only those that have to.
+    only those that have to. cancel: a client that is asked is ended then.
     Raises UsageError (not understood, or caches that the client would not take), NotInstalled,
-    NotExecutable, Refused, KitcacheError.
+    NotExecutable, Refused, Cancelled, KitcacheError.
     """
     stdin = _Stdin(read_stdin)
     try:
-        job = _job_of(recognize(argv), environ, stdin.read)
+        job = _job_of(recognize(argv), environ, stdin.read, cancel)
     except (NotUnderstood, Refused) as error:
         if resets or asks_for_reset(argv):
             raise
@@ -125,11 +127,11 @@ def _in_one_line(error: UsageError) -> str:
 class _Stdin:
     """What a client is to read twice: as it is asked what it would do, and as it does it."""
 
-    def __init__(self, read: Callable[[], bytes]) -> None:
+    def __init__(self, read: Callable[[], bytes | None]) -> None:
         self._read = read
         self.data: bytes | None = None
 
-    def read(self) -> bytes:
+    def read(self) -> bytes | None:
         self.data = self._read()
         return self.data
 
@@ -167,18 +169,23 @@ def _repeated(exports: Iterable[CacheExport]) -> Iterator[str]:
         seen.add(place)
 
 
-def _job_of(found: Recognized, environ: Mapping[str, str], read_stdin: Callable[[], bytes]) -> Job:
+def _job_of(
+    found: Recognized,
+    environ: Mapping[str, str],
+    read_stdin: Callable[[], bytes | None],
+    cancel: Event | None,
+) -> Job:
     # Only what the command needs is imported: start-up is part of the product.
     if found.kind in ("bake", "compose"):
         need_program(found.argv[0], environ)
     if found.kind == "bake":
         from kitcache.wrap.bake import bake_job  # noqa: PLC0415
 
-        return bake_job(found, environ, read_stdin)
+        return bake_job(found, environ, read_stdin, cancel)
     if found.kind == "compose":
         from kitcache.wrap.compose import compose_job  # noqa: PLC0415
 
-        return compose_job(found, environ, read_stdin)
+        return compose_job(found, environ, read_stdin, cancel)
     if builds_nothing(found):
         return DirectJob(found.argv)
     return direct_job(found)

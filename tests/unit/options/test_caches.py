@@ -17,6 +17,7 @@ SYNTAX = '"yes" is neither true nor false'
 REFUSED_EXPORTS = {
     "type=local": "local cache exporter requires dest",
     "type=local,dest=": "local cache exporter requires dest",
+    "type=local,dest=a\0b": "dest='a\\x00b' is not a name: it has a NUL in it",
     "type=local,dest=D,reset=yes": f"failed to parse reset attribute: {SYNTAX}",
     "type=local,dest=D,compression=xz": f"{DAEMON}unsupported compression type xz",
     "type=local,dest=D,compression-level=max": (

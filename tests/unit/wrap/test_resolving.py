@@ -14,7 +14,7 @@ def python(code: str) -> list[str]:
 
 def test_the_object_that_a_client_prints() -> None:
     words = python("import sys; print(sys.stdin.read())")
-    assert read_answer(words, ask(words, {}, b'{"a": 1}')) == {"a": 1}
+    assert read_answer(words, ask(words, {}, b'{"a": 1}').printed) == {"a": 1}
 
 
 def test_a_client_that_refuses_is_quoted() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.session import Session, cancel_on_signals
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
@@ -76,6 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is its own, or that of the caches where it was fine."""
     _occupy_standard_fds()
+    cancel_on_signals(args.cancel)
     session = Session(wants_json=False, is_quiet=args.quiet)
     work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was run")
     return max(work)
@@ -114,6 +115,7 @@ class _Command:
                 resets=resets,
                 staged=not args.in_place,
                 warn=self._warn,
+                cancel=args.cancel,
             )
         except Refused as error:
             self._pass_on(error)
@@ -159,15 +161,15 @@ class _Command:
                 next_steps=("write the policy to a file, and name that",),
             )
 
-    def _read_stdin(self) -> bytes:
+    def _read_stdin(self) -> bytes | None:
         self._check_stdin()
         from kitcache.cli.interrupt import open_stdin  # noqa: PLC0415 - seldom needed
 
         stdin = open_stdin(self._args.cancel)
-        # Where nothing can be read, the client says what it lacks.
+        # Where nothing can be read, the client is to see that for itself.
         with suppress(OSError):
-            return b"" if stdin is None else stdin.read()
-        return b""
+            return None if stdin is None else stdin.read()
+        return None
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
