@@ -210,8 +210,13 @@ class Contradiction(NamedTuple):
     problem: str
 
 
-def check_retention(policy: Retention) -> None:
-    """Raises UsageError for what contradicts itself; the message names all that does."""
+def check_retention(policy: object) -> None:
+    """Raise UsageError for what is not a policy, or contradicts itself; the message names all."""
+    if not isinstance(policy, Retention):
+        raise UsageError(
+            f"the policy is of type {type(policy).__name__}, not Retention",
+            next_steps=("kitcache.read_policy(TEXT, NAME)",),
+        )
     problems = [found.problem for found in find_contradictions(policy)]
     if problems:
         raise UsageError(problems[0], path=policy.source, details=tuple(problems[1:]))

@@ -2,10 +2,12 @@
 
 import pytest
 
+from kitcache.errors import UsageError
 from kitcache.options.retention import (
     Amount,
     Retention,
     Rule,
+    check_retention,
     find_contradictions,
     parse_span,
 )
@@ -73,3 +75,9 @@ def test_what_only_a_caller_can_say(
 ) -> None:
     """Each of these would let tags go."""
     assert list(find_contradictions(policy)) == [(rule, key, problem)]
+
+
+@pytest.mark.parametrize("policy", [None, "keep-tag = []", {"keep-last": 3}])
+def test_what_is_not_a_policy_is_refused(policy: object) -> None:
+    with pytest.raises(UsageError, match=r"the policy is of type \w+, not Retention"):
+        check_retention(policy)
