@@ -61,6 +61,8 @@ def test_a_repaired_cache_can_be_reset(name: str, tmp_path: Path) -> None:
 
 def test_what_is_no_cache_is_not_made_one(tmp_path: Path) -> None:
     cache = unpack(NO_CACHE, tmp_path)
+    assert repair(cache).steps == ()
+    assert list(cache.iterdir()) == []
+    (cache / "notes").touch()
     with pytest.raises(kitcache.NotACache):
         repair(cache)
-    assert list(cache.iterdir()) == []

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.store.scan import next_tick_ns
 from tests.caches.snapshot import take_snapshot
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.command import Answer, assert_civil, assert_message, run, unchanged
+from tests.hostile.exec_kit import wait_until
 from tests.hostile.privilege import make_read_only, small_disk
 
 
@@ -75,6 +77,10 @@ def test_a_read_only_disk_loses_nothing(on_disk: Sample) -> None:
 def test_a_read_only_disk_with_a_lock_file_lists_what_stayed(on_disk: Sample) -> None:
     """The lock can be had there; no blob can be removed."""
     (on_disk.dir / "kitcache.lock").touch()
+    # The lock cannot be dated there, so the machine's clock is rounded down: new blobs are kept.
+    blobs = list((on_disk.dir / "blobs" / "sha256").iterdir())
+    newest_ns = max(path.stat().st_ctime_ns for path in blobs)
+    wait_until(lambda: next_tick_ns(-1) > newest_ns)
     make_read_only(on_disk.box.top)
     before = take_snapshot(on_disk.box.top)
     answer = run(on_disk.box.top, "reset", "cache")
