@@ -1,4 +1,4 @@
-"""Wishes: how a build is run, beside what is built."""
+"""Wishes: callbacks, time limit and cancelling of a build."""
 
 from collections.abc import Callable
 from threading import Event
@@ -17,11 +17,11 @@ def _no_login(_host: str) -> Credentials | None:
 
 
 def _nothing(_news: object) -> None:
-    """Tell nobody."""
+    """Ignore what is reported."""
 
 
 class Wishes(NamedTuple):
-    """How a build is run, beside what is built.
+    """What a build needs besides its request: callbacks, a time limit, an event that cancels it.
 
     on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
     for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"

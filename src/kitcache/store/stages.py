@@ -5,11 +5,12 @@ process holds was left by one that was killed.
 """
 
 import os
+import time
 from contextlib import suppress
 
-from kitcache.errors import Busy, KitcacheError
+from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout, open_directory
-from kitcache.store.locks import Patience, Waiting, hold_store
+from kitcache.store.locks import Patience, hold_store
 from kitcache.store.scan import ROOM
 
 STAGE_PREFIX = "stage-"
@@ -30,6 +31,7 @@ def clear_stages(layout: Layout, room_fd: int) -> None:
     after it has the lock, and makes another one. Never raises a KitcacheError or an OSError: what
     cannot be deleted stays.
     """
+    no_wait = Patience(0.0, time.sleep, lambda _: None)
     names: list[str] = []
     with suppress(OSError):
         names = [name for name in os.listdir(room_fd) if name.startswith(STAGE_PREFIX)]
@@ -39,13 +41,5 @@ def clear_stages(layout: Layout, room_fd: int) -> None:
         with suppress(KitcacheError):
             stage = open_stage_directory(layout, name, room_fd)
             if stage is not None:
-                with stage, hold_store(stage, "exclusive", Patience(0.0, _never, _ignore)):
+                with stage, hold_store(stage, "exclusive", no_wait):
                     shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)
-
-
-def _never(_: float) -> None:
-    raise Busy(ROOM, "a staging directory is in use")
-
-
-def _ignore(_: Waiting) -> None:
-    return None
