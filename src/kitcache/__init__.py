@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from kitcache.options.outputs import Output
     from kitcache.options.policy import Policy
     from kitcache.options.policyfile import read_policy
-    from kitcache.options.retention import Amount, Retention, Rule
+    from kitcache.options.prunepolicy import Amount, Retention, Rule
     from kitcache.options.secrets import Secret
     from kitcache.store.locks import Holder, Waiting
     from kitcache.upkeep.answers import (
@@ -123,7 +123,7 @@ _HOMES = {
     "kitcache.options.outputs": ("Output",),
     "kitcache.options.policy": ("Policy",),
     "kitcache.options.policyfile": ("read_policy",),
-    "kitcache.options.retention": ("Amount", "Retention", "Rule"),
+    "kitcache.options.prunepolicy": ("Amount", "Retention", "Rule"),
     "kitcache.options.secrets": ("Secret",),
     "kitcache.store.locks": ("Holder", "Waiting"),
     "kitcache.upkeep.answers": (

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile import crash, privilege, stages, strangers

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.upkeep.answers import Decision
 from kitcache.upkeep.pruning.retain import TagFacts, decide
 

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import kitcache
-from kitcache.options.retention import find_contradictions
+from kitcache.options.prunepolicy import find_contradictions
 from tests.property import witness
 from tests.property.disk import blobs, on_disk, settle, snapshot
 from tests.property.model import Cache, reach, size_of, verdict

@@ -149,7 +149,7 @@ KITCACHE = {
         "kitcache.upkeep.pruning.prune",
         "kitcache.upkeep.pruning.retain",
         "kitcache.upkeep.pruning.uses",
-        "kitcache.options.retention",
+        "kitcache.options.prunepolicy",
     },
     "trim": SHARED
     | ANSWERS

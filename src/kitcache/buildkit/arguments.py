@@ -26,8 +26,8 @@ from kitcache.options.caches import (
     left_out_warning,
 )
 from kitcache.options.outputs import Output, check_output
+from kitcache.options.prunepolicy import Retention
 from kitcache.options.references import normalize_tag
-from kitcache.options.retention import Retention
 from kitcache.options.secrets import Secret
 
 StrPath = str | os.PathLike[str]

@@ -22,7 +22,7 @@ from kitcache.gc.reset import refused_report, reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from kitcache.store.ingest import Intake
 from kitcache.store.notes import note_layers, note_use
 from kitcache.upkeep.answers import Pruned

@@ -44,7 +44,7 @@ from kitcache.options.caches import (
     parse_cache_import,
 )
 from kitcache.options.outputs import Output, parse_output
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from kitcache.options.secrets import Secret
 
 Answer = TypeVar("Answer")

@@ -9,7 +9,7 @@ from kitcache.buildkit.status import OnUpdate
 from kitcache.gc.control import OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.attributes import Pairs
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 
 
 def _no_login(_host: str) -> Credentials | None:

@@ -7,7 +7,7 @@ from kitcache.errors import UsageError
 from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
 
 if TYPE_CHECKING:  # seldom needed
-    from kitcache.options.retention import Retention
+    from kitcache.options.prunepolicy import Retention
 
 DIRECTORIES, FILES, TAGS = "dirs", "files", "tags"
 

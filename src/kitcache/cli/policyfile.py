@@ -9,7 +9,7 @@ from threading import Event
 from kitcache.cli.interrupt import open_stdin, unless_cancelled
 from kitcache.errors import Cancelled, UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from kitcache.store.ioerrors import io_error
 
 STDIN = "-"

@@ -4,7 +4,7 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.errors import UsageError
-from kitcache.options.retention import (
+from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,

@@ -6,7 +6,7 @@ from kitcache.cli.tables import NOTED_USES, table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
-from kitcache.options.retention import Retention, is_plain
+from kitcache.options.prunepolicy import Retention, is_plain
 from kitcache.options.units import format_age, format_bytes
 from kitcache.upkeep.answers import Decision, Pruned
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import quote_go, suggest
-from kitcache.options.retention import (
+from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,

@@ -25,7 +25,7 @@ from kitcache.wrap.stores import Store, Stores, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
-    from kitcache.options.retention import Retention
+    from kitcache.options.prunepolicy import Retention
     from kitcache.upkeep.answers import Pruned
     from kitcache.wrap.staging import Merged, Stage
 

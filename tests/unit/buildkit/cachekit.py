@@ -14,7 +14,7 @@ from kitcache.buildkit.publish import CacheResult
 from kitcache.gc.control import OnProgress, Terms, Warn
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from tests.unit.buildkit.session.exporter import Daemon, Exported, make_cache, serving
 
 CACHE = make_cache([b"layer one" * 50, b"layer two" * 50])

@@ -11,7 +11,7 @@ from kitcache.buildkit.wishes import Wishes
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from tests.hostile import stages
 from tests.hostile.stages import Stages
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, tags

@@ -8,7 +8,7 @@ import pytest
 
 from kitcache.cli.policyfile import read_file
 from kitcache.errors import Cancelled, KitcacheError, UsageError
-from kitcache.options.retention import Retention, common_rule
+from kitcache.options.prunepolicy import Retention, common_rule
 
 TEXT = '# a policy\r\n\r\nkeep-tag = ["a",\t"b"]\r\nkeep-last = 3\r\n'
 

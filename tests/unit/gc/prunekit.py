@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from kitcache.options.retention import Amount, Retention
+from kitcache.options.prunepolicy import Amount, Retention
 from kitcache.store.locks import Patience
 from kitcache.upkeep.answers import Pruned
 from tests.hostile.build import REF_NAME, Json, Sample

@@ -14,7 +14,7 @@ from kitcache.gc import collect as collect_module
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile.build import Sample

@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.retention import Amount, Retention, Rule, common_rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule, common_rule
 
 D = 86_400 * 10**9
 

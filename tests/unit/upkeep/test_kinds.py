@@ -11,7 +11,7 @@ import pytest
 
 import kitcache
 from kitcache.errors import Damaged
-from kitcache.options.retention import Retention, Rule
+from kitcache.options.prunepolicy import Retention, Rule
 from tests.hostile.build import IMAGE_CONFIG, LAYER, Box, Json, Sample
 from tests.hostile.stages import LAYER_BYTES, make_stages
 from tests.property import witness

@@ -34,7 +34,7 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import Waiting
 
 if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.options.retention import Retention
+    from kitcache.options.prunepolicy import Retention
 
 configure = buildoptions.configure
 

@@ -9,7 +9,7 @@ from kitcache.cli.session import Session
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
 from kitcache.options.policy import Policy
-from kitcache.options.retention import Retention
+from kitcache.options.prunepolicy import Retention
 from kitcache.upkeep.pruning.prune import not_reached, prune
 
 _DESCRIPTION = """\

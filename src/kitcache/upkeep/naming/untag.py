@@ -129,7 +129,7 @@ def _names_of(name: str, entries: Sequence[Dropped]) -> tuple[str, ...]:
         return (name,)
     if not _is_pattern(name):
         return ()
-    from kitcache.options.retention import find_glob  # noqa: PLC0415 - only a pattern needs it
+    from kitcache.options.prunepolicy import find_glob  # noqa: PLC0415 - only a pattern needs it
 
     tags = {entry.ref_name for entry in entries if entry.ref_name is not None}
     return tuple(tag for tag in tags if find_glob((name,), tag))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kitcache.gc.values import Tally, UsedFrom
 from kitcache.oci.digest import Digest
-from kitcache.options.retention import (
+from kitcache.options.prunepolicy import (
     Retention,
     Rule,
     counting_rules,

@@ -11,7 +11,7 @@ from kitcache.cli.main import make_parser
 from kitcache.cli.policyoptions import retention_of
 from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.store.layout import open_layout
 from kitcache.store.notes import note_use
 from kitcache.upkeep.pruning.prune import prune

@@ -1,6 +1,6 @@
 """pruning/prune.py after an export: nothing is raised, and what was just published stays."""
 
-from kitcache.options.retention import Retention, Rule
+from kitcache.options.prunepolicy import Retention, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.notes import read_skips

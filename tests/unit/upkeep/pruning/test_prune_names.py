@@ -7,7 +7,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.notes import note_use, read_notes
 from kitcache.upkeep.health.repair import repair

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.upkeep.answers import Decision
 from kitcache.upkeep.pruning.retain import TagFacts, decide
 from tests.unit.gc.surveys import digest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.options.retention import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, Retention, Rule
 from tests.unit.upkeep.pruning.test_retain import PRS, D, choose, kept, rule
 
 AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)

@@ -1,9 +1,9 @@
-"""options/retention.py: amounts, which rule counts for a tag, and what contradicts itself."""
+"""options/prunepolicy.py: amounts, which rule counts for a tag, and what contradicts itself."""
 
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.options.retention import (
+from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,

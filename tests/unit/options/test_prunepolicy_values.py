@@ -1,9 +1,9 @@
-"""options/retention.py: ages in a policy, and values that only a Python caller can make."""
+"""options/prunepolicy.py: ages in a policy, and values that only a Python caller can make."""
 
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.options.retention import (
+from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,
