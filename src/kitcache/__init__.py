@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from kitcache.options.build import BuildRequest
     from kitcache.options.caches import CacheExport, CacheImport
     from kitcache.options.outputs import Output
-    from kitcache.options.policy import Policy
     from kitcache.options.policyfile import read_policy
     from kitcache.options.prunepolicy import Amount, Retention, Rule
     from kitcache.options.secrets import Secret
+    from kitcache.options.sweep import Policy
     from kitcache.store.locks import Holder, Waiting
     from kitcache.upkeep.answers import (
         BadBlob,
@@ -121,7 +121,7 @@ _HOMES = {
     "kitcache.options.build": ("BuildRequest",),
     "kitcache.options.caches": ("CacheExport", "CacheImport"),
     "kitcache.options.outputs": ("Output",),
-    "kitcache.options.policy": ("Policy",),
+    "kitcache.options.sweep": ("Policy",),
     "kitcache.options.policyfile": ("read_policy",),
     "kitcache.options.prunepolicy": ("Amount", "Retention", "Rule"),
     "kitcache.options.secrets": ("Secret",),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.upkeep.pruning.prune import prune
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.pair import before

@@ -50,7 +50,7 @@ RESET = {
     "kitcache.gc.plan",
     "kitcache.gc.reset",
     "kitcache.gc.sweep",
-    "kitcache.options.policy",
+    "kitcache.options.sweep",
     "kitcache.store.remove",
 }
 COUNTING = RESET - {

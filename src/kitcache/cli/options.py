@@ -51,7 +51,7 @@ def add_dir(parser: argparse.ArgumentParser) -> None:
 
 def add_ages(parser: argparse.ArgumentParser) -> None:
     """--min-age and --ingest-age: what a sweep spares."""
-    from kitcache.options.policy import Policy  # noqa: PLC0415 - only those who sweep need it
+    from kitcache.options.sweep import Policy  # noqa: PLC0415 - only those who sweep need it
 
     parser.add_argument(
         "--min-age",

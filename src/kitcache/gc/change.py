@@ -29,7 +29,7 @@ from kitcache.gc.values import Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import edit_entries
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_index

@@ -12,7 +12,7 @@ from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.values import Plan, Refusal, Survey, Swept
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, Holder, Waiting

@@ -16,7 +16,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import scan_blobs, weigh_quarantine
 

@@ -5,7 +5,7 @@ from itertools import chain
 
 from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.options.units import format_age
 
 FRESH_NS = 60 * 10**9

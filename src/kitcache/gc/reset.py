@@ -10,7 +10,7 @@ from kitcache.gc.collect import Judged, collect, judge
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Outcome, Report, Survey, Swept, Tally
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_store

@@ -5,7 +5,7 @@ import pytest
 from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.values import Damage, IngestSeen, Refusal, Root
 from kitcache.oci.digest import HEX_LENGTHS, Digest
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from tests.unit.gc.surveys import EMPTY, digest
 
 S = 10**9

@@ -12,7 +12,7 @@ from kitcache.errors import Busy, Cancelled, Damaged, NotACache
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Report, Tally
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.locks import Waiting
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, encode

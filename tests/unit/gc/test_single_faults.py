@@ -17,7 +17,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.values import Survey, Swept
 from kitcache.oci.links import read_links
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
 from kitcache.store.locks import Held
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode

@@ -14,7 +14,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
 from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, Swept, Tally
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.scan import BATCH_SIZE

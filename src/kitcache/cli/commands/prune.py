@@ -8,8 +8,8 @@ from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_line
 from kitcache.cli.session import Session
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
-from kitcache.options.policy import Policy
 from kitcache.options.prunepolicy import Retention
+from kitcache.options.sweep import Policy
 from kitcache.upkeep.pruning.prune import not_reached, prune
 
 _DESCRIPTION = """\

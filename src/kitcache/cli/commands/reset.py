@@ -7,7 +7,7 @@ from kitcache.cli.session import Session
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import Incomplete
 from kitcache.gc.reset import reset
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 
 _DESCRIPTION = """\
 Deletes every blob that no entry of index.json reaches, and unfinished uploads.

@@ -26,7 +26,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout

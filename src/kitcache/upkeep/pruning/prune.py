@@ -24,8 +24,8 @@ from kitcache.gc.reset import (
 )
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
-from kitcache.options.policy import Policy
 from kitcache.options.prunepolicy import Retention, check_retention, find_glob
+from kitcache.options.sweep import Policy
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.options.policy import Policy
 from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use
 from kitcache.upkeep.pruning import limits

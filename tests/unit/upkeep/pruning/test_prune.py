@@ -11,8 +11,8 @@ import pytest
 from kitcache.errors import Busy, Damaged, NotACache, UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
-from kitcache.options.policy import Policy
 from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.notes import note_use, read_notes, read_skips

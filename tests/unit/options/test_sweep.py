@@ -1,6 +1,6 @@
-"""options/policy.py: what a reset spares when it is not told otherwise."""
+"""options/sweep.py: what a reset spares when it is not told otherwise."""
 
-from kitcache.options.policy import Policy
+from kitcache.options.sweep import Policy
 
 
 def test_by_default_age_spares_no_blob_and_an_upload_for_an_hour() -> None:
