@@ -1,9 +1,9 @@
-"""options/limits.py: --ulimit and --shm-size, as Docker reads them."""
+"""options/ulimits.py: --ulimit and --shm-size, as Docker reads them."""
 
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.options.limits import parse_memory, parse_ulimit
+from kitcache.options.ulimits import parse_memory, parse_ulimit
 
 
 def test_a_soft_limit_alone_is_the_hard_one_too() -> None:
