@@ -16,8 +16,8 @@ from kitcache.options.attests import parse_attests
 from kitcache.options.attributes import parse_attributes
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import
+from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import parse_output
-from kitcache.options.references import normalize_tag
 from kitcache.options.secrets import parse_secret
 from kitcache.options.ulimits import parse_memory, parse_ulimit
 

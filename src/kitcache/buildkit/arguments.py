@@ -25,9 +25,9 @@ from kitcache.options.caches import (
     complete_cache,
     left_out_warning,
 )
+from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import Output, check_output
 from kitcache.options.prunepolicy import Retention
-from kitcache.options.references import normalize_tag
 from kitcache.options.secrets import Secret
 
 StrPath = str | os.PathLike[str]

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs, is_true
 from kitcache.options.build import BuildRequest
+from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import Output
-from kitcache.options.references import normalize_tag
 
 Receives = Literal["", "file", "load", "directory", "mirror", "store"]
 

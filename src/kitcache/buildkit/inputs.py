@@ -14,7 +14,7 @@ from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 from kitcache.options.attributes import Pairs, quote_go
 from kitcache.options.build import BuildRequest
-from kitcache.options.references import (
+from kitcache.options.imagenames import (
     NotAReference,
     is_digest,
     is_tag,

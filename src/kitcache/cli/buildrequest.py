@@ -17,8 +17,8 @@ from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, split_fields
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import
+from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import Output, parse_output
-from kitcache.options.references import normalize_tag
 from kitcache.options.secrets import Secret, parse_secret
 from kitcache.options.ulimits import parse_memory, parse_ulimit
 

@@ -17,7 +17,7 @@ from kitcache.options.attributes import (
     suggest,
     warn_unknown,
 )
-from kitcache.options.references import normalize_tag
+from kitcache.options.imagenames import normalize_tag
 
 _TREE = ("type", "dest", "attestation-prefix", "platform-split", "source-date-epoch")
 _IMAGE = (

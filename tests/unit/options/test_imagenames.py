@@ -1,9 +1,9 @@
-"""options/references.py: names of images, as Docker normalizes them."""
+"""options/imagenames.py: names of images, as Docker normalizes them."""
 
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.options.references import (
+from kitcache.options.imagenames import (
     NotAReference,
     is_digest,
     is_tag,
