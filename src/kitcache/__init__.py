@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         Unsafe,
         UsageError,
     )
-    from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
     from kitcache.gc.explain import du, why
     from kitcache.gc.reset import reset
+    from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
     from kitcache.gc.tags import ls
     from kitcache.gc.values import Damage, MissingLeaf, Progress, Report, Root, Tally
     from kitcache.oci.descriptor import Descriptor
@@ -110,7 +110,7 @@ _HOMES = {
         "Unsafe",
         "UsageError",
     ),
-    "kitcache.gc.answers": ("BlobPath", "Listing", "Tag", "TagUsage", "Usage", "Why"),
+    "kitcache.gc.results": ("BlobPath", "Listing", "Tag", "TagUsage", "Usage", "Why"),
     "kitcache.gc.explain": ("du", "why"),
     "kitcache.gc.reset": ("reset",),
     "kitcache.gc.tags": ("ls",),

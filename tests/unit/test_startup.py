@@ -59,7 +59,7 @@ COUNTING = RESET - {
     "kitcache.gc.orphans",
     "kitcache.gc.reset",
 }
-ANSWERS = {"kitcache.cli.tables", "kitcache.gc.answers"}
+ANSWERS = {"kitcache.cli.tables", "kitcache.gc.results"}
 UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.answers"}
 CUTTING = UPKEEP | {
     "kitcache.cli.trimtext",
@@ -83,7 +83,7 @@ NAMING = (
     | {"kitcache.cli.tagtext", "kitcache.upkeep.naming"}
 )
 ADDING = NAMING | {
-    "kitcache.gc.answers",
+    "kitcache.gc.results",
     "kitcache.gc.reach",
     "kitcache.store.notes",
     "kitcache.upkeep.naming.holes",
@@ -324,7 +324,7 @@ def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
         "kitcache.cli.jsonout",
         "kitcache.cli.jsonparts",
         "kitcache.cli.jsonupkeep",
-        "kitcache.gc.answers",
+        "kitcache.gc.results",
     }
     assert ours(modules) == KITCACHE["reset"] | added
     assert modules & NEVER == set()

@@ -16,7 +16,7 @@ from kitcache.cli.jsonparts import (
 )
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.answers import Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.results import Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.values import Report
 
 if TYPE_CHECKING:  # du, ls and the others need no client

@@ -7,8 +7,8 @@ from itertools import groupby
 from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
-from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
+from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes

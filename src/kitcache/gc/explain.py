@@ -7,11 +7,11 @@ from itertools import islice
 from threading import Event
 
 from kitcache.errors import NotFound, UsageError
-from kitcache.gc.answers import TagUsage, Usage, Why
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.refusals import command_line
+from kitcache.gc.results import TagUsage, Usage, Why
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally, key_of

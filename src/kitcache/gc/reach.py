@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from kitcache.gc.answers import BlobPath
+from kitcache.gc.results import BlobPath
 from kitcache.gc.values import NodeKey, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest

@@ -8,11 +8,11 @@ from threading import Event
 from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
-from kitcache.gc.answers import Listing, Tag
 from kitcache.gc.control import Control
 from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
+from kitcache.gc.results import Listing, Tag
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import NO_ROOT, Damage, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time

@@ -7,7 +7,7 @@ import pytest
 
 from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
-from kitcache.gc.answers import Listing, Tag, Usage, Why
+from kitcache.gc.results import Listing, Tag, Usage, Why
 from kitcache.gc.values import Report, Tally
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.answers import Untagged

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
-from kitcache.gc.answers import BlobPath, Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest

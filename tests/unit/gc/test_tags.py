@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Cancelled
-from kitcache.gc.answers import Tag
+from kitcache.gc.results import Tag
 from kitcache.gc.tags import ls
 from kitcache.gc.values import Tally
 from tests.hostile.build import (

@@ -1,8 +1,8 @@
-"""gc/answers.py: what follows from an answer's fields."""
+"""gc/results.py: what follows from an answer's fields."""
 
 import pytest
 
-from kitcache.gc.answers import Listing, Usage, Why
+from kitcache.gc.results import Listing, Usage, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.digest import Digest
 
