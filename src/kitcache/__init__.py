@@ -54,7 +54,14 @@ if TYPE_CHECKING:
     from kitcache.options.secrets import Secret
     from kitcache.options.sweep import Policy
     from kitcache.store.locks import Holder, Waiting
-    from kitcache.upkeep.answers import (
+    from kitcache.upkeep.contents import ls_tag
+    from kitcache.upkeep.health.repair import repair
+    from kitcache.upkeep.health.verify import verify
+    from kitcache.upkeep.naming.merge import merge
+    from kitcache.upkeep.naming.tag import tag
+    from kitcache.upkeep.naming.untag import untag
+    from kitcache.upkeep.pruning.prune import prune
+    from kitcache.upkeep.results import (
         BadBlob,
         CachedStep,
         Decision,
@@ -72,13 +79,6 @@ if TYPE_CHECKING:
         Verdict,
         Verified,
     )
-    from kitcache.upkeep.contents import ls_tag
-    from kitcache.upkeep.health.repair import repair
-    from kitcache.upkeep.health.verify import verify
-    from kitcache.upkeep.naming.merge import merge
-    from kitcache.upkeep.naming.tag import tag
-    from kitcache.upkeep.naming.untag import untag
-    from kitcache.upkeep.pruning.prune import prune
     from kitcache.upkeep.trimming.trim import trim
 
 _HOMES = {
@@ -126,7 +126,7 @@ _HOMES = {
     "kitcache.options.prunepolicy": ("Amount", "Retention", "Rule"),
     "kitcache.options.secrets": ("Secret",),
     "kitcache.store.locks": ("Holder", "Waiting"),
-    "kitcache.upkeep.answers": (
+    "kitcache.upkeep.results": (
         "BadBlob",
         "CachedStep",
         "Decision",

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import Amount, Retention, Rule
-from kitcache.upkeep.answers import Decision
 from kitcache.upkeep.pruning.retain import TagFacts, decide
+from kitcache.upkeep.results import Decision
 
 NOW = 1000
 BLOBS = [Digest("sha256", f"{number:064x}") for number in range(8)]

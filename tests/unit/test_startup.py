@@ -60,7 +60,7 @@ COUNTING = RESET - {
     "kitcache.gc.reset",
 }
 ANSWERS = {"kitcache.cli.tables", "kitcache.gc.results"}
-UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.answers"}
+UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.results"}
 CUTTING = UPKEEP | {
     "kitcache.cli.trimtext",
     "kitcache.upkeep.trimming",

@@ -25,7 +25,7 @@ from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import Retention
 from kitcache.store.ingest import Intake
 from kitcache.store.notes import note_layers, note_use
-from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.results import Pruned
 
 STORE_PREFIX = "local:"
 

@@ -22,7 +22,7 @@ from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import hold_index
 from kitcache.store.notes import room_of
-from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.results import Pruned
 
 IMPORT_CAP_BYTES = 1024 * 1024
 """BuildKit imports no manifest and no cacheconfig above it."""

@@ -15,7 +15,7 @@ from kitcache.errors import printable
 
 if TYPE_CHECKING:  # exec needs neither
     from kitcache.buildkit.publish import CacheResult
-    from kitcache.upkeep.answers import Pruned
+    from kitcache.upkeep.results import Pruned
 
 
 def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:

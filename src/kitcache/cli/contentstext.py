@@ -7,7 +7,7 @@ from kitcache.cli.text import count
 from kitcache.errors import printable
 from kitcache.oci.links import kind_of
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.answers import HeldBlob, TagContents
+from kitcache.upkeep.results import HeldBlob, TagContents
 
 _SHOWN = 20
 _SHORT = len("sha256:") + 12

@@ -5,7 +5,7 @@ from typing import Any
 
 from kitcache.cli.jsonparts import shape_damage, shape_report, shape_tally, shape_time
 from kitcache.gc.values import LISTED
-from kitcache.upkeep.answers import (
+from kitcache.upkeep.results import (
     CachedStep,
     Decision,
     Merged,

@@ -8,7 +8,7 @@ from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
 from kitcache.options.prunepolicy import Retention, is_plain
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.answers import Decision, Pruned
+from kitcache.upkeep.results import Decision, Pruned
 
 
 def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kitcache.cli.text import UNTAGGED, blobs_of, count
 from kitcache.errors import printable
-from kitcache.upkeep.answers import Merged, MergedTag, Tagged, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, Tagged, Untagged
 
 
 def tagged_lines(tagged: Tagged) -> Iterator[str]:

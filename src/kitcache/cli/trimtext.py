@@ -6,7 +6,7 @@ from kitcache.cli.tables import table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.errors import printable
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.answers import CachedStep, Trimmed
+from kitcache.upkeep.results import CachedStep, Trimmed
 
 _SHOWN = 20
 _SHORT = len("sha256:") + 12

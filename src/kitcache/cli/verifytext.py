@@ -7,7 +7,7 @@ from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.upkeep.answers import RECOVERED, Repaired, Verdict, Verified
+from kitcache.upkeep.results import RECOVERED, Repaired, Verdict, Verified
 
 _MISSES_SHOWN = 3
 _BLOBS_SHOWN = 10

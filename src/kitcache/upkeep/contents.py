@@ -21,7 +21,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.links import Link
 from kitcache.store.index import INDEX
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.answers import CachedStep, HeldBlob, TagContents
+from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.branches import Tree, rank
 from kitcache.upkeep.trimming.cutting import layer_uses, read_tree
 

@@ -26,7 +26,7 @@ from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
     from kitcache.options.prunepolicy import Retention
-    from kitcache.upkeep.answers import Pruned
+    from kitcache.upkeep.results import Pruned
     from kitcache.wrap.staging import Merged, Stage
 
 _STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"

@@ -10,7 +10,7 @@ from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
 from kitcache.gc.results import Listing, Tag, Usage, Why
 from kitcache.gc.values import Report, Tally
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.answers import Untagged
+from kitcache.upkeep.results import Untagged
 
 EVIL = "\x1b\u202e\udcff\n東京"
 DIGEST = Digest("sha256", "0" * 64)

@@ -14,7 +14,7 @@ from kitcache.cli.session import Session
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Holder, Waiting
-from kitcache.upkeep.answers import Untagged
+from kitcache.upkeep.results import Untagged
 
 VALUE = Untagged("cache", "done", ())
 WAITING = Waiting("cache", "kitcache.lock", Holder(7, None), 30.0)

@@ -2,7 +2,7 @@
 
 from kitcache.cli.tagtext import merged_lines, tagged_lines, untagged_lines
 from kitcache.gc.values import Tally
-from kitcache.upkeep.answers import Merged, MergedTag, Tagged, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, Tagged, Untagged
 
 EVIL = "\x1b[31m\u202e"
 MOVED = Tagged("c", "done", "main", "dev", "sha256:a", ("sha256:b",))

@@ -6,7 +6,7 @@ from typing import Any
 
 from kitcache.options.prunepolicy import Amount, Retention
 from kitcache.store.locks import Patience
-from kitcache.upkeep.answers import Pruned
+from kitcache.upkeep.results import Pruned
 from tests.hostile.build import REF_NAME, Json, Sample
 
 KEEP_MAIN = Retention(keep_tags=("main",))

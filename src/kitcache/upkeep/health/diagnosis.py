@@ -25,7 +25,6 @@ from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.notes import read_notes
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
-from kitcache.upkeep.answers import BadBlob
 from kitcache.upkeep.health.importing import Store, judge_cache
 from kitcache.upkeep.health.mend import CacheRoot, Found
 from kitcache.upkeep.health.rehash import rehash_some
@@ -38,6 +37,7 @@ from kitcache.upkeep.health.salvage import (
     make_index,
     read_root,
 )
+from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.cutting import layer_uses
 
 Copies = Mapping[str, Layout]

@@ -20,7 +20,7 @@ from kitcache.oci.cachemanifest import (
 )
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, Members, expect_object, read_document
-from kitcache.upkeep.answers import Miss
+from kitcache.upkeep.results import Miss
 
 Imports = Literal["fully", "with-misses", "not"]
 

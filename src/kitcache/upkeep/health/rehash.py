@@ -22,7 +22,7 @@ from kitcache.store.hashing import BlobHasher
 from kitcache.store.layout import Layout
 from kitcache.store.links import follow_link
 from kitcache.store.scan import scan_blobs
-from kitcache.upkeep.answers import BadBlob
+from kitcache.upkeep.results import BadBlob
 
 _SMALL_BYTES = 64 * 1024
 # A cancel is noticed between two chunks. 256 KiB take a millisecond, and stay in a core's cache.

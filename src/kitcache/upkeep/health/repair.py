@@ -34,11 +34,11 @@ from kitcache.store.locks import Held, hold_index, hold_store
 from kitcache.store.notes import clear_room, put_notes, read_notes, room_of
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.transfer import bring_blob
-from kitcache.upkeep.answers import BadBlob, Repaired, RepairStep, Verified
 from kitcache.upkeep.health.diagnosis import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.mend import Mending, make_mending
 from kitcache.upkeep.health.rehash import rehash_some
 from kitcache.upkeep.health.verify import nothing_published, verify_held
+from kitcache.upkeep.results import BadBlob, Repaired, RepairStep, Verified
 
 
 class _Means(NamedTuple):

@@ -20,7 +20,7 @@ from kitcache.oci.index import (
     read_entries,
 )
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.answers import RECOVERED
+from kitcache.upkeep.results import RECOVERED
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _BAD_BEGINNINGS = 64

@@ -33,7 +33,6 @@ from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, hold_index, hold_store
-from kitcache.upkeep.answers import Merged
 from kitcache.upkeep.naming.bring import (
     Came,
     Wanted,
@@ -46,6 +45,7 @@ from kitcache.upkeep.naming.bring import (
 from kitcache.upkeep.naming.holes import find_holes, find_unknown
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
 from kitcache.upkeep.naming.settled import read_settled, read_target, unsettled
+from kitcache.upkeep.results import Merged
 
 _Text = TypeVar("_Text", bound=str | os.PathLike[str])
 _NO_TAG_CHANGED = (

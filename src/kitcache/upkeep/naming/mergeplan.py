@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.index import Copied, Entry
 from kitcache.options.renames import Rename, rename
-from kitcache.upkeep.answers import MergedTag
 from kitcache.upkeep.naming.names import check_tag_name
+from kitcache.upkeep.results import MergedTag
 
 State = Literal["new", "moved", "there"]
 

@@ -17,7 +17,7 @@ from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
 from kitcache.store.notes import Note, put_notes, room_of
-from kitcache.upkeep.answers import Untagged
+from kitcache.upkeep.results import Untagged
 
 
 def untag(

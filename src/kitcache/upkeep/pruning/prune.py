@@ -30,10 +30,10 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
 from kitcache.store.notes import Note, put_notes
-from kitcache.upkeep.answers import Decision, Pruned
 from kitcache.upkeep.pruning.limits import Limit, find_limits
 from kitcache.upkeep.pruning.retain import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.uses import read_uses
+from kitcache.upkeep.results import Decision, Pruned
 from kitcache.upkeep.trimming.cutting import Cutting, cut_roots, describe_cut, layer_uses, move_note
 
 NO_POLICY = "no policy was named, so every tag stays and nothing was changed"

@@ -18,7 +18,7 @@ from kitcache.options.prunepolicy import (
     quote,
 )
 from kitcache.options.units import format_age
-from kitcache.upkeep.answers import Decision
+from kitcache.upkeep.results import Decision
 
 Blobs = frozenset[Digest]
 

@@ -22,7 +22,7 @@ from kitcache.oci.cacheconfig import (
 )
 from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.answers import CachedStep
+from kitcache.upkeep.results import CachedStep
 
 _ANY = Digest("sha256", "0" * 64)
 

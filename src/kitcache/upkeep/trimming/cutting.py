@@ -20,7 +20,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.notes import put_notes, read_layer_uses, read_notes
-from kitcache.upkeep.answers import Trimmed
+from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.trimming.branches import Tree, cut_trees, weigh_steps
 
 

@@ -31,7 +31,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
-from kitcache.upkeep.answers import Trimmed
+from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.trimming.branches import weigh_steps
 from kitcache.upkeep.trimming.cutting import (
     Cutting,

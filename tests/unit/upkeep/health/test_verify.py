@@ -7,8 +7,8 @@ import pytest
 from kitcache.errors import NotACache, Unsafe
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
-from kitcache.upkeep.answers import BadBlob, Verdict, Verified
 from kitcache.upkeep.health.verify import verify
+from kitcache.upkeep.results import BadBlob, Verdict, Verified
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import IMAGE_CONFIG, MANIFEST, Box, Json, encode
 from tests.hostile.importable import Cached, add_cache, chain_of_steps, grow, layer

@@ -6,9 +6,9 @@ import pytest
 
 from kitcache.gc.reach import links_below
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.answers import Verdict
 from kitcache.upkeep.health import verify as module
 from kitcache.upkeep.health.verify import verify
+from kitcache.upkeep.results import Verdict
 from tests.hostile.build import MANIFEST, Box
 from tests.hostile.importable import grow
 from tests.unit.upkeep.health.healthkit import flip, words

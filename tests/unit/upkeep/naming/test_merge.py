@@ -12,10 +12,10 @@ from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.store.layout import open_layout
 from kitcache.store.notes import Note, note_layers, put_notes, read_layer_uses, read_notes
-from kitcache.upkeep.answers import MergedTag
 from kitcache.upkeep.naming import bring as bring_module
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
+from kitcache.upkeep.results import MergedTag
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Box, Sample, encode, make_sample
 from tests.unit.upkeep.naming.mergekit import blobs, items, tags, without_links

@@ -11,9 +11,9 @@ import pytest
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
 from kitcache.store.notes import Note, note_use, put_notes, read_notes
-from kitcache.upkeep.answers import Tagged
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
+from kitcache.upkeep.results import Tagged
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Json, Sample, encode
 

@@ -10,8 +10,8 @@ import pytest
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
 from kitcache.store.layout import Layout
 from kitcache.store.notes import note_use, read_notes
-from kitcache.upkeep.answers import Untagged
 from kitcache.upkeep.naming.untag import untag
+from kitcache.upkeep.results import Untagged
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile import pair, strangers
 from tests.hostile.build import REF_NAME, Sample

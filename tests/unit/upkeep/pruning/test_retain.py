@@ -4,8 +4,8 @@ import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
 from kitcache.options.prunepolicy import Amount, Retention, Rule
-from kitcache.upkeep.answers import Decision
 from kitcache.upkeep.pruning.retain import TagFacts, decide
+from kitcache.upkeep.results import Decision
 from tests.unit.gc.surveys import digest
 
 S = 10**9
