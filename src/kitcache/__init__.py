@@ -39,9 +39,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from kitcache.gc.explain import du, why
+    from kitcache.gc.ls import ls
     from kitcache.gc.reset import reset
     from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
-    from kitcache.gc.tags import ls
     from kitcache.gc.values import Damage, MissingLeaf, Progress, Report, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
@@ -113,7 +113,7 @@ _HOMES = {
     "kitcache.gc.results": ("BlobPath", "Listing", "Tag", "TagUsage", "Usage", "Why"),
     "kitcache.gc.explain": ("du", "why"),
     "kitcache.gc.reset": ("reset",),
-    "kitcache.gc.tags": ("ls",),
+    "kitcache.gc.ls": ("ls",),
     "kitcache.gc.values": ("Damage", "MissingLeaf", "Progress", "Report", "Root", "Tally"),
     "kitcache.oci.descriptor": ("Descriptor",),
     "kitcache.oci.digest": ("Digest",),

@@ -9,10 +9,10 @@ from threading import Event
 
 from kitcache.errors import Damaged, KitcacheError, NotFound, Unreadable, Unsafe
 from kitcache.gc.control import Control
+from kitcache.gc.ls import Reader, kind_below, platform_of, read_image_config
 from kitcache.gc.reach import links_below, reach
 from kitcache.gc.refusals import command_line
 from kitcache.gc.survey import take_survey
-from kitcache.gc.tags import Reader, kind_below, platform_of, read_image_config
 from kitcache.gc.values import Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor

@@ -6,8 +6,8 @@ import pytest
 
 from kitcache.gc.control import Control
 from kitcache.gc.explain import du
+from kitcache.gc.ls import ls
 from kitcache.gc.survey import take_survey
-from kitcache.gc.tags import ls
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import Layout, open_layout

@@ -8,7 +8,7 @@ from kitcache.cli import options
 from kitcache.cli.session import Session
 from kitcache.cli.tables import damage_warnings, listing_lines
 from kitcache.errors import NotFound
-from kitcache.gc.tags import ls
+from kitcache.gc.ls import ls
 
 _DESCRIPTION = """\
 Without TAG: lists the entries of index.json: tag, kind (cache, image,

@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import first_links, links_below
 from kitcache.gc.refusals import IS_LINK, ways_out
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.gc.survey import take_survey
-from kitcache.gc.tags import kind_below
 from kitcache.gc.values import Damage, Root, Survey, Tally
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
 from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
+from kitcache.gc.ls import read_object, result_times
 from kitcache.gc.reach import reach
-from kitcache.gc.tags import read_object, result_times
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.store.layout import Layout

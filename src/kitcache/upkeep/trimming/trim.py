@@ -18,10 +18,10 @@ from kitcache.errors import (
 from kitcache.gc.change import Change, Terms, change_and_collect, rehearse
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
+from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S, make_report, tidy_room
-from kitcache.gc.tags import kind_below
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest

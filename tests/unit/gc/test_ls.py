@@ -1,4 +1,4 @@
-"""gc/tags.py: an entry as people speak of it."""
+"""gc/ls.py: an entry as people speak of it."""
 
 import os
 from datetime import datetime
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Cancelled
+from kitcache.gc.ls import ls
 from kitcache.gc.results import Tag
-from kitcache.gc.tags import ls
 from kitcache.gc.values import Tally
 from tests.hostile.build import (
     CACHECONFIG,
