@@ -46,7 +46,7 @@ SHARED = {
 RESET = {
     "kitcache.cli.commands.reset",
     "kitcache.gc.collect",
-    "kitcache.gc.orphans",
+    "kitcache.gc.unpublished",
     "kitcache.gc.plan",
     "kitcache.gc.reset",
     "kitcache.gc.sweep",
@@ -56,7 +56,7 @@ RESET = {
 COUNTING = RESET - {
     "kitcache.cli.commands.reset",
     "kitcache.gc.collect",
-    "kitcache.gc.orphans",
+    "kitcache.gc.unpublished",
     "kitcache.gc.reset",
 }
 ANSWERS = {"kitcache.cli.tables", "kitcache.gc.results"}

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.orphans import find_orphan_ns
 from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
+from kitcache.gc.unpublished import find_orphan_ns
 from kitcache.gc.values import Plan, Refusal, Survey, Swept
 from kitcache.options.sweep import Policy
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index

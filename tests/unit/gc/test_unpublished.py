@@ -1,4 +1,4 @@
-"""gc/orphans.py: what was written just now and is named by nothing."""
+"""gc/unpublished.py: what was written just now and is named by nothing."""
 
 import os
 import time
@@ -6,9 +6,9 @@ import time
 import pytest
 
 from kitcache.gc.control import Control
-from kitcache.gc.orphans import find_orphan_ns
 from kitcache.gc.reset import reset
 from kitcache.gc.survey import take_survey
+from kitcache.gc.unpublished import find_orphan_ns
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Waiting
 from tests.hostile.build import Json, Sample
