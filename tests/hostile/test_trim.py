@@ -137,7 +137,7 @@ class TestOthers:
         assert len(steps_in(cache.dir, entries(cache.dir)["dev"])) == 3
 
     @pytest.mark.parametrize(
-        "moment", ["kitcache.upkeep.trimming.trim.cut_roots", "kitcache.gc.change.write_root"]
+        "moment", ["kitcache.upkeep.trimming.trim.cut_roots", "kitcache.upkeep.edit.write_root"]
     )
     def test_who_publishes_another_tag_before_it_moves_is_heard(
         self, cache: Stages, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -159,7 +159,7 @@ class TestOthers:
         pushed = strangers.push_cache(cache.dir, [b"layer of a stranger"], 1)
         settle(cache.dir)
         publish = lambda: strangers.publish(cache.dir, "main", *pushed)  # noqa: E731
-        after(monkeypatch, "kitcache.gc.change.write_root", publish)
+        after(monkeypatch, "kitcache.upkeep.edit.write_root", publish)
         assert trim(cache.dir, "main", LIMIT).outcome == "fits"
         assert digest_of(cache.dir, "main") == pushed[0]
         assert witness.holes(cache.dir) == ()
@@ -170,7 +170,7 @@ class TestOthers:
         pushed = strangers.push_cache(cache.dir, [b"layer of a stranger"], 1)
         settle(cache.dir)
         publish = lambda: strangers.publish(cache.dir, "late", *pushed)  # noqa: E731
-        before(monkeypatch, "kitcache.gc.change.collect", publish)
+        before(monkeypatch, "kitcache.upkeep.edit.collect", publish)
         done = trim(cache.dir, "main", LIMIT)
         assert done.after_size.bytes <= LIMIT
         assert digest_of(cache.dir, "late") == pushed[0]

@@ -65,7 +65,7 @@ CUTTING = UPKEEP | {
     "kitcache.cli.trimtext",
     "kitcache.upkeep.trimming",
     "kitcache.upkeep.trimming.branches",
-    "kitcache.gc.change",
+    "kitcache.upkeep.edit",
     "kitcache.upkeep.trimming.cutting",
     "kitcache.gc.narrow",
     "kitcache.gc.reach",

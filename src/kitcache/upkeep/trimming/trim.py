@@ -15,7 +15,6 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.gc.change import Change, Terms, change_and_collect, rehearse
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
@@ -31,6 +30,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
+from kitcache.upkeep.edit import Change, Terms, change_and_collect, rehearse
 from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.trimming.branches import weigh_steps
 from kitcache.upkeep.trimming.cutting import (

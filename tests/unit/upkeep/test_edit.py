@@ -1,4 +1,4 @@
-"""gc/change.py, by way of prune: one edit of index.json, a sweep, and others who come between."""
+"""upkeep/edit.py, by way of prune: one edit of index.json, a sweep, and others who come between."""
 
 import fcntl
 import os
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError
-from kitcache.gc import change as change_module
 from kitcache.gc import collect as collect_module
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress
 from kitcache.options.prunepolicy import Retention
+from kitcache.upkeep import edit as change_module
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile.build import Sample
