@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kitcache.gc.control import Control
-from kitcache.gc.narrow import narrow
 from kitcache.gc.reach import reach
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import NodeKey, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import open_layout
+from kitcache.upkeep.project import narrow
 from tests.property.disk import index_document, on_disk
 from tests.property.model import HOUR_S, Cache
 from tests.property.strategies import caches

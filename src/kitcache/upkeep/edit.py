@@ -20,7 +20,6 @@ from kitcache.gc.collect import (
     unsettled,
 )
 from kitcache.gc.control import Control
-from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.rewrite import NewRoot, write_root
@@ -35,6 +34,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_index
 from kitcache.store.notes import clear_room, room_of
 from kitcache.store.scan import uploads_changed_ns
+from kitcache.upkeep.project import NewContent, narrow
 
 Choice = TypeVar("Choice")
 

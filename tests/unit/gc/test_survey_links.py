@@ -9,12 +9,12 @@ import pytest
 import kitcache
 from kitcache.errors import Damaged
 from kitcache.gc.control import Control
-from kitcache.gc.narrow import narrow
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.links import follow_link
+from kitcache.upkeep.project import narrow
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, digest_of
 
 

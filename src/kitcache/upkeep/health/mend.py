@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from kitcache.gc.narrow import NewContent
 from kitcache.gc.reach import links_below, reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.cacheconfig import (
@@ -29,6 +28,7 @@ from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importing import Store, check_form, layer_faults
 from kitcache.upkeep.health.salvage import Candidate
+from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairStep
 from kitcache.upkeep.trimming.branches import Tree, cut_until
 

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control
-from kitcache.gc.narrow import narrow
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import Amount, Retention
 from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
+from kitcache.upkeep.project import narrow
 
 
 class Limit(NamedTuple):

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, LimitNotReached, UsageError
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.narrow import narrow
 from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
@@ -30,6 +29,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
 from kitcache.store.notes import Note, put_notes
 from kitcache.upkeep.edit import Change, Changed, Terms, change_and_collect, rehearse
+from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.limits import Limit, find_limits
 from kitcache.upkeep.pruning.retain import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.uses import read_uses

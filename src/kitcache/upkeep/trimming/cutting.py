@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged, KitcacheError, Unsafe
-from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.reach import reach
 from kitcache.gc.rewrite import NewRoot, make_root
 from kitcache.gc.values import Root, Survey, Tally
@@ -20,6 +19,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.notes import put_notes, read_layer_uses, read_notes
+from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.trimming.branches import Tree, cut_trees, weigh_steps
 

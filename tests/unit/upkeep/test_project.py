@@ -1,11 +1,11 @@
-"""gc/narrow.py, beside the law that it is what a second survey finds (tests/property)."""
+"""upkeep/project.py, beside the law that it is what a second survey finds (tests/property)."""
 
 import pytest
 
-from kitcache.gc.narrow import NewContent, narrow
 from kitcache.gc.values import MissingLeaf, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import Link
+from kitcache.upkeep.project import NewContent, narrow
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, digest_of, encode
 from tests.unit.gc.surveys import EMPTY, digest
 
