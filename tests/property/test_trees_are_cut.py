@@ -8,10 +8,10 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.gc.rewrite import make_root
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest
+from kitcache.upkeep.rewrite import make_root
 from kitcache.upkeep.trimming.branches import Cuts, Tree, cut_trees, cut_until, rank
 from tests.property.cacheconfigs import (
     BASE_S,

@@ -22,7 +22,6 @@ from kitcache.gc.collect import (
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import unwritable_error
-from kitcache.gc.rewrite import NewRoot, write_root
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Swept
 from kitcache.oci.digest import Digest
@@ -35,6 +34,7 @@ from kitcache.store.locks import Held, hold_index
 from kitcache.store.notes import clear_room, room_of
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.upkeep.project import NewContent, narrow
+from kitcache.upkeep.rewrite import NewRoot, write_root
 
 Choice = TypeVar("Choice")
 

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged, KitcacheError, Unsafe
 from kitcache.gc.reach import reach
-from kitcache.gc.rewrite import NewRoot, make_root
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.cacheconfig import ResultKey, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
@@ -21,6 +20,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.notes import put_notes, read_layer_uses, read_notes
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import Trimmed
+from kitcache.upkeep.rewrite import NewRoot, make_root
 from kitcache.upkeep.trimming.branches import Tree, cut_trees, weigh_steps
 
 

@@ -1,12 +1,12 @@
-"""gc/rewrite.py: a smaller root says what it reaches, and is written before it is named."""
+"""upkeep/rewrite.py: a smaller root says what it reaches, and is written before it is named."""
 
 import json
 
-from kitcache.gc.rewrite import make_root, write_root
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import Layout
+from kitcache.upkeep.rewrite import make_root, write_root
 from tests.hostile.build import CACHECONFIG, Json, Sample, encode
 
 
