@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 import kitcache
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from tests.property.disk import on_disk
 from tests.property.model import Cache, reach, size_of
 from tests.property.strategies import caches

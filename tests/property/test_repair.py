@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import kitcache
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify
 from tests.property import builds

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import kitcache
 from kitcache.errors import LimitNotReached
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_layers
+from kitcache.store.state import note_layers
 from kitcache.upkeep.trimming.branches import Tree
 from tests.property import witness
 from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning

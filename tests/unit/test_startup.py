@@ -75,7 +75,7 @@ CUTTING = UPKEEP | {
     "kitcache.oci.cacheconfig",
     "kitcache.oci.cachemanifest",
     "kitcache.store.blobs",
-    "kitcache.store.notes",
+    "kitcache.store.state",
 }
 NAMING = (
     UPKEEP
@@ -85,7 +85,7 @@ NAMING = (
 ADDING = NAMING | {
     "kitcache.gc.results",
     "kitcache.gc.reach",
-    "kitcache.store.notes",
+    "kitcache.store.state",
     "kitcache.upkeep.naming.holes",
     "kitcache.upkeep.naming.names",
     "kitcache.upkeep.naming.settled",
@@ -99,7 +99,7 @@ KITCACHE = {
         "kitcache.cli.commands.du",
         "kitcache.gc.explain",
         "kitcache.gc.reach",
-        "kitcache.store.notes",
+        "kitcache.store.state",
     },
     "ls": SHARED
     | ANSWERS
@@ -109,7 +109,7 @@ KITCACHE = {
         "kitcache.gc.reach",
         "kitcache.gc.ls",
         "kitcache.oci.cacheconfig",
-        "kitcache.store.notes",
+        "kitcache.store.state",
     },
     "why": SHARED
     | ANSWERS
@@ -129,7 +129,7 @@ KITCACHE = {
         "kitcache.upkeep.health.rehash",
         "kitcache.gc.lastuse",
         "kitcache.gc.ls",
-        "kitcache.store.notes",
+        "kitcache.store.state",
         "kitcache.upkeep.health.verify",
         "kitcache.oci.cacheconfig",
         "kitcache.oci.cachemanifest",
@@ -175,7 +175,7 @@ KITCACHE = {
     },
     "untag": SHARED
     | NAMING
-    | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag", "kitcache.store.notes"},
+    | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag", "kitcache.store.state"},
 }
 
 EXEC = (
@@ -186,7 +186,7 @@ EXEC = (
         "kitcache.options.attributes",
         "kitcache.options.caches",
         "kitcache.store.create",
-        "kitcache.store.notes",
+        "kitcache.store.state",
         "kitcache.wrap",
         "kitcache.wrap.argv",
         "kitcache.wrap.cachewords",

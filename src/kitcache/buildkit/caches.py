@@ -24,7 +24,7 @@ from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import Retention
 from kitcache.store.ingest import Intake
-from kitcache.store.notes import note_layers, note_use
+from kitcache.store.state import note_layers, note_use
 from kitcache.upkeep.results import Pruned
 
 STORE_PREFIX = "local:"

@@ -14,7 +14,7 @@ from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import describe_unlocked, hold_index, hold_store
-from kitcache.store.notes import clear_room, room_of
+from kitcache.store.state import clear_room, room_of
 
 
 class Place(NamedTuple):

@@ -21,7 +21,7 @@ from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import hold_index
-from kitcache.store.notes import room_of
+from kitcache.store.state import room_of
 from kitcache.upkeep.results import Pruned
 
 IMPORT_CAP_BYTES = 1024 * 1024

@@ -25,7 +25,7 @@ from kitcache.store.index import publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import hold_index
-from kitcache.store.notes import room_of
+from kitcache.store.state import room_of
 
 _LAYOUT_STORE = "export"
 _LATEST = "latest"

@@ -37,7 +37,7 @@ def du(
     beside a running export the figures are of one moment. Raises NotACache, Unsafe, Damaged
     (index.json itself), Cancelled, KitcacheError for I/O errors.
     """
-    from kitcache.store.notes import read_skips  # noqa: PLC0415 - why has no use for it
+    from kitcache.store.state import read_skips  # noqa: PLC0415 - why has no use for it
 
     control = Control(os.fspath(path), on_progress, cancel)
     with open_layout(path) as layout:

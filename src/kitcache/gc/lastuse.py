@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from kitcache.gc.values import UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import Layout
-from kitcache.store.notes import Note
+from kitcache.store.state import Note
 
 AHEAD_NS = 60 * 10**9
 """A time further ahead than this is none: some clock was wrong."""

@@ -20,7 +20,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, kind_of
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.notes import read_notes
+from kitcache.store.state import read_notes
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
 Read = Callable[[Descriptor], dict[str, Any]]

@@ -13,7 +13,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.index import users_of, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.notes import need_room
+from kitcache.store.state import need_room
 
 
 def new_name() -> str:

@@ -20,7 +20,7 @@ from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
-from kitcache.store.notes import need_room, room_of
+from kitcache.store.state import need_room, room_of
 
 Brought = Literal["linked", "copied", "there"]
 

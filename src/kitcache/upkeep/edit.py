@@ -31,8 +31,8 @@ from kitcache.options.sweep import Policy
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_index
-from kitcache.store.notes import clear_room, room_of
 from kitcache.store.scan import uploads_changed_ns
+from kitcache.store.state import clear_room, room_of
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.rewrite import NewRoot, write_root
 

@@ -18,7 +18,7 @@ from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_settled_index
 from kitcache.store.layout import Layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
 from kitcache.wrap.stores import Store, Stores, has_neighbour

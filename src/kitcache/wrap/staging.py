@@ -34,9 +34,9 @@ from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import hold_index
-from kitcache.store.notes import need_room, room_of
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
+from kitcache.store.state import need_room, room_of
 from kitcache.store.transfer import bring_blob
 from kitcache.wrap.stores import Store, hold_inherited
 

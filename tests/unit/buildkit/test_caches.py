@@ -15,7 +15,7 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.notes import count_skip, read_layer_uses, read_skips
+from kitcache.store.state import count_skip, read_layer_uses, read_skips
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import (
     CACHE,

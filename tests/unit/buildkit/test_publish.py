@@ -14,7 +14,7 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.notes import read_notes
+from kitcache.store.state import read_notes
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, open_caches, run, send, tags
 from tests.unit.buildkit.session.exporter import (

@@ -18,7 +18,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Patience, hold_store
-from kitcache.store.notes import count_skip, read_skips
+from kitcache.store.state import count_skip, read_skips
 from tests.hostile.build import MANIFEST, Json, Sample
 
 IMPATIENT = Patience(0, lambda _: None, lambda _: None)

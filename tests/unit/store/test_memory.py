@@ -9,7 +9,7 @@ from kitcache.errors import Unsafe
 from kitcache.oci.digest import parse_digest
 from kitcache.store.index import read_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_VALUES, Layout
-from kitcache.store.notes import read_notes
+from kitcache.store.state import read_notes
 from tests.hostile.build import MANIFEST, Sample
 
 MIB = 1 << 20

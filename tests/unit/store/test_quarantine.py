@@ -10,9 +10,9 @@ from kitcache.oci.digest import parse_digest
 from kitcache.store import quarantine as module
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
-from kitcache.store.notes import clear_room, room_of
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.scan import scan_foreign, weigh_quarantine
+from kitcache.store.state import clear_room, room_of
 from tests.hostile.build import Sample
 
 

@@ -8,7 +8,7 @@ import pytest
 from kitcache.errors import NotFound
 from kitcache.gc.values import Tally
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_layers
+from kitcache.store.state import note_layers
 from kitcache.upkeep.contents import ls_tag
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import IMAGE_CONFIG, Json, Sample, encode

@@ -22,9 +22,9 @@ from kitcache.oci.index import Entry, read_entries
 from kitcache.store.index import IndexFile, read_index, read_settled_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
-from kitcache.store.notes import read_notes
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
+from kitcache.store.state import read_notes
 from kitcache.upkeep.health.importing import Store, judge_cache
 from kitcache.upkeep.health.mend import CacheRoot, Found
 from kitcache.upkeep.health.rehash import rehash_some

@@ -31,8 +31,8 @@ from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
-from kitcache.store.notes import clear_room, put_notes, read_notes, room_of
 from kitcache.store.quarantine import Quarantine
+from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
 from kitcache.upkeep.health.diagnosis import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.mend import Mending, make_mending

@@ -28,7 +28,7 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.index import copy_entries, read_entries
 from kitcache.options.renames import Rename, read_rename
-from kitcache.store import notes
+from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
@@ -268,9 +268,9 @@ def _merge_held(
 ) -> tuple[tuple[Group, ...], Came]:
     make_index(home, hold_index(home, call.control.patience(call.left_s)))
     home.open_directories()
-    with notes.room_of(home) as room_fd:
+    with state.room_of(home) as room_fd:
         if room_fd is not None:
-            notes.clear_room(room_fd)
+            state.clear_room(room_fd)
     noted = [_read_noted(layout) for layout in (home, *(source.layout for source in read))]
     try:
         came = bring_all([source.layout for source in read], home, wants, call.control)
@@ -299,7 +299,7 @@ def _publish(read: Sequence[_Source], home: Layout, call: _Call) -> tuple[Group,
             return groups
         after = copy_entries(before, documents, copies)
         lock = hold_index(home, call.control.patience(call.left_s))
-        with notes.room_of(home) as room_fd:
+        with state.room_of(home) as room_fd:
             if swap_index(home, room_fd, lock, before, after):
                 return groups
     raise unsettled(home.path)
@@ -333,13 +333,13 @@ def _is_of(one: Wanted, group: Group) -> bool:
 class _Noted(NamedTuple):
     """What a cache's notes say of its tags and its layers."""
 
-    tags: Mapping[str, notes.Note]
+    tags: Mapping[str, state.Note]
     layers: Mapping[str, int]
 
 
 def _read_noted(layout: Layout) -> _Noted:
     """Before anything comes: notes that cannot be read end the merge."""
-    return _Noted(notes.read_notes(layout), notes.read_layer_uses(layout))
+    return _Noted(state.read_notes(layout), state.read_layer_uses(layout))
 
 
 def _carry_notes(
@@ -350,29 +350,29 @@ def _carry_notes(
     noted: of the target, then of the sources.
     """
     (own, _), *known = noted
-    carried: dict[str, notes.Note] = {}
+    carried: dict[str, state.Note] = {}
     for group in groups:
         new, old, digests = group.tag.new, group.tag.old, group.tag.digests
         if new is None or old is None:
             continue
         here = own.get(new) if group.tag.state == "there" else None
-        note = known[group.source].tags.get(old, notes.Note())
+        note = known[group.source].tags.get(old, state.Note())
         digest = digests[0] if len(digests) == 1 else None
         carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
     came = {str(one.digest) for part in wants for one in part}
     try:
-        notes.put_notes(home, carried)
+        state.put_notes(home, carried)
         for _, uses in known:
-            notes.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
+            state.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
     except KitcacheError as error:
         error.untouched = "all tags have come; not all of their last uses are noted"
         raise
 
 
-def _later(one: notes.Note | None, other: notes.Note) -> notes.Note:
+def _later(one: state.Note | None, other: state.Note) -> state.Note:
     if one is None:
         return other
-    return notes.Note(
+    return state.Note(
         max(one.exported_ns or 0, other.exported_ns or 0) or None,
         max(one.imported_ns or 0, other.imported_ns or 0) or None,
     )

@@ -16,7 +16,7 @@ from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
-from kitcache.store.notes import Note, put_notes, room_of
+from kitcache.store.state import Note, put_notes, room_of
 from kitcache.upkeep.results import Untagged
 
 

@@ -27,7 +27,7 @@ from kitcache.options.sweep import Policy
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
-from kitcache.store.notes import Note, put_notes
+from kitcache.store.state import Note, put_notes
 from kitcache.upkeep.edit import Change, Changed, Terms, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.limits import Limit, find_limits

@@ -9,7 +9,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.store.layout import Layout
-from kitcache.store.notes import Note, read_notes
+from kitcache.store.state import Note, read_notes
 from kitcache.upkeep.pruning.retain import Blobs, TagFacts
 
 

@@ -17,7 +17,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
-from kitcache.store.notes import put_notes, read_layer_uses, read_notes
+from kitcache.store.state import put_notes, read_layer_uses, read_notes
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.rewrite import NewRoot, make_root

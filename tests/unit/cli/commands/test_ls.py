@@ -3,7 +3,7 @@
 import time
 
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from tests.hostile.build import IMAGE_CONFIG, Sample, make_sample
 from tests.hostile.command import run
 from tests.hostile.privilege import NOBODY, needs_root, reachable_box, run_as

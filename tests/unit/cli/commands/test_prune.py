@@ -13,7 +13,7 @@ from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from kitcache.upkeep.pruning.prune import prune
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.command import run

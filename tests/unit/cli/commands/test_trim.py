@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_layers
+from kitcache.store.state import note_layers
 from tests.hostile import stages
 from tests.hostile.command import run
 from tests.hostile.stages import LAYER_BYTES, MAIN, Stages, entries, put_cache, steps_in

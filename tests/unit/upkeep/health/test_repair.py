@@ -8,7 +8,7 @@ import pytest
 import kitcache
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use, read_notes
+from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import INDEX, Box, Sample, encode
 from tests.hostile.importable import Cached, grow

@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, NotACache, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import MANIFEST, Box

@@ -10,7 +10,7 @@ import pytest
 from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import Note, put_notes, read_notes
+from kitcache.store.state import Note, put_notes, read_notes
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample

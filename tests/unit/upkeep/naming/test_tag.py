@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import Note, note_use, put_notes, read_notes
+from kitcache.store.state import Note, note_use, put_notes, read_notes
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import Tagged

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
 from kitcache.store.layout import Layout
-from kitcache.store.notes import note_use, read_notes
+from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.naming.untag import untag
 from kitcache.upkeep.results import Untagged
 from tests.caches.snapshot import differences, take_snapshot

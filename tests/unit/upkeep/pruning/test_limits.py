@@ -9,7 +9,7 @@ import pytest
 from kitcache.options.prunepolicy import Amount, Retention
 from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout
-from kitcache.store.notes import note_use
+from kitcache.store.state import note_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import not_reached, prune
 from tests.hostile import stages

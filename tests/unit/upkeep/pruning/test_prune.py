@@ -15,7 +15,7 @@ from kitcache.options.prunepolicy import Amount, Retention
 from kitcache.options.sweep import Policy
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
-from kitcache.store.notes import note_use, read_notes, read_skips
+from kitcache.store.state import note_use, read_notes, read_skips
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
 from tests.caches.snapshot import differences, take_snapshot

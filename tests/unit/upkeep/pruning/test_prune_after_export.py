@@ -3,7 +3,7 @@
 from kitcache.options.prunepolicy import Retention, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
-from kitcache.store.notes import read_skips
+from kitcache.store.state import read_skips
 from kitcache.upkeep.pruning.prune import prune_after_export
 from kitcache.upkeep.results import Pruned
 from tests.hostile.build import Sample

@@ -9,7 +9,7 @@ from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
 from kitcache.options.prunepolicy import Amount, Retention, Rule
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.notes import note_use, read_notes
+from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.pruning.prune import not_reached, prune, prune_after_export
 from tests.caches.snapshot import differences, take_snapshot

@@ -22,7 +22,7 @@ from kitcache.errors import (
     UsageError,
 )
 from kitcache.store.layout import open_layout
-from kitcache.store.notes import count_skip, note_layers, note_use, read_notes, read_skips
+from kitcache.store.state import count_skip, note_layers, note_use, read_notes, read_skips
 from kitcache.upkeep.results import CachedStep
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import differences, take_snapshot

@@ -1,4 +1,4 @@
-"""store/notes.py: best effort, one step at a time, never in the way."""
+"""store/state.py: best effort, one step at a time, never in the way."""
 
 import fcntl
 import json
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.notes import (
+from kitcache.store.state import (
     Note,
     clear_room,
     count_skip,
