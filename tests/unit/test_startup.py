@@ -74,7 +74,7 @@ CUTTING = UPKEEP | {
     "kitcache.gc.ls",
     "kitcache.oci.cacheconfig",
     "kitcache.oci.cachemanifest",
-    "kitcache.store.blobs",
+    "kitcache.store.write",
     "kitcache.store.state",
 }
 NAMING = (
@@ -167,7 +167,7 @@ KITCACHE = {
         "kitcache.upkeep.naming.merge",
         "kitcache.upkeep.naming.mergeplan",
         "kitcache.options.renames",
-        "kitcache.store.blobs",
+        "kitcache.store.write",
         "kitcache.store.create",
         "kitcache.store.fresh",
         "kitcache.store.ingest",
@@ -212,7 +212,7 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     "staged": (
         "docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
         {
-            "kitcache.store.blobs",
+            "kitcache.store.write",
             "kitcache.store.ingest",
             "kitcache.store.transfer",
             "kitcache.wrap.staging",
@@ -308,7 +308,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.upkeep.health.repair",
         "kitcache.upkeep.rewrite",
         "kitcache.upkeep.health.salvage",
-        "kitcache.store.blobs",
+        "kitcache.store.write",
         "kitcache.store.create",
         "kitcache.store.ingest",
         "kitcache.store.overlay",

@@ -15,12 +15,12 @@ from typing import Literal, NamedTuple, NoReturn
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.blobs import new_name
 from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
 from kitcache.store.state import need_room, room_of
+from kitcache.store.write import new_name
 
 Brought = Literal["linked", "copied", "there"]
 

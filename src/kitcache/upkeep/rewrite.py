@@ -10,8 +10,8 @@ from typing import NamedTuple
 from kitcache.oci.cacheconfig import ResultKey, cut_cacheconfig
 from kitcache.oci.cachemanifest import cut_manifest
 from kitcache.oci.digest import Digest
-from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.layout import Layout
+from kitcache.store.write import sync_blobs, write_blob
 
 
 class NewRoot(NamedTuple):

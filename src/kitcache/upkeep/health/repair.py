@@ -27,13 +27,13 @@ from kitcache.gc.refusals import error_of
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import Policy
-from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
+from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.diagnosis import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.mend import Mending, make_mending
 from kitcache.upkeep.health.rehash import rehash_some

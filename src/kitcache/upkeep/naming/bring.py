@@ -13,11 +13,11 @@ from kitcache.gc.reach import reach
 from kitcache.gc.refusals import command_line
 from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.blobs import sync_blobs
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.transfer import Brought, bring_blob
+from kitcache.store.write import sync_blobs
 
 
 class Wanted(NamedTuple):

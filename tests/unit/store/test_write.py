@@ -1,4 +1,4 @@
-"""store/blobs.py: a blob of our own is there whole or not at all, and no trace of an upload."""
+"""store/write.py: a blob of our own is there whole or not at all, and no trace of an upload."""
 
 import ctypes
 import errno
@@ -10,8 +10,8 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.blobs import sync_blobs, write_blob
 from kitcache.store.layout import Layout
+from kitcache.store.write import sync_blobs, write_blob
 from tests.hostile.build import Sample
 
 DATA = b'{"layers": []}'
