@@ -51,7 +51,7 @@ RESET = {
     "kitcache.gc.reset",
     "kitcache.gc.sweep",
     "kitcache.options.sweep",
-    "kitcache.store.remove",
+    "kitcache.store.delete",
 }
 COUNTING = RESET - {
     "kitcache.cli.commands.reset",

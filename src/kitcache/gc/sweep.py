@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept, Tally
+from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
-from kitcache.store.remove import Remover
 from kitcache.store.scan import (
     BATCH_SIZE,
     Batch,

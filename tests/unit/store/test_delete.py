@@ -1,13 +1,13 @@
-"""store/remove.py: the one door, and who may go through it."""
+"""store/delete.py: the one door, and who may go through it."""
 
 import os
 
 import pytest
 
 from kitcache.gc.reset import reset
+from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
-from kitcache.store.remove import Remover
 from kitcache.store.scan import REMOVING
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample
