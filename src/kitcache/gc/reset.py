@@ -111,18 +111,18 @@ def sweep_after_export(
     lock_timeout_s: float,
 ) -> Report:
     """reset_after_export, with that work in place of a reset's."""
-    from kitcache.store import notes  # noqa: PLC0415 - a reset of its own needs none of it
+    from kitcache.store import state  # noqa: PLC0415 - a reset of its own needs none of it
 
     started = time.monotonic()
     give_back()
-    is_overdue = notes.read_skips(layout) >= SKIPS_IN_A_ROW
+    is_overdue = state.read_skips(layout) >= SKIPS_IN_A_ROW
     patience = control.patience(lock_timeout_s if is_overdue else 0.0)
     try:
         with _opened_anew(layout) as own, hold_store(own, "exclusive", patience) as held:
             judged, swept = work(held, control)
             tidy_room(layout)
     except Busy as error:
-        skips = notes.count_skip(layout)
+        skips = state.count_skip(layout)
         why = f"{error.problem}; left to the next export"
         if skips > 1:
             why += f" ({skips} sweeps in a row were left out)"
@@ -153,9 +153,9 @@ def tidy_room(layout: Layout) -> None:
         os.stat(ROOM, dir_fd=layout.root_fd, follow_symlinks=False)
     except OSError:
         return
-    from kitcache.store import notes  # noqa: PLC0415 - mostly there is nothing to tidy
+    from kitcache.store import state  # noqa: PLC0415 - mostly there is nothing to tidy
 
-    notes.tidy(layout)
+    state.tidy(layout)
 
 
 def _hole_in(survey: Survey, published: Collection[str]) -> str:
