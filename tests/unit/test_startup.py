@@ -303,7 +303,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.upkeep.trimming.branches",
         "kitcache.upkeep.trimming.cutting",
         "kitcache.upkeep.health.diagnosis",
-        "kitcache.upkeep.health.mend",
+        "kitcache.upkeep.health.repairplan",
         "kitcache.upkeep.project",
         "kitcache.upkeep.health.repair",
         "kitcache.upkeep.rewrite",

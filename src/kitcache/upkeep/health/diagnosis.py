@@ -26,8 +26,8 @@ from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
 from kitcache.store.state import read_notes
 from kitcache.upkeep.health.importing import Store, judge_cache
-from kitcache.upkeep.health.mend import CacheRoot, Found
 from kitcache.upkeep.health.rehash import rehash_some
+from kitcache.upkeep.health.repairplan import CacheRoot, Found
 from kitcache.upkeep.health.salvage import (
     Candidate,
     Document,

@@ -8,7 +8,7 @@ from pathlib import Path
 from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import LockKind, hold_store
-from kitcache.upkeep.health.mend import Mending
+from kitcache.upkeep.health.repairplan import Mending
 from kitcache.upkeep.results import Repaired, Verdict, Verified
 from tests.hostile.build import Box
 

@@ -10,7 +10,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.mend import CacheRoot, Found, Mending, make_mending
+from kitcache.upkeep.health.repairplan import CacheRoot, Found, Mending, make_mending
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,

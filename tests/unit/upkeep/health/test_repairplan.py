@@ -8,7 +8,7 @@ from kitcache.gc.values import MissingLeaf
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
-from kitcache.upkeep.health.mend import Mending
+from kitcache.upkeep.health.repairplan import Mending
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,

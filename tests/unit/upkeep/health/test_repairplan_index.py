@@ -4,7 +4,7 @@ import json
 
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
-from kitcache.upkeep.health.mend import Mending
+from kitcache.upkeep.health.repairplan import Mending
 from kitcache.upkeep.health.salvage import Candidate
 from tests.hostile.build import CACHECONFIG, INDEX, MANIFEST, REF_NAME, digest_of
 from tests.unit.upkeep.health.healthkit import kinds
