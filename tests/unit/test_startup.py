@@ -302,7 +302,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.upkeep.trimming",
         "kitcache.upkeep.trimming.branches",
         "kitcache.upkeep.trimming.cutting",
-        "kitcache.upkeep.health.diagnosis",
+        "kitcache.upkeep.health.repairinput",
         "kitcache.upkeep.health.repairplan",
         "kitcache.upkeep.project",
         "kitcache.upkeep.health.repair",
