@@ -307,7 +307,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.upkeep.project",
         "kitcache.upkeep.health.repair",
         "kitcache.upkeep.rewrite",
-        "kitcache.upkeep.health.salvage",
+        "kitcache.upkeep.health.indexrecovery",
         "kitcache.store.write",
         "kitcache.store.create",
         "kitcache.store.ingest",

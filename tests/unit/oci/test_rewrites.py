@@ -18,7 +18,7 @@ from kitcache.oci.index import (
     put_entries,
     read_entries,
 )
-from kitcache.upkeep.health.salvage import glean_entries, make_index
+from kitcache.upkeep.health.indexrecovery import glean_entries, make_index
 
 TWICE = '"x-new":{"a":1,"b":[{"c":1,"c":2}],"a":3}'
 DIGESTS = [f"sha256:{n * 64}" for n in "123456"]

@@ -26,9 +26,7 @@ from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
 from kitcache.store.state import read_notes
 from kitcache.upkeep.health.importing import Store, judge_cache
-from kitcache.upkeep.health.rehash import rehash_some
-from kitcache.upkeep.health.repairplan import CacheRoot, Found
-from kitcache.upkeep.health.salvage import (
+from kitcache.upkeep.health.indexrecovery import (
     Candidate,
     Document,
     choose_entries,
@@ -37,6 +35,8 @@ from kitcache.upkeep.health.salvage import (
     make_index,
     read_root,
 )
+from kitcache.upkeep.health.rehash import rehash_some
+from kitcache.upkeep.health.repairplan import CacheRoot, Found
 from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.cutting import layer_uses
 

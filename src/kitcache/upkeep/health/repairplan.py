@@ -27,7 +27,7 @@ from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importing import Store, check_form, layer_faults
-from kitcache.upkeep.health.salvage import Candidate
+from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairStep
 from kitcache.upkeep.trimming.branches import Tree, cut_until

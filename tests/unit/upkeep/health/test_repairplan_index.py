@@ -4,8 +4,8 @@ import json
 
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
+from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.health.repairplan import Mending
-from kitcache.upkeep.health.salvage import Candidate
 from tests.hostile.build import CACHECONFIG, INDEX, MANIFEST, REF_NAME, digest_of
 from tests.unit.upkeep.health.healthkit import kinds
 from tests.unit.upkeep.health.shelf import Shelf, mend, tags

@@ -8,7 +8,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import IMAGE_NAME, INDEX_TYPE, read_entries
 from kitcache.oci.links import Link
-from kitcache.upkeep.health.salvage import (
+from kitcache.upkeep.health.indexrecovery import (
     MANIFEST_TYPE,
     Candidate,
     Document,
