@@ -124,7 +124,7 @@ KITCACHE = {
         "kitcache.cli.commands.verify",
         "kitcache.cli.verifytext",
         "kitcache.upkeep.health.faults",
-        "kitcache.upkeep.health.importing",
+        "kitcache.upkeep.health.importrules",
         "kitcache.gc.reach",
         "kitcache.upkeep.health.rehash",
         "kitcache.gc.lastuse",

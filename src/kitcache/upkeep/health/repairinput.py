@@ -25,7 +25,7 @@ from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
 from kitcache.store.state import read_notes
-from kitcache.upkeep.health.importing import Store, judge_cache
+from kitcache.upkeep.health.importrules import Store, judge_cache
 from kitcache.upkeep.health.indexrecovery import (
     Candidate,
     Document,

@@ -26,7 +26,7 @@ from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
-from kitcache.upkeep.health.importing import Store, check_form, layer_faults
+from kitcache.upkeep.health.importrules import Store, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairStep

@@ -9,7 +9,13 @@ from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
 from kitcache.oci.document import DocumentError, Members, expect_object, read_document
-from kitcache.upkeep.health.importing import Judgement, Store, check_form, judge_cache, layer_faults
+from kitcache.upkeep.health.importrules import (
+    Judgement,
+    Store,
+    check_form,
+    judge_cache,
+    layer_faults,
+)
 from kitcache.upkeep.results import Miss
 from tests.hostile.build import CACHECONFIG, INDEX, LAYER, MANIFEST, Json, digest_of, encode
 from tests.hostile.importable import UNCOMPRESSED, chain_of_steps
