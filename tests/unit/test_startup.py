@@ -126,7 +126,7 @@ KITCACHE = {
         "kitcache.upkeep.health.faults",
         "kitcache.upkeep.health.importrules",
         "kitcache.gc.reach",
-        "kitcache.upkeep.health.rehash",
+        "kitcache.upkeep.health.hash",
         "kitcache.gc.lastuse",
         "kitcache.gc.ls",
         "kitcache.store.state",

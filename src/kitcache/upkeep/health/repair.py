@@ -34,7 +34,7 @@ from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
 from kitcache.store.write import sync_blobs, write_blob
-from kitcache.upkeep.health.rehash import rehash_some
+from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.repairplan import Mending, make_mending
 from kitcache.upkeep.health.verify import nothing_published, verify_held

@@ -25,6 +25,7 @@ from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
 from kitcache.store.state import read_notes
+from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.importrules import Store, judge_cache
 from kitcache.upkeep.health.indexrecovery import (
     Candidate,
@@ -35,7 +36,6 @@ from kitcache.upkeep.health.indexrecovery import (
     make_index,
     read_root,
 )
-from kitcache.upkeep.health.rehash import rehash_some
 from kitcache.upkeep.health.repairplan import CacheRoot, Found
 from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.cutting import layer_uses

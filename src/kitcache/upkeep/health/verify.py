@@ -29,8 +29,8 @@ from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.health.faults import Faults, tell
+from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.health.importrules import Judgement, Store, judge_cache
-from kitcache.upkeep.health.rehash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.results import Verdict, Verified
 
 _CHANGES = 8

@@ -15,8 +15,8 @@ from kitcache.gc.control import Control
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import Layout
-from kitcache.upkeep.health import rehash as module
-from kitcache.upkeep.health.rehash import rehash, rehash_some
+from kitcache.upkeep.health import hash as module
+from kitcache.upkeep.health.hash import rehash, rehash_some
 from kitcache.upkeep.results import BadBlob
 from tests.hostile.build import Sample
 
