@@ -163,7 +163,7 @@ KITCACHE = {
     | ADDING
     | {
         "kitcache.cli.commands.merge",
-        "kitcache.upkeep.naming.bring",
+        "kitcache.upkeep.naming.blobcopy",
         "kitcache.upkeep.naming.merge",
         "kitcache.upkeep.naming.mergeplan",
         "kitcache.options.renames",

@@ -33,7 +33,7 @@ from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, hold_index, hold_store
-from kitcache.upkeep.naming.bring import (
+from kitcache.upkeep.naming.blobcopy import (
     Came,
     Wanted,
     Wants,

@@ -12,7 +12,7 @@ from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.store.layout import open_layout
 from kitcache.store.state import Note, note_layers, put_notes, read_layer_uses, read_notes
-from kitcache.upkeep.naming import bring as bring_module
+from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from kitcache.upkeep.results import MergedTag

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError
-from kitcache.upkeep.naming import bring as bring_module
+from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample

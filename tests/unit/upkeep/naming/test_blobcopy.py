@@ -11,7 +11,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.naming.bring import Wants, bring_all, find_lost, foresee, list_wants
+from kitcache.upkeep.naming.blobcopy import Wants, bring_all, find_lost, foresee, list_wants
 from tests.hostile.build import Box, Sample
 
 FREE = Control("", None, None)
