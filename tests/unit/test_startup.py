@@ -86,7 +86,7 @@ ADDING = NAMING | {
     "kitcache.gc.results",
     "kitcache.gc.reach",
     "kitcache.store.state",
-    "kitcache.upkeep.naming.holes",
+    "kitcache.upkeep.naming.missing",
     "kitcache.upkeep.naming.names",
     "kitcache.upkeep.naming.settled",
 }

@@ -42,8 +42,8 @@ from kitcache.upkeep.naming.blobcopy import (
     foresee,
     list_wants,
 )
-from kitcache.upkeep.naming.holes import find_holes, find_unknown
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
+from kitcache.upkeep.naming.missing import find_holes, find_unknown
 from kitcache.upkeep.naming.settled import read_settled, read_target, unsettled
 from kitcache.upkeep.results import Merged
 

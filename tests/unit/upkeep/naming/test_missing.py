@@ -4,7 +4,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Damage, MissingLeaf
 from kitcache.store.layout import Layout
-from kitcache.upkeep.naming.holes import find_holes
+from kitcache.upkeep.naming.missing import find_holes
 from tests.hostile.build import Sample
 
 
