@@ -88,7 +88,7 @@ ADDING = NAMING | {
     "kitcache.store.state",
     "kitcache.upkeep.naming.missing",
     "kitcache.upkeep.naming.names",
-    "kitcache.upkeep.naming.settled",
+    "kitcache.upkeep.naming.stableindex",
 }
 KITCACHE = {
     "reset": SHARED | RESET,

@@ -44,7 +44,7 @@ from kitcache.upkeep.naming.blobcopy import (
 )
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
 from kitcache.upkeep.naming.missing import find_holes, find_unknown
-from kitcache.upkeep.naming.settled import read_settled, read_target, unsettled
+from kitcache.upkeep.naming.stableindex import read_settled, read_target, unsettled
 from kitcache.upkeep.results import Merged
 
 _Text = TypeVar("_Text", bound=str | os.PathLike[str])
