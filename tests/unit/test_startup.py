@@ -87,7 +87,7 @@ ADDING = NAMING | {
     "kitcache.gc.reach",
     "kitcache.store.state",
     "kitcache.upkeep.naming.missing",
-    "kitcache.upkeep.naming.names",
+    "kitcache.upkeep.naming.tagnames",
     "kitcache.upkeep.naming.stableindex",
 }
 KITCACHE = {

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.index import Copied, Entry
 from kitcache.options.renames import Rename, rename
-from kitcache.upkeep.naming.names import check_tag_name
+from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import MergedTag
 
 State = Literal["new", "moved", "there"]

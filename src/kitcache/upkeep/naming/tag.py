@@ -19,8 +19,8 @@ from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
 from kitcache.store.state import Note, put_notes, read_notes, room_of
 from kitcache.upkeep.naming.missing import find_holes
-from kitcache.upkeep.naming.names import check_tag_name
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
+from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import Tagged
 
 
