@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import Amount, Retention, Rule
-from kitcache.upkeep.pruning.retain import TagFacts, decide
+from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 
 NOW = 1000

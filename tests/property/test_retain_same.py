@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.upkeep.pruning.retain import TagFacts
+from kitcache.upkeep.pruning.decisions import TagFacts
 from tests.property.policies import Case, cases
 
 

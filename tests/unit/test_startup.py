@@ -147,7 +147,7 @@ KITCACHE = {
         "kitcache.upkeep.pruning",
         "kitcache.upkeep.pruning.limits",
         "kitcache.upkeep.pruning.prune",
-        "kitcache.upkeep.pruning.retain",
+        "kitcache.upkeep.pruning.decisions",
         "kitcache.upkeep.pruning.uses",
         "kitcache.options.prunepolicy",
     },

@@ -10,7 +10,7 @@ from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.store.layout import Layout
 from kitcache.store.state import Note, read_notes
-from kitcache.upkeep.pruning.retain import Blobs, TagFacts
+from kitcache.upkeep.pruning.decisions import Blobs, TagFacts
 
 
 def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ...]:

@@ -1,9 +1,9 @@
 """pruning/retain.py: where a keep-tag lets the rest go, and where it only protects."""
 
 import pytest
+from tests.unit.upkeep.pruning.test_retain import PRS, D, choose, kept, rule
 
 from kitcache.options.prunepolicy import Amount, Retention, Rule
-from tests.unit.upkeep.pruning.test_retain import PRS, D, choose, kept, rule
 
 AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
 COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)

@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
 from kitcache.options.prunepolicy import Amount, Retention, Rule
-from kitcache.upkeep.pruning.retain import TagFacts, decide
+from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 from tests.unit.gc.surveys import digest
 
