@@ -148,7 +148,7 @@ KITCACHE = {
         "kitcache.upkeep.pruning.limits",
         "kitcache.upkeep.pruning.prune",
         "kitcache.upkeep.pruning.decisions",
-        "kitcache.upkeep.pruning.uses",
+        "kitcache.upkeep.pruning.lastuse",
         "kitcache.options.prunepolicy",
     },
     "trim": SHARED

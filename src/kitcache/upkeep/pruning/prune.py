@@ -31,8 +31,8 @@ from kitcache.store.state import Note, put_notes
 from kitcache.upkeep.edit import Change, Changed, Terms, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
+from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
-from kitcache.upkeep.pruning.uses import read_uses
 from kitcache.upkeep.results import Decision, Pruned
 from kitcache.upkeep.trimming.cutting import Cutting, cut_roots, describe_cut, layer_uses, move_note
 

@@ -12,7 +12,7 @@ from kitcache.gc.values import UsedFrom
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import note_use
 from kitcache.upkeep.pruning.decisions import TagFacts
-from kitcache.upkeep.pruning.uses import read_uses
+from kitcache.upkeep.pruning.lastuse import read_uses
 from tests.hostile.build import CACHECONFIG, Box, Json, encode
 
 MINUTE_NS = 60 * 10**9
