@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.upkeep.trimming.branches import Tree
+from kitcache.upkeep.trimming.steporder import Tree
 from tests.property.model import digest_of
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"

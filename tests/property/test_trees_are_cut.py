@@ -12,7 +12,7 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.rewrite import make_root
-from kitcache.upkeep.trimming.branches import Cuts, Tree, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import Cuts, Tree, cut_trees, cut_until, rank
 from tests.property.cacheconfigs import (
     BASE_S,
     SIZES,

@@ -13,7 +13,7 @@ import kitcache
 from kitcache.errors import LimitNotReached
 from kitcache.store.layout import open_layout
 from kitcache.store.state import note_layers
-from kitcache.upkeep.trimming.branches import Tree
+from kitcache.upkeep.trimming.steporder import Tree
 from tests.property import witness
 from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning
 from tests.property.disk import REF_NAME, blob_path, blobs, put_blob, settle

@@ -64,7 +64,7 @@ UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.results"}
 CUTTING = UPKEEP | {
     "kitcache.cli.trimtext",
     "kitcache.upkeep.trimming",
-    "kitcache.upkeep.trimming.branches",
+    "kitcache.upkeep.trimming.steporder",
     "kitcache.upkeep.edit",
     "kitcache.upkeep.trimming.cutting",
     "kitcache.upkeep.project",
@@ -300,7 +300,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
     modules = loaded(CHILD, "verify", "--repair", "cache", cwd=sample.box.top)
     assert ours(modules) - KITCACHE["verify"] == {
         "kitcache.upkeep.trimming",
-        "kitcache.upkeep.trimming.branches",
+        "kitcache.upkeep.trimming.steporder",
         "kitcache.upkeep.trimming.cutting",
         "kitcache.upkeep.health.repairinput",
         "kitcache.upkeep.health.repairplan",

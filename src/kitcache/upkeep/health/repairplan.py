@@ -30,7 +30,7 @@ from kitcache.upkeep.health.importrules import Store, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairStep
-from kitcache.upkeep.trimming.branches import Tree, cut_until
+from kitcache.upkeep.trimming.steporder import Tree, cut_until
 
 
 class CacheRoot(NamedTuple):

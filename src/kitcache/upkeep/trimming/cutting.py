@@ -21,7 +21,7 @@ from kitcache.store.state import put_notes, read_layer_uses, read_notes
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import Trimmed
 from kitcache.upkeep.rewrite import NewRoot, make_root
-from kitcache.upkeep.trimming.branches import Tree, cut_trees, weigh_steps
+from kitcache.upkeep.trimming.steporder import Tree, cut_trees, weigh_steps
 
 
 class Cut(NamedTuple):

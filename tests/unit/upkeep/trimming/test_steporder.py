@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.trimming.branches import Cuts, Tree, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import Cuts, Tree, cut_trees, cut_until, rank
 from tests.unit.gc.surveys import digest
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
