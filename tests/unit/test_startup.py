@@ -66,7 +66,7 @@ CUTTING = UPKEEP | {
     "kitcache.upkeep.trimming",
     "kitcache.upkeep.trimming.steporder",
     "kitcache.upkeep.edit",
-    "kitcache.upkeep.trimming.cutting",
+    "kitcache.upkeep.trimming.trimplan",
     "kitcache.upkeep.project",
     "kitcache.gc.reach",
     "kitcache.gc.lastuse",
@@ -301,7 +301,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
     assert ours(modules) - KITCACHE["verify"] == {
         "kitcache.upkeep.trimming",
         "kitcache.upkeep.trimming.steporder",
-        "kitcache.upkeep.trimming.cutting",
+        "kitcache.upkeep.trimming.trimplan",
         "kitcache.upkeep.health.repairinput",
         "kitcache.upkeep.health.repairplan",
         "kitcache.upkeep.project",

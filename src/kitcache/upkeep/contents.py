@@ -22,8 +22,8 @@ from kitcache.oci.links import Link
 from kitcache.store.index import INDEX
 from kitcache.store.layout import open_layout
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
-from kitcache.upkeep.trimming.cutting import layer_uses, read_tree
 from kitcache.upkeep.trimming.steporder import Tree, rank
+from kitcache.upkeep.trimming.trimplan import layer_uses, read_tree
 
 
 def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = None) -> TagContents:

@@ -38,7 +38,7 @@ from kitcache.upkeep.health.indexrecovery import (
 )
 from kitcache.upkeep.health.repairplan import CacheRoot, Found
 from kitcache.upkeep.results import BadBlob
-from kitcache.upkeep.trimming.cutting import layer_uses
+from kitcache.upkeep.trimming.trimplan import layer_uses
 
 Copies = Mapping[str, Layout]
 """Other cache directories that blobs may come from, opened, by the path that the caller named."""

@@ -34,7 +34,13 @@ from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, de
 from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
 from kitcache.upkeep.results import Decision, Pruned
-from kitcache.upkeep.trimming.cutting import Cutting, cut_roots, describe_cut, layer_uses, move_note
+from kitcache.upkeep.trimming.trimplan import (
+    Cutting,
+    cut_roots,
+    describe_cut,
+    layer_uses,
+    move_note,
+)
 
 NO_POLICY = "no policy was named, so every tag stays and nothing was changed"
 _DEFAULT_POLICY = Policy()

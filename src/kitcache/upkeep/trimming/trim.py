@@ -32,7 +32,8 @@ from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.edit import Change, Terms, change_and_collect, rehearse
 from kitcache.upkeep.results import Trimmed
-from kitcache.upkeep.trimming.cutting import (
+from kitcache.upkeep.trimming.steporder import weigh_steps
+from kitcache.upkeep.trimming.trimplan import (
     Cutting,
     cut_roots,
     describe_cut,
@@ -41,7 +42,6 @@ from kitcache.upkeep.trimming.cutting import (
     read_tree,
     tally_below,
 )
-from kitcache.upkeep.trimming.steporder import weigh_steps
 
 _POLICY = Policy()
 _WORDS = {"image": "an image", "artifact": "an artifact", "cache": "holds build caches"}

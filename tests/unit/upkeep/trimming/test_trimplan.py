@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.trimming.cutting import Cutting, cut_roots
+from kitcache.upkeep.trimming.trimplan import Cutting, cut_roots
 from tests.hostile import stages
 from tests.hostile.stages import LAYER_BYTES, Stages
 
