@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.offer import make_offer
+from kitcache.buildkit.sources import make_offer
 from kitcache.errors import KitcacheError
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret

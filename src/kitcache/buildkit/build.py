@@ -19,7 +19,6 @@ from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
-from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.places import Places
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.publish import CacheResult
@@ -41,6 +40,7 @@ from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
+from kitcache.buildkit.sources import Offer, make_offer
 from kitcache.buildkit.status import BuildWarning, Update
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets

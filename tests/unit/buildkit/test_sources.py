@@ -1,4 +1,4 @@
-"""buildkit/offer.py: what one build lets the daemon ask for, found before anything is built."""
+"""buildkit/sources.py: what one build lets the daemon ask for, found before anything is built."""
 
 import bz2
 import gzip
@@ -13,8 +13,8 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from kitcache.buildkit.offer import Offer, make_offer
 from kitcache.buildkit.session.memory import MemoryFiles
+from kitcache.buildkit.sources import Offer, make_offer
 from kitcache.errors import KitcacheError, NotACache, NotFound, UsageError
 from kitcache.oci.digest import parse_digest
 from kitcache.options.build import BuildRequest
