@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.client import Build, Client
     from kitcache.buildkit.daemon.address import Address, find_daemon
     from kitcache.buildkit.daemon.tls import Tls
-    from kitcache.buildkit.facts import Info, Worker
+    from kitcache.buildkit.daemoninfo import Info, Worker
     from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
@@ -85,7 +85,7 @@ _HOMES = {
     "kitcache.buildkit.client": ("Build", "Client"),
     "kitcache.buildkit.daemon.address": ("Address", "find_daemon"),
     "kitcache.buildkit.daemon.tls": ("Tls",),
-    "kitcache.buildkit.facts": ("Info", "Worker"),
+    "kitcache.buildkit.daemoninfo": ("Info", "Worker"),
     "kitcache.buildkit.publish": ("CacheResult",),
     "kitcache.buildkit.result": ("BuildResult",),
     "kitcache.buildkit.session.registry": ("Credentials", "DockerConfig"),

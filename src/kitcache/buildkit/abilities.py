@@ -4,8 +4,8 @@ import re
 from functools import cached_property
 
 from kitcache.buildkit.daemon.connect import Connection
+from kitcache.buildkit.daemoninfo import Worker, read_info, read_workers
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.facts import Worker, read_info, read_workers
 from kitcache.buildkit.request import needs_image_store
 from kitcache.buildkit.session.outputs import MIRRORS_SINCE
 from kitcache.buildkit.wire.grpc import RpcError

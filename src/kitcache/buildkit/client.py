@@ -25,7 +25,7 @@ from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.daemon.tls import Tls
-from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
+from kitcache.buildkit.daemoninfo import Info, Worker, read_info, read_workers
 from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult

@@ -1,8 +1,8 @@
-"""buildkit/facts.py: what a daemon says of itself."""
+"""buildkit/daemoninfo.py: what a daemon says of itself."""
 
 import pytest
 
-from kitcache.buildkit.facts import Info, Worker, read_info, read_workers
+from kitcache.buildkit.daemoninfo import Info, Worker, read_info, read_workers
 from kitcache.buildkit.proto import control_pb2 as pb
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Handler, Stream
