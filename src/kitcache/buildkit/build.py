@@ -13,7 +13,6 @@ from kitcache.buildkit.arguments import check_wishes, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry
 from kitcache.buildkit.daemon.connect import Connection
 from kitcache.buildkit.exporters import Exporter, make_exporters
-from kitcache.buildkit.failure import build_failed, login_steps
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import log_calls, log_solve
@@ -40,6 +39,7 @@ from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
+from kitcache.buildkit.solveerror import build_failed, login_steps
 from kitcache.buildkit.sources import Offer, make_offer
 from kitcache.buildkit.status import BuildWarning, Update
 from kitcache.buildkit.steps import Steps

@@ -5,7 +5,7 @@ Source: BuildKit, solver/errdefs/source.go; buildx, commands/build.go.
 
 from collections.abc import Iterator, Sequence
 
-from kitcache.buildkit.failure import source_lines
+from kitcache.buildkit.solveerror import source_lines
 from kitcache.buildkit.status import BuildWarning
 from kitcache.cli.steptext import clean, clean_log
 from kitcache.cli.text import count

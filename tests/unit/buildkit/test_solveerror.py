@@ -1,4 +1,4 @@
-"""buildkit/failure.py: a status of the daemon, as an error that says where."""
+"""buildkit/solveerror.py: a status of the daemon, as an error that says where."""
 
 import json
 import pickle
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.buildkit.failure import build_failed
+from kitcache.buildkit.solveerror import build_failed
 from kitcache.buildkit.status import BuildWarning, Log, Update, Vertex
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
