@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import BinaryIO, NamedTuple
 
+from kitcache.buildkit.dockerload import DockerLoad
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.load import DockerLoad
 from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
