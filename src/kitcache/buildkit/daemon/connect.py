@@ -8,15 +8,15 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from kitcache.buildkit.daemon.address import Address
-from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, ask_upgrade
-from kitcache.buildkit.daemon.transport import Deadline, SocketTransport, open_tcp, open_unix
-from kitcache.buildkit.daemon.trouble import (
+from kitcache.buildkit.daemon.connecterrors import (
     Attempt,
     NotAnEngineError,
     no_answer,
     no_daemon,
     refused,
 )
+from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, ask_upgrade
+from kitcache.buildkit.daemon.transport import Deadline, SocketTransport, open_tcp, open_unix
 from kitcache.buildkit.daemon.tunnel import Tunnel
 from kitcache.buildkit.log import LOG
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from kitcache.buildkit.daemon.address import Address
+from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon, refused
 from kitcache.buildkit.daemon.engine import Answer
 from kitcache.buildkit.daemon.transport import SocketTransport
-from kitcache.buildkit.daemon.trouble import Attempt, no_daemon, refused
 from kitcache.buildkit.wire.grpc import Code, RpcError
 
 ADDRESS = Address("tcp://h:1", "BUILDKIT_HOST")
