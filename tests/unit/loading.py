@@ -30,7 +30,7 @@ NEVER_IN_BUILD = NEVER - {"google", "hpack", "logging", "traceback"} | {
     "hmac",
     "http",
     "kitcache.buildkit.daemon.child",
-    "kitcache.buildkit.daemon.encrypted",
+    "kitcache.buildkit.daemon.tlstransport",
     "kitcache.cli.live",
     "multiprocessing",
     "random",

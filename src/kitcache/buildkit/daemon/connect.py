@@ -233,7 +233,7 @@ def _dialled(address: Address, deadline: Deadline, protocols: tuple[str, ...]) -
     host = parts.hostname or ""
     if address.tls is None:
         return open_tcp(host, parts.port or _PLAIN_PORT, deadline)
-    from kitcache.buildkit.daemon.encrypted import make_context, open_tls  # noqa: PLC0415 - 11 ms
+    from kitcache.buildkit.daemon.tlstransport import make_context, open_tls  # noqa: PLC0415 - 11 ms
 
     context = make_context(address.tls, protocols)
     server_name = address.tls.server_name or host

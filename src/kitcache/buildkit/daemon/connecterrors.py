@@ -136,7 +136,7 @@ def _wake(address: Address) -> tuple[str, ...]:
 def _certificates(address: Address, error: Exception, attempt: Attempt) -> Trouble | None:
     if address.tls is None:
         return None
-    from kitcache.buildkit.daemon.encrypted import (  # noqa: PLC0415 - costs 11 ms
+    from kitcache.buildkit.daemon.tlstransport import (  # noqa: PLC0415 - costs 11 ms
         OTHER_NAME,
         REFUSED,
         explain,

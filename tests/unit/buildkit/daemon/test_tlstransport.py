@@ -10,8 +10,8 @@ import trustme
 
 from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon
-from kitcache.buildkit.daemon.encrypted import REFUSED, TlsTransport, explain, make_context
 from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlstransport import REFUSED, TlsTransport, explain, make_context
 from kitcache.buildkit.daemon.transport import Deadline
 from tests.integration.listener import Certificates, make_certificates
 from tests.unit.buildkit.daemon.peer import PATIENCE_S, played, read_exactly, with_tls
