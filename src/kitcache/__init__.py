@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kitcache.buildkit.client import Build, Client
     from kitcache.buildkit.daemon.address import Address, find_daemon
-    from kitcache.buildkit.daemon.tls import Tls
+    from kitcache.buildkit.daemon.tlsconfig import Tls
     from kitcache.buildkit.daemoninfo import Info, Worker
     from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "kitcache.buildkit.client": ("Build", "Client"),
     "kitcache.buildkit.daemon.address": ("Address", "find_daemon"),
-    "kitcache.buildkit.daemon.tls": ("Tls",),
+    "kitcache.buildkit.daemon.tlsconfig": ("Tls",),
     "kitcache.buildkit.daemoninfo": ("Info", "Worker"),
     "kitcache.buildkit.publish": ("CacheResult",),
     "kitcache.buildkit.result": ("BuildResult",),

@@ -12,7 +12,7 @@ import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.connect import connect
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.errors import NoDaemon
 from tests.integration.listener import (
     Behaviour,

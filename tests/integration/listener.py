@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 import trustme
 
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.buildkit.daemon.transport import SocketTransport
 from kitcache.buildkit.wire.rpc import Handler, Server
 

@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.connect import Connection, connect
-from kitcache.buildkit.daemon.tls import tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import tls_from_directory
 from kitcache.buildkit.proto.control_pb2 import (
     ListWorkersRequest,
     ListWorkersResponse,

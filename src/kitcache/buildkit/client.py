@@ -24,7 +24,7 @@ from kitcache.buildkit.daemon.address import Address, find_daemon, parse_address
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.buildkit.daemoninfo import Info, Worker, read_info, read_workers
 from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies

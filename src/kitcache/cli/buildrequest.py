@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from kitcache.buildkit.arguments import complete_request
-from kitcache.buildkit.daemon.tls import Tls, checked, tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import Tls, checked, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import check_request
 from kitcache.cli.buildoptions import PROGRESS

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest

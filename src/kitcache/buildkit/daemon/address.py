@@ -32,7 +32,7 @@ from kitcache.buildkit.daemon.dialstdio import (
     is_container,
     ssh_command,
 )
-from kitcache.buildkit.daemon.tls import Tls, checked
+from kitcache.buildkit.daemon.tlsconfig import Tls, checked
 from kitcache.errors import NoDaemon, UsageError
 
 DOCKER_SOCKET = "/var/run/docker.sock"

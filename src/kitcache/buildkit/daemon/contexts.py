@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
-from kitcache.buildkit.daemon.tls import Tls, checked
+from kitcache.buildkit.daemon.tlsconfig import Tls, checked
 from kitcache.errors import NoDaemon, UsageError
 
 DEFAULT = "default"

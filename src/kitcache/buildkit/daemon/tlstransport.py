@@ -9,7 +9,7 @@ import ssl
 import threading
 from contextlib import suppress
 
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.buildkit.daemon.transport import READ_BYTES, Deadline, SocketTransport, connect_tcp
 from kitcache.store.userfiles import check_regular
 

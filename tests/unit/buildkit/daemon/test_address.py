@@ -12,7 +12,7 @@ from kitcache.buildkit.daemon.address import (
     parse_address,
     usual_sockets,
 )
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.errors import NoDaemon, UsageError
 from tests.unit.buildkit.daemon.home import Home
 

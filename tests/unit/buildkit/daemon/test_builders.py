@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.errors import NoDaemon, UsageError
 from tests.unit.buildkit.daemon.home import Home
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.buildkit.daemon.address import find_daemon
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.errors import NoDaemon
 from tests.unit.buildkit.daemon.home import Home
 

@@ -10,7 +10,7 @@ import trustme
 
 from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon
-from kitcache.buildkit.daemon.tls import Tls
+from kitcache.buildkit.daemon.tlsconfig import Tls
 from kitcache.buildkit.daemon.tlstransport import REFUSED, TlsTransport, explain, make_context
 from kitcache.buildkit.daemon.transport import Deadline
 from tests.integration.listener import Certificates, make_certificates

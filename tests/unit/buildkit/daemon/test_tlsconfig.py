@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.daemon.tls import Tls, tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import Tls, tls_from_directory
 from kitcache.errors import UsageError
 
 
