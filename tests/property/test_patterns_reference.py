@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from kitcache.buildkit.session.dirroot import Root
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.roots import Root
 from kitcache.buildkit.session.walk import Tree as DiskTree
 from kitcache.options.globs import BadPattern
 from kitcache.options.ignore import Matcher, Seen

@@ -8,7 +8,7 @@ have wildcards: what they match is looked at for links. Source: tonistiigi/fsuti
 import errno
 import os
 
-from kitcache.buildkit.session.roots import Root
+from kitcache.buildkit.session.dirroot import Root
 from kitcache.buildkit.session.walk import unreadable
 from kitcache.options.globs import (
     BadPattern,

@@ -4,8 +4,8 @@ import os
 import stat
 from collections.abc import Iterable
 
+from kitcache.buildkit.session.dirroot import Root, split
 from kitcache.buildkit.session.packets import Entry
-from kitcache.buildkit.session.roots import Root, split
 
 
 class Sent:

@@ -3,8 +3,8 @@
 Source: tonistiigi/fsutil, validator.go.
 """
 
+from kitcache.buildkit.session.dirroot import split
 from kitcache.buildkit.session.packets import Entry
-from kitcache.buildkit.session.roots import split
 from kitcache.errors import KitcacheError
 
 

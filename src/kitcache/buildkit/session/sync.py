@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 from kitcache.buildkit.log import LOG
+from kitcache.buildkit.session.dirroot import Root, split
 from kitcache.buildkit.session.failing import end_with, in_one_line, raise_if_told
 from kitcache.buildkit.session.follow import follow
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
@@ -26,7 +27,6 @@ from kitcache.buildkit.session.packets import (
     encode_entry,
 )
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.roots import Root, split
 from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT, LeftOut, Tree, unreadable
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
 from kitcache.buildkit.wire.rpc import Handler, Stream

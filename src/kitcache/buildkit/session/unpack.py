@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from kitcache.buildkit.session.dirroot import Root, split
 from kitcache.buildkit.session.failing import raise_if_told
 from kitcache.buildkit.session.mirror import Sent, delete
 from kitcache.buildkit.session.order import Order
@@ -31,7 +32,6 @@ from kitcache.buildkit.session.packets import (
     encode_request,
     permissions_of,
 )
-from kitcache.buildkit.session.roots import Root, split
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError

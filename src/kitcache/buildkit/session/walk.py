@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+from kitcache.buildkit.session.dirroot import Root, split
 from kitcache.buildkit.session.packets import Entry, to_go_mode
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
-from kitcache.buildkit.session.roots import Root, split
 from kitcache.errors import KitcacheError
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS

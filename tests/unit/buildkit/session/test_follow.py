@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.buildkit.session.dirroot import Root
 from kitcache.buildkit.session.follow import follow
-from kitcache.buildkit.session.roots import Root
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.buildkit.session.dirroot import Root
 from kitcache.buildkit.session.packets import Entry
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.roots import Root
 from kitcache.buildkit.session.walk import Tree, identity, unreadable
 from kitcache.errors import KitcacheError
 
