@@ -18,7 +18,6 @@ from typing import NamedTuple
 from kitcache.buildkit.session.dirroot import Root, split
 from kitcache.buildkit.session.failing import raise_if_told
 from kitcache.buildkit.session.mirror import Sent, delete
-from kitcache.buildkit.session.order import Order
 from kitcache.buildkit.session.packets import (
     FIN,
     MODE_CHAR_DEVICE,
@@ -32,6 +31,7 @@ from kitcache.buildkit.session.packets import (
     encode_request,
     permissions_of,
 )
+from kitcache.buildkit.session.validator import Order
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError
