@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
-from kitcache.buildkit.session.failing import end_with, in_one_line
+from kitcache.buildkit.session.abort import end_with, in_one_line
 from kitcache.buildkit.session.packets import decode_bytes_message
 from kitcache.buildkit.session.unpack import unpack
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from kitcache.buildkit.session.abort import raise_if_told
 from kitcache.buildkit.session.dirroot import Root, split
-from kitcache.buildkit.session.failing import raise_if_told
 from kitcache.buildkit.session.mirror import Sent, delete
 from kitcache.buildkit.session.packets import (
     FIN,
