@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 from kitcache.buildkit.log import LOG
 from kitcache.buildkit.session.abort import end_with, in_one_line, raise_if_told
 from kitcache.buildkit.session.dirroot import Root, split
-from kitcache.buildkit.session.follow import follow
+from kitcache.buildkit.session.followpaths import follow
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
 from kitcache.buildkit.session.packets import (
     DATA_BYTES,

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.session.dirroot import Root
-from kitcache.buildkit.session.follow import follow
+from kitcache.buildkit.session.followpaths import follow
 
 
 @pytest.fixture
