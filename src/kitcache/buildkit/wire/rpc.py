@@ -19,8 +19,8 @@ from kitcache.buildkit.wire.grpc import (
 )
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import MAX_STREAMS, Connection
-from kitcache.buildkit.wire.link import Link, Transport
 from kitcache.buildkit.wire.stream import REPLY, Stream, make_deadline, wait
+from kitcache.buildkit.wire.threads import Link, Transport
 
 __all__ = ["Channel", "Handler", "Server", "Stream", "Transport"]
 

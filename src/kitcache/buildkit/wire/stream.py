@@ -19,7 +19,7 @@ from kitcache.buildkit.wire.grpc import (
     problem_of_reply,
 )
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.link import HELD_LIMIT, OUTBOX_LIMIT, Link
+from kitcache.buildkit.wire.threads import HELD_LIMIT, OUTBOX_LIMIT, Link
 
 # How much is taken from a stream, or put in the outbox, each time the lock is had.
 _STEP = 256 * 1024
