@@ -52,7 +52,7 @@ from kitcache.buildkit.wire.headers import (
     problem_of_response,
     problem_of_trailers,
 )
-from kitcache.buildkit.wire.outbox import Outbox
+from kitcache.buildkit.wire.sendqueue import Outbox
 
 FRAME_SIZE = 2**20
 MAX_STREAMS = 250
