@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs, parse_attributes
 from kitcache.wrap.argv import direct_job, recognize
-from kitcache.wrap.cachewords import raw_fields, read_export, with_dest, without_reset
+from kitcache.wrap.cacheflags import raw_fields, read_export, with_dest, without_reset
 from kitcache.wrap.flags import Table, read_line
 from kitcache.wrap.tables import BUILD, BUILDCTL_BUILD
 

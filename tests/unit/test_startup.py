@@ -189,7 +189,7 @@ EXEC = (
         "kitcache.store.state",
         "kitcache.wrap",
         "kitcache.wrap.argv",
-        "kitcache.wrap.cachewords",
+        "kitcache.wrap.cacheflags",
         "kitcache.wrap.child",
         "kitcache.wrap.contexts",
         "kitcache.wrap.flags",

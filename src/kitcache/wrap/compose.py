@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from kitcache.wrap import tables
 from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
-from kitcache.wrap.cachewords import drop_reset
+from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_line
 from kitcache.wrap.resolving import Said, ask, entries_of, is_remote, read_answer

@@ -21,7 +21,7 @@ from kitcache.wrap.argv import (
     direct_job,
     recognize,
 )
-from kitcache.wrap.cachewords import (
+from kitcache.wrap.cacheflags import (
     answers_root,
     asks_for_reset,
     read_export,

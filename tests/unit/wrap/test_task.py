@@ -5,7 +5,7 @@ import pytest
 from kitcache.options.caches import CacheExport
 from kitcache.wrap.argv import Job
 from kitcache.wrap.bake import BakeJob
-from kitcache.wrap.cachewords import read_export
+from kitcache.wrap.cacheflags import read_export
 from kitcache.wrap.task import Task, make_task, plan_exports
 
 

@@ -16,7 +16,7 @@ from kitcache.gc.control import Terms
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
-from kitcache.wrap.cachewords import show_word
+from kitcache.wrap.cacheflags import show_word
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
 from kitcache.wrap.task import Task, make_task, need_program
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kitcache.errors import UsageError
-from kitcache.wrap.cachewords import (
+from kitcache.wrap.cacheflags import (
     drop_reset,
     raw_fields,
     read_export,
