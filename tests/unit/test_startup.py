@@ -221,12 +221,12 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     ),
     "bake": (
         "docker buildx bake",
-        {"kitcache.wrap.bake", "kitcache.wrap.resolving"},
+        {"kitcache.wrap.bake", "kitcache.wrap.query"},
         {"subprocess"},
     ),
     "compose": (
         "docker compose build",
-        {"kitcache.wrap.compose", "kitcache.wrap.resolving"},
+        {"kitcache.wrap.compose", "kitcache.wrap.query"},
         {"subprocess"},
     ),
 }

@@ -14,7 +14,7 @@ from kitcache.wrap import tables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, Option, is_on, read_line
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
+from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
 _HERE = "cwd://"  # beside a remote definition: a file of the working directory

@@ -17,7 +17,7 @@ from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refuse
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_line
-from kitcache.wrap.resolving import Said, ask, entries_of, is_remote, read_answer
+from kitcache.wrap.query import Said, ask, entries_of, is_remote, read_answer
 
 _TABLES = {
     "build": tables.COMPOSE_BUILD,

@@ -5,7 +5,7 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.wrap.argv import Refused
-from kitcache.wrap.resolving import ask, entries_of, is_remote, read_answer
+from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
 
 
 def python(code: str) -> list[str]:
