@@ -11,7 +11,7 @@ from kitcache.options.attributes import Pairs, parse_attributes
 from kitcache.wrap.argv import direct_job, recognize
 from kitcache.wrap.cacheflags import raw_fields, read_export, with_dest, without_reset
 from kitcache.wrap.flags import Table, read_line
-from kitcache.wrap.tables import BUILD, BUILDCTL_BUILD
+from kitcache.wrap.flagtables import BUILD, BUILDCTL_BUILD
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters='"\r\n'), max_size=8)
 EVIL = st.sampled_from(

@@ -197,7 +197,7 @@ EXEC = (
         "kitcache.store.stages",
         "kitcache.wrap.stores",
         "kitcache.wrap.task",
-        "kitcache.wrap.tables",
+        "kitcache.wrap.flagtables",
     }
 )
 # The words of exec, what they add of ours, and what they may load that is dear.

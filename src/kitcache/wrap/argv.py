@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kitcache.errors import UsageError
 from kitcache.masking import hide_password
-from kitcache.wrap import tables
+from kitcache.wrap import flagtables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
 from kitcache.wrap.flags import NotUnderstood, Option, Table, is_on, read_line
 
@@ -157,12 +157,12 @@ def recognize(argv: Sequence[str]) -> Recognized:
 
 
 def _docker(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, tables.DOCKER, stops_at_argument=True).end
+    at = read_line(words, start, flagtables.DOCKER, stops_at_argument=True).end
     match words[at : at + 1]:
         case ("build",):
             return Recognized("build", words, at)
         case ("image" | "builder",):
-            below = read_line(words, at + 1, tables.DOCKER, stops_at_argument=True).end
+            below = read_line(words, at + 1, flagtables.DOCKER, stops_at_argument=True).end
             if words[below : below + 1] == ("build",):
                 return Recognized("build", words, below)
         case ("buildx",):
@@ -173,7 +173,7 @@ def _docker(words: tuple[str, ...], start: int) -> Recognized:
 
 
 def _buildx(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, tables.BUILDX, stops_at_argument=True).end
+    at = read_line(words, start, flagtables.BUILDX, stops_at_argument=True).end
     match words[at : at + 1]:
         case ("build" | "b",):
             return Recognized("build", words, at)
@@ -183,14 +183,14 @@ def _buildx(words: tuple[str, ...], start: int) -> Recognized:
 
 
 def _compose(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, tables.COMPOSE, stops_at_argument=True).end
+    at = read_line(words, start, flagtables.COMPOSE, stops_at_argument=True).end
     if words[at : at + 1] and words[at] in ("build", "up", "run", "create"):
         return Recognized("compose", words, start)
     raise _not_understood("this compose command does not build", words)
 
 
 def _buildctl(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, tables.BUILDCTL, stops_at_argument=True).end
+    at = read_line(words, start, flagtables.BUILDCTL, stops_at_argument=True).end
     if words[at : at + 1] and words[at] in ("build", "b"):
         return Recognized("buildctl", words, at)
     raise _not_understood("this buildctl command does not build", words)
@@ -227,5 +227,5 @@ def builds_nothing(found: Recognized) -> bool:
 
 def _names(kind: str) -> tuple[Table, str, str]:
     if kind == "buildctl":
-        return tables.BUILDCTL_BUILD, _EXPORT, _IMPORT
-    return tables.BUILD, _TO, _FROM
+        return flagtables.BUILDCTL_BUILD, _EXPORT, _IMPORT
+    return flagtables.BUILD, _TO, _FROM

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import NamedTuple
 
-from kitcache.wrap import tables
+from kitcache.wrap import flagtables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import Line, Option, is_on, read_line
@@ -75,7 +75,7 @@ def bake_job(
     Bake fetches a remote definition. Raises NotUnderstood, Cancelled, Refused where bake says
     nothing.
     """
-    line = read_line(found.argv, found.at + 1, tables.BAKE, watched=("set", "file"))
+    line = read_line(found.argv, found.at + 1, flagtables.BAKE, watched=("set", "file"))
     if is_on(line.options, _BUILDS_NOTHING):
         return DirectJob(found.argv)
     reads_stdin = any(name.removeprefix(_HERE) == "-" for name in _files(line, environ))

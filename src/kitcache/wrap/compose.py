@@ -12,7 +12,7 @@ from itertools import product
 from threading import Event
 from typing import Any, NamedTuple
 
-from kitcache.wrap import tables
+from kitcache.wrap import flagtables
 from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
@@ -20,10 +20,10 @@ from kitcache.wrap.flags import Line, NotUnderstood, Option, Table, is_on, read_
 from kitcache.wrap.query import Said, ask, entries_of, is_remote, read_answer
 
 _TABLES = {
-    "build": tables.COMPOSE_BUILD,
-    "up": tables.COMPOSE_UP,
-    "create": tables.COMPOSE_UP,
-    "run": tables.COMPOSE_RUN,
+    "build": flagtables.COMPOSE_BUILD,
+    "up": flagtables.COMPOSE_UP,
+    "create": flagtables.COMPOSE_UP,
+    "run": flagtables.COMPOSE_RUN,
 }
 _BUILDS_NOTHING = ("help", "h", "check", "no-build", "print", "dry-run")
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
@@ -103,7 +103,7 @@ def compose_job(
     nothing.
     """
     words, start = found.argv, found.at
-    line = read_line(words, start, tables.COMPOSE, stops_at_argument=True)
+    line = read_line(words, start, flagtables.COMPOSE, stops_at_argument=True)
     verb = words[line.end]
     below = _read_verb(words, line.end + 1, _TABLES[verb], is_run=verb == "run")
     if is_on((*line.options, *below.options), _BUILDS_NOTHING):
