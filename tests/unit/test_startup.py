@@ -18,7 +18,7 @@ SHARED = {
     "kitcache.cli.commands",
     "kitcache.cli.main",
     "kitcache.cli.options",
-    "kitcache.cli.session",
+    "kitcache.cli.console",
     "kitcache.cli.terminal",
     "kitcache.cli.text",
     "kitcache.errors",

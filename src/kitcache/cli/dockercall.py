@@ -84,8 +84,8 @@ def _metadata() -> str:
 
 
 def _run_command(words: Sequence[str]) -> int:
+    from kitcache.cli.console import Session  # noqa: PLC0415 - the metadata take none of it
     from kitcache.cli.main import run_words  # noqa: PLC0415 - which imports this module, at a call
-    from kitcache.cli.session import Session  # noqa: PLC0415 - the metadata take none of it
 
     try:
         call = read_call(words, os.environ)

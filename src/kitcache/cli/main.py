@@ -127,7 +127,7 @@ def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     except UsageError as error:
         if argv[0] in COMMANDS and not error.next_steps:
             error.next_steps = (f"{program} {argv[0]} --help",)
-        from kitcache.cli.session import Session  # noqa: PLC0415 - Windows cannot import it
+        from kitcache.cli.console import Session  # noqa: PLC0415 - Windows cannot import it
 
         Session(wants_json=_wants_json(argv), is_quiet=False).complain(error)
         return error.exit_code

@@ -93,7 +93,7 @@ def test_no_stdin_and_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 PROGRAM = """
 import os, signal, sys
 from threading import Event
-from kitcache.cli.session import cancel_on_signals
+from kitcache.cli.console import cancel_on_signals
 cancel = Event()
 cancel_on_signals(cancel)
 os.kill(os.getpid(), int(sys.argv[1]))
@@ -118,7 +118,7 @@ def test_what_was_ignored_stays_ignored() -> None:
     code = (
         "import signal as s\n"
         "from threading import Event\n"
-        "from kitcache.cli.session import cancel_on_signals\n"
+        "from kitcache.cli.console import cancel_on_signals\n"
         "from kitcache.cli.main import _cancel_on_interrupt\n"
         "_cancel_on_interrupt(), cancel_on_signals(Event())\n"
         "print(*(s.getsignal(n) == s.SIG_IGN for n in (s.SIGINT, s.SIGTERM)))"

@@ -19,12 +19,12 @@ from kitcache.buildkit.wishes import Wishes
 from kitcache.cli import buildoptions, options
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.cli.cachetext import cache_lines, excess_lines
+from kitcache.cli.console import Session, cancel_on_signals
 from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.resultfile import write_result
-from kitcache.cli.session import Session, cancel_on_signals
 from kitcache.cli.steptext import wants_colour
 from kitcache.cli.terminal import is_terminal, print_answer, say
 from kitcache.cli.text import waiting_line

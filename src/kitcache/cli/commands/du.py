@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.tables import damage_warnings, usage_lines
 from kitcache.cli.text import missing_warnings
 from kitcache.gc.explain import du

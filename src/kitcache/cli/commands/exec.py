@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from kitcache.cli import options
-from kitcache.cli.session import Session, cancel_on_signals
+from kitcache.cli.console import Session, cancel_on_signals
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable

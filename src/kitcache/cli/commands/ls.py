@@ -5,7 +5,7 @@ import os
 import time
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.tables import damage_warnings, listing_lines
 from kitcache.errors import NotFound
 from kitcache.gc.ls import ls

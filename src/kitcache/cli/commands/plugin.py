@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
 from kitcache.cli import options
+from kitcache.cli.console import Session
 from kitcache.cli.main import PLUGIN_CALL
-from kitcache.cli.session import Session
 from kitcache.errors import NotFound, printable
 from kitcache.wrap.plugin import (
     SYSTEM_DIRECTORIES,

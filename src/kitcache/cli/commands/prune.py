@@ -4,8 +4,8 @@ import argparse
 import time
 
 from kitcache.cli import options, policyoptions
+from kitcache.cli.console import Session
 from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
-from kitcache.cli.session import Session
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
 from kitcache.options.prunepolicy import Retention

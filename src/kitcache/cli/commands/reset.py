@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import Incomplete
 from kitcache.gc.reset import reset

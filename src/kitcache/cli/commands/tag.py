@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.tagtext import tagged_lines
 from kitcache.upkeep.naming.tag import tag
 

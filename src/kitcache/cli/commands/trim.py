@@ -4,7 +4,7 @@ import argparse
 import time
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.cli.trimtext import trimmed_lines
 from kitcache.errors import Incomplete

@@ -4,7 +4,7 @@ import argparse
 import time
 
 from kitcache.cli import options
-from kitcache.cli.session import Session
+from kitcache.cli.console import Session
 from kitcache.cli.tables import damage_warnings, why_lines
 from kitcache.gc.explain import why
 

@@ -10,8 +10,8 @@ import grpc
 import pytest
 
 from kitcache.cli.commands import build as module
+from kitcache.cli.console import Session
 from kitcache.cli.main import make_parser
-from kitcache.cli.session import Session
 from kitcache.errors import Cancelled
 from tests.hostile.command import Answer, run
 from tests.hostile.fake_daemon import Answer as Response

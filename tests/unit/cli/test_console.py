@@ -1,4 +1,4 @@
-"""cli/session.py: what is printed where, and the line that is drawn only on a terminal."""
+"""cli/console.py: what is printed where, and the line that is drawn only on a terminal."""
 
 import os
 import pty
@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import pytest
 
-from kitcache.cli import session as module
-from kitcache.cli.session import Session
+from kitcache.cli import console as module
+from kitcache.cli.console import Session
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Holder, Waiting
