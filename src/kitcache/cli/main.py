@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         stream.reconfigure(errors="backslashreplace")
     try:
         if argv and argv[0] == PLUGIN_CALL:
-            code: int = import_module("kitcache.cli.dockercall").run(argv[1:])
+            code: int = import_module("kitcache.cli.plugincall").run(argv[1:])
         elif argv and argv[0] == COMPLETE_CALL:
             code = import_module("kitcache.cli.complete").run(argv[1:])
         else:

@@ -1,4 +1,4 @@
-"""cli/dockercall.py: docker's words, what they mean, and what the answer costs."""
+"""cli/plugincall.py: docker's words, what they mean, and what the answer costs."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.cli.dockercall import Changes, read_call
-from kitcache.cli.dockercall import run as answer
 from kitcache.cli.main import COMMANDS
+from kitcache.cli.plugincall import Changes, read_call
+from kitcache.cli.plugincall import run as answer
 from kitcache.errors import UsageError
 from tests.hostile.build import Sample
 from tests.hostile.command import Answer, run
@@ -131,13 +131,13 @@ def test_metadata_load_nothing_that_the_version_does_not() -> None:
     assert ours == {
         "kitcache",
         "kitcache.cli",
-        "kitcache.cli.dockercall",
+        "kitcache.cli.plugincall",
         "kitcache.cli.main",
         "kitcache.cli.terminal",
         "kitcache.errors",
         "kitcache.masking",
     }
-    assert modules <= loaded("--version") | {"kitcache.cli.dockercall"}
+    assert modules <= loaded("--version") | {"kitcache.cli.plugincall"}
 
 
 def test_hooks_add_nothing(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_programs_that_we_run_do_not_take_themselves_for_plugins() -> None:
 
 FOLLOWING = """
 import os, signal, sys
-from kitcache.cli.dockercall import follow_docker
+from kitcache.cli.plugincall import follow_docker
 from kitcache.cli.main import _cancel_on_interrupt
 cancel = _cancel_on_interrupt()
 if sys.argv[2] == "interrupted":
@@ -268,7 +268,7 @@ def test_a_signal_is_left_to_the_main_thread(tmp_path: Path) -> None:
     """One that the main thread holds back is there for it later: our thread does not take it."""
     program = """
 import os, signal, socket, sys
-from kitcache.cli.dockercall import follow_docker
+from kitcache.cli.plugincall import follow_docker
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen()
