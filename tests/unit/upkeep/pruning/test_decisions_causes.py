@@ -1,7 +1,7 @@
 """pruning/retain.py: where a keep-tag lets the rest go, and where it only protects."""
 
 import pytest
-from tests.unit.upkeep.pruning.test_retain import PRS, D, choose, kept, rule
+from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
 from kitcache.options.prunepolicy import Amount, Retention, Rule
 
