@@ -57,7 +57,7 @@ class TestBeforeTheFirstRemoval:
         else:
             before(monkeypatch, APPLY, lambda: publish_old(root))
         report = kitcache.reset(root)
-        assert report.tags == 3
+        assert report.entry_count == 3
         assert witness.holes(root) == ()
         assert blobs(root) == verdict(cache).keep | OLD_DIGESTS
 
@@ -66,7 +66,7 @@ class TestBeforeTheFirstRemoval:
     ) -> None:
         fewer = cache._replace(entries=cache.entries[1:])
         after(monkeypatch, PLAN, lambda: write_index(root, fewer.entries))
-        assert kitcache.reset(root).tags == 1
+        assert kitcache.reset(root).entry_count == 1
         assert blobs(root) == verdict(fewer).keep
         assert verdict(fewer).keep < verdict(cache).keep
 
@@ -121,7 +121,7 @@ class TestInMidSweep:
                 if len(seen) < batch:
                     outcome = "ended before"
                 else:
-                    outcome = "silent" if report.tags < 3 or witness.holes(root) else "kept"
+                    outcome = "silent" if report.entry_count < 3 or witness.holes(root) else "kept"
             except kitcache.Damaged as error:
                 lost = OLD_DIGESTS - blobs(root)
                 is_named = error.tag == "again" and any(digest in str(error) for digest in lost)
@@ -210,7 +210,7 @@ class TestHalfWritten:
 
         report = kitcache.reset(root, cancel=Writer())
         assert len(pauses) == 1
-        assert report.tags == 2
+        assert report.entry_count == 2
         assert blobs(root) == verdict(cache).keep
 
     def test_one_that_stays_half_written_is_damage(self, cache: Cache, root: Path) -> None:

@@ -81,7 +81,7 @@ class TestTraces:
                 told.append(event.what)
                 assert strangers.publish(root, "late", *pushed)
 
-        assert kitcache.reset(root, on_progress=publish).tags == 3
+        assert kitcache.reset(root, on_progress=publish).entry_count == 3
         assert told == ["export"]
         assert witness.holes(root) == ()
 

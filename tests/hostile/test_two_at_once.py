@@ -116,7 +116,7 @@ class TestOurLock:
                         holder.communicate()
 
                 report = kitcache.reset(fresh, on_progress=export)
-            assert report.tags == 1
+            assert report.entry_count == 1
             assert report.kept.blobs == len(blobs(fresh)) == 3
 
     def test_the_last_of_several_exporters_counts(self, cache: Cache, root: Path) -> None:

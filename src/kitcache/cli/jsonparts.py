@@ -19,7 +19,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "path": report.path,
         "outcome": report.outcome,
         "exit_code": report.exit_code,
-        "tags": report.tags,
+        "tags": report.entry_count,
         "kept": shape_tally(report.kept),
         "spared": shape_tally(report.spared),
         "removed": shape_tally(report.removed),

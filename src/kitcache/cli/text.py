@@ -32,13 +32,13 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.left_count and not parts:
         removed = "removed nothing"
     kept = f"kept {report.kept.blobs:,}, {format_bytes(report.kept.bytes)}"
-    tags = count(report.tags, "tag")
+    tags = count(report.entry_count, "tag")
     yield printable(f"{report.path}: {removed}; {kept}, for {tags} ({report.seconds:.1f} s)")
 
 
 def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
-    if not report.tags and report.removed.blobs:
+    if not report.entry_count and report.removed.blobs:
         yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")
     if report.spared.blobs:
         yield printable(f"{report.path}: {blobs_of(report.spared)} of them too young to go")

@@ -212,7 +212,7 @@ def make_report(
     return Report(
         path=path,
         outcome=outcome,
-        tags=sum(root.position >= 0 for root in judged.survey.roots),
+        entry_count=sum(root.position >= 0 for root in judged.survey.roots),
         kept=_kept(judged.survey, swept),
         spared=_spared(judged.survey, swept),
         removed=swept.removed,

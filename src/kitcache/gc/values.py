@@ -215,7 +215,7 @@ class Report(NamedTuple):
 
     path: str
     outcome: Outcome
-    tags: int
+    entry_count: int
     kept: Tally
     spared: Tally
     removed: Tally

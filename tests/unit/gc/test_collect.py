@@ -40,7 +40,7 @@ def test_an_index_that_changed_before_the_sweep_is_planned_again(
     calls = at_the_first("read_index", lambda: sample.box.tag("new", root), monkeypatch)
     report = reset(sample.dir)
     assert calls[0] >= 3
-    assert report.tags == 3
+    assert report.entry_count == 3
     assert root["digest"].partition(":")[2] in blobs(sample)
     assert saved["digest"].partition(":")[2] not in blobs(sample)
 
@@ -59,7 +59,7 @@ def test_an_index_that_changed_during_the_sweep_is_planned_again_and_counts_add_
 
     monkeypatch.setattr(module, "apply", publish)
     report = reset(sample.dir)
-    assert (report.tags, report.removed.blobs) == (3, 5)
+    assert (report.entry_count, report.removed.blobs) == (3, 5)
     assert blobs(sample) == sample.live
 
 

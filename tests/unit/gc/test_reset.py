@@ -35,7 +35,7 @@ def test_a_report_says_all(sample: Sample) -> None:
     assert report == Report(
         path=str(sample.dir),
         outcome="done",
-        tags=2,
+        entry_count=2,
         kept=kept,
         spared=Tally(),
         removed=removed,
@@ -171,7 +171,7 @@ def test_a_tag_that_is_about_to_be_published_is_waited_for(
     (waiting,) = [event for event in events if isinstance(event, Waiting)]
     assert waiting.what == "export"
     assert 0 < waiting.seconds <= 5
-    assert (report.tags, report.kept.blobs, report.removed.blobs) == (3, 10, 4)
+    assert (report.entry_count, report.kept.blobs, report.removed.blobs) == (3, 10, 4)
 
 
 def test_that_wait_can_be_cancelled_and_a_dry_run_does_not_wait(sample: Sample) -> None:

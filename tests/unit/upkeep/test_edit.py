@@ -111,7 +111,7 @@ class TestOthers:
         monkeypatch.setattr(collect_module, "apply", publish)
         pruned = prune(sample.dir, KEEP_MAIN)
         assert tags(sample) == ["main", "again"]
-        assert (pruned.report.tags, pruned.report.removed.blobs) == (2, 7)
+        assert (pruned.report.entry_count, pruned.report.removed.blobs) == (2, 7)
 
     def test_a_dropped_tag_that_is_published_again_meanwhile_is_named(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch

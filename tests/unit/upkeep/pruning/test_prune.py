@@ -35,7 +35,7 @@ class TestPrune:
         assert [(d.ref_name, d.keep) for d in pruned.decisions] == [("main", True), ("dev", False)]
         assert pruned.report.removed == Tally(len(gone), gone_bytes)
         assert pruned.report.kept == Tally(len(stays), kept_bytes)
-        assert pruned.report.tags == 1
+        assert pruned.report.entry_count == 1
         assert (pruned.limit_bytes, pruned.needed_bytes, pruned.why) == (None, None, "")
 
     def test_a_second_one_finds_nothing(self, sample: Sample) -> None:
