@@ -67,7 +67,7 @@ def test_it_stays_and_the_next_reset_takes_it(
     before(monkeypatch, "kitcache.gc.collect.apply", lambda: bring(old, blobs))
     report = kitcache.reset(sample.dir, policy=policy)
     assert (blobs / NAME).stat().st_mtime == pytest.approx(YEAR_AGO_S)
-    assert report.spared.blobs == 1
+    assert report.too_young.blobs == 1
     assert kitcache.reset(sample.dir, policy=policy).removed.blobs == 1
     assert not (blobs / NAME).exists()
 
@@ -88,7 +88,7 @@ def test_what_was_there_a_moment_before_goes(sample: Sample) -> None:
         os.link(new, sample.box.top / "other name")
         os.unlink(sample.box.top / "other name")
         new.chmod(0o444)
-        assert kitcache.reset(sample.dir).spared.blobs == 0
+        assert kitcache.reset(sample.dir).too_young.blobs == 0
         assert not new.exists()
 
 
@@ -126,5 +126,5 @@ def test_where_files_are_dated_by_whole_seconds_too(
         before(monkeypatch, "kitcache.gc.collect.apply", lambda: copy(old, blobs))
         report = kitcache.reset(sample.dir)
         assert (blobs / NAME).exists()
-        assert report.spared.blobs >= 1
+        assert report.too_young.blobs >= 1
         assert sample.live <= set(os.listdir(blobs))

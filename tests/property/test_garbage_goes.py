@@ -22,7 +22,7 @@ def test_all_garbage_is_removed(cache: Cache) -> None:
     assert report.outcome == "done"
     assert report.removed == kitcache.Tally(len(expected.remove), size_of(cache, expected.remove))
     assert report.kept == kitcache.Tally(len(expected.keep), size_of(cache, expected.keep))
-    assert report.spared == kitcache.Tally(0, 0)
+    assert report.too_young == kitcache.Tally(0, 0)
 
 
 @given(caches())
@@ -33,7 +33,7 @@ def test_old_garbage_goes_and_young_garbage_holds_its_own(cache: Cache) -> None:
         left = blobs(root)
     assert expected.keep <= left <= expected.keep | expected.doubt
     spared = left - verdict(cache).keep
-    assert report.spared == kitcache.Tally(len(spared), size_of(cache, spared))
+    assert report.too_young == kitcache.Tally(len(spared), size_of(cache, spared))
     assert report.kept == kitcache.Tally(len(left), size_of(cache, left))
 
 

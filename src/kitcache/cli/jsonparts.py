@@ -21,7 +21,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "exit_code": report.exit_code,
         "tags": report.entry_count,
         "kept": shape_tally(report.kept),
-        "spared": shape_tally(report.spared),
+        "spared": shape_tally(report.too_young),
         "removed": shape_tally(report.removed),
         "ingests_removed": shape_tally(report.ingests_removed),
         "ingests_kept": report.ingests_kept,

@@ -40,8 +40,8 @@ def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
     if not report.entry_count and report.removed.blobs:
         yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")
-    if report.spared.blobs:
-        yield printable(f"{report.path}: {blobs_of(report.spared)} of them too young to go")
+    if report.too_young.blobs:
+        yield printable(f"{report.path}: {blobs_of(report.too_young)} of them too young to go")
     if report.ingests_kept:
         yield printable(
             f"{report.path}: {count(len(report.ingests_kept), 'upload')} left alone:"

@@ -217,7 +217,7 @@ class Report(NamedTuple):
     outcome: Outcome
     entry_count: int
     kept: Tally
-    spared: Tally
+    too_young: Tally
     removed: Tally
     ingests_removed: Tally
     ingests_kept: tuple[Named, ...]

@@ -37,7 +37,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         outcome="done",
         entry_count=2,
         kept=kept,
-        spared=Tally(),
+        too_young=Tally(),
         removed=removed,
         ingests_removed=Tally(1, 15),
         ingests_kept=(),
@@ -114,9 +114,9 @@ def test_a_refusal_removes_nothing(sample: Sample) -> None:
 def test_min_age_spares_and_the_report_counts_it_as_kept(sample: Sample) -> None:
     report = reset(sample.dir, policy=Policy(min_age_ns=24 * 3600 * 10**9))
     assert report.removed == Tally()
-    assert report.spared == Tally(4, size_of(sample, sample.garbage))
+    assert report.too_young == Tally(4, size_of(sample, sample.garbage))
     assert report.kept == Tally(11, size_of(sample, sample.live | sample.garbage))
-    assert reset(sample.dir, policy=Policy(min_age_ns=60 * 10**9)).spared == Tally()
+    assert reset(sample.dir, policy=Policy(min_age_ns=60 * 10**9)).too_young == Tally()
     assert blobs(sample) == sample.live
 
 

@@ -125,8 +125,8 @@ class TestPrune:
         done = prune(sample.dir, KEEP_MAIN, policy=policy)
         assert blobs(sample) == sample.live
         assert tags(sample) == ["main"]
-        assert done.report.spared.blobs == len(below(sample, sample.dev)) - 1
-        assert dry.report.spared == done.report.spared
+        assert done.report.too_young.blobs == len(below(sample, sample.dev)) - 1
+        assert dry.report.too_young == done.report.too_young
         assert reset(sample.dir, policy=policy).removed == Tally()
 
     def test_progress_is_told(self, sample: Sample) -> None:
