@@ -68,7 +68,7 @@ def test_it_stays_and_the_next_reset_takes_it(
     report = kitcache.reset(sample.dir, policy=policy)
     assert (blobs / NAME).stat().st_mtime == pytest.approx(YEAR_AGO_S)
     assert report.too_young.blobs == 1
-    assert kitcache.reset(sample.dir, policy=policy).removed.blobs == 1
+    assert kitcache.reset(sample.dir, policy=policy).deleted.blobs == 1
     assert not (blobs / NAME).exists()
 
 

@@ -96,7 +96,7 @@ def test_a_reset_killed_at_any_call_leaves_every_tag_whole(tmp_path: Path) -> No
         settle(root)
         report = kitcache.reset(root)
         assert report.exit_code == 0, call
-        assert report.removed.blobs == len(left - expected.keep), call
+        assert report.deleted.blobs == len(left - expected.keep), call
         assert blobs(root) == expected.keep, call
         assert ingests(root) == frozenset(), call
         assert (root / "README").exists()
@@ -154,6 +154,6 @@ def kill_at_share(cache: Cache, share: float) -> bool:
         child.wait()
         left = blobs(root)
         assert witness.holes(root) == ()
-        assert kitcache.reset(root).removed.blobs == len(left - expected.keep)
+        assert kitcache.reset(root).deleted.blobs == len(left - expected.keep)
         assert blobs(root) == expected.keep
     return left > expected.keep

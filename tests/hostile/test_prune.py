@@ -85,7 +85,7 @@ class TestCrash:
                 settle(root)
                 again = prune(root, Retention(keep_tags=("main",)))
                 assert again.exit_code == 0, call
-                assert again.report.removed.blobs == len(left - expected), call
+                assert again.report.deleted.blobs == len(left - expected), call
                 assert json.loads((root / "index.json").read_bytes()) == new
                 assert blobs(root) == expected, call
         assert seen == {True, False}
@@ -125,7 +125,7 @@ class TestCrash:
             assert crash.kill_before(crash.command("prune", root, *KEEP_MAIN), last, log)
             assert names(root) == ["main"]
             settle(root)
-            assert kitcache.reset(root, lock_timeout_s=0).removed.blobs >= 1
+            assert kitcache.reset(root, lock_timeout_s=0).deleted.blobs >= 1
             assert blobs(root) == verdict(CACHE._replace(entries=CACHE.entries[:1])).keep
 
 

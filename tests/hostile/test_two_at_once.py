@@ -54,7 +54,7 @@ class TestResets:
         after(monkeypatch, "kitcache.gc.collect.make_plan", lambda: remove(root, lost))
         report = kitcache.reset(root)
         assert report.left == ()
-        assert report.removed.blobs == len(verdict(cache).remove) - len(lost)
+        assert report.deleted.blobs == len(verdict(cache).remove) - len(lost)
         assert blobs(root) == verdict(cache).keep
 
 

@@ -17,7 +17,7 @@ def test_du_and_reset_agree(cache: Cache) -> None:
         usage = kitcache.du(root)
         report = kitcache.reset(root)
     assert usage.live == report.kept
-    assert usage.reclaimable == report.removed
+    assert usage.reclaimable == report.deleted
     assert usage.foreign.blobs == report.foreign_count
     assert usage.missing_leaves == report.missing_leaves
     assert usage.ingest.blobs == report.ingests_removed.blobs + len(report.ingests_kept)

@@ -20,7 +20,7 @@ def test_all_garbage_is_removed(cache: Cache) -> None:
         report = kitcache.reset(root)
         assert blobs(root) == expected.keep
     assert report.outcome == "done"
-    assert report.removed == kitcache.Tally(len(expected.remove), size_of(cache, expected.remove))
+    assert report.deleted == kitcache.Tally(len(expected.remove), size_of(cache, expected.remove))
     assert report.kept == kitcache.Tally(len(expected.keep), size_of(cache, expected.keep))
     assert report.too_young == kitcache.Tally(0, 0)
 

@@ -26,7 +26,7 @@ def test_order_does_not_matter(drawn: tuple[Cache, Cache, list[str]], min_age_ns
     with on_disk(cache) as one, on_disk(other, order) as two:
         here, there = (kitcache.reset(root, policy=policy) for root in (one, two))
         assert blobs(one) == blobs(two)
-    assert here.removed == there.removed
+    assert here.deleted == there.deleted
     assert here.kept == there.kept
     assert set(here.foreign) == set(there.foreign)
     assert {leaf.digest for leaf in here.missing_leaves} == {

@@ -82,7 +82,7 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
         again = kitcache.prune(root, policy)
     same = pruned.report._replace(outcome="dry-run", seconds=dry.report.seconds)
     assert dry == pruned._replace(outcome="dry-run", report=same)
-    assert again.report.removed == kitcache.Tally()
+    assert again.report.deleted == kitcache.Tally()
     assert all(decision.keep for decision in again.decisions)
 
 

@@ -143,11 +143,11 @@ class CacheMachine(RuleBasedStateMachine):
         left = self.present if dry_run else blobs(self.root)
         gone = self.present - left
         assert gone <= expected.remove | expected.doubt
-        assert report.removed.blobs >= len(expected.remove)
+        assert report.deleted.blobs >= len(expected.remove)
         assert report.ingests_removed.blobs == len(self.uploads)
         assert {str(leaf.digest) for leaf in report.missing_leaves} == self.missing_leaves(cache)
         if not dry_run:
-            assert report.removed == kitcache.Tally(len(gone), size_of(cache, gone))
+            assert report.deleted == kitcache.Tally(len(gone), size_of(cache, gone))
             self.present -= gone
             self.torn = {d: data for d, data in self.torn.items() if d in self.present}
             self.uploads = set()
@@ -181,7 +181,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert kept - {None} == named & tags or len(kept - {None}) == 1
         stays = tuple(e for e in self.entries if e.ref_name is None or e.ref_name in kept)
         after = self.as_cache()._replace(entries=stays)
-        assert pruned.report.removed.blobs == len(self.present - verdict(after).keep)
+        assert pruned.report.deleted.blobs == len(self.present - verdict(after).keep)
         if not dry_run:
             self.entries = stays
             self.present = set(verdict(after).keep)

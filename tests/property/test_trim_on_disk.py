@@ -97,7 +97,7 @@ def test_a_trim_does_what_its_dry_run_said(
         assert witness.garbage(root) == frozenset()
         assert done.report.kept.blobs == len(blobs(root))
         assert kitcache.trim(root, "main", limit).outcome == "fits"
-        assert kitcache.reset(root).removed.blobs == 0
+        assert kitcache.reset(root).deleted.blobs == 0
         freed = sum(step.bytes for step in done.dropped)
         assert done.before_size.bytes - done.after_size.bytes >= freed
         assert blob_path(root, str(done.after)).read_bytes()

@@ -66,15 +66,15 @@ def test_different_directories(tmp_path: Path) -> None:
         samples.append(make_sample(tmp_path / f"{n}"))
         add_garbage(samples[-1], 50 * n)
     reports = at_once([lambda s=s: kitcache.reset(s.dir) for s in samples])  # type: ignore[misc]
-    assert [report.removed.blobs for report in reports] == [50 * n + 4 for n in range(THREADS)]
+    assert [report.deleted.blobs for report in reports] == [50 * n + 4 for n in range(THREADS)]
     assert all(blobs(sample) == sample.live for sample in samples)
 
 
 def test_resets_of_one_directory_take_turns(sample: Sample) -> None:
     count = add_garbage(sample, 1500)
     reports = at_once([lambda: kitcache.reset(sample.dir)] * THREADS)
-    assert sum(report.removed.blobs for report in reports) == count
-    assert sorted(report.removed.blobs for report in reports)[:-1] == [0] * (THREADS - 1)
+    assert sum(report.deleted.blobs for report in reports) == count
+    assert sorted(report.deleted.blobs for report in reports)[:-1] == [0] * (THREADS - 1)
     assert blobs(sample) == sample.live
 
 
@@ -90,7 +90,7 @@ def test_questions_beside_a_reset_see_what_lives(sample: Sample) -> None:
 
     calls: list[Callable[[], Any]] = [ask] * (THREADS - 1)
     *_, report = at_once([*calls, lambda: kitcache.reset(sample.dir)])
-    assert report.removed.blobs == 1504
+    assert report.deleted.blobs == 1504
     assert blobs(sample) == sample.live
 
 

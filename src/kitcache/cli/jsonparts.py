@@ -22,7 +22,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "tags": report.entry_count,
         "kept": shape_tally(report.kept),
         "spared": shape_tally(report.too_young),
-        "removed": shape_tally(report.removed),
+        "removed": shape_tally(report.deleted),
         "ingests_removed": shape_tally(report.ingests_removed),
         "ingests_kept": report.ingests_kept,
         "left": report.left,

@@ -24,7 +24,7 @@ def report_lines(report: Report) -> Iterator[str]:
         what = "its reset failed" if report.outcome == "lost" else "not reset"
         yield printable(f"{report.path}: {what}: {report.why}")
         return
-    parts = [blobs_of(report.removed)] if report.removed.blobs else []
+    parts = [blobs_of(report.deleted)] if report.deleted.blobs else []
     if report.ingests_removed.blobs:
         parts.append(_uploads(report.ingests_removed))
     would = "would remove" if report.outcome == "dry-run" else "removed"
@@ -38,7 +38,7 @@ def report_lines(report: Report) -> Iterator[str]:
 
 def report_notes(report: Report) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
-    if not report.entry_count and report.removed.blobs:
+    if not report.entry_count and report.deleted.blobs:
         yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")
     if report.too_young.blobs:
         yield printable(f"{report.path}: {blobs_of(report.too_young)} of them too young to go")

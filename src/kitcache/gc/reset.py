@@ -215,7 +215,7 @@ def make_report(
         entry_count=sum(root.position >= 0 for root in judged.survey.roots),
         kept=_kept(judged.survey, swept),
         too_young=_spared(judged.survey, swept),
-        removed=swept.removed,
+        deleted=swept.removed,
         ingests_removed=swept.ingests_removed,
         ingests_kept=judged.plan.kept_ingests,
         left=swept.left,

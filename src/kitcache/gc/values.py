@@ -218,7 +218,7 @@ class Report(NamedTuple):
     entry_count: int
     kept: Tally
     too_young: Tally
-    removed: Tally
+    deleted: Tally
     ingests_removed: Tally
     ingests_kept: tuple[Named, ...]
     left: tuple[Named, ...]

@@ -49,7 +49,7 @@ def test_it_implies_the_reset_and_without_it_no_tag_goes(grown: Path) -> None:
     run([local(grown, "b")], CACHE)
     (kept,) = run([local(grown, "new")], CACHE, policy=ALL)
     assert kept.report is not None
-    assert kept.report.removed.blobs > 0
+    assert kept.report.deleted.blobs > 0
     assert set(tags(grown)) == {"a", "b", "new"}
 
 

@@ -52,7 +52,7 @@ class TestPublish:
         *_, last = run([local(tmp_path / "c", reset=True)], new)
         assert last.report is not None
         assert last.report.outcome == "done"
-        assert last.report.removed.blobs == len(CACHE.digests - OTHER.digests)
+        assert last.report.deleted.blobs == len(CACHE.digests - OTHER.digests)
         assert blobs(tmp_path / "c") == OTHER.digests | new.digests
 
     def test_one_reset_a_directory_on_its_last_tag(self, tmp_path: Path) -> None:

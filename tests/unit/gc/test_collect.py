@@ -59,7 +59,7 @@ def test_an_index_that_changed_during_the_sweep_is_planned_again_and_counts_add_
 
     monkeypatch.setattr(module, "apply", publish)
     report = reset(sample.dir)
-    assert (report.entry_count, report.removed.blobs) == (3, 5)
+    assert (report.entry_count, report.deleted.blobs) == (3, 5)
     assert blobs(sample) == sample.live
 
 
@@ -140,7 +140,7 @@ def test_a_reset_that_slept_on_the_way_plans_again(
         return made if len(plans) > 1 else made._replace(valid_until_ns=0)
 
     monkeypatch.setattr(module, "make_plan", plan)
-    assert reset(sample.dir).removed.blobs == 4
+    assert reset(sample.dir).deleted.blobs == 4
     assert len(plans) == 2
 
 

@@ -38,7 +38,7 @@ def test_every_byte_has_its_place(sample: Sample) -> None:
 
 def test_reclaimable_is_what_a_reset_removes(sample: Sample) -> None:
     usage = du(sample.dir)
-    assert reset(sample.dir).removed == usage.reclaimable
+    assert reset(sample.dir).deleted == usage.reclaimable
     assert du(sample.dir).reclaimable == Tally()
 
 

@@ -38,7 +38,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         entry_count=2,
         kept=kept,
         too_young=Tally(),
-        removed=removed,
+        deleted=removed,
         ingests_removed=Tally(1, 15),
         ingests_kept=(),
         left=(),
@@ -56,7 +56,7 @@ def test_a_report_says_all(sample: Sample) -> None:
 def test_a_second_reset_finds_nothing(sample: Sample) -> None:
     reset(sample.dir)
     again = reset(sample.dir)
-    assert (again.removed, again.kept.blobs) == (Tally(), 7)
+    assert (again.deleted, again.kept.blobs) == (Tally(), 7)
 
 
 def test_a_dry_run_says_the_same_and_touches_nothing(sample: Sample) -> None:
@@ -71,7 +71,7 @@ def test_a_dry_run_says_the_same_and_touches_nothing(sample: Sample) -> None:
 def test_a_dry_run_takes_no_lock(sample: Sample) -> None:
     with (sample.dir / "kitcache.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert reset(sample.dir, dry_run=True).removed.blobs == 4
+        assert reset(sample.dir, dry_run=True).deleted.blobs == 4
         with pytest.raises(Busy, match=r"kitcache.lock is held by"):
             reset(sample.dir, lock_timeout_s=0)
     assert len(blobs(sample)) == 11
@@ -113,7 +113,7 @@ def test_a_refusal_removes_nothing(sample: Sample) -> None:
 
 def test_min_age_spares_and_the_report_counts_it_as_kept(sample: Sample) -> None:
     report = reset(sample.dir, policy=Policy(min_age_ns=24 * 3600 * 10**9))
-    assert report.removed == Tally()
+    assert report.deleted == Tally()
     assert report.too_young == Tally(4, size_of(sample, sample.garbage))
     assert report.kept == Tally(11, size_of(sample, sample.live | sample.garbage))
     assert reset(sample.dir, policy=Policy(min_age_ns=60 * 10**9)).too_young == Tally()
@@ -171,7 +171,7 @@ def test_a_tag_that_is_about_to_be_published_is_waited_for(
     (waiting,) = [event for event in events if isinstance(event, Waiting)]
     assert waiting.what == "export"
     assert 0 < waiting.seconds <= 5
-    assert (report.entry_count, report.kept.blobs, report.removed.blobs) == (3, 10, 4)
+    assert (report.entry_count, report.kept.blobs, report.deleted.blobs) == (3, 10, 4)
 
 
 def test_that_wait_can_be_cancelled_and_a_dry_run_does_not_wait(sample: Sample) -> None:

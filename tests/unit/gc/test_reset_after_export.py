@@ -35,7 +35,7 @@ def blobs(sample: Sample) -> set[str]:
 def test_it_is_a_reset(sample: Sample, layout: Layout) -> None:
     report = after_export(layout, "main")
     assert (report.outcome, report.why, report.exit_code) == ("done", "", 0)
-    assert report.removed.blobs == len(sample.garbage)
+    assert report.deleted.blobs == len(sample.garbage)
     assert blobs(sample) == sample.live
 
 
@@ -66,7 +66,7 @@ def other(sample: Sample) -> Iterator[Layout]:
 @pytest.mark.usefixtures("other")
 def test_while_others_export_it_is_left_to_them(sample: Sample, layout: Layout) -> None:
     report = after_export(layout, "main")
-    assert (report.outcome, report.exit_code, report.removed) == ("skipped", 0, Tally())
+    assert (report.outcome, report.exit_code, report.deleted) == ("skipped", 0, Tally())
     assert f"kitcache.lock is held by process {os.getpid()}" in report.why
     assert report.path == str(sample.dir)
     assert blobs(sample) == sample.live | sample.garbage
@@ -118,7 +118,7 @@ def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layo
     assert report.missing_leaves[0].ref_name == "main"
     assert (report.outcome, report.exit_code) == ("lost", 12)
     assert report.why.startswith("tag 'dev' has lost a blob to others: sha256:")
-    assert report.removed.blobs == len(sample.garbage)
+    assert report.deleted.blobs == len(sample.garbage)
     sample.box.blob(b"layer 1" * 20)
     sample.box.damage(sample.layers[0]["digest"], None)
     assert after_export(layout, "dev").outcome == "done"

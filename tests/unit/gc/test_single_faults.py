@@ -60,7 +60,7 @@ def test_what_a_cacheconfig_names_outside_its_own_fields_is_reached(box: Box) ->
     reached = {str(link.descriptor.digest) for link in read_links("cacheconfig", encode(document))}
     assert reached == {hidden["digest"], layer["digest"]}
     box.tag("main", box.document(document, CACHECONFIG))
-    assert kitcache.reset(box.dir).removed.blobs == 0
+    assert kitcache.reset(box.dir).deleted.blobs == 0
 
 
 def test_a_cacheconfig_over_the_cap_is_damage_beside_its_layers_too(box: Box) -> None:

@@ -101,7 +101,7 @@ def reset_at_once(sample: Sample) -> int:
         if isinstance(event, Waiting):
             raise FoundWaitingError
 
-    return reset(sample.dir, on_progress=refuse).removed.blobs
+    return reset(sample.dir, on_progress=refuse).deleted.blobs
 
 
 def act(sample: Sample, *, ingest_age_s: float, now_ns: int) -> None:

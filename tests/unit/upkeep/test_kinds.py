@@ -64,7 +64,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     assert kitcache.repair(sample.dir).steps == ()
     merged = kitcache.merge(sample.dir, sample.dir.with_name("copy"))
     assert merged.linked.blobs + merged.copied.blobs == live
-    assert kitcache.reset(sample.dir).removed.blobs == len(sample.garbage)
+    assert kitcache.reset(sample.dir).deleted.blobs == len(sample.garbage)
     assert kitcache.verify(sample.dir).verdicts[1].imports == "fully"
 
 
@@ -77,7 +77,7 @@ def test_one_that_is_trimmed_stays_whole(tmp_path: Path, name: str, is_index: bo
         entry["mediaType"] = LEAF_TYPES[name]
     cache.box.write_index(json.dumps(index).encode())
     assert kitcache.trim(cache.dir, "main", 4 * LAYER_BYTES - 1).outcome == "done"
-    assert kitcache.reset(cache.dir).removed.blobs == 0
+    assert kitcache.reset(cache.dir).deleted.blobs == 0
     assert witness.holes(cache.dir) == ()
 
 
@@ -106,13 +106,13 @@ def test_a_leaf_may_be_an_entry(box: Box, name: str, head: bytes, size: int) -> 
     box.tag("index", box.index_of([root]))
     box.blob(b"garbage")
     report = kitcache.reset(box.dir)
-    assert (report.removed.blobs, report.kept.blobs, report.missing_leaves) == (1, 2, ())
+    assert (report.deleted.blobs, report.kept.blobs, report.missing_leaves) == (1, 2, ())
     assert [one.imports for one in kitcache.verify(box.dir).verdicts] == ["fully", "fully"]
 
 
 def test_an_entry_that_is_missing_may_have_been_a_manifest(sample: Sample) -> None:
     sample.box.tag("index", sample.box.index_of([sample.layers[0], sample.dev]))
-    assert kitcache.reset(sample.dir).removed.blobs == len(sample.garbage)
+    assert kitcache.reset(sample.dir).deleted.blobs == len(sample.garbage)
     sample.box.damage(sample.layers[0]["digest"], None)
     with pytest.raises(Damaged, match=r"tag 'index' cannot be read: blob .* is missing"):
         kitcache.reset(sample.dir)

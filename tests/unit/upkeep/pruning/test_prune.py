@@ -33,7 +33,7 @@ class TestPrune:
         assert tags(sample) == ["main"]
         assert (pruned.path, pruned.outcome, pruned.exit_code) == (str(sample.dir), "done", 0)
         assert [(d.ref_name, d.keep) for d in pruned.decisions] == [("main", True), ("dev", False)]
-        assert pruned.report.removed == Tally(len(gone), gone_bytes)
+        assert pruned.report.deleted == Tally(len(gone), gone_bytes)
         assert pruned.report.kept == Tally(len(stays), kept_bytes)
         assert pruned.report.entry_count == 1
         assert (pruned.limit_bytes, pruned.needed_bytes, pruned.why) == (None, None, "")
@@ -41,7 +41,7 @@ class TestPrune:
     def test_a_second_one_finds_nothing(self, sample: Sample) -> None:
         prune(sample.dir, KEEP_MAIN)
         again = prune(sample.dir, KEEP_MAIN)
-        assert (kept(again), again.report.removed) == (["main"], Tally())
+        assert (kept(again), again.report.deleted) == (["main"], Tally())
 
     def test_a_dry_run_says_the_same_touches_nothing_and_takes_no_lock(
         self, sample: Sample
@@ -127,7 +127,7 @@ class TestPrune:
         assert tags(sample) == ["main"]
         assert done.report.too_young.blobs == len(below(sample, sample.dev)) - 1
         assert dry.report.too_young == done.report.too_young
-        assert reset(sample.dir, policy=policy).removed == Tally()
+        assert reset(sample.dir, policy=policy).deleted == Tally()
 
     def test_progress_is_told(self, sample: Sample) -> None:
         told: list[Any] = []
@@ -304,13 +304,13 @@ class TestTrim:
         assert dry.trimmed == (trimmed._replace(outcome="dry-run"),)
         with open_layout(box.dir) as layout:
             assert read_notes(layout)["main"].digest == str(trimmed.after)
-        assert reset(box.dir).removed == Tally()
+        assert reset(box.dir).deleted == Tally()
 
     def test_without_the_word_nothing_is_trimmed(self, box: Box) -> None:
         box.tag("main", self.grown(box))
         pruned = prune(box.dir, most(4500))
         assert (pruned.exit_code, pruned.trimmed) == (14, ())
-        assert pruned.report.removed == Tally()
+        assert pruned.report.deleted == Tally()
 
     def test_what_has_no_tag_is_not_made_smaller(self, box: Box) -> None:
         root = self.grown(box)

@@ -60,5 +60,5 @@ class TestAfterExport:
 
     def test_an_empty_policy_sweeps(self, sample: Sample, layout: Layout) -> None:
         pruned = self.after_export(layout, Retention(), "main")
-        assert (pruned.outcome, pruned.report.removed.blobs) == ("done", 4)
+        assert (pruned.outcome, pruned.report.deleted.blobs) == ("done", 4)
         assert blobs(sample) == sample.live

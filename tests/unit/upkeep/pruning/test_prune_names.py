@@ -101,7 +101,7 @@ class TestSubject:
         own = pruned.decisions[-1]
         assert (own.ref_name, own.positions, own.keep) == (None, (-1,), True)
         assert own.rule == "no entry, but the subject of index.json itself: nothing drops it"
-        assert reset(sample.dir).removed == Tally()
+        assert reset(sample.dir).deleted == Tally()
 
     def test_untag_is_no_way_out_of_it(self, sample: Sample, named: Json) -> None:
         policy = most(10)
