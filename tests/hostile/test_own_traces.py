@@ -49,7 +49,7 @@ def waits(path: Path) -> list[Waiting]:
 def test_a_reset_that_removed_an_upload(sample: Sample) -> None:
     sample.box.ingest("left behind")
     settle(sample.dir)
-    assert kitcache.reset(sample.dir).ingests_removed.blobs == 1
+    assert kitcache.reset(sample.dir).ingests_deleted.blobs == 1
     assert waits(sample.dir) == []
 
 
@@ -120,7 +120,7 @@ def test_who_uploads_while_a_reset_removes_uploads_is_waited_for(
     sample.box.ingest("left behind")
     settle(sample.dir)
     before(monkeypatch, "kitcache.gc.collect.date_index", lambda: strangers.push_blob(*layer))
-    assert kitcache.reset(sample.dir).ingests_removed.blobs == 1
+    assert kitcache.reset(sample.dir).ingests_deleted.blobs == 1
     assert [event.what for event in waits(sample.dir)] == ["export"]
 
 

@@ -91,7 +91,7 @@ class TestTraces:
         told: list[object] = []
         with on_disk(cache) as root:
             report = kitcache.reset(root, on_progress=told.append)
-        assert report.ingests_removed.blobs == 1
+        assert report.ingests_deleted.blobs == 1
         assert not any(isinstance(event, kitcache.Waiting) for event in told)
 
     def test_who_goes_on_uploading_all_the_while_is_not_swept(

@@ -20,7 +20,7 @@ def test_du_and_reset_agree(cache: Cache) -> None:
     assert usage.reclaimable == report.deleted
     assert usage.foreign.blobs == report.foreign_count
     assert usage.missing_leaves == report.missing_leaves
-    assert usage.ingest.blobs == report.ingests_removed.blobs + len(report.ingests_kept)
+    assert usage.ingest.blobs == report.ingests_deleted.blobs + len(report.ingests_kept)
 
 
 @given(caches())

@@ -43,5 +43,5 @@ def test_uploads_left_behind_go_and_others_stay(cache: Cache) -> None:
     with on_disk(cache) as root:
         report = kitcache.reset(root)
         assert ingests(root) == {i.name for i in cache.ingests} - stale
-    assert report.ingests_removed.blobs == len(stale)
+    assert report.ingests_deleted.blobs == len(stale)
     assert {name for name, _ in report.ingests_kept} == {i.name for i in cache.ingests} - stale

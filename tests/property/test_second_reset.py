@@ -17,7 +17,7 @@ def test_a_second_reset_removes_nothing(cache: Cache) -> None:
         second = kitcache.reset(root)
         assert snapshot(root) == after
     nothing = kitcache.Tally(0, 0)
-    assert second.deleted == second.ingests_removed == nothing
+    assert second.deleted == second.ingests_deleted == nothing
     one, two = (
         report._replace(removed=nothing, ingests_removed=nothing, seconds=0.0)
         for report in (first, second)

@@ -23,7 +23,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "kept": shape_tally(report.kept),
         "spared": shape_tally(report.too_young),
         "removed": shape_tally(report.deleted),
-        "ingests_removed": shape_tally(report.ingests_removed),
+        "ingests_removed": shape_tally(report.ingests_deleted),
         "ingests_kept": report.ingests_kept,
         "left": report.left,
         "left_count": report.left_count,

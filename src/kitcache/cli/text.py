@@ -25,8 +25,8 @@ def report_lines(report: Report) -> Iterator[str]:
         yield printable(f"{report.path}: {what}: {report.why}")
         return
     parts = [blobs_of(report.deleted)] if report.deleted.blobs else []
-    if report.ingests_removed.blobs:
-        parts.append(_uploads(report.ingests_removed))
+    if report.ingests_deleted.blobs:
+        parts.append(_uploads(report.ingests_deleted))
     would = "would remove" if report.outcome == "dry-run" else "removed"
     removed = f"{would} {' and '.join(parts)}" if parts else "nothing to remove"
     if report.left_count and not parts:

@@ -216,7 +216,7 @@ def make_report(
         kept=_kept(judged.survey, swept),
         too_young=_spared(judged.survey, swept),
         deleted=swept.removed,
-        ingests_removed=swept.ingests_removed,
+        ingests_deleted=swept.ingests_removed,
         ingests_kept=judged.plan.kept_ingests,
         left=swept.left,
         left_count=swept.left_count,

@@ -219,7 +219,7 @@ class Report(NamedTuple):
     kept: Tally
     too_young: Tally
     deleted: Tally
-    ingests_removed: Tally
+    ingests_deleted: Tally
     ingests_kept: tuple[Named, ...]
     left: tuple[Named, ...]
     left_count: int

@@ -39,7 +39,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         kept=kept,
         too_young=Tally(),
         deleted=removed,
-        ingests_removed=Tally(1, 15),
+        ingests_deleted=Tally(1, 15),
         ingests_kept=(),
         left=(),
         left_count=0,
@@ -124,7 +124,7 @@ def test_uploads_that_stay_are_named_with_the_reason(sample: Sample) -> None:
     name = sample.box.ingest("slow", age_s=600)
     assert reset(sample.dir).ingests_kept == ((name, "last written 10 min ago"),)
     report = reset(sample.dir, policy=Policy(ingest_age_ns=300 * 10**9))
-    assert (report.ingests_kept, report.ingests_removed.blobs) == ((), 1)
+    assert (report.ingests_kept, report.ingests_deleted.blobs) == ((), 1)
 
 
 def test_missing_layers_are_told_and_no_hindrance(sample: Sample) -> None:

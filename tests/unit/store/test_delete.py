@@ -102,7 +102,7 @@ def test_one_that_went_in_part_keeps_its_mark(
         remover.ingest(name)
     assert os.listdir(sample.dir / "ingest") == [name + REMOVING]
     monkeypatch.undo()
-    assert reset(sample.dir).ingests_removed.blobs == 1
+    assert reset(sample.dir).ingests_deleted.blobs == 1
     assert os.listdir(sample.dir / "ingest") == []
 
 

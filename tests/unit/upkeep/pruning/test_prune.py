@@ -115,7 +115,7 @@ class TestPrune:
 
     def test_uploads_left_behind_go_too(self, sample: Sample) -> None:
         sample.box.ingest("old")
-        assert prune(sample.dir, KEEP_MAIN).report.ingests_removed.blobs == 1
+        assert prune(sample.dir, KEEP_MAIN).report.ingests_deleted.blobs == 1
 
     def test_what_is_too_young_stays_with_what_it_reaches(self, sample: Sample) -> None:
         """A manifest that was just written shelters its layers, though its tag has been dropped."""
