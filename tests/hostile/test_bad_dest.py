@@ -135,7 +135,7 @@ def test_root_in_a_users_cache_locks_nobody_out(box: Path) -> None:
         assert result.outcome == "published"
         assert result.report is not None
         assert result.report.outcome == "done"
-        assert not result.report.left
+        assert not result.report.not_deleted
 
     as_user(NOBODY, go_on)
     assert {tag.ref_name for tag in kitcache.ls(sample.dir).tags} == {

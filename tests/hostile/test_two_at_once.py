@@ -53,7 +53,7 @@ class TestResets:
         lost = sorted(verdict(cache).remove)[:5]
         after(monkeypatch, "kitcache.gc.collect.make_plan", lambda: remove(root, lost))
         report = kitcache.reset(root)
-        assert report.left == ()
+        assert report.not_deleted == ()
         assert report.deleted.blobs == len(verdict(cache).remove) - len(lost)
         assert blobs(root) == verdict(cache).keep
 

@@ -25,7 +25,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "removed": shape_tally(report.deleted),
         "ingests_removed": shape_tally(report.ingests_deleted),
         "ingests_kept": report.ingests_kept,
-        "left": report.left,
+        "left": report.not_deleted,
         "left_count": report.left_count,
         "foreign": report.foreign,
         "foreign_count": report.foreign_count,

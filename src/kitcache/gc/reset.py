@@ -218,7 +218,7 @@ def make_report(
         deleted=swept.removed,
         ingests_deleted=swept.ingests_removed,
         ingests_kept=judged.plan.kept_ingests,
-        left=swept.left,
+        not_deleted=swept.left,
         left_count=swept.left_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,

@@ -221,7 +221,7 @@ class Report(NamedTuple):
     deleted: Tally
     ingests_deleted: Tally
     ingests_kept: tuple[Named, ...]
-    left: tuple[Named, ...]
+    not_deleted: tuple[Named, ...]
     left_count: int
     foreign: tuple[str, ...]
     foreign_count: int

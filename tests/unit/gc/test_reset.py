@@ -41,7 +41,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         deleted=removed,
         ingests_deleted=Tally(1, 15),
         ingests_kept=(),
-        left=(),
+        not_deleted=(),
         left_count=0,
         foreign=("notes",),
         foreign_count=1,

@@ -88,7 +88,7 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
     session.warn(missing_warnings(path, report.missing_leaves))
     if report.left_count and not args.json:
-        session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+        session.complain(Incomplete(path, left=report.not_deleted, left_count=report.left_count))
     if missed is not None and not args.json:
         session.complain(missed)
     return pruned.exit_code

@@ -52,5 +52,5 @@ def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy
     session.note(report_notes(report))
     session.warn(missing_warnings(path, report.missing_leaves))
     if report.left_count and not args.json:
-        session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+        session.complain(Incomplete(path, left=report.not_deleted, left_count=report.left_count))
     return report.exit_code

@@ -79,5 +79,7 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
         session.note(report_notes(report))
         session.warn(missing_warnings(path, report.missing_leaves))
         if report.left_count and not args.json:
-            session.complain(Incomplete(path, left=report.left, left_count=report.left_count))
+            session.complain(
+                Incomplete(path, left=report.not_deleted, left_count=report.left_count)
+            )
     return trimmed.exit_code
