@@ -26,7 +26,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "ingests_removed": shape_tally(report.ingests_deleted),
         "ingests_kept": report.ingests_kept,
         "left": report.not_deleted,
-        "left_count": report.left_count,
+        "left_count": report.not_deleted_count,
         "foreign": report.foreign,
         "foreign_count": report.foreign_count,
         "missing_leaves": [shape_missing(leaf) for leaf in report.missing_leaves],

@@ -29,7 +29,7 @@ def report_lines(report: Report) -> Iterator[str]:
         parts.append(_uploads(report.ingests_deleted))
     would = "would remove" if report.outcome == "dry-run" else "removed"
     removed = f"{would} {' and '.join(parts)}" if parts else "nothing to remove"
-    if report.left_count and not parts:
+    if report.not_deleted_count and not parts:
         removed = "removed nothing"
     kept = f"kept {report.kept.blobs:,}, {format_bytes(report.kept.bytes)}"
     tags = count(report.entry_count, "tag")

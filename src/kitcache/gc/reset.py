@@ -219,7 +219,7 @@ def make_report(
         ingests_deleted=swept.ingests_removed,
         ingests_kept=judged.plan.kept_ingests,
         not_deleted=swept.left,
-        left_count=swept.left_count,
+        not_deleted_count=swept.left_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,
         missing_leaves=judged.survey.missing_leaves,

@@ -222,7 +222,7 @@ class Report(NamedTuple):
     ingests_deleted: Tally
     ingests_kept: tuple[Named, ...]
     not_deleted: tuple[Named, ...]
-    left_count: int
+    not_deleted_count: int
     foreign: tuple[str, ...]
     foreign_count: int
     missing_leaves: tuple[MissingLeaf, ...]
@@ -234,4 +234,4 @@ class Report(NamedTuple):
         """0, or 3 where something could not be removed, or 12 where a tag lost a blob."""
         if self.outcome == "lost":
             return 12
-        return 3 if self.left_count else 0
+        return 3 if self.not_deleted_count else 0

@@ -42,7 +42,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         ingests_deleted=Tally(1, 15),
         ingests_kept=(),
         not_deleted=(),
-        left_count=0,
+        not_deleted_count=0,
         foreign=("notes",),
         foreign_count=1,
         missing_leaves=(),

@@ -87,8 +87,10 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     session.warn(unmatched_lines(pruned, retention))
     session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
     session.warn(missing_warnings(path, report.missing_leaves))
-    if report.left_count and not args.json:
-        session.complain(Incomplete(path, left=report.not_deleted, left_count=report.left_count))
+    if report.not_deleted_count and not args.json:
+        session.complain(
+            Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)
+        )
     if missed is not None and not args.json:
         session.complain(missed)
     return pruned.exit_code

@@ -78,8 +78,8 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
     if report is not None:
         session.note(report_notes(report))
         session.warn(missing_warnings(path, report.missing_leaves))
-        if report.left_count and not args.json:
+        if report.not_deleted_count and not args.json:
             session.complain(
-                Incomplete(path, left=report.not_deleted, left_count=report.left_count)
+                Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)
             )
     return trimmed.exit_code
