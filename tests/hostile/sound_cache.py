@@ -28,5 +28,5 @@ class Cache:
         assert witness.holes(self.root) == ()
         settle(self.root)
         report = kitcache.reset(self.root)
-        assert (report.outcome, report.missing_leaves) == ("done", ())
+        assert (report.outcome, report.missing_blobs) == ("done", ())
         assert self._reached() == self.reached

@@ -74,7 +74,7 @@ def test_eight_processes_into_one_directory(root: Path) -> None:
     assert {tag.ref_name for tag in kitcache.ls(root).tags} == set(tags)
     assert ingests(root) == frozenset()
     report = kitcache.reset(root)
-    assert report.missing_leaves == ()
+    assert report.missing_blobs == ()
     assert witness.holes(root) == ()
 
 

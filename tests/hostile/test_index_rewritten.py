@@ -178,7 +178,7 @@ class TestAfterTheSweep:
             assert {hole.ref_name for hole in witness.holes(root)} == {"main", "pr"}
             after(monkeypatch, APPLY, lambda: write_index(root, holed.entries[::-1]))
             report = kitcache.reset(root)
-        assert [str(leaf.digest) for leaf in report.missing_leaves] == [shared]
+        assert [str(leaf.digest) for leaf in report.missing_blobs] == [shared]
 
     def test_damage_that_comes_after_removals_does_not_deny_them(
         self, cache: Cache, root: Path, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,6 @@ def export_beside_resets(reused: int) -> tuple[list[str], tuple[witness.Hole, ..
 
 def complaint_of_a_reset(root: Path) -> list[str]:
     try:
-        return [str(leaf.digest) for leaf in kitcache.reset(root).missing_leaves]
+        return [str(leaf.digest) for leaf in kitcache.reset(root).missing_blobs]
     except (kitcache.Busy, kitcache.Damaged) as error:
         return [str(error)]

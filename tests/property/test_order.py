@@ -29,6 +29,6 @@ def test_order_does_not_matter(drawn: tuple[Cache, Cache, list[str]], min_age_ns
     assert here.deleted == there.deleted
     assert here.kept == there.kept
     assert set(here.foreign) == set(there.foreign)
-    assert {leaf.digest for leaf in here.missing_leaves} == {
-        leaf.digest for leaf in there.missing_leaves
+    assert {leaf.digest for leaf in here.missing_blobs} == {
+        leaf.digest for leaf in there.missing_blobs
     }

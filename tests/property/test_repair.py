@@ -114,7 +114,7 @@ def test_a_reset_works_again_and_takes_nothing(cache: builds.Grown, chosen: list
         repair(written.root)
         before = see_tags(written.root)
         report = kitcache.reset(written.root)
-        assert (report.outcome, report.missing_leaves) == ("done", ())
+        assert (report.outcome, report.missing_blobs) == ("done", ())
         assert see_tags(written.root) == before
 
 

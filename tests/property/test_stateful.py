@@ -145,7 +145,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert gone <= expected.remove | expected.doubt
         assert report.deleted.blobs >= len(expected.remove)
         assert report.ingests_deleted.blobs == len(self.uploads)
-        assert {str(leaf.digest) for leaf in report.missing_leaves} == self.missing_leaves(cache)
+        assert {str(leaf.digest) for leaf in report.missing_blobs} == self.missing_leaves(cache)
         if not dry_run:
             assert report.deleted == kitcache.Tally(len(gone), size_of(cache, gone))
             self.present -= gone

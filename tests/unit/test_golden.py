@@ -265,7 +265,7 @@ RESET = Report(
     not_deleted_count=0,
     foreign=(),
     foreign_count=0,
-    missing_leaves=(),
+    missing_blobs=(),
     seconds=0.0,
 )
 EXPORTS = (

@@ -34,7 +34,7 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
         if cache.report is not None:
             yield from report_lines(cache.report)
             yield from report_notes(cache.report)
-            yield from missing_warnings(cache.path, cache.report.missing_leaves)
+            yield from missing_warnings(cache.path, cache.report.missing_blobs)
 
 
 def retired_lines(pruned: "Pruned") -> Iterator[str]:

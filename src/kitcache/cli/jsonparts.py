@@ -29,7 +29,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "left_count": report.not_deleted_count,
         "foreign": report.foreign,
         "foreign_count": report.foreign_count,
-        "missing_leaves": [shape_missing(leaf) for leaf in report.missing_leaves],
+        "missing_leaves": [shape_missing(leaf) for leaf in report.missing_blobs],
         "seconds": report.seconds,
         "why": report.why,
     }

@@ -222,7 +222,7 @@ def make_report(
         not_deleted_count=swept.left_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,
-        missing_leaves=judged.survey.missing_leaves,
+        missing_blobs=judged.survey.missing_leaves,
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -225,7 +225,7 @@ class Report(NamedTuple):
     not_deleted_count: int
     foreign: tuple[str, ...]
     foreign_count: int
-    missing_leaves: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingLeaf, ...]
     seconds: float
     why: str = ""
 

@@ -45,7 +45,7 @@ def test_a_report_says_all(sample: Sample) -> None:
         not_deleted_count=0,
         foreign=("notes",),
         foreign_count=1,
-        missing_leaves=(),
+        missing_blobs=(),
         seconds=report.seconds,
     )
     assert report.exit_code == 0
@@ -130,7 +130,7 @@ def test_uploads_that_stay_are_named_with_the_reason(sample: Sample) -> None:
 def test_missing_layers_are_told_and_no_hindrance(sample: Sample) -> None:
     sample.box.damage(sample.layers[0]["digest"], None)
     report = reset(sample.dir)
-    assert [str(leaf.digest) for leaf in report.missing_leaves] == [sample.layers[0]["digest"]]
+    assert [str(leaf.digest) for leaf in report.missing_blobs] == [sample.layers[0]["digest"]]
     assert report.exit_code == 0
 
 

@@ -115,7 +115,7 @@ def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layo
     """Also a shared one, which the report calls by another tag."""
     sample.box.damage(sample.layers[1]["digest"], None)
     report = after_export(layout, "dev")
-    assert report.missing_leaves[0].ref_name == "main"
+    assert report.missing_blobs[0].ref_name == "main"
     assert (report.outcome, report.exit_code) == ("lost", 12)
     assert report.why.startswith("tag 'dev' has lost a blob to others: sha256:")
     assert report.deleted.blobs == len(sample.garbage)

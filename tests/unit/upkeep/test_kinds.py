@@ -106,7 +106,7 @@ def test_a_leaf_may_be_an_entry(box: Box, name: str, head: bytes, size: int) -> 
     box.tag("index", box.index_of([root]))
     box.blob(b"garbage")
     report = kitcache.reset(box.dir)
-    assert (report.deleted.blobs, report.kept.blobs, report.missing_leaves) == (1, 2, ())
+    assert (report.deleted.blobs, report.kept.blobs, report.missing_blobs) == (1, 2, ())
     assert [one.imports for one in kitcache.verify(box.dir).verdicts] == ["fully", "fully"]
 
 
@@ -123,5 +123,5 @@ def test_a_layer_beside_a_cacheconfig_is_a_layer(sample: Sample) -> None:
     config = sample.box.cacheconfig(list(sample.layers[:2]))
     sample.box.tag("index", sample.box.index_of([*sample.layers[:2], config]))
     sample.box.damage(sample.layers[0]["digest"], None)
-    (leaf,) = kitcache.reset(sample.dir).missing_leaves
+    (leaf,) = kitcache.reset(sample.dir).missing_blobs
     assert str(leaf.digest) == sample.layers[0]["digest"]

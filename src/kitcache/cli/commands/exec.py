@@ -220,7 +220,7 @@ def _warning_lines(store: StoreResult) -> Iterator[str]:
 
         yield from excess_lines(store.pruned)
     if store.report is not None:
-        yield from missing_warnings(store.path, store.report.missing_leaves)
+        yield from missing_warnings(store.path, store.report.missing_blobs)
 
 
 def _shape(result: ExecResult) -> dict[str, object]:

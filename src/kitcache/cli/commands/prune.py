@@ -86,7 +86,7 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     session.warn(no_policy_lines(pruned))
     session.warn(unmatched_lines(pruned, retention))
     session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
-    session.warn(missing_warnings(path, report.missing_leaves))
+    session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.complain(
             Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)

@@ -50,7 +50,7 @@ def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy
     )
     session.answer(report, report_lines(report))
     session.note(report_notes(report))
-    session.warn(missing_warnings(path, report.missing_leaves))
+    session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.complain(
             Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)

@@ -77,7 +77,7 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
     report = trimmed.report
     if report is not None:
         session.note(report_notes(report))
-        session.warn(missing_warnings(path, report.missing_leaves))
+        session.warn(missing_warnings(path, report.missing_blobs))
         if report.not_deleted_count and not args.json:
             session.complain(
                 Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)

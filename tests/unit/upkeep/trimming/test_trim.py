@@ -282,7 +282,7 @@ def test_a_missing_layer_is_no_hindrance_and_weighs_nothing(one: Stages) -> None
     done = trim(one.dir, "main", limit_for(5))
     assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == sorted(AS_THEY_GO[2:])
     assert done.report is not None
-    assert {str(leaf.digest) for leaf in done.report.missing_leaves} == {stages.layer_of("old 1")}
+    assert {str(leaf.digest) for leaf in done.report.missing_blobs} == {stages.layer_of("old 1")}
 
 
 def test_a_damaged_root_is_refused(one: Stages) -> None:
