@@ -31,7 +31,7 @@ def shape_report(report: Report) -> dict[str, Any]:
         "foreign_count": report.foreign_count,
         "missing_leaves": [shape_missing(leaf) for leaf in report.missing_blobs],
         "seconds": report.seconds,
-        "why": report.why,
+        "why": report.reason,
     }
 
 

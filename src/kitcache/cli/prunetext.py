@@ -19,7 +19,7 @@ def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
     elif pruned.outcome == "no-policy":
         yield printable(f"{pruned.path}: no tags")
     if pruned.outcome != "no-policy":
-        if pruned.decisions or not pruned.report.why:
+        if pruned.decisions or not pruned.report.reason:
             yield printable(_tags_line(pruned))
         yield from map(headline, pruned.trimmed)
         yield from report_lines(pruned.report)
@@ -56,7 +56,7 @@ def _tags_line(pruned: Pruned) -> str:
 
 def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
-    if retention.source or pruned.report.why:
+    if retention.source or pruned.report.reason:
         return
     names = {d.ref_name for d in pruned.decisions if d.ref_name is not None}
     given = [("keep-tag", glob) for glob in retention.keep_tags]

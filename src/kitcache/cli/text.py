@@ -17,12 +17,12 @@ UNTAGGED = "(no tag)"
 
 def report_lines(report: Report) -> Iterator[str]:
     """The closing line of a reset: freed, kept, how many, how long; or why it did nothing."""
-    if report.why and report.outcome in ("done", "dry-run"):
-        yield printable(f"{report.path}: {report.why}")
+    if report.reason and report.outcome in ("done", "dry-run"):
+        yield printable(f"{report.path}: {report.reason}")
         return
-    if report.why:
+    if report.reason:
         what = "its reset failed" if report.outcome == "lost" else "not reset"
-        yield printable(f"{report.path}: {what}: {report.why}")
+        yield printable(f"{report.path}: {what}: {report.reason}")
         return
     parts = [blobs_of(report.deleted)] if report.deleted.blobs else []
     if report.ingests_deleted.blobs:

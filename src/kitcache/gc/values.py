@@ -227,7 +227,7 @@ class Report(NamedTuple):
     foreign_count: int
     missing_blobs: tuple[MissingLeaf, ...]
     seconds: float
-    why: str = ""
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:

@@ -28,7 +28,7 @@ def main(socket: str) -> None:
                     "problem": export.problem,
                     "notices": result.notices,
                     "reset": report.outcome if report else None,
-                    "why": report.why if report else "",
+                    "why": report.reason if report else "",
                 }
             sys.stdout.write(json.dumps(said) + "\n")
             sys.stdout.flush()

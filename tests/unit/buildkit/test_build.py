@@ -147,7 +147,7 @@ def test_a_layout_and_a_cache_may_be_one_directory(
 
     (cache,) = Run(request, script=script).result.caches
     assert cache.report is not None
-    assert (cache.report.outcome, cache.report.entry_count) == ("done", 2), cache.report.why
+    assert (cache.report.outcome, cache.report.entry_count) == ("done", 2), cache.report.reason
     index = json.loads((both / "index.json").read_bytes())
     assert len(index["manifests"]) == 2
 

@@ -114,7 +114,7 @@ class TestTheIndexIsGone:
         assert (result.outcome, result.exit_code) == ("published", 0)
         assert result.report is not None
         assert result.report.outcome == "refused"
-        assert "missing beside blobs" in result.report.why
+        assert "missing beside blobs" in result.report.reason
         assert blobs(cache) == CACHE.digests | OTHER.digests
 
 
@@ -190,7 +190,7 @@ class TestResetAmongOthers:
             "skipped",
             0,
         )
-        assert "kitcache.lock is held by process" in result.report.why
+        assert "kitcache.lock is held by process" in result.report.reason
         assert blobs(tmp_path / "c") == CACHE.digests | OTHER.digests
 
     def test_garbage_that_a_neighbour_reuses_stays(self, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ class TestResetAmongOthers:
                 assert result.report is not None
                 assert result.report.outcome == "skipped"
                 assert read_skips(layout) == n
-            assert "3 sweeps in a row" in result.report.why
+            assert "3 sweeps in a row" in result.report.reason
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
         assert result.report is not None
         assert result.report.outcome == "done"
@@ -246,8 +246,8 @@ class TestResetAmongOthers:
             "refused",
             0,
         )
-        assert "tag 'main' cannot be read" in result.report.why
-        assert f"kitcache verify {sample.dir} --repair" in result.report.why
+        assert "tag 'main' cannot be read" in result.report.reason
+        assert f"kitcache verify {sample.dir} --repair" in result.report.reason
         assert len(blobs(sample.dir)) == count + len(CACHE.digests)
 
     @pytest.mark.parametrize("n", [0, -1])
@@ -284,4 +284,4 @@ class TestResetAmongOthers:
             (result,) = run(exports, OTHER, cancel=cancel, on_progress=stop)
         assert result.report is not None
         assert (result.outcome, result.report.outcome) == ("published", "skipped")
-        assert "stopped on request" in result.report.why
+        assert "stopped on request" in result.report.reason

@@ -34,7 +34,7 @@ def blobs(sample: Sample) -> set[str]:
 
 def test_it_is_a_reset(sample: Sample, layout: Layout) -> None:
     report = after_export(layout, "main")
-    assert (report.outcome, report.why, report.exit_code) == ("done", "", 0)
+    assert (report.outcome, report.reason, report.exit_code) == ("done", "", 0)
     assert report.deleted.blobs == len(sample.garbage)
     assert blobs(sample) == sample.live
 
@@ -67,7 +67,7 @@ def other(sample: Sample) -> Iterator[Layout]:
 def test_while_others_export_it_is_left_to_them(sample: Sample, layout: Layout) -> None:
     report = after_export(layout, "main")
     assert (report.outcome, report.exit_code, report.deleted) == ("skipped", 0, Tally())
-    assert f"kitcache.lock is held by process {os.getpid()}" in report.why
+    assert f"kitcache.lock is held by process {os.getpid()}" in report.reason
     assert report.path == str(sample.dir)
     assert blobs(sample) == sample.live | sample.garbage
     assert read_skips(layout) == 1
@@ -77,7 +77,7 @@ def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
     sample.box.ingest("busy", age_s=10)
     report = after_export(layout, "main")
     assert report.outcome == "skipped"
-    assert "an export is under way" in report.why
+    assert "an export is under way" in report.reason
 
 
 @pytest.mark.usefixtures("other")
@@ -105,9 +105,9 @@ def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: La
     for published, outcome, code in ((("dev",), "refused", 0), (("dev", "main"), "lost", 12)):
         report = after_export(layout, *published)
         assert (report.outcome, report.exit_code) == (outcome, code)
-        assert "tag 'main' cannot be read" in report.why
-        assert "nothing was removed" in report.why
-        assert f"kitcache verify {sample.dir} --repair" in report.why
+        assert "tag 'main' cannot be read" in report.reason
+        assert "nothing was removed" in report.reason
+        assert f"kitcache verify {sample.dir} --repair" in report.reason
     assert blobs(sample) >= sample.garbage
 
 
@@ -117,7 +117,7 @@ def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layo
     report = after_export(layout, "dev")
     assert report.missing_blobs[0].ref_name == "main"
     assert (report.outcome, report.exit_code) == ("lost", 12)
-    assert report.why.startswith("tag 'dev' has lost a blob to others: sha256:")
+    assert report.reason.startswith("tag 'dev' has lost a blob to others: sha256:")
     assert report.deleted.blobs == len(sample.garbage)
     sample.box.blob(b"layer 1" * 20)
     sample.box.damage(sample.layers[0]["digest"], None)
@@ -128,7 +128,7 @@ def test_a_lock_that_cannot_be_had_is_a_refusal(sample: Sample, layout: Layout) 
     (sample.dir / "kitcache.lock").mkdir()
     report = after_export(layout, "main")
     assert (report.outcome, report.exit_code) == ("refused", 0)
-    assert "kitcache.lock is no regular file" in report.why
+    assert "kitcache.lock is no regular file" in report.reason
 
 
 class TestLookBelow:

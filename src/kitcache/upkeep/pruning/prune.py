@@ -285,7 +285,7 @@ def _cut(layout: Layout, choice: _Choice) -> _Choice:
 
 def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
     if done is None:
-        return Pruned(report.path, report.outcome, (), (), report, None, None, report.why)
+        return Pruned(report.path, report.outcome, (), (), report, None, None, report.reason)
     choice = done.choice
     limit = choice.limit
     is_missed = limit is not None and choice.excess_bytes(limit) > 0
@@ -312,7 +312,7 @@ def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
         report=report,
         limit_bytes=limit.bytes - held_bytes if limit else None,
         needed_bytes=choice.kept_bytes(limit) - held_bytes if limit and is_missed else None,
-        why=report.why or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
+        why=report.reason or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
     )
 
 
