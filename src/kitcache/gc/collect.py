@@ -82,7 +82,7 @@ class _Collection:
             sync_index(layout)
             swept = apply(judged.plan, self._held, self._control, self._is_current)
             self.total = add_swept(self.total, swept)
-            if self.total.removed.blobs:
+            if self.total.deleted.blobs:
                 self._before = judged.survey
             if swept.failure is not None:
                 raise swept.failure
@@ -94,7 +94,7 @@ class _Collection:
             self._judged = None
             return "changed"
         # Some file systems skip names while others go: what removed much is walked again.
-        return "done" if swept.removed.blobs < BATCH_SIZE else "again"
+        return "done" if swept.deleted.blobs < BATCH_SIZE else "again"
 
     def _is_index_of(self, judged: Judged) -> bool:
         return read_index(self._held.layout).digest == judged.plan.index_digest
@@ -109,16 +109,16 @@ class _Collection:
 def add_swept(one: Swept, other: Swept) -> Swept:
     """Two walks over the same store: counts of removals add up, what is left is the last one's."""
     return other._replace(
-        removed=one.removed.plus(other.removed),
+        removed=one.deleted.plus(other.deleted),
         ingests_removed=one.ingests_removed.plus(other.ingests_removed),
     )
 
 
 def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     """The same failure, honest about what had gone when it came."""
-    blobs, uploads = total.removed.blobs, total.ingests_removed.blobs
+    blobs, uploads = total.deleted.blobs, total.ingests_removed.blobs
     if isinstance(error, Cancelled):
-        size = total.removed.bytes
+        size = total.deleted.bytes
         error = Cancelled(error.path, removed_blobs=blobs, removed_bytes=size)
         if uploads and not blobs:
             error.untouched = f"uploads left behind had been removed ({uploads:,}), and no blob"

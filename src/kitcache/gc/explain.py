@@ -51,7 +51,7 @@ def du(
     return Usage(
         path=control.path,
         live=survey.live_tally,
-        reclaimable=swept.removed,
+        reclaimable=swept.deleted,
         ingest=Tally(len(survey.ingests), sum(i.bytes for i in survey.ingests)),
         foreign=swept.foreign_tally,
         tags=_shares(survey),

@@ -215,7 +215,7 @@ def make_report(
         entry_count=sum(root.position >= 0 for root in judged.survey.roots),
         kept=_kept(judged.survey, swept),
         too_young=_spared(judged.survey, swept),
-        deleted=swept.removed,
+        deleted=swept.deleted,
         ingests_deleted=swept.ingests_removed,
         ingests_kept=judged.plan.kept_ingests,
         not_deleted=swept.left,

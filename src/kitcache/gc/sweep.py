@@ -99,7 +99,7 @@ class _Walk:
             failure = error
         left = [named for counts in self._counts for named in counts.left]
         return Swept(
-            removed=self._removed(),
+            deleted=self._removed(),
             spared=Tally(
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
             ),

@@ -183,7 +183,7 @@ class Swept(NamedTuple):
     changed index.json, or by the failure.
     """
 
-    removed: Tally = Tally()
+    deleted: Tally = Tally()
     spared: Tally = Tally()
     ingests_removed: Tally = Tally()
     left: tuple[Named, ...] = ()

@@ -109,7 +109,7 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
             except KitcacheError:
                 # On a full disk there is room for an index once the garbage has gone.
                 swept = _make_room(held, judged, terms)
-                if not swept.removed.bytes:
+                if not swept.deleted.bytes:
                     raise
                 total = add_swept(total, swept)
                 continue
@@ -120,7 +120,7 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
             return Changed(choice, after, add_swept(total, swept))
         raise unsettled(layout)
     except KitcacheError as error:
-        raise (after_removing(error, total) if total.removed.blobs else error) from None
+        raise (after_removing(error, total) if total.deleted.blobs else error) from None
 
 
 def _carry_out(layout: Layout, judged: Judged, change: Change, terms: Terms) -> Judged:

@@ -71,7 +71,7 @@ def test_exactly_the_unreferenced_blobs_go(
     size = sum((sample.dir / "blobs" / "sha256" / n).stat().st_size for n in sample.garbage)
     before = take_snapshot(sample.box.top)
     swept = sweep(layout, plan_for(layout, control))
-    assert swept == Swept(removed=Tally(len(sample.garbage), size))
+    assert swept == Swept(deleted=Tally(len(sample.garbage), size))
     assert differences(before, take_snapshot(sample.box.top)) == [
         f"gone: cache/blobs/sha256/{name}" for name in sorted(sample.garbage)
     ]
@@ -98,7 +98,7 @@ def test_a_dry_run_counts_what_the_run_removes(
     before = take_snapshot(sample.box.top)
     counted = tally(plan, layout, control)
     assert differences(before, take_snapshot(sample.box.top)) == []
-    assert counted.removed == Tally(count + 3, size + 27)
+    assert counted.deleted == Tally(count + 3, size + 27)
     swept = sweep(layout, plan)
     assert sorted(swept.foreign) == sorted(counted.foreign)
     assert swept == counted
@@ -115,7 +115,7 @@ def test_age_spares(sample: Sample, layout: Layout, control: Control) -> None:
     size = sum((sample.dir / "blobs" / "sha256" / name).stat().st_size for name in young)
     swept = sweep(layout, plan._replace(young_since_ns=2))
     assert swept.spared == Tally(2, size)
-    assert swept.removed.blobs == 2
+    assert swept.deleted.blobs == 2
     assert blobs(sample) == sample.live | young
 
 
@@ -133,7 +133,7 @@ def test_what_vanished_meanwhile_is_nothing(
     plan = plan_for(layout, control)
     monkeypatch.setattr(os, "stat", vanish)
     swept = sweep(layout, plan)
-    assert (swept.removed.blobs, swept.left_count) == (3, 0)
+    assert (swept.deleted.blobs, swept.left_count) == (3, 0)
 
 
 def test_what_another_process_removes_at_this_moment_is_not_spared(
@@ -158,7 +158,7 @@ def test_what_another_process_removes_at_this_moment_is_not_spared(
 
     monkeypatch.setattr(os, "stat", stat)
     swept = tally(plan, layout, control)
-    assert (swept.removed.blobs, swept.spared) == (len(sample.garbage) - 1, Tally())
+    assert (swept.deleted.blobs, swept.spared) == (len(sample.garbage) - 1, Tally())
 
 
 def test_one_file_that_stays_does_not_stop_the_rest(
@@ -176,7 +176,7 @@ def test_one_file_that_stays_does_not_stop_the_rest(
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
     assert swept.left == ((f"blobs/sha256/{victim}", "Operation not permitted"),)
-    assert (swept.left_count, swept.removed.blobs) == (1, 3)
+    assert (swept.left_count, swept.deleted.blobs) == (1, 3)
     assert blobs(sample) == sample.live | {victim}
 
 
@@ -212,8 +212,8 @@ def test_a_changed_index_ends_the_walk_and_keeps_uploads(
 
     swept = sweep(layout, plan, is_current)
     assert swept.stopped
-    assert len(blobs(sample)) == 7 + 4 + 6 * BATCH_SIZE - swept.removed.blobs
-    assert swept.removed.blobs <= 4 * BATCH_SIZE
+    assert len(blobs(sample)) == 7 + 4 + 6 * BATCH_SIZE - swept.deleted.blobs
+    assert swept.deleted.blobs <= 4 * BATCH_SIZE
     assert sample.live < blobs(sample)
     assert swept.ingests_removed == Tally()
     assert os.listdir(sample.dir / "ingest") == [name]
@@ -225,7 +225,7 @@ def test_an_index_that_changes_at_the_very_end_keeps_uploads(
     name = sample.box.ingest("left behind")
     answers = iter([True, False])
     swept = sweep(layout, plan_for(layout, control), lambda: next(answers))
-    assert swept.removed.blobs == 4
+    assert swept.deleted.blobs == 4
     assert os.listdir(sample.dir / "ingest") == [name]
 
 
@@ -288,7 +288,7 @@ def test_cancelled_before_the_first_blob_removes_nothing(
     before = take_snapshot(sample.dir)
     swept = apply(plan, Held(layout, "exclusive", -1), Control("cache", None, cancel), always)
     assert isinstance(swept.failure, Cancelled)
-    assert (swept.removed, swept.stopped) == (Tally(), True)
+    assert (swept.deleted, swept.stopped) == (Tally(), True)
     assert differences(before, take_snapshot(sample.dir)) == []
 
 
@@ -311,8 +311,8 @@ def test_cancelled_in_between_says_what_was_done(
     left = blobs(sample)
     assert isinstance(swept.failure, Cancelled)
     assert sample.live < left
-    assert swept.removed.blobs == total - len(left)
-    assert swept.removed.blobs <= BATCH_SIZE + 64, "one batch, and what a helper had in hand"
+    assert swept.deleted.blobs == total - len(left)
+    assert swept.deleted.blobs <= BATCH_SIZE + 64, "one batch, and what a helper had in hand"
 
 
 def test_progress_comes_from_the_calling_thread_and_grows(
@@ -327,7 +327,7 @@ def test_progress_comes_from_the_calling_thread_and_grows(
     counts = [event.blobs for event in events]
     assert counts == sorted(counts)
     assert {event.phase for event in events} == {"sweep"}
-    assert swept.removed.blobs == 4 * BATCH_SIZE + 4
+    assert swept.deleted.blobs == 4 * BATCH_SIZE + 4
 
 
 def test_a_caller_whose_progress_raises_stops_the_sweep(
@@ -377,4 +377,4 @@ def test_where_the_system_has_no_second_thread_one_does_it_all(
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert sweep(layout, plan_for(layout, control)).removed.blobs == 4 + 2 * BATCH_SIZE
+    assert sweep(layout, plan_for(layout, control)).deleted.blobs == 4 + 2 * BATCH_SIZE
