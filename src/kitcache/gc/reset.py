@@ -228,7 +228,7 @@ def make_report(
 
 
 def _spared(survey: Survey, swept: Swept) -> Tally:
-    return swept.spared.plus(Tally(len(survey.young), sum(survey.young.values())))
+    return swept.too_young.plus(Tally(len(survey.young), sum(survey.young.values())))
 
 
 def _kept(survey: Survey, swept: Swept) -> Tally:

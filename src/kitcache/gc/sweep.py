@@ -100,7 +100,7 @@ class _Walk:
         left = [named for counts in self._counts for named in counts.left]
         return Swept(
             deleted=self._removed(),
-            spared=Tally(
+            too_young=Tally(
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
             ),
             ingests_removed=ingests,

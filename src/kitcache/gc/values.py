@@ -184,7 +184,7 @@ class Swept(NamedTuple):
     """
 
     deleted: Tally = Tally()
-    spared: Tally = Tally()
+    too_young: Tally = Tally()
     ingests_removed: Tally = Tally()
     left: tuple[Named, ...] = ()
     left_count: int = 0

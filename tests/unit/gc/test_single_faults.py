@@ -49,7 +49,7 @@ def test_a_blob_of_the_surveys_own_clock_tick_stays(
     swept = apply(plan, Held(layout, "exclusive", -1), control, lambda: True)
     spared = [path for path in paths if path.exists()]
     newest = [path for path in spared if path.stat().st_ctime_ns == newest_ns]
-    assert (newest, swept.spared.blobs) != ([], 0)
+    assert (newest, swept.too_young.blobs) != ([], 0)
     assert len(spared) == (len(newest) if by == "ctime" else len(paths))
 
 

@@ -114,7 +114,7 @@ def test_age_spares(sample: Sample, layout: Layout, control: Control) -> None:
     young = {name for name, mtime_ns in ages.items() if mtime_ns >= 2}
     size = sum((sample.dir / "blobs" / "sha256" / name).stat().st_size for name in young)
     swept = sweep(layout, plan._replace(young_since_ns=2))
-    assert swept.spared == Tally(2, size)
+    assert swept.too_young == Tally(2, size)
     assert swept.deleted.blobs == 2
     assert blobs(sample) == sample.live | young
 
@@ -158,7 +158,7 @@ def test_what_another_process_removes_at_this_moment_is_not_spared(
 
     monkeypatch.setattr(os, "stat", stat)
     swept = tally(plan, layout, control)
-    assert (swept.deleted.blobs, swept.spared) == (len(sample.garbage) - 1, Tally())
+    assert (swept.deleted.blobs, swept.too_young) == (len(sample.garbage) - 1, Tally())
 
 
 def test_one_file_that_stays_does_not_stop_the_rest(
