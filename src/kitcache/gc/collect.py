@@ -110,13 +110,13 @@ def add_swept(one: Swept, other: Swept) -> Swept:
     """Two walks over the same store: counts of removals add up, what is left is the last one's."""
     return other._replace(
         removed=one.deleted.plus(other.deleted),
-        ingests_removed=one.ingests_removed.plus(other.ingests_removed),
+        ingests_removed=one.ingests_deleted.plus(other.ingests_deleted),
     )
 
 
 def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     """The same failure, honest about what had gone when it came."""
-    blobs, uploads = total.deleted.blobs, total.ingests_removed.blobs
+    blobs, uploads = total.deleted.blobs, total.ingests_deleted.blobs
     if isinstance(error, Cancelled):
         size = total.deleted.bytes
         error = Cancelled(error.path, removed_blobs=blobs, removed_bytes=size)

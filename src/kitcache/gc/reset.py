@@ -216,7 +216,7 @@ def make_report(
         kept=_kept(judged.survey, swept),
         too_young=_spared(judged.survey, swept),
         deleted=swept.deleted,
-        ingests_deleted=swept.ingests_removed,
+        ingests_deleted=swept.ingests_deleted,
         ingests_kept=judged.plan.kept_ingests,
         not_deleted=swept.left,
         not_deleted_count=swept.left_count,

@@ -103,7 +103,7 @@ class _Walk:
             too_young=Tally(
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
             ),
-            ingests_removed=ingests,
+            ingests_deleted=ingests,
             left=tuple(left[:LISTED]),
             left_count=sum(c.left_count for c in self._counts),
             foreign=tuple(self._foreign),

@@ -185,7 +185,7 @@ class Swept(NamedTuple):
 
     deleted: Tally = Tally()
     too_young: Tally = Tally()
-    ingests_removed: Tally = Tally()
+    ingests_deleted: Tally = Tally()
     left: tuple[Named, ...] = ()
     left_count: int = 0
     foreign: tuple[str, ...] = ()

@@ -215,7 +215,7 @@ def test_a_changed_index_ends_the_walk_and_keeps_uploads(
     assert len(blobs(sample)) == 7 + 4 + 6 * BATCH_SIZE - swept.deleted.blobs
     assert swept.deleted.blobs <= 4 * BATCH_SIZE
     assert sample.live < blobs(sample)
-    assert swept.ingests_removed == Tally()
+    assert swept.ingests_deleted == Tally()
     assert os.listdir(sample.dir / "ingest") == [name]
 
 
@@ -234,7 +234,7 @@ def test_uploads_that_the_plan_drops_go(sample: Sample, layout: Layout, control:
     plan = plan_for(layout, control)
     drop = tuple(ingest for ingest in plan.drop_ingests if ingest.name == gone)
     swept = sweep(layout, plan._replace(drop_ingests=drop))
-    assert swept.ingests_removed == Tally(1, 1 + 3 + len(b"half a blob"))
+    assert swept.ingests_deleted == Tally(1, 1 + 3 + len(b"half a blob"))
     assert os.listdir(sample.dir / "ingest") == [stays]
 
 
@@ -251,7 +251,7 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
     (upload,) = plan.drop_ingests
     upload = upload._replace(writes_ns=(*upload.writes_ns, dated))
     swept = sweep(layout, plan._replace(drop_ingests=(IngestSeen("0" * 64, (0,), 7), upload)))
-    assert swept.ingests_removed == Tally()
+    assert swept.ingests_deleted == Tally()
     assert swept.left == ((f"ingest/{name}", "odd in it is no regular file"),)
 
 
@@ -261,7 +261,7 @@ def test_an_upload_that_was_taken_up_again_since_the_survey_stays(
     name = sample.box.ingest("a")
     plan = plan_for(layout, control)
     (sample.dir / "ingest" / name / "data").write_bytes(b"half a blob, and more")
-    assert sweep(layout, plan).ingests_removed == Tally()
+    assert sweep(layout, plan).ingests_deleted == Tally()
     assert os.listdir(sample.dir / "ingest") == [name]
 
 
