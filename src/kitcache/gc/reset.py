@@ -218,7 +218,7 @@ def make_report(
         deleted=swept.deleted,
         ingests_deleted=swept.ingests_deleted,
         ingests_kept=judged.plan.kept_ingests,
-        not_deleted=swept.left,
+        not_deleted=swept.not_deleted,
         not_deleted_count=swept.left_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,

@@ -104,7 +104,7 @@ class _Walk:
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
             ),
             ingests_deleted=ingests,
-            left=tuple(left[:LISTED]),
+            not_deleted=tuple(left[:LISTED]),
             left_count=sum(c.left_count for c in self._counts),
             foreign=tuple(self._foreign),
             foreign_tally=self._foreign_tally,

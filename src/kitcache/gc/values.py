@@ -186,7 +186,7 @@ class Swept(NamedTuple):
     deleted: Tally = Tally()
     too_young: Tally = Tally()
     ingests_deleted: Tally = Tally()
-    left: tuple[Named, ...] = ()
+    not_deleted: tuple[Named, ...] = ()
     left_count: int = 0
     foreign: tuple[str, ...] = ()
     foreign_tally: Tally = Tally()

@@ -175,7 +175,7 @@ def test_one_file_that_stays_does_not_stop_the_rest(
     plan = plan_for(layout, control)
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
-    assert swept.left == ((f"blobs/sha256/{victim}", "Operation not permitted"),)
+    assert swept.not_deleted == ((f"blobs/sha256/{victim}", "Operation not permitted"),)
     assert (swept.left_count, swept.deleted.blobs) == (1, 3)
     assert blobs(sample) == sample.live | {victim}
 
@@ -193,7 +193,7 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
 
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
-    assert (len(swept.left), swept.left_count) == (LISTED, 3 * BATCH_SIZE + 4)
+    assert (len(swept.not_deleted), swept.left_count) == (LISTED, 3 * BATCH_SIZE + 4)
     assert (len(swept.foreign), swept.foreign_tally) == (LISTED, Tally(LISTED + 20, 0))
     assert tally(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
 
@@ -252,7 +252,7 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
     upload = upload._replace(writes_ns=(*upload.writes_ns, dated))
     swept = sweep(layout, plan._replace(drop_ingests=(IngestSeen("0" * 64, (0,), 7), upload)))
     assert swept.ingests_deleted == Tally()
-    assert swept.left == ((f"ingest/{name}", "odd in it is no regular file"),)
+    assert swept.not_deleted == ((f"ingest/{name}", "odd in it is no regular file"),)
 
 
 def test_an_upload_that_was_taken_up_again_since_the_survey_stays(
