@@ -219,7 +219,7 @@ def make_report(
         ingests_deleted=swept.ingests_deleted,
         ingests_kept=judged.plan.kept_ingests,
         not_deleted=swept.not_deleted,
-        not_deleted_count=swept.left_count,
+        not_deleted_count=swept.not_deleted_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,
         missing_blobs=judged.survey.missing_leaves,

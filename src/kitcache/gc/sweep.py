@@ -105,7 +105,7 @@ class _Walk:
             ),
             ingests_deleted=ingests,
             not_deleted=tuple(left[:LISTED]),
-            left_count=sum(c.left_count for c in self._counts),
+            not_deleted_count=sum(c.left_count for c in self._counts),
             foreign=tuple(self._foreign),
             foreign_tally=self._foreign_tally,
             stopped=not is_whole,

@@ -187,7 +187,7 @@ class Swept(NamedTuple):
     too_young: Tally = Tally()
     ingests_deleted: Tally = Tally()
     not_deleted: tuple[Named, ...] = ()
-    left_count: int = 0
+    not_deleted_count: int = 0
     foreign: tuple[str, ...] = ()
     foreign_tally: Tally = Tally()
     stopped: bool = False

@@ -133,7 +133,7 @@ def test_what_vanished_meanwhile_is_nothing(
     plan = plan_for(layout, control)
     monkeypatch.setattr(os, "stat", vanish)
     swept = sweep(layout, plan)
-    assert (swept.deleted.blobs, swept.left_count) == (3, 0)
+    assert (swept.deleted.blobs, swept.not_deleted_count) == (3, 0)
 
 
 def test_what_another_process_removes_at_this_moment_is_not_spared(
@@ -176,7 +176,7 @@ def test_one_file_that_stays_does_not_stop_the_rest(
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
     assert swept.not_deleted == ((f"blobs/sha256/{victim}", "Operation not permitted"),)
-    assert (swept.left_count, swept.deleted.blobs) == (1, 3)
+    assert (swept.not_deleted_count, swept.deleted.blobs) == (1, 3)
     assert blobs(sample) == sample.live | {victim}
 
 
@@ -193,7 +193,7 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
 
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
-    assert (len(swept.not_deleted), swept.left_count) == (LISTED, 3 * BATCH_SIZE + 4)
+    assert (len(swept.not_deleted), swept.not_deleted_count) == (LISTED, 3 * BATCH_SIZE + 4)
     assert (len(swept.foreign), swept.foreign_tally) == (LISTED, Tally(LISTED + 20, 0))
     assert tally(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
 
