@@ -42,7 +42,7 @@ def survey_of(root: Path, young_since_ns: int | None = None) -> Survey:
 def missing(survey: Survey, links: Survey) -> set[Digest]:
     """But for what some say is elsewhere: then it depends on whose link is seen first."""
     found = [link.descriptor for some in links.links.values() for link in some]
-    return {leaf.digest for leaf in survey.missing_leaves} - {
+    return {leaf.digest for leaf in survey.missing_blobs} - {
         descriptor.digest for descriptor in found if descriptor.elsewhere
     }
 
@@ -53,7 +53,7 @@ def agree(narrowed: Survey, fresh: Survey) -> None:
     assert narrowed.live == fresh.live
     assert missing(narrowed, narrowed) == missing(fresh, narrowed)
     names = {root.ref_name for root in narrowed.roots}
-    assert {leaf.ref_name for leaf in narrowed.missing_leaves} <= names
+    assert {leaf.ref_name for leaf in narrowed.missing_blobs} <= names
     assert narrowed.damage == fresh.damage == ()
 
 

@@ -75,7 +75,7 @@ class Reader:
 def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[Tag]:
     """What is said of each root; of one that many entries name it is found out once."""
     problems = _problems(survey)
-    absent = frozenset(leaf.digest for leaf in survey.missing_leaves)
+    absent = frozenset(leaf.digest for leaf in survey.missing_blobs)
     known: dict[Descriptor, _Seen] = {}
     seen = []
     for root in survey.roots:

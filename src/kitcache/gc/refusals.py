@@ -153,9 +153,9 @@ def unwritable_error(path: str, error: DocumentError) -> Damaged:
 def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:
     """What is a hole now and was none before: a tag was published in mid-sweep."""
     known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
-    known |= {leaf.digest for leaf in before.missing_leaves}
+    known |= {leaf.digest for leaf in before.missing_blobs}
     damage = [d for d in after.damage if d.kind == "missing" and d.chain[-1].digest not in known]
-    leaves = [leaf for leaf in after.missing_leaves if leaf.digest not in known]
+    leaves = [leaf for leaf in after.missing_blobs if leaf.digest not in known]
     return (*damage, *leaves)
 
 

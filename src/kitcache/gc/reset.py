@@ -160,7 +160,7 @@ def tidy_room(layout: Layout) -> None:
 
 def _hole_in(survey: Survey, published: Collection[str]) -> str:
     """What one of these tags lacks, in a sentence; "" where each is whole."""
-    missing = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
+    missing = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
     if not missing:
         return ""
     from kitcache.gc.reach import reach  # noqa: PLC0415 - as notes
@@ -222,7 +222,7 @@ def make_report(
         not_deleted_count=swept.not_deleted_count,
         foreign=swept.foreign,
         foreign_count=swept.foreign_tally.blobs,
-        missing_blobs=judged.survey.missing_leaves,
+        missing_blobs=judged.survey.missing_blobs,
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -90,7 +90,7 @@ def survey_below(
         live=live,
         young={d: size for d, size in marker.present.items() if d not in live},
         links=marker.links,
-        missing_leaves=tuple(marker.missing.values()),
+        missing_blobs=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
         ingests=tuple(
             IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked) for i in ingests if not i.foreign

@@ -126,7 +126,7 @@ class Survey(NamedTuple):
     live: Mapping[Digest, int]
     young: Mapping[Digest, int]
     links: Mapping[NodeKey, tuple[Link, ...]]
-    missing_leaves: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
     ingests: tuple[IngestSeen, ...]
     other_writes_ns: tuple[int, ...]

@@ -120,7 +120,7 @@ def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
         raise
     except KitcacheError:  # what is wrong with the store is told where its tags are written
         return
-    bad = {leaf.digest for leaf in survey.missing_leaves}
+    bad = {leaf.digest for leaf in survey.missing_blobs}
     bad |= {one.chain[-1].digest for one in survey.damage if one.chain}
     os.mkdir("blobs", 0o755, dir_fd=stage.root_fd)
     for algorithm in store.blobs:
@@ -226,7 +226,7 @@ def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
 
 def _hole_in(survey: Survey) -> str:
     holes = [describe_damage(one) for one in survey.damage]
-    holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in survey.missing_leaves]
+    holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in survey.missing_blobs]
     return _some(holes)
 
 

@@ -47,7 +47,7 @@ def test_a_manifest_under_many_media_types_is_read_once(
     found = survey(sample.box)
     assert set(reads.values()) == {1}
     assert len(found.links) == len(before.links) + 40
-    assert (found.live, found.damage, found.missing_leaves) == (before.live, (), ())
+    assert (found.live, found.damage, found.missing_blobs) == (before.live, (), ())
 
 
 def test_a_manifest_is_read_anew_as_another_kind(sample: Sample, reads: Counter[Digest]) -> None:

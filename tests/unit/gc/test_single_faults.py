@@ -71,7 +71,7 @@ def test_a_cacheconfig_over_the_cap_is_damage_beside_its_layers_too(box: Box) ->
     box.tag("main", box.manifest([layer], config))
     found = survey(box)
     assert [damage.kind for damage in found.damage] == ["over-cap"]
-    assert found.missing_leaves == ()
+    assert found.missing_blobs == ()
 
 
 def test_a_layer_that_is_elsewhere_to_one_is_missing_to_another(box: Box) -> None:
@@ -80,13 +80,13 @@ def test_a_layer_that_is_elsewhere_to_one_is_missing_to_another(box: Box) -> Non
         "first", box.manifest([layer | {"urls": ["https://example.com/layer"]}], box.blob(b"a"))
     )
     box.tag("second", box.manifest([layer], box.blob(b"b")))
-    (leaf,) = survey(box).missing_leaves
+    (leaf,) = survey(box).missing_blobs
     assert (str(leaf.digest), leaf.ref_name) == (layer["digest"], "second")
 
 
 def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
     sample.box.damage(sample.layers[0]["digest"], b"layer 0" * 20 + b"more")
-    (leaf,) = survey(sample.box).missing_leaves
+    (leaf,) = survey(sample.box).missing_blobs
     assert (str(leaf.digest), leaf.ref_name) == (sample.layers[0]["digest"], "main")
     assert leaf.problem == "is too long (144 of 140 bytes)"
 

@@ -42,7 +42,7 @@ def names(*descriptors: Json) -> set[str]:
 
 
 def missing(found: Survey) -> list[tuple[str, str | None, str]]:
-    return [(str(leaf.digest), leaf.ref_name, leaf.problem) for leaf in found.missing_leaves]
+    return [(str(leaf.digest), leaf.ref_name, leaf.problem) for leaf in found.missing_blobs]
 
 
 def damage(found: Survey) -> list[tuple[str | None, str, str]]:
@@ -57,7 +57,7 @@ def test_what_tags_reach_is_live_with_its_file_size(sample: Sample) -> None:
         for digest, size in found.live.items()
     )
     assert found.live_tally == Tally(7, sum(found.live.values()))
-    assert (found.damage, found.missing_leaves, found.young) == ((), (), {})
+    assert (found.damage, found.missing_blobs, found.young) == ((), (), {})
 
 
 def test_the_roots_are_the_entries_in_order(sample: Sample) -> None:
@@ -137,7 +137,7 @@ def test_damage_below_has_the_whole_chain(box: Box) -> None:
     (only,) = survey(box).damage
     assert [str(step.digest) for step in only.chain][1:] == [inner["digest"], manifest["digest"]]
     assert only.chain[-1].platform == "linux/arm64"
-    assert survey(box).missing_leaves == (), "what is damage is not told a second time"
+    assert survey(box).missing_blobs == (), "what is damage is not told a second time"
 
 
 def test_all_damage_is_found_in_one_reading(sample: Sample) -> None:
@@ -166,7 +166,7 @@ def test_a_torn_layer_is_told_and_no_hindrance(sample: Sample) -> None:
 def test_what_is_elsewhere_is_not_missing(box: Box) -> None:
     box.tag("x", box.manifest([ABSENT | {"urls": ["https://example.com/x"]}], box.blob(b"{}")))
     found = survey(box)
-    assert (found.damage, found.missing_leaves) == ((), ())
+    assert (found.damage, found.missing_blobs) == ((), ())
 
 
 def test_a_missing_subject_is_reported_and_no_damage(box: Box) -> None:
@@ -265,7 +265,7 @@ def test_what_only_an_unknown_blob_names_is_a_hint_and_no_damage(box: Box, name:
     thing = box.document({"manifests": HINTS[name](box)}, UNKNOWN)
     box.tag("x", box.manifest([thing], box.blob(b"{}")))
     found = survey(box)
-    assert (found.damage, found.missing_leaves) == ((), ())
+    assert (found.damage, found.missing_blobs) == ((), ())
 
 
 @pytest.mark.parametrize("hint_first", [True, False])
@@ -365,7 +365,7 @@ def test_the_times_of_index_and_ingest(sample: Sample) -> None:
 def test_a_digest_of_an_unknown_algorithm_is_never_missing(box: Box) -> None:
     layer = {"mediaType": UNKNOWN, "digest": "blake3:abc", "size": 7}
     box.tag("x", box.manifest([layer], box.blob(b"{}")))
-    assert survey(box).missing_leaves == ()
+    assert survey(box).missing_blobs == ()
     assert survey(box).damage == ()
 
 

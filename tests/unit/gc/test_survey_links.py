@@ -58,7 +58,7 @@ def test_a_layer_that_leads_to_no_such_file_is_told(
     make_link(sample.box, layer, name if target == "itself" else target)
     (sample.box.top / "bystander").write_text("thirteen byte")
     found = survey(sample.box)
-    (leaf,) = [leaf for leaf in found.missing_leaves if leaf.digest.hex == name]
+    (leaf,) = [leaf for leaf in found.missing_blobs if leaf.digest.hex == name]
     assert leaf.problem == problem
     assert (parse_digest(layer["digest"]) in found.live) == is_live
     assert found.damage == ()
@@ -67,7 +67,7 @@ def test_a_layer_that_leads_to_no_such_file_is_told(
 def test_a_layer_that_leads_to_a_file_of_its_length_is_there(sample: Sample) -> None:
     path = move_out(sample.box, sample.layers[0])
     found = survey(sample.box)
-    assert (found.missing_leaves, found.damage) == ((), ())
+    assert (found.missing_blobs, found.damage) == ((), ())
     assert found.live[parse_digest(sample.layers[0]["digest"])] == path.lstat().st_size
 
 

@@ -53,11 +53,11 @@ def test_a_young_blob_that_is_no_document_shelters_itself_alone(box: Box) -> Non
     box.write_index(encode({"manifests": []}))
     found = survey(box, young_since_ns=0)
     assert {digest.hex for digest in found.young} == names(binary, torn)
-    assert (found.damage, found.missing_leaves) == ((), ())
+    assert (found.damage, found.missing_blobs) == ((), ())
 
 
 def test_a_hole_below_a_young_manifest_is_nobodys_damage(box: Box) -> None:
     box.manifest([ABSENT], box.blob(b"{}"))
     box.write_index(encode({"manifests": []}))
     found = survey(box, young_since_ns=0)
-    assert (found.damage, found.missing_leaves) == ((), ())
+    assert (found.damage, found.missing_blobs) == ((), ())

@@ -30,7 +30,7 @@ def survey_of(*roots: Root, leaf: Descriptor = GONE) -> Survey:
 def test_what_is_missing_is_named_by_a_tag_that_is_left() -> None:
     survey = survey_of(root("a", 0), root("b", 1), root("c", 2))
     after = narrow(survey, drop={0}, index_digest=digest("new"))
-    assert after.missing_leaves == (MissingLeaf(GONE.digest, "b"),)
+    assert after.missing_blobs == (MissingLeaf(GONE.digest, "b"),)
     assert [(r.ref_name, r.position) for r in after.roots] == [("b", 0), ("c", 1)]
     assert after.index_digest == digest("new")
 
@@ -38,13 +38,13 @@ def test_what_is_missing_is_named_by_a_tag_that_is_left() -> None:
 def test_what_may_rightly_be_missing_is_not_told() -> None:
     survey = survey_of(root("a", 0), root("b", 1), leaf=GONE._replace(elsewhere=True))
     after = narrow(survey, drop={0}, index_digest=digest("new"))
-    assert after.missing_leaves == ()
+    assert after.missing_blobs == ()
 
 
 def test_where_nothing_is_left_nothing_lives() -> None:
     survey = survey_of(root("a", 0), root("b", 1))
     after = narrow(survey, drop={0, 1}, index_digest=digest("new"))
-    assert (after.roots, after.live, after.missing_leaves) == ((), {}, ())
+    assert (after.roots, after.live, after.missing_blobs) == ((), {}, ())
 
 
 def test_a_root_that_moves_reaches_what_its_new_blobs_name() -> None:

@@ -28,7 +28,7 @@ class Faults:
         self.damaged = {d.chain[-1].digest: d.detail for d in survey.damage if d.chain}
         # A manifest that is gone is no missing leaf, also where somebody calls it a layer.
         gone = (d for d in self.damaged if d.is_known and d not in survey.live)
-        self.flat = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
+        self.flat = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
         self.flat |= {digest: self.damaged[digest] for digest in gone}
         # What a blob is says more than that it counts as missing.
         self.flat |= bad

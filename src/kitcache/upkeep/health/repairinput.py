@@ -190,7 +190,7 @@ def _find_links(
 
 def _faults_of(survey: Survey) -> set[Digest]:
     """What is missing, or damaged, or not whole."""
-    faults = {leaf.digest for leaf in survey.missing_leaves}
+    faults = {leaf.digest for leaf in survey.missing_blobs}
     return faults | {damage.chain[-1].digest for damage in survey.damage if damage.chain}
 
 
@@ -235,7 +235,7 @@ class _Prospect(NamedTuple):
         return survey._replace(
             live={**survey.live, **more.live},
             links={**survey.links, **more.links},
-            missing_leaves=survey.missing_leaves + more.missing_leaves,
+            missing_leaves=survey.missing_blobs + more.missing_blobs,
             damage=survey.damage + more.damage,
         )
 

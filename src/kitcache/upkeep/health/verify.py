@@ -155,7 +155,7 @@ def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -
 
 def _told_by_survey(survey: Survey) -> dict[Digest, str]:
     """Of blobs that are longer or shorter than somebody says: that, since it says more."""
-    leaves = {leaf.digest: leaf.problem for leaf in survey.missing_leaves}
+    leaves = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
     leaves = {digest: problem for digest, problem in leaves.items() if digest in survey.live}
     torn = {d.chain[-1].digest: d.detail for d in survey.damage if d.kind == "torn"}
     return leaves | torn

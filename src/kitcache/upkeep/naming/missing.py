@@ -14,12 +14,12 @@ def find_holes(survey: Survey, root: Root) -> tuple[Hole, ...]:
     """
     if root.descriptor is None:
         return tuple(damage for damage in survey.damage if damage.root == root)
-    if not survey.damage and not survey.missing_leaves:
+    if not survey.damage and not survey.missing_blobs:
         return ()
     reached = reach(survey, root.descriptor)
     needed = reach(survey, root.descriptor, with_subjects=False)
     damage = [d for d in survey.damage if d.chain and d.chain[-1].digest in reached]
-    return (*damage, *(leaf for leaf in survey.missing_leaves if leaf.digest in needed))
+    return (*damage, *(leaf for leaf in survey.missing_blobs if leaf.digest in needed))
 
 
 def find_unknown(survey: Survey) -> tuple[Root, Digest] | None:
