@@ -41,7 +41,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
     )
     if len(others) > _ALSO:
         details += (f"and {len(others) - _ALSO:,} more",)
-    steps = ways_out(path, first.root, first.detail)
+    steps = ways_out(path, first.root, first.problem)
     if refusal.kind == "unsafe":
         return Unsafe(
             path,
@@ -65,10 +65,10 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
 def describe_damage(damage: Damage) -> str:
     """What is wrong, in a clause: manifest sha256:9c1e… is missing."""
     if not damage.chain:
-        return damage.detail
+        return damage.problem
     last = damage.chain[-1]
     kind = kind_of(last.media_type)
-    return f"{'blob' if kind in ('leaf', None) else kind} {last.digest.short} {damage.detail}"
+    return f"{'blob' if kind in ('leaf', None) else kind} {last.digest.short} {damage.problem}"
 
 
 def chain_of(damage: Damage) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class Damage(NamedTuple):
     root: Root
     chain: tuple[Descriptor, ...]
     kind: str
-    detail: str
+    problem: str
 
 
 class MissingLeaf(NamedTuple):

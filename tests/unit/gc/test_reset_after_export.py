@@ -136,7 +136,7 @@ class TestLookBelow:
         digest = parse_digest(what["digest"])
         root = Root(0, None, Descriptor(MANIFEST, digest, what["size"]))
         damage, missing = look_below(layout, Control("cache", None, None), root)
-        return [d.detail for d in damage] + [leaf.problem for leaf in missing]
+        return [d.problem for d in damage] + [leaf.problem for leaf in missing]
 
     def test_what_is_whole_has_no_fault(self, sample: Sample, layout: Layout) -> None:
         assert self.look(sample, layout, sample.main) == []

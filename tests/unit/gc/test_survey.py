@@ -46,7 +46,7 @@ def missing(found: Survey) -> list[tuple[str, str | None, str]]:
 
 
 def damage(found: Survey) -> list[tuple[str | None, str, str]]:
-    return [(d.root.ref_name, d.kind, d.detail) for d in found.damage]
+    return [(d.root.ref_name, d.kind, d.problem) for d in found.damage]
 
 
 def test_what_tags_reach_is_live_with_its_file_size(sample: Sample) -> None:
@@ -102,7 +102,7 @@ def test_a_malformed_entry_is_damage_of_its_own(sample: Sample) -> None:
     found = survey(sample.box)
     (only,) = found.damage
     assert (only.root.ref_name, only.root.position, only.chain) == ("bad", 0, ())
-    assert only.detail.startswith("the digest of entry 0")
+    assert only.problem.startswith("the digest of entry 0")
     assert live(found) == sample.live
 
 
@@ -317,7 +317,7 @@ def test_one_level_more_may_not(box: Box) -> None:
     (only,) = survey(box).damage
     assert (only.root.ref_name, only.kind) == ("deeper", "too-deep")
     assert len(only.chain) == DEPTH_LIMIT + 1
-    assert "32 levels" in only.detail
+    assert "32 levels" in only.problem
 
 
 def test_a_structural_blob_has_a_cap(box: Box) -> None:

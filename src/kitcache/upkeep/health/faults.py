@@ -25,14 +25,14 @@ class Faults:
     """
 
     def __init__(self, survey: Survey, bad: Mapping[Digest, str]) -> None:
-        self.damaged = {d.chain[-1].digest: d.detail for d in survey.damage if d.chain}
+        self.damaged = {d.chain[-1].digest: d.problem for d in survey.damage if d.chain}
         # A manifest that is gone is no missing leaf, also where somebody calls it a layer.
         gone = (d for d in self.damaged if d.is_known and d not in survey.live)
         self.flat = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
         self.flat |= {digest: self.damaged[digest] for digest in gone}
         # What a blob is says more than that it counts as missing.
         self.flat |= bad
-        ends = [(d.chain[-1], d.detail) for d in survey.damage if d.chain]
+        ends = [(d.chain[-1], d.problem) for d in survey.damage if d.chain]
         self.nodes = {
             key_of(end): told if end.digest in survey.live else self.flat.get(end.digest, told)
             for end, told in ends

@@ -162,7 +162,7 @@ class _Judge:
         bad = {d: problem for d, problem in found.bad.items() if d not in survey.live}
         self._faults = Faults(survey, bad)
         self._links = found.links - found.offers.keys()
-        self._malformed = {d.root: d.detail for d in survey.damage if not d.chain}
+        self._malformed = {d.root: d.problem for d in survey.damage if not d.chain}
         self._known: dict[NodeKey, _Fate] = {}
 
     def of_root(self, root: Root) -> _Fate:

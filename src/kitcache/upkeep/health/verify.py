@@ -157,7 +157,7 @@ def _told_by_survey(survey: Survey) -> dict[Digest, str]:
     """Of blobs that are longer or shorter than somebody says: that, since it says more."""
     leaves = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
     leaves = {digest: problem for digest, problem in leaves.items() if digest in survey.live}
-    torn = {d.chain[-1].digest: d.detail for d in survey.damage if d.kind == "torn"}
+    torn = {d.chain[-1].digest: d.problem for d in survey.damage if d.kind == "torn"}
     return leaves | torn
 
 
@@ -185,7 +185,7 @@ def _judge_roots(
             continue
         control.check()
         if root.descriptor is None:
-            fault = next(d.detail for d in survey.damage if d.root == root and not d.chain)
+            fault = next(d.problem for d in survey.damage if d.root == root and not d.chain)
             yield root, _Judged("unknown", Judgement("not", fault))
             continue
         nameless = root.descriptor._replace(ref_name=None)

@@ -55,7 +55,7 @@ def test_an_entry_that_cannot_be_read_is_its_own_hole_alone(
     assert [len(one) for one in found] == [0, 0, 1, 1, 0]
     (hole,) = found[3]
     assert isinstance(hole, Damage)
-    assert "sha256:y" in hole.detail
+    assert "sha256:y" in hole.problem
 
 
 def test_a_subject_may_be_absent_but_not_torn(
