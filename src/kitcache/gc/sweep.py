@@ -208,7 +208,7 @@ class _Walk:
                 found = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 if not found.st_nlink:  # another process removes it just now, which dates it
                     continue
-                if plan.spares(found.st_mtime_ns, found.st_ctime_ns):
+                if plan.is_too_young(found.st_mtime_ns, found.st_ctime_ns):
                     counts.spared_blobs += 1
                     counts.spared_bytes += found.st_size
                     continue

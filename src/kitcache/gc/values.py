@@ -168,7 +168,7 @@ class Plan(NamedTuple):
     kept_ingests: tuple[Named, ...]
     refusal: Refusal | None
 
-    def spares(self, mtime_ns: int, ctime_ns: int) -> bool:
+    def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
         """Return True if a blob with these times stays for their sake."""
         came_ns = max(mtime_ns, ctime_ns)
         return mtime_ns >= self.young_since_ns or (

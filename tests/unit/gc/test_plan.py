@@ -58,25 +58,25 @@ def test_what_is_too_young_to_go(min_age_ns: int, since_ns: int | None) -> None:
 def test_an_age_spares_what_was_written_since_without_end() -> None:
     """By the date of writing: what a CI restores keeps it, and came today all the same."""
     plan = make_plan(EMPTY._replace(began_ns=NOW - 7), Policy(HOUR), NOW)
-    assert plan.spares(NOW - HOUR, 0)
-    assert plan.spares(NOW + 10 * HOUR, 0)
-    assert not plan.spares(NOW - HOUR - 1, NOW - HOUR)
+    assert plan.is_too_young(NOW - HOUR, 0)
+    assert plan.is_too_young(NOW + 10 * HOUR, 0)
+    assert not plan.is_too_young(NOW - HOUR - 1, NOW - HOUR)
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(HOUR)])
 def test_what_came_since_the_survey_began_is_spared(policy: Policy) -> None:
     """Whatever date it bears: an exporter that knows no lock may have brought it."""
     plan = make_plan(EMPTY._replace(began_ns=NOW - 7), policy, NOW)
-    assert not plan.spares(0, NOW - 8)
-    assert plan.spares(0, NOW - 7)
-    assert plan.spares(0, NOW - 8 + SWEEP_NS)
-    assert not plan.spares(0, NOW - 7 + SWEEP_NS)
-    assert plan.spares(NOW - 7, 0)
+    assert not plan.is_too_young(0, NOW - 8)
+    assert plan.is_too_young(0, NOW - 7)
+    assert plan.is_too_young(0, NOW - 8 + SWEEP_NS)
+    assert not plan.is_too_young(0, NOW - 7 + SWEEP_NS)
+    assert plan.is_too_young(NOW - 7, 0)
 
 
 def test_what_is_dated_beyond_the_course_of_a_sweep_is_not_spared_without_an_age() -> None:
     plan = make_plan(EMPTY._replace(began_ns=NOW - 7), Policy(), NOW)
-    assert not plan.spares(NOW - 7 + SWEEP_NS, 0)
+    assert not plan.is_too_young(NOW - 7 + SWEEP_NS, 0)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def _held(layout: Layout, judged: Judged) -> frozenset[Digest]:
     young = [
         digest
         for digest, blob in found.items()
-        if blob and plan.spares(blob.mtime_ns, blob.ctime_ns)
+        if blob and plan.is_too_young(blob.mtime_ns, blob.ctime_ns)
     ]
     positions = {root.position for root in survey.roots}
     bare = narrow(survey, drop=positions, young=young, index_digest=survey.index_digest)
