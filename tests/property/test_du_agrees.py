@@ -19,7 +19,7 @@ def test_du_and_reset_agree(cache: Cache) -> None:
     assert usage.live == report.kept
     assert usage.reclaimable == report.deleted
     assert usage.foreign.blobs == report.foreign_count
-    assert usage.missing_leaves == report.missing_blobs
+    assert usage.missing_blobs == report.missing_blobs
     assert usage.ingest.blobs == report.ingests_deleted.blobs + len(report.ingests_kept)
 
 

@@ -88,7 +88,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "ingest": shape_tally(usage.ingest),
         "foreign": shape_tally(usage.foreign),
         "tags": [_share(tag) for tag in usage.tags],
-        "missing_leaves": [shape_missing(leaf) for leaf in usage.missing_leaves],
+        "missing_leaves": [shape_missing(leaf) for leaf in usage.missing_blobs],
         "damage": [shape_damage(damage) for damage in usage.damage],
         "skips": usage.skips,
         "quarantine": shape_tally(usage.quarantine),

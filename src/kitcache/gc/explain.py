@@ -55,7 +55,7 @@ def du(
         ingest=Tally(len(survey.ingests), sum(i.bytes for i in survey.ingests)),
         foreign=swept.foreign_tally,
         tags=_shares(survey),
-        missing_leaves=survey.missing_blobs,
+        missing_blobs=survey.missing_blobs,
         damage=survey.damage,
         skips=skips,
         quarantine=quarantine,

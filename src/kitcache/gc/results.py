@@ -31,7 +31,7 @@ class Usage(NamedTuple):
     ingest: Tally
     foreign: Tally
     tags: tuple[TagUsage, ...]
-    missing_leaves: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
     skips: int = 0
     quarantine: Tally = Tally()

@@ -33,7 +33,7 @@ def test_every_byte_has_its_place(sample: Sample) -> None:
     assert usage.reclaimable == Tally(4, garbage)
     assert usage.ingest == Tally(1, 15)
     assert usage.foreign == Tally(1, 1000)
-    assert (usage.missing_leaves, usage.damage, usage.exit_code) == ((), (), 0)
+    assert (usage.missing_blobs, usage.damage, usage.exit_code) == ((), (), 0)
 
 
 def test_reclaimable_is_what_a_reset_removes(sample: Sample) -> None:
@@ -63,7 +63,7 @@ def test_unique_and_shared_weigh_what_is_there(sample: Sample) -> None:
     sample.box.damage(sample.layers[0]["digest"], None)
     usage = du(sample.dir)
     assert usage.tags[0].unique.blobs == 2
-    assert [str(leaf.digest) for leaf in usage.missing_leaves] == [sample.layers[0]["digest"]]
+    assert [str(leaf.digest) for leaf in usage.missing_blobs] == [sample.layers[0]["digest"]]
     assert usage.exit_code == 0
 
 

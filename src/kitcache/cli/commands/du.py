@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
 def _du(session: Session, args: argparse.Namespace, path: str) -> int:
     usage = du(path, on_progress=session.on_progress, cancel=args.cancel)
     session.answer(usage, usage_lines(usage))
-    session.warn(missing_warnings(path, usage.missing_leaves))
+    session.warn(missing_warnings(path, usage.missing_blobs))
     session.warn(damage_warnings(path, usage.damage))
     return usage.exit_code
