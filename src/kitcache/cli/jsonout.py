@@ -90,7 +90,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "tags": [_share(tag) for tag in usage.tags],
         "missing_leaves": [shape_missing(leaf) for leaf in usage.missing_blobs],
         "damage": [shape_damage(damage) for damage in usage.damage],
-        "skips": usage.skips,
+        "skips": usage.skipped_sweeps,
         "quarantine": shape_tally(usage.quarantine),
     }
 

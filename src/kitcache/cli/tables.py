@@ -47,8 +47,8 @@ def usage_lines(usage: Usage) -> Iterator[str]:
         here = "./" if usage.path.startswith("-") else ""
         place = shell_words(f"{here}{usage.path}/.kitcache/{QUARANTINE}")
         yield f"  to be rid of them: rm -r {place}"
-    if usage.skips:
-        yield f"  {count(usage.skips, 'reset')} in a row left out: others were exporting"
+    if usage.skipped_sweeps:
+        yield f"  {count(usage.skipped_sweeps, 'reset')} in a row left out: others were exporting"
     if usage.tags:
         yield ""
         yield from table(

@@ -57,7 +57,7 @@ def du(
         tags=_shares(survey),
         missing_blobs=survey.missing_blobs,
         damage=survey.damage,
-        skips=skips,
+        skipped_sweeps=skips,
         quarantine=quarantine,
     )
 

@@ -33,7 +33,7 @@ class Usage(NamedTuple):
     tags: tuple[TagUsage, ...]
     missing_blobs: tuple[MissingLeaf, ...]
     damage: tuple[Damage, ...]
-    skips: int = 0
+    skipped_sweeps: int = 0
     quarantine: Tally = Tally()
 
     @property

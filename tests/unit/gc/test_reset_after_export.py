@@ -90,14 +90,14 @@ def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> Non
 
 
 def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layout) -> None:
-    assert du(sample.dir).skips == 0
+    assert du(sample.dir).skipped_sweeps == 0
     count_skip(layout)
     count_skip(layout)
-    assert du(sample.dir).skips == 2
+    assert du(sample.dir).skipped_sweeps == 2
     assert reset(sample.dir, dry_run=True).outcome == "dry-run"
-    assert du(sample.dir).skips == 2
+    assert du(sample.dir).skipped_sweeps == 2
     reset(sample.dir)
-    assert du(sample.dir).skips == 0
+    assert du(sample.dir).skipped_sweeps == 0
 
 
 def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: Layout) -> None:
