@@ -127,7 +127,7 @@ def _tag(tag: Tag) -> dict[str, Any]:
         "platforms": tag.platforms,
         "missing": tag.missing,
         "problem": tag.problem,
-        "last_used": shape_time(tag.used_ns),
+        "last_used": shape_time(tag.last_used_ns),
         "last_used_from": tag.used_from,
     }
 

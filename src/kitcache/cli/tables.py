@@ -82,10 +82,10 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
     )
     if any(tag.created_from == "manifest" for tag in listing.tags):
         yield "AGE ~: since the manifest was written here, not since a result was made"
-    if any(tag.used_ns and tag.used_from not in NOTED_USES for tag in listing.tags):
+    if any(tag.last_used_ns and tag.used_from not in NOTED_USES for tag in listing.tags):
         yield "LAST USED ~: no export and no import is noted, so it is the age"
     # Whatever has an age has a last use, unless there may be notes that say more.
-    if any(tag.created_ns is not None and tag.used_ns is None for tag in listing.tags):
+    if any(tag.created_ns is not None and tag.last_used_ns is None for tag in listing.tags):
         yield "LAST USED -: the notes of it in .kitcache/ cannot be read"
 
 
@@ -96,7 +96,7 @@ def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
         tag_name(tag.ref_name, tag.digest),
         tag.kind,
         mark + format_age(now_ns - tag.created_ns) if tag.created_ns is not None else "-",
-        used_mark + format_age(now_ns - tag.used_ns) if tag.used_ns is not None else "-",
+        used_mark + format_age(now_ns - tag.last_used_ns) if tag.last_used_ns is not None else "-",
         format_bytes(tag.size.bytes),
         f"{tag.layers:,}",
         "damaged" if tag.problem else f"{tag.missing:,}",

@@ -61,7 +61,7 @@ class Tag(NamedTuple):
     platforms: tuple[str, ...]
     missing: int
     problem: str
-    used_ns: int | None = None
+    last_used_ns: int | None = None
     used_from: UsedFrom = "unknown"
 
 
