@@ -128,7 +128,7 @@ def _tag(tag: Tag) -> dict[str, Any]:
         "missing": tag.missing,
         "problem": tag.problem,
         "last_used": shape_time(tag.last_used_ns),
-        "last_used_from": tag.used_from,
+        "last_used_from": tag.last_used_from,
     }
 
 

@@ -82,7 +82,7 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
     )
     if any(tag.created_from == "manifest" for tag in listing.tags):
         yield "AGE ~: since the manifest was written here, not since a result was made"
-    if any(tag.last_used_ns and tag.used_from not in NOTED_USES for tag in listing.tags):
+    if any(tag.last_used_ns and tag.last_used_from not in NOTED_USES for tag in listing.tags):
         yield "LAST USED ~: no export and no import is noted, so it is the age"
     # Whatever has an age has a last use, unless there may be notes that say more.
     if any(tag.created_ns is not None and tag.last_used_ns is None for tag in listing.tags):
@@ -91,7 +91,7 @@ def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
 
 def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
     mark = "~" if tag.created_from == "manifest" else ""
-    used_mark = "" if tag.used_from in NOTED_USES else "~"
+    used_mark = "" if tag.last_used_from in NOTED_USES else "~"
     return (
         tag_name(tag.ref_name, tag.digest),
         tag.kind,

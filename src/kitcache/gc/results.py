@@ -62,7 +62,7 @@ class Tag(NamedTuple):
     missing: int
     problem: str
     last_used_ns: int | None = None
-    used_from: UsedFrom = "unknown"
+    last_used_from: UsedFrom = "unknown"
 
 
 class Listing(NamedTuple):
