@@ -40,7 +40,7 @@ def test_every_tag_that_keeps_a_blob_is_named(cache: Cache) -> None:
             answer = kitcache.why(root, digest)
             tags = {e.ref_name for e in cache.entries if digest in reach(cache, [e])}
             named = {path.root.ref_name for path in answer.paths}
-            assert named == tags or (answer.more_paths and named <= tags)
+            assert named == tags or (answer.has_more_paths and named <= tags)
 
 
 @given(caches(with_ingests=False))

@@ -156,7 +156,7 @@ def _why(why: Why) -> dict[str, Any]:
             }
             for path in why.paths
         ],
-        "more_paths": why.more_paths,
+        "more_paths": why.has_more_paths,
         "damage": [shape_damage(damage) for damage in why.damage],
     }
 

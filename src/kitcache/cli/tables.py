@@ -122,7 +122,7 @@ def why_lines(why: Why, now_ns: int) -> Iterator[str]:
         yield printable(f"  {root.label}")
         for path in paths:
             yield from _path_lines(path)
-    if why.more_paths:
+    if why.has_more_paths:
         yield f"  and more than these {len(why.paths)} paths"
 
 

@@ -117,7 +117,7 @@ def why(
         size=found.size if found else None,
         written_ns=found.mtime_ns if found else None,
         paths=paths[:PATHS_SHOWN],
-        more_paths=len(paths) > PATHS_SHOWN,
+        has_more_paths=len(paths) > PATHS_SHOWN,
         damage=survey.damage,
     )
 

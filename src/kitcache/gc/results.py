@@ -96,7 +96,7 @@ class Why(NamedTuple):
     size: int | None
     written_ns: int | None
     paths: tuple[BlobPath, ...]
-    more_paths: bool
+    has_more_paths: bool
     damage: tuple[Damage, ...]
 
     @property

@@ -116,7 +116,7 @@ def test_each_path_to_a_shared_blob(sample: Sample) -> None:
     }
     through_configs = [p for p in answer.paths if len(p.links) == 3]
     assert [p.links[1].role for p in through_configs] == ["config", "config"]
-    assert (answer.is_garbage, answer.more_paths) == (False, False)
+    assert (answer.is_garbage, answer.has_more_paths) == (False, False)
 
 
 def test_garbage_has_no_path(sample: Sample) -> None:
@@ -193,7 +193,7 @@ def test_a_hundred_paths_are_shown(box: Box) -> None:
         box.entries.append(manifest)
     box.tag("last", manifest)
     answer = why(box.dir, layer["digest"])
-    assert (len(answer.paths), answer.more_paths) == (PATHS_SHOWN, True)
+    assert (len(answer.paths), answer.has_more_paths) == (PATHS_SHOWN, True)
 
 
 def test_with_damage_garbage_is_not_certain(sample: Sample) -> None:
@@ -224,4 +224,4 @@ def test_a_lattice_that_leads_back_to_its_top_is_answered(box: Box) -> None:
     ways = [[str(link.descriptor.digest) for link in path.links] for path in answer.paths]
     assert sorted(map(len, ways)) == [3, 4], "straight, and by way of the cacheconfig"
     assert {(way[0], way[-1]) for way in ways} == {(top["digest"], layer["digest"])}
-    assert not answer.more_paths
+    assert not answer.has_more_paths
