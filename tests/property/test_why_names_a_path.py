@@ -19,7 +19,7 @@ def test_why_names_a_path_for_exactly_the_reachable(cache: Cache) -> None:
             answer = kitcache.why(root, digest)
             assert (answer.size is not None) == (digest in cache.present)
             assert bool(answer.paths) == (digest in live)
-            assert answer.is_garbage == (digest not in live)
+            assert answer.is_unreachable == (digest not in live)
             for path in answer.paths:
                 chain = [str(link.descriptor.digest) for link in path.links]
                 assert_is_path(cache, path.root.ref_name, chain, digest)

@@ -85,7 +85,7 @@ def test_questions_beside_a_reset_see_what_lives(sample: Sample) -> None:
         for _ in range(5):
             assert kitcache.du(sample.dir).live.blobs == 7
             assert [tag.size.blobs for tag in kitcache.ls(sample.dir).tags] == [4, 4]
-            assert not kitcache.why(sample.dir, sample.layers[1]["digest"]).is_garbage
+            assert not kitcache.why(sample.dir, sample.layers[1]["digest"]).is_unreachable
             assert kitcache.reset(sample.dir, dry_run=True).kept.blobs == 7
 
     calls: list[Callable[[], Any]] = [ask] * (THREADS - 1)

@@ -140,7 +140,7 @@ def _why(why: Why) -> dict[str, Any]:
         "present": why.size is not None,
         "bytes": why.size,
         "written": shape_time(why.written_ns),
-        "garbage": why.is_garbage,
+        "garbage": why.is_unreachable,
         "paths": [
             {
                 "ref_name": path.root.ref_name,

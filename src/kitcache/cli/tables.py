@@ -112,7 +112,7 @@ def why_lines(why: Why, now_ns: int) -> Iterator[str]:
         age_ns = now_ns - why.written_ns
         when = f"written {format_age(age_ns)} ago" if age_ns >= 0 else f"dated {format_age(age_ns)}"
         yield f"{why.digest}: {format_bytes(why.size or 0)}, {when}"
-    if why.is_garbage:
+    if why.is_unreachable:
         yield (
             "  garbage: no tag reaches it"
             if not why.damage

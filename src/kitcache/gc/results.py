@@ -100,6 +100,6 @@ class Why(NamedTuple):
     damage: tuple[Damage, ...]
 
     @property
-    def is_garbage(self) -> bool:
+    def is_unreachable(self) -> bool:
         """Whether nothing reaches it, as far as can be seen."""
         return not self.paths

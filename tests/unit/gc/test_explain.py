@@ -116,12 +116,12 @@ def test_each_path_to_a_shared_blob(sample: Sample) -> None:
     }
     through_configs = [p for p in answer.paths if len(p.links) == 3]
     assert [p.links[1].role for p in through_configs] == ["config", "config"]
-    assert (answer.is_garbage, answer.has_more_paths) == (False, False)
+    assert (answer.is_unreachable, answer.has_more_paths) == (False, False)
 
 
 def test_garbage_has_no_path(sample: Sample) -> None:
     answer = why(sample.dir, min(sample.garbage))
-    assert (answer.is_garbage, answer.paths) == (True, ())
+    assert (answer.is_unreachable, answer.paths) == (True, ())
     assert answer.size is not None
 
 
@@ -199,7 +199,7 @@ def test_a_hundred_paths_are_shown(box: Box) -> None:
 def test_with_damage_garbage_is_not_certain(sample: Sample) -> None:
     sample.box.damage(sample.main["digest"], None)
     answer = why(sample.dir, sample.layers[0]["digest"])
-    assert answer.is_garbage
+    assert answer.is_unreachable
     assert [damage.root.ref_name for damage in answer.damage] == ["main"]
 
 
