@@ -37,7 +37,7 @@ def test_the_last_tag_that_a_limit_dropped_had_to_go(case: Case, limit: int) -> 
     """Of what a limit drops the most recently used one, kept, would have been too much."""
     case = case._replace(limit=limit)
     kept = case.kept()
-    dropped = [decision for decision in case.decide().values() if decision.rule == "the limit"]
+    dropped = [decision for decision in case.decide().values() if decision.reason == "the limit"]
     if dropped:
         last = max(dropped, key=lambda decision: (decision.used_ns, decision.positions))
         assert case.bytes_of(kept | {last.positions}) > limit
@@ -53,4 +53,4 @@ def test_a_tighter_limit_never_keeps_more(case: Case, one: int, other: int) -> N
 def test_a_limit_above_everything_drops_nothing_more(case: Case) -> None:
     everything = case.bytes_of({fact.positions for fact in case.facts})
     decisions = case._replace(limit=everything).decide().values()
-    assert [d for d in decisions if d.rule == "the limit"] == []
+    assert [d for d in decisions if d.reason == "the limit"] == []

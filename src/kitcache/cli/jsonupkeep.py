@@ -147,7 +147,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "ref_name": decision.ref_name,
         "digest": str(decision.digest) if decision.digest else None,
         "keep": decision.keep,
-        "rule": decision.rule,
+        "rule": decision.reason,
         "last_used": shape_time(decision.used_ns),
         "last_used_from": decision.used_from,
         "size": shape_tally(decision.size),

@@ -43,7 +43,7 @@ def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
         mark + format_age(now_ns - decision.used_ns) if is_known else "-",
         format_bytes(decision.unique.bytes),
         "keep" if decision.keep else "drop",
-        printable(decision.rule),
+        printable(decision.reason),
     )
 
 

@@ -20,7 +20,7 @@ class Decision(NamedTuple):
     digest: Digest | None
     positions: tuple[int, ...]
     keep: bool
-    rule: str
+    reason: str
     used_ns: int
     used_from: UsedFrom
     size: Tally

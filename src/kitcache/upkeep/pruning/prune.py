@@ -221,7 +221,7 @@ def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) 
     if not retention.keep_tags or not is_only_cause or all(d.keep for d in decisions):
         return
     by_no_rule = {LAST_TAG} if retention.rules else {LAST_TAG, NEW}
-    is_any_kept = any(d.keep and d.rule not in by_no_rule for d in tags.values())
+    is_any_kept = any(d.keep and d.reason not in by_no_rule for d in tags.values())
     if is_any_kept or any(find_glob(retention.keep_tags, name) for name in tags):
         return
     from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
@@ -378,7 +378,7 @@ def _ways_out(
     yield from (command_line("untag", pruned.path, str(d.digest)) for d in untagged[:1])
     if not retention.trim:
         yield f"make what stays smaller: {_write(retention, 'trim')}"
-    rules = {d.rule for d in pruned.decisions if d.keep and d.ref_name is not None}
+    rules = {d.reason for d in pruned.decisions if d.keep and d.ref_name is not None}
     if LAST_TAG in rules and not retention.allow_empty:
         yield f"let the last tag go too: {_write(retention, 'allow-empty')}"
     if rules - {LAST_TAG, ALIAS}:

@@ -53,7 +53,7 @@ def choose(
         protected=protected,
     )
     assert [d.ref_name for d in made] == [fact.ref_name for fact in facts]
-    return {d.ref_name: (d.keep, d.rule) for d in made}
+    return {d.ref_name: (d.keep, d.reason) for d in made}
 
 
 def kept(facts: list[TagFacts], policy: Retention, limit: int | None = None) -> str:
@@ -81,7 +81,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
             digest=digest("first"),
             positions=(3, 5),
             keep=True,
-            rule="nothing in the policy drops it",
+            reason="nothing in the policy drops it",
             used_ns=NOW - D,
             used_from="export",
             size=Tally(3, 30),
@@ -92,7 +92,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
             digest=None,
             positions=(1,),
             keep=True,
-            rule="no tag: such an entry stays until it is untagged by its digest",
+            reason="no tag: such an entry stays until it is untagged by its digest",
             used_ns=NOW,
             used_from="unknown",
             size=Tally(1, 10),

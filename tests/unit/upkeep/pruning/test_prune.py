@@ -229,7 +229,7 @@ class TestLimits:
         more = Retention(min_free=Amount(bytes=301 + garbage))
         pruned = prune(sample.dir, more)
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], live - 1)
-        assert pruned.decisions[0].rule == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
+        assert pruned.decisions[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
         pruned = prune(sample.dir, Retention(min_free=Amount(percent=90.0), allow_empty=True))
@@ -261,7 +261,7 @@ class TestLimits:
 
     def test_a_policy_file_has_no_dashes(self, sample: Sample) -> None:
         pruned = prune(sample.dir, most(1100, source="policy.toml"))
-        assert pruned.decisions[0].rule == "max-used-space 1.1 kB"
+        assert pruned.decisions[0].reason == "max-used-space 1.1 kB"
 
 
 class TestTrim:

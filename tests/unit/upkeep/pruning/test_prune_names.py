@@ -100,7 +100,7 @@ class TestSubject:
         assert blobs(sample) == sample.live
         own = pruned.decisions[-1]
         assert (own.ref_name, own.positions, own.keep) == (None, (-1,), True)
-        assert own.rule == "no entry, but the subject of index.json itself: nothing drops it"
+        assert own.reason == "no entry, but the subject of index.json itself: nothing drops it"
         assert reset(sample.dir).deleted == Tally()
 
     def test_untag_is_no_way_out_of_it(self, sample: Sample, named: Json) -> None:
