@@ -78,5 +78,5 @@ def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataO
             assert {tag.last_used_from for tag in listed} == {decision.used_from}
             # A time that is ahead counts as now, which is later for the second of the two.
             assert all(
-                0 <= decision.used_ns - (tag.last_used_ns or 0) < 60 * 10**9 for tag in listed
+                0 <= decision.last_used_ns - (tag.last_used_ns or 0) < 60 * 10**9 for tag in listed
             )

@@ -39,7 +39,7 @@ def test_the_last_tag_that_a_limit_dropped_had_to_go(case: Case, limit: int) -> 
     kept = case.kept()
     dropped = [decision for decision in case.decide().values() if decision.reason == "the limit"]
     if dropped:
-        last = max(dropped, key=lambda decision: (decision.used_ns, decision.positions))
+        last = max(dropped, key=lambda decision: (decision.last_used_ns, decision.positions))
         assert case.bytes_of(kept | {last.positions}) > limit
 
 

@@ -148,7 +148,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "digest": str(decision.digest) if decision.digest else None,
         "keep": decision.keep,
         "rule": decision.reason,
-        "last_used": shape_time(decision.used_ns),
+        "last_used": shape_time(decision.last_used_ns),
         "last_used_from": decision.used_from,
         "size": shape_tally(decision.size),
         "unique": shape_tally(decision.unique),

@@ -40,7 +40,7 @@ def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
     is_known = decision.used_from != "unknown"
     return (
         tag_name(decision.ref_name, decision.digest),
-        mark + format_age(now_ns - decision.used_ns) if is_known else "-",
+        mark + format_age(now_ns - decision.last_used_ns) if is_known else "-",
         format_bytes(decision.unique.bytes),
         "keep" if decision.keep else "drop",
         printable(decision.reason),

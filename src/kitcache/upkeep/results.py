@@ -21,7 +21,7 @@ class Decision(NamedTuple):
     positions: tuple[int, ...]
     keep: bool
     reason: str
-    used_ns: int
+    last_used_ns: int
     used_from: UsedFrom
     size: Tally
     unique: Tally
