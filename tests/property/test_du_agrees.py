@@ -75,7 +75,7 @@ def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataO
     for decision in pruned.decisions:
         if decision.ref_name is not None:
             listed = [tag for tag in listing.tags if tag.ref_name == decision.ref_name]
-            assert {tag.last_used_from for tag in listed} == {decision.used_from}
+            assert {tag.last_used_from for tag in listed} == {decision.last_used_from}
             # A time that is ahead counts as now, which is later for the second of the two.
             assert all(
                 0 <= decision.last_used_ns - (tag.last_used_ns or 0) < 60 * 10**9 for tag in listed

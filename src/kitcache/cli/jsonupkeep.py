@@ -149,7 +149,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
         "keep": decision.keep,
         "rule": decision.reason,
         "last_used": shape_time(decision.last_used_ns),
-        "last_used_from": decision.used_from,
+        "last_used_from": decision.last_used_from,
         "size": shape_tally(decision.size),
         "unique": shape_tally(decision.unique),
     }

@@ -31,13 +31,13 @@ def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
         yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
     else:
         yield from table(("TAG", "LAST USED", "UNIQUE", "", "WHY"), rows, right=(1, 2))
-    if any(decision.used_from not in NOTED_USES for decision in pruned.decisions):
+    if any(decision.last_used_from not in NOTED_USES for decision in pruned.decisions):
         yield "~ no use is noted: when its newest result was made, or its manifest written"
 
 
 def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
-    mark = "" if decision.used_from in NOTED_USES else "~"
-    is_known = decision.used_from != "unknown"
+    mark = "" if decision.last_used_from in NOTED_USES else "~"
+    is_known = decision.last_used_from != "unknown"
     return (
         tag_name(decision.ref_name, decision.digest),
         mark + format_age(now_ns - decision.last_used_ns) if is_known else "-",

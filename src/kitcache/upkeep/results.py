@@ -22,7 +22,7 @@ class Decision(NamedTuple):
     keep: bool
     reason: str
     last_used_ns: int
-    used_from: UsedFrom
+    last_used_from: UsedFrom
     size: Tally
     unique: Tally
 

@@ -154,7 +154,7 @@ class TestLimits:
         note_use(layout, ["main"], "imported", time.time_ns())
         pruned = prune(sample.dir, most(size_of(sample, set(sample.live)) - 1))
         assert kept(pruned) == ["main"]
-        assert [d.used_from for d in pruned.decisions] == ["import", "manifest"]
+        assert [d.last_used_from for d in pruned.decisions] == ["import", "manifest"]
 
     def test_all_that_fits_stays(self, sample: Sample) -> None:
         pruned = prune(sample.dir, most(size_of(sample, set(sample.live))))
