@@ -52,7 +52,7 @@ def _what(blob: HeldBlob, now_ns: int) -> str:
         created_ns, read_ns = blob.step.created_ns, blob.step.read_ns
         made = "" if created_ns is None else f", made {format_age(now_ns - created_ns)} ago"
         read = "" if read_ns is None else f", last read {format_age(now_ns - read_ns)} ago"
-        return f"step {blob.step.record[:_SHORT]}{made}{read}"
+        return f"step {blob.step.cache_key[:_SHORT]}{made}{read}"
     if blob.created_by or blob.role == "layer":
         return blob.created_by or "layer"
     kind = kind_of(blob.media_type)

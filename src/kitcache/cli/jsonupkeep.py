@@ -92,7 +92,7 @@ def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
 
 def _step(step: CachedStep) -> dict[str, Any]:
     return {
-        "record": step.record,
+        "record": step.cache_key,
         "created": shape_time(step.created_ns),
         "last_read": shape_time(step.read_ns),
         "bytes": step.bytes,

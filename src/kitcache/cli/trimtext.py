@@ -53,7 +53,7 @@ def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
 
 def _cells(step: CachedStep, now_ns: int) -> tuple[str, ...]:
     return (
-        printable(step.record[:_SHORT]),
+        printable(step.cache_key[:_SHORT]),
         _age(step.created_ns, now_ns),
         _age(step.read_ns, now_ns),
         format_bytes(step.bytes),

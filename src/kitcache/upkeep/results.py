@@ -43,7 +43,7 @@ class CachedStep(NamedTuple):
     for it alone: no warmer step of the tag has them.
     """
 
-    record: str
+    cache_key: str
     created_ns: int | None
     read_ns: int | None
     bytes: int

@@ -33,7 +33,7 @@ def test_each_layer_of_a_cache_has_the_step_that_made_it(stages: Stages) -> None
     assert (contents.kind, contents.ref_name) == ("cache", "main")
     assert contents.size.bytes == stages.bytes_of(stages.main)
     steps = {str(b.digest): b.step for b in contents.blobs if b.role == "layer"}
-    assert {digest: step and step.record for digest, step in steps.items()} == {
+    assert {digest: step and step.cache_key for digest, step in steps.items()} == {
         layer_of(name): record_of(name) for name, _, _ in MAIN
     }
     base = steps[layer_of("base")]

@@ -60,10 +60,10 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
     assert {tag: entry for tag, entry in after.items() if tag != "main"} == before
     assert sorted(steps_in(cache.dir, after["main"])) == sorted(AS_THEY_GO[8 - left :])
     assert (done.outcome, done.ref_name, done.exit_code) == ("done", "main", 0)
-    assert [step.record for step in done.dropped] == list(
+    assert [step.cache_key for step in done.dropped] == list(
         map(stages.record_of, AS_THEY_GO[: 8 - left])
     )
-    assert [step.record for step in done.kept] == list(
+    assert [step.cache_key for step in done.kept] == list(
         map(stages.record_of, AS_THEY_GO[8 - left :])
     )
     assert (done.before_size.bytes, str(done.before)) == (size, cache.main["digest"])
