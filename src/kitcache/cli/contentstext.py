@@ -49,7 +49,7 @@ def _row(blob: HeldBlob, now_ns: int, has_platforms: bool) -> tuple[str, ...]:
 
 def _what(blob: HeldBlob, now_ns: int) -> str:
     if blob.step is not None:
-        created_ns, read_ns = blob.step.created_ns, blob.step.read_ns
+        created_ns, read_ns = blob.step.created_ns, blob.step.last_read_ns
         made = "" if created_ns is None else f", made {format_age(now_ns - created_ns)} ago"
         read = "" if read_ns is None else f", last read {format_age(now_ns - read_ns)} ago"
         return f"step {blob.step.cache_key[:_SHORT]}{made}{read}"

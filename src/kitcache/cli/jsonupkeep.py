@@ -94,7 +94,7 @@ def _step(step: CachedStep) -> dict[str, Any]:
     return {
         "record": step.cache_key,
         "created": shape_time(step.created_ns),
-        "last_read": shape_time(step.read_ns),
+        "last_read": shape_time(step.last_read_ns),
         "bytes": step.bytes,
     }
 

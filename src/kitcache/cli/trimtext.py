@@ -47,7 +47,7 @@ def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
     yield from table(("STEP", "MADE", "LAST READ", "ALONE", ""), rows, right=(1, 2, 3))
     if len(steps) > _SHOWN:
         yield f"and {len(steps) - _SHOWN:,} more; --json has all"
-    if not any(step.read_ns for step, _ in steps):
+    if not any(step.last_read_ns for step, _ in steps):
         yield "no import is noted; of steps that nothing came from, the oldest go first"
 
 
@@ -55,7 +55,7 @@ def _cells(step: CachedStep, now_ns: int) -> tuple[str, ...]:
     return (
         printable(step.cache_key[:_SHORT]),
         _age(step.created_ns, now_ns),
-        _age(step.read_ns, now_ns),
+        _age(step.last_read_ns, now_ns),
         format_bytes(step.bytes),
     )
 

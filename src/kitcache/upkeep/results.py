@@ -45,7 +45,7 @@ class CachedStep(NamedTuple):
 
     cache_key: str
     created_ns: int | None
-    read_ns: int | None
+    last_read_ns: int | None
     bytes: int
 
 

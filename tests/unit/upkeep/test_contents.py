@@ -38,7 +38,7 @@ def test_each_layer_of_a_cache_has_the_step_that_made_it(stages: Stages) -> None
     }
     base = steps[layer_of("base")]
     assert base is not None
-    assert (base.created_ns, base.read_ns, base.bytes) == (10**9, None, LAYER_BYTES)
+    assert (base.created_ns, base.last_read_ns, base.bytes) == (10**9, None, LAYER_BYTES)
 
 
 def test_when_a_step_was_last_read(stages: Stages) -> None:
@@ -46,7 +46,7 @@ def test_when_a_step_was_last_read(stages: Stages) -> None:
         note_layers(layout, [layer_of("base")], 5 * 10**9)
     (base,) = [b for b in ls_tag(stages.dir, "main").blobs if str(b.digest) == layer_of("base")]
     assert base.step is not None
-    assert base.step.read_ns == 5 * 10**9
+    assert base.step.last_read_ns == 5 * 10**9
 
 
 def test_what_another_tag_needs_is_not_free_without_this_one(stages: Stages) -> None:

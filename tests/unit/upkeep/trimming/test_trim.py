@@ -124,7 +124,7 @@ def test_what_imports_read_is_warm(one: Stages) -> None:
         "old 1",
         "old 2",
     ]
-    assert [step.read_ns is None for step in done.kept] == [True, False, True, True]
+    assert [step.last_read_ns is None for step in done.kept] == [True, False, True, True]
 
 
 def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
