@@ -85,7 +85,7 @@ def test_a_trim_does_what_its_dry_run_said(
         assert (before["main"].size, before["main"].digest) == (done.before_size, done.before)
         assert main.size.bytes <= limit
         assert set(witness.holes(root)) <= holes
-        steps = len(done.kept) + len(done.dropped)
+        steps = len(done.kept_steps) + len(done.dropped)
         assert steps == len(meaning(tags["main"].config))
         if done.outcome == "fits":
             assert said == done

@@ -85,7 +85,7 @@ def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
         "before": {"digest": str(trimmed.before), **shape_tally(trimmed.before_size)},
         "after": {"digest": str(trimmed.after), **shape_tally(trimmed.after_size)},
         "dropped": [_step(step) for step in trimmed.dropped],
-        "kept": [_step(step) for step in trimmed.kept],
+        "kept": [_step(step) for step in trimmed.kept_steps],
         "reset": shape_report(trimmed.report) if trimmed.report else None,
     }
 

@@ -38,11 +38,11 @@ def headline(trimmed: Trimmed) -> str:
 
 
 def _all(trimmed: Trimmed) -> str:
-    return f"{len(trimmed.dropped) + len(trimmed.kept):,}"
+    return f"{len(trimmed.dropped) + len(trimmed.kept_steps):,}"
 
 
 def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
-    steps = [(step, "drop") for step in trimmed.dropped] + [(s, "keep") for s in trimmed.kept]
+    steps = [(step, "drop") for step in trimmed.dropped] + [(s, "keep") for s in trimmed.kept_steps]
     rows = [(*_cells(step, now_ns), verdict) for step, verdict in steps[:_SHOWN]]
     yield from table(("STEP", "MADE", "LAST READ", "ALONE", ""), rows, right=(1, 2, 3))
     if len(steps) > _SHOWN:

@@ -105,7 +105,7 @@ class Trimmed(NamedTuple):
     before_size: Tally
     after: Digest
     after_size: Tally
-    kept: tuple[CachedStep, ...]
+    kept_steps: tuple[CachedStep, ...]
     dropped: tuple[CachedStep, ...]
     report: Report | None = None
 

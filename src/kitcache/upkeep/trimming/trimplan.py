@@ -234,7 +234,7 @@ def describe_cut(
         before_size=tally_below(before, cut.before),
         after=cut.after.digest,
         after_size=tally_below(after, cut.after),
-        kept=kept,
+        kept_steps=kept,
         dropped=dropped,
     )
 

@@ -292,7 +292,7 @@ class TestTrim:
         pruned = prune(box.dir, policy)
         (trimmed,) = pruned.trimmed
         assert (trimmed.ref_name, trimmed.outcome, trimmed.report) == ("main", "done", None)
-        assert (len(trimmed.dropped), len(trimmed.kept)) == (1, 1)
+        assert (len(trimmed.dropped), len(trimmed.kept_steps)) == (1, 1)
         assert (str(trimmed.before), pruned.exit_code) == (root["digest"], 0)
         (entry,) = json.loads((box.dir / "index.json").read_bytes())["manifests"]
         assert entry["digest"] == str(trimmed.after)
@@ -329,7 +329,7 @@ class TestTrim:
         assert dry.why.endswith("each tag of which a cut frees anything would be cut to one step")
         assert pruned.why.endswith("each tag of which a cut frees anything was cut to one step")
         assert pruned.needed_bytes == pruned.report.kept.bytes
-        assert len(pruned.trimmed[0].kept) == 1
+        assert len(pruned.trimmed[0].kept_steps) == 1
         again = prune(box.dir, most(100, trim=True))
         assert (again.exit_code, again.trimmed) == (14, ())
         assert again.why.endswith("more than --max-used-space 100 B allows")

@@ -63,7 +63,7 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
     assert [step.cache_key for step in done.dropped] == list(
         map(stages.record_of, AS_THEY_GO[: 8 - left])
     )
-    assert [step.cache_key for step in done.kept] == list(
+    assert [step.cache_key for step in done.kept_steps] == list(
         map(stages.record_of, AS_THEY_GO[8 - left :])
     )
     assert (done.before_size.bytes, str(done.before)) == (size, cache.main["digest"])
@@ -80,10 +80,10 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
 
 def test_each_step_says_what_it_holds_alone(one: Stages) -> None:
     done = trim(one.dir, "main", limit_for(3), dry_run=True)
-    steps = (*done.dropped, *done.kept)
+    steps = (*done.dropped, *done.kept_steps)
     assert {step.bytes for step in steps} == {LAYER_BYTES}
     assert done.before_size.bytes - done.after_size.bytes > 5 * LAYER_BYTES
-    assert done.kept[-1] == CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES)
+    assert done.kept_steps[-1] == CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES)
 
 
 def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
@@ -94,7 +94,7 @@ def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
         assert (done.outcome, done.dropped, done.report) == ("fits", (), None)
         assert done.before == done.after
         assert done.before_size == done.after_size
-        assert (done.before_size.bytes, len(done.kept)) == (size, 8)
+        assert (done.before_size.bytes, len(done.kept_steps)) == (size, 8)
     after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
     assert differences(before, after) == []
     assert trim(cache.dir, "main", size - 1).outcome == "done"
@@ -124,7 +124,7 @@ def test_what_imports_read_is_warm(one: Stages) -> None:
         "old 1",
         "old 2",
     ]
-    assert [step.last_read_ns is None for step in done.kept] == [True, False, True, True]
+    assert [step.last_read_ns is None for step in done.kept_steps] == [True, False, True, True]
 
 
 def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
@@ -139,7 +139,7 @@ def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
     after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
     assert differences(before, after) == []
     done = trim(cache.dir, "main", error.needed_bytes)
-    assert (len(done.kept), done.after_size.bytes) == (1, error.needed_bytes)
+    assert (len(done.kept_steps), done.after_size.bytes) == (1, error.needed_bytes)
 
 
 @pytest.mark.parametrize("name", ["odd\x07name", "-odd"])
