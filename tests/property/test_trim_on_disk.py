@@ -85,7 +85,7 @@ def test_a_trim_does_what_its_dry_run_said(
         assert (before["main"].size, before["main"].digest) == (done.before_size, done.before)
         assert main.size.bytes <= limit
         assert set(witness.holes(root)) <= holes
-        steps = len(done.kept_steps) + len(done.dropped)
+        steps = len(done.kept_steps) + len(done.removed_steps)
         assert steps == len(meaning(tags["main"].config))
         if done.outcome == "fits":
             assert said == done
@@ -98,6 +98,6 @@ def test_a_trim_does_what_its_dry_run_said(
         assert done.report.kept.blobs == len(blobs(root))
         assert kitcache.trim(root, "main", limit).outcome == "fits"
         assert kitcache.reset(root).deleted.blobs == 0
-        freed = sum(step.bytes for step in done.dropped)
+        freed = sum(step.bytes for step in done.removed_steps)
         assert done.before_size.bytes - done.after_size.bytes >= freed
         assert blob_path(root, str(done.after)).read_bytes()

@@ -84,7 +84,7 @@ def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
         "limit_bytes": trimmed.limit_bytes,
         "before": {"digest": str(trimmed.before), **shape_tally(trimmed.before_size)},
         "after": {"digest": str(trimmed.after), **shape_tally(trimmed.after_size)},
-        "dropped": [_step(step) for step in trimmed.dropped],
+        "dropped": [_step(step) for step in trimmed.removed_steps],
         "kept": [_step(step) for step in trimmed.kept_steps],
         "reset": shape_report(trimmed.report) if trimmed.report else None,
     }

@@ -33,16 +33,18 @@ def headline(trimmed: Trimmed) -> str:
         allowed = format_bytes(trimmed.limit_bytes)
         return printable(f"{name} holds {before} of at most {allowed}: nothing was changed")
     verb = "would shrink" if trimmed.outcome == "dry-run" else "shrank"
-    dropped = count(len(trimmed.dropped), "step")
+    dropped = count(len(trimmed.removed_steps), "step")
     return printable(f"{name} {verb} from {before} to {after}: {dropped} of {_all(trimmed)} cut")
 
 
 def _all(trimmed: Trimmed) -> str:
-    return f"{len(trimmed.dropped) + len(trimmed.kept_steps):,}"
+    return f"{len(trimmed.removed_steps) + len(trimmed.kept_steps):,}"
 
 
 def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
-    steps = [(step, "drop") for step in trimmed.dropped] + [(s, "keep") for s in trimmed.kept_steps]
+    steps = [(step, "drop") for step in trimmed.removed_steps] + [
+        (s, "keep") for s in trimmed.kept_steps
+    ]
     rows = [(*_cells(step, now_ns), verdict) for step, verdict in steps[:_SHOWN]]
     yield from table(("STEP", "MADE", "LAST READ", "ALONE", ""), rows, right=(1, 2, 3))
     if len(steps) > _SHOWN:

@@ -106,7 +106,7 @@ class Trimmed(NamedTuple):
     after: Digest
     after_size: Tally
     kept_steps: tuple[CachedStep, ...]
-    dropped: tuple[CachedStep, ...]
+    removed_steps: tuple[CachedStep, ...]
     report: Report | None = None
 
     @property

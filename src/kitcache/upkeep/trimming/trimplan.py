@@ -235,7 +235,7 @@ def describe_cut(
         after=cut.after.digest,
         after_size=tally_below(after, cut.after),
         kept_steps=kept,
-        dropped=dropped,
+        removed_steps=dropped,
     )
 
 

@@ -60,7 +60,7 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
     assert {tag: entry for tag, entry in after.items() if tag != "main"} == before
     assert sorted(steps_in(cache.dir, after["main"])) == sorted(AS_THEY_GO[8 - left :])
     assert (done.outcome, done.ref_name, done.exit_code) == ("done", "main", 0)
-    assert [step.cache_key for step in done.dropped] == list(
+    assert [step.cache_key for step in done.removed_steps] == list(
         map(stages.record_of, AS_THEY_GO[: 8 - left])
     )
     assert [step.cache_key for step in done.kept_steps] == list(
@@ -80,7 +80,7 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
 
 def test_each_step_says_what_it_holds_alone(one: Stages) -> None:
     done = trim(one.dir, "main", limit_for(3), dry_run=True)
-    steps = (*done.dropped, *done.kept_steps)
+    steps = (*done.removed_steps, *done.kept_steps)
     assert {step.bytes for step in steps} == {LAYER_BYTES}
     assert done.before_size.bytes - done.after_size.bytes > 5 * LAYER_BYTES
     assert done.kept_steps[-1] == CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES)
@@ -91,7 +91,7 @@ def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
     size = cache.bytes_of(cache.main)
     for dry_run in (True, False):
         done = trim(cache.dir, "main", size, dry_run=dry_run)
-        assert (done.outcome, done.dropped, done.report) == ("fits", (), None)
+        assert (done.outcome, done.removed_steps, done.report) == ("fits", (), None)
         assert done.before == done.after
         assert done.before_size == done.after_size
         assert (done.before_size.bytes, len(done.kept_steps)) == (size, 8)
