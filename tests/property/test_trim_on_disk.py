@@ -90,12 +90,12 @@ def test_a_trim_does_what_its_dry_run_said(
         if done.outcome == "fits":
             assert said == done
             return
-        assert said.report is not None
-        assert done.report is not None
-        report = said.report._replace(outcome="done", seconds=done.report.seconds)
+        assert said.reset is not None
+        assert done.reset is not None
+        report = said.reset._replace(outcome="done", seconds=done.reset.seconds)
         assert said._replace(outcome="done", report=report) == done
         assert witness.garbage(root) == frozenset()
-        assert done.report.kept.blobs == len(blobs(root))
+        assert done.reset.kept.blobs == len(blobs(root))
         assert kitcache.trim(root, "main", limit).outcome == "fits"
         assert kitcache.reset(root).deleted.blobs == 0
         freed = sum(step.bytes for step in done.removed_steps)

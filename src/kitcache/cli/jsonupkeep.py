@@ -86,7 +86,7 @@ def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
         "after": {"digest": str(trimmed.after), **shape_tally(trimmed.after_size)},
         "dropped": [_step(step) for step in trimmed.removed_steps],
         "kept": [_step(step) for step in trimmed.kept_steps],
-        "reset": shape_report(trimmed.report) if trimmed.report else None,
+        "reset": shape_report(trimmed.reset) if trimmed.reset else None,
     }
 
 

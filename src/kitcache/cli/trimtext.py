@@ -21,8 +21,8 @@ def trimmed_lines(trimmed: Trimmed, now_ns: int, *, with_steps: bool = True) -> 
     if trimmed.outcome == "fits" and not with_steps:
         return
     yield from _step_lines(trimmed, now_ns)
-    if trimmed.report is not None:
-        yield from report_lines(trimmed.report)
+    if trimmed.reset is not None:
+        yield from report_lines(trimmed.reset)
 
 
 def headline(trimmed: Trimmed) -> str:

@@ -107,12 +107,12 @@ class Trimmed(NamedTuple):
     after_size: Tally
     kept_steps: tuple[CachedStep, ...]
     removed_steps: tuple[CachedStep, ...]
-    report: Report | None = None
+    reset: Report | None = None
 
     @property
     def exit_code(self) -> int:
         """That of the report, or 0."""
-        return self.report.exit_code if self.report else 0
+        return self.reset.exit_code if self.reset else 0
 
 
 class BadBlob(NamedTuple):

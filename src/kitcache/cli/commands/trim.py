@@ -74,7 +74,7 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
     )
     lines = trimmed_lines(trimmed, time.time_ns(), with_steps=args.dry_run)
     session.answer(trimmed, lines)
-    report = trimmed.report
+    report = trimmed.reset
     if report is not None:
         session.note(report_notes(report))
         session.warn(missing_warnings(path, report.missing_blobs))

@@ -291,7 +291,7 @@ class TestTrim:
         dry = prune(box.dir, policy, dry_run=True)
         pruned = prune(box.dir, policy)
         (trimmed,) = pruned.trimmed
-        assert (trimmed.ref_name, trimmed.outcome, trimmed.report) == ("main", "done", None)
+        assert (trimmed.ref_name, trimmed.outcome, trimmed.reset) == ("main", "done", None)
         assert (len(trimmed.removed_steps), len(trimmed.kept_steps)) == (1, 1)
         assert (str(trimmed.before), pruned.exit_code) == (root["digest"], 0)
         (entry,) = json.loads((box.dir / "index.json").read_bytes())["manifests"]

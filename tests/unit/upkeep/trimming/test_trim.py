@@ -73,8 +73,8 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
     assert done.after_size.blobs == left + 2
     assert witness.holes(cache.dir) == ()
     assert witness.garbage(cache.dir) == frozenset(), "the sweep comes with it"
-    assert done.report is not None
-    assert done.report.kept == kitcache.du(cache.dir).live
+    assert done.reset is not None
+    assert done.reset.kept == kitcache.du(cache.dir).live
     assert trim(cache.dir, "main", limit_for(left)).outcome == "fits"
 
 
@@ -91,7 +91,7 @@ def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
     size = cache.bytes_of(cache.main)
     for dry_run in (True, False):
         done = trim(cache.dir, "main", size, dry_run=dry_run)
-        assert (done.outcome, done.removed_steps, done.report) == ("fits", (), None)
+        assert (done.outcome, done.removed_steps, done.reset) == ("fits", (), None)
         assert done.before == done.after
         assert done.before_size == done.after_size
         assert (done.before_size.bytes, len(done.kept_steps)) == (size, 8)
@@ -108,9 +108,9 @@ def test_a_dry_run_says_it_all_and_touches_nothing(cache: Stages) -> None:
     (cache.dir / "kitcache.lock").unlink()
     assert differences(before, take_snapshot(cache.box.top)) == []
     done = trim(cache.dir, "main", limit_for(4))
-    assert said.report is not None
-    assert done.report is not None
-    report = said.report._replace(outcome="done", seconds=done.report.seconds)
+    assert said.reset is not None
+    assert done.reset is not None
+    report = said.reset._replace(outcome="done", seconds=done.reset.seconds)
     assert said._replace(outcome="done", report=report) == done
 
 
@@ -281,8 +281,8 @@ def test_a_missing_layer_is_no_hindrance_and_weighs_nothing(one: Stages) -> None
     one.box.damage(stages.layer_of("old 1"), None)
     done = trim(one.dir, "main", limit_for(5))
     assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == sorted(AS_THEY_GO[2:])
-    assert done.report is not None
-    assert {str(leaf.digest) for leaf in done.report.missing_blobs} == {stages.layer_of("old 1")}
+    assert done.reset is not None
+    assert {str(leaf.digest) for leaf in done.reset.missing_blobs} == {stages.layer_of("old 1")}
 
 
 def test_a_damaged_root_is_refused(one: Stages) -> None:
