@@ -134,7 +134,7 @@ def test_the_steps_that_are_lost_are_those_of_that_layer(
         assert sorted(miss.key for miss in verdict.misses) == sorted(lost)
         assert {str(layer) for miss in verdict.misses for layer in miss.layers} <= {digest}
         records = json.loads(tag.data)["records"]
-        assert all(miss.record == records[miss.key[0]]["digest"] for miss in verdict.misses)
+        assert all(miss.cache_key == records[miss.key[0]]["digest"] for miss in verdict.misses)
         if steps and len(lost) == len(steps):
             assert verdict.imports == "not"
 

@@ -191,7 +191,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 def _miss(miss: Miss) -> dict[str, Any]:
     return {
-        "record": miss.record,
+        "record": miss.cache_key,
         "created": shape_time(miss.created_ns),
         "layers": [str(digest) for digest in miss.layers],
         "why": miss.why,

@@ -136,7 +136,7 @@ class Miss(NamedTuple):
     """
 
     key: tuple[int, int]
-    record: str
+    cache_key: str
     created_ns: int | None
     layers: tuple[Digest, ...]
     why: str

@@ -115,7 +115,7 @@ def test_a_step_of_given_layers() -> None:
     }
     assert judge(config=config).imports == "fully"
     found = judge(config=config, store=Store(DIGESTS, {DIGESTS[2]: "is missing"}))
-    assert [miss.record for miss in found.misses] == [digest_of(b"step  2")]
+    assert [miss.cache_key for miss in found.misses] == [digest_of(b"step  2")]
 
 
 def test_a_record_without_a_result_needs_no_layer() -> None:
