@@ -194,7 +194,7 @@ def _miss(miss: Miss) -> dict[str, Any]:
         "record": miss.cache_key,
         "created": shape_time(miss.created_ns),
         "layers": [str(digest) for digest in miss.layers],
-        "why": miss.why,
+        "why": miss.reason,
     }
 
 

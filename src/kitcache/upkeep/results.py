@@ -139,7 +139,7 @@ class Miss(NamedTuple):
     cache_key: str
     created_ns: int | None
     layers: tuple[Digest, ...]
-    why: str
+    reason: str
 
 
 class Verdict(NamedTuple):

@@ -96,7 +96,7 @@ def test_each_layer_at_fault_is_named() -> None:
         (DIGESTS[1],),
         (DIGESTS[1], DIGESTS[3]),
     ]
-    assert found.misses[2].why == f"layer {DIGESTS[1].short} is empty"
+    assert found.misses[2].reason == f"layer {DIGESTS[1].short} is empty"
 
 
 def test_without_its_lowest_layer_nothing_is_left() -> None:
@@ -128,7 +128,7 @@ def test_a_record_without_a_result_needs_no_layer() -> None:
 def test_a_layer_that_the_manifest_does_not_list() -> None:
     found = judge(layers()[:3])
     assert found.imports == "with-misses"
-    assert [miss.why for miss in found.misses] == [
+    assert [miss.reason for miss in found.misses] == [
         f"layer {DIGESTS[3].short} is not listed in the manifest"
     ]
 
@@ -158,7 +158,7 @@ def test_a_layer_without_its_annotation_cannot_be_loaded(name: str) -> None:
     listed = layers()
     listed[3]["annotations"] = value
     found = judge(listed)
-    assert [miss.why for miss in found.misses] == [f"layer {DIGESTS[3].short} {problem}"]
+    assert [miss.reason for miss in found.misses] == [f"layer {DIGESTS[3].short} {problem}"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_media_type_that_nobody_unpacks() -> None:
     listed[3]["mediaType"] = strange
     (miss,) = judge(listed).misses
     why = f"layer {DIGESTS[3].short} has a media type that BuildKit cannot unpack: {strange!r}"
-    assert miss.why == why
+    assert miss.reason == why
 
 
 def test_a_layer_that_is_listed_twice_is_as_the_last_one_says() -> None:
@@ -196,13 +196,13 @@ def test_an_algorithm_that_is_not_known() -> None:
     listed, config = layers(), chain_of_steps(layers())
     listed[3]["digest"] = config["layers"][3]["blob"] = odd
     (miss,) = judge(listed, config).misses
-    assert miss.why == "layer blake3:abc has a digest of the kind blake3"
+    assert miss.reason == "layer blake3:abc has a digest of the kind blake3"
 
 
 def test_a_layer_of_elsewhere_that_is_not_here() -> None:
     """It is no hole in the layout, but an import finds no bytes either."""
     found = judge(layers(urls=["https://example.com/l"]), store=Store(DIGESTS[:3], {}))
-    assert [miss.why for miss in found.misses] == [f"layer {DIGESTS[3].short} is missing"]
+    assert [miss.reason for miss in found.misses] == [f"layer {DIGESTS[3].short} is missing"]
 
 
 def test_no_cacheconfig() -> None:

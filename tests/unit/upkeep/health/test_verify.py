@@ -51,7 +51,7 @@ def test_a_flipped_bit_in_a_layer(box: Box, main: Cached) -> None:
     assert only(found).imports == "with-misses"
     (miss,) = only(found).misses
     assert (miss.key, miss.layers) == ((2, 0), (parse_digest(top),))
-    assert miss.why == f"layer {parse_digest(top).short} {bad.problem}"
+    assert miss.reason == f"layer {parse_digest(top).short} {bad.problem}"
     assert found.exit_code == 12
 
 
@@ -61,7 +61,7 @@ def test_a_layer_that_is_cut_short_says_so(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     size = main.layers[2]["size"]
     assert [one.problem for one in found.bad] == [f"is cut short (5 of {size} bytes)"]
-    assert only(found).misses[0].why.endswith(f"is cut short (5 of {size} bytes)")
+    assert only(found).misses[0].reason.endswith(f"is cut short (5 of {size} bytes)")
 
 
 def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
@@ -242,7 +242,7 @@ def test_a_layer_that_is_a_link_to_nothing_is_bad(box: Box, main: Cached) -> Non
     path.symlink_to("nowhere")
     found = verify(box.dir)
     assert [one.problem for one in found.bad] == ["is a link that leads to nothing"]
-    assert only(found).misses[0].why.endswith("is a link that leads to nothing")
+    assert only(found).misses[0].reason.endswith("is a link that leads to nothing")
     assert found.warnings == ()
 
 
