@@ -36,7 +36,9 @@ def test_what_is_whole_stays_and_the_rest_goes(cache: Cache, chosen: list[Harm])
         # What an artifact is about may be absent, but where it is there a hole in it stops a reset.
         problems = [bool(tag.problem) for tag in kitcache.ls(root).tags]
         verdicts = verify(root).verdicts
-        whole = {v.position for v in verdicts if v.imports == "fully" and not problems[v.position]}
+        whole = {
+            v.position for v in verdicts if v.importable == "fully" and not problems[v.position]
+        }
         stays = [entry for n, entry in enumerate(listed(root)) if n in whole]
 
         repaired = repair(root)

@@ -181,7 +181,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "position": verdict.position,
         "digest": str(verdict.digest) if verdict.digest else None,
         "kind": verdict.kind,
-        "imports": verdict.imports,
+        "imports": verdict.importable,
         "why": verdict.why,
         "steps": verdict.steps,
         "misses": [_miss(miss) for miss in verdict.misses[:LISTED]],

@@ -30,7 +30,7 @@ def verified_lines(found: Verified) -> Iterator[str]:
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    steps = f"{verdict.steps:,}" if verdict.steps or verdict.imports == "fully" else "-"
+    steps = f"{verdict.steps:,}" if verdict.steps or verdict.importable == "fully" else "-"
     return (
         tag_name(verdict.ref_name, verdict.digest),
         verdict.kind,
@@ -41,8 +41,8 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
 
 def _word_of(verdict: Verdict) -> str:
     if verdict.kind in ("image", "artifact"):
-        return "is whole" if verdict.imports == "fully" else "is not whole"
-    match verdict.imports:
+        return "is whole" if verdict.importable == "fully" else "is not whole"
+    match verdict.importable:
         case "fully":
             return "imports fully"
         case "with-misses":
@@ -59,7 +59,7 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
     if found.index_problem:
         yield printable(f"{found.path}: no tag can be judged: {found.index_problem}")
     for verdict in found.verdicts:
-        if verdict.imports != "fully":
+        if verdict.importable != "fully":
             yield from _verdict_lines(found.path, verdict)
     for one in found.bad[:_BLOBS_SHOWN]:
         yield printable(f"{found.path}: blob {one.digest} {one.problem}")
@@ -70,7 +70,7 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
         yield printable(f"{found.path}: {warning}")
     # A subject of index.json itself is nobody's tag: its damage says what to do by hand.
     is_by_hand = found.damage and all(damage.root.position < 0 for damage in found.damage)
-    is_else_well = not found.bad and all(one.imports == "fully" for one in found.verdicts)
+    is_else_well = not found.bad and all(one.importable == "fully" for one in found.verdicts)
     if found.exit_code and not was_repaired and not (is_by_hand and is_else_well):
         yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
 

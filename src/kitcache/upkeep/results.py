@@ -153,7 +153,7 @@ class Verdict(NamedTuple):
     ref_name: str | None
     digest: Digest | None
     kind: Literal["cache", "image", "artifact", "unknown"]
-    imports: Literal["fully", "with-misses", "not"]
+    importable: Literal["fully", "with-misses", "not"]
     why: str = ""
     steps: int = 0
     misses: tuple[Miss, ...] = ()
@@ -182,7 +182,7 @@ class Verified(NamedTuple):
     def exit_code(self) -> int:
         """0, or 12 where something is wrong."""
         is_faulty = self.bad or self.index_problem or self.damage
-        return 12 if is_faulty or any(v.imports != "fully" for v in self.verdicts) else 0
+        return 12 if is_faulty or any(v.importable != "fully" for v in self.verdicts) else 0
 
 
 RECOVERED = "recovered-"

@@ -35,7 +35,7 @@ def locked(path: Path, kind: LockKind) -> Iterator[None]:
 
 
 def words(found: Verified) -> list[tuple[str | None, str, str]]:
-    return [(v.ref_name, v.kind, v.imports) for v in found.verdicts]
+    return [(v.ref_name, v.kind, v.importable) for v in found.verdicts]
 
 
 def only(found: Verified) -> Verdict:

@@ -48,7 +48,7 @@ def test_a_flipped_bit_in_a_layer(box: Box, main: Cached) -> None:
     (bad,) = found.bad
     assert bad == BadBlob(parse_digest(top), bad.problem, main.layers[2]["size"])
     assert bad.problem.startswith("holds other bytes (sha256:")
-    assert only(found).imports == "with-misses"
+    assert only(found).importable == "with-misses"
     (miss,) = only(found).misses
     assert (miss.key, miss.layers) == ((2, 0), (parse_digest(top),))
     assert miss.reason == f"layer {parse_digest(top).short} {bad.problem}"
@@ -68,7 +68,7 @@ def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
     box.damage(main.layers[1]["digest"], None)
     found = verify(box.dir)
     assert found.bad == ()
-    assert (only(found).imports, len(only(found).misses)) == ("with-misses", 2)
+    assert (only(found).importable, len(only(found).misses)) == ("with-misses", 2)
     assert found.exit_code == 12
 
 
@@ -76,14 +76,14 @@ def test_a_missing_cacheconfig(box: Box, main: Cached) -> None:
     box.damage(main.config["digest"], None)
     verdict = only(verify(box.dir))
     short = parse_digest(main.config["digest"]).short
-    assert (verdict.kind, verdict.imports) == ("cache", "not")
+    assert (verdict.kind, verdict.importable) == ("cache", "not")
     assert verdict.why == f"its cacheconfig {short} is missing"
 
 
 def test_a_bad_cacheconfig(box: Box, main: Cached) -> None:
     flip(box, main.config["digest"])
     found = verify(box.dir)
-    assert only(found).imports == "not"
+    assert only(found).importable == "not"
     assert only(found).why.startswith("its cacheconfig sha256:")
     assert len(found.bad) == 1
 
@@ -114,7 +114,7 @@ def test_bad_garbage_is_a_fault_too(box: Box, main: Cached) -> None:
     blob = box.blob(b"nobody's")
     flip(box, blob["digest"])
     found = verify(box.dir)
-    assert only(found).imports == "fully"
+    assert only(found).importable == "fully"
     assert [str(one.digest) for one in found.bad] == [blob["digest"]]
     assert found.exit_code == 12
 
@@ -135,7 +135,7 @@ def test_an_image_is_whole_or_not(box: Box) -> None:
     assert words(verify(box.dir)) == [("app", "image", "fully")]
     box.damage(blob["digest"], None)
     verdict = only(verify(box.dir))
-    assert verdict.imports == "not"
+    assert verdict.importable == "not"
     assert verdict.why == f"layer {parse_digest(blob['digest']).short} is missing"
 
 
@@ -259,14 +259,14 @@ def test_a_cacheconfig_above_the_cap(box: Box) -> None:
     config = chain_of_steps([layer(box, "0")]) | {"pad": "x" * 1_100_000}
     add_cache(box, "main", [layer(box, "0")], config)
     verdict = only(verify(box.dir))
-    assert verdict.imports == "not"
+    assert verdict.importable == "not"
     assert "imports none above 1,048,576" in verdict.why
 
 
 def test_a_manifest_that_is_two_things_at_once(box: Box) -> None:
     add_cache(box, "main", [layer(box, "0")], manifests=[])
     verdict = only(verify(box.dir))
-    assert (verdict.kind, verdict.imports) == ("cache", "not")
+    assert (verdict.kind, verdict.importable) == ("cache", "not")
     assert "a manifest and an index at once" in verdict.why
 
 

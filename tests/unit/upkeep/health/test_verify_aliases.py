@@ -25,9 +25,9 @@ def test_each_has_the_verdict_of_the_root(box: Box) -> None:
     flip(box, cached.layers[2]["digest"])
     main, also, odd = verify(box.dir).verdicts
     assert [(v.position, v.ref_name) for v in (main, also)] == [(0, "main"), (1, "also")]
-    assert main.imports == "with-misses"
+    assert main.importable == "with-misses"
     assert alike(main) == alike(also)
-    assert odd.imports == "not"
+    assert odd.importable == "not"
 
 
 def test_the_root_is_judged_once(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
