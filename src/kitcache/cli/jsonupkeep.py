@@ -182,7 +182,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "digest": str(verdict.digest) if verdict.digest else None,
         "kind": verdict.kind,
         "imports": verdict.importable,
-        "why": verdict.why,
+        "why": verdict.reason,
         "steps": verdict.steps,
         "misses": [_miss(miss) for miss in verdict.misses[:LISTED]],
         "miss_count": len(verdict.misses),

@@ -76,7 +76,7 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
 
 
 def _verdict_lines(path: str, verdict: Verdict) -> Iterator[str]:
-    yield printable(f"{path}: {_label_of(verdict)} {_word_of(verdict)}: {verdict.why}")
+    yield printable(f"{path}: {_label_of(verdict)} {_word_of(verdict)}: {verdict.reason}")
     for miss in verdict.misses[:_MISSES_SHOWN]:
         made = "" if miss.created_ns is None else f" of {_day(miss.created_ns)}"
         yield printable(f"{path}:   step {miss.cache_key}{made}: {miss.reason}")

@@ -154,7 +154,7 @@ class Verdict(NamedTuple):
     digest: Digest | None
     kind: Literal["cache", "image", "artifact", "unknown"]
     importable: Literal["fully", "with-misses", "not"]
-    why: str = ""
+    reason: str = ""
     steps: int = 0
     misses: tuple[Miss, ...] = ()
 

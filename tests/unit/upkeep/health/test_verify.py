@@ -77,14 +77,14 @@ def test_a_missing_cacheconfig(box: Box, main: Cached) -> None:
     verdict = only(verify(box.dir))
     short = parse_digest(main.config["digest"]).short
     assert (verdict.kind, verdict.importable) == ("cache", "not")
-    assert verdict.why == f"its cacheconfig {short} is missing"
+    assert verdict.reason == f"its cacheconfig {short} is missing"
 
 
 def test_a_bad_cacheconfig(box: Box, main: Cached) -> None:
     flip(box, main.config["digest"])
     found = verify(box.dir)
     assert only(found).importable == "not"
-    assert only(found).why.startswith("its cacheconfig sha256:")
+    assert only(found).reason.startswith("its cacheconfig sha256:")
     assert len(found.bad) == 1
 
 
@@ -104,7 +104,7 @@ def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
             box.path_of(digest).mkdir()
     found = verify(box.dir)
     assert words(found) == [("main", "unknown", "not"), ("dev", "cache", "fully")]
-    assert found.verdicts[0].why.startswith(f"manifest {parse_digest(digest).short} ")
+    assert found.verdicts[0].reason.startswith(f"manifest {parse_digest(digest).short} ")
     assert len(found.bad) == (how != "missing")
     assert found.exit_code == 12
 
@@ -136,7 +136,7 @@ def test_an_image_is_whole_or_not(box: Box) -> None:
     box.damage(blob["digest"], None)
     verdict = only(verify(box.dir))
     assert verdict.importable == "not"
-    assert verdict.why == f"layer {parse_digest(blob['digest']).short} is missing"
+    assert verdict.reason == f"layer {parse_digest(blob['digest']).short} is missing"
 
 
 def test_all_that_is_missing_of_an_image_is_counted(box: Box) -> None:
@@ -144,7 +144,7 @@ def test_all_that_is_missing_of_an_image_is_counted(box: Box) -> None:
     add_image(box, *blobs)
     for blob in blobs:
         box.damage(blob["digest"], None)
-    assert only(verify(box.dir)).why.endswith(" is missing and 2 more")
+    assert only(verify(box.dir)).reason.endswith(" is missing and 2 more")
 
 
 def test_a_layer_whose_bytes_are_elsewhere_may_be_absent(box: Box) -> None:
@@ -214,14 +214,14 @@ def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("odd", "unknown", "not")]
     assert found.verdicts[1].digest is None
-    assert "is no digest" in found.verdicts[1].why
+    assert "is no digest" in found.verdicts[1].reason
 
 
 def test_the_lie_of_one_entry_is_not_the_other_ones(box: Box, main: Cached) -> None:
     box.tag("liar", main.root | {"size": main.root["size"] + 1})
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("liar", "unknown", "not")]
-    assert "is cut short" in found.verdicts[1].why
+    assert "is cut short" in found.verdicts[1].reason
 
 
 def test_a_layer_that_is_a_link_is_told_of(box: Box, main: Cached) -> None:
@@ -260,14 +260,14 @@ def test_a_cacheconfig_above_the_cap(box: Box) -> None:
     add_cache(box, "main", [layer(box, "0")], config)
     verdict = only(verify(box.dir))
     assert verdict.importable == "not"
-    assert "imports none above 1,048,576" in verdict.why
+    assert "imports none above 1,048,576" in verdict.reason
 
 
 def test_a_manifest_that_is_two_things_at_once(box: Box) -> None:
     add_cache(box, "main", [layer(box, "0")], manifests=[])
     verdict = only(verify(box.dir))
     assert (verdict.kind, verdict.importable) == ("cache", "not")
-    assert "a manifest and an index at once" in verdict.why
+    assert "a manifest and an index at once" in verdict.reason
 
 
 def test_a_manifest_with_a_field_twice(box: Box, main: Cached) -> None:
