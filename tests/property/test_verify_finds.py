@@ -131,10 +131,12 @@ def test_the_steps_that_are_lost_are_those_of_that_layer(
             continue
         steps = meaning(tag.data)
         lost = [key for key, (_, layers, _) in steps.items() if digest in layers]
-        assert sorted(miss.key for miss in verdict.misses) == sorted(lost)
-        assert {str(layer) for miss in verdict.misses for layer in miss.layers} <= {digest}
+        assert sorted(miss.key for miss in verdict.unusable_steps) == sorted(lost)
+        assert {str(layer) for miss in verdict.unusable_steps for layer in miss.layers} <= {digest}
         records = json.loads(tag.data)["records"]
-        assert all(miss.cache_key == records[miss.key[0]]["digest"] for miss in verdict.misses)
+        assert all(
+            miss.cache_key == records[miss.key[0]]["digest"] for miss in verdict.unusable_steps
+        )
         if steps and len(lost) == len(steps):
             assert verdict.importable == "not"
 

@@ -184,8 +184,8 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "imports": verdict.importable,
         "why": verdict.reason,
         "steps": verdict.steps,
-        "misses": [_miss(miss) for miss in verdict.misses[:LISTED]],
-        "miss_count": len(verdict.misses),
+        "misses": [_miss(miss) for miss in verdict.unusable_steps[:LISTED]],
+        "miss_count": len(verdict.unusable_steps),
     }
 
 

@@ -77,11 +77,13 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
 
 def _verdict_lines(path: str, verdict: Verdict) -> Iterator[str]:
     yield printable(f"{path}: {_label_of(verdict)} {_word_of(verdict)}: {verdict.reason}")
-    for miss in verdict.misses[:_MISSES_SHOWN]:
+    for miss in verdict.unusable_steps[:_MISSES_SHOWN]:
         made = "" if miss.created_ns is None else f" of {_day(miss.created_ns)}"
         yield printable(f"{path}:   step {miss.cache_key}{made}: {miss.reason}")
-    if len(verdict.misses) > _MISSES_SHOWN:
-        yield printable(f"{path}:   and {count(len(verdict.misses) - _MISSES_SHOWN, 'more step')}")
+    if len(verdict.unusable_steps) > _MISSES_SHOWN:
+        yield printable(
+            f"{path}:   and {count(len(verdict.unusable_steps) - _MISSES_SHOWN, 'more step')}"
+        )
 
 
 def _label_of(verdict: Verdict) -> str:

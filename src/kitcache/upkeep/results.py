@@ -156,7 +156,7 @@ class Verdict(NamedTuple):
     importable: Literal["fully", "with-misses", "not"]
     reason: str = ""
     steps: int = 0
-    misses: tuple[Miss, ...] = ()
+    unusable_steps: tuple[Miss, ...] = ()
 
 
 class Verified(NamedTuple):

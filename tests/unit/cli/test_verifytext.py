@@ -121,7 +121,7 @@ def test_a_damaged_subject_of_the_index_is_nothing_that_a_repair_mends() -> None
 
 
 def test_names_from_a_disk_are_escaped() -> None:
-    verdict = Verdict(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", misses=(miss(0),))
+    verdict = Verdict(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", unusable_steps=(miss(0),))
     odd = verdict._replace(misses=(miss(0)._replace(record="\u202e"),))
     for said in (*lines(odd), *warnings(odd)):
         assert said.isprintable()

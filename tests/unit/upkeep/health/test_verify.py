@@ -49,7 +49,7 @@ def test_a_flipped_bit_in_a_layer(box: Box, main: Cached) -> None:
     assert bad == BadBlob(parse_digest(top), bad.problem, main.layers[2]["size"])
     assert bad.problem.startswith("holds other bytes (sha256:")
     assert only(found).importable == "with-misses"
-    (miss,) = only(found).misses
+    (miss,) = only(found).unusable_steps
     assert (miss.key, miss.layers) == ((2, 0), (parse_digest(top),))
     assert miss.reason == f"layer {parse_digest(top).short} {bad.problem}"
     assert found.exit_code == 12
@@ -61,14 +61,14 @@ def test_a_layer_that_is_cut_short_says_so(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     size = main.layers[2]["size"]
     assert [one.problem for one in found.bad] == [f"is cut short (5 of {size} bytes)"]
-    assert only(found).misses[0].reason.endswith(f"is cut short (5 of {size} bytes)")
+    assert only(found).unusable_steps[0].reason.endswith(f"is cut short (5 of {size} bytes)")
 
 
 def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
     box.damage(main.layers[1]["digest"], None)
     found = verify(box.dir)
     assert found.bad == ()
-    assert (only(found).importable, len(only(found).misses)) == ("with-misses", 2)
+    assert (only(found).importable, len(only(found).unusable_steps)) == ("with-misses", 2)
     assert found.exit_code == 12
 
 
@@ -242,7 +242,7 @@ def test_a_layer_that_is_a_link_to_nothing_is_bad(box: Box, main: Cached) -> Non
     path.symlink_to("nowhere")
     found = verify(box.dir)
     assert [one.problem for one in found.bad] == ["is a link that leads to nothing"]
-    assert only(found).misses[0].reason.endswith("is a link that leads to nothing")
+    assert only(found).unusable_steps[0].reason.endswith("is a link that leads to nothing")
     assert found.warnings == ()
 
 
