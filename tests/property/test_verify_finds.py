@@ -97,7 +97,7 @@ def hurt(store: Store, digest: str, there: bytes | None) -> Iterator[Path]:
 def test_a_sound_cache_is_clean(store: Store) -> None:
     with on_disk(store.cache) as root:
         found = kitcache.verify(root)
-    assert (found.exit_code, found.bad, found.warnings) == (0, (), ())
+    assert (found.exit_code, found.bad_blobs, found.warnings) == (0, (), ())
     assert found.blobs.blobs == len(store.cache.nodes)
     assert found.blobs.bytes == sum(len(node.data) for node in store.cache.nodes.values())
     assert [(v.ref_name, v.importable, v.steps) for v in found.verdicts] == [
@@ -110,7 +110,7 @@ def test_every_change_of_a_blob_is_found(drawn: tuple[Store, str, bytes | None])
     store, digest, there = drawn
     with hurt(store, digest, there) as root:
         found = kitcache.verify(root)
-    assert [str(one.digest) for one in found.bad] == ([] if there is None else [digest])
+    assert [str(one.digest) for one in found.bad_blobs] == ([] if there is None else [digest])
     is_needed = any(digest in tag.needs for tag in store.tags)
     assert (found.exit_code == 12) == (is_needed or there is not None)
     for tag, verdict in zip(store.tags, found.verdicts, strict=True):
@@ -152,7 +152,7 @@ def test_whatever_a_cache_holds_its_blobs_are_told_apart(cache: Cache, data: st.
     """Of any layout, with its links, strange names and missing leaves."""
     odd = {path_as_digest(thing.path) for thing in cache.foreign if thing.kind == "dir"}
     with on_disk(cache) as root:
-        assert {str(one.digest) for one in kitcache.verify(root).bad} == odd
+        assert {str(one.digest) for one in kitcache.verify(root).bad_blobs} == odd
         present = sorted(d for d in cache.present if cache.nodes[d].data)
         hurt_ones = data.draw(st.sets(st.sampled_from(present), max_size=3)) if present else ()
         for digest in hurt_ones:
@@ -162,8 +162,9 @@ def test_whatever_a_cache_holds_its_blobs_are_told_apart(cache: Cache, data: st.
         # The index decides who is judged, never what is hashed.
         write_index(root, ())
         blind = kitcache.verify(root)
-    assert {str(one.digest) for one in found.bad} == odd | set(hurt_ones)
-    assert blind.bad == tuple(
-        one._replace(problem=b.problem) for one, b in zip(found.bad, blind.bad, strict=True)
+    assert {str(one.digest) for one in found.bad_blobs} == odd | set(hurt_ones)
+    assert blind.bad_blobs == tuple(
+        one._replace(problem=b.problem)
+        for one, b in zip(found.bad_blobs, blind.bad_blobs, strict=True)
     )
     assert found.blobs.blobs == blind.blobs.blobs == len(cache.present)

@@ -163,9 +163,9 @@ def _verified(found: Verified) -> dict[str, Any]:
         "blobs": shape_tally(found.blobs),
         "bad": [
             {"digest": str(one.digest), "problem": one.problem, "bytes": one.size}
-            for one in found.bad[:LISTED]
+            for one in found.bad_blobs[:LISTED]
         ],
-        "bad_count": len(found.bad),
+        "bad_count": len(found.bad_blobs),
         "index_problem": found.index_problem,
         "tags": [_verdict(verdict) for verdict in found.verdicts],
         "damage": [shape_damage(damage) for damage in found.damage],

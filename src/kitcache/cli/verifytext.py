@@ -18,7 +18,7 @@ def verified_lines(found: Verified) -> Iterator[str]:
     if found.why:
         yield printable(f"{found.path}: {found.why}")
         return
-    bad = f"{count(len(found.bad), 'bad blob')}" if found.bad else "all whole"
+    bad = f"{count(len(found.bad_blobs), 'bad blob')}" if found.bad_blobs else "all whole"
     hashed = f"{blobs_of(found.blobs)} rehashed in {found.seconds:.1f} s"
     yield printable(f"{found.path}: {hashed}: {bad}")
     if found.verdicts:
@@ -61,16 +61,16 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
     for verdict in found.verdicts:
         if verdict.importable != "fully":
             yield from _verdict_lines(found.path, verdict)
-    for one in found.bad[:_BLOBS_SHOWN]:
+    for one in found.bad_blobs[:_BLOBS_SHOWN]:
         yield printable(f"{found.path}: blob {one.digest} {one.problem}")
-    if len(found.bad) > _BLOBS_SHOWN:
-        yield printable(f"{found.path}: and {len(found.bad) - _BLOBS_SHOWN:,} more bad blobs")
+    if len(found.bad_blobs) > _BLOBS_SHOWN:
+        yield printable(f"{found.path}: and {len(found.bad_blobs) - _BLOBS_SHOWN:,} more bad blobs")
     yield from damage_warnings(found.path, found.damage)
     for warning in found.warnings:
         yield printable(f"{found.path}: {warning}")
     # A subject of index.json itself is nobody's tag: its damage says what to do by hand.
     is_by_hand = found.damage and all(damage.root.position < 0 for damage in found.damage)
-    is_else_well = not found.bad and all(one.importable == "fully" for one in found.verdicts)
+    is_else_well = not found.bad_blobs and all(one.importable == "fully" for one in found.verdicts)
     if found.exit_code and not was_repaired and not (is_by_hand and is_else_well):
         yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
 

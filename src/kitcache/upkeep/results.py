@@ -170,7 +170,7 @@ class Verified(NamedTuple):
 
     path: str
     blobs: Tally
-    bad: tuple[BadBlob, ...]
+    bad_blobs: tuple[BadBlob, ...]
     index_problem: str
     verdicts: tuple[Verdict, ...]
     damage: tuple[Damage, ...]
@@ -181,7 +181,7 @@ class Verified(NamedTuple):
     @property
     def exit_code(self) -> int:
         """0, or 12 where something is wrong."""
-        is_faulty = self.bad or self.index_problem or self.damage
+        is_faulty = self.bad_blobs or self.index_problem or self.damage
         return 12 if is_faulty or any(v.importable != "fully" for v in self.verdicts) else 0
 
 

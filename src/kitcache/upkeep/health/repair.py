@@ -105,7 +105,7 @@ def repair(
             return Repaired(name, "done", (), verified)
         with ExitStack() as locks:
             held = _lock(locks, layout, copies, control, lock_timeout_s)
-            steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad)
+            steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad_blobs)
         try:
             # Also where nothing was left to do: others may have mended it meanwhile.
             verified = _verify(layout, control, lock_timeout_s)
@@ -122,7 +122,7 @@ def _foresee(
     """What would be done."""
     if not verified.exit_code:
         return ()
-    found = diagnose(layout, copies, verified.bad, control).found
+    found = diagnose(layout, copies, verified.bad_blobs, control).found
     return make_mending(found, now_ns=time.time_ns(), is_dry=True).steps
 
 

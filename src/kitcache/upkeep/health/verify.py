@@ -140,7 +140,7 @@ def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -
     return Verified(
         path=layout.path,
         blobs=hashed.blobs,
-        bad=bad,
+        bad_blobs=bad,
         index_problem="",
         verdicts=tuple(verdicts),
         damage=damage,

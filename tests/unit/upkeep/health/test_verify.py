@@ -25,7 +25,7 @@ def test_a_sound_cache(box: Box, as_index: bool) -> None:
     assert found == Verified(
         path=str(box.dir),
         blobs=Tally(len(sizes), sum(sizes)),
-        bad=(),
+        bad_blobs=(),
         index_problem="",
         verdicts=(Verdict(0, "main", digest, "cache", "fully", steps=3),),
         damage=(),
@@ -45,7 +45,7 @@ def test_a_flipped_bit_in_a_layer(box: Box, main: Cached) -> None:
     top = main.layers[2]["digest"]
     flip(box, top)
     found = verify(box.dir)
-    (bad,) = found.bad
+    (bad,) = found.bad_blobs
     assert bad == BadBlob(parse_digest(top), bad.problem, main.layers[2]["size"])
     assert bad.problem.startswith("holds other bytes (sha256:")
     assert only(found).importable == "with-misses"
@@ -60,14 +60,14 @@ def test_a_layer_that_is_cut_short_says_so(box: Box, main: Cached) -> None:
     box.damage(main.layers[2]["digest"], b"layer")
     found = verify(box.dir)
     size = main.layers[2]["size"]
-    assert [one.problem for one in found.bad] == [f"is cut short (5 of {size} bytes)"]
+    assert [one.problem for one in found.bad_blobs] == [f"is cut short (5 of {size} bytes)"]
     assert only(found).unusable_steps[0].reason.endswith(f"is cut short (5 of {size} bytes)")
 
 
 def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
     box.damage(main.layers[1]["digest"], None)
     found = verify(box.dir)
-    assert found.bad == ()
+    assert found.bad_blobs == ()
     assert (only(found).importable, len(only(found).unusable_steps)) == ("with-misses", 2)
     assert found.exit_code == 12
 
@@ -85,7 +85,7 @@ def test_a_bad_cacheconfig(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     assert only(found).importable == "not"
     assert only(found).reason.startswith("its cacheconfig sha256:")
-    assert len(found.bad) == 1
+    assert len(found.bad_blobs) == 1
 
 
 @pytest.mark.parametrize("how", ["missing", "torn", "flipped", "directory"])
@@ -105,7 +105,7 @@ def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
     found = verify(box.dir)
     assert words(found) == [("main", "unknown", "not"), ("dev", "cache", "fully")]
     assert found.verdicts[0].reason.startswith(f"manifest {parse_digest(digest).short} ")
-    assert len(found.bad) == (how != "missing")
+    assert len(found.bad_blobs) == (how != "missing")
     assert found.exit_code == 12
 
 
@@ -115,7 +115,7 @@ def test_bad_garbage_is_a_fault_too(box: Box, main: Cached) -> None:
     flip(box, blob["digest"])
     found = verify(box.dir)
     assert only(found).importable == "fully"
-    assert [str(one.digest) for one in found.bad] == [blob["digest"]]
+    assert [str(one.digest) for one in found.bad_blobs] == [blob["digest"]]
     assert found.exit_code == 12
 
 
@@ -170,7 +170,7 @@ def test_a_subject_that_is_bad_is_no_fault_of_the_artifact(box: Box) -> None:
     flip(box, subject["digest"], 20)
     found = verify(box.dir)
     assert words(found) == [(None, "artifact", "fully")]
-    assert ([str(b.digest) for b in found.bad], found.damage) == ([subject["digest"]], ())
+    assert ([str(b.digest) for b in found.bad_blobs], found.damage) == ([subject["digest"]], ())
     assert found.exit_code == 12
 
 
@@ -179,7 +179,7 @@ def test_what_a_reset_would_refuse_for_and_no_verdict_names(box: Box) -> None:
     subject = box.blob(b'{"layers": 7}', MANIFEST)
     add_artifact(box, subject)
     found = verify(box.dir)
-    assert (found.bad, words(found)) == ((), [(None, "artifact", "fully")])
+    assert (found.bad_blobs, words(found)) == ((), [(None, "artifact", "fully")])
     assert [str(damage.chain[-1].digest) for damage in found.damage] == [subject["digest"]]
     assert found.exit_code == 12
 
@@ -206,7 +206,7 @@ def test_what_a_blob_of_unknown_kind_seems_to_name_is_nobodys_need(box: Box) -> 
     flip(box, blob["digest"])
     found = verify(box.dir)
     assert words(found) == [("odd", "artifact", "fully")]
-    assert len(found.bad) == 1
+    assert len(found.bad_blobs) == 1
 
 
 def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
@@ -241,7 +241,7 @@ def test_a_layer_that_is_a_link_to_nothing_is_bad(box: Box, main: Cached) -> Non
     path.unlink()
     path.symlink_to("nowhere")
     found = verify(box.dir)
-    assert [one.problem for one in found.bad] == ["is a link that leads to nothing"]
+    assert [one.problem for one in found.bad_blobs] == ["is a link that leads to nothing"]
     assert only(found).unusable_steps[0].reason.endswith("is a link that leads to nothing")
     assert found.warnings == ()
 
@@ -297,7 +297,7 @@ def test_a_lost_index_is_a_finding_and_blobs_are_hashed(box: Box, main: Cached, 
     flip(box, main.layers[0]["digest"])
     found = verify(box.dir)
     assert found.index_problem.startswith(says)
-    assert (found.verdicts, found.blobs.blobs, len(found.bad)) == ((), 5, 1)
+    assert (found.verdicts, found.blobs.blobs, len(found.bad_blobs)) == ((), 5, 1)
     assert found.exit_code == 12
     box.damage(main.layers[0]["digest"], None)
     assert verify(box.dir).exit_code == 12

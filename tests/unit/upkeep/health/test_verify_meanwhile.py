@@ -77,7 +77,7 @@ def test_what_is_published_meanwhile_is_looked_at(
     while_hashing(monkeypatch, publish)
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("dev", "cache", "not")]
-    assert len(found.bad) == 1
+    assert len(found.bad_blobs) == 1
 
 
 def test_what_was_bad_and_was_replaced_meanwhile_is_good(
@@ -132,7 +132,7 @@ def test_a_reset_by_strangers_meanwhile_is_no_problem(
         box.tag("again", main.root)
 
     while_hashing(monkeypatch, sweep)
-    assert verify(box.dir).bad == ()
+    assert verify(box.dir).bad_blobs == ()
 
 
 def test_progress_is_told(box: Box, main: Cached) -> None:
