@@ -35,7 +35,7 @@ def test_what_is_whole_stays_and_the_rest_goes(cache: Cache, chosen: list[Harm])
             inflict(root, harm)
         # What an artifact is about may be absent, but where it is there a hole in it stops a reset.
         problems = [bool(tag.problem) for tag in kitcache.ls(root).tags]
-        verdicts = verify(root).verdicts
+        verdicts = verify(root).tags
         whole = {
             v.position for v in verdicts if v.importable == "fully" and not problems[v.position]
         }
@@ -64,7 +64,7 @@ def test_a_lost_index_names_every_root_that_is_whole(cache: Cache, chosen: list[
         (root / "index.json").unlink()
         repaired = repair(root)
         assert repaired.exit_code == 0
-        event(f"{min(len(repaired.verified.verdicts), 3)} roots")
+        event(f"{min(len(repaired.verified.tags), 3)} roots")
         assert repair(root).steps == ()
         settle(root)
         if (root / "index.json").exists():

@@ -100,7 +100,7 @@ def test_a_sound_cache_is_clean(store: Store) -> None:
     assert (found.exit_code, found.bad_blobs, found.warnings) == (0, (), ())
     assert found.blobs.blobs == len(store.cache.nodes)
     assert found.blobs.bytes == sum(len(node.data) for node in store.cache.nodes.values())
-    assert [(v.ref_name, v.importable, v.steps) for v in found.verdicts] == [
+    assert [(v.ref_name, v.importable, v.steps) for v in found.tags] == [
         (tag.ref_name, "fully", len(meaning(tag.data))) for tag in store.tags
     ]
 
@@ -113,7 +113,7 @@ def test_every_change_of_a_blob_is_found(drawn: tuple[Store, str, bytes | None])
     assert [str(one.digest) for one in found.bad_blobs] == ([] if there is None else [digest])
     is_needed = any(digest in tag.needs for tag in store.tags)
     assert (found.exit_code == 12) == (is_needed or there is not None)
-    for tag, verdict in zip(store.tags, found.verdicts, strict=True):
+    for tag, verdict in zip(store.tags, found.tags, strict=True):
         assert (verdict.importable == "fully") == (digest not in tag.needs)
         if digest in (tag.root, tag.config):
             assert verdict.importable == "not"
@@ -126,7 +126,7 @@ def test_the_steps_that_are_lost_are_those_of_that_layer(
     store, digest, there = drawn
     with hurt(store, digest, there) as root:
         found = kitcache.verify(root)
-    for tag, verdict in zip(store.tags, found.verdicts, strict=True):
+    for tag, verdict in zip(store.tags, found.tags, strict=True):
         if digest in (tag.root, tag.config):
             continue
         steps = meaning(tag.data)

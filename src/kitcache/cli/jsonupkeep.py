@@ -167,7 +167,7 @@ def _verified(found: Verified) -> dict[str, Any]:
         ],
         "bad_count": len(found.bad_blobs),
         "index_problem": found.index_problem,
-        "tags": [_verdict(verdict) for verdict in found.verdicts],
+        "tags": [_verdict(verdict) for verdict in found.tags],
         "damage": [shape_damage(damage) for damage in found.damage],
         "warnings": found.warnings,
         "seconds": found.seconds,

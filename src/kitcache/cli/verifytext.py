@@ -21,10 +21,10 @@ def verified_lines(found: Verified) -> Iterator[str]:
     bad = f"{count(len(found.bad_blobs), 'bad blob')}" if found.bad_blobs else "all whole"
     hashed = f"{blobs_of(found.blobs)} rehashed in {found.seconds:.1f} s"
     yield printable(f"{found.path}: {hashed}: {bad}")
-    if found.verdicts:
+    if found.tags:
         yield from table(
             ("TAG", "KIND", "STEPS", "VERDICT"),
-            [_row(verdict) for verdict in found.verdicts],
+            [_row(verdict) for verdict in found.tags],
             right=(2,),
         )
 
@@ -58,7 +58,7 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
     """
     if found.index_problem:
         yield printable(f"{found.path}: no tag can be judged: {found.index_problem}")
-    for verdict in found.verdicts:
+    for verdict in found.tags:
         if verdict.importable != "fully":
             yield from _verdict_lines(found.path, verdict)
     for one in found.bad_blobs[:_BLOBS_SHOWN]:
@@ -70,7 +70,7 @@ def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterato
         yield printable(f"{found.path}: {warning}")
     # A subject of index.json itself is nobody's tag: its damage says what to do by hand.
     is_by_hand = found.damage and all(damage.root.position < 0 for damage in found.damage)
-    is_else_well = not found.bad_blobs and all(one.importable == "fully" for one in found.verdicts)
+    is_else_well = not found.bad_blobs and all(one.importable == "fully" for one in found.tags)
     if found.exit_code and not was_repaired and not (is_by_hand and is_else_well):
         yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
 

@@ -172,7 +172,7 @@ class Verified(NamedTuple):
     blobs: Tally
     bad_blobs: tuple[BadBlob, ...]
     index_problem: str
-    verdicts: tuple[Verdict, ...]
+    tags: tuple[Verdict, ...]
     damage: tuple[Damage, ...]
     warnings: tuple[str, ...]
     seconds: float
@@ -182,7 +182,7 @@ class Verified(NamedTuple):
     def exit_code(self) -> int:
         """0, or 12 where something is wrong."""
         is_faulty = self.bad_blobs or self.index_problem or self.damage
-        return 12 if is_faulty or any(v.importable != "fully" for v in self.verdicts) else 0
+        return 12 if is_faulty or any(v.importable != "fully" for v in self.tags) else 0
 
 
 RECOVERED = "recovered-"

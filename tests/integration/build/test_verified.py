@@ -157,7 +157,7 @@ def spoil(
 
 def check(kit: Kit, grown: Grown, cache: Path, imports: str) -> None:
     """The verdict; and of a build that knows nothing but that cache, which steps ran again."""
-    (verdict,) = verify(cache).verdicts
+    (verdict,) = verify(cache).tags
     assert verdict.importable == imports, verdict
     source = f"--cache-from=type=local,src={cache}"
     for run in (kit.must, kit.buildx):

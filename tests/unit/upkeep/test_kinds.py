@@ -50,7 +50,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     disguise(sample, place, LEAF_TYPES[name])
     is_nested = place == "nested"
     live = len(sample.live) + is_nested
-    verdict = kitcache.verify(sample.dir).verdicts[1]
+    verdict = kitcache.verify(sample.dir).tags[1]
     assert (verdict.importable, verdict.kind) == ("fully", "artifact" if is_nested else "cache")
     tag = kitcache.ls(sample.dir).tags[1]
     assert (tag.kind, tag.layers, tag.missing) == ("cache", 3 if is_nested else 2, 0)
@@ -65,7 +65,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     merged = kitcache.merge(sample.dir, sample.dir.with_name("copy"))
     assert merged.linked.blobs + merged.copied.blobs == live
     assert kitcache.reset(sample.dir).deleted.blobs == len(sample.garbage)
-    assert kitcache.verify(sample.dir).verdicts[1].importable == "fully"
+    assert kitcache.verify(sample.dir).tags[1].importable == "fully"
 
 
 @pytest.mark.parametrize("is_index", [False, True])
@@ -107,7 +107,7 @@ def test_a_leaf_may_be_an_entry(box: Box, name: str, head: bytes, size: int) -> 
     box.blob(b"garbage")
     report = kitcache.reset(box.dir)
     assert (report.deleted.blobs, report.kept.blobs, report.missing_blobs) == (1, 2, ())
-    assert [one.importable for one in kitcache.verify(box.dir).verdicts] == ["fully", "fully"]
+    assert [one.importable for one in kitcache.verify(box.dir).tags] == ["fully", "fully"]
 
 
 def test_an_entry_that_is_missing_may_have_been_a_manifest(sample: Sample) -> None:

@@ -142,7 +142,7 @@ def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -
         blobs=hashed.blobs,
         bad_blobs=bad,
         index_problem="",
-        verdicts=tuple(verdicts),
+        tags=tuple(verdicts),
         damage=damage,
         warnings=(
             *warnings,

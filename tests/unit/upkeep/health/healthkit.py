@@ -35,11 +35,11 @@ def locked(path: Path, kind: LockKind) -> Iterator[None]:
 
 
 def words(found: Verified) -> list[tuple[str | None, str, str]]:
-    return [(v.ref_name, v.kind, v.importable) for v in found.verdicts]
+    return [(v.ref_name, v.kind, v.importable) for v in found.tags]
 
 
 def only(found: Verified) -> Verdict:
-    (verdict,) = found.verdicts
+    (verdict,) = found.tags
     return verdict
 
 

@@ -21,7 +21,7 @@ def test_it_mends_and_says_what_is_left(box: Box, cut: Cached) -> None:
     done = repair(box.dir)
     assert (done.path, done.outcome, done.exit_code) == (str(box.dir), "done", 0)
     assert kinds(done) == [("rewrite", "cut"), ("quarantine", None)]
-    assert {v.ref_name: v.importable for v in done.verified.verdicts} == {
+    assert {v.ref_name: v.importable for v in done.verified.tags} == {
         "whole": "fully",
         "cut": "fully",
     }

@@ -27,7 +27,7 @@ def test_a_sound_cache(box: Box, as_index: bool) -> None:
         blobs=Tally(len(sizes), sum(sizes)),
         bad_blobs=(),
         index_problem="",
-        verdicts=(Verdict(0, "main", digest, "cache", "fully", steps=3),),
+        tags=(Verdict(0, "main", digest, "cache", "fully", steps=3),),
         damage=(),
         warnings=(),
         seconds=found.seconds,
@@ -104,7 +104,7 @@ def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
             box.path_of(digest).mkdir()
     found = verify(box.dir)
     assert words(found) == [("main", "unknown", "not"), ("dev", "cache", "fully")]
-    assert found.verdicts[0].reason.startswith(f"manifest {parse_digest(digest).short} ")
+    assert found.tags[0].reason.startswith(f"manifest {parse_digest(digest).short} ")
     assert len(found.bad_blobs) == (how != "missing")
     assert found.exit_code == 12
 
@@ -213,15 +213,15 @@ def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
     box.tag("odd", {"mediaType": MANIFEST, "digest": "sha256:12", "size": 4})
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("odd", "unknown", "not")]
-    assert found.verdicts[1].digest is None
-    assert "is no digest" in found.verdicts[1].reason
+    assert found.tags[1].digest is None
+    assert "is no digest" in found.tags[1].reason
 
 
 def test_the_lie_of_one_entry_is_not_the_other_ones(box: Box, main: Cached) -> None:
     box.tag("liar", main.root | {"size": main.root["size"] + 1})
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "fully"), ("liar", "unknown", "not")]
-    assert "is cut short" in found.verdicts[1].reason
+    assert "is cut short" in found.tags[1].reason
 
 
 def test_a_layer_that_is_a_link_is_told_of(box: Box, main: Cached) -> None:
@@ -297,7 +297,7 @@ def test_a_lost_index_is_a_finding_and_blobs_are_hashed(box: Box, main: Cached, 
     flip(box, main.layers[0]["digest"])
     found = verify(box.dir)
     assert found.index_problem.startswith(says)
-    assert (found.verdicts, found.blobs.blobs, len(found.bad_blobs)) == ((), 5, 1)
+    assert (found.tags, found.blobs.blobs, len(found.bad_blobs)) == ((), 5, 1)
     assert found.exit_code == 12
     box.damage(main.layers[0]["digest"], None)
     assert verify(box.dir).exit_code == 12
@@ -306,7 +306,7 @@ def test_a_lost_index_is_a_finding_and_blobs_are_hashed(box: Box, main: Cached, 
 def test_a_cache_without_tags_is_clean(tmp_path: Path) -> None:
     (tmp_path / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
     found = verify(tmp_path)
-    assert (found.blobs, found.verdicts, found.exit_code) == (Tally(), (), 0)
+    assert (found.blobs, found.tags, found.exit_code) == (Tally(), (), 0)
 
 
 def test_what_is_raised(box: Box, main: Cached, tmp_path: Path) -> None:

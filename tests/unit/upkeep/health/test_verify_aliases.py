@@ -23,7 +23,7 @@ def test_each_has_the_verdict_of_the_root(box: Box) -> None:
     box.tag("also", cached.root)
     box.tag("odd", cached.root | {"size": 1})
     flip(box, cached.layers[2]["digest"])
-    main, also, odd = verify(box.dir).verdicts
+    main, also, odd = verify(box.dir).tags
     assert [(v.position, v.ref_name) for v in (main, also)] == [(0, "main"), (1, "also")]
     assert main.importable == "with-misses"
     assert alike(main) == alike(also)

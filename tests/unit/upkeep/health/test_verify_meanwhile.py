@@ -93,7 +93,7 @@ def test_what_was_bad_and_was_replaced_meanwhile_is_good(
 
     while_hashing(monkeypatch, mend)
     found = verify(box.dir)
-    assert (found.exit_code, len(found.verdicts)) == (0, 2)
+    assert (found.exit_code, len(found.tags)) == (0, 2)
 
 
 def test_an_index_that_is_lost_meanwhile(
