@@ -171,7 +171,7 @@ def _verified(found: Verified) -> dict[str, Any]:
         "damage": [shape_damage(damage) for damage in found.damage],
         "warnings": found.warnings,
         "seconds": found.seconds,
-        "why": found.why,
+        "why": found.reason,
     }
 
 

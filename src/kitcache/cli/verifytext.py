@@ -15,8 +15,8 @@ _BLOBS_SHOWN = 10
 
 def verified_lines(found: Verified) -> Iterator[str]:
     """How much was hashed, then the verdict on each tag, a line a tag."""
-    if found.why:
-        yield printable(f"{found.path}: {found.why}")
+    if found.reason:
+        yield printable(f"{found.path}: {found.reason}")
         return
     bad = f"{count(len(found.bad_blobs), 'bad blob')}" if found.bad_blobs else "all whole"
     hashed = f"{blobs_of(found.blobs)} rehashed in {found.seconds:.1f} s"

@@ -176,7 +176,7 @@ class Verified(NamedTuple):
     damage: tuple[Damage, ...]
     warnings: tuple[str, ...]
     seconds: float
-    why: str = ""
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:
