@@ -103,7 +103,7 @@ def test_a_dry_run_foretells_it_and_changes_nothing(
         assert all_files(written.root) == before
         done = repair(written.root)
         assert [step[:3] for step in dry.steps] == [step[:3] for step in done.steps]
-        assert all(" would be " in step.what for step in dry.steps)
+        assert all(" would be " in step.description for step in dry.steps)
 
 
 @SLOW

@@ -209,7 +209,7 @@ def _repaired(repaired: Repaired) -> dict[str, Any]:
                 "kind": step.kind,
                 "tag": step.tag,
                 "digest": str(step.digest) if step.digest else None,
-                "what": step.what,
+                "what": step.description,
             }
             for step in repaired.steps
         ],

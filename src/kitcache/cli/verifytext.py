@@ -103,7 +103,7 @@ def _day(created_ns: int) -> str:
 def repaired_lines(repaired: Repaired) -> Iterator[str]:
     """Each step that was done, or would be."""
     for step in repaired.steps:
-        yield printable(f"{repaired.path}: {step.what}")
+        yield printable(f"{repaired.path}: {step.description}")
     if not repaired.steps:
         yield printable(f"{repaired.path}: nothing to repair")
     elif repaired.outcome == "dry-run":

@@ -202,7 +202,7 @@ class RepairStep(NamedTuple):
     kind: Literal["take", "rebuild-index", "move-tag", "rewrite", "drop-tag", "quarantine"]
     tag: str | None
     digest: Digest | None
-    what: str
+    description: str
 
 
 class Repaired(NamedTuple):

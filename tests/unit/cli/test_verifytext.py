@@ -137,9 +137,9 @@ def test_the_next_step_can_be_pasted() -> None:
 def test_what_a_repair_did() -> None:
     step = RepairStep("drop-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
     done = Repaired("cache", "done", (step,), CLEAN)
-    assert list(repaired_lines(done)) == [f"cache: {step.what}"]
+    assert list(repaired_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")
-    assert list(repaired_lines(dry)) == [f"cache: {step.what}", "cache: nothing was changed"]
+    assert list(repaired_lines(dry)) == [f"cache: {step.description}", "cache: nothing was changed"]
     assert list(repaired_lines(done._replace(steps=()))) == ["cache: nothing to repair"]
     bad = CLEAN._replace(index_problem="it is gone still")
     assert list(verified_warnings(bad, was_repaired=True)) == [

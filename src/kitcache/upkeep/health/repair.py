@@ -110,7 +110,7 @@ def repair(
             # Also where nothing was left to do: others may have mended it meanwhile.
             verified = _verify(layout, control, lock_timeout_s)
         except KitcacheError as error:
-            error.details += tuple(step.what for step in steps)
+            error.details += tuple(step.description for step in steps)
             error.untouched = "all that had to be mended was, and was not looked at once more"
             raise
     return Repaired(name, "done", steps, verified)

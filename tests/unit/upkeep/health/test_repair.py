@@ -201,7 +201,7 @@ def test_the_newest_root_without_a_name_is_first_and_said_to_be(sample: Sample) 
     for root, second in roots.items():
         os.utime(sample.box.path_of(root), (second, second))
     done = repair(sample.dir)
-    found = [step.what for step in done.steps if step.digest is not None]
+    found = [step.description for step in done.steps if step.digest is not None]
     entries = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
     assert [one["digest"] for one in entries][: len(found)][:1] == [sample.dev["digest"]]
     assert [what.endswith("; it is the newest of them") for what in found][:2] == [True, False]

@@ -69,7 +69,7 @@ def test_a_damaged_copy_is_passed_over_for_the_next(box: Box, cut: Cached) -> No
     sources = [box.top / "lying", box.top / "honest"]
     done = repair(box.dir, sources=sources)
     assert kinds(done) == [("take", None), ("quarantine", None)]
-    assert str(sources[1]) in done.steps[0].what
+    assert str(sources[1]) in done.steps[0].description
 
 
 @pytest.mark.parametrize("is_link", [False, True])
@@ -169,7 +169,7 @@ def test_what_is_no_file_here_comes_as_one_from_a_copy(box: Box, thing: str, blo
     links = {"link": "is a link", "dangling link": "is a link that leads to nothing"}
     told = links.get(thing, "is no regular file")
     assert done.steps[0].kind == "take"
-    assert done.steps[0].what.endswith(f"from {copy}: here it {told}")
+    assert done.steps[0].description.endswith(f"from {copy}: here it {told}")
     assert done.exit_code == 0
     assert see_tags(box.dir) == see_tags(copy)
     assert path.is_file()

@@ -48,7 +48,7 @@ def test_an_entry_that_moves_keeps_its_place_and_all_else_it_says(shelf: Shelf) 
     shelf.lose(gone)
     mending = mend(shelf)
     assert kinds(mending) == [("move-tag", "main")]
-    assert "the last export that kitcache noted: index " in mending.steps[0].what
+    assert "the last export that kitcache noted: index " in mending.steps[0].description
     assert mending.new_index is not None
     assert json.loads(mending.new_index)["manifests"] == [
         shelf.entries[0] | new,
@@ -61,7 +61,7 @@ def test_an_entry_that_cannot_be_read_goes(shelf: Shelf) -> None:
     shelf.entries.insert(0, {"mediaType": MANIFEST, "digest": 7, "size": 1})
     mending = mend(shelf)
     assert kinds(mending) == [("drop-tag", None)]
-    assert mending.steps[0].what.startswith("entry 0 was taken out of index.json: ")
+    assert mending.steps[0].description.startswith("entry 0 was taken out of index.json: ")
     assert list(tags(mending)) == ["main"]
 
 
@@ -114,7 +114,10 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
         ("drop-tag", "index-gone"),
         ("rewrite", "notes-cut"),
     ]
-    assert mending.steps[0].what == "index.json (missing beside blobs) was rebuilt, with 5 entries"
+    assert (
+        mending.steps[0].description
+        == "index.json (missing beside blobs) was rebuilt, with 5 entries"
+    )
 
 
 def test_what_a_killed_repair_wrote_is_no_find(shelf: Shelf) -> None:
