@@ -45,13 +45,13 @@ def test_a_repaired_cache_can_be_reset(name: str, tmp_path: Path) -> None:
 
         repaired = repair(cache)
 
-        assert [step[:3] for step in repaired.steps] == [step[:3] for step in foreseen.steps]
+        assert [step[:3] for step in repaired.actions] == [step[:3] for step in foreseen.actions]
         assert repaired.exit_code == verify(cache).exit_code == 0, repaired
         assert [entry for entry in listed(cache) if entry in whole] == whole
-        assert repair(cache).steps == ()
+        assert repair(cache).actions == ()
         assert take_snapshot(tmp_path / "neighbour") == beside
         if name == UNDER_WAY:
-            assert repaired.steps == ()
+            assert repaired.actions == ()
         else:
             assert kitcache.reset(cache).outcome == "done"
         assert verify(cache).exit_code == 0
@@ -61,7 +61,7 @@ def test_a_repaired_cache_can_be_reset(name: str, tmp_path: Path) -> None:
 
 def test_what_is_no_cache_is_not_made_one(tmp_path: Path) -> None:
     cache = unpack(NO_CACHE, tmp_path)
-    assert repair(cache).steps == ()
+    assert repair(cache).actions == ()
     assert list(cache.iterdir()) == []
     (cache / "notes").touch()
     with pytest.raises(kitcache.NotACache):

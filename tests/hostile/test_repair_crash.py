@@ -100,7 +100,7 @@ def test_a_repair_does_what_there_is_to_kill(name: str, tmp_path: Path) -> None:
     """The precondition: each kind of step is in it."""
     box = fresh(name, tmp_path / "box")
     done = repair(box.dir, sources=[box.top / "copy"])
-    kinds = {step.kind for step in done.steps}
+    kinds = {step.kind for step in done.actions}
     wanted = {"take", "rewrite", "quarantine"}
     wanted |= {"drop-tag", "move-tag"} if name == "damaged blobs" else {"rebuild-index"}
     assert wanted <= kinds
@@ -131,7 +131,7 @@ def test_killed_at_any_call_it_leaves_the_whole_whole(name: str, tmp_path: Path)
         assert state(box.dir) == expected, call
         assert before <= contents(box.dir), call
         assert verify(box.dir).exit_code == 0, call
-        assert repair(box.dir).steps == (), call
+        assert repair(box.dir).actions == (), call
         settle(box.dir)
         assert kitcache.reset(box.dir).outcome == "done", call
         assert state(box.dir) == expected, call

@@ -56,7 +56,7 @@ def test_every_tag_imports_or_is_gone(cache: builds.Grown, chosen: list[Harm]) -
         repaired = repair(root)
 
         after = see_tags(root)
-        event(", ".join(sorted({step.kind for step in repaired.steps})) or "nothing")
+        event(", ".join(sorted({step.kind for step in repaired.actions})) or "nothing")
         assert all(tag.is_whole for tag in after.values())
         assert repaired.verified.exit_code == verify(root).exit_code == 0
         assert after.keys() <= before.keys()
@@ -87,7 +87,7 @@ def test_a_second_repair_changes_nothing(cache: builds.Grown, chosen: list[Harm]
         repair(written.root)
         once = all_files(written.root)
         again = repair(written.root)
-        assert (again.steps, again.exit_code) == ((), 0)
+        assert (again.actions, again.exit_code) == ((), 0)
         assert all_files(written.root) == once
 
 
@@ -102,8 +102,8 @@ def test_a_dry_run_foretells_it_and_changes_nothing(
         dry = repair(written.root, dry_run=True)
         assert all_files(written.root) == before
         done = repair(written.root)
-        assert [step[:3] for step in dry.steps] == [step[:3] for step in done.steps]
-        assert all(" would be " in step.description for step in dry.steps)
+        assert [step[:3] for step in dry.actions] == [step[:3] for step in done.actions]
+        assert all(" would be " in step.description for step in dry.actions)
 
 
 @SLOW
@@ -166,7 +166,7 @@ def test_an_index_of_yesterday_is_brought_up_to_date(
         before = see_tags(root)
         repaired = repair(root)
         after = see_tags(root)
-        event(", ".join(sorted({step.kind for step in repaired.steps})) or "nothing")
+        event(", ".join(sorted({step.kind for step in repaired.actions})) or "nothing")
         assert all(tag.is_whole for tag in after.values())
         for tag, seen in before.items():
             if seen.is_whole:

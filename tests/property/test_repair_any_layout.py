@@ -43,12 +43,12 @@ def test_what_is_whole_stays_and_the_rest_goes(cache: Cache, chosen: list[Harm])
 
         repaired = repair(root)
 
-        event(", ".join(sorted({step.kind for step in repaired.steps})) or "nothing")
+        event(", ".join(sorted({step.kind for step in repaired.actions})) or "nothing")
         assert repaired.exit_code == verify(root).exit_code == 0
         left = listed(root)
         assert [entry for entry in left if entry in stays] == stays
         once = snapshot(root)
-        assert repair(root).steps == ()
+        assert repair(root).actions == ()
         assert snapshot(root) == once
         settle(root)
         assert kitcache.reset(root).exit_code == 0
@@ -65,7 +65,7 @@ def test_a_lost_index_names_every_root_that_is_whole(cache: Cache, chosen: list[
         repaired = repair(root)
         assert repaired.exit_code == 0
         event(f"{min(len(repaired.verified.tags), 3)} roots")
-        assert repair(root).steps == ()
+        assert repair(root).actions == ()
         settle(root)
         if (root / "index.json").exists():
             assert kitcache.reset(root).exit_code == 0

@@ -211,7 +211,7 @@ def _repaired(repaired: Repaired) -> dict[str, Any]:
                 "digest": str(step.digest) if step.digest else None,
                 "what": step.description,
             }
-            for step in repaired.steps
+            for step in repaired.actions
         ],
         "verified": _verified(repaired.verified),
     }

@@ -102,9 +102,9 @@ def _day(created_ns: int) -> str:
 
 def repaired_lines(repaired: Repaired) -> Iterator[str]:
     """Each step that was done, or would be."""
-    for step in repaired.steps:
+    for step in repaired.actions:
         yield printable(f"{repaired.path}: {step.description}")
-    if not repaired.steps:
+    if not repaired.actions:
         yield printable(f"{repaired.path}: nothing to repair")
     elif repaired.outcome == "dry-run":
         yield printable(f"{repaired.path}: nothing was changed")
@@ -114,7 +114,7 @@ def nameless_warnings(repaired: Repaired) -> Iterator[str]:
     """What to do about roots that nobody had a name for: old generations among them, maybe."""
     nameless = sum(
         step.kind == "rebuild-index" and (step.tag or "").startswith(RECOVERED)
-        for step in repaired.steps
+        for step in repaired.actions
     )
     if nameless:
         path = repaired.path

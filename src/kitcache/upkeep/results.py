@@ -213,7 +213,7 @@ class Repaired(NamedTuple):
 
     path: str
     outcome: Literal["done", "dry-run"]
-    steps: tuple[RepairStep, ...]
+    actions: tuple[RepairStep, ...]
     verified: Verified
 
     @property

@@ -84,7 +84,7 @@ def test_what_is_repaired_imports(
             assert after == see_tags(grown.cache), told
             before = after
         check(before, after, told)
-        assert (repaired.exit_code, repair(cache).steps) == (0, ()), told
+        assert (repaired.exit_code, repair(cache).actions) == (0, ()), told
         assert kitcache.reset(cache).exit_code == 0, told
         assert see_tags(cache) == after, told
         client = ("kitcache", "buildx")[number % 2]

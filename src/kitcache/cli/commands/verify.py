@@ -90,7 +90,7 @@ def _repair(session: Session, args: argparse.Namespace, path: str) -> int:
         cancel=args.cancel,
     )
     session.answer(repaired, repaired_lines(repaired))
-    if args.quiet and repaired.steps:
+    if args.quiet and repaired.actions:
         # What a tag has lost is nothing to be silent about.
         session.warn(repaired_lines(repaired))
     session.warn(nameless_warnings(repaired))

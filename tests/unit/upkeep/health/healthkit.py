@@ -44,4 +44,4 @@ def only(found: Verified) -> Verdict:
 
 
 def kinds(done: Repaired | Mending) -> list[tuple[str, str | None]]:
-    return [(step.kind, step.tag) for step in done.steps]
+    return [(step.kind, step.tag) for step in done.actions]

@@ -110,7 +110,7 @@ def test_an_index_that_cannot_be_read_is_kept(box: Box) -> None:
 
 
 def test_an_empty_store_without_an_index_is_nothing_to_mend(box: Box) -> None:
-    assert repair(box.dir).steps == ()
+    assert repair(box.dir).actions == ()
     assert not (box.dir / "index.json").exists()
 
 
@@ -166,7 +166,7 @@ def test_no_tag_goes_for_a_link_that_may_lead_to_the_right_bytes(box: Box, blob:
     box.damage(cached.layers[1]["digest"], None)
     before = snapshot(box.dir)
     done = repair(box.dir)
-    assert (done.steps, done.exit_code) == ((), 12)
+    assert (done.actions, done.exit_code) == ((), 12)
     assert {k: v for k, v in snapshot(box.dir).items() if k != "kitcache.lock"} == before
     (warning,) = done.verified.warnings
     assert "is a link, which is not followed: put the file itself in its place" in warning
@@ -179,7 +179,7 @@ def test_an_image_that_lacks_more_than_is_in_doubt_goes(box: Box) -> None:
     path = box.path_of(doubtful["digest"])
     path.rename(box.top / "real")
     path.symlink_to(box.top / "real")
-    assert repair(box.dir).steps == ()
+    assert repair(box.dir).actions == ()
     box.damage(gone["digest"], None)
     assert kinds(repair(box.dir))[0] == ("drop-tag", "app")
     assert kitcache.reset(box.dir).outcome == "done"
@@ -201,7 +201,7 @@ def test_the_newest_root_without_a_name_is_first_and_said_to_be(sample: Sample) 
     for root, second in roots.items():
         os.utime(sample.box.path_of(root), (second, second))
     done = repair(sample.dir)
-    found = [step.description for step in done.steps if step.digest is not None]
+    found = [step.description for step in done.actions if step.digest is not None]
     entries = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
     assert [one["digest"] for one in entries][: len(found)][:1] == [sample.dev["digest"]]
     assert [what.endswith("; it is the newest of them") for what in found][:2] == [True, False]

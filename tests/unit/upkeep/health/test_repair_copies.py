@@ -69,7 +69,7 @@ def test_a_damaged_copy_is_passed_over_for_the_next(box: Box, cut: Cached) -> No
     sources = [box.top / "lying", box.top / "honest"]
     done = repair(box.dir, sources=sources)
     assert kinds(done) == [("take", None), ("quarantine", None)]
-    assert str(sources[1]) in done.steps[0].description
+    assert str(sources[1]) in done.actions[0].description
 
 
 @pytest.mark.parametrize("is_link", [False, True])
@@ -141,7 +141,7 @@ def test_nothing_comes_from_a_copy_that_nobody_needs(box: Box) -> None:
     os.rename(copy, box.dir)
     other = Box(box.top / "other")
     grow(other, "extra", 9)
-    assert repair(box.dir, sources=[other.dir]).steps == ()
+    assert repair(box.dir, sources=[other.dir]).actions == ()
 
 
 @pytest.mark.parametrize("blob", ["root", "config", "layer"])
@@ -168,8 +168,8 @@ def test_what_is_no_file_here_comes_as_one_from_a_copy(box: Box, thing: str, blo
     done = repair(box.dir, sources=[copy])
     links = {"link": "is a link", "dangling link": "is a link that leads to nothing"}
     told = links.get(thing, "is no regular file")
-    assert done.steps[0].kind == "take"
-    assert done.steps[0].description.endswith(f"from {copy}: here it {told}")
+    assert done.actions[0].kind == "take"
+    assert done.actions[0].description.endswith(f"from {copy}: here it {told}")
     assert done.exit_code == 0
     assert see_tags(box.dir) == see_tags(copy)
     assert path.is_file()

@@ -41,7 +41,7 @@ def test_an_upload_of_a_stranger_is_left_to_end(box: Box, cut: Cached) -> None:
 def test_an_upload_stops_nobody_where_nothing_is_broken(box: Box) -> None:
     grow(box)
     box.ingest("layer-new", age_s=1)
-    assert repair(box.dir).steps == ()
+    assert repair(box.dir).actions == ()
 
 
 def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list[int]:
@@ -91,7 +91,7 @@ def test_an_export_that_mends_a_blob_meanwhile_has_done_it(
 
     monkeypatch.setattr(module, "verify_held", verified_then_mended)
     done = repair(box.dir)
-    assert (done.steps, done.exit_code) == ((), 0)
+    assert (done.actions, done.exit_code) == ((), 0)
     assert verify(box.dir).exit_code == 0
 
 
