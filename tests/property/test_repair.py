@@ -58,7 +58,7 @@ def test_every_tag_imports_or_is_gone(cache: builds.Grown, chosen: list[Harm]) -
         after = see_tags(root)
         event(", ".join(sorted({step.kind for step in repaired.actions})) or "nothing")
         assert all(tag.is_whole for tag in after.values())
-        assert repaired.verified.exit_code == verify(root).exit_code == 0
+        assert repaired.verification.exit_code == verify(root).exit_code == 0
         assert after.keys() <= before.keys()
         for tag, seen in before.items():
             if seen.is_whole:

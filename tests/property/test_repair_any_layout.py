@@ -64,7 +64,7 @@ def test_a_lost_index_names_every_root_that_is_whole(cache: Cache, chosen: list[
         (root / "index.json").unlink()
         repaired = repair(root)
         assert repaired.exit_code == 0
-        event(f"{min(len(repaired.verified.tags), 3)} roots")
+        event(f"{min(len(repaired.verification.tags), 3)} roots")
         assert repair(root).actions == ()
         settle(root)
         if (root / "index.json").exists():

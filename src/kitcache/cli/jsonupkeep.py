@@ -213,7 +213,7 @@ def _repaired(repaired: Repaired) -> dict[str, Any]:
             }
             for step in repaired.actions
         ],
-        "verified": _verified(repaired.verified),
+        "verified": _verified(repaired.verification),
     }
 
 

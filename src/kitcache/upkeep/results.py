@@ -214,12 +214,12 @@ class Repaired(NamedTuple):
     path: str
     outcome: Literal["done", "dry-run"]
     actions: tuple[RepairStep, ...]
-    verified: Verified
+    verification: Verified
 
     @property
     def exit_code(self) -> int:
         """0, or 12 where something is wrong still."""
-        return self.verified.exit_code
+        return self.verification.exit_code
 
 
 class Pruned(NamedTuple):

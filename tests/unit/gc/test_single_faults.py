@@ -110,4 +110,4 @@ def test_a_damaged_subject_that_is_there_is_mended_for_good(box: Box) -> None:
     assert kitcache.verify(box.dir).exit_code == 12
     done = kitcache.repair(box.dir)
     assert [(step.kind, step.tag) for step in done.actions] == [("drop-tag", "about")]
-    assert done.verified.exit_code == 0
+    assert done.verification.exit_code == 0

@@ -95,5 +95,5 @@ def _repair(session: Session, args: argparse.Namespace, path: str) -> int:
         session.warn(repaired_lines(repaired))
     session.warn(nameless_warnings(repaired))
     if repaired.outcome == "done":
-        session.warn(verified_warnings(repaired.verified, was_repaired=True))
+        session.warn(verified_warnings(repaired.verification, was_repaired=True))
     return repaired.exit_code

@@ -21,7 +21,7 @@ def test_it_mends_and_says_what_is_left(box: Box, cut: Cached) -> None:
     done = repair(box.dir)
     assert (done.path, done.outcome, done.exit_code) == (str(box.dir), "done", 0)
     assert kinds(done) == [("rewrite", "cut"), ("quarantine", None)]
-    assert {v.ref_name: v.importable for v in done.verified.tags} == {
+    assert {v.ref_name: v.importable for v in done.verification.tags} == {
         "whole": "fully",
         "cut": "fully",
     }
@@ -168,7 +168,7 @@ def test_no_tag_goes_for_a_link_that_may_lead_to_the_right_bytes(box: Box, blob:
     done = repair(box.dir)
     assert (done.actions, done.exit_code) == ((), 12)
     assert {k: v for k, v in snapshot(box.dir).items() if k != "kitcache.lock"} == before
-    (warning,) = done.verified.warnings
+    (warning,) = done.verification.warnings
     assert "is a link, which is not followed: put the file itself in its place" in warning
 
 
