@@ -157,7 +157,7 @@ class TestOthers:
                 keep = Retention(keep_tags=("again",))
                 pruned = prune(root, keep, on_progress=finish)
             assert names(root) == ["again"]
-            assert [decision.ref_name for decision in pruned.decisions] == ["main", "pr", "again"]
+            assert [decision.ref_name for decision in pruned.tags] == ["main", "pr", "again"]
             assert blobs(root) == OLD_DIGESTS
 
     def test_a_build_that_publishes_at_any_moment_loses_nothing_silently(self) -> None:
@@ -335,7 +335,7 @@ def test_limits_below_what_is_kept_say_what_is_needed(sample: Sample) -> None:
     )
     pruned = prune(sample.dir, policy)
     assert (pruned.exit_code, pruned.needed_bytes) == (14, 1956)
-    assert [d.keep for d in pruned.decisions] == [True, True]
+    assert [d.keep for d in pruned.tags] == [True, True]
     answer = run(
         sample.box.top, "prune", "--max-used-space", "100B", "--keep-last", "2", "cache", "--json"
     )

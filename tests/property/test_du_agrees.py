@@ -72,7 +72,7 @@ def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataO
                 )
         listing = kitcache.ls(root)
         pruned = kitcache.prune(root, kitcache.Retention(), dry_run=True)
-    for decision in pruned.decisions:
+    for decision in pruned.tags:
         if decision.ref_name is not None:
             listed = [tag for tag in listing.tags if tag.ref_name == decision.ref_name]
             assert {tag.last_used_from for tag in listed} == {decision.last_used_from}

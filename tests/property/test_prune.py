@@ -37,7 +37,7 @@ def policies(draw: st.DrawFn) -> kitcache.Retention:
 
 
 def left_of(cache: Cache, pruned: kitcache.Pruned) -> Cache:
-    gone = {p for decision in pruned.decisions if not decision.keep for p in decision.positions}
+    gone = {p for decision in pruned.tags if not decision.keep for p in decision.positions}
     return cache._replace(entries=tuple(e for n, e in enumerate(cache.entries) if n not in gone))
 
 
@@ -83,7 +83,7 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
     same = pruned.report._replace(outcome="dry-run", seconds=dry.report.seconds)
     assert dry == pruned._replace(outcome="dry-run", report=same)
     assert again.report.deleted == kitcache.Tally()
-    assert all(decision.keep for decision in again.decisions)
+    assert all(decision.keep for decision in again.tags)
 
 
 @given(caches(with_ingests=False, min_roots=1), limits)
@@ -108,7 +108,7 @@ def test_a_tighter_limit_never_keeps_more(cache: Cache, one: int, other: int) ->
     for limit in sorted((one, other)):
         policy = kitcache.Retention(max_used=kitcache.Amount(bytes=limit))
         with on_disk(cache) as root:
-            decisions = kitcache.prune(root, policy, dry_run=True).decisions
+            decisions = kitcache.prune(root, policy, dry_run=True).tags
         kept.append({decision.positions for decision in decisions if decision.keep})
     held = [
         {

@@ -177,7 +177,7 @@ class CacheMachine(RuleBasedStateMachine):
                 kitcache.prune(self.root, policy, dry_run=dry_run)
             return
         pruned = kitcache.prune(self.root, policy, dry_run=dry_run)
-        kept = {decision.ref_name for decision in pruned.decisions if decision.keep}
+        kept = {decision.ref_name for decision in pruned.tags if decision.keep}
         assert kept - {None} == named & tags or len(kept - {None}) == 1
         stays = tuple(e for e in self.entries if e.ref_name is None or e.ref_name in kept)
         after = self.as_cache()._replace(entries=stays)

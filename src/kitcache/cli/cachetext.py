@@ -41,7 +41,7 @@ def retired_lines(pruned: "Pruned") -> Iterator[str]:
     """Which tags a policy dropped after an export, and which it made smaller."""
     from kitcache.cli.trimtext import headline  # noqa: PLC0415 - most builds name no policy
 
-    tags = [decision for decision in pruned.decisions if decision.ref_name is not None]
+    tags = [decision for decision in pruned.tags if decision.ref_name is not None]
     if tags:
         names = [f"'{decision.ref_name}'" for decision in tags if not decision.keep]
         told = f": {some(names)}" if names else ""

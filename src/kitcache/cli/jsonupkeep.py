@@ -133,7 +133,7 @@ def shape_pruned(pruned: Pruned) -> dict[str, Any]:
         "path": pruned.path,
         "outcome": pruned.outcome,
         "exit_code": pruned.exit_code,
-        "tags": [_decision(decision) for decision in pruned.decisions],
+        "tags": [_decision(decision) for decision in pruned.tags],
         "trimmed": [_trimmed(trimmed) for trimmed in pruned.trimmed],
         "limit_bytes": pruned.limit_bytes,
         "needed_bytes": pruned.needed_bytes,

@@ -13,25 +13,25 @@ from kitcache.upkeep.results import Decision, Pruned
 
 def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
     """A line a tag, with the rule that decided; then how many go, and what the sweep did."""
-    if pruned.decisions:
+    if pruned.tags:
         yield printable(pruned.path)
         yield from _tag_lines(pruned, now_ns)
     elif pruned.outcome == "no-policy":
         yield printable(f"{pruned.path}: no tags")
     if pruned.outcome != "no-policy":
-        if pruned.decisions or not pruned.report.reason:
+        if pruned.tags or not pruned.report.reason:
             yield printable(_tags_line(pruned))
         yield from map(headline, pruned.trimmed)
         yield from report_lines(pruned.report)
 
 
 def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
-    rows = [_row(decision, now_ns) for decision in pruned.decisions]
+    rows = [_row(decision, now_ns) for decision in pruned.tags]
     if pruned.outcome == "no-policy":
         yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
     else:
         yield from table(("TAG", "LAST USED", "UNIQUE", "", "WHY"), rows, right=(1, 2))
-    if any(decision.last_used_from not in NOTED_USES for decision in pruned.decisions):
+    if any(decision.last_used_from not in NOTED_USES for decision in pruned.tags):
         yield "~ no use is noted: when its newest result was made, or its manifest written"
 
 
@@ -48,7 +48,7 @@ def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
 
 
 def _tags_line(pruned: Pruned) -> str:
-    tags = [decision for decision in pruned.decisions if decision.ref_name is not None]
+    tags = [decision for decision in pruned.tags if decision.ref_name is not None]
     dropped = sum(not decision.keep for decision in tags)
     would = "would drop" if pruned.outcome == "dry-run" else "dropped"
     return f"{pruned.path}: {would} {dropped:,} of {count(len(tags), 'tag')}"
@@ -58,7 +58,7 @@ def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
     if retention.source or pruned.report.reason:
         return
-    names = {d.ref_name for d in pruned.decisions if d.ref_name is not None}
+    names = {d.ref_name for d in pruned.tags if d.ref_name is not None}
     given = [("keep-tag", glob) for glob in retention.keep_tags]
     given += [("drop-tag", glob) for glob in retention.drop_tags]
     for key, glob in given:

@@ -236,7 +236,7 @@ class Pruned(NamedTuple):
 
     path: str
     outcome: Outcome | Literal["no-policy"]
-    decisions: tuple[Decision, ...]
+    tags: tuple[Decision, ...]
     trimmed: tuple["Trimmed", ...]
     report: Report
     limit_bytes: int | None

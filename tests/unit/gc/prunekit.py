@@ -38,4 +38,4 @@ def size_of(sample: Sample, names: set[str]) -> int:
 
 
 def kept(pruned: Pruned) -> list[str | None]:
-    return [decision.ref_name for decision in pruned.decisions if decision.keep]
+    return [decision.ref_name for decision in pruned.tags if decision.keep]

@@ -307,7 +307,7 @@ def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
     return Pruned(
         path=report.path,
         outcome=report.outcome,
-        decisions=choice.decisions,
+        tags=choice.decisions,
         trimmed=trimmed,
         report=report,
         limit_bytes=limit.bytes - held_bytes if limit else None,
@@ -337,9 +337,7 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
     if pruned.needed_bytes is None or pruned.limit_bytes is None:
         return None
     untagged = [
-        d
-        for d in pruned.decisions
-        if d.ref_name is None and d.unique.bytes and -1 not in d.positions
+        d for d in pruned.tags if d.ref_name is None and d.unique.bytes and -1 not in d.positions
     ]
     is_done = pruned.outcome == "done"
     return LimitNotReached(
@@ -378,7 +376,7 @@ def _ways_out(
     yield from (command_line("untag", pruned.path, str(d.digest)) for d in untagged[:1])
     if not retention.trim:
         yield f"make what stays smaller: {_write(retention, 'trim')}"
-    rules = {d.reason for d in pruned.decisions if d.keep and d.ref_name is not None}
+    rules = {d.reason for d in pruned.tags if d.keep and d.ref_name is not None}
     if LAST_TAG in rules and not retention.allow_empty:
         yield f"let the last tag go too: {_write(retention, 'allow-empty')}"
     if rules - {LAST_TAG, ALIAS}:

@@ -32,7 +32,7 @@ class TestPrune:
         assert blobs(sample) == stays
         assert tags(sample) == ["main"]
         assert (pruned.path, pruned.outcome, pruned.exit_code) == (str(sample.dir), "done", 0)
-        assert [(d.ref_name, d.keep) for d in pruned.decisions] == [("main", True), ("dev", False)]
+        assert [(d.ref_name, d.keep) for d in pruned.tags] == [("main", True), ("dev", False)]
         assert pruned.report.deleted == Tally(len(gone), gone_bytes)
         assert pruned.report.kept == Tally(len(stays), kept_bytes)
         assert pruned.report.entry_count == 1
@@ -154,7 +154,7 @@ class TestLimits:
         note_use(layout, ["main"], "imported", time.time_ns())
         pruned = prune(sample.dir, most(size_of(sample, set(sample.live)) - 1))
         assert kept(pruned) == ["main"]
-        assert [d.last_used_from for d in pruned.decisions] == ["import", "manifest"]
+        assert [d.last_used_from for d in pruned.tags] == ["import", "manifest"]
 
     def test_all_that_fits_stays(self, sample: Sample) -> None:
         pruned = prune(sample.dir, most(size_of(sample, set(sample.live))))
@@ -194,7 +194,7 @@ class TestLimits:
         pruned = prune(sample.dir, most(100))
         error = not_reached(pruned)
         assert error is not None
-        digest = str(pruned.decisions[2].digest)
+        digest = str(pruned.tags[2].digest)
         assert f"{digest} has no tag, and holds 2.0 kB alone" in str(error)
         assert f"kitcache untag {sample.dir} {digest}" in str(error)
 
@@ -229,7 +229,7 @@ class TestLimits:
         more = Retention(min_free=Amount(bytes=301 + garbage))
         pruned = prune(sample.dir, more)
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], live - 1)
-        assert pruned.decisions[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
+        assert pruned.tags[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
         pruned = prune(sample.dir, Retention(min_free=Amount(percent=90.0), allow_empty=True))
@@ -261,7 +261,7 @@ class TestLimits:
 
     def test_a_policy_file_has_no_dashes(self, sample: Sample) -> None:
         pruned = prune(sample.dir, most(1100, source="policy.toml"))
-        assert pruned.decisions[0].reason == "max-used-space 1.1 kB"
+        assert pruned.tags[0].reason == "max-used-space 1.1 kB"
 
 
 class TestTrim:

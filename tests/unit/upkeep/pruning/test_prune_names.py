@@ -98,7 +98,7 @@ class TestSubject:
         after = json.loads((sample.dir / "index.json").read_bytes())
         assert after == named | {"manifests": named["manifests"][:1]}
         assert blobs(sample) == sample.live
-        own = pruned.decisions[-1]
+        own = pruned.tags[-1]
         assert (own.ref_name, own.positions, own.keep) == (None, (-1,), True)
         assert own.reason == "no entry, but the subject of index.json itself: nothing drops it"
         assert reset(sample.dir).deleted == Tally()
