@@ -85,7 +85,7 @@ class TestCrash:
                 settle(root)
                 again = prune(root, Retention(keep_tags=("main",)))
                 assert again.exit_code == 0, call
-                assert again.report.deleted.blobs == len(left - expected), call
+                assert again.reset.deleted.blobs == len(left - expected), call
                 assert json.loads((root / "index.json").read_bytes()) == new
                 assert blobs(root) == expected, call
         assert seen == {True, False}

@@ -80,9 +80,9 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
         assert {h.digest for h in witness.holes(root)} <= {h.digest for h in holes}
         settle(root)  # the uploads that went a moment ago are nobody's trace
         again = kitcache.prune(root, policy)
-    same = pruned.report._replace(outcome="dry-run", seconds=dry.report.seconds)
+    same = pruned.reset._replace(outcome="dry-run", seconds=dry.reset.seconds)
     assert dry == pruned._replace(outcome="dry-run", report=same)
-    assert again.report.deleted == kitcache.Tally()
+    assert again.reset.deleted == kitcache.Tally()
     assert all(decision.keep for decision in again.tags)
 
 
@@ -93,7 +93,7 @@ def test_a_limit_holds_or_it_is_said_what_is_needed(cache: Cache, limit: int) ->
         pruned = kitcache.prune(root, policy)
     after = left_of(cache, pruned)
     held = size_of(cache, reach(after) & cache.present)
-    assert pruned.report.kept.bytes == held
+    assert pruned.reset.kept.bytes == held
     assert (pruned.needed_bytes, pruned.exit_code) == ((None, 0) if held <= limit else (held, 14))
     # One tag stays, and what costs nothing beside it.
     names = {entry.ref_name for entry in after.entries} - {None}

@@ -181,7 +181,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert kept - {None} == named & tags or len(kept - {None}) == 1
         stays = tuple(e for e in self.entries if e.ref_name is None or e.ref_name in kept)
         after = self.as_cache()._replace(entries=stays)
-        assert pruned.report.deleted.blobs == len(self.present - verdict(after).keep)
+        assert pruned.reset.deleted.blobs == len(self.present - verdict(after).keep)
         if not dry_run:
             self.entries = stays
             self.present = set(verdict(after).keep)

@@ -214,7 +214,7 @@ class Caches:
             on_progress=terms.on_progress,
             cancel=terms.cancel,
         )
-        return pruned.report, pruned
+        return pruned.reset, pruned
 
     def _note_reads(self) -> None:
         """Which blobs of each cache the daemon really read, as far as not noted yet."""

@@ -138,7 +138,7 @@ def shape_pruned(pruned: Pruned) -> dict[str, Any]:
         "limit_bytes": pruned.limit_bytes,
         "needed_bytes": pruned.needed_bytes,
         "why": pruned.why,
-        "reset": shape_report(pruned.report),
+        "reset": shape_report(pruned.reset),
     }
 
 

@@ -19,10 +19,10 @@ def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
     elif pruned.outcome == "no-policy":
         yield printable(f"{pruned.path}: no tags")
     if pruned.outcome != "no-policy":
-        if pruned.tags or not pruned.report.reason:
+        if pruned.tags or not pruned.reset.reason:
             yield printable(_tags_line(pruned))
         yield from map(headline, pruned.trimmed)
-        yield from report_lines(pruned.report)
+        yield from report_lines(pruned.reset)
 
 
 def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _tags_line(pruned: Pruned) -> str:
 
 def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
-    if retention.source or pruned.report.reason:
+    if retention.source or pruned.reset.reason:
         return
     names = {d.ref_name for d in pruned.tags if d.ref_name is not None}
     given = [("keep-tag", glob) for glob in retention.keep_tags]

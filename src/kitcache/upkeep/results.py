@@ -238,7 +238,7 @@ class Pruned(NamedTuple):
     outcome: Outcome | Literal["no-policy"]
     tags: tuple[Decision, ...]
     trimmed: tuple["Trimmed", ...]
-    report: Report
+    reset: Report
     limit_bytes: int | None
     needed_bytes: int | None
     why: str = ""
@@ -246,7 +246,7 @@ class Pruned(NamedTuple):
     @property
     def exit_code(self) -> int:
         """That of the report, or 14 where the limit was not reached."""
-        return max(self.report.exit_code, 14 if self.needed_bytes is not None else 0)
+        return max(self.reset.exit_code, 14 if self.needed_bytes is not None else 0)
 
 
 class Tagged(NamedTuple):

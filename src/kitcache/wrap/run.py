@@ -302,4 +302,4 @@ def _sweep(
         on_progress=terms.on_progress,
         cancel=terms.cancel,
     )
-    return result._replace(report=pruned.report, pruned=pruned)
+    return result._replace(report=pruned.reset, pruned=pruned)

@@ -37,7 +37,7 @@ def test_the_tags_that_it_retires_go_with_their_blobs(grown: Path) -> None:
     assert tags(grown) == {"new": CACHE.root}
     assert blobs(grown) == CACHE.digests
     assert result.pruned is not None
-    assert result.report == result.pruned.report
+    assert result.report == result.pruned.reset
     assert [d.ref_name for d in result.pruned.tags if not d.keep] == ["a", "b"]
     assert (result.outcome, result.exit_code) == ("published", 0)
 

@@ -111,7 +111,7 @@ class TestOthers:
         monkeypatch.setattr(collect_module, "apply", publish)
         pruned = prune(sample.dir, KEEP_MAIN)
         assert tags(sample) == ["main", "again"]
-        assert (pruned.report.entry_count, pruned.report.deleted.blobs) == (2, 7)
+        assert (pruned.reset.entry_count, pruned.reset.deleted.blobs) == (2, 7)
 
     def test_a_dropped_tag_that_is_published_again_meanwhile_is_named(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +188,7 @@ class TestOthers:
         pruned = prune(sample.dir, KEEP_MAIN)
         assert calls[0] == 2
         assert (tags(sample), blobs(sample)) == (["main"], below(sample, sample.main))
-        assert pruned.report.deleted.blobs == 7
+        assert pruned.reset.deleted.blobs == 7
 
     def test_without_garbage_there_is_no_room_to_be_had(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch

@@ -60,7 +60,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     paths = kitcache.why(sample.dir, sample.layers[0]["digest"]).paths
     assert {path.root.ref_name for path in paths} == {"main"}
     keep_all = Retention(rules=(Rule(keep_last=2),))
-    assert kitcache.prune(sample.dir, keep_all, dry_run=True).report.kept.blobs == live
+    assert kitcache.prune(sample.dir, keep_all, dry_run=True).reset.kept.blobs == live
     assert kitcache.repair(sample.dir).actions == ()
     merged = kitcache.merge(sample.dir, sample.dir.with_name("copy"))
     assert merged.linked.blobs + merged.copied.blobs == live

@@ -81,7 +81,7 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    report, missed = pruned.report, not_reached(pruned, retention)
+    report, missed = pruned.reset, not_reached(pruned, retention)
     session.answer(pruned, pruned_lines(pruned, time.time_ns()))
     session.warn(no_policy_lines(pruned))
     session.warn(unmatched_lines(pruned, retention))

@@ -309,7 +309,7 @@ def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
         outcome=report.outcome,
         tags=choice.decisions,
         trimmed=trimmed,
-        report=report,
+        reset=report,
         limit_bytes=limit.bytes - held_bytes if limit else None,
         needed_bytes=choice.kept_bytes(limit) - held_bytes if limit and is_missed else None,
         why=report.reason or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),

@@ -33,15 +33,15 @@ class TestPrune:
         assert tags(sample) == ["main"]
         assert (pruned.path, pruned.outcome, pruned.exit_code) == (str(sample.dir), "done", 0)
         assert [(d.ref_name, d.keep) for d in pruned.tags] == [("main", True), ("dev", False)]
-        assert pruned.report.deleted == Tally(len(gone), gone_bytes)
-        assert pruned.report.kept == Tally(len(stays), kept_bytes)
-        assert pruned.report.entry_count == 1
+        assert pruned.reset.deleted == Tally(len(gone), gone_bytes)
+        assert pruned.reset.kept == Tally(len(stays), kept_bytes)
+        assert pruned.reset.entry_count == 1
         assert (pruned.limit_bytes, pruned.needed_bytes, pruned.why) == (None, None, "")
 
     def test_a_second_one_finds_nothing(self, sample: Sample) -> None:
         prune(sample.dir, KEEP_MAIN)
         again = prune(sample.dir, KEEP_MAIN)
-        assert (kept(again), again.report.deleted) == (["main"], Tally())
+        assert (kept(again), again.reset.deleted) == (["main"], Tally())
 
     def test_a_dry_run_says_the_same_touches_nothing_and_takes_no_lock(
         self, sample: Sample
@@ -54,7 +54,7 @@ class TestPrune:
         (sample.dir / "kitcache.lock").unlink()
         assert differences(before, take_snapshot(sample.box.top)) == []
         done = prune(sample.dir, KEEP_MAIN)
-        same = done.report._replace(outcome="dry-run", seconds=dry.report.seconds)
+        same = done.reset._replace(outcome="dry-run", seconds=dry.reset.seconds)
         assert dry == done._replace(outcome="dry-run", report=same)
 
     @pytest.mark.parametrize("dry_run", [True, False])
@@ -115,7 +115,7 @@ class TestPrune:
 
     def test_uploads_left_behind_go_too(self, sample: Sample) -> None:
         sample.box.ingest("old")
-        assert prune(sample.dir, KEEP_MAIN).report.ingests_deleted.blobs == 1
+        assert prune(sample.dir, KEEP_MAIN).reset.ingests_deleted.blobs == 1
 
     def test_what_is_too_young_stays_with_what_it_reaches(self, sample: Sample) -> None:
         """A manifest that was just written shelters its layers, though its tag has been dropped."""
@@ -125,8 +125,8 @@ class TestPrune:
         done = prune(sample.dir, KEEP_MAIN, policy=policy)
         assert blobs(sample) == sample.live
         assert tags(sample) == ["main"]
-        assert done.report.too_young.blobs == len(below(sample, sample.dev)) - 1
-        assert dry.report.too_young == done.report.too_young
+        assert done.reset.too_young.blobs == len(below(sample, sample.dev)) - 1
+        assert dry.reset.too_young == done.reset.too_young
         assert reset(sample.dir, policy=policy).deleted == Tally()
 
     def test_progress_is_told(self, sample: Sample) -> None:
@@ -300,7 +300,7 @@ class TestTrim:
         new = box.blob(b"new" * 1000)["digest"].partition(":")[2]
         assert len(names) == 3
         assert names >= {new, trimmed.after.hex}
-        assert trimmed.after_size.bytes == pruned.report.kept.bytes <= 4500
+        assert trimmed.after_size.bytes == pruned.reset.kept.bytes <= 4500
         assert dry.trimmed == (trimmed._replace(outcome="dry-run"),)
         with open_layout(box.dir) as layout:
             assert read_notes(layout)["main"].digest == str(trimmed.after)
@@ -310,7 +310,7 @@ class TestTrim:
         box.tag("main", self.grown(box))
         pruned = prune(box.dir, most(4500))
         assert (pruned.exit_code, pruned.trimmed) == (14, ())
-        assert pruned.report.deleted == Tally()
+        assert pruned.reset.deleted == Tally()
 
     def test_what_has_no_tag_is_not_made_smaller(self, box: Box) -> None:
         root = self.grown(box)
@@ -328,7 +328,7 @@ class TestTrim:
         assert pruned.exit_code == 14
         assert dry.why.endswith("each tag of which a cut frees anything would be cut to one step")
         assert pruned.why.endswith("each tag of which a cut frees anything was cut to one step")
-        assert pruned.needed_bytes == pruned.report.kept.bytes
+        assert pruned.needed_bytes == pruned.reset.kept.bytes
         assert len(pruned.trimmed[0].kept_steps) == 1
         again = prune(box.dir, most(100, trim=True))
         assert (again.exit_code, again.trimmed) == (14, ())

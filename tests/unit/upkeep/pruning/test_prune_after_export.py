@@ -34,7 +34,7 @@ class TestAfterExport:
         self, sample: Sample, layout: Layout
     ) -> None:
         pruned = self.after_export(layout, most(100), "main", "dev")
-        assert (pruned.outcome, pruned.report.outcome, pruned.report.exit_code) == (
+        assert (pruned.outcome, pruned.reset.outcome, pruned.reset.exit_code) == (
             "done",
             "done",
             0,
@@ -60,5 +60,5 @@ class TestAfterExport:
 
     def test_an_empty_policy_sweeps(self, sample: Sample, layout: Layout) -> None:
         pruned = self.after_export(layout, Retention(), "main")
-        assert (pruned.outcome, pruned.report.deleted.blobs) == ("done", 4)
+        assert (pruned.outcome, pruned.reset.deleted.blobs) == ("done", 4)
         assert blobs(sample) == sample.live
