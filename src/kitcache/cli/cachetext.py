@@ -52,4 +52,4 @@ def retired_lines(pruned: "Pruned") -> Iterator[str]:
 def excess_lines(pruned: "Pruned") -> Iterator[str]:
     """By how much what stays is above the limit; nothing where it is not."""
     if pruned.needed_bytes is not None:
-        yield printable(f"{pruned.path}: {pruned.why}")
+        yield printable(f"{pruned.path}: {pruned.reason}")

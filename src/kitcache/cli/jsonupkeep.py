@@ -137,7 +137,7 @@ def shape_pruned(pruned: Pruned) -> dict[str, Any]:
         "trimmed": [_trimmed(trimmed) for trimmed in pruned.trimmed],
         "limit_bytes": pruned.limit_bytes,
         "needed_bytes": pruned.needed_bytes,
-        "why": pruned.why,
+        "why": pruned.reason,
         "reset": shape_report(pruned.reset),
     }
 

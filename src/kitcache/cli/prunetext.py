@@ -73,7 +73,7 @@ def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
 def no_policy_lines(pruned: Pruned) -> Iterator[str]:
     """What to do where no policy was named."""
     if pruned.outcome == "no-policy":
-        yield printable(f"{pruned.path}: {pruned.why}")
+        yield printable(f"{pruned.path}: {pruned.reason}")
         yield (
             "name a limit (--max-used-space, --min-free-space), tags to keep (--keep-tag,"
             " --keep-last, --keep-within) or to drop (--drop-tag, --unused-for), or a file"

@@ -241,7 +241,7 @@ class Pruned(NamedTuple):
     reset: Report
     limit_bytes: int | None
     needed_bytes: int | None
-    why: str = ""
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:

@@ -312,7 +312,8 @@ def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
         reset=report,
         limit_bytes=limit.bytes - held_bytes if limit else None,
         needed_bytes=choice.kept_bytes(limit) - held_bytes if limit and is_missed else None,
-        why=report.reason or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
+        reason=report.reason
+        or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
     )
 
 
@@ -342,7 +343,7 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
     is_done = pruned.outcome == "done"
     return LimitNotReached(
         pruned.path,
-        pruned.why,
+        pruned.reason,
         limit_bytes=pruned.limit_bytes,
         needed_bytes=pruned.needed_bytes,
         details=tuple(

@@ -36,7 +36,7 @@ class TestPrune:
         assert pruned.reset.deleted == Tally(len(gone), gone_bytes)
         assert pruned.reset.kept == Tally(len(stays), kept_bytes)
         assert pruned.reset.entry_count == 1
-        assert (pruned.limit_bytes, pruned.needed_bytes, pruned.why) == (None, None, "")
+        assert (pruned.limit_bytes, pruned.needed_bytes, pruned.reason) == (None, None, "")
 
     def test_a_second_one_finds_nothing(self, sample: Sample) -> None:
         prune(sample.dir, KEEP_MAIN)
@@ -62,7 +62,7 @@ class TestPrune:
         before = take_snapshot(sample.box.top)
         pruned = prune(sample.dir, Retention(), dry_run=dry_run)
         assert differences(before, take_snapshot(sample.box.top)) == []
-        assert (pruned.outcome, pruned.why, pruned.exit_code) == ("no-policy", NO_POLICY, 0)
+        assert (pruned.outcome, pruned.reason, pruned.exit_code) == ("no-policy", NO_POLICY, 0)
         assert kept(pruned) == ["main", "dev"]
 
     def test_a_policy_that_contradicts_itself_is_no_policy(self) -> None:
@@ -235,7 +235,7 @@ class TestLimits:
         pruned = prune(sample.dir, Retention(min_free=Amount(percent=90.0), allow_empty=True))
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
-        assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.why
+        assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.reason
 
     def test_what_no_cache_can_reach_is_not_asked_of_it(
         self, sample: Sample, disk: list[int]
@@ -326,10 +326,12 @@ class TestTrim:
         dry = prune(box.dir, most(100, trim=True), dry_run=True)
         pruned = prune(box.dir, most(100, trim=True))
         assert pruned.exit_code == 14
-        assert dry.why.endswith("each tag of which a cut frees anything would be cut to one step")
-        assert pruned.why.endswith("each tag of which a cut frees anything was cut to one step")
+        assert dry.reason.endswith(
+            "each tag of which a cut frees anything would be cut to one step"
+        )
+        assert pruned.reason.endswith("each tag of which a cut frees anything was cut to one step")
         assert pruned.needed_bytes == pruned.reset.kept.bytes
         assert len(pruned.trimmed[0].kept_steps) == 1
         again = prune(box.dir, most(100, trim=True))
         assert (again.exit_code, again.trimmed) == (14, ())
-        assert again.why.endswith("more than --max-used-space 100 B allows")
+        assert again.reason.endswith("more than --max-used-space 100 B allows")

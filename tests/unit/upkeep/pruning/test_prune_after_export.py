@@ -20,7 +20,7 @@ class TestAfterExport:
 
     def test_it_is_a_prune(self, sample: Sample, layout: Layout) -> None:
         pruned = self.after_export(layout, most(1100), "main")
-        assert (pruned.outcome, pruned.exit_code, pruned.why) == ("done", 0, "")
+        assert (pruned.outcome, pruned.exit_code, pruned.reason) == ("done", 0, "")
         assert (tags(sample), blobs(sample)) == (["main"], below(sample, sample.main))
 
     def test_what_was_just_published_stays(self, sample: Sample, layout: Layout) -> None:
@@ -39,14 +39,14 @@ class TestAfterExport:
             "done",
             0,
         )
-        assert pruned.why.startswith("what has to stay holds 2.0 kB, 1.9 kB more than")
+        assert pruned.reason.startswith("what has to stay holds 2.0 kB, 1.9 kB more than")
         assert blobs(sample) == sample.live
 
     def test_while_others_export_it_is_left_to_them(self, sample: Sample, layout: Layout) -> None:
         with open_layout(sample.dir) as other, hold_store(other, "shared", IMPATIENT):
             pruned = self.after_export(layout, most(1100), "main")
         assert (pruned.outcome, pruned.tags, pruned.exit_code) == ("skipped", (), 0)
-        assert "kitcache.lock is held by" in pruned.why
+        assert "kitcache.lock is held by" in pruned.reason
         assert (tags(sample), read_skips(layout)) == (["main", "dev"], 1)
 
     def test_damage_of_others_is_refused_and_ours_is_lost(

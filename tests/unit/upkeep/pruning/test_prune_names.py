@@ -72,7 +72,7 @@ class TestKeepTag:
         policy = Retention(("mian",))
         refused = prune_after_export(layout, lambda: None, ("dev",), policy)
         assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
-        assert refused.why.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
+        assert refused.reason.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
         done = prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
         assert (done.outcome, tags(sample)) == ("done", ["main"])
 
