@@ -40,7 +40,7 @@ def _tagged(tagged: Tagged) -> dict[str, Any]:
         "path": tagged.path,
         "outcome": tagged.outcome,
         "exit_code": 0,
-        "old": tagged.old,
+        "old": tagged.source,
         "new": tagged.new,
         "digest": tagged.digest,
         "moved_from": tagged.moved_from,

@@ -14,7 +14,7 @@ def tagged_lines(tagged: Tagged) -> Iterator[str]:
         yield printable(f"{path}: {new} is {digest} already: nothing to change")
         return
     is_dry = tagged.outcome == "dry-run"
-    origin = "" if tagged.old == digest else f", as {tagged.old}"
+    origin = "" if tagged.source == digest else f", as {tagged.source}"
     yield printable(f"{path}: {new} {'would be' if is_dry else 'is'} {digest}{origin}")
     for before in tagged.moved_from:
         yield printable(f"{path}: {new} {'is now' if is_dry else 'was'} {before}")

@@ -258,7 +258,7 @@ class Tagged(NamedTuple):
 
     path: str
     outcome: Literal["done", "dry-run", "unchanged"]
-    old: str
+    source: str
     new: str
     digest: str
     moved_from: tuple[str, ...]
