@@ -41,7 +41,7 @@ def _tagged(tagged: Tagged) -> dict[str, Any]:
         "outcome": tagged.outcome,
         "exit_code": 0,
         "old": tagged.source,
-        "new": tagged.new,
+        "new": tagged.target,
         "digest": tagged.digest,
         "moved_from": tagged.moved_from,
     }

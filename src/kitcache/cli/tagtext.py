@@ -9,7 +9,7 @@ from kitcache.upkeep.results import Merged, MergedTag, Tagged, Untagged
 
 def tagged_lines(tagged: Tagged) -> Iterator[str]:
     """What a name stands for now, and what it stood for before."""
-    path, new, digest = tagged.path, tagged.new, tagged.digest
+    path, new, digest = tagged.path, tagged.target, tagged.digest
     if tagged.outcome == "unchanged":
         yield printable(f"{path}: {new} is {digest} already: nothing to change")
         return

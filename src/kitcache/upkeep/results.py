@@ -259,7 +259,7 @@ class Tagged(NamedTuple):
     path: str
     outcome: Literal["done", "dry-run", "unchanged"]
     source: str
-    new: str
+    target: str
     digest: str
     moved_from: tuple[str, ...]
 
