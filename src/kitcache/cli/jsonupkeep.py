@@ -43,7 +43,7 @@ def _tagged(tagged: Tagged) -> dict[str, Any]:
         "old": tagged.source,
         "new": tagged.target,
         "digest": tagged.digest,
-        "moved_from": tagged.moved_from,
+        "moved_from": tagged.previous_digests,
     }
 
 

@@ -16,9 +16,9 @@ def tagged_lines(tagged: Tagged) -> Iterator[str]:
     is_dry = tagged.outcome == "dry-run"
     origin = "" if tagged.source == digest else f", as {tagged.source}"
     yield printable(f"{path}: {new} {'would be' if is_dry else 'is'} {digest}{origin}")
-    for before in tagged.moved_from:
+    for before in tagged.previous_digests:
         yield printable(f"{path}: {new} {'is now' if is_dry else 'was'} {before}")
-    if tagged.moved_from and not is_dry:
+    if tagged.previous_digests and not is_dry:
         yield printable(f"{path}: no blob was removed; kitcache reset does that")
 
 

@@ -261,7 +261,7 @@ class Tagged(NamedTuple):
     source: str
     target: str
     digest: str
-    moved_from: tuple[str, ...]
+    previous_digests: tuple[str, ...]
 
 
 class MergedTag(NamedTuple):

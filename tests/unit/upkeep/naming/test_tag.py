@@ -45,7 +45,7 @@ def test_a_new_name_comes_last_and_the_old_one_stays(sample: Sample) -> None:
 def test_a_name_that_is_there_moves_and_it_is_told_from_where(sample: Sample) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
     done = tag(sample.dir, "main", "dev")
-    assert (done.outcome, done.digest, done.moved_from) == ("done", main, (dev,))
+    assert (done.outcome, done.digest, done.previous_digests) == ("done", main, (dev,))
     assert tags(sample) == [("main", main), ("dev", main)]
 
 
@@ -76,7 +76,7 @@ def test_several_entries_of_the_new_name_all_give_way(sample: Sample) -> None:
     sample.box.tag("twin", sample.dev)
     sample.box.tag("twin", sample.main)
     done = tag(sample.dir, "main", "twin")
-    assert done.moved_from == (sample.dev["digest"],)
+    assert done.previous_digests == (sample.dev["digest"],)
     assert [t for t in tags(sample) if t[0] == "twin"] == [("twin", sample.main["digest"])]
 
 
@@ -86,7 +86,7 @@ def test_what_is_so_already_is_told_and_changes_nothing(sample: Sample, new: str
     tag(sample.dir, "dev", "other")  # the lock files are there
     before = take_snapshot(sample.dir)
     done = tag(sample.dir, "main", new)
-    assert (done.outcome, done.digest, done.moved_from) == (
+    assert (done.outcome, done.digest, done.previous_digests) == (
         "unchanged",
         sample.main["digest"],
         (),
@@ -100,7 +100,7 @@ def test_a_dry_run_says_it_and_takes_no_lock(sample: Sample) -> None:
         before = take_snapshot(sample.dir)
         dry = tag(sample.dir, "main", "dev", dry_run=True)
         assert differences(before, take_snapshot(sample.dir)) == []
-    assert (dry.outcome, dry.moved_from) == ("dry-run", (sample.dev["digest"],))
+    assert (dry.outcome, dry.previous_digests) == ("dry-run", (sample.dev["digest"],))
     assert tag(sample.dir, "main", "dev") == dry._replace(outcome="done")
 
 
@@ -171,7 +171,7 @@ def test_an_entry_that_cannot_be_read_gets_no_name(sample: Sample) -> None:
     sample.box.tag("last", sample.main)
     with pytest.raises(Damaged, match="tag 'bad' is not whole: the digest of entry 2"):
         tag(sample.dir, "bad", "new")
-    assert tag(sample.dir, "main", "bad").moved_from == ()
+    assert tag(sample.dir, "main", "bad").previous_digests == ()
     assert ("bad", sample.main["digest"]) in tags(sample)
 
 
