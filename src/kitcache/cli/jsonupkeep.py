@@ -66,7 +66,7 @@ def _merged(merged: Merged) -> dict[str, Any]:
 def _merged_tag(tag: MergedTag) -> dict[str, Any]:
     return {
         "source": tag.source,
-        "old": tag.old,
+        "old": tag.source_name,
         "new": tag.new,
         "digests": tag.digests,
         "state": tag.state,

@@ -47,8 +47,8 @@ def merged_lines(merged: Merged) -> Iterator[str]:
 
 
 def _tag_line(tag: MergedTag) -> str:
-    old = UNTAGGED if tag.old is None else tag.old
-    new = "" if tag.new == tag.old else f" as {tag.new}"
+    old = UNTAGGED if tag.source_name is None else tag.source_name
+    new = "" if tag.new == tag.source_name else f" as {tag.new}"
     before = f", in place of {', '.join(tag.moved_from)}" if tag.moved_from else ""
     return f"{old} of {tag.source}{new}, {', '.join(tag.digests)}{before}"
 

@@ -272,7 +272,7 @@ class MergedTag(NamedTuple):
     """
 
     source: str
-    old: str | None
+    source_name: str | None
     new: str | None
     digests: tuple[str, ...]
     state: Literal["new", "moved", "there"]

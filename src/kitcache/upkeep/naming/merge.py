@@ -352,7 +352,7 @@ def _carry_notes(
     (own, _), *known = noted
     carried: dict[str, state.Note] = {}
     for group in groups:
-        new, old, digests = group.tag.new, group.tag.old, group.tag.digests
+        new, old, digests = group.tag.new, group.tag.source_name, group.tag.digests
         if new is None or old is None:
             continue
         here = own.get(new) if group.tag.state == "there" else None

@@ -37,7 +37,7 @@ def plan(
 
 
 def shown(groups: tuple[Group, ...]) -> list[tuple[str | None, str | None, str]]:
-    return [(group.tag.old, group.tag.new, group.tag.state) for group in groups]
+    return [(group.tag.source_name, group.tag.new, group.tag.state) for group in groups]
 
 
 def test_everything_comes_into_an_empty_cache() -> None:
@@ -143,7 +143,7 @@ def test_two_tags_that_become_one_have_to_be_one() -> None:
 
 def test_what_has_no_tag_gets_none() -> None:
     (group,) = plan(EMPTY, side("a", entry(None, "1")), tag_as=("{dir}-{tag}",))
-    assert (group.tag.old, group.tag.new, group.copies) == (None, None, (Copied(0, 0),))
+    assert (group.tag.source_name, group.tag.new, group.copies) == (None, None, (Copied(0, 0),))
 
 
 @pytest.mark.parametrize("directory", ["\x1b", "\udcff"])
