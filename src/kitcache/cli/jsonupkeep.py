@@ -67,7 +67,7 @@ def _merged_tag(tag: MergedTag) -> dict[str, Any]:
     return {
         "source": tag.source,
         "old": tag.source_name,
-        "new": tag.new,
+        "new": tag.target_name,
         "digests": tag.digests,
         "state": tag.state,
         "moved_from": tag.moved_from,

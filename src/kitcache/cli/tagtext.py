@@ -48,7 +48,7 @@ def merged_lines(merged: Merged) -> Iterator[str]:
 
 def _tag_line(tag: MergedTag) -> str:
     old = UNTAGGED if tag.source_name is None else tag.source_name
-    new = "" if tag.new == tag.source_name else f" as {tag.new}"
+    new = "" if tag.target_name == tag.source_name else f" as {tag.target_name}"
     before = f", in place of {', '.join(tag.moved_from)}" if tag.moved_from else ""
     return f"{old} of {tag.source}{new}, {', '.join(tag.digests)}{before}"
 

@@ -273,7 +273,7 @@ class MergedTag(NamedTuple):
 
     source: str
     source_name: str | None
-    new: str | None
+    target_name: str | None
     digests: tuple[str, ...]
     state: Literal["new", "moved", "there"]
     moved_from: tuple[str, ...] = ()

@@ -320,7 +320,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
         home.path,
         f"{one.root.label} has come, but others removed from it meanwhile: {one.digest} {problem}",
         kind="lost",
-        tag=tag.new,
+        tag=tag.target_name,
         untouched="index.json names it already",
         next_steps=("run the same merge again",),
     )
@@ -352,7 +352,7 @@ def _carry_notes(
     (own, _), *known = noted
     carried: dict[str, state.Note] = {}
     for group in groups:
-        new, old, digests = group.tag.new, group.tag.source_name, group.tag.digests
+        new, old, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
         if new is None or old is None:
             continue
         here = own.get(new) if group.tag.state == "there" else None

@@ -38,7 +38,7 @@ class Group(NamedTuple):
         """What is to be put into the target's index.json for them: nothing where they are there."""
         if self.tag.state == "there":
             return ()
-        new = None if self.tag.new == self.tag.source_name else self.tag.new
+        new = None if self.tag.target_name == self.tag.source_name else self.tag.target_name
         return tuple(Copied(self.source, position, new) for position in self.positions)
 
 

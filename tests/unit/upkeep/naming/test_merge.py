@@ -133,7 +133,7 @@ def test_names_by_pattern(sample: Sample, other: Box, target: Path) -> None:
     assert merged.tags[0] == MergedTag(
         str(sample.dir), "main", "cache-main", (sample.main["digest"],), "new"
     )
-    assert merge(sample.dir, target, tag_as="x/{tag}").tags[1].new == "x/dev"
+    assert merge(sample.dir, target, tag_as="x/{tag}").tags[1].target_name == "x/dev"
 
 
 @pytest.mark.parametrize("path", ["cache/", "./cache", "two/../cache", "link"])
@@ -145,7 +145,7 @@ def test_the_name_of_a_directory_is_the_one_it_is_called_by(
     monkeypatch.chdir(tmp_path)
     merged = merge([path], "all", tag_as="{dir}-{tag}")
     expected = "link" if path == "link" else "cache"
-    assert merged.tags[0].new == f"{expected}-main"
+    assert merged.tags[0].target_name == f"{expected}-main"
 
 
 def test_replace_moves_the_targets_own(sample: Sample, other: Box) -> None:

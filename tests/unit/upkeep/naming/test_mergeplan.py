@@ -37,7 +37,7 @@ def plan(
 
 
 def shown(groups: tuple[Group, ...]) -> list[tuple[str | None, str | None, str]]:
-    return [(group.tag.source_name, group.tag.new, group.tag.state) for group in groups]
+    return [(group.tag.source_name, group.tag.target_name, group.tag.state) for group in groups]
 
 
 def test_everything_comes_into_an_empty_cache() -> None:
@@ -116,7 +116,7 @@ def test_all_disagreements_are_counted_and_some_are_told() -> None:
 def test_entries_of_one_name_go_together() -> None:
     both = side("a", entry("v1", "amd64"), entry("other", "1"), entry("v1", "arm64"))
     groups = plan(EMPTY, both)
-    assert [(g.tag.new, g.positions) for g in groups] == [("v1", (0, 2)), ("other", (1,))]
+    assert [(g.tag.target_name, g.positions) for g in groups] == [("v1", (0, 2)), ("other", (1,))]
     turned = side("all", entry("v1", "arm64"), entry("v1", "amd64"))
     assert plan(turned, both)[0].tag.state == "there"
     half = side("all", entry("v1", "arm64"))
@@ -143,7 +143,11 @@ def test_two_tags_that_become_one_have_to_be_one() -> None:
 
 def test_what_has_no_tag_gets_none() -> None:
     (group,) = plan(EMPTY, side("a", entry(None, "1")), tag_as=("{dir}-{tag}",))
-    assert (group.tag.source_name, group.tag.new, group.copies) == (None, None, (Copied(0, 0),))
+    assert (group.tag.source_name, group.tag.target_name, group.copies) == (
+        None,
+        None,
+        (Copied(0, 0),),
+    )
 
 
 @pytest.mark.parametrize("directory", ["\x1b", "\udcff"])
