@@ -70,7 +70,7 @@ def _merged_tag(tag: MergedTag) -> dict[str, Any]:
         "new": tag.target_name,
         "digests": tag.digests,
         "state": tag.state,
-        "moved_from": tag.moved_from,
+        "moved_from": tag.previous_digests,
     }
 
 

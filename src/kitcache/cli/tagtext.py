@@ -42,14 +42,14 @@ def merged_lines(merged: Merged) -> Iterator[str]:
         f"{merged.path}: {', '.join(tags)}; {'; '.join(blobs) or 'no blobs'}"
         f" ({merged.seconds:.1f} s)"
     )
-    if any(tag.moved_from for tag in new) and not is_dry:
+    if any(tag.previous_digests for tag in new) and not is_dry:
         yield printable(f"{merged.path}: no blob was removed; kitcache reset does that")
 
 
 def _tag_line(tag: MergedTag) -> str:
     old = UNTAGGED if tag.source_name is None else tag.source_name
     new = "" if tag.target_name == tag.source_name else f" as {tag.target_name}"
-    before = f", in place of {', '.join(tag.moved_from)}" if tag.moved_from else ""
+    before = f", in place of {', '.join(tag.previous_digests)}" if tag.previous_digests else ""
     return f"{old} of {tag.source}{new}, {', '.join(tag.digests)}{before}"
 
 

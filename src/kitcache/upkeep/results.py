@@ -276,7 +276,7 @@ class MergedTag(NamedTuple):
     target_name: str | None
     digests: tuple[str, ...]
     state: Literal["new", "moved", "there"]
-    moved_from: tuple[str, ...] = ()
+    previous_digests: tuple[str, ...] = ()
 
 
 class Merged(NamedTuple):

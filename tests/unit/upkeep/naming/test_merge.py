@@ -156,7 +156,7 @@ def test_replace_moves_the_targets_own(sample: Sample, other: Box) -> None:
         merge([sample.dir], other.dir)
     assert differences(before, take_snapshot(other.dir / "blobs")) == []
     merged = merge([sample.dir], other.dir, replace=True)
-    assert (merged.tags[0].state, merged.tags[0].moved_from) == ("moved", (own["digest"],))
+    assert (merged.tags[0].state, merged.tags[0].previous_digests) == ("moved", (own["digest"],))
     assert tags(other.dir)["main"] == sample.main["digest"]
     assert own["digest"][7:] in blobs(other.dir)
 

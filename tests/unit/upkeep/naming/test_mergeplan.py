@@ -87,7 +87,7 @@ def test_a_tag_of_the_target_moves_only_if_it_may() -> None:
         plan(own, a)
     assert "--replace" in caught.value.next_steps[1]
     (group,) = plan(own, a, replaces=True)
-    assert (group.tag.state, group.tag.moved_from) == ("moved", (str(digest("0")),))
+    assert (group.tag.state, group.tag.previous_digests) == ("moved", (str(digest("0")),))
     assert group.copies == (Copied(0, 0),)
 
 
@@ -125,9 +125,9 @@ def test_entries_of_one_name_go_together() -> None:
     more = side("all", *(entry("v1", platform) for platform in ("arm64", "amd64", "riscv64")))
     with pytest.raises(KitcacheError, match="tag 'v1'"):
         plan(more, both)
-    assert plan(more, both, replaces=True)[0].tag.moved_from == (str(digest("riscv64")),)
+    assert plan(more, both, replaces=True)[0].tag.previous_digests == (str(digest("riscv64")),)
     (first, _) = plan(half, both, replaces=True)
-    assert (first.tag.state, first.tag.moved_from, len(first.copies)) == ("moved", (), 2)
+    assert (first.tag.state, first.tag.previous_digests, len(first.copies)) == ("moved", (), 2)
 
 
 def test_two_tags_that_become_one_have_to_be_one() -> None:
@@ -168,7 +168,7 @@ def test_an_image_is_known_by_its_own_name_too() -> None:
     with pytest.raises(KitcacheError, match=r"image 'docker\.io/library/app:1'"):
         plan(own, a)
     (group,) = plan(own, a, replaces=True)
-    assert group.tag.moved_from == (str(digest("0")),)
+    assert group.tag.previous_digests == (str(digest("0")),)
     (renamed,) = plan(own, a, tag_as=("{dir}-{tag}",))
     assert renamed.tag.state == "new"
     plain = side("all", entry("1", "1"))
