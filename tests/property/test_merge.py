@@ -101,7 +101,7 @@ def test_every_tag_reaches_the_same_bytes(found: list[Cache]) -> None:
                 assert blob_path(target, digest).read_bytes() == cache.nodes[digest].data
                 assert blob_path(root, digest).exists()
         assert holes(target) <= absent_subjects(found)
-        came = merged.linked.blobs + merged.copied.blobs + merged.there.blobs
+        came = merged.linked.blobs + merged.copied.blobs + merged.reused.blobs
         assert came == len(set().union(*(reach(cache) & cache.present for cache in found[1:])))
 
 

@@ -57,7 +57,7 @@ def _merged(merged: Merged) -> dict[str, Any]:
         "tags": [_merged_tag(tag) for tag in merged.tags],
         "linked": shape_tally(merged.linked),
         "copied": shape_tally(merged.copied),
-        "there": shape_tally(merged.there),
+        "there": shape_tally(merged.reused),
         "warnings": merged.warnings,
         "seconds": merged.seconds,
     }

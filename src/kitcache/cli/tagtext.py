@@ -35,7 +35,7 @@ def merged_lines(merged: Merged) -> Iterator[str]:
     ways = (
         ("to link" if is_dry else "linked", merged.linked),
         ("to copy" if is_dry else "copied", merged.copied),
-        ("there", merged.there),
+        ("there", merged.reused),
     )
     blobs = [f"{blobs_of(tally)} {way}" for way, tally in ways if tally.blobs]
     yield printable(

@@ -293,6 +293,6 @@ class Merged(NamedTuple):
     tags: tuple[MergedTag, ...]
     linked: Tally
     copied: Tally
-    there: Tally
+    reused: Tally
     warnings: tuple[str, ...]
     seconds: float

@@ -144,7 +144,7 @@ def _merge(call: _Call, stack: ExitStack) -> Merged:
         tags=tuple(group.tag for group in groups),
         linked=came.linked,
         copied=came.copied,
-        there=came.there,
+        reused=came.there,
         warnings=warnings,
         seconds=round(time.monotonic() - call.began_s, 3),
     )

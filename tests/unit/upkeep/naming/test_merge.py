@@ -39,7 +39,7 @@ def test_all_tags_of_two_in_a_cache_that_is_made(
     brought = Tally(len(reached), sum(p.stat().st_size for p in (target / "blobs").glob("*/*")))
     nothing = Tally()
     assert (merged.linked, merged.copied) == ((brought, nothing)[:: 1 if is_linked else -1])
-    assert (merged.outcome, merged.there, merged.warnings) == ("done", nothing, ())
+    assert (merged.outcome, merged.reused, merged.warnings) == ("done", nothing, ())
     for digest in reached:
         path = target / "blobs" / "sha256" / digest
         original = next(p for c in (sample.dir, other.dir) for p in c.rglob(digest))
@@ -60,7 +60,7 @@ def test_what_the_target_has_stays_and_what_is_there_is_not_brought(
     assert items(other.dir) == before + items(sample.dir)
     assert json.loads((other.dir / "index.json").read_bytes())["x-top"] == [7]
     shared = len(b"layer 0" * 20)
-    assert (merged.there, merged.linked.blobs) == (Tally(1, shared), len(sample.live) - 1)
+    assert (merged.reused, merged.linked.blobs) == (Tally(1, shared), len(sample.live) - 1)
 
 
 def test_leaves_are_on_the_disk_before_manifests_and_these_before_the_index(
