@@ -79,7 +79,7 @@ def main(path: str, tag: str, seed: str, rounds: str, pinned: str = "") -> None:
         os.urandom = random.Random(0).randbytes
     for _ in range(int(rounds)):
         for result in export(path, tag, make_blobs(rng)):
-            outcome = result.report.outcome if result.report else "no reset"
+            outcome = result.reset.outcome if result.reset else "no reset"
             sys.stdout.write(f"{result.outcome} {outcome} {result.problem}\n")
 
 

@@ -133,9 +133,9 @@ def test_root_in_a_users_cache_locks_nobody_out(box: Path) -> None:
     def go_on() -> None:
         (result,) = exporting.export(str(sample.dir), "users", make_blobs(random.Random(2)))
         assert result.outcome == "published"
-        assert result.report is not None
-        assert result.report.outcome == "done"
-        assert not result.report.not_deleted
+        assert result.reset is not None
+        assert result.reset.outcome == "done"
+        assert not result.reset.not_deleted
 
     as_user(NOBODY, go_on)
     assert {tag.ref_name for tag in kitcache.ls(sample.dir).tags} == {

@@ -50,7 +50,7 @@ class CacheResult(NamedTuple):
     digest: str | None
     written: Tally
     reused: Tally
-    report: Report | None
+    reset: Report | None
     problem: str = ""
     code: int = 0
     pruned: Pruned | None = None
@@ -58,7 +58,7 @@ class CacheResult(NamedTuple):
     @property
     def exit_code(self) -> int:
         """0, 12 where a tag has a hole, 3 where a reset left something, or a failure's own code."""
-        return max(self.code, self.report.exit_code if self.report else 0)
+        return max(self.code, self.reset.exit_code if self.reset else 0)
 
 
 class Publication(NamedTuple):
@@ -258,7 +258,7 @@ def _result(intake: Intake, candidate: _Candidate, tag: str) -> CacheResult:
         digest=str(root.digest) if root else None,
         written=publication.store.written,
         reused=publication.store.reused,
-        report=None,
+        reset=None,
         problem=problem,
         code=0 if publication.is_optional else code,
     )

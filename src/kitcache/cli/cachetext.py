@@ -31,10 +31,10 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
             yield printable(f"{cache.path}: nothing to export{why}; tag '{cache.tag}' is unchanged")
         if cache.pruned is not None:
             yield from retired_lines(cache.pruned)
-        if cache.report is not None:
-            yield from report_lines(cache.report)
-            yield from report_notes(cache.report)
-            yield from missing_warnings(cache.path, cache.report.missing_blobs)
+        if cache.reset is not None:
+            yield from report_lines(cache.reset)
+            yield from report_notes(cache.reset)
+            yield from missing_warnings(cache.path, cache.reset.missing_blobs)
 
 
 def retired_lines(pruned: "Pruned") -> Iterator[str]:

@@ -58,7 +58,7 @@ def _cache(cache: "CacheResult") -> dict[str, Any]:
         "written": shape_tally(cache.written),
         "reused": shape_tally(cache.reused),
         "problem": cache.problem,
-        "reset": shape_report(cache.report) if cache.report else None,
+        "reset": shape_report(cache.reset) if cache.reset else None,
         "prune": shape_pruned(cache.pruned) if cache.pruned else None,
     }
 

@@ -21,7 +21,7 @@ def main(socket: str) -> None:
                 said = {"outcome": "raised", "problem": str(error)}
             else:
                 (export,) = result.caches
-                report = export.report
+                report = export.reset
                 said = {
                     "outcome": export.outcome,
                     "digest": export.digest,

@@ -146,8 +146,8 @@ def test_a_layout_and_a_cache_may_be_one_directory(
         return {}
 
     (cache,) = Run(request, script=script).result.caches
-    assert cache.report is not None
-    assert (cache.report.outcome, cache.report.entry_count) == ("done", 2), cache.report.reason
+    assert cache.reset is not None
+    assert (cache.reset.outcome, cache.reset.entry_count) == ("done", 2), cache.reset.reason
     index = json.loads((both / "index.json").read_bytes())
     assert len(index["manifests"]) == 2
 

@@ -101,7 +101,7 @@ class TestTheIndexIsGone:
             send(caches, CACHE)
             (cache / "index.json").unlink()
             (result,) = caches.publish()
-        assert (result.outcome, result.exit_code, result.report) == ("failed", 12, None)
+        assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
         assert "index.json was removed while the build ran" in result.problem
         assert not (cache / "index.json").exists()
         assert blobs(cache) >= OTHER.digests
@@ -112,9 +112,9 @@ class TestTheIndexIsGone:
         (cache / "index.json").unlink()
         (result,) = run([local(cache, "new", reset=True)], CACHE)
         assert (result.outcome, result.exit_code) == ("published", 0)
-        assert result.report is not None
-        assert result.report.outcome == "refused"
-        assert "missing beside blobs" in result.report.reason
+        assert result.reset is not None
+        assert result.reset.outcome == "refused"
+        assert "missing beside blobs" in result.reset.reason
         assert blobs(cache) == CACHE.digests | OTHER.digests
 
 
@@ -184,13 +184,13 @@ class TestResetAmongOthers:
         run([local(tmp_path / "c")], CACHE)
         with locked(tmp_path / "c", fcntl.LOCK_SH):
             (result,) = run([local(tmp_path / "c", reset=True)], OTHER)
-        assert result.report is not None
-        assert (result.outcome, result.report.outcome, result.exit_code) == (
+        assert result.reset is not None
+        assert (result.outcome, result.reset.outcome, result.exit_code) == (
             "published",
             "skipped",
             0,
         )
-        assert "kitcache.lock is held by process" in result.report.reason
+        assert "kitcache.lock is held by process" in result.reset.reason
         assert blobs(tmp_path / "c") == CACHE.digests | OTHER.digests
 
     def test_garbage_that_a_neighbour_reuses_stays(self, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ class TestResetAmongOthers:
         with open_caches([local(tmp_path / "c", "again")], ()) as neighbour:
             send(neighbour, CACHE)
             (result,) = run([local(tmp_path / "c", reset=True)], OTHER)
-            assert result.report is not None
-            assert result.report.outcome == "skipped"
+            assert result.reset is not None
+            assert result.reset.outcome == "skipped"
             (again,) = neighbour.publish()
         assert (again.outcome, again.written, again.reused.blobs) == ("published", Tally(), 4)
         assert kitcache.ls(tmp_path / "c").tags[-1].missing == 0
@@ -210,13 +210,13 @@ class TestResetAmongOthers:
         with open_caches([local(tmp_path / "c")], ()), open_layout(tmp_path / "c") as layout:
             for n in range(1, 4):
                 (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
-                assert result.report is not None
-                assert result.report.outcome == "skipped"
+                assert result.reset is not None
+                assert result.reset.outcome == "skipped"
                 assert read_skips(layout) == n
-            assert "3 sweeps in a row" in result.report.reason
+            assert "3 sweeps in a row" in result.reset.reason
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
-        assert result.report is not None
-        assert result.report.outcome == "done"
+        assert result.reset is not None
+        assert result.reset.outcome == "done"
         with open_layout(tmp_path / "c") as layout:
             assert read_skips(layout) == 0
 
@@ -233,21 +233,21 @@ class TestResetAmongOthers:
                     fcntl.flock(other, fcntl.LOCK_UN)
 
             (result,) = run([local(tmp_path / "c", reset=True)], OTHER, on_progress=let_go)
-        assert result.report is not None
-        assert result.report.outcome == "done"
+        assert result.reset is not None
+        assert result.reset.outcome == "done"
 
     def test_an_older_damage_is_told_and_the_build_is_good(self, sample: Sample) -> None:
         sample.box.damage(sample.main["digest"], None)
         count = len(blobs(sample.dir))
         (result,) = run([local(sample.dir, reset=True)], CACHE)
-        assert result.report is not None
-        assert (result.outcome, result.report.outcome, result.exit_code) == (
+        assert result.reset is not None
+        assert (result.outcome, result.reset.outcome, result.exit_code) == (
             "published",
             "refused",
             0,
         )
-        assert "tag 'main' cannot be read" in result.report.reason
-        assert f"kitcache verify {sample.dir} --repair" in result.report.reason
+        assert "tag 'main' cannot be read" in result.reset.reason
+        assert f"kitcache verify {sample.dir} --repair" in result.reset.reason
         assert len(blobs(sample.dir)) == count + len(CACHE.digests)
 
     @pytest.mark.parametrize("n", [0, -1])
@@ -266,8 +266,8 @@ class TestResetAmongOthers:
 
         monkeypatch.setattr(module, "reset_after_export", met)
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
-        assert result.report is not None
-        assert (result.report.outcome, result.exit_code) == ("lost", 12)
+        assert result.reset is not None
+        assert (result.reset.outcome, result.exit_code) == ("lost", 12)
 
     def test_a_cancel_is_a_skip_for_the_tag_is_published(self, tmp_path: Path) -> None:
         cancel = Event()
@@ -282,6 +282,6 @@ class TestResetAmongOthers:
         with locked(tmp_path / "c", fcntl.LOCK_SH):
             exports = [local(tmp_path / "c", reset=True)]
             (result,) = run(exports, OTHER, cancel=cancel, on_progress=stop)
-        assert result.report is not None
-        assert (result.outcome, result.report.outcome) == ("published", "skipped")
-        assert "stopped on request" in result.report.reason
+        assert result.reset is not None
+        assert (result.outcome, result.reset.outcome) == ("published", "skipped")
+        assert "stopped on request" in result.reset.reason

@@ -37,19 +37,19 @@ def test_the_tags_that_it_retires_go_with_their_blobs(grown: Path) -> None:
     assert tags(grown) == {"new": CACHE.root}
     assert blobs(grown) == CACHE.digests
     assert result.pruned is not None
-    assert result.report == result.pruned.reset
+    assert result.reset == result.pruned.reset
     assert [d.ref_name for d in result.pruned.tags if not d.keep] == ["a", "b"]
     assert (result.outcome, result.exit_code) == ("published", 0)
 
 
 def test_it_implies_the_reset_and_without_it_no_tag_goes(grown: Path) -> None:
     (plain,) = run([local(grown, "new", reset=True)], CACHE)
-    assert (plain.pruned, plain.report is not None) == (None, True)
+    assert (plain.pruned, plain.reset is not None) == (None, True)
     assert set(tags(grown)) == {"a", "b", "new"}
     run([local(grown, "b")], CACHE)
     (kept,) = run([local(grown, "new")], CACHE, policy=ALL)
-    assert kept.report is not None
-    assert kept.report.deleted.blobs > 0
+    assert kept.reset is not None
+    assert kept.reset.deleted.blobs > 0
     assert set(tags(grown)) == {"a", "b", "new"}
 
 
@@ -95,14 +95,14 @@ def _below(cache: Stages) -> list[str]:
 def test_while_others_export_it_is_left_to_them(grown: Path) -> None:
     with locked(grown, fcntl.LOCK_SH):
         (result,) = run([local(grown, "new")], CACHE, policy=LAST_ONE)
-    assert result.report is not None
-    assert (result.report.outcome, result.exit_code) == ("skipped", 0)
+    assert result.reset is not None
+    assert (result.reset.outcome, result.exit_code) == ("skipped", 0)
     assert set(tags(grown)) == {"a", "b", "new"}
 
 
 def test_after_an_export_that_failed_nothing_goes(grown: Path) -> None:
     (result,) = run([local(grown, "new")], None, policy=LAST_ONE)
-    assert (result.outcome, result.pruned, result.report) == ("nothing", None, None)
+    assert (result.outcome, result.pruned, result.reset) == ("nothing", None, None)
     assert set(tags(grown)) == {"a", "b"}
 
 

@@ -39,7 +39,7 @@ class TestPublish:
         shared = CACHE.digests & OTHER.digests
         assert second.written.blobs == 3
         assert second.reused == Tally(1, sum(sizes[digest] for digest in shared))
-        assert (second.report, second.problem, second.exit_code) == (None, "", 0)
+        assert (second.reset, second.problem, second.exit_code) == (None, "", 0)
 
     def test_without_reset_nothing_goes(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], CACHE)
@@ -50,14 +50,14 @@ class TestPublish:
         run([local(tmp_path / "c"), local(tmp_path / "c", "keep", mode="max")], CACHE, OTHER)
         new = make_cache([b"new"])
         *_, last = run([local(tmp_path / "c", reset=True)], new)
-        assert last.report is not None
-        assert last.report.outcome == "done"
-        assert last.report.deleted.blobs == len(CACHE.digests - OTHER.digests)
+        assert last.reset is not None
+        assert last.reset.outcome == "done"
+        assert last.reset.deleted.blobs == len(CACHE.digests - OTHER.digests)
         assert blobs(tmp_path / "c") == OTHER.digests | new.digests
 
     def test_one_reset_a_directory_on_its_last_tag(self, tmp_path: Path) -> None:
         exports = [local(tmp_path / "c", "a", reset=True), local(tmp_path / "c", "b")]
-        reports = [result.report for result in run(exports, CACHE)]
+        reports = [result.reset for result in run(exports, CACHE)]
         assert reports[0] is None
         assert reports[1] is not None
 
@@ -66,15 +66,15 @@ class TestPublish:
         told: list[object] = []
         for _ in range(2):
             (result,) = run([local(tmp_path / "c", reset=True)], CACHE, on_progress=told.append)
-            assert result.report is not None
-            assert result.report.outcome == "done"
+            assert result.reset is not None
+            assert result.reset.outcome == "done"
             (tmp_path / "c" / "blobs" / "sha256" / CACHE.root[7:]).unlink()
         assert not [event for event in told if isinstance(event, Waiting)]
 
     def test_nothing_exported_is_nothing_published_and_no_reset(self, sample: Sample) -> None:
         before, count = (sample.dir / "index.json").read_bytes(), len(blobs(sample.dir))
         (result,) = run([local(sample.dir, reset=True)], None)
-        assert (result.outcome, result.digest, result.report) == ("nothing", None, None)
+        assert (result.outcome, result.digest, result.reset) == ("nothing", None, None)
         assert result.exit_code == 0
         assert (sample.dir / "index.json").read_bytes() == before
         assert len(blobs(sample.dir)) == count
@@ -170,7 +170,7 @@ class TestHoles:
             layer = CACHE.blobs[0][1]
             (tmp_path / "c" / "blobs" / "sha256" / digest_of(layer)[7:]).unlink()
             (result,) = caches.publish()
-        assert (result.outcome, result.exit_code, result.report) == ("failed", 12, None)
+        assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
         assert result.problem.startswith("not published: blob sha256:")
         assert result.problem.endswith("is missing")
         assert tags(tmp_path / "c") == {"old": OTHER.root}
@@ -189,7 +189,7 @@ class TestHoles:
 
         monkeypatch.setattr(publish_module, "publish_index", met)
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
-        assert (result.outcome, result.exit_code, result.report) == ("failed", 12, None)
+        assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
         assert "published, but others removed from it meanwhile" in result.problem
 
     def test_beside_a_failed_export_nothing_is_removed(self, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ class TestHoles:
             send(caches, new, CACHE)
             (tmp_path / "c" / "blobs" / "sha256" / CACHE.root[7:]).unlink()
             good, bad = caches.publish()
-        assert (good.outcome, good.report) == ("published", None)
+        assert (good.outcome, good.reset) == ("published", None)
         assert (bad.outcome, bad.exit_code) == ("failed", 12)
         assert blobs(tmp_path / "c") == (OTHER.digests | new.digests | CACHE.digests) - {CACHE.root}
 
@@ -217,7 +217,7 @@ class TestHoles:
             send(caches, CACHE)
             (tmp_path / "c" / "index.json").write_bytes(b"[]")
             (result,) = caches.publish()
-        assert (result.outcome, result.exit_code, result.report) == ("failed", 12, None)
+        assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
         assert "index.json cannot be relied upon" in result.problem
 
     def test_cancel_publishes_nothing(self, tmp_path: Path) -> None:

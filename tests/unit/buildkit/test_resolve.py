@@ -113,6 +113,6 @@ class TestImports:
                 assert daemon.read(attrs["digest"]) == CACHE.blobs[-1][1]
             send(caches, OTHER)
             (result,) = caches.publish()
-        assert result.report is not None
-        assert result.report.outcome == "done"
+        assert result.reset is not None
+        assert result.reset.outcome == "done"
         assert blobs(tmp_path / "c") == OTHER.digests
