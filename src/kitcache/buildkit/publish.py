@@ -53,7 +53,7 @@ class CacheResult(NamedTuple):
     reset: Report | None
     problem: str = ""
     code: int = 0
-    pruned: Pruned | None = None
+    prune: Pruned | None = None
 
     @property
     def exit_code(self) -> int:

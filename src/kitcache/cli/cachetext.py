@@ -29,8 +29,8 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
         elif cache.outcome == "nothing":
             why = f" ({cache.problem})" if cache.problem else ""
             yield printable(f"{cache.path}: nothing to export{why}; tag '{cache.tag}' is unchanged")
-        if cache.pruned is not None:
-            yield from retired_lines(cache.pruned)
+        if cache.prune is not None:
+            yield from retired_lines(cache.prune)
         if cache.reset is not None:
             yield from report_lines(cache.reset)
             yield from report_notes(cache.reset)

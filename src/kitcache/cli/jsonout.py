@@ -59,7 +59,7 @@ def _cache(cache: "CacheResult") -> dict[str, Any]:
         "reused": shape_tally(cache.reused),
         "problem": cache.problem,
         "reset": shape_report(cache.reset) if cache.reset else None,
-        "prune": shape_pruned(cache.pruned) if cache.pruned else None,
+        "prune": shape_pruned(cache.prune) if cache.prune else None,
     }
 
 

@@ -36,15 +36,15 @@ def test_the_tags_that_it_retires_go_with_their_blobs(grown: Path) -> None:
     (result,) = run([local(grown, "new")], CACHE, policy=LAST_ONE)
     assert tags(grown) == {"new": CACHE.root}
     assert blobs(grown) == CACHE.digests
-    assert result.pruned is not None
-    assert result.reset == result.pruned.reset
-    assert [d.ref_name for d in result.pruned.tags if not d.keep] == ["a", "b"]
+    assert result.prune is not None
+    assert result.reset == result.prune.reset
+    assert [d.ref_name for d in result.prune.tags if not d.keep] == ["a", "b"]
     assert (result.outcome, result.exit_code) == ("published", 0)
 
 
 def test_it_implies_the_reset_and_without_it_no_tag_goes(grown: Path) -> None:
     (plain,) = run([local(grown, "new", reset=True)], CACHE)
-    assert (plain.pruned, plain.reset is not None) == (None, True)
+    assert (plain.prune, plain.reset is not None) == (None, True)
     assert set(tags(grown)) == {"a", "b", "new"}
     run([local(grown, "b")], CACHE)
     (kept,) = run([local(grown, "new")], CACHE, policy=ALL)
@@ -58,7 +58,7 @@ def test_every_directory_has_it_applied_once(grown: Path, tmp_path: Path) -> Non
     run([local(other, "old")], OTHER)
     exports = [local(grown, "x"), local(other, "x"), local(grown, "y")]
     results = run(exports, CACHE, CACHE, policy=LAST_ONE)
-    assert [result.tag for result in results if result.pruned] == ["y", "x"]
+    assert [result.tag for result in results if result.prune] == ["y", "x"]
     assert set(tags(grown)) == {"x", "y"}
     assert set(tags(other)) == {"x"}
 
@@ -67,9 +67,9 @@ def test_a_limit_that_is_not_reached_is_told_and_no_failure(grown: Path) -> None
     policy = Retention(max_used=Amount(bytes=10), source="cache.toml")
     (result,) = run([local(grown, "new")], CACHE, policy=policy)
     assert result.exit_code == 0
-    assert result.pruned is not None
+    assert result.prune is not None
     assert set(tags(grown)) == {"new"}
-    (line,) = excess_lines(result.pruned)
+    (line,) = excess_lines(result.prune)
     assert line.startswith(f"{grown}: what has to stay holds ")
     assert line.endswith(" more than max-used-space 10 B allows")
 
@@ -102,7 +102,7 @@ def test_while_others_export_it_is_left_to_them(grown: Path) -> None:
 
 def test_after_an_export_that_failed_nothing_goes(grown: Path) -> None:
     (result,) = run([local(grown, "new")], None, policy=LAST_ONE)
-    assert (result.outcome, result.pruned, result.reset) == ("nothing", None, None)
+    assert (result.outcome, result.prune, result.reset) == ("nothing", None, None)
     assert set(tags(grown)) == {"a", "b"}
 
 

@@ -143,8 +143,8 @@ class _Command:
         for cache in result.caches:
             if cache.outcome == "failed":
                 self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
-            if cache.pruned is not None:
-                self._session.warn(excess_lines(cache.pruned))
+            if cache.prune is not None:
+                self._session.warn(excess_lines(cache.prune))
 
     def _log_lines(self) -> int | None:
         """None after a picture that has shown a few lines only."""
