@@ -52,13 +52,13 @@ class CacheResult(NamedTuple):
     reused: Tally
     reset: Report | None
     problem: str = ""
-    code: int = 0
+    failure_code: int = 0
     prune: Pruned | None = None
 
     @property
     def exit_code(self) -> int:
         """0, 12 where a tag has a hole, 3 where a reset left something, or a failure's own code."""
-        return max(self.code, self.reset.exit_code if self.reset else 0)
+        return max(self.failure_code, self.reset.exit_code if self.reset else 0)
 
 
 class Publication(NamedTuple):
@@ -260,7 +260,7 @@ def _result(intake: Intake, candidate: _Candidate, tag: str) -> CacheResult:
         reused=publication.store.reused,
         reset=None,
         problem=problem,
-        code=0 if publication.is_optional else code,
+        failure_code=0 if publication.is_optional else code,
     )
 
 
