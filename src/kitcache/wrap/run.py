@@ -47,13 +47,13 @@ class StoreResult(NamedTuple):
     reused: int = 0
     problems: tuple[str, ...] = ()
     code: int = 0
-    report: Report | None = None
+    reset: Report | None = None
     pruned: "Pruned | None" = None
 
     @property
     def exit_code(self) -> int:
         """0 where all is well."""
-        return max(self.code, self.report.exit_code if self.report else 0)
+        return max(self.code, self.reset.exit_code if self.reset else 0)
 
 
 class ExecResult(NamedTuple):

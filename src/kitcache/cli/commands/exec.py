@@ -207,9 +207,9 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
         from kitcache.cli.cachetext import retired_lines  # noqa: PLC0415 - seldom needed
 
         yield from retired_lines(store.pruned)
-    if store.report is not None:
-        yield from report_lines(store.report)
-        yield from report_notes(store.report)
+    if store.reset is not None:
+        yield from report_lines(store.reset)
+        yield from report_notes(store.reset)
 
 
 def _warning_lines(store: StoreResult) -> Iterator[str]:
@@ -219,8 +219,8 @@ def _warning_lines(store: StoreResult) -> Iterator[str]:
         from kitcache.cli.cachetext import excess_lines  # noqa: PLC0415 - seldom needed
 
         yield from excess_lines(store.pruned)
-    if store.report is not None:
-        yield from missing_warnings(store.path, store.report.missing_blobs)
+    if store.reset is not None:
+        yield from missing_warnings(store.path, store.reset.missing_blobs)
 
 
 def _shape(result: ExecResult) -> dict[str, object]:
@@ -240,7 +240,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
                 "reused": store.reused,
                 "exit_code": store.exit_code,
                 "problems": list(store.problems),
-                "reset": json.loads(encode_value(store.report)) if store.report else None,
+                "reset": json.loads(encode_value(store.reset)) if store.reset else None,
                 "prune": json.loads(encode_value(store.pruned)) if store.pruned else None,
             }
             for store in result.stores
