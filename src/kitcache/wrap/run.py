@@ -48,7 +48,7 @@ class StoreResult(NamedTuple):
     problems: tuple[str, ...] = ()
     code: int = 0
     reset: Report | None = None
-    pruned: "Pruned | None" = None
+    prune: "Pruned | None" = None
 
     @property
     def exit_code(self) -> int:

@@ -203,10 +203,10 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
         yield printable(
             f"{store.path}: merged {names}: {store.linked:,} new blobs, {store.reused:,} were there"
         )
-    if store.pruned is not None:
+    if store.prune is not None:
         from kitcache.cli.cachetext import retired_lines  # noqa: PLC0415 - seldom needed
 
-        yield from retired_lines(store.pruned)
+        yield from retired_lines(store.prune)
     if store.reset is not None:
         yield from report_lines(store.reset)
         yield from report_notes(store.reset)
@@ -215,10 +215,10 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
 def _warning_lines(store: StoreResult) -> Iterator[str]:
     for problem in store.problems:
         yield printable(f"{store.path}: {problem}")
-    if store.pruned is not None:
+    if store.prune is not None:
         from kitcache.cli.cachetext import excess_lines  # noqa: PLC0415 - seldom needed
 
-        yield from excess_lines(store.pruned)
+        yield from excess_lines(store.prune)
     if store.reset is not None:
         yield from missing_warnings(store.path, store.reset.missing_blobs)
 
@@ -241,7 +241,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
                 "exit_code": store.exit_code,
                 "problems": list(store.problems),
                 "reset": json.loads(encode_value(store.reset)) if store.reset else None,
-                "prune": json.loads(encode_value(store.pruned)) if store.pruned else None,
+                "prune": json.loads(encode_value(store.prune)) if store.prune else None,
             }
             for store in result.stores
         ],
