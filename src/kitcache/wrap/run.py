@@ -46,14 +46,14 @@ class StoreResult(NamedTuple):
     linked: int = 0
     reused: int = 0
     problems: tuple[str, ...] = ()
-    code: int = 0
+    failure_code: int = 0
     reset: Report | None = None
     prune: "Pruned | None" = None
 
     @property
     def exit_code(self) -> int:
         """0 where all is well."""
-        return max(self.code, self.reset.exit_code if self.reset else 0)
+        return max(self.failure_code, self.reset.exit_code if self.reset else 0)
 
 
 class ExecResult(NamedTuple):
@@ -231,7 +231,7 @@ class _Stages:
                 linked=result.linked + merged.linked.blobs,
                 reused=result.reused + merged.reused.blobs,
                 problems=(*result.problems, problem) if problem else result.problems,
-                code=max(result.code, merged.code),
+                code=max(result.failure_code, merged.code),
             )
         return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
 
@@ -279,7 +279,7 @@ def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
 def _sweep(
     target: _Target, result: StoreResult, terms: Terms, policy: "Retention | None"
 ) -> StoreResult:
-    if not any(export.cache.reset for export in target.exports) or result.code:
+    if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result
     if policy is None:
         report = reset_after_export(
