@@ -60,13 +60,13 @@ class ExecResult(NamedTuple):
     """How it ended. command: what was run. code: the command's own exit code."""
 
     command: tuple[str, ...]
-    code: int
+    command_exit_code: int
     stores: tuple[StoreResult, ...]
 
     @property
     def exit_code(self) -> int:
         """The command's own, or that of the stores where the command was fine."""
-        return self.code or max((store.exit_code for store in self.stores), default=0)
+        return self.command_exit_code or max((store.exit_code for store in self.stores), default=0)
 
 
 class _Target(NamedTuple):

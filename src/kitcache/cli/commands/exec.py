@@ -131,7 +131,7 @@ class _Command:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
         terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
         result = run_task(task, environ, terms, policy=policy)
-        if task.unguarded and not result.code:
+        if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
         for store in result.stores:
             self._session.note(_store_lines(store))
@@ -229,7 +229,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
     return {
         "schema": "kitcache.exec/1",
         "command": [show_word(word) for word in result.command],
-        "command_exit_code": result.code,
+        "command_exit_code": result.command_exit_code,
         "exit_code": result.exit_code,
         "stores": [
             {
