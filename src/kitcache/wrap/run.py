@@ -61,12 +61,12 @@ class ExecResult(NamedTuple):
 
     command: tuple[str, ...]
     command_exit_code: int
-    stores: tuple[StoreResult, ...]
+    caches: tuple[StoreResult, ...]
 
     @property
     def exit_code(self) -> int:
         """The command's own, or that of the stores where the command was fine."""
-        return self.command_exit_code or max((store.exit_code for store in self.stores), default=0)
+        return self.command_exit_code or max((store.exit_code for store in self.caches), default=0)
 
 
 class _Target(NamedTuple):

@@ -38,6 +38,6 @@ def test_a_client_that_exports_nothing_to_a_staging_directory(
                      warn=lambda _: None)  # fmt: skip
     result = run_task(task, environ, Terms(5.0, None, lambda _: None))
     assert result.exit_code == 0
-    (store,) = result.stores
+    (store,) = result.caches
     assert store.tags == ()
     assert store.problems == ("nothing was exported to it; tag 'x' is unchanged",) * is_told

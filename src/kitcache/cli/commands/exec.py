@@ -133,7 +133,7 @@ class _Command:
         result = run_task(task, environ, terms, policy=policy)
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
-        for store in result.stores:
+        for store in result.caches:
             self._session.note(_store_lines(store))
             self._session.warn(_warning_lines(store))
         if args.metadata_file:
@@ -243,6 +243,6 @@ def _shape(result: ExecResult) -> dict[str, object]:
                 "reset": json.loads(encode_value(store.reset)) if store.reset else None,
                 "prune": json.loads(encode_value(store.prune)) if store.prune else None,
             }
-            for store in result.stores
+            for store in result.caches
         ],
     }
