@@ -168,7 +168,7 @@ def _settle_export(export: CacheExport) -> CacheExport:
     _expect("kind", export.kind, str)
     _expect("reset", export.reset, bool)
     _expect("tag", export.tag, str)
-    check_sent(export.sent)
+    check_sent(export.attrs)
     return check_cache_export(export._replace(dest=path("dest", export.dest)))
 
 

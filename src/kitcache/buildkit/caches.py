@@ -252,14 +252,14 @@ class Caches:
                 latest[id(place), export.tag] = n
         for n, (export, place) in enumerate(zip(wanted, places, strict=True)):
             if place is None:
-                self._export_entries.append((export.kind, dict(export.sent)))
+                self._export_entries.append((export.kind, dict(export.attrs)))
             elif latest[id(place), export.tag] == n:
                 self._add_export(export, place)
 
     def _add_export(self, export: CacheExport, place: Place) -> None:
         mine = [other for other in self._exports if other.place is place]
         for other in mine:
-            if dict(other.sent) == dict(export.sent):
+            if dict(other.sent) == dict(export.attrs):
                 other.tags[export.tag] = export.reset
                 return
         if place.intake is None:
@@ -267,9 +267,9 @@ class Caches:
         token = place.token("export", len(mine))
         store = ExportStore(place.intake)
         tags = {export.tag: export.reset}
-        self._exports.append(_Export(place, export.sent, store, tags, export.ignore_error))
+        self._exports.append(_Export(place, export.attrs, store, tags, export.ignore_error))
         self._stores[STORE_PREFIX + token] = store
-        self._export_entries.append((_LOCAL, dict(export.sent) | {"dest": token}))
+        self._export_entries.append((_LOCAL, dict(export.attrs) | {"dest": token}))
 
     def _open_import(self, wanted: CacheImport) -> None:
         if wanted.kind != _LOCAL:

@@ -140,7 +140,7 @@ def cache_exports(request: BuildRequest) -> tuple[CacheExport, ...]:
         exports.append(CacheExport("inline"))
     seen: set[object] = set()
     for export in exports:
-        attrs = dict(export.sent)
+        attrs = dict(export.attrs)
         of_registry = export.kind == "registry"
         key = (export.kind, attrs.get("ref") if of_registry else frozenset(attrs.items()))
         if key in seen and export.kind != "local":

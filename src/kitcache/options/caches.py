@@ -62,7 +62,7 @@ class CacheExport(NamedTuple):
     """
 
     kind: str
-    sent: Pairs = ()
+    attrs: Pairs = ()
     dest: str = ""
     tag: str = "latest"
     reset: bool = False
@@ -71,16 +71,16 @@ class CacheExport(NamedTuple):
     @property
     def ignore_error(self) -> bool:
         """True if the build is to survive when this export fails."""
-        return is_true(dict(self.sent).get("ignore-error", ""))
+        return is_true(dict(self.attrs).get("ignore-error", ""))
 
     @property
     def is_active(self) -> bool:
         """False for GitHub's cache outside of GitHub: it is left out, as buildx does."""
-        return _is_active(self.kind, dict(self.sent))
+        return _is_active(self.kind, dict(self.attrs))
 
     def __repr__(self) -> str:
         place = f", dest={self.dest!r}, tag={self.tag!r}, reset={self.reset}"
-        return f"CacheExport({self.kind!r}, sent={show_pairs(self.sent)!r}{place})"
+        return f"CacheExport({self.kind!r}, sent={show_pairs(self.attrs)!r}{place})"
 
 
 class CacheImport(NamedTuple):
@@ -138,16 +138,16 @@ def check_cache_export(export: CacheExport) -> CacheExport:
     attribute or a kind that is nearly a known one.
     """
     what = f"{export.kind} cache export"
-    seen = [*_warn(export.kind, export.sent, _EXPORTS, what)]
-    seen += _warn_values(dict(export.sent), what)
+    seen = [*_warn(export.kind, export.attrs, _EXPORTS, what)]
+    seen += _warn_values(dict(export.attrs), what)
     if export.kind == "local":
         if not export.dest:
             raise UsageError("local cache exporter requires dest", next_steps=("add dest=DIR",))
         if "\0" in export.dest:
             raise UsageError(f"dest={export.dest!r} is not a name: it has a NUL in it")
         _check_tag(export.tag)
-        _check_compression(dict(export.sent))
-        _check_manifest(dict(export.sent))
+        _check_compression(dict(export.attrs))
+        _check_manifest(dict(export.attrs))
     return export._replace(warnings=_add_warnings(export.warnings, seen))
 
 
@@ -183,7 +183,7 @@ def check_cache_import(source: CacheImport) -> CacheImport:
 
 def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
     """Return the cache with the credentials of GitHub or Amazon that were not given."""
-    attrs = dict(entry.sent)
+    attrs = dict(entry.attrs)
     if entry.kind == "gha":
         _add_github(attrs, environ)
     elif entry.kind == "s3":

@@ -71,7 +71,7 @@ def test_path_tag_and_reset_stay_with_the_client_and_all_else_is_sent() -> None:
     )
     export = parse_cache_export(text)
     assert (export.dest, export.tag, export.reset, export.warnings) == ("a/b", "main", True, ())
-    assert dict(export.sent) == {
+    assert dict(export.attrs) == {
         "mode": "max",
         "compression": "zstd",
         "compression-level": "-1",
@@ -118,7 +118,7 @@ def test_a_refusal_says_what_to_do_next(text: str, step: str) -> None:
 
 def test_mistyped_attributes_warn_and_are_sent_along() -> None:
     export = parse_cache_export("type=local,dest=D,rest=true,mode=mx,ignore-error=yes")
-    assert dict(export.sent) == {"rest": "true", "mode": "mx", "ignore-error": "yes"}
+    assert dict(export.attrs) == {"rest": "true", "mode": "mx", "ignore-error": "yes"}
     assert not export.reset
     assert not export.ignore_error
     assert export.warnings == (
@@ -173,7 +173,7 @@ def test_a_bare_name_is_a_registrys() -> None:
 def test_other_kinds_pass_through_as_they_are(text: str) -> None:
     export = parse_cache_export(text)
     assert (
-        ",".join(f"{key}={value}" for key, value in (("type", export.kind), *export.sent)) == text
+        ",".join(f"{key}={value}" for key, value in (("type", export.kind), *export.attrs)) == text
     )
     assert export.warnings == ()
 
@@ -191,7 +191,7 @@ def test_reset_of_a_registry_warns() -> None:
 
 def test_githubs_credentials_come_from_the_environment() -> None:
     export = complete_cache(parse_cache_export("type=gha,mode=max"), GITHUB)
-    assert dict(export.sent) == {"mode": "max", "token": "hush", "url": "https://one"}
+    assert dict(export.attrs) == {"mode": "max", "token": "hush", "url": "https://one"}
     assert export.is_active
     second = {**GITHUB, "ACTIONS_CACHE_SERVICE_V2": "1", "ACTIONS_RESULTS_URL": "https://two"}
     sent = dict(complete_cache(parse_cache_import("type=gha,token=mine"), second).sent)
@@ -208,16 +208,16 @@ def test_why_githubs_cache_is_left_out_elsewhere() -> None:
 
 
 def test_amazons_credentials_come_from_the_environment() -> None:
-    sent = dict(complete_cache(parse_cache_export("type=s3,bucket=b"), AMAZON).sent)
+    sent = dict(complete_cache(parse_cache_export("type=s3,bucket=b"), AMAZON).attrs)
     assert sent["secret_access_key"] == "hush"
     assert sent["session_token"] == "silence"
     half = {"AWS_ACCESS_KEY_ID": "AKIA"}
-    assert complete_cache(parse_cache_export("type=s3"), half).sent == ()
+    assert complete_cache(parse_cache_export("type=s3"), half).attrs == ()
 
 
 def test_a_pair_of_the_users_own_goes_without_the_environments_session() -> None:
     text = "type=s3,access_key_id=i,secret_access_key=s"
-    assert dict(complete_cache(parse_cache_export(text), AMAZON).sent) == {
+    assert dict(complete_cache(parse_cache_export(text), AMAZON).attrs) == {
         "access_key_id": "i",
         "secret_access_key": "s",
     }
