@@ -177,7 +177,7 @@ def _settle_import(source: CacheImport) -> CacheImport:
     _expect("tag", source.tag, str)
     if source.digest is not None:
         _expect("digest", source.digest, str)
-    check_sent(source.sent)
+    check_sent(source.attrs)
     return check_cache_import(source._replace(src=path("src", source.src)))
 
 

@@ -273,7 +273,7 @@ class Caches:
 
     def _open_import(self, wanted: CacheImport) -> None:
         if wanted.kind != _LOCAL:
-            self._import_entries.append((wanted.kind, dict(wanted.sent)))
+            self._import_entries.append((wanted.kind, dict(wanted.attrs)))
             return
         what = f"local cache import at {wanted.src}"
         try:
@@ -293,7 +293,7 @@ class Caches:
         store = Store(place.layout)
         self._imports.append((place, store))
         self._stores[STORE_PREFIX + token] = store
-        entry = (_LOCAL, dict(wanted.sent) | {"src": token, "digest": str(digest)})
+        entry = (_LOCAL, dict(wanted.attrs) | {"src": token, "digest": str(digest)})
         if entry not in self._import_entries:
             self._import_entries.append(entry)
         if wanted.digest is None:

@@ -91,7 +91,7 @@ class CacheImport(NamedTuple):
     """
 
     kind: str
-    sent: Pairs = ()
+    attrs: Pairs = ()
     src: str = ""
     tag: str = "latest"
     digest: str | None = None
@@ -100,11 +100,11 @@ class CacheImport(NamedTuple):
     @property
     def is_active(self) -> bool:
         """False for GitHub's cache outside of GitHub: it is left out, as buildx does."""
-        return _is_active(self.kind, dict(self.sent))
+        return _is_active(self.kind, dict(self.attrs))
 
     def __repr__(self) -> str:
         place = f", src={self.src!r}, tag={self.tag!r}, digest={self.digest!r}"
-        return f"CacheImport({self.kind!r}, sent={show_pairs(self.sent)!r}{place})"
+        return f"CacheImport({self.kind!r}, sent={show_pairs(self.attrs)!r}{place})"
 
 
 Cache = TypeVar("Cache", CacheExport, CacheImport)
@@ -171,7 +171,7 @@ def parse_cache_import(text: str) -> CacheImport:
 
 def check_cache_import(source: CacheImport) -> CacheImport:
     """Return the import with warnings, and raise UsageError, as check_cache_export does."""
-    seen = _warn(source.kind, source.sent, _IMPORTS, f"{source.kind} cache import")
+    seen = _warn(source.kind, source.attrs, _IMPORTS, f"{source.kind} cache import")
     if source.kind == "local":
         if not source.src:
             raise UsageError("local cache importer requires src", next_steps=("add src=DIR",))

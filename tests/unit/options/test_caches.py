@@ -156,7 +156,7 @@ def test_a_bare_name_is_a_registrys() -> None:
     assert parse_cache_export("user/app:cache") == CacheExport(
         "registry", (("ref", "user/app:cache"),)
     )
-    assert parse_cache_import("user/app:cache").sent == (("ref", "user/app:cache"),)
+    assert parse_cache_import("user/app:cache").attrs == (("ref", "user/app:cache"),)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_githubs_credentials_come_from_the_environment() -> None:
     assert dict(export.attrs) == {"mode": "max", "token": "hush", "url": "https://one"}
     assert export.is_active
     second = {**GITHUB, "ACTIONS_CACHE_SERVICE_V2": "1", "ACTIONS_RESULTS_URL": "https://two"}
-    sent = dict(complete_cache(parse_cache_import("type=gha,token=mine"), second).sent)
+    sent = dict(complete_cache(parse_cache_import("type=gha,token=mine"), second).attrs)
     assert sent == {"token": "mine", "url": "https://one", "url_v2": "https://two"}
 
 
