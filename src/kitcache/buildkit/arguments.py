@@ -160,7 +160,7 @@ def _settle_context(pair: tuple[str, str]) -> tuple[str, str]:
 def _settle_output(output: Output) -> Output:
     _expect("kind", output.kind, str)
     dest = None if output.dest is None else path("dest", output.dest)
-    check_sent(output.sent)
+    check_sent(output.attrs)
     return check_output(output._replace(dest=dest))
 
 

@@ -48,7 +48,7 @@ def make_exporters(request: BuildRequest, *, is_engine: bool) -> tuple[Exporter,
 
 
 def _make_exporter(output: Output, tags: tuple[str, ...], is_engine: bool) -> Exporter:
-    attrs = dict(output.sent)
+    attrs = dict(output.attrs)
     if output.kind == "registry":
         attrs = {"unpack": "false", **attrs, "push": "true"}
     kind = _kind(output, attrs, is_engine)

@@ -158,7 +158,7 @@ def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
     if args.push:
         images = [at for at, output in enumerate(outputs) if output.kind == "image"]
         for at in images:
-            sent = {**dict(outputs[at].sent), "push": "true"}
+            sent = {**dict(outputs[at].attrs), "push": "true"}
             outputs[at] = outputs[at]._replace(sent=tuple(sent.items()))
         if not images and not any(output.kind == "registry" for output in outputs):
             outputs.append(Output("registry"))

@@ -54,24 +54,24 @@ class Output(NamedTuple):
 
     kind: str
     dest: str | None = None
-    sent: Pairs = ()
+    attrs: Pairs = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def is_directory(self) -> bool:
         """True where dest is a directory, and not a file."""
-        is_unpacked = is_false(dict(self.sent).get("tar", ""))
+        is_unpacked = is_false(dict(self.attrs).get("tar", ""))
         return self.kind == "local" or (self.kind in ("oci", "docker") and is_unpacked)
 
     @property
     def is_mirror(self) -> bool:
         """Whether the directory loses all that the build did not produce (mode=delete)."""
-        return self.kind == "local" and _mode_of(dict(self.sent)) == "delete"
+        return self.kind == "local" and _mode_of(dict(self.attrs)) == "delete"
 
     @property
     def is_pushed(self) -> bool:
         """True where the daemon is to push the result to a registry."""
-        return self.kind == "registry" or is_true(dict(self.sent).get("push", ""))
+        return self.kind == "registry" or is_true(dict(self.attrs).get("push", ""))
 
 
 def parse_output(text: str) -> Output:
@@ -115,7 +115,7 @@ def check_output(output: Output) -> Output:
             f"exporter {quote_go(kind)} could not be found",
             next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(KINDS)}",),
         )
-    attrs = dict(output.sent)
+    attrs = dict(output.attrs)
     if kind == "local" and _mode_of(attrs) not in _MODES:
         meant = suggest(_mode_of(attrs), _MODES)
         raise UsageError(
@@ -123,7 +123,7 @@ def check_output(output: Output) -> Output:
             next_steps=(f"did you mean {meant}?" if meant else f"use {' or '.join(_MODES)}",),
         )
     return _place(kind, attrs, output.dest or "")._replace(
-        warnings=output.warnings or _warn(kind, output.sent)
+        warnings=output.warnings or _warn(kind, output.attrs)
     )
 
 
