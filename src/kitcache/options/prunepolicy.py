@@ -21,20 +21,20 @@ class Amount(NamedTuple):
     """A size on a disk: bytes, or a percentage of all that the disk has. One of both is set."""
 
     bytes: int | None = None
-    percent: float | None = None
+    percentage: float | None = None
 
     def of(self, disk_bytes: int) -> int:
         """Bytes, on a disk that has so many."""
         if self.bytes is not None:
             return self.bytes
-        return int(disk_bytes * (self.percent or 0) / 100)
+        return int(disk_bytes * (self.percentage or 0) / 100)
 
 
 def parse_amount(text: str) -> Amount:
     """5GB, or 10% of the disk. Raises ValueError, which says what forms are known."""
     share = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?%", text.strip(), re.ASCII)
     if share is not None:
-        return Amount(percent=float(share[1]))
+        return Amount(percentage=float(share[1]))
     try:
         return Amount(bytes=parse_bytes(text))
     except ValueError as error:
@@ -273,11 +273,11 @@ def _amounts(policy: Retention) -> Iterator[Contradiction]:
     for key, amount in (("max-used-space", policy.max_used), ("min-free-space", policy.min_free)):
         if amount is None:
             continue
-        if (amount.bytes is None) == (amount.percent is None) or (amount.bytes or 0) < 0:
+        if (amount.bytes is None) == (amount.percentage is None) or (amount.bytes or 0) < 0:
             problem = f"{policy.spell(key)} is bytes, 0 or more, or else a percentage"
             yield Contradiction(None, key, problem)
-        elif amount.percent is not None and not 0 <= amount.percent <= 100:
-            said = policy.spell(key, f"{amount.percent:g}%")
+        elif amount.percentage is not None and not 0 <= amount.percentage <= 100:
+            said = policy.spell(key, f"{amount.percentage:g}%")
             yield Contradiction(None, key, f"{said} is not a part of the disk: 0% to 100%")
 
 

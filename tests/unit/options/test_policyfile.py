@@ -46,7 +46,7 @@ def test_every_key() -> None:
             Rule("", ("*",), False, 5, 7 * D, 30 * D),
         ),
         max_used=Amount(bytes=5 * 10**9),
-        min_free=Amount(percent=10),
+        min_free=Amount(percentage=10),
         allow_empty=True,
         trim=True,
         source="policy.toml",

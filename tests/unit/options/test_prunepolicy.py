@@ -30,10 +30,10 @@ def named(number: int, *tags: str, **fields: int | bool) -> Rule:
     [
         ("5GB", Amount(bytes=5 * 10**9)),
         ("0", Amount(bytes=0)),
-        ("10%", Amount(percent=10)),
-        (" 12.5 % ", Amount(percent=12.5)),
-        ("0%", Amount(percent=0)),
-        ("150%", Amount(percent=150)),
+        ("10%", Amount(percentage=10)),
+        (" 12.5 % ", Amount(percentage=12.5)),
+        ("0%", Amount(percentage=0)),
+        ("150%", Amount(percentage=150)),
     ],
 )
 def test_amounts(text: str, amount: Amount) -> None:
@@ -49,9 +49,9 @@ def test_no_amount(text: str) -> None:
 def test_a_share_is_one_of_the_disk() -> None:
     assert Amount(bytes=7).of(1000) == 7
     assert Amount(bytes=0).of(1000) == 0
-    assert Amount(percent=12.5).of(1000) == 125
-    assert Amount(percent=0).of(1000) == 0
-    assert Amount(percent=33.3).of(100) == 33
+    assert Amount(percentage=12.5).of(1000) == 125
+    assert Amount(percentage=0).of(1000) == 0
+    assert Amount(percentage=33.3).of(100) == 33
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_of_what_is_kept_nothing_else_is_said() -> None:
         (Retention(rules=(Rule(unused_for_ns=0),)), False),
         (Retention(rules=(named(1, "x", keep=True),)), False),
         (Retention(max_used=Amount(0)), False),
-        (Retention(min_free=Amount(percent=0)), False),
+        (Retention(min_free=Amount(percentage=0)), False),
     ],
 )
 def test_a_policy_that_asks_for_nothing(policy: Retention, is_empty: bool) -> None:
@@ -150,7 +150,7 @@ FINE = [
     Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
     # 0s lets all go that is not kept: to keep something is the point.
     Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
-    Retention(max_used=Amount(percent=100), min_free=Amount(percent=0), trim=True),
+    Retention(max_used=Amount(percentage=100), min_free=Amount(percentage=0), trim=True),
     # A limit that is exceeded all the same says so.
     Retention(("*",), max_used=Amount(5), trim=True),
     Retention(allow_empty=True),
@@ -211,13 +211,13 @@ CONTRADICTIONS = [
         "two rules without a name speak of all tags, and only one can count",
     ),
     (
-        Retention(max_used=Amount(percent=101)),
+        Retention(max_used=Amount(percentage=101)),
         None,
         "max-used-space",
         "--max-used-space 101% is not a part of the disk: 0% to 100%",
     ),
     (
-        Retention(min_free=Amount(percent=100.5), source="p.toml"),
+        Retention(min_free=Amount(percentage=100.5), source="p.toml"),
         None,
         "min-free-space",
         "min-free-space 100.5% is not a part of the disk: 0% to 100%",
@@ -350,7 +350,7 @@ def test_several_that_come_first_are_all_named() -> None:
 
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
-    policy = Retention(("",), (Rule(keep_last=0),), Amount(percent=200), source="policy.toml")
+    policy = Retention(("",), (Rule(keep_last=0),), Amount(percentage=200), source="policy.toml")
     with pytest.raises(UsageError) as caught:
         check_retention(policy)
     assert str(caught.value).splitlines() == [

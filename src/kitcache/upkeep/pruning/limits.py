@@ -57,7 +57,7 @@ def find_limits(
 
 
 def _spell(retention: Retention, key: str, amount: Amount) -> str:
-    return retention.spell(key, None if amount.percent is None else f"{amount.percent:g}%")
+    return retention.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
 
 
 def _disk(layout: Layout) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def parsed(*words: str) -> argparse.Namespace:
     [
         ((), Retention()),
         (("--max-used-space", "5GB"), Retention(max_used=Amount(bytes=5 * 10**9))),
-        (("--min-free-space", "10%"), Retention(min_free=Amount(percent=10.0))),
+        (("--min-free-space", "10%"), Retention(min_free=Amount(percentage=10.0))),
         (("--keep-tag", "main", "--keep-tag", "v*"), Retention(keep_tags=("main", "v*"))),
         (("--drop-tag", "pr-*", "--drop-tag", "x"), Retention(drop_tags=("pr-*", "x"))),
         (

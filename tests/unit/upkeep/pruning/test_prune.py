@@ -213,7 +213,7 @@ class TestLimits:
         monkeypatch.setattr(limits, "_disk", lambda layout: (10_000, free[0]))
         return free
 
-    @pytest.mark.parametrize("amount", [Amount(percent=11.0), Amount(bytes=1100)])
+    @pytest.mark.parametrize("amount", [Amount(percentage=11.0), Amount(bytes=1100)])
     def test_a_part_of_the_disk(self, sample: Sample, disk: list[int], amount: Amount) -> None:
         pruned = prune(sample.dir, Retention(max_used=amount))
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], 1100)
@@ -232,7 +232,7 @@ class TestLimits:
         assert pruned.tags[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
-        pruned = prune(sample.dir, Retention(min_free=Amount(percent=90.0), allow_empty=True))
+        pruned = prune(sample.dir, Retention(min_free=Amount(percentage=90.0), allow_empty=True))
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
         assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.reason
@@ -241,7 +241,7 @@ class TestLimits:
         self, sample: Sample, disk: list[int]
     ) -> None:
         """To trim, or to drop the last tag, would cost the cache and not be enough."""
-        policy = Retention(min_free=Amount(percent=90.0), keep_tags=("main",))
+        policy = Retention(min_free=Amount(percentage=90.0), keep_tags=("main",))
         error = not_reached(prune(sample.dir, policy), policy)
         assert error is not None
         assert error.next_steps == (
