@@ -227,7 +227,7 @@ class _Build:
                 is_engine=self._connection.is_engine,
                 cache_imports=caches.import_entries,
                 host_gateway=abilities.host_gateway(request),
-                proxies=self._wishes.proxies,
+                proxies=self._wishes.proxy_args,
             ),
             entitlements=entitlements(request),
             exporters=[

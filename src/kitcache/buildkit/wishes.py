@@ -37,7 +37,7 @@ class Wishes(NamedTuple):
     credentials: Callable[[str], Credentials | None] = _no_login
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
-    proxies: Pairs = ()
+    proxy_args: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
     prune_policy: Retention | None = None
     timeout_s: float | None = None

@@ -73,7 +73,7 @@ DIGEST = f"sha256:{'1' * 64}"
 
 def test_a_build_is_asked_for_once_and_by_name(context: Path) -> None:
     request = BuildRequest(str(context), target="t", build_args=(("A", "1"),), outputs=NOWHERE)
-    run = Run(request, Wishes(proxies=(("HTTP_PROXY", "p"), ("A", "0"))))
+    run = Run(request, Wishes(proxy_args=(("HTTP_PROXY", "p"), ("A", "0"))))
     assert re.fullmatch(r"[a-z0-9]{25}", run.solve.ref)
     assert run.solve.ref == run.result.ref
     assert run.solve.frontend == "dockerfile.v0"

@@ -102,7 +102,7 @@ class _Command:
             credentials=DockerConfig(self._config, on_notice, cancel=self._args.cancel).credentials,
             stdin=open_stdin(self._args.cancel),
             stdout=_stdout(),
-            proxies=read_proxies(self._config, address.url),
+            proxy_args=read_proxies(self._config, address.url),
             lock_timeout_s=self._args.lock_timeout / 10**9,
             prune_policy=policy,
         )
