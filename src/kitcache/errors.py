@@ -138,7 +138,7 @@ class Incomplete(KitcacheError):
             untouched="what could be removed is gone; what tags reach is where it was",
             next_steps=("mend what is named above, then run the same command again",),
         )
-        self.left = left
+        self.not_deleted = left
         self.left_count = left_count
 
 
