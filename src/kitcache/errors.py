@@ -139,7 +139,7 @@ class Incomplete(KitcacheError):
             next_steps=("mend what is named above, then run the same command again",),
         )
         self.not_deleted = left
-        self.left_count = left_count
+        self.not_deleted_count = left_count
 
 
 class NotACache(KitcacheError):
