@@ -447,6 +447,6 @@ class Cancelled(KitcacheError):
             untouched=untouched,
             next_steps=("run the same command again to finish",),
         )
-        self.removed_blobs = removed_blobs
+        self.deleted_blobs = removed_blobs
         self.removed_bytes = removed_bytes
         self.timeout_s = timeout_s

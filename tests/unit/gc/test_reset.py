@@ -202,7 +202,7 @@ def test_cancelled_before_it_begins(sample: Sample) -> None:
     cancel.set()
     with pytest.raises(Cancelled) as caught:
         reset(sample.dir, cancel=cancel)
-    assert caught.value.removed_blobs == 0
+    assert caught.value.deleted_blobs == 0
     assert len(blobs(sample)) == 11
 
 
@@ -240,5 +240,5 @@ def test_a_cancelled_dry_run_claims_no_removal(sample: Sample) -> None:
 
     with pytest.raises(Cancelled) as caught:
         reset(sample.dir, dry_run=True, on_progress=stop, cancel=cancel)
-    assert caught.value.removed_blobs == 0
+    assert caught.value.deleted_blobs == 0
     assert "nothing was removed" in str(caught.value)
