@@ -448,5 +448,5 @@ class Cancelled(KitcacheError):
             next_steps=("run the same command again to finish",),
         )
         self.deleted_blobs = removed_blobs
-        self.removed_bytes = removed_bytes
+        self.deleted_bytes = removed_bytes
         self.timeout_s = timeout_s
