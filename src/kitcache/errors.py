@@ -366,7 +366,7 @@ class BuildFailed(KitcacheError):
         super().__init__("", problem, untouched="", next_steps=next_steps)
         self.step = step
         self.log = log
-        self.sources = sources
+        self.locations = sources
         self.step_exit_code = step_exit_code
         self.ref = ref
         self.warnings = warnings
@@ -375,7 +375,7 @@ class BuildFailed(KitcacheError):
     @property
     def facts(self) -> dict[str, Fact]:
         """The step, its exit code and log, the first place in a Dockerfile, and what was told."""
-        first = self.sources[0] if self.sources else None
+        first = self.locations[0] if self.locations else None
         return {
             "step": self.step or None,
             "step_exit_code": self.step_exit_code,

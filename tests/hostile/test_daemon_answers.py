@@ -180,4 +180,4 @@ def test_error_details_that_are_garbage(context: Path, cache: Cache, details: by
     assert error.exit_code == 21
     assert error.step == "a step"
     assert "failed to solve: boom \\x1b[2J" in str(error)
-    assert error.sources == ()
+    assert error.locations == ()

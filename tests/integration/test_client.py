@@ -69,7 +69,7 @@ def test_a_failed_step_is_an_error_with_all_that_is_known(client: Client, tmp_pa
     error = caught.value
     assert error.step_exit_code == 7
     assert error.log == ("dear me",)
-    assert [(s.filename, s.first_line) for s in error.sources] == [("Dockerfile", 3)]
+    assert [(s.filename, s.first_line) for s in error.locations] == [("Dockerfile", 3)]
 
 
 def test_several_builds_at_once_on_one_client(client: Client, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _note_lines(failed: BuildFailed) -> Iterator[str]:
         yield f"step: {failed.step}" + ("" if code is None else f" (exit code {code})")
         for line in failed.log[-_NOTED_LOG_LINES:]:
             yield f"  {line}"
-    for source in failed.sources:
+    for source in failed.locations:
         yield from source_lines(source)
     for notice in failed.notices:
         yield f"notice: {notice}"

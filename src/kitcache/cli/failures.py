@@ -29,7 +29,7 @@ def failure_lines(
         for line in error.log[skipped:]:
             yield clean_log(line, colour=colour)
         yield _RULE
-    for source in error.sources:
+    for source in error.locations:
         for line in source_lines(source):
             yield clean_log(line, colour=False)
     first, *more = error.headline.split("\n")

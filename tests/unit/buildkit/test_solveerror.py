@@ -66,7 +66,7 @@ def test_a_real_failure() -> None:
     assert failed.step == "[2/2] RUN --network=none busybox seq 30; echo oops >&2; exit 3"
     assert failed.log == (*(str(number) for number in range(1, 31)), "oops")
     assert failed.step_exit_code == 3
-    assert failed.sources == (Source("Dockerfile", 3, 3, TEXT),)
+    assert failed.locations == (Source("Dockerfile", 3, 3, TEXT),)
     (note,) = failed.__notes__
     assert note.splitlines()[:2] == [f"step: {failed.step} (exit code 3)", "  12"]
     assert "  oops\nDockerfile:3\n----" in note
@@ -103,7 +103,7 @@ def test_else_it_is_the_first_that_failed(details: tuple[Detail, ...]) -> None:
 
 def test_without_a_step_there_is_none() -> None:
     failed = build_failed(error(), Steps())
-    assert (failed.step, failed.log, failed.sources, failed.step_exit_code) == ("", (), (), None)
+    assert (failed.step, failed.log, failed.locations, failed.step_exit_code) == ("", (), (), None)
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ def test_the_noise_of_grpc_is_left_out(message: str, problem: str) -> None:
 def test_each_place_is_named_once() -> None:
     details = (source((1, 1)), source((3, 2)), source((1, 1)))
     failed = build_failed(error(*details), Steps())
-    assert [place[1:3] for place in failed.sources] == [(1, 1), (3, 3)]
+    assert [place[1:3] for place in failed.locations] == [(1, 1), (3, 3)]
 
 
 def test_places_have_a_limit() -> None:
     many = (source((1, last)) for last in range(1, 50))
-    assert len(build_failed(error(*many), Steps()).sources) == 10
+    assert len(build_failed(error(*many), Steps()).locations) == 10
 
 
 def test_an_instruction_of_several_lines_is_one_place() -> None:
     failed = build_failed(error(source((2, 2), (3, 3), (1, 1))), Steps())
-    assert [place[1:3] for place in failed.sources] == [(1, 3)]
+    assert [place[1:3] for place in failed.locations] == [(1, 3)]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_instruction_of_several_lines_is_one_place() -> None:
 def test_a_malformed_detail_is_left_out(malformed: Detail) -> None:
     details = (malformed, source((3, 3)), detail("gatewayapi.ExitMessage+json", {"Code": 7}))
     failed = build_failed(error(*details), Steps())
-    assert failed.sources == (Source("Dockerfile", 3, 3, TEXT),)
+    assert failed.locations == (Source("Dockerfile", 3, 3, TEXT),)
     assert failed.step_exit_code == 7
 
 
