@@ -68,7 +68,7 @@ class KitcacheError(Exception):
         self.path = path
         self.problem = problem
         self.details = tuple(map(hide_password, details))
-        self.untouched = untouched
+        self.effect = untouched
         self.next_steps = tuple(map(hide_password, next_steps))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -87,8 +87,8 @@ class KitcacheError(Exception):
 
     def __str__(self) -> str:
         lines = [self.headline, *(f"  {line}" for line in self.details)]
-        if self.untouched:
-            lines.append(f"  {self.untouched}")
+        if self.effect:
+            lines.append(f"  {self.effect}")
         words = ("next", "  or", "  or")
         lines += [f"  {word}: {step}" for word, step in zip(words, self.next_steps, strict=False)]
         return "\n".join(map(printable, lines))

@@ -167,7 +167,7 @@ def test_damage_shows_its_path() -> None:
 )
 def test_a_stopped_call_says_what_was_done(count: int, says: str) -> None:
     error = Cancelled("cache", removed_blobs=count, removed_bytes=7 * count)
-    assert error.untouched == says
+    assert error.effect == says
     assert error.facts == {
         "removed_blobs": count,
         "removed_bytes": 7 * count,

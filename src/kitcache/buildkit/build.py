@@ -101,7 +101,7 @@ class _Build:
             raise Cancelled(
                 error.path,
                 problem=f"the build took longer than {self._cancel.timeout_s:g} s: {error.problem}",
-                untouched=error.untouched,
+                untouched=error.effect,
                 timeout_s=self._cancel.timeout_s,
             ) from error
 
@@ -289,7 +289,7 @@ class _Build:
             raise _cancelled("the client was closed while it built")
         failure = caches.failure or targets.failure or next(iter(self._failures), None)
         if failure is not None:
-            failure.untouched = "no tag was changed, and nothing was removed"
+            failure.effect = "no tag was changed, and nothing was removed"
             raise failure
         if is_lost and error.code == Code.UNAVAILABLE:
             raise self._lost(error)
@@ -313,7 +313,7 @@ class _Build:
             kind="lost",
             next_steps=("look at the daemon's log, then build again",),
         )
-        lost.untouched = _UNTOUCHED
+        lost.effect = _UNTOUCHED
         return lost
 
     def _provenance(self) -> Mapping[str, object]:

@@ -60,7 +60,7 @@ class Places:
         try:
             layout = make_layout(path)
         except NotACache as error:
-            error.untouched = "nothing was built"
+            error.effect = "nothing was built"
             error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
             raise
         known = self._known(layout)

@@ -181,7 +181,7 @@ def _open_layouts(
 
 
 def _unbuilt(error: KitcacheError) -> KitcacheError:
-    error.untouched = _UNBUILT
+    error.effect = _UNBUILT
     return error
 
 

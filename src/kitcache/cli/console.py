@@ -71,7 +71,7 @@ class Session:
                 return [error.exit_code]
             except KitcacheError as error:
                 if isinstance(error, UsageError):
-                    error.untouched = error.untouched or undone
+                    error.effect = error.effect or undone
                 self.complain(error)
                 codes.append(error.exit_code)
             except AnswerError:
@@ -106,8 +106,8 @@ class Session:
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
-        if self._only_reads and error.untouched in (NOTHING_CHANGED, NOTHING_REMOVED):
-            error.untouched = ""
+        if self._only_reads and error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):
+            error.effect = ""
         if _is_daemons_own(error):
             error.next_steps = (_FOR_A_DAEMON, *error.next_steps)
         if self._json:

@@ -30,7 +30,7 @@ def read_file(path: str, cancel: Event | None = None) -> Retention:
     try:
         data = unless_cancelled(lambda: _read(path, cancel), cancel)
     except Cancelled as error:
-        error.path, error.untouched = name, "nothing was done"
+        error.path, error.effect = name, "nothing was done"
         raise
     except OSError as error:
         failure = io_error(name, "cannot read the policy", error, untouched="nothing was done")

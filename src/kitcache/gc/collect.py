@@ -121,11 +121,11 @@ def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
         size = total.deleted.bytes
         error = Cancelled(error.path, removed_blobs=blobs, removed_bytes=size)
         if uploads and not blobs:
-            error.untouched = f"uploads left behind had been removed ({uploads:,}), and no blob"
+            error.effect = f"uploads left behind had been removed ({uploads:,}), and no blob"
         return error
     if blobs or uploads:
         also = f" and {uploads:,} uploads left behind" if uploads else ""
-        error.untouched = f"{blobs:,} blobs that no tag reached{also} had been removed by then"
+        error.effect = f"{blobs:,} blobs that no tag reached{also} had been removed by then"
     return error
 
 

@@ -128,11 +128,11 @@ def sweep_after_export(
             why += f" ({skips} sweeps in a row were left out)"
         return _no_report(layout.path, "skipped", why, started)
     except Cancelled as error:
-        return _no_report(layout.path, "skipped", f"{error.problem}; {error.untouched}", started)
+        return _no_report(layout.path, "skipped", f"{error.problem}; {error.effect}", started)
     except KitcacheError as error:
         tag = error.facts.get("tag")
         is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
-        why = "; ".join((error.problem, error.untouched, *error.next_steps[:1]))
+        why = "; ".join((error.problem, error.effect, *error.next_steps[:1]))
         return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
     report = make_report(layout.path, "done", judged, swept, started)
     hole = _hole_in(judged.survey, published)

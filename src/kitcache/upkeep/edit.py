@@ -194,6 +194,6 @@ def _after_changing(error: KitcacheError, change: Change) -> KitcacheError:
         if count
     ]
     if said:
-        error.untouched = "; ".join(filter(None, (*said, error.untouched)))
+        error.effect = "; ".join(filter(None, (*said, error.effect)))
         error.next_steps = (*error.next_steps, "the next reset finishes what is left")
     return error

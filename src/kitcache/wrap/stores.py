@@ -50,7 +50,7 @@ class Stores:
         try:
             layout = make_layout(path)
         except NotACache as error:
-            error.untouched = _NOTHING_RAN
+            error.effect = _NOTHING_RAN
             error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
             raise
         return self._known(layout) or self._hold(layout, path, is_export=True)
@@ -81,11 +81,11 @@ class Stores:
         try:
             hold_inherited(layout, store.lock, store.lock_fds, patience)
         except (Busy, Cancelled) as error:
-            error.untouched = _NOTHING_RAN
+            error.effect = _NOTHING_RAN
             raise
         except KitcacheError as error:
             if is_export and isinstance(error, Unsafe):
-                error.untouched = _NOTHING_RAN
+                error.effect = _NOTHING_RAN
                 raise
             self._terms.warn(describe_unlocked(layout.path, error))
         self.all.append(store)

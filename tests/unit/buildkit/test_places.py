@@ -75,7 +75,7 @@ class TestWhatIsNoDest:
             open_caches([local(tmp_path)], ()),
         ):
             pass
-        assert caught.value.untouched == "nothing was built"
+        assert caught.value.effect == "nothing was built"
         assert os.listdir(tmp_path) == ["notes.txt"]
 
     def test_a_cache_whose_index_cannot_be_read(self, sample: Sample) -> None:

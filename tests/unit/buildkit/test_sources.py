@@ -106,7 +106,7 @@ def test_a_dockerfile_behind_a_loop_of_links(context: Path) -> None:
     (context / "Dockerfile").symlink_to("Dockerfile")
     error = refuse(KitcacheError, BuildRequest(str(context)))
     assert "the Dockerfile cannot be opened" in str(error)
-    assert error.untouched == "nothing was built"
+    assert error.effect == "nothing was built"
 
 
 # Stdin.
@@ -260,12 +260,12 @@ def test_a_layout_is_opened_and_its_image_named(
 def test_a_layout_that_lacks_the_tag(context: Path, sample: Sample) -> None:
     error = refuse(NotFound, layout_request(context, f"{sample.dir}:none"))
     assert "it has no tag 'none'" in str(error)
-    assert error.untouched == "nothing was built"
+    assert error.effect == "nothing was built"
 
 
 def test_a_directory_that_is_no_layout(context: Path) -> None:
     error = refuse(NotACache, layout_request(context, f"{context}:main"))
-    assert error.untouched == "nothing was built"
+    assert error.effect == "nothing was built"
 
 
 @pytest.mark.parametrize("index", [b"{", b"[]", b"\xff"])
@@ -273,4 +273,4 @@ def test_a_layout_whose_index_is_garbage(context: Path, sample: Sample, index: b
     (sample.dir / "index.json").write_bytes(index)
     error = refuse(KitcacheError, layout_request(context, f"{sample.dir}:main"))
     assert "index.json" in str(error)
-    assert error.untouched == "nothing was built"
+    assert error.effect == "nothing was built"

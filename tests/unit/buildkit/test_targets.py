@@ -96,7 +96,7 @@ def test_what_lies_below_a_file_cannot_be_made(tmp_path: Path, make: Any) -> Non
     (tmp_path / "file").touch()
     error = refuse(KitcacheError, make(tmp_path / "file/x/y"))
     assert "cannot be made" in str(error)
-    assert error.untouched == "nothing was built"
+    assert error.effect == "nothing was built"
 
 
 # A layout.

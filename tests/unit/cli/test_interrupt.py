@@ -48,7 +48,7 @@ def test_work_that_waits_is_left_to_itself() -> None:
         unless_cancelled(work, cancel)
     over.set()
     assert caught.value.exit_code == 130
-    assert caught.value.untouched == "nothing was built"
+    assert caught.value.effect == "nothing was built"
 
 
 def test_stdin_is_read_as_it_comes(pipe: int) -> None:

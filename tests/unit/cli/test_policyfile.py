@@ -57,7 +57,7 @@ def test_a_file_of_the_largest_size(path: Path) -> None:
 def test_a_name_of_nothing(path: Path) -> None:
     with pytest.raises(KitcacheError, match="cannot read the policy: No such file") as caught:
         read_file(str(path), Event())
-    assert (caught.value.exit_code, caught.value.untouched) == (1, "nothing was done")
+    assert (caught.value.exit_code, caught.value.effect) == (1, "nothing was done")
 
 
 def test_a_pipe_that_nobody_writes_is_left_to_itself(path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_pipe_that_nobody_writes_is_left_to_itself(path: Path) -> None:
     with pytest.raises(Cancelled) as caught:
         read_file(str(path), cancel)
     os.close(os.open(path, os.O_RDWR))
-    assert (caught.value.path, caught.value.untouched) == (str(path), "nothing was done")
+    assert (caught.value.path, caught.value.effect) == (str(path), "nothing was done")
 
 
 def test_a_pipe_without_a_writer_is_not_waited_for_without_end(

@@ -79,7 +79,7 @@ def test_a_tag_that_was_published_meanwhile_and_lost_a_blob_is_named(
         reset(sample.dir)
     assert caught.value.kind == "lost"
     assert layer["digest"] in str(caught.value)
-    assert caught.value.untouched == "5 blobs that no tag reached had been removed by then"
+    assert caught.value.effect == "5 blobs that no tag reached had been removed by then"
 
 
 def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.M
     monkeypatch.setattr(module, "apply", publish)
     with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
         reset(sample.dir)
-    assert caught.value.untouched == "4 blobs that no tag reached had been removed by then"
+    assert caught.value.effect == "4 blobs that no tag reached had been removed by then"
 
 
 def test_a_failure_in_mid_sweep_tells_what_had_gone(
@@ -158,4 +158,4 @@ def test_cancelled_after_uploads_had_gone_it_says_so(
     monkeypatch.setattr(module, "apply", stop)
     with pytest.raises(Cancelled) as caught:
         reset(sample.dir)
-    assert caught.value.untouched == "uploads left behind had been removed (1), and no blob"
+    assert caught.value.effect == "uploads left behind had been removed (1), and no blob"

@@ -175,7 +175,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     monkeypatch.setattr(os, step, fail)
     with pytest.raises(KitcacheError, match=r"cannot write index.json: No space left") as caught:
         edit_index(layout, lambda _: (b"{}", None))
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
     assert (sample.dir / INDEX).read_bytes() == before
     assert not (sample.dir / INDEX_TEMP).exists()
 

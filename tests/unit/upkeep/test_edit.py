@@ -127,7 +127,7 @@ class TestOthers:
         with pytest.raises(Damaged, match="tag 'dev' was published while the sweep") as caught:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.kind == "lost"
-        assert caught.value.untouched == (
+        assert caught.value.effect == (
             "1 entry of index.json had been taken out;"
             " 7 blobs that no tag reached had been removed by then"
         )
@@ -144,7 +144,7 @@ class TestOthers:
         monkeypatch.setattr(change_module, "publish_index", publish)
         with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.untouched == "nothing was removed"
+        assert caught.value.effect == "nothing was removed"
         assert sample.garbage <= blobs(sample)
 
     def test_buildkits_lock_is_needed_for_the_edit_alone(self, sample: Sample) -> None:
@@ -156,7 +156,7 @@ class TestOthers:
             assert take_snapshot(sample.dir / "index.json") == before
             assert sample.garbage <= blobs(sample)
             assert prune(sample.dir, most(10**9), lock_timeout_s=0).outcome == "done"
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
 
     def test_cancelled_in_the_sweep_it_says_what_had_gone(self, sample: Sample) -> None:
         for n in range(2000):
@@ -170,7 +170,7 @@ class TestOthers:
         with pytest.raises(Cancelled) as caught:
             prune(sample.dir, KEEP_MAIN, on_progress=stop, cancel=cancel)
         assert tags(sample) == ["main"]
-        assert caught.value.untouched.startswith("1 entry of index.json had been taken out; ")
+        assert caught.value.effect.startswith("1 entry of index.json had been taken out; ")
         assert caught.value.next_steps[-1] == "the next reset finishes what is left"
         reset(sample.dir)
         assert blobs(sample) == below(sample, sample.main)
@@ -199,7 +199,7 @@ class TestOthers:
         monkeypatch.setattr(change_module, "publish_index", write)
         with pytest.raises(KitcacheError, match="No space left") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.untouched == "4 blobs that no tag reached had been removed by then"
+        assert caught.value.effect == "4 blobs that no tag reached had been removed by then"
         assert (tags(sample), blobs(sample)) == (["main", "dev"], set(sample.live))
 
     def test_an_index_that_may_be_undone_is_not_followed_by_a_sweep(

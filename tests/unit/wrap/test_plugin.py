@@ -208,7 +208,7 @@ def test_a_directory_that_is_a_file(tmp_path: Path, command: tuple[str, ...]) ->
     (tmp_path / "docker").touch()
     with pytest.raises(KitcacheError, match="cannot be written to: Not a directory") as caught:
         install_plugin(str(tmp_path / "docker" / "cli-plugins"), command)
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
 
 
 def test_a_disk_that_is_full_leaves_the_old_launcher_and_no_other_file(

@@ -47,7 +47,7 @@ def test_a_lock_of_others_stops_it_before_the_command(tmp_path: Path) -> None:
     with lock_holder(tmp_path / "c" / "kitcache.lock", "ex"), ExitStack() as stack:
         with pytest.raises(Busy) as caught:
             Stores(TERMS, stack).to_write(str(tmp_path / "c"))
-        assert caught.value.untouched == "the command was not started"
+        assert caught.value.effect == "the command was not started"
 
 
 def test_what_is_no_cache_is_not_written_to(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def repair(
             verified = _verify(layout, control, lock_timeout_s)
         except KitcacheError as error:
             error.details += tuple(step.description for step in steps)
-            error.untouched = "all that had to be mended was, and was not looked at once more"
+            error.effect = "all that had to be mended was, and was not looked at once more"
             raise
     return Repaired(name, "done", steps, verified)
 
@@ -221,9 +221,9 @@ def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairStep]:
 
 def _honest(error: KitcacheError, *, has_begun: bool) -> KitcacheError:
     """The same failure, and what it left as it was."""
-    error.untouched = NOTHING_CHANGED
+    error.effect = NOTHING_CHANGED
     if has_begun:
-        error.untouched = "every tag that was whole still is; the next repair goes on"
+        error.effect = "every tag that was whole still is; the next repair goes on"
     return error
 
 

@@ -275,14 +275,14 @@ def _merge_held(
     try:
         came = bring_all([source.layout for source in read], home, wants, call.control)
     except KitcacheError as error:
-        error.untouched = _NO_TAG_CHANGED
+        error.effect = _NO_TAG_CHANGED
         raise
     try:
         groups = _publish(read, home, call)
     except KitcacheError as error:
         # One whose index.json is in place already says so itself.
-        if error.untouched in (NOTHING_CHANGED, NOTHING_REMOVED):
-            error.untouched = _NO_TAG_CHANGED
+        if error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):
+            error.effect = _NO_TAG_CHANGED
         raise
     _carry_notes(noted, home, groups, wants)
     _look_again(home, groups, wants, call.control)
@@ -310,7 +310,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
     try:
         lost = find_lost(home, wants, control)
     except KitcacheError as error:
-        error.untouched = "all tags have come; whether all of them is still there was not looked at"
+        error.effect = "all tags have come; whether all of them is still there was not looked at"
         raise
     if lost is None:
         return
@@ -365,7 +365,7 @@ def _carry_notes(
         for _, uses in known:
             state.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
     except KitcacheError as error:
-        error.untouched = "all tags have come; not all of their last uses are noted"
+        error.effect = "all tags have come; not all of their last uses are noted"
         raise
 
 

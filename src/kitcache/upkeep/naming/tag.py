@@ -166,5 +166,5 @@ def _put_note(layout: Layout, new: str, note: Note) -> None:
     try:
         put_notes(layout, {new: note})
     except KitcacheError as error:
-        error.untouched = f"the tag {new!r} stands; its last use is not noted"
+        error.effect = f"the tag {new!r} stands; its last use is not noted"
         raise

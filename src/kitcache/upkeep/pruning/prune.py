@@ -237,7 +237,7 @@ def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) 
             f"if they are to go: {_write(retention, 'unused-for', '0s')}",
         ),
     )
-    error.untouched = NOTHING_CHANGED
+    error.effect = NOTHING_CHANGED
     raise error
 
 

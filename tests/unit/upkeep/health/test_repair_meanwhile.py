@@ -34,7 +34,7 @@ def test_an_upload_of_a_stranger_is_left_to_end(box: Box, cut: Cached) -> None:
     before = snapshot(box.dir)
     with pytest.raises(Busy, match="export is under way") as caught:
         repair(box.dir)
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
     assert snapshot(box.dir) == before
 
 
@@ -141,7 +141,7 @@ def test_a_cancel_between_steps_leaves_the_rest_to_the_next(
     monkeypatch.setattr(owner, moment, then_cancel)
     with pytest.raises(Cancelled) as caught:
         repair(box.dir, cancel=cancel)
-    assert caught.value.untouched == "every tag that was whole still is; the next repair goes on"
+    assert caught.value.effect == "every tag that was whole still is; the next repair goes on"
     monkeypatch.undo()
     assert see_tags(box.dir)["whole"].is_whole
     assert repair(box.dir).exit_code == 0

@@ -32,7 +32,7 @@ def test_between_blobs_it_leaves_garbage_only(sample: Sample, other: Box, events
     before = items(other.dir)
     with pytest.raises(Cancelled) as caught:
         merge([sample.dir], other.dir, on_progress=hear, cancel=cancel)
-    assert "no tag was changed" in caught.value.untouched
+    assert "no tag was changed" in caught.value.effect
     assert items(other.dir) == before
     assert merge([sample.dir], other.dir).outcome == "done"
 

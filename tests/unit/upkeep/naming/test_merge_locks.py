@@ -49,7 +49,7 @@ def test_who_has_the_other_lock_is_waited_for_and_named(
         before = items(other.dir)
         with pytest.raises(Busy, match=r"kitcache.lock is held by process") as caught:
             merge([sample.dir], other.dir, lock_timeout_s=0)
-        assert (caught.value.path, caught.value.untouched) == (
+        assert (caught.value.path, caught.value.effect) == (
             str(cache),
             "nothing was changed",
         )

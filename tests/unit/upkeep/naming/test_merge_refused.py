@@ -22,7 +22,7 @@ def test_tags_that_disagree_are_refused_and_nothing_is_made(
             merge([sample.dir, other.dir], target, dry_run=dry_run)
         assert str(sample.dir) in caught.value.problem
         assert str(other.dir) in caught.value.problem
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
     assert not target.exists()
 
 
@@ -46,7 +46,7 @@ def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(
             merge([other.dir, sample.dir], target, dry_run=dry_run)
         assert caught.value.tag == (None if part == "entry" else "dev")
         assert caught.value.path == str(sample.dir)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
         assert caught.value.next_steps[0] == f"kitcache verify {sample.dir} --repair"
     assert not target.exists()
 
@@ -59,7 +59,7 @@ def test_a_layer_of_other_bytes_does_not_come(sample: Sample, other: Box, target
         merge([other.dir, sample.dir], target)
     assert caught.value.problem.startswith("tag 'dev' is not whole: blob sha256:")
     assert (caught.value.tag, caught.value.chain) == ("dev", ("index.json", layer["digest"]))
-    assert "no tag was changed" in caught.value.untouched
+    assert "no tag was changed" in caught.value.effect
     assert caught.value.next_steps == (f"kitcache verify {sample.dir} --repair",)
     assert items(target) == []
 
@@ -107,7 +107,7 @@ def test_what_is_no_cache(sample: Sample, tmp_path: Path, target: Path) -> None:
     for dry_run in (True, False):
         with pytest.raises(NotACache, match="holds other things") as caught:
             merge([sample.dir], target, dry_run=dry_run)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
 
 
 def test_a_target_whose_index_cannot_be_relied_upon(sample: Sample, other: Box) -> None:
@@ -147,7 +147,7 @@ def test_an_index_that_nobody_could_read_again_is_not_written(
     before = items(other.dir)
     with pytest.raises(Unsafe, match=r"index.json would be larger") as caught:
         merge([sample.dir], other.dir)
-    assert (caught.value.untouched, items(other.dir)) == ("index.json is as it was", before)
+    assert (caught.value.effect, items(other.dir)) == ("index.json is as it was", before)
 
 
 def test_a_blob_that_is_a_link_back_to_what_names_it_does_not_come(

@@ -25,7 +25,7 @@ def test_whoever_has_buildkits_lock_at_the_end(sample: Sample, other: Box) -> No
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Busy, match=r"index.json.lock is held by") as caught:
             merge([sample.dir], other.dir, lock_timeout_s=0)
-    assert (caught.value.untouched, tags(other.dir)) == (BLOBS_STAY, before)
+    assert (caught.value.effect, tags(other.dir)) == (BLOBS_STAY, before)
     assert sample.live <= blobs(other.dir)
 
 
@@ -40,7 +40,7 @@ def test_a_failure_after_the_new_index_is_in_place_says_so(
     monkeypatch.setattr(module, "swap_index", met)
     with pytest.raises(KitcacheError, match="cannot sync") as caught:
         merge([sample.dir], other.dir)
-    assert caught.value.untouched == told
+    assert caught.value.effect == told
 
 
 def test_a_cancel_after_the_last_blob_still_changes_no_tag(sample: Sample, target: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_cancel_after_the_last_blob_still_changes_no_tag(sample: Sample, targe
     with pytest.raises(Cancelled) as caught:
         merge([sample.dir], target, on_progress=hear, cancel=cancel)
     assert cancel.is_set()
-    assert (caught.value.untouched, tags(target)) == (BLOBS_STAY, {})
+    assert (caught.value.effect, tags(target)) == (BLOBS_STAY, {})
 
 
 def test_a_cancel_after_the_tags_have_come_says_that_they_have(
@@ -73,7 +73,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
     monkeypatch.setattr(module, "swap_index", met)
     with pytest.raises(Cancelled) as caught:
         merge([sample.dir], other.dir, cancel=cancel)
-    assert caught.value.untouched.startswith("all tags have come")
+    assert caught.value.effect.startswith("all tags have come")
     assert tags(sample.dir).items() <= tags(other.dir).items()
     with open_layout(other.dir) as layout:
         assert read_notes(layout)["main"].exported_ns == 10

@@ -73,7 +73,7 @@ def test_sources_that_disagree_are_both_named_with_the_way_out() -> None:
             plan(EMPTY, a, b, replaces=replaces)
         error = caught.value
         assert error.problem == (f"tag 'main' is {digest('1')} in ./a and {digest('2')} in ./b")
-        assert (error.path, error.untouched) == ("./all", "nothing was changed")
+        assert (error.path, error.effect) == ("./all", "nothing was changed")
         assert len(error.next_steps) == 1
         assert "--tag-as '{dir}-{tag}'" in error.next_steps[0]
     groups = plan(EMPTY, a, b, tag_as=("{dir}-{tag}",))

@@ -109,7 +109,7 @@ def test_what_is_not_there_is_told_with_what_was_meant(sample: Sample) -> None:
     for dry_run in (True, False):
         with pytest.raises(NotFound, match="has the tag or digest 'mian'") as caught:
             tag(sample.dir, "mian", "new", dry_run=dry_run)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
         assert caught.value.next_steps[0] == "did you mean 'main'?"
     with pytest.raises(NotFound) as far:
         tag(sample.dir, "quite another", "new")
@@ -151,7 +151,7 @@ def test_what_is_not_whole_gets_no_name(sample: Sample, part: str, how: bytes | 
     for dry_run in (True, False):
         with pytest.raises(Damaged, match="tag 'main' is not whole: ") as caught:
             tag(sample.dir, "main", "new", dry_run=dry_run)
-        assert (caught.value.tag, caught.value.untouched) == ("main", "nothing was changed")
+        assert (caught.value.tag, caught.value.effect) == ("main", "nothing was changed")
         assert caught.value.chain[-1].startswith(digest)
         assert caught.value.next_steps[0] == f"kitcache verify {sample.dir} --repair"
     assert take_snapshot(sample.dir / "index.json") == before
@@ -183,7 +183,7 @@ def test_the_name_of_an_image_does_not_move(sample: Sample, new: str) -> None:
     before = take_snapshot(sample.dir / "index.json")
     with pytest.raises(KitcacheError, match="is the name of an image") as caught:
         tag(sample.dir, "main", new)
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
     assert take_snapshot(sample.dir / "index.json") == before
 
 
@@ -203,7 +203,7 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
         before = take_snapshot(sample.dir / "index.json")
         with pytest.raises(Busy, match=f"{name} is held by") as caught:
             tag(sample.dir, "main", "new", lock_timeout_s=0)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
     assert take_snapshot(sample.dir / "index.json") == before
 
 

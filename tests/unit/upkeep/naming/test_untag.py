@@ -95,7 +95,7 @@ def test_if_one_name_is_not_there_nothing_changes(sample: Sample) -> None:
             NotFound, match="has the tag or digest 'nope' or the tag or digest 'none'"
         ) as caught:
             untag(sample.dir, ["main", "nope", "none"], dry_run=dry_run)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
     assert take_snapshot(sample.dir / "index.json") == before
 
 
@@ -120,7 +120,7 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
         fcntl.flock(file, fcntl.LOCK_SH)
         with pytest.raises(Busy, match=f"{name} is held by") as caught:
             untag(sample.dir, ["main"], lock_timeout_s=0)
-        assert caught.value.untouched == "nothing was changed"
+        assert caught.value.effect == "nothing was changed"
     assert tags(sample) == ["main", "dev"]
 
 
@@ -159,7 +159,7 @@ def test_no_index_can_be_edited_that_cannot_be_read(
         sample.box.write_index(data)
     with pytest.raises(Damaged, match=r"index.json (is missing|cannot be relied upon)") as caught:
         untag(sample.dir, ["main"], dry_run=dry_run)
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
     path = sample.dir / "index.json"
     assert (path.read_bytes() if path.exists() else None) == data
 
@@ -200,7 +200,7 @@ class TestPatterns:
             NotFound, match=r"no entry of index.json has a tag that matches 'pt-"
         ) as e:
             untag(prs.dir, ["pr-*", "pt-*"], dry_run=dry_run)
-        assert e.value.untouched == "nothing was changed"
+        assert e.value.effect == "nothing was changed"
         assert take_snapshot(prs.dir / "index.json") == before
 
     def test_a_digest_is_matched_whole_alone(self, prs: Sample) -> None:

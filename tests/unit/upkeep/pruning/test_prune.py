@@ -184,10 +184,10 @@ class TestLimits:
         kept_error = not_reached(all_kept, most(100, keep_tags=("*",), trim=True))
         assert kept_error is not None
         assert kept_error.next_steps[1:] == ("protect fewer tags",)
-        assert error.untouched == "what may go has gone, and nothing else"
+        assert error.effect == "what may go has gone, and nothing else"
         dry_error = not_reached(dry)
         assert dry_error is not None
-        assert dry_error.untouched == "nothing was changed"
+        assert dry_error.effect == "nothing was changed"
 
     def test_what_has_no_tag_is_named_as_a_way_out(self, sample: Sample) -> None:
         sample.box.tag(None, sample.box.manifest([sample.box.blob(b"big" * 500)]))

@@ -34,7 +34,7 @@ class TestKeepTag:
             prune(sample.dir, policy, dry_run=dry_run)
         (sample.dir / "kitcache.lock").unlink(missing_ok=True)
         assert differences(before, take_snapshot(sample.dir)) == []
-        assert (e.value.exit_code, e.value.untouched) == (2, "nothing was changed")
+        assert (e.value.exit_code, e.value.effect) == (2, "nothing was changed")
         assert f"so {2 if allow_empty else 1} of 2 would go" in str(e.value)
         assert e.value.next_steps == (
             "did you mean 'main'?",

@@ -134,7 +134,7 @@ def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
     error = caught.value
     assert (error.exit_code, error.limit_bytes) == (14, 1000)
     assert LAYER_BYTES < error.needed_bytes < 2 * LAYER_BYTES
-    assert error.untouched == "nothing was changed"
+    assert error.effect == "nothing was changed"
     assert error.next_steps[1].endswith(f"kitcache untag {cache.dir} main")
     after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
     assert differences(before, after) == []
@@ -169,7 +169,7 @@ def test_what_is_no_cache_is_said_to_be_none(one: Stages) -> None:
         KitcacheError, match="tag 'image' is no build cache, but an image"
     ) as caught:
         trim(one.dir, "image", 10)
-    assert (caught.value.exit_code, caught.value.untouched) == (1, "nothing was changed")
+    assert (caught.value.exit_code, caught.value.effect) == (1, "nothing was changed")
     one.box.tag("both", one.box.index_of([one.main, one.dev]))
     with pytest.raises(KitcacheError, match="no build cache, but holds build caches") as nested:
         trim(one.dir, "both", 10)
@@ -303,7 +303,7 @@ def test_a_damaged_cacheconfig_is_refused(one: Stages, data: bytes | None) -> No
     with pytest.raises(Damaged, match="tag 'main' cannot be trimmed: its cacheconfig") as caught:
         trim(one.dir, "main", limit_for(2))
     assert caught.value.facts["tag"] == "main"
-    assert caught.value.untouched == "nothing was changed"
+    assert caught.value.effect == "nothing was changed"
     assert caught.value.next_steps == (f"kitcache verify {one.dir} --repair",)
     after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
     assert differences(before, after) == []
