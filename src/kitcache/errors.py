@@ -69,7 +69,7 @@ class KitcacheError(Exception):
         self.problem = problem
         self.details = tuple(map(hide_password, details))
         self.effect = untouched
-        self.next_steps = tuple(map(hide_password, next_steps))
+        self.hints = tuple(map(hide_password, next_steps))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make copies and pickles whole: they do not know our arguments."""
@@ -90,7 +90,7 @@ class KitcacheError(Exception):
         if self.effect:
             lines.append(f"  {self.effect}")
         words = ("next", "  or", "  or")
-        lines += [f"  {word}: {step}" for word, step in zip(words, self.next_steps, strict=False)]
+        lines += [f"  {word}: {step}" for word, step in zip(words, self.hints, strict=False)]
         return "\n".join(map(printable, lines))
 
 

@@ -52,7 +52,7 @@ def test_a_read_only_disk_is_told_before_the_build(disk: Path, is_there: bool) -
     before = take_snapshot(disk)
     error = refusal(disk / "cache")
     assert "Read-only file system" in error.problem
-    assert "mount it writable" in error.next_steps[0]
+    assert "mount it writable" in error.hints[0]
     assert differences(before, take_snapshot(disk)) == []
 
 
@@ -66,7 +66,7 @@ def test_a_full_disk_is_told_before_the_build(
     use_up(disk)
     error = refusal(disk / "cache")
     assert "No space left on device" in error.problem
-    assert "free a little space" in error.next_steps[0]
+    assert "free a little space" in error.hints[0]
     if is_there:
         assert witness.holes(disk / "cache") == ()
 

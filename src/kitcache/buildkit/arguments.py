@@ -248,4 +248,4 @@ def _named(name: str, work: Callable[[], Item]) -> Item:
     try:
         return work()
     except UsageError as error:
-        raise UsageError(f"{name}: {error.problem}", next_steps=error.next_steps) from None
+        raise UsageError(f"{name}: {error.problem}", next_steps=error.hints) from None

@@ -61,7 +61,7 @@ class Places:
             layout = make_layout(path)
         except NotACache as error:
             error.effect = "nothing was built"
-            error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+            error.hints = ("name a cache, an empty directory, or one that is not there yet",)
             raise
         known = self._known(layout)
         if known is not None:

@@ -40,5 +40,5 @@ def _unreadable(name: str, path: str, error: OSError | ValueError) -> KitcacheEr
         path, f"the file of the secret {name} cannot be read", reason, untouched="nothing was built"
     )
     if isinstance(error, FileNotFoundError):
-        failure.next_steps = ("name a file that is there: --secret id=ID,src=FILE",)
+        failure.hints = ("name a file that is there: --secret id=ID,src=FILE",)
     return failure

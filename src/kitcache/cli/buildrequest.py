@@ -111,7 +111,7 @@ def _of_option(flag: str, error: UsageError) -> UsageError:
     step = "kitcache build --help"
     if flag in _FORMS and error.problem.startswith("invalid value "):
         step = f"write {_FORMS[flag]}"
-    return UsageError(f"{flag}: {error.problem}", next_steps=error.next_steps or (step,))
+    return UsageError(f"{flag}: {error.problem}", next_steps=error.hints or (step,))
 
 
 def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ class Session:
         if self._only_reads and error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):
             error.effect = ""
         if _is_daemons_own(error):
-            error.next_steps = (_FOR_A_DAEMON, *error.next_steps)
+            error.hints = (_FOR_A_DAEMON, *error.hints)
         if self._json:
             print_answer(_json_shapes().encode_error(error))
         else:

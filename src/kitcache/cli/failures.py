@@ -36,7 +36,7 @@ def failure_lines(
     yield f"kitcache: {clean(first)}"
     for line in more:
         yield f"  {clean(line)}"
-    for step in error.next_steps:
+    for step in error.hints:
         yield f"  next: {clean(step)}"
 
 

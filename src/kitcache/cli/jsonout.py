@@ -73,7 +73,7 @@ def encode_error(error: KitcacheError) -> str:
             "path": error.path,
             "message": str(error),
             "facts": error.facts,
-            "next": list(error.next_steps),
+            "next": list(error.hints),
         }
     )
 

@@ -125,8 +125,8 @@ def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     except SystemExit:  # --help and --version have been printed
         return 0
     except UsageError as error:
-        if argv[0] in COMMANDS and not error.next_steps:
-            error.next_steps = (f"{program} {argv[0]} --help",)
+        if argv[0] in COMMANDS and not error.hints:
+            error.hints = (f"{program} {argv[0]} --help",)
         from kitcache.cli.console import Session  # noqa: PLC0415 - Windows cannot import it
 
         Session(wants_json=_wants_json(argv), is_quiet=False).complain(error)

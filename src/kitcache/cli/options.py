@@ -119,7 +119,7 @@ def read_policy_of(args: argparse.Namespace) -> "Retention | None":
     try:
         return read_file(args.policy, args.cancel)
     except UsageError as error:
-        error.next_steps = error.next_steps or (MEND_POLICY,)
+        error.hints = error.hints or (MEND_POLICY,)
         raise
 
 

@@ -34,7 +34,7 @@ def read_file(path: str, cancel: Event | None = None) -> Retention:
         raise
     except OSError as error:
         failure = io_error(name, "cannot read the policy", error, untouched="nothing was done")
-        failure.next_steps = ("name the file that holds it",)
+        failure.hints = ("name the file that holds it",)
         raise failure from None
     if len(data) > LIMIT_BYTES:
         raise UsageError(f"a policy has at most {LIMIT_BYTES:,} bytes", path=name)

@@ -132,7 +132,7 @@ def sweep_after_export(
     except KitcacheError as error:
         tag = error.facts.get("tag")
         is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
-        why = "; ".join((error.problem, error.effect, *error.next_steps[:1]))
+        why = "; ".join((error.problem, error.effect, *error.hints[:1]))
         return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
     report = make_report(layout.path, "done", judged, swept, started)
     hole = _hole_in(judged.survey, published)

@@ -40,7 +40,7 @@ def make_layout(path: str | os.PathLike[str]) -> Layout:
         raise NotACache(name, "a part of its path is no directory") from None
     except PermissionError as error:
         failure = io_error(name, "cannot be made", error)
-        failure.next_steps = ("name a directory that you may make, or have it made for you",)
+        failure.hints = ("name a directory that you may make, or have it made for you",)
         raise failure from None
     except OSError as error:
         raise io_error(name, "cannot be made", error) from None

@@ -195,5 +195,5 @@ def _after_changing(error: KitcacheError, change: Change) -> KitcacheError:
     ]
     if said:
         error.effect = "; ".join(filter(None, (*said, error.effect)))
-        error.next_steps = (*error.next_steps, "the next reset finishes what is left")
+        error.hints = (*error.hints, "the next reset finishes what is left")
     return error

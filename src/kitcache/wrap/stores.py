@@ -51,7 +51,7 @@ class Stores:
             layout = make_layout(path)
         except NotACache as error:
             error.effect = _NOTHING_RAN
-            error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+            error.hints = ("name a cache, an empty directory, or one that is not there yet",)
             raise
         return self._known(layout) or self._hold(layout, path, is_export=True)
 

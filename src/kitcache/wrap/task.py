@@ -121,7 +121,7 @@ def make_task(
 
 
 def _in_one_line(error: UsageError) -> str:
-    return "; ".join((error.problem, *error.next_steps))
+    return "; ".join((error.problem, *error.hints))
 
 
 class _Stdin:

@@ -137,14 +137,14 @@ def test_entitlements() -> None:
     assert entitlements(both) == ("network.host", "device=a,alias=b")
     error = refuse(BuildRequest(allow=("network-host",)))
     assert error.problem == "unknown entitlement network-host"
-    assert error.next_steps == ("did you mean network.host?",)
+    assert error.hints == ("did you mean network.host?",)
     assert refuse(BuildRequest(allow=("network.host=1",))).exit_code == 2
 
 
 def test_networks_and_platforms_are_checked_before_a_daemon_is_asked() -> None:
     error = refuse(BuildRequest(network="nnoe"))
     assert error.problem == 'network mode "nnoe" not supported by buildkit'
-    assert error.next_steps == ("did you mean none?",)
+    assert error.hints == ("did you mean none?",)
     for platform in ("linux/", "a/b/c/d", "linux amd64", ""):
         assert "invalid platform" in refuse(BuildRequest(platforms=(platform,))).problem
     check_request(BuildRequest(platforms=("linux/arm/v7", "arm64", "windows(10.0.1)/amd64")))

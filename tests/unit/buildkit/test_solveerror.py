@@ -186,4 +186,4 @@ def test_a_registry_that_refuses_is_told_with_the_login(
     message: str, hosts: list[str], steps: tuple[str, ...]
 ) -> None:
     failed = build_failed(RpcError(Code.UNKNOWN, message), Steps(), hosts=hosts)
-    assert failed.next_steps == steps
+    assert failed.hints == steps

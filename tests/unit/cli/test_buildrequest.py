@@ -128,7 +128,7 @@ def test_an_error_names_the_option(words: str, problem: str) -> None:
 
 
 def test_an_error_keeps_its_advice() -> None:
-    assert refuse("--cache-to", "type=local", ".").next_steps == ("add dest=DIR",)
+    assert refuse("--cache-to", "type=local", ".").hints == ("add dest=DIR",)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_an_error_keeps_its_advice() -> None:
     ],
 )
 def test_an_error_without_advice_gets_some(words: str, step: str) -> None:
-    assert refuse(*words.split()).next_steps == (step,)
+    assert refuse(*words.split()).hints == (step,)
 
 
 def test_provenance_can_be_declined() -> None:

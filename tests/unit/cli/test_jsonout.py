@@ -59,7 +59,7 @@ def test_an_error_has_its_name_its_sentence_and_its_facts(error: KitcacheError) 
         "path": error.path,
         "message": str(error),
         "facts": error.facts,
-        "next": list(error.next_steps),
+        "next": list(error.hints),
     }
 
 

@@ -46,7 +46,7 @@ def test_what_is_wrong_and_what_was_meant(words: str, problem: str) -> None:
     assert error.problem == problem
     first, *_ = words.split()
     asked = f"kitcache {first}" if first in COMMANDS else "kitcache"
-    assert error.next_steps == (f"{asked} --help",)
+    assert error.hints == (f"{asked} --help",)
 
 
 def test_what_is_behind_two_dashes_is_no_option() -> None:

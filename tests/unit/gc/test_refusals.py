@@ -75,7 +75,7 @@ def test_a_cap_is_unsafe_and_says_the_same() -> None:
     error = damaged(DAMAGE._replace(kind="over-cap", detail="is larger than any"), kind="unsafe")
     assert isinstance(error, Unsafe)
     assert str(error).splitlines()[1].startswith("  path: index.json > ")
-    assert error.next_steps == (MEND, "kitcache untag ./cache main", "export to that tag again")
+    assert error.hints == (MEND, "kitcache untag ./cache main", "export to that tag again")
 
 
 def test_an_entry_that_is_malformed_has_no_path() -> None:
@@ -121,8 +121,8 @@ def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
     """It may be whole: neither a repair nor an untag is the way out."""
     forbidden = DAMAGE._replace(kind="unreadable", detail="cannot be read: Permission denied")
     owner = ("run it as the user who owns the cache",)
-    assert error_of("./cache", Refusal("damaged", (forbidden,))).next_steps == owner
-    assert hole_error("./cache", ROOT, [forbidden]).next_steps == owner
+    assert error_of("./cache", Refusal("damaged", (forbidden,))).hints == owner
+    assert hole_error("./cache", ROOT, [forbidden]).hints == owner
 
 
 def test_a_way_out_quotes_the_directory() -> None:
@@ -189,7 +189,7 @@ def test_a_lost_manifest_is_named_with_the_way_out() -> None:
     error = loss_error("./cache", (DAMAGE._replace(kind="missing"), *[DAMAGE] * 6))
     assert error.headline.endswith("and lacks 7 blobs")
     assert error.details[1] == f"missing: {digest('manifest')} (manifest, linux/arm64)"
-    assert error.next_steps[0] == MEND
+    assert error.hints[0] == MEND
     assert sum(line.startswith("missing: ") for line in error.details) == 5
 
 

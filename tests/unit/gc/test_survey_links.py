@@ -92,7 +92,7 @@ def test_a_manifest_that_is_a_link_stops_a_reset_which_says_what_to_do(sample: S
     path = move_out(sample.box, sample.main)
     with pytest.raises(Damaged, match="is a link, which is not followed") as caught:
         kitcache.reset(sample.dir)
-    assert caught.value.next_steps == ("put the file itself in its place",)
+    assert caught.value.hints == ("put the file itself in its place",)
     assert path.exists()
 
 

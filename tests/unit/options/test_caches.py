@@ -113,7 +113,7 @@ def test_an_import_is_refused_in_buildkits_words(text: str) -> None:
     ],
 )
 def test_a_refusal_says_what_to_do_next(text: str, step: str) -> None:
-    assert problem_of(text).next_steps == (step,)
+    assert problem_of(text).hints == (step,)
 
 
 def test_mistyped_attributes_warn_and_are_sent_along() -> None:
@@ -139,7 +139,7 @@ EMPTY_TAGS = (
 def test_an_empty_tag_is_a_variable_that_was_not_set(text: str) -> None:
     error = problem_of(text, is_import="src" in text)
     assert error.problem == "the tag is empty: was a variable not set?"
-    assert error.next_steps == ("write tag=NAME, or no tag=",)
+    assert error.hints == ("write tag=NAME, or no tag=",)
 
 
 def test_an_import_has_a_tag_or_a_digest() -> None:

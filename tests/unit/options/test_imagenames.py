@@ -68,7 +68,7 @@ def test_a_tag_says_how_to_write_one() -> None:
     with pytest.raises(UsageError) as caught:
         normalize_tag("Foo:1")
     assert caught.value.problem == 'invalid tag "Foo:1": repository name must be lowercase'
-    assert "NAME[:TAG]" in caught.value.next_steps[0]
+    assert "NAME[:TAG]" in caught.value.hints[0]
     with pytest.raises(UsageError, match="build tag cannot contain a digest"):
         normalize_tag(f"app@{DIGEST}")
 

@@ -122,7 +122,7 @@ def test_a_secret_that_means_nothing_is_refused(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         Secret(*args)
     assert caught.value.problem == problem
-    assert caught.value.next_steps
+    assert caught.value.hints
 
 
 def test_a_login_that_means_nothing_is_refused() -> None:

@@ -63,7 +63,7 @@ def test_a_directory_with_a_comma_needs_the_long_form() -> None:
 def test_a_mistyped_kind_is_guessed() -> None:
     with pytest.raises(UsageError) as caught:
         parse_output("type=Registri")
-    assert caught.value.next_steps == ("did you mean registry?",)
+    assert caught.value.hints == ("did you mean registry?",)
 
 
 def test_what_is_pushed() -> None:

@@ -39,7 +39,7 @@ def test_what_is_none_is_told_with_the_forms_that_are(text: str, why: str) -> No
     with pytest.raises(UsageError) as caught:
         read_rename(text)
     assert why in caught.value.problem
-    assert "'{dir}-{tag}'" in caught.value.next_steps[0]
+    assert "'{dir}-{tag}'" in caught.value.hints[0]
 
 
 def test_the_first_that_matches_counts_and_others_keep_their_names() -> None:

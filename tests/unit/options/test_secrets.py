@@ -51,7 +51,7 @@ def test_a_secret_is_refused_in_buildxs_words(text: str) -> None:
 def test_a_mistyped_key_is_guessed() -> None:
     with pytest.raises(UsageError) as caught:
         parse_secret("id=a,scr=x", {})
-    assert caught.value.next_steps == ("did you mean src?",)
+    assert caught.value.hints == ("did you mean src?",)
 
 
 def test_a_secret_is_not_shown() -> None:

@@ -111,7 +111,7 @@ def test_an_entry_without_a_tag_goes_by_its_digest(sample: Sample) -> None:
 def test_no_such_tag(sample: Sample) -> None:
     with pytest.raises(NotFound, match="has the tag or digest 'mian'") as caught:
         ls_tag(sample.dir, "mian")
-    assert caught.value.next_steps[0] == "did you mean 'main'?"
+    assert caught.value.hints[0] == "did you mean 'main'?"
 
 
 def test_a_missing_layer_has_no_size(stages: Stages) -> None:

@@ -171,7 +171,7 @@ class TestOthers:
             prune(sample.dir, KEEP_MAIN, on_progress=stop, cancel=cancel)
         assert tags(sample) == ["main"]
         assert caught.value.effect.startswith("1 entry of index.json had been taken out; ")
-        assert caught.value.next_steps[-1] == "the next reset finishes what is left"
+        assert caught.value.hints[-1] == "the next reset finishes what is left"
         reset(sample.dir)
         assert blobs(sample) == below(sample, sample.main)
 

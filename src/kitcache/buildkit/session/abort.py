@@ -11,7 +11,7 @@ from kitcache.errors import KitcacheError, printable
 
 def in_one_line(error: KitcacheError) -> str:
     """What happened, and what to do about it."""
-    return "; ".join(map(printable, (error.headline, *error.next_steps)))
+    return "; ".join(map(printable, (error.headline, *error.hints)))
 
 
 def end_with(stream: Stream, text: str, code: Code = Code.UNKNOWN) -> NoReturn:

@@ -63,7 +63,7 @@ def _ls_tag(session: Session, args: argparse.Namespace, path: str) -> int:
         contents = ls_tag(path, args.tag, cancel=args.cancel)
     except NotFound as error:
         if os.path.isdir(args.tag):
-            error.next_steps = ("ls takes one DIR; kitcache du takes several",)
+            error.hints = ("ls takes one DIR; kitcache du takes several",)
         raise
     session.answer(contents, contents_lines(contents, time.time_ns()))
     session.warn(damage_warnings(path, contents.damage))

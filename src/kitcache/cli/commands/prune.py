@@ -66,7 +66,7 @@ def _read_policy(args: argparse.Namespace, found: list[Retention]) -> int:
         found.append(policyoptions.retention_of(args))
     except UsageError as error:
         usual = "kitcache prune --help" if args.policy is None else options.MEND_POLICY
-        error.next_steps = error.next_steps or (usual,)
+        error.hints = error.hints or (usual,)
         raise
     return 0
 

@@ -186,7 +186,7 @@ def _find_target(name: str) -> Layout | None:
     try:
         return find_layout(name)
     except NotACache as error:
-        error.next_steps = ("name a cache, an empty directory, or one that is not there yet",)
+        error.hints = ("name a cache, an empty directory, or one that is not there yet",)
         raise
 
 

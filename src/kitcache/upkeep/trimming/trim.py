@@ -216,7 +216,7 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
     except (Damaged, Unsafe) as error:
         error.problem = f"{root.label} cannot be trimmed: its cacheconfig {error.problem}"
         error.tag, error.effect = root.ref_name, NOTHING_CHANGED
-        error.next_steps = (repair_command(layout.path),)
+        error.hints = (repair_command(layout.path),)
         return error
     found = reach(survey, descriptor, with_subjects=False)
     kind = kind_below(survey, descriptor, found)

@@ -163,13 +163,13 @@ def test_where_no_room_can_be_made_no_ignore_file_would_help(three: Path) -> Non
         pytest.raises(KitcacheError, match="Too many open files") as caught,
     ):
         list(Tree(root).entries(Selection()))
-    assert "ulimit -n" in caught.value.next_steps[0]
+    assert "ulimit -n" in caught.value.hints[0]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
 def test_what_may_not_be_read_can_be_left_out(number: int) -> None:
     error = unreadable("context", "f", OSError(number, os.strerror(number)))
-    advises = error.next_steps == ("make it readable, or list it in .dockerignore",)
+    advises = error.hints == ("make it readable, or list it in .dockerignore",)
     assert advises == (number != errno.EIO)
 
 

@@ -47,7 +47,7 @@ def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(
         assert caught.value.tag == (None if part == "entry" else "dev")
         assert caught.value.path == str(sample.dir)
         assert caught.value.effect == "nothing was changed"
-        assert caught.value.next_steps[0] == f"kitcache verify {sample.dir} --repair"
+        assert caught.value.hints[0] == f"kitcache verify {sample.dir} --repair"
     assert not target.exists()
 
 
@@ -60,7 +60,7 @@ def test_a_layer_of_other_bytes_does_not_come(sample: Sample, other: Box, target
     assert caught.value.problem.startswith("tag 'dev' is not whole: blob sha256:")
     assert (caught.value.tag, caught.value.chain) == ("dev", ("index.json", layer["digest"]))
     assert "no tag was changed" in caught.value.effect
-    assert caught.value.next_steps == (f"kitcache verify {sample.dir} --repair",)
+    assert caught.value.hints == (f"kitcache verify {sample.dir} --repair",)
     assert items(target) == []
 
 

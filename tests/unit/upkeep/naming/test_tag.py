@@ -110,10 +110,10 @@ def test_what_is_not_there_is_told_with_what_was_meant(sample: Sample) -> None:
         with pytest.raises(NotFound, match="has the tag or digest 'mian'") as caught:
             tag(sample.dir, "mian", "new", dry_run=dry_run)
         assert caught.value.effect == "nothing was changed"
-        assert caught.value.next_steps[0] == "did you mean 'main'?"
+        assert caught.value.hints[0] == "did you mean 'main'?"
     with pytest.raises(NotFound) as far:
         tag(sample.dir, "quite another", "new")
-    assert far.value.next_steps == (
+    assert far.value.hints == (
         f"see what there is, with whole digests: kitcache ls {sample.dir} --json",
     )
     assert take_snapshot(sample.dir / "index.json") == before
@@ -153,7 +153,7 @@ def test_what_is_not_whole_gets_no_name(sample: Sample, part: str, how: bytes | 
             tag(sample.dir, "main", "new", dry_run=dry_run)
         assert (caught.value.tag, caught.value.effect) == ("main", "nothing was changed")
         assert caught.value.chain[-1].startswith(digest)
-        assert caught.value.next_steps[0] == f"kitcache verify {sample.dir} --repair"
+        assert caught.value.hints[0] == f"kitcache verify {sample.dir} --repair"
     assert take_snapshot(sample.dir / "index.json") == before
     assert tag(sample.dir, "dev", "new").outcome == "done"
 
@@ -264,5 +264,5 @@ def test_an_index_that_cannot_be_written_back_is_left_alone(sample: Sample, is_d
     before = index.read_bytes()
     with pytest.raises(Damaged, match="the number 1e400 cannot be written back") as caught:
         tag(sample.dir, "main", "release", dry_run=is_dry)
-    assert caught.value.next_steps == ("mend index.json by hand",)
+    assert caught.value.hints == ("mend index.json by hand",)
     assert index.read_bytes() == before

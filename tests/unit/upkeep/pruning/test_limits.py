@@ -60,7 +60,7 @@ def test_a_tag_whose_files_have_other_names_is_not_dropped_in_vain(
     )
     error = not_reached(pruned)
     assert error is not None
-    assert error.next_steps == (
+    assert error.hints == (
         "free 500 B elsewhere on the disk: an empty cache is not enough",
         "loosen the limit by 500 bytes",
     )
@@ -150,7 +150,7 @@ def test_a_way_out_can_be_pasted_into_the_file_that_named_the_limit(sample: Samp
     policy = most(100, source="policy.toml")
     error = not_reached(pruned := prune(sample.dir, policy), policy)
     assert error is not None
-    assert error.next_steps == (
+    assert error.hints == (
         f'allow that much: max-used-space = "{pruned.needed_bytes}B"',
         "make what stays smaller: trim = true",
         "let the last tag go too: allow-empty = true",

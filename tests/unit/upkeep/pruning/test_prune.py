@@ -175,7 +175,7 @@ class TestLimits:
         assert "loosen the limit by 948 bytes" in str(error)
         asked = not_reached(pruned, most(100))
         assert asked is not None
-        assert asked.next_steps == (
+        assert asked.hints == (
             f"allow that much: --max-used-space {needed}B",
             "make what stays smaller: --trim",
             "let the last tag go too: --allow-empty",
@@ -183,7 +183,7 @@ class TestLimits:
         all_kept = prune(sample.dir, most(100, keep_tags=("*",), trim=True))
         kept_error = not_reached(all_kept, most(100, keep_tags=("*",), trim=True))
         assert kept_error is not None
-        assert kept_error.next_steps[1:] == ("protect fewer tags",)
+        assert kept_error.hints[1:] == ("protect fewer tags",)
         assert error.effect == "what may go has gone, and nothing else"
         dry_error = not_reached(dry)
         assert dry_error is not None
@@ -244,7 +244,7 @@ class TestLimits:
         policy = Retention(min_free=Amount(percentage=90.0), keep_tags=("main",))
         error = not_reached(prune(sample.dir, policy), policy)
         assert error is not None
-        assert error.next_steps == (
+        assert error.hints == (
             "free 6.7 kB elsewhere on the disk: an empty cache is not enough",
             "loosen the limit by 6,664 bytes",
         )

@@ -36,7 +36,7 @@ class TestKeepTag:
         assert differences(before, take_snapshot(sample.dir)) == []
         assert (e.value.exit_code, e.value.effect) == (2, "nothing was changed")
         assert f"so {2 if allow_empty else 1} of 2 would go" in str(e.value)
-        assert e.value.next_steps == (
+        assert e.value.hints == (
             "did you mean 'main'?",
             "if they are to go: --unused-for 0s",
         )
@@ -44,7 +44,7 @@ class TestKeepTag:
     def test_in_a_file_too(self, sample: Sample) -> None:
         with pytest.raises(UsageError, match=r"no tag matches keep-tag mian, so") as caught:
             prune(sample.dir, Retention(("mian",), source="policy.toml"))
-        assert caught.value.next_steps[1] == 'if they are to go: unused-for = "0s"'
+        assert caught.value.hints[1] == 'if they are to go: unused-for = "0s"'
 
     @pytest.mark.parametrize(
         ("policy", "stay"),

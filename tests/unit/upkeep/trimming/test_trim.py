@@ -135,7 +135,7 @@ def test_a_limit_below_the_last_step_changes_nothing(cache: Stages) -> None:
     assert (error.exit_code, error.limit_bytes) == (14, 1000)
     assert LAYER_BYTES < error.needed_bytes < 2 * LAYER_BYTES
     assert error.effect == "nothing was changed"
-    assert error.next_steps[1].endswith(f"kitcache untag {cache.dir} main")
+    assert error.hints[1].endswith(f"kitcache untag {cache.dir} main")
     after = {n: e for n, e in take_snapshot(cache.box.top).items() if n not in OURS}
     assert differences(before, after) == []
     done = trim(cache.dir, "main", error.needed_bytes)
@@ -149,11 +149,11 @@ def test_a_name_that_cannot_be_pasted_is_given_up_by_a_digest_of_its_own(
     one.box.tag(name, one.dev)
     with pytest.raises(LimitNotReached) as caught:
         trim(one.dir, name, 1000)
-    assert len(caught.value.next_steps) == 1, "dev would go with it"
+    assert len(caught.value.hints) == 1, "dev would go with it"
     trim(one.dir, "dev", limit_for(1))
     with pytest.raises(LimitNotReached) as caught:
         trim(one.dir, name, 1000)
-    assert caught.value.next_steps[1].endswith(f"kitcache untag {one.dir} {one.dev['digest']}")
+    assert caught.value.hints[1].endswith(f"kitcache untag {one.dir} {one.dev['digest']}")
 
 
 def test_sizes_that_look_the_same_are_told_apart(one: Stages) -> None:
@@ -173,7 +173,7 @@ def test_what_is_no_cache_is_said_to_be_none(one: Stages) -> None:
     one.box.tag("both", one.box.index_of([one.main, one.dev]))
     with pytest.raises(KitcacheError, match="no build cache, but holds build caches") as nested:
         trim(one.dir, "both", 10)
-    assert nested.value.next_steps == (), "ls calls it a cache"
+    assert nested.value.hints == (), "ls calls it a cache"
     one.box.tag("what", one.box.blob(b'{"a":1}', "application/x"))
     with pytest.raises(KitcacheError, match="tag 'what' is no build cache, but something else"):
         trim(one.dir, "what", 10)
@@ -215,7 +215,7 @@ def test_a_tag_that_stands_for_two_things_is_refused(one: Stages, dry_run: bool)
     after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
     assert differences(before, after) == []
     assert caught.value.details == (one.main["digest"], one.dev["digest"])
-    assert caught.value.next_steps == (
+    assert caught.value.hints == (
         "trim all that the tags reach:"
         f" kitcache prune {one.dir} --trim --keep-tag '*' --max-used-space SIZE",
         f"let it stand for one of them: kitcache tag {one.dir} {one.main['digest']} main",
@@ -304,7 +304,7 @@ def test_a_damaged_cacheconfig_is_refused(one: Stages, data: bytes | None) -> No
         trim(one.dir, "main", limit_for(2))
     assert caught.value.facts["tag"] == "main"
     assert caught.value.effect == "nothing was changed"
-    assert caught.value.next_steps == (f"kitcache verify {one.dir} --repair",)
+    assert caught.value.hints == (f"kitcache verify {one.dir} --repair",)
     after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
     assert differences(before, after) == []
 
