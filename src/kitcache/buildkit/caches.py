@@ -184,7 +184,7 @@ class Caches:
             beside = images.tags if images and images.intake is intake else ()
             report, pruned = self._sweep(place, {*published, *beside})
             results = [_trimmed(result, pruned) for result in results]
-            results[last] = results[last]._replace(report=report, pruned=pruned)
+            results[last] = results[last]._replace(reset=report, prune=pruned)
         self._say_if_moved(place)
         return results
 

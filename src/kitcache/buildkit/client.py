@@ -225,7 +225,7 @@ class Client:
         """The same, for a request that is there already."""
         with self._daemon.connection() as connection:
             environ, proxies = self._surroundings()
-            wishes = wishes._replace(proxies=wishes.proxy_args or proxies)
+            wishes = wishes._replace(proxy_args=wishes.proxy_args or proxies)
             return run_build(connection, request, wishes, environ)
 
     def start(self, request: BuildRequest, wishes: Wishes) -> "Build":

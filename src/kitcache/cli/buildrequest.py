@@ -159,10 +159,10 @@ def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
         images = [at for at, output in enumerate(outputs) if output.kind == "image"]
         for at in images:
             sent = {**dict(outputs[at].attrs), "push": "true"}
-            outputs[at] = outputs[at]._replace(sent=tuple(sent.items()))
+            outputs[at] = outputs[at]._replace(attrs=tuple(sent.items()))
         if not images and not any(output.kind == "registry" for output in outputs):
             outputs.append(Output("registry"))
-    if args.load and Output("docker") not in [output._replace(sent=()) for output in outputs]:
+    if args.load and Output("docker") not in [output._replace(attrs=()) for output in outputs]:
         outputs.append(Output("docker"))
     return tuple(outputs)
 

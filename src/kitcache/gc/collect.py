@@ -109,8 +109,8 @@ class _Collection:
 def add_swept(one: Swept, other: Swept) -> Swept:
     """Two walks over the same store: counts of removals add up, what is left is the last one's."""
     return other._replace(
-        removed=one.deleted.plus(other.deleted),
-        ingests_removed=one.ingests_deleted.plus(other.ingests_deleted),
+        deleted=one.deleted.plus(other.deleted),
+        ingests_deleted=one.ingests_deleted.plus(other.ingests_deleted),
     )
 
 

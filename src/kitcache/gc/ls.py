@@ -114,7 +114,7 @@ def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[T
     for tag, own in seen:
         found = own if tag.ref_name is None else uses[tag.ref_name]
         used_ns, used_from = last_use(found, now_ns)
-        yield tag._replace(used_ns=used_ns if found else None, used_from=used_from)
+        yield tag._replace(last_used_ns=used_ns if found else None, last_used_from=used_from)
 
 
 def _malformed(survey: Survey, root: Root) -> Tag:

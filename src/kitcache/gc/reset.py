@@ -136,7 +136,7 @@ def sweep_after_export(
         return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
     report = make_report(layout.path, "done", judged, swept, started)
     hole = _hole_in(judged.survey, published)
-    return report._replace(outcome="lost", why=hole) if hole else report
+    return report._replace(outcome="lost", reason=hole) if hole else report
 
 
 def _opened_anew(layout: Layout) -> Layout:

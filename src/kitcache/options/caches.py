@@ -188,7 +188,7 @@ def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
         _add_github(attrs, environ)
     elif entry.kind == "s3":
         _add_amazon(attrs, environ)
-    return entry._replace(sent=tuple(attrs.items()))
+    return entry._replace(attrs=tuple(attrs.items()))
 
 
 def left_out_warning(entry: "CacheExport | CacheImport", *, has_environ: bool) -> str:

@@ -55,7 +55,7 @@ def narrow(
         young={**survey.young, **{digest: sizes[digest] for digest in sheltered}},
         links=links,
     )
-    return narrowed._replace(missing_leaves=tuple(_missing(narrowed, survey.missing_blobs)))
+    return narrowed._replace(missing_blobs=tuple(_missing(narrowed, survey.missing_blobs)))
 
 
 def _move(

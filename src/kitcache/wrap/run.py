@@ -231,7 +231,7 @@ class _Stages:
                 linked=result.linked + merged.linked.blobs,
                 reused=result.reused + merged.reused.blobs,
                 problems=(*result.problems, problem) if problem else result.problems,
-                code=max(result.failure_code, merged.code),
+                failure_code=max(result.failure_code, merged.code),
             )
         return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
 
@@ -290,7 +290,7 @@ def _sweep(
             on_progress=terms.on_progress,
             cancel=terms.cancel,
         )
-        return result._replace(report=report)
+        return result._replace(reset=report)
     from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in task._job_of
 
     pruned = prune_after_export(
@@ -302,4 +302,4 @@ def _sweep(
         on_progress=terms.on_progress,
         cancel=terms.cancel,
     )
-    return result._replace(report=pruned.reset, pruned=pruned)
+    return result._replace(reset=pruned.reset, prune=pruned)

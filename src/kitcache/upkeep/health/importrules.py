@@ -138,7 +138,9 @@ def _judge_steps(root: CacheManifest, config: CacheConfig, store: Store) -> Judg
             record = config.records[number].digest
             misses.append(Miss((number, at), record, result.created_ns, layers, why))
     if misses and len(misses) == steps:
-        return Judgement("not", f"none of its steps is left: {misses[0].why}", steps, tuple(misses))
+        return Judgement(
+            "not", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)
+        )
     if misses:
         why = f"{len(misses):,} of {steps:,} steps cannot be loaded"
         return Judgement("with-misses", why, steps, tuple(misses))

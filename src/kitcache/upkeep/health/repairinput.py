@@ -235,7 +235,7 @@ class _Prospect(NamedTuple):
         return survey._replace(
             live={**survey.live, **more.live},
             links={**survey.links, **more.links},
-            missing_leaves=survey.missing_blobs + more.missing_blobs,
+            missing_blobs=survey.missing_blobs + more.missing_blobs,
             damage=survey.damage + more.damage,
         )
 

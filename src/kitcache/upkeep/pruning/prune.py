@@ -90,7 +90,7 @@ def prune(
     report = make_report(name, "dry-run" if is_dry else "done", done.judged, done.swept, started)
     answer = _answer(done, report)
     if retention.is_empty:
-        return answer._replace(outcome="no-policy", why=_no_policy(retention))
+        return answer._replace(outcome="no-policy", reason=_no_policy(retention))
     return answer
 
 

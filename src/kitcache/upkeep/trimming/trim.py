@@ -103,7 +103,7 @@ def trim(
         now_ns=choice.now_ns,
     )
     report = make_report(name, outcome, changed.judged, changed.swept, started)
-    return trimmed._replace(report=report)
+    return trimmed._replace(reset=report)
 
 
 class _FitsError(Exception):
