@@ -60,7 +60,7 @@ class KitcacheError(Exception):
         problem: str,
         *,
         details: tuple[str, ...] = (),
-        untouched: str = NOTHING_REMOVED,
+        effect: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
         path, problem = hide_password(path), hide_password(problem)
@@ -68,7 +68,7 @@ class KitcacheError(Exception):
         self.path = path
         self.problem = problem
         self.details = tuple(map(hide_password, details))
-        self.effect = untouched
+        self.effect = effect
         self.hints = tuple(map(hide_password, next_steps))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -115,7 +115,7 @@ class UsageError(KitcacheError):
         details: tuple[str, ...] = (),
         next_steps: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, details=details, untouched="", next_steps=next_steps)
+        super().__init__(path, problem, details=details, effect="", next_steps=next_steps)
 
 
 class NotFound(KitcacheError):
@@ -135,7 +135,7 @@ class Incomplete(KitcacheError):
             path,
             f"{left_count:,} {'file' if left_count == 1 else 'files'} could not be removed",
             details=shown + more,
-            untouched="what could be removed is gone; what tags reach is where it was",
+            effect="what could be removed is gone; what tags reach is where it was",
             next_steps=("mend what is named above, then run the same command again",),
         )
         self.not_deleted = left
@@ -155,7 +155,7 @@ class NotACache(KitcacheError):
                 "expected: a directory with oci-layout, index.json and blobs/,"
                 " as --cache-to type=local,dest=DIR writes it",
             ),
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=("name the directory that an export was given as dest",),
         )
 
@@ -174,10 +174,10 @@ class Busy(KitcacheError):
         holder_pid: int | None = None,
         holder_command: str | None = None,
         retry_after_s: float | None = None,
-        untouched: str = NOTHING_REMOVED,
+        effect: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, untouched=untouched, next_steps=next_steps)
+        super().__init__(path, problem, effect=effect, next_steps=next_steps)
         self.holder_pid = holder_pid
         self.holder_command = holder_command
         self.retry_after_s = retry_after_s
@@ -198,12 +198,12 @@ class _OnTheWay(KitcacheError):
         tag: str | None = None,
         chain: tuple[str, ...] = (),
         details: tuple[str, ...] = (),
-        untouched: str = NOTHING_REMOVED,
+        effect: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
         where = (f"path: {' > '.join(chain)}",) if chain else ()
         super().__init__(
-            path, problem, details=where + details, untouched=untouched, next_steps=next_steps
+            path, problem, details=where + details, effect=effect, next_steps=next_steps
         )
         self.tag = tag
         self.chain = chain
@@ -233,7 +233,7 @@ class Damaged(_OnTheWay):
         tag: str | None = None,
         chain: tuple[str, ...] = (),
         details: tuple[str, ...] = (),
-        untouched: str = NOTHING_REMOVED,
+        effect: str = NOTHING_REMOVED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
@@ -242,7 +242,7 @@ class Damaged(_OnTheWay):
             tag=tag,
             chain=chain,
             details=details,
-            untouched=untouched,
+            effect=effect,
             next_steps=next_steps,
         )
         self.kind = kind
@@ -262,7 +262,7 @@ class Unreadable(_OnTheWay):
         *,
         tag: str | None = None,
         chain: tuple[str, ...] = (),
-        untouched: str = NOTHING_CHANGED,
+        effect: str = NOTHING_CHANGED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
         clause = f"cannot be read: {reason}"
@@ -271,7 +271,7 @@ class Unreadable(_OnTheWay):
             f"{file} {clause}",
             tag=tag,
             chain=chain,
-            untouched=untouched,
+            effect=effect,
             next_steps=next_steps,
         )
         self.file = file
@@ -298,10 +298,10 @@ class LimitNotReached(KitcacheError):
         limit_bytes: int,
         needed_bytes: int,
         details: tuple[str, ...] = (),
-        untouched: str = NOTHING_CHANGED,
+        effect: str = NOTHING_CHANGED,
         next_steps: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, details=details, untouched=untouched, next_steps=next_steps)
+        super().__init__(path, problem, details=details, effect=effect, next_steps=next_steps)
         self.limit_bytes = limit_bytes
         self.needed_bytes = needed_bytes
 
@@ -326,7 +326,7 @@ class NoDaemon(KitcacheError):
         next_steps: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
-            address, problem, details=details, untouched="nothing was built", next_steps=next_steps
+            address, problem, details=details, effect="nothing was built", next_steps=next_steps
         )
         self.kind = kind
 
@@ -363,7 +363,7 @@ class BuildFailed(KitcacheError):
         notices: tuple[str, ...] = (),
         next_steps: tuple[str, ...] = (),
     ) -> None:
-        super().__init__("", problem, untouched="", next_steps=next_steps)
+        super().__init__("", problem, effect="", next_steps=next_steps)
         self.step = step
         self.log = log
         self.locations = sources
@@ -397,7 +397,7 @@ class NotExecutable(KitcacheError):
         super().__init__(
             "",
             f"{program} cannot be run: {reason}",
-            untouched="nothing was built",
+            effect="nothing was built",
             next_steps=("look at the file's permissions and its first line",),
         )
 
@@ -411,7 +411,7 @@ class NotInstalled(KitcacheError):
         super().__init__(
             "",
             f"{program} is not installed, or not in PATH",
-            untouched="nothing was built",
+            effect="nothing was built",
             next_steps=("install it, or name its path",),
         )
 
@@ -433,18 +433,18 @@ class Cancelled(KitcacheError):
         removed_blobs: int = 0,
         removed_bytes: int = 0,
         problem: str = "stopped on request",
-        untouched: str = NOTHING_REMOVED,
+        effect: str = NOTHING_REMOVED,
         timeout_s: float | None = None,
     ) -> None:
         if removed_blobs:
-            untouched = (
+            effect = (
                 f"{removed_blobs:,} unreferenced {'blob' if removed_blobs == 1 else 'blobs'}"
                 " had been removed, and nothing that a tag reaches"
             )
         super().__init__(
             path,
             problem,
-            untouched=untouched,
+            effect=effect,
             next_steps=("run the same command again to finish",),
         )
         self.deleted_blobs = removed_blobs

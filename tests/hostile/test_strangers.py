@@ -31,7 +31,7 @@ class TestTraces:
     @pytest.mark.parametrize("age_s", [0, 30, -30])
     def test_a_fresh_upload_means_busy_at_once(self, root: Path, age_s: int) -> None:
         put_ingest(root, Ingest("layer-x", age_s, b"half"), time.time())
-        untouched = snapshot(root)
+        effect = snapshot(root)
         told: list[object] = []
         with pytest.raises(kitcache.Busy) as caught:
             kitcache.reset(root, on_progress=told.append)
@@ -40,7 +40,7 @@ class TestTraces:
         assert retry_after_s is not None
         assert 0 < retry_after_s <= 60 - max(0, age_s)
         assert f"{retry_after_s:.0f} s" in str(caught.value)
-        assert snapshot(root) == untouched
+        assert snapshot(root) == effect
 
     @pytest.mark.parametrize(("age_s", "reason"), [(-600, "future"), (600, "10 min ago")])
     def test_one_that_shows_no_life_stays_and_the_reset_goes_on(

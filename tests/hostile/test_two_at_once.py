@@ -60,7 +60,7 @@ class TestResets:
 
 class TestOurLock:
     def test_an_exporter_under_the_shared_lock_is_not_disturbed(self, root: Path) -> None:
-        untouched = snapshot(root)
+        effect = snapshot(root)
         with strangers.lock_holder(root / "kitcache.lock", "sh") as holder:
             argv = [*command("reset", root), "--lock-timeout", "0", "--json"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -70,7 +70,7 @@ class TestOurLock:
         assert str(holder.pid) in answer["message"]
         assert "kitcache.lock" in answer["message"]
         assert "nothing was" in answer["message"]
-        assert snapshot(root) == untouched
+        assert snapshot(root) == effect
 
     def test_the_reset_begins_once_the_exporter_lets_go(self, cache: Cache, root: Path) -> None:
         with strangers.lock_holder(root / "kitcache.lock", "sh") as holder:
@@ -139,7 +139,7 @@ class TestOurLock:
 
 class TestBuildKitsLock:
     def test_untag_refuses_when_it_stays_held(self, root: Path) -> None:
-        untouched = snapshot(root)
+        effect = snapshot(root)
         with strangers.lock_holder(root / "index.json.lock", "ex") as holder:
             argv = [*command("untag", root, "main"), "--lock-timeout", "0"]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -147,7 +147,7 @@ class TestBuildKitsLock:
         assert "index.json.lock" in done.stderr
         assert str(holder.pid) in done.stderr
         assert "nothing was changed" in done.stderr
-        assert snapshot(root) == untouched
+        assert snapshot(root) == effect
 
     def test_untag_goes_on_once_it_is_free(self, root: Path) -> None:
         told: list[str] = []
@@ -199,9 +199,9 @@ class TestBuildKitsLock:
                 real_flock(fd, operation)
 
             monkeypatch.setattr(fcntl, "flock", replaced_right_before)
-            untouched = (root / "index.json").read_bytes()
+            effect = (root / "index.json").read_bytes()
             with pytest.raises(kitcache.Busy) as caught:
                 kitcache.untag(root, ["main"], lock_timeout_s=timeout_s)
         assert not next_lock.exists()
         assert caught.value.holder_pid == holder.pid
-        assert (root / "index.json").read_bytes() == untouched
+        assert (root / "index.json").read_bytes() == effect

@@ -46,7 +46,7 @@ CODES = {
 
 EXAMPLES: dict[str, KitcacheError] = {
     "KitcacheError": KitcacheError("cache", "cannot write index.json: No space left on device"),
-    "NotFound": NotFound("cache", "no tag 'x'", untouched=errors.NOTHING_CHANGED),
+    "NotFound": NotFound("cache", "no tag 'x'", effect=errors.NOTHING_CHANGED),
     "UsageError": UsageError("'x' is no age", next_steps=("try 1h",)),
     "Incomplete": Incomplete("cache", left=(("blobs/sha256/aa", "no"),), left_count=1),
     "NotACache": NotACache("cache", "no such directory"),
@@ -195,7 +195,7 @@ def test_what_a_terminal_could_act_on_is_escaped(text: str, shown: str) -> None:
 
 def test_every_line_of_a_message_is_printable() -> None:
     evil = "\x1b]0;owned\x07\n\u202e"
-    error = KitcacheError(evil, evil, details=(evil,), untouched=evil, next_steps=(evil,))
+    error = KitcacheError(evil, evil, details=(evil,), effect=evil, next_steps=(evil,))
     assert len(str(error).splitlines()) == 4
     assert all(line.isprintable() for line in str(error).splitlines())
 

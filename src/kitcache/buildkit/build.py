@@ -101,7 +101,7 @@ class _Build:
             raise Cancelled(
                 error.path,
                 problem=f"the build took longer than {self._cancel.timeout_s:g} s: {error.problem}",
-                untouched=error.effect,
+                effect=error.effect,
                 timeout_s=self._cancel.timeout_s,
             ) from error
 
@@ -181,7 +181,7 @@ class _Build:
     def _wait_for(self, pipe: str) -> None:
         self._notice(f"waiting for the pipe {pipe}")
         if self._cancel.is_set():
-            raise Cancelled("", untouched="nothing was built")
+            raise Cancelled("", effect="nothing was built")
 
     def _terms(self) -> Terms:
         wishes = self._wishes
@@ -332,7 +332,7 @@ def _expecting_utf8() -> Iterator[None]:
 
 
 def _cancelled(problem: str) -> Cancelled:
-    return Cancelled("", problem=problem, untouched=_UNTOUCHED)
+    return Cancelled("", problem=problem, effect=_UNTOUCHED)
 
 
 def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:

@@ -51,7 +51,7 @@ class DockerLoad:
             raise KitcacheError(
                 "docker load",
                 f"the image was built, and docker did not load it: {''.join(lines[-1:])}",
-                untouched="caches were not published",
+                effect="caches were not published",
                 next_steps=("use --output type=docker,dest=FILE, or --push",),
             )
 

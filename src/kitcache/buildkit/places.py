@@ -116,7 +116,7 @@ class Places:
             raise index_error(
                 layout.path,
                 error,
-                untouched="nothing was built, and nothing was changed",
+                effect="nothing was built, and nothing was changed",
                 next_steps=(
                     repair_command(layout.path),
                     "restore index.json from a copy, or move it aside and export again",

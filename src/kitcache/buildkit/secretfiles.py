@@ -37,7 +37,7 @@ def _prepare(secret: Secret, pause: Callable[[str], None]) -> Secret:
 def _unreadable(name: str, path: str, error: OSError | ValueError) -> KitcacheError:
     reason = error if isinstance(error, OSError) else OSError(0, str(error))
     failure = io_error(
-        path, f"the file of the secret {name} cannot be read", reason, untouched="nothing was built"
+        path, f"the file of the secret {name} cannot be read", reason, effect="nothing was built"
     )
     if isinstance(error, FileNotFoundError):
         failure.hints = ("name a file that is there: --secret id=ID,src=FILE",)

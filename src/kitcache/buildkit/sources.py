@@ -133,7 +133,7 @@ def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None
         raise NotFound(
             path,
             "there is no Dockerfile",
-            untouched=_UNBUILT,
+            effect=_UNBUILT,
             next_steps=("name it with --file (-f)", "write one there"),
         ) from None
     except OSError as error:
@@ -174,7 +174,7 @@ def _open_layouts(
             raise _unbuilt(error) from None
         except DocumentError as error:
             problem = f"{INDEX} cannot be relied upon: {error}"
-            raise KitcacheError(context.path, problem, untouched=_UNBUILT) from None
+            raise KitcacheError(context.path, problem, effect=_UNBUILT) from None
         stores[f"oci:{context.store}"] = Store(layout)
         attrs.append(context.attr(digest))
     return stores, attrs

@@ -207,7 +207,7 @@ def _file(path: str) -> str:
 def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     if not error.strerror and error.errno:
         error.strerror = os.strerror(error.errno)
-    return io_error(path, doing, error, untouched="nothing was built")
+    return io_error(path, doing, error, effect="nothing was built")
 
 
 def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> frozenset[str]:
@@ -216,7 +216,7 @@ def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms)
     root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))
     if root is None:
         raise KitcacheError(
-            layout.path, "the daemon sent no image for it", untouched="no tag was changed"
+            layout.path, "the daemon sent no image for it", effect="no tag was changed"
         )
     blob = root.media_type, str(root.digest), root.size or 0
     names = target.names or tuple(filter(None, response.get("image.name", "").split(",")))

@@ -77,7 +77,7 @@ class Session:
             except AnswerError:
                 raise
             except OSError as error:
-                failure = io_error(path, "failed", error, untouched=NOTHING_MORE)
+                failure = io_error(path, "failed", error, effect=NOTHING_MORE)
                 self.complain(failure)
                 codes.append(failure.exit_code)
             finally:

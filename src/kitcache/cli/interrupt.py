@@ -39,7 +39,7 @@ def unless_cancelled(work: Callable[[], Answer], cancel: Event) -> Answer:
             return outcome.get(timeout=GLANCE_S)()
         except Empty:
             if cancel.is_set():
-                raise Cancelled("", untouched="nothing was built") from None
+                raise Cancelled("", effect="nothing was built") from None
 
 
 def open_stdin(cancel: Event) -> BinaryIO | None:
@@ -64,5 +64,5 @@ class _Input(io.RawIOBase):
     def readinto(self, buffer: "memoryview", /) -> int:  # type: ignore[override]
         while not select.select([self._fd], [], [], GLANCE_S)[0]:
             if self._cancel.is_set():
-                raise Cancelled("", untouched="nothing was built")
+                raise Cancelled("", effect="nothing was built")
         return os.readv(self._fd, [buffer])

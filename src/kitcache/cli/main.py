@@ -163,7 +163,7 @@ def _shortage_of(error: Exception) -> KitcacheError | None:
         problem = "the clock of this machine is beyond the year 2262"
         remedy = "set the clock: times of files cannot be compared with it"
     steps = (remedy, "run the same command again")
-    return KitcacheError("", problem, untouched=NOTHING_MORE, next_steps=steps) if problem else None
+    return KitcacheError("", problem, effect=NOTHING_MORE, next_steps=steps) if problem else None
 
 
 def _has_a_clock() -> bool:
@@ -184,7 +184,7 @@ def _tell_bug(error: Exception, *, as_json: bool) -> None:
     bug = _shortage_of(error) or KitcacheError(
         "",
         f"this is a bug in kitcache: {type(error).__name__}: {error}{where}",
-        untouched=NOTHING_MORE,
+        effect=NOTHING_MORE,
         next_steps=("report it with the command that you ran",),
     )
     say(f"kitcache: {bug}")

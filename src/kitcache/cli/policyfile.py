@@ -33,7 +33,7 @@ def read_file(path: str, cancel: Event | None = None) -> Retention:
         error.path, error.effect = name, "nothing was done"
         raise
     except OSError as error:
-        failure = io_error(name, "cannot read the policy", error, untouched="nothing was done")
+        failure = io_error(name, "cannot read the policy", error, effect="nothing was done")
         failure.hints = ("name the file that holds it",)
         raise failure from None
     if len(data) > LIMIT_BYTES:

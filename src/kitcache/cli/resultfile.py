@@ -22,4 +22,4 @@ def write_result(path: str, text: str, done: str) -> None:
     except OSError as error:
         if error.errno == errno.ENXIO:
             error = OSError(errno.ENXIO, "no process reads it")
-        raise io_error(path, "cannot be written", error, untouched=done) from None
+        raise io_error(path, "cannot be written", error, effect=done) from None

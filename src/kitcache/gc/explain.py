@@ -138,7 +138,7 @@ def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
         raise NotFound(
             layout.path,
             f"no blob here is called {text!r}, and no tag names one",
-            untouched="",
+            effect="",
             next_steps=(f"see what there is: {command_line('ls', layout.path)}, or in blobs/",),
         )
     shown = sorted(map(str, named))[:_CANDIDATES_SHOWN]

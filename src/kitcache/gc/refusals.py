@@ -126,7 +126,7 @@ def index_error(
     path: str,
     error: DocumentError,
     *,
-    untouched: str = NOTHING_REMOVED,
+    effect: str = NOTHING_REMOVED,
     next_steps: tuple[str, ...] = (),
 ) -> Damaged:
     """The error for an index.json that is no index."""
@@ -134,7 +134,7 @@ def index_error(
         path,
         f"index.json cannot be relied upon: {error}",
         kind=error.kind,
-        untouched=untouched,
+        effect=effect,
         next_steps=next_steps,
     )
 
@@ -145,7 +145,7 @@ def unwritable_error(path: str, error: DocumentError) -> Damaged:
         path,
         f"index.json cannot be written back: {error}",
         kind=error.kind,
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=("mend index.json by hand",),
     )
 
@@ -201,7 +201,7 @@ def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> 
         tag=root.ref_name,
         chain=chain,
         details=(more,) if more else (),
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=ways_out(path, root, problem),
     )
 

@@ -181,7 +181,7 @@ def swap_index(
             layout.path,
             f"{INDEX} would be larger than any index may be"
             f" ({len(after):,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
-            untouched=f"{INDEX} is as it was",
+            effect=f"{INDEX} is as it was",
         )
 
     def edit(now: bytes | None) -> tuple[bytes, bool]:
@@ -274,7 +274,7 @@ def sync_root(layout: Layout) -> None:
             layout.path,
             f"cannot sync the directory of {INDEX}",
             error,
-            untouched=f"the new {INDEX} is in place, but a power cut may undo it",
+            effect=f"the new {INDEX} is in place, but a power cut may undo it",
         ) from None
 
 

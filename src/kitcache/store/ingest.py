@@ -102,7 +102,7 @@ class Intake:
         with self._lock:
             if self._is_closed:
                 raise KitcacheError(
-                    self.layout.path, "the export has ended", untouched=NOTHING_CHANGED
+                    self.layout.path, "the export has ended", effect=NOTHING_CHANGED
                 )
             self._running += 1
         try:

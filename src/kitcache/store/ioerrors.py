@@ -22,14 +22,14 @@ _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def io_error(
-    path: str, doing: str, error: OSError, *, untouched: str = NOTHING_CHANGED
+    path: str, doing: str, error: OSError, *, effect: str = NOTHING_CHANGED
 ) -> KitcacheError:
     """An OSError as ours, while it is still known what was being done."""
     remedy = _REMEDIES.get(error.errno or 0, "look at the disk and its permissions, then try again")
     return KitcacheError(
         path,
         f"{doing}: {error.strerror or error}",
-        untouched=untouched,
+        effect=effect,
         next_steps=(remedy,),
     )
 

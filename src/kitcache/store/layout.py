@@ -94,7 +94,7 @@ class Layout:
             raise KitcacheError(
                 self.path,
                 "the directory was removed by somebody else meanwhile",
-                untouched="",
+                effect="",
                 next_steps=("see what is there now, then run it again",),
             )
 

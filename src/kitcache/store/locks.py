@@ -174,7 +174,7 @@ def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
         + (f"; waited {waited_s:g} s" if waited_s else ""),
         holder_pid=holder.pid,
         holder_command=holder.command,
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=("try again when it is done, or wait longer with --lock-timeout",),
     )
 

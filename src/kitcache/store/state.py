@@ -74,7 +74,7 @@ def need_room(layout: Layout) -> Iterator[int]:
             raise KitcacheError(
                 layout.path,
                 f"there can be no {ROOM}/ in it, where new blobs are written first",
-                untouched=NOTHING_CHANGED,
+                effect=NOTHING_CHANGED,
                 next_steps=(f"give write permission to the directory, and to {ROOM}/ in it",),
             )
         yield fd

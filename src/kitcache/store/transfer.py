@@ -223,6 +223,4 @@ def _unlink(name: str, directory: int) -> None:
 
 
 def _damaged(source: Layout, digest: Digest, kind: str, problem: str) -> Damaged:
-    return Damaged(
-        source.path, f"blob {digest.short} {problem}", kind=kind, untouched=NOTHING_CHANGED
-    )
+    return Damaged(source.path, f"blob {digest.short} {problem}", kind=kind, effect=NOTHING_CHANGED)

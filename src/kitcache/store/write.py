@@ -31,7 +31,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
     digest = Digest("sha256", hashlib.sha256(data).hexdigest())
     target = layout.blobs.get(digest.algorithm)
     if target is None:
-        raise KitcacheError(layout.path, "blobs/sha256 is not there", untouched=NOTHING_CHANGED)
+        raise KitcacheError(layout.path, "blobs/sha256 is not there", effect=NOTHING_CHANGED)
     if _is_there(layout, digest, data):
         return digest
     with need_room(layout) as room_fd:

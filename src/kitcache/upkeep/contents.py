@@ -86,7 +86,7 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
     raise NotFound(
         path,
         f"no entry of {INDEX} has the tag or digest {tag!r}",
-        untouched="",
+        effect="",
         next_steps=(
             *((f"did you mean {meant!r}?",) if meant else ()),
             f"see what there is: {command_line('ls', path)}",

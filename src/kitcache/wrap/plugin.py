@@ -174,7 +174,7 @@ def _replace(directory: str, path: str, content: bytes) -> None:
 
 def _foreign(path: str, step: str) -> Unsafe:
     return Unsafe(
-        path, "it is not kitcache's own launcher", untouched=NOTHING_CHANGED, next_steps=(step,)
+        path, "it is not kitcache's own launcher", effect=NOTHING_CHANGED, next_steps=(step,)
     )
 
 
@@ -188,6 +188,6 @@ def _failed(path: str, doing: str, error: OSError) -> KitcacheError:
     return KitcacheError(
         path,
         f"{doing}: {error.strerror or error}",
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=(step,),
     )

@@ -51,7 +51,7 @@ def ask(
     with process:
         said = _listen(process, stdin or b"", cancel)
     if cancel is not None and cancel.is_set():
-        raise Cancelled("", untouched="the command was not started")
+        raise Cancelled("", effect="the command was not started")
     code = process.returncode
     if code:
         raise Refused(code if code > 0 else 128 - code, said.warned)

@@ -100,7 +100,7 @@ def run_task(
         targets = [stages.open(target) if target.is_staged else target for target in targets]
         rewritten = task.job.rewrite(task.texts(stages.dests))
         if terms.cancel is not None and terms.cancel.is_set():
-            raise Cancelled("", untouched="the command was not started")
+            raise Cancelled("", effect="the command was not started")
         fds = [fd for store in stores.all for fd in store.lock_fds] + stages.lock_fds
         command, code = _run(program, rewritten, environ, fds)
         if code:

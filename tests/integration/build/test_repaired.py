@@ -132,8 +132,8 @@ def check(before: dict[str | None, Seen], after: dict[str | None, Seen], told: s
 def sort_out(before: dict[str | None, Seen], after: dict[str | None, Seen]) -> dict[str, list[str]]:
     """The tags that are left, by whether the damage touched them."""
     left = [tag for tag in before if tag in after and tag is not None]
-    untouched = [tag for tag in left if before[tag].is_whole]
-    return {"untouched": untouched, "rewritten": [tag for tag in left if tag not in untouched]}
+    effect = [tag for tag in left if before[tag].is_whole]
+    return {"untouched": effect, "rewritten": [tag for tag in left if tag not in effect]}
 
 
 def build(kit: Kit, where: Path, cache: Path, tag: str, client: str) -> Built:

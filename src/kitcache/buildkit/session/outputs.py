@@ -151,4 +151,4 @@ def _write(sink: BinaryIO, data: memoryview) -> None:
 
 
 def _unwritable(path: str, error: OSError) -> KitcacheError:
-    return KitcacheError(path, f"cannot be written: {error.strerror}", untouched="")
+    return KitcacheError(path, f"cannot be written: {error.strerror}", effect="")

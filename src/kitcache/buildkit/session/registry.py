@@ -178,7 +178,7 @@ def ask_helper(
                     helper.stdin.write(key.encode("utf-8", "surrogateescape"))
             while answer is None:
                 if cancel.is_set():
-                    raise Cancelled("", untouched="")
+                    raise Cancelled("", effect="")
                 if time.monotonic() >= ends_s:
                     raise ValueError(f"no answer in {timeout_s:g} s")
                 with suppress(subprocess.TimeoutExpired):

@@ -142,7 +142,7 @@ def _open(
         root = stack.enter_context(Root(source))
     except OSError as error:
         problem = f"the directory cannot be opened: {error.strerror}"
-        raise KitcacheError(source, problem, untouched="") from None
+        raise KitcacheError(source, problem, effect="") from None
     includes = _includes(request, follow(root, request.followed))
     return Tree(root, left_out, on_left_out), Selection(includes, request.excludes)
 
@@ -291,7 +291,7 @@ def _encode(entry: Entry) -> bytes:
         raise KitcacheError(
             "",
             f'the {what} of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
-            untouched="",
+            effect="",
             next_steps=(
                 f"{'rename it, or ' * is_name}list it in .dockerignore (a wildcard matches it)",
             ),

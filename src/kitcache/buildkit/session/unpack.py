@@ -58,7 +58,7 @@ def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
         root = Root(path)
     except OSError as error:
         problem = f"cannot be written to: {error.strerror}"
-        raise KitcacheError(path, problem, untouched="") from None
+        raise KitcacheError(path, problem, effect="") from None
     with root:
         receiver = _Receiver(stream, root, Sent() if is_mirror else None)
         try:
@@ -311,7 +311,7 @@ class _Receiver:
         return KitcacheError(
             self._root.path,
             f'"{path}" {problem}' if path else problem,
-            untouched="what was written whole by then stays",
+            effect="what was written whole by then stays",
         )
 
 

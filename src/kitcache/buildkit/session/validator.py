@@ -37,6 +37,4 @@ class Order:
             self._levels.append((path, b""))
 
     def _refused(self, path: str, problem: str) -> KitcacheError:
-        return KitcacheError(
-            self._root, f'the daemon sends "{path}", which {problem}', untouched=""
-        )
+        return KitcacheError(self._root, f'the daemon sends "{path}", which {problem}', effect="")

@@ -108,7 +108,7 @@ class Tree:
 
 def unreadable(root: str, path: str, error: OSError) -> KitcacheError:
     """What to say of a name that is to be sent, and cannot be read."""
-    failure = io_error(root, f'"{path or "."}" cannot be read', error, untouched="")
+    failure = io_error(root, f'"{path or "."}" cannot be read', error, effect="")
     if error.errno in (errno.EACCES, errno.EPERM):
         failure.hints = ("make it readable, or list it in .dockerignore",)
     return failure

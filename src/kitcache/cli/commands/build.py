@@ -173,5 +173,5 @@ def _remove_stale(path: str) -> None:
         return
     except OSError as error:
         raise io_error(
-            path, "the old image digest cannot be removed", error, untouched="nothing was built"
+            path, "the old image digest cannot be removed", error, effect="nothing was built"
         ) from None

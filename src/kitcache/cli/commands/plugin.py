@@ -95,7 +95,7 @@ def _status(session: Session, is_system: bool) -> int:
             "",
             "docker has no kitcache plugin",
             details=tuple(f"looked in {directory}" for directory in directories),
-            untouched="",
+            effect="",
             next_steps=("kitcache plugin install",),
         )
     session.answer(found, _status_lines(found))

@@ -243,7 +243,7 @@ def _read_source(layout: Layout, control: Control) -> _Source:
             f"{root.label} names a blob that cannot be checked here: {digest}",
             kind="unknown-algorithm",
             tag=root.ref_name,
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(f"untag it in a copy of {layout.path}, and merge that",),
         )
     return _Source(layout, data, survey)
@@ -321,7 +321,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
         f"{one.root.label} has come, but others removed from it meanwhile: {one.digest} {problem}",
         kind="lost",
         tag=tag.target_name,
-        untouched="index.json names it already",
+        effect="index.json names it already",
         next_steps=("run the same merge again",),
     )
 

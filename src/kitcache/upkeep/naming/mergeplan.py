@@ -164,6 +164,6 @@ def _clash_error(path: str, clashes: Sequence[_Clash]) -> KitcacheError:
         path,
         str(clashes[0]),
         details=tuple(also),
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=tuple(steps),
     )

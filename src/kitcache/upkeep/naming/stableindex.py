@@ -40,7 +40,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[E
         index, entries = read_settled_index(layout, control.pause)
     except DocumentError as error:
         mend = (repair_command(layout.path),)
-        raise index_error(layout.path, error, untouched=NOTHING_CHANGED, next_steps=mend) from None
+        raise index_error(layout.path, error, effect=NOTHING_CHANGED, next_steps=mend) from None
     if index.data is not None:
         _check_can_be_written(layout, index.data)
     elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
@@ -48,7 +48,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[E
             layout.path,
             f"{INDEX} is missing beside blobs",
             kind="missing",
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path),),
         )
     return index.data, entries
@@ -67,6 +67,6 @@ def unsettled(path: str) -> Busy:
     return Busy(
         path,
         f"index.json changed {CHANGES} times meanwhile: others are publishing",
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=("try again when they are done",),
     )

@@ -117,7 +117,7 @@ def _root_of(layout: Layout, survey: Survey, old: str) -> Root:
         raise NotFound(
             layout.path,
             f"no entry of {INDEX} has the tag or digest {old!r}",
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
@@ -150,7 +150,7 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
             raise KitcacheError(
                 layout.path,
                 f"{new!r} is the name of an image in there, {entry.image_name}",
-                untouched=NOTHING_CHANGED,
+                effect=NOTHING_CHANGED,
                 next_steps=("choose another name",),
             )
 

@@ -87,7 +87,7 @@ def _blaming(layout: Layout) -> Iterator[None]:
         raise index_error(
             layout.path,
             error,
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path), "restore index.json from a copy"),
         ) from None
 
@@ -100,7 +100,7 @@ def _drop(
             layout.path,
             f"{INDEX} is missing",
             kind="missing",
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
     entries = name_entries(data)
@@ -114,7 +114,7 @@ def _drop(
         raise NotFound(
             layout.path,
             f"no entry of {INDEX} has {' or '.join(map(_describe, unknown))}",
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",

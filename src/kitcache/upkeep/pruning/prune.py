@@ -350,7 +350,7 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
             f"{d.digest} has no tag, and holds {format_bytes(d.unique.bytes)} alone"
             for d in untagged[:_ALSO]
         ),
-        untouched="what may go has gone, and nothing else" if is_done else NOTHING_CHANGED,
+        effect="what may go has gone, and nothing else" if is_done else NOTHING_CHANGED,
         next_steps=tuple(
             _ways_out(pruned, retention, pruned.needed_bytes, pruned.limit_bytes, untagged)
         ),

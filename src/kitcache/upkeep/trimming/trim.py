@@ -157,7 +157,7 @@ def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Des
         raise NotFound(
             layout.path,
             f"no entry of {INDEX} has the tag {tag!r}",
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is: {command_line('ls', layout.path)}",
@@ -210,7 +210,7 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
             f"{root.label} cannot be trimmed, nor imported: its cacheconfig is wrong: {error}",
             kind=error.kind,
             tag=root.ref_name,
-            untouched=NOTHING_CHANGED,
+            effect=NOTHING_CHANGED,
             next_steps=(repair_command(layout.path),),
         )
     except (Damaged, Unsafe) as error:
@@ -225,6 +225,6 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
     return KitcacheError(
         layout.path,
         f"{root.label} is no build cache, but {what}: there are no steps to cut",
-        untouched=NOTHING_CHANGED,
+        effect=NOTHING_CHANGED,
         next_steps=see if kind != "cache" else (),
     )

@@ -35,7 +35,7 @@ def test_a_failure_after_the_new_index_is_in_place_says_so(
     told = "the new index.json is in place, but a power cut may undo it"
 
     def met(*_: Any) -> bool:
-        raise KitcacheError(str(other.dir), "cannot sync", untouched=told)
+        raise KitcacheError(str(other.dir), "cannot sync", effect=told)
 
     monkeypatch.setattr(module, "swap_index", met)
     with pytest.raises(KitcacheError, match="cannot sync") as caught:
