@@ -61,7 +61,7 @@ class KitcacheError(Exception):
         *,
         details: tuple[str, ...] = (),
         effect: str = NOTHING_REMOVED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
         path, problem = hide_password(path), hide_password(problem)
         super().__init__(path, problem)
@@ -69,7 +69,7 @@ class KitcacheError(Exception):
         self.problem = problem
         self.details = tuple(map(hide_password, details))
         self.effect = effect
-        self.hints = tuple(map(hide_password, next_steps))
+        self.hints = tuple(map(hide_password, hints))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make copies and pickles whole: they do not know our arguments."""
@@ -113,9 +113,9 @@ class UsageError(KitcacheError):
         *,
         path: str = "",
         details: tuple[str, ...] = (),
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, details=details, effect="", next_steps=next_steps)
+        super().__init__(path, problem, details=details, effect="", hints=hints)
 
 
 class NotFound(KitcacheError):
@@ -136,7 +136,7 @@ class Incomplete(KitcacheError):
             f"{left_count:,} {'file' if left_count == 1 else 'files'} could not be removed",
             details=shown + more,
             effect="what could be removed is gone; what tags reach is where it was",
-            next_steps=("mend what is named above, then run the same command again",),
+            hints=("mend what is named above, then run the same command again",),
         )
         self.not_deleted = left
         self.not_deleted_count = left_count
@@ -156,7 +156,7 @@ class NotACache(KitcacheError):
                 " as --cache-to type=local,dest=DIR writes it",
             ),
             effect=NOTHING_CHANGED,
-            next_steps=("name the directory that an export was given as dest",),
+            hints=("name the directory that an export was given as dest",),
         )
 
 
@@ -175,9 +175,9 @@ class Busy(KitcacheError):
         holder_command: str | None = None,
         retry_after_s: float | None = None,
         effect: str = NOTHING_REMOVED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, effect=effect, next_steps=next_steps)
+        super().__init__(path, problem, effect=effect, hints=hints)
         self.holder_pid = holder_pid
         self.holder_command = holder_command
         self.retry_after_s = retry_after_s
@@ -199,12 +199,10 @@ class _OnTheWay(KitcacheError):
         chain: tuple[str, ...] = (),
         details: tuple[str, ...] = (),
         effect: str = NOTHING_REMOVED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
         where = (f"path: {' > '.join(chain)}",) if chain else ()
-        super().__init__(
-            path, problem, details=where + details, effect=effect, next_steps=next_steps
-        )
+        super().__init__(path, problem, details=where + details, effect=effect, hints=hints)
         self.tag = tag
         self.chain = chain
 
@@ -234,7 +232,7 @@ class Damaged(_OnTheWay):
         chain: tuple[str, ...] = (),
         details: tuple[str, ...] = (),
         effect: str = NOTHING_REMOVED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
         super().__init__(
             path,
@@ -243,7 +241,7 @@ class Damaged(_OnTheWay):
             chain=chain,
             details=details,
             effect=effect,
-            next_steps=next_steps,
+            hints=hints,
         )
         self.kind = kind
 
@@ -263,7 +261,7 @@ class Unreadable(_OnTheWay):
         tag: str | None = None,
         chain: tuple[str, ...] = (),
         effect: str = NOTHING_CHANGED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
         clause = f"cannot be read: {reason}"
         super().__init__(
@@ -272,7 +270,7 @@ class Unreadable(_OnTheWay):
             tag=tag,
             chain=chain,
             effect=effect,
-            next_steps=next_steps,
+            hints=hints,
         )
         self.file = file
         self.clause = clause
@@ -299,9 +297,9 @@ class LimitNotReached(KitcacheError):
         needed_bytes: int,
         details: tuple[str, ...] = (),
         effect: str = NOTHING_CHANGED,
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(path, problem, details=details, effect=effect, next_steps=next_steps)
+        super().__init__(path, problem, details=details, effect=effect, hints=hints)
         self.limit_bytes = limit_bytes
         self.needed_bytes = needed_bytes
 
@@ -323,11 +321,9 @@ class NoDaemon(KitcacheError):
         *,
         kind: NoDaemonKind = "unreachable",
         details: tuple[str, ...] = (),
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(
-            address, problem, details=details, effect="nothing was built", next_steps=next_steps
-        )
+        super().__init__(address, problem, details=details, effect="nothing was built", hints=hints)
         self.kind = kind
 
 
@@ -361,9 +357,9 @@ class BuildFailed(KitcacheError):
         ref: str = "",
         warnings: tuple[Any, ...] = (),
         notices: tuple[str, ...] = (),
-        next_steps: tuple[str, ...] = (),
+        hints: tuple[str, ...] = (),
     ) -> None:
-        super().__init__("", problem, effect="", next_steps=next_steps)
+        super().__init__("", problem, effect="", hints=hints)
         self.step = step
         self.log = log
         self.locations = sources
@@ -398,7 +394,7 @@ class NotExecutable(KitcacheError):
             "",
             f"{program} cannot be run: {reason}",
             effect="nothing was built",
-            next_steps=("look at the file's permissions and its first line",),
+            hints=("look at the file's permissions and its first line",),
         )
 
 
@@ -412,7 +408,7 @@ class NotInstalled(KitcacheError):
             "",
             f"{program} is not installed, or not in PATH",
             effect="nothing was built",
-            next_steps=("install it, or name its path",),
+            hints=("install it, or name its path",),
         )
 
 
@@ -445,7 +441,7 @@ class Cancelled(KitcacheError):
             path,
             problem,
             effect=effect,
-            next_steps=("run the same command again to finish",),
+            hints=("run the same command again to finish",),
         )
         self.deleted_blobs = removed_blobs
         self.deleted_bytes = removed_bytes

@@ -47,7 +47,7 @@ CODES = {
 EXAMPLES: dict[str, KitcacheError] = {
     "KitcacheError": KitcacheError("cache", "cannot write index.json: No space left on device"),
     "NotFound": NotFound("cache", "no tag 'x'", effect=errors.NOTHING_CHANGED),
-    "UsageError": UsageError("'x' is no age", next_steps=("try 1h",)),
+    "UsageError": UsageError("'x' is no age", hints=("try 1h",)),
     "Incomplete": Incomplete("cache", left=(("blobs/sha256/aa", "no"),), left_count=1),
     "NotACache": NotACache("cache", "no such directory"),
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
@@ -57,7 +57,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     "LimitNotReached": LimitNotReached(
         "cache", "what has to stay holds 2 kB", limit_bytes=1000, needed_bytes=2000
     ),
-    "NoDaemon": NoDaemon("cache", "nobody answers", next_steps=("start it",)),
+    "NoDaemon": NoDaemon("cache", "nobody answers", hints=("start it",)),
     "BuildFailed": BuildFailed(
         "failed to solve: exit code: 3",
         step="RUN make",
@@ -97,9 +97,7 @@ def test_what_an_error_always_has(name: str) -> None:
 
 
 def test_the_sentence_is_what_where_what_was_left_alone_and_what_to_do() -> None:
-    error = KitcacheError(
-        "./cache", "it broke", details=("a", "b"), next_steps=("one", "two", "three")
-    )
+    error = KitcacheError("./cache", "it broke", details=("a", "b"), hints=("one", "two", "three"))
     assert str(error).splitlines() == [
         "./cache: it broke",
         "  a",
@@ -195,7 +193,7 @@ def test_what_a_terminal_could_act_on_is_escaped(text: str, shown: str) -> None:
 
 def test_every_line_of_a_message_is_printable() -> None:
     evil = "\x1b]0;owned\x07\n\u202e"
-    error = KitcacheError(evil, evil, details=(evil,), effect=evil, next_steps=(evil,))
+    error = KitcacheError(evil, evil, details=(evil,), effect=evil, hints=(evil,))
     assert len(str(error).splitlines()) == 4
     assert all(line.isprintable() for line in str(error).splitlines())
 

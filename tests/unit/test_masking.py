@@ -51,7 +51,7 @@ def test_a_long_text_takes_no_long_time(part: str) -> None:
 
 def test_no_error_holds_a_password() -> None:
     url = "https://user:hunter2@host/x"
-    error = KitcacheError(url, f"no {url}", details=(url,), next_steps=(f"try {url}",))
+    error = KitcacheError(url, f"no {url}", details=(url,), hints=(f"try {url}",))
     held = (str(error), repr(error), error.path, error.problem, *error.details, *error.hints)
     assert not any("hunter2" in text for text in held)
     assert str(error).count("https://…@host/x") == 4

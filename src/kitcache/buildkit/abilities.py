@@ -75,6 +75,6 @@ class Abilities:
                 "leave out mode=delete, and empty the directory first",
             )
 
-    def _unsupported(self, problem: str, *next_steps: str) -> NoDaemon:
+    def _unsupported(self, problem: str, *hints: str) -> NoDaemon:
         url = self._connection.address.url
-        return NoDaemon(url, problem, kind="unsupported", next_steps=next_steps)
+        return NoDaemon(url, problem, kind="unsupported", hints=hints)

@@ -86,7 +86,7 @@ def pairs(name: str, given: Mapping[str, Item] | None) -> tuple[tuple[str, Item]
     if not isinstance(given, Mapping):
         raise UsageError(
             f"{name} is of type {_kind(given)}, not a mapping",
-            next_steps=(f'write {name}={{"NAME": "VALUE"}}',),
+            hints=(f'write {name}={{"NAME": "VALUE"}}',),
         )
     return tuple(given.items())
 
@@ -116,17 +116,17 @@ def check_wishes(wishes: Wishes) -> None:
     check_seconds("lock_timeout_s", wishes.lock_timeout_s)
     if isinstance(stdin, io.TextIOBase):
         raise UsageError(
-            "stdin gives text, not bytes", next_steps=("sys.stdin.buffer", "io.BytesIO(DATA)")
+            "stdin gives text, not bytes", hints=("sys.stdin.buffer", "io.BytesIO(DATA)")
         )
     if not callable(credentials):
         raise UsageError(
             f"credentials is of type {_kind(credentials)}, not a function of a host",
-            next_steps=("write credentials=lambda host: …",),
+            hints=("write credentials=lambda host: …",),
         )
     if not isinstance(prune_policy, Retention | None):
         raise UsageError(
             f"prune_policy is of type {_kind(prune_policy)}, not Retention",
-            next_steps=("kitcache.read_policy(TEXT, NAME)",),
+            hints=("kitcache.read_policy(TEXT, NAME)",),
         )
 
 
@@ -225,14 +225,14 @@ def _check_pairs(name: str, given: object) -> None:
         _expect(f"{name}: the value of {key!r}", value, str)
         if not key or "=" in cast("str", key):
             problem = "a name is empty" if not key else f"the name {key!r} has an equals sign"
-            raise UsageError(f"{name}: {problem}", next_steps=('write "NAME": "VALUE"',))
+            raise UsageError(f"{name}: {problem}", hints=('write "NAME": "VALUE"',))
 
 
 def _expect(what: str, given: object, kind: type) -> None:
     if not isinstance(given, kind) or (kind is int and isinstance(given, bool)):
         raise UsageError(
             f"{what} is of type {_kind(given)}, not {kind.__name__}",
-            next_steps=("give a text",) if kind is str else (),
+            hints=("give a text",) if kind is str else (),
         )
 
 
@@ -248,4 +248,4 @@ def _named(name: str, work: Callable[[], Item]) -> Item:
     try:
         return work()
     except UsageError as error:
-        raise UsageError(f"{name}: {error.problem}", next_steps=error.hints) from None
+        raise UsageError(f"{name}: {error.problem}", hints=error.hints) from None

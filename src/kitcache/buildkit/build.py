@@ -311,7 +311,7 @@ class _Build:
             self._connection.address.url,
             f"the daemon was lost while it built: {self._mask.text(error.message)}",
             kind="lost",
-            next_steps=("look at the daemon's log, then build again",),
+            hints=("look at the daemon's log, then build again",),
         )
         lost.effect = _UNTOUCHED
         return lost
@@ -345,7 +345,7 @@ def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
         raise UsageError(
             f"the image and the cache would both be '{min(both)}' there",
             path=path,
-            next_steps=(
+            hints=(
                 "give the cache a tag of its own: --cache-to type=local,dest=DIR,tag=cache",
                 "export them to two directories",
             ),
@@ -363,7 +363,7 @@ def _expect_own_directory(offer: Offer, caches: Caches) -> None:
             raise UsageError(
                 "the build context is the directory of the cache: each build would change it",
                 path=path,
-                next_steps=("give the cache a directory of its own",),
+                hints=("give the cache a directory of its own",),
             )
 
 

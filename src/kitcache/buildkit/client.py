@@ -275,7 +275,7 @@ class Build:
         if self._is_iterated:
             raise UsageError(
                 "the updates of this build are iterated over already",
-                next_steps=("collect them in a list, or give Wishes an on_update",),
+                hints=("collect them in a list, or give Wishes an on_update",),
             )
         self._is_iterated = True
         return self._iterate()

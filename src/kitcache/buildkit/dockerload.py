@@ -35,7 +35,7 @@ class DockerLoad:
             raise NoDaemon(
                 "docker load",
                 f"the image cannot be loaded: docker does not run: {error.strerror}",
-                next_steps=("use --output type=docker,dest=FILE, or --push",),
+                hints=("use --output type=docker,dest=FILE, or --push",),
             ) from None
 
     @property
@@ -52,7 +52,7 @@ class DockerLoad:
                 "docker load",
                 f"the image was built, and docker did not load it: {''.join(lines[-1:])}",
                 effect="caches were not published",
-                next_steps=("use --output type=docker,dest=FILE, or --push",),
+                hints=("use --output type=docker,dest=FILE, or --push",),
             )
 
     def has_containerd_store(self) -> bool:

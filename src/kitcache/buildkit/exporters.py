@@ -84,7 +84,7 @@ def _set_name(attrs: dict[str, str], tags: tuple[str, ...]) -> None:
         full = [normalize_tag(name, add_latest=add_latest) for name in given]
         attrs["name"] = ",".join(dict.fromkeys(full))
     if is_true(attrs.get("push", "")) and not attrs.get("name"):
-        raise UsageError("tag is needed when pushing to registry", next_steps=("add --tag NAME",))
+        raise UsageError("tag is needed when pushing to registry", hints=("add --tag NAME",))
 
 
 def _check_together(exporters: tuple[Exporter, ...], *, is_list: bool) -> None:
@@ -96,5 +96,5 @@ def _check_together(exporters: tuple[Exporter, ...], *, is_list: bool) -> None:
         raise UsageError(
             "docker exporter does not support exporting manifest lists, use the oci exporter"
             " instead",
-            next_steps=("use --output type=oci,dest=FILE", "build one --platform, no attestation"),
+            hints=("use --output type=oci,dest=FILE", "build one --platform, no attestation"),
         )

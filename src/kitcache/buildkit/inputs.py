@@ -105,7 +105,7 @@ def find_inputs(
     else:
         raise UsageError(
             f"unable to prepare context: path {quote_go(hide_password(request.context))} not found",
-            next_steps=("name a directory, a git or http URL, or - for stdin",),
+            hints=("name a directory, a git or http URL, or - for stdin",),
         )
     return _add_named(inputs, request.build_contexts, is_directory)
 
@@ -118,7 +118,7 @@ def _check_stdin(request: BuildRequest) -> None:
     if request.dockerfile and request.dockerfile.startswith(("http://", "https://")):
         raise UsageError(
             "a Dockerfile is not fetched from a URL",
-            next_steps=("curl -fsSL URL | kitcache build -f - CONTEXT",),
+            hints=("curl -fsSL URL | kitcache build -f - CONTEXT",),
         )
 
 
@@ -130,7 +130,7 @@ def _from_stdin(request: BuildRequest, upload_id: str | None) -> Inputs:
     if request.dockerfile:
         raise UsageError(
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
-            next_steps=("leave out --file", "send a tar to stdin"),
+            hints=("leave out --file", "send a tar to stdin"),
         )
     return Inputs(_DOCKERFILE_HERE, stdin="dockerfile", is_context_empty=True)
 
@@ -147,7 +147,7 @@ def _from_directory(request: BuildRequest, is_directory: Callable[[str], bool]) 
     if is_directory(request.dockerfile):
         raise UsageError(
             f"--file {request.dockerfile} is a directory",
-            next_steps=(f"--file {posixpath.join(request.dockerfile, 'Dockerfile')}",),
+            hints=(f"--file {posixpath.join(request.dockerfile, 'Dockerfile')}",),
         )
     folder, name = posixpath.split(request.dockerfile)
     return Inputs((("filename", name),), (*sources, ("dockerfile", folder or ".")))
@@ -195,11 +195,11 @@ def _no_context(name: str, place: str) -> UsageError:
     if place.startswith(_BAKE):
         return UsageError(
             f"failed to get build context {name}: {place} names a target of a bake file",
-            next_steps=("name a directory, a URL, docker-image://… or oci-layout://…",),
+            hints=("name a directory, a URL, docker-image://… or oci-layout://…",),
         )
     return UsageError(
         f"failed to get build context {name}: {hide_password(place)} is no directory",
-        next_steps=(f"--build-context {name}=docker-image://IMAGE   if it is an image",),
+        hints=(f"--build-context {name}=docker-image://IMAGE   if it is an image",),
     )
 
 

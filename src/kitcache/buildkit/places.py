@@ -117,7 +117,7 @@ class Places:
                 layout.path,
                 error,
                 effect="nothing was built, and nothing was changed",
-                next_steps=(
+                hints=(
                     repair_command(layout.path),
                     "restore index.json from a copy, or move it aside and export again",
                 ),

@@ -88,11 +88,11 @@ def _hosts(hosts: Iterable[str], gateway: str) -> str:
             if not gateway:
                 raise UsageError(
                     f"{host}: unable to derive the IP value for host-gateway",
-                    next_steps=(f"write the address: --add-host {name}:172.17.0.1",),
+                    hints=(f"write the address: --add-host {name}:172.17.0.1",),
                 )
             address = gateway
         if not name or not _is_ip(address):
-            raise UsageError(f"invalid host {host}", next_steps=("write --add-host NAME:IP",))
+            raise UsageError(f"invalid host {host}", hints=("write --add-host NAME:IP",))
         found.append(f"{name}={address}")
     return ",".join(found)
 
@@ -114,12 +114,12 @@ def entitlements(request: BuildRequest) -> tuple[str, ...]:
     for word in request.allow:
         key, equals, _ = word.partition("=")
         if key == _LOCAL_DELETE and equals:
-            raise UsageError(f"{key} does not accept a value", next_steps=(f"--allow {key}",))
+            raise UsageError(f"{key} does not accept a value", hints=(f"--allow {key}",))
         if key not in ENTITLEMENTS or (equals and key != "device"):
             meant = suggest(word, ENTITLEMENTS)
             raise UsageError(
                 f"unknown entitlement {word}",
-                next_steps=(f"did you mean {meant}?" if meant else f"use {ENTITLEMENTS[0]}",),
+                hints=(f"did you mean {meant}?" if meant else f"use {ENTITLEMENTS[0]}",),
             )
     wanted = (*request.allow, "network.host") if request.network == "host" else request.allow
     return tuple(word for word in dict.fromkeys(wanted) if word != _LOCAL_DELETE)
@@ -178,12 +178,12 @@ def check_request(request: BuildRequest) -> None:
         meant = suggest(request.network, NETWORKS)
         raise UsageError(
             f"network mode {quote_go(request.network)} not supported by buildkit",
-            next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(NETWORKS)}",),
+            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(NETWORKS)}",),
         )
     for platform in request.platforms:
         if not _PLATFORM.fullmatch(platform):
             raise UsageError(
-                f"invalid platform {quote_go(platform)}", next_steps=("use linux/amd64, for one",)
+                f"invalid platform {quote_go(platform)}", hints=("use linux/amd64, for one",)
             )
     _hosts(request.add_hosts, gateway="127.0.0.1")
     entitlements(request)

@@ -60,7 +60,7 @@ def build_failed(
         ref=ref,
         warnings=warnings,
         notices=notices,
-        next_steps=login_steps(message, hosts),
+        hints=login_steps(message, hosts),
     )
     if note := "\n".join(map(_show, _note_lines(failed))):
         failed.add_note(note)

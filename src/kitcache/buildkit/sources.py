@@ -74,7 +74,7 @@ def make_offer(
         if head.startswith(_ZSTD):
             raise UsageError(
                 "stdin is compressed with zstd, which BuildKit does not unpack as a context",
-                next_steps=("zstd -dc FILE | kitcache build -",),
+                hints=("zstd -dc FILE | kitcache build -",),
             )
     upload_id = os.urandom(12).hex()
     inputs = find_inputs(
@@ -108,7 +108,7 @@ def _read_up_to(stream: BinaryIO, size: int) -> bytes:
     parts = []
     while size and (data := stream.read(size)) != b"":
         if data is None:
-            raise UsageError(_NON_BLOCKING, next_steps=("os.set_blocking(fd, True)",))
+            raise UsageError(_NON_BLOCKING, hints=("os.set_blocking(fd, True)",))
         parts.append(data)
         size -= len(data)
     return b"".join(parts)
@@ -134,7 +134,7 @@ def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None
             path,
             "there is no Dockerfile",
             effect=_UNBUILT,
-            next_steps=("name it with --file (-f)", "write one there"),
+            hints=("name it with --file (-f)", "write one there"),
         ) from None
     except OSError as error:
         raise _unbuilt(io_error(path, "the Dockerfile cannot be opened", error)) from None

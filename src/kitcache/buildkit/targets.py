@@ -127,7 +127,7 @@ def _expect_stdout(stdout: BinaryIO | None) -> BinaryIO:
     if stdout is None:
         raise UsageError(
             "dest file is required for the exporter. refusing to write to console",
-            next_steps=("name a file: dest=FILE", "redirect stdout, or pipe it"),
+            hints=("name a file: dest=FILE", "redirect stdout, or pipe it"),
         )
     return stdout
 
@@ -152,7 +152,7 @@ def _expect_below_here(path: str) -> None:
         raise UsageError(
             "mode=delete deletes all else in this directory, which is not below the current one",
             path=path,
-            next_steps=("--allow=buildx.local.delete   if that is meant",),
+            hints=("--allow=buildx.local.delete   if that is meant",),
         )
 
 
@@ -169,7 +169,7 @@ def expect_kept(targets: Targets, places: Places) -> None:
                     raise UsageError(
                         f"mode=delete in {target.path} would delete this output of the build",
                         path=shown,
-                        next_steps=("name another directory for one of the two",),
+                        hints=("name another directory for one of the two",),
                     )
 
 

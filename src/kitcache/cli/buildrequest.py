@@ -81,7 +81,7 @@ def progress_mode(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
     if mode not in PROGRESS:
         raise UsageError(
             f"BUILDKIT_PROGRESS: invalid progress mode {mode}",
-            next_steps=(f"set it to one of {', '.join(PROGRESS)}",),
+            hints=(f"set it to one of {', '.join(PROGRESS)}",),
         )
     return mode
 
@@ -111,7 +111,7 @@ def _of_option(flag: str, error: UsageError) -> UsageError:
     step = "kitcache build --help"
     if flag in _FORMS and error.problem.startswith("invalid value "):
         step = f"write {_FORMS[flag]}"
-    return UsageError(f"{flag}: {error.problem}", next_steps=error.hints or (step,))
+    return UsageError(f"{flag}: {error.problem}", hints=error.hints or (step,))
 
 
 def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:
 def _pair(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
     if not key:
-        raise UsageError(f"{text!r} has no key", next_steps=("write KEY=VALUE",))
+        raise UsageError(f"{text!r} has no key", hints=("write KEY=VALUE",))
     return key, value
 
 
@@ -147,7 +147,7 @@ def _platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, .
     if "local" in platforms:
         raise UsageError(
             "--platform: local is no platform of the daemon's",
-            next_steps=("leave --platform out to build for the daemon's own",),
+            hints=("leave --platform out to build for the daemon's own",),
         )
     return platforms
 

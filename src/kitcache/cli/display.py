@@ -103,13 +103,9 @@ def choose_display(
     """
     mode = environ.get("BUILDKIT_PROGRESS", "") or "auto" if mode is None else mode
     if mode not in MODES:
-        raise UsageError(
-            f"invalid progress mode '{mode}'", next_steps=(f"one of {', '.join(MODES)}",)
-        )
+        raise UsageError(f"invalid progress mode '{mode}'", hints=(f"one of {', '.join(MODES)}",))
     if mode == "tty" and not is_terminal(stream):
-        raise UsageError(
-            "--progress tty needs a terminal on stderr", next_steps=("--progress plain",)
-        )
+        raise UsageError("--progress tty needs a terminal on stderr", hints=("--progress plain",))
     if mode == "auto":
         mode = "tty" if is_terminal(stream) and environ.get("TERM") != "dumb" else "plain"
     if stream is None:

@@ -163,7 +163,7 @@ def _shortage_of(error: Exception) -> KitcacheError | None:
         problem = "the clock of this machine is beyond the year 2262"
         remedy = "set the clock: times of files cannot be compared with it"
     steps = (remedy, "run the same command again")
-    return KitcacheError("", problem, effect=NOTHING_MORE, next_steps=steps) if problem else None
+    return KitcacheError("", problem, effect=NOTHING_MORE, hints=steps) if problem else None
 
 
 def _has_a_clock() -> bool:
@@ -185,7 +185,7 @@ def _tell_bug(error: Exception, *, as_json: bool) -> None:
         "",
         f"this is a bug in kitcache: {type(error).__name__}: {error}{where}",
         effect=NOTHING_MORE,
-        next_steps=("report it with the command that you ran",),
+        hints=("report it with the command that you ran",),
     )
     say(f"kitcache: {bug}")
     if as_json:
@@ -224,7 +224,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         from kitcache.cli.usage import describe_error  # noqa: PLC0415 - seldom needed
 
-        raise UsageError(describe_error(message), next_steps=(f"{self.prog} --help",))
+        raise UsageError(describe_error(message), hints=(f"{self.prog} --help",))
 
     def parse_known_args(  # type: ignore[override] # of the overloads one is used
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -174,7 +174,7 @@ def _changes(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str
     if files:
         raise UsageError(
             f"docker's option --{files[0]} does not reach kitcache",
-            next_steps=("name the certificates' directory in DOCKER_CERT_PATH", "use a context"),
+            hints=("name the certificates' directory in DOCKER_CERT_PATH", "use a context"),
         )
     changes: dict[str, str | None] = {}
     if "config" in options:

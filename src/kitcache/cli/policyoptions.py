@@ -89,7 +89,7 @@ def retention_of(args: argparse.Namespace) -> Retention:
             words = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise UsageError(
                 f"{words} beside --policy: a policy comes from a file or from options, not both",
-                next_steps=(f"say it in {args.policy}, or leave --policy out",),
+                hints=(f"say it in {args.policy}, or leave --policy out",),
             )
         return read_file(args.policy, args.cancel)
     rule = Rule(

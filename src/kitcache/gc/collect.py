@@ -134,7 +134,7 @@ def unsettled(layout: Layout) -> Busy:
     return Busy(
         layout.path,
         f"index.json changed {CHANGES} times while the sweep ran: others are publishing",
-        next_steps=("try again when they are done",),
+        hints=("try again when they are done",),
     )
 
 

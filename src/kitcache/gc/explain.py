@@ -139,14 +139,14 @@ def _find_blob(layout: Layout, survey: Survey, text: str) -> Digest:
             layout.path,
             f"no blob here is called {text!r}, and no tag names one",
             effect="",
-            next_steps=(f"see what there is: {command_line('ls', layout.path)}, or in blobs/",),
+            hints=(f"see what there is: {command_line('ls', layout.path)}, or in blobs/",),
         )
     shown = sorted(map(str, named))[:_CANDIDATES_SHOWN]
     raise UsageError(
         f"{len(named):,} blobs begin with {text!r}: {', '.join(shown)}"
         + (", …" if len(named) > len(shown) else ""),
         path=layout.path,
-        next_steps=("give more digits",),
+        hints=("give more digits",),
     )
 
 
@@ -163,7 +163,7 @@ def _split_blob(path: str, text: str) -> tuple[str | None, str]:
         raise UsageError(
             f"{text!r} is no digest, no beginning of one and no path of a blob",
             path=path,
-            next_steps=(
+            hints=(
                 "give sha256:9c1e…, at least four digits of it, or a file below blobs/",
                 f"see the tags: {command_line('ls', path)}",
             ),

@@ -32,7 +32,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
             path,
             "an export is under way: ingest/ was written less than a minute ago",
             retry_after_s=round(refusal.retry_after_s, 1),
-            next_steps=(f"try again in {refusal.retry_after_s:.0f} s, when it has ended",),
+            hints=(f"try again in {refusal.retry_after_s:.0f} s, when it has ended",),
         )
     first, *others = refusal.damage
     problem = f"{first.root.label} cannot be read: {describe_damage(first)}"
@@ -49,7 +49,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
             tag=first.root.ref_name,
             chain=chain_of(first),
             details=details,
-            next_steps=steps,
+            hints=steps,
         )
     return Damaged(
         path,
@@ -58,7 +58,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
         tag=first.root.ref_name,
         chain=chain_of(first),
         details=details,
-        next_steps=steps,
+        hints=steps,
     )
 
 
@@ -127,7 +127,7 @@ def index_error(
     error: DocumentError,
     *,
     effect: str = NOTHING_REMOVED,
-    next_steps: tuple[str, ...] = (),
+    hints: tuple[str, ...] = (),
 ) -> Damaged:
     """The error for an index.json that is no index."""
     return Damaged(
@@ -135,7 +135,7 @@ def index_error(
         f"index.json cannot be relied upon: {error}",
         kind=error.kind,
         effect=effect,
-        next_steps=next_steps,
+        hints=hints,
     )
 
 
@@ -146,7 +146,7 @@ def unwritable_error(path: str, error: DocumentError) -> Damaged:
         f"index.json cannot be written back: {error}",
         kind=error.kind,
         effect=NOTHING_CHANGED,
-        next_steps=("mend index.json by hand",),
+        hints=("mend index.json by hand",),
     )
 
 
@@ -181,7 +181,7 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
             *((f"and {len(lost) - _ALSO:,} more",) if len(lost) > _ALSO else ()),
             "its exporter holds no lock that kitcache knows",
         ),
-        next_steps=step,
+        hints=step,
     )
 
 
@@ -202,7 +202,7 @@ def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> 
         chain=chain,
         details=(more,) if more else (),
         effect=NOTHING_CHANGED,
-        next_steps=ways_out(path, root, problem),
+        hints=ways_out(path, root, problem),
     )
 
 

@@ -126,7 +126,7 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
         raise index_error(
             layout.path,
             error,
-            next_steps=(
+            hints=(
                 repair_command(layout.path),
                 "restore index.json from a copy",
                 "move it aside and export again: then only what that export names is kept",
@@ -137,7 +137,7 @@ def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entr
             layout.path,
             f"{INDEX} is missing beside blobs, so kitcache cannot know which of them are in use",
             kind="missing",
-            next_steps=(
+            hints=(
                 repair_command(layout.path),
                 "restore index.json from a copy",
                 "export again: then only what that export names is kept",

@@ -45,7 +45,7 @@ def _parse_attest(text: str) -> tuple[str, str | None]:
     if not kind:
         raise UsageError(
             "attestation type not specified",
-            next_steps=("add type=provenance or type=sbom",),
+            hints=("add type=provenance or type=sbom",),
         )
     disabled = attrs.pop("disabled", "false")
     if parse_bool(disabled, f"invalid value disabled={disabled}"):

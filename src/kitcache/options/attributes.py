@@ -104,7 +104,7 @@ def parse_bool(text: str, what: str) -> bool:
     if text in _FALSE:
         return False
     raise UsageError(
-        f"{what}: {quote_go(text)} is neither true nor false", next_steps=("write true or false",)
+        f"{what}: {quote_go(text)} is neither true nor false", hints=("write true or false",)
     )
 
 
@@ -164,5 +164,5 @@ def check_sent(sent: object) -> None:
     )
     if not is_well_formed:
         raise UsageError(
-            "sent is not a tuple of pairs of texts", next_steps=('write sent=(("mode", "max"),)',)
+            "sent is not a tuple of pairs of texts", hints=('write sent=(("mode", "max"),)',)
         )

@@ -142,7 +142,7 @@ def check_cache_export(export: CacheExport) -> CacheExport:
     seen += _warn_values(dict(export.attrs), what)
     if export.kind == "local":
         if not export.dest:
-            raise UsageError("local cache exporter requires dest", next_steps=("add dest=DIR",))
+            raise UsageError("local cache exporter requires dest", hints=("add dest=DIR",))
         if "\0" in export.dest:
             raise UsageError(f"dest={export.dest!r} is not a name: it has a NUL in it")
         _check_tag(export.tag)
@@ -174,7 +174,7 @@ def check_cache_import(source: CacheImport) -> CacheImport:
     seen = _warn(source.kind, source.attrs, _IMPORTS, f"{source.kind} cache import")
     if source.kind == "local":
         if not source.src:
-            raise UsageError("local cache importer requires src", next_steps=("add src=DIR",))
+            raise UsageError("local cache importer requires src", hints=("add src=DIR",))
         _check_tag(source.tag)
         if source.digest is not None:
             _check_digest(source.digest)
@@ -214,7 +214,7 @@ def _add_warnings(told: tuple[str, ...], seen: Iterable[str]) -> tuple[str, ...]
 def _check_tag(tag: str) -> None:
     if not tag:
         raise UsageError(
-            "the tag is empty: was a variable not set?", next_steps=("write tag=NAME, or no tag=",)
+            "the tag is empty: was a variable not set?", hints=("write tag=NAME, or no tag=",)
         )
 
 
@@ -228,7 +228,7 @@ def _read(text: str) -> tuple[str, Pairs]:
     if not kind:
         raise UsageError(
             f"{quote_go(show_pairs(pairs))} does not say which type of cache it is",
-            next_steps=("name one: type=local, registry, inline, gha, s3 or azblob",),
+            hints=("name one: type=local, registry, inline, gha, s3 or azblob",),
         )
     return kind, tuple(pair for pair in pairs if pair[0] != "type")
 
@@ -239,10 +239,10 @@ def _missing(problem: str, pairs: Pairs, wanted: str) -> UsageError:
     typo = next((key for key in keys if key != wanted and suggest(key, (wanted,))), None)
     if other in keys:
         flag = {"dest": "--cache-to", "src": "--cache-from"}[wanted]
-        return UsageError(problem, next_steps=(f"{flag} says {wanted}=DIR, not {other}=DIR",))
+        return UsageError(problem, hints=(f"{flag} says {wanted}=DIR, not {other}=DIR",))
     if typo is not None:
-        return UsageError(problem, next_steps=(f"write {wanted}=DIR, not {quote_go(typo)}",))
-    return UsageError(problem, next_steps=(f"add {wanted}=DIR",))
+        return UsageError(problem, hints=(f"write {wanted}=DIR, not {quote_go(typo)}",))
+    return UsageError(problem, hints=(f"add {wanted}=DIR",))
 
 
 def _warn(
@@ -280,7 +280,7 @@ def _check_compression(attrs: Mapping[str, str]) -> None:
         meant = suggest(kind, _COMPRESSIONS)
         raise UsageError(
             f"{_DAEMON}unsupported compression type {kind}",
-            next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(_COMPRESSIONS)}",),
+            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(_COMPRESSIONS)}",),
         )
     if force := attrs.get("force-compression", ""):
         parse_bool(force, f"{_DAEMON}force-compression")
@@ -297,7 +297,7 @@ def _check_manifest(attrs: Mapping[str, str]) -> None:
         raise UsageError(
             "invalid configuration for remote cache, OCI mediatypes are required for"
             " image-manifest cache format",
-            next_steps=("leave out oci-mediatypes=false", "image-manifest=true"),
+            hints=("leave out oci-mediatypes=false", "image-manifest=true"),
         )
 
 

@@ -59,7 +59,7 @@ def normalize_tag(text: str, *, add_latest: bool = True) -> str:
     except NotAReference as error:
         raise UsageError(
             f'invalid tag "{text}": {error}',
-            next_steps=("write NAME[:TAG], such as app:1.2 or registry.example.com/team/app:1.2",),
+            hints=("write NAME[:TAG], such as app:1.2 or registry.example.com/team/app:1.2",),
         ) from None
     if "@" in full:
         raise UsageError(f'invalid tag "{text}": build tag cannot contain a digest')

@@ -106,21 +106,19 @@ def check_output(output: Output) -> Output:
     """Return the output with buildx's defaults. Raises UsageError where its fields do not agree."""
     kind = output.kind
     if not kind:
-        raise UsageError(
-            "type is required for output", next_steps=(f"name one: {', '.join(KINDS)}",)
-        )
+        raise UsageError("type is required for output", hints=(f"name one: {', '.join(KINDS)}",))
     if kind not in KINDS:
         meant = suggest(kind.lower(), KINDS)
         raise UsageError(
             f"exporter {quote_go(kind)} could not be found",
-            next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(KINDS)}",),
+            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(KINDS)}",),
         )
     attrs = dict(output.attrs)
     if kind == "local" and _mode_of(attrs) not in _MODES:
         meant = suggest(_mode_of(attrs), _MODES)
         raise UsageError(
             f"invalid local exporter mode {quote_go(attrs['mode'])}",
-            next_steps=(f"did you mean {meant}?" if meant else f"use {' or '.join(_MODES)}",),
+            hints=(f"did you mean {meant}?" if meant else f"use {' or '.join(_MODES)}",),
         )
     return _place(kind, attrs, output.dest or "")._replace(
         warnings=output.warnings or _warn(kind, output.attrs)
@@ -134,10 +132,10 @@ def _place(kind: str, attrs: dict[str, str], dest: str) -> Output:
     output = Output(kind, dest or None, tuple(attrs.items()))
     if output.is_directory:
         if not dest:
-            raise UsageError(f"dest is required for {kind} exporter", next_steps=("add dest=DIR",))
+            raise UsageError(f"dest is required for {kind} exporter", hints=("add dest=DIR",))
         if dest == "-":
             raise UsageError(
-                f"dest cannot be stdout for {kind} exporter", next_steps=("use type=tar,dest=-",)
+                f"dest cannot be stdout for {kind} exporter", hints=("use type=tar,dest=-",)
             )
         return output
     if kind in ("tar", "oci") and not dest:
@@ -145,7 +143,7 @@ def _place(kind: str, attrs: dict[str, str], dest: str) -> Output:
     if dest and kind not in ("tar", "oci", "docker"):
         raise UsageError(
             f"the {kind} exporter writes no file, so that dest={dest} would be ignored",
-            next_steps=("use type=docker,dest=FILE", "type=oci,dest=FILE"),
+            hints=("use type=docker,dest=FILE", "type=oci,dest=FILE"),
         )
     return output
 

@@ -239,7 +239,7 @@ def _not_toml(text: str, name: str, error: Exception) -> UsageError:
     return UsageError(
         f"{problem} (this is not TOML)",
         path=name,
-        next_steps=('put names, ages and sizes in quotes, such as max-used-space = "5GB"',),
+        hints=('put names, ages and sizes in quotes, such as max-used-space = "5GB"',),
     )
 
 

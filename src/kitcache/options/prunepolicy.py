@@ -215,7 +215,7 @@ def check_retention(policy: object) -> None:
     if not isinstance(policy, Retention):
         raise UsageError(
             f"the policy is of type {type(policy).__name__}, not Retention",
-            next_steps=("kitcache.read_policy(TEXT, NAME)",),
+            hints=("kitcache.read_policy(TEXT, NAME)",),
         )
     problems = [found.problem for found in find_contradictions(policy)]
     if problems:

@@ -26,12 +26,12 @@ def read_rename(text: str) -> Rename:
     """The rename that a text spells; without a glob it is of every tag. Raises UsageError."""
     glob, equals, template = text.rpartition("=")
     if not template or (equals and not glob):
-        raise UsageError(f"{text!r} gives tags no name", next_steps=_FORMS)
+        raise UsageError(f"{text!r} gives tags no name", hints=_FORMS)
     for place in _PLACE.findall(template):
         if place not in _PLACES:
-            raise UsageError(f"{text!r}: {{{place}}} stands for nothing", next_steps=_FORMS)
+            raise UsageError(f"{text!r}: {{{place}}} stands for nothing", hints=_FORMS)
     if re.search("[{}]", _PLACE.sub("", template)):
-        raise UsageError(f"{text!r} has a brace too many", next_steps=_FORMS)
+        raise UsageError(f"{text!r} has a brace too many", hints=_FORMS)
     return Rename(glob or "*", template)
 
 

@@ -44,7 +44,7 @@ class Secret(Opaque):
             path = data = None  # so that a traceback with locals does not show the secret
         self._keep(_id=id, _path=None if path is None else _text_of(path), _data=data)
         if problem:
-            raise UsageError(problem[0], next_steps=(problem[1],))
+            raise UsageError(problem[0], hints=(problem[1],))
 
     @property
     def id(self) -> str:
@@ -96,7 +96,7 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> Secret:
     attrs = _read(text)
     name = attrs.get("id", "")
     if not name:
-        raise UsageError("secret missing ID", next_steps=("write id=NAME,src=FILE",))
+        raise UsageError("secret missing ID", hints=("write id=NAME,src=FILE",))
     path = attrs.get("src", "")
     variable = attrs.get("env", "")
     if attrs.get("type") == "env" and not variable:
@@ -119,12 +119,12 @@ def _read(text: str) -> dict[str, str]:
         if not equals:
             raise UsageError(
                 f"invalid field '{field}' must be a key=value pair",
-                next_steps=("write id=NAME,src=FILE",),
+                hints=("write id=NAME,src=FILE",),
             )
         attrs[_known_key(key.lower(), field)] = value
     if (kind := attrs.get("type", "file")) not in ("file", "env"):
         raise UsageError(
-            f"unsupported secret type {quote_go(kind)}", next_steps=("use type=file or type=env",)
+            f"unsupported secret type {quote_go(kind)}", hints=("use type=file or type=env",)
         )
     return attrs
 
@@ -134,6 +134,6 @@ def _known_key(key: str, field: str) -> str:
         meant = suggest(key, _KEYS)
         raise UsageError(
             f"unexpected key '{key}' in '{field}'",
-            next_steps=(f"did you mean {meant}?" if meant else "known: id, src, env, type",),
+            hints=(f"did you mean {meant}?" if meant else "known: id, src, env, type",),
         )
     return "src" if key == "source" else key

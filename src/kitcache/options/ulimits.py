@@ -21,13 +21,13 @@ def parse_ulimit(text: str) -> str:
     found = re.fullmatch(r"(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?", limits)
     if found is None:
         raise UsageError(
-            f"invalid ulimit argument: {text}", next_steps=("write nofile=1024:2048, for one",)
+            f"invalid ulimit argument: {text}", hints=("write nofile=1024:2048, for one",)
         )
     if name not in _ULIMITS:
         meant = suggest(name.lower(), _ULIMITS)
         raise UsageError(
             f"invalid ulimit type: {name}",
-            next_steps=(f"did you mean {meant}?" if meant else f"use {', '.join(_ULIMITS)}",),
+            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(_ULIMITS)}",),
         )
     soft = int(found[1])
     hard = soft if found[2] is None else int(found[2])
@@ -46,5 +46,5 @@ def parse_memory(text: str) -> int:
     found = _MEMORY.fullmatch(text.strip().lower())
     size = int(float(found[1]) * 1024 ** _POWERS[found[2] or ""]) if found else -1
     if not 0 <= size < _INT64:
-        raise UsageError(f"invalid size: '{text}'", next_steps=("write 64m or 1g, for one",))
+        raise UsageError(f"invalid size: '{text}'", hints=("write 64m or 1g, for one",))
     return size

@@ -65,14 +65,14 @@ def read_index(layout: Layout) -> IndexFile:
             layout.path,
             f"{INDEX} is larger than any index may be"
             f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
-            next_steps=(f"restore {INDEX} from a copy",),
+            hints=(f"restore {INDEX} from a copy",),
         )
     excess = excess_values(data)
     if excess:
         raise Unsafe(
             layout.path,
             f"{INDEX} has more values than any index may ({excess})",
-            next_steps=(f"restore {INDEX} from a copy",),
+            hints=(f"restore {INDEX} from a copy",),
         )
     return IndexFile(data, Digest("sha256", hashlib.sha256(data).hexdigest()), found.st_mtime_ns)
 

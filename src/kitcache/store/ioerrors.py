@@ -30,7 +30,7 @@ def io_error(
         path,
         f"{doing}: {error.strerror or error}",
         effect=effect,
-        next_steps=(remedy,),
+        hints=(remedy,),
     )
 
 
@@ -41,7 +41,7 @@ def unreadable(path: str, file: str, error: OSError) -> Unreadable:
         path,
         file,
         error.strerror or str(error),
-        next_steps=(remedy, "run the same command again"),
+        hints=(remedy, "run the same command again"),
     )
 
 

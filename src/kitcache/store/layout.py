@@ -95,7 +95,7 @@ class Layout:
                 self.path,
                 "the directory was removed by somebody else meanwhile",
                 effect="",
-                next_steps=("see what is there now, then run it again",),
+                hints=("see what is there now, then run it again",),
             )
 
     def open_directories(self) -> None:
@@ -270,7 +270,7 @@ def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
             layout.path,
             f"{prefix}{name} is {what}",
             details=("other layouts may share what it points at",) if what[0] == "a" else (),
-            next_steps=(f"put a real directory in place of {prefix}{name}",),
+            hints=(f"put a real directory in place of {prefix}{name}",),
         ) from None
     except OSError as error:
         raise io_error(layout.path, f"cannot open {prefix}{name}", error) from None
@@ -330,7 +330,7 @@ def read_at_most(fd: int, most_bytes: int) -> bytes:
 
 def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
     what = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-    return Unsafe(layout.path, f"{name} is {what}", next_steps=(f"put a real {name} in its place",))
+    return Unsafe(layout.path, f"{name} is {what}", hints=(f"put a real {name} in its place",))
 
 
 def is_bare(layout: Layout) -> bool:
@@ -355,7 +355,7 @@ def check_version(layout: Layout) -> None:
         raise Unsafe(
             layout.path,
             f"oci-layout is {told}; known is 1.0.0",
-            next_steps=("use a kitcache that knows this version" if version else remedy,),
+            hints=("use a kitcache that knows this version" if version else remedy,),
         )
 
 

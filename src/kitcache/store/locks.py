@@ -175,7 +175,7 @@ def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
         holder_pid=holder.pid,
         holder_command=holder.command,
         effect=NOTHING_CHANGED,
-        next_steps=("try again when it is done, or wait longer with --lock-timeout",),
+        hints=("try again when it is done, or wait longer with --lock-timeout",),
     )
 
 

@@ -75,7 +75,7 @@ def need_room(layout: Layout) -> Iterator[int]:
                 layout.path,
                 f"there can be no {ROOM}/ in it, where new blobs are written first",
                 effect=NOTHING_CHANGED,
-                next_steps=(f"give write permission to the directory, and to {ROOM}/ in it",),
+                hints=(f"give write permission to the directory, and to {ROOM}/ in it",),
             )
         yield fd
 

@@ -87,7 +87,7 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
         path,
         f"no entry of {INDEX} has the tag or digest {tag!r}",
         effect="",
-        next_steps=(
+        hints=(
             *((f"did you mean {meant!r}?",) if meant else ()),
             f"see what there is: {command_line('ls', path)}",
         ),

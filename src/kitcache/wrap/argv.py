@@ -139,7 +139,7 @@ def recognize(argv: Sequence[str]) -> Recognized:
     """
     words = tuple(argv)
     if not words:
-        raise UsageError("there is no command", next_steps=(_PLACE,))
+        raise UsageError("there is no command", hints=(_PLACE,))
     program = os.path.basename(words[0])
     if program in ("nerdctl", "podman", "buildah"):
         step = f"hold the lock with: flock --shared DIR/kitcache.lock {program} …"
@@ -198,7 +198,7 @@ def _buildctl(words: tuple[str, ...], start: int) -> Recognized:
 
 def _not_understood(problem: str, words: Sequence[str], step: str = _PLACE) -> NotUnderstood:
     more = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})"
-    error = NotUnderstood(f"{problem}{more}", next_steps=(step,))
+    error = NotUnderstood(f"{problem}{more}", hints=(step,))
     error.details = tuple(
         f"{'understood:' if not n else '           '} {line}" for n, line in enumerate(UNDERSTOOD)
     )

@@ -183,7 +183,7 @@ def _resolve(
             return read_answer(asked, printed), warned
     raise refusal or NotUnderstood(
         "compose does not print the whole project",
-        next_steps=("give it what is missing: an env file may be empty",),
+        hints=("give it what is missing: an env file may be empty",),
     )
 
 

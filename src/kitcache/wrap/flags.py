@@ -149,5 +149,5 @@ def _check_unknown(
     if is_strict or matters:
         raise NotUnderstood(
             f"cannot tell whether the option {words[at]} takes a value, and {following!r} follows",
-            next_steps=(f"write {words[at]}=VALUE, or put it behind the others",),
+            hints=(f"write {words[at]}=VALUE, or put it behind the others",),
         )

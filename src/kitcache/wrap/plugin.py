@@ -173,9 +173,7 @@ def _replace(directory: str, path: str, content: bytes) -> None:
 
 
 def _foreign(path: str, step: str) -> Unsafe:
-    return Unsafe(
-        path, "it is not kitcache's own launcher", effect=NOTHING_CHANGED, next_steps=(step,)
-    )
+    return Unsafe(path, "it is not kitcache's own launcher", effect=NOTHING_CHANGED, hints=(step,))
 
 
 def _failed(path: str, doing: str, error: OSError) -> KitcacheError:
@@ -189,5 +187,5 @@ def _failed(path: str, doing: str, error: OSError) -> KitcacheError:
         path,
         f"{doing}: {error.strerror or error}",
         effect=NOTHING_CHANGED,
-        next_steps=(step,),
+        hints=(step,),
     )

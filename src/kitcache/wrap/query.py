@@ -79,7 +79,7 @@ def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise NotUnderstood(
             f"{' '.join(argv[:4])} … did not print what it would build",
-            next_steps=("use a newer version of that client",),
+            hints=("use a newer version of that client",),
         )
     return document
 

@@ -154,7 +154,7 @@ class TestPublish:
                 error = code_of(daemon.export, CACHE)
             assert "cannot write a blob: No space left on device" in error.message
             assert isinstance(caches.failure, KitcacheError)
-            assert "free a little space" in caches.failure.next_steps[0]
+            assert "free a little space" in caches.failure.hints[0]
             assert os.listdir(tmp_path / "c" / "ingest") == []
             (result,) = caches.publish()
         problem = "not published: cannot write a blob: No space left on device"

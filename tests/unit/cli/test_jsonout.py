@@ -41,7 +41,7 @@ def test_an_unknown_value_has_no_shape() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        KitcacheError(EVIL, EVIL, next_steps=("a", "b")),
+        KitcacheError(EVIL, EVIL, hints=("a", "b")),
         UsageError(EVIL),
         Busy("c", "held", holder_pid=7),
         Damaged("c", "torn", kind="torn", tag=EVIL, chain=("index.json", EVIL)),

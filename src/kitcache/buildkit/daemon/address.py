@@ -140,7 +140,7 @@ def first_present(sockets: tuple[Socket, ...]) -> Address:
         "",
         "no docker and no buildkitd is found",
         details=tuple(f"{path} is not there ({origin})" for path, origin, _ in sockets),
-        next_steps=(
+        hints=(
             "start docker or buildkitd",
             "name a daemon: --addr unix://PATH, --addr tcp://HOST:PORT, or DOCKER_HOST",
         ),
@@ -186,7 +186,7 @@ def _bad_address(url: str, origin: str, problem: str) -> UsageError:
     shown = url if "@" not in url else f"{url.partition('://')[0]}://…"
     hint = (f"write unix://{url}",) if url.startswith("/") else ()
     return UsageError(
-        f"not a daemon's address: {shown!r} ({problem})", path=origin, next_steps=hint + _FORMS
+        f"not a daemon's address: {shown!r} ({problem})", path=origin, hints=hint + _FORMS
     )
 
 
@@ -200,16 +200,14 @@ def _named_builder(environ: Mapping[str, str], directory: str, name: str, how: s
         return _default_address(environ, directory, origin)
     if has_context(directory, name):
         return _engine_address(read_context(directory, name), origin)
-    raise UsageError(
-        f"no builder {name!r} is found", path=how, next_steps=("see `docker buildx ls`",)
-    )
+    raise UsageError(f"no builder {name!r} is found", path=how, hints=("see `docker buildx ls`",))
 
 
 def _builder_address(
     environ: Mapping[str, str], directory: str, builder: Builder, origin: str
 ) -> Address:
     if not builder.nodes:
-        raise NoDaemon(origin, "it has no node", next_steps=(f"docker buildx rm {builder.name}",))
+        raise NoDaemon(origin, "it has no node", hints=(f"docker buildx rm {builder.name}",))
     # buildx spreads platforms over the nodes; here the first one builds them all.
     node = builder.nodes[0]
     if len(builder.nodes) > 1:
@@ -227,7 +225,7 @@ def _builder_address(
         f"its driver {builder.driver!r} is not supported",
         kind="unsupported",
         details=("supported: docker, docker-container, remote",),
-        next_steps=("name another with --builder, such as --builder default", "use --addr"),
+        hints=("name another with --builder, such as --builder default", "use --addr"),
     )
 
 

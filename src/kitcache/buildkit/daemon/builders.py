@@ -49,7 +49,7 @@ def read_builder(directory: str, name: str) -> Builder | None:
         raise NoDaemon(
             path,
             f"{error}, so the builder {name!r} is not known",
-            next_steps=(f"docker buildx rm {name}", "name a daemon with --addr"),
+            hints=(f"docker buildx rm {name}", "name a daemon with --addr"),
         ) from error
     if found is None:
         return None

@@ -28,7 +28,7 @@ class Trouble(NamedTuple):
     """One clause, and advice."""
 
     problem: str
-    next_steps: tuple[str, ...] = (ANOTHER,)
+    hints: tuple[str, ...] = (ANOTHER,)
     kind: NoDaemonKind = "unreachable"
 
 
@@ -76,7 +76,7 @@ def no_daemon(address: Address, error: Exception, attempt: Attempt) -> NoDaemon:
         trouble.problem,
         kind=trouble.kind,
         details=(f"chosen by {address.origin}",),
-        next_steps=trouble.next_steps,
+        hints=trouble.hints,
     )
 
 
@@ -90,7 +90,7 @@ def refused(address: Address, answer: Answer) -> NoDaemon:
         problem = f"it refuses BuildKit: HTTP {answer.status}, {answer.message}"
         steps = ("docker 18.09 or newer has BuildKit",) if answer.status == 404 else (ANOTHER,)
     details = (f"chosen by {address.origin}",)
-    return NoDaemon(address.url, problem, kind=kind, details=details, next_steps=steps)
+    return NoDaemon(address.url, problem, kind=kind, details=details, hints=steps)
 
 
 def no_answer(address: Address, error: RpcError, *, is_lost: bool) -> NoDaemon:
@@ -99,9 +99,7 @@ def no_answer(address: Address, error: RpcError, *, is_lost: bool) -> NoDaemon:
     if error.code == Code.UNIMPLEMENTED:
         kind = "unsupported"
     steps = ("look at the daemon's log, then try again",)
-    return NoDaemon(
-        address.url, f"the daemon does not answer: {error}", kind=kind, next_steps=steps
-    )
+    return NoDaemon(address.url, f"the daemon does not answer: {error}", kind=kind, hints=steps)
 
 
 def _root_of(error: Exception, attempt: Attempt) -> Exception:
@@ -124,7 +122,7 @@ def _program(address: Address, error: Exception, attempt: Attempt) -> Trouble | 
         return None
     said = f"{program} says: {words}"
     if isinstance(error, TimeoutError) or _code_of(error) == Code.DEADLINE_EXCEEDED:
-        return Trouble(f"{_SILENT.problem}; {said}", _SILENT.next_steps)
+        return Trouble(f"{_SILENT.problem}; {said}", _SILENT.hints)
     return Trouble(said, (*_wake(address), ANOTHER))
 
 
@@ -215,7 +213,7 @@ def _call(address: Address, error: Exception, attempt: Attempt) -> Trouble:
     """What became of the first call, or of the upgrade."""
     if _hung_up(error, attempt):
         may_be_tls = address.url.startswith("tcp://") and address.tls is None
-        return Trouble(_CLOSED.problem, ((_GIVE_TLS,) if may_be_tls else ()) + _CLOSED.next_steps)
+        return Trouble(_CLOSED.problem, ((_GIVE_TLS,) if may_be_tls else ()) + _CLOSED.hints)
     return _CALLS.get(_code_of(error)) or Trouble(f"no BuildKit answers: {error}")
 
 

@@ -38,7 +38,7 @@ def current_context(environ: Mapping[str, str], directory: str) -> str:
         raise NoDaemon(
             path,
             f"{error}, so the docker context in force is not known",
-            next_steps=("mend that file", "name a daemon with --addr"),
+            hints=("mend that file", "name a daemon with --addr"),
         ) from error
     return text(config or {}, "currentContext") or DEFAULT
 
@@ -105,5 +105,5 @@ def _useless(name: str, problem: str) -> NoDaemon:
     return NoDaemon(
         f"docker context {name!r}",
         problem,
-        next_steps=("see `docker context ls`", "name a daemon with --addr"),
+        hints=("see `docker context ls`", "name a daemon with --addr"),
     )

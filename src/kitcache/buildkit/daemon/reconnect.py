@@ -86,5 +86,5 @@ def check_process(pid: int, address: Address) -> None:
             address.url,
             f"this client belongs to process {pid}, and this is its child after fork",
             kind="forked",
-            next_steps=("make a client in the child",),
+            hints=("make a client in the child",),
         )

@@ -39,7 +39,7 @@ def tls_from_directory(path: str) -> Tls:
     raise UsageError(
         "no certificates there",
         path=path,
-        next_steps=("a directory with ca.pem, cert.pem and key.pem, or ca.crt, tls.crt, tls.key",),
+        hints=("a directory with ca.pem, cert.pem and key.pem, or ca.crt, tls.crt, tls.key",),
     )
 
 

@@ -92,7 +92,7 @@ def _expect_whole(metadata: Metadata) -> None:
             "",
             f"local exporter mode=delete requires BuildKit {'.'.join(map(str, MIRRORS_SINCE))}",
             kind="unsupported",
-            next_steps=("leave out mode=delete, and empty the directory first",),
+            hints=("leave out mode=delete, and empty the directory first",),
         )
 
 

@@ -292,7 +292,7 @@ def _encode(entry: Entry) -> bytes:
             "",
             f'the {what} of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
             effect="",
-            next_steps=(
+            hints=(
                 f"{'rename it, or ' * is_name}list it in .dockerignore (a wildcard matches it)",
             ),
         ) from None

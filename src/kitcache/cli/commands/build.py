@@ -66,7 +66,7 @@ class _Command:
         if args.policy == _STDIN and _STDIN in (args.context, args.file):
             raise UsageError(
                 "--prune-policy - and the build would both read stdin",
-                next_steps=("write the policy to a file, and name that",),
+                hints=("write the policy to a file, and name that",),
             )
         policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))

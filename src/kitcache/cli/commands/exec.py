@@ -158,7 +158,7 @@ class _Command:
         if self._args.policy == _STDIN:
             raise UsageError(
                 "--prune-policy - and the command would both read stdin",
-                next_steps=("write the policy to a file, and name that",),
+                hints=("write the policy to a file, and name that",),
             )
 
     def _read_stdin(self) -> bytes | None:

@@ -96,7 +96,7 @@ def _status(session: Session, is_system: bool) -> int:
             "docker has no kitcache plugin",
             details=tuple(f"looked in {directory}" for directory in directories),
             effect="",
-            next_steps=("kitcache plugin install",),
+            hints=("kitcache plugin install",),
         )
     session.answer(found, _status_lines(found))
     return int(not found[0].is_ours or bool(found[0].problem))

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         option = "--from" if args.sources else "--dry-run"
         error = UsageError(
             f"{option} goes with --repair: without it nothing is changed",
-            next_steps=("kitcache verify --help",),
+            hints=("kitcache verify --help",),
         )
         session.complain(error)
         return error.exit_code

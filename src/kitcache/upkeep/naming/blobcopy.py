@@ -115,7 +115,7 @@ def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> Brou
             kind=error.kind,
             tag=one.root.ref_name,
             chain=("index.json", str(one.digest)),
-            next_steps=(command_line("verify", error.path, "--repair"),),
+            hints=(command_line("verify", error.path, "--repair"),),
         ) from None
     except Unreadable as error:
         error.problem = f"{one.root.label} cannot come: {error.problem}"

@@ -178,7 +178,7 @@ def _check_apart(layouts: Sequence[Layout], home: Layout | None, target: str) ->
             what = "are one directory" if is_one else "lie within each other"
             raise UsageError(
                 f"{layout.path} and {target} {what}",
-                next_steps=("merge into a directory of its own",),
+                hints=("merge into a directory of its own",),
             )
 
 
@@ -244,7 +244,7 @@ def _read_source(layout: Layout, control: Control) -> _Source:
             kind="unknown-algorithm",
             tag=root.ref_name,
             effect=NOTHING_CHANGED,
-            next_steps=(f"untag it in a copy of {layout.path}, and merge that",),
+            hints=(f"untag it in a copy of {layout.path}, and merge that",),
         )
     return _Source(layout, data, survey)
 
@@ -322,7 +322,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
         kind="lost",
         tag=tag.target_name,
         effect="index.json names it already",
-        next_steps=("run the same merge again",),
+        hints=("run the same merge again",),
     )
 
 

@@ -165,5 +165,5 @@ def _clash_error(path: str, clashes: Sequence[_Clash]) -> KitcacheError:
         str(clashes[0]),
         details=tuple(also),
         effect=NOTHING_CHANGED,
-        next_steps=tuple(steps),
+        hints=tuple(steps),
     )

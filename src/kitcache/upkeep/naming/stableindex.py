@@ -40,7 +40,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[E
         index, entries = read_settled_index(layout, control.pause)
     except DocumentError as error:
         mend = (repair_command(layout.path),)
-        raise index_error(layout.path, error, effect=NOTHING_CHANGED, next_steps=mend) from None
+        raise index_error(layout.path, error, effect=NOTHING_CHANGED, hints=mend) from None
     if index.data is not None:
         _check_can_be_written(layout, index.data)
     elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
@@ -49,7 +49,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[E
             f"{INDEX} is missing beside blobs",
             kind="missing",
             effect=NOTHING_CHANGED,
-            next_steps=(repair_command(layout.path),),
+            hints=(repair_command(layout.path),),
         )
     return index.data, entries
 
@@ -68,5 +68,5 @@ def unsettled(path: str) -> Busy:
         path,
         f"index.json changed {CHANGES} times meanwhile: others are publishing",
         effect=NOTHING_CHANGED,
-        next_steps=("try again when they are done",),
+        hints=("try again when they are done",),
     )

@@ -118,7 +118,7 @@ def _root_of(layout: Layout, survey: Survey, old: str) -> Root:
             layout.path,
             f"no entry of {INDEX} has the tag or digest {old!r}",
             effect=NOTHING_CHANGED,
-            next_steps=(
+            hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
             ),
@@ -129,7 +129,7 @@ def _root_of(layout: Layout, survey: Survey, old: str) -> Root:
             f"{old!r} stands for {len(digests)} things in {INDEX}",
             path=layout.path,
             details=tuple(digest or "an entry that cannot be read" for digest in digests),
-            next_steps=("name the one that you mean by its digest",),
+            hints=("name the one that you mean by its digest",),
         )
     return named[0]
 
@@ -151,7 +151,7 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
                 layout.path,
                 f"{new!r} is the name of an image in there, {entry.image_name}",
                 effect=NOTHING_CHANGED,
-                next_steps=("choose another name",),
+                hints=("choose another name",),
             )
 
 

@@ -88,7 +88,7 @@ def _blaming(layout: Layout) -> Iterator[None]:
             layout.path,
             error,
             effect=NOTHING_CHANGED,
-            next_steps=(repair_command(layout.path), "restore index.json from a copy"),
+            hints=(repair_command(layout.path), "restore index.json from a copy"),
         ) from None
 
 
@@ -101,7 +101,7 @@ def _drop(
             f"{INDEX} is missing",
             kind="missing",
             effect=NOTHING_CHANGED,
-            next_steps=(repair_command(layout.path), f"restore {INDEX} from a copy"),
+            hints=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
     entries = name_entries(data)
     found = tuple(_names_of(name, entries) for name in names)
@@ -115,7 +115,7 @@ def _drop(
             layout.path,
             f"no entry of {INDEX} has {' or '.join(map(_describe, unknown))}",
             effect=NOTHING_CHANGED,
-            next_steps=(
+            hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
             ),

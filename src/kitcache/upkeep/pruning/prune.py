@@ -232,7 +232,7 @@ def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) 
     error = UsageError(
         f"no tag matches {', '.join(asked)}, so {gone:,} of {len(tags):,} would go",
         path=path,
-        next_steps=(
+        hints=(
             *(f"did you mean {name!r}?" for name in meant if name),
             f"if they are to go: {_write(retention, 'unused-for', '0s')}",
         ),
@@ -351,7 +351,7 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
             for d in untagged[:_ALSO]
         ),
         effect="what may go has gone, and nothing else" if is_done else NOTHING_CHANGED,
-        next_steps=tuple(
+        hints=tuple(
             _ways_out(pruned, retention, pruned.needed_bytes, pruned.limit_bytes, untagged)
         ),
     )

@@ -158,7 +158,7 @@ def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Des
             layout.path,
             f"no entry of {INDEX} has the tag {tag!r}",
             effect=NOTHING_CHANGED,
-            next_steps=(
+            hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
                 f"see what there is: {command_line('ls', layout.path)}",
             ),
@@ -170,7 +170,7 @@ def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Des
             f"{tag!r} stands for {len(found)} things in {INDEX}",
             path=layout.path,
             details=tuple(map(str, found)),
-            next_steps=(
+            hints=(
                 f"trim all that the tags reach: {all_tags} --max-used-space SIZE",
                 f"let it stand for one of them: {one_alone}",
             ),
@@ -193,7 +193,7 @@ def _too_large(
         f"{root.label} cannot be trimmed to {allowed}: its last step alone needs {needed}",
         limit_bytes=limit_bytes,
         needed_bytes=needed_bytes,
-        next_steps=(
+        hints=(
             f"allow it that much: --max-used-space {needed_bytes}B",
             *((give_up,) if name else ()),
         ),
@@ -211,7 +211,7 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
             kind=error.kind,
             tag=root.ref_name,
             effect=NOTHING_CHANGED,
-            next_steps=(repair_command(layout.path),),
+            hints=(repair_command(layout.path),),
         )
     except (Damaged, Unsafe) as error:
         error.problem = f"{root.label} cannot be trimmed: its cacheconfig {error.problem}"
@@ -226,5 +226,5 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
         layout.path,
         f"{root.label} is no build cache, but {what}: there are no steps to cut",
         effect=NOTHING_CHANGED,
-        next_steps=see if kind != "cache" else (),
+        hints=see if kind != "cache" else (),
     )
