@@ -145,7 +145,7 @@ class CacheMachine(RuleBasedStateMachine):
         assert gone <= expected.remove | expected.doubt
         assert report.deleted.blobs >= len(expected.remove)
         assert report.ingests_deleted.blobs == len(self.uploads)
-        assert {str(leaf.digest) for leaf in report.missing_blobs} == self.missing_leaves(cache)
+        assert {str(leaf.digest) for leaf in report.missing_blobs} == self.missing_blobs(cache)
         if not dry_run:
             assert report.deleted == kitcache.Tally(len(gone), size_of(cache, gone))
             self.present -= gone
@@ -246,7 +246,7 @@ class CacheMachine(RuleBasedStateMachine):
         needed = self.needed()
         return bool(needed - self.present or needed & set(self.torn))
 
-    def missing_leaves(self, cache: Cache) -> set[str]:
+    def missing_blobs(self, cache: Cache) -> set[str]:
         return set(reach(cache) - cache.present)
 
 

@@ -40,7 +40,7 @@ def test_a_reset_has_its_line_and_its_remarks() -> None:
     ]
     hole = MissingLeaf(Digest("sha256", "0" * 64), "main")
     report = REPORT._replace(
-        spared=Tally(3, 30), missing_leaves=(hole,), left=(("a", "busy"),), left_count=1
+        spared=Tally(3, 30), missing_blobs=(hole,), left=(("a", "busy"),), left_count=1
     )
     found = lines(report=report)
     assert len(found) > 3

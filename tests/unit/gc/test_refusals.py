@@ -153,7 +153,7 @@ def test_damage_of_an_unknown_kind_of_blob() -> None:
 def test_only_a_new_hole_is_a_loss() -> None:
     missing = DAMAGE._replace(kind="missing")
     leaf = MissingLeaf(digest("layer"), "main")
-    holed = SURVEY._replace(missing_leaves=(leaf,), damage=(missing,))
+    holed = SURVEY._replace(missing_blobs=(leaf,), damage=(missing,))
     assert lost_blobs(holed, holed) == ()
     assert lost_blobs(holed, SURVEY) == ()
     assert lost_blobs(SURVEY, holed) == (missing, leaf)
@@ -163,10 +163,10 @@ def test_only_a_new_hole_is_a_loss() -> None:
 def test_a_hole_that_was_known_is_no_loss_to_another_tag() -> None:
     missing = DAMAGE._replace(kind="missing")
     leaf = MissingLeaf(digest("layer"), "main")
-    before = SURVEY._replace(missing_leaves=(leaf,), damage=(missing,))
+    before = SURVEY._replace(missing_blobs=(leaf,), damage=(missing,))
     other = Root(1, "dev", ROOT.descriptor)
     after = before._replace(
-        missing_leaves=(leaf, leaf._replace(ref_name="dev")),
+        missing_blobs=(leaf, leaf._replace(ref_name="dev")),
         damage=(missing, missing._replace(root=other)),
     )
     assert lost_blobs(before, after) == ()

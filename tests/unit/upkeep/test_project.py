@@ -23,7 +23,7 @@ def survey_of(*roots: Root, leaf: Descriptor = GONE) -> Survey:
         roots=roots,
         live={descriptor.digest: 100 for descriptor in descriptors},
         links={key_of(descriptor): (Link(leaf, "layer"),) for descriptor in descriptors},
-        missing_leaves=(MissingLeaf(GONE.digest, "a"),),
+        missing_blobs=(MissingLeaf(GONE.digest, "a"),),
     )
 
 

@@ -131,7 +131,7 @@ class Shelf:
             roots=roots,
             live=live,
             links=links,
-            missing_leaves=tuple(missing.values()),
+            missing_blobs=tuple(missing.values()),
             damage=tuple(damage),
         )
 

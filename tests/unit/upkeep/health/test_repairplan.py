@@ -203,7 +203,7 @@ def test_a_subject_may_be_missing(shelf: Shelf) -> None:
     shelf.tag("artifact", shelf.put(encode(body), MANIFEST))
     # A survey notes an absent subject as a leaf that is missing.
     survey = shelf.found().survey._replace(
-        damage=(), missing_leaves=(MissingLeaf(digest("subject"), "artifact"),)
+        damage=(), missing_blobs=(MissingLeaf(digest("subject"), "artifact"),)
     )
     assert mend(shelf, survey=survey).steps == ()
 
@@ -250,6 +250,6 @@ def test_a_lost_manifest_that_another_calls_a_layer_is_lost_to_both(shelf: Shelf
     shelf.tag("list", shelf.put(encode({"manifests": [lost]}), INDEX))
     shelf.tag("image", shelf.image([lost | {"mediaType": LAYER}]))
     shelf.lose(lost)
-    survey = shelf.found().survey._replace(missing_leaves=())
+    survey = shelf.found().survey._replace(missing_blobs=())
     mending = mend(shelf, survey=survey)
     assert kinds(mending) == [("drop-tag", "list"), ("drop-tag", "image")]
