@@ -83,7 +83,7 @@ def test_every_tag_reaches_the_same_bytes(found: list[Cache]) -> None:
     with side_by_side(found) as (target, *sources):
         before = [snapshot(root) for root in sources]
         own = json.loads((target / "index.json").read_bytes())["manifests"]
-        merged = kitcache.merge(sources, target, tag_as=RENAME)
+        merged = kitcache.merge(sources, target, rename=RENAME)
         assert [snapshot(root) for root in sources] == before
         after = meaning(target)
         assert json.loads((target / "index.json").read_bytes())["manifests"][: len(own)] == own
@@ -109,12 +109,12 @@ def test_every_tag_reaches_the_same_bytes(found: list[Cache]) -> None:
 def test_twice_is_once_and_the_order_is_all_one(found: list[Cache]) -> None:
     with side_by_side(found) as (target, *sources):
         other = target.with_name("other")
-        kitcache.merge(sources, target, tag_as=RENAME)
+        kitcache.merge(sources, target, rename=RENAME)
         first = snapshot(target)
-        assert kitcache.merge(sources, target, tag_as=RENAME).outcome == "unchanged"
+        assert kitcache.merge(sources, target, rename=RENAME).outcome == "unchanged"
         assert snapshot(target) == first
-        kitcache.merge([*reversed(sources)], other, tag_as=RENAME)
-        kitcache.merge(sources, other.with_name("same"), tag_as=RENAME)
+        kitcache.merge([*reversed(sources)], other, rename=RENAME)
+        kitcache.merge(sources, other.with_name("same"), rename=RENAME)
         assert meaning(other) == meaning(other.with_name("same"))
         assert blobs(other) == blobs(other.with_name("same"))
 

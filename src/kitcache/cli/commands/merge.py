@@ -63,7 +63,7 @@ def _merge(session: Session, args: argparse.Namespace, path: str) -> int:
     merged = merge(
         args.sources,
         path,
-        tag_as=args.tag_as,
+        rename=args.rename,
         replace=args.replace,
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,

@@ -89,7 +89,7 @@ def merge(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
     *,
-    tag_as: str | Sequence[str] = (),
+    rename: str | Sequence[str] = (),
     replace: bool = False,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
@@ -115,7 +115,7 @@ def merge(
     call = _Call(
         tuple(os.fspath(path) for path in _listed(sources)),
         os.fspath(target),
-        tuple(map(read_rename, _listed(tag_as))),
+        tuple(map(read_rename, _listed(rename))),
         replaces=replace,
         is_dry=dry_run,
         control=Control(os.fspath(target), on_progress, cancel),

@@ -128,12 +128,12 @@ def test_entries_come_as_they_are(sample: Sample, target: Path) -> None:
 
 def test_names_by_pattern(sample: Sample, other: Box, target: Path) -> None:
     sample.box.tag(None, sample.dev)
-    merged = merge([sample.dir, other.dir], target, tag_as=["dev=develop", "{dir}-{tag}"])
+    merged = merge([sample.dir, other.dir], target, rename=["dev=develop", "{dir}-{tag}"])
     assert list(tags(target)) == ["cache-main", "develop", None, "cache-extra"]
     assert merged.tags[0] == MergedTag(
         str(sample.dir), "main", "cache-main", (sample.main["digest"],), "new"
     )
-    assert merge(sample.dir, target, tag_as="x/{tag}").tags[1].target_name == "x/dev"
+    assert merge(sample.dir, target, rename="x/{tag}").tags[1].target_name == "x/dev"
 
 
 @pytest.mark.parametrize("path", ["cache/", "./cache", "two/../cache", "link"])
@@ -143,7 +143,7 @@ def test_the_name_of_a_directory_is_the_one_it_is_called_by(
     (tmp_path / "two").mkdir()
     (tmp_path / "link").symlink_to("cache")
     monkeypatch.chdir(tmp_path)
-    merged = merge([path], "all", tag_as="{dir}-{tag}")
+    merged = merge([path], "all", rename="{dir}-{tag}")
     expected = "link" if path == "link" else "cache"
     assert merged.tags[0].target_name == f"{expected}-main"
 

@@ -94,7 +94,7 @@ def test_words_that_make_no_sense(sample: Sample, target: Path) -> None:
     with pytest.raises(UsageError, match="at least one cache"):
         merge([], target)
     with pytest.raises(UsageError, match="gives tags no name"):
-        merge([sample.dir], target, tag_as=["main="])
+        merge([sample.dir], target, rename=["main="])
 
 
 def test_what_is_no_cache(sample: Sample, tmp_path: Path, target: Path) -> None:

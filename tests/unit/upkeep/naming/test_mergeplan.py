@@ -31,9 +31,9 @@ EMPTY = side("all")
 
 
 def plan(
-    target: Side, *sources: Side, tag_as: tuple[str, ...] = (), replaces: bool = False
+    target: Side, *sources: Side, rename: tuple[str, ...] = (), replaces: bool = False
 ) -> tuple[Group, ...]:
-    return decide(target, sources, [read_rename(text) for text in tag_as], replaces=replaces)
+    return decide(target, sources, [read_rename(text) for text in rename], replaces=replaces)
 
 
 def shown(groups: tuple[Group, ...]) -> list[tuple[str | None, str | None, str]]:
@@ -76,7 +76,7 @@ def test_sources_that_disagree_are_both_named_with_the_way_out() -> None:
         assert (error.path, error.effect) == ("./all", "nothing was changed")
         assert len(error.hints) == 1
         assert "--tag-as '{dir}-{tag}'" in error.hints[0]
-    groups = plan(EMPTY, a, b, tag_as=("{dir}-{tag}",))
+    groups = plan(EMPTY, a, b, rename=("{dir}-{tag}",))
     assert shown(groups) == [("main", "a-main", "new"), ("main", "b-main", "new")]
     assert [g.copies for g in groups] == [(Copied(0, 0, "a-main"),), (Copied(1, 0, "b-main"),)]
 
@@ -132,17 +132,17 @@ def test_entries_of_one_name_go_together() -> None:
 
 def test_two_tags_that_become_one_have_to_be_one() -> None:
     a = side("a", entry("x", "1"), entry("y", "1"), entry("z", "2"))
-    assert shown(plan(EMPTY, a, tag_as=("[xy]=main",))) == [
+    assert shown(plan(EMPTY, a, rename=("[xy]=main",))) == [
         ("x", "main", "new"),
         ("y", "main", "there"),
         ("z", "z", "new"),
     ]
     with pytest.raises(KitcacheError, match="tag 'main'"):
-        plan(EMPTY, a, tag_as=("main",))
+        plan(EMPTY, a, rename=("main",))
 
 
 def test_what_has_no_tag_gets_none() -> None:
-    (group,) = plan(EMPTY, side("a", entry(None, "1")), tag_as=("{dir}-{tag}",))
+    (group,) = plan(EMPTY, side("a", entry(None, "1")), rename=("{dir}-{tag}",))
     assert (group.tag.source_name, group.tag.target_name, group.copies) == (
         None,
         None,
@@ -154,7 +154,7 @@ def test_what_has_no_tag_gets_none() -> None:
 def test_a_new_name_has_to_be_one(directory: str) -> None:
     a = side("a", entry("main", "1"))._replace(name=directory)
     with pytest.raises(UsageError, match="is no name for a tag"):
-        plan(EMPTY, a, tag_as=("{dir}-{tag}",))
+        plan(EMPTY, a, rename=("{dir}-{tag}",))
 
 
 def test_an_odd_name_that_stays_may_be_odd() -> None:
@@ -169,7 +169,7 @@ def test_an_image_is_known_by_its_own_name_too() -> None:
         plan(own, a)
     (group,) = plan(own, a, replaces=True)
     assert group.tag.previous_digests == (str(digest("0")),)
-    (renamed,) = plan(own, a, tag_as=("{dir}-{tag}",))
+    (renamed,) = plan(own, a, rename=("{dir}-{tag}",))
     assert renamed.tag.state == "new"
     plain = side("all", entry("1", "1"))
     assert plan(plain, a)[0].tag.state == "new"
