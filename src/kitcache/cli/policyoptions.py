@@ -8,7 +8,7 @@ from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,
-    check_retention,
+    check_policy,
     parse_amount,
     parse_span,
 )
@@ -106,7 +106,7 @@ def retention_of(args: argparse.Namespace) -> Retention:
         allow_empty=args.allow_empty,
         trim=args.trim,
     )
-    check_retention(retention)
+    check_policy(retention)
     return retention
 
 

@@ -210,7 +210,7 @@ class Contradiction(NamedTuple):
     problem: str
 
 
-def check_retention(policy: object) -> None:
+def check_policy(policy: object) -> None:
     """Raise UsageError for what is not a policy, or contradicts itself; the message names all."""
     if not isinstance(policy, Retention):
         raise UsageError(

@@ -7,7 +7,7 @@ from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,
-    check_retention,
+    check_policy,
     common_rule,
     counting_rules,
     find_contradictions,
@@ -180,7 +180,7 @@ FINE = [
 
 @pytest.mark.parametrize("policy", FINE)
 def test_what_does_not_contradict_itself(policy: Retention) -> None:
-    check_retention(policy)
+    check_policy(policy)
 
 
 CONTRADICTIONS = [
@@ -328,7 +328,7 @@ def test_what_contradicts_itself(
 ) -> None:
     assert list(find_contradictions(policy)) == [(rule, key, problem)]
     with pytest.raises(UsageError) as caught:
-        check_retention(policy)
+        check_policy(policy)
     assert (caught.value.problem, caught.value.details) == (problem, ())
     assert caught.value.path == policy.source
 
@@ -352,7 +352,7 @@ def test_several_that_come_first_are_all_named() -> None:
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
     policy = Retention(("",), (Rule(keep_last=0),), Amount(percentage=200), source="policy.toml")
     with pytest.raises(UsageError) as caught:
-        check_retention(policy)
+        check_policy(policy)
     assert str(caught.value).splitlines() == [
         "policy.toml: keep-tag: an empty pattern matches no tag",
         "  max-used-space 200% is not a part of the disk: 0% to 100%",

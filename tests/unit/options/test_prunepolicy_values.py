@@ -7,7 +7,7 @@ from kitcache.options.prunepolicy import (
     Amount,
     Retention,
     Rule,
-    check_retention,
+    check_policy,
     find_contradictions,
     parse_span,
 )
@@ -80,4 +80,4 @@ def test_what_only_a_caller_can_say(
 @pytest.mark.parametrize("policy", [None, "keep-tag = []", {"keep-last": 3}])
 def test_what_is_not_a_policy_is_refused(policy: object) -> None:
     with pytest.raises(UsageError, match=r"the policy is of type \w+, not Retention"):
-        check_retention(policy)
+        check_policy(policy)

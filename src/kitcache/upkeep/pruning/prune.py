@@ -22,7 +22,7 @@ from kitcache.gc.reset import (
 )
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Retention, check_retention, find_glob
+from kitcache.options.prunepolicy import Retention, check_policy, find_glob
 from kitcache.options.sweep import Policy
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
@@ -69,7 +69,7 @@ def prune(
     policy that contradicts itself, or by which tags would go only since no tag to keep is there;
     and what reset raises.
     """
-    check_retention(retention)
+    check_policy(retention)
     started = time.monotonic()
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
