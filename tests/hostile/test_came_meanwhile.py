@@ -65,10 +65,10 @@ def test_it_stays_and_the_next_reset_takes_it(
 ) -> None:
     blobs = sample.dir / "blobs" / "sha256"
     before(monkeypatch, "kitcache.gc.collect.apply", lambda: bring(old, blobs))
-    report = kitcache.reset(sample.dir, policy=policy)
+    report = kitcache.reset(sample.dir, options=policy)
     assert (blobs / NAME).stat().st_mtime == pytest.approx(YEAR_AGO_S)
     assert report.too_young.blobs == 1
-    assert kitcache.reset(sample.dir, policy=policy).deleted.blobs == 1
+    assert kitcache.reset(sample.dir, options=policy).deleted.blobs == 1
     assert not (blobs / NAME).exists()
 
 

@@ -16,10 +16,10 @@ def test_a_dry_run_and_a_run_agree(cache: Cache, min_age_ns: int) -> None:
     policy = kitcache.Policy(min_age_ns=min_age_ns)
     with on_disk(cache) as root:
         before = snapshot(root)
-        dry = kitcache.reset(root, policy=policy, dry_run=True)
+        dry = kitcache.reset(root, options=policy, dry_run=True)
         assert snapshot(root) == before
         assert not (root / "kitcache.lock").exists()
-        run = kitcache.reset(root, policy=policy)
+        run = kitcache.reset(root, options=policy)
     assert (dry.outcome, run.outcome) == ("dry-run", "done")
     assert dry._replace(outcome="done", seconds=0.0) == run._replace(seconds=0.0)
 

@@ -24,7 +24,7 @@ def test_order_does_not_matter(drawn: tuple[Cache, Cache, list[str]], min_age_ns
     policy = kitcache.Policy(min_age_ns=min_age_ns)
     cache, other, order = drawn
     with on_disk(cache) as one, on_disk(other, order) as two:
-        here, there = (kitcache.reset(root, policy=policy) for root in (one, two))
+        here, there = (kitcache.reset(root, options=policy) for root in (one, two))
         assert blobs(one) == blobs(two)
     assert here.deleted == there.deleted
     assert here.kept == there.kept

@@ -135,11 +135,11 @@ class CacheMachine(RuleBasedStateMachine):
         policy = kitcache.Policy(min_age_ns=min_age_s * 10**9)
         if self.is_broken():
             with pytest.raises(kitcache.Damaged):
-                kitcache.reset(self.root, policy=policy, dry_run=dry_run)
+                kitcache.reset(self.root, options=policy, dry_run=dry_run)
             return
         cache = self.as_cache()
         expected = verdict(cache, min_age_s)
-        report = kitcache.reset(self.root, policy=policy, dry_run=dry_run)
+        report = kitcache.reset(self.root, options=policy, dry_run=dry_run)
         left = self.present if dry_run else blobs(self.root)
         gone = self.present - left
         assert gone <= expected.remove | expected.doubt

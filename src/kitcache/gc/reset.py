@@ -30,7 +30,7 @@ Work = Callable[[Held, Control], tuple[Judged, Swept]]
 def reset(
     path: str | os.PathLike[str],
     *,
-    policy: Policy = _DEFAULT_POLICY,
+    options: Policy = _DEFAULT_POLICY,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -60,13 +60,13 @@ def reset(
         return fresh_report(name, started, is_dry=dry_run)
     with layout:
         if dry_run:
-            judged = judge(layout, policy, control, None)
+            judged = judge(layout, options, control, None)
             swept = tally(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
-                judged, swept = collect(held, policy, control)
+                judged, swept = collect(held, options, control)
                 tidy_room(layout)
     return make_report(name, "dry-run" if dry_run else "done", judged, swept, started)
 

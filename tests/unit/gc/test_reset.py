@@ -112,18 +112,18 @@ def test_a_refusal_removes_nothing(sample: Sample) -> None:
 
 
 def test_min_age_spares_and_the_report_counts_it_as_kept(sample: Sample) -> None:
-    report = reset(sample.dir, policy=Policy(min_age_ns=24 * 3600 * 10**9))
+    report = reset(sample.dir, options=Policy(min_age_ns=24 * 3600 * 10**9))
     assert report.deleted == Tally()
     assert report.too_young == Tally(4, size_of(sample, sample.garbage))
     assert report.kept == Tally(11, size_of(sample, sample.live | sample.garbage))
-    assert reset(sample.dir, policy=Policy(min_age_ns=60 * 10**9)).too_young == Tally()
+    assert reset(sample.dir, options=Policy(min_age_ns=60 * 10**9)).too_young == Tally()
     assert blobs(sample) == sample.live
 
 
 def test_uploads_that_stay_are_named_with_the_reason(sample: Sample) -> None:
     name = sample.box.ingest("slow", age_s=600)
     assert reset(sample.dir).ingests_kept == ((name, "last written 10 min ago"),)
-    report = reset(sample.dir, policy=Policy(ingest_age_ns=300 * 10**9))
+    report = reset(sample.dir, options=Policy(ingest_age_ns=300 * 10**9))
     assert (report.ingests_kept, report.ingests_deleted.blobs) == ((), 1)
 
 

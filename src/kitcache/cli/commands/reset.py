@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy) -> int:
     report = reset(
         path,
-        policy=policy,
+        options=policy,
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,

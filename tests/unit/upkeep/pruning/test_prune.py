@@ -127,7 +127,7 @@ class TestPrune:
         assert tags(sample) == ["main"]
         assert done.reset.too_young.blobs == len(below(sample, sample.dev)) - 1
         assert dry.reset.too_young == done.reset.too_young
-        assert reset(sample.dir, policy=policy).deleted == Tally()
+        assert reset(sample.dir, options=policy).deleted == Tally()
 
     def test_progress_is_told(self, sample: Sample) -> None:
         told: list[Any] = []
