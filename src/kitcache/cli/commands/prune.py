@@ -75,7 +75,7 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     pruned = prune(
         path,
         retention,
-        policy=Policy(args.min_age, args.ingest_age),
+        options=Policy(args.min_age, args.ingest_age),
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,

@@ -52,7 +52,7 @@ def prune(
     path: str | os.PathLike[str],
     retention: Retention,
     *,
-    policy: Policy = _DEFAULT_POLICY,
+    options: Policy = _DEFAULT_POLICY,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -74,7 +74,7 @@ def prune(
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
     choose = _Chooser(retention, control, ()).choose
-    terms = Terms(policy, control, lock_timeout_s)
+    terms = Terms(options, control, lock_timeout_s)
     layout = open_published(name)
     if layout is None:
         return _answer(None, fresh_report(name, started, is_dry=dry_run or retention.is_empty))

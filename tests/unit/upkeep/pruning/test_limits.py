@@ -90,7 +90,7 @@ def test_what_is_too_young_frees_nothing(sample: Sample, layout: Layout, free: l
     note_use(layout, ["dev"], "imported", time.time_ns())
     policy = Policy(min_age_ns=MINUTE_NS)
     garbage = size_of(sample, set(sample.garbage))
-    pruned = prune(sample.dir, at_least(garbage + 1), policy=policy)
+    pruned = prune(sample.dir, at_least(garbage + 1), options=policy)
     assert (pruned.exit_code, tags(sample)) == (14, ["main", "dev"])
     old = prune(sample.dir, at_least(1), dry_run=True)
     assert (old.exit_code, kept(old)) == (0, ["dev"]), "without the age it is free to go"
@@ -109,7 +109,7 @@ def test_what_is_dated_ahead_is_not_young(sample: Sample, free: list[int]) -> No
 def test_young_garbage_is_not_counted_as_room(sample: Sample, free: list[int]) -> None:
     touch(sample, *sample.garbage)
     young = Policy(min_age_ns=MINUTE_NS)
-    assert kept(prune(sample.dir, at_least(1), policy=young, dry_run=True)) == ["dev"]
+    assert kept(prune(sample.dir, at_least(1), options=young, dry_run=True)) == ["dev"]
     assert kept(prune(sample.dir, at_least(1), dry_run=True)) == ["main", "dev"]
 
 

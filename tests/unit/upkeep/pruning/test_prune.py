@@ -121,8 +121,8 @@ class TestPrune:
         """A manifest that was just written shelters its layers, though its tag has been dropped."""
         os.utime(sample.box.path_of(sample.dev["digest"]))
         policy = Policy(min_age_ns=60 * 10**9)
-        dry = prune(sample.dir, KEEP_MAIN, policy=policy, dry_run=True)
-        done = prune(sample.dir, KEEP_MAIN, policy=policy)
+        dry = prune(sample.dir, KEEP_MAIN, options=policy, dry_run=True)
+        done = prune(sample.dir, KEEP_MAIN, options=policy)
         assert blobs(sample) == sample.live
         assert tags(sample) == ["main"]
         assert done.reset.too_young.blobs == len(below(sample, sample.dev)) - 1
