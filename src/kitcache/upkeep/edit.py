@@ -69,7 +69,7 @@ Choose = Callable[[Layout, Judged], tuple[Change, Choice]]
 class Terms(NamedTuple):
     """policy: what the sweep spares. lock_timeout_s: for BuildKit's lock."""
 
-    policy: Policy
+    options: Policy
     control: Control
     lock_timeout_s: float
 
@@ -80,7 +80,7 @@ class _OvertakenError(Exception):
 
 def rehearse(layout: Layout, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
-    judged = judge(layout, terms.policy, terms.control, None)
+    judged = judge(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
     after = _look_ahead(layout, judged, change, terms, judged.survey.index_digest)
     swept = tally(after.plan, layout, terms.control)
@@ -98,7 +98,7 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
     layout, total = held.layout, Swept()
     try:
         for _ in range(CHANGES):
-            judged = judge(layout, terms.policy, terms.control, held)
+            judged = judge(layout, terms.options, terms.control, held)
             change, choice = choose(layout, judged)
             try:
                 after = _carry_out(layout, judged, change, terms)
@@ -114,7 +114,7 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
                 total = add_swept(total, swept)
                 continue
             try:
-                after, swept = collect(held, terms.policy, terms.control, after)
+                after, swept = collect(held, terms.options, terms.control, after)
             except KitcacheError as error:
                 raise _after_changing(error, change) from None
             return Changed(choice, after, add_swept(total, swept))
@@ -135,7 +135,7 @@ def _make_room(held: Held, judged: Judged, terms: Terms) -> Swept:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
     if read_index(held.layout).digest != judged.survey.index_digest:
         return Swept()
-    return collect(held, terms.policy, terms.control, judged)[1]
+    return collect(held, terms.options, terms.control, judged)[1]
 
 
 def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Digest:
@@ -169,11 +169,11 @@ def _look_ahead(
     survey, plan = judged
     move = {position: NewContent(n.manifest, n.config) for position, n in change.move.items()}
     after = narrow(survey, drop=change.drop, move=move, index_digest=index_digest)
-    if terms.policy.min_age_ns:
+    if terms.options.min_age_ns:
         given_up = survey.live.keys() - after.live.keys()
         young = [d for d in given_up if _is_young(layout, d, plan.young_since_ns)]
         after = narrow(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
-    made = make_plan(after, terms.policy, time.time_ns())
+    made = make_plan(after, terms.options, time.time_ns())
     return Judged(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 
