@@ -17,9 +17,9 @@ SWEEP_NS = 3600 * 10**9
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
-def young_since_ns(policy: Policy, now_ns: int) -> int | None:
+def young_since_ns(options: Policy, now_ns: int) -> int | None:
     """Blobs written at or after this time are too young to go; None where age does not count."""
-    return now_ns - policy.min_age_ns if policy.min_age_ns else None
+    return now_ns - options.min_age_ns if options.min_age_ns else None
 
 
 def settling_ns(changed_ns: int, now_ns: int) -> int:
