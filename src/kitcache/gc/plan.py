@@ -28,16 +28,16 @@ def settling_ns(changed_ns: int, now_ns: int) -> int:
     return SETTLE_NS - age_ns if 0 <= age_ns < SETTLE_NS else 0
 
 
-def make_plan(survey: Survey, policy: Policy, now_ns: int) -> Plan:
+def make_plan(survey: Survey, options: Policy, now_ns: int) -> Plan:
     """What stays, or why nothing may go.
 
     A fresh upload, then any damage, makes a plan that refuses. Uploads go once their last write
     is older than the policy's ingest age; one dated more than a minute ahead is no sign of life.
     """
-    since_ns = young_since_ns(policy, now_ns)
+    since_ns = young_since_ns(options, now_ns)
     old, kept = [], []
     for ingest in survey.ingests:
-        reason = _why_kept(ingest, policy, now_ns)
+        reason = _why_kept(ingest, options, now_ns)
         if reason is None:
             old.append(ingest)
         else:
