@@ -80,13 +80,13 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
     return Refusal("unsafe" if first.kind in _UNSAFE_KINDS else "damaged", survey.damage)
 
 
-def _why_kept(ingest: IngestSeen, policy: Policy, now_ns: int) -> str | None:
+def _why_kept(ingest: IngestSeen, options: Policy, now_ns: int) -> str | None:
     if ingest.is_marked:
         return None
     age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)
     if age_ns < 0:
         return f"dated {format_age(-age_ns)} in the future"
-    if age_ns < policy.ingest_age_ns:
+    if age_ns < options.ingest_age_ns:
         return f"last written {format_age(age_ns)} ago"
     return None
 
