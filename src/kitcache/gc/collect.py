@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
 
 def collect(
-    held: Held, policy: Policy, control: Control, judged: Judged | None = None
+    held: Held, options: Policy, control: Control, judged: Judged | None = None
 ) -> tuple[Judged, Swept]:
     """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
 
@@ -39,7 +39,7 @@ def collect(
     is surveyed first. Where others change index.json later, it is surveyed anew. Returns the last
     judgement, and what was removed in all. Raises as reset does.
     """
-    work = _Collection(held, policy, control, judged)
+    work = _Collection(held, options, control, judged)
     try:
         changes = 0
         while changes < CHANGES:
