@@ -56,10 +56,12 @@ def collect(
 class _Collection:
     """One walk after another. total: what they removed."""
 
-    def __init__(self, held: Held, policy: Policy, control: Control, judged: Judged | None) -> None:
+    def __init__(
+        self, held: Held, options: Policy, control: Control, judged: Judged | None
+    ) -> None:
         self.total = Swept()
         self._held = held
-        self._policy = policy
+        self._policy = options
         self._control = control
         self._stamp = stamp_index(held.layout)
         self._judged = judged
