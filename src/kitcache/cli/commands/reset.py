@@ -39,10 +39,10 @@ def run(args: argparse.Namespace) -> int:
     return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
 
 
-def _reset(session: Session, args: argparse.Namespace, path: str, policy: Policy) -> int:
+def _reset(session: Session, args: argparse.Namespace, path: str, options: Policy) -> int:
     report = reset(
         path,
-        options=policy,
+        options=options,
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,
