@@ -109,7 +109,7 @@ def test_an_export_of_ours_hides_nobody_who_came_after_it(
             next_tick_ns(lock.fileno())
         strangers.push_cache(sample.dir, [b"layer of a stranger"], 1)
         intake.close()
-    assert [event.what for event in waits(sample.dir)] == ["export"]
+    assert [event.waiting_for for event in waits(sample.dir)] == ["export"]
 
 
 def test_who_uploads_while_a_reset_removes_uploads_is_waited_for(
@@ -121,7 +121,7 @@ def test_who_uploads_while_a_reset_removes_uploads_is_waited_for(
     settle(sample.dir)
     before(monkeypatch, "kitcache.gc.collect.date_index", lambda: strangers.push_blob(*layer))
     assert kitcache.reset(sample.dir).ingests_deleted.blobs == 1
-    assert [event.what for event in waits(sample.dir)] == ["export"]
+    assert [event.waiting_for for event in waits(sample.dir)] == ["export"]
 
 
 def test_an_upload_after_it_is_refused_as_ever(

@@ -78,7 +78,7 @@ class TestTraces:
 
         def publish(event: object) -> None:
             if isinstance(event, kitcache.Waiting) and not told:
-                told.append(event.what)
+                told.append(event.waiting_for)
                 assert strangers.publish(root, "late", *pushed)
 
         assert kitcache.reset(root, on_progress=publish).entry_count == 3

@@ -98,7 +98,9 @@ class TestOurLock:
                     holder.communicate()
 
             kitcache.reset(root, on_progress=finish)
-        assert [(event.what, event.holder.pid) for event in told] == [("kitcache.lock", holder.pid)]
+        assert [(event.waiting_for, event.holder.pid) for event in told] == [
+            ("kitcache.lock", holder.pid)
+        ]
         assert witness.holes(root) == ()
         assert blobs(root) == verdict(cache).keep | OLD_DIGESTS
 
@@ -155,7 +157,7 @@ class TestBuildKitsLock:
 
             def let_go(event: object) -> None:
                 assert isinstance(event, kitcache.Waiting)
-                told.append(event.what)
+                told.append(event.waiting_for)
                 holder.communicate()
 
             assert kitcache.untag(root, ["main"], on_progress=let_go).entries

@@ -97,13 +97,13 @@ def _paced(verb: str, event: Progress) -> str:
 
 def waiting_line(event: Waiting) -> str:
     """Whom we wait for."""
-    if event.what == "export":
+    if event.waiting_for == "export":
         return printable(
             f"{event.path}: an upload has just ended; waiting {event.seconds:.0f} s for its tag"
         )
     holder = describe_holder(event.holder)
     return printable(
-        f"{event.path}: waiting up to {event.seconds:.0f} s for {holder}, which holds {event.what}"
+        f"{event.path}: waiting up to {event.seconds:.0f} s for {holder}, which holds {event.waiting_for}"
     )
 
 

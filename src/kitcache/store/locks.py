@@ -63,7 +63,7 @@ class Waiting(NamedTuple):
     """
 
     path: str
-    what: str
+    waiting_for: str
     holder: Holder
     seconds: float
 

@@ -169,7 +169,7 @@ def test_a_tag_that_is_about_to_be_published_is_waited_for(
     touch_ingest(sample)
     report = reset(sample.dir, on_progress=publish)
     (waiting,) = [event for event in events if isinstance(event, Waiting)]
-    assert waiting.what == "export"
+    assert waiting.waiting_for == "export"
     assert 0 < waiting.seconds <= 5
     assert (report.entry_count, report.kept.blobs, report.deleted.blobs) == (3, 10, 4)
 

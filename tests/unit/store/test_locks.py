@@ -138,7 +138,7 @@ def test_a_waiter_tells_once_whom_it_waits_for_and_gets_its_turn(
     assert len(pauses) == 8
     assert max(pauses) == 0.1
     (event,) = told
-    assert (event.path, event.what) == (layout.path, KITCACHE_LOCK)
+    assert (event.path, event.waiting_for) == (layout.path, KITCACHE_LOCK)
     assert event.holder.pid == os.getpid()
     assert 0 < event.seconds <= 60
 
