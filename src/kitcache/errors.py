@@ -128,8 +128,10 @@ class Incomplete(KitcacheError):
     exit_code = 3
     _facts = ("left_count",)
 
-    def __init__(self, path: str, *, left: tuple[tuple[str, str], ...], left_count: int) -> None:
-        shown = tuple(f"{name}: {reason}" for name, reason in left[:5])
+    def __init__(
+        self, path: str, *, not_deleted: tuple[tuple[str, str], ...], left_count: int
+    ) -> None:
+        shown = tuple(f"{name}: {reason}" for name, reason in not_deleted[:5])
         more = (f"and {left_count - len(shown):,} more",) if left_count > len(shown) else ()
         super().__init__(
             path,
@@ -138,7 +140,7 @@ class Incomplete(KitcacheError):
             effect="what could be removed is gone; what tags reach is where it was",
             hints=("mend what is named above, then run the same command again",),
         )
-        self.not_deleted = left
+        self.not_deleted = not_deleted
         self.not_deleted_count = left_count
 
 

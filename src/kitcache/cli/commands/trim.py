@@ -80,6 +80,8 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
         session.warn(missing_warnings(path, report.missing_blobs))
         if report.not_deleted_count and not args.json:
             session.complain(
-                Incomplete(path, left=report.not_deleted, left_count=report.not_deleted_count)
+                Incomplete(
+                    path, not_deleted=report.not_deleted, left_count=report.not_deleted_count
+                )
             )
     return trimmed.exit_code
