@@ -129,19 +129,23 @@ class Incomplete(KitcacheError):
     _facts = ("left_count",)
 
     def __init__(
-        self, path: str, *, not_deleted: tuple[tuple[str, str], ...], left_count: int
+        self, path: str, *, not_deleted: tuple[tuple[str, str], ...], not_deleted_count: int
     ) -> None:
         shown = tuple(f"{name}: {reason}" for name, reason in not_deleted[:5])
-        more = (f"and {left_count - len(shown):,} more",) if left_count > len(shown) else ()
+        more = (
+            (f"and {not_deleted_count - len(shown):,} more",)
+            if not_deleted_count > len(shown)
+            else ()
+        )
         super().__init__(
             path,
-            f"{left_count:,} {'file' if left_count == 1 else 'files'} could not be removed",
+            f"{not_deleted_count:,} {'file' if not_deleted_count == 1 else 'files'} could not be removed",
             details=shown + more,
             effect="what could be removed is gone; what tags reach is where it was",
             hints=("mend what is named above, then run the same command again",),
         )
         self.not_deleted = not_deleted
-        self.not_deleted_count = left_count
+        self.not_deleted_count = not_deleted_count
 
 
 class NotACache(KitcacheError):

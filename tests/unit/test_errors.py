@@ -48,7 +48,9 @@ EXAMPLES: dict[str, KitcacheError] = {
     "KitcacheError": KitcacheError("cache", "cannot write index.json: No space left on device"),
     "NotFound": NotFound("cache", "no tag 'x'", effect=errors.NOTHING_CHANGED),
     "UsageError": UsageError("'x' is no age", hints=("try 1h",)),
-    "Incomplete": Incomplete("cache", not_deleted=(("blobs/sha256/aa", "no"),), left_count=1),
+    "Incomplete": Incomplete(
+        "cache", not_deleted=(("blobs/sha256/aa", "no"),), not_deleted_count=1
+    ),
     "NotACache": NotACache("cache", "no such directory"),
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
     "Damaged": Damaged("cache", "torn", kind="torn", tag="main", chain=("index.json", "sha256:a")),
@@ -141,7 +143,7 @@ def test_not_a_cache_says_what_was_expected() -> None:
 )
 def test_incomplete_names_a_few_and_counts_all(count: int, lines: list[str]) -> None:
     left = tuple((f"f{n}", "no") for n in range(min(count, 100)))
-    error = Incomplete("x", not_deleted=left, left_count=count)
+    error = Incomplete("x", not_deleted=left, not_deleted_count=count)
     assert str(error).splitlines()[: len(lines)] == lines
     assert error.facts == {"left_count": count}
 

@@ -89,7 +89,9 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.complain(
-            Incomplete(path, not_deleted=report.not_deleted, left_count=report.not_deleted_count)
+            Incomplete(
+                path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
+            )
         )
     if missed is not None and not args.json:
         session.complain(missed)

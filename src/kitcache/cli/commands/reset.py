@@ -53,6 +53,8 @@ def _reset(session: Session, args: argparse.Namespace, path: str, options: Polic
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.complain(
-            Incomplete(path, not_deleted=report.not_deleted, left_count=report.not_deleted_count)
+            Incomplete(
+                path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
+            )
         )
     return report.exit_code

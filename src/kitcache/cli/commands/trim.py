@@ -81,7 +81,7 @@ def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
         if report.not_deleted_count and not args.json:
             session.complain(
                 Incomplete(
-                    path, not_deleted=report.not_deleted, left_count=report.not_deleted_count
+                    path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
                 )
             )
     return trimmed.exit_code
