@@ -432,15 +432,15 @@ class Cancelled(KitcacheError):
         self,
         path: str,
         *,
-        removed_blobs: int = 0,
+        deleted_blobs: int = 0,
         removed_bytes: int = 0,
         problem: str = "stopped on request",
         effect: str = NOTHING_REMOVED,
         timeout_s: float | None = None,
     ) -> None:
-        if removed_blobs:
+        if deleted_blobs:
             effect = (
-                f"{removed_blobs:,} unreferenced {'blob' if removed_blobs == 1 else 'blobs'}"
+                f"{deleted_blobs:,} unreferenced {'blob' if deleted_blobs == 1 else 'blobs'}"
                 " had been removed, and nothing that a tag reaches"
             )
         super().__init__(
@@ -449,6 +449,6 @@ class Cancelled(KitcacheError):
             effect=effect,
             hints=("run the same command again to finish",),
         )
-        self.deleted_blobs = removed_blobs
+        self.deleted_blobs = deleted_blobs
         self.deleted_bytes = removed_bytes
         self.timeout_s = timeout_s
