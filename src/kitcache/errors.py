@@ -433,7 +433,7 @@ class Cancelled(KitcacheError):
         path: str,
         *,
         deleted_blobs: int = 0,
-        removed_bytes: int = 0,
+        deleted_bytes: int = 0,
         problem: str = "stopped on request",
         effect: str = NOTHING_REMOVED,
         timeout_s: float | None = None,
@@ -450,5 +450,5 @@ class Cancelled(KitcacheError):
             hints=("run the same command again to finish",),
         )
         self.deleted_blobs = deleted_blobs
-        self.deleted_bytes = removed_bytes
+        self.deleted_bytes = deleted_bytes
         self.timeout_s = timeout_s

@@ -69,7 +69,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     ),
     "NotExecutable": NotExecutable("./docker", "Permission denied"),
     "NotInstalled": NotInstalled("docker"),
-    "Cancelled": Cancelled("cache", deleted_blobs=1234, removed_bytes=5678),
+    "Cancelled": Cancelled("cache", deleted_blobs=1234, deleted_bytes=5678),
 }
 
 
@@ -166,7 +166,7 @@ def test_damage_shows_its_path() -> None:
     ],
 )
 def test_a_stopped_call_says_what_was_done(count: int, says: str) -> None:
-    error = Cancelled("cache", deleted_blobs=count, removed_bytes=7 * count)
+    error = Cancelled("cache", deleted_blobs=count, deleted_bytes=7 * count)
     assert error.effect == says
     assert error.facts == {
         "removed_blobs": count,

@@ -121,7 +121,7 @@ def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
     blobs, uploads = total.deleted.blobs, total.ingests_deleted.blobs
     if isinstance(error, Cancelled):
         size = total.deleted.bytes
-        error = Cancelled(error.path, deleted_blobs=blobs, removed_bytes=size)
+        error = Cancelled(error.path, deleted_blobs=blobs, deleted_bytes=size)
         if uploads and not blobs:
             error.effect = f"uploads left behind had been removed ({uploads:,}), and no blob"
         return error
