@@ -358,7 +358,7 @@ class BuildFailed(KitcacheError):
         *,
         step: str = "",
         log: tuple[str, ...] = (),
-        sources: tuple[Source, ...] = (),
+        locations: tuple[Source, ...] = (),
         step_exit_code: int | None = None,
         ref: str = "",
         warnings: tuple[Any, ...] = (),
@@ -368,7 +368,7 @@ class BuildFailed(KitcacheError):
         super().__init__("", problem, effect="", hints=hints)
         self.step = step
         self.log = log
-        self.locations = sources
+        self.locations = locations
         self.step_exit_code = step_exit_code
         self.ref = ref
         self.warnings = warnings

@@ -64,7 +64,7 @@ EXAMPLES: dict[str, KitcacheError] = {
         "failed to solve: exit code: 3",
         step="RUN make",
         log=("make: no rule",),
-        sources=(Source("Dockerfile", 2, 2, "FROM scratch\nRUN make\n"),),
+        locations=(Source("Dockerfile", 2, 2, "FROM scratch\nRUN make\n"),),
         step_exit_code=3,
     ),
     "NotExecutable": NotExecutable("./docker", "Permission denied"),

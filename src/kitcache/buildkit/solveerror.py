@@ -55,7 +55,7 @@ def build_failed(
         _PREFIX + (message or (step.error if step else "") or f"status {int(error.code)}"),
         step=step.name if step else "",
         log=tuple(_log_of(step)) if step else (),
-        sources=tuple(dict.fromkeys(_sources(error, hide)))[:_MAX_SOURCES],
+        locations=tuple(dict.fromkeys(_sources(error, hide)))[:_MAX_SOURCES],
         step_exit_code=_exit_code(error),
         ref=ref,
         warnings=warnings,
