@@ -142,7 +142,7 @@ def unsettled(layout: Layout) -> Busy:
 
 def judge(
     layout: Layout,
-    policy: Policy,
+    options: Policy,
     control: Control,
     held: Held | None,
     before: Survey | None = None,
@@ -158,12 +158,12 @@ def judge(
         stamp = stamp_index(layout)
         began_ns = next_tick_ns(held.fd) if held else None
         now_ns = time.time_ns()
-        since_ns = young_since_ns(policy, now_ns)
+        since_ns = young_since_ns(options, now_ns)
         survey = take_survey(layout, control, young_since_ns=since_ns, began_ns=began_ns)
         lost = lost_blobs(before, survey) if before else ()
         if lost:
             raise loss_error(layout.path, lost)
-        plan = make_plan(survey, policy, now_ns)
+        plan = make_plan(survey, options, now_ns)
         if held is None or (plan.refusal and plan.refusal.kind == "busy"):
             break
         settling = _settling_ns(layout, control, survey, now_ns)
