@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from kitcache.options.policyfile import read_policy
     from kitcache.options.prunepolicy import Amount, Retention, Rule
     from kitcache.options.secrets import Secret
-    from kitcache.options.sweep import Policy
+    from kitcache.options.sweep import SweepOptions
     from kitcache.store.locks import Holder, Waiting
     from kitcache.upkeep.contents import ls_tag
     from kitcache.upkeep.health.repair import repair
@@ -198,7 +198,7 @@ __all__ = [
     "NotFound",
     "NotInstalled",
     "Output",
-    "Policy",
+    "SweepOptions",
     "Progress",
     "Pruned",
     "RepairStep",

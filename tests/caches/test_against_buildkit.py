@@ -138,7 +138,9 @@ def our_verdict(wanted: Expectation, box: Path, stage: Stage) -> Verdict:
         pass
     stage.start()
     try:
-        report = kitcache.reset(box / wanted.dir, options=kitcache.Policy(min_age_ns=min_age_ns))
+        report = kitcache.reset(
+            box / wanted.dir, options=kitcache.SweepOptions(min_age_ns=min_age_ns)
+        )
         failed = report.exit_code != 0
     except kitcache.KitcacheError:
         failed = True

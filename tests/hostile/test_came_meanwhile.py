@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.upkeep.pruning.prune import prune
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.pair import before
@@ -55,13 +55,13 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("bring", [copy, untar, link, move])
-@pytest.mark.parametrize("policy", [Policy(), Policy(min_age_ns=HOUR_NS)])
+@pytest.mark.parametrize("policy", [SweepOptions(), SweepOptions(min_age_ns=HOUR_NS)])
 def test_it_stays_and_the_next_reset_takes_it(
     sample: Sample,
     old: Path,
     monkeypatch: pytest.MonkeyPatch,
     bring: Callable[[Path, Path], None],
-    policy: Policy,
+    policy: SweepOptions,
 ) -> None:
     blobs = sample.dir / "blobs" / "sha256"
     before(monkeypatch, "kitcache.gc.collect.apply", lambda: bring(old, blobs))

@@ -13,7 +13,7 @@ HOUR_NS = 3600 * 10**9
 
 @given(caches(), st.sampled_from([0, HOUR_NS]))
 def test_a_dry_run_and_a_run_agree(cache: Cache, min_age_ns: int) -> None:
-    policy = kitcache.Policy(min_age_ns=min_age_ns)
+    policy = kitcache.SweepOptions(min_age_ns=min_age_ns)
     with on_disk(cache) as root:
         before = snapshot(root)
         dry = kitcache.reset(root, options=policy, dry_run=True)

@@ -29,7 +29,7 @@ def test_all_garbage_is_removed(cache: Cache) -> None:
 def test_old_garbage_goes_and_young_garbage_holds_its_own(cache: Cache) -> None:
     expected = verdict(cache, HOUR_S)
     with on_disk(cache) as root:
-        report = kitcache.reset(root, options=kitcache.Policy(min_age_ns=HOUR_NS))
+        report = kitcache.reset(root, options=kitcache.SweepOptions(min_age_ns=HOUR_NS))
         left = blobs(root)
     assert expected.keep <= left <= expected.keep | expected.doubt
     spared = left - verdict(cache).keep

@@ -21,7 +21,7 @@ def shuffled(draw: st.DrawFn) -> tuple[Cache, Cache, list[str]]:
 
 @given(shuffled(), st.sampled_from([0, HOUR_NS]))
 def test_order_does_not_matter(drawn: tuple[Cache, Cache, list[str]], min_age_ns: int) -> None:
-    policy = kitcache.Policy(min_age_ns=min_age_ns)
+    policy = kitcache.SweepOptions(min_age_ns=min_age_ns)
     cache, other, order = drawn
     with on_disk(cache) as one, on_disk(other, order) as two:
         here, there = (kitcache.reset(root, options=policy) for root in (one, two))

@@ -16,7 +16,7 @@ AGES_NS = st.sampled_from([0, 1, 900 * 10**9, 3600 * 10**9, 10**18])
 def test_nothing_reachable_is_removed(cache: Cache, min_age_ns: int, ingest_age_ns: int) -> None:
     with on_disk(cache) as root:
         index = (root / "index.json").read_bytes()
-        kitcache.reset(root, options=kitcache.Policy(min_age_ns, ingest_age_ns))
+        kitcache.reset(root, options=kitcache.SweepOptions(min_age_ns, ingest_age_ns))
         assert reach(cache) & cache.present <= blobs(root)
         assert (root / "index.json").read_bytes() == index
 

@@ -132,7 +132,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(min_age_s=st.sampled_from([0, HOUR_S]), dry_run=st.booleans())
     def reset(self, min_age_s: int, dry_run: bool) -> None:
-        policy = kitcache.Policy(min_age_ns=min_age_s * 10**9)
+        policy = kitcache.SweepOptions(min_age_ns=min_age_s * 10**9)
         if self.is_broken():
             with pytest.raises(kitcache.Damaged):
                 kitcache.reset(self.root, options=policy, dry_run=dry_run)

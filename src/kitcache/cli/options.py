@@ -51,7 +51,7 @@ def add_dir(parser: argparse.ArgumentParser) -> None:
 
 def add_ages(parser: argparse.ArgumentParser) -> None:
     """--min-age and --ingest-age: what a sweep spares."""
-    from kitcache.options.sweep import Policy  # noqa: PLC0415 - only those who sweep need it
+    from kitcache.options.sweep import SweepOptions  # noqa: PLC0415 - only those who sweep need it
 
     parser.add_argument(
         "--min-age",
@@ -64,7 +64,7 @@ def add_ages(parser: argparse.ArgumentParser) -> None:
         "--ingest-age",
         metavar="AGE",
         type=age,
-        default=Policy().ingest_age_ns,
+        default=SweepOptions().ingest_age_ns,
         help="delete an upload without a write for this long; a write in the last minute always"
         " means that an export runs (default: 1h)",
     )

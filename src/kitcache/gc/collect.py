@@ -12,7 +12,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.unpublished import find_orphan_ns
 from kitcache.gc.values import Plan, Refusal, Survey, Swept
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, Holder, Waiting
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
 
 def collect(
-    held: Held, options: Policy, control: Control, judged: Judged | None = None
+    held: Held, options: SweepOptions, control: Control, judged: Judged | None = None
 ) -> tuple[Judged, Swept]:
     """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
 
@@ -57,7 +57,7 @@ class _Collection:
     """One walk after another. total: what they removed."""
 
     def __init__(
-        self, held: Held, options: Policy, control: Control, judged: Judged | None
+        self, held: Held, options: SweepOptions, control: Control, judged: Judged | None
     ) -> None:
         self.total = Swept()
         self._held = held
@@ -142,7 +142,7 @@ def unsettled(layout: Layout) -> Busy:
 
 def judge(
     layout: Layout,
-    options: Policy,
+    options: SweepOptions,
     control: Control,
     held: Held | None,
     before: Survey | None = None,

@@ -16,7 +16,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import scan_blobs, weigh_quarantine
 
@@ -42,7 +42,7 @@ def du(
     control = Control(os.fspath(path), on_progress, cancel)
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
-        plan = make_plan(survey, Policy(), time.time_ns())
+        plan = make_plan(survey, SweepOptions(), time.time_ns())
         swept = tally(plan, layout, control, weigh_foreign=True)
         skips = read_skips(layout)
         quarantine = Tally(*weigh_quarantine(layout))

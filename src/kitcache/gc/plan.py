@@ -5,7 +5,7 @@ from itertools import chain
 
 from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
 
 FRESH_NS = 60 * 10**9
@@ -17,7 +17,7 @@ SWEEP_NS = 3600 * 10**9
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
-def young_since_ns(options: Policy, now_ns: int) -> int | None:
+def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
     """Blobs written at or after this time are too young to go; None where age does not count."""
     return now_ns - options.min_age_ns if options.min_age_ns else None
 
@@ -28,7 +28,7 @@ def settling_ns(changed_ns: int, now_ns: int) -> int:
     return SETTLE_NS - age_ns if 0 <= age_ns < SETTLE_NS else 0
 
 
-def make_plan(survey: Survey, options: Policy, now_ns: int) -> Plan:
+def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
     """What stays, or why nothing may go.
 
     A fresh upload, then any damage, makes a plan that refuses. Uploads go once their last write
@@ -80,7 +80,7 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
     return Refusal("unsafe" if first.kind in _UNSAFE_KINDS else "damaged", survey.damage)
 
 
-def _why_kept(ingest: IngestSeen, options: Policy, now_ns: int) -> str | None:
+def _why_kept(ingest: IngestSeen, options: SweepOptions, now_ns: int) -> str | None:
     if ingest.is_marked:
         return None
     age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)

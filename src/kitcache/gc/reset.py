@@ -10,7 +10,7 @@ from kitcache.gc.collect import Judged, collect, judge
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Outcome, Report, Survey, Swept, Tally
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import Held, hold_store
@@ -20,7 +20,7 @@ LOCK_TIMEOUT_S = 30.0
 SKIPS_IN_A_ROW = 10
 """After so many sweeps that were left to others, an export waits for its turn."""
 NOTHING_YET = "nothing to remove: no export was published here yet"
-_DEFAULT_POLICY = Policy()
+_DEFAULT_POLICY = SweepOptions()
 
 
 Work = Callable[[Held, Control], tuple[Judged, Swept]]
@@ -30,7 +30,7 @@ Work = Callable[[Held, Control], tuple[Judged, Swept]]
 def reset(
     path: str | os.PathLike[str],
     *,
-    options: Policy = _DEFAULT_POLICY,
+    options: SweepOptions = _DEFAULT_POLICY,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,

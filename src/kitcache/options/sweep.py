@@ -5,7 +5,7 @@ from typing import NamedTuple
 HOUR_NS = 3600 * 10**9
 
 
-class Policy(NamedTuple):
+class SweepOptions(NamedTuple):
     """What a reset spares although nothing reaches it. Times are nanoseconds.
 
     min_age_ns: unreferenced blobs younger than this stay, with everything that young unreferenced

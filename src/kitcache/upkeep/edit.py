@@ -27,7 +27,7 @@ from kitcache.gc.values import Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import edit_entries
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_index
@@ -69,7 +69,7 @@ Choose = Callable[[Layout, Judged], tuple[Change, Choice]]
 class Terms(NamedTuple):
     """policy: what the sweep spares. lock_timeout_s: for BuildKit's lock."""
 
-    options: Policy
+    options: SweepOptions
     control: Control
     lock_timeout_s: float
 

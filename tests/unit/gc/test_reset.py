@@ -12,7 +12,7 @@ from kitcache.errors import Busy, Cancelled, Damaged, NotACache
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Report, Tally
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.locks import Waiting
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, encode
@@ -112,18 +112,18 @@ def test_a_refusal_removes_nothing(sample: Sample) -> None:
 
 
 def test_min_age_spares_and_the_report_counts_it_as_kept(sample: Sample) -> None:
-    report = reset(sample.dir, options=Policy(min_age_ns=24 * 3600 * 10**9))
+    report = reset(sample.dir, options=SweepOptions(min_age_ns=24 * 3600 * 10**9))
     assert report.deleted == Tally()
     assert report.too_young == Tally(4, size_of(sample, sample.garbage))
     assert report.kept == Tally(11, size_of(sample, sample.live | sample.garbage))
-    assert reset(sample.dir, options=Policy(min_age_ns=60 * 10**9)).too_young == Tally()
+    assert reset(sample.dir, options=SweepOptions(min_age_ns=60 * 10**9)).too_young == Tally()
     assert blobs(sample) == sample.live
 
 
 def test_uploads_that_stay_are_named_with_the_reason(sample: Sample) -> None:
     name = sample.box.ingest("slow", age_s=600)
     assert reset(sample.dir).ingests_kept == ((name, "last written 10 min ago"),)
-    report = reset(sample.dir, options=Policy(ingest_age_ns=300 * 10**9))
+    report = reset(sample.dir, options=SweepOptions(ingest_age_ns=300 * 10**9))
     assert (report.ingests_kept, report.ingests_deleted.blobs) == ((), 1)
 
 

@@ -17,7 +17,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.values import Survey, Swept
 from kitcache.oci.links import read_links
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
 from kitcache.store.locks import Held
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode
@@ -44,7 +44,7 @@ def test_a_blob_of_the_surveys_own_clock_tick_stays(
         "ctime": {"young_since_ns": math.inf, "came_from_ns": newest_ns, "came_until_ns": never_ns},
     }
     control = Control("cache", None, None)
-    plan = make_plan(take_survey(layout, control), Policy(), time.time_ns())
+    plan = make_plan(take_survey(layout, control), SweepOptions(), time.time_ns())
     plan = plan._replace(**spared_from[by], valid_until_ns=never_ns)
     swept = apply(plan, Held(layout, "exclusive", -1), control, lambda: True)
     spared = [path for path in paths if path.exists()]

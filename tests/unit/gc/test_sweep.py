@@ -14,7 +14,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
 from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, Swept, Tally
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held
 from kitcache.store.scan import BATCH_SIZE
@@ -29,7 +29,7 @@ def always() -> bool:
 
 
 def plan_for(layout: Layout, control: Control) -> Plan:
-    return make_plan(take_survey(layout, control), Policy(), NOW)
+    return make_plan(take_survey(layout, control), SweepOptions(), NOW)
 
 
 def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> Swept:

@@ -9,7 +9,7 @@ from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_line
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
 from kitcache.options.prunepolicy import Retention
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.upkeep.pruning.prune import not_reached, prune
 
 _DESCRIPTION = """\
@@ -75,7 +75,7 @@ def _prune(session: Session, args: argparse.Namespace, path: str, retention: Ret
     pruned = prune(
         path,
         retention,
-        options=Policy(args.min_age, args.ingest_age),
+        options=SweepOptions(args.min_age, args.ingest_age),
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,

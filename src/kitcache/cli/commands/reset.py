@@ -7,7 +7,7 @@ from kitcache.cli.console import Session
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import Incomplete
 from kitcache.gc.reset import reset
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 
 _DESCRIPTION = """\
 Deletes every blob that no entry of index.json reaches, and unfinished uploads.
@@ -35,11 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reset each DIR on its own; the worst exit code counts."""
     session = Session(wants_json=args.json, is_quiet=args.quiet)
-    policy = Policy(args.min_age, args.ingest_age)
+    policy = SweepOptions(args.min_age, args.ingest_age)
     return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
 
 
-def _reset(session: Session, args: argparse.Namespace, path: str, options: Policy) -> int:
+def _reset(session: Session, args: argparse.Namespace, path: str, options: SweepOptions) -> int:
     report = reset(
         path,
         options=options,

@@ -26,7 +26,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import Held, hold_index, hold_store
@@ -199,7 +199,7 @@ def _attempt(
     mending = make_mending(diagnosis.found, now_ns=now_ns, is_dry=False)
     if not mending.steps:
         return ()
-    busy = make_plan(diagnosis.found.survey, Policy(), now_ns).refusal
+    busy = make_plan(diagnosis.found.survey, SweepOptions(), now_ns).refusal
     if busy is not None and busy.kind == "busy":
         raise _honest(error_of(layout.path, busy), has_begun=has_begun)
     try:

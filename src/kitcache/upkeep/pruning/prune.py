@@ -23,7 +23,7 @@ from kitcache.gc.reset import (
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import Retention, check_policy, find_glob
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
@@ -43,7 +43,7 @@ from kitcache.upkeep.trimming.trimplan import (
 )
 
 NO_POLICY = "no policy was named, so every tag stays and nothing was changed"
-_DEFAULT_POLICY = Policy()
+_DEFAULT_POLICY = SweepOptions()
 _NO_RETENTION = Retention()
 _ALSO = 5
 
@@ -52,7 +52,7 @@ def prune(
     path: str | os.PathLike[str],
     retention: Retention,
     *,
-    options: Policy = _DEFAULT_POLICY,
+    options: SweepOptions = _DEFAULT_POLICY,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,

@@ -25,7 +25,7 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
@@ -43,7 +43,7 @@ from kitcache.upkeep.trimming.trimplan import (
     tally_below,
 )
 
-_POLICY = Policy()
+_POLICY = SweepOptions()
 _WORDS = {"image": "an image", "artifact": "an artifact", "cache": "holds build caches"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.options.prunepolicy import Amount, Retention
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.state import note_use
 from kitcache.upkeep.pruning import limits
@@ -88,7 +88,7 @@ def test_what_is_too_young_frees_nothing(sample: Sample, layout: Layout, free: l
     """A manifest that was just written shelters its layers, too."""
     touch(sample, sample.main["digest"].partition(":")[2])
     note_use(layout, ["dev"], "imported", time.time_ns())
-    policy = Policy(min_age_ns=MINUTE_NS)
+    policy = SweepOptions(min_age_ns=MINUTE_NS)
     garbage = size_of(sample, set(sample.garbage))
     pruned = prune(sample.dir, at_least(garbage + 1), options=policy)
     assert (pruned.exit_code, tags(sample)) == (14, ["main", "dev"])
@@ -108,7 +108,7 @@ def test_what_is_dated_ahead_is_not_young(sample: Sample, free: list[int]) -> No
 
 def test_young_garbage_is_not_counted_as_room(sample: Sample, free: list[int]) -> None:
     touch(sample, *sample.garbage)
-    young = Policy(min_age_ns=MINUTE_NS)
+    young = SweepOptions(min_age_ns=MINUTE_NS)
     assert kept(prune(sample.dir, at_least(1), options=young, dry_run=True)) == ["dev"]
     assert kept(prune(sample.dir, at_least(1), dry_run=True)) == ["main", "dev"]
 

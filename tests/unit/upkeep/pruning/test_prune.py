@@ -12,7 +12,7 @@ from kitcache.errors import Busy, Damaged, NotACache, UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
 from kitcache.options.prunepolicy import Amount, Retention
-from kitcache.options.sweep import Policy
+from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.state import note_use, read_notes, read_skips
@@ -120,7 +120,7 @@ class TestPrune:
     def test_what_is_too_young_stays_with_what_it_reaches(self, sample: Sample) -> None:
         """A manifest that was just written shelters its layers, though its tag has been dropped."""
         os.utime(sample.box.path_of(sample.dev["digest"]))
-        policy = Policy(min_age_ns=60 * 10**9)
+        policy = SweepOptions(min_age_ns=60 * 10**9)
         dry = prune(sample.dir, KEEP_MAIN, options=policy, dry_run=True)
         done = prune(sample.dir, KEEP_MAIN, options=policy)
         assert blobs(sample) == sample.live
