@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from kitcache.options.caches import CacheExport, CacheImport
     from kitcache.options.outputs import Output
     from kitcache.options.policyfile import read_policy
-    from kitcache.options.prunepolicy import Amount, Retention, Rule
+    from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
     from kitcache.options.secrets import Secret
     from kitcache.options.sweep import SweepOptions
     from kitcache.store.locks import Holder, Waiting
@@ -204,7 +204,7 @@ __all__ = [
     "RepairStep",
     "Repaired",
     "Report",
-    "Retention",
+    "PrunePolicy",
     "Root",
     "Rule",
     "Secret",

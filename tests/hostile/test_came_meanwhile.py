@@ -75,7 +75,7 @@ def test_it_stays_and_the_next_reset_takes_it(
 def test_a_prune_spares_it_too(sample: Sample, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = sample.dir / "blobs" / "sha256"
     before(monkeypatch, "kitcache.upkeep.edit.collect", lambda: copy(old, blobs))
-    prune(sample.dir, kitcache.Retention(keep_tags=("main",)))
+    prune(sample.dir, kitcache.PrunePolicy(keep_tags=("main",)))
     assert (blobs / NAME).exists()
 
 

@@ -56,7 +56,7 @@ def test_a_reset_that_removed_an_upload(sample: Sample) -> None:
 def test_a_prune_that_removed_an_upload(sample: Sample) -> None:
     sample.box.ingest("left behind")
     settle(sample.dir)
-    kitcache.prune(sample.dir, kitcache.Retention(keep_tags=("main",)))
+    kitcache.prune(sample.dir, kitcache.PrunePolicy(keep_tags=("main",)))
     assert waits(sample.dir) == []
 
 

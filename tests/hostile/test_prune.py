@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile import crash, privilege, stages, strangers
@@ -83,7 +83,7 @@ class TestCrash:
                 assert expected <= left
                 assert left == CACHE.present or found == new, call
                 settle(root)
-                again = prune(root, Retention(keep_tags=("main",)))
+                again = prune(root, PrunePolicy(keep_tags=("main",)))
                 assert again.exit_code == 0, call
                 assert again.reset.deleted.blobs == len(left - expected), call
                 assert json.loads((root / "index.json").read_bytes()) == new
@@ -100,7 +100,7 @@ class TestCrash:
         old, new = stages.entries(made.dir), stages.entries(whole)
         assert (set(old), set(new)) == ({"main", "dev", "image"}, {"main"})
         assert old["main"]["digest"] != new["main"]["digest"]
-        policy = Retention(("main",), max_used=Amount(bytes=25_000), trim=True)
+        policy = PrunePolicy(("main",), max_used=Amount(bytes=25_000), trim=True)
         seen = set()
         for call in calls:
             root = copied(made.dir, tmp_path)
@@ -154,7 +154,7 @@ class TestOthers:
                         publish_old(root)
                         holder.communicate()
 
-                keep = Retention(keep_tags=("again",))
+                keep = PrunePolicy(keep_tags=("again",))
                 pruned = prune(root, keep, on_progress=finish)
             assert names(root) == ["again"]
             assert [decision.ref_name for decision in pruned.tags] == ["main", "pr", "again"]
@@ -192,7 +192,7 @@ class TestOthers:
                     with hold_now(root / "index.json.lock"):
                         free += 1
 
-            prune(root, Retention(keep_tags=("main",)), on_progress=take)
+            prune(root, PrunePolicy(keep_tags=("main",)), on_progress=take)
             assert names(root) == ["main"]
         assert free >= 2
 
@@ -330,7 +330,7 @@ class TestNames:
 
 
 def test_limits_below_what_is_kept_say_what_is_needed(sample: Sample) -> None:
-    policy = Retention(
+    policy = PrunePolicy(
         rules=(Rule(keep_last=2),), max_used=Amount(bytes=100), keep_tags=("nothing",)
     )
     pruned = prune(sample.dir, policy)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
     facts: tuple[TagFacts, ...]
     sizes: dict[Digest, int]
-    policy: Retention
+    policy: PrunePolicy
     limit: int | None
     protected: frozenset[str]
 
@@ -69,12 +69,12 @@ def rules(draw: st.DrawFn, name: str) -> Rule:
 
 
 @st.composite
-def retentions(draw: st.DrawFn) -> Retention:
+def retentions(draw: st.DrawFn) -> PrunePolicy:
     named = [draw(rules(f"rule {number}")) for number in range(draw(st.integers(0, 3)))]
     # One for some tags needs no name.
     named[:1] = [rule._replace(name="") if rule.tags != ("*",) else rule for rule in named[:1]]
     common = [draw(rules(""))] if draw(st.booleans()) else []
-    return Retention(
+    return PrunePolicy(
         keep_tags=draw(st.just(()) | globs.filter(lambda globs: "*" not in globs)),
         rules=(*named, *common),
         max_used=draw(st.none() | st.just(Amount(bytes=0))),

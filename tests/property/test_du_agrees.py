@@ -71,7 +71,7 @@ def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataO
                     layout, [name], data.draw(st.sampled_from(["exported", "imported"])), used_ns
                 )
         listing = kitcache.ls(root)
-        pruned = kitcache.prune(root, kitcache.Retention(), dry_run=True)
+        pruned = kitcache.prune(root, kitcache.PrunePolicy(), dry_run=True)
     for decision in pruned.tags:
         if decision.ref_name is not None:
             listed = [tag for tag in listing.tags if tag.ref_name == decision.ref_name]

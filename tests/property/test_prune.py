@@ -18,14 +18,14 @@ globs = st.lists(st.sampled_from(["main", "latest", "pr*", "*", "nosuch"]), max_
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> kitcache.Retention:
+def policies(draw: st.DrawFn) -> kitcache.PrunePolicy:
     """A limit, tags to keep, an age: some of them."""
     limit = draw(st.none() | limits)
     rule = kitcache.Rule(
         keep_last=draw(st.none() | st.integers(1, 3)),
         unused_for_ns=draw(st.none() | st.sampled_from([0, 7200 * 10**9])),
     )
-    policy = kitcache.Retention(
+    policy = kitcache.PrunePolicy(
         keep_tags=tuple(dict.fromkeys(draw(globs))),
         rules=(rule,) if rule.fields else (),
         max_used=None if limit is None else kitcache.Amount(bytes=limit),
@@ -41,7 +41,7 @@ def left_of(cache: Cache, pruned: kitcache.Pruned) -> Cache:
     return cache._replace(entries=tuple(e for n, e in enumerate(cache.entries) if n not in gone))
 
 
-def keeps_none(cache: Cache, policy: kitcache.Retention) -> bool:
+def keeps_none(cache: Cache, policy: kitcache.PrunePolicy) -> bool:
     """Whether tags would go for a name alone that none of them has."""
     names = {entry.ref_name for entry in cache.entries if entry.ref_name is not None}
     return (
@@ -56,7 +56,7 @@ def keeps_none(cache: Cache, policy: kitcache.Retention) -> bool:
 
 @given(caches(min_roots=1), policies())
 def test_what_is_kept_is_whole_and_all_else_is_gone(
-    cache: Cache, policy: kitcache.Retention
+    cache: Cache, policy: kitcache.PrunePolicy
 ) -> None:
     with on_disk(cache) as root:
         before, holes = snapshot(root), witness.holes(root)
@@ -88,7 +88,7 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
 
 @given(caches(with_ingests=False, min_roots=1), limits)
 def test_a_limit_holds_or_it_is_said_what_is_needed(cache: Cache, limit: int) -> None:
-    policy = kitcache.Retention(max_used=kitcache.Amount(bytes=limit))
+    policy = kitcache.PrunePolicy(max_used=kitcache.Amount(bytes=limit))
     with on_disk(cache) as root:
         pruned = kitcache.prune(root, policy)
     after = left_of(cache, pruned)
@@ -106,7 +106,7 @@ def test_a_limit_holds_or_it_is_said_what_is_needed(cache: Cache, limit: int) ->
 def test_a_tighter_limit_never_keeps_more(cache: Cache, one: int, other: int) -> None:
     kept = []
     for limit in sorted((one, other)):
-        policy = kitcache.Retention(max_used=kitcache.Amount(bytes=limit))
+        policy = kitcache.PrunePolicy(max_used=kitcache.Amount(bytes=limit))
         with on_disk(cache) as root:
             decisions = kitcache.prune(root, policy, dry_run=True).tags
         kept.append({decision.positions for decision in decisions if decision.keep})

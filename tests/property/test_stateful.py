@@ -166,7 +166,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(tags=st.sets(TAGS, min_size=1), dry_run=st.booleans())
     def prune(self, tags: set[str], dry_run: bool) -> None:
         """Keeps these tags and what has none; where none is there, nobody meant to drop all."""
-        policy = kitcache.Retention(keep_tags=tuple(sorted(tags)))
+        policy = kitcache.PrunePolicy(keep_tags=tuple(sorted(tags)))
         if self.is_broken():
             with pytest.raises(kitcache.Damaged):
                 kitcache.prune(self.root, policy, dry_run=dry_run)

@@ -27,7 +27,7 @@ from kitcache.options.caches import (
 )
 from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import Output, check_output
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.options.secrets import Secret
 
 StrPath = str | os.PathLike[str]
@@ -123,7 +123,7 @@ def check_wishes(wishes: Wishes) -> None:
             f"credentials is of type {_kind(credentials)}, not a function of a host",
             hints=("write credentials=lambda host: …",),
         )
-    if not isinstance(prune_policy, Retention | None):
+    if not isinstance(prune_policy, PrunePolicy | None):
         raise UsageError(
             f"prune_policy is of type {_kind(prune_policy)}, not Retention",
             hints=("kitcache.read_policy(TEXT, NAME)",),

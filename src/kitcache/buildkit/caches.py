@@ -22,7 +22,7 @@ from kitcache.gc.reset import refused_report, reset_after_export
 from kitcache.gc.values import Report
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.store.ingest import Intake
 from kitcache.store.state import note_layers, note_use
 from kitcache.upkeep.results import Pruned
@@ -62,7 +62,7 @@ class Caches:
         exports: Sequence[CacheExport],
         imports: Sequence[CacheImport],
         terms: Terms,
-        policy: Retention | None = None,
+        policy: PrunePolicy | None = None,
         places: Places | None = None,
     ) -> None:
         self._policy = policy

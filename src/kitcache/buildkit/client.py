@@ -44,7 +44,7 @@ from kitcache.options.caches import (
     parse_cache_import,
 )
 from kitcache.options.outputs import Output, parse_output
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.options.secrets import Secret
 
 Answer = TypeVar("Answer")
@@ -156,7 +156,7 @@ class Client:
         cancel: Event | None = None,
         credentials: Callable[[str], Credentials | None] | None = None,
         stdin: BinaryIO | None = None,
-        prune_policy: Retention | None = None,
+        prune_policy: PrunePolicy | None = None,
         timeout_s: float | None = None,
         environ: Mapping[str, str] | None = None,
         allow: str | Iterable[str] = (),

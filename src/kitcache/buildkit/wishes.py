@@ -9,7 +9,7 @@ from kitcache.buildkit.status import OnUpdate
 from kitcache.gc.control import OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.attributes import Pairs
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 
 
 def _no_login(_host: str) -> Credentials | None:
@@ -39,5 +39,5 @@ class Wishes(NamedTuple):
     stdout: BinaryIO | None = None
     proxy_args: Pairs = ()
     lock_timeout_s: float = LOCK_TIMEOUT_S
-    prune_policy: Retention | None = None
+    prune_policy: PrunePolicy | None = None
     timeout_s: float | None = None

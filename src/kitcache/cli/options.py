@@ -7,7 +7,7 @@ from kitcache.errors import UsageError
 from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
 
 if TYPE_CHECKING:  # seldom needed
-    from kitcache.options.prunepolicy import Retention
+    from kitcache.options.prunepolicy import PrunePolicy
 
 DIRECTORIES, FILES, TAGS = "dirs", "files", "tags"
 
@@ -110,7 +110,7 @@ class _RegoPolicy(argparse.Action):
         )
 
 
-def read_policy_of(args: argparse.Namespace) -> "Retention | None":
+def read_policy_of(args: argparse.Namespace) -> "PrunePolicy | None":
     """Return the policy that `args.policy` names, or None. Raises UsageError, KitcacheError."""
     if args.policy is None:
         return None

@@ -9,7 +9,7 @@ from threading import Event
 from kitcache.cli.interrupt import open_stdin, unless_cancelled
 from kitcache.errors import Cancelled, UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.store.ioerrors import io_error
 
 STDIN = "-"
@@ -20,7 +20,7 @@ WRITER_TIMEOUT_S = 30.0
 _GLANCE_MS = 100
 
 
-def read_file(path: str, cancel: Event | None = None) -> Retention:
+def read_file(path: str, cancel: Event | None = None) -> PrunePolicy:
     """Return the policy in a file or pipe, read to its end; "-" is stdin.
 
     Raises UsageError for what is wrong in it, Cancelled once cancel is set, KitcacheError.

@@ -6,7 +6,7 @@ from kitcache.cli import options
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     Amount,
-    Retention,
+    PrunePolicy,
     Rule,
     check_policy,
     parse_amount,
@@ -78,7 +78,7 @@ def add_words(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def retention_of(args: argparse.Namespace) -> Retention:
+def retention_of(args: argparse.Namespace) -> PrunePolicy:
     """The policy of a command line. Raises UsageError, KitcacheError for a file not to be read."""
     values = {name: getattr(args, name) for name in _WORDS}
     given = [name for name, value in values.items() if value is not None and value is not False]
@@ -97,7 +97,7 @@ def retention_of(args: argparse.Namespace) -> Retention:
         keep_within_ns=args.keep_within,
         unused_for_ns=args.unused_for,
     )
-    retention = Retention(
+    retention = PrunePolicy(
         keep_tags=tuple(args.keep_tag or ()),
         drop_tags=tuple(args.drop_tag or ()),
         rules=(rule,) if rule.fields else (),

@@ -6,7 +6,7 @@ from kitcache.cli.tables import NOTED_USES, table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
-from kitcache.options.prunepolicy import Retention, is_plain
+from kitcache.options.prunepolicy import PrunePolicy, is_plain
 from kitcache.options.units import format_age, format_bytes
 from kitcache.upkeep.results import Decision, Pruned
 
@@ -54,7 +54,7 @@ def _tags_line(pruned: Pruned) -> str:
     return f"{pruned.path}: {would} {dropped:,} of {count(len(tags), 'tag')}"
 
 
-def unmatched_lines(pruned: Pruned, retention: Retention) -> Iterator[str]:
+def unmatched_lines(pruned: Pruned, retention: PrunePolicy) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
     if retention.source or pruned.reset.reason:
         return

@@ -14,7 +14,7 @@ from kitcache.errors import UsageError
 from kitcache.options.attributes import quote_go, suggest
 from kitcache.options.prunepolicy import (
     Amount,
-    Retention,
+    PrunePolicy,
     Rule,
     find_contradictions,
     name_rule,
@@ -43,7 +43,7 @@ class _Problem(NamedTuple):
     text: str
 
 
-def read_policy(text: str, name: str) -> Retention:
+def read_policy(text: str, name: str) -> PrunePolicy:
     """The policy that a file of that name holds; it does not contradict itself.
 
     Raises UsageError, which names the file, and lines and keys of all that is wrong.
@@ -64,7 +64,7 @@ def read_policy(text: str, name: str) -> Retention:
         keep_within_ns=top.get("keep-within"),
         unused_for_ns=top.get("unused-for"),
     )
-    policy = Retention(
+    policy = PrunePolicy(
         keep_tags=top.get("keep-tag", ()),
         drop_tags=top.get("drop-tag", ()),
         rules=(*rules, common),
@@ -86,7 +86,7 @@ def _refuse_costly(text: str, name: str) -> None:
             raise UsageError(f"line {_line_at(text, found.end())}: {problem}", path=name)
 
 
-def _contradictions(policy: Retention, problems: list[_Problem]) -> list[_Problem]:
+def _contradictions(policy: PrunePolicy, problems: list[_Problem]) -> list[_Problem]:
     """What contradicts itself, but for what may be so only since something could not be read."""
     unread = {problem.path[:-1] for problem in problems}
     found = []

@@ -119,7 +119,7 @@ def _listed(tags: tuple[str, ...]) -> str:
     return f" ({', '.join(tags[:_SHOWN_GLOBS])}{more})" if any(tags) else ""
 
 
-class Retention(NamedTuple):
+class PrunePolicy(NamedTuple):
     """A policy. What a rule does not say of its tags, the common one does.
 
     keep_tags: globs of tags that nothing drops. drop_tags: globs of tags that go, whatever their
@@ -160,19 +160,19 @@ class Retention(NamedTuple):
         return word if value is None else f"{word} {value}"
 
 
-def common_rule(policy: Retention) -> Rule:
+def common_rule(policy: PrunePolicy) -> Rule:
     """What is said of all tags at once."""
     # A file has it at the end, after hundreds of others.
     return next((rule for rule in reversed(policy.rules) if rule.is_common), Rule())
 
 
-def find_rule(policy: Retention, ref_name: str) -> Rule | None:
+def find_rule(policy: PrunePolicy, ref_name: str) -> Rule | None:
     """The first rule that speaks of that tag, the common one aside."""
     others = (rule for rule in policy.rules if not rule.is_common)
     return next((rule for rule in others if rule.matches(ref_name)), None)
 
 
-def counting_rules(policy: Retention, rule: Rule | None) -> dict[str, Rule]:
+def counting_rules(policy: PrunePolicy, rule: Rule | None) -> dict[str, Rule]:
     """For each field that counts for the rule's tags, the rule that sets it: it, or the common one.
 
     None stands for tags of which no other rule speaks. Where it says keep, nothing else counts.
@@ -184,7 +184,7 @@ def counting_rules(policy: Retention, rule: Rule | None) -> dict[str, Rule]:
     return {**dict.fromkeys(common.fields, common), **own}
 
 
-def quote(policy: Retention, rule: Rule, field: str) -> str:
+def quote(policy: PrunePolicy, rule: Rule, field: str) -> str:
     """What the rule says there: rule 2 (pr-*): keep-last 5."""
     key, value = key_of(field), getattr(rule, field)
     if field.endswith("_ns"):
@@ -212,7 +212,7 @@ class Contradiction(NamedTuple):
 
 def check_policy(policy: object) -> None:
     """Raise UsageError for what is not a policy, or contradicts itself; the message names all."""
-    if not isinstance(policy, Retention):
+    if not isinstance(policy, PrunePolicy):
         raise UsageError(
             f"the policy is of type {type(policy).__name__}, not Retention",
             hints=("kitcache.read_policy(TEXT, NAME)",),
@@ -222,7 +222,7 @@ def check_policy(policy: object) -> None:
         raise UsageError(problems[0], path=policy.source, details=tuple(problems[1:]))
 
 
-def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
+def find_contradictions(policy: PrunePolicy) -> Iterator[Contradiction]:
     """All that contradicts itself in the policy, or can have no effect."""
     named = (("keep-tag", policy.keep_tags), ("drop-tag", policy.drop_tags))
     globs: list[tuple[str, object]] = [*named, *(("keep-tag", rule.tags) for rule in policy.rules)]
@@ -255,7 +255,7 @@ def find_contradictions(policy: Retention) -> Iterator[Contradiction]:
             yield Contradiction(position, key, problem)
 
 
-def _kept_all_the_same(policy: Retention) -> Iterator[Contradiction]:
+def _kept_all_the_same(policy: PrunePolicy) -> Iterator[Contradiction]:
     """Patterns of tags to drop that match only tags that are kept."""
     named = (rule for rule in policy.rules if not rule.is_common)
     # An earlier rule that keeps nothing may have taken some of the tags away.
@@ -269,7 +269,7 @@ def _kept_all_the_same(policy: Retention) -> Iterator[Contradiction]:
             yield Contradiction(None, "drop-tag", f"{said} drops no tag: {by} keeps them all")
 
 
-def _amounts(policy: Retention) -> Iterator[Contradiction]:
+def _amounts(policy: PrunePolicy) -> Iterator[Contradiction]:
     for key, amount in (("max-used-space", policy.max_used), ("min-free-space", policy.min_free)):
         if amount is None:
             continue
@@ -281,7 +281,7 @@ def _amounts(policy: Retention) -> Iterator[Contradiction]:
             yield Contradiction(None, key, f"{said} is not a part of the disk: 0% to 100%")
 
 
-def _in_rule(policy: Retention, rule: Rule) -> Iterator[tuple[str, str]]:
+def _in_rule(policy: PrunePolicy, rule: Rule) -> Iterator[tuple[str, str]]:
     """What the rule says that cannot be meant: the key, and the problem."""
     if not rule.tags or "" in rule.tags:
         yield "tags", f"{rule.label}: an empty pattern matches no tag"
@@ -303,7 +303,7 @@ def _in_rule(policy: Retention, rule: Rule) -> Iterator[tuple[str, str]]:
         yield "unused-for" if "unused_for_ns" in rule.fields else "keep-within", problem
 
 
-def _ages_at_odds(policy: Retention, rule: Rule) -> str:
+def _ages_at_odds(policy: PrunePolicy, rule: Rule) -> str:
     """Why an age after which tags go has no effect, where this rule has a part in it; or ""."""
     counts = counting_rules(policy, None if rule.is_common else rule)
     within, unused = counts.get("keep_within_ns"), counts.get("unused_for_ns")
@@ -318,7 +318,7 @@ def _ages_at_odds(policy: Retention, rule: Rule) -> str:
     return f"{said} is shorter than {longer}, which keeps what would go by it"
 
 
-def _never_reached(policy: Retention, position: int) -> str:
+def _never_reached(policy: PrunePolicy, position: int) -> str:
     """Why the rule at this position never decides anything, or ""."""
     rule = policy.rules[position]
     if not rule.tags or not rule.fields:

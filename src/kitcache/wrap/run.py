@@ -25,7 +25,7 @@ from kitcache.wrap.stores import Store, Stores, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
-    from kitcache.options.prunepolicy import Retention
+    from kitcache.options.prunepolicy import PrunePolicy
     from kitcache.upkeep.results import Pruned
     from kitcache.wrap.staging import Merged, Stage
 
@@ -84,7 +84,7 @@ def run_task(
     environ: Mapping[str, str],
     terms: Terms,
     *,
-    policy: "Retention | None" = None,
+    policy: "PrunePolicy | None" = None,
 ) -> ExecResult:
     """Run the command under the locks, then bring in what was staged, and sweep what asked for it.
 
@@ -277,7 +277,7 @@ def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
 
 
 def _sweep(
-    target: _Target, result: StoreResult, terms: Terms, policy: "Retention | None"
+    target: _Target, result: StoreResult, terms: Terms, policy: "PrunePolicy | None"
 ) -> StoreResult:
     if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result

@@ -14,7 +14,7 @@ from kitcache.buildkit.publish import CacheResult
 from kitcache.gc.control import OnProgress, Terms, Warn
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from tests.unit.buildkit.session.exporter import Daemon, Exported, make_cache, serving
 
 CACHE = make_cache([b"layer one" * 50, b"layer two" * 50])
@@ -33,7 +33,7 @@ def open_caches(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
     warn: Warn = lambda _: None,
-    policy: Retention | None = None,
+    policy: PrunePolicy | None = None,
 ) -> Caches:
     """The caches of a build that has no places of its own."""
     return Caches(exports, imports, Terms(lock_timeout_s, on_progress, warn, cancel), policy)

@@ -8,7 +8,7 @@ import pytest
 
 from kitcache.cli.policyfile import read_file
 from kitcache.errors import Cancelled, KitcacheError, UsageError
-from kitcache.options.prunepolicy import Retention, common_rule
+from kitcache.options.prunepolicy import PrunePolicy, common_rule
 
 TEXT = '# a policy\r\n\r\nkeep-tag = ["a",\t"b"]\r\nkeep-last = 3\r\n'
 
@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "p.toml"
 
 
-def read(path: Path, data: bytes) -> Retention:
+def read(path: Path, data: bytes) -> PrunePolicy:
     path.write_bytes(data)
     return read_file(str(path), Event())
 

@@ -4,17 +4,17 @@ import json
 import os
 from typing import Any
 
-from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.prunepolicy import Amount, PrunePolicy
 from kitcache.store.locks import Patience
 from kitcache.upkeep.results import Pruned
 from tests.hostile.build import REF_NAME, Json, Sample
 
-KEEP_MAIN = Retention(keep_tags=("main",))
+KEEP_MAIN = PrunePolicy(keep_tags=("main",))
 IMPATIENT = Patience(0, lambda _: None, lambda _: None)
 
 
-def most(limit_bytes: int, **more: Any) -> Retention:
-    return Retention(max_used=Amount(bytes=limit_bytes), **more)
+def most(limit_bytes: int, **more: Any) -> PrunePolicy:
+    return PrunePolicy(max_used=Amount(bytes=limit_bytes), **more)
 
 
 def blobs(sample: Sample) -> set[str]:

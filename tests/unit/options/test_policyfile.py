@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.prunepolicy import Amount, Retention, Rule, common_rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule, common_rule
 
 D = 86_400 * 10**9
 
@@ -38,7 +38,7 @@ def test_every_key() -> None:
         keep-within = "1d"
         unused-for = "1w"
     """
-    assert read_policy(text, "policy.toml") == Retention(
+    assert read_policy(text, "policy.toml") == PrunePolicy(
         keep_tags=("main", "release-*"),
         rules=(
             Rule("rule 1 (trunk)", ("trunk",), keep=True),
@@ -61,14 +61,14 @@ def test_a_file_that_says_nothing_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("max-used-space = 5000000", Retention(max_used=Amount(5_000_000))),
-        ("max-used-space = 0", Retention(max_used=Amount(0))),
-        ('keep-tag = "main"', Retention(("main",))),
-        ("keep-last = 0x10", Retention(rules=(Rule(keep_last=16),))),
-        ('unused-for = "0"', Retention(rules=(Rule(unused_for_ns=0),))),
+        ("max-used-space = 5000000", PrunePolicy(max_used=Amount(5_000_000))),
+        ("max-used-space = 0", PrunePolicy(max_used=Amount(0))),
+        ('keep-tag = "main"', PrunePolicy(("main",))),
+        ("keep-last = 0x10", PrunePolicy(rules=(Rule(keep_last=16),))),
+        ('unused-for = "0"', PrunePolicy(rules=(Rule(unused_for_ns=0),))),
     ],
 )
-def test_other_ways_to_say_it(text: str, policy: Retention) -> None:
+def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
     read = read_policy(text, "p")
     assert read._replace(rules=()) == policy._replace(rules=(), source="p")
     assert common_rule(read) == common_rule(policy)

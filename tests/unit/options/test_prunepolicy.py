@@ -5,7 +5,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     Amount,
-    Retention,
+    PrunePolicy,
     Rule,
     check_policy,
     common_rule,
@@ -83,7 +83,7 @@ def test_what_a_rule_is_called() -> None:
 def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
     rules = (Rule("rule 1 (*)"), Rule(tags=("pr-*",)), Rule(keep_last=3))
     assert [rule.is_common for rule in rules] == [False, False, True]
-    policy = Retention(rules=rules[1:])
+    policy = PrunePolicy(rules=rules[1:])
     assert find_rule(policy, "pr-1") is rules[1]
     assert find_rule(policy, "main") is None
     assert quote(policy, rules[1]._replace(keep_last=2), "keep_last") == "rule (pr-*): keep-last 2"
@@ -91,7 +91,7 @@ def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
 
 def test_the_first_rule_that_matches_counts() -> None:
     first, second = named(1, "pr-*", keep_last=1), named(2, "pr-*", "x", keep_last=2)
-    policy = Retention(rules=(Rule(keep_last=9), first, second))
+    policy = PrunePolicy(rules=(Rule(keep_last=9), first, second))
     assert find_rule(policy, "pr-1") is first
     assert find_rule(policy, "x") is second
     assert find_rule(policy, "main") is None
@@ -100,7 +100,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
     common = Rule(keep_last=9, unused_for_ns=D)
     own = named(1, "pr-*", keep_last=1, keep_within_ns=5)
-    policy = Retention(rules=(own, common))
+    policy = PrunePolicy(rules=(own, common))
     assert common_rule(policy) is common
     assert counting_rules(policy, None) == {"keep_last": common, "unused_for_ns": common}
     assert counting_rules(policy, own) == {
@@ -112,30 +112,30 @@ def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
 
 def test_of_what_is_kept_nothing_else_is_said() -> None:
     own = named(1, "main", keep=True)
-    policy = Retention(rules=(own, Rule(keep_last=9, unused_for_ns=D)))
+    policy = PrunePolicy(rules=(own, Rule(keep_last=9, unused_for_ns=D)))
     assert counting_rules(policy, own) == {"keep": own}
 
 
 @pytest.mark.parametrize(
     ("policy", "is_empty"),
     [
-        (Retention(), True),
-        (Retention(rules=(Rule(),), allow_empty=True, trim=True), True),
-        (Retention(keep_tags=("main",)), False),
-        (Retention(drop_tags=("main",)), False),
-        (Retention(rules=(Rule(unused_for_ns=0),)), False),
-        (Retention(rules=(named(1, "x", keep=True),)), False),
-        (Retention(max_used=Amount(0)), False),
-        (Retention(min_free=Amount(percentage=0)), False),
+        (PrunePolicy(), True),
+        (PrunePolicy(rules=(Rule(),), allow_empty=True, trim=True), True),
+        (PrunePolicy(keep_tags=("main",)), False),
+        (PrunePolicy(drop_tags=("main",)), False),
+        (PrunePolicy(rules=(Rule(unused_for_ns=0),)), False),
+        (PrunePolicy(rules=(named(1, "x", keep=True),)), False),
+        (PrunePolicy(max_used=Amount(0)), False),
+        (PrunePolicy(min_free=Amount(percentage=0)), False),
     ],
 )
-def test_a_policy_that_asks_for_nothing(policy: Retention, is_empty: bool) -> None:
+def test_a_policy_that_asks_for_nothing(policy: PrunePolicy, is_empty: bool) -> None:
     assert policy.is_empty is is_empty
 
 
 def test_words_are_those_that_the_user_wrote() -> None:
     common, own = Rule(keep_last=5, unused_for_ns=D // 2), named(1, "main", keep=True)
-    line, file = Retention(), Retention(source="policy.toml")
+    line, file = PrunePolicy(), PrunePolicy(source="policy.toml")
     assert line.spell("keep-tag", "main") == "--keep-tag main"
     assert file.spell("keep-tag", "main") == "keep-tag main"
     assert quote(line, common, "keep_last") == "--keep-last 5"
@@ -145,16 +145,16 @@ def test_words_are_those_that_the_user_wrote() -> None:
 
 
 FINE = [
-    Retention(),
-    Retention(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), Amount(5)),
-    Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
+    PrunePolicy(),
+    PrunePolicy(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), Amount(5)),
+    PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
     # 0s lets all go that is not kept: to keep something is the point.
-    Retention(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
-    Retention(max_used=Amount(percentage=100), min_free=Amount(percentage=0), trim=True),
+    PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
+    PrunePolicy(max_used=Amount(percentage=100), min_free=Amount(percentage=0), trim=True),
     # A limit that is exceeded all the same says so.
-    Retention(("*",), max_used=Amount(5), trim=True),
-    Retention(allow_empty=True),
-    Retention(
+    PrunePolicy(("*",), max_used=Amount(5), trim=True),
+    PrunePolicy(allow_empty=True),
+    PrunePolicy(
         ("main",),
         (
             named(1, "pr-1", keep=True),
@@ -164,103 +164,103 @@ FINE = [
         ),
     ),
     # What is kept stays, and of what is to go some may be kept.
-    Retention(("main",), drop_tags=("*",)),
-    Retention(rules=(named(1, "pr-*", keep_last=1),), drop_tags=("pr-*",)),
-    Retention(
+    PrunePolicy(("main",), drop_tags=("*",)),
+    PrunePolicy(rules=(named(1, "pr-*", keep_last=1),), drop_tags=("pr-*",)),
+    PrunePolicy(
         rules=(named(1, "pr-1", keep_last=1), named(2, "pr-*", keep=True)), drop_tags=("pr-*",)
     ),
     # Narrow rules before wide ones, and overlaps.
-    Retention(rules=(named(1, "a*", keep_last=1), named(2, "*a", keep_last=1))),
-    Retention(rules=(named(1, "a?", keep_last=1), named(2, "a*", keep_last=1))),
-    Retention(rules=(named(1, "[ab]", keep_last=1), named(2, "?", keep_last=1))),
-    Retention(rules=(named(1, "*a*", keep_last=1), named(2, "[ab]", keep_last=1))),
-    Retention(rules=(named(1, "a", keep_last=1), named(2, "a", "b", keep_last=1))),
+    PrunePolicy(rules=(named(1, "a*", keep_last=1), named(2, "*a", keep_last=1))),
+    PrunePolicy(rules=(named(1, "a?", keep_last=1), named(2, "a*", keep_last=1))),
+    PrunePolicy(rules=(named(1, "[ab]", keep_last=1), named(2, "?", keep_last=1))),
+    PrunePolicy(rules=(named(1, "*a*", keep_last=1), named(2, "[ab]", keep_last=1))),
+    PrunePolicy(rules=(named(1, "a", keep_last=1), named(2, "a", "b", keep_last=1))),
 ]
 
 
 @pytest.mark.parametrize("policy", FINE)
-def test_what_does_not_contradict_itself(policy: Retention) -> None:
+def test_what_does_not_contradict_itself(policy: PrunePolicy) -> None:
     check_policy(policy)
 
 
 CONTRADICTIONS = [
-    (Retention(("",)), None, "keep-tag", "--keep-tag: an empty pattern matches no tag"),
-    (Retention(drop_tags=("",)), None, "drop-tag", "--drop-tag: an empty pattern matches no tag"),
+    (PrunePolicy(("",)), None, "keep-tag", "--keep-tag: an empty pattern matches no tag"),
+    (PrunePolicy(drop_tags=("",)), None, "drop-tag", "--drop-tag: an empty pattern matches no tag"),
     (
-        Retention(("main", "v*"), drop_tags=("x", "v1"), source="p.toml"),
+        PrunePolicy(("main", "v*"), drop_tags=("x", "v1"), source="p.toml"),
         None,
         "drop-tag",
         "drop-tag v1 drops no tag: keep-tag v* keeps them all",
     ),
     (
-        Retention(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
+        PrunePolicy(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
         None,
         "drop-tag",
         "--drop-tag pr-1* drops no tag: rule 1 (pr-*): keep keeps them all",
     ),
     (
-        Retention(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),
+        PrunePolicy(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),
         0,
         "tags",
         "rule 1 (pr-*) has no tag left after --drop-tag p*",
     ),
     (
-        Retention(rules=(Rule(keep_last=3), Rule(unused_for_ns=5))),
+        PrunePolicy(rules=(Rule(keep_last=3), Rule(unused_for_ns=5))),
         None,
         "rule",
         "two rules without a name speak of all tags, and only one can count",
     ),
     (
-        Retention(max_used=Amount(percentage=101)),
+        PrunePolicy(max_used=Amount(percentage=101)),
         None,
         "max-used-space",
         "--max-used-space 101% is not a part of the disk: 0% to 100%",
     ),
     (
-        Retention(min_free=Amount(percentage=100.5), source="p.toml"),
+        PrunePolicy(min_free=Amount(percentage=100.5), source="p.toml"),
         None,
         "min-free-space",
         "min-free-space 100.5% is not a part of the disk: 0% to 100%",
     ),
     (
-        Retention(trim=True, rules=(Rule(keep_last=1),)),
+        PrunePolicy(trim=True, rules=(Rule(keep_last=1),)),
         None,
         "trim",
         "--trim needs a limit to trim to: --max-used-space or --min-free-space",
     ),
     (
-        Retention(rules=(Rule(keep_last=0),)),
+        PrunePolicy(rules=(Rule(keep_last=0),)),
         0,
         "keep-last",
         "--keep-last 0 keeps nothing; name 1 or more",
     ),
     (
-        Retention(rules=(named(1, "x", keep_last=-1), Rule())),
+        PrunePolicy(rules=(named(1, "x", keep_last=-1), Rule())),
         0,
         "keep-last",
         "rule 1 (x): keep-last -1 keeps nothing; name 1 or more",
     ),
     (
-        Retention(rules=(Rule(keep_within_ns=0),)),
+        PrunePolicy(rules=(Rule(keep_within_ns=0),)),
         0,
         "keep-within",
         "--keep-within 0s keeps nothing",
     ),
     (
-        Retention(rules=(Rule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
+        PrunePolicy(rules=(Rule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
         "--unused-for 7d is shorter than --keep-within 30d, which keeps what would go by it",
     ),
     (
-        Retention(rules=(named(1, "x", keep_within_ns=30 * D, unused_for_ns=7 * D),)),
+        PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
         "rule 1 (x): unused-for 7d is shorter than keep-within 30d,"
         " which keeps what would go by it",
     ),
     (
-        Retention(
+        PrunePolicy(
             rules=(named(1, "x", unused_for_ns=7 * D), Rule(keep_within_ns=30 * D)), source="p"
         ),
         0,
@@ -269,44 +269,44 @@ CONTRADICTIONS = [
         " which keeps what would go by it",
     ),
     (
-        Retention(rules=(named(1, "x", keep_within_ns=30 * D), Rule(unused_for_ns=7 * D))),
+        PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D), Rule(unused_for_ns=7 * D))),
         0,
         "keep-within",
         "--unused-for 7d is shorter than rule 1 (x): keep-within 30d,"
         " which keeps what would go by it",
     ),
     (
-        Retention(rules=(named(1, "x", keep=True, keep_last=3, unused_for_ns=D),)),
+        PrunePolicy(rules=(named(1, "x", keep=True, keep_last=3, unused_for_ns=D),)),
         0,
         "keep",
         "rule 1 (x): keep keeps all of its tags; take out keep-last and unused-for",
     ),
     (
-        Retention(rules=(named(1, "x"),)),
+        PrunePolicy(rules=(named(1, "x"),)),
         0,
         "tags",
         "rule 1 (x) says nothing of its tags; it can have keep, keep-last, keep-within, unused-for",
     ),
     (
-        Retention(rules=(named(1, "x", "", keep=True),)),
+        PrunePolicy(rules=(named(1, "x", "", keep=True),)),
         0,
         "tags",
         "rule 1 (x, ): an empty pattern matches no tag",
     ),
     (
-        Retention(rules=(named(1, keep=True),)),
+        PrunePolicy(rules=(named(1, keep=True),)),
         0,
         "tags",
         "rule 1: an empty pattern matches no tag",
     ),
     (
-        Retention(("*",), (Rule(unused_for_ns=D),)),
+        PrunePolicy(("*",), (Rule(unused_for_ns=D),)),
         0,
         "unused-for",
         "--unused-for 1d has no tag left after --keep-tag *",
     ),
     (
-        Retention(("pr-*",), (named(1, "pr-*", unused_for_ns=D),), source="p"),
+        PrunePolicy(("pr-*",), (named(1, "pr-*", unused_for_ns=D),), source="p"),
         0,
         "tags",
         "rule 1 (pr-*) has no tag left after keep-tag pr-*",
@@ -324,7 +324,7 @@ UNREACHED = [
 
 @pytest.mark.parametrize(("policy", "rule", "key", "problem"), CONTRADICTIONS)
 def test_what_contradicts_itself(
-    policy: Retention, rule: int | None, key: str, problem: str
+    policy: PrunePolicy, rule: int | None, key: str, problem: str
 ) -> None:
     assert list(find_contradictions(policy)) == [(rule, key, problem)]
     with pytest.raises(UsageError) as caught:
@@ -339,18 +339,18 @@ def test_a_rule_that_is_never_reached(
 ) -> None:
     rules = (named(1, *wide, keep_last=1), named(2, *narrow, keep_last=1))
     said = f"{name_rule(2, narrow)} has no tag left after {by}"
-    assert list(find_contradictions(Retention(rules=rules))) == [(1, "tags", said)]
-    assert list(find_contradictions(Retention(rules=rules[:1]))) == []
+    assert list(find_contradictions(PrunePolicy(rules=rules))) == [(1, "tags", said)]
+    assert list(find_contradictions(PrunePolicy(rules=rules[:1]))) == []
 
 
 def test_several_that_come_first_are_all_named() -> None:
-    policy = Retention(("a",), (named(1, "b*", keep_last=1), named(2, "a", "b1", keep_last=1)))
+    policy = PrunePolicy(("a",), (named(1, "b*", keep_last=1), named(2, "a", "b1", keep_last=1)))
     (found,) = find_contradictions(policy)
     assert found.problem == ("rule 2 (a, b1) has no tag left after --keep-tag a and rule 1 (b*)")
 
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
-    policy = Retention(("",), (Rule(keep_last=0),), Amount(percentage=200), source="policy.toml")
+    policy = PrunePolicy(("",), (Rule(keep_last=0),), Amount(percentage=200), source="policy.toml")
     with pytest.raises(UsageError) as caught:
         check_policy(policy)
     assert str(caught.value).splitlines() == [

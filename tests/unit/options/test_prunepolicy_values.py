@@ -5,7 +5,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     Amount,
-    Retention,
+    PrunePolicy,
     Rule,
     check_policy,
     find_contradictions,
@@ -41,29 +41,29 @@ def test_no_span(text: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "rule", "key", "problem"),
     [
-        (Retention("main"), None, "keep-tag", ONE_STRING),  # type: ignore[arg-type]
+        (PrunePolicy("main"), None, "keep-tag", ONE_STRING),  # type: ignore[arg-type]
         (
-            Retention(rules=(Rule("x", "pr-*", keep_last=1),)),  # type: ignore[arg-type]
+            PrunePolicy(rules=(Rule("x", "pr-*", keep_last=1),)),  # type: ignore[arg-type]
             None,
             "keep-tag",
             ONE_STRING,
         ),
-        (Retention(max_used=Amount()), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
+        (PrunePolicy(max_used=Amount()), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
         (
-            Retention(min_free=Amount(5, 5.0), source="p"),
+            PrunePolicy(min_free=Amount(5, 5.0), source="p"),
             None,
             "min-free-space",
             f"min-free-space {NO_AMOUNT}",
         ),
-        (Retention(max_used=Amount(-5)), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
+        (PrunePolicy(max_used=Amount(-5)), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
         (
-            Retention(rules=(Rule(unused_for_ns=-D),)),
+            PrunePolicy(rules=(Rule(unused_for_ns=-D),)),
             0,
             "unused-for",
             "--unused-for -1d is below zero",
         ),
         (
-            Retention(rules=(Rule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
+            PrunePolicy(rules=(Rule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
             0,
             "keep-within",
             "rule 1 (x): keep-within -1m30s is below zero",
@@ -71,7 +71,7 @@ def test_no_span(text: str) -> None:
     ],
 )
 def test_what_only_a_caller_can_say(
-    policy: Retention, rule: int | None, key: str, problem: str
+    policy: PrunePolicy, rule: int | None, key: str, problem: str
 ) -> None:
     """Each of these would let tags go."""
     assert list(find_contradictions(policy)) == [(rule, key, problem)]

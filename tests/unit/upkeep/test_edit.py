@@ -13,7 +13,7 @@ from kitcache.gc import collect as collect_module
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.upkeep import edit as change_module
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
@@ -51,7 +51,7 @@ class TestOthers:
         calls = at_the_first(
             change_module, "publish_index", lambda: sample.box.tag("new", new), monkeypatch
         )
-        pruned = prune(sample.dir, Retention(keep_tags=("main", "new")))
+        pruned = prune(sample.dir, PrunePolicy(keep_tags=("main", "new")))
         assert calls[0] == 2
         assert tags(sample) == kept(pruned) == ["main", "new"]
         assert below(sample, new) <= blobs(sample)
@@ -76,7 +76,7 @@ class TestOthers:
             return Late()
 
         monkeypatch.setattr(change_module, "hold_index", hold)
-        prune(sample.dir, Retention(keep_tags=("main", "new")))
+        prune(sample.dir, PrunePolicy(keep_tags=("main", "new")))
         assert tags(sample) == ["main", "new"]
 
     def test_an_upload_that_ends_before_the_edit_is_waited_for(

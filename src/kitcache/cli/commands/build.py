@@ -34,7 +34,7 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import Waiting
 
 if TYPE_CHECKING:  # most builds name no policy
-    from kitcache.options.prunepolicy import Retention
+    from kitcache.options.prunepolicy import PrunePolicy
 
 configure = buildoptions.configure
 
@@ -85,7 +85,7 @@ class _Command:
             return error.exit_code
         return self._finish(result)
 
-    def _wishes(self, address: Address, shown: Guarded, policy: "Retention | None") -> Wishes:
+    def _wishes(self, address: Address, shown: Guarded, policy: "PrunePolicy | None") -> Wishes:
         def on_progress(event: Progress | Waiting) -> None:
             if isinstance(event, Waiting):
                 shown.note(f"kitcache: {waiting_line(event)}")

@@ -8,7 +8,7 @@ from kitcache.cli.console import Session
 from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
-from kitcache.options.prunepolicy import Retention
+from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.upkeep.pruning.prune import not_reached, prune
 
@@ -54,14 +54,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prune each DIR on its own; the worst exit code counts."""
     session = Session(wants_json=args.json, is_quiet=args.quiet)
-    found: list[Retention] = []
+    found: list[PrunePolicy] = []
     (code,) = session.each([""], lambda _: _read_policy(args, found))
     if not found:
         return code
     return max(session.each(args.dirs, lambda path: _prune(session, args, path, found[0])))
 
 
-def _read_policy(args: argparse.Namespace, found: list[Retention]) -> int:
+def _read_policy(args: argparse.Namespace, found: list[PrunePolicy]) -> int:
     try:
         found.append(policyoptions.retention_of(args))
     except UsageError as error:
@@ -71,7 +71,7 @@ def _read_policy(args: argparse.Namespace, found: list[Retention]) -> int:
     return 0
 
 
-def _prune(session: Session, args: argparse.Namespace, path: str, retention: Retention) -> int:
+def _prune(session: Session, args: argparse.Namespace, path: str, retention: PrunePolicy) -> int:
     pruned = prune(
         path,
         retention,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.gc.values import Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import (
-    Retention,
+    PrunePolicy,
     Rule,
     counting_rules,
     find_glob,
@@ -69,7 +69,7 @@ _SUBJECT = _Verdict(True, "no entry, but the subject of index.json itself: nothi
 def decide(
     facts: Sequence[TagFacts],
     sizes: Mapping[Digest, int],
-    policy: Retention,
+    policy: PrunePolicy,
     *,
     now_ns: int,
     limit_bytes: int | None,
@@ -124,7 +124,7 @@ def _nameless(fact: TagFacts) -> _Verdict:
     return _SUBJECT if -1 in fact.positions else _UNTAGGED
 
 
-def _coldest_first(facts: Sequence[TagFacts], policy: Retention, now_ns: int) -> list[_Tag]:
+def _coldest_first(facts: Sequence[TagFacts], policy: PrunePolicy, now_ns: int) -> list[_Tag]:
     """The tags by last use, then by their places in the index."""
     rules = {rule: counting_rules(policy, rule) for rule in (None, *policy.rules)}
     tags = [
@@ -147,7 +147,7 @@ def _used_ns(fact: TagFacts, now_ns: int) -> int:
 
 
 def _protected(
-    tags: Sequence[_Tag], policy: Retention, now_ns: int, protected: Collection[str]
+    tags: Sequence[_Tag], policy: PrunePolicy, now_ns: int, protected: Collection[str]
 ) -> dict[str, _Verdict]:
     """The tags that nothing drops, each with the rule that keeps it."""
     verdicts: dict[str, _Verdict] = {}
@@ -190,7 +190,7 @@ def _last_used(tags: Sequence[_Tag]) -> frozenset[str]:
 def _due(
     tags: Sequence[_Tag],
     verdicts: Mapping[str, _Verdict],
-    policy: Retention,
+    policy: PrunePolicy,
     now_ns: int,
     *,
     has_limit: bool,
@@ -205,7 +205,7 @@ def _due(
     return due
 
 
-def _why_due(tag: _Tag, policy: Retention, now_ns: int, *, has_limit: bool) -> str:
+def _why_due(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
     """The cause for which a tag goes that nothing protects, whatever its size; or ""."""
     if glob := find_glob(policy.drop_tags, tag.name):
         return policy.spell("drop-tag", glob)
@@ -281,7 +281,7 @@ def _count_to_drop(
     return count, needed <= limit_bytes
 
 
-def _why(tag: _Tag, policy: Retention, now_ns: int, *, has_limit: bool) -> str:
+def _why(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
     """Why a tag stays that nothing protects."""
     if has_limit:
         return _WITHIN
@@ -289,7 +289,7 @@ def _why(tag: _Tag, policy: Retention, now_ns: int, *, has_limit: bool) -> str:
     return _aged(tag, "unused_for_ns", policy, now_ns) if is_aged else _UNNAMED
 
 
-def _aged(tag: _Tag, field: str, policy: Retention, now_ns: int) -> str:
+def _aged(tag: _Tag, field: str, policy: PrunePolicy, now_ns: int) -> str:
     said = quote(policy, tag.rules[field], field)
     return f"{said}: last used {format_age(now_ns - tag.used_ns)} ago"
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.prunepolicy import Amount, PrunePolicy
 from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 
 
 def find_limits(
-    layout: Layout, judged: Judged, retention: Retention, control: Control
+    layout: Layout, judged: Judged, retention: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
     """Those that the policy names, the tighter one first. Raises Cancelled, KitcacheError."""
     allowed, wanted = retention.max_used, retention.min_free
@@ -56,7 +56,7 @@ def find_limits(
     return tuple(sorted(limits, key=lambda limit: limit.bytes))
 
 
-def _spell(retention: Retention, key: str, amount: Amount) -> str:
+def _spell(retention: PrunePolicy, key: str, amount: Amount) -> str:
     return retention.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
 
 

@@ -22,7 +22,7 @@ from kitcache.gc.reset import (
 )
 from kitcache.gc.values import Report, Survey, Swept
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Retention, check_policy, find_glob
+from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
@@ -44,13 +44,13 @@ from kitcache.upkeep.trimming.trimplan import (
 
 NO_POLICY = "no policy was named, so every tag stays and nothing was changed"
 _DEFAULT_POLICY = SweepOptions()
-_NO_RETENTION = Retention()
+_NO_RETENTION = PrunePolicy()
 _ALSO = 5
 
 
 def prune(
     path: str | os.PathLike[str],
-    retention: Retention,
+    retention: PrunePolicy,
     *,
     options: SweepOptions = _DEFAULT_POLICY,
     dry_run: bool = False,
@@ -94,7 +94,7 @@ def prune(
     return answer
 
 
-def _no_policy(retention: Retention) -> str:
+def _no_policy(retention: PrunePolicy) -> str:
     if not retention.source:
         return NO_POLICY
     return f"{retention.source} says nothing of any tag, so every tag stays and nothing was changed"
@@ -104,7 +104,7 @@ def prune_after_export(
     layout: Layout,
     give_back: Callable[[], None],
     published: Collection[str],
-    retention: Retention,
+    retention: PrunePolicy,
     *,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -172,7 +172,9 @@ def _dropped(decisions: Sequence[Decision]) -> frozenset[int]:
 class _Chooser:
     """Decides by a policy. protected: ref names that nothing drops, since they are new."""
 
-    def __init__(self, retention: Retention, control: Control, protected: Collection[str]) -> None:
+    def __init__(
+        self, retention: PrunePolicy, control: Control, protected: Collection[str]
+    ) -> None:
         self._retention = retention
         self._control = control
         self._protected = protected
@@ -210,7 +212,7 @@ class _Chooser:
         )
 
 
-def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) -> None:
+def _check_kept(path: str, retention: PrunePolicy, decisions: Sequence[Decision]) -> None:
     """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
 
     A limit, an age or a drop-tag drops by itself; and where another rule keeps a tag, that one was
@@ -241,7 +243,7 @@ def _check_kept(path: str, retention: Retention, decisions: Sequence[Decision]) 
     raise error
 
 
-def _write(retention: Retention, key: str, value: str | None = None) -> str:
+def _write(retention: PrunePolicy, key: str, value: str | None = None) -> str:
     """A line for the policy, to be pasted: an option, or TOML."""
     if not retention.source:
         return retention.spell(key, value)
@@ -330,7 +332,7 @@ def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run
     return why
 
 
-def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNotReached | None:
+def not_reached(pruned: Pruned, retention: PrunePolicy = _NO_RETENTION) -> LimitNotReached | None:
     """The error for a limit that was not reached; None where it was, or where there was none.
 
     retention: the policy that named it, for the ways out.
@@ -359,7 +361,7 @@ def not_reached(pruned: Pruned, retention: Retention = _NO_RETENTION) -> LimitNo
 
 def _ways_out(
     pruned: Pruned,
-    retention: Retention,
+    retention: PrunePolicy,
     needed_bytes: int,
     limit_bytes: int,
     untagged: Sequence[Decision],

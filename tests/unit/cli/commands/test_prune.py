@@ -11,7 +11,7 @@ from kitcache.cli.main import make_parser
 from kitcache.cli.policyoptions import retention_of
 from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
 from kitcache.store.layout import open_layout
 from kitcache.store.state import note_use
 from kitcache.upkeep.pruning.prune import prune
@@ -29,23 +29,23 @@ def parsed(*words: str) -> argparse.Namespace:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), Retention()),
-        (("--max-used-space", "5GB"), Retention(max_used=Amount(bytes=5 * 10**9))),
-        (("--min-free-space", "10%"), Retention(min_free=Amount(percentage=10.0))),
-        (("--keep-tag", "main", "--keep-tag", "v*"), Retention(keep_tags=("main", "v*"))),
-        (("--drop-tag", "pr-*", "--drop-tag", "x"), Retention(drop_tags=("pr-*", "x"))),
+        ((), PrunePolicy()),
+        (("--max-used-space", "5GB"), PrunePolicy(max_used=Amount(bytes=5 * 10**9))),
+        (("--min-free-space", "10%"), PrunePolicy(min_free=Amount(percentage=10.0))),
+        (("--keep-tag", "main", "--keep-tag", "v*"), PrunePolicy(keep_tags=("main", "v*"))),
+        (("--drop-tag", "pr-*", "--drop-tag", "x"), PrunePolicy(drop_tags=("pr-*", "x"))),
         (
             ("--keep-last", "3", "--keep-within", "7d", "--unused-for", "30d"),
-            Retention(rules=(Rule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
+            PrunePolicy(rules=(Rule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
         ),
-        (("--unused-for", "0s"), Retention(rules=(Rule(unused_for_ns=0),))),
+        (("--unused-for", "0s"), PrunePolicy(rules=(Rule(unused_for_ns=0),))),
         (
             ("--max-used-space", "1GiB", "--trim", "--allow-empty"),
-            Retention(max_used=Amount(bytes=2**30), trim=True, allow_empty=True),
+            PrunePolicy(max_used=Amount(bytes=2**30), trim=True, allow_empty=True),
         ),
     ],
 )
-def test_words_are_a_policy(words: tuple[str, ...], expected: Retention) -> None:
+def test_words_are_a_policy(words: tuple[str, ...], expected: PrunePolicy) -> None:
     assert retention_of(parsed(*words)) == expected
 
 
@@ -163,7 +163,7 @@ def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
         note_use(layout, ["main"], "exported", now_ns - 3 * DAY_NS)
     os.utime(sample.box.path_of(sample.main["digest"]), (0, 0))
     os.utime(sample.box.path_of(sample.dev["digest"]), (0, 0))
-    policy = Retention(keep_tags=("*",))
+    policy = PrunePolicy(keep_tags=("*",))
     mixed = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
     assert mixed[2].split()[:2] == ["main", "3"]
     assert mixed[3].split()[1].startswith("~")

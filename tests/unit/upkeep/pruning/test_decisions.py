@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 from tests.unit.gc.surveys import digest
@@ -40,7 +40,7 @@ SIZES = {digest(letter): 10 for letter in "abcdefghijklmnopqrstuvwxyz"}
 
 
 def choose(
-    facts: list[TagFacts], policy: Retention, limit: int | None = None, *protected: str
+    facts: list[TagFacts], policy: PrunePolicy, limit: int | None = None, *protected: str
 ) -> dict[str | None, tuple[bool, str]]:
     """What becomes of each tag, and why."""
     made = decide(
@@ -56,7 +56,7 @@ def choose(
     return {d.ref_name: (d.keep, d.reason) for d in made}
 
 
-def kept(facts: list[TagFacts], policy: Retention, limit: int | None = None) -> str:
+def kept(facts: list[TagFacts], policy: PrunePolicy, limit: int | None = None) -> str:
     """The names of those that stay, in the order of the facts."""
     return "".join(str(name) for name, (keep, _) in choose(facts, policy, limit).items() if keep)
 
@@ -66,8 +66,8 @@ THREE = [tag("a", 1), tag("b", 10), tag("c", 100)]
 
 def test_without_a_policy_everything_stays() -> None:
     why = (True, "nothing in the policy drops it")
-    assert choose(THREE, Retention()) == {"a": why, "b": why, "c": why}
-    assert choose([], Retention()) == {}
+    assert choose(THREE, PrunePolicy()) == {"a": why, "b": why, "c": why}
+    assert choose([], PrunePolicy()) == {}
 
 
 def test_a_decision_says_all_that_it_was_made_of() -> None:
@@ -75,7 +75,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
         TagFacts("a", (3, 5), NOW - D, "export", frozenset(map(digest, "xyz")), digest("first")),
         TagFacts(None, (1,), NOW + D, "unknown", frozenset(map(digest, ["z", "not there"]))),
     ]
-    assert decide(facts, SIZES, Retention(), now_ns=NOW, limit_bytes=None, limit_name="") == (
+    assert decide(facts, SIZES, PrunePolicy(), now_ns=NOW, limit_bytes=None, limit_name="") == (
         Decision(
             ref_name="a",
             digest=digest("first"),
@@ -105,16 +105,16 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
 
 
 def test_what_was_not_used_for_that_long_goes() -> None:
-    assert choose(THREE, Retention(rules=(Rule(unused_for_ns=10 * D),))) == {
+    assert choose(THREE, PrunePolicy(rules=(Rule(unused_for_ns=10 * D),))) == {
         "a": (True, "--unused-for 10d: last used 1 d ago"),
         "b": (False, "--unused-for 10d: last used 10 d ago"),
         "c": (False, "--unused-for 10d: last used 100 d ago"),
     }
-    assert kept(THREE, Retention(rules=(Rule(unused_for_ns=10 * D + 1),))) == "ab"
+    assert kept(THREE, PrunePolicy(rules=(Rule(unused_for_ns=10 * D + 1),))) == "ab"
 
 
 def test_in_a_file_the_words_are_the_files() -> None:
-    policy = Retention(("c",), (Rule(unused_for_ns=10 * D),), source="policy.toml")
+    policy = PrunePolicy(("c",), (Rule(unused_for_ns=10 * D),), source="policy.toml")
     assert choose(THREE, policy) == {
         "a": (True, "unused-for 10d: last used 1 d ago"),
         "b": (False, "unused-for 10d: last used 10 d ago"),
@@ -124,22 +124,22 @@ def test_in_a_file_the_words_are_the_files() -> None:
 
 def test_a_time_that_is_ahead_counts_as_now() -> None:
     ahead = [tag("a", -1000), tag("b", 10)]
-    policy = Retention(rules=(Rule(unused_for_ns=D),))
+    policy = PrunePolicy(rules=(Rule(unused_for_ns=D),))
     assert choose(ahead, policy)["a"] == (True, "--unused-for 1d: last used 0 s ago")
-    assert kept(ahead, Retention(rules=(Rule(unused_for_ns=0),), allow_empty=True)) == ""
+    assert kept(ahead, PrunePolicy(rules=(Rule(unused_for_ns=0),), allow_empty=True)) == ""
 
 
 def test_a_time_that_is_not_known_counts_as_now() -> None:
     facts = [tag("a", 20_000, used_from="unknown"), tag("b", 10)]
-    assert kept(facts, Retention(rules=(Rule(keep_last=1),))) == "a"
-    assert kept(facts, Retention(), 10) == "a"
+    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=1),))) == "a"
+    assert kept(facts, PrunePolicy(), 10) == "a"
 
 
 # What is kept.
 
 
 def test_what_is_kept_in_any_case() -> None:
-    policy = Retention(
+    policy = PrunePolicy(
         ("nothing", "a*"),
         (rule("rule 1 (b)", "b", keep=True), Rule(keep_last=1, keep_within_ns=11 * D)),
     )
@@ -155,56 +155,56 @@ def test_what_is_kept_in_any_case() -> None:
 
 
 def test_without_another_cause_what_is_not_kept_goes() -> None:
-    policy = Retention(("c",), (Rule(keep_last=1, keep_within_ns=5 * D),))
+    policy = PrunePolicy(("c",), (Rule(keep_last=1, keep_within_ns=5 * D),))
     assert choose(THREE, policy) == {
         "a": (True, "--keep-last 1"),
         "b": (False, "not kept by --keep-tag or --keep-last 1 or --keep-within 5d"),
         "c": (True, "--keep-tag c"),
     }
-    assert kept(THREE, Retention(("b",))) == "b"
-    assert kept(THREE, Retention(rules=(Rule(keep_last=2),))) == "ab"
-    assert kept(THREE, Retention(rules=(Rule(keep_within_ns=D + 1),))) == "a"
+    assert kept(THREE, PrunePolicy(("b",))) == "b"
+    assert kept(THREE, PrunePolicy(rules=(Rule(keep_last=2),))) == "ab"
+    assert kept(THREE, PrunePolicy(rules=(Rule(keep_within_ns=D + 1),))) == "a"
 
 
 @pytest.mark.parametrize(
     ("policy", "limit", "names"),
     [
-        (Retention(rules=(Rule(keep_last=2),)), None, "ab"),
-        (Retention(rules=(Rule(keep_last=2, unused_for_ns=30 * D),)), None, "abc"),
-        (Retention(rules=(Rule(keep_last=4, unused_for_ns=30 * D),)), None, "abcd"),
-        (Retention(rules=(Rule(keep_last=2),)), 50, "abcde"),
-        (Retention(rules=(Rule(keep_last=2),)), 0, "ab"),
-        (Retention(rules=(Rule(keep_last=2, unused_for_ns=0),)), 50, "ab"),
+        (PrunePolicy(rules=(Rule(keep_last=2),)), None, "ab"),
+        (PrunePolicy(rules=(Rule(keep_last=2, unused_for_ns=30 * D),)), None, "abc"),
+        (PrunePolicy(rules=(Rule(keep_last=4, unused_for_ns=30 * D),)), None, "abcd"),
+        (PrunePolicy(rules=(Rule(keep_last=2),)), 50, "abcde"),
+        (PrunePolicy(rules=(Rule(keep_last=2),)), 0, "ab"),
+        (PrunePolicy(rules=(Rule(keep_last=2, unused_for_ns=0),)), 50, "ab"),
     ],
 )
 def test_the_five_tags_of_the_page_about_policies(
-    policy: Retention, limit: int | None, names: str
+    policy: PrunePolicy, limit: int | None, names: str
 ) -> None:
     five = [tag("a", 1), tag("b", 2), tag("c", 3), tag("d", 40), tag("e", 50)]
     assert kept(five, policy, limit) == names
 
 
 def test_with_another_cause_they_only_protect() -> None:
-    aged = Retention(("c",), (Rule(keep_last=1, unused_for_ns=50 * D),))
+    aged = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=50 * D),))
     assert kept([*THREE, tag("d", 60)], aged) == "abc"
-    limited = Retention(("c",), (Rule(keep_last=1),), max_used=Amount(1000))
+    limited = PrunePolicy(("c",), (Rule(keep_last=1),), max_used=Amount(1000))
     assert kept(THREE, limited, 1000) == "abc"
     assert kept(THREE, limited, 20) == "ac"
 
 
 def test_a_limit_that_asks_for_nothing_now_is_a_limit() -> None:
-    policy = Retention(rules=(Rule(keep_last=1),), min_free=Amount(5))
+    policy = PrunePolicy(rules=(Rule(keep_last=1),), min_free=Amount(5))
     assert choose(THREE, policy, None)["c"] == (True, "within the limit")
 
 
 def test_unused_for_no_time_lets_all_go_that_is_not_kept() -> None:
-    policy = Retention(("c",), (Rule(keep_last=1, unused_for_ns=0),), max_used=Amount(1000))
+    policy = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=0),), max_used=Amount(1000))
     assert kept(THREE, policy, 1000) == "ac"
 
 
 def test_of_a_keep_last_the_later_entry_wins_a_tie() -> None:
     facts = [tag("b", 1, position=1), tag("c", 1, position=2), tag("a", 1, position=0)]
-    assert kept(facts, Retention(rules=(Rule(keep_last=2),))) == "bc"
+    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=2),))) == "bc"
 
 
 # Rules for some tags.
@@ -213,7 +213,7 @@ PRS = [tag("main", 3), tag("pr-1", 1), tag("pr-2", 2), tag("pr-3", 30), tag("x",
 
 
 def test_a_rule_counts_its_own_tags() -> None:
-    policy = Retention(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1), Rule(keep_last=1)))
+    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1), Rule(keep_last=1)))
     assert choose(PRS, policy) == {
         "main": (True, "--keep-last 1"),
         "pr-1": (True, "rule 1 (pr-*): keep-last 1"),
@@ -224,7 +224,7 @@ def test_a_rule_counts_its_own_tags() -> None:
 
 
 def test_a_rule_that_says_nothing_of_it_leaves_its_tags_in_the_count_of_all() -> None:
-    policy = Retention(
+    policy = PrunePolicy(
         rules=(rule("rule 1 (pr-*)", "pr-*", keep_within_ns=D // 2), Rule(keep_last=2))
     )
     assert choose(PRS, policy)["pr-2"] == (True, "--keep-last 2")
@@ -232,23 +232,23 @@ def test_a_rule_that_says_nothing_of_it_leaves_its_tags_in_the_count_of_all() ->
 
 
 def test_a_tag_that_is_kept_by_a_rule_takes_no_place_in_the_count_of_all() -> None:
-    one = Retention(rules=(rule("rule 1 (pr-1)", "pr-1", keep=True), Rule(keep_last=1)))
+    one = PrunePolicy(rules=(rule("rule 1 (pr-1)", "pr-1", keep=True), Rule(keep_last=1)))
     assert kept(PRS, one) == "pr-1pr-2"
     # But --keep-tag leaves it where it is.
-    assert kept(PRS, Retention(("pr-1",), (Rule(keep_last=1),))) == "pr-1"
+    assert kept(PRS, PrunePolicy(("pr-1",), (Rule(keep_last=1),))) == "pr-1"
 
 
 def test_of_a_tag_that_no_rule_speaks_of_nothing_is_said() -> None:
-    policy = Retention(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1),))
+    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1),))
     assert choose(PRS, policy)["x"] == (True, "nothing in the policy drops it")
     assert kept(PRS, policy) == "mainpr-1x"
-    assert kept(PRS, Retention(rules=(rule("rule 1 (main)", "main", keep=True),))) == (
+    assert kept(PRS, PrunePolicy(rules=(rule("rule 1 (main)", "main", keep=True),))) == (
         "mainpr-1pr-2pr-3x"
     )
 
 
 def test_the_first_rule_that_matches_counts() -> None:
-    policy = Retention(
+    policy = PrunePolicy(
         rules=(
             rule("rule 1 (pr-3)", "pr-3", unused_for_ns=100 * D),
             rule("rule 2 (*)", unused_for_ns=2 * D),
@@ -265,7 +265,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 
 
 def test_a_keep_last_protects_from_an_age_that_is_said_of_all() -> None:
-    policy = Retention(
+    policy = PrunePolicy(
         rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=3), Rule(unused_for_ns=5 * D))
     )
     assert kept(PRS, policy) == "mainpr-1pr-2pr-3"
@@ -276,46 +276,46 @@ def test_a_keep_last_protects_from_an_age_that_is_said_of_all() -> None:
 
 def test_the_least_recently_used_go_first_and_no_more_than_needed() -> None:
     facts = [tag("a", 3, "ab"), tag("b", 1, "cd"), tag("c", 2, "ef")]
-    assert kept(facts, Retention(), 60) == "abc"
-    assert choose(facts, Retention(), 59) == {
+    assert kept(facts, PrunePolicy(), 60) == "abc"
+    assert choose(facts, PrunePolicy(), 59) == {
         "a": (False, "--max-used-space 50 B"),
         "b": (True, "within the limit"),
         "c": (True, "within the limit"),
     }
-    assert kept(facts, Retention(), 40) == "bc"
-    assert kept(facts, Retention(), 39) == "b"
+    assert kept(facts, PrunePolicy(), 40) == "bc"
+    assert kept(facts, PrunePolicy(), 39) == "b"
 
 
 def test_what_is_shared_costs_once() -> None:
     facts = [tag("a", 3, "xyz"), tag("b", 2, "yz"), tag("c", 1, "z")]
-    assert kept(facts, Retention(), 30) == "abc"
-    assert kept(facts, Retention(), 20) == "bc"
-    assert kept(facts, Retention(), 10) == "c"
+    assert kept(facts, PrunePolicy(), 30) == "abc"
+    assert kept(facts, PrunePolicy(), 20) == "bc"
+    assert kept(facts, PrunePolicy(), 10) == "c"
 
 
 def test_of_two_that_were_used_at_once_the_earlier_entry_goes() -> None:
     facts = [tag("b", 1, "b", position=1), tag("a", 1, "a", position=0)]
-    assert kept(facts, Retention(), 10) == "b"
+    assert kept(facts, PrunePolicy(), 10) == "b"
 
 
 def test_a_blob_that_is_not_there_costs_nothing() -> None:
     facts = [tag("b", 2, "b!?"), tag("a", 1)]
-    assert kept(facts, Retention(), 20) == "ba"
+    assert kept(facts, PrunePolicy(), 20) == "ba"
 
 
 def test_a_keep_last_of_none_keeps_none() -> None:
-    assert kept(THREE, Retention(rules=(Rule(keep_last=0),), allow_empty=True)) == ""
+    assert kept(THREE, PrunePolicy(rules=(Rule(keep_last=0),), allow_empty=True)) == ""
 
 
 def test_what_three_tags_hold_is_unique_to_none() -> None:
     facts = [tag("a", 1, "xa"), tag("b", 2, "xb"), tag("c", 3, "x"), tag("d", 4, "d")]
-    made = decide(facts, SIZES, Retention(), now_ns=NOW, limit_bytes=None, limit_name="")
+    made = decide(facts, SIZES, PrunePolicy(), now_ns=NOW, limit_bytes=None, limit_name="")
     assert [d.unique for d in made] == [Tally(1, 10), Tally(1, 10), Tally(), Tally(1, 10)]
 
 
 def test_another_name_for_what_stays_costs_nothing_and_stays() -> None:
     facts = [tag("old", 9, "x"), tag("b", 8, "bcd"), tag("a", 1, "xy")]
-    assert choose(facts, Retention(), 20) == {
+    assert choose(facts, PrunePolicy(), 20) == {
         "old": (True, "costs nothing: what stays holds all of it"),
         "b": (False, "--max-used-space 50 B"),
         "a": (True, "within the limit"),
@@ -323,28 +323,28 @@ def test_another_name_for_what_stays_costs_nothing_and_stays() -> None:
     # What costs nothing costs nothing, if by an empty blob of its own.
     sizes = SIZES | {digest("0"): 0}
     facts[0] = tag("old", 9, "x0")
-    made = decide(facts, sizes, Retention(), now_ns=NOW, limit_bytes=20, limit_name="")
+    made = decide(facts, sizes, PrunePolicy(), now_ns=NOW, limit_bytes=20, limit_name="")
     assert [decision.keep for decision in made] == [True, False, True]
     # Not for an age: that is no question of space.
-    assert kept(facts, Retention(rules=(Rule(unused_for_ns=9 * D),)), 50) == "ba"
+    assert kept(facts, PrunePolicy(rules=(Rule(unused_for_ns=9 * D),)), 50) == "ba"
 
 
 def test_two_names_of_the_same_go_together() -> None:
     facts = [tag("one", 9, "xy"), tag("b", 8, "bcd"), tag("two", 7, "xy"), tag("a", 1)]
-    assert kept(facts, Retention(), 10) == "a"
-    assert kept(facts, Retention(), 30) == "onetwoa"
+    assert kept(facts, PrunePolicy(), 10) == "a"
+    assert kept(facts, PrunePolicy(), 30) == "onetwoa"
 
 
 def test_where_the_limit_cannot_be_reached_what_may_go_goes() -> None:
     facts = [tag("a", 3, "ab"), tag("b", 2, "cd"), tag("c", 1, "ef")]
-    policy = Retention(("b",), rules=(Rule(keep_within_ns=D // 2),), max_used=Amount(5))
+    policy = PrunePolicy(("b",), rules=(Rule(keep_within_ns=D // 2),), max_used=Amount(5))
     assert kept(facts, policy, 5) == "b"
     assert kept(facts, policy, -5) == "b"
 
 
 def test_after_an_age_the_limit_counts_only_what_is_left() -> None:
     facts = [tag("a", 30, "abcd"), tag("b", 2, "ef"), tag("c", 1, "gh")]
-    policy = Retention(rules=(Rule(unused_for_ns=10 * D),))
+    policy = PrunePolicy(rules=(Rule(unused_for_ns=10 * D),))
     assert kept(facts, policy, 40) == "bc"
     assert kept(facts, policy, 39) == "c"
 
@@ -354,9 +354,9 @@ def test_after_an_age_the_limit_counts_only_what_is_left() -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [Retention(rules=(Rule(unused_for_ns=0),)), Retention(("nosuch",))],
+    [PrunePolicy(rules=(Rule(unused_for_ns=0),)), PrunePolicy(("nosuch",))],
 )
-def test_of_those_that_would_all_go_the_last_used_stays(policy: Retention) -> None:
+def test_of_those_that_would_all_go_the_last_used_stays(policy: PrunePolicy) -> None:
     facts = [tag("b", 10), tag("a", 1), tag("c", 100)]
     assert kept(facts, policy) == "a"
     assert choose(facts, policy)["a"] == (True, "the last tag")
@@ -364,15 +364,17 @@ def test_of_those_that_would_all_go_the_last_used_stays(policy: Retention) -> No
 
 
 def test_a_limit_leaves_the_last_tag() -> None:
-    assert choose(THREE, Retention(), 0)["a"] == (True, "the last tag")
-    assert kept(THREE, Retention(), 0) == "a"
-    assert kept(THREE, Retention(allow_empty=True), 0) == ""
-    assert kept(THREE, Retention(("c",)), 0) == "c"
-    assert choose(THREE, Retention(), 10)["a"] == (True, "within the limit")
+    assert choose(THREE, PrunePolicy(), 0)["a"] == (True, "the last tag")
+    assert kept(THREE, PrunePolicy(), 0) == "a"
+    assert kept(THREE, PrunePolicy(allow_empty=True), 0) == ""
+    assert kept(THREE, PrunePolicy(("c",)), 0) == "c"
+    assert choose(THREE, PrunePolicy(), 10)["a"] == (True, "within the limit")
 
 
 def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
-    policy = Retention(rules=(rule("rule 1 (a)", "a", unused_for_ns=0), Rule(unused_for_ns=50 * D)))
+    policy = PrunePolicy(
+        rules=(rule("rule 1 (a)", "a", unused_for_ns=0), Rule(unused_for_ns=50 * D))
+    )
     assert kept(THREE, policy, 100) == "b"
     assert kept(THREE, policy, 0) == "b"
 
@@ -380,21 +382,21 @@ def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
 def test_an_entry_without_a_tag_stays_and_counts() -> None:
     facts = [tag(None, 1000, "xyz"), tag("a", 3, "xa"), tag("b", 2)]
     why = (True, "no tag: such an entry stays until it is untagged by its digest")
-    assert choose(facts, Retention(allow_empty=True, rules=(Rule(unused_for_ns=0),)), 0) == {
+    assert choose(facts, PrunePolicy(allow_empty=True, rules=(Rule(unused_for_ns=0),)), 0) == {
         None: why,
         "a": (False, "--unused-for 0s: last used 3 d ago"),
         "b": (False, "--unused-for 0s: last used 2 d ago"),
     }
-    assert kept(facts, Retention(), 40) == "Noneb"
-    assert kept(facts, Retention(), 0) == "Noneb"
+    assert kept(facts, PrunePolicy(), 40) == "Noneb"
+    assert kept(facts, PrunePolicy(), 0) == "Noneb"
     # It is no tag: it takes no place, and is not the last one.
-    assert kept(facts[:1], Retention(), 0) == "None"
-    assert kept(facts, Retention(rules=(Rule(keep_last=1),))) == "Noneb"
+    assert kept(facts[:1], PrunePolicy(), 0) == "None"
+    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=1),))) == "Noneb"
 
 
 def test_a_tag_with_an_empty_name_is_a_tag() -> None:
     facts = [tag("", 3), tag("b", 2)]
-    assert choose(facts, Retention(rules=(Rule(keep_last=1),)))[""] == (
+    assert choose(facts, PrunePolicy(rules=(Rule(keep_last=1),)))[""] == (
         False,
         "not kept by --keep-last 1",
     )

@@ -1,9 +1,9 @@
 """pruning/retain.py: where a keep-tag lets the rest go, and where it only protects."""
 
 import pytest
-from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
 AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
 COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)
@@ -12,25 +12,25 @@ COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)
 @pytest.mark.parametrize(
     ("policy", "names"),
     [
-        (Retention(("main",)), "main"),
-        (Retention(("main",), (rule("rule 1 (x)", "x", keep=True),)), "mainx"),
+        (PrunePolicy(("main",)), "main"),
+        (PrunePolicy(("main",), (rule("rule 1 (x)", "x", keep=True),)), "mainx"),
         # Nothing says how tags go, here neither: to keep is all that is asked for.
-        (Retention(("main",), (COUNTED,)), "mainpr-1"),
+        (PrunePolicy(("main",), (COUNTED,)), "mainpr-1"),
         # Whoever says which tags go by their age has not asked for the others.
-        (Retention(("main",), (AGED,)), "mainpr-1pr-2x"),
-        (Retention(("main",), (AGED._replace(unused_for_ns=0),)), "mainx"),
-        (Retention(("main",), (AGED, Rule(unused_for_ns=35 * D))), "mainpr-1pr-2"),
+        (PrunePolicy(("main",), (AGED,)), "mainpr-1pr-2x"),
+        (PrunePolicy(("main",), (AGED._replace(unused_for_ns=0),)), "mainx"),
+        (PrunePolicy(("main",), (AGED, Rule(unused_for_ns=35 * D))), "mainpr-1pr-2"),
         # What speaks of those others itself counts, whatever is said of some.
-        (Retention(("main",), (AGED, Rule(keep_last=1))), "mainpr-1pr-2"),
-        (Retention(("main",), (AGED, Rule(keep_within_ns=41 * D))), "mainpr-1pr-2pr-3x"),
+        (PrunePolicy(("main",), (AGED, Rule(keep_last=1))), "mainpr-1pr-2"),
+        (PrunePolicy(("main",), (AGED, Rule(keep_within_ns=41 * D))), "mainpr-1pr-2pr-3x"),
     ],
 )
-def test_what_a_policy_without_a_limit_keeps(policy: Retention, names: str) -> None:
+def test_what_a_policy_without_a_limit_keeps(policy: PrunePolicy, names: str) -> None:
     assert kept(PRS, policy) == names
 
 
 def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
-    limited = Retention(("main",), (AGED,), max_used=Amount(1000))
+    limited = PrunePolicy(("main",), (AGED,), max_used=Amount(1000))
     assert kept(PRS, limited, 1000) == kept(PRS, limited._replace(max_used=None))
     assert choose(PRS, limited._replace(max_used=None))["x"] == (
         True,
@@ -39,7 +39,7 @@ def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
 
 
 def test_what_is_not_kept_goes_by_the_rule_that_speaks_of_it() -> None:
-    assert choose(PRS, Retention(("main",), (AGED, Rule(keep_last=1))))["x"] == (
+    assert choose(PRS, PrunePolicy(("main",), (AGED, Rule(keep_last=1))))["x"] == (
         False,
         "not kept by --keep-last 1",
     )
@@ -52,32 +52,32 @@ PR = ("pr-*",)
     ("policy", "names"),
     [
         # Nothing else goes: to name what goes is not to name what is kept.
-        (Retention(drop_tags=PR), "mainx"),
-        (Retention(("main",), drop_tags=PR), "mainx"),
+        (PrunePolicy(drop_tags=PR), "mainx"),
+        (PrunePolicy(("main",), drop_tags=PR), "mainx"),
         # What is kept nothing drops.
-        (Retention(("pr-1",), drop_tags=PR), "mainpr-1x"),
-        (Retention(("main",), drop_tags=("*",)), "main"),
+        (PrunePolicy(("pr-1",), drop_tags=PR), "mainpr-1x"),
+        (PrunePolicy(("main",), drop_tags=("*",)), "main"),
         # What is said of all tags only protects, beside tags to drop.
-        (Retention(rules=(Rule(keep_last=1),), drop_tags=PR), "mainpr-1x"),
-        (Retention(rules=(Rule(keep_within_ns=25 * D),), drop_tags=PR), "mainpr-1pr-2x"),
+        (PrunePolicy(rules=(Rule(keep_last=1),), drop_tags=PR), "mainpr-1x"),
+        (PrunePolicy(rules=(Rule(keep_within_ns=25 * D),), drop_tags=PR), "mainpr-1pr-2x"),
         # A rule that names its tags lets the rest of them go, as without a drop-tag.
-        (Retention(rules=(COUNTED,), drop_tags=("x",)), "mainpr-1"),
-        (Retention(rules=(AGED,), drop_tags=("x",)), "mainpr-1pr-2"),
+        (PrunePolicy(rules=(COUNTED,), drop_tags=("x",)), "mainpr-1"),
+        (PrunePolicy(rules=(AGED,), drop_tags=("x",)), "mainpr-1pr-2"),
         # The last tag stays: the one that was used last.
-        (Retention(drop_tags=("*",)), "pr-1"),
-        (Retention(drop_tags=("*",), allow_empty=True), ""),
+        (PrunePolicy(drop_tags=("*",)), "pr-1"),
+        (PrunePolicy(drop_tags=("*",), allow_empty=True), ""),
     ],
 )
-def test_tags_to_drop(policy: Retention, names: str) -> None:
+def test_tags_to_drop(policy: PrunePolicy, names: str) -> None:
     assert kept(PRS, policy) == names
 
 
 def test_a_limit_drops_more_than_the_tags_to_drop() -> None:
-    policy = Retention(drop_tags=("pr-1",), max_used=Amount(1000))
+    policy = PrunePolicy(drop_tags=("pr-1",), max_used=Amount(1000))
     assert kept(PRS, policy, 1000) == "mainpr-2pr-3x"
     assert choose(PRS, policy, 1000)["pr-1"] == (False, "--drop-tag pr-1")
     assert "pr-1" not in kept(PRS, policy, 10)
 
 
 def test_what_was_just_exported_stays() -> None:
-    assert choose(PRS, Retention(drop_tags=PR), None, "pr-1")["pr-1"] == (True, "just exported")
+    assert choose(PRS, PrunePolicy(drop_tags=PR), None, "pr-1")["pr-1"] == (True, "just exported")

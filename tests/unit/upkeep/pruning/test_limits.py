@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.prunepolicy import Amount, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.state import note_use
@@ -41,8 +41,8 @@ def touch(sample: Sample, *names: str) -> None:
         os.utime(sample.dir / "blobs" / "sha256" / name, (time.time() - 10,) * 2)
 
 
-def at_least(count: int, **more: object) -> Retention:
-    return Retention(min_free=Amount(bytes=count), **more)  # type: ignore[arg-type]
+def at_least(count: int, **more: object) -> PrunePolicy:
+    return PrunePolicy(min_free=Amount(bytes=count), **more)  # type: ignore[arg-type]
 
 
 def test_a_tag_whose_files_have_other_names_is_not_dropped_in_vain(

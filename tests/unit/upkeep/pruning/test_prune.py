@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import Busy, Damaged, NotACache, UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
-from kitcache.options.prunepolicy import Amount, Retention
+from kitcache.options.prunepolicy import Amount, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
@@ -60,14 +60,14 @@ class TestPrune:
     @pytest.mark.parametrize("dry_run", [True, False])
     def test_without_a_policy_nothing_changes(self, sample: Sample, dry_run: bool) -> None:
         before = take_snapshot(sample.box.top)
-        pruned = prune(sample.dir, Retention(), dry_run=dry_run)
+        pruned = prune(sample.dir, PrunePolicy(), dry_run=dry_run)
         assert differences(before, take_snapshot(sample.box.top)) == []
         assert (pruned.outcome, pruned.reason, pruned.exit_code) == ("no-policy", NO_POLICY, 0)
         assert kept(pruned) == ["main", "dev"]
 
     def test_a_policy_that_contradicts_itself_is_no_policy(self) -> None:
         with pytest.raises(UsageError, match="needs a limit"):
-            prune("nowhere", Retention(keep_tags=("main",), trim=True))
+            prune("nowhere", PrunePolicy(keep_tags=("main",), trim=True))
 
     def test_what_is_no_cache(self, tmp_path: Path) -> None:
         (tmp_path / "notes").touch()
@@ -102,7 +102,7 @@ class TestPrune:
 
     def test_what_others_reach_too_stays(self, sample: Sample) -> None:
         sample.box.tag("alias", sample.dev)
-        pruned = prune(sample.dir, Retention(keep_tags=("alias",)))
+        pruned = prune(sample.dir, PrunePolicy(keep_tags=("alias",)))
         assert blobs(sample) == below(sample, sample.dev)
         assert tags(sample) == kept(pruned) == ["alias"]
 
@@ -215,7 +215,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("amount", [Amount(percentage=11.0), Amount(bytes=1100)])
     def test_a_part_of_the_disk(self, sample: Sample, disk: list[int], amount: Amount) -> None:
-        pruned = prune(sample.dir, Retention(max_used=amount))
+        pruned = prune(sample.dir, PrunePolicy(max_used=amount))
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], 1100)
 
     def test_free_space_counts_what_garbage_gives_back(
@@ -224,15 +224,15 @@ class TestLimits:
         sample.box.ingest("old", data=b"half")
         garbage = size_of(sample, set(sample.garbage)) + 4 + len("old") + len("100")
         live, disk[0] = size_of(sample, set(sample.live)), 300
-        enough = Retention(min_free=Amount(bytes=300 + garbage))
+        enough = PrunePolicy(min_free=Amount(bytes=300 + garbage))
         assert kept(prune(sample.dir, enough, dry_run=True)) == ["main", "dev"]
-        more = Retention(min_free=Amount(bytes=301 + garbage))
+        more = PrunePolicy(min_free=Amount(bytes=301 + garbage))
         pruned = prune(sample.dir, more)
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], live - 1)
         assert pruned.tags[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
-        pruned = prune(sample.dir, Retention(min_free=Amount(percentage=90.0), allow_empty=True))
+        pruned = prune(sample.dir, PrunePolicy(min_free=Amount(percentage=90.0), allow_empty=True))
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
         assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.reason
@@ -241,7 +241,7 @@ class TestLimits:
         self, sample: Sample, disk: list[int]
     ) -> None:
         """To trim, or to drop the last tag, would cost the cache and not be enough."""
-        policy = Retention(min_free=Amount(percentage=90.0), keep_tags=("main",))
+        policy = PrunePolicy(min_free=Amount(percentage=90.0), keep_tags=("main",))
         error = not_reached(prune(sample.dir, policy), policy)
         assert error is not None
         assert error.hints == (
@@ -251,7 +251,7 @@ class TestLimits:
 
     def test_of_two_limits_the_tighter_one_counts(self, sample: Sample, disk: list[int]) -> None:
         disk[0] = 10_000
-        both = Retention(max_used=Amount(bytes=1100), min_free=Amount(bytes=1))
+        both = PrunePolicy(max_used=Amount(bytes=1100), min_free=Amount(bytes=1))
         pruned = prune(sample.dir, both, dry_run=True)
         assert (pruned.limit_bytes, kept(pruned)) == (1100, ["dev"])
         disk[0] = 0
@@ -287,7 +287,7 @@ class TestTrim:
         box.tag("main", root)
         with open_layout(box.dir) as layout:
             note_use(layout, ["main"], "exported", time.time_ns(), digests={"main": root["digest"]})
-        policy = Retention(max_used=Amount(bytes=4500), keep_tags=("main",), trim=True)
+        policy = PrunePolicy(max_used=Amount(bytes=4500), keep_tags=("main",), trim=True)
         dry = prune(box.dir, policy, dry_run=True)
         pruned = prune(box.dir, policy)
         (trimmed,) = pruned.trimmed

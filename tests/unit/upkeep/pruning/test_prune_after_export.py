@@ -1,6 +1,6 @@
 """pruning/prune.py after an export: nothing is raised, and what was just published stays."""
 
-from kitcache.options.prunepolicy import Retention, Rule
+from kitcache.options.prunepolicy import PrunePolicy, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.state import read_skips
@@ -12,7 +12,7 @@ from tests.unit.gc.prunekit import IMPATIENT, below, blobs, kept, most, tags
 
 class TestAfterExport:
     def after_export(
-        self, layout: Layout, retention: Retention, *published: str, timeout_s: float = 0
+        self, layout: Layout, retention: PrunePolicy, *published: str, timeout_s: float = 0
     ) -> Pruned:
         return prune_after_export(
             layout, lambda: None, published, retention, lock_timeout_s=timeout_s
@@ -25,8 +25,8 @@ class TestAfterExport:
 
     def test_what_was_just_published_stays(self, sample: Sample, layout: Layout) -> None:
         """Also where it is the oldest, or no rule keeps it."""
-        unused = Retention(rules=(Rule(unused_for_ns=0),))
-        for policy in (most(1100), unused, Retention(keep_tags=("nothing",))):
+        unused = PrunePolicy(rules=(Rule(unused_for_ns=0),))
+        for policy in (most(1100), unused, PrunePolicy(keep_tags=("nothing",))):
             assert "main" in kept(self.after_export(layout, policy, "main"))
         assert tags(sample) == ["main"]
 
@@ -59,6 +59,6 @@ class TestAfterExport:
         assert tags(sample) == ["main", "dev"]
 
     def test_an_empty_policy_sweeps(self, sample: Sample, layout: Layout) -> None:
-        pruned = self.after_export(layout, Retention(), "main")
+        pruned = self.after_export(layout, PrunePolicy(), "main")
         assert (pruned.outcome, pruned.reset.deleted.blobs) == ("done", 4)
         assert blobs(sample) == sample.live

@@ -7,7 +7,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
-from kitcache.options.prunepolicy import Amount, Retention, Rule
+from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
@@ -27,7 +27,7 @@ class TestKeepTag:
         self, sample: Sample, dry_run: bool, rules: tuple[Rule, ...], allow_empty: bool
     ) -> None:
         before = take_snapshot(sample.dir)
-        policy = Retention(("mian", "x*"), rules=rules, allow_empty=allow_empty)
+        policy = PrunePolicy(("mian", "x*"), rules=rules, allow_empty=allow_empty)
         with pytest.raises(
             UsageError, match=r"no tag matches --keep-tag mian, --keep-tag x\*"
         ) as e:
@@ -43,33 +43,33 @@ class TestKeepTag:
 
     def test_in_a_file_too(self, sample: Sample) -> None:
         with pytest.raises(UsageError, match=r"no tag matches keep-tag mian, so") as caught:
-            prune(sample.dir, Retention(("mian",), source="policy.toml"))
+            prune(sample.dir, PrunePolicy(("mian",), source="policy.toml"))
         assert caught.value.hints[1] == 'if they are to go: unused-for = "0s"'
 
     @pytest.mark.parametrize(
         ("policy", "stay"),
         [
-            (Retention(("release-*", "main")), ["main"]),
-            (Retention(rules=(Rule(keep_within_ns=1),)), ["dev"]),
-            (Retention(("release-*",), rules=(Rule(keep_last=1),)), ["dev"]),
-            (Retention(("release-*",), rules=(Rule(keep_within_ns=DAY_NS),)), ["main", "dev"]),
-            (Retention(("release-*",), rules=(Rule(unused_for_ns=0),)), ["dev"]),
+            (PrunePolicy(("release-*", "main")), ["main"]),
+            (PrunePolicy(rules=(Rule(keep_within_ns=1),)), ["dev"]),
+            (PrunePolicy(("release-*",), rules=(Rule(keep_last=1),)), ["dev"]),
+            (PrunePolicy(("release-*",), rules=(Rule(keep_within_ns=DAY_NS),)), ["main", "dev"]),
+            (PrunePolicy(("release-*",), rules=(Rule(unused_for_ns=0),)), ["dev"]),
             (most(1100, keep_tags=("release-*",)), ["dev"]),
         ],
     )
     def test_where_anything_else_decides_it_is_no_mistake(
-        self, sample: Sample, policy: Retention, stay: list[str]
+        self, sample: Sample, policy: PrunePolicy, stay: list[str]
     ) -> None:
         assert kept(prune(sample.dir, policy)) == stay
 
     def test_where_nothing_would_go_it_is_none_either(self, sample: Sample) -> None:
         prune(sample.dir, KEEP_MAIN)
-        assert kept(prune(sample.dir, Retention(("mian",)))) == ["main"]
+        assert kept(prune(sample.dir, PrunePolicy(("mian",)))) == ["main"]
 
     def test_after_an_export_it_is_refused_and_what_was_exported_stays(
         self, sample: Sample, layout: Layout
     ) -> None:
-        policy = Retention(("mian",))
+        policy = PrunePolicy(("mian",))
         refused = prune_after_export(layout, lambda: None, ("dev",), policy)
         assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
         assert refused.reason.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
@@ -111,7 +111,7 @@ class TestSubject:
         assert blobs(sample) >= below(sample, sample.dev)
 
     def test_a_trim_moves_entries_alone(self, sample: Sample, named: Json) -> None:
-        policy = Retention(("*",), max_used=Amount(bytes=10), trim=True)
+        policy = PrunePolicy(("*",), max_used=Amount(bytes=10), trim=True)
         prune(sample.dir, policy)
         after = json.loads((sample.dir / "index.json").read_bytes())
         assert after["subject"] == named["subject"]
