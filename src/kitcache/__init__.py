@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from kitcache.options.caches import CacheExport, CacheImport
     from kitcache.options.outputs import Output
     from kitcache.options.policyfile import read_policy
-    from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+    from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
     from kitcache.options.secrets import Secret
     from kitcache.options.sweep import SweepOptions
     from kitcache.store.locks import Holder, Waiting
@@ -157,7 +157,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Address",
-    "Amount",
+    "DiskSpace",
     "BadBlob",
     "BlobPath",
     "Build",

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile import crash, privilege, stages, strangers
@@ -100,7 +100,7 @@ class TestCrash:
         old, new = stages.entries(made.dir), stages.entries(whole)
         assert (set(old), set(new)) == ({"main", "dev", "image"}, {"main"})
         assert old["main"]["digest"] != new["main"]["digest"]
-        policy = PrunePolicy(("main",), max_used=Amount(bytes=25_000), trim=True)
+        policy = PrunePolicy(("main",), max_used=DiskSpace(bytes=25_000), trim=True)
         seen = set()
         for call in calls:
             root = copied(made.dir, tmp_path)
@@ -331,7 +331,7 @@ class TestNames:
 
 def test_limits_below_what_is_kept_say_what_is_needed(sample: Sample) -> None:
     policy = PrunePolicy(
-        rules=(Rule(keep_last=2),), max_used=Amount(bytes=100), keep_tags=("nothing",)
+        rules=(Rule(keep_last=2),), max_used=DiskSpace(bytes=100), keep_tags=("nothing",)
     )
     pruned = prune(sample.dir, policy)
     assert (pruned.exit_code, pruned.needed_bytes) == (14, 1956)

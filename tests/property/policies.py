@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 
@@ -77,7 +77,7 @@ def retentions(draw: st.DrawFn) -> PrunePolicy:
     return PrunePolicy(
         keep_tags=draw(st.just(()) | globs.filter(lambda globs: "*" not in globs)),
         rules=(*named, *common),
-        max_used=draw(st.none() | st.just(Amount(bytes=0))),
+        max_used=draw(st.none() | st.just(DiskSpace(bytes=0))),
         allow_empty=draw(st.booleans()),
         drop_tags=draw(st.just(()) | globs),
     )

@@ -28,7 +28,7 @@ def policies(draw: st.DrawFn) -> kitcache.PrunePolicy:
     policy = kitcache.PrunePolicy(
         keep_tags=tuple(dict.fromkeys(draw(globs))),
         rules=(rule,) if rule.fields else (),
-        max_used=None if limit is None else kitcache.Amount(bytes=limit),
+        max_used=None if limit is None else kitcache.DiskSpace(bytes=limit),
         allow_empty=draw(st.booleans()),
         drop_tags=tuple(dict.fromkeys(draw(globs))),
     )
@@ -88,7 +88,7 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
 
 @given(caches(with_ingests=False, min_roots=1), limits)
 def test_a_limit_holds_or_it_is_said_what_is_needed(cache: Cache, limit: int) -> None:
-    policy = kitcache.PrunePolicy(max_used=kitcache.Amount(bytes=limit))
+    policy = kitcache.PrunePolicy(max_used=kitcache.DiskSpace(bytes=limit))
     with on_disk(cache) as root:
         pruned = kitcache.prune(root, policy)
     after = left_of(cache, pruned)
@@ -106,7 +106,7 @@ def test_a_limit_holds_or_it_is_said_what_is_needed(cache: Cache, limit: int) ->
 def test_a_tighter_limit_never_keeps_more(cache: Cache, one: int, other: int) -> None:
     kept = []
     for limit in sorted((one, other)):
-        policy = kitcache.PrunePolicy(max_used=kitcache.Amount(bytes=limit))
+        policy = kitcache.PrunePolicy(max_used=kitcache.DiskSpace(bytes=limit))
         with on_disk(cache) as root:
             decisions = kitcache.prune(root, policy, dry_run=True).tags
         kept.append({decision.positions for decision in decisions if decision.keep})

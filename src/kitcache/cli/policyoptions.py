@@ -5,7 +5,7 @@ import argparse
 from kitcache.cli import options
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
-    Amount,
+    DiskSpace,
     PrunePolicy,
     Rule,
     check_policy,
@@ -110,7 +110,7 @@ def retention_of(args: argparse.Namespace) -> PrunePolicy:
     return retention
 
 
-def _amount(text: str) -> Amount:
+def _amount(text: str) -> DiskSpace:
     try:
         return parse_amount(text)
     except ValueError as error:

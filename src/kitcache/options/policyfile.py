@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from kitcache.errors import UsageError
 from kitcache.options.attributes import quote_go, suggest
 from kitcache.options.prunepolicy import (
-    Amount,
+    DiskSpace,
     PrunePolicy,
     Rule,
     find_contradictions,
@@ -160,7 +160,7 @@ def _age_ns(value: Any) -> int:
     return parse_span(value)
 
 
-def _amount(value: Any) -> Amount:
+def _amount(value: Any) -> DiskSpace:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise _mistyped(value, 'a size such as "5GB", or a part of the disk such as "10%"')
     if isinstance(value, int) and value.bit_length() > 63:

@@ -17,7 +17,7 @@ RULE_FIELDS = ("keep", "keep_last", "keep_within_ns", "unused_for_ns")
 _SHOWN_GLOBS = 2
 
 
-class Amount(NamedTuple):
+class DiskSpace(NamedTuple):
     """A size on a disk: bytes, or a percentage of all that the disk has. One of both is set."""
 
     bytes: int | None = None
@@ -30,13 +30,13 @@ class Amount(NamedTuple):
         return int(disk_bytes * (self.percentage or 0) / 100)
 
 
-def parse_amount(text: str) -> Amount:
+def parse_amount(text: str) -> DiskSpace:
     """5GB, or 10% of the disk. Raises ValueError, which says what forms are known."""
     share = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?%", text.strip(), re.ASCII)
     if share is not None:
-        return Amount(percentage=float(share[1]))
+        return DiskSpace(percentage=float(share[1]))
     try:
-        return Amount(bytes=parse_bytes(text))
+        return DiskSpace(bytes=parse_bytes(text))
     except ValueError as error:
         forms = f"{SIZE_FORMS}, 10% (of the disk)"
         raise ValueError(str(error).replace(SIZE_FORMS, forms)) from None
@@ -131,8 +131,8 @@ class PrunePolicy(NamedTuple):
 
     keep_tags: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
-    max_used: Amount | None = None
-    min_free: Amount | None = None
+    max_used: DiskSpace | None = None
+    min_free: DiskSpace | None = None
     allow_empty: bool = False
     trim: bool = False
     source: str = ""

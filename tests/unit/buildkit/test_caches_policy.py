@@ -11,7 +11,7 @@ from kitcache.buildkit.wishes import Wishes
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from tests.hostile import stages
 from tests.hostile.stages import Stages
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, tags
@@ -64,7 +64,7 @@ def test_every_directory_has_it_applied_once(grown: Path, tmp_path: Path) -> Non
 
 
 def test_a_limit_that_is_not_reached_is_told_and_no_failure(grown: Path) -> None:
-    policy = PrunePolicy(max_used=Amount(bytes=10), source="cache.toml")
+    policy = PrunePolicy(max_used=DiskSpace(bytes=10), source="cache.toml")
     (result,) = run([local(grown, "new")], CACHE, policy=policy)
     assert result.exit_code == 0
     assert result.prune is not None
@@ -79,7 +79,7 @@ def test_the_digest_is_the_one_that_the_tag_has_after_a_trim(grown: Path, tmp_pa
     cache = stages.make_stages(tmp_path / "made")
     files = [(digest, cache.box.path_of(digest).read_bytes()) for digest in _below(cache)]
     exported = Exported(tuple(files), cache.main["digest"])
-    policy = PrunePolicy(keep_tags=("*",), max_used=Amount(bytes=10), trim=True)
+    policy = PrunePolicy(keep_tags=("*",), max_used=DiskSpace(bytes=10), trim=True)
     results = run([local(grown, "new"), local(grown, "again")], exported, policy=policy)
     found = tags(grown)
     assert [r.digest for r in results] == [found["new"], found["again"]]

@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from kitcache.options.prunepolicy import Amount, PrunePolicy
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.store.locks import Patience
 from kitcache.upkeep.results import Pruned
 from tests.hostile.build import REF_NAME, Json, Sample
@@ -14,7 +14,7 @@ IMPATIENT = Patience(0, lambda _: None, lambda _: None)
 
 
 def most(limit_bytes: int, **more: Any) -> PrunePolicy:
-    return PrunePolicy(max_used=Amount(bytes=limit_bytes), **more)
+    return PrunePolicy(max_used=DiskSpace(bytes=limit_bytes), **more)
 
 
 def blobs(sample: Sample) -> set[str]:

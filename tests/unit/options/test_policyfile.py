@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule, common_rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule, common_rule
 
 D = 86_400 * 10**9
 
@@ -45,8 +45,8 @@ def test_every_key() -> None:
             Rule("rule 2 (pr-*, exp-*)", ("pr-*", "exp-*"), False, 2, D, 7 * D),
             Rule("", ("*",), False, 5, 7 * D, 30 * D),
         ),
-        max_used=Amount(bytes=5 * 10**9),
-        min_free=Amount(percentage=10),
+        max_used=DiskSpace(bytes=5 * 10**9),
+        min_free=DiskSpace(percentage=10),
         allow_empty=True,
         trim=True,
         source="policy.toml",
@@ -61,8 +61,8 @@ def test_a_file_that_says_nothing_asks_for_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("max-used-space = 5000000", PrunePolicy(max_used=Amount(5_000_000))),
-        ("max-used-space = 0", PrunePolicy(max_used=Amount(0))),
+        ("max-used-space = 5000000", PrunePolicy(max_used=DiskSpace(5_000_000))),
+        ("max-used-space = 0", PrunePolicy(max_used=DiskSpace(0))),
         ('keep-tag = "main"', PrunePolicy(("main",))),
         ("keep-last = 0x10", PrunePolicy(rules=(Rule(keep_last=16),))),
         ('unused-for = "0"', PrunePolicy(rules=(Rule(unused_for_ns=0),))),

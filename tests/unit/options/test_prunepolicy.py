@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
-    Amount,
+    DiskSpace,
     PrunePolicy,
     Rule,
     check_policy,
@@ -28,15 +28,15 @@ def named(number: int, *tags: str, **fields: int | bool) -> Rule:
 @pytest.mark.parametrize(
     ("text", "amount"),
     [
-        ("5GB", Amount(bytes=5 * 10**9)),
-        ("0", Amount(bytes=0)),
-        ("10%", Amount(percentage=10)),
-        (" 12.5 % ", Amount(percentage=12.5)),
-        ("0%", Amount(percentage=0)),
-        ("150%", Amount(percentage=150)),
+        ("5GB", DiskSpace(bytes=5 * 10**9)),
+        ("0", DiskSpace(bytes=0)),
+        ("10%", DiskSpace(percentage=10)),
+        (" 12.5 % ", DiskSpace(percentage=12.5)),
+        ("0%", DiskSpace(percentage=0)),
+        ("150%", DiskSpace(percentage=150)),
     ],
 )
-def test_amounts(text: str, amount: Amount) -> None:
+def test_amounts(text: str, amount: DiskSpace) -> None:
     assert parse_amount(text) == amount
 
 
@@ -47,11 +47,11 @@ def test_no_amount(text: str) -> None:
 
 
 def test_a_share_is_one_of_the_disk() -> None:
-    assert Amount(bytes=7).of(1000) == 7
-    assert Amount(bytes=0).of(1000) == 0
-    assert Amount(percentage=12.5).of(1000) == 125
-    assert Amount(percentage=0).of(1000) == 0
-    assert Amount(percentage=33.3).of(100) == 33
+    assert DiskSpace(bytes=7).of(1000) == 7
+    assert DiskSpace(bytes=0).of(1000) == 0
+    assert DiskSpace(percentage=12.5).of(1000) == 125
+    assert DiskSpace(percentage=0).of(1000) == 0
+    assert DiskSpace(percentage=33.3).of(100) == 33
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_of_what_is_kept_nothing_else_is_said() -> None:
         (PrunePolicy(drop_tags=("main",)), False),
         (PrunePolicy(rules=(Rule(unused_for_ns=0),)), False),
         (PrunePolicy(rules=(named(1, "x", keep=True),)), False),
-        (PrunePolicy(max_used=Amount(0)), False),
-        (PrunePolicy(min_free=Amount(percentage=0)), False),
+        (PrunePolicy(max_used=DiskSpace(0)), False),
+        (PrunePolicy(min_free=DiskSpace(percentage=0)), False),
     ],
 )
 def test_a_policy_that_asks_for_nothing(policy: PrunePolicy, is_empty: bool) -> None:
@@ -146,13 +146,13 @@ def test_words_are_those_that_the_user_wrote() -> None:
 
 FINE = [
     PrunePolicy(),
-    PrunePolicy(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), Amount(5)),
+    PrunePolicy(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), DiskSpace(5)),
     PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
     # 0s lets all go that is not kept: to keep something is the point.
     PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
-    PrunePolicy(max_used=Amount(percentage=100), min_free=Amount(percentage=0), trim=True),
+    PrunePolicy(max_used=DiskSpace(percentage=100), min_free=DiskSpace(percentage=0), trim=True),
     # A limit that is exceeded all the same says so.
-    PrunePolicy(("*",), max_used=Amount(5), trim=True),
+    PrunePolicy(("*",), max_used=DiskSpace(5), trim=True),
     PrunePolicy(allow_empty=True),
     PrunePolicy(
         ("main",),
@@ -211,13 +211,13 @@ CONTRADICTIONS = [
         "two rules without a name speak of all tags, and only one can count",
     ),
     (
-        PrunePolicy(max_used=Amount(percentage=101)),
+        PrunePolicy(max_used=DiskSpace(percentage=101)),
         None,
         "max-used-space",
         "--max-used-space 101% is not a part of the disk: 0% to 100%",
     ),
     (
-        PrunePolicy(min_free=Amount(percentage=100.5), source="p.toml"),
+        PrunePolicy(min_free=DiskSpace(percentage=100.5), source="p.toml"),
         None,
         "min-free-space",
         "min-free-space 100.5% is not a part of the disk: 0% to 100%",
@@ -350,7 +350,9 @@ def test_several_that_come_first_are_all_named() -> None:
 
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
-    policy = PrunePolicy(("",), (Rule(keep_last=0),), Amount(percentage=200), source="policy.toml")
+    policy = PrunePolicy(
+        ("",), (Rule(keep_last=0),), DiskSpace(percentage=200), source="policy.toml"
+    )
     with pytest.raises(UsageError) as caught:
         check_policy(policy)
     assert str(caught.value).splitlines() == [

@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
-    Amount,
+    DiskSpace,
     PrunePolicy,
     Rule,
     check_policy,
@@ -48,14 +48,24 @@ def test_no_span(text: str) -> None:
             "keep-tag",
             ONE_STRING,
         ),
-        (PrunePolicy(max_used=Amount()), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
         (
-            PrunePolicy(min_free=Amount(5, 5.0), source="p"),
+            PrunePolicy(max_used=DiskSpace()),
+            None,
+            "max-used-space",
+            f"--max-used-space {NO_AMOUNT}",
+        ),
+        (
+            PrunePolicy(min_free=DiskSpace(5, 5.0), source="p"),
             None,
             "min-free-space",
             f"min-free-space {NO_AMOUNT}",
         ),
-        (PrunePolicy(max_used=Amount(-5)), None, "max-used-space", f"--max-used-space {NO_AMOUNT}"),
+        (
+            PrunePolicy(max_used=DiskSpace(-5)),
+            None,
+            "max-used-space",
+            f"--max-used-space {NO_AMOUNT}",
+        ),
         (
             PrunePolicy(rules=(Rule(unused_for_ns=-D),)),
             0,

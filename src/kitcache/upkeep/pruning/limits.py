@@ -6,7 +6,7 @@ from typing import NamedTuple
 from kitcache.gc.collect import Judged
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import Amount, PrunePolicy
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
@@ -56,7 +56,7 @@ def find_limits(
     return tuple(sorted(limits, key=lambda limit: limit.bytes))
 
 
-def _spell(retention: PrunePolicy, key: str, amount: Amount) -> str:
+def _spell(retention: PrunePolicy, key: str, amount: DiskSpace) -> str:
     return retention.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
 
 

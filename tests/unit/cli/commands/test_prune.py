@@ -11,7 +11,7 @@ from kitcache.cli.main import make_parser
 from kitcache.cli.policyoptions import retention_of
 from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from kitcache.store.layout import open_layout
 from kitcache.store.state import note_use
 from kitcache.upkeep.pruning.prune import prune
@@ -30,8 +30,8 @@ def parsed(*words: str) -> argparse.Namespace:
     ("words", "expected"),
     [
         ((), PrunePolicy()),
-        (("--max-used-space", "5GB"), PrunePolicy(max_used=Amount(bytes=5 * 10**9))),
-        (("--min-free-space", "10%"), PrunePolicy(min_free=Amount(percentage=10.0))),
+        (("--max-used-space", "5GB"), PrunePolicy(max_used=DiskSpace(bytes=5 * 10**9))),
+        (("--min-free-space", "10%"), PrunePolicy(min_free=DiskSpace(percentage=10.0))),
         (("--keep-tag", "main", "--keep-tag", "v*"), PrunePolicy(keep_tags=("main", "v*"))),
         (("--drop-tag", "pr-*", "--drop-tag", "x"), PrunePolicy(drop_tags=("pr-*", "x"))),
         (
@@ -41,7 +41,7 @@ def parsed(*words: str) -> argparse.Namespace:
         (("--unused-for", "0s"), PrunePolicy(rules=(Rule(unused_for_ns=0),))),
         (
             ("--max-used-space", "1GiB", "--trim", "--allow-empty"),
-            PrunePolicy(max_used=Amount(bytes=2**30), trim=True, allow_empty=True),
+            PrunePolicy(max_used=DiskSpace(bytes=2**30), trim=True, allow_empty=True),
         ),
     ],
 )

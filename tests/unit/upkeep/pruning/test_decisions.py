@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 from tests.unit.gc.surveys import digest
@@ -187,18 +187,18 @@ def test_the_five_tags_of_the_page_about_policies(
 def test_with_another_cause_they_only_protect() -> None:
     aged = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=50 * D),))
     assert kept([*THREE, tag("d", 60)], aged) == "abc"
-    limited = PrunePolicy(("c",), (Rule(keep_last=1),), max_used=Amount(1000))
+    limited = PrunePolicy(("c",), (Rule(keep_last=1),), max_used=DiskSpace(1000))
     assert kept(THREE, limited, 1000) == "abc"
     assert kept(THREE, limited, 20) == "ac"
 
 
 def test_a_limit_that_asks_for_nothing_now_is_a_limit() -> None:
-    policy = PrunePolicy(rules=(Rule(keep_last=1),), min_free=Amount(5))
+    policy = PrunePolicy(rules=(Rule(keep_last=1),), min_free=DiskSpace(5))
     assert choose(THREE, policy, None)["c"] == (True, "within the limit")
 
 
 def test_unused_for_no_time_lets_all_go_that_is_not_kept() -> None:
-    policy = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=0),), max_used=Amount(1000))
+    policy = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=0),), max_used=DiskSpace(1000))
     assert kept(THREE, policy, 1000) == "ac"
 
 
@@ -337,7 +337,7 @@ def test_two_names_of_the_same_go_together() -> None:
 
 def test_where_the_limit_cannot_be_reached_what_may_go_goes() -> None:
     facts = [tag("a", 3, "ab"), tag("b", 2, "cd"), tag("c", 1, "ef")]
-    policy = PrunePolicy(("b",), rules=(Rule(keep_within_ns=D // 2),), max_used=Amount(5))
+    policy = PrunePolicy(("b",), rules=(Rule(keep_within_ns=D // 2),), max_used=DiskSpace(5))
     assert kept(facts, policy, 5) == "b"
     assert kept(facts, policy, -5) == "b"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
 AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
@@ -30,7 +30,7 @@ def test_what_a_policy_without_a_limit_keeps(policy: PrunePolicy, names: str) ->
 
 
 def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
-    limited = PrunePolicy(("main",), (AGED,), max_used=Amount(1000))
+    limited = PrunePolicy(("main",), (AGED,), max_used=DiskSpace(1000))
     assert kept(PRS, limited, 1000) == kept(PRS, limited._replace(max_used=None))
     assert choose(PRS, limited._replace(max_used=None))["x"] == (
         True,
@@ -73,7 +73,7 @@ def test_tags_to_drop(policy: PrunePolicy, names: str) -> None:
 
 
 def test_a_limit_drops_more_than_the_tags_to_drop() -> None:
-    policy = PrunePolicy(drop_tags=("pr-1",), max_used=Amount(1000))
+    policy = PrunePolicy(drop_tags=("pr-1",), max_used=DiskSpace(1000))
     assert kept(PRS, policy, 1000) == "mainpr-2pr-3x"
     assert choose(PRS, policy, 1000)["pr-1"] == (False, "--drop-tag pr-1")
     assert "pr-1" not in kept(PRS, policy, 10)

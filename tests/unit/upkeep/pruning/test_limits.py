@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.options.prunepolicy import Amount, PrunePolicy
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.state import note_use
@@ -42,7 +42,7 @@ def touch(sample: Sample, *names: str) -> None:
 
 
 def at_least(count: int, **more: object) -> PrunePolicy:
-    return PrunePolicy(min_free=Amount(bytes=count), **more)  # type: ignore[arg-type]
+    return PrunePolicy(min_free=DiskSpace(bytes=count), **more)  # type: ignore[arg-type]
 
 
 def test_a_tag_whose_files_have_other_names_is_not_dropped_in_vain(
@@ -119,10 +119,10 @@ def test_each_of_two_limits_is_kept_to(sample: Sample, free: list[int]) -> None:
     live = size_of(sample, set(sample.live))
     garbage = size_of(sample, set(sample.garbage))
     free[0] = 10**6
-    both = most(live - 1)._replace(min_free=Amount(bytes=10))
+    both = most(live - 1)._replace(min_free=DiskSpace(bytes=10))
     assert (kept(done := prune(sample.dir, both, dry_run=True)), done.exit_code) == (["dev"], 0)
     free[0] = 0
-    both = both._replace(min_free=Amount(bytes=garbage + 10))
+    both = both._replace(min_free=DiskSpace(bytes=garbage + 10))
     pruned = prune(sample.dir, both)
     assert (kept(pruned), pruned.exit_code) == (["dev"], 14)
     assert "--min-free-space" in pruned.reason

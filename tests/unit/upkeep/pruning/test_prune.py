@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import Busy, Damaged, NotACache, UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
-from kitcache.options.prunepolicy import Amount, PrunePolicy
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
@@ -213,8 +213,8 @@ class TestLimits:
         monkeypatch.setattr(limits, "_disk", lambda layout: (10_000, free[0]))
         return free
 
-    @pytest.mark.parametrize("amount", [Amount(percentage=11.0), Amount(bytes=1100)])
-    def test_a_part_of_the_disk(self, sample: Sample, disk: list[int], amount: Amount) -> None:
+    @pytest.mark.parametrize("amount", [DiskSpace(percentage=11.0), DiskSpace(bytes=1100)])
+    def test_a_part_of_the_disk(self, sample: Sample, disk: list[int], amount: DiskSpace) -> None:
         pruned = prune(sample.dir, PrunePolicy(max_used=amount))
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], 1100)
 
@@ -224,15 +224,17 @@ class TestLimits:
         sample.box.ingest("old", data=b"half")
         garbage = size_of(sample, set(sample.garbage)) + 4 + len("old") + len("100")
         live, disk[0] = size_of(sample, set(sample.live)), 300
-        enough = PrunePolicy(min_free=Amount(bytes=300 + garbage))
+        enough = PrunePolicy(min_free=DiskSpace(bytes=300 + garbage))
         assert kept(prune(sample.dir, enough, dry_run=True)) == ["main", "dev"]
-        more = PrunePolicy(min_free=Amount(bytes=301 + garbage))
+        more = PrunePolicy(min_free=DiskSpace(bytes=301 + garbage))
         pruned = prune(sample.dir, more)
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], live - 1)
         assert pruned.tags[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
-        pruned = prune(sample.dir, PrunePolicy(min_free=Amount(percentage=90.0), allow_empty=True))
+        pruned = prune(
+            sample.dir, PrunePolicy(min_free=DiskSpace(percentage=90.0), allow_empty=True)
+        )
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
         assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.reason
@@ -241,7 +243,7 @@ class TestLimits:
         self, sample: Sample, disk: list[int]
     ) -> None:
         """To trim, or to drop the last tag, would cost the cache and not be enough."""
-        policy = PrunePolicy(min_free=Amount(percentage=90.0), keep_tags=("main",))
+        policy = PrunePolicy(min_free=DiskSpace(percentage=90.0), keep_tags=("main",))
         error = not_reached(prune(sample.dir, policy), policy)
         assert error is not None
         assert error.hints == (
@@ -251,11 +253,11 @@ class TestLimits:
 
     def test_of_two_limits_the_tighter_one_counts(self, sample: Sample, disk: list[int]) -> None:
         disk[0] = 10_000
-        both = PrunePolicy(max_used=Amount(bytes=1100), min_free=Amount(bytes=1))
+        both = PrunePolicy(max_used=DiskSpace(bytes=1100), min_free=DiskSpace(bytes=1))
         pruned = prune(sample.dir, both, dry_run=True)
         assert (pruned.limit_bytes, kept(pruned)) == (1100, ["dev"])
         disk[0] = 0
-        tighter = both._replace(min_free=Amount(bytes=3384))
+        tighter = both._replace(min_free=DiskSpace(bytes=3384))
         pruned = prune(sample.dir, tighter, dry_run=True)
         assert (pruned.limit_bytes, pruned.exit_code) == (0, 14)
 
@@ -287,7 +289,7 @@ class TestTrim:
         box.tag("main", root)
         with open_layout(box.dir) as layout:
             note_use(layout, ["main"], "exported", time.time_ns(), digests={"main": root["digest"]})
-        policy = PrunePolicy(max_used=Amount(bytes=4500), keep_tags=("main",), trim=True)
+        policy = PrunePolicy(max_used=DiskSpace(bytes=4500), keep_tags=("main",), trim=True)
         dry = prune(box.dir, policy, dry_run=True)
         pruned = prune(box.dir, policy)
         (trimmed,) = pruned.trimmed

@@ -7,7 +7,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
-from kitcache.options.prunepolicy import Amount, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
@@ -111,7 +111,7 @@ class TestSubject:
         assert blobs(sample) >= below(sample, sample.dev)
 
     def test_a_trim_moves_entries_alone(self, sample: Sample, named: Json) -> None:
-        policy = PrunePolicy(("*",), max_used=Amount(bytes=10), trim=True)
+        policy = PrunePolicy(("*",), max_used=DiskSpace(bytes=10), trim=True)
         prune(sample.dir, policy)
         after = json.loads((sample.dir / "index.json").read_bytes())
         assert after["subject"] == named["subject"]
