@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from kitcache.options.caches import CacheExport, CacheImport
     from kitcache.options.outputs import Output
     from kitcache.options.policyfile import read_policy
-    from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+    from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
     from kitcache.options.secrets import Secret
     from kitcache.options.sweep import SweepOptions
     from kitcache.store.locks import Holder, Waiting
@@ -206,7 +206,7 @@ __all__ = [
     "Report",
     "PrunePolicy",
     "Root",
-    "Rule",
+    "PruneRule",
     "Secret",
     "Source",
     "Step",

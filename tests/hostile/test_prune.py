@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile import crash, privilege, stages, strangers
@@ -331,7 +331,7 @@ class TestNames:
 
 def test_limits_below_what_is_kept_say_what_is_needed(sample: Sample) -> None:
     policy = PrunePolicy(
-        rules=(Rule(keep_last=2),), max_used=DiskSpace(bytes=100), keep_tags=("nothing",)
+        rules=(PruneRule(keep_last=2),), max_used=DiskSpace(bytes=100), keep_tags=("nothing",)
     )
     pruned = prune(sample.dir, policy)
     assert (pruned.exit_code, pruned.needed_bytes) == (14, 1956)

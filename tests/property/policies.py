@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 
@@ -61,11 +61,11 @@ origins = st.sampled_from(["export", "import", "cacheconfig", "manifest"]) | st.
 
 
 @st.composite
-def rules(draw: st.DrawFn, name: str) -> Rule:
+def rules(draw: st.DrawFn, name: str) -> PruneRule:
     if name and draw(st.integers(0, 3)) == 0:
-        return Rule(name, draw(globs), keep=True)
+        return PruneRule(name, draw(globs), keep=True)
     tags = draw(globs) if name else ("*",)
-    return Rule(name, tags, False, draw(numbers), draw(youths), draw(ages))
+    return PruneRule(name, tags, False, draw(numbers), draw(youths), draw(ages))
 
 
 @st.composite
@@ -109,15 +109,15 @@ def used_ns(fact: TagFacts) -> int:
     return NOW if fact.used_from == "unknown" or fact.used_ns > NOW else fact.used_ns
 
 
-def said_of(case: Case, fact: TagFacts) -> dict[str, tuple[Rule, int]]:
+def said_of(case: Case, fact: TagFacts) -> dict[str, tuple[PruneRule, int]]:
     """What counts for a tag: a field, the rule that sets it, its value."""
     commons = [rule for rule in case.policy.rules if not rule.name and rule.tags == ("*",)]
-    common = commons[0] if commons else Rule()
+    common = commons[0] if commons else PruneRule()
     for own in case.policy.rules:
         if own is not common and any(fnmatchcase(fact.ref_name or "", glob) for glob in own.tags):
             break
     else:
-        own = Rule()
+        own = PruneRule()
     if own.keep:
         return {"keep": (own, 1)}
     said = {}

@@ -21,7 +21,7 @@ globs = st.lists(st.sampled_from(["main", "latest", "pr*", "*", "nosuch"]), max_
 def policies(draw: st.DrawFn) -> kitcache.PrunePolicy:
     """A limit, tags to keep, an age: some of them."""
     limit = draw(st.none() | limits)
-    rule = kitcache.Rule(
+    rule = kitcache.PruneRule(
         keep_last=draw(st.none() | st.integers(1, 3)),
         unused_for_ns=draw(st.none() | st.sampled_from([0, 7200 * 10**9])),
     )

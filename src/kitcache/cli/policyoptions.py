@@ -7,7 +7,7 @@ from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     DiskSpace,
     PrunePolicy,
-    Rule,
+    PruneRule,
     check_policy,
     parse_amount,
     parse_span,
@@ -92,7 +92,7 @@ def retention_of(args: argparse.Namespace) -> PrunePolicy:
                 hints=(f"say it in {args.policy}, or leave --policy out",),
             )
         return read_file(args.policy, args.cancel)
-    rule = Rule(
+    rule = PruneRule(
         keep_last=args.keep_last,
         keep_within_ns=args.keep_within,
         unused_for_ns=args.unused_for,

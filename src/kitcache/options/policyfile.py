@@ -15,7 +15,7 @@ from kitcache.options.attributes import quote_go, suggest
 from kitcache.options.prunepolicy import (
     DiskSpace,
     PrunePolicy,
-    Rule,
+    PruneRule,
     find_contradictions,
     name_rule,
     parse_amount,
@@ -59,7 +59,7 @@ def read_policy(text: str, name: str) -> PrunePolicy:
         rule, found = _read_rule(table, place)
         rules.append(rule)
         problems += found
-    common = Rule(
+    common = PruneRule(
         keep_last=top.get("keep-last"),
         keep_within_ns=top.get("keep-within"),
         unused_for_ns=top.get("unused-for"),
@@ -98,7 +98,7 @@ def _contradictions(policy: PrunePolicy, problems: list[_Problem]) -> list[_Prob
     return found
 
 
-def _read_rule(table: dict[str, Any], place: int) -> tuple[Rule, list[_Problem]]:
+def _read_rule(table: dict[str, Any], place: int) -> tuple[PruneRule, list[_Problem]]:
     path = ("rule", place)
     try:
         name = name_rule(place + 1, _globs(table.get("tags", [])))
@@ -108,7 +108,7 @@ def _read_rule(table: dict[str, Any], place: int) -> tuple[Rule, list[_Problem]]
     if "tags" not in table:
         text = f'{name} has no tags: add a line such as tags = "pr-*"'
         problems.append(_Problem((*path, "tags"), text))
-    rule = Rule(
+    rule = PruneRule(
         name,
         values.get("tags", ()),
         values.get("keep", False),

@@ -56,7 +56,7 @@ def parse_span(text: str) -> int:
     return age_ns
 
 
-class Rule(NamedTuple):
+class PruneRule(NamedTuple):
     """What is said of the tags that one of these globs matches; `*` is any text, with slashes too.
 
     name: for messages. Without a name and for all tags it is the common rule, which counts where
@@ -130,7 +130,7 @@ class PrunePolicy(NamedTuple):
     """
 
     keep_tags: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PruneRule, ...] = ()
     max_used: DiskSpace | None = None
     min_free: DiskSpace | None = None
     allow_empty: bool = False
@@ -160,19 +160,19 @@ class PrunePolicy(NamedTuple):
         return word if value is None else f"{word} {value}"
 
 
-def common_rule(policy: PrunePolicy) -> Rule:
+def common_rule(policy: PrunePolicy) -> PruneRule:
     """What is said of all tags at once."""
     # A file has it at the end, after hundreds of others.
-    return next((rule for rule in reversed(policy.rules) if rule.is_common), Rule())
+    return next((rule for rule in reversed(policy.rules) if rule.is_common), PruneRule())
 
 
-def find_rule(policy: PrunePolicy, ref_name: str) -> Rule | None:
+def find_rule(policy: PrunePolicy, ref_name: str) -> PruneRule | None:
     """The first rule that speaks of that tag, the common one aside."""
     others = (rule for rule in policy.rules if not rule.is_common)
     return next((rule for rule in others if rule.matches(ref_name)), None)
 
 
-def counting_rules(policy: PrunePolicy, rule: Rule | None) -> dict[str, Rule]:
+def counting_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, PruneRule]:
     """For each field that counts for the rule's tags, the rule that sets it: it, or the common one.
 
     None stands for tags of which no other rule speaks. Where it says keep, nothing else counts.
@@ -184,7 +184,7 @@ def counting_rules(policy: PrunePolicy, rule: Rule | None) -> dict[str, Rule]:
     return {**dict.fromkeys(common.fields, common), **own}
 
 
-def quote(policy: PrunePolicy, rule: Rule, field: str) -> str:
+def quote(policy: PrunePolicy, rule: PruneRule, field: str) -> str:
     """What the rule says there: rule 2 (pr-*): keep-last 5."""
     key, value = key_of(field), getattr(rule, field)
     if field.endswith("_ns"):
@@ -281,7 +281,7 @@ def _amounts(policy: PrunePolicy) -> Iterator[Contradiction]:
             yield Contradiction(None, key, f"{said} is not a part of the disk: 0% to 100%")
 
 
-def _in_rule(policy: PrunePolicy, rule: Rule) -> Iterator[tuple[str, str]]:
+def _in_rule(policy: PrunePolicy, rule: PruneRule) -> Iterator[tuple[str, str]]:
     """What the rule says that cannot be meant: the key, and the problem."""
     if not rule.tags or "" in rule.tags:
         yield "tags", f"{rule.label}: an empty pattern matches no tag"
@@ -303,7 +303,7 @@ def _in_rule(policy: PrunePolicy, rule: Rule) -> Iterator[tuple[str, str]]:
         yield "unused-for" if "unused_for_ns" in rule.fields else "keep-within", problem
 
 
-def _ages_at_odds(policy: PrunePolicy, rule: Rule) -> str:
+def _ages_at_odds(policy: PrunePolicy, rule: PruneRule) -> str:
     """Why an age after which tags go has no effect, where this rule has a part in it; or ""."""
     counts = counting_rules(policy, None if rule.is_common else rule)
     within, unused = counts.get("keep_within_ns"), counts.get("unused_for_ns")

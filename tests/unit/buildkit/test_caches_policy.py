@@ -11,14 +11,14 @@ from kitcache.buildkit.wishes import Wishes
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from tests.hostile import stages
 from tests.hostile.stages import Stages
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, locked, run, tags
 from tests.unit.buildkit.session.exporter import Exported, make_cache
 from tests.unit.buildkit.test_build import NOWHERE, Run
 
-LAST_ONE = PrunePolicy(rules=(Rule(keep_last=1),))
+LAST_ONE = PrunePolicy(rules=(PruneRule(keep_last=1),))
 ALL = PrunePolicy(keep_tags=("*",))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.policyfile import read_policy
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule, common_rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule, common_rule
 
 D = 86_400 * 10**9
 
@@ -41,9 +41,9 @@ def test_every_key() -> None:
     assert read_policy(text, "policy.toml") == PrunePolicy(
         keep_tags=("main", "release-*"),
         rules=(
-            Rule("rule 1 (trunk)", ("trunk",), keep=True),
-            Rule("rule 2 (pr-*, exp-*)", ("pr-*", "exp-*"), False, 2, D, 7 * D),
-            Rule("", ("*",), False, 5, 7 * D, 30 * D),
+            PruneRule("rule 1 (trunk)", ("trunk",), keep=True),
+            PruneRule("rule 2 (pr-*, exp-*)", ("pr-*", "exp-*"), False, 2, D, 7 * D),
+            PruneRule("", ("*",), False, 5, 7 * D, 30 * D),
         ),
         max_used=DiskSpace(bytes=5 * 10**9),
         min_free=DiskSpace(percentage=10),
@@ -64,8 +64,8 @@ def test_a_file_that_says_nothing_asks_for_nothing(text: str) -> None:
         ("max-used-space = 5000000", PrunePolicy(max_used=DiskSpace(5_000_000))),
         ("max-used-space = 0", PrunePolicy(max_used=DiskSpace(0))),
         ('keep-tag = "main"', PrunePolicy(("main",))),
-        ("keep-last = 0x10", PrunePolicy(rules=(Rule(keep_last=16),))),
-        ('unused-for = "0"', PrunePolicy(rules=(Rule(unused_for_ns=0),))),
+        ("keep-last = 0x10", PrunePolicy(rules=(PruneRule(keep_last=16),))),
+        ('unused-for = "0"', PrunePolicy(rules=(PruneRule(unused_for_ns=0),))),
     ],
 )
 def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:

@@ -6,7 +6,7 @@ from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     DiskSpace,
     PrunePolicy,
-    Rule,
+    PruneRule,
     check_policy,
     common_rule,
     counting_rules,
@@ -21,8 +21,8 @@ from kitcache.options.prunepolicy import (
 D = 86_400 * 10**9
 
 
-def named(number: int, *tags: str, **fields: int | bool) -> Rule:
-    return Rule(name_rule(number, tags), tags, **fields)  # type: ignore[arg-type]
+def named(number: int, *tags: str, **fields: int | bool) -> PruneRule:
+    return PruneRule(name_rule(number, tags), tags, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_what_a_rule_is_called() -> None:
     assert name_rule(3, ("a", "b", "c")) == "rule 3 (a, b, …)"
     assert name_rule(4, ()) == name_rule(4, ("",)) == "rule 4"
     assert named(2, "pr-*").label == "rule 2 (pr-*)"
-    assert Rule(tags=("pr-*", "x")).label == "rule (pr-*, x)"
+    assert PruneRule(tags=("pr-*", "x")).label == "rule (pr-*, x)"
 
 
 def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
-    rules = (Rule("rule 1 (*)"), Rule(tags=("pr-*",)), Rule(keep_last=3))
+    rules = (PruneRule("rule 1 (*)"), PruneRule(tags=("pr-*",)), PruneRule(keep_last=3))
     assert [rule.is_common for rule in rules] == [False, False, True]
     policy = PrunePolicy(rules=rules[1:])
     assert find_rule(policy, "pr-1") is rules[1]
@@ -91,14 +91,14 @@ def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
 
 def test_the_first_rule_that_matches_counts() -> None:
     first, second = named(1, "pr-*", keep_last=1), named(2, "pr-*", "x", keep_last=2)
-    policy = PrunePolicy(rules=(Rule(keep_last=9), first, second))
+    policy = PrunePolicy(rules=(PruneRule(keep_last=9), first, second))
     assert find_rule(policy, "pr-1") is first
     assert find_rule(policy, "x") is second
     assert find_rule(policy, "main") is None
 
 
 def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
-    common = Rule(keep_last=9, unused_for_ns=D)
+    common = PruneRule(keep_last=9, unused_for_ns=D)
     own = named(1, "pr-*", keep_last=1, keep_within_ns=5)
     policy = PrunePolicy(rules=(own, common))
     assert common_rule(policy) is common
@@ -112,7 +112,7 @@ def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
 
 def test_of_what_is_kept_nothing_else_is_said() -> None:
     own = named(1, "main", keep=True)
-    policy = PrunePolicy(rules=(own, Rule(keep_last=9, unused_for_ns=D)))
+    policy = PrunePolicy(rules=(own, PruneRule(keep_last=9, unused_for_ns=D)))
     assert counting_rules(policy, own) == {"keep": own}
 
 
@@ -120,10 +120,10 @@ def test_of_what_is_kept_nothing_else_is_said() -> None:
     ("policy", "is_empty"),
     [
         (PrunePolicy(), True),
-        (PrunePolicy(rules=(Rule(),), allow_empty=True, trim=True), True),
+        (PrunePolicy(rules=(PruneRule(),), allow_empty=True, trim=True), True),
         (PrunePolicy(keep_tags=("main",)), False),
         (PrunePolicy(drop_tags=("main",)), False),
-        (PrunePolicy(rules=(Rule(unused_for_ns=0),)), False),
+        (PrunePolicy(rules=(PruneRule(unused_for_ns=0),)), False),
         (PrunePolicy(rules=(named(1, "x", keep=True),)), False),
         (PrunePolicy(max_used=DiskSpace(0)), False),
         (PrunePolicy(min_free=DiskSpace(percentage=0)), False),
@@ -134,7 +134,7 @@ def test_a_policy_that_asks_for_nothing(policy: PrunePolicy, is_empty: bool) -> 
 
 
 def test_words_are_those_that_the_user_wrote() -> None:
-    common, own = Rule(keep_last=5, unused_for_ns=D // 2), named(1, "main", keep=True)
+    common, own = PruneRule(keep_last=5, unused_for_ns=D // 2), named(1, "main", keep=True)
     line, file = PrunePolicy(), PrunePolicy(source="policy.toml")
     assert line.spell("keep-tag", "main") == "--keep-tag main"
     assert file.spell("keep-tag", "main") == "keep-tag main"
@@ -146,10 +146,12 @@ def test_words_are_those_that_the_user_wrote() -> None:
 
 FINE = [
     PrunePolicy(),
-    PrunePolicy(("main", "release-*"), (Rule("", ("*",), False, 5, 7 * D, 30 * D),), DiskSpace(5)),
-    PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
+    PrunePolicy(
+        ("main", "release-*"), (PruneRule("", ("*",), False, 5, 7 * D, 30 * D),), DiskSpace(5)
+    ),
+    PrunePolicy(rules=(PruneRule(keep_within_ns=7 * D, unused_for_ns=7 * D),)),
     # 0s lets all go that is not kept: to keep something is the point.
-    PrunePolicy(rules=(Rule(keep_within_ns=7 * D, unused_for_ns=0),)),
+    PrunePolicy(rules=(PruneRule(keep_within_ns=7 * D, unused_for_ns=0),)),
     PrunePolicy(max_used=DiskSpace(percentage=100), min_free=DiskSpace(percentage=0), trim=True),
     # A limit that is exceeded all the same says so.
     PrunePolicy(("*",), max_used=DiskSpace(5), trim=True),
@@ -160,7 +162,7 @@ FINE = [
             named(1, "pr-1", keep=True),
             named(2, "pr-*", unused_for_ns=D),
             named(3, "*", keep_last=3),
-            Rule(keep_last=9),
+            PruneRule(keep_last=9),
         ),
     ),
     # What is kept stays, and of what is to go some may be kept.
@@ -205,7 +207,7 @@ CONTRADICTIONS = [
         "rule 1 (pr-*) has no tag left after --drop-tag p*",
     ),
     (
-        PrunePolicy(rules=(Rule(keep_last=3), Rule(unused_for_ns=5))),
+        PrunePolicy(rules=(PruneRule(keep_last=3), PruneRule(unused_for_ns=5))),
         None,
         "rule",
         "two rules without a name speak of all tags, and only one can count",
@@ -223,31 +225,31 @@ CONTRADICTIONS = [
         "min-free-space 100.5% is not a part of the disk: 0% to 100%",
     ),
     (
-        PrunePolicy(trim=True, rules=(Rule(keep_last=1),)),
+        PrunePolicy(trim=True, rules=(PruneRule(keep_last=1),)),
         None,
         "trim",
         "--trim needs a limit to trim to: --max-used-space or --min-free-space",
     ),
     (
-        PrunePolicy(rules=(Rule(keep_last=0),)),
+        PrunePolicy(rules=(PruneRule(keep_last=0),)),
         0,
         "keep-last",
         "--keep-last 0 keeps nothing; name 1 or more",
     ),
     (
-        PrunePolicy(rules=(named(1, "x", keep_last=-1), Rule())),
+        PrunePolicy(rules=(named(1, "x", keep_last=-1), PruneRule())),
         0,
         "keep-last",
         "rule 1 (x): keep-last -1 keeps nothing; name 1 or more",
     ),
     (
-        PrunePolicy(rules=(Rule(keep_within_ns=0),)),
+        PrunePolicy(rules=(PruneRule(keep_within_ns=0),)),
         0,
         "keep-within",
         "--keep-within 0s keeps nothing",
     ),
     (
-        PrunePolicy(rules=(Rule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
+        PrunePolicy(rules=(PruneRule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
         "--unused-for 7d is shorter than --keep-within 30d, which keeps what would go by it",
@@ -261,7 +263,7 @@ CONTRADICTIONS = [
     ),
     (
         PrunePolicy(
-            rules=(named(1, "x", unused_for_ns=7 * D), Rule(keep_within_ns=30 * D)), source="p"
+            rules=(named(1, "x", unused_for_ns=7 * D), PruneRule(keep_within_ns=30 * D)), source="p"
         ),
         0,
         "unused-for",
@@ -269,7 +271,7 @@ CONTRADICTIONS = [
         " which keeps what would go by it",
     ),
     (
-        PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D), Rule(unused_for_ns=7 * D))),
+        PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D), PruneRule(unused_for_ns=7 * D))),
         0,
         "keep-within",
         "--unused-for 7d is shorter than rule 1 (x): keep-within 30d,"
@@ -300,7 +302,7 @@ CONTRADICTIONS = [
         "rule 1: an empty pattern matches no tag",
     ),
     (
-        PrunePolicy(("*",), (Rule(unused_for_ns=D),)),
+        PrunePolicy(("*",), (PruneRule(unused_for_ns=D),)),
         0,
         "unused-for",
         "--unused-for 1d has no tag left after --keep-tag *",
@@ -351,7 +353,7 @@ def test_several_that_come_first_are_all_named() -> None:
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
     policy = PrunePolicy(
-        ("",), (Rule(keep_last=0),), DiskSpace(percentage=200), source="policy.toml"
+        ("",), (PruneRule(keep_last=0),), DiskSpace(percentage=200), source="policy.toml"
     )
     with pytest.raises(UsageError) as caught:
         check_policy(policy)

@@ -6,7 +6,7 @@ from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import (
     DiskSpace,
     PrunePolicy,
-    Rule,
+    PruneRule,
     check_policy,
     find_contradictions,
     parse_span,
@@ -43,7 +43,7 @@ def test_no_span(text: str) -> None:
     [
         (PrunePolicy("main"), None, "keep-tag", ONE_STRING),  # type: ignore[arg-type]
         (
-            PrunePolicy(rules=(Rule("x", "pr-*", keep_last=1),)),  # type: ignore[arg-type]
+            PrunePolicy(rules=(PruneRule("x", "pr-*", keep_last=1),)),  # type: ignore[arg-type]
             None,
             "keep-tag",
             ONE_STRING,
@@ -67,13 +67,13 @@ def test_no_span(text: str) -> None:
             f"--max-used-space {NO_AMOUNT}",
         ),
         (
-            PrunePolicy(rules=(Rule(unused_for_ns=-D),)),
+            PrunePolicy(rules=(PruneRule(unused_for_ns=-D),)),
             0,
             "unused-for",
             "--unused-for -1d is below zero",
         ),
         (
-            PrunePolicy(rules=(Rule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
+            PrunePolicy(rules=(PruneRule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
             0,
             "keep-within",
             "rule 1 (x): keep-within -1m30s is below zero",

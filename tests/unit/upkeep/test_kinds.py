@@ -11,7 +11,7 @@ import pytest
 
 import kitcache
 from kitcache.errors import Damaged
-from kitcache.options.prunepolicy import PrunePolicy, Rule
+from kitcache.options.prunepolicy import PrunePolicy, PruneRule
 from tests.hostile.build import IMAGE_CONFIG, LAYER, Box, Json, Sample
 from tests.hostile.stages import LAYER_BYTES, make_stages
 from tests.property import witness
@@ -59,7 +59,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     assert usage.tags[1].unique.blobs == live - 4
     paths = kitcache.why(sample.dir, sample.layers[0]["digest"]).paths
     assert {path.root.ref_name for path in paths} == {"main"}
-    keep_all = PrunePolicy(rules=(Rule(keep_last=2),))
+    keep_all = PrunePolicy(rules=(PruneRule(keep_last=2),))
     assert kitcache.prune(sample.dir, keep_all, dry_run=True).reset.kept.blobs == live
     assert kitcache.repair(sample.dir).actions == ()
     merged = kitcache.merge(sample.dir, sample.dir.with_name("copy"))

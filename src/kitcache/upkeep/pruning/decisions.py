@@ -11,7 +11,7 @@ from kitcache.gc.values import Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import (
     PrunePolicy,
-    Rule,
+    PruneRule,
     counting_rules,
     find_glob,
     find_rule,
@@ -59,7 +59,7 @@ class _Tag(NamedTuple):
     positions: tuple[int, ...]
     used_ns: int
     blobs: Blobs
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, PruneRule]
 
 
 _UNTAGGED = _Verdict(True, "no tag: such an entry stays until it is untagged by its digest")
@@ -176,7 +176,7 @@ def _within_ns(tag: _Tag) -> int:
 
 def _last_used(tags: Sequence[_Tag]) -> frozenset[str]:
     """What is kept by a keep-last: the N last used of the tags for which that rule counts."""
-    counted: dict[Rule, list[str]] = {}
+    counted: dict[PruneRule, list[str]] = {}
     for tag in tags:
         if rule := tag.rules.get("keep_last"):
             counted.setdefault(rule, []).append(tag.name)

@@ -11,7 +11,7 @@ from kitcache.cli.main import make_parser
 from kitcache.cli.policyoptions import retention_of
 from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.store.layout import open_layout
 from kitcache.store.state import note_use
 from kitcache.upkeep.pruning.prune import prune
@@ -36,9 +36,9 @@ def parsed(*words: str) -> argparse.Namespace:
         (("--drop-tag", "pr-*", "--drop-tag", "x"), PrunePolicy(drop_tags=("pr-*", "x"))),
         (
             ("--keep-last", "3", "--keep-within", "7d", "--unused-for", "30d"),
-            PrunePolicy(rules=(Rule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
+            PrunePolicy(rules=(PruneRule("", ("*",), False, 3, 7 * DAY_NS, 30 * DAY_NS),)),
         ),
-        (("--unused-for", "0s"), PrunePolicy(rules=(Rule(unused_for_ns=0),))),
+        (("--unused-for", "0s"), PrunePolicy(rules=(PruneRule(unused_for_ns=0),))),
         (
             ("--max-used-space", "1GiB", "--trim", "--allow-empty"),
             PrunePolicy(max_used=DiskSpace(bytes=2**30), trim=True, allow_empty=True),

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.values import Tally, UsedFrom
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
 from kitcache.upkeep.results import Decision
 from tests.unit.gc.surveys import digest
@@ -32,8 +32,8 @@ def tag(
     )
 
 
-def rule(name: str, *tags: str, **fields: int | bool) -> Rule:
-    return Rule(name, tags or ("*",), **fields)  # type: ignore[arg-type]
+def rule(name: str, *tags: str, **fields: int | bool) -> PruneRule:
+    return PruneRule(name, tags or ("*",), **fields)  # type: ignore[arg-type]
 
 
 SIZES = {digest(letter): 10 for letter in "abcdefghijklmnopqrstuvwxyz"}
@@ -105,16 +105,16 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
 
 
 def test_what_was_not_used_for_that_long_goes() -> None:
-    assert choose(THREE, PrunePolicy(rules=(Rule(unused_for_ns=10 * D),))) == {
+    assert choose(THREE, PrunePolicy(rules=(PruneRule(unused_for_ns=10 * D),))) == {
         "a": (True, "--unused-for 10d: last used 1 d ago"),
         "b": (False, "--unused-for 10d: last used 10 d ago"),
         "c": (False, "--unused-for 10d: last used 100 d ago"),
     }
-    assert kept(THREE, PrunePolicy(rules=(Rule(unused_for_ns=10 * D + 1),))) == "ab"
+    assert kept(THREE, PrunePolicy(rules=(PruneRule(unused_for_ns=10 * D + 1),))) == "ab"
 
 
 def test_in_a_file_the_words_are_the_files() -> None:
-    policy = PrunePolicy(("c",), (Rule(unused_for_ns=10 * D),), source="policy.toml")
+    policy = PrunePolicy(("c",), (PruneRule(unused_for_ns=10 * D),), source="policy.toml")
     assert choose(THREE, policy) == {
         "a": (True, "unused-for 10d: last used 1 d ago"),
         "b": (False, "unused-for 10d: last used 10 d ago"),
@@ -124,14 +124,14 @@ def test_in_a_file_the_words_are_the_files() -> None:
 
 def test_a_time_that_is_ahead_counts_as_now() -> None:
     ahead = [tag("a", -1000), tag("b", 10)]
-    policy = PrunePolicy(rules=(Rule(unused_for_ns=D),))
+    policy = PrunePolicy(rules=(PruneRule(unused_for_ns=D),))
     assert choose(ahead, policy)["a"] == (True, "--unused-for 1d: last used 0 s ago")
-    assert kept(ahead, PrunePolicy(rules=(Rule(unused_for_ns=0),), allow_empty=True)) == ""
+    assert kept(ahead, PrunePolicy(rules=(PruneRule(unused_for_ns=0),), allow_empty=True)) == ""
 
 
 def test_a_time_that_is_not_known_counts_as_now() -> None:
     facts = [tag("a", 20_000, used_from="unknown"), tag("b", 10)]
-    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=1),))) == "a"
+    assert kept(facts, PrunePolicy(rules=(PruneRule(keep_last=1),))) == "a"
     assert kept(facts, PrunePolicy(), 10) == "a"
 
 
@@ -141,7 +141,7 @@ def test_a_time_that_is_not_known_counts_as_now() -> None:
 def test_what_is_kept_in_any_case() -> None:
     policy = PrunePolicy(
         ("nothing", "a*"),
-        (rule("rule 1 (b)", "b", keep=True), Rule(keep_last=1, keep_within_ns=11 * D)),
+        (rule("rule 1 (b)", "b", keep=True), PruneRule(keep_last=1, keep_within_ns=11 * D)),
     )
     facts = [tag("a1", 100), tag("b", 100), tag("d", 0), tag("e", 10), tag("f", 11), tag("g", 90)]
     assert choose(facts, policy, 0, "g") == {
@@ -155,26 +155,26 @@ def test_what_is_kept_in_any_case() -> None:
 
 
 def test_without_another_cause_what_is_not_kept_goes() -> None:
-    policy = PrunePolicy(("c",), (Rule(keep_last=1, keep_within_ns=5 * D),))
+    policy = PrunePolicy(("c",), (PruneRule(keep_last=1, keep_within_ns=5 * D),))
     assert choose(THREE, policy) == {
         "a": (True, "--keep-last 1"),
         "b": (False, "not kept by --keep-tag or --keep-last 1 or --keep-within 5d"),
         "c": (True, "--keep-tag c"),
     }
     assert kept(THREE, PrunePolicy(("b",))) == "b"
-    assert kept(THREE, PrunePolicy(rules=(Rule(keep_last=2),))) == "ab"
-    assert kept(THREE, PrunePolicy(rules=(Rule(keep_within_ns=D + 1),))) == "a"
+    assert kept(THREE, PrunePolicy(rules=(PruneRule(keep_last=2),))) == "ab"
+    assert kept(THREE, PrunePolicy(rules=(PruneRule(keep_within_ns=D + 1),))) == "a"
 
 
 @pytest.mark.parametrize(
     ("policy", "limit", "names"),
     [
-        (PrunePolicy(rules=(Rule(keep_last=2),)), None, "ab"),
-        (PrunePolicy(rules=(Rule(keep_last=2, unused_for_ns=30 * D),)), None, "abc"),
-        (PrunePolicy(rules=(Rule(keep_last=4, unused_for_ns=30 * D),)), None, "abcd"),
-        (PrunePolicy(rules=(Rule(keep_last=2),)), 50, "abcde"),
-        (PrunePolicy(rules=(Rule(keep_last=2),)), 0, "ab"),
-        (PrunePolicy(rules=(Rule(keep_last=2, unused_for_ns=0),)), 50, "ab"),
+        (PrunePolicy(rules=(PruneRule(keep_last=2),)), None, "ab"),
+        (PrunePolicy(rules=(PruneRule(keep_last=2, unused_for_ns=30 * D),)), None, "abc"),
+        (PrunePolicy(rules=(PruneRule(keep_last=4, unused_for_ns=30 * D),)), None, "abcd"),
+        (PrunePolicy(rules=(PruneRule(keep_last=2),)), 50, "abcde"),
+        (PrunePolicy(rules=(PruneRule(keep_last=2),)), 0, "ab"),
+        (PrunePolicy(rules=(PruneRule(keep_last=2, unused_for_ns=0),)), 50, "ab"),
     ],
 )
 def test_the_five_tags_of_the_page_about_policies(
@@ -185,26 +185,28 @@ def test_the_five_tags_of_the_page_about_policies(
 
 
 def test_with_another_cause_they_only_protect() -> None:
-    aged = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=50 * D),))
+    aged = PrunePolicy(("c",), (PruneRule(keep_last=1, unused_for_ns=50 * D),))
     assert kept([*THREE, tag("d", 60)], aged) == "abc"
-    limited = PrunePolicy(("c",), (Rule(keep_last=1),), max_used=DiskSpace(1000))
+    limited = PrunePolicy(("c",), (PruneRule(keep_last=1),), max_used=DiskSpace(1000))
     assert kept(THREE, limited, 1000) == "abc"
     assert kept(THREE, limited, 20) == "ac"
 
 
 def test_a_limit_that_asks_for_nothing_now_is_a_limit() -> None:
-    policy = PrunePolicy(rules=(Rule(keep_last=1),), min_free=DiskSpace(5))
+    policy = PrunePolicy(rules=(PruneRule(keep_last=1),), min_free=DiskSpace(5))
     assert choose(THREE, policy, None)["c"] == (True, "within the limit")
 
 
 def test_unused_for_no_time_lets_all_go_that_is_not_kept() -> None:
-    policy = PrunePolicy(("c",), (Rule(keep_last=1, unused_for_ns=0),), max_used=DiskSpace(1000))
+    policy = PrunePolicy(
+        ("c",), (PruneRule(keep_last=1, unused_for_ns=0),), max_used=DiskSpace(1000)
+    )
     assert kept(THREE, policy, 1000) == "ac"
 
 
 def test_of_a_keep_last_the_later_entry_wins_a_tie() -> None:
     facts = [tag("b", 1, position=1), tag("c", 1, position=2), tag("a", 1, position=0)]
-    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=2),))) == "bc"
+    assert kept(facts, PrunePolicy(rules=(PruneRule(keep_last=2),))) == "bc"
 
 
 # Rules for some tags.
@@ -213,7 +215,7 @@ PRS = [tag("main", 3), tag("pr-1", 1), tag("pr-2", 2), tag("pr-3", 30), tag("x",
 
 
 def test_a_rule_counts_its_own_tags() -> None:
-    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1), Rule(keep_last=1)))
+    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1), PruneRule(keep_last=1)))
     assert choose(PRS, policy) == {
         "main": (True, "--keep-last 1"),
         "pr-1": (True, "rule 1 (pr-*): keep-last 1"),
@@ -225,17 +227,17 @@ def test_a_rule_counts_its_own_tags() -> None:
 
 def test_a_rule_that_says_nothing_of_it_leaves_its_tags_in_the_count_of_all() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (pr-*)", "pr-*", keep_within_ns=D // 2), Rule(keep_last=2))
+        rules=(rule("rule 1 (pr-*)", "pr-*", keep_within_ns=D // 2), PruneRule(keep_last=2))
     )
     assert choose(PRS, policy)["pr-2"] == (True, "--keep-last 2")
     assert kept(PRS, policy) == "pr-1pr-2"
 
 
 def test_a_tag_that_is_kept_by_a_rule_takes_no_place_in_the_count_of_all() -> None:
-    one = PrunePolicy(rules=(rule("rule 1 (pr-1)", "pr-1", keep=True), Rule(keep_last=1)))
+    one = PrunePolicy(rules=(rule("rule 1 (pr-1)", "pr-1", keep=True), PruneRule(keep_last=1)))
     assert kept(PRS, one) == "pr-1pr-2"
     # But --keep-tag leaves it where it is.
-    assert kept(PRS, PrunePolicy(("pr-1",), (Rule(keep_last=1),))) == "pr-1"
+    assert kept(PRS, PrunePolicy(("pr-1",), (PruneRule(keep_last=1),))) == "pr-1"
 
 
 def test_of_a_tag_that_no_rule_speaks_of_nothing_is_said() -> None:
@@ -252,7 +254,7 @@ def test_the_first_rule_that_matches_counts() -> None:
         rules=(
             rule("rule 1 (pr-3)", "pr-3", unused_for_ns=100 * D),
             rule("rule 2 (*)", unused_for_ns=2 * D),
-            Rule(unused_for_ns=0),
+            PruneRule(unused_for_ns=0),
         )
     )
     assert choose(PRS, policy) == {
@@ -266,7 +268,7 @@ def test_the_first_rule_that_matches_counts() -> None:
 
 def test_a_keep_last_protects_from_an_age_that_is_said_of_all() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=3), Rule(unused_for_ns=5 * D))
+        rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=3), PruneRule(unused_for_ns=5 * D))
     )
     assert kept(PRS, policy) == "mainpr-1pr-2pr-3"
 
@@ -304,7 +306,7 @@ def test_a_blob_that_is_not_there_costs_nothing() -> None:
 
 
 def test_a_keep_last_of_none_keeps_none() -> None:
-    assert kept(THREE, PrunePolicy(rules=(Rule(keep_last=0),), allow_empty=True)) == ""
+    assert kept(THREE, PrunePolicy(rules=(PruneRule(keep_last=0),), allow_empty=True)) == ""
 
 
 def test_what_three_tags_hold_is_unique_to_none() -> None:
@@ -326,7 +328,7 @@ def test_another_name_for_what_stays_costs_nothing_and_stays() -> None:
     made = decide(facts, sizes, PrunePolicy(), now_ns=NOW, limit_bytes=20, limit_name="")
     assert [decision.keep for decision in made] == [True, False, True]
     # Not for an age: that is no question of space.
-    assert kept(facts, PrunePolicy(rules=(Rule(unused_for_ns=9 * D),)), 50) == "ba"
+    assert kept(facts, PrunePolicy(rules=(PruneRule(unused_for_ns=9 * D),)), 50) == "ba"
 
 
 def test_two_names_of_the_same_go_together() -> None:
@@ -337,14 +339,14 @@ def test_two_names_of_the_same_go_together() -> None:
 
 def test_where_the_limit_cannot_be_reached_what_may_go_goes() -> None:
     facts = [tag("a", 3, "ab"), tag("b", 2, "cd"), tag("c", 1, "ef")]
-    policy = PrunePolicy(("b",), rules=(Rule(keep_within_ns=D // 2),), max_used=DiskSpace(5))
+    policy = PrunePolicy(("b",), rules=(PruneRule(keep_within_ns=D // 2),), max_used=DiskSpace(5))
     assert kept(facts, policy, 5) == "b"
     assert kept(facts, policy, -5) == "b"
 
 
 def test_after_an_age_the_limit_counts_only_what_is_left() -> None:
     facts = [tag("a", 30, "abcd"), tag("b", 2, "ef"), tag("c", 1, "gh")]
-    policy = PrunePolicy(rules=(Rule(unused_for_ns=10 * D),))
+    policy = PrunePolicy(rules=(PruneRule(unused_for_ns=10 * D),))
     assert kept(facts, policy, 40) == "bc"
     assert kept(facts, policy, 39) == "c"
 
@@ -354,7 +356,7 @@ def test_after_an_age_the_limit_counts_only_what_is_left() -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [PrunePolicy(rules=(Rule(unused_for_ns=0),)), PrunePolicy(("nosuch",))],
+    [PrunePolicy(rules=(PruneRule(unused_for_ns=0),)), PrunePolicy(("nosuch",))],
 )
 def test_of_those_that_would_all_go_the_last_used_stays(policy: PrunePolicy) -> None:
     facts = [tag("b", 10), tag("a", 1), tag("c", 100)]
@@ -373,7 +375,7 @@ def test_a_limit_leaves_the_last_tag() -> None:
 
 def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (a)", "a", unused_for_ns=0), Rule(unused_for_ns=50 * D))
+        rules=(rule("rule 1 (a)", "a", unused_for_ns=0), PruneRule(unused_for_ns=50 * D))
     )
     assert kept(THREE, policy, 100) == "b"
     assert kept(THREE, policy, 0) == "b"
@@ -382,7 +384,7 @@ def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
 def test_an_entry_without_a_tag_stays_and_counts() -> None:
     facts = [tag(None, 1000, "xyz"), tag("a", 3, "xa"), tag("b", 2)]
     why = (True, "no tag: such an entry stays until it is untagged by its digest")
-    assert choose(facts, PrunePolicy(allow_empty=True, rules=(Rule(unused_for_ns=0),)), 0) == {
+    assert choose(facts, PrunePolicy(allow_empty=True, rules=(PruneRule(unused_for_ns=0),)), 0) == {
         None: why,
         "a": (False, "--unused-for 0s: last used 3 d ago"),
         "b": (False, "--unused-for 0s: last used 2 d ago"),
@@ -391,12 +393,12 @@ def test_an_entry_without_a_tag_stays_and_counts() -> None:
     assert kept(facts, PrunePolicy(), 0) == "Noneb"
     # It is no tag: it takes no place, and is not the last one.
     assert kept(facts[:1], PrunePolicy(), 0) == "None"
-    assert kept(facts, PrunePolicy(rules=(Rule(keep_last=1),))) == "Noneb"
+    assert kept(facts, PrunePolicy(rules=(PruneRule(keep_last=1),))) == "Noneb"
 
 
 def test_a_tag_with_an_empty_name_is_a_tag() -> None:
     facts = [tag("", 3), tag("b", 2)]
-    assert choose(facts, PrunePolicy(rules=(Rule(keep_last=1),)))[""] == (
+    assert choose(facts, PrunePolicy(rules=(PruneRule(keep_last=1),)))[""] == (
         False,
         "not kept by --keep-last 1",
     )

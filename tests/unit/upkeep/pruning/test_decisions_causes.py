@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
 AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
@@ -19,10 +19,10 @@ COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)
         # Whoever says which tags go by their age has not asked for the others.
         (PrunePolicy(("main",), (AGED,)), "mainpr-1pr-2x"),
         (PrunePolicy(("main",), (AGED._replace(unused_for_ns=0),)), "mainx"),
-        (PrunePolicy(("main",), (AGED, Rule(unused_for_ns=35 * D))), "mainpr-1pr-2"),
+        (PrunePolicy(("main",), (AGED, PruneRule(unused_for_ns=35 * D))), "mainpr-1pr-2"),
         # What speaks of those others itself counts, whatever is said of some.
-        (PrunePolicy(("main",), (AGED, Rule(keep_last=1))), "mainpr-1pr-2"),
-        (PrunePolicy(("main",), (AGED, Rule(keep_within_ns=41 * D))), "mainpr-1pr-2pr-3x"),
+        (PrunePolicy(("main",), (AGED, PruneRule(keep_last=1))), "mainpr-1pr-2"),
+        (PrunePolicy(("main",), (AGED, PruneRule(keep_within_ns=41 * D))), "mainpr-1pr-2pr-3x"),
     ],
 )
 def test_what_a_policy_without_a_limit_keeps(policy: PrunePolicy, names: str) -> None:
@@ -39,7 +39,7 @@ def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
 
 
 def test_what_is_not_kept_goes_by_the_rule_that_speaks_of_it() -> None:
-    assert choose(PRS, PrunePolicy(("main",), (AGED, Rule(keep_last=1))))["x"] == (
+    assert choose(PRS, PrunePolicy(("main",), (AGED, PruneRule(keep_last=1))))["x"] == (
         False,
         "not kept by --keep-last 1",
     )
@@ -58,8 +58,8 @@ PR = ("pr-*",)
         (PrunePolicy(("pr-1",), drop_tags=PR), "mainpr-1x"),
         (PrunePolicy(("main",), drop_tags=("*",)), "main"),
         # What is said of all tags only protects, beside tags to drop.
-        (PrunePolicy(rules=(Rule(keep_last=1),), drop_tags=PR), "mainpr-1x"),
-        (PrunePolicy(rules=(Rule(keep_within_ns=25 * D),), drop_tags=PR), "mainpr-1pr-2x"),
+        (PrunePolicy(rules=(PruneRule(keep_last=1),), drop_tags=PR), "mainpr-1x"),
+        (PrunePolicy(rules=(PruneRule(keep_within_ns=25 * D),), drop_tags=PR), "mainpr-1pr-2x"),
         # A rule that names its tags lets the rest of them go, as without a drop-tag.
         (PrunePolicy(rules=(COUNTED,), drop_tags=("x",)), "mainpr-1"),
         (PrunePolicy(rules=(AGED,), drop_tags=("x",)), "mainpr-1pr-2"),

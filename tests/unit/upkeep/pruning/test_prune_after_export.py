@@ -1,6 +1,6 @@
 """pruning/prune.py after an export: nothing is raised, and what was just published stays."""
 
-from kitcache.options.prunepolicy import PrunePolicy, Rule
+from kitcache.options.prunepolicy import PrunePolicy, PruneRule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.state import read_skips
@@ -25,7 +25,7 @@ class TestAfterExport:
 
     def test_what_was_just_published_stays(self, sample: Sample, layout: Layout) -> None:
         """Also where it is the oldest, or no rule keeps it."""
-        unused = PrunePolicy(rules=(Rule(unused_for_ns=0),))
+        unused = PrunePolicy(rules=(PruneRule(unused_for_ns=0),))
         for policy in (most(1100), unused, PrunePolicy(keep_tags=("nothing",))):
             assert "main" in kept(self.after_export(layout, policy, "main"))
         assert tags(sample) == ["main"]

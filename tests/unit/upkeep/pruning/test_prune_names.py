@@ -7,7 +7,7 @@ import pytest
 from kitcache.errors import UsageError
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
-from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, Rule
+from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.health.repair import repair
@@ -21,10 +21,10 @@ DAY_NS = 86_400 * 10**9
 
 class TestKeepTag:
     @pytest.mark.parametrize("dry_run", [True, False])
-    @pytest.mark.parametrize("rules", [(), (Rule(keep_within_ns=1),)])
+    @pytest.mark.parametrize("rules", [(), (PruneRule(keep_within_ns=1),)])
     @pytest.mark.parametrize("allow_empty", [True, False])
     def test_where_nothing_is_kept_by_name_nothing_goes(
-        self, sample: Sample, dry_run: bool, rules: tuple[Rule, ...], allow_empty: bool
+        self, sample: Sample, dry_run: bool, rules: tuple[PruneRule, ...], allow_empty: bool
     ) -> None:
         before = take_snapshot(sample.dir)
         policy = PrunePolicy(("mian", "x*"), rules=rules, allow_empty=allow_empty)
@@ -50,10 +50,13 @@ class TestKeepTag:
         ("policy", "stay"),
         [
             (PrunePolicy(("release-*", "main")), ["main"]),
-            (PrunePolicy(rules=(Rule(keep_within_ns=1),)), ["dev"]),
-            (PrunePolicy(("release-*",), rules=(Rule(keep_last=1),)), ["dev"]),
-            (PrunePolicy(("release-*",), rules=(Rule(keep_within_ns=DAY_NS),)), ["main", "dev"]),
-            (PrunePolicy(("release-*",), rules=(Rule(unused_for_ns=0),)), ["dev"]),
+            (PrunePolicy(rules=(PruneRule(keep_within_ns=1),)), ["dev"]),
+            (PrunePolicy(("release-*",), rules=(PruneRule(keep_last=1),)), ["dev"]),
+            (
+                PrunePolicy(("release-*",), rules=(PruneRule(keep_within_ns=DAY_NS),)),
+                ["main", "dev"],
+            ),
+            (PrunePolicy(("release-*",), rules=(PruneRule(unused_for_ns=0),)), ["dev"]),
             (most(1100, keep_tags=("release-*",)), ["dev"]),
         ],
     )
