@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
     from kitcache.buildkit.status import BuildWarning, Log, Transfer, Update, Vertex
     from kitcache.buildkit.steps import Step, Steps
-    from kitcache.buildkit.wishes import Wishes
+    from kitcache.buildkit.wishes import BuildOptions
     from kitcache.errors import (
         BuildFailed,
         Busy,
@@ -230,7 +230,7 @@ __all__ = [
     "Vertex",
     "Waiting",
     "Why",
-    "Wishes",
+    "BuildOptions",
     "Worker",
     "__version__",
     "du",

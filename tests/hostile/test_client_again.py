@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from kitcache.buildkit.client import Client
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from tests.hostile.failing import FLAVOURS, failure
@@ -111,7 +111,7 @@ def test_a_cancel_by_the_caller_is_none_by_the_time(context: Path) -> None:
         with pytest.raises(Cancelled) as caught:
             client.build(str(context), outputs=NOWHERE, cancel=cancel, timeout_s=0)
         assert caught.value.timeout_s is None
-        wishes = Wishes(timeout_s=0)
+        wishes = BuildOptions(timeout_s=0)
         with pytest.raises(Cancelled) as caught:
             client.start(BuildRequest(str(context)), wishes).result()
         assert caught.value.timeout_s == 0
@@ -172,7 +172,7 @@ def test_builds_under_way_end_on_a_daemon_that_goes_away(context: Path) -> None:
         return {}
 
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        build = client.start(BuildRequest(str(context)), Wishes())
+        build = client.start(BuildRequest(str(context)), BuildOptions())
         assert is_going.wait(20)
         with pytest.raises(NoDaemon):
             client.info()
@@ -190,7 +190,7 @@ def test_closing_ends_a_build_on_an_older_connection(context: Path) -> None:
 
     with FakeDaemon(script, is_engine=True) as daemon:
         client = Client(daemon.address)
-        build = client.start(BuildRequest(str(context)), Wishes())
+        build = client.start(BuildRequest(str(context)), BuildOptions())
         assert is_running.wait(20)
         while client.info() and len(daemon.asked) < 5:
             pass

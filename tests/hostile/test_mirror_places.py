@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.build import Wishes
+from kitcache.buildkit.build import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.proto import control_pb2, files_pb2
 from kitcache.errors import KitcacheError, NoDaemon, UsageError
@@ -50,7 +50,7 @@ def with_leave(script: Script, context: Path, dest: str, *allow: str) -> None:
     outputs = tuple(map(parse_output, output(dest)["outputs"]))
     request = BuildRequest(str(context), outputs=outputs, allow=allow)
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        client.start(request, Wishes()).result()
+        client.start(request, BuildOptions()).result()
 
 
 def refused(context: Path, dest: str, **more: object) -> KitcacheError:

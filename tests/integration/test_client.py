@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.client import Client
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output
@@ -85,7 +85,7 @@ def test_several_builds_at_once_on_one_client(client: Client, tmp_path: Path) ->
 
 def test_the_news_of_a_build_can_be_iterated_over(client: Client, tmp_path: Path) -> None:
     context = write(tmp_path / "c", "FROM scratch\nCOPY a /\n", a=str(tmp_path))
-    build = client.start(BuildRequest(context, outputs=(Output("cacheonly"),)), Wishes())
+    build = client.start(BuildRequest(context, outputs=(Output("cacheonly"),)), BuildOptions())
     names = {vertex.name for update in build for vertex in update.vertexes}
     assert build.is_over
     assert build.next_update() is None

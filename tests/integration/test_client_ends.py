@@ -16,7 +16,7 @@ import pytest
 import kitcache
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.status import Update
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output
@@ -28,7 +28,7 @@ from tests.integration.kit import command
 
 def test_waiting_for_news_has_an_end(client: Client, step: Step) -> None:
     request = BuildRequest(step.context, network="none", outputs=(Output("cacheonly"),))
-    build = client.start(request, Wishes())
+    build = client.start(request, BuildOptions())
     while not step.is_running.is_set():
         update = build.next_update(WAIT_S)
         assert update is not None
@@ -110,7 +110,7 @@ def test_a_client_that_is_closed_says_so(daemon: Daemon, tmp_path: Path) -> None
         client.info,
         client.workers,
         lambda: client.build(context),
-        lambda: client.start(BuildRequest(context), Wishes()).result(),
+        lambda: client.start(BuildRequest(context), BuildOptions()).result(),
     ]
     for call in calls:
         with pytest.raises(NoDaemon, match="this client is closed"):

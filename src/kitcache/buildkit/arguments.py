@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.limit import check_seconds
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, check_sent
@@ -110,7 +110,7 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(","))
 
 
-def check_wishes(wishes: Wishes) -> None:
+def check_wishes(wishes: BuildOptions) -> None:
     """Raise UsageError for what would be found to be something else in the middle of a build."""
     stdin, credentials, prune_policy = wishes.stdin, wishes.credentials, wishes.prune_policy
     check_seconds("lock_timeout_s", wishes.lock_timeout_s)

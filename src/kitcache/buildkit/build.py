@@ -45,7 +45,7 @@ from kitcache.buildkit.status import BuildWarning, Update
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
 from kitcache.gc.control import Terms
 from kitcache.options.build import BuildRequest
@@ -61,7 +61,7 @@ _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that ca
 def run_build(
     connection: Connection,
     request: BuildRequest,
-    wishes: Wishes,
+    wishes: BuildOptions,
     environ: Mapping[str, str] | None = None,
 ) -> BuildResult:
     """Build it; see Client.build for what this promises and raises.
@@ -75,7 +75,7 @@ def run_build(
 
 
 class _Build:
-    def __init__(self, connection: Connection, request: BuildRequest, wishes: Wishes) -> None:
+    def __init__(self, connection: Connection, request: BuildRequest, wishes: BuildOptions) -> None:
         self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         bound_s = wishes.timeout_s
         # At least so long that a daemon that does answer can be asked to cancel.

@@ -33,7 +33,7 @@ from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import OnUpdate, Update
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
@@ -209,8 +209,8 @@ class Client:
         )
         if environ is not None:
             request = complete_request(settle(request), environ)
-        nobody = Wishes()
-        wishes = Wishes(
+        nobody = BuildOptions()
+        wishes = BuildOptions(
             on_update=on_update or nobody.on_update,
             on_notice=on_notice or nobody.on_notice,
             cancel=cancel,
@@ -221,14 +221,14 @@ class Client:
         )
         return self.run(request, wishes)
 
-    def run(self, request: BuildRequest, wishes: Wishes) -> BuildResult:
+    def run(self, request: BuildRequest, wishes: BuildOptions) -> BuildResult:
         """The same, for a request that is there already."""
         with self._daemon.connection() as connection:
             environ, proxies = self._surroundings()
             wishes = wishes._replace(proxy_args=wishes.proxy_args or proxies)
             return run_build(connection, request, wishes, environ)
 
-    def start(self, request: BuildRequest, wishes: Wishes) -> "Build":
+    def start(self, request: BuildRequest, wishes: BuildOptions) -> "Build":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
         return Build(self, request, wishes)
 
@@ -250,7 +250,7 @@ class Client:
 class Build:
     """A build under way. Iterate over it for its updates; `result` is what it came to."""
 
-    def __init__(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
+    def __init__(self, client: Client, request: BuildRequest, wishes: BuildOptions) -> None:
         self._cancel = wishes.cancel or Event()
         self._pid = os.getpid()
         self._address = client.address
@@ -335,7 +335,7 @@ class Build:
         self._updates.put(update)
         self._on_update(update)
 
-    def _run(self, client: Client, request: BuildRequest, wishes: Wishes) -> None:
+    def _run(self, client: Client, request: BuildRequest, wishes: BuildOptions) -> None:
         try:
             self._result = client.run(request, wishes)
         except BaseException as error:  # noqa: BLE001 - `result` raises it

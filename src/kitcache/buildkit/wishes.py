@@ -20,7 +20,7 @@ def _nothing(_news: object) -> None:
     """Ignore what is reported."""
 
 
-class Wishes(NamedTuple):
+class BuildOptions(NamedTuple):
     """What a build needs besides its request: callbacks, a time limit, an event that cancels it.
 
     on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits

@@ -12,7 +12,7 @@ import pytest
 from kitcache.buildkit.arguments import settle, several
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
@@ -248,8 +248,8 @@ def test_a_timeout_that_means_nothing_is_named(
         with pytest.raises(UsageError, match=r"^timeout_s is "):
             client.build(context, timeout_s=seconds)
         with pytest.raises(UsageError, match=r"^lock_timeout_s is "):
-            client.run(BuildRequest(str(context)), Wishes(lock_timeout_s=seconds))
-        build = client.start(BuildRequest(str(context)), Wishes())
+            client.run(BuildRequest(str(context)), BuildOptions(lock_timeout_s=seconds))
+        build = client.start(BuildRequest(str(context)), BuildOptions())
         for wait in (build.result, build.next_update):
             with pytest.raises(UsageError, match=r"^timeout_s is "):
                 wait(seconds)
@@ -263,6 +263,6 @@ def test_a_timeout_may_be_longer_than_any_clock(
     with Client(daemon.address, timeout_s=seconds) as client:
         client.info()
         client.build(context, timeout_s=seconds)
-        build = client.start(BuildRequest(str(context)), Wishes())
+        build = client.start(BuildRequest(str(context)), BuildOptions())
         assert build.next_update(seconds) is None  # the fake daemon has no news
         assert build.result(seconds).ref

@@ -17,7 +17,7 @@ from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import Update
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import
@@ -45,14 +45,14 @@ class Run:
     def __init__(
         self,
         request: BuildRequest,
-        wishes: Wishes | None = None,
+        wishes: BuildOptions | None = None,
         *,
         script: Script = build_nothing,
         is_engine: bool = False,
         answers: Mapping[str, bytes | None] | None = None,
     ) -> None:
         self.told: list[str] = []
-        wishes = (wishes or Wishes())._replace(on_notice=self.told.append)
+        wishes = (wishes or BuildOptions())._replace(on_notice=self.told.append)
 
         def wait_for_the_session(solve: Solve) -> Answer:
             assert solve.session.methods
@@ -73,7 +73,7 @@ DIGEST = f"sha256:{'1' * 64}"
 
 def test_a_build_is_asked_for_once_and_by_name(context: Path) -> None:
     request = BuildRequest(str(context), target="t", build_args=(("A", "1"),), outputs=NOWHERE)
-    run = Run(request, Wishes(proxy_args=(("HTTP_PROXY", "p"), ("A", "0"))))
+    run = Run(request, BuildOptions(proxy_args=(("HTTP_PROXY", "p"), ("A", "0"))))
     assert re.fullmatch(r"[a-z0-9]{25}", run.solve.ref)
     assert run.solve.ref == run.result.ref
     assert run.solve.frontend == "dockerfile.v0"
@@ -229,7 +229,9 @@ def test_warnings_and_steps_come_to_the_caller(context: Path) -> None:
         return {"containerimage.digest": DIGEST}
 
     run = Run(
-        BuildRequest(str(context), outputs=NOWHERE), Wishes(on_update=heard.append), script=script
+        BuildRequest(str(context), outputs=NOWHERE),
+        BuildOptions(on_update=heard.append),
+        script=script,
     )
     assert [w.short for w in run.result.warnings] == ["odd casing"]
     assert run.result.digest == DIGEST
@@ -252,7 +254,7 @@ def test_logins_are_looked_up_for_the_hosts_that_were_asked_for_alone(context: P
         return {}
 
     request = BuildRequest(str(context), outputs=NOWHERE)
-    run = Run(request, Wishes(credentials=login), script=script)
+    run = Run(request, BuildOptions(credentials=login), script=script)
     assert hosts == ["r.example", "other.example"]
     assert answers == [b"\x0a\x02me\x12\x06sesame", b""]
     assert "sesame" not in f"{run.result}{run.told}"
@@ -272,7 +274,9 @@ def test_what_a_login_raises_is_the_daemons_problem_and_shows_nothing(context: P
         said.append(str(caught.value))
         return {}
 
-    run = Run(BuildRequest(str(context), outputs=NOWHERE), Wishes(credentials=login), script=script)
+    run = Run(
+        BuildRequest(str(context), outputs=NOWHERE), BuildOptions(credentials=login), script=script
+    )
     assert "KeyError" in said[0]
     assert "sesame" not in said[0]
     assert run.told == ["no login for x: credentials raised KeyError"]
@@ -289,7 +293,7 @@ def test_what_a_login_raises_is_the_cause_of_the_failure(context: Path) -> None:
 
     request = BuildRequest(str(context), outputs=NOWHERE)
     with pytest.raises(BuildFailed, match="pull access denied") as caught:
-        Run(request, Wishes(credentials=login), script=script)
+        Run(request, BuildOptions(credentials=login), script=script)
     assert isinstance(caught.value.__cause__, KeyError)
     assert caught.value.__cause__.args == ("x",)
 
@@ -297,7 +301,7 @@ def test_what_a_login_raises_is_the_cause_of_the_failure(context: Path) -> None:
         return host, "sesame"
 
     with pytest.raises(BuildFailed) as caught:
-        Run(request, Wishes(credentials=wrong), script=script)
+        Run(request, BuildOptions(credentials=wrong), script=script)
     assert "of type tuple, not Credentials" in str(caught.value.__cause__)
 
 
@@ -340,12 +344,12 @@ def test_a_cancel_that_the_daemon_does_not_confirm(
         solve.wait()
 
     with pytest.raises(Cancelled, match="the daemon was asked to cancel the build"):
-        Run(BuildRequest(str(context), outputs=NOWHERE), Wishes(cancel=cancel), script=freeze)
+        Run(BuildRequest(str(context), outputs=NOWHERE), BuildOptions(cancel=cancel), script=freeze)
 
 
 def test_a_request_that_makes_no_sense_never_reaches_the_daemon(context: Path) -> None:
     request = BuildRequest(str(context), network="none?", outputs=NOWHERE)
     with FakeDaemon() as daemon, connect(daemon.address) as connection:
         with pytest.raises(UsageError):
-            run_build(connection, request, Wishes())
+            run_build(connection, request, BuildOptions())
         assert daemon.sessions == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.result import BuildResult
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest
@@ -130,5 +130,7 @@ def test_nothing_dropped_is_told_too(grown: Path) -> None:
 
 def test_a_policy_without_a_cache_is_told(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-    told = Run(BuildRequest(str(tmp_path), outputs=NOWHERE), Wishes(prune_policy=LAST_ONE)).told
+    told = Run(
+        BuildRequest(str(tmp_path), outputs=NOWHERE), BuildOptions(prune_policy=LAST_ONE)
+    ).told
     assert "the policy applies to no cache: there is no --cache-to type=local" in told

@@ -15,7 +15,7 @@ import kitcache
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import Update
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output
@@ -60,7 +60,7 @@ def test_annotations_can_be_resolved(name: str) -> None:
 def test_the_updates_of_a_build_and_its_result(request_: BuildRequest) -> None:
     heard: list[Update] = []
     with FakeDaemon(build) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes(on_update=heard.append))
+        running = client.start(request_, BuildOptions(on_update=heard.append))
         updates = list(running)
         assert running.result(timeout_s=LIMIT_S).digest is None
     assert names(updates) == names(heard) == ["one", "two"]
@@ -71,7 +71,7 @@ def test_the_updates_of_a_build_and_its_result(request_: BuildRequest) -> None:
 def test_iterating_over_a_build_that_fails_raises_at_its_end(request_: BuildRequest) -> None:
     seen: list[Update] = []
     with FakeDaemon(fail) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes())
+        running = client.start(request_, BuildOptions())
         with pytest.raises(BuildFailed, match="boom"):
             seen.extend(running)
         with pytest.raises(BuildFailed, match="boom"):
@@ -80,7 +80,7 @@ def test_iterating_over_a_build_that_fails_raises_at_its_end(request_: BuildRequ
 
 def test_a_second_iterator_is_an_error(request_: BuildRequest) -> None:
     with FakeDaemon(build) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes())
+        running = client.start(request_, BuildOptions())
         first = iter(running)
         with pytest.raises(UsageError, match="iterated over already"):
             iter(running)
@@ -97,7 +97,7 @@ def test_a_result_is_waited_for_as_long_as_is_said(request_: BuildRequest) -> No
         return {}
 
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes())
+        running = client.start(request_, BuildOptions())
         with pytest.raises(TimeoutError, match="it goes on"):
             running.result(timeout_s=0.01)
         assert not running.done()
@@ -112,7 +112,7 @@ def test_a_build_that_is_cancelled_ends_its_iteration_so(request_: BuildRequest)
         solve.wait()
 
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes(on_update=lambda _: running.cancel()))
+        running = client.start(request_, BuildOptions(on_update=lambda _: running.cancel()))
         with pytest.raises(Cancelled):
             list(running)
 
@@ -122,7 +122,7 @@ def test_what_on_update_raises_ends_the_build(request_: BuildRequest) -> None:
         raise KeyError("mine")
 
     with FakeDaemon(build) as daemon, Client(daemon.address) as client:
-        running = client.start(request_, Wishes(on_update=refuse))
+        running = client.start(request_, BuildOptions(on_update=refuse))
         with pytest.raises(KeyError, match="mine"):
             list(running)
 
@@ -158,7 +158,7 @@ def test_a_cancelled_build_has_let_go_of_its_outputs(request_: BuildRequest) -> 
     disk = SlowDisk()
     request = request_._replace(outputs=(Output("tar", "-"),))
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        running = client.start(request, Wishes(stdout=disk))
+        running = client.start(request, BuildOptions(stdout=disk))
         assert disk.began.wait(LIMIT_S)
         running.cancel()
         with pytest.raises(Cancelled):

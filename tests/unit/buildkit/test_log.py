@@ -7,7 +7,7 @@ import pytest
 
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport
 from kitcache.options.secrets import Secret
@@ -36,7 +36,7 @@ def test_it_says_what_is_sent_where_and_no_secret(
     )
     caplog.set_level(logging.DEBUG)
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
-        client.run(request, Wishes(credentials=lambda _: Credentials(WORD, WORD)))
+        client.run(request, BuildOptions(credentials=lambda _: Credentials(WORD, WORD)))
         url = daemon.address.url
     told = [record.getMessage() for record in caplog.records if record.name == "kitcache"]
     assert told[0].startswith(f"connected to {url}")

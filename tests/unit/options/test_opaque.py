@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
@@ -38,7 +38,7 @@ def test_it_is_shown_nowhere(value: Any) -> None:
     request = BuildRequest(secrets=(value,))
     told = [*reachable(value), str(value), f"{value}", pprint.pformat(value), repr([value])]
     told += [repr(request), repr(request._asdict()), pprint.pformat(request._asdict())]
-    told += [repr(Wishes(credentials=lambda _: value))]
+    told += [repr(BuildOptions(credentials=lambda _: value))]
     assert WORD not in "\n".join(told)
     assert not hasattr(value, "__dict__")
 

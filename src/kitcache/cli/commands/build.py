@@ -15,7 +15,7 @@ from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
-from kitcache.buildkit.wishes import Wishes
+from kitcache.buildkit.wishes import BuildOptions
 from kitcache.cli import buildoptions, options
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.cli.cachetext import cache_lines, excess_lines
@@ -85,7 +85,9 @@ class _Command:
             return error.exit_code
         return self._finish(result)
 
-    def _wishes(self, address: Address, shown: Guarded, policy: "PrunePolicy | None") -> Wishes:
+    def _wishes(
+        self, address: Address, shown: Guarded, policy: "PrunePolicy | None"
+    ) -> BuildOptions:
         def on_progress(event: Progress | Waiting) -> None:
             if isinstance(event, Waiting):
                 shown.note(f"kitcache: {waiting_line(event)}")
@@ -95,7 +97,7 @@ class _Command:
                 self._session.warn([f"warning: {sentence}"])
             shown.note(f"kitcache: warning: {printable(sentence)}")
 
-        return Wishes(
+        return BuildOptions(
             on_notice=on_notice,
             on_progress=on_progress,
             cancel=self._args.cancel,
