@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kitcache.gc.ls import ls
     from kitcache.gc.reset import reset
     from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
-    from kitcache.gc.values import Damage, MissingLeaf, Progress, Report, Root, Tally
+    from kitcache.gc.values import Damage, MissingLeaf, Progress, ResetResult, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
     from kitcache.oci.links import Link
@@ -203,7 +203,7 @@ __all__ = [
     "Pruned",
     "RepairStep",
     "Repaired",
-    "Report",
+    "ResetResult",
     "PrunePolicy",
     "Root",
     "PruneRule",

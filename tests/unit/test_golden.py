@@ -21,7 +21,7 @@ from kitcache.buildkit.result import BuildResult
 from kitcache.cli.cachetext import cache_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.main import COMMANDS
-from kitcache.gc.values import Report, Tally
+from kitcache.gc.values import ResetResult, Tally
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -252,7 +252,7 @@ EXEC_CASES = {
 }
 
 DIGEST = f"sha256:{'1' * 64}"
-RESET = Report(
+RESET = ResetResult(
     path="cache",
     outcome="done",
     entry_count=2,

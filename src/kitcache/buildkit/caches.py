@@ -19,7 +19,7 @@ from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import Terms
 from kitcache.gc.reset import refused_report, reset_after_export
-from kitcache.gc.values import Report
+from kitcache.gc.values import ResetResult
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
@@ -188,7 +188,7 @@ class Caches:
         self._say_if_moved(place)
         return results
 
-    def _sweep(self, place: Place, published: Collection[str]) -> tuple[Report, Pruned | None]:
+    def _sweep(self, place: Place, published: Collection[str]) -> tuple[ResetResult, Pruned | None]:
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
             return refused_report(place.layout.path, why), None

@@ -12,7 +12,7 @@ from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, Warn
 from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below
-from kitcache.gc.values import Report, Root, Tally
+from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, Members, read_document
 from kitcache.oci.index import INDEX_TYPE, NewEntry, put_entries
@@ -50,7 +50,7 @@ class CacheResult(NamedTuple):
     digest: str | None
     written: Tally
     reused: Tally
-    reset: Report | None
+    reset: ResetResult | None
     problem: str = ""
     failure_code: int = 0
     prune: Pruned | None = None

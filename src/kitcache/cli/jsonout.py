@@ -17,7 +17,7 @@ from kitcache.cli.jsonparts import (
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
 from kitcache.gc.results import Listing, Tag, TagUsage, Usage, Why
-from kitcache.gc.values import Report
+from kitcache.gc.values import ResetResult
 
 if TYPE_CHECKING:  # du, ls and the others need no client
     from kitcache.buildkit.publish import CacheResult
@@ -162,7 +162,7 @@ def _why(why: Why) -> dict[str, Any]:
 
 
 _SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
-    Report: shape_report,
+    ResetResult: shape_report,
     Usage: _usage,
     Listing: _listing,
     Why: _why,

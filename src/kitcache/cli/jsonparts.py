@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from kitcache.gc.refusals import chain_of, describe_damage
-from kitcache.gc.values import Damage, MissingLeaf, Report, Tally
+from kitcache.gc.values import Damage, MissingLeaf, ResetResult, Tally
 
 
 def shape_tally(tally: Tally) -> dict[str, int]:
@@ -12,7 +12,7 @@ def shape_tally(tally: Tally) -> dict[str, int]:
     return {"blobs": tally.blobs, "bytes": tally.bytes}
 
 
-def shape_report(report: Report) -> dict[str, Any]:
+def shape_report(report: ResetResult) -> dict[str, Any]:
     """What a reset did."""
     return {
         "schema": "kitcache.report/1",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.gc.values import MissingLeaf, Progress, Report, Tally
+from kitcache.gc.values import MissingLeaf, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.locks import Waiting, describe_holder
 
@@ -15,7 +15,7 @@ _NAMED = 3
 UNTAGGED = "(no tag)"
 
 
-def report_lines(report: Report) -> Iterator[str]:
+def report_lines(report: ResetResult) -> Iterator[str]:
     """The closing line of a reset: freed, kept, how many, how long; or why it did nothing."""
     if report.reason and report.outcome in ("done", "dry-run"):
         yield printable(f"{report.path}: {report.reason}")
@@ -36,7 +36,7 @@ def report_lines(report: Report) -> Iterator[str]:
     yield printable(f"{report.path}: {removed}; {kept}, for {tags} ({report.seconds:.1f} s)")
 
 
-def report_notes(report: Report) -> Iterator[str]:
+def report_notes(report: ResetResult) -> Iterator[str]:
     """What was left alone, and why: a line a reason."""
     if not report.entry_count and report.deleted.blobs:
         yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")

@@ -9,7 +9,7 @@ from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.collect import Judged, collect, judge
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
-from kitcache.gc.values import Outcome, Report, Survey, Swept, Tally
+from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
@@ -35,7 +35,7 @@ def reset(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Report:
+) -> ResetResult:
     """Delete every blob that no entry of index.json reaches, and uploads left behind.
 
     Success guarantees: all that the tags reach is where it was; of everything else only what the
@@ -79,7 +79,7 @@ def reset_after_export(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Report:
+) -> ResetResult:
     """What `reset=true` stands for, once an export into this layout has been published.
 
     give_back: lets go of the shared kitcache.lock. published: the tags that this export put into
@@ -109,7 +109,7 @@ def sweep_after_export(
     control: Control,
     *,
     lock_timeout_s: float,
-) -> Report:
+) -> ResetResult:
     """reset_after_export, with that work in place of a reset's."""
     from kitcache.store import state  # noqa: PLC0415 - a reset of its own needs none of it
 
@@ -189,27 +189,27 @@ def open_published(path: str) -> Layout | None:
         raise
 
 
-def fresh_report(path: str, started: float, *, is_dry: bool) -> Report:
+def fresh_report(path: str, started: float, *, is_dry: bool) -> ResetResult:
     """Report on a directory in which no export was published yet."""
     return _no_report(path, "dry-run" if is_dry else "done", NOTHING_YET, started)
 
 
-def refused_report(path: str, why: str) -> Report:
+def refused_report(path: str, why: str) -> ResetResult:
     """What a sweep comes to that its caller does not even begin."""
     return _no_report(path, "refused", why, time.monotonic())
 
 
-def _no_report(path: str, outcome: Outcome, why: str, started: float) -> Report:
+def _no_report(path: str, outcome: Outcome, why: str, started: float) -> ResetResult:
     seconds = round(time.monotonic() - started, 3)
     none = Tally()
-    return Report(path, outcome, 0, none, none, none, none, (), (), 0, (), 0, (), seconds, why)
+    return ResetResult(path, outcome, 0, none, none, none, none, (), (), 0, (), 0, (), seconds, why)
 
 
 def make_report(
     path: str, outcome: Outcome, judged: Judged, swept: Swept, started: float
-) -> Report:
+) -> ResetResult:
     """What a sweep came to. started: by the monotonic clock, in seconds."""
-    return Report(
+    return ResetResult(
         path=path,
         outcome=outcome,
         entry_count=sum(root.position >= 0 for root in judged.survey.roots),

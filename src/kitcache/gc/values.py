@@ -200,7 +200,7 @@ UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
 Outcome = Literal["done", "dry-run", "skipped", "refused", "lost"]
 
 
-class Report(NamedTuple):
+class ResetResult(NamedTuple):
     """What a reset did (outcome done), or would do (dry-run), or why it did nothing.
 
     After an export only: skipped, left to others who are at work; refused, for what a tag reaches

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Damage, Outcome, Report, Tally, UsedFrom
+from kitcache.gc.values import Damage, Outcome, ResetResult, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Role
 
@@ -107,7 +107,7 @@ class Trimmed(NamedTuple):
     after_size: Tally
     kept_steps: tuple[CachedStep, ...]
     removed_steps: tuple[CachedStep, ...]
-    reset: Report | None = None
+    reset: ResetResult | None = None
 
     @property
     def exit_code(self) -> int:
@@ -238,7 +238,7 @@ class Pruned(NamedTuple):
     outcome: Outcome | Literal["no-policy"]
     tags: tuple[Decision, ...]
     trimmed: tuple["Trimmed", ...]
-    reset: Report
+    reset: ResetResult
     limit_bytes: int | None
     needed_bytes: int | None
     reason: str = ""

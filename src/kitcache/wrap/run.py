@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Terms, Warn
 from kitcache.gc.reset import reset_after_export
-from kitcache.gc.values import Report
+from kitcache.gc.values import ResetResult
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
@@ -47,7 +47,7 @@ class StoreResult(NamedTuple):
     reused: int = 0
     problems: tuple[str, ...] = ()
     failure_code: int = 0
-    reset: Report | None = None
+    reset: ResetResult | None = None
     prune: "Pruned | None" = None
 
     @property

@@ -2,14 +2,14 @@
 
 from kitcache.buildkit.publish import CacheResult
 from kitcache.cli.cachetext import cache_lines
-from kitcache.gc.values import MissingLeaf, Report, Tally
+from kitcache.gc.values import MissingLeaf, ResetResult, Tally
 from kitcache.oci.digest import Digest
 
 NONE = Tally(0, 0)
 RESULT = CacheResult(
     "./cache", "main", "published", "sha256:0", Tally(2, 3000), Tally(1234, 9), None
 )
-REPORT = Report(
+REPORT = ResetResult(
     "./cache", "done", 1, Tally(9, 90), NONE, Tally(4, 40), NONE, (), (), 0, (), 0, (), 0.04
 )
 EVIL = "\x1b[31m\u202e\n"

@@ -13,12 +13,12 @@ from kitcache.cli.text import (
     waiting_line,
     width_of,
 )
-from kitcache.gc.values import MissingLeaf, Progress, Report, Tally
+from kitcache.gc.values import MissingLeaf, Progress, ResetResult, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.locks import Holder, Waiting
 
 EVIL = "\x1b[31m\u202e"
-NOTHING = Report(
+NOTHING = ResetResult(
     "./cache",
     "done",
     0,

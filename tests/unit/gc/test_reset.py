@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import Busy, Cancelled, Damaged, NotACache
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
-from kitcache.gc.values import Progress, Report, Tally
+from kitcache.gc.values import Progress, ResetResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.locks import Waiting
 from tests.caches.snapshot import differences, take_snapshot
@@ -32,7 +32,7 @@ def test_a_report_says_all(sample: Sample) -> None:
     (sample.dir / "notes").touch()
     sample.box.ingest("a", data=b"half a blob")
     report = reset(sample.dir)
-    assert report == Report(
+    assert report == ResetResult(
         path=str(sample.dir),
         outcome="done",
         entry_count=2,

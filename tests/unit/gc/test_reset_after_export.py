@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.explain import du
 from kitcache.gc.reset import SKIPS_IN_A_ROW, reset, reset_after_export
 from kitcache.gc.survey import look_below
-from kitcache.gc.values import Report, Root, Tally
+from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
@@ -24,7 +24,7 @@ from tests.hostile.build import MANIFEST, Json, Sample
 IMPATIENT = Patience(0, lambda _: None, lambda _: None)
 
 
-def after_export(layout: Layout, *published: str) -> Report:
+def after_export(layout: Layout, *published: str) -> ResetResult:
     return reset_after_export(layout, lambda: None, published, lock_timeout_s=0)
 
 

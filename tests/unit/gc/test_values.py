@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from kitcache.gc.values import Report, Root, Tally, key_of
+from kitcache.gc.values import ResetResult, Root, Tally, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from tests.unit.gc.surveys import EMPTY
@@ -13,9 +13,11 @@ DIGEST = Digest("sha256", hashlib.sha256(b"blob").hexdigest())
 DESCRIPTOR = Descriptor("type", DIGEST, 4)
 
 
-def report(left_count: int = 0) -> Report:
+def report(left_count: int = 0) -> ResetResult:
     none = Tally()
-    return Report("cache", "done", 0, none, none, none, none, (), (), left_count, (), 0, (), 0.1)
+    return ResetResult(
+        "cache", "done", 0, none, none, none, none, (), (), left_count, (), 0, (), 0.1
+    )
 
 
 def test_tallies_add_up() -> None:

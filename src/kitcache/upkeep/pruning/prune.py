@@ -20,7 +20,7 @@ from kitcache.gc.reset import (
     sweep_after_export,
     tidy_room,
 )
-from kitcache.gc.values import Report, Survey, Swept
+from kitcache.gc.values import ResetResult, Survey, Swept
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
@@ -285,7 +285,7 @@ def _cut(layout: Layout, choice: _Choice) -> _Choice:
     return choice._replace(cutting=smallest, used=used)
 
 
-def _answer(done: Changed[_Choice] | None, report: Report) -> Pruned:
+def _answer(done: Changed[_Choice] | None, report: ResetResult) -> Pruned:
     if done is None:
         return Pruned(report.path, report.outcome, (), (), report, None, None, report.reason)
     choice = done.choice
