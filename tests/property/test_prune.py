@@ -36,7 +36,7 @@ def policies(draw: st.DrawFn) -> kitcache.PrunePolicy:
     return policy
 
 
-def left_of(cache: Cache, pruned: kitcache.Pruned) -> Cache:
+def left_of(cache: Cache, pruned: kitcache.PruneResult) -> Cache:
     gone = {p for decision in pruned.tags if not decision.keep for p in decision.positions}
     return cache._replace(entries=tuple(e for n, e in enumerate(cache.entries) if n not in gone))
 

@@ -25,7 +25,7 @@ from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.store.ingest import Intake
 from kitcache.store.state import note_layers, note_use
-from kitcache.upkeep.results import Pruned
+from kitcache.upkeep.results import PruneResult
 
 STORE_PREFIX = "local:"
 
@@ -188,7 +188,9 @@ class Caches:
         self._say_if_moved(place)
         return results
 
-    def _sweep(self, place: Place, published: Collection[str]) -> tuple[ResetResult, Pruned | None]:
+    def _sweep(
+        self, place: Place, published: Collection[str]
+    ) -> tuple[ResetResult, PruneResult | None]:
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
             return refused_report(place.layout.path, why), None
@@ -300,7 +302,7 @@ class Caches:
             note_use(place.layout, (wanted.tag,), "imported", time.time_ns())
 
 
-def _trimmed(result: CacheResult, pruned: Pruned | None) -> CacheResult:
+def _trimmed(result: CacheResult, pruned: PruneResult | None) -> CacheResult:
     """The result with the digest that its tag has now: a policy may have made it smaller."""
     moved = {(t.ref_name, str(t.before)): str(t.after) for t in pruned.trimmed} if pruned else {}
     return result._replace(digest=moved.get((result.tag, result.digest or ""), result.digest))

@@ -22,7 +22,7 @@ from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import hold_index
 from kitcache.store.state import room_of
-from kitcache.upkeep.results import Pruned
+from kitcache.upkeep.results import PruneResult
 
 IMPORT_CAP_BYTES = 1024 * 1024
 """BuildKit imports no manifest and no cacheconfig above it."""
@@ -53,7 +53,7 @@ class CacheResult(NamedTuple):
     reset: ResetResult | None
     problem: str = ""
     failure_code: int = 0
-    prune: Pruned | None = None
+    prune: PruneResult | None = None
 
     @property
     def exit_code(self) -> int:

@@ -15,7 +15,7 @@ from kitcache.errors import printable
 
 if TYPE_CHECKING:  # exec needs neither
     from kitcache.buildkit.publish import CacheResult
-    from kitcache.upkeep.results import Pruned
+    from kitcache.upkeep.results import PruneResult
 
 
 def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
@@ -37,7 +37,7 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
             yield from missing_warnings(cache.path, cache.reset.missing_blobs)
 
 
-def retired_lines(pruned: "Pruned") -> Iterator[str]:
+def retired_lines(pruned: "PruneResult") -> Iterator[str]:
     """Which tags a policy dropped after an export, and which it made smaller."""
     from kitcache.cli.trimtext import headline  # noqa: PLC0415 - most builds name no policy
 
@@ -49,7 +49,7 @@ def retired_lines(pruned: "Pruned") -> Iterator[str]:
     yield from map(headline, pruned.trimmed)
 
 
-def excess_lines(pruned: "Pruned") -> Iterator[str]:
+def excess_lines(pruned: "PruneResult") -> Iterator[str]:
     """By how much what stays is above the limit; nothing where it is not."""
     if pruned.needed_bytes is not None:
         yield printable(f"{pruned.path}: {pruned.reason}")

@@ -11,7 +11,7 @@ from kitcache.upkeep.results import (
     Merged,
     MergedTag,
     Miss,
-    Pruned,
+    PruneResult,
     Repaired,
     TagContents,
     Tagged,
@@ -126,7 +126,7 @@ def _contents(contents: TagContents) -> dict[str, Any]:
     }
 
 
-def shape_pruned(pruned: Pruned) -> dict[str, Any]:
+def shape_pruned(pruned: PruneResult) -> dict[str, Any]:
     """What a policy did."""
     return {
         "schema": "kitcache.pruned/1",
@@ -223,7 +223,7 @@ UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     Merged: _merged,
     Trimmed: _trimmed,
     TagContents: _contents,
-    Pruned: shape_pruned,
+    PruneResult: shape_pruned,
     Verified: _verified,
     Repaired: _repaired,
 }

@@ -8,10 +8,10 @@ from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
 from kitcache.options.prunepolicy import PrunePolicy, is_plain
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.results import Decision, Pruned
+from kitcache.upkeep.results import Decision, PruneResult
 
 
-def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
+def pruned_lines(pruned: PruneResult, now_ns: int) -> Iterator[str]:
     """A line a tag, with the rule that decided; then how many go, and what the sweep did."""
     if pruned.tags:
         yield printable(pruned.path)
@@ -25,7 +25,7 @@ def pruned_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
         yield from report_lines(pruned.reset)
 
 
-def _tag_lines(pruned: Pruned, now_ns: int) -> Iterator[str]:
+def _tag_lines(pruned: PruneResult, now_ns: int) -> Iterator[str]:
     rows = [_row(decision, now_ns) for decision in pruned.tags]
     if pruned.outcome == "no-policy":
         yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
@@ -47,14 +47,14 @@ def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
     )
 
 
-def _tags_line(pruned: Pruned) -> str:
+def _tags_line(pruned: PruneResult) -> str:
     tags = [decision for decision in pruned.tags if decision.ref_name is not None]
     dropped = sum(not decision.keep for decision in tags)
     would = "would drop" if pruned.outcome == "dry-run" else "dropped"
     return f"{pruned.path}: {would} {dropped:,} of {count(len(tags), 'tag')}"
 
 
-def unmatched_lines(pruned: Pruned, retention: PrunePolicy) -> Iterator[str]:
+def unmatched_lines(pruned: PruneResult, retention: PrunePolicy) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
     if retention.source or pruned.reset.reason:
         return
@@ -70,7 +70,7 @@ def unmatched_lines(pruned: Pruned, retention: PrunePolicy) -> Iterator[str]:
             yield printable(f"{pruned.path}: {retention.spell(key, glob)} matches no tag{hint}")
 
 
-def no_policy_lines(pruned: Pruned) -> Iterator[str]:
+def no_policy_lines(pruned: PruneResult) -> Iterator[str]:
     """What to do where no policy was named."""
     if pruned.outcome == "no-policy":
         yield printable(f"{pruned.path}: {pruned.reason}")

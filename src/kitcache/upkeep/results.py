@@ -222,7 +222,7 @@ class Repaired(NamedTuple):
         return self.verification.exit_code
 
 
-class Pruned(NamedTuple):
+class PruneResult(NamedTuple):
     """What a policy made of the tags, and the sweep that followed.
 
     outcome: as of the report; no-policy where none was named, so that nothing was changed. A

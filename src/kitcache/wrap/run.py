@@ -26,7 +26,7 @@ from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
     from kitcache.options.prunepolicy import PrunePolicy
-    from kitcache.upkeep.results import Pruned
+    from kitcache.upkeep.results import PruneResult
     from kitcache.wrap.staging import Merged, Stage
 
 _STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"
@@ -48,7 +48,7 @@ class StoreResult(NamedTuple):
     problems: tuple[str, ...] = ()
     failure_code: int = 0
     reset: ResetResult | None = None
-    prune: "Pruned | None" = None
+    prune: "PruneResult | None" = None
 
     @property
     def exit_code(self) -> int:

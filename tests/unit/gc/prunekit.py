@@ -6,7 +6,7 @@ from typing import Any
 
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.store.locks import Patience
-from kitcache.upkeep.results import Pruned
+from kitcache.upkeep.results import PruneResult
 from tests.hostile.build import REF_NAME, Json, Sample
 
 KEEP_MAIN = PrunePolicy(keep_tags=("main",))
@@ -37,5 +37,5 @@ def size_of(sample: Sample, names: set[str]) -> int:
     return sum((sample.dir / "blobs" / "sha256" / name).stat().st_size for name in names)
 
 
-def kept(pruned: Pruned) -> list[str | None]:
+def kept(pruned: PruneResult) -> list[str | None]:
     return [decision.ref_name for decision in pruned.tags if decision.keep]

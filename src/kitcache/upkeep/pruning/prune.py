@@ -33,7 +33,7 @@ from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
-from kitcache.upkeep.results import Decision, Pruned
+from kitcache.upkeep.results import Decision, PruneResult
 from kitcache.upkeep.trimming.trimplan import (
     Cutting,
     cut_roots,
@@ -57,7 +57,7 @@ def prune(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Pruned:
+) -> PruneResult:
     """Take the tags that a policy retires out of index.json, then do what a reset does.
 
     Success guarantees: every tag that the policy keeps reaches what it reached before; the entries
@@ -109,7 +109,7 @@ def prune_after_export(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Pruned:
+) -> PruneResult:
     """reset_after_export, which retires tags by a policy first, but none of `published`.
 
     Never raises a KitcacheError. A limit that cannot be reached is no failure: `why` says so.
@@ -285,9 +285,9 @@ def _cut(layout: Layout, choice: _Choice) -> _Choice:
     return choice._replace(cutting=smallest, used=used)
 
 
-def _answer(done: Changed[_Choice] | None, report: ResetResult) -> Pruned:
+def _answer(done: Changed[_Choice] | None, report: ResetResult) -> PruneResult:
     if done is None:
-        return Pruned(report.path, report.outcome, (), (), report, None, None, report.reason)
+        return PruneResult(report.path, report.outcome, (), (), report, None, None, report.reason)
     choice = done.choice
     limit = choice.limit
     is_missed = limit is not None and choice.excess_bytes(limit) > 0
@@ -306,7 +306,7 @@ def _answer(done: Changed[_Choice] | None, report: ResetResult) -> Pruned:
         )
         for cut in choice.cutting.cuts
     )
-    return Pruned(
+    return PruneResult(
         path=report.path,
         outcome=report.outcome,
         tags=choice.decisions,
@@ -332,7 +332,9 @@ def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run
     return why
 
 
-def not_reached(pruned: Pruned, retention: PrunePolicy = _NO_RETENTION) -> LimitNotReached | None:
+def not_reached(
+    pruned: PruneResult, retention: PrunePolicy = _NO_RETENTION
+) -> LimitNotReached | None:
     """The error for a limit that was not reached; None where it was, or where there was none.
 
     retention: the policy that named it, for the ways out.
@@ -360,7 +362,7 @@ def not_reached(pruned: Pruned, retention: PrunePolicy = _NO_RETENTION) -> Limit
 
 
 def _ways_out(
-    pruned: Pruned,
+    pruned: PruneResult,
     retention: PrunePolicy,
     needed_bytes: int,
     limit_bytes: int,

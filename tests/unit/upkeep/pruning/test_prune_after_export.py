@@ -5,7 +5,7 @@ from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.store.state import read_skips
 from kitcache.upkeep.pruning.prune import prune_after_export
-from kitcache.upkeep.results import Pruned
+from kitcache.upkeep.results import PruneResult
 from tests.hostile.build import Sample
 from tests.unit.gc.prunekit import IMPATIENT, below, blobs, kept, most, tags
 
@@ -13,7 +13,7 @@ from tests.unit.gc.prunekit import IMPATIENT, below, blobs, kept, most, tags
 class TestAfterExport:
     def after_export(
         self, layout: Layout, retention: PrunePolicy, *published: str, timeout_s: float = 0
-    ) -> Pruned:
+    ) -> PruneResult:
         return prune_after_export(
             layout, lambda: None, published, retention, lock_timeout_s=timeout_s
         )
