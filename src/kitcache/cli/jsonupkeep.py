@@ -15,7 +15,7 @@ from kitcache.upkeep.results import (
     Repaired,
     TagContents,
     Tagged,
-    Trimmed,
+    TrimResult,
     Untagged,
     Verdict,
     Verified,
@@ -74,7 +74,7 @@ def _merged_tag(tag: MergedTag) -> dict[str, Any]:
     }
 
 
-def _trimmed(trimmed: Trimmed) -> dict[str, Any]:
+def _trimmed(trimmed: TrimResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.trimmed/1",
         "path": trimmed.path,
@@ -221,7 +221,7 @@ UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     Untagged: _untagged,
     Tagged: _tagged,
     Merged: _merged,
-    Trimmed: _trimmed,
+    TrimResult: _trimmed,
     TagContents: _contents,
     PruneResult: shape_pruned,
     Verified: _verified,

@@ -6,13 +6,13 @@ from kitcache.cli.tables import table, tag_name
 from kitcache.cli.text import count, report_lines
 from kitcache.errors import printable
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.results import CachedStep, Trimmed
+from kitcache.upkeep.results import CachedStep, TrimResult
 
 _SHOWN = 20
 _SHORT = len("sha256:") + 12
 
 
-def trimmed_lines(trimmed: Trimmed, now_ns: int, *, with_steps: bool = True) -> Iterator[str]:
+def trimmed_lines(trimmed: TrimResult, now_ns: int, *, with_steps: bool = True) -> Iterator[str]:
     """The tag, its steps, coldest first, and what the sweep did.
 
     with_steps: show the steps of a tag that fits, too.
@@ -25,7 +25,7 @@ def trimmed_lines(trimmed: Trimmed, now_ns: int, *, with_steps: bool = True) -> 
         yield from report_lines(trimmed.reset)
 
 
-def headline(trimmed: Trimmed) -> str:
+def headline(trimmed: TrimResult) -> str:
     """From how much to how much, in one line."""
     name = f"{trimmed.path}: {tag_name(trimmed.ref_name, trimmed.before)}"
     before, after = (format_bytes(t.bytes) for t in (trimmed.before_size, trimmed.after_size))
@@ -37,11 +37,11 @@ def headline(trimmed: Trimmed) -> str:
     return printable(f"{name} {verb} from {before} to {after}: {dropped} of {_all(trimmed)} cut")
 
 
-def _all(trimmed: Trimmed) -> str:
+def _all(trimmed: TrimResult) -> str:
     return f"{len(trimmed.removed_steps) + len(trimmed.kept_steps):,}"
 
 
-def _step_lines(trimmed: Trimmed, now_ns: int) -> Iterator[str]:
+def _step_lines(trimmed: TrimResult, now_ns: int) -> Iterator[str]:
     steps = [(step, "drop") for step in trimmed.removed_steps] + [
         (s, "keep") for s in trimmed.kept_steps
     ]

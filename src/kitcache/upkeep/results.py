@@ -89,7 +89,7 @@ class TagContents(NamedTuple):
         return 12 if self.damage else 0
 
 
-class Trimmed(NamedTuple):
+class TrimResult(NamedTuple):
     """A tag that was made smaller (outcome done), would be (dry-run), or is small enough (fits).
 
     before, after: the digest of its manifest, and all that it reaches. limit_bytes: for all that.
@@ -237,7 +237,7 @@ class PruneResult(NamedTuple):
     path: str
     outcome: Outcome | Literal["no-policy"]
     tags: tuple[Decision, ...]
-    trimmed: tuple["Trimmed", ...]
+    trimmed: tuple["TrimResult", ...]
     reset: ResetResult
     limit_bytes: int | None
     needed_bytes: int | None

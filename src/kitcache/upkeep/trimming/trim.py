@@ -31,7 +31,7 @@ from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.edit import Change, Terms, change_and_collect, rehearse
-from kitcache.upkeep.results import Trimmed
+from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
     Cutting,
@@ -56,7 +56,7 @@ def trim(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Trimmed:
+) -> TrimResult:
     """Cut a tag's coldest steps until all that it reaches fits the limit, and sweep as reset does.
 
     A step goes before those that it was made from; of these the coldest is the one that was of use
@@ -109,7 +109,7 @@ def trim(
 class _FitsError(Exception):
     """There is nothing to cut, so nothing is touched. answer: what there is."""
 
-    def __init__(self, answer: Trimmed) -> None:
+    def __init__(self, answer: TrimResult) -> None:
         super().__init__()
         self.answer = answer
 
@@ -142,7 +142,7 @@ def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choi
     size, digest = tally_below(survey, descriptor), descriptor.digest
     steps, _ = weigh_steps(cutting.trees[positions[0]], None, used, survey.live, now_ns)
     raise _FitsError(
-        Trimmed(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
+        TrimResult(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
     )
 
 

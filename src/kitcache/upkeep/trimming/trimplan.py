@@ -19,7 +19,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.state import put_notes, read_layer_uses, read_notes
 from kitcache.upkeep.project import NewContent, narrow
-from kitcache.upkeep.results import Trimmed
+from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import NewRoot, make_root
 from kitcache.upkeep.trimming.steporder import Tree, cut_trees, weigh_steps
 
@@ -222,10 +222,10 @@ def describe_cut(
     outcome: Literal["done", "dry-run"],
     limit_bytes: int,
     now_ns: int,
-) -> Trimmed:
+) -> TrimResult:
     """What becomes of a tag. before: the survey by which it was decided; after: as in Cutting."""
     kept, dropped = weigh_steps(cut.tree, cut.kept, used, before.live, now_ns)
-    return Trimmed(
+    return TrimResult(
         path=path,
         outcome=outcome,
         ref_name=cut.ref_name,
