@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         TrimResult,
         Untagged,
         Verdict,
-        Verified,
+        VerifyResult,
     )
     from kitcache.upkeep.trimming.trim import trim
 
@@ -226,7 +226,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "Verdict",
-    "Verified",
+    "VerifyResult",
     "Vertex",
     "Waiting",
     "Why",

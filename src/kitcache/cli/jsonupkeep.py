@@ -18,7 +18,7 @@ from kitcache.upkeep.results import (
     TrimResult,
     Untagged,
     Verdict,
-    Verified,
+    VerifyResult,
 )
 
 
@@ -155,7 +155,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _verified(found: Verified) -> dict[str, Any]:
+def _verified(found: VerifyResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.verified/1",
         "path": found.path,
@@ -224,6 +224,6 @@ UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     TrimResult: _trimmed,
     TagContents: _contents,
     PruneResult: shape_pruned,
-    Verified: _verified,
+    VerifyResult: _verified,
     Repaired: _repaired,
 }

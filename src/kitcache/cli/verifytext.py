@@ -7,13 +7,13 @@ from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.upkeep.results import RECOVERED, Repaired, Verdict, Verified
+from kitcache.upkeep.results import RECOVERED, Repaired, Verdict, VerifyResult
 
 _MISSES_SHOWN = 3
 _BLOBS_SHOWN = 10
 
 
-def verified_lines(found: Verified) -> Iterator[str]:
+def verified_lines(found: VerifyResult) -> Iterator[str]:
     """How much was hashed, then the verdict on each tag, a line a tag."""
     if found.reason:
         yield printable(f"{found.path}: {found.reason}")
@@ -51,7 +51,7 @@ def _word_of(verdict: Verdict) -> str:
             return "does not import"
 
 
-def verified_warnings(found: Verified, *, was_repaired: bool = False) -> Iterator[str]:
+def verified_warnings(found: VerifyResult, *, was_repaired: bool = False) -> Iterator[str]:
     """All that is wrong, and what is worth knowing before it is; then what to do about it.
 
     was_repaired: this is what a repair left.

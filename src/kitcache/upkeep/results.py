@@ -159,7 +159,7 @@ class Verdict(NamedTuple):
     unusable_steps: tuple[Miss, ...] = ()
 
 
-class Verified(NamedTuple):
+class VerifyResult(NamedTuple):
     """What a verification found.
 
     blobs: all that were rehashed. bad: each that is not what its name says, reached or not.
@@ -214,7 +214,7 @@ class Repaired(NamedTuple):
     path: str
     outcome: Literal["done", "dry-run"]
     actions: tuple[RepairStep, ...]
-    verification: Verified
+    verification: VerifyResult
 
     @property
     def exit_code(self) -> int:

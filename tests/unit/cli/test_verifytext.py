@@ -9,10 +9,10 @@ from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_war
 from kitcache.gc.values import Damage, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.results import BadBlob, Miss, Repaired, RepairStep, Verdict, Verified
+from kitcache.upkeep.results import BadBlob, Miss, Repaired, RepairStep, Verdict, VerifyResult
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
-CLEAN = Verified("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
+CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
 FULLY = Verdict(0, "main", ONE, "cache", "fully", steps=12)
 
 

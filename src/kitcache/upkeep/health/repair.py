@@ -38,7 +38,7 @@ from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.repairplan import Mending, make_mending
 from kitcache.upkeep.health.verify import nothing_published, verify_held
-from kitcache.upkeep.results import BadBlob, Repaired, RepairStep, Verified
+from kitcache.upkeep.results import BadBlob, Repaired, RepairStep, VerifyResult
 
 
 class _Means(NamedTuple):
@@ -117,7 +117,7 @@ def repair(
 
 
 def _foresee(
-    layout: Layout, copies: Copies, verified: Verified, control: Control
+    layout: Layout, copies: Copies, verified: VerifyResult, control: Control
 ) -> tuple[RepairStep, ...]:
     """What would be done."""
     if not verified.exit_code:
@@ -126,7 +126,7 @@ def _foresee(
     return make_mending(found, now_ns=time.time_ns(), is_dry=True).steps
 
 
-def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> Verified:
+def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
     with hold_store(layout, "shared", control.patience(lock_timeout_s)):
         return verify_held(layout, control)
 

@@ -31,7 +31,7 @@ from kitcache.store.locks import hold_store
 from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.health.importrules import Judgement, Store, judge_cache
-from kitcache.upkeep.results import Verdict, Verified
+from kitcache.upkeep.results import Verdict, VerifyResult
 
 _CHANGES = 8
 
@@ -42,7 +42,7 @@ def verify(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Verified:
+) -> VerifyResult:
     """Rehash every blob, walk every tag, and say of each what an import would come to.
 
     Holds kitcache.lock shared, so that no reset runs meanwhile; where it can be neither opened nor
@@ -73,13 +73,13 @@ def verify(
     )
 
 
-def nothing_published(path: str) -> Verified:
+def nothing_published(path: str) -> VerifyResult:
     """Return what verify finds in a directory in which no export was published yet: nothing."""
     why = "nothing to verify: no export was published here yet"
-    return Verified(path, Tally(), (), "", (), (), (), 0.0, why)
+    return VerifyResult(path, Tally(), (), "", (), (), (), 0.0, why)
 
 
-def verify_held(layout: Layout, control: Control) -> Verified:
+def verify_held(layout: Layout, control: Control) -> VerifyResult:
     """What verify finds, for a caller who holds kitcache.lock, shared or exclusive."""
     started = time.monotonic()
     picture = _look(layout, control)
@@ -97,7 +97,7 @@ def verify_held(layout: Layout, control: Control) -> Verified:
     else:
         warnings.append(f"{INDEX} kept changing: the last one that was read is judged")
     if picture.survey is None:
-        found = Verified(layout.path, hashed.blobs, bad, picture.problem, (), (), (), 0.0)
+        found = VerifyResult(layout.path, hashed.blobs, bad, picture.problem, (), (), (), 0.0)
     else:
         found = _judge(layout, picture.survey, hashed._replace(bad=bad), control)
     return found._replace(
@@ -126,7 +126,7 @@ def _look(layout: Layout, control: Control) -> _Picture:
     return _Picture(survey.index_digest, survey)
 
 
-def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -> Verified:
+def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -> VerifyResult:
     told = _told_by_survey(survey)
     bad = tuple(one._replace(problem=told.get(one.digest, one.problem)) for one in hashed.bad)
     faults = Faults(survey, {one.digest: one.problem for one in bad})
@@ -137,7 +137,7 @@ def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -
         known |= judged.damaged
     damage = tuple(_other_damage(survey, known))
     links = [digest for digest in hashed.links if digest in survey.live]
-    return Verified(
+    return VerifyResult(
         path=layout.path,
         blobs=hashed.blobs,
         bad_blobs=bad,

@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import LockKind, hold_store
 from kitcache.upkeep.health.repairplan import Mending
-from kitcache.upkeep.results import Repaired, Verdict, Verified
+from kitcache.upkeep.results import Repaired, Verdict, VerifyResult
 from tests.hostile.build import Box
 
 
@@ -34,11 +34,11 @@ def locked(path: Path, kind: LockKind) -> Iterator[None]:
         yield
 
 
-def words(found: Verified) -> list[tuple[str | None, str, str]]:
+def words(found: VerifyResult) -> list[tuple[str | None, str, str]]:
     return [(v.ref_name, v.kind, v.importable) for v in found.tags]
 
 
-def only(found: Verified) -> Verdict:
+def only(found: VerifyResult) -> Verdict:
     (verdict,) = found.tags
     return verdict
 

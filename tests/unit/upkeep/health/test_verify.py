@@ -8,7 +8,7 @@ from kitcache.errors import NotACache, Unsafe
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.upkeep.health.verify import verify
-from kitcache.upkeep.results import BadBlob, Verdict, Verified
+from kitcache.upkeep.results import BadBlob, Verdict, VerifyResult
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import IMAGE_CONFIG, MANIFEST, Box, Json, encode
 from tests.hostile.importable import Cached, add_cache, chain_of_steps, grow, layer
@@ -22,7 +22,7 @@ def test_a_sound_cache(box: Box, as_index: bool) -> None:
     found = verify(box.dir)
     sizes = [path.stat().st_size for path in (box.dir / "blobs" / "sha256").iterdir()]
     digest = parse_digest(cached.root["digest"])
-    assert found == Verified(
+    assert found == VerifyResult(
         path=str(box.dir),
         blobs=Tally(len(sizes), sum(sizes)),
         bad_blobs=(),
