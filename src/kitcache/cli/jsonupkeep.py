@@ -12,7 +12,7 @@ from kitcache.upkeep.results import (
     MergedTag,
     Miss,
     PruneResult,
-    Repaired,
+    RepairResult,
     TagContents,
     Tagged,
     TrimResult,
@@ -198,7 +198,7 @@ def _miss(miss: Miss) -> dict[str, Any]:
     }
 
 
-def _repaired(repaired: Repaired) -> dict[str, Any]:
+def _repaired(repaired: RepairResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.repaired/1",
         "path": repaired.path,
@@ -225,5 +225,5 @@ UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     TagContents: _contents,
     PruneResult: shape_pruned,
     VerifyResult: _verified,
-    Repaired: _repaired,
+    RepairResult: _repaired,
 }

@@ -7,7 +7,7 @@ from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.upkeep.results import RECOVERED, Repaired, Verdict, VerifyResult
+from kitcache.upkeep.results import RECOVERED, RepairResult, Verdict, VerifyResult
 
 _MISSES_SHOWN = 3
 _BLOBS_SHOWN = 10
@@ -100,7 +100,7 @@ def _day(created_ns: int) -> str:
         return "an odd time"
 
 
-def repaired_lines(repaired: Repaired) -> Iterator[str]:
+def repaired_lines(repaired: RepairResult) -> Iterator[str]:
     """Each step that was done, or would be."""
     for step in repaired.actions:
         yield printable(f"{repaired.path}: {step.description}")
@@ -110,7 +110,7 @@ def repaired_lines(repaired: Repaired) -> Iterator[str]:
         yield printable(f"{repaired.path}: nothing was changed")
 
 
-def nameless_warnings(repaired: Repaired) -> Iterator[str]:
+def nameless_warnings(repaired: RepairResult) -> Iterator[str]:
     """What to do about roots that nobody had a name for: old generations among them, maybe."""
     nameless = sum(
         step.kind == "rebuild-index" and (step.tag or "").startswith(RECOVERED)

@@ -205,7 +205,7 @@ class RepairStep(NamedTuple):
     description: str
 
 
-class Repaired(NamedTuple):
+class RepairResult(NamedTuple):
     """What a repair did (done), or would do (dry-run); no steps: nothing was broken.
 
     verified: what was found afterwards; of a dry run, what is there now.

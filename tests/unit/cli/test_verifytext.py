@@ -9,7 +9,7 @@ from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_war
 from kitcache.gc.values import Damage, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.results import BadBlob, Miss, Repaired, RepairStep, Verdict, VerifyResult
+from kitcache.upkeep.results import BadBlob, Miss, RepairResult, RepairStep, Verdict, VerifyResult
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
@@ -136,7 +136,7 @@ def test_the_next_step_can_be_pasted() -> None:
 
 def test_what_a_repair_did() -> None:
     step = RepairStep("drop-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
-    done = Repaired("cache", "done", (step,), CLEAN)
+    done = RepairResult("cache", "done", (step,), CLEAN)
     assert list(repaired_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")
     assert list(repaired_lines(dry)) == [f"cache: {step.description}", "cache: nothing was changed"]

@@ -38,7 +38,7 @@ from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.repairplan import Mending, make_mending
 from kitcache.upkeep.health.verify import nothing_published, verify_held
-from kitcache.upkeep.results import BadBlob, Repaired, RepairStep, VerifyResult
+from kitcache.upkeep.results import BadBlob, RepairResult, RepairStep, VerifyResult
 
 
 class _Means(NamedTuple):
@@ -69,7 +69,7 @@ def repair(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Repaired:
+) -> RepairResult:
     """Make every tag importable or gone, by the least that does it; see RepairStep.
 
     Success guarantees: a tag that imported fully has its digest and all its blobs; what was cut out
@@ -90,7 +90,7 @@ def repair(
     with ExitStack() as stack:
         opened = open_layout(name) if sources else open_published(name)
         if opened is None:
-            return Repaired(name, "dry-run" if dry_run else "done", (), nothing_published(name))
+            return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
         layout = stack.enter_context(opened)
         copies = {
             os.fspath(source): _open_copy(stack, layout, os.fspath(source))
@@ -99,10 +99,10 @@ def repair(
         if dry_run:
             verified = verify_held(layout, control)
             steps = _foresee(layout, copies, verified, control)
-            return Repaired(name, "dry-run", steps, verified)
+            return RepairResult(name, "dry-run", steps, verified)
         verified = _verify(layout, control, lock_timeout_s)
         if not verified.exit_code:
-            return Repaired(name, "done", (), verified)
+            return RepairResult(name, "done", (), verified)
         with ExitStack() as locks:
             held = _lock(locks, layout, copies, control, lock_timeout_s)
             steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad_blobs)
@@ -113,7 +113,7 @@ def repair(
             error.details += tuple(step.description for step in steps)
             error.effect = "all that had to be mended was, and was not looked at once more"
             raise
-    return Repaired(name, "done", steps, verified)
+    return RepairResult(name, "done", steps, verified)
 
 
 def _foresee(

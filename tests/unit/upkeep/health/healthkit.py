@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import LockKind, hold_store
 from kitcache.upkeep.health.repairplan import Mending
-from kitcache.upkeep.results import Repaired, Verdict, VerifyResult
+from kitcache.upkeep.results import RepairResult, Verdict, VerifyResult
 from tests.hostile.build import Box
 
 
@@ -43,5 +43,5 @@ def only(found: VerifyResult) -> Verdict:
     return verdict
 
 
-def kinds(done: Repaired | Mending) -> list[tuple[str, str | None]]:
+def kinds(done: RepairResult | Mending) -> list[tuple[str, str | None]]:
     return [(step.kind, step.tag) for step in done.actions]
