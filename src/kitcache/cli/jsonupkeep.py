@@ -14,7 +14,7 @@ from kitcache.upkeep.results import (
     PruneResult,
     RepairResult,
     TagContents,
-    Tagged,
+    TagResult,
     TrimResult,
     Untagged,
     Verdict,
@@ -34,7 +34,7 @@ def _untagged(untagged: Untagged) -> dict[str, Any]:
     }
 
 
-def _tagged(tagged: Tagged) -> dict[str, Any]:
+def _tagged(tagged: TagResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.tag/1",
         "path": tagged.path,
@@ -219,7 +219,7 @@ def _repaired(repaired: RepairResult) -> dict[str, Any]:
 
 UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     Untagged: _untagged,
-    Tagged: _tagged,
+    TagResult: _tagged,
     Merged: _merged,
     TrimResult: _trimmed,
     TagContents: _contents,

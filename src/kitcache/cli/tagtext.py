@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from kitcache.cli.text import UNTAGGED, blobs_of, count
 from kitcache.errors import printable
-from kitcache.upkeep.results import Merged, MergedTag, Tagged, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, TagResult, Untagged
 
 
-def tagged_lines(tagged: Tagged) -> Iterator[str]:
+def tagged_lines(tagged: TagResult) -> Iterator[str]:
     """What a name stands for now, and what it stood for before."""
     path, new, digest = tagged.path, tagged.target, tagged.digest
     if tagged.outcome == "unchanged":

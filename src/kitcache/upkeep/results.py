@@ -249,7 +249,7 @@ class PruneResult(NamedTuple):
         return max(self.reset.exit_code, 14 if self.needed_bytes is not None else 0)
 
 
-class Tagged(NamedTuple):
+class TagResult(NamedTuple):
     """A further name for an entry of index.json: given (done), to be given, or there already.
 
     old: what the entry was found by. digest: of what both names stand for. moved_from: the digests

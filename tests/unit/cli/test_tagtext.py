@@ -2,10 +2,10 @@
 
 from kitcache.cli.tagtext import merged_lines, tagged_lines, untagged_lines
 from kitcache.gc.values import Tally
-from kitcache.upkeep.results import Merged, MergedTag, Tagged, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, TagResult, Untagged
 
 EVIL = "\x1b[31m\u202e"
-MOVED = Tagged("c", "done", "main", "dev", "sha256:a", ("sha256:b",))
+MOVED = TagResult("c", "done", "main", "dev", "sha256:a", ("sha256:b",))
 MERGED = Merged("all", "done", ("a", "b"), (), Tally(), Tally(), Tally(), (), 1.25)
 TAKEN = MergedTag("a", "main", "main", ("sha256:1",), "new")
 
@@ -71,7 +71,7 @@ def test_what_was_taken_out() -> None:
 
 
 def test_names_from_a_disk_are_made_printable() -> None:
-    tagged = Tagged(EVIL, "done", EVIL, EVIL, EVIL, (EVIL, EVIL))
+    tagged = TagResult(EVIL, "done", EVIL, EVIL, EVIL, (EVIL, EVIL))
     taken = MergedTag(EVIL, EVIL, f"{EVIL}!", (EVIL,), "moved", (EVIL,))
     lines = [
         *tagged_lines(tagged),

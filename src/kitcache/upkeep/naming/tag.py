@@ -21,7 +21,7 @@ from kitcache.store.state import Note, put_notes, read_notes, room_of
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
 from kitcache.upkeep.naming.tagnames import check_tag_name
-from kitcache.upkeep.results import Tagged
+from kitcache.upkeep.results import TagResult
 
 
 class _Found(NamedTuple):
@@ -46,7 +46,7 @@ def tag(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Tagged:
+) -> TagResult:
     """Let the tag `new` stand for what `old`, a tag or a whole digest, stands for.
 
     Success guarantees: index.json was replaced in one step, under kitcache's and BuildKit's lock;
@@ -72,12 +72,12 @@ def tag(
     return _answer(name, old, new, found, is_dry=False)
 
 
-def _answer(path: str, old: str, new: str, found: _Found, *, is_dry: bool) -> Tagged:
+def _answer(path: str, old: str, new: str, found: _Found, *, is_dry: bool) -> TagResult:
     digest = str(found.descriptor.digest)
     if found.is_named:
-        return Tagged(path, "unchanged", old, new, digest, ())
+        return TagResult(path, "unchanged", old, new, digest, ())
     moved_from = tuple(one for one in found.before if one not in ("", digest))
-    return Tagged(path, "dry-run" if is_dry else "done", old, new, digest, moved_from)
+    return TagResult(path, "dry-run" if is_dry else "done", old, new, digest, moved_from)
 
 
 def _tag_held(held: Held, control: Control, old: str, new: str, lock_timeout_s: float) -> _Found:

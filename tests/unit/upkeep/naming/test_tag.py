@@ -13,7 +13,7 @@ from kitcache.store.layout import open_layout
 from kitcache.store.state import Note, note_use, put_notes, read_notes
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
-from kitcache.upkeep.results import Tagged
+from kitcache.upkeep.results import TagResult
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Json, Sample, encode
 
@@ -37,7 +37,7 @@ def test_a_new_name_comes_last_and_the_old_one_stays(sample: Sample) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
     before = sorted(os.listdir(sample.dir / "blobs" / "sha256"))
     done = tag(sample.dir, "main", "release")
-    assert done == Tagged(str(sample.dir), "done", "main", "release", main, ())
+    assert done == TagResult(str(sample.dir), "done", "main", "release", main, ())
     assert tags(sample) == [("main", main), ("dev", dev), ("release", main)]
     assert sorted(os.listdir(sample.dir / "blobs" / "sha256")) == before
 
