@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         TagContents,
         TagResult,
         TrimResult,
-        Untagged,
+        UntagResult,
         Verdict,
         VerifyResult,
     )
@@ -221,7 +221,7 @@ __all__ = [
     "TrimResult",
     "Unreadable",
     "Unsafe",
-    "Untagged",
+    "UntagResult",
     "Update",
     "Usage",
     "UsageError",

@@ -16,13 +16,13 @@ from kitcache.upkeep.results import (
     TagContents,
     TagResult,
     TrimResult,
-    Untagged,
+    UntagResult,
     Verdict,
     VerifyResult,
 )
 
 
-def _untagged(untagged: Untagged) -> dict[str, Any]:
+def _untagged(untagged: UntagResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.untagged/1",
         "path": untagged.path,
@@ -218,7 +218,7 @@ def _repaired(repaired: RepairResult) -> dict[str, Any]:
 
 
 UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
-    Untagged: _untagged,
+    UntagResult: _untagged,
     TagResult: _tagged,
     Merged: _merged,
     TrimResult: _trimmed,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kitcache.cli.text import UNTAGGED, blobs_of, count
 from kitcache.errors import printable
-from kitcache.upkeep.results import Merged, MergedTag, TagResult, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, TagResult, UntagResult
 
 
 def tagged_lines(tagged: TagResult) -> Iterator[str]:
@@ -53,7 +53,7 @@ def _tag_line(tag: MergedTag) -> str:
     return f"{old} of {tag.source}{new}, {', '.join(tag.digests)}{before}"
 
 
-def untagged_lines(untagged: Untagged) -> Iterator[str]:
+def untagged_lines(untagged: UntagResult) -> Iterator[str]:
     """What was taken out."""
     would = "would take out" if untagged.outcome == "dry-run" else "took out"
     for ref_name, digest in untagged.entries:

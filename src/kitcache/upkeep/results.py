@@ -27,7 +27,7 @@ class Decision(NamedTuple):
     unique: Tally
 
 
-class Untagged(NamedTuple):
+class UntagResult(NamedTuple):
     """The entries that were taken out of index.json (or would be), as (ref name, digest)."""
 
     path: str

@@ -14,9 +14,9 @@ from kitcache.cli.console import Session
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.locks import Holder, Waiting
-from kitcache.upkeep.results import Untagged
+from kitcache.upkeep.results import UntagResult
 
-VALUE = Untagged("cache", "done", ())
+VALUE = UntagResult("cache", "done", ())
 WAITING = Waiting("cache", "kitcache.lock", Holder(7, None), 30.0)
 
 

@@ -10,7 +10,7 @@ from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
 from kitcache.gc.results import Listing, Tag, Usage, Why
 from kitcache.gc.values import ResetResult, Tally
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.results import Untagged
+from kitcache.upkeep.results import UntagResult
 
 EVIL = "\x1b\u202e\udcff\n東京"
 DIGEST = Digest("sha256", "0" * 64)
@@ -20,7 +20,7 @@ VALUES = [
     Usage(EVIL, *[Tally()] * 4, (), (), ()),  # type: ignore[arg-type]
     Listing(EVIL, (TAG,), ()),
     Why(EVIL, DIGEST, None, None, (), False, ()),
-    Untagged(EVIL, "done", ((EVIL, EVIL),)),
+    UntagResult(EVIL, "done", ((EVIL, EVIL),)),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from kitcache.cli.tagtext import merged_lines, tagged_lines, untagged_lines
 from kitcache.gc.values import Tally
-from kitcache.upkeep.results import Merged, MergedTag, TagResult, Untagged
+from kitcache.upkeep.results import Merged, MergedTag, TagResult, UntagResult
 
 EVIL = "\x1b[31m\u202e"
 MOVED = TagResult("c", "done", "main", "dev", "sha256:a", ("sha256:b",))
@@ -58,7 +58,7 @@ def test_nothing_is_an_answer() -> None:
 
 
 def test_what_was_taken_out() -> None:
-    untagged = Untagged("c", "done", (("main", "sha256:a"), (None, "sha256:b")))
+    untagged = UntagResult("c", "done", (("main", "sha256:a"), (None, "sha256:b")))
     assert list(untagged_lines(untagged)) == [
         "c: took out main, sha256:a",
         "c: took out (no tag), sha256:b",
@@ -77,6 +77,6 @@ def test_names_from_a_disk_are_made_printable() -> None:
         *tagged_lines(tagged),
         *tagged_lines(tagged._replace(outcome="unchanged")),
         *merged_lines(MERGED._replace(path=EVIL, tags=(taken,))),
-        *untagged_lines(Untagged(EVIL, "done", ((EVIL, EVIL),))),
+        *untagged_lines(UntagResult(EVIL, "done", ((EVIL, EVIL),))),
     ]
     assert all(line.isprintable() for line in lines)

@@ -17,7 +17,7 @@ from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_index, hold_store
 from kitcache.store.state import Note, put_notes, room_of
-from kitcache.upkeep.results import Untagged
+from kitcache.upkeep.results import UntagResult
 
 
 def untag(
@@ -28,7 +28,7 @@ def untag(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Untagged:
+) -> UntagResult:
     """Take every entry with one of these ref names, or whole digests, out of index.json.
 
     A name with `*`, `?` or `[` that no entry has is a pattern, as in a policy: it stands for all
@@ -54,7 +54,7 @@ def untag(
         else:
             dropped = _untag_locked(layout, wanted, control, lock_timeout_s)
     entries = tuple((entry.ref_name, entry.digest) for entry in dropped)
-    return Untagged(name, "dry-run" if dry_run else "done", entries)
+    return UntagResult(name, "dry-run" if dry_run else "done", entries)
 
 
 def _untag_locked(

@@ -11,7 +11,7 @@ from kitcache.errors import Busy, Damaged, NotFound, UsageError
 from kitcache.store.layout import Layout
 from kitcache.store.state import note_use, read_notes
 from kitcache.upkeep.naming.untag import untag
-from kitcache.upkeep.results import Untagged
+from kitcache.upkeep.results import UntagResult
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile import pair, strangers
 from tests.hostile.build import REF_NAME, Sample
@@ -25,7 +25,7 @@ def tags(sample: Sample) -> list[Any]:
 def test_an_entry_goes_and_no_blob_does(sample: Sample) -> None:
     before = os.listdir(sample.dir / "blobs" / "sha256")
     done = untag(sample.dir, ["main"])
-    assert done == Untagged(str(sample.dir), "done", (("main", sample.main["digest"]),))
+    assert done == UntagResult(str(sample.dir), "done", (("main", sample.main["digest"]),))
     assert tags(sample) == ["dev"]
     assert os.listdir(sample.dir / "blobs" / "sha256") == before
 
