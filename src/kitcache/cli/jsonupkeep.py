@@ -8,8 +8,8 @@ from kitcache.gc.values import LISTED
 from kitcache.upkeep.results import (
     CachedStep,
     Decision,
-    Merged,
     MergedTag,
+    MergeResult,
     Miss,
     PruneResult,
     RepairResult,
@@ -47,7 +47,7 @@ def _tagged(tagged: TagResult) -> dict[str, Any]:
     }
 
 
-def _merged(merged: Merged) -> dict[str, Any]:
+def _merged(merged: MergeResult) -> dict[str, Any]:
     return {
         "schema": "kitcache.merge/1",
         "path": merged.path,
@@ -220,7 +220,7 @@ def _repaired(repaired: RepairResult) -> dict[str, Any]:
 UPKEEP_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     UntagResult: _untagged,
     TagResult: _tagged,
-    Merged: _merged,
+    MergeResult: _merged,
     TrimResult: _trimmed,
     TagContents: _contents,
     PruneResult: shape_pruned,

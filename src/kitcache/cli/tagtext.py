@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from kitcache.cli.text import UNTAGGED, blobs_of, count
 from kitcache.errors import printable
-from kitcache.upkeep.results import Merged, MergedTag, TagResult, UntagResult
+from kitcache.upkeep.results import MergedTag, MergeResult, TagResult, UntagResult
 
 
 def tagged_lines(tagged: TagResult) -> Iterator[str]:
@@ -22,7 +22,7 @@ def tagged_lines(tagged: TagResult) -> Iterator[str]:
         yield printable(f"{path}: no blob was removed; kitcache reset does that")
 
 
-def merged_lines(merged: Merged) -> Iterator[str]:
+def merged_lines(merged: MergeResult) -> Iterator[str]:
     """A line for each tag that came, or moved; then what that took."""
     is_dry = merged.outcome == "dry-run"
     verb = "would take" if is_dry else "took"

@@ -279,7 +279,7 @@ class MergedTag(NamedTuple):
     previous_digests: tuple[str, ...] = ()
 
 
-class Merged(NamedTuple):
+class MergeResult(NamedTuple):
     """What a merge did, or would do; unchanged where all was there.
 
     path: of the target. tags: of all sources, in order. linked, copied, there: blobs that are the

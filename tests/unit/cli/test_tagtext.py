@@ -2,11 +2,11 @@
 
 from kitcache.cli.tagtext import merged_lines, tagged_lines, untagged_lines
 from kitcache.gc.values import Tally
-from kitcache.upkeep.results import Merged, MergedTag, TagResult, UntagResult
+from kitcache.upkeep.results import MergedTag, MergeResult, TagResult, UntagResult
 
 EVIL = "\x1b[31m\u202e"
 MOVED = TagResult("c", "done", "main", "dev", "sha256:a", ("sha256:b",))
-MERGED = Merged("all", "done", ("a", "b"), (), Tally(), Tally(), Tally(), (), 1.25)
+MERGED = MergeResult("all", "done", ("a", "b"), (), Tally(), Tally(), Tally(), (), 1.25)
 TAKEN = MergedTag("a", "main", "main", ("sha256:1",), "new")
 
 

@@ -45,7 +45,7 @@ from kitcache.upkeep.naming.blobcopy import (
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
 from kitcache.upkeep.naming.missing import find_holes, find_unknown
 from kitcache.upkeep.naming.stableindex import read_settled, read_target, unsettled
-from kitcache.upkeep.results import Merged
+from kitcache.upkeep.results import MergeResult
 
 _Text = TypeVar("_Text", bound=str | os.PathLike[str])
 _NO_TAG_CHANGED = (
@@ -95,7 +95,7 @@ def merge(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Merged:
+) -> MergeResult:
     """Put all tags of the sources, and their entries without one, into the target too.
 
     The target is made where it is not there. Blobs come as hard links where that can be, else as
@@ -126,7 +126,7 @@ def merge(
         return _merge(call, stack)
 
 
-def _merge(call: _Call, stack: ExitStack) -> Merged:
+def _merge(call: _Call, stack: ExitStack) -> MergeResult:
     layouts, home = _open(call, stack)
     warnings = () if call.is_dry else _lock(layouts, home, call, stack)
     read = [_read_source(layout, call.control) for layout in layouts]
@@ -137,7 +137,7 @@ def _merge(call: _Call, stack: ExitStack) -> Merged:
     else:
         home = _make_target(call, stack) if home is None else home
         groups, came = _merge_held(read, home, wants, call)
-    return Merged(
+    return MergeResult(
         path=call.target,
         outcome="dry-run" if call.is_dry else _outcome(groups, came),
         sources=call.sources,
