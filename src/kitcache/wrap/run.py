@@ -27,7 +27,7 @@ from kitcache.wrap.task import Export, Task, need_program
 if TYPE_CHECKING:
     from kitcache.options.prunepolicy import PrunePolicy
     from kitcache.upkeep.results import PruneResult
-    from kitcache.wrap.staging import Merged, Stage
+    from kitcache.wrap.staging import Stage, StagedMerge
 
 _STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"
 
@@ -235,16 +235,16 @@ class _Stages:
             )
         return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
 
-    def _bring_in(self, store: Store, export: Export) -> tuple["Merged", str]:
+    def _bring_in(self, store: Store, export: Export) -> tuple["StagedMerge", str]:
         """What came of one, and what went wrong, as a sentence."""
-        from kitcache.wrap.staging import Merged, merge  # noqa: PLC0415 - as in task._job_of
+        from kitcache.wrap.staging import StagedMerge, merge  # noqa: PLC0415 - as in task._job_of
 
         tag = export.cache.tag
         try:
             merged = merge(store, self._all[export.at], self._terms)
         except KitcacheError as error:
             problem = f"tag '{tag}' was not published: {error.problem}"
-            return Merged(code=error.exit_code), problem
+            return StagedMerge(code=error.exit_code), problem
         if merged.problem:
             return merged, f"tag '{tag}': {merged.problem}"
         if self._must_find_all and not merged.tags:

@@ -52,7 +52,7 @@ class Stage(NamedTuple):
     lock_fds: list[int]
 
 
-class Merged(NamedTuple):
+class StagedMerge(NamedTuple):
     """What came into the store. linked, reused: blobs new to it, and there already.
 
     problem: why nothing was published, or what was lost; code: what that means for the exit code.
@@ -139,7 +139,7 @@ def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
             os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
-def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
+def merge(store: Store, stage: Stage, terms: Terms) -> StagedMerge:
     """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
 
     First the blobs, by hard links and synced, then the entries of index.json in one step. All that
@@ -152,17 +152,17 @@ def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
     stage.layout.open_directories()
     try:
         if not _mend_index(stage.layout):
-            return Merged()
+            return StagedMerge()
     except DocumentError as error:
         problem = f"not published: the client's index.json cannot be relied upon: {error}"
-        return Merged(problem=problem, code=Damaged.exit_code)
+        return StagedMerge(problem=problem, code=Damaged.exit_code)
     survey = take_survey(stage.layout, control)
     hole = _hole_in(survey)
     if hole:
-        return Merged(problem=f"not published: {hole}", code=Damaged.exit_code)
+        return StagedMerge(problem=f"not published: {hole}", code=Damaged.exit_code)
     roots = [root for root in survey.roots if root.descriptor is not None]
     if not roots:
-        return Merged()
+        return StagedMerge()
     with ExitStack() as stack:
         intake = Intake(store.layout)
         stack.callback(intake.close)
@@ -171,7 +171,7 @@ def merge(store: Store, stage: Stage, terms: Terms) -> Merged:
         _publish(store.layout, roots, terms)
         tags = tuple(root.ref_name or "" for root in roots)
         problem, code = _look_again(intake.layout, roots, control)
-    return Merged(tags, linked, reused, problem, code)
+    return StagedMerge(tags, linked, reused, problem, code)
 
 
 def _mend_index(layout: Layout) -> bool:
