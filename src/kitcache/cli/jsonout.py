@@ -16,7 +16,7 @@ from kitcache.cli.jsonparts import (
 )
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.results import Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.results import DiskUsage, Listing, Tag, TagUsage, Why
 from kitcache.gc.values import ResetResult
 
 if TYPE_CHECKING:  # du, ls and the others need no client
@@ -78,7 +78,7 @@ def encode_error(error: KitcacheError) -> str:
     )
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: DiskUsage) -> dict[str, Any]:
     return {
         "schema": "kitcache.usage/1",
         "path": usage.path,
@@ -163,7 +163,7 @@ def _why(why: Why) -> dict[str, Any]:
 
 _SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     ResetResult: shape_report,
-    Usage: _usage,
+    DiskUsage: _usage,
     Listing: _listing,
     Why: _why,
     **UPKEEP_SHAPES,

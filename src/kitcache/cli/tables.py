@@ -8,7 +8,7 @@ from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
-from kitcache.gc.results import BlobPath, Listing, Tag, TagUsage, Usage, Why
+from kitcache.gc.results import BlobPath, DiskUsage, Listing, Tag, TagUsage, Why
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
@@ -27,7 +27,7 @@ def damage_warnings(path: str, damage: Sequence[Damage]) -> Iterator[str]:
         )
 
 
-def usage_lines(usage: Usage) -> Iterator[str]:
+def usage_lines(usage: DiskUsage) -> Iterator[str]:
     """The figures of du: a line a kind, then a line a tag."""
     yield printable(usage.path)
     rows = [

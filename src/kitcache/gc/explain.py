@@ -11,7 +11,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.refusals import command_line
-from kitcache.gc.results import TagUsage, Usage, Why
+from kitcache.gc.results import DiskUsage, TagUsage, Why
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally, key_of
@@ -30,7 +30,7 @@ def du(
     *,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Usage:
+) -> DiskUsage:
     """Where a cache's bytes are: live, reclaimable, uploads, foreign; and each tag's share.
 
     Bytes are file sizes. A damaged root does not stop it: see Usage.damage. Takes no lock, so
@@ -48,7 +48,7 @@ def du(
         quarantine = Tally(*weigh_quarantine(layout))
     if swept.failure is not None:
         raise swept.failure
-    return Usage(
+    return DiskUsage(
         path=control.path,
         live=survey.live_tally,
         reclaimable=swept.deleted,

@@ -16,7 +16,7 @@ class TagUsage(NamedTuple):
     shared: Tally
 
 
-class Usage(NamedTuple):
+class DiskUsage(NamedTuple):
     """Where a cache's bytes are. reclaimable: what a reset would remove.
 
     ingest: all uploads. foreign: files that are nobody's blob. skips: resets after an export that

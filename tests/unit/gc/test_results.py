@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.gc.results import Listing, Usage, Why
+from kitcache.gc.results import DiskUsage, Listing, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.digest import Digest
 
@@ -13,7 +13,7 @@ DAMAGE = Damage(Root(0, "main", None), (), "malformed", "entry 0 is text")
 def test_an_incomplete_picture_makes_the_exit_code(damage: tuple[Damage, ...], code: int) -> None:
     assert Listing("cache", (), damage).exit_code == code
     none = Tally()
-    assert Usage("cache", none, none, none, none, (), (), damage).exit_code == code
+    assert DiskUsage("cache", none, none, none, none, (), (), damage).exit_code == code
 
 
 def test_what_no_path_reaches_is_garbage() -> None:
