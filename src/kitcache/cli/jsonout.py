@@ -16,7 +16,7 @@ from kitcache.cli.jsonparts import (
 )
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.results import DiskUsage, Listing, Tag, TagUsage, Why
+from kitcache.gc.results import DiskUsage, Tag, TagList, TagUsage, Why
 from kitcache.gc.values import ResetResult
 
 if TYPE_CHECKING:  # du, ls and the others need no client
@@ -104,7 +104,7 @@ def _share(tag: TagUsage) -> dict[str, Any]:
     }
 
 
-def _listing(listing: Listing) -> dict[str, Any]:
+def _listing(listing: TagList) -> dict[str, Any]:
     return {
         "schema": "kitcache.listing/1",
         "path": listing.path,
@@ -164,7 +164,7 @@ def _why(why: Why) -> dict[str, Any]:
 _SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     ResetResult: shape_report,
     DiskUsage: _usage,
-    Listing: _listing,
+    TagList: _listing,
     Why: _why,
     **UPKEEP_SHAPES,
 }

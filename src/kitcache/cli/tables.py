@@ -8,7 +8,7 @@ from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
-from kitcache.gc.results import BlobPath, DiskUsage, Listing, Tag, TagUsage, Why
+from kitcache.gc.results import BlobPath, DiskUsage, Tag, TagList, TagUsage, Why
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
@@ -70,7 +70,7 @@ def _share_row(tag: TagUsage) -> tuple[str, ...]:
     )
 
 
-def listing_lines(listing: Listing, now_ns: int) -> Iterator[str]:
+def listing_lines(listing: TagList, now_ns: int) -> Iterator[str]:
     """The tags as a table."""
     if not listing.tags:
         yield printable(f"{listing.path}: no tags")

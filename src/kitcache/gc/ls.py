@@ -12,7 +12,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
-from kitcache.gc.results import Listing, Tag
+from kitcache.gc.results import Tag, TagList
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import NO_ROOT, Damage, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time
@@ -33,7 +33,7 @@ _IMAGE_CONFIGS = (
 _NO_PLATFORM = ("unknown/unknown", "unknown")
 
 
-def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
+def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> TagList:
     """The tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
 
     A damaged tag is listed with its problem, and so is one of which something cannot be read. Takes
@@ -45,7 +45,7 @@ def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> Listing:
         survey = take_survey(layout, control)
         reader = Reader(layout)
         tags = tuple(_tags(survey, reader, time.time_ns()))
-    return Listing(control.path, tags, (*survey.damage, *reader.damage))
+    return TagList(control.path, tags, (*survey.damage, *reader.damage))
 
 
 class Reader:

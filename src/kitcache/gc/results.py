@@ -65,7 +65,7 @@ class Tag(NamedTuple):
     last_used_from: UsedFrom = "unknown"
 
 
-class Listing(NamedTuple):
+class TagList(NamedTuple):
     """The tags of a cache, in the order of index.json."""
 
     path: str

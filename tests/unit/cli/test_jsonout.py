@@ -7,7 +7,7 @@ import pytest
 
 from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
-from kitcache.gc.results import DiskUsage, Listing, Tag, Why
+from kitcache.gc.results import DiskUsage, Tag, TagList, Why
 from kitcache.gc.values import ResetResult, Tally
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import UntagResult
@@ -18,7 +18,7 @@ TAG = Tag(EVIL, None, "cache", 0, "manifest", Tally(1, 2), 3, ("linux",), 0, "")
 VALUES = [
     ResetResult(EVIL, "done", 1, *[Tally()] * 4, (), (), 0, (), 0, (), 0.1),  # type: ignore[arg-type]
     DiskUsage(EVIL, *[Tally()] * 4, (), (), ()),  # type: ignore[arg-type]
-    Listing(EVIL, (TAG,), ()),
+    TagList(EVIL, (TAG,), ()),
     Why(EVIL, DIGEST, None, None, (), False, ()),
     UntagResult(EVIL, "done", ((EVIL, EVIL),)),
 ]
@@ -74,5 +74,5 @@ def test_an_error_has_its_name_its_sentence_and_its_facts(error: KitcacheError) 
     ],
 )
 def test_times_are_utc(ns: int | None, text: str | None) -> None:
-    (tag,) = json.loads(encode_value(Listing("c", (TAG._replace(created_ns=ns),), ())))["tags"]
+    (tag,) = json.loads(encode_value(TagList("c", (TAG._replace(created_ns=ns),), ())))["tags"]
     assert tag["created"] == text

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
-from kitcache.gc.results import BlobPath, DiskUsage, Listing, Tag, TagUsage, Why
+from kitcache.gc.results import BlobPath, DiskUsage, Tag, TagList, TagUsage, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -74,7 +74,7 @@ def test_a_line_a_tag() -> None:
 
 
 def test_no_tags() -> None:
-    assert list(listing_lines(Listing("./cache", (), ()), NOW)) == ["./cache: no tags"]
+    assert list(listing_lines(TagList("./cache", (), ()), NOW)) == ["./cache: no tags"]
 
 
 def test_the_tags() -> None:
@@ -91,7 +91,7 @@ def test_the_tags() -> None:
     broken = TAG._replace(
         ref_name="bad", kind="unknown", created_ns=None, problem="torn", layers=1234
     )
-    assert list(listing_lines(Listing("./cache", (used, image, broken), ()), NOW)) == [
+    assert list(listing_lines(TagList("./cache", (used, image, broken), ()), NOW)) == [
         "TAG   KIND      AGE  LAST USED    SIZE  LAYERS  MISSING  PLATFORMS",
         "main  cache     1 h        0 s  2.0 kB       2        0  -",
         "v1    image    ~1 h       ~1 h  2.0 kB       2        3  linux/amd64,linux/arm64",
@@ -103,7 +103,7 @@ def test_the_tags() -> None:
 
 def test_without_an_estimate_there_is_no_footnote() -> None:
     used = TAG._replace(used_ns=NOW, used_from="export")
-    assert len(list(listing_lines(Listing("./cache", (used,), ()), NOW))) == 2
+    assert len(list(listing_lines(TagList("./cache", (used,), ()), NOW))) == 2
 
 
 LONG = "registry.example.com/team/project/feature/" + "x" * 200
@@ -123,7 +123,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         used_ns=NOW - 9999 * 24 * HOUR,
         used_from="manifest",
     )
-    lines = list(listing_lines(Listing("./cache", (wide, TAG), ()), NOW))
+    lines = list(listing_lines(TagList("./cache", (wide, TAG), ()), NOW))
     assert max(map(len, lines)) <= 80
     assert lines[1].split()[0].startswith("registr")
     assert lines[1].split()[0].endswith("xxx")
@@ -204,9 +204,9 @@ def test_nothing_is_printed_raw() -> None:
     lines = [
         *usage_lines(EMPTY._replace(path=EVIL, tags=(share,))),
         *listing_lines(
-            Listing(EVIL, (TAG._replace(ref_name=EVIL, platforms=(EVIL,), problem=EVIL),), ()), NOW
+            TagList(EVIL, (TAG._replace(ref_name=EVIL, platforms=(EVIL,), problem=EVIL),), ()), NOW
         ),
-        *listing_lines(Listing(EVIL, (), ()), NOW),
+        *listing_lines(TagList(EVIL, (), ()), NOW),
         *why_lines(WHY._replace(path=EVIL, paths=(BlobPath(root, (evil_link,)),)), NOW),
         *damage_warnings(EVIL, [DAMAGE._replace(root=root, detail=EVIL)]),
     ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.gc.results import DiskUsage, Listing, Why
+from kitcache.gc.results import DiskUsage, TagList, Why
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.digest import Digest
 
@@ -11,7 +11,7 @@ DAMAGE = Damage(Root(0, "main", None), (), "malformed", "entry 0 is text")
 
 @pytest.mark.parametrize(("damage", "code"), [((), 0), ((DAMAGE,), 12)])
 def test_an_incomplete_picture_makes_the_exit_code(damage: tuple[Damage, ...], code: int) -> None:
-    assert Listing("cache", (), damage).exit_code == code
+    assert TagList("cache", (), damage).exit_code == code
     none = Tally()
     assert DiskUsage("cache", none, none, none, none, (), (), damage).exit_code == code
 
