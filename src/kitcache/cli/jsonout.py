@@ -16,7 +16,7 @@ from kitcache.cli.jsonparts import (
 )
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.results import DiskUsage, Tag, TagList, TagUsage, Why
+from kitcache.gc.results import BlobReferences, DiskUsage, Tag, TagList, TagUsage
 from kitcache.gc.values import ResetResult
 
 if TYPE_CHECKING:  # du, ls and the others need no client
@@ -132,7 +132,7 @@ def _tag(tag: Tag) -> dict[str, Any]:
     }
 
 
-def _why(why: Why) -> dict[str, Any]:
+def _why(why: BlobReferences) -> dict[str, Any]:
     return {
         "schema": "kitcache.why/1",
         "path": why.path,
@@ -165,6 +165,6 @@ _SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
     ResetResult: shape_report,
     DiskUsage: _usage,
     TagList: _listing,
-    Why: _why,
+    BlobReferences: _why,
     **UPKEEP_SHAPES,
 }

@@ -8,7 +8,7 @@ from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
-from kitcache.gc.results import BlobPath, DiskUsage, Tag, TagList, TagUsage, Why
+from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, Tag, TagList, TagUsage
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
@@ -104,7 +104,7 @@ def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
     )
 
 
-def why_lines(why: Why, now_ns: int) -> Iterator[str]:
+def why_lines(why: BlobReferences, now_ns: int) -> Iterator[str]:
     """Each path from a tag to the blob."""
     if why.written_ns is None:
         yield f"{why.digest}: missing here"

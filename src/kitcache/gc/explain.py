@@ -11,7 +11,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.refusals import command_line
-from kitcache.gc.results import DiskUsage, TagUsage, Why
+from kitcache.gc.results import BlobReferences, DiskUsage, TagUsage
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Survey, Tally, key_of
@@ -98,7 +98,7 @@ def why(
     *,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
-) -> Why:
+) -> BlobReferences:
     """Why a blob is kept: each path from an entry of index.json to it, or that it is garbage.
 
     blob: a digest, the beginning of one (four digits or more, with or without its algorithm), or
@@ -111,7 +111,7 @@ def why(
         digest = _find_blob(layout, survey, blob)
         found = layout.stat_blob(digest)
     paths = tuple(islice(paths_to(survey, digest, control.check), PATHS_SHOWN + 1))
-    return Why(
+    return BlobReferences(
         path=control.path,
         digest=digest,
         size=found.size if found else None,

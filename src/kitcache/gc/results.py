@@ -85,7 +85,7 @@ class BlobPath(NamedTuple):
     links: tuple[Link, ...]
 
 
-class Why(NamedTuple):
+class BlobReferences(NamedTuple):
     """Why a blob is kept: each path from a root to it; without one it is garbage.
 
     size, written_ns: of the file, None where it is missing. more_paths: there are more than shown.

@@ -7,7 +7,7 @@ import pytest
 
 from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
-from kitcache.gc.results import DiskUsage, Tag, TagList, Why
+from kitcache.gc.results import BlobReferences, DiskUsage, Tag, TagList
 from kitcache.gc.values import ResetResult, Tally
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import UntagResult
@@ -19,7 +19,7 @@ VALUES = [
     ResetResult(EVIL, "done", 1, *[Tally()] * 4, (), (), 0, (), 0, (), 0.1),  # type: ignore[arg-type]
     DiskUsage(EVIL, *[Tally()] * 4, (), (), ()),  # type: ignore[arg-type]
     TagList(EVIL, (TAG,), ()),
-    Why(EVIL, DIGEST, None, None, (), False, ()),
+    BlobReferences(EVIL, DIGEST, None, None, (), False, ()),
     UntagResult(EVIL, "done", ((EVIL, EVIL),)),
 ]
 

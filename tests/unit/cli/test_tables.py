@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
-from kitcache.gc.results import BlobPath, DiskUsage, Tag, TagList, TagUsage, Why
+from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, Tag, TagList, TagUsage
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -34,7 +34,7 @@ PATH = BlobPath(
         Link(Descriptor(LAYER, digest("layer"), 7), "layer"),
     ),
 )
-WHY = Why("./cache", digest("layer"), 1234, NOW - HOUR, (PATH,), False, ())
+WHY = BlobReferences("./cache", digest("layer"), 1234, NOW - HOUR, (PATH,), False, ())
 DAMAGE = Damage(ROOT, (Descriptor(MANIFEST, digest("root"), 7),), "missing", "is missing")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.gc.results import DiskUsage, TagList, Why
+from kitcache.gc.results import BlobReferences, DiskUsage, TagList
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.digest import Digest
 
@@ -17,4 +17,4 @@ def test_an_incomplete_picture_makes_the_exit_code(damage: tuple[Damage, ...], c
 
 
 def test_what_no_path_reaches_is_garbage() -> None:
-    assert Why("cache", Digest("sha256", "0" * 64), 4, 0, (), False, ()).is_unreachable
+    assert BlobReferences("cache", Digest("sha256", "0" * 64), 4, 0, (), False, ()).is_unreachable
