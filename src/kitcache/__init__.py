@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from kitcache.gc.explain import du, why
     from kitcache.gc.ls import ls
     from kitcache.gc.reset import reset
-    from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, Tag, TagList, TagUsage
+    from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
     from kitcache.gc.values import Damage, MissingLeaf, Progress, ResetResult, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
@@ -211,7 +211,7 @@ __all__ = [
     "Source",
     "Step",
     "Steps",
-    "Tag",
+    "TagInfo",
     "TagContents",
     "TagUsage",
     "TagResult",

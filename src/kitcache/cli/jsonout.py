@@ -16,7 +16,7 @@ from kitcache.cli.jsonparts import (
 )
 from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.results import BlobReferences, DiskUsage, Tag, TagList, TagUsage
+from kitcache.gc.results import BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
 from kitcache.gc.values import ResetResult
 
 if TYPE_CHECKING:  # du, ls and the others need no client
@@ -114,7 +114,7 @@ def _listing(listing: TagList) -> dict[str, Any]:
     }
 
 
-def _tag(tag: Tag) -> dict[str, Any]:
+def _tag(tag: TagInfo) -> dict[str, Any]:
     return {
         "ref_name": tag.ref_name,
         "digest": str(tag.digest) if tag.digest else None,

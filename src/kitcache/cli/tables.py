@@ -8,7 +8,7 @@ from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
-from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, Tag, TagList, TagUsage
+from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
@@ -89,7 +89,7 @@ def listing_lines(listing: TagList, now_ns: int) -> Iterator[str]:
         yield "LAST USED -: the notes of it in .kitcache/ cannot be read"
 
 
-def _tag_row(tag: Tag, now_ns: int) -> tuple[str, ...]:
+def _tag_row(tag: TagInfo, now_ns: int) -> tuple[str, ...]:
     mark = "~" if tag.created_from == "manifest" else ""
     used_mark = "" if tag.last_used_from in NOTED_USES else "~"
     return (

@@ -12,7 +12,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
-from kitcache.gc.results import Tag, TagList
+from kitcache.gc.results import TagInfo, TagList
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import NO_ROOT, Damage, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time
@@ -72,7 +72,7 @@ class Reader:
         self.damage.append(Damage(self.root, tuple(steps), "unreadable", error.clause))
 
 
-def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[Tag]:
+def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[TagInfo]:
     """What is said of each root; of one that many entries name it is found out once."""
     problems = _problems(survey)
     absent = frozenset(leaf.digest for leaf in survey.missing_blobs)
@@ -96,11 +96,11 @@ def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[Tag]:
 class _Seen(NamedTuple):
     """A tag, and when it was of use as far as its own blobs tell."""
 
-    tag: Tag
+    tag: TagInfo
     uses: tuple[Use, ...]
 
 
-def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[Tag]:
+def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[TagInfo]:
     """The tags with their last uses: that of all entries with one name, as a policy counts it."""
     try:
         notes = read_notes(layout)
@@ -117,10 +117,10 @@ def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[T
         yield tag._replace(last_used_ns=used_ns if found else None, last_used_from=used_from)
 
 
-def _malformed(survey: Survey, root: Root) -> Tag:
+def _malformed(survey: Survey, root: Root) -> TagInfo:
     fault = next(d for d in survey.damage if d.root == root and not d.chain)
     problem = describe_damage(fault)
-    return Tag(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
+    return TagInfo(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
 
 
 def _problems(survey: Survey) -> dict[Digest, Damage]:
@@ -133,7 +133,7 @@ def _tag(
     descriptor: Descriptor,
     problems: Mapping[Digest, Damage],
     absent: Collection[Digest],
-) -> tuple[Tag, list[int] | None]:
+) -> tuple[TagInfo, list[int] | None]:
     """A tag, and when the results of its cacheconfigs were made; None where not all can be read."""
     found = reach(survey, descriptor)
     own = reach(survey, descriptor, with_subjects=False)
@@ -147,7 +147,7 @@ def _tag(
         created_ns = created_from = None
     broken = next((problems[digest] for digest in found if digest in problems), None)
     broken = broken or next(iter(unread), None)
-    tag = Tag(
+    tag = TagInfo(
         ref_name=None,
         digest=descriptor.digest,
         kind=kind_below(survey, descriptor, own),

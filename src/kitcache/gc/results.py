@@ -42,7 +42,7 @@ class DiskUsage(NamedTuple):
         return 12 if self.damage else 0
 
 
-class Tag(NamedTuple):
+class TagInfo(NamedTuple):
     """An entry of index.json as `ls` shows it.
 
     created_ns: since 1970, by created_from: the newest record of the cacheconfig, or the time at
@@ -69,7 +69,7 @@ class TagList(NamedTuple):
     """The tags of a cache, in the order of index.json."""
 
     path: str
-    tags: tuple[Tag, ...]
+    tags: tuple[TagInfo, ...]
     damage: tuple[Damage, ...]
 
     @property

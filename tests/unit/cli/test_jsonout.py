@@ -7,14 +7,14 @@ import pytest
 
 from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
-from kitcache.gc.results import BlobReferences, DiskUsage, Tag, TagList
+from kitcache.gc.results import BlobReferences, DiskUsage, TagInfo, TagList
 from kitcache.gc.values import ResetResult, Tally
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import UntagResult
 
 EVIL = "\x1b\u202e\udcff\n東京"
 DIGEST = Digest("sha256", "0" * 64)
-TAG = Tag(EVIL, None, "cache", 0, "manifest", Tally(1, 2), 3, ("linux",), 0, "")
+TAG = TagInfo(EVIL, None, "cache", 0, "manifest", Tally(1, 2), 3, ("linux",), 0, "")
 VALUES = [
     ResetResult(EVIL, "done", 1, *[Tally()] * 4, (), (), 0, (), 0, (), 0.1),  # type: ignore[arg-type]
     DiskUsage(EVIL, *[Tally()] * 4, (), (), ()),  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
-from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, Tag, TagList, TagUsage
+from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -26,7 +26,9 @@ def digest(word: str) -> Digest:
 ROOT = Root(0, "main", Descriptor(MANIFEST, digest("root"), 7))
 EMPTY = DiskUsage("./cache", *[Tally()] * 4, (), (), ())  # type: ignore[arg-type]
 SHARE = TagUsage("main", digest("root"), Tally(3, 1500), Tally(1, 500))
-TAG = Tag("main", digest("root"), "cache", NOW - HOUR, "cacheconfig", Tally(4, 2000), 2, (), 0, "")
+TAG = TagInfo(
+    "main", digest("root"), "cache", NOW - HOUR, "cacheconfig", Tally(4, 2000), 2, (), 0, ""
+)
 PATH = BlobPath(
     ROOT,
     (

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Cancelled
 from kitcache.gc.ls import ls
-from kitcache.gc.results import Tag
+from kitcache.gc.results import TagInfo
 from kitcache.gc.values import Tally
 from tests.hostile.build import (
     CACHECONFIG,
@@ -25,7 +25,7 @@ from tests.hostile.build import (
 NEWEST = "2026-05-04T10:00:00.123456789Z"
 
 
-def only_tag(box: Box) -> Tag:
+def only_tag(box: Box) -> TagInfo:
     (tag,) = ls(box.dir).tags
     return tag
 
@@ -159,7 +159,7 @@ def test_damage_below_is_the_problem_of_every_tag_above_it(box: Box) -> None:
 def test_an_entry_that_cannot_be_read(box: Box) -> None:
     box.write_index(encode({"manifests": [7]}))
     problem = "entry 0 is a number, not an object"
-    assert only_tag(box) == Tag(None, None, "unknown", None, None, Tally(), 0, (), 0, problem)
+    assert only_tag(box) == TagInfo(None, None, "unknown", None, None, Tally(), 0, (), 0, problem)
 
 
 def test_no_tags(box: Box) -> None:
