@@ -41,7 +41,14 @@ if TYPE_CHECKING:
     from kitcache.gc.explain import du, why
     from kitcache.gc.ls import ls
     from kitcache.gc.reset import reset
-    from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
+    from kitcache.gc.results import (
+        BlobReferences,
+        DiskUsage,
+        ReferencePath,
+        TagInfo,
+        TagList,
+        TagUsage,
+    )
     from kitcache.gc.values import Damage, MissingLeaf, Progress, ResetResult, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
@@ -159,7 +166,7 @@ __all__ = [
     "Address",
     "DiskSpace",
     "BadBlob",
-    "BlobPath",
+    "ReferencePath",
     "Build",
     "BuildFailed",
     "BuildRequest",

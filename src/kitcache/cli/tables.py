@@ -8,7 +8,7 @@ from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
-from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
+from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
 from kitcache.gc.values import Damage
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
@@ -126,7 +126,7 @@ def why_lines(why: BlobReferences, now_ns: int) -> Iterator[str]:
         yield f"  and more than these {len(why.paths)} paths"
 
 
-def _path_lines(path: BlobPath) -> Iterator[str]:
+def _path_lines(path: ReferencePath) -> Iterator[str]:
     for depth, link in enumerate(path.links):
         role = "" if depth == 0 else f"{link.role} "
         yield printable(f"  {'  ' * depth}> {role}{describe_step(link.descriptor)}")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from kitcache.gc.results import BlobPath
+from kitcache.gc.results import ReferencePath
 from kitcache.gc.values import NodeKey, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -74,7 +74,7 @@ _Parents = dict[NodeKey, list[NodeKey]]
 
 def paths_to(
     survey: Survey, digest: Digest, check: Callable[[], None] = lambda: None
-) -> Iterator[BlobPath]:
+) -> Iterator[ReferencePath]:
     """Yield each path from a root down to that blob, roots in order. None meets a blob twice.
 
     The one exception is a blob that names other things where its media type is another one.
@@ -94,7 +94,7 @@ def paths_to(
             links = todo.pop()
             last = links[-1].descriptor
             if last.digest == digest:
-                yield BlobPath(root, links)
+                yield ReferencePath(root, links)
                 continue
             # A blob that is a link may lead back to what names it. A lattice above such a link
             # would have 2^n ways that end nowhere.

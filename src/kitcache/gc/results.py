@@ -78,7 +78,7 @@ class TagList(NamedTuple):
         return 12 if self.damage else 0
 
 
-class BlobPath(NamedTuple):
+class ReferencePath(NamedTuple):
     """One way from an entry of index.json down to a blob."""
 
     root: Root
@@ -95,7 +95,7 @@ class BlobReferences(NamedTuple):
     digest: Digest
     size: int | None
     written_ns: int | None
-    paths: tuple[BlobPath, ...]
+    paths: tuple[ReferencePath, ...]
     has_more_paths: bool
     damage: tuple[Damage, ...]
 

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
-from kitcache.gc.results import BlobPath, BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
+from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
 from kitcache.gc.values import Damage, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -29,7 +29,7 @@ SHARE = TagUsage("main", digest("root"), Tally(3, 1500), Tally(1, 500))
 TAG = TagInfo(
     "main", digest("root"), "cache", NOW - HOUR, "cacheconfig", Tally(4, 2000), 2, (), 0, ""
 )
-PATH = BlobPath(
+PATH = ReferencePath(
     ROOT,
     (
         Link(Descriptor(MANIFEST, digest("root"), 7, platform="linux/arm64"), "manifest"),
@@ -209,7 +209,7 @@ def test_nothing_is_printed_raw() -> None:
             TagList(EVIL, (TAG._replace(ref_name=EVIL, platforms=(EVIL,), problem=EVIL),), ()), NOW
         ),
         *listing_lines(TagList(EVIL, (), ()), NOW),
-        *why_lines(WHY._replace(path=EVIL, paths=(BlobPath(root, (evil_link,)),)), NOW),
+        *why_lines(WHY._replace(path=EVIL, paths=(ReferencePath(root, (evil_link,)),)), NOW),
         *damage_warnings(EVIL, [DAMAGE._replace(root=root, detail=EVIL)]),
     ]
     assert all(line.isprintable() for line in lines)
