@@ -81,9 +81,9 @@ if TYPE_CHECKING:
         RepairStep,
         TagContents,
         TagResult,
+        TagStatus,
         TrimResult,
         UntagResult,
-        Verdict,
         VerifyResult,
     )
     from kitcache.upkeep.trimming.trim import trim
@@ -232,7 +232,7 @@ __all__ = [
     "Update",
     "DiskUsage",
     "UsageError",
-    "Verdict",
+    "TagStatus",
     "VerifyResult",
     "Vertex",
     "Waiting",

@@ -15,9 +15,9 @@ from kitcache.upkeep.results import (
     RepairResult,
     TagContents,
     TagResult,
+    TagStatus,
     TrimResult,
     UntagResult,
-    Verdict,
     VerifyResult,
 )
 
@@ -175,7 +175,7 @@ def _verified(found: VerifyResult) -> dict[str, Any]:
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: TagStatus) -> dict[str, Any]:
     return {
         "ref_name": verdict.ref_name,
         "position": verdict.position,

@@ -7,7 +7,7 @@ from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.upkeep.results import RECOVERED, RepairResult, Verdict, VerifyResult
+from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 
 _MISSES_SHOWN = 3
 _BLOBS_SHOWN = 10
@@ -29,7 +29,7 @@ def verified_lines(found: VerifyResult) -> Iterator[str]:
         )
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
+def _row(verdict: TagStatus) -> tuple[str, ...]:
     steps = f"{verdict.steps:,}" if verdict.steps or verdict.importable == "fully" else "-"
     return (
         tag_name(verdict.ref_name, verdict.digest),
@@ -39,7 +39,7 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _word_of(verdict: Verdict) -> str:
+def _word_of(verdict: TagStatus) -> str:
     if verdict.kind in ("image", "artifact"):
         return "is whole" if verdict.importable == "fully" else "is not whole"
     match verdict.importable:
@@ -75,7 +75,7 @@ def verified_warnings(found: VerifyResult, *, was_repaired: bool = False) -> Ite
         yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
 
 
-def _verdict_lines(path: str, verdict: Verdict) -> Iterator[str]:
+def _verdict_lines(path: str, verdict: TagStatus) -> Iterator[str]:
     yield printable(f"{path}: {_label_of(verdict)} {_word_of(verdict)}: {verdict.reason}")
     for miss in verdict.unusable_steps[:_MISSES_SHOWN]:
         made = "" if miss.created_ns is None else f" of {_day(miss.created_ns)}"
@@ -86,7 +86,7 @@ def _verdict_lines(path: str, verdict: Verdict) -> Iterator[str]:
         )
 
 
-def _label_of(verdict: Verdict) -> str:
+def _label_of(verdict: TagStatus) -> str:
     if verdict.ref_name is not None:
         return f"tag '{verdict.ref_name}'"
     digest = f" ({verdict.digest.short})" if verdict.digest else ""

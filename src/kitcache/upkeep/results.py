@@ -142,7 +142,7 @@ class Miss(NamedTuple):
     reason: str
 
 
-class Verdict(NamedTuple):
+class TagStatus(NamedTuple):
     """What becomes of an entry of index.json when it is imported.
 
     imports: fully; with-misses (a cache: some steps cannot be loaded); not, and why says so. Of
@@ -172,7 +172,7 @@ class VerifyResult(NamedTuple):
     blobs: Tally
     bad_blobs: tuple[BadBlob, ...]
     index_problem: str
-    tags: tuple[Verdict, ...]
+    tags: tuple[TagStatus, ...]
     damage: tuple[Damage, ...]
     warnings: tuple[str, ...]
     seconds: float

@@ -9,22 +9,22 @@ from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_war
 from kitcache.gc.values import Damage, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.results import BadBlob, Miss, RepairResult, RepairStep, Verdict, VerifyResult
+from kitcache.upkeep.results import BadBlob, Miss, RepairResult, RepairStep, TagStatus, VerifyResult
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
-FULLY = Verdict(0, "main", ONE, "cache", "fully", steps=12)
+FULLY = TagStatus(0, "main", ONE, "cache", "fully", steps=12)
 
 
 def miss(number: int, created_ns: int | None = None) -> Miss:
     return Miss((number, 0), f"sha256:{number:064}", created_ns, (TWO,), "layer x is missing")
 
 
-def lines(*verdicts: Verdict, **changes: Any) -> list[str]:
+def lines(*verdicts: TagStatus, **changes: Any) -> list[str]:
     return list(verified_lines(CLEAN._replace(verdicts=verdicts, **changes)))
 
 
-def warnings(*verdicts: Verdict, **changes: Any) -> list[str]:
+def warnings(*verdicts: TagStatus, **changes: Any) -> list[str]:
     return list(verified_warnings(CLEAN._replace(verdicts=verdicts, **changes)))
 
 
@@ -54,13 +54,13 @@ def test_a_cache_without_tags() -> None:
     ],
 )
 def test_each_verdict(kind: Any, imports: Any, steps: int, row: str) -> None:
-    verdict = Verdict(0, "main", ONE, kind, imports, "why", steps)
+    verdict = TagStatus(0, "main", ONE, kind, imports, "why", steps)
     assert lines(verdict)[2].endswith(row)
     assert bool(warnings(verdict)) == (imports != "fully")
 
 
 def test_an_entry_without_a_tag() -> None:
-    verdict = Verdict(3, None, ONE, "artifact", "not", "it is cold")
+    verdict = TagStatus(3, None, ONE, "artifact", "not", "it is cold")
     assert lines(verdict)[2].startswith(f"{ONE.short}  artifact")
     assert warnings(verdict) == [
         f"cache: entry 3 ({ONE.short}) is not whole: it is cold",
@@ -121,7 +121,7 @@ def test_a_damaged_subject_of_the_index_is_nothing_that_a_repair_mends() -> None
 
 
 def test_names_from_a_disk_are_escaped() -> None:
-    verdict = Verdict(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", unusable_steps=(miss(0),))
+    verdict = TagStatus(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", unusable_steps=(miss(0),))
     odd = verdict._replace(misses=(miss(0)._replace(record="\u202e"),))
     for said in (*lines(odd), *warnings(odd)):
         assert said.isprintable()

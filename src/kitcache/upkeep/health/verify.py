@@ -31,7 +31,7 @@ from kitcache.store.locks import hold_store
 from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.health.importrules import Judgement, Store, judge_cache
-from kitcache.upkeep.results import Verdict, VerifyResult
+from kitcache.upkeep.results import TagStatus, VerifyResult
 
 _CHANGES = 8
 
@@ -169,10 +169,10 @@ class _Judged(NamedTuple):
     damaged: frozenset[Digest] = frozenset()
 
 
-def _verdict_on(root: Root, judged: _Judged) -> Verdict:
+def _verdict_on(root: Root, judged: _Judged) -> TagStatus:
     digest = root.descriptor.digest if root.descriptor else None
     imports, why, steps, misses, _ = judged.judgement
-    return Verdict(root.position, root.ref_name, digest, judged.kind, imports, why, steps, misses)
+    return TagStatus(root.position, root.ref_name, digest, judged.kind, imports, why, steps, misses)
 
 
 def _judge_roots(

@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import LockKind, hold_store
 from kitcache.upkeep.health.repairplan import Mending
-from kitcache.upkeep.results import RepairResult, Verdict, VerifyResult
+from kitcache.upkeep.results import RepairResult, TagStatus, VerifyResult
 from tests.hostile.build import Box
 
 
@@ -38,7 +38,7 @@ def words(found: VerifyResult) -> list[tuple[str | None, str, str]]:
     return [(v.ref_name, v.kind, v.importable) for v in found.tags]
 
 
-def only(found: VerifyResult) -> Verdict:
+def only(found: VerifyResult) -> TagStatus:
     (verdict,) = found.tags
     return verdict
 

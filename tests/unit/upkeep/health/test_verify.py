@@ -8,7 +8,7 @@ from kitcache.errors import NotACache, Unsafe
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.upkeep.health.verify import verify
-from kitcache.upkeep.results import BadBlob, Verdict, VerifyResult
+from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import IMAGE_CONFIG, MANIFEST, Box, Json, encode
 from tests.hostile.importable import Cached, add_cache, chain_of_steps, grow, layer
@@ -27,7 +27,7 @@ def test_a_sound_cache(box: Box, as_index: bool) -> None:
         blobs=Tally(len(sizes), sum(sizes)),
         bad_blobs=(),
         index_problem="",
-        tags=(Verdict(0, "main", digest, "cache", "fully", steps=3),),
+        tags=(TagStatus(0, "main", digest, "cache", "fully", steps=3),),
         damage=(),
         warnings=(),
         seconds=found.seconds,

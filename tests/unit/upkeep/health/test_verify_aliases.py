@@ -8,13 +8,13 @@ from kitcache.gc.reach import links_below
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.health import verify as module
 from kitcache.upkeep.health.verify import verify
-from kitcache.upkeep.results import Verdict
+from kitcache.upkeep.results import TagStatus
 from tests.hostile.build import MANIFEST, Box
 from tests.hostile.importable import grow
 from tests.unit.upkeep.health.healthkit import flip, words
 
 
-def alike(verdict: Verdict) -> Verdict:
+def alike(verdict: TagStatus) -> TagStatus:
     return verdict._replace(position=0, ref_name=None)
 
 
