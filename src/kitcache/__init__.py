@@ -75,7 +75,6 @@ if TYPE_CHECKING:
         HeldBlob,
         MergedTag,
         MergeResult,
-        Miss,
         PruneResult,
         RepairResult,
         RepairStep,
@@ -84,6 +83,7 @@ if TYPE_CHECKING:
         TagStatus,
         TrimResult,
         UntagResult,
+        UnusableStep,
         VerifyResult,
     )
     from kitcache.upkeep.trimming.trim import trim
@@ -197,7 +197,7 @@ __all__ = [
     "Log",
     "MergeResult",
     "MergedTag",
-    "Miss",
+    "UnusableStep",
     "MissingLeaf",
     "NoDaemon",
     "NotACache",

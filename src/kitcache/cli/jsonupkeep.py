@@ -10,7 +10,6 @@ from kitcache.upkeep.results import (
     Decision,
     MergedTag,
     MergeResult,
-    Miss,
     PruneResult,
     RepairResult,
     TagContents,
@@ -18,6 +17,7 @@ from kitcache.upkeep.results import (
     TagStatus,
     TrimResult,
     UntagResult,
+    UnusableStep,
     VerifyResult,
 )
 
@@ -189,7 +189,7 @@ def _verdict(verdict: TagStatus) -> dict[str, Any]:
     }
 
 
-def _miss(miss: Miss) -> dict[str, Any]:
+def _miss(miss: UnusableStep) -> dict[str, Any]:
     return {
         "record": miss.cache_key,
         "created": shape_time(miss.created_ns),

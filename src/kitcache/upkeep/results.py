@@ -127,7 +127,7 @@ class BadBlob(NamedTuple):
     size: int
 
 
-class Miss(NamedTuple):
+class UnusableStep(NamedTuple):
     """A result of a cached step that BuildKit would not have from this cache.
 
     key: the number of the record in the cacheconfig, and of the result there. record: the record's
@@ -156,7 +156,7 @@ class TagStatus(NamedTuple):
     importable: Literal["fully", "with-misses", "not"]
     reason: str = ""
     steps: int = 0
-    unusable_steps: tuple[Miss, ...] = ()
+    unusable_steps: tuple[UnusableStep, ...] = ()
 
 
 class VerifyResult(NamedTuple):

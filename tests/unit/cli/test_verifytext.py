@@ -9,15 +9,24 @@ from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_war
 from kitcache.gc.values import Damage, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.results import BadBlob, Miss, RepairResult, RepairStep, TagStatus, VerifyResult
+from kitcache.upkeep.results import (
+    BadBlob,
+    RepairResult,
+    RepairStep,
+    TagStatus,
+    UnusableStep,
+    VerifyResult,
+)
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
 FULLY = TagStatus(0, "main", ONE, "cache", "fully", steps=12)
 
 
-def miss(number: int, created_ns: int | None = None) -> Miss:
-    return Miss((number, 0), f"sha256:{number:064}", created_ns, (TWO,), "layer x is missing")
+def miss(number: int, created_ns: int | None = None) -> UnusableStep:
+    return UnusableStep(
+        (number, 0), f"sha256:{number:064}", created_ns, (TWO,), "layer x is missing"
+    )
 
 
 def lines(*verdicts: TagStatus, **changes: Any) -> list[str]:

@@ -20,7 +20,7 @@ from kitcache.oci.cachemanifest import (
 )
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, Members, expect_object, read_document
-from kitcache.upkeep.results import Miss
+from kitcache.upkeep.results import UnusableStep
 
 Imports = Literal["fully", "with-misses", "not"]
 
@@ -65,7 +65,7 @@ class Judgement(NamedTuple):
     imports: Imports
     why: str = ""
     steps: int = 0
-    misses: tuple[Miss, ...] = ()
+    misses: tuple[UnusableStep, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -136,7 +136,7 @@ def _judge_steps(root: CacheManifest, config: CacheConfig, store: Store) -> Judg
         layers, why = lost_of[id(result.chain)]
         if layers:
             record = config.records[number].digest
-            misses.append(Miss((number, at), record, result.created_ns, layers, why))
+            misses.append(UnusableStep((number, at), record, result.created_ns, layers, why))
     if misses and len(misses) == steps:
         return Judgement(
             "not", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)

@@ -16,7 +16,7 @@ from kitcache.upkeep.health.importrules import (
     judge_cache,
     layer_faults,
 )
-from kitcache.upkeep.results import Miss
+from kitcache.upkeep.results import UnusableStep
 from tests.hostile.build import CACHECONFIG, INDEX, LAYER, MANIFEST, Json, digest_of, encode
 from tests.hostile.importable import UNCOMPRESSED, chain_of_steps
 
@@ -83,7 +83,9 @@ def test_a_missing_layer_costs_all_steps_above_it() -> None:
     why = f"layer {DIGESTS[2].short} is missing"
     created_ns = 1_780_480_800 * 10**9
     assert found.misses == tuple(
-        Miss((n, 0), digest_of(b"step  %d" % n), created_ns + (n - 2) * 86_400 * 10**9, lost, why)
+        UnusableStep(
+            (n, 0), digest_of(b"step  %d" % n), created_ns + (n - 2) * 86_400 * 10**9, lost, why
+        )
         for n, lost in ((2, (DIGESTS[2],)), (3, (DIGESTS[2],)))
     )
 
