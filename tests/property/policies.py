@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
-from kitcache.upkeep.results import Decision
+from kitcache.upkeep.results import TagDecision
 
 NOW = 1000
 BLOBS = [Digest("sha256", f"{number:064x}") for number in range(8)]
@@ -29,7 +29,7 @@ class Case(NamedTuple):
     limit: int | None
     protected: frozenset[str]
 
-    def decide(self) -> dict[tuple[int, ...], Decision]:
+    def decide(self) -> dict[tuple[int, ...], TagDecision]:
         """The decisions, each under the positions of its entries."""
         made = decide(
             self.facts,

@@ -7,12 +7,12 @@ from kitcache.cli.jsonparts import shape_damage, shape_report, shape_tally, shap
 from kitcache.gc.values import LISTED
 from kitcache.upkeep.results import (
     CachedStep,
-    Decision,
     MergedTag,
     MergeResult,
     PruneResult,
     RepairResult,
     TagContents,
+    TagDecision,
     TagResult,
     TagStatus,
     TrimResult,
@@ -142,7 +142,7 @@ def shape_pruned(pruned: PruneResult) -> dict[str, Any]:
     }
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
+def _decision(decision: TagDecision) -> dict[str, Any]:
     return {
         "ref_name": decision.ref_name,
         "digest": str(decision.digest) if decision.digest else None,

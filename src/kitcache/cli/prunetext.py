@@ -8,7 +8,7 @@ from kitcache.cli.trimtext import headline
 from kitcache.errors import printable
 from kitcache.options.prunepolicy import PrunePolicy, is_plain
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.results import Decision, PruneResult
+from kitcache.upkeep.results import PruneResult, TagDecision
 
 
 def pruned_lines(pruned: PruneResult, now_ns: int) -> Iterator[str]:
@@ -35,7 +35,7 @@ def _tag_lines(pruned: PruneResult, now_ns: int) -> Iterator[str]:
         yield "~ no use is noted: when its newest result was made, or its manifest written"
 
 
-def _row(decision: Decision, now_ns: int) -> tuple[str, ...]:
+def _row(decision: TagDecision, now_ns: int) -> tuple[str, ...]:
     mark = "" if decision.last_used_from in NOTED_USES else "~"
     is_known = decision.last_used_from != "unknown"
     return (

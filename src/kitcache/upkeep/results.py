@@ -7,7 +7,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.links import Role
 
 
-class Decision(NamedTuple):
+class TagDecision(NamedTuple):
     """What a policy makes of a tag, or of an entry without one (ref_name None; never dropped).
 
     digest: of its first entry, None where that cannot be read. positions: of all its entries in
@@ -236,7 +236,7 @@ class PruneResult(NamedTuple):
 
     path: str
     outcome: Outcome | Literal["no-policy"]
-    tags: tuple[Decision, ...]
+    tags: tuple[TagDecision, ...]
     trimmed: tuple["TrimResult", ...]
     reset: ResetResult
     limit_bytes: int | None

@@ -18,7 +18,7 @@ from kitcache.options.prunepolicy import (
     quote,
 )
 from kitcache.options.units import format_age
-from kitcache.upkeep.results import Decision
+from kitcache.upkeep.results import TagDecision
 
 Blobs = frozenset[Digest]
 
@@ -76,7 +76,7 @@ def decide(
     limit_name: str,
     held: Blobs = frozenset(),
     protected: Collection[str] = (),
-) -> tuple[Decision, ...]:
+) -> tuple[TagDecision, ...]:
     """A decision for each of the facts, in their order.
 
     sizes: of all blobs that are there; any other counts nothing. limit_bytes: for all that the
@@ -106,7 +106,7 @@ def decide(
             verdicts[tag.name] = _Verdict(True, _why(tag, policy, now_ns, has_limit=has_limit))
     shared = _shared(facts)
     return tuple(
-        Decision(
+        TagDecision(
             fact.ref_name,
             fact.digest,
             fact.positions,

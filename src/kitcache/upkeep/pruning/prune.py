@@ -33,7 +33,7 @@ from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
-from kitcache.upkeep.results import Decision, PruneResult
+from kitcache.upkeep.results import PruneResult, TagDecision
 from kitcache.upkeep.trimming.trimplan import (
     Cutting,
     cut_roots,
@@ -135,7 +135,7 @@ class _Choice(NamedTuple):
 
     survey: Survey
     now_ns: int
-    decisions: tuple[Decision, ...]
+    decisions: tuple[TagDecision, ...]
     limits: tuple[Limit, ...]
     cutting: Cutting
     used: Mapping[Digest, int] = {}
@@ -165,7 +165,7 @@ class _Choice(NamedTuple):
         return max(self.limits, key=self.excess_bytes, default=None)
 
 
-def _dropped(decisions: Sequence[Decision]) -> frozenset[int]:
+def _dropped(decisions: Sequence[TagDecision]) -> frozenset[int]:
     return frozenset(p for d in decisions if not d.keep for p in d.positions)
 
 
@@ -199,7 +199,7 @@ class _Chooser:
 
     def _decide(
         self, facts: Sequence[TagFacts], survey: Survey, limit: Limit | None, now_ns: int
-    ) -> tuple[Decision, ...]:
+    ) -> tuple[TagDecision, ...]:
         return decide(
             facts,
             survey.live,
@@ -212,7 +212,7 @@ class _Chooser:
         )
 
 
-def _check_kept(path: str, retention: PrunePolicy, decisions: Sequence[Decision]) -> None:
+def _check_kept(path: str, retention: PrunePolicy, decisions: Sequence[TagDecision]) -> None:
     """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
 
     A limit, an age or a drop-tag drops by itself; and where another rule keeps a tag, that one was
@@ -366,7 +366,7 @@ def _ways_out(
     retention: PrunePolicy,
     needed_bytes: int,
     limit_bytes: int,
-    untagged: Sequence[Decision],
+    untagged: Sequence[TagDecision],
 ) -> Iterator[str]:
     """What would help, of what was not asked for yet."""
     excess = needed_bytes - limit_bytes

@@ -5,7 +5,7 @@ import pytest
 from kitcache.gc.values import Tally, UsedFrom
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.upkeep.pruning.decisions import TagFacts, decide
-from kitcache.upkeep.results import Decision
+from kitcache.upkeep.results import TagDecision
 from tests.unit.gc.surveys import digest
 
 S = 10**9
@@ -76,7 +76,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
         TagFacts(None, (1,), NOW + D, "unknown", frozenset(map(digest, ["z", "not there"]))),
     ]
     assert decide(facts, SIZES, PrunePolicy(), now_ns=NOW, limit_bytes=None, limit_name="") == (
-        Decision(
+        TagDecision(
             ref_name="a",
             digest=digest("first"),
             positions=(3, 5),
@@ -87,7 +87,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
             size=Tally(3, 30),
             unique=Tally(2, 20),
         ),
-        Decision(
+        TagDecision(
             ref_name=None,
             digest=None,
             positions=(1,),
