@@ -189,7 +189,7 @@ RECOVERED = "recovered-"
 """Begins the name of a root that nobody has a name for: a wrong name would be exported over."""
 
 
-class RepairStep(NamedTuple):
+class RepairAction(NamedTuple):
     """Something that a repair did, or would do.
 
     take: a blob came from another copy. rebuild-index: index.json was made anew, or has an entry
@@ -213,7 +213,7 @@ class RepairResult(NamedTuple):
 
     path: str
     outcome: Literal["done", "dry-run"]
-    actions: tuple[RepairStep, ...]
+    actions: tuple[RepairAction, ...]
     verification: VerifyResult
 
     @property

@@ -11,8 +11,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import (
     BadBlob,
+    RepairAction,
     RepairResult,
-    RepairStep,
     TagStatus,
     UnusableStep,
     VerifyResult,
@@ -144,7 +144,7 @@ def test_the_next_step_can_be_pasted() -> None:
 
 
 def test_what_a_repair_did() -> None:
-    step = RepairStep("drop-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
+    step = RepairAction("drop-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
     done = RepairResult("cache", "done", (step,), CLEAN)
     assert list(repaired_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")

@@ -38,7 +38,7 @@ from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
 from kitcache.upkeep.health.repairplan import Mending, make_mending
 from kitcache.upkeep.health.verify import nothing_published, verify_held
-from kitcache.upkeep.results import BadBlob, RepairResult, RepairStep, VerifyResult
+from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyResult
 
 
 class _Means(NamedTuple):
@@ -56,7 +56,7 @@ class _OvertakenError(Exception):
     steps: those of it that were done.
     """
 
-    def __init__(self, steps: tuple[RepairStep, ...] = ()) -> None:
+    def __init__(self, steps: tuple[RepairAction, ...] = ()) -> None:
         super().__init__()
         self.steps = steps
 
@@ -118,7 +118,7 @@ def repair(
 
 def _foresee(
     layout: Layout, copies: Copies, verified: VerifyResult, control: Control
-) -> tuple[RepairStep, ...]:
+) -> tuple[RepairAction, ...]:
     """What would be done."""
     if not verified.exit_code:
         return ()
@@ -174,9 +174,9 @@ def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s:
         pass
 
 
-def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairStep, ...]:
+def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, ...]:
     """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
-    told: list[RepairStep] = []
+    told: list[RepairAction] = []
     for _ in range(CHANGES):
         try:
             return (*told, *_attempt(means, suspects, has_begun=bool(told)))
@@ -187,7 +187,7 @@ def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairStep, ...
 
 def _attempt(
     means: _Means, suspects: Collection[BadBlob], *, has_begun: bool
-) -> tuple[RepairStep, ...]:
+) -> tuple[RepairAction, ...]:
     """Plan and apply once: what was done. Raises _OvertakenError."""
     layout, control = means.held.layout, means.control
     layout.open_directories()
@@ -209,7 +209,7 @@ def _attempt(
     return mending.steps
 
 
-def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairStep]:
+def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairAction]:
     """The steps that were done, where it did not come to index.json."""
     for step in mending.steps:
         if step.digest is None or step.digest not in mending.comes:

@@ -29,7 +29,7 @@ from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importrules import Store, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
-from kitcache.upkeep.results import RepairStep
+from kitcache.upkeep.results import RepairAction
 from kitcache.upkeep.trimming.steporder import Tree, cut_until
 
 
@@ -78,7 +78,7 @@ class Mending(NamedTuple):
     exported, and the one that the tag names for it then. bad: blobs to be put aside.
     """
 
-    steps: tuple[RepairStep, ...]
+    steps: tuple[RepairAction, ...]
     takes: Mapping[Digest, str]
     new_blobs: Mapping[Digest, bytes]
     new_index: bytes | None
@@ -327,20 +327,20 @@ def _retype(data: bytes, types: Mapping[int, str]) -> bytes:
     return json.dumps(document).encode()
 
 
-def _take_steps(found: Found, takes: Mapping[Digest, str], was: str) -> Iterator[RepairStep]:
+def _take_steps(found: Found, takes: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
     for digest, path in takes.items():
         size = format_bytes(found.survey.live[digest])
         problem = found.bad.get(digest, "is a link" if digest in found.links else "is missing")
         what = f"blob {digest.short} ({size}) {was} taken from {path}: here it {problem}"
-        yield RepairStep("take", None, digest, what)
+        yield RepairAction("take", None, digest, what)
 
 
-def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairStep]:
+def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairAction]:
     if found.lost:
         count = sum(fate.to is not None for fate in fates.values())
         entries = "entry" if count == 1 else "entries"
         what = f"index.json ({found.lost}) {was} rebuilt, with {count:,} {entries}"
-        yield RepairStep("rebuild-index", None, None, what)
+        yield RepairAction("rebuild-index", None, None, what)
     known_by = [c.named_by for c in found.candidates]
     # Those without a known name come newest first.
     unnamed = [r for r, f in fates.items() if f.to and known_by[r.position :][:1] == ["nobody"]]
@@ -348,10 +348,10 @@ def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterato
         if found.lost and fate.to is not None:
             newest = "; it is the newest of them" if root in unnamed[:1] and unnamed[1:] else ""
             what = f"{root.label} {was} found again: {_KNEW[known_by[root.position]]}{newest}"
-            yield RepairStep("rebuild-index", root.ref_name, fate.to.digest, what)
+            yield RepairAction("rebuild-index", root.ref_name, fate.to.digest, what)
         elif root.position in found.corrected and fate.to is not None:
             what = f"{root.label} {was} given the right size of its manifest in index.json"
-            yield RepairStep("move-tag", root.ref_name, fate.to.digest, what)
+            yield RepairAction("move-tag", root.ref_name, fate.to.digest, what)
 
 
 _KNEW = {
@@ -362,26 +362,26 @@ _KNEW = {
 }
 
 
-def _tag_steps(fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairStep]:
+def _tag_steps(fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairAction]:
     for root, fate in fates.items():
         digest = root.descriptor.digest if root.descriptor else None
         match fate.kind, fate.to:
             case "rewrite", Descriptor() as to:
                 what = f"{root.label} {was} rewritten{fate.why}"
-                yield RepairStep("rewrite", root.ref_name, to.digest, what)
+                yield RepairAction("rewrite", root.ref_name, to.digest, what)
             case "move-tag", Descriptor() as to:
                 last = f"{to.digest.short}, the last export that kitcache noted"
                 what = f"{root.label} {was} moved to {last}: {fate.why}"
-                yield RepairStep("move-tag", root.ref_name, to.digest, what)
+                yield RepairAction("move-tag", root.ref_name, to.digest, what)
             case "drop-tag", _:
                 what = f"{root.label} {was} taken out of index.json: {fate.why}"
-                yield RepairStep("drop-tag", root.ref_name, digest, what)
+                yield RepairAction("drop-tag", root.ref_name, digest, what)
 
 
-def _quarantine_steps(bad: Mapping[Digest, str], was: str) -> Iterator[RepairStep]:
+def _quarantine_steps(bad: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
     for digest, problem in bad.items():
         what = f"blob {digest.short} {was} put into the quarantine: it {problem}"
-        yield RepairStep("quarantine", None, digest, what)
+        yield RepairAction("quarantine", None, digest, what)
 
 
 def _layer(digest: Digest) -> Link:
