@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         TagList,
         TagUsage,
     )
-    from kitcache.gc.values import Damage, MissingLeaf, Progress, ResetResult, Root, Tally
+    from kitcache.gc.values import DamagedPath, MissingLeaf, Progress, ResetResult, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
     from kitcache.oci.links import Link
@@ -180,7 +180,7 @@ __all__ = [
     "Cancelled",
     "Client",
     "Credentials",
-    "Damage",
+    "DamagedPath",
     "Damaged",
     "TagDecision",
     "Descriptor",

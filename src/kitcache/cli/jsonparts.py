@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from kitcache.gc.refusals import chain_of, describe_damage
-from kitcache.gc.values import Damage, MissingLeaf, ResetResult, Tally
+from kitcache.gc.values import DamagedPath, MissingLeaf, ResetResult, Tally
 
 
 def shape_tally(tally: Tally) -> dict[str, int]:
@@ -40,7 +40,7 @@ def shape_missing(leaf: MissingLeaf) -> dict[str, Any]:
     return {"digest": str(leaf.digest), "ref_name": leaf.ref_name, "problem": leaf.problem}
 
 
-def shape_damage(damage: Damage) -> dict[str, Any]:
+def shape_damage(damage: DamagedPath) -> dict[str, Any]:
     """What makes the picture incomplete."""
     return {
         "ref_name": damage.root.ref_name,

@@ -9,7 +9,7 @@ from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
 from kitcache.gc.refusals import describe_damage, describe_step, shell_words
 from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
-from kitcache.gc.values import Damage
+from kitcache.gc.values import DamagedPath
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.scan import QUARANTINE
@@ -17,7 +17,7 @@ from kitcache.store.scan import QUARANTINE
 NOTED_USES = ("export", "import")
 
 
-def damage_warnings(path: str, damage: Sequence[Damage]) -> Iterator[str]:
+def damage_warnings(path: str, damage: Sequence[DamagedPath]) -> Iterator[str]:
     """Why the picture is incomplete: a line a damaged root."""
     for item in damage:
         yield printable(f"{path}: {item.root.label} cannot be read: {describe_damage(item)}")

@@ -14,7 +14,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.results import TagInfo, TagList
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import NO_ROOT, Damage, Root, Survey, Tally, key_of
+from kitcache.gc.values import NO_ROOT, DamagedPath, Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import parse_time
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -57,7 +57,7 @@ class Reader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.root = Root(NO_ROOT, None, None)
-        self.damage: list[Damage] = []
+        self.damage: list[DamagedPath] = []
 
     def __call__(self, descriptor: Descriptor) -> dict[str, Any]:
         try:
@@ -69,7 +69,7 @@ class Reader:
     def note(self, descriptor: Descriptor, error: Unreadable) -> None:
         """Tell of what could not be read. descriptor: of it, or of what it stands below."""
         steps = dict.fromkeys(filter(None, (self.root.descriptor, descriptor)))
-        self.damage.append(Damage(self.root, tuple(steps), "unreadable", error.clause))
+        self.damage.append(DamagedPath(self.root, tuple(steps), "unreadable", error.clause))
 
 
 def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[TagInfo]:
@@ -123,7 +123,7 @@ def _malformed(survey: Survey, root: Root) -> TagInfo:
     return TagInfo(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
 
 
-def _problems(survey: Survey) -> dict[Digest, Damage]:
+def _problems(survey: Survey) -> dict[Digest, DamagedPath]:
     return {d.chain[-1].digest: d for d in survey.damage if d.chain}
 
 
@@ -131,7 +131,7 @@ def _tag(
     reader: Reader,
     survey: Survey,
     descriptor: Descriptor,
-    problems: Mapping[Digest, Damage],
+    problems: Mapping[Digest, DamagedPath],
     absent: Collection[Digest],
 ) -> tuple[TagInfo, list[int] | None]:
     """A tag, and when the results of its cacheconfigs were made; None where not all can be read."""
@@ -162,7 +162,7 @@ def _tag(
     return tag, None if unread else made
 
 
-def _is_gone(damage: Damage | None) -> bool:
+def _is_gone(damage: DamagedPath | None) -> bool:
     return damage is not None and damage.kind == "missing"
 
 

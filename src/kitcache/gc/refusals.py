@@ -13,7 +13,7 @@ from kitcache.errors import (
     Unsafe,
     printable,
 )
-from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root, Survey
+from kitcache.gc.values import DamagedPath, MissingLeaf, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
@@ -62,7 +62,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
     )
 
 
-def describe_damage(damage: Damage) -> str:
+def describe_damage(damage: DamagedPath) -> str:
     """What is wrong, in a clause: manifest sha256:9c1e… is missing."""
     if not damage.chain:
         return damage.problem
@@ -71,7 +71,7 @@ def describe_damage(damage: Damage) -> str:
     return f"{'blob' if kind in ('leaf', None) else kind} {last.digest.short} {damage.problem}"
 
 
-def chain_of(damage: Damage) -> tuple[str, ...]:
+def chain_of(damage: DamagedPath) -> tuple[str, ...]:
     """index.json, then every step down to the damage."""
     return ("index.json", *(describe_step(step) for step in damage.chain))
 
@@ -150,7 +150,7 @@ def unwritable_error(path: str, error: DocumentError) -> Damaged:
     )
 
 
-def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...]:
+def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingLeaf, ...]:
     """What is a hole now and was none before: a tag was published in mid-sweep."""
     known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
     known |= {leaf.digest for leaf in before.missing_blobs}
@@ -159,10 +159,10 @@ def lost_blobs(before: Survey, after: Survey) -> tuple[Damage | MissingLeaf, ...
     return (*damage, *leaves)
 
 
-def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
+def loss_error(path: str, lost: tuple[DamagedPath | MissingLeaf, ...]) -> Damaged:
     """The error for a tag that lost blobs while a sweep ran. Names each."""
     first = lost[0]
-    if isinstance(first, Damage):
+    if isinstance(first, DamagedPath):
         tag, chain = first.root.ref_name, chain_of(first)
         label, step = first.root.label, ways_out(path, first.root)
     else:
@@ -185,10 +185,10 @@ def loss_error(path: str, lost: tuple[Damage | MissingLeaf, ...]) -> Damaged:
     )
 
 
-def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> Damaged:
+def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingLeaf]) -> Damaged:
     """The error for a root that is to go by another name or elsewhere, and is not whole."""
     first = holes[0]
-    if isinstance(first, Damage):
+    if isinstance(first, DamagedPath):
         kind, chain, problem = first.kind, chain_of(first), describe_damage(first)
     else:
         kind, chain = "missing", ("index.json", str(first.digest))
@@ -206,7 +206,7 @@ def hole_error(path: str, root: Root, holes: Sequence[Damage | MissingLeaf]) -> 
     )
 
 
-def _name_of(item: Damage | MissingLeaf) -> str:
-    if isinstance(item, Damage):
+def _name_of(item: DamagedPath | MissingLeaf) -> str:
+    if isinstance(item, DamagedPath):
         return f"missing: {describe_step(item.chain[-1])}"
     return f"missing: {item.digest} (layer)"

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Damage, MissingLeaf, Root, Tally, UsedFrom
+from kitcache.gc.values import DamagedPath, MissingLeaf, Root, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 
@@ -32,7 +32,7 @@ class DiskUsage(NamedTuple):
     foreign: Tally
     tags: tuple[TagUsage, ...]
     missing_blobs: tuple[MissingLeaf, ...]
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
     skipped_sweeps: int = 0
     quarantine: Tally = Tally()
 
@@ -70,7 +70,7 @@ class TagList(NamedTuple):
 
     path: str
     tags: tuple[TagInfo, ...]
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
 
     @property
     def exit_code(self) -> int:
@@ -97,7 +97,7 @@ class BlobReferences(NamedTuple):
     written_ns: int | None
     paths: tuple[ReferencePath, ...]
     has_more_paths: bool
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
 
     @property
     def is_unreachable(self) -> bool:

@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.refusals import IS_LINK, index_error, repair_command
 from kitcache.gc.values import (
     NO_ROOT,
-    Damage,
+    DamagedPath,
     IngestSeen,
     MissingLeaf,
     NodeKey,
@@ -76,7 +76,7 @@ def survey_below(
     )
     for root, entry in zip(roots, entries, strict=True):
         if root.descriptor is None:
-            marker.damage.append(Damage(root, (), "malformed", entry.problem))
+            marker.damage.append(DamagedPath(root, (), "malformed", entry.problem))
         else:
             marker.push_root(root, root.descriptor)
     marker.run()
@@ -105,7 +105,7 @@ def survey_below(
 
 def look_below(
     layout: Layout, control: Control, root: Root
-) -> tuple[tuple[Damage, ...], tuple[MissingLeaf, ...]]:
+) -> tuple[tuple[DamagedPath, ...], tuple[MissingLeaf, ...]]:
     """What is wrong with all that one descriptor reaches; both empty where every blob is there.
 
     It need not be in index.json. The layout's directories have been opened. Structural blobs are
@@ -182,7 +182,7 @@ class _Marker:
         self._proven: dict[tuple[Digest, int | None, Kind | None], tuple[Link, ...]] = {}
         self._pushed: set[tuple[Digest, Kind | None, bool]] = set()
         self._equal: dict[Link, Link] = {}
-        self.damage: list[Damage] = []
+        self.damage: list[DamagedPath] = []
         self._damaged: set[Digest] = set()
 
     def push_root(self, root: Root, descriptor: Descriptor) -> None:
@@ -301,7 +301,7 @@ class _Marker:
         chain = (*visit.chain, visit.link.descriptor)
         if len(chain) > DEPTH_LIMIT and links and not is_hint:
             detail = f"is nested more than {DEPTH_LIMIT} levels deep"
-            self.damage.append(Damage(visit.root, chain, "too-deep", detail))
+            self.damage.append(DamagedPath(visit.root, chain, "too-deep", detail))
             return
         pushed = (visit.link.descriptor.digest, kind, is_hint)
         if pushed in self._pushed:
@@ -328,7 +328,7 @@ class _Marker:
         self._damaged.add(digest)
         self.missing.pop(digest, None)
         chain = (*visit.chain, visit.link.descriptor)
-        self.damage.append(Damage(visit.root, chain, kind, detail))
+        self.damage.append(DamagedPath(visit.root, chain, kind, detail))
 
     def _note_failure(
         self, visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe

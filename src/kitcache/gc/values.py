@@ -74,7 +74,7 @@ class Root(NamedTuple):
         return f"entry {self.position}{digest}"
 
 
-class Damage(NamedTuple):
+class DamagedPath(NamedTuple):
     """A root, or something structural below one, that cannot be read: the picture is incomplete.
 
     chain: from the root down to what is damaged; empty where the entry itself is malformed.
@@ -127,7 +127,7 @@ class Survey(NamedTuple):
     young: Mapping[Digest, int]
     links: Mapping[NodeKey, tuple[Link, ...]]
     missing_blobs: tuple[MissingLeaf, ...]
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
     ingests: tuple[IngestSeen, ...]
     other_writes_ns: tuple[int, ...]
     began_ns: int
@@ -144,7 +144,7 @@ class Refusal(NamedTuple):
     """Why a plan removes nothing. retry_after_s: seconds, for busy."""
 
     kind: Literal["damaged", "unsafe", "busy"]
-    damage: tuple[Damage, ...] = ()
+    damage: tuple[DamagedPath, ...] = ()
     retry_after_s: float = 0.0
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Damage, Outcome, ResetResult, Tally, UsedFrom
+from kitcache.gc.values import DamagedPath, Outcome, ResetResult, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Role
 
@@ -81,7 +81,7 @@ class TagContents(NamedTuple):
     size: Tally
     unique: Tally
     blobs: tuple[HeldBlob, ...]
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
 
     @property
     def exit_code(self) -> int:
@@ -173,7 +173,7 @@ class VerifyResult(NamedTuple):
     bad_blobs: tuple[BadBlob, ...]
     index_problem: str
     tags: tuple[TagStatus, ...]
-    damage: tuple[Damage, ...]
+    damage: tuple[DamagedPath, ...]
     warnings: tuple[str, ...]
     seconds: float
     reason: str = ""

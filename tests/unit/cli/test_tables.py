@@ -7,7 +7,7 @@ import pytest
 from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
 from kitcache.cli.text import width_of
 from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
-from kitcache.gc.values import Damage, Root, Tally
+from kitcache.gc.values import DamagedPath, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
@@ -37,7 +37,7 @@ PATH = ReferencePath(
     ),
 )
 WHY = BlobReferences("./cache", digest("layer"), 1234, NOW - HOUR, (PATH,), False, ())
-DAMAGE = Damage(ROOT, (Descriptor(MANIFEST, digest("root"), 7),), "missing", "is missing")
+DAMAGE = DamagedPath(ROOT, (Descriptor(MANIFEST, digest("root"), 7),), "missing", "is missing")
 
 
 def test_an_empty_cache_has_no_shares() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.text import progress_line
 from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_warnings
-from kitcache.gc.values import Damage, Progress, Root, Tally
+from kitcache.gc.values import DamagedPath, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import (
@@ -116,7 +116,7 @@ def test_a_lost_index() -> None:
 
 def test_other_damage_and_warnings() -> None:
     root = Root(0, "main", Descriptor("", ONE, 1))
-    damage = Damage(root, (Descriptor("", TWO, 1),), "malformed", "is odd")
+    damage = DamagedPath(root, (Descriptor("", TWO, 1),), "malformed", "is odd")
     said = warnings(FULLY, damage=(damage,), warnings=("it is late",))
     assert said[0] == f"cache: tag 'main' cannot be read: blob {TWO.short} is odd"
     assert said[2:] == ["cache: it is late", "cache: next: kitcache verify cache --repair"]
@@ -124,7 +124,7 @@ def test_other_damage_and_warnings() -> None:
 
 
 def test_a_damaged_subject_of_the_index_is_nothing_that_a_repair_mends() -> None:
-    damage = Damage(Root(-1, None, Descriptor("", ONE, 1)), (), "malformed", "is odd")
+    damage = DamagedPath(Root(-1, None, Descriptor("", ONE, 1)), (), "malformed", "is odd")
     assert "--repair" not in "".join(warnings(FULLY, damage=(damage,)))
     assert "--repair" in "".join(warnings(FULLY._replace(imports="not"), damage=(damage,)))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
-from kitcache.gc.values import Damage, IngestSeen, Refusal, Root
+from kitcache.gc.values import DamagedPath, IngestSeen, Refusal, Root
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.options.sweep import SweepOptions
 from tests.unit.gc.surveys import EMPTY, digest
@@ -18,8 +18,8 @@ def upload(*ages_ns: int, name: str = "0" * 64) -> IngestSeen:
     return IngestSeen(name, tuple(NOW - age for age in ages_ns), 7)
 
 
-def damage(kind: str = "missing") -> Damage:
-    return Damage(ROOT, (), kind, "is missing")
+def damage(kind: str = "missing") -> DamagedPath:
+    return DamagedPath(ROOT, (), kind, "is missing")
 
 
 def test_it_names_what_stays_by_algorithm() -> None:

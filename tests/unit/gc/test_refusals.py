@@ -13,7 +13,7 @@ from kitcache.gc.refusals import (
     lost_blobs,
     ways_out,
 )
-from kitcache.gc.values import Damage, MissingLeaf, Refusal, Root
+from kitcache.gc.values import DamagedPath, MissingLeaf, Refusal, Root
 from kitcache.oci.descriptor import Descriptor
 from tests.unit.gc.surveys import EMPTY, digest
 
@@ -24,12 +24,12 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 ROOT = Root(0, "main", Descriptor(INDEX, digest("index"), 7))
 UNNAMED = ROOT._replace(position=2, ref_name=None)
 BELOW = Descriptor(MANIFEST, digest("manifest"), 7, platform="linux/arm64")
-DAMAGE = Damage(ROOT, (ROOT.descriptor, BELOW), "torn", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
+DAMAGE = DamagedPath(ROOT, (ROOT.descriptor, BELOW), "torn", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
 SURVEY = EMPTY._replace(roots=(ROOT,))
 MEND = "kitcache verify ./cache --repair"
 
 
-def damaged(*damage: Damage, kind: str = "damaged") -> Damaged | Unsafe:
+def damaged(*damage: DamagedPath, kind: str = "damaged") -> Damaged | Unsafe:
     error = error_of("./cache", Refusal(kind, damage))  # type: ignore[arg-type]
     assert isinstance(error, Damaged | Unsafe)
     return error
@@ -79,7 +79,7 @@ def test_a_cap_is_unsafe_and_says_the_same() -> None:
 
 
 def test_an_entry_that_is_malformed_has_no_path() -> None:
-    bad = Damage(Root(3, None, None), (), "malformed", "entry 3 is text, not an object")
+    bad = DamagedPath(Root(3, None, None), (), "malformed", "entry 3 is text, not an object")
     error = damaged(bad)
     assert error.headline == "./cache: entry 3 cannot be read: entry 3 is text, not an object"
     assert chain_of(bad) == ("index.json",)
@@ -146,7 +146,7 @@ def test_a_step_in_words(descriptor: Descriptor, words: str) -> None:
 
 
 def test_damage_of_an_unknown_kind_of_blob() -> None:
-    damage = Damage(ROOT, (Descriptor("x/y", digest("a"), 7),), "missing", "is missing")
+    damage = DamagedPath(ROOT, (Descriptor("x/y", digest("a"), 7),), "missing", "is missing")
     assert describe_damage(damage) == f"blob {digest('a').short} is missing"
 
 

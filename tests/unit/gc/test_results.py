@@ -3,14 +3,16 @@
 import pytest
 
 from kitcache.gc.results import BlobReferences, DiskUsage, TagList
-from kitcache.gc.values import Damage, Root, Tally
+from kitcache.gc.values import DamagedPath, Root, Tally
 from kitcache.oci.digest import Digest
 
-DAMAGE = Damage(Root(0, "main", None), (), "malformed", "entry 0 is text")
+DAMAGE = DamagedPath(Root(0, "main", None), (), "malformed", "entry 0 is text")
 
 
 @pytest.mark.parametrize(("damage", "code"), [((), 0), ((DAMAGE,), 12)])
-def test_an_incomplete_picture_makes_the_exit_code(damage: tuple[Damage, ...], code: int) -> None:
+def test_an_incomplete_picture_makes_the_exit_code(
+    damage: tuple[DamagedPath, ...], code: int
+) -> None:
     assert TagList("cache", (), damage).exit_code == code
     none = Tally()
     assert DiskUsage("cache", none, none, none, none, (), (), damage).exit_code == code

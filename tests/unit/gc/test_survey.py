@@ -10,7 +10,7 @@ import pytest
 from kitcache.errors import Cancelled, Damaged
 from kitcache.gc.control import Control
 from kitcache.gc.survey import DEPTH_LIMIT, take_survey
-from kitcache.gc.values import Damage, Progress, Survey, Tally
+from kitcache.gc.values import DamagedPath, Progress, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import open_layout
@@ -375,7 +375,7 @@ def test_a_manifest_of_an_unknown_algorithm_cannot_be_checked(box: Box) -> None:
     root = found.roots[0]
     descriptor = Descriptor(MANIFEST, Digest("blake3", "abc"), 7, "x")
     assert found.damage == (
-        Damage(root, (descriptor,), "unknown-algorithm", "blake3 cannot be checked here"),
+        DamagedPath(root, (descriptor,), "unknown-algorithm", "blake3 cannot be checked here"),
     )
 
 

@@ -18,7 +18,7 @@ from kitcache.gc.reach import first_links, links_below
 from kitcache.gc.refusals import IS_LINK, ways_out
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import Damage, Root, Survey, Tally
+from kitcache.gc.values import DamagedPath, Root, Survey, Tally
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
 from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
@@ -258,7 +258,7 @@ def _read_config(layout: Layout, config: Descriptor, faults: Collection[Digest])
         return None
 
 
-def _other_damage(survey: Survey, told: Collection[Digest]) -> Iterator[Damage]:
+def _other_damage(survey: Survey, told: Collection[Digest]) -> Iterator[DamagedPath]:
     """What no verdict and no bad blob tells of: it is a subject, or lies below one."""
     for damage in survey.damage:
         is_told = damage.chain[-1].digest in told if damage.chain else damage.root.position >= 0
@@ -266,7 +266,7 @@ def _other_damage(survey: Survey, told: Collection[Digest]) -> Iterator[Damage]:
             yield damage
 
 
-def _steps_by_hand(path: str, damage: Iterable[Damage]) -> Iterator[str]:
+def _steps_by_hand(path: str, damage: Iterable[DamagedPath]) -> Iterator[str]:
     """What to do where no repair does it: it takes out entries alone."""
     roots = dict.fromkeys(one.root for one in damage if one.root.position < 0)
     for root in roots:

@@ -1,10 +1,10 @@
 """What a survey has against its roots: whether they could be imported whole as they are. Pure."""
 
 from kitcache.gc.reach import reach
-from kitcache.gc.values import Damage, MissingLeaf, Root, Survey
+from kitcache.gc.values import DamagedPath, MissingLeaf, Root, Survey
 from kitcache.oci.digest import Digest
 
-Hole = Damage | MissingLeaf
+Hole = DamagedPath | MissingLeaf
 
 
 def find_holes(survey: Survey, root: Root) -> tuple[Hole, ...]:

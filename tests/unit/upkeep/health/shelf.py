@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from kitcache.gc.values import Damage, MissingLeaf, NodeKey, Root, Survey, key_of
+from kitcache.gc.values import DamagedPath, MissingLeaf, NodeKey, Root, Survey, key_of
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
@@ -108,7 +108,9 @@ class Shelf:
         live: dict[Digest, int] = {}
         links: dict[NodeKey, tuple[Link, ...]] = {}
         missing: dict[Digest, MissingLeaf] = {}
-        damage = [Damage(root, (), "malformed", problem) for problem, root in problems if problem]
+        damage = [
+            DamagedPath(root, (), "malformed", problem) for problem, root in problems if problem
+        ]
         starts = [(root, root.descriptor) for root in roots if root.descriptor]
         starts += [(Root(-1, tag, last), last) for tag, last in self.noted.items()]
         for root, start in starts:
@@ -123,7 +125,7 @@ class Shelf:
                     links[key_of(link.descriptor)] = below
                     todo += [(one, (*chain, one.descriptor)) for one in below]
                 elif kind_of(link.descriptor.media_type) in ("index", "manifest"):
-                    damage.append(Damage(root, chain, "missing", "is missing"))
+                    damage.append(DamagedPath(root, chain, "missing", "is missing"))
                 else:
                     leaf = MissingLeaf(link.descriptor.digest, root.ref_name)
                     missing.setdefault(link.descriptor.digest, leaf)

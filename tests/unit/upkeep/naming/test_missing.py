@@ -2,7 +2,7 @@
 
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import Damage, MissingLeaf
+from kitcache.gc.values import DamagedPath, MissingLeaf
 from kitcache.store.layout import Layout
 from kitcache.upkeep.naming.missing import find_holes
 from tests.hostile.build import Sample
@@ -14,9 +14,9 @@ def holes(layout: Layout, control: Control) -> list[list[str]]:
     for root in survey.roots:
         found = find_holes(survey, root)
         shown.append(
-            [f"{h.chain[-1].digest if isinstance(h, Damage) else h.digest}" for h in found]
+            [f"{h.chain[-1].digest if isinstance(h, DamagedPath) else h.digest}" for h in found]
         )
-        assert all(isinstance(hole, Damage | MissingLeaf) for hole in found)
+        assert all(isinstance(hole, DamagedPath | MissingLeaf) for hole in found)
     return shown
 
 
@@ -54,7 +54,7 @@ def test_an_entry_that_cannot_be_read_is_its_own_hole_alone(
     found = [find_holes(survey, root) for root in survey.roots]
     assert [len(one) for one in found] == [0, 0, 1, 1, 0]
     (hole,) = found[3]
-    assert isinstance(hole, Damage)
+    assert isinstance(hole, DamagedPath)
     assert "sha256:y" in hole.problem
 
 
