@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         TagList,
         TagUsage,
     )
-    from kitcache.gc.values import DamagedPath, MissingLeaf, Progress, ResetResult, Root, Tally
+    from kitcache.gc.values import DamagedPath, MissingBlob, Progress, ResetResult, Root, Tally
     from kitcache.oci.descriptor import Descriptor
     from kitcache.oci.digest import Digest
     from kitcache.oci.links import Link
@@ -198,7 +198,7 @@ __all__ = [
     "MergeResult",
     "MergedTag",
     "UnusableStep",
-    "MissingLeaf",
+    "MissingBlob",
     "NoDaemon",
     "NotACache",
     "NotExecutable",

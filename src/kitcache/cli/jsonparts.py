@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from kitcache.gc.refusals import chain_of, describe_damage
-from kitcache.gc.values import DamagedPath, MissingLeaf, ResetResult, Tally
+from kitcache.gc.values import DamagedPath, MissingBlob, ResetResult, Tally
 
 
 def shape_tally(tally: Tally) -> dict[str, int]:
@@ -35,7 +35,7 @@ def shape_report(report: ResetResult) -> dict[str, Any]:
     }
 
 
-def shape_missing(leaf: MissingLeaf) -> dict[str, Any]:
+def shape_missing(leaf: MissingBlob) -> dict[str, Any]:
     """A blob that a tag names and that is not there."""
     return {"digest": str(leaf.digest), "ref_name": leaf.ref_name, "problem": leaf.problem}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
 from kitcache.gc.refusals import command_line
-from kitcache.gc.values import MissingLeaf, Progress, ResetResult, Tally
+from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.locks import Waiting, describe_holder
 
@@ -54,7 +54,7 @@ def report_notes(report: ResetResult) -> Iterator[str]:
         )
 
 
-def missing_warnings(path: str, leaves: Sequence[MissingLeaf]) -> Iterator[str]:
+def missing_warnings(path: str, leaves: Sequence[MissingBlob]) -> Iterator[str]:
     """Leaves that a tag names and that are not there, or not whole."""
     if leaves:
         tags = dict.fromkeys(

@@ -13,7 +13,7 @@ from kitcache.errors import (
     Unsafe,
     printable,
 )
-from kitcache.gc.values import DamagedPath, MissingLeaf, Refusal, Root, Survey
+from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
@@ -150,7 +150,7 @@ def unwritable_error(path: str, error: DocumentError) -> Damaged:
     )
 
 
-def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingLeaf, ...]:
+def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob, ...]:
     """What is a hole now and was none before: a tag was published in mid-sweep."""
     known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
     known |= {leaf.digest for leaf in before.missing_blobs}
@@ -159,7 +159,7 @@ def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingLeaf
     return (*damage, *leaves)
 
 
-def loss_error(path: str, lost: tuple[DamagedPath | MissingLeaf, ...]) -> Damaged:
+def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damaged:
     """The error for a tag that lost blobs while a sweep ran. Names each."""
     first = lost[0]
     if isinstance(first, DamagedPath):
@@ -185,7 +185,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingLeaf, ...]) -> Damage
     )
 
 
-def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingLeaf]) -> Damaged:
+def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingBlob]) -> Damaged:
     """The error for a root that is to go by another name or elsewhere, and is not whole."""
     first = holes[0]
     if isinstance(first, DamagedPath):
@@ -206,7 +206,7 @@ def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingLeaf]
     )
 
 
-def _name_of(item: DamagedPath | MissingLeaf) -> str:
+def _name_of(item: DamagedPath | MissingBlob) -> str:
     if isinstance(item, DamagedPath):
         return f"missing: {describe_step(item.chain[-1])}"
     return f"missing: {item.digest} (layer)"

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from kitcache.gc.values import DamagedPath, MissingLeaf, Root, Tally, UsedFrom
+from kitcache.gc.values import DamagedPath, MissingBlob, Root, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 
@@ -31,7 +31,7 @@ class DiskUsage(NamedTuple):
     ingest: Tally
     foreign: Tally
     tags: tuple[TagUsage, ...]
-    missing_blobs: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingBlob, ...]
     damage: tuple[DamagedPath, ...]
     skipped_sweeps: int = 0
     quarantine: Tally = Tally()

@@ -15,7 +15,7 @@ from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
     IngestSeen,
-    MissingLeaf,
+    MissingBlob,
     NodeKey,
     Progress,
     Root,
@@ -105,7 +105,7 @@ def survey_below(
 
 def look_below(
     layout: Layout, control: Control, root: Root
-) -> tuple[tuple[DamagedPath, ...], tuple[MissingLeaf, ...]]:
+) -> tuple[tuple[DamagedPath, ...], tuple[MissingBlob, ...]]:
     """What is wrong with all that one descriptor reaches; both empty where every blob is there.
 
     It need not be in index.json. The layout's directories have been opened. Structural blobs are
@@ -173,7 +173,7 @@ class _Marker:
         self._hints: deque[_Visit] = deque()
         self._seen: set[tuple[NodeKey, Role, bool, bool]] = set()
         self.present: dict[Digest, int] = {}
-        self.missing: dict[Digest, MissingLeaf] = {}
+        self.missing: dict[Digest, MissingBlob] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
         self._linked: set[Digest] = set()
         self._behind: dict[Digest, Link] = {}
@@ -246,13 +246,13 @@ class _Marker:
             real = self._follow(visit)
         problem = _fault_of(real, descriptor.size) if real and not is_hint else ""
         if problem:
-            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, problem)
+            self.missing[digest] = MissingBlob(digest, visit.root.ref_name, problem)
         if found is not None and real is not None:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
                 self._control.tell(Progress("survey", len(self.present), 0))
         elif self._is_worth_telling(descriptor) and not is_hint:
-            self.missing.setdefault(digest, MissingLeaf(digest, visit.root.ref_name))
+            self.missing.setdefault(digest, MissingBlob(digest, visit.root.ref_name))
 
     def _follow(self, visit: _Visit) -> BlobStat | None:
         """What a link leads to. The blob that it seems to name is kept, as a hint is."""
@@ -319,7 +319,7 @@ class _Marker:
             raise error
         digest = visit.link.descriptor.digest
         if visit.is_spare:
-            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, error.clause)
+            self.missing[digest] = MissingBlob(digest, visit.root.ref_name, error.clause)
         else:
             self._add_damage(visit, "unreadable", error.clause)
 
@@ -344,7 +344,7 @@ class _Marker:
             word = "over-cap" if isinstance(error, Unsafe) else error.kind
             self._add_damage(visit, word, detail)
         elif visit.is_spare:
-            self.missing[digest] = MissingLeaf(digest, visit.root.ref_name, detail)
+            self.missing[digest] = MissingBlob(digest, visit.root.ref_name, detail)
 
 
 def _fault_of(found: BlobStat, size: int | None) -> str:

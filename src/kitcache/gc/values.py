@@ -87,7 +87,7 @@ class DamagedPath(NamedTuple):
     problem: str
 
 
-class MissingLeaf(NamedTuple):
+class MissingBlob(NamedTuple):
     """A layer, config or subject that a tag names and that is not there, or not whole.
 
     No hindrance, for nothing can hide below it. ref_name: the first tag that names it. problem: a
@@ -126,7 +126,7 @@ class Survey(NamedTuple):
     live: Mapping[Digest, int]
     young: Mapping[Digest, int]
     links: Mapping[NodeKey, tuple[Link, ...]]
-    missing_blobs: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingBlob, ...]
     damage: tuple[DamagedPath, ...]
     ingests: tuple[IngestSeen, ...]
     other_writes_ns: tuple[int, ...]
@@ -225,7 +225,7 @@ class ResetResult(NamedTuple):
     not_deleted_count: int
     foreign: tuple[str, ...]
     foreign_count: int
-    missing_blobs: tuple[MissingLeaf, ...]
+    missing_blobs: tuple[MissingBlob, ...]
     seconds: float
     reason: str = ""
 

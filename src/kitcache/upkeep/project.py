@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from kitcache.gc.reach import reach
-from kitcache.gc.values import MissingLeaf, NodeKey, Root, Survey, key_of
+from kitcache.gc.values import MissingBlob, NodeKey, Root, Survey, key_of
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, read_links
 
@@ -91,7 +91,7 @@ def _reach_all(links: Mapping[NodeKey, tuple[Link, ...]], starts: Iterable[NodeK
     return {digest for digest, _, _ in done}
 
 
-def _missing(survey: Survey, leaves: Collection[MissingLeaf]) -> Iterable[MissingLeaf]:
+def _missing(survey: Survey, leaves: Collection[MissingBlob]) -> Iterable[MissingBlob]:
     """Those leaves that a root still names, each with the first tag that does."""
     wanted = {leaf.digest: leaf for leaf in leaves}
     for root in survey.roots if wanted else ():

@@ -2,7 +2,7 @@
 
 from kitcache.buildkit.publish import CacheResult
 from kitcache.cli.cachetext import cache_lines
-from kitcache.gc.values import MissingLeaf, ResetResult, Tally
+from kitcache.gc.values import MissingBlob, ResetResult, Tally
 from kitcache.oci.digest import Digest
 
 NONE = Tally(0, 0)
@@ -38,7 +38,7 @@ def test_a_reset_has_its_line_and_its_remarks() -> None:
     assert lines(report=REPORT)[1:] == [
         "./cache: removed 4 blobs, 40 B; kept 9, 90 B, for 1 tag (0.0 s)"
     ]
-    hole = MissingLeaf(Digest("sha256", "0" * 64), "main")
+    hole = MissingBlob(Digest("sha256", "0" * 64), "main")
     report = REPORT._replace(
         spared=Tally(3, 30), missing_blobs=(hole,), left=(("a", "busy"),), left_count=1
     )

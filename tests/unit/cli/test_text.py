@@ -13,7 +13,7 @@ from kitcache.cli.text import (
     waiting_line,
     width_of,
 )
-from kitcache.gc.values import MissingLeaf, Progress, ResetResult, Tally
+from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.locks import Holder, Waiting
 
@@ -110,14 +110,14 @@ def test_three_are_named_and_the_rest_is_counted(total: int, says: str) -> None:
 
 def test_missing_blobs_are_told_with_their_tags() -> None:
     assert list(missing_warnings("c", ())) == []
-    one = MissingLeaf(digest("a"), "main")
+    one = MissingBlob(digest("a"), "main")
     assert list(missing_warnings("c", [one])) == [
         "c: 1 blob that tags name is not there or not whole,"
         f" first named by tag 'main': {digest('a').short}"
         " is missing",
         "c: next: kitcache verify c --repair",
     ]
-    two = MissingLeaf(digest("b"), None, "is cut short (1 of 2 bytes)")
+    two = MissingBlob(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
         "c: 2 blobs that tags name are not there or not whole,"
         " first named by tag 'main', an entry without a tag:"
@@ -176,7 +176,7 @@ def test_why_nothing_was_reset() -> None:
 
 
 def test_nothing_is_printed_raw() -> None:
-    leaf = MissingLeaf(digest("a"), EVIL)
+    leaf = MissingBlob(digest("a"), EVIL)
     lines = [
         line(path=EVIL),
         *notes(

@@ -13,7 +13,7 @@ from kitcache.gc.refusals import (
     lost_blobs,
     ways_out,
 )
-from kitcache.gc.values import DamagedPath, MissingLeaf, Refusal, Root
+from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root
 from kitcache.oci.descriptor import Descriptor
 from tests.unit.gc.surveys import EMPTY, digest
 
@@ -152,7 +152,7 @@ def test_damage_of_an_unknown_kind_of_blob() -> None:
 
 def test_only_a_new_hole_is_a_loss() -> None:
     missing = DAMAGE._replace(kind="missing")
-    leaf = MissingLeaf(digest("layer"), "main")
+    leaf = MissingBlob(digest("layer"), "main")
     holed = SURVEY._replace(missing_blobs=(leaf,), damage=(missing,))
     assert lost_blobs(holed, holed) == ()
     assert lost_blobs(holed, SURVEY) == ()
@@ -162,7 +162,7 @@ def test_only_a_new_hole_is_a_loss() -> None:
 
 def test_a_hole_that_was_known_is_no_loss_to_another_tag() -> None:
     missing = DAMAGE._replace(kind="missing")
-    leaf = MissingLeaf(digest("layer"), "main")
+    leaf = MissingBlob(digest("layer"), "main")
     before = SURVEY._replace(missing_blobs=(leaf,), damage=(missing,))
     other = Root(1, "dev", ROOT.descriptor)
     after = before._replace(
@@ -173,7 +173,7 @@ def test_a_hole_that_was_known_is_no_loss_to_another_tag() -> None:
 
 
 def test_a_lost_layer_is_named() -> None:
-    error = loss_error("./cache", (MissingLeaf(digest("layer"), "dev"),))
+    error = loss_error("./cache", (MissingBlob(digest("layer"), "dev"),))
     assert (error.kind, error.tag, error.exit_code) == ("lost", "dev", 12)
     assert str(error).splitlines() == [
         "./cache: tag 'dev' was published while the sweep ran, and lacks 1 blob",
@@ -194,4 +194,4 @@ def test_a_lost_manifest_is_named_with_the_way_out() -> None:
 
 
 def test_a_loss_without_a_tag_is_not_blamed_on_a_tag_called_none() -> None:
-    assert "None" not in str(loss_error("./cache", (MissingLeaf(digest("layer"), None),)))
+    assert "None" not in str(loss_error("./cache", (MissingBlob(digest("layer"), None),)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.gc.values import MissingLeaf, Root, Survey, key_of
+from kitcache.gc.values import MissingBlob, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import Link
 from kitcache.upkeep.project import NewContent, narrow
@@ -23,14 +23,14 @@ def survey_of(*roots: Root, leaf: Descriptor = GONE) -> Survey:
         roots=roots,
         live={descriptor.digest: 100 for descriptor in descriptors},
         links={key_of(descriptor): (Link(leaf, "layer"),) for descriptor in descriptors},
-        missing_blobs=(MissingLeaf(GONE.digest, "a"),),
+        missing_blobs=(MissingBlob(GONE.digest, "a"),),
     )
 
 
 def test_what_is_missing_is_named_by_a_tag_that_is_left() -> None:
     survey = survey_of(root("a", 0), root("b", 1), root("c", 2))
     after = narrow(survey, drop={0}, index_digest=digest("new"))
-    assert after.missing_blobs == (MissingLeaf(GONE.digest, "b"),)
+    assert after.missing_blobs == (MissingBlob(GONE.digest, "b"),)
     assert [(r.ref_name, r.position) for r in after.roots] == [("b", 0), ("c", 1)]
     assert after.index_digest == digest("new")
 

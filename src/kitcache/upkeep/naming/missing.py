@@ -1,10 +1,10 @@
 """What a survey has against its roots: whether they could be imported whole as they are. Pure."""
 
 from kitcache.gc.reach import reach
-from kitcache.gc.values import DamagedPath, MissingLeaf, Root, Survey
+from kitcache.gc.values import DamagedPath, MissingBlob, Root, Survey
 from kitcache.oci.digest import Digest
 
-Hole = DamagedPath | MissingLeaf
+Hole = DamagedPath | MissingBlob
 
 
 def find_holes(survey: Survey, root: Root) -> tuple[Hole, ...]:

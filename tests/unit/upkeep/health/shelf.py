@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from kitcache.gc.values import DamagedPath, MissingLeaf, NodeKey, Root, Survey, key_of
+from kitcache.gc.values import DamagedPath, MissingBlob, NodeKey, Root, Survey, key_of
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
@@ -107,7 +107,7 @@ class Shelf:
     def survey(self, roots: tuple[Root, ...], problems: list[tuple[str, Root]]) -> Survey:
         live: dict[Digest, int] = {}
         links: dict[NodeKey, tuple[Link, ...]] = {}
-        missing: dict[Digest, MissingLeaf] = {}
+        missing: dict[Digest, MissingBlob] = {}
         damage = [
             DamagedPath(root, (), "malformed", problem) for problem, root in problems if problem
         ]
@@ -127,7 +127,7 @@ class Shelf:
                 elif kind_of(link.descriptor.media_type) in ("index", "manifest"):
                     damage.append(DamagedPath(root, chain, "missing", "is missing"))
                 else:
-                    leaf = MissingLeaf(link.descriptor.digest, root.ref_name)
+                    leaf = MissingBlob(link.descriptor.digest, root.ref_name)
                     missing.setdefault(link.descriptor.digest, leaf)
         return EMPTY._replace(
             roots=roots,

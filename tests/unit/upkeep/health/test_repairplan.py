@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kitcache.gc.values import MissingLeaf
+from kitcache.gc.values import MissingBlob
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
@@ -203,7 +203,7 @@ def test_a_subject_may_be_missing(shelf: Shelf) -> None:
     shelf.tag("artifact", shelf.put(encode(body), MANIFEST))
     # A survey notes an absent subject as a leaf that is missing.
     survey = shelf.found().survey._replace(
-        damage=(), missing_blobs=(MissingLeaf(digest("subject"), "artifact"),)
+        damage=(), missing_blobs=(MissingBlob(digest("subject"), "artifact"),)
     )
     assert mend(shelf, survey=survey).steps == ()
 

@@ -2,7 +2,7 @@
 
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import DamagedPath, MissingLeaf
+from kitcache.gc.values import DamagedPath, MissingBlob
 from kitcache.store.layout import Layout
 from kitcache.upkeep.naming.missing import find_holes
 from tests.hostile.build import Sample
@@ -16,7 +16,7 @@ def holes(layout: Layout, control: Control) -> list[list[str]]:
         shown.append(
             [f"{h.chain[-1].digest if isinstance(h, DamagedPath) else h.digest}" for h in found]
         )
-        assert all(isinstance(hole, DamagedPath | MissingLeaf) for hole in found)
+        assert all(isinstance(hole, DamagedPath | MissingBlob) for hole in found)
     return shown
 
 
