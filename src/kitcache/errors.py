@@ -333,7 +333,7 @@ class NoDaemon(KitcacheError):
         self.kind = kind
 
 
-class Source(NamedTuple):
+class SourceLocation(NamedTuple):
     """Lines of a Dockerfile that an error is about. Lines count from 1; text is the whole file."""
 
     filename: str
@@ -358,7 +358,7 @@ class BuildFailed(KitcacheError):
         *,
         step: str = "",
         log: tuple[str, ...] = (),
-        locations: tuple[Source, ...] = (),
+        locations: tuple[SourceLocation, ...] = (),
         step_exit_code: int | None = None,
         ref: str = "",
         warnings: tuple[Any, ...] = (),

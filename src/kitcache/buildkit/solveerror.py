@@ -14,7 +14,7 @@ from kitcache.buildkit.session.registry import HUB_HOSTS
 from kitcache.buildkit.status import BuildWarning
 from kitcache.buildkit.steps import Step, Steps
 from kitcache.buildkit.wire.grpc import RpcError
-from kitcache.errors import BuildFailed, Source, printable
+from kitcache.errors import BuildFailed, SourceLocation, printable
 from kitcache.masking import hide_password
 
 _NOISE = re.compile(r"rpc error: code = \w+ desc = ")
@@ -76,7 +76,7 @@ def login_steps(message: str, hosts: Collection[str]) -> tuple[str, ...]:
     return ("docker login" if host in HUB_HOSTS else f"docker login {host}",)
 
 
-def source_lines(source: Source) -> Iterator[str]:
+def source_lines(source: SourceLocation) -> Iterator[str]:
     """Return the place in a Dockerfile and the lines around it, as they came: not printable yet."""
     lines = source.text.split("\n")
     if not lines[-1]:
@@ -130,7 +130,7 @@ def _exit_code(error: RpcError) -> int | None:
     return None
 
 
-def _sources(error: RpcError, hide: Callable[[str], str]) -> Iterator[Source]:
+def _sources(error: RpcError, hide: Callable[[str], str]) -> Iterator[SourceLocation]:
     for value in _details(error, "errdefs.Source+json"):
         info = _object(value.get("info"))
         filename, data = info.get("filename", ""), info.get("data")
@@ -143,7 +143,7 @@ def _sources(error: RpcError, hide: Callable[[str], str]) -> Iterator[Source]:
         lines = [found for place in _list(value.get("ranges")) if (found := _lines(place))]
         first = min((first for first, _ in lines), default=0)
         if 1 <= first <= len(text.split("\n")):
-            yield Source(filename, first, max(last for _, last in lines), hide(text))
+            yield SourceLocation(filename, first, max(last for _, last in lines), hide(text))
 
 
 def _lines(place: object) -> tuple[int, int] | None:

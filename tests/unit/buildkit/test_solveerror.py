@@ -12,7 +12,7 @@ from kitcache.buildkit.status import BuildWarning, Log, Update, Vertex
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
 from kitcache.cli.jsonout import encode_error
-from kitcache.errors import Source
+from kitcache.errors import SourceLocation
 from tests.unit.buildkit.recordings import read_updates
 
 TEXT = "FROM base\n# c\nRUN false\n"
@@ -66,7 +66,7 @@ def test_a_real_failure() -> None:
     assert failed.step == "[2/2] RUN --network=none busybox seq 30; echo oops >&2; exit 3"
     assert failed.log == (*(str(number) for number in range(1, 31)), "oops")
     assert failed.step_exit_code == 3
-    assert failed.locations == (Source("Dockerfile", 3, 3, TEXT),)
+    assert failed.locations == (SourceLocation("Dockerfile", 3, 3, TEXT),)
     (note,) = failed.__notes__
     assert note.splitlines()[:2] == [f"step: {failed.step} (exit code 3)", "  12"]
     assert "  oops\nDockerfile:3\n----" in note
@@ -167,7 +167,7 @@ def test_an_instruction_of_several_lines_is_one_place() -> None:
 def test_a_malformed_detail_is_left_out(malformed: Detail) -> None:
     details = (malformed, source((3, 3)), detail("gatewayapi.ExitMessage+json", {"Code": 7}))
     failed = build_failed(error(*details), Steps())
-    assert failed.locations == (Source("Dockerfile", 3, 3, TEXT),)
+    assert failed.locations == (SourceLocation("Dockerfile", 3, 3, TEXT),)
     assert failed.step_exit_code == 7
 
 

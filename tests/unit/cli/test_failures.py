@@ -4,13 +4,13 @@ import pytest
 
 from kitcache.buildkit.status import BuildWarning, Range
 from kitcache.cli.failures import failure_lines, warning_lines
-from kitcache.errors import BuildFailed, Source
+from kitcache.errors import BuildFailed, SourceLocation
 
 TEXT = "".join(f"line {number}\n" for number in range(1, 10))
 
 
 def failed(*sources: tuple[int, int], text: str = TEXT) -> BuildFailed:
-    places = tuple(Source("Dockerfile", first, last, text) for first, last in sources)
+    places = tuple(SourceLocation("Dockerfile", first, last, text) for first, last in sources)
     return BuildFailed("failed to solve: boom", locations=places)
 
 
@@ -23,7 +23,7 @@ def test_the_step_its_log_the_place_and_the_message() -> None:
         "failed to solve: process did not complete: exit code: 3",
         step="[2/2] RUN false",
         log=("one", "\x1b[31mtwo"),
-        locations=(Source("Dockerfile", 3, 3, "FROM base\n# c\nRUN false\n"),),
+        locations=(SourceLocation("Dockerfile", 3, 3, "FROM base\n# c\nRUN false\n"),),
         step_exit_code=3,
     )
     assert lines(error) == [
@@ -78,7 +78,10 @@ def test_a_place_in_an_empty_file_is_no_trouble() -> None:
 def test_nothing_in_it_can_act_on_a_terminal() -> None:
     bad = "\x1b[2Jx\x07"
     error = BuildFailed(
-        f"{bad}\n{bad}", step=bad, log=(bad,), locations=(Source(bad, 1, 1, f"\x1b[31m{bad}\ty"),)
+        f"{bad}\n{bad}",
+        step=bad,
+        log=(bad,),
+        locations=(SourceLocation(bad, 1, 1, f"\x1b[31m{bad}\ty"),),
     )
     assert lines(error) == [
         "------",
