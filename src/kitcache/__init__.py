@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
     from kitcache.options.secrets import Secret
     from kitcache.options.sweep import SweepOptions
-    from kitcache.store.locks import Holder, Waiting
+    from kitcache.store.locks import LockHolder, Waiting
     from kitcache.upkeep.contents import ls_tag
     from kitcache.upkeep.health.repair import repair
     from kitcache.upkeep.health.verify import verify
@@ -187,7 +187,7 @@ __all__ = [
     "Digest",
     "DockerConfig",
     "HeldBlob",
-    "Holder",
+    "LockHolder",
     "Incomplete",
     "Info",
     "KitcacheError",

@@ -15,7 +15,7 @@ from kitcache.gc.values import Plan, Refusal, Survey, Swept
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held, Holder, Waiting
+from kitcache.store.locks import Held, LockHolder, Waiting
 from kitcache.store.scan import BATCH_SIZE, next_tick_ns
 
 CHANGES = 8
@@ -172,7 +172,7 @@ def judge(
         wait_s = min(settling / 10**9, patience_ends - time.monotonic())
         if wait_s <= 0:
             raise error_of(layout.path, Refusal("busy", retry_after_s=settling / 10**9))
-        control.tell(Waiting(layout.path, "export", Holder(None, None), wait_s))
+        control.tell(Waiting(layout.path, "export", LockHolder(None, None), wait_s))
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:
         raise error_of(layout.path, plan.refusal)

@@ -46,7 +46,7 @@ _SUBCOMMANDS = {
 """The subcommands that a message may show, by the names of their programs."""
 
 
-class Holder(NamedTuple):
+class LockHolder(NamedTuple):
     """Who has a lock; None where the system does not tell.
 
     command: the program, and its subcommand if that is a known one; never an argument.
@@ -64,7 +64,7 @@ class Waiting(NamedTuple):
 
     path: str
     waiting_for: str
-    holder: Holder
+    holder: LockHolder
     seconds: float
 
 
@@ -121,7 +121,7 @@ def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iter
                 return
             left_s = deadline - time.monotonic()
             if left_s <= (-_RENAMED_S if is_had else 0):
-                holder = Holder(None, None) if is_had else find_holder(fd)
+                holder = LockHolder(None, None) if is_had else find_holder(fd)
                 raise _busy(layout, name, holder, patience.timeout_s)
             if not told and not is_had:
                 told = True
@@ -167,7 +167,7 @@ def _open_lock(layout: Layout, name: str) -> int:
         return fd
 
 
-def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
+def _busy(layout: Layout, name: str, holder: LockHolder, waited_s: float) -> Busy:
     return Busy(
         layout.path,
         f"{name} is held by {describe_holder(holder)}"
@@ -179,7 +179,7 @@ def _busy(layout: Layout, name: str, holder: Holder, waited_s: float) -> Busy:
     )
 
 
-def describe_holder(holder: Holder) -> str:
+def describe_holder(holder: LockHolder) -> str:
     """The holder in words, for a message."""
     if holder.pid is None:
         return "another process"
@@ -191,13 +191,13 @@ def describe_unlocked(path: str, error: KitcacheError) -> str:
     return f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
 
 
-def find_holder(fd: int) -> Holder:
+def find_holder(fd: int) -> LockHolder:
     """A process that has a flock on this file; unknown where /proc does not tell.
 
     A lock outlives who took it where a child of his has it still: nobody says which.
     """
     pid = next(filter(_is_alive, list_takers(fd)), None)
-    return Holder(pid, None if pid is None else _command_of(pid))
+    return LockHolder(pid, None if pid is None else _command_of(pid))
 
 
 def list_takers(fd: int) -> list[int]:

@@ -13,11 +13,11 @@ from kitcache.cli import console as module
 from kitcache.cli.console import Session
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
-from kitcache.store.locks import Holder, Waiting
+from kitcache.store.locks import LockHolder, Waiting
 from kitcache.upkeep.results import UntagResult
 
 VALUE = UntagResult("cache", "done", ())
-WAITING = Waiting("cache", "kitcache.lock", Holder(7, None), 30.0)
+WAITING = Waiting("cache", "kitcache.lock", LockHolder(7, None), 30.0)
 
 
 @pytest.fixture

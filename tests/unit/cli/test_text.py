@@ -15,7 +15,7 @@ from kitcache.cli.text import (
 )
 from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.locks import Holder, Waiting
+from kitcache.store.locks import LockHolder, Waiting
 
 EVIL = "\x1b[31m\u202e"
 NOTHING = ResetResult(
@@ -137,12 +137,12 @@ def test_how_far_a_long_call_is() -> None:
 
 
 def test_whom_we_wait_for() -> None:
-    held = Waiting("c", "kitcache.lock", Holder(7, "rsync"), 30.0)
+    held = Waiting("c", "kitcache.lock", LockHolder(7, "rsync"), 30.0)
     assert (
         waiting_line(held)
         == "c: waiting up to 30 s for process 7 (rsync), which holds kitcache.lock"
     )
-    unknown = held._replace(holder=Holder(None, None))
+    unknown = held._replace(holder=LockHolder(None, None))
     assert "for another process, which" in waiting_line(unknown)
     export = held._replace(what="export", seconds=4.2)
     assert waiting_line(export) == "c: an upload has just ended; waiting 4 s for its tag"
@@ -187,8 +187,8 @@ def test_nothing_is_printed_raw() -> None:
             ingests_kept=((EVIL, EVIL),),
         ),
         *missing_warnings(EVIL, [leaf]),
-        waiting_line(Waiting(EVIL, EVIL, Holder(7, EVIL), 1)),
-        waiting_line(Waiting(EVIL, "export", Holder(7, EVIL), 1)),
+        waiting_line(Waiting(EVIL, EVIL, LockHolder(7, EVIL), 1)),
+        waiting_line(Waiting(EVIL, "export", LockHolder(7, EVIL), 1)),
     ]
     assert len(lines) == 8
     assert all(text.isprintable() and "\\x1b" in text for text in lines)

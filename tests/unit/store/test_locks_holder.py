@@ -15,7 +15,7 @@ from kitcache.store import locks
 from kitcache.store.layout import Layout
 from kitcache.store.locks import (
     KITCACHE_LOCK,
-    Holder,
+    LockHolder,
     Patience,
     describe_holder,
     find_holder,
@@ -115,10 +115,10 @@ def test_kitcache_as_a_module_is_known(sample: Sample) -> None:
     (sample.box.top / "kitcache.py").write_text(CHILD.replace("sys.argv[1]", repr(str(lock))))
     command = [sys.executable, "-m", "kitcache", "reset", "s3cret"]
     with held_by(sample, command, PYTHONPATH=str(sample.box.top)) as pid:
-        assert find_holder_of(lock) == Holder(pid, "kitcache reset")
+        assert find_holder_of(lock) == LockHolder(pid, "kitcache reset")
 
 
-def find_holder_of(path: Path) -> Holder:
+def find_holder_of(path: Path) -> LockHolder:
     with path.open() as file:
         return find_holder(file.fileno())
 
@@ -149,10 +149,10 @@ def test_who_took_a_lock_and_is_gone_is_not_named(
 
 def test_a_lock_that_nobody_has_has_no_holder(sample: Sample) -> None:
     with (sample.dir / "index.json").open() as file:
-        assert find_holder(file.fileno()) == Holder(None, None)
+        assert find_holder(file.fileno()) == LockHolder(None, None)
 
 
 def test_holders_in_words() -> None:
-    assert describe_holder(Holder(None, None)) == "another process"
-    assert describe_holder(Holder(7, None)) == "process 7"
-    assert describe_holder(Holder(7, "rsync -a")) == "process 7 (rsync -a)"
+    assert describe_holder(LockHolder(None, None)) == "another process"
+    assert describe_holder(LockHolder(7, None)) == "process 7"
+    assert describe_holder(LockHolder(7, "rsync -a")) == "process 7 (rsync -a)"
