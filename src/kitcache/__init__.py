@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.client import Build, Client
     from kitcache.buildkit.daemon.address import Address, find_daemon
     from kitcache.buildkit.daemon.tlsconfig import Tls
-    from kitcache.buildkit.daemoninfo import Info, Worker
+    from kitcache.buildkit.daemoninfo import DaemonInfo, Worker
     from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
@@ -189,7 +189,7 @@ __all__ = [
     "HeldBlob",
     "LockHolder",
     "Incomplete",
-    "Info",
+    "DaemonInfo",
     "KitcacheError",
     "LimitNotReached",
     "Link",

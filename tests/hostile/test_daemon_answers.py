@@ -45,7 +45,7 @@ def test_a_daemon_without_sessions(context: Path, cache: Cache) -> None:
 
 def test_a_daemon_without_info_is_asked_for_its_workers(context: Path) -> None:
     with FakeDaemon(missing=("Info",)) as daemon, Client(daemon.address) as client:
-        assert client.info() == kitcache.Info()
+        assert client.info() == kitcache.DaemonInfo()
         assert [worker.id for worker in client.workers()] == ["fake"]
 
 

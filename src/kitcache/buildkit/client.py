@@ -25,7 +25,7 @@ from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.daemon.tlsconfig import Tls
-from kitcache.buildkit.daemoninfo import Info, Worker, read_info, read_workers
+from kitcache.buildkit.daemoninfo import DaemonInfo, Worker, read_info, read_workers
 from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
@@ -124,7 +124,7 @@ class Client:
         """True for dockerd, which has images of its own; False for a buildkitd."""
         return self._daemon.last.is_engine
 
-    def info(self) -> Info:
+    def info(self) -> DaemonInfo:
         """The daemon's version. Raises NoDaemon."""
         return self._ask(read_info)
 

@@ -14,7 +14,7 @@ _EXECUTOR = "org.mobyproject.buildkit.worker.executor"
 Message = TypeVar("Message")
 
 
-class Info(NamedTuple):
+class DaemonInfo(NamedTuple):
     """A daemon's version: "" for what it does not tell.
 
     Builds by a distribution say v0.0.0+unknown; a BuildKit before 0.11 says nothing at all.
@@ -39,17 +39,17 @@ class Worker(NamedTuple):
         return _EXECUTOR in self.labels
 
 
-def read_info(channel: Channel) -> Info:
+def read_info(channel: Channel) -> DaemonInfo:
     """The daemon's version. Raises RpcError."""
     request = control_pb2.InfoRequest().SerializeToString()
     try:
         answer = channel.unary("/moby.buildkit.v1.Control/Info", request)
     except RpcError as error:
         if error.code == Code.UNIMPLEMENTED:
-            return Info()
+            return DaemonInfo()
         raise
     found = _read(control_pb2.InfoResponse.FromString, answer).buildkit_version
-    return Info(found.version, found.revision, found.package, found.dockerfile_version)
+    return DaemonInfo(found.version, found.revision, found.package, found.dockerfile_version)
 
 
 def read_workers(channel: Channel) -> tuple[Worker, ...]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.buildkit.daemoninfo import Info, Worker, read_info, read_workers
+from kitcache.buildkit.daemoninfo import DaemonInfo, Worker, read_info, read_workers
 from kitcache.buildkit.proto import control_pb2 as pb
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Handler, Stream
@@ -19,7 +19,7 @@ def failing(stream: Stream) -> None:
     raise RpcError(Code.PERMISSION_DENIED, "no")
 
 
-def info_of(handler: Handler | None) -> Info:
+def info_of(handler: Handler | None) -> DaemonInfo:
     with served({f"{CONTROL}Info": handler} if handler else {}) as channel:
         return read_info(channel)
 
@@ -34,12 +34,12 @@ def test_a_version() -> None:
         package="p", version="v0.12", revision="r", dockerfile_version="1.7"
     )
     answer = pb.InfoResponse(buildkit_version=version).SerializeToString()
-    assert info_of(sending(answer)) == Info("v0.12", "r", "p", "1.7")
+    assert info_of(sending(answer)) == DaemonInfo("v0.12", "r", "p", "1.7")
 
 
 def test_a_daemon_that_does_not_know_the_question_has_no_version() -> None:
-    assert info_of(None) == Info()
-    assert info_of(sending(b"")) == Info()
+    assert info_of(None) == DaemonInfo()
+    assert info_of(sending(b"")) == DaemonInfo()
 
 
 @pytest.mark.parametrize("answer", [b"\xff", b"\x0a\x7f"])
