@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kitcache.buildkit.client import Build, Client
     from kitcache.buildkit.daemon.address import Address, find_daemon
-    from kitcache.buildkit.daemon.tlsconfig import Tls
+    from kitcache.buildkit.daemon.tlsconfig import TlsConfig
     from kitcache.buildkit.daemoninfo import DaemonInfo, Worker
     from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
@@ -223,7 +223,7 @@ __all__ = [
     "TagUsage",
     "TagResult",
     "Tally",
-    "Tls",
+    "TlsConfig",
     "Transfer",
     "TrimResult",
     "Unreadable",

@@ -12,7 +12,7 @@ import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.connect import connect
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.errors import NoDaemon
 from tests.integration.listener import (
     Behaviour,
@@ -180,7 +180,7 @@ def test_an_engine_by_its_tls_that_does_not_switch(tmp_path: Path, behave: Behav
 def test_a_daemon_whose_certificate_we_do_not_trust(tmp_path: Path) -> None:
     server = make_certificates(tmp_path, mutual=False).server
     with listen_tcp(silent, tls=server) as listener:
-        message = refusal(plain(listener)._replace(tls=Tls()))
+        message = refusal(plain(listener)._replace(tls=TlsConfig()))
     assert "its certificate is not trusted" in message
 
 
@@ -192,7 +192,7 @@ def test_a_daemon_whose_certificate_has_another_name(tmp_path: Path) -> None:
     assert "not valid for 'elsewhere'" in message
 
 
-Ours = Callable[[Tls, Tls], Tls]
+Ours = Callable[[TlsConfig, TlsConfig], TlsConfig]
 
 
 @KINDS
@@ -218,7 +218,7 @@ def test_a_daemon_that_refuses_our_certificate(
 def test_a_certificate_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
     with listen_tcp(silent) as listener:
-        for tls in (Tls(str(tmp_path / "ca.pem")), Tls(str(tmp_path / "gone.pem"))):
+        for tls in (TlsConfig(str(tmp_path / "ca.pem")), TlsConfig(str(tmp_path / "gone.pem"))):
             message = refusal(plain(listener)._replace(tls=tls))
             assert "a certificate cannot be used" in message
             assert str(tls.ca) in message

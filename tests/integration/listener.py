@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 
 import trustme
 
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemon.transport import SocketTransport
 from kitcache.buildkit.wire.rpc import Handler, Server
 
@@ -220,8 +220,8 @@ class Certificates(NamedTuple):
     """server: what a listener needs. client: what we need. stranger: signed by another CA."""
 
     server: ssl.SSLContext
-    client: Tls
-    stranger: Tls
+    client: TlsConfig
+    stranger: TlsConfig
 
 
 def make_certificates(
@@ -247,7 +247,7 @@ def make_certificates(
         certificate.private_key_pem.write_to_path(str(place / "key.pem"))
         certificate.cert_chain_pems[0].write_to_path(str(place / "cert.pem"))
         files = (str(place / name) for name in ("cert.pem", "key.pem"))
-        clients.append(Tls(str(directory / "ca.pem"), *files))
+        clients.append(TlsConfig(str(directory / "ca.pem"), *files))
     return Certificates(server, *clients)
 
 

@@ -24,7 +24,7 @@ from kitcache.buildkit.daemon.address import Address, find_daemon, parse_address
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemoninfo import DaemonInfo, Worker, read_info, read_workers
 from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies
@@ -85,7 +85,7 @@ class Client:
         *,
         addr: str | None = None,
         builder: str | None = None,
-        tls: Tls | None = None,
+        tls: TlsConfig | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
         """Return a client that finds in an environment what the command line finds there.

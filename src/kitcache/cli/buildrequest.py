@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from kitcache.buildkit.arguments import complete_request
-from kitcache.buildkit.daemon.tlsconfig import Tls, checked, tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import check_request
 from kitcache.cli.buildoptions import PROGRESS
@@ -86,12 +86,12 @@ def progress_mode(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
     return mode
 
 
-def find_tls(args: argparse.Namespace) -> Tls | None:
+def find_tls(args: argparse.Namespace) -> TlsConfig | None:
     """The certificates that were named, None where none were. Raises UsageError."""
-    given = Tls(args.tlscacert, args.tlscert, args.tlskey, args.tlsservername)
+    given = TlsConfig(args.tlscacert, args.tlscert, args.tlskey, args.tlsservername)
     if args.tlsdir:
         found = tls_from_directory(args.tlsdir)
-        given = Tls(
+        given = TlsConfig(
             given.ca or found.ca, given.cert or found.cert, given.key or found.key,
             given.server_name,
         )  # fmt: skip

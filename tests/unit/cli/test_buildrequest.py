@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
@@ -182,8 +182,8 @@ def test_certificates_of_a_directory_and_of_files(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
     assert find_tls(parse(".")) is None
-    assert find_tls(parse("--tlsdir", str(tmp_path), ".")) == Tls(ca, cert, key)
+    assert find_tls(parse("--tlsdir", str(tmp_path), ".")) == TlsConfig(ca, cert, key)
     words = ("--tlsdir", str(tmp_path), "--tlscacert", "mine", "--tlsservername", "n", ".")
-    assert find_tls(parse(*words)) == Tls("mine", cert, key, "n")
+    assert find_tls(parse(*words)) == TlsConfig("mine", cert, key, "n")
     with pytest.raises(UsageError, match="without its key"):
         find_tls(parse("--tlscert", "x", "."))

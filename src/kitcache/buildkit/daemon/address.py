@@ -32,7 +32,7 @@ from kitcache.buildkit.daemon.dialstdio import (
     is_container,
     ssh_command,
 )
-from kitcache.buildkit.daemon.tlsconfig import Tls, checked
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked
 from kitcache.errors import NoDaemon, UsageError
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -54,7 +54,7 @@ class Address(NamedTuple):
 
     url: str
     origin: str
-    tls: Tls | None = None
+    tls: TlsConfig | None = None
     is_engine: bool | None = None
     command: tuple[str, ...] = ()
     is_builder: bool = False
@@ -73,7 +73,7 @@ def find_daemon(
     *,
     addr: str | None = None,
     builder: str | None = None,
-    tls: Tls | None = None,
+    tls: TlsConfig | None = None,
 ) -> Address:
     """The daemon that is meant; nothing is connected yet. tls: for --addr and BUILDKIT_HOST.
 
@@ -93,7 +93,7 @@ def find_daemon(
 
 
 def parse_address(
-    url: str, origin: str, *, tls: Tls | None = None, is_engine: bool | None = None
+    url: str, origin: str, *, tls: TlsConfig | None = None, is_engine: bool | None = None
 ) -> Address:
     """An address as a person writes it. is_engine: what is known of the far end.
 
@@ -242,7 +242,7 @@ def _remote_address(node: Node, origin: str) -> Address:
     options = dict(node.options)
     keys = ("cacert", "cert", "key", "servername")
     ca, cert, key, server_name = (options.get(name) for name in keys)
-    tls = Tls(ca, cert, key, server_name) if ca or cert or key else None
+    tls = TlsConfig(ca, cert, key, server_name) if ca or cert or key else None
     return parse_address(node.endpoint, origin, tls=tls, is_engine=False)
 
 

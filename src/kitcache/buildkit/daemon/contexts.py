@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
-from kitcache.buildkit.daemon.tlsconfig import Tls, checked
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked
 from kitcache.errors import NoDaemon, UsageError
 
 DEFAULT = "default"
@@ -19,7 +19,7 @@ class Engine(NamedTuple):
     """Where a docker engine is: a URL as DOCKER_HOST has it, and the certificates for it."""
 
     host: str
-    tls: Tls | None = None
+    tls: TlsConfig | None = None
 
 
 def current_context(environ: Mapping[str, str], directory: str) -> str:
@@ -76,9 +76,9 @@ def default_engine(environ: Mapping[str, str], directory: str) -> Engine | None:
     return Engine(host, checked(files._replace(verify=verify)))
 
 
-def _tls_of(directory: str, name: str, *, verify: bool) -> Tls | None:
+def _tls_of(directory: str, name: str, *, verify: bool) -> TlsConfig | None:
     files = _certificates(os.path.join(directory, "contexts", "tls", _hash(name), "docker"))
-    if files == Tls() and verify:
+    if files == TlsConfig() and verify:
         return None
     try:
         return checked(files._replace(verify=verify))
@@ -86,11 +86,11 @@ def _tls_of(directory: str, name: str, *, verify: bool) -> Tls | None:
         raise _useless(name, f"it has {error.problem}") from error
 
 
-def _certificates(directory: str) -> Tls:
+def _certificates(directory: str) -> TlsConfig:
     """The files that are there, of the three."""
     paths = [os.path.join(directory, name) for name in ("ca.pem", "cert.pem", "key.pem")]
     ca, cert, key = (path if os.path.exists(path) else None for path in paths)
-    return Tls(ca, cert, key)
+    return TlsConfig(ca, cert, key)
 
 
 def _meta_path(directory: str, name: str) -> str:

@@ -12,7 +12,7 @@ from kitcache.errors import UsageError
 _NAMES = (("ca.pem", "cert.pem", "key.pem"), ("ca.crt", "tls.crt", "tls.key"))
 
 
-class Tls(NamedTuple):
+class TlsConfig(NamedTuple):
     """Paths of PEM files, and what is proven with them.
 
     ca: who may have signed the daemon's certificate (None: whom the system trusts). cert, key: our
@@ -27,7 +27,7 @@ class Tls(NamedTuple):
     verify: bool = True
 
 
-def tls_from_directory(path: str) -> Tls:
+def tls_from_directory(path: str) -> TlsConfig:
     """What a directory holds: ca.pem, cert.pem, key.pem, or ca.crt, tls.crt, tls.key.
 
     Raises UsageError where it holds none of them, or a certificate without its key.
@@ -35,7 +35,7 @@ def tls_from_directory(path: str) -> Tls:
     for names in _NAMES:
         ca, cert, key = (_present(path, name) for name in names)
         if ca or cert or key:
-            return checked(Tls(ca, cert, key))
+            return checked(TlsConfig(ca, cert, key))
     raise UsageError(
         "no certificates there",
         path=path,
@@ -43,7 +43,7 @@ def tls_from_directory(path: str) -> Tls:
     )
 
 
-def checked(tls: Tls) -> Tls:
+def checked(tls: TlsConfig) -> TlsConfig:
     """The same. Raises UsageError for a certificate without its key, or a key without its own."""
     if bool(tls.cert) != bool(tls.key):
         has, lacks = ("certificate", "key") if tls.cert else ("key", "certificate")

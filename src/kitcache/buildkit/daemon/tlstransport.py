@@ -9,7 +9,7 @@ import ssl
 import threading
 from contextlib import suppress
 
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemon.transport import READ_BYTES, Deadline, SocketTransport, connect_tcp
 from kitcache.store.userfiles import check_regular
 
@@ -120,7 +120,7 @@ def open_tls(
     return transport
 
 
-def make_context(tls: Tls, protocols: tuple[str, ...]) -> ssl.SSLContext:
+def make_context(tls: TlsConfig, protocols: tuple[str, ...]) -> ssl.SSLContext:
     """A client's context that offers these ALPN protocols.
 
     Raises ValueError, naming the file, where one cannot be read or is no certificate.

@@ -12,7 +12,7 @@ from kitcache.buildkit.daemon.address import (
     parse_address,
     usual_sockets,
 )
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.errors import NoDaemon, UsageError
 from tests.unit.buildkit.daemon.home import Home
 
@@ -142,12 +142,12 @@ def test_a_password_in_an_address_is_refused_and_not_shown(url: str) -> None:
 
 
 def test_certificates_are_for_tcp(home: Home) -> None:
-    tls = Tls("ca.pem")
+    tls = TlsConfig("ca.pem")
     assert find_daemon(home.environ, addr="tcp://h:1", tls=tls).tls == tls
     with pytest.raises(UsageError, match=r"for tcp:// only"):
         find_daemon(home.environ, addr="unix:///x", tls=tls)
     with pytest.raises(UsageError, match="without its key"):
-        find_daemon(home.environ, addr="tcp://h:1", tls=Tls("ca.pem", "cert.pem"))
+        find_daemon(home.environ, addr="tcp://h:1", tls=TlsConfig("ca.pem", "cert.pem"))
 
 
 def test_docker_tls_variables_count_for_docker_host(home: Home) -> None:
@@ -155,15 +155,17 @@ def test_docker_tls_variables_count_for_docker_host(home: Home) -> None:
     environ = home.environ | {"DOCKER_HOST": "tcp://h:2376"}
     assert find_daemon(environ).tls is None
     verified = find_daemon(environ | {"DOCKER_TLS_VERIFY": "1"})
-    assert verified.tls == Tls(str(home.config / "ca.pem"))
-    assert find_daemon(environ | {"DOCKER_TLS": "1"}).tls == Tls(
+    assert verified.tls == TlsConfig(str(home.config / "ca.pem"))
+    assert find_daemon(environ | {"DOCKER_TLS": "1"}).tls == TlsConfig(
         str(home.config / "ca.pem"), verify=False
     )
     certs = home.write("certs/ca.pem", "CA").parent
     (certs / "cert.pem").write_text("C")
     (certs / "key.pem").write_text("K")
     mutual = find_daemon(environ | {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(certs)})
-    assert mutual.tls == Tls(*(str(certs / name) for name in ("ca.pem", "cert.pem", "key.pem")))
+    assert mutual.tls == TlsConfig(
+        *(str(certs / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    )
     local = environ | {"DOCKER_HOST": DOCKER, "DOCKER_TLS_VERIFY": "1"}
     assert find_daemon(local).tls is None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.errors import NoDaemon, UsageError
 from tests.unit.buildkit.daemon.home import Home
 
@@ -38,7 +38,7 @@ def test_a_remote_builder_brings_its_certificates(home: Home) -> None:
     assert (found.url, found.is_engine, found.tls) == (
         "tcp://b:1",
         False,
-        Tls("/ca", "/c", "/k", "s"),
+        TlsConfig("/ca", "/c", "/k", "s"),
     )
     home.add_builder("p", "remote", "docker-container://bk", servername="s")
     assert find_daemon(home.environ, builder="p").command[0] == "docker"

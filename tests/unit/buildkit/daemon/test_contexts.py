@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.buildkit.daemon.address import find_daemon
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.errors import NoDaemon
 from tests.unit.buildkit.daemon.home import Home
 
@@ -17,12 +17,12 @@ def test_a_context_brings_its_host_and_its_certificates(home: Home) -> None:
         True,
     )
     names = ("ca.pem", "cert.pem", "key.pem")
-    assert found.tls == Tls(*(home.certificate("far", name) for name in names))
+    assert found.tls == TlsConfig(*(home.certificate("far", name) for name in names))
 
 
 def test_a_context_may_skip_the_proof(home: Home) -> None:
     home.add_context("far", "tcp://far:2376", skip_verify=True)
-    assert find_daemon(home.environ | {"DOCKER_CONTEXT": "far"}).tls == Tls(verify=False)
+    assert find_daemon(home.environ | {"DOCKER_CONTEXT": "far"}).tls == TlsConfig(verify=False)
 
 
 def test_the_configuration_may_be_elsewhere(home: Home) -> None:

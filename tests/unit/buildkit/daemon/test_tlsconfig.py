@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.daemon.tlsconfig import Tls, tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, tls_from_directory
 from kitcache.errors import UsageError
 
 
@@ -14,12 +14,12 @@ from kitcache.errors import UsageError
 def test_both_families_of_names_are_known(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).touch()
-    assert tls_from_directory(str(tmp_path)) == Tls(*(str(tmp_path / name) for name in names))
+    assert tls_from_directory(str(tmp_path)) == TlsConfig(*(str(tmp_path / name) for name in names))
 
 
 def test_the_cas_name_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
-    assert tls_from_directory(str(tmp_path)) == Tls(str(tmp_path / "ca.pem"))
+    assert tls_from_directory(str(tmp_path)) == TlsConfig(str(tmp_path / "ca.pem"))
 
 
 @pytest.mark.parametrize(

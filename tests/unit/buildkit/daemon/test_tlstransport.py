@@ -10,7 +10,7 @@ import trustme
 
 from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon
-from kitcache.buildkit.daemon.tlsconfig import Tls
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemon.tlstransport import REFUSED, TlsTransport, explain, make_context
 from kitcache.buildkit.daemon.transport import Deadline
 from tests.integration.listener import Certificates, make_certificates
@@ -24,7 +24,7 @@ def certificates(tmp_path: Path) -> Certificates:
     return make_certificates(tmp_path, mutual=True)
 
 
-def shaken(sock: object, tls: Tls) -> TlsTransport:
+def shaken(sock: object, tls: TlsConfig) -> TlsTransport:
     transport = TlsTransport(sock, make_context(tls, ("h2",)), "127.0.0.1")  # type: ignore[arg-type]
     transport.shake_hands(Deadline(PATIENCE_S))
     transport.limit(None)
@@ -132,7 +132,7 @@ def test_an_intermediate_certificate_may_be_the_one_that_is_trusted(tmp_path: Pa
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     middle.issue_cert("127.0.0.1").configure_cert(server)
     with played(with_tls(server, lambda secret: secret.sendall(b"hello"))) as (ours, _):
-        transport = shaken(ours, Tls(str(tmp_path / "ca.pem")))
+        transport = shaken(ours, TlsConfig(str(tmp_path / "ca.pem")))
         assert transport.read() == b"hello"
         transport.close()
 
