@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kitcache.buildkit.client import Build, Client
+    from kitcache.buildkit.client import Client, RunningBuild
     from kitcache.buildkit.daemon.address import Address, find_daemon
     from kitcache.buildkit.daemon.tlsconfig import TlsConfig
     from kitcache.buildkit.daemoninfo import DaemonInfo, Worker
@@ -167,7 +167,7 @@ __all__ = [
     "DiskSpace",
     "BadBlob",
     "ReferencePath",
-    "Build",
+    "RunningBuild",
     "BuildFailed",
     "BuildRequest",
     "BuildResult",

@@ -228,9 +228,9 @@ class Client:
             wishes = wishes._replace(proxy_args=wishes.proxy_args or proxies)
             return run_build(connection, request, wishes, environ)
 
-    def start(self, request: BuildRequest, wishes: BuildOptions) -> "Build":
+    def start(self, request: BuildRequest, wishes: BuildOptions) -> "RunningBuild":
         """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
-        return Build(self, request, wishes)
+        return RunningBuild(self, request, wishes)
 
     def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
         with self._daemon.connection() as connection:
@@ -247,7 +247,7 @@ class Client:
                 raise connection.unanswered(error) from None
 
 
-class Build:
+class RunningBuild:
     """A build under way. Iterate over it for its updates; `result` is what it came to."""
 
     def __init__(self, client: Client, request: BuildRequest, wishes: BuildOptions) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from kitcache.buildkit.client import Build, Client
+from kitcache.buildkit.client import Client, RunningBuild
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.request import read_proxies
@@ -109,7 +109,7 @@ class _Command:
             prune_policy=policy,
         )
 
-    def _follow(self, build: Build, shown: Guarded) -> None:
+    def _follow(self, build: RunningBuild, shown: Guarded) -> None:
         ends_s = None
         while not build.is_over:
             update = build.next_update(GLANCE_S)
