@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kitcache.buildkit.status import BuildWarning, Group, Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 from kitcache.cli.live import Size, draw
 from kitcache.cli.plain import Plain
@@ -30,7 +30,9 @@ UPDATES = st.builds(
         st.builds(Transfer, TEXTS, KEYS, TEXTS, st.integers(), st.integers(), TIMES, TIMES, TIMES),
         max_size=2,
     ).map(tuple),
-    st.lists(st.builds(Log, KEYS, st.integers(0, 2), st.binary(), TIMES), max_size=2).map(tuple),
+    st.lists(st.builds(VertexLog, KEYS, st.integers(0, 2), st.binary(), TIMES), max_size=2).map(
+        tuple
+    ),
     st.lists(st.builds(BuildWarning, KEYS, st.integers(), TEXTS), max_size=1).map(tuple),
 )
 STREAMS = st.lists(st.tuples(UPDATES, st.floats(0, 12)), max_size=12)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.status import Log, Update, Vertex
+from kitcache.buildkit.status import Update, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 
 PRINTED = st.lists(
@@ -18,7 +18,7 @@ def lines_of(*pieces: bytes) -> tuple[list[str], str]:
     found = [
         line.text
         for piece in pieces
-        for _, line in steps.apply(Update(logs=(Log("v", 1, piece, 5),))).lines
+        for _, line in steps.apply(Update(logs=(VertexLog("v", 1, piece, 5),))).lines
     ]
     return found, steps.steps[0].unfinished
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import BuildWarning, Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Transfer, Update, Vertex, VertexLog
 from kitcache.masking import HIDDEN, find_users, hide_password
 from kitcache.options.attributes import SECRETS
 
@@ -64,7 +64,7 @@ class Mask:
         """What was held back of logs: for the end of a build."""
         return Update(logs=tuple(self._release({vertex for vertex, _ in self._held})))
 
-    def _logs(self, logs: tuple[Log, ...]) -> Iterator[Log]:
+    def _logs(self, logs: tuple[VertexLog, ...]) -> Iterator[VertexLog]:
         for log in logs:
             if not self._secrets:
                 yield log
@@ -87,9 +87,9 @@ class Mask:
     def _begins_with(self, end: bytes) -> bool:
         return any(one.startswith(end) for one in self._encoded)
 
-    def _release(self, vertexes: set[str]) -> Iterator[Log]:
+    def _release(self, vertexes: set[str]) -> Iterator[VertexLog]:
         for key in [key for key in self._held if key[0] in vertexes]:
-            yield Log(*key, self._held.pop(key))
+            yield VertexLog(*key, self._held.pop(key))
 
     def _vertex(self, vertex: Vertex) -> Vertex:
         group = vertex.group and vertex.group._replace(name=self.text(vertex.group.name))

@@ -57,7 +57,7 @@ class Transfer(NamedTuple):
     completed_ns: int | None = None
 
 
-class Log(NamedTuple):
+class VertexLog(NamedTuple):
     """A piece of what a step printed: bytes, cut anywhere. stream: 1 is stdout, 2 is stderr."""
 
     vertex: str
@@ -100,7 +100,7 @@ class Update(NamedTuple):
 
     vertexes: tuple[Vertex, ...] = ()
     transfers: tuple[Transfer, ...] = ()
-    logs: tuple[Log, ...] = ()
+    logs: tuple[VertexLog, ...] = ()
     warnings: tuple[BuildWarning, ...] = ()
 
 
@@ -158,8 +158,8 @@ def _read_transfer(status: control_pb2.VertexStatus) -> Transfer:
     )
 
 
-def _read_log(log: control_pb2.VertexLog) -> Log:
-    return Log(log.vertex, log.stream, log.msg, _time(log, "timestamp"))
+def _read_log(log: control_pb2.VertexLog) -> VertexLog:
+    return VertexLog(log.vertex, log.stream, log.msg, _time(log, "timestamp"))
 
 
 def _read_warning(warning: control_pb2.VertexWarning) -> BuildWarning:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from kitcache.buildkit.status import BuildWarning, Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Transfer, Update, Vertex, VertexLog
 
 State = Literal["planned", "running", "done", "cached", "error", "canceled"]
 
@@ -152,7 +152,7 @@ class Steps:
             self._of_vertex[vertex.digest] = step
         return step
 
-    def _put_logs(self, logs: Iterable[Log]) -> Iterator[tuple[str, LogLine]]:
+    def _put_logs(self, logs: Iterable[VertexLog]) -> Iterator[tuple[str, LogLine]]:
         for log in logs:
             if step := self._of_vertex.get(log.vertex):
                 for line in step.put_log(log):
@@ -216,7 +216,7 @@ class _Step:
         self._warnings[warning] = None
         self._view = None
 
-    def put_log(self, log: Log) -> list[LogLine]:
+    def put_log(self, log: VertexLog) -> list[LogLine]:
         """Take a piece of log. Returns the lines that are whole now."""
         seconds = 0.0
         if self._merged and log.timestamp_ns is not None:

@@ -12,12 +12,12 @@ from typing import TextIO
 from kitcache.buildkit.status import (
     BuildWarning,
     Group,
-    Log,
     Range,
     SourceFile,
     Transfer,
     Update,
     Vertex,
+    VertexLog,
 )
 
 Json = dict[str, object]
@@ -93,7 +93,7 @@ def _transfer(transfer: Transfer) -> Json:
     )
 
 
-def _log(log: Log) -> Json:
+def _log(log: VertexLog) -> Json:
     return _without_empty(
         {
             "vertex": log.vertex,

@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import BuildWarning, Group, Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
 
 URL = "https://us%40er:hunter%2F2!@host/x"
 
@@ -82,7 +82,7 @@ def test_news_in_all_their_parts() -> None:
     update = Update(
         (Vertex("d", (), f"load {URL}", error=f"no {URL}", group=Group("g", URL, weak=False)),),
         (Transfer(URL, "d", f"get {URL}"),),
-        (Log("d", 1, f"got {URL}\n".encode()),),
+        (VertexLog("d", 1, f"got {URL}\n".encode()),),
         (BuildWarning("d", 1, f"at {URL}", (URL,)),),
     )
     assert "hunter" in repr(update)
@@ -98,17 +98,19 @@ def test_a_log_that_is_cut_anywhere(size: int) -> None:
     data = f"a {URL} b us%40er:hun".encode()
     told = b""
     for at in range(0, len(data), size):
-        update = known.update(Update(logs=(Log("d", 1, data[at : at + size]), Log("e", 1, b"us"))))
+        update = known.update(
+            Update(logs=(VertexLog("d", 1, data[at : at + size]), VertexLog("e", 1, b"us")))
+        )
         told += b"".join(log.data for log in update.logs if log.vertex == "d")
     assert told == "a https://…@host/x b ".encode()
     ended = known.update(Update((Vertex("d", completed_ns=1),)))
-    assert ended.logs == (Log("d", 1, b"us%40er:hun"),)
+    assert ended.logs == (VertexLog("d", 1, b"us%40er:hun"),)
     assert [log.vertex for log in known.rest().logs] == ["e"]
     assert known.rest() == Update()
 
 
 def test_without_a_secret_logs_pass_as_they_are() -> None:
-    update = Update((Vertex("d", name="RUN x"),), logs=(Log("d", 1, b"http://a:b@c\xff"),))
+    update = Update((Vertex("d", name="RUN x"),), logs=(VertexLog("d", 1, b"http://a:b@c\xff"),))
     assert mask(context="https://host/x").update(update) == update
 
 

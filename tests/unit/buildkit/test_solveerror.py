@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit.solveerror import build_failed
-from kitcache.buildkit.status import BuildWarning, Log, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Update, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
 from kitcache.cli.jsonout import encode_error
@@ -41,7 +41,7 @@ def two_failed() -> Steps:
                 Vertex(name, name=f"RUN {name}", started_ns=1, completed_ns=2, error="bad")
                 for name in "ab"
             ),
-            logs=(Log("b", 2, b"one\ntwo"),),
+            logs=(VertexLog("b", 2, b"one\ntwo"),),
         )
     )
     return steps
@@ -75,7 +75,7 @@ def test_a_real_failure() -> None:
 
 def test_a_note_shows_what_a_terminal_may_see() -> None:
     steps = two_failed()
-    steps.apply(Update(logs=(Log("a", 1, b"\tx\x1b[2Jy\n"),)))
+    steps.apply(Update(logs=(VertexLog("a", 1, b"\tx\x1b[2Jy\n"),)))
     failed = build_failed(error(), steps, ref="r", notices=("odd",))
     assert failed.__notes__ == ["step: RUN a\n        x\\x1b[2Jy\nnotice: odd"]
     again = pickle.loads(pickle.dumps(failed))

@@ -6,12 +6,12 @@ from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import (
     BuildWarning,
     Group,
-    Log,
     Range,
     SourceFile,
     Transfer,
     Update,
     Vertex,
+    VertexLog,
     read_update,
 )
 
@@ -51,7 +51,7 @@ EXPECTED = Update(
         ),
     ),
     (Transfer("s", "sha256:v", "n", -4, 1 << 40, 0, None, None),),
-    (Log("sha256:v", 2, b"\xff\n", None),),
+    (VertexLog("sha256:v", 2, b"\xff\n", None),),
     (
         BuildWarning(
             "sha256:v",
@@ -77,7 +77,7 @@ def test_what_is_missing_is_empty_and_times_are_none() -> None:
     empty.logs.add()
     empty.warnings.add()
     assert read_update(empty.SerializeToString()) == Update(
-        (Vertex(""),), (Transfer("", ""),), (Log("", 0, b""),), (BuildWarning("", 0, ""),)
+        (Vertex(""),), (Transfer("", ""),), (VertexLog("", 0, b""),), (BuildWarning("", 0, ""),)
     )
     assert read_update(b"") == Update()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.buildkit.status import BuildWarning, Group, Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
 from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, Steps
 from tests.unit.buildkit.recordings import read_updates
 
@@ -26,7 +26,7 @@ def only(steps: Steps) -> Step:
 
 
 def log(data: bytes, at_s: float = 10, vertex: str = "v") -> Update:
-    return Update(logs=(Log(vertex, 1, data, int(at_s * S)),))
+    return Update(logs=(VertexLog(vertex, 1, data, int(at_s * S)),))
 
 
 def lines(news: News) -> list[str]:
@@ -113,7 +113,9 @@ def test_one_id_in_two_steps_is_two_transfers() -> None:
 
 
 def test_what_belongs_to_an_unknown_vertex_is_dropped() -> None:
-    update = Update(transfers=(Transfer("t", "?", started_ns=1),), logs=(Log("?", 1, b"x\n"),))
+    update = Update(
+        transfers=(Transfer("t", "?", started_ns=1),), logs=(VertexLog("?", 1, b"x\n"),)
+    )
     steps = folded(STARTED)
     assert steps.apply(update) == News((), (), ())
     assert (only(steps).transfers, only(steps).log) == ((), ())
@@ -151,7 +153,7 @@ def test_a_line_has_the_time_of_its_first_byte_from_the_beginning_of_the_step() 
         ("v", LogLine(0.5, "ab")),
         ("v", LogLine(1.0, "c")),
     )
-    assert steps.apply(Update(logs=(Log("v", 1, b"no time\n"),))).lines[0][1].seconds == 0
+    assert steps.apply(Update(logs=(VertexLog("v", 1, b"no time\n"),))).lines[0][1].seconds == 0
 
 
 def test_a_line_without_end_is_cut_but_in_no_character() -> None:
@@ -194,7 +196,7 @@ def test_a_group_is_one_step_with_the_time_of_all() -> None:
     steps = folded(a, b)
     step = only(steps)
     assert (step.key, step.name, step.state) == ("g", "copy files", "running")
-    steps.apply(Update((b._replace(completed_ns=15 * S),), logs=(Log("b", 1, b"hi\n"),)))
+    steps.apply(Update((b._replace(completed_ns=15 * S),), logs=(VertexLog("b", 1, b"hi\n"),)))
     step = only(steps)
     assert (step.state, step.seconds(0)) == ("done", 5)
     assert step == steps.find("a") == steps.find("b")

@@ -2,7 +2,7 @@
 
 from io import StringIO
 
-from kitcache.buildkit.status import Log, Transfer, Update, Vertex
+from kitcache.buildkit.status import Transfer, Update, Vertex, VertexLog
 
 S = 10**9
 
@@ -44,7 +44,7 @@ def begun(*keys: str) -> Update:
 
 
 def log(key: str, text: str, at: float = 0) -> Update:
-    return Update(logs=(Log(key, 1, text.encode(), int((1000 + at) * S)),))
+    return Update(logs=(VertexLog(key, 1, text.encode(), int((1000 + at) * S)),))
 
 
 def transfer(

@@ -7,12 +7,12 @@ import pytest
 from kitcache.buildkit.status import (
     BuildWarning,
     Group,
-    Log,
     Range,
     SourceFile,
     Transfer,
     Update,
     Vertex,
+    VertexLog,
     read_update,
 )
 from kitcache.cli.rawjson import RawJson, encode_update
@@ -33,7 +33,7 @@ def test_what_is_empty_is_left_out_where_go_does_so() -> None:
     update = Update(
         (Vertex("", group=Group("", "", weak=False)),),
         (Transfer("", ""),),
-        (Log("", 0, b""),),
+        (VertexLog("", 0, b""),),
         (BuildWarning("", 0, "", source=SourceFile("", b"", ""), ranges=(Range(0, 0, 0, 0),)),),
     )
     assert json.loads(encode_update(update)) == {
