@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
-    from kitcache.buildkit.status import BuildWarning, Transfer, Update, Vertex, VertexLog
+    from kitcache.buildkit.status import BuildUpdate, BuildWarning, Transfer, Vertex, VertexLog
     from kitcache.buildkit.steps import Step, Steps
     from kitcache.buildkit.wishes import BuildOptions
     from kitcache.errors import (
@@ -229,7 +229,7 @@ __all__ = [
     "Unreadable",
     "Unsafe",
     "UntagResult",
-    "Update",
+    "BuildUpdate",
     "DiskUsage",
     "UsageError",
     "TagStatus",

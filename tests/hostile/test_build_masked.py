@@ -8,7 +8,7 @@ import pytest
 
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.proto import content_pb2, control_pb2
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.errors import BuildFailed, KitcacheError
 from tests.hostile.command import run
 from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve
@@ -75,7 +75,7 @@ def test_nothing_that_the_command_prints_or_writes(
 
 
 def test_nothing_that_the_library_returns_or_raises() -> None:
-    news: list[Update] = []
+    news: list[BuildUpdate] = []
     notices: list[str] = []
     with FakeDaemon(echo) as daemon, Client(daemon.address) as client:
 

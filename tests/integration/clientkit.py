@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from tests.integration.daemon import BASE
 
 WAIT_S = 30.0
@@ -27,14 +27,14 @@ class Step:
     def __init__(self, directory: Path) -> None:
         self._word = f"step-{os.urandom(8).hex()}"
         self.is_running = Event()
-        self.updates: list[Update] = []
+        self.updates: list[BuildUpdate] = []
         self.context = write(
             directory,
             f"FROM {BASE}\n"
             f"RUN echo ready && busybox sh -c 'busybox sleep 600; busybox true {self._word}'\n",
         )
 
-    def hear(self, update: Update) -> None:
+    def hear(self, update: BuildUpdate) -> None:
         self.updates.append(update)
         if any(log.data.startswith(b"ready") for log in update.logs):
             self.is_running.set()

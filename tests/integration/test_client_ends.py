@@ -15,7 +15,7 @@ import pytest
 
 import kitcache
 from kitcache.buildkit.client import Client
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
@@ -38,7 +38,7 @@ def test_waiting_for_news_has_an_end(client: Client, step: Step) -> None:
     assert not build.is_over
     build.cancel()
     while not build.is_over:
-        step.hear(build.next_update(WAIT_S) or Update())
+        step.hear(build.next_update(WAIT_S) or BuildUpdate())
     for _ in range(2):
         with pytest.raises(Cancelled, match="the build was cancelled on the daemon"):
             build.result()
@@ -75,7 +75,7 @@ class OwnError(Exception):
 def test_an_exception_of_the_callers_ends_the_build_and_is_raised(
     client: Client, step: Step, tmp_path: Path
 ) -> None:
-    def hear(update: Update) -> None:
+    def hear(update: BuildUpdate) -> None:
         step.hear(update)
         if step.is_running.is_set():
             raise OwnError

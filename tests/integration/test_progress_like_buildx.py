@@ -5,7 +5,7 @@ import re
 from io import StringIO
 from pathlib import Path
 
-from kitcache.buildkit.status import Update, read_update
+from kitcache.buildkit.status import BuildUpdate, read_update
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import encode_update
 from tests.unit.buildkit.recordings import encode, latest_s
@@ -36,7 +36,7 @@ def documents(text: str) -> list[dict[str, object]]:
     return found
 
 
-def printed_by_us(updates: list[Update]) -> str:
+def printed_by_us(updates: list[BuildUpdate]) -> str:
     out, now_s = StringIO(), [0.0]
     display = Plain(out, lambda: now_s[0], colour=True)
     for update in updates:

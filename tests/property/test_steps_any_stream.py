@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 from kitcache.cli.live import Size, draw
 from kitcache.cli.plain import Plain
@@ -21,7 +21,7 @@ TEXTS = st.sampled_from(["", "RUN x", "x: context canceled", "\x1b[2J\x1b[31mred
 GROUPS = st.none() | st.builds(Group, st.sampled_from(["g", "a"]), TEXTS, st.booleans())
 
 UPDATES = st.builds(
-    Update,
+    BuildUpdate,
     st.lists(
         st.builds(Vertex, KEYS, st.just(()), TEXTS, st.booleans(), TIMES, TIMES, TEXTS, GROUPS),
         max_size=3,
@@ -41,7 +41,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 @given(STREAMS)
-def test_the_plain_display(stream: list[tuple[Update, float]]) -> None:
+def test_the_plain_display(stream: list[tuple[BuildUpdate, float]]) -> None:
     now_s, out = [0.0], io.StringIO()
     display, steps, expected = Plain(out, lambda: now_s[0], colour=True), Steps(), Counter[str]()
     for update, pause_s in stream:
@@ -61,7 +61,7 @@ def test_the_plain_display(stream: list[tuple[Update, float]]) -> None:
 
 @given(STREAMS, st.integers(0, 60), st.none() | st.integers(0, 12))
 def test_the_live_display(
-    stream: list[tuple[Update, float]], columns: int, lines: int | None
+    stream: list[tuple[BuildUpdate, float]], columns: int, lines: int | None
 ) -> None:
     steps = Steps()
     for update, _ in stream:
@@ -74,22 +74,22 @@ def test_the_live_display(
 
 
 @given(UPDATES)
-def test_json(update: Update) -> None:
+def test_json(update: BuildUpdate) -> None:
     encoded = encode_update(update)
     assert "\n" not in encoded
     assert len(json.loads(encoded).get("logs", ())) == len(update.logs)
 
 
 @given(STREAMS)
-def test_news_one_by_one_make_the_same_steps(stream: list[tuple[Update, float]]) -> None:
+def test_news_one_by_one_make_the_same_steps(stream: list[tuple[BuildUpdate, float]]) -> None:
     at_once, one_by_one = Steps(), Steps()
     for update, _ in stream:
         at_once.apply(update)
         for vertex in update.vertexes:
-            one_by_one.apply(Update((vertex,)))
+            one_by_one.apply(BuildUpdate((vertex,)))
         for transfer in update.transfers:
-            one_by_one.apply(Update(transfers=(transfer,)))
+            one_by_one.apply(BuildUpdate(transfers=(transfer,)))
         for log in update.logs:
-            one_by_one.apply(Update(logs=(log,)))
+            one_by_one.apply(BuildUpdate(logs=(log,)))
     strip = [step._replace(warnings=()) for step in at_once.steps]
     assert strip == list(one_by_one.steps)

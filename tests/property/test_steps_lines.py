@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.status import Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 
 PRINTED = st.lists(
@@ -14,11 +14,11 @@ PRINTED = st.lists(
 def lines_of(*pieces: bytes) -> tuple[list[str], str]:
     """All lines, and the unfinished one."""
     steps = Steps()
-    steps.apply(Update((Vertex("v", started_ns=0),)))
+    steps.apply(BuildUpdate((Vertex("v", started_ns=0),)))
     found = [
         line.text
         for piece in pieces
-        for _, line in steps.apply(Update(logs=(VertexLog("v", 1, piece, 5),))).lines
+        for _, line in steps.apply(BuildUpdate(logs=(VertexLog("v", 1, piece, 5),))).lines
     ]
     return found, steps.steps[0].unfinished
 

@@ -41,7 +41,7 @@ from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.solveerror import build_failed, login_steps
 from kitcache.buildkit.sources import Offer, make_offer
-from kitcache.buildkit.status import BuildWarning, Update
+from kitcache.buildkit.status import BuildUpdate, BuildWarning
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
@@ -201,10 +201,10 @@ class _Build:
                 problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
                 self._notice(problem + advice)
 
-    def _update(self, update: Update) -> None:
+    def _update(self, update: BuildUpdate) -> None:
         self._masked_update(self._mask.update(update))
 
-    def _masked_update(self, update: Update) -> None:
+    def _masked_update(self, update: BuildUpdate) -> None:
         self._steps.apply(update)
         self._warnings += update.warnings
         self._wishes.on_update(update)

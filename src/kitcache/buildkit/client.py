@@ -30,7 +30,7 @@ from kitcache.buildkit.limit import check_seconds
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.status import OnUpdate, Update
+from kitcache.buildkit.status import BuildUpdate, OnUpdate
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
 from kitcache.buildkit.wishes import BuildOptions
@@ -254,7 +254,7 @@ class RunningBuild:
         self._cancel = wishes.cancel or Event()
         self._pid = os.getpid()
         self._address = client.address
-        self._updates: SimpleQueue[Update | None] = SimpleQueue()
+        self._updates: SimpleQueue[BuildUpdate | None] = SimpleQueue()
         self._on_update = wishes.on_update
         self._result: BuildResult | None = None
         self._error: BaseException | None = None
@@ -267,7 +267,7 @@ class RunningBuild:
         )
         self._thread.start()
 
-    def __iter__(self) -> Iterator[Update]:
+    def __iter__(self) -> Iterator[BuildUpdate]:
         """Iterate over the updates; at the end of a build that failed, raise as `result` does.
 
         Each update comes once, so a second iterator is a UsageError.
@@ -280,7 +280,7 @@ class RunningBuild:
         self._is_iterated = True
         return self._iterate()
 
-    def _iterate(self) -> Iterator[Update]:
+    def _iterate(self) -> Iterator[BuildUpdate]:
         while not self._is_over:
             update = self.next_update()
             if update is not None:
@@ -292,7 +292,7 @@ class RunningBuild:
         """Whether every update has been had."""
         return self._is_over
 
-    def next_update(self, timeout_s: float | None = None) -> Update | None:
+    def next_update(self, timeout_s: float | None = None) -> BuildUpdate | None:
         """The next update; None where none came in time, and once the build is over."""
         check_process(self._pid, self._address)
         bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
@@ -331,7 +331,7 @@ class RunningBuild:
             raise RuntimeError("the build has no result")
         return self._result
 
-    def _hear(self, update: Update) -> None:
+    def _hear(self, update: BuildUpdate) -> None:
         self._updates.put(update)
         self._on_update(update)
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import BuildWarning, Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Transfer, Vertex, VertexLog
 from kitcache.masking import HIDDEN, find_users, hide_password
 from kitcache.options.attributes import SECRETS
 
@@ -50,19 +50,19 @@ class Mask:
                 return {self.text(key): self.value(one) for key, one in value.items()}
         return value
 
-    def update(self, update: Update) -> Update:
+    def update(self, update: BuildUpdate) -> BuildUpdate:
         """News without them. The end of a log may come with later news, or with `rest`."""
         ended = {v.digest for v in update.vertexes if v.completed_ns is not None}
-        return Update(
+        return BuildUpdate(
             tuple(map(self._vertex, update.vertexes)),
             tuple(map(self._transfer, update.transfers)),
             (*self._logs(update.logs), *self._release(ended)),
             tuple(map(self._warning, update.warnings)),
         )
 
-    def rest(self) -> Update:
+    def rest(self) -> BuildUpdate:
         """What was held back of logs: for the end of a build."""
-        return Update(logs=tuple(self._release({vertex for vertex, _ in self._held})))
+        return BuildUpdate(logs=tuple(self._release({vertex for vertex, _ in self._held})))
 
     def _logs(self, logs: tuple[VertexLog, ...]) -> Iterator[VertexLog]:
         for log in logs:

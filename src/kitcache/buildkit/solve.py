@@ -13,7 +13,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import OnUpdate, Update, read_update
+from kitcache.buildkit.status import BuildUpdate, OnUpdate, read_update
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Channel, Stream
 
@@ -69,7 +69,7 @@ class _Solve:
     ) -> None:
         self._on_update = on_update
         self._cancel = cancel
-        self._events: Queue[Update | _Ended] = Queue(_MOST_NEWS)
+        self._events: Queue[BuildUpdate | _Ended] = Queue(_MOST_NEWS)
         self._is_over = Event()
         self._deadline_s: float | None = None
         self._is_cancelled = False
@@ -94,7 +94,7 @@ class _Solve:
         while self._waiting and not self._is_late():
             self._look_at_cancel()
             event = self._next_event()
-            if isinstance(event, Update):
+            if isinstance(event, BuildUpdate):
                 self._has_vertex = self._has_vertex or bool(event.vertexes)
                 self._on_update(event)
             elif event is not None:
@@ -122,7 +122,7 @@ class _Solve:
         for message in self._status:
             self._put(read_update(message))
 
-    def _put(self, event: Update | _Ended) -> None:
+    def _put(self, event: BuildUpdate | _Ended) -> None:
         while not self._is_over.is_set():
             try:
                 self._events.put(event, timeout=_GLANCE_S)
@@ -130,7 +130,7 @@ class _Solve:
                 continue
             return
 
-    def _next_event(self) -> Update | _Ended | None:
+    def _next_event(self) -> BuildUpdate | _Ended | None:
         try:
             return self._events.get(timeout=_GLANCE_S)
         except Empty:

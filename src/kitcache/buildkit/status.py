@@ -95,7 +95,7 @@ class BuildWarning(NamedTuple):
     ranges: tuple[Range, ...] = ()
 
 
-class Update(NamedTuple):
+class BuildUpdate(NamedTuple):
     """News of a build: one message of the Status stream."""
 
     vertexes: tuple[Vertex, ...] = ()
@@ -104,10 +104,10 @@ class Update(NamedTuple):
     warnings: tuple[BuildWarning, ...] = ()
 
 
-OnUpdate = Callable[[Update], object]
+OnUpdate = Callable[[BuildUpdate], object]
 
 
-def read_update(message: bytes) -> Update:
+def read_update(message: bytes) -> BuildUpdate:
     """One StatusResponse. Fields that are not known are skipped.
 
     Daemons up to BuildKit 0.17 put names on the wire that are no UTF-8: their bad bytes become
@@ -120,7 +120,7 @@ def read_update(message: bytes) -> Update:
     except DecodeError:
         response.Clear()
         _fill(response, message)
-    return Update(
+    return BuildUpdate(
         tuple(map(_read_vertex, response.vertexes)),
         tuple(map(_read_transfer, response.statuses)),
         tuple(map(_read_log, response.logs)),

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-from kitcache.buildkit.status import BuildWarning, Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Transfer, Vertex, VertexLog
 
 State = Literal["planned", "running", "done", "cached", "error", "canceled"]
 
@@ -84,7 +84,7 @@ class Steps:
         self._begun: dict[str, _Step] = {}
         self._warnings: dict[BuildWarning, None] = {}
 
-    def apply(self, update: Update) -> News:
+    def apply(self, update: BuildUpdate) -> News:
         """Fold an update in. What belongs to a vertex that was never announced is dropped."""
         changed: dict[str, None] = {}
         for vertex in update.vertexes:

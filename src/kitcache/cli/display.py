@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from threading import Event, RLock, Thread
 from typing import Protocol, TextIO
 
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import RawJson
 from kitcache.cli.steptext import wants_colour
@@ -30,7 +30,7 @@ _LINES = 24
 class Display(Protocol):
     """A way to show progress. Its methods are called by one thread at a time."""
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Take news of the build."""
 
     def tick(self) -> None:
@@ -46,7 +46,7 @@ class Display(Protocol):
 class Quiet:
     """A display that shows nothing."""
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Nothing."""
 
     def tick(self) -> None:
@@ -66,7 +66,7 @@ class Guarded:
         self._display: Display = display
         self._lock = RLock()
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Take news of the build."""
         self._do(lambda: self._display.update(update))
 

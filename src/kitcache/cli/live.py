@@ -10,7 +10,7 @@ from typing import NamedTuple, TextIO
 
 from rich.cells import cell_len, set_cell_size
 
-from kitcache.buildkit.status import Transfer, Update
+from kitcache.buildkit.status import BuildUpdate, Transfer
 from kitcache.buildkit.steps import Step, Steps
 from kitcache.cli.steptext import amount_text, bytes_text, clean, clean_log
 
@@ -169,7 +169,7 @@ class Live:
         self._drawn_s = -_FRAME_S
         self._drawn: list[Line] = []
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Take news."""
         self._steps.apply(update)
         if self._first is None and self._steps.started_ns is not None:

@@ -9,7 +9,7 @@ Source: BuildKit, util/progress/progressui/printer.go.
 from collections.abc import Callable
 from typing import TextIO
 
-from kitcache.buildkit.status import Transfer, Update
+from kitcache.buildkit.status import BuildUpdate, Transfer
 from kitcache.buildkit.steps import LogLine, Step, Steps
 from kitcache.cli.steptext import amount_text, clean, clean_log, log_time
 
@@ -51,7 +51,7 @@ class Plain:
         self._news_s: float | None = None
         self._out: list[str] = []
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Take news. Those of a tenth of a second are printed together."""
         news = self._steps.apply(update)
         now_s = self._clock()

@@ -10,12 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TextIO
 
 from kitcache.buildkit.status import (
+    BuildUpdate,
     BuildWarning,
     Group,
     Range,
     SourceFile,
     Transfer,
-    Update,
     Vertex,
     VertexLog,
 )
@@ -33,7 +33,7 @@ class RawJson:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         """Print the update."""
         self._stream.write(encode_update(update) + "\n")
         self._stream.flush()
@@ -48,7 +48,7 @@ class RawJson:
         """Nothing is left."""
 
 
-def encode_update(update: Update) -> str:
+def encode_update(update: BuildUpdate) -> str:
     """The update as one JSON object on one line, in ASCII."""
     shape: Json = {
         "vertexes": list(map(_vertex, update.vertexes)),

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import Update, read_update
+from kitcache.buildkit.status import BuildUpdate, read_update
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -26,11 +26,11 @@ def read_recording(name: str) -> list[tuple[Json, bytes]]:
     return [(json.loads(line), encode(json.loads(line))) for line in lines]
 
 
-def read_updates(name: str) -> list[Update]:
+def read_updates(name: str) -> list[BuildUpdate]:
     return [read_update(message) for _, message in read_recording(name)]
 
 
-def latest_s(update: Update) -> float:
+def latest_s(update: BuildUpdate) -> float:
     """The latest time that an update names, in seconds; 0 where it names none."""
     times = [t for v in update.vertexes for t in (v.started_ns, v.completed_ns) if t is not None]
     times += [part.timestamp_ns or 0 for part in (*update.transfers, *update.logs)]

@@ -16,7 +16,7 @@ from kitcache.buildkit.daemon.connect import connect
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon, UsageError
 from kitcache.options.build import BuildRequest
@@ -220,7 +220,7 @@ def test_a_buildkitd_without_an_output_is_a_notice_and_an_engine_loads(context: 
 
 
 def test_warnings_and_steps_come_to_the_caller(context: Path) -> None:
-    heard: list[Update] = []
+    heard: list[BuildUpdate] = []
 
     def script(solve: Solve) -> Answer:
         news = vertex("sha256:1", "a step")

@@ -14,7 +14,7 @@ import pytest
 import kitcache
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, UsageError
 from kitcache.options.build import BuildRequest
@@ -42,7 +42,7 @@ def fail(solve: Solve) -> Answer:
     solve.fail(grpc.StatusCode.UNKNOWN, "boom")
 
 
-def names(updates: typing.Iterable[Update]) -> list[str]:
+def names(updates: typing.Iterable[BuildUpdate]) -> list[str]:
     return [vertex.name for update in updates for vertex in update.vertexes]
 
 
@@ -58,7 +58,7 @@ def test_annotations_can_be_resolved(name: str) -> None:
 
 
 def test_the_updates_of_a_build_and_its_result(request_: BuildRequest) -> None:
-    heard: list[Update] = []
+    heard: list[BuildUpdate] = []
     with FakeDaemon(build) as daemon, Client(daemon.address) as client:
         running = client.start(request_, BuildOptions(on_update=heard.append))
         updates = list(running)
@@ -69,7 +69,7 @@ def test_the_updates_of_a_build_and_its_result(request_: BuildRequest) -> None:
 
 
 def test_iterating_over_a_build_that_fails_raises_at_its_end(request_: BuildRequest) -> None:
-    seen: list[Update] = []
+    seen: list[BuildUpdate] = []
     with FakeDaemon(fail) as daemon, Client(daemon.address) as client:
         running = client.start(request_, BuildOptions())
         with pytest.raises(BuildFailed, match="boom"):
@@ -118,7 +118,7 @@ def test_a_build_that_is_cancelled_ends_its_iteration_so(request_: BuildRequest)
 
 
 def test_what_on_update_raises_ends_the_build(request_: BuildRequest) -> None:
-    def refuse(_: Update) -> None:
+    def refuse(_: BuildUpdate) -> None:
         raise KeyError("mine")
 
     with FakeDaemon(build) as daemon, Client(daemon.address) as client:

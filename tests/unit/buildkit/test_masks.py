@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
 
 URL = "https://us%40er:hunter%2F2!@host/x"
 
@@ -79,7 +79,7 @@ def test_a_short_password_is_no_word_to_hide_everywhere() -> None:
 
 def test_news_in_all_their_parts() -> None:
     known = mask(context=URL)
-    update = Update(
+    update = BuildUpdate(
         (Vertex("d", (), f"load {URL}", error=f"no {URL}", group=Group("g", URL, weak=False)),),
         (Transfer(URL, "d", f"get {URL}"),),
         (VertexLog("d", 1, f"got {URL}\n".encode()),),
@@ -99,18 +99,20 @@ def test_a_log_that_is_cut_anywhere(size: int) -> None:
     told = b""
     for at in range(0, len(data), size):
         update = known.update(
-            Update(logs=(VertexLog("d", 1, data[at : at + size]), VertexLog("e", 1, b"us")))
+            BuildUpdate(logs=(VertexLog("d", 1, data[at : at + size]), VertexLog("e", 1, b"us")))
         )
         told += b"".join(log.data for log in update.logs if log.vertex == "d")
     assert told == "a https://…@host/x b ".encode()
-    ended = known.update(Update((Vertex("d", completed_ns=1),)))
+    ended = known.update(BuildUpdate((Vertex("d", completed_ns=1),)))
     assert ended.logs == (VertexLog("d", 1, b"us%40er:hun"),)
     assert [log.vertex for log in known.rest().logs] == ["e"]
-    assert known.rest() == Update()
+    assert known.rest() == BuildUpdate()
 
 
 def test_without_a_secret_logs_pass_as_they_are() -> None:
-    update = Update((Vertex("d", name="RUN x"),), logs=(VertexLog("d", 1, b"http://a:b@c\xff"),))
+    update = BuildUpdate(
+        (Vertex("d", name="RUN x"),), logs=(VertexLog("d", 1, b"http://a:b@c\xff"),)
+    )
     assert mask(context="https://host/x").update(update) == update
 
 

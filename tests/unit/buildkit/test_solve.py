@@ -11,7 +11,7 @@ import pytest
 from kitcache.buildkit import solve as module
 from kitcache.buildkit.proto import control_pb2 as pb
 from kitcache.buildkit.solve import Solved, solve
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Stream
 from tests.unit.buildkit.calls import served
@@ -29,11 +29,11 @@ class Daemon:
 
     def __init__(self) -> None:
         self.heard = Event()
-        self.updates: list[Update] = []
+        self.updates: list[BuildUpdate] = []
         self.say: SimpleQueue[bytes | None] = SimpleQueue()
         self.cancel = Event()
 
-    def hear(self, update: Update) -> None:
+    def hear(self, update: BuildUpdate) -> None:
         self.updates.append(update)
         self.heard.set()
 
@@ -41,7 +41,7 @@ class Daemon:
         self,
         answer: Callable[[Stream], None],
         status: Callable[[Stream], None] | None = None,
-        on_update: Callable[[Update], None] | None = None,
+        on_update: Callable[[BuildUpdate], None] | None = None,
     ) -> Solved:
         def status_of(stream: Stream) -> None:
             assert pb.StatusRequest.FromString(stream.receive() or b"").ref == "r"
@@ -239,7 +239,7 @@ def test_what_the_callback_raises_ends_both_calls(daemon: Daemon) -> None:
             ended.put(f"{stream.method.rpartition('/')[2]} {Code(error.code).name}")
             raise
 
-    def refuse(update: Update) -> None:
+    def refuse(update: BuildUpdate) -> None:
         raise OwnError
 
     handlers = {f"{CONTROL}Solve": until_cancelled, f"{CONTROL}Status": until_cancelled}
@@ -273,7 +273,7 @@ def test_news_that_nobody_takes_hold_up_the_daemon_and_not_the_memory(daemon: Da
         assert is_over.wait(WAIT_S)
         stream.send(GOOD)
 
-    def hear(update: Update) -> None:
+    def hear(update: BuildUpdate) -> None:
         assert is_over.wait(WAIT_S)
         daemon.updates.append(update)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit.solveerror import build_failed
-from kitcache.buildkit.status import BuildWarning, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Vertex, VertexLog
 from kitcache.buildkit.steps import Steps
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
 from kitcache.cli.jsonout import encode_error
@@ -36,7 +36,7 @@ def error(*details: Detail, message: str = "boom") -> RpcError:
 def two_failed() -> Steps:
     steps = Steps()
     steps.apply(
-        Update(
+        BuildUpdate(
             tuple(
                 Vertex(name, name=f"RUN {name}", started_ns=1, completed_ns=2, error="bad")
                 for name in "ab"
@@ -75,7 +75,7 @@ def test_a_real_failure() -> None:
 
 def test_a_note_shows_what_a_terminal_may_see() -> None:
     steps = two_failed()
-    steps.apply(Update(logs=(VertexLog("a", 1, b"\tx\x1b[2Jy\n"),)))
+    steps.apply(BuildUpdate(logs=(VertexLog("a", 1, b"\tx\x1b[2Jy\n"),)))
     failed = build_failed(error(), steps, ref="r", notices=("odd",))
     assert failed.__notes__ == ["step: RUN a\n        x\\x1b[2Jy\nnotice: odd"]
     again = pickle.loads(pickle.dumps(failed))

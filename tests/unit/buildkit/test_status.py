@@ -4,12 +4,12 @@ import pytest
 
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import (
+    BuildUpdate,
     BuildWarning,
     Group,
     Range,
     SourceFile,
     Transfer,
-    Update,
     Vertex,
     VertexLog,
     read_update,
@@ -37,7 +37,7 @@ def response() -> control_pb2.StatusResponse:
     return full
 
 
-EXPECTED = Update(
+EXPECTED = BuildUpdate(
     (
         Vertex(
             "sha256:v",
@@ -76,10 +76,10 @@ def test_what_is_missing_is_empty_and_times_are_none() -> None:
     empty.statuses.add()
     empty.logs.add()
     empty.warnings.add()
-    assert read_update(empty.SerializeToString()) == Update(
+    assert read_update(empty.SerializeToString()) == BuildUpdate(
         (Vertex(""),), (Transfer("", ""),), (VertexLog("", 0, b""),), (BuildWarning("", 0, ""),)
     )
-    assert read_update(b"") == Update()
+    assert read_update(b"") == BuildUpdate()
 
 
 def test_a_name_that_is_no_utf8_costs_its_bad_bytes_and_nothing_else() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kitcache.buildkit.status import BuildWarning, Group, Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
 from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, Steps
 from tests.unit.buildkit.recordings import read_updates
 
@@ -16,7 +16,7 @@ def folded(*vertexes: Vertex) -> Steps:
     """The steps after these vertices, an update each."""
     steps = Steps()
     for vertex in vertexes:
-        steps.apply(Update((vertex,)))
+        steps.apply(BuildUpdate((vertex,)))
     return steps
 
 
@@ -25,8 +25,8 @@ def only(steps: Steps) -> Step:
     return step
 
 
-def log(data: bytes, at_s: float = 10, vertex: str = "v") -> Update:
-    return Update(logs=(VertexLog(vertex, 1, data, int(at_s * S)),))
+def log(data: bytes, at_s: float = 10, vertex: str = "v") -> BuildUpdate:
+    return BuildUpdate(logs=(VertexLog(vertex, 1, data, int(at_s * S)),))
 
 
 def lines(news: News) -> list[str]:
@@ -52,12 +52,12 @@ def test_state(vertex: Vertex, state: str) -> None:
 
 def test_a_bare_vertex_once_more_resets_nothing() -> None:
     steps = folded(PLANNED, DONE)
-    assert steps.apply(Update((PLANNED,))) == News((), (), ())
+    assert steps.apply(BuildUpdate((PLANNED,))) == News((), (), ())
     assert only(steps).state == "done"
 
 
 def test_the_same_news_twice_are_none() -> None:
-    assert folded(STARTED).apply(Update((STARTED,))).steps == ()
+    assert folded(STARTED).apply(BuildUpdate((STARTED,))).steps == ()
 
 
 def test_a_step_may_begin_again_and_its_time_is_that_in_which_it_ran() -> None:
@@ -65,7 +65,7 @@ def test_a_step_may_begin_again_and_its_time_is_that_in_which_it_ran() -> None:
     steps = folded(DONE, again)
     assert only(steps).state == "running"
     assert only(steps).seconds(25 * S) == 8
-    steps.apply(Update((again._replace(completed_ns=21 * S),)))
+    steps.apply(BuildUpdate((again._replace(completed_ns=21 * S),)))
     assert only(steps).intervals == (Interval(10 * S, 13 * S), Interval(20 * S, 21 * S))
     assert only(steps).seconds(99 * S) == 4
 
@@ -74,7 +74,7 @@ def test_a_step_that_runs_twice_at_once_runs_until_both_have_ended() -> None:
     second = STARTED._replace(started_ns=11 * S)
     steps = folded(STARTED, second, DONE)
     assert only(steps).state == "running"
-    steps.apply(Update((second._replace(completed_ns=12 * S),)))
+    steps.apply(BuildUpdate((second._replace(completed_ns=12 * S),)))
     assert only(steps).state == "done"
     assert only(steps).seconds(0) == 3
 
@@ -94,10 +94,10 @@ def test_steps_are_in_the_order_in_which_they_began_then_the_planned() -> None:
 def test_transfers_show_once_they_have_begun_and_may_follow_the_end() -> None:
     steps = folded(DONE)
     waiting = Transfer("layer", "v", total=5)
-    assert steps.apply(Update(transfers=(waiting,))).transfers == (("v", waiting),)
+    assert steps.apply(BuildUpdate(transfers=(waiting,))).transfers == (("v", waiting),)
     assert only(steps).transfers == ()
     begun = waiting._replace(started_ns=1, current=5)
-    steps.apply(Update(transfers=(begun,)))
+    steps.apply(BuildUpdate(transfers=(begun,)))
     assert only(steps).transfers == (begun,)
     assert only(steps).state == "done"
 
@@ -108,12 +108,12 @@ def test_one_id_in_two_steps_is_two_transfers() -> None:
         Transfer("t", "v", current=1, started_ns=1),
         Transfer("t", "w", current=2, started_ns=1),
     )
-    steps.apply(Update(transfers=pair))
+    steps.apply(BuildUpdate(transfers=pair))
     assert [step.transfers for step in steps.steps] == [pair[:1], pair[1:]]
 
 
 def test_what_belongs_to_an_unknown_vertex_is_dropped() -> None:
-    update = Update(
+    update = BuildUpdate(
         transfers=(Transfer("t", "?", started_ns=1),), logs=(VertexLog("?", 1, b"x\n"),)
     )
     steps = folded(STARTED)
@@ -153,7 +153,9 @@ def test_a_line_has_the_time_of_its_first_byte_from_the_beginning_of_the_step() 
         ("v", LogLine(0.5, "ab")),
         ("v", LogLine(1.0, "c")),
     )
-    assert steps.apply(Update(logs=(VertexLog("v", 1, b"no time\n"),))).lines[0][1].seconds == 0
+    assert (
+        steps.apply(BuildUpdate(logs=(VertexLog("v", 1, b"no time\n"),))).lines[0][1].seconds == 0
+    )
 
 
 def test_a_line_without_end_is_cut_but_in_no_character() -> None:
@@ -182,7 +184,7 @@ def test_each_warning_is_there_once_and_with_its_step() -> None:
     warning = BuildWarning("v", 1, "short")
     steps = folded(STARTED)
     stray = warning._replace(vertex="?")
-    steps.apply(Update(warnings=(warning, stray, warning)))
+    steps.apply(BuildUpdate(warnings=(warning, stray, warning)))
     assert steps.warnings == (warning, stray)
     assert only(steps).warnings == (warning,)
 
@@ -196,7 +198,7 @@ def test_a_group_is_one_step_with_the_time_of_all() -> None:
     steps = folded(a, b)
     step = only(steps)
     assert (step.key, step.name, step.state) == ("g", "copy files", "running")
-    steps.apply(Update((b._replace(completed_ns=15 * S),), logs=(VertexLog("b", 1, b"hi\n"),)))
+    steps.apply(BuildUpdate((b._replace(completed_ns=15 * S),), logs=(VertexLog("b", 1, b"hi\n"),)))
     step = only(steps)
     assert (step.state, step.seconds(0)) == ("done", 5)
     assert step == steps.find("a") == steps.find("b")
@@ -208,7 +210,7 @@ def test_a_group_is_hidden_while_weak_members_alone_have_begun() -> None:
     planned = Vertex("b", group=STRONG)
     steps = folded(weak, planned)
     assert (steps.steps, steps.get("g")) == ((), None)
-    steps.apply(Update((planned._replace(started_ns=2),)))
+    steps.apply(BuildUpdate((planned._replace(started_ns=2),)))
     assert only(steps).key == "g"
 
 

@@ -2,7 +2,7 @@
 
 from io import StringIO
 
-from kitcache.buildkit.status import Transfer, Update, Vertex, VertexLog
+from kitcache.buildkit.status import BuildUpdate, Transfer, Vertex, VertexLog
 
 S = 10**9
 
@@ -35,22 +35,22 @@ def vertex(key: str, start: float | None = 0, stop: float | None = None, **more:
     )
 
 
-def ended(key: str, start: float = 0, stop: float = 1, **more: object) -> Update:
-    return Update((vertex(key, start, stop, **more),))
+def ended(key: str, start: float = 0, stop: float = 1, **more: object) -> BuildUpdate:
+    return BuildUpdate((vertex(key, start, stop, **more),))
 
 
-def begun(*keys: str) -> Update:
-    return Update(tuple(vertex(key) for key in keys))
+def begun(*keys: str) -> BuildUpdate:
+    return BuildUpdate(tuple(vertex(key) for key in keys))
 
 
-def log(key: str, text: str, at: float = 0) -> Update:
-    return Update(logs=(VertexLog(key, 1, text.encode(), int((1000 + at) * S)),))
+def log(key: str, text: str, at: float = 0) -> BuildUpdate:
+    return BuildUpdate(logs=(VertexLog(key, 1, text.encode(), int((1000 + at) * S)),))
 
 
 def transfer(
     key: str, current: int, total: int = 0, at: float = 0, *, done: bool = False
-) -> Update:
+) -> BuildUpdate:
     """A transfer that began at 0, as it is at that second."""
     now = int((1000 + at) * S)
     state = Transfer("pulling", key, "", current, total, now, 1000 * S, now if done else None)
-    return Update(transfers=(state,))
+    return BuildUpdate(transfers=(state,))

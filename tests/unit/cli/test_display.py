@@ -11,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.cli.display import MODES, Guarded, Quiet, choose_display, showing
 from kitcache.cli.live import Live
 from kitcache.cli.plain import Plain
@@ -90,7 +90,7 @@ class Witness(Quiet):
         self.calls: list[str] = []
         self.ticked = Event()
 
-    def update(self, update: Update) -> None:
+    def update(self, update: BuildUpdate) -> None:
         self.calls.append("update")
 
     def tick(self) -> None:

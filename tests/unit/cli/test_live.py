@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from rich.cells import cell_len
 
-from kitcache.buildkit.status import Update
+from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.steps import Steps
 from kitcache.cli.live import Line, Live, Size, draw
 from tests.unit.buildkit.recordings import read_updates
@@ -15,7 +15,7 @@ from tests.unit.cli.progress import Clock, Output, S, begun, ended, log, transfe
 NOW_NS = 1002 * S
 
 
-def picture(*updates: Update, columns: int = 61, lines: int | None = 24) -> list[Line]:
+def picture(*updates: BuildUpdate, columns: int = 61, lines: int | None = 24) -> list[Line]:
     steps = Steps()
     for update in updates:
         steps.apply(update)
@@ -27,7 +27,7 @@ def texts(drawn: list[Line]) -> list[str]:
 
 
 def test_a_header_and_a_line_a_step() -> None:
-    assert texts(picture(begun("a"), ended("b", stop=0.5), Update((vertex("c", None),)))) == [
+    assert texts(picture(begun("a"), ended("b", stop=0.5), BuildUpdate((vertex("c", None),)))) == [
         "[+] Building 3.4s (1/3)",
         " => RUN a                                               2.0s",
         " => RUN b                                               0.5s",
@@ -44,7 +44,7 @@ def test_a_header_and_a_line_a_step() -> None:
         (begun("a"), "", ""),
     ],
 )
-def test_how_it_ended_is_a_word_and_a_colour(update: Update, mark: str, colour: str) -> None:
+def test_how_it_ended_is_a_word_and_a_colour(update: BuildUpdate, mark: str, colour: str) -> None:
     line = picture(update)[1]
     assert line.text.startswith(f" => {mark}RUN a ")
     assert line.colour == colour
@@ -74,7 +74,7 @@ def test_of_many_transfers_those_that_run_are_shown() -> None:
     steps.apply(begun("a"))
     for number in range(20):
         (part,) = transfer("a", 1, at=1, done=number not in (2, 3)).transfers
-        steps.apply(Update(transfers=(part._replace(id=f"part{number}"),)))
+        steps.apply(BuildUpdate(transfers=(part._replace(id=f"part{number}"),)))
     shown = [line.split()[2] for line in texts(draw(steps.steps, NOW_NS, 0, Size(60, 24)))[2:]]
     assert shown == ["part2", "part3", "part16", "part17", "part18", "part19"]
 
@@ -103,7 +103,7 @@ def test_where_they_are_fewer_still_the_latest_step_shows_its_log() -> None:
 @pytest.mark.parametrize("lines", range(12))
 @pytest.mark.parametrize("columns", [1, 2, 5, 10, 16, 17, 20, 40, 200])
 def test_it_never_exceeds_the_terminal(columns: int, lines: int) -> None:
-    wide = Update((vertex("日本語" * 30),), logs=log("日本語" * 30, "日本\tx\n" * 9).logs)
+    wide = BuildUpdate((vertex("日本語" * 30),), logs=log("日本語" * 30, "日本\tx\n" * 9).logs)
     drawn = picture(wide, begun("a", "b"), *MANY, columns=columns, lines=lines)
     assert len(drawn) <= max(1, lines - 1)
     assert max(cell_len(line.text) for line in drawn) <= max(1, columns - 1)
@@ -117,7 +117,7 @@ def test_the_last_picture_has_all_steps_and_no_logs() -> None:
 
 def test_names_and_logs_cannot_act_on_a_terminal() -> None:
     bad = "\x1b[2Jx\x1b[31m\n"
-    steps = Update((vertex("a", name=bad),))
+    steps = BuildUpdate((vertex("a", name=bad),))
     assert not any("\x1b" in text or "\n" in text for text in texts(picture(steps, log("a", bad))))
 
 
@@ -195,7 +195,7 @@ class Bench:
             self.out, self.clock, lambda: Size(self.terminal.columns, 12), colour=colour
         )
 
-    def show(self, *updates: Update, after_s: float = 0.2) -> list[str]:
+    def show(self, *updates: BuildUpdate, after_s: float = 0.2) -> list[str]:
         for update in updates:
             self.display.update(update)
         self.clock.now_s += after_s

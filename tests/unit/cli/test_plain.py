@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kitcache.buildkit.status import Group, Update
+from kitcache.buildkit.status import BuildUpdate, Group
 from kitcache.cli.plain import Plain
 from tests.unit.buildkit.recordings import latest_s, read_updates
 from tests.unit.cli.progress import Clock, Output, begun, ended, log, transfer, vertex
@@ -20,7 +20,7 @@ class Screen(NamedTuple):
     out: Output
     clock: Clock
 
-    def show(self, *updates: Update, after_s: float = 0.2) -> list[str]:
+    def show(self, *updates: BuildUpdate, after_s: float = 0.2) -> list[str]:
         """What is printed of these updates once time has passed."""
         for update in updates:
             self.display.update(update)
@@ -64,7 +64,7 @@ def test_a_step_from_its_name_to_its_end(screen: Screen) -> None:
         (ended("a"), "#1 DONE 1.0s"),
     ],
 )
-def test_endings(screen: Screen, update: Update, line: str) -> None:
+def test_endings(screen: Screen, update: BuildUpdate, line: str) -> None:
     assert screen.show(update) == ["#1 RUN a", line]
 
 
@@ -74,7 +74,7 @@ def test_news_of_a_tenth_of_a_second_are_printed_together(screen: Screen) -> Non
 
 
 def test_a_planned_step_is_not_printed(screen: Screen) -> None:
-    assert screen.show(Update((vertex("a", None),))) == []
+    assert screen.show(BuildUpdate((vertex("a", None),))) == []
 
 
 def test_what_has_ended_comes_first_and_in_order(screen: Screen) -> None:
@@ -155,8 +155,8 @@ def test_or_when_its_step_ends(screen: Screen) -> None:
 
 def test_a_hidden_group_says_what_it_knows_once_it_is_shown(screen: Screen) -> None:
     weak, strong = Group("g", "group", weak=True), Group("g", "group", weak=False)
-    assert screen.show(Update((vertex("a", group=weak),)), log("a", "early\n")) == []
-    shown = screen.show(Update((vertex("b", group=strong),)))
+    assert screen.show(BuildUpdate((vertex("a", group=weak),)), log("a", "early\n")) == []
+    shown = screen.show(BuildUpdate((vertex("b", group=strong),)))
     assert shown == ["#1 group", "#1 0.000 early"]
 
 
@@ -181,8 +181,8 @@ HOSTILE = "x\x1b]0;t\x07\x1b[2J\x1b[31mred\n"
 
 def test_names_logs_and_errors_cannot_act_on_a_terminal(screen: Screen) -> None:
     bad = "n\x1b[2J\n"
-    update = Update((vertex("a", 0, 1, name=bad, error=bad),))
-    screen.display.update(Update((vertex("a", name=bad),)))
+    update = BuildUpdate((vertex("a", 0, 1, name=bad, error=bad),))
+    screen.display.update(BuildUpdate((vertex("a", name=bad),)))
     assert screen.show(log("a", HOSTILE), update) == [
         r"#1 n\n",
         "#1 0.000 x\x1b[31mred\x1b[0m",

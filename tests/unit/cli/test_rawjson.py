@@ -5,12 +5,12 @@ import json
 import pytest
 
 from kitcache.buildkit.status import (
+    BuildUpdate,
     BuildWarning,
     Group,
     Range,
     SourceFile,
     Transfer,
-    Update,
     Vertex,
     VertexLog,
     read_update,
@@ -30,7 +30,7 @@ def test_it_is_what_buildx_printed(name: str) -> None:
 
 def test_what_is_empty_is_left_out_where_go_does_so() -> None:
     zero = "0001-01-01T00:00:00Z"
-    update = Update(
+    update = BuildUpdate(
         (Vertex("", group=Group("", "", weak=False)),),
         (Transfer("", ""),),
         (VertexLog("", 0, b""),),
@@ -42,13 +42,13 @@ def test_what_is_empty_is_left_out_where_go_does_so() -> None:
         "logs": [{"data": "", "timestamp": zero}],
         "warnings": [{"sourceInfo": {}, "range": [{"start": {}, "end": {}}]}],
     }
-    assert encode_update(Update()) == "{}"
+    assert encode_update(BuildUpdate()) == "{}"
 
 
 def test_warnings_and_groups() -> None:
     source = SourceFile("Dockerfile", b"FROM x\n", "Dockerfile")
     warning = BuildWarning("v", 1, "a\udcff", ("d",), "u", source, (Range(1, 2, 3, 0),))
-    update = Update((Vertex("v", group=Group("g", "n", weak=True)),), warnings=(warning,))
+    update = BuildUpdate((Vertex("v", group=Group("g", "n", weak=True)),), warnings=(warning,))
     assert json.loads(encode_update(update)) == {
         "vertexes": [{"digest": "v", "progressGroup": {"id": "g", "name": "n", "weak": True}}],
         "warnings": [
@@ -83,14 +83,16 @@ def test_warnings_and_groups() -> None:
     ],
 )
 def test_times(time_ns: int, text: str | None) -> None:
-    (vertex,) = json.loads(encode_update(Update((Vertex("v", started_ns=time_ns),))))["vertexes"]
+    (vertex,) = json.loads(encode_update(BuildUpdate((Vertex("v", started_ns=time_ns),))))[
+        "vertexes"
+    ]
     assert vertex.get("started") == text
 
 
 def test_an_update_is_a_line_of_ascii_at_once() -> None:
     out = Output()
     display = RawJson(out)
-    display.update(Update((Vertex("v", name="é\n\u2028\ud800"),)))
+    display.update(BuildUpdate((Vertex("v", name="é\n\u2028\ud800"),)))
     line = out.new()
     assert line.isascii()
     assert line.count("\n") == 1
