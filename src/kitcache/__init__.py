@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kitcache.buildkit.result import BuildResult
     from kitcache.buildkit.session.registry import Credentials, DockerConfig
     from kitcache.buildkit.status import BuildUpdate, BuildWarning, Transfer, Vertex, VertexLog
-    from kitcache.buildkit.steps import Step, Steps
+    from kitcache.buildkit.steps import Step, StepTracker
     from kitcache.buildkit.wishes import BuildOptions
     from kitcache.errors import (
         BuildFailed,
@@ -217,7 +217,7 @@ __all__ = [
     "Secret",
     "SourceLocation",
     "Step",
-    "Steps",
+    "StepTracker",
     "TagInfo",
     "TagContents",
     "TagUsage",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
-from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.steps import StepTracker
 from kitcache.cli.live import Size, draw
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import encode_update
@@ -43,7 +43,11 @@ COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 @given(STREAMS)
 def test_the_plain_display(stream: list[tuple[BuildUpdate, float]]) -> None:
     now_s, out = [0.0], io.StringIO()
-    display, steps, expected = Plain(out, lambda: now_s[0], colour=True), Steps(), Counter[str]()
+    display, steps, expected = (
+        Plain(out, lambda: now_s[0], colour=True),
+        StepTracker(),
+        Counter[str](),
+    )
     for update, pause_s in stream:
         display.update(update)
         expected.update(key for key, _ in steps.apply(update).lines)
@@ -63,7 +67,7 @@ def test_the_plain_display(stream: list[tuple[BuildUpdate, float]]) -> None:
 def test_the_live_display(
     stream: list[tuple[BuildUpdate, float]], columns: int, lines: int | None
 ) -> None:
-    steps = Steps()
+    steps = StepTracker()
     for update, _ in stream:
         steps.apply(update)
         drawn = draw(steps.steps, 5 * 10**9, 1.0, Size(columns, lines))
@@ -82,7 +86,7 @@ def test_json(update: BuildUpdate) -> None:
 
 @given(STREAMS)
 def test_news_one_by_one_make_the_same_steps(stream: list[tuple[BuildUpdate, float]]) -> None:
-    at_once, one_by_one = Steps(), Steps()
+    at_once, one_by_one = StepTracker(), StepTracker()
     for update, _ in stream:
         at_once.apply(update)
         for vertex in update.vertexes:

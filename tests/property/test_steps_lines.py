@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kitcache.buildkit.status import BuildUpdate, Vertex, VertexLog
-from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.steps import StepTracker
 
 PRINTED = st.lists(
     st.sampled_from([b"\n", b"\r", b"\r\n", b"a", "é".encode(), "日".encode(), b"\xff", b"\xe6"])
@@ -13,7 +13,7 @@ PRINTED = st.lists(
 
 def lines_of(*pieces: bytes) -> tuple[list[str], str]:
     """All lines, and the unfinished one."""
-    steps = Steps()
+    steps = StepTracker()
     steps.apply(BuildUpdate((Vertex("v", started_ns=0),)))
     found = [
         line.text

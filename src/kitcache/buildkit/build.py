@@ -42,7 +42,7 @@ from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.solveerror import build_failed, login_steps
 from kitcache.buildkit.sources import Offer, make_offer
 from kitcache.buildkit.status import BuildUpdate, BuildWarning
-from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import BuildOptions
@@ -82,7 +82,7 @@ class _Build:
         self._connection = connection if bound_s is None else connection.within(max(bound_s, 0.1))
         self._request = request
         self._wishes = wishes
-        self._steps = Steps()
+        self._steps = StepTracker()
         self._mask = Mask()
         self._warnings: list[BuildWarning] = []
         self._notices: list[str] = []

@@ -12,7 +12,7 @@ from typing import TypeGuard
 
 from kitcache.buildkit.session.registry import HUB_HOSTS
 from kitcache.buildkit.status import BuildWarning
-from kitcache.buildkit.steps import Step, Steps
+from kitcache.buildkit.steps import Step, StepTracker
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.errors import BuildFailed, SourceLocation, printable
 from kitcache.masking import hide_password
@@ -32,7 +32,7 @@ Json = dict[str, object]
 
 def build_failed(
     error: RpcError,
-    steps: Steps,
+    steps: StepTracker,
     *,
     hide: Callable[[str], str] = hide_password,
     ref: str = "",
@@ -106,7 +106,7 @@ def _show(line: str) -> str:
     return printable(line.expandtabs())
 
 
-def _failed_step(error: RpcError, steps: Steps) -> Step | None:
+def _failed_step(error: RpcError, steps: StepTracker) -> Step | None:
     for value in _details(error, "errdefs.Vertex+json"):
         digest = value.get("digest")
         step = steps.find(digest) if isinstance(digest, str) else None

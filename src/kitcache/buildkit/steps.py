@@ -75,7 +75,7 @@ class News(NamedTuple):
     lines: tuple[tuple[str, LogLine], ...]
 
 
-class Steps:
+class StepTracker:
     """All that is known of a build's steps."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TextIO
 from rich.cells import cell_len, set_cell_size
 
 from kitcache.buildkit.status import BuildUpdate, Transfer
-from kitcache.buildkit.steps import Step, Steps
+from kitcache.buildkit.steps import Step, StepTracker
 from kitcache.cli.steptext import amount_text, bytes_text, clean, clean_log
 
 _FRAME_S = 0.1
@@ -163,7 +163,7 @@ class Live:
         self._clock = clock
         self._size_of = size_of
         self._colour = colour
-        self._steps = Steps()
+        self._steps = StepTracker()
         self._began_s = clock()
         self._first: tuple[int, float] | None = None
         self._drawn_s = -_FRAME_S

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from kitcache.buildkit.status import BuildUpdate, Transfer
-from kitcache.buildkit.steps import LogLine, Step, Steps
+from kitcache.buildkit.steps import LogLine, Step, StepTracker
 from kitcache.cli.steptext import amount_text, clean, clean_log, log_time
 
 _SETTLE_S = 0.1
@@ -41,7 +41,7 @@ class Plain:
         self._stream = stream
         self._clock = clock
         self._colour = colour
-        self._steps = Steps()
+        self._steps = StepTracker()
         self._numbers: dict[str, int] = {}
         self._pending: dict[str, _Pending] = {}
         self._shown: dict[tuple[str, str], Transfer] = {}

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.buildkit.solveerror import build_failed
 from kitcache.buildkit.status import BuildUpdate, BuildWarning, Vertex, VertexLog
-from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.wire.grpc import Code, Detail, RpcError
 from kitcache.cli.jsonout import encode_error
 from kitcache.errors import SourceLocation
@@ -33,8 +33,8 @@ def error(*details: Detail, message: str = "boom") -> RpcError:
     return RpcError(Code.UNKNOWN, message, details)
 
 
-def two_failed() -> Steps:
-    steps = Steps()
+def two_failed() -> StepTracker:
+    steps = StepTracker()
     steps.apply(
         BuildUpdate(
             tuple(
@@ -48,7 +48,7 @@ def two_failed() -> Steps:
 
 
 def test_a_real_failure() -> None:
-    steps = Steps()
+    steps = StepTracker()
     for update in read_updates("failed"):
         steps.apply(update)
     digest = steps.steps[-1].key
@@ -80,7 +80,7 @@ def test_a_note_shows_what_a_terminal_may_see() -> None:
     assert failed.__notes__ == ["step: RUN a\n        x\\x1b[2Jy\nnotice: odd"]
     again = pickle.loads(pickle.dumps(failed))
     assert (again.__notes__, again.ref, again.notices) == (failed.__notes__, "r", ("odd",))
-    assert not hasattr(build_failed(error(), Steps()), "__notes__")
+    assert not hasattr(build_failed(error(), StepTracker()), "__notes__")
 
 
 def test_a_failure_as_json_says_all_that_it_knows() -> None:
@@ -102,7 +102,7 @@ def test_else_it_is_the_first_that_failed(details: tuple[Detail, ...]) -> None:
 
 
 def test_without_a_step_there_is_none() -> None:
-    failed = build_failed(error(), Steps())
+    failed = build_failed(error(), StepTracker())
     assert (failed.step, failed.log, failed.locations, failed.step_exit_code) == ("", (), (), None)
 
 
@@ -120,22 +120,22 @@ def test_without_a_step_there_is_none() -> None:
     ],
 )
 def test_the_noise_of_grpc_is_left_out(message: str, problem: str) -> None:
-    assert build_failed(error(message=message), Steps()).problem == problem
+    assert build_failed(error(message=message), StepTracker()).problem == problem
 
 
 def test_each_place_is_named_once() -> None:
     details = (source((1, 1)), source((3, 2)), source((1, 1)))
-    failed = build_failed(error(*details), Steps())
+    failed = build_failed(error(*details), StepTracker())
     assert [place[1:3] for place in failed.locations] == [(1, 1), (3, 3)]
 
 
 def test_places_have_a_limit() -> None:
     many = (source((1, last)) for last in range(1, 50))
-    assert len(build_failed(error(*many), Steps()).locations) == 10
+    assert len(build_failed(error(*many), StepTracker()).locations) == 10
 
 
 def test_an_instruction_of_several_lines_is_one_place() -> None:
-    failed = build_failed(error(source((2, 2), (3, 3), (1, 1))), Steps())
+    failed = build_failed(error(source((2, 2), (3, 3), (1, 1))), StepTracker())
     assert [place[1:3] for place in failed.locations] == [(1, 3)]
 
 
@@ -166,7 +166,7 @@ def test_an_instruction_of_several_lines_is_one_place() -> None:
 )
 def test_a_malformed_detail_is_left_out(malformed: Detail) -> None:
     details = (malformed, source((3, 3)), detail("gatewayapi.ExitMessage+json", {"Code": 7}))
-    failed = build_failed(error(*details), Steps())
+    failed = build_failed(error(*details), StepTracker())
     assert failed.locations == (SourceLocation("Dockerfile", 3, 3, TEXT),)
     assert failed.step_exit_code == 7
 
@@ -185,5 +185,5 @@ def test_a_malformed_detail_is_left_out(malformed: Detail) -> None:
 def test_a_registry_that_refuses_is_told_with_the_login(
     message: str, hosts: list[str], steps: tuple[str, ...]
 ) -> None:
-    failed = build_failed(RpcError(Code.UNKNOWN, message), Steps(), hosts=hosts)
+    failed = build_failed(RpcError(Code.UNKNOWN, message), StepTracker(), hosts=hosts)
     assert failed.hints == steps

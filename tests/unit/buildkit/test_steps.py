@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
-from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, Steps
+from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, StepTracker
 from tests.unit.buildkit.recordings import read_updates
 
 S = 10**9
@@ -12,15 +12,15 @@ STARTED = PLANNED._replace(started_ns=10 * S)
 DONE = STARTED._replace(completed_ns=13 * S)
 
 
-def folded(*vertexes: Vertex) -> Steps:
+def folded(*vertexes: Vertex) -> StepTracker:
     """The steps after these vertices, an update each."""
-    steps = Steps()
+    steps = StepTracker()
     for vertex in vertexes:
         steps.apply(BuildUpdate((vertex,)))
     return steps
 
 
-def only(steps: Steps) -> Step:
+def only(steps: StepTracker) -> Step:
     (step,) = steps.steps
     return step
 
@@ -233,7 +233,7 @@ def test_a_failure_counts_for_more_than_what_was_canceled_for_it() -> None:
 
 
 def test_a_real_build() -> None:
-    steps = Steps()
+    steps = StepTracker()
     for update in read_updates("build"):
         steps.apply(update)
     assert [step.state for step in steps.steps] == ["done"] * 11

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 
 from kitcache.buildkit.status import BuildUpdate
-from kitcache.buildkit.steps import Steps
+from kitcache.buildkit.steps import StepTracker
 from kitcache.cli.live import Line, Live, Size, draw
 from tests.unit.buildkit.recordings import read_updates
 from tests.unit.cli.progress import Clock, Output, S, begun, ended, log, transfer, vertex
@@ -16,7 +16,7 @@ NOW_NS = 1002 * S
 
 
 def picture(*updates: BuildUpdate, columns: int = 61, lines: int | None = 24) -> list[Line]:
-    steps = Steps()
+    steps = StepTracker()
     for update in updates:
         steps.apply(update)
     return draw(steps.steps, NOW_NS, 3.4, Size(columns, lines))
@@ -70,7 +70,7 @@ def test_a_running_step_shows_the_end_of_its_log_an_ended_one_does_not() -> None
 
 
 def test_of_many_transfers_those_that_run_are_shown() -> None:
-    steps = Steps()
+    steps = StepTracker()
     steps.apply(begun("a"))
     for number in range(20):
         (part,) = transfer("a", 1, at=1, done=number not in (2, 3)).transfers
