@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
-from kitcache.buildkit.session.stores import ExportStore, Store
+from kitcache.buildkit.session.stores import ContentStore, ExportStore
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import Terms
@@ -73,14 +73,14 @@ class Caches:
         self._places = places or Places(self._terms, self._stack)
         self._used: list[Place] = []
         self._exports: list[_Export] = []
-        self._imports: list[tuple[Place, Store]] = []
+        self._imports: list[tuple[Place, ContentStore]] = []
         self._warnings: list[str] = []
         self._export_entries: list[SolveEntry] = []
         self._import_entries: list[SolveEntry] = []
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[str, ContentStore] = {}
 
     @property
-    def stores(self) -> Mapping[str, Store]:
+    def stores(self) -> Mapping[str, ContentStore]:
         """What the daemon may ask for, by store id."""
         return self._stores
 
@@ -292,7 +292,7 @@ class Caches:
             self._warn(f"{what} {word} due to err: {error.problem}")
             return
         token = place.token("import")
-        store = Store(place.layout)
+        store = ContentStore(place.layout)
         self._imports.append((place, store))
         self._stores[STORE_PREFIX + token] = store
         entry = (_LOCAL, dict(wanted.attrs) | {"src": token, "digest": str(digest)})

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, cast
 from kitcache.buildkit.inputs import Inputs, OciLayout, find_inputs, is_archive
 from kitcache.buildkit.secretfiles import prepare_secrets
 from kitcache.buildkit.session.memory import MemoryFiles
-from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.session.stores import ContentStore
 from kitcache.errors import KitcacheError, NotFound, UsageError
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry, read_entries
@@ -43,7 +43,7 @@ class Offer(NamedTuple):
 
     sources: Mapping[str, str | MemoryFiles]
     uploads: Mapping[str, BinaryIO]
-    stores: Mapping[str, Store]
+    stores: Mapping[str, ContentStore]
     inputs: Inputs
     secrets: tuple[Secret, ...]
 
@@ -158,7 +158,7 @@ def _expect_ignore_files(inputs: Inputs) -> None:
 
 def _open_layouts(
     layouts: tuple[OciLayout, ...], stack: ExitStack
-) -> tuple[dict[str, Store], list[tuple[str, str]]]:
+) -> tuple[dict[str, ContentStore], list[tuple[str, str]]]:
     stores, attrs = {}, []
     for context in layouts:
         try:
@@ -175,7 +175,7 @@ def _open_layouts(
         except DocumentError as error:
             problem = f"{INDEX} cannot be relied upon: {error}"
             raise KitcacheError(context.path, problem, effect=_UNBUILT) from None
-        stores[f"oci:{context.store}"] = Store(layout)
+        stores[f"oci:{context.store}"] = ContentStore(layout)
         attrs.append(context.attr(digest))
     return stores, attrs
 

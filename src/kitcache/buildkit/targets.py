@@ -15,7 +15,7 @@ from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
-from kitcache.buildkit.session.stores import ExportStore, Store
+from kitcache.buildkit.session.stores import ContentStore, ExportStore
 from kitcache.errors import KitcacheError, UsageError
 from kitcache.gc.control import Terms
 from kitcache.oci.descriptor import Descriptor, read_descriptor
@@ -52,7 +52,7 @@ class Targets(NamedTuple):
     loads: tuple[DockerLoad, ...]
 
     @property
-    def stores(self) -> Mapping[str, Store]:
+    def stores(self) -> Mapping[str, ContentStore]:
         """What the daemon may write blobs to."""
         return {_LAYOUT_STORE: self.layout.store} if self.layout else {}
 

@@ -24,10 +24,10 @@ from kitcache.buildkit.session.bulk import (
 from kitcache.buildkit.session.stores import (
     BeingWritten,
     BlobFile,
+    ContentStore,
     ExportStore,
     Incoming,
     Present,
-    Store,
     read_digest,
 )
 from kitcache.buildkit.wire.grpc import Code, RpcError, first
@@ -42,10 +42,10 @@ _SERVICE = "/containerd.services.content.v1.Content"
 _CHUNK_BYTES = 256 * 1024
 
 Message = TypeVar("Message")
-_Serve = Callable[[Stream, Store], None]
+_Serve = Callable[[Stream, ContentStore], None]
 
 
-def content_handlers(stores: Mapping[str, Store]) -> dict[str, Handler]:
+def content_handlers(stores: Mapping[str, ContentStore]) -> dict[str, Handler]:
     """The service's methods. stores: by their whole id, such as local:abc, oci:name or export."""
     methods: dict[str, _Serve] = {
         "Info": _info,
@@ -60,7 +60,7 @@ def content_handlers(stores: Mapping[str, Store]) -> dict[str, Handler]:
     return {f"{_SERVICE}/{name}": _handler(serve, stores) for name, serve in methods.items()}
 
 
-def _handler(serve: _Serve, stores: Mapping[str, Store]) -> Handler:
+def _handler(serve: _Serve, stores: Mapping[str, ContentStore]) -> Handler:
     def handle(stream: Stream) -> None:
         store_id = first(stream.metadata, STORE_ID)
         if store_id is None:
@@ -75,13 +75,13 @@ def _handler(serve: _Serve, stores: Mapping[str, Store]) -> Handler:
 
 
 def _refuse(code: Code, why: str) -> _Serve:
-    def refuse(_stream: Stream, _store: Store) -> None:
+    def refuse(_stream: Stream, _store: ContentStore) -> None:
         raise RpcError(code, why)
 
     return refuse
 
 
-def _info(stream: Stream, store: Store) -> None:
+def _info(stream: Stream, store: ContentStore) -> None:
     digest = _digest(_ask(stream, pb.InfoRequest.FromString).digest)
     blob = _open(store, digest)
     os.close(blob.fd)
@@ -90,7 +90,7 @@ def _info(stream: Stream, store: Store) -> None:
     stream.send(pb.InfoResponse(info=info).SerializeToString())
 
 
-def _read(stream: Stream, store: Store) -> None:
+def _read(stream: Stream, store: ContentStore) -> None:
     request = _ask(stream, pb.ReadContentRequest.FromString)
     digest = _digest(request.digest)
     blob = _open(store, digest)
@@ -119,7 +119,7 @@ def _send_window(stream: Stream, blob: BlobFile, start: int, length: int) -> Non
         sent += len(data)
 
 
-def _status(stream: Stream, store: Store) -> None:
+def _status(stream: Stream, store: ContentStore) -> None:
     ref = _ask(stream, pb.StatusRequest.FromString).ref
     found = next((one for one in _uploads(store) if one.ref == ref), None)
     if found is None:
@@ -127,24 +127,24 @@ def _status(stream: Stream, store: Store) -> None:
     stream.send(pb.StatusResponse(status=_status_of(found)).SerializeToString())
 
 
-def _list_statuses(stream: Stream, store: Store) -> None:
+def _list_statuses(stream: Stream, store: ContentStore) -> None:
     stream.receive()
     statuses = [_status_of(one) for one in _uploads(store)]
     stream.send(pb.ListStatusesResponse(statuses=statuses).SerializeToString())
 
 
-def _uploads(store: Store) -> tuple[Progress, ...]:
+def _uploads(store: ContentStore) -> tuple[Progress, ...]:
     return store.progress() if isinstance(store, ExportStore) else ()
 
 
-def _abort(stream: Stream, store: Store) -> None:
+def _abort(stream: Stream, store: ContentStore) -> None:
     ref = _ask(stream, pb.AbortRequest.FromString).ref
     if not (isinstance(store, ExportStore) and store.abort(ref)):
         raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
     stream.send(b"")
 
 
-def _write(stream: Stream, store: Store) -> None:
+def _write(stream: Stream, store: ContentStore) -> None:
     """One stream, one blob. A ref is free again, and nothing is left, however the stream ends."""
     request = _next_request(stream)
     if request is None:
@@ -273,7 +273,7 @@ def _failures() -> Iterator[None]:
         raise RpcError(Code.INTERNAL, printable(error.headline)) from None
 
 
-def _open(store: Store, digest: Digest) -> BlobFile:
+def _open(store: ContentStore, digest: Digest) -> BlobFile:
     try:
         blob = store.open_blob(digest)
     except Unreadable as error:

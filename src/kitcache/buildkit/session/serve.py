@@ -12,7 +12,7 @@ from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.outputs import Target
 from kitcache.buildkit.session.registry import Credentials, auth_handlers
 from kitcache.buildkit.session.secrets import secret_handlers
-from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.session.stores import ContentStore
 from kitcache.buildkit.session.walk import LeftOut
 from kitcache.buildkit.wire.grpc import Metadata
 from kitcache.buildkit.wire.rpc import Handler
@@ -29,7 +29,7 @@ def make_handlers(
     left_out: LeftOut,
     uploads: Mapping[str, BinaryIO],
     files: Mapping[int, Target],
-    stores: Mapping[str, Store],
+    stores: Mapping[str, ContentStore],
     secrets: tuple[Secret, ...],
     credentials: Callable[[str], Credentials | None],
     on_notice: Callable[[str], None],

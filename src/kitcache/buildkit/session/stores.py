@@ -40,7 +40,7 @@ class RootBlob(NamedTuple):
     size: int
 
 
-class Store:
+class ContentStore:
     """One layout, to read from: blobs by their digest, and nothing else.
 
     read: the blobs whose bytes were asked for, not only whether they are there.
@@ -59,7 +59,7 @@ class Store:
         return BlobFile(fd, found.st_size, found.st_mtime_ns)
 
 
-class ExportStore(Store):
+class ExportStore(ContentStore):
     """One layout, to write one export to.
 
     What was really written or found is counted, and the last blob whose ref is a bare digest is

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from kitcache.buildkit.proto import content_pb2 as pb
 from kitcache.buildkit.session.content import content_handlers
-from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.session.stores import ContentStore
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Channel, Server, Stream
 from tests.unit.buildkit.wire.sockets import transport_pair
@@ -146,7 +146,7 @@ class Upload:
 
 
 @contextlib.contextmanager
-def serving(stores: Mapping[str, Store]) -> Iterator[Channel]:
+def serving(stores: Mapping[str, ContentStore]) -> Iterator[Channel]:
     """A real connection to the handlers."""
     theirs, ours = transport_pair()
     server = Server(ours, content_handlers(stores))

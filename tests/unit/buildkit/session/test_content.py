@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.proto import content_pb2 as pb
-from kitcache.buildkit.session.stores import ExportStore, Store
+from kitcache.buildkit.session.stores import ContentStore, ExportStore
 from kitcache.buildkit.wire.grpc import Code
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
@@ -341,7 +341,7 @@ class TestAnImport:
     def importer(self, sample: Sample) -> Iterator[Daemon]:
         with open_layout(sample.dir) as layout:
             layout.open_directories()
-            with serving({"local:src": Store(layout)}) as channel:
+            with serving({"local:src": ContentStore(layout)}) as channel:
                 yield Daemon(channel, "local:src")
 
     def test_it_reads(self, importer: Daemon, sample: Sample) -> None:

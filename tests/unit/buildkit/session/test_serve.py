@@ -8,7 +8,7 @@ import pytest
 from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.outputs import StreamTarget
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
-from kitcache.buildkit.session.stores import Store
+from kitcache.buildkit.session.stores import ContentStore
 from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT
 from kitcache.buildkit.wire.grpc import every, first
 from kitcache.buildkit.wire.rpc import Handler
@@ -46,7 +46,7 @@ def test_no_ssh_and_no_keys_of_ours_ever(layout: Layout) -> None:
         handlers(
             uploads={"x": io.BytesIO()},
             files={0: StreamTarget("x")},
-            stores={"local:x": Store(layout)},
+            stores={"local:x": ContentStore(layout)},
         )
     )
     assert not [name for name in everything if "SSH" in name or "Token" in name]
@@ -64,7 +64,7 @@ def test_what_a_build_named_is_served_too(offered: dict[str, Any], more: set[str
 
 
 def test_stores_are_served_as_containerd_does(layout: Layout) -> None:
-    found = names(handlers(stores={"local:x": Store(layout)})) - ALWAYS
+    found = names(handlers(stores={"local:x": ContentStore(layout)})) - ALWAYS
     assert {"Content/Info", "Content/Read", "Content/Write"} <= found
     assert {name.partition("/")[0] for name in found} == {"Content"}
 
