@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kitcache.buildkit.caches import Caches
 from kitcache.buildkit.publish import CacheResult
-from kitcache.buildkit.session.stores import ExportStore, Incoming
+from kitcache.buildkit.session.stores import Incoming, WritableContentStore
 from kitcache.gc.control import Terms
 from kitcache.oci.digest import parse_digest
 from kitcache.options.caches import CacheExport
@@ -54,7 +54,7 @@ def make_blobs(rng: random.Random, layers: int = 6) -> list[Blob]:
 
 def send(caches: Caches, blobs: list[Blob]) -> None:
     for store in caches.stores.values():
-        assert isinstance(store, ExportStore)
+        assert isinstance(store, WritableContentStore)
         for blob in blobs:
             ref = blob.digest if blob.media_type != LAYER else f"layer-{blob.digest}"
             begun = store.begin(ref, len(blob.data), parse_digest(blob.digest))

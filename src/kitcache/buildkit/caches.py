@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
-from kitcache.buildkit.session.stores import ContentStore, ExportStore
+from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import Terms
@@ -40,7 +40,7 @@ class _Export(NamedTuple):
 
     place: Place
     sent: Pairs
-    store: ExportStore
+    store: WritableContentStore
     tags: dict[str, bool]
     is_optional: bool
 
@@ -267,7 +267,7 @@ class Caches:
         if place.intake is None:
             raise ValueError("this directory was not opened to be written to")
         token = place.token("export", len(mine))
-        store = ExportStore(place.intake)
+        store = WritableContentStore(place.intake)
         tags = {export.tag: export.reset}
         self._exports.append(_Export(place, export.attrs, store, tags, export.ignore_error))
         self._stores[STORE_PREFIX + token] = store

@@ -7,7 +7,7 @@ mirrored: BuildKit, client/solve.go and client/ociindex.
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from kitcache.buildkit.session.stores import ExportStore
+from kitcache.buildkit.session.stores import WritableContentStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, Warn
 from kitcache.gc.refusals import describe_damage, index_error
@@ -64,7 +64,7 @@ class CacheResult(NamedTuple):
 class Publication(NamedTuple):
     """One export, and the tags that its root is to get. is_optional: its failure is no failure."""
 
-    store: ExportStore
+    store: WritableContentStore
     tags: tuple[str, ...]
     is_optional: bool = False
 

@@ -15,7 +15,7 @@ from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.places import Named, Place, Places
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
-from kitcache.buildkit.session.stores import ContentStore, ExportStore
+from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.errors import KitcacheError, UsageError
 from kitcache.gc.control import Terms
 from kitcache.oci.descriptor import Descriptor, read_descriptor
@@ -35,7 +35,7 @@ class LayoutTarget(NamedTuple):
     """An OCI layout that an image goes to. names: its names, () where only the daemon knows."""
 
     intake: Intake
-    store: ExportStore
+    store: WritableContentStore
     names: tuple[str, ...]
 
     @property
@@ -120,7 +120,7 @@ def _open_layout(place: Place, exporter: Exporter) -> LayoutTarget:
         raise ValueError("a place to write to has an intake")
     names = dict(exporter.attrs).get("name", "")
     given = () if names == "*" else tuple(filter(None, names.split(",")))
-    return LayoutTarget(place.intake, ExportStore(place.intake), given)
+    return LayoutTarget(place.intake, WritableContentStore(place.intake), given)
 
 
 def _expect_stdout(stdout: BinaryIO | None) -> BinaryIO:

@@ -13,7 +13,7 @@ import pytest
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.places import Places
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
-from kitcache.buildkit.session.stores import ExportStore, Incoming
+from kitcache.buildkit.session.stores import Incoming, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.errors import KitcacheError, NotACache, UsageError
 from kitcache.gc.control import Terms
@@ -105,7 +105,7 @@ def test_what_lies_below_a_file_cannot_be_made(tmp_path: Path, make: Any) -> Non
 def send(targets: Targets, *, media_type: str | None = MANIFEST) -> dict[str, Any]:
     """An image of one blob, as the daemon sends it; its descriptor."""
     store = targets.stores["export"]
-    assert isinstance(store, ExportStore)
+    assert isinstance(store, WritableContentStore)
     body = {"schemaVersion": 2, "config": {}, "layers": []}
     data = encode(body | ({"mediaType": media_type} if media_type else {}))
     digest = digest_of(data)

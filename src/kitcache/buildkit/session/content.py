@@ -25,9 +25,9 @@ from kitcache.buildkit.session.stores import (
     BeingWritten,
     BlobFile,
     ContentStore,
-    ExportStore,
     Incoming,
     Present,
+    WritableContentStore,
     read_digest,
 )
 from kitcache.buildkit.wire.grpc import Code, RpcError, first
@@ -134,12 +134,12 @@ def _list_statuses(stream: Stream, store: ContentStore) -> None:
 
 
 def _uploads(store: ContentStore) -> tuple[Progress, ...]:
-    return store.progress() if isinstance(store, ExportStore) else ()
+    return store.progress() if isinstance(store, WritableContentStore) else ()
 
 
 def _abort(stream: Stream, store: ContentStore) -> None:
     ref = _ask(stream, pb.AbortRequest.FromString).ref
-    if not (isinstance(store, ExportStore) and store.abort(ref)):
+    if not (isinstance(store, WritableContentStore) and store.abort(ref)):
         raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
     stream.send(b"")
 
@@ -149,7 +149,7 @@ def _write(stream: Stream, store: ContentStore) -> None:
     request = _next_request(stream)
     if request is None:
         return
-    if not isinstance(store, ExportStore):
+    if not isinstance(store, WritableContentStore):
         raise RpcError(Code.PERMISSION_DENIED, "this store is only read from")
     if not request.ref:
         raise RpcError(Code.INVALID_ARGUMENT, "first message must have a reference")
@@ -161,7 +161,7 @@ def _write(stream: Stream, store: ContentStore) -> None:
             incoming.close()
 
 
-def _begin(store: ExportStore, request: WriteRequest) -> Incoming:
+def _begin(store: WritableContentStore, request: WriteRequest) -> Incoming:
     expected = _digest(request.expected) if request.expected else None
     try:
         begun = store.begin(request.ref, request.total, expected)

@@ -59,7 +59,7 @@ class ContentStore:
         return BlobFile(fd, found.st_size, found.st_mtime_ns)
 
 
-class ExportStore(ContentStore):
+class WritableContentStore(ContentStore):
     """One layout, to write one export to.
 
     What was really written or found is counted, and the last blob whose ref is a bare digest is
@@ -172,7 +172,7 @@ class Incoming:
 
     upload: Upload
 
-    def __init__(self, store: ExportStore, ref: str) -> None:
+    def __init__(self, store: WritableContentStore, ref: str) -> None:
         self._store = store
         self._ref = ref
         self.is_aborted = False

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.proto import content_pb2 as pb
-from kitcache.buildkit.session.stores import ContentStore, ExportStore
+from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.wire.grpc import Code
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
@@ -35,14 +35,14 @@ def layout(empty: Box) -> Iterator[Layout]:
 
 
 @pytest.fixture
-def store(layout: Layout) -> Iterator[ExportStore]:
+def store(layout: Layout) -> Iterator[WritableContentStore]:
     intake = Intake(layout)
-    yield ExportStore(intake)
+    yield WritableContentStore(intake)
     intake.close()
 
 
 @pytest.fixture
-def daemon(store: ExportStore) -> Iterator[Daemon]:
+def daemon(store: WritableContentStore) -> Iterator[Daemon]:
     with serving({"local:here": store}) as channel:
         yield Daemon(channel, "local:here")
 
@@ -82,7 +82,9 @@ class TestWhichStore:
 
 
 class TestWrite:
-    def test_a_blob_comes_whole(self, empty: Box, daemon: Daemon, store: ExportStore) -> None:
+    def test_a_blob_comes_whole(
+        self, empty: Box, daemon: Daemon, store: WritableContentStore
+    ) -> None:
         upload = daemon.upload("layer-x", DATA)
         assert upload.stat().offset == 0
         for start in range(0, len(DATA), 300_000):
@@ -156,7 +158,7 @@ class TestWrite:
         [(DATA[:-1], "unexpected commit size"), (DATA[:-1] + b"X", "unexpected commit digest")],
     )
     def test_other_bytes_than_promised_are_no_blob(
-        self, empty: Box, daemon: Daemon, store: ExportStore, sent: bytes, problem: str
+        self, empty: Box, daemon: Daemon, store: WritableContentStore, sent: bytes, problem: str
     ) -> None:
         upload = daemon.upload("layer-x", DATA)
         upload.stat()
@@ -189,7 +191,7 @@ class TestWrite:
         assert not daemon.put("layer-x", DATA)
 
     def test_one_digest_under_two_refs_is_one_blob(
-        self, empty: Box, daemon: Daemon, store: ExportStore
+        self, empty: Box, daemon: Daemon, store: WritableContentStore
     ) -> None:
         first, second = daemon.upload("layer-x", DATA), daemon.upload("layer-y", DATA)
         for upload in (first, second):
@@ -220,7 +222,9 @@ class TestWrite:
         unknown = pb.AbortRequest(ref="layer-x").SerializeToString()
         assert code_of(daemon.call, "Abort", unknown).code == Code.NOT_FOUND
 
-    def test_the_lost_connection_leaves_nothing(self, empty: Box, store: ExportStore) -> None:
+    def test_the_lost_connection_leaves_nothing(
+        self, empty: Box, store: WritableContentStore
+    ) -> None:
         with serving({"local:here": store}) as channel:
             upload = Daemon(channel, "local:here").upload("layer-x", DATA)
             upload.stat()
@@ -231,7 +235,7 @@ class TestWrite:
 
 class TestWhatIsHereAlready:
     def test_it_need_not_come_and_gets_the_time_of_now(
-        self, empty: Box, daemon: Daemon, store: ExportStore
+        self, empty: Box, daemon: Daemon, store: WritableContentStore
     ) -> None:
         daemon.put("layer-x", DATA)
         os.utime(blob(empty, DATA), (LONG_AGO_S, LONG_AGO_S))
@@ -261,7 +265,7 @@ class TestWhatIsHereAlready:
         assert elsewhere.read_bytes() == DATA
 
     def test_a_directory_in_its_place_is_an_error(
-        self, empty: Box, daemon: Daemon, store: ExportStore
+        self, empty: Box, daemon: Daemon, store: WritableContentStore
     ) -> None:
         blob(empty, DATA).mkdir()
         error = code_of(daemon.put, "layer-x", DATA)
@@ -273,7 +277,7 @@ class TestWhatIsHereAlready:
 
 class TestRoot:
     def test_it_is_the_last_blob_under_its_bare_digest(
-        self, daemon: Daemon, store: ExportStore
+        self, daemon: Daemon, store: WritableContentStore
     ) -> None:
         assert store.root is None
         cache = make_cache([b"one", b"two"])
@@ -284,7 +288,7 @@ class TestRoot:
     def test_it_may_be_here_already(self, daemon: Daemon, layout: Layout) -> None:
         cache = make_cache([b"one", b"two"])
         daemon.export(cache)
-        again = ExportStore(Intake(layout))
+        again = WritableContentStore(Intake(layout))
         with serving({"local:again": again}) as channel:
             assert Daemon(channel, "local:again").export(cache) == [False] * 4
         assert again.root is not None
@@ -292,7 +296,7 @@ class TestRoot:
         assert again.reused.blobs == 4
         assert again.written == Tally()
 
-    def test_a_layer_is_none(self, daemon: Daemon, store: ExportStore) -> None:
+    def test_a_layer_is_none(self, daemon: Daemon, store: WritableContentStore) -> None:
         daemon.put(f"layer-{digest_of(DATA)}", DATA)
         assert store.root is None
 
@@ -378,7 +382,7 @@ def test_status_of_one_upload(daemon: Daemon) -> None:
 
 def test_a_store_that_has_ended_takes_nothing(empty: Box, layout: Layout) -> None:
     intake = Intake(layout)
-    with serving({"local:here": ExportStore(intake)}) as channel:
+    with serving({"local:here": WritableContentStore(intake)}) as channel:
         daemon = Daemon(channel, "local:here")
         upload = daemon.upload("layer-x", DATA)
         upload.stat()
