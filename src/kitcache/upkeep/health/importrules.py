@@ -46,7 +46,7 @@ _LAYER_TYPES = frozenset(
 )
 
 
-class Store(NamedTuple):
+class BlobHealth(NamedTuple):
     """What is known of a cache's blobs. live: whose files are there, reached by some root.
 
     faults: what is wrong with a blob, a clause such as "is missing".
@@ -70,7 +70,7 @@ class Judgement(NamedTuple):
 
 
 def judge_cache(
-    manifest: bytes, config: bytes | None, store: Store, root: CacheManifest | None = None
+    manifest: bytes, config: bytes | None, store: BlobHealth, root: CacheManifest | None = None
 ) -> Judgement:
     """What BuildKit would make of this cache.
 
@@ -109,7 +109,7 @@ def _check_root(manifest: bytes, root: CacheManifest | None) -> CacheManifest:
     return root
 
 
-def _read_config(root: CacheManifest, config: bytes | None, store: Store) -> CacheConfig:
+def _read_config(root: CacheManifest, config: bytes | None, store: BlobHealth) -> CacheConfig:
     digest = root.config.digest
     _check_size("cacheconfig", root.config.size or 0)
     if config is None:
@@ -122,7 +122,7 @@ def _read_config(root: CacheManifest, config: bytes | None, store: Store) -> Cac
         raise _RefusedError(problem) from None
 
 
-def _judge_steps(root: CacheManifest, config: CacheConfig, store: Store) -> Judgement:
+def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> Judgement:
     found = layer_faults(root, config, store)
     faults = {number: fault for number, fault in enumerate(found) if fault}
     misses = []
@@ -161,7 +161,7 @@ def _lost_layers(
     return layers, f"layer {layers[0].short} {faults[lost[0]]}" if lost else ""
 
 
-def layer_faults(root: CacheManifest, config: CacheConfig, store: Store) -> tuple[str, ...]:
+def layer_faults(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> tuple[str, ...]:
     """Of each layer of the cacheconfig why BuildKit could not load it: a clause, "" if it could."""
     # Of one that is listed twice the last counts.
     listed = {layer.descriptor.digest: layer for layer in root.layers}
@@ -172,7 +172,7 @@ def layer_faults(root: CacheManifest, config: CacheConfig, store: Store) -> tupl
     return tuple(known[layer.digest] for layer in config.layers)
 
 
-def _layer_fault(digest: Digest, listed: CachedLayer | None, store: Store) -> str:
+def _layer_fault(digest: Digest, listed: CachedLayer | None, store: BlobHealth) -> str:
     if listed is None:
         return "is not listed in the manifest"
     if digest in store.faults:

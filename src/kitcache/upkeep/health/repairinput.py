@@ -26,7 +26,7 @@ from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
 from kitcache.store.state import read_notes
 from kitcache.upkeep.health.hash import rehash_some
-from kitcache.upkeep.health.importrules import Store, judge_cache
+from kitcache.upkeep.health.importrules import BlobHealth, judge_cache
 from kitcache.upkeep.health.indexrecovery import (
     Candidate,
     Document,
@@ -272,7 +272,7 @@ def _read_caches(
 ) -> Iterator[tuple[Digest, CacheRoot]]:
     """The documents of every cache that does not import fully, each root once."""
     faults = _faults_of(survey)
-    sound = Store(survey.live, {})
+    sound = BlobHealth(survey.live, {})
     for root in {root.digest: root for root in roots}.values():
         manifest = _read(overlay, root.digest)
         cache = None

@@ -26,7 +26,7 @@ from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
-from kitcache.upkeep.health.importrules import Store, check_form, layer_faults
+from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairAction
@@ -241,7 +241,7 @@ class _Judge:
             return _gone(f"BuildKit would import none of it: {error}")
         every = [key for key, _ in config.results()]
         problems = {digest: fault.problem for digest, fault in faults.items()}
-        marks = layer_faults(root, config, Store(self._found.survey.live, problems))
+        marks = layer_faults(root, config, BlobHealth(self._found.survey.live, problems))
         usable = {
             key for key, result in config.results() if not any(marks[n] for n in result.chain)
         }

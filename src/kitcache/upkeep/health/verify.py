@@ -30,7 +30,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import hold_store
 from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
-from kitcache.upkeep.health.importrules import Judgement, Store, judge_cache
+from kitcache.upkeep.health.importrules import BlobHealth, Judgement, judge_cache
 from kitcache.upkeep.results import TagStatus, VerifyResult
 
 _CHANGES = 8
@@ -207,7 +207,7 @@ def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Desc
         # All of it has to be there.
         judgement = Judgement("not", tell(found.values())) if found else Judgement("fully")
         return _Judged(kind, judgement, damaged)
-    store = Store(survey.live, {digest: fault.problem for digest, fault in found.items()})
+    store = BlobHealth(survey.live, {digest: fault.problem for digest, fault in found.items()})
     judgement = judge_cache(cache.manifest, cache.config, store, cache.root)
     return _Judged("cache", judgement, damaged)
 

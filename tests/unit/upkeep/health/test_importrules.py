@@ -10,8 +10,8 @@ from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
 from kitcache.oci.document import DocumentError, Members, expect_object, read_document
 from kitcache.upkeep.health.importrules import (
+    BlobHealth,
     Judgement,
-    Store,
     check_form,
     judge_cache,
     layer_faults,
@@ -23,7 +23,7 @@ from tests.hostile.importable import UNCOMPRESSED, chain_of_steps
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DIGESTS = [parse_digest(digest_of(b"layer %d" % n)) for n in range(4)]
-ALL = Store(DIGESTS, {})
+ALL = BlobHealth(DIGESTS, {})
 
 
 def layers(count: int = 4, **changes: Any) -> list[Json]:
@@ -58,7 +58,7 @@ def members(document: Json) -> Members:
 
 
 def judge(
-    listed: list[Json] | None = None, config: Json | None = None, store: Store = ALL
+    listed: list[Json] | None = None, config: Json | None = None, store: BlobHealth = ALL
 ) -> Judgement:
     data = encode(chain_of_steps(layers()) if config is None else config)
     return judge_cache(manifest(layers() if listed is None else listed, data), data, store)
@@ -77,7 +77,7 @@ def test_a_sound_cache_of_each_form(form: Any, media_type: str | None) -> None:
 
 
 def test_a_missing_layer_costs_all_steps_above_it() -> None:
-    store = Store(DIGESTS[:2] + DIGESTS[3:], {DIGESTS[2]: "is missing"})
+    store = BlobHealth(DIGESTS[:2] + DIGESTS[3:], {DIGESTS[2]: "is missing"})
     found = judge(store=store)
     assert (found.imports, found.why) == ("with-misses", "2 of 4 steps cannot be loaded")
     why = f"layer {DIGESTS[2].short} is missing"
@@ -91,7 +91,7 @@ def test_a_missing_layer_costs_all_steps_above_it() -> None:
 
 
 def test_each_layer_at_fault_is_named() -> None:
-    store = Store(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is cut short"})
+    store = BlobHealth(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is cut short"})
     found = judge(store=store)
     assert [miss.layers for miss in found.misses] == [
         (DIGESTS[1],),
@@ -102,7 +102,7 @@ def test_each_layer_at_fault_is_named() -> None:
 
 
 def test_without_its_lowest_layer_nothing_is_left() -> None:
-    found = judge(store=Store(DIGESTS, {DIGESTS[0]: "is missing"}))
+    found = judge(store=BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"}))
     why = f"none of its steps is left: layer {DIGESTS[0].short} is missing"
     assert (found.imports, found.why, found.steps, len(found.misses)) == ("not", why, 4, 4)
 
@@ -116,14 +116,14 @@ def test_a_step_of_given_layers() -> None:
         "chains": [{"layers": [3, 0], "createdAt": "2026-06-01T10:00:00Z"}],
     }
     assert judge(config=config).imports == "fully"
-    found = judge(config=config, store=Store(DIGESTS, {DIGESTS[2]: "is missing"}))
+    found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[2]: "is missing"}))
     assert [miss.cache_key for miss in found.misses] == [digest_of(b"step  2")]
 
 
 def test_a_record_without_a_result_needs_no_layer() -> None:
     config = chain_of_steps(layers())
     del config["records"][3]["layers"]
-    found = judge(config=config, store=Store(DIGESTS, {}))
+    found = judge(config=config, store=BlobHealth(DIGESTS, {}))
     assert found == Judgement("fully", steps=3)
 
 
@@ -138,7 +138,7 @@ def test_a_layer_that_the_manifest_does_not_list() -> None:
 def test_a_layer_that_no_step_needs_is_a_fault_of_the_tag() -> None:
     """It would import fully; but the tag has a hole, at which other tools stop."""
     config = chain_of_steps(layers(3))
-    found = judge(config=config, store=Store(DIGESTS, {DIGESTS[3]: "is missing"}))
+    found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[3]: "is missing"}))
     why = f"no step needs it, but layer {DIGESTS[3].short} is missing"
     assert found == Judgement("with-misses", why, 3)
 
@@ -203,7 +203,7 @@ def test_an_algorithm_that_is_not_known() -> None:
 
 def test_a_layer_of_elsewhere_that_is_not_here() -> None:
     """It is no hole in the layout, but an import finds no bytes either."""
-    found = judge(layers(urls=["https://example.com/l"]), store=Store(DIGESTS[:3], {}))
+    found = judge(layers(urls=["https://example.com/l"]), store=BlobHealth(DIGESTS[:3], {}))
     assert [miss.reason for miss in found.misses] == [f"layer {DIGESTS[3].short} is missing"]
 
 
@@ -212,7 +212,7 @@ def test_no_cacheconfig() -> None:
     digest = parse_digest(digest_of(data))
     found = judge_cache(manifest(layers(), data), None, ALL)
     assert found == Judgement("not", f"its cacheconfig {digest.short} is missing")
-    torn = Store(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
+    torn = BlobHealth(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
     found = judge_cache(manifest(layers(), data), None, torn)
     assert found == Judgement("not", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)")
 
@@ -321,7 +321,7 @@ def test_layer_faults_are_in_the_order_of_the_cacheconfig() -> None:
     data = encode(chain_of_steps(layers()))
     root = read_cache_manifest(manifest(layers()[::-1], data))
     assert root is not None
-    store = Store(DIGESTS, {DIGESTS[1]: "is missing"})
+    store = BlobHealth(DIGESTS, {DIGESTS[1]: "is missing"})
     assert layer_faults(root, read_cacheconfig(data), store) == ("", "is missing", "", "")
 
 
@@ -332,7 +332,7 @@ def test_a_long_chain_of_many_results_is_looked_at_once() -> None:
         "layers": [{"blob": str(DIGESTS[0]), "parent": n - 1} for n in range(count)],
         "records": [{"digest": digest_of(b"step"), "layers": [{"layer": count - 1}] * count}],
     }
-    store = Store(DIGESTS, {DIGESTS[0]: "is missing"})
+    store = BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"})
     found = judge(config=config, store=store)
     assert (found.imports, found.steps, len(found.misses)) == ("not", count, count)
     assert {miss.layers for miss in found.misses} == {(DIGESTS[0],)}
