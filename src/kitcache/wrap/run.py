@@ -21,7 +21,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.state import note_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import Store, Stores, has_neighbour
+from kitcache.wrap.stores import LockedCache, Stores, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Target(NamedTuple):
     """A store that is exported to. had_neighbour: others were at work in it at the beginning."""
 
     path: str
-    store: Store
+    store: LockedCache
     exports: tuple[Export, ...]
     had_neighbour: bool
     is_staged: bool
@@ -113,7 +113,7 @@ def run_task(
 
 def _open_targets(task: Task, stores: Stores, warn: Warn) -> list[_Target]:
     """Those that can be caches. To another directory the client exports as it can."""
-    found: dict[str, tuple[Store, list[Export]]] = {}
+    found: dict[str, tuple[LockedCache, list[Export]]] = {}
     for export in task.exports:
         try:
             store = stores.to_write(export.cache.dest)
@@ -235,7 +235,7 @@ class _Stages:
             )
         return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
 
-    def _bring_in(self, store: Store, export: Export) -> tuple["StagedMerge", str]:
+    def _bring_in(self, store: LockedCache, export: Export) -> tuple["StagedMerge", str]:
         """What came of one, and what went wrong, as a sentence."""
         from kitcache.wrap.staging import StagedMerge, merge  # noqa: PLC0415 - as in task._job_of
 
@@ -255,7 +255,7 @@ class _Stages:
 def _note(
     targets: Sequence[_Target],
     merged: Sequence[StoreResult],
-    sources: Sequence[tuple[CacheImport, Store]],
+    sources: Sequence[tuple[CacheImport, LockedCache]],
 ) -> None:
     """What was used now, for those who retire tags by age."""
     for target, result in zip(targets, merged, strict=True):

@@ -38,7 +38,7 @@ from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import need_room, room_of
 from kitcache.store.transfer import bring_blob
-from kitcache.wrap.stores import Store, hold_inherited
+from kitcache.wrap.stores import LockedCache, hold_inherited
 
 _NAMED = 3
 
@@ -65,7 +65,7 @@ class StagedMerge(NamedTuple):
     code: int = 0
 
 
-def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool) -> Stage:
+def open_stage(store: LockedCache, terms: Terms, stack: ExitStack, *, is_seeded: bool) -> Stage:
     """A new staging directory; removed and closed with the stack.
 
     is_seeded: it begins with what the store's tags reach, as hard links.
@@ -91,7 +91,7 @@ def open_stage(store: Store, terms: Terms, stack: ExitStack, *, is_seeded: bool)
     return stage
 
 
-def _make(store: Store, room_fd: int, terms: Terms, stack: ExitStack) -> Stage | None:
+def _make(store: LockedCache, room_fd: int, terms: Terms, stack: ExitStack) -> Stage | None:
     """A directory whose lock is held; None where another process took it for one left behind."""
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
     os.mkdir(name, 0o755, dir_fd=room_fd)
@@ -139,7 +139,7 @@ def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
             os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
-def merge(store: Store, stage: Stage, terms: Terms) -> StagedMerge:
+def merge(store: LockedCache, stage: Stage, terms: Terms) -> StagedMerge:
     """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
 
     First the blobs, by hard links and synced, then the entries of index.json in one step. All that

@@ -18,7 +18,7 @@ from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hol
 _NOTHING_RAN = "the command was not started"
 
 
-class Store(NamedTuple):
+class LockedCache(NamedTuple):
     """A real directory in this command. lock: closed to give the shared lock back.
 
     lock_fds: what the command inherits.
@@ -40,9 +40,9 @@ class Stores:
     def __init__(self, terms: Terms, stack: ExitStack) -> None:
         self._terms = terms
         self._stack = stack
-        self.all: list[Store] = []
+        self.all: list[LockedCache] = []
 
-    def to_write(self, path: str) -> Store:
+    def to_write(self, path: str) -> LockedCache:
         """A cache to export to, made if it is not there, as the client would make it.
 
         Raises NotACache, Unsafe, Busy, KitcacheError. To be asked before to_read is.
@@ -55,7 +55,7 @@ class Stores:
             raise
         return self._known(layout) or self._hold(layout, path, is_export=True)
 
-    def to_read(self, path: str) -> Store | None:
+    def to_read(self, path: str) -> LockedCache | None:
         """A cache to import from; None where there is none, which is the client's to say."""
         try:
             layout = open_layout(path)
@@ -66,7 +66,7 @@ class Stores:
             return None
         return self._known(layout) or self._hold(layout, path, is_export=False)
 
-    def _known(self, layout: Layout) -> Store | None:
+    def _known(self, layout: Layout) -> LockedCache | None:
         self._stack.enter_context(layout)
         found = look_at_open(layout, layout.root_fd, "the directory")
         for store in self.all:
@@ -75,8 +75,10 @@ class Stores:
                 return store
         return None
 
-    def _hold(self, layout: Layout, path: str, *, is_export: bool) -> Store:
-        store = Store(layout, os.path.realpath(path), self._stack.enter_context(ExitStack()), [])
+    def _hold(self, layout: Layout, path: str, *, is_export: bool) -> LockedCache:
+        store = LockedCache(
+            layout, os.path.realpath(path), self._stack.enter_context(ExitStack()), []
+        )
         patience = self._terms.patience(layout)
         try:
             hold_inherited(layout, store.lock, store.lock_fds, patience)

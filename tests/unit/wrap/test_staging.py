@@ -11,7 +11,7 @@ from kitcache.gc.control import Terms
 from kitcache.store.layout import Layout
 from kitcache.wrap import staging
 from kitcache.wrap.staging import Stage, merge, open_stage
-from kitcache.wrap.stores import Store, Stores
+from kitcache.wrap.stores import LockedCache, Stores
 from tests.hostile.strangers import publish, push_cache
 from tests.integration.witness import blobs, entries, garbage, look, ref_name
 
@@ -35,11 +35,11 @@ def export(root: Path, tag: str, seed: int) -> None:
     assert publish(root, tag, *push_cache(root, [b"shared", b"%d" % seed], seed))
 
 
-def store_of(path: Path, stack: ExitStack) -> Store:
+def store_of(path: Path, stack: ExitStack) -> LockedCache:
     return Stores(TERMS, stack).to_write(str(path))
 
 
-def stage_of(store: Store, stack: ExitStack, *, is_seeded: bool = True) -> tuple[Stage, Path]:
+def stage_of(store: LockedCache, stack: ExitStack, *, is_seeded: bool = True) -> tuple[Stage, Path]:
     stage = open_stage(store, TERMS, stack, is_seeded=is_seeded)
     return stage, Path(stage.path)
 
