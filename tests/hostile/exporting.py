@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kitcache.buildkit.caches import Caches
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.session.stores import Incoming, WritableContentStore
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.oci.digest import parse_digest
 from kitcache.options.caches import CacheExport
 
@@ -68,7 +68,7 @@ def send(caches: Caches, blobs: list[Blob]) -> None:
 
 def export(path: str, tag: str, blobs: list[Blob]) -> tuple[CacheResult, ...]:
     wanted = CacheExport("local", dest=path, tag=tag, reset=True)
-    with Caches([wanted], (), Terms(30.0, None, lambda _: None)) as caches:
+    with Caches([wanted], (), LockOptions(30.0, None, lambda _: None)) as caches:
         send(caches, blobs)
         return caches.publish()
 

@@ -47,7 +47,7 @@ from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_t
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.options.build import BuildRequest
 
 _FRONTEND = "dockerfile.v0"
@@ -183,9 +183,9 @@ class _Build:
         if self._cancel.is_set():
             raise Cancelled("", effect="nothing was built")
 
-    def _terms(self) -> Terms:
+    def _terms(self) -> LockOptions:
         wishes = self._wishes
-        return Terms(wishes.lock_timeout_s, wishes.on_progress, self._notice, self._cancel)
+        return LockOptions(wishes.lock_timeout_s, wishes.on_progress, self._notice, self._cancel)
 
     def _notice(self, sentence: str) -> None:
         sentence = self._mask.text(sentence)

@@ -17,7 +17,7 @@ from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.gc.reset import refused_report, reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.options.attributes import Pairs
@@ -61,7 +61,7 @@ class Caches:
         self,
         exports: Sequence[CacheExport],
         imports: Sequence[CacheImport],
-        terms: Terms,
+        terms: LockOptions,
         policy: PrunePolicy | None = None,
         places: Places | None = None,
     ) -> None:

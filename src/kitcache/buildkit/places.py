@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.gc.refusals import index_error, repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
@@ -46,7 +46,7 @@ class Named(NamedTuple):
 class Places:
     """All of one build. What was opened is closed, and locks are given back, with the stack."""
 
-    def __init__(self, terms: Terms, stack: ExitStack) -> None:
+    def __init__(self, terms: LockOptions, stack: ExitStack) -> None:
         self._terms = terms
         self._stack = stack
         self.all: list[Place] = []

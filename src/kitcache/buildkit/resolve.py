@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from kitcache.buildkit.publish import IMPORT_CAP_BYTES, sizes_to_import
 from kitcache.errors import Damaged, Unsafe
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
@@ -22,7 +22,7 @@ class SkippedError(Exception):
     """Why an import is left out: how BuildKit's sentence goes on after "skipped"."""
 
 
-def resolve(layout: Layout, wanted: CacheImport, terms: Terms) -> Digest:
+def resolve(layout: Layout, wanted: CacheImport, terms: LockOptions) -> Digest:
     """The digest of a cache root whose bytes are there and are proven. Raises SkippedError."""
     root = _named(wanted.digest) if wanted.digest else _tagged(layout, wanted.tag, terms)
     try:
@@ -46,7 +46,7 @@ def _named(digest: str) -> Descriptor:
         raise SkippedError(f": digest {digest} unavailable: {error}") from None
 
 
-def _tagged(layout: Layout, tag: str, terms: Terms) -> Descriptor:
+def _tagged(layout: Layout, tag: str, terms: LockOptions) -> Descriptor:
     try:
         _, entries = read_settled_index(layout, terms.control(layout).pause)
     except Unsafe as error:

@@ -17,7 +17,7 @@ from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.errors import KitcacheError, UsageError
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, put_entries
@@ -66,7 +66,7 @@ class Targets(NamedTuple):
         """Whether an engine with the containerd image store was given the image. Asks docker."""
         return any(load.has_containerd_store() for load in self.loads)
 
-    def publish(self, response: Mapping[str, str], terms: Terms) -> Named | None:
+    def publish(self, response: Mapping[str, str], terms: LockOptions) -> Named | None:
         """Load what is to be loaded; name the image in a layout's index.
 
         The tags that it has there, None where there is no layout. Raises KitcacheError.
@@ -210,7 +210,9 @@ def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     return io_error(path, doing, error, effect="nothing was built")
 
 
-def _name_image(target: LayoutTarget, response: Mapping[str, str], terms: Terms) -> frozenset[str]:
+def _name_image(
+    target: LayoutTarget, response: Mapping[str, str], terms: LockOptions
+) -> frozenset[str]:
     """Its tags. The daemon's answer is one for all exporters: it may name another one's image."""
     layout = target.intake.layout
     root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))

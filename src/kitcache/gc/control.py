@@ -49,7 +49,7 @@ class Control(NamedTuple):
         return Patience(timeout_s, self.pause, self.tell)
 
 
-class Terms(NamedTuple):
+class LockOptions(NamedTuple):
     """How long to wait for locks, whom to tell, when to stop: for several directories at once."""
 
     lock_timeout_s: float

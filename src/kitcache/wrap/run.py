@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
-from kitcache.gc.control import Terms, Warn
+from kitcache.gc.control import LockOptions, Warn
 from kitcache.gc.reset import reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.oci.document import DocumentError
@@ -82,7 +82,7 @@ class _Target(NamedTuple):
 def run_task(
     task: Task,
     environ: Mapping[str, str],
-    terms: Terms,
+    terms: LockOptions,
     *,
     policy: "PrunePolicy | None" = None,
 ) -> ExecResult:
@@ -176,7 +176,7 @@ def _after_failure(target: _Target) -> StoreResult:
 class _Stages:
     """The staging directories of one command. must_find_all: an empty one is to be told of."""
 
-    def __init__(self, terms: Terms, stack: ExitStack, *, must_find_all: bool) -> None:
+    def __init__(self, terms: LockOptions, stack: ExitStack, *, must_find_all: bool) -> None:
         self._terms = terms
         self._stack = stack
         self._must_find_all = must_find_all
@@ -277,7 +277,7 @@ def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
 
 
 def _sweep(
-    target: _Target, result: StoreResult, terms: Terms, policy: "PrunePolicy | None"
+    target: _Target, result: StoreResult, terms: LockOptions, policy: "PrunePolicy | None"
 ) -> StoreResult:
     if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control, Terms
+from kitcache.gc.control import Control, LockOptions
 from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import look_below, take_survey
 from kitcache.gc.values import Root, Survey, Tally
@@ -65,7 +65,9 @@ class StagedMerge(NamedTuple):
     code: int = 0
 
 
-def open_stage(store: LockedCache, terms: Terms, stack: ExitStack, *, is_seeded: bool) -> Stage:
+def open_stage(
+    store: LockedCache, terms: LockOptions, stack: ExitStack, *, is_seeded: bool
+) -> Stage:
     """A new staging directory; removed and closed with the stack.
 
     is_seeded: it begins with what the store's tags reach, as hard links.
@@ -91,7 +93,7 @@ def open_stage(store: LockedCache, terms: Terms, stack: ExitStack, *, is_seeded:
     return stage
 
 
-def _make(store: LockedCache, room_fd: int, terms: Terms, stack: ExitStack) -> Stage | None:
+def _make(store: LockedCache, room_fd: int, terms: LockOptions, stack: ExitStack) -> Stage | None:
     """A directory whose lock is held; None where another process took it for one left behind."""
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
     os.mkdir(name, 0o755, dir_fd=room_fd)
@@ -112,7 +114,7 @@ def _make(store: LockedCache, room_fd: int, terms: Terms, stack: ExitStack) -> S
     return stage if os.fstat(layout.root_fd).st_nlink else None
 
 
-def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
+def _seed(store: Layout, stage: Layout, terms: LockOptions) -> None:
     """Hard links of what the store's tags reach; what is not linked the client writes anew."""
     try:
         survey = take_survey(store, terms.control(store))
@@ -139,7 +141,7 @@ def _seed(store: Layout, stage: Layout, terms: Terms) -> None:
             os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
 
 
-def merge(store: LockedCache, stage: Stage, terms: Terms) -> StagedMerge:
+def merge(store: LockedCache, stage: Stage, terms: LockOptions) -> StagedMerge:
     """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
 
     First the blobs, by hard links and synced, then the entries of index.json in one step. All that
@@ -265,7 +267,7 @@ def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tal
     return linked, reused
 
 
-def _publish(layout: Layout, roots: list[Root], terms: Terms) -> None:
+def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
     patience = terms.patience(layout)
     make_index(layout, hold_index(layout, patience))

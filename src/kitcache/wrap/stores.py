@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
 from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hold_store, list_takers
@@ -37,7 +37,7 @@ class LockedCache(NamedTuple):
 class Stores:
     """All of one command; what was opened is closed, and locks are given back, with the stack."""
 
-    def __init__(self, terms: Terms, stack: ExitStack) -> None:
+    def __init__(self, terms: LockOptions, stack: ExitStack) -> None:
         self._terms = terms
         self._stack = stack
         self.all: list[LockedCache] = []

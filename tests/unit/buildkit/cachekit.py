@@ -11,7 +11,7 @@ from typing import Any
 import kitcache
 from kitcache.buildkit.caches import Caches
 from kitcache.buildkit.publish import CacheResult
-from kitcache.gc.control import OnProgress, Terms, Warn
+from kitcache.gc.control import LockOptions, OnProgress, Warn
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
@@ -36,7 +36,7 @@ def open_caches(
     policy: PrunePolicy | None = None,
 ) -> Caches:
     """The caches of a build that has no places of its own."""
-    return Caches(exports, imports, Terms(lock_timeout_s, on_progress, warn, cancel), policy)
+    return Caches(exports, imports, LockOptions(lock_timeout_s, on_progress, warn, cancel), policy)
 
 
 def send(caches: Caches, *exported: Exported | None) -> None:

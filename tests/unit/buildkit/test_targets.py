@@ -16,11 +16,11 @@ from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
 from kitcache.buildkit.session.stores import Incoming, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.errors import KitcacheError, NotACache, UsageError
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.oci.digest import parse_digest
 from tests.hostile.build import INDEX, MANIFEST, digest_of, encode
 
-TERMS = Terms(5.0, None, lambda _: None)
+TERMS = LockOptions(5.0, None, lambda _: None)
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.wrap.run import ExecResult, StoreResult, run_task
 from kitcache.wrap.task import make_task
 
@@ -36,7 +36,7 @@ def test_a_client_that_exports_nothing_to_a_staging_directory(
     environ = {"PATH": "/usr/bin:/bin"}
     task = make_task((str(client), *words.split()), environ, lambda: b"", resets=False, staged=True,
                      warn=lambda _: None)  # fmt: skip
-    result = run_task(task, environ, Terms(5.0, None, lambda _: None))
+    result = run_task(task, environ, LockOptions(5.0, None, lambda _: None))
     assert result.exit_code == 0
     (store,) = result.caches
     assert store.tags == ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.store.layout import Layout
 from kitcache.wrap import staging
 from kitcache.wrap.staging import Stage, merge, open_stage
@@ -15,7 +15,7 @@ from kitcache.wrap.stores import LockedCache, Stores
 from tests.hostile.strangers import publish, push_cache
 from tests.integration.witness import blobs, entries, garbage, look, ref_name
 
-TERMS = Terms(5.0, None, lambda _: None)
+TERMS = LockOptions(5.0, None, lambda _: None)
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from kitcache.errors import Busy, NotACache
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.wrap.stores import Stores, has_neighbour
 from tests.hostile.strangers import lock_holder
 
-TERMS = Terms(0.0, None, lambda _: None)
+TERMS = LockOptions(0.0, None, lambda _: None)
 
 
 def test_one_directory_is_opened_and_locked_once_by_whatever_names(tmp_path: Path) -> None:

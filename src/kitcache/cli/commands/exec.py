@@ -12,7 +12,7 @@ from kitcache.cli.console import Session, cancel_on_signals
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
-from kitcache.gc.control import Terms
+from kitcache.gc.control import LockOptions
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
@@ -129,7 +129,9 @@ class _Command:
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
-        terms = Terms(args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel)
+        terms = LockOptions(
+            args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel
+        )
         result = run_task(task, environ, terms, policy=policy)
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
