@@ -66,7 +66,7 @@ Choose = Callable[[Layout, Judged], tuple[Change, Choice]]
 """Decides what is to change, and why: on a store without damage, in which nobody publishes."""
 
 
-class Terms(NamedTuple):
+class EditContext(NamedTuple):
     """policy: what the sweep spares. lock_timeout_s: for BuildKit's lock."""
 
     options: SweepOptions
@@ -78,7 +78,7 @@ class _OvertakenError(Exception):
     """Others were at work since the survey: what was decided no longer holds."""
 
 
-def rehearse(layout: Layout, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
+def rehearse(layout: Layout, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
     judged = judge(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
@@ -89,7 +89,7 @@ def rehearse(layout: Layout, choose: Choose[Choice], terms: Terms) -> Changed[Ch
     return Changed(choice, after, swept)
 
 
-def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Changed[Choice]:
+def change_and_collect(held: Held, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
     """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
 
     Decides anew where others changed index.json before it was written. Raises as reset does; once
@@ -123,7 +123,7 @@ def change_and_collect(held: Held, choose: Choose[Choice], terms: Terms) -> Chan
         raise (after_removing(error, total) if total.deleted.blobs else error) from None
 
 
-def _carry_out(layout: Layout, judged: Judged, change: Change, terms: Terms) -> Judged:
+def _carry_out(layout: Layout, judged: Judged, change: Change, terms: EditContext) -> Judged:
     """Put the change on the disk: what a survey finds then. Raises _OvertakenError."""
     if change.is_empty:
         return judged
@@ -131,14 +131,14 @@ def _carry_out(layout: Layout, judged: Judged, change: Change, terms: Terms) -> 
     return _look_ahead(layout, judged, change, terms, digest)
 
 
-def _make_room(held: Held, judged: Judged, terms: Terms) -> Swept:
+def _make_room(held: Held, judged: Judged, terms: EditContext) -> Swept:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
     if read_index(held.layout).digest != judged.survey.index_digest:
         return Swept()
     return collect(held, terms.options, terms.control, judged)[1]
 
 
-def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Digest:
+def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -> Digest:
     """Write new roots, then index.json: the digest of its bytes. Raises _OvertakenError."""
     moves = {position: write_root(layout, new) for position, new in change.move.items()}
 
@@ -161,7 +161,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: Terms) -> Dige
 
 
 def _look_ahead(
-    layout: Layout, judged: Judged, change: Change, terms: Terms, index_digest: Digest
+    layout: Layout, judged: Judged, change: Change, terms: EditContext, index_digest: Digest
 ) -> Judged:
     """What a survey finds once that index.json is in place, without one."""
     if change.is_empty:

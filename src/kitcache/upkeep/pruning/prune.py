@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Held, hold_store
 from kitcache.store.state import Note, put_notes
-from kitcache.upkeep.edit import Change, Changed, Terms, change_and_collect, rehearse
+from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -74,7 +74,7 @@ def prune(
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
     choose = _Chooser(retention, control, ()).choose
-    terms = Terms(options, control, lock_timeout_s)
+    terms = EditContext(options, control, lock_timeout_s)
     layout = open_published(name)
     if layout is None:
         return _answer(None, fresh_report(name, started, is_dry=dry_run or retention.is_empty))
@@ -116,7 +116,7 @@ def prune_after_export(
     """
     control = Control(layout.path, on_progress, cancel)
     choose = _Chooser(retention, control, published).choose
-    terms = Terms(_DEFAULT_POLICY, control, lock_timeout_s)
+    terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
     done: list[Changed[_Choice]] = []
 
     def work(held: Held, _: Control) -> tuple[Judged, Swept]:

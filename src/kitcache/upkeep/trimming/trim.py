@@ -30,7 +30,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import hold_store
-from kitcache.upkeep.edit import Change, Terms, change_and_collect, rehearse
+from kitcache.upkeep.edit import Change, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
@@ -73,7 +73,7 @@ def trim(
     started = time.monotonic()
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    terms = Terms(_POLICY, control, lock_timeout_s)
+    terms = EditContext(_POLICY, control, lock_timeout_s)
 
     def choose(layout: Layout, judged: Judged) -> tuple[Change, _Choice]:
         choice = _choose(layout, judged.survey, tag, max_used_bytes)
