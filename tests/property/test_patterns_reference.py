@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.session.dirroot import Root
+from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.walk import Tree as DiskTree
 from kitcache.options.globs import BadPattern
@@ -126,7 +126,7 @@ def test_a_walk_that_skips_finds_what_a_walk_of_all_would(
             expected |= {"/".join(names[:n]) for n in range(1, len(names) + 1)}
     with tempfile.TemporaryDirectory() as box:
         write_tree(Path(box), tree)
-        with Root(box) as root:
+        with DirectoryRoot(box) as root:
             found = [entry.path for entry in DiskTree(root).entries(Selection(wanted, out))]
     assert set(found) == expected
     assert len(found) == len(expected)

@@ -17,7 +17,7 @@ _KEPT = 8
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
-class Root:
+class DirectoryRoot:
     """A context manager that closes what it opened. For one thread.
 
     path: as the caller named it, for messages.

@@ -8,7 +8,7 @@ have wildcards: what they match is looked at for links. Source: tonistiigi/fsuti
 import errno
 import os
 
-from kitcache.buildkit.session.dirroot import Root
+from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.walk import unreadable
 from kitcache.options.globs import (
     BadPattern,
@@ -25,7 +25,7 @@ _MOST_STEPS = 1000
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
-def follow(root: Root, paths: tuple[str, ...]) -> tuple[str, ...] | None:
+def follow(root: DirectoryRoot, paths: tuple[str, ...]) -> tuple[str, ...] | None:
     """Patterns for the paths and for every link on their way; None if one of them is the root.
 
     Raises KitcacheError for a directory that cannot be read.
@@ -38,7 +38,7 @@ def follow(root: Root, paths: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 class _Follower:
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: DirectoryRoot) -> None:
         self.resolved: set[Parts] = set()
         self._root = root
         self._seen: set[tuple[Parts, Parts]] = set()

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from kitcache.buildkit.session.dirroot import Root, split
+from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.packets import Entry
 
 
@@ -26,7 +26,7 @@ class Sent:
         """Every directory of the tree, the root first."""
         return self._names
 
-    def delete_rest(self, directory: str, root: Root) -> None:
+    def delete_rest(self, directory: str, root: DirectoryRoot) -> None:
         """Delete what is in that directory and was not sent. Raises OSError."""
         for name in root.use(directory, os.listdir):
             if name not in self._names[directory]:

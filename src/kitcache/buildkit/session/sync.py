@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 
 from kitcache.buildkit.log import LOG
 from kitcache.buildkit.session.abort import end_with, in_one_line, raise_if_told
-from kitcache.buildkit.session.dirroot import Root, split
+from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.followpaths import follow
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
 from kitcache.buildkit.session.packets import (
@@ -139,7 +139,7 @@ def _open(
         includes = _includes(request, None if is_all else request.followed)
         return MemoryTree(source, time.time_ns()), Selection(includes, request.excludes)
     try:
-        root = stack.enter_context(Root(source))
+        root = stack.enter_context(DirectoryRoot(source))
     except OSError as error:
         problem = f"the directory cannot be opened: {error.strerror}"
         raise KitcacheError(source, problem, effect="") from None

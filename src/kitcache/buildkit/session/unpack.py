@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from kitcache.buildkit.session.abort import raise_if_told
-from kitcache.buildkit.session.dirroot import Root, split
+from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.mirror import Sent, delete
 from kitcache.buildkit.session.packets import (
     FIN,
@@ -55,7 +55,7 @@ def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
     """
     try:
         os.makedirs(path, exist_ok=True)
-        root = Root(path)
+        root = DirectoryRoot(path)
     except OSError as error:
         problem = f"cannot be written to: {error.strerror}"
         raise KitcacheError(path, problem, effect="") from None
@@ -85,7 +85,7 @@ class _Growing:
 
 
 class _Receiver:
-    def __init__(self, stream: Stream, root: Root, sent: Sent | None) -> None:
+    def __init__(self, stream: Stream, root: DirectoryRoot, sent: Sent | None) -> None:
         self._sent = sent
         self._stream = stream
         self._root = root

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
-from kitcache.buildkit.session.dirroot import Root, split
+from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.packets import Entry, to_go_mode
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 from kitcache.errors import KitcacheError
@@ -69,7 +69,7 @@ class Tree:
 
     def __init__(
         self,
-        root: Root,
+        root: DirectoryRoot,
         left_out: LeftOut = NOTHING_LEFT_OUT,
         on_left_out: Callable[[str], None] = _ignore,
     ) -> None:
@@ -129,7 +129,7 @@ class _Frame:
 class _Walk:
     def __init__(
         self,
-        root: Root,
+        root: DirectoryRoot,
         selection: Selection,
         left_out: LeftOut,
         on_left_out: Callable[[str], None],

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.session.dirroot import Root
+from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.followpaths import follow
 
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def followed(root: Path, *paths: str) -> tuple[str, ...] | None:
-    with Root(str(root)) as opened:
+    with DirectoryRoot(str(root)) as opened:
         return follow(opened, paths)
 
 

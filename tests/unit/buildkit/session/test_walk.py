@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.session.dirroot import Root
+from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.packets import Entry
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.walk import Tree, identity, unreadable
@@ -16,7 +16,7 @@ from kitcache.errors import KitcacheError
 
 
 def entries(path: Path, selection: Selection | None = None) -> dict[str, Entry]:
-    with Root(str(path)) as root:
+    with DirectoryRoot(str(path)) as root:
         return {e.path: e for e in Tree(root).entries(selection or Selection())}
 
 
@@ -66,7 +66,7 @@ def test_pipes_and_sockets_are_no_obstacle(tmp_path: Path) -> None:
     assert found["fifo"].mode == 0o640 | 1 << 25
     # The type is cleared: it arrives as a file, and is empty.
     assert found["socket"].is_file
-    with Root(str(tmp_path)) as root:
+    with DirectoryRoot(str(tmp_path)) as root:
         socket_file = Tree(root).open("socket")
         assert socket_file is not None
         assert socket_file.read(10) == b""
@@ -110,7 +110,7 @@ def test_a_very_deep_tree_needs_few_open_directories(tmp_path: Path) -> None:
     os.close(fd)
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     most = 0
-    with Root(str(tmp_path)) as root:
+    with DirectoryRoot(str(tmp_path)) as root:
         for count, _entry in enumerate(Tree(root).entries(Selection()), 1):
             if before and count % 50 == 0:
                 most = max(most, len(os.listdir("/proc/self/fd")) - before)
@@ -140,13 +140,13 @@ def three(tmp_path: Path) -> Path:
 
 
 def test_where_too_many_files_are_open_those_that_are_kept_make_room(three: Path) -> None:
-    with Root(str(three)) as root:
+    with DirectoryRoot(str(three)) as root:
         for name in ("a", "b"):
             root.directory(name)
         with no_number_left():
             found = [entry.path for entry in Tree(root).entries(Selection())]
     assert found == ["a", "a/f", "b", "b/f", "c", "c/f"]
-    with Root(str(three)) as root:
+    with DirectoryRoot(str(three)) as root:
         for name in ("a", "b", "c"):
             root.directory(name)
         with no_number_left():
@@ -158,7 +158,7 @@ def test_where_too_many_files_are_open_those_that_are_kept_make_room(three: Path
 
 def test_where_no_room_can_be_made_no_ignore_file_would_help(three: Path) -> None:
     with (
-        Root(str(three)) as root,
+        DirectoryRoot(str(three)) as root,
         no_number_left(),
         pytest.raises(KitcacheError, match="Too many open files") as caught,
     ):
@@ -175,7 +175,7 @@ def test_what_may_not_be_read_can_be_left_out(number: int) -> None:
 
 def test_a_file_is_read_as_long_as_it_was_when_opened(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
-    with Root(str(tmp_path)) as root:
+    with DirectoryRoot(str(tmp_path)) as root:
         file = Tree(root).open("f")
         assert file is not None
         with (tmp_path / "f").open("ab") as more:
@@ -192,7 +192,7 @@ def test_a_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
     root_path = tmp_path / "root"
     (root_path / "d").mkdir(parents=True)
     (root_path / "d/secret").touch()
-    with Root(str(root_path)) as root:
+    with DirectoryRoot(str(root_path)) as root:
         (root_path / "d").rename(tmp_path / "moved")
         (root_path / "d").symlink_to(outside)
         assert Tree(root).open("d/secret") is None
@@ -208,7 +208,7 @@ def test_what_is_left_out_is_told_of_where_it_would_have_been_sent(tmp_path: Pat
 
     def walk(selection: Selection) -> tuple[list[str], list[str]]:
         told: list[str] = []
-        with Root(str(tmp_path)) as root:
+        with DirectoryRoot(str(tmp_path)) as root:
             found = [e.path for e in Tree(root, left_out, told.append).entries(selection)]
         return found, told
 
