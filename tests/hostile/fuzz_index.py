@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry, drop_entries, read_entries
+from kitcache.oci.index import IndexEntry, drop_entries, read_entries
 from tests.hostile.build import REF_NAME
 from tests.hostile.fuzz_links import GOOD, VALUES, thorough
 
@@ -24,7 +24,7 @@ KEYS = st.sampled_from(["manifests", "Manifests", "manife\u017fts", "MANIFESTS",
 EXTRA = st.dictionaries(st.text(min_size=12, max_size=14), VALUES, max_size=3)
 
 
-def attempt(data: bytes) -> tuple[Entry, ...] | None:
+def attempt(data: bytes) -> tuple[IndexEntry, ...] | None:
     try:
         return read_entries(data)
     except DocumentError:

@@ -25,7 +25,7 @@ from kitcache.gc.values import (
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry
+from kitcache.oci.index import IndexEntry
 from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
@@ -60,7 +60,7 @@ def survey_below(
     layout: Layout,
     control: Control,
     index: IndexFile,
-    entries: tuple[Entry, ...],
+    entries: tuple[IndexEntry, ...],
     *,
     began_ns: int,
     young_since_ns: int | None = None,
@@ -119,7 +119,7 @@ def look_below(
     return tuple(marker.damage), tuple(marker.missing.values())
 
 
-def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[Entry, ...]]:
+def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
     try:
         index, entries = read_settled_index(layout, control.pause)
     except DocumentError as error:

@@ -33,7 +33,7 @@ EMPTY_INDEX = json.dumps(
 """An index.json without entries, as BuildKit would begin it."""
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """One entry of index.json. descriptor: None where it cannot be read; then problem says why.
 
     is_subject: it is no entry, but what the index itself is about, and has no name. image_name:
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def read_entries(data: bytes) -> tuple[Entry, ...]:
+def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
     """The entries of index.json, in order; the subject of the index itself, if any, comes last.
 
     Raises DocumentError (not-json, too-nested, malformed, ambiguous) where it is no index, or where
@@ -73,7 +73,7 @@ def read_entries(data: bytes) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _entries(items: list[Any]) -> Iterator[Entry]:
+def _entries(items: list[Any]) -> Iterator[IndexEntry]:
     unreadable = 0
     for n, item in enumerate(items):
         entry = _entry(item, f"entry {n}")
@@ -85,16 +85,16 @@ def _entries(items: list[Any]) -> Iterator[Entry]:
         yield entry
 
 
-def _entry(value: Any, what: str) -> Entry:
+def _entry(value: Any, what: str) -> IndexEntry:
     try:
         fields = expect_object(value, what)
     except DocumentError as error:
-        return Entry(None, None, str(error))
+        return IndexEntry(None, None, str(error))
     fields.require_exact(_ENTRY_FIELDS)
     for annotations in fields.every("annotations"):
         if isinstance(annotations, Members) and len(annotations.get(REF_NAME, ())) > 1:
             raise DocumentError("ambiguous", f"{what} has the annotation {REF_NAME} twice")
-    entry = Entry(ref_name_of(fields), None, image_name=_image_name_of(fields))
+    entry = IndexEntry(ref_name_of(fields), None, image_name=_image_name_of(fields))
     try:
         return entry._replace(descriptor=read_descriptor(fields, what))
     except DocumentError as error:
@@ -106,7 +106,7 @@ def _image_name_of(fields: Members) -> str | None:
     return found[-1] if found and isinstance(found[-1], str) else None
 
 
-def find_entry(entries: tuple[Entry, ...], tag: str) -> Entry | None:
+def find_entry(entries: tuple[IndexEntry, ...], tag: str) -> IndexEntry | None:
     """The entry that BuildKit imports for a tag: by image name, then by ref name, the first one.
 
     Source: BuildKit, client/ociindex, Get.

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from kitcache.errors import Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry, read_entries
+from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import (
     NEW_FILE_FLAGS,
@@ -79,7 +79,7 @@ def read_index(layout: Layout) -> IndexFile:
 
 def read_settled_index(
     layout: Layout, pause: Callable[[float], None]
-) -> tuple[IndexFile, tuple[Entry, ...]]:
+) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
     """index.json and its entries, read again for half a second while it is no index.
 
     pause: waits that many seconds between two tries. A missing file has no entries. Raises

@@ -18,7 +18,7 @@ from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Entry, read_entries
+from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.index import IndexFile, read_index, read_settled_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
@@ -200,7 +200,7 @@ def _size_of(overlay: Overlay, digest: Digest) -> int | None:
 
 
 def _last_exports(
-    overlay: Overlay, entries: tuple[Entry, ...], noted: Mapping[str, str]
+    overlay: Overlay, entries: tuple[IndexEntry, ...], noted: Mapping[str, str]
 ) -> dict[str, Descriptor]:
     """By tag what was exported last under it, where that is there and the entry names another."""
     found = {}
@@ -223,7 +223,7 @@ class _Prospect(NamedTuple):
     overlay: Overlay
     control: Control
     index_file: IndexFile
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
     last: Mapping[str, Descriptor]
 
     def survey(self) -> Survey:
@@ -231,7 +231,7 @@ class _Prospect(NamedTuple):
         survey = self._below(self.entries)
         if not self.last:
             return survey
-        more = self._below(tuple(Entry(tag, last) for tag, last in self.last.items()))
+        more = self._below(tuple(IndexEntry(tag, last) for tag, last in self.last.items()))
         return survey._replace(
             live={**survey.live, **more.live},
             links={**survey.links, **more.links},
@@ -239,7 +239,7 @@ class _Prospect(NamedTuple):
             damage=survey.damage + more.damage,
         )
 
-    def _below(self, entries: tuple[Entry, ...]) -> Survey:
+    def _below(self, entries: tuple[IndexEntry, ...]) -> Survey:
         return survey_below(
             self.overlay, self.control, self.index_file, entries, began_ns=0, needs_all=True
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
-from kitcache.oci.index import Copied, Entry
+from kitcache.oci.index import Copied, IndexEntry
 from kitcache.options.renames import Rename, rename
 from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import MergedTag
@@ -23,7 +23,7 @@ class Side(NamedTuple):
 
     path: str
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[IndexEntry, ...]
 
 
 class Group(NamedTuple):
@@ -83,21 +83,21 @@ def _by_name(source: Side) -> dict[str | int, list[int]]:
     return found
 
 
-def _renamed(entry: Entry, new: str | None) -> Entry:
+def _renamed(entry: IndexEntry, new: str | None) -> IndexEntry:
     """The entry as it will go by its names: a new one takes the image name's place too."""
     if new == entry.ref_name:
         return entry
     return entry._replace(ref_name=new, image_name=None)
 
 
-def _digest_of(entry: Entry) -> str:
+def _digest_of(entry: IndexEntry) -> str:
     return str(entry.descriptor.digest) if entry.descriptor else ""
 
 
 _Key = tuple[Literal["tag", "image", "entry"], str]
 
 
-def _claims(entries: Iterable[Entry]) -> dict[_Key, frozenset[str]]:
+def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
     """What these go by, ref names, image names, else digests; each with all that it stands for."""
     found: dict[_Key, frozenset[str]] = {}
     for entry in entries:
@@ -136,7 +136,7 @@ class _Ledger:
         self._replaces = replaces
         self.clashes: list[_Clash] = []
 
-    def add(self, path: str, entries: Sequence[Entry]) -> tuple[State, tuple[str, ...]]:
+    def add(self, path: str, entries: Sequence[IndexEntry]) -> tuple[State, tuple[str, ...]]:
         """How entries that go together come, and the digests that their names stood for before."""
         state: State = "there"
         moved_from: set[str] = set()

@@ -7,7 +7,7 @@ from kitcache.gc.refusals import index_error, repair_command, unwritable_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
-from kitcache.oci.index import EMPTY_INDEX, Entry
+from kitcache.oci.index import EMPTY_INDEX, IndexEntry
 from kitcache.store.index import INDEX, read_index, read_settled_index
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
@@ -29,7 +29,7 @@ def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
     raise unsettled(layout.path)
 
 
-def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[Entry, ...]]:
+def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[IndexEntry, ...]]:
     """index.json's bytes and entries, of a cache that tags are to come into; None: it has none yet.
 
     Opens its directories anew. Raises Damaged where tags that are there could get lost: where it is

@@ -8,7 +8,7 @@ import pytest
 from kitcache.errors import KitcacheError, UsageError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.index import Copied, Entry
+from kitcache.oci.index import Copied, IndexEntry
 from kitcache.options.renames import read_rename
 from kitcache.upkeep.naming.mergeplan import Group, Side, decide
 
@@ -19,11 +19,11 @@ def digest(word: str) -> Digest:
     return Digest("sha256", hashlib.sha256(word.encode()).hexdigest())
 
 
-def entry(tag: str | None, word: str, **more: Any) -> Entry:
-    return Entry(tag, Descriptor(MANIFEST, digest(word), 7))._replace(**more)
+def entry(tag: str | None, word: str, **more: Any) -> IndexEntry:
+    return IndexEntry(tag, Descriptor(MANIFEST, digest(word), 7))._replace(**more)
 
 
-def side(name: str, *entries: Entry) -> Side:
+def side(name: str, *entries: IndexEntry) -> Side:
     return Side(f"./{name}", name, entries)
 
 
