@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from kitcache.buildkit.session.packets import MODE_DIR, Entry
+from kitcache.buildkit.session.packets import MODE_DIR, FileStat
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 
 
@@ -24,7 +24,7 @@ class MemoryTree:
         self._files = files.files
         self._mtime_ns = mtime_ns
 
-    def entries(self, selection: Selection) -> Iterator[Entry]:
+    def entries(self, selection: Selection) -> Iterator[FileStat]:
         """What the selection takes, in the order of the protocol; parents where needed."""
         verdicts: dict[str, Verdict] = {"": TOP}
         sent = set()
@@ -40,11 +40,11 @@ class MemoryTree:
                     sent.add(name)
                     yield self._entry(name)
 
-    def _entry(self, path: str) -> Entry:
+    def _entry(self, path: str) -> FileStat:
         data = self._files.get(path)
         if data is None:
-            return Entry(path, MODE_DIR | 0o755, 0, self._mtime_ns)
-        return Entry(path, 0o644, len(data), self._mtime_ns)
+            return FileStat(path, MODE_DIR | 0o755, 0, self._mtime_ns)
+        return FileStat(path, 0o644, len(data), self._mtime_ns)
 
     def open(self, path: str) -> io.BytesIO | None:
         """The file at a path."""

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterable
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot, split
-from kitcache.buildkit.session.packets import Entry
+from kitcache.buildkit.session.packets import FileStat
 
 
 class Sent:
@@ -14,7 +14,7 @@ class Sent:
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {"": set()}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FileStat) -> None:
         """Remember an entry; its directory was sent before it."""
         directory, name = split(entry.path)
         self._names[directory].add(name)

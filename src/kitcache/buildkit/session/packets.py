@@ -62,7 +62,7 @@ class Kind(IntEnum):
     ERR = 4
 
 
-class Entry(NamedTuple):
+class FileStat(NamedTuple):
     """One name below the root.
 
     path: relative, clean, with slashes. mode: Go's FileMode. size: bytes, 0 for a directory.
@@ -98,7 +98,7 @@ class Packet(NamedTuple):
     """One message. entry: of a STAT, None where it ends the list. data: a view of the message."""
 
     kind: int
-    entry: Entry | None
+    entry: FileStat | None
     id: int
     data: memoryview
 
@@ -118,7 +118,7 @@ def permissions_of(mode: int) -> int:
     return mode & 0o777 | sum(ours for ours, theirs in _BITS if mode & theirs)
 
 
-def encode_entry(entry: Entry) -> bytes:
+def encode_entry(entry: FileStat) -> bytes:
     """A STAT, always of user and group 0. Raises UnicodeEncodeError for a name that is no UTF-8."""
     packet = files_pb2.Packet()
     found = packet.stat
@@ -190,12 +190,12 @@ def decode_bytes_message(message: bytes) -> memoryview:
     return data
 
 
-def _decode_entry(data: bytes) -> Entry:
+def _decode_entry(data: bytes) -> FileStat:
     try:
         found = files_pb2.Stat.FromString(data)
     except (DecodeError, UnicodeDecodeError):
         raise _malformed() from None
-    return Entry(
+    return FileStat(
         path=found.path,
         mode=found.mode,
         size=found.size,

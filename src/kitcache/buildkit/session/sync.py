@@ -20,7 +20,7 @@ from kitcache.buildkit.session.packets import (
     DATA_BYTES,
     END_OF_LIST,
     FIN,
-    Entry,
+    FileStat,
     Kind,
     decode_packet,
     encode_data_head,
@@ -55,7 +55,7 @@ class File(Protocol):
 class Source(Protocol):
     """A directory to be sent."""
 
-    def entries(self, selection: Selection) -> Iterator[Entry]:
+    def entries(self, selection: Selection) -> Iterator[FileStat]:
         """What the selection takes, parents first, names of a directory by their bytes."""
         ...
 
@@ -164,7 +164,7 @@ class _Files:
         self._names = bytearray()
         self._is_waiting = bytearray()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FileStat) -> None:
         directory, name = split(entry.path)
         if not self._directories or self._directories[-1] != directory:
             self._directories.append(directory)
@@ -281,7 +281,7 @@ class _Sender:
             self._stream.send(*messages)
 
 
-def _encode(entry: Entry) -> bytes:
+def _encode(entry: FileStat) -> bytes:
     """Raises KitcacheError for names that the wire cannot carry."""
     try:
         return encode_entry(entry)

@@ -24,7 +24,7 @@ from kitcache.buildkit.session.packets import (
     MODE_DEVICE,
     MODE_FIFO,
     MODE_TYPE,
-    Entry,
+    FileStat,
     Kind,
     Packet,
     decode_packet,
@@ -70,14 +70,14 @@ def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
 class _Made(NamedTuple):
     """A directory, to get its mode and time at the end. is_ours: it was not there before."""
 
-    entry: Entry
+    entry: FileStat
     is_ours: bool
 
 
 class _Growing:
     """A file that is being written under another name."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: FileStat) -> None:
         self.entry = entry
         self.temporary = ""
         self.fd = -1
@@ -93,9 +93,9 @@ class _Receiver:
         self._count = 0
         self._has_all_names = False
         self._files: set[str] = set()
-        self._links: list[Entry] = []
+        self._links: list[FileStat] = []
         self._directories: list[_Made] = []
-        self._wanted: deque[tuple[int, Entry]] = deque()
+        self._wanted: deque[tuple[int, FileStat]] = deque()
         self._asked: dict[int, _Growing] = {}
 
     def run(self) -> None:
@@ -150,7 +150,7 @@ class _Receiver:
         if requests:
             self._stream.send(*requests)
 
-    def _place(self, entry: Entry) -> None:
+    def _place(self, entry: FileStat) -> None:
         number = self._count
         self._count += 1
         self._order.check(entry)
@@ -171,7 +171,7 @@ class _Receiver:
             else:
                 self._expect_file(number, entry)
 
-    def _make_directory(self, entry: Entry) -> None:
+    def _make_directory(self, entry: FileStat) -> None:
         directory, name = split(entry.path)
         fd = self._root.directory(directory)
         is_ours = True
@@ -188,12 +188,12 @@ class _Receiver:
                 os.mkdir(name, 0o700, dir_fd=fd)
         self._directories.append(_Made(entry, is_ours))
 
-    def _expect_link(self, entry: Entry) -> None:
+    def _expect_link(self, entry: FileStat) -> None:
         if entry.linkname not in self._files:
             raise self._refused(entry.path, f'is a link to "{entry.linkname}", which was not sent')
         self._links.append(entry)
 
-    def _expect_file(self, number: int, entry: Entry) -> None:
+    def _expect_file(self, number: int, entry: FileStat) -> None:
         self._files.add(entry.path)
         if entry.size < 0:
             raise self._refused(entry.path, f"cannot have {entry.size} bytes")
@@ -231,7 +231,7 @@ class _Receiver:
         del self._asked[number]
         self._rename(file.temporary, file.entry.path)
 
-    def _put(self, entry: Entry, make: Callable[[str, int], None]) -> None:
+    def _put(self, entry: FileStat, make: Callable[[str, int], None]) -> None:
         """Make something under another name, then give it its own."""
         directory, _ = split(entry.path)
         temporary = _temporary_name()
@@ -261,7 +261,7 @@ class _Receiver:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=fd)
 
-    def _set_link_time(self, entry: Entry) -> None:
+    def _set_link_time(self, entry: FileStat) -> None:
         directory, name = split(entry.path)
         times = (entry.mtime_ns, entry.mtime_ns)
         fd = self._root.directory(directory)
@@ -279,7 +279,7 @@ class _Receiver:
             with self._telling(entry.path), _forgiving(not is_ours):
                 _set_metadata(self._root.directory(entry.path), entry)
 
-    def _link(self, entry: Entry) -> None:
+    def _link(self, entry: FileStat) -> None:
         # The directory of the first name may be closed when that of the second is opened.
         source_directory, source = split(entry.linkname)
         source_fd = self._root.use(source_directory, os.dup)
@@ -334,7 +334,7 @@ def _write_all(fd: int, data: memoryview) -> None:
         data = data[os.write(fd, data) :]
 
 
-def _make_node(entry: Entry, name: str, fd: int) -> None:
+def _make_node(entry: FileStat, name: str, fd: int) -> None:
     permissions = permissions_of(entry.mode)
     device = os.makedev(entry.devmajor, entry.devminor)
     os.mknod(name, _NODES[entry.mode & MODE_TYPE] | permissions, device, dir_fd=fd)
@@ -347,7 +347,7 @@ def _make_node(entry: Entry, name: str, fd: int) -> None:
     os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
 
 
-def _set_metadata(fd: int, entry: Entry) -> None:
+def _set_metadata(fd: int, entry: FileStat) -> None:
     # Attributes are a file system's business: upstream tries, and goes on.
     if sys.platform == "linux":
         for key, value in entry.xattrs:

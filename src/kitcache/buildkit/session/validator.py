@@ -4,7 +4,7 @@ Source: tonistiigi/fsutil, validator.go.
 """
 
 from kitcache.buildkit.session.dirroot import split
-from kitcache.buildkit.session.packets import Entry
+from kitcache.buildkit.session.packets import FileStat
 from kitcache.errors import KitcacheError
 
 
@@ -15,7 +15,7 @@ class Order:
         self._root = root
         self._levels: list[tuple[str, bytes]] = [("", b"")]
 
-    def check(self, entry: Entry) -> None:
+    def check(self, entry: FileStat) -> None:
         """Raises KitcacheError for a path that leads out, comes twice, or before its directory.
 
         A parent that was sent as anything else than a directory is none.

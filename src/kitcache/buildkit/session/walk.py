@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot, split
-from kitcache.buildkit.session.packets import Entry, to_go_mode
+from kitcache.buildkit.session.packets import FileStat, to_go_mode
 from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
 from kitcache.errors import KitcacheError
 from kitcache.store.ioerrors import io_error
@@ -77,7 +77,7 @@ class Tree:
         self._left_out = left_out
         self._on_left_out = on_left_out
 
-    def entries(self, selection: Selection) -> Iterator[Entry]:
+    def entries(self, selection: Selection) -> Iterator[FileStat]:
         """What the selection takes, in the order of the protocol.
 
         A directory that is not taken comes too, once something below it is. What vanishes on the
@@ -119,7 +119,9 @@ class _Frame:
 
     __slots__ = ("names", "path", "unsent", "verdict")
 
-    def __init__(self, path: str, names: list[str], verdict: Verdict, unsent: Entry | None) -> None:
+    def __init__(
+        self, path: str, names: list[str], verdict: Verdict, unsent: FileStat | None
+    ) -> None:
         self.path = path
         self.names = iter(names)
         self.verdict = verdict
@@ -140,7 +142,7 @@ class _Walk:
         self._judge = selection.judge
         self._first_names: dict[Identity, str] = {}
 
-    def run(self) -> Iterator[Entry]:
+    def run(self) -> Iterator[FileStat]:
         frames = [_Frame("", self._list("", is_sent=True), TOP, None)]
         while frames:
             frame = frames[-1]
@@ -168,7 +170,7 @@ class _Walk:
                 return []
             raise unreadable(self._root.path, path, error) from None
 
-    def _look(self, path: str, verdict: Verdict) -> Entry | None:
+    def _look(self, path: str, verdict: Verdict) -> FileStat | None:
         """The entry at a path; None for what is neither sent nor entered, and for what is gone."""
         if not verdict.is_sent and not verdict.is_entered:
             return None
@@ -189,7 +191,7 @@ class _Walk:
                 return None
             raise unreadable(self._root.path, path, error) from None
 
-    def _entry(self, path: str, found: os.stat_result, fd: int, name: str) -> Entry:
+    def _entry(self, path: str, found: os.stat_result, fd: int, name: str) -> FileStat:
         linkname, major, minor = "", 0, 0
         is_dir = stat.S_ISDIR(found.st_mode)
         if stat.S_ISLNK(found.st_mode):
@@ -199,7 +201,7 @@ class _Walk:
             linkname = first if first != path else ""
         if found.st_rdev:
             major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
-        return Entry(
+        return FileStat(
             path,
             to_go_mode(found.st_mode),
             0 if is_dir else found.st_size,
@@ -225,7 +227,7 @@ def _xattrs(fd: int, name: str) -> tuple[tuple[str, bytes], ...]:
     return tuple(found)
 
 
-def _unsent(frames: list[_Frame]) -> Iterator[Entry]:
+def _unsent(frames: list[_Frame]) -> Iterator[FileStat]:
     for frame in frames:
         if frame.unsent is not None:
             yield frame.unsent

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kitcache.buildkit.proto import control_pb2, files_pb2
 from kitcache.buildkit.session import packets
-from kitcache.buildkit.session.packets import Entry, Kind
+from kitcache.buildkit.session.packets import FileStat, Kind
 from kitcache.buildkit.wire.grpc import RpcError
 
 Packet = files_pb2.Packet
@@ -51,7 +51,7 @@ def test_the_short_ones_too() -> None:
 
 
 entries = st.builds(
-    Entry,
+    FileStat,
     path=st.text(max_size=20),
     mode=numbers.map(lambda mode: mode | packets.MODE_DEVICE),
     size=st.integers(0, 2**63 - 1),
@@ -66,7 +66,7 @@ entries = st.builds(
 
 
 @given(entries, numbers)
-def test_what_protobuf_writes_is_read_by_hand(entry: Entry, number: int) -> None:
+def test_what_protobuf_writes_is_read_by_hand(entry: FileStat, number: int) -> None:
     read = packets.decode_packet(packets.encode_entry(entry))
     assert (read.kind, read.entry, read.id) == (Kind.STAT, entry, 0)
     message = Packet(type=Packet.DATA, id=number, data=b"xyz").SerializeToString()
@@ -89,6 +89,6 @@ def test_garbage_is_read_or_refused(message: bytes) -> None:
 def test_times_begin_anew_where_go_s_end(years: int, go_s: int) -> None:
     """64 bits of nanoseconds are some 584 years."""
     year_ns = 2**64 // 584
-    entry = Entry("far", 0o644, 0, years * year_ns)
+    entry = FileStat("far", 0o644, 0, years * year_ns)
     sent = Packet.FromString(packets.encode_entry(entry)).stat.mod_time
     assert abs(sent - go_s * year_ns) < 584

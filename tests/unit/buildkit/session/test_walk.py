@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot
-from kitcache.buildkit.session.packets import Entry
+from kitcache.buildkit.session.packets import FileStat
 from kitcache.buildkit.session.patterns import Selection
 from kitcache.buildkit.session.walk import Tree, identity, unreadable
 from kitcache.errors import KitcacheError
 
 
-def entries(path: Path, selection: Selection | None = None) -> dict[str, Entry]:
+def entries(path: Path, selection: Selection | None = None) -> dict[str, FileStat]:
     with DirectoryRoot(str(path)) as root:
         return {e.path: e for e in Tree(root).entries(selection or Selection())}
 
@@ -35,7 +35,7 @@ def test_mode_size_and_time_are_go_s(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir(mode=0o700)
     (tmp_path / "d").chmod(0o1777)
     found = entries(tmp_path)
-    assert found["f"] == Entry("f", 0o751 | 1 << 23, 3, 1_700_000_000_123_456_789)
+    assert found["f"] == FileStat("f", 0o751 | 1 << 23, 3, 1_700_000_000_123_456_789)
     assert found["d"].mode == 0o777 | 1 << 31 | 1 << 20
     assert found["d"].size == 0
 
