@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.walk import Tree as DiskTree
+from kitcache.buildkit.session.walk import DirectoryTree as DiskTree
 from kitcache.options.globs import BadPattern
 from kitcache.options.ignore import Matcher, Seen
 from tests.property.trees import NAMES, Tree, ignore_files, patterns, trees, walk_tree, write_tree

@@ -27,7 +27,7 @@ from kitcache.buildkit.session.packets import (
     encode_entry,
 )
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT, LeftOut, Tree, unreadable
+from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT, DirectoryTree, LeftOut, unreadable
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, printable
@@ -144,7 +144,7 @@ def _open(
         problem = f"the directory cannot be opened: {error.strerror}"
         raise KitcacheError(source, problem, effect="") from None
     includes = _includes(request, follow(root, request.followed))
-    return Tree(root, left_out, on_left_out), Selection(includes, request.excludes)
+    return DirectoryTree(root, left_out, on_left_out), Selection(includes, request.excludes)
 
 
 def _includes(request: Request, followed: tuple[str, ...] | None) -> tuple[str, ...] | None:

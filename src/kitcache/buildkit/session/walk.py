@@ -61,7 +61,7 @@ class OpenFile:
         os.close(self._fd)
 
 
-class Tree:
+class DirectoryTree:
     """A directory on disk. For one thread, within `with root`.
 
     on_left_out: called with what left_out calls a directory that the selection takes.

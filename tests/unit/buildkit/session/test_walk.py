@@ -11,13 +11,13 @@ import pytest
 from kitcache.buildkit.session.dirroot import DirectoryRoot
 from kitcache.buildkit.session.packets import FileStat
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.walk import Tree, identity, unreadable
+from kitcache.buildkit.session.walk import DirectoryTree, identity, unreadable
 from kitcache.errors import KitcacheError
 
 
 def entries(path: Path, selection: Selection | None = None) -> dict[str, FileStat]:
     with DirectoryRoot(str(path)) as root:
-        return {e.path: e for e in Tree(root).entries(selection or Selection())}
+        return {e.path: e for e in DirectoryTree(root).entries(selection or Selection())}
 
 
 def test_depth_first_and_names_by_their_bytes(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_pipes_and_sockets_are_no_obstacle(tmp_path: Path) -> None:
     # The type is cleared: it arrives as a file, and is empty.
     assert found["socket"].is_file
     with DirectoryRoot(str(tmp_path)) as root:
-        socket_file = Tree(root).open("socket")
+        socket_file = DirectoryTree(root).open("socket")
         assert socket_file is not None
         assert socket_file.read(10) == b""
-        assert Tree(root).open("fifo") is None
+        assert DirectoryTree(root).open("fifo") is None
 
 
 def test_extended_attributes_come_along(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_very_deep_tree_needs_few_open_directories(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     most = 0
     with DirectoryRoot(str(tmp_path)) as root:
-        for count, _entry in enumerate(Tree(root).entries(Selection()), 1):
+        for count, _entry in enumerate(DirectoryTree(root).entries(Selection()), 1):
             if before and count % 50 == 0:
                 most = max(most, len(os.listdir("/proc/self/fd")) - before)
     assert count == 2 * depth
@@ -144,13 +144,13 @@ def test_where_too_many_files_are_open_those_that_are_kept_make_room(three: Path
         for name in ("a", "b"):
             root.directory(name)
         with no_number_left():
-            found = [entry.path for entry in Tree(root).entries(Selection())]
+            found = [entry.path for entry in DirectoryTree(root).entries(Selection())]
     assert found == ["a", "a/f", "b", "b/f", "c", "c/f"]
     with DirectoryRoot(str(three)) as root:
         for name in ("a", "b", "c"):
             root.directory(name)
         with no_number_left():
-            file = Tree(root).open("c/f")
+            file = DirectoryTree(root).open("c/f")
             assert file is not None
             assert file.read(9) == b"c"
             file.close()
@@ -162,7 +162,7 @@ def test_where_no_room_can_be_made_no_ignore_file_would_help(three: Path) -> Non
         no_number_left(),
         pytest.raises(KitcacheError, match="Too many open files") as caught,
     ):
-        list(Tree(root).entries(Selection()))
+        list(DirectoryTree(root).entries(Selection()))
     assert "ulimit -n" in caught.value.hints[0]
 
 
@@ -176,7 +176,7 @@ def test_what_may_not_be_read_can_be_left_out(number: int) -> None:
 def test_a_file_is_read_as_long_as_it_was_when_opened(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     with DirectoryRoot(str(tmp_path)) as root:
-        file = Tree(root).open("f")
+        file = DirectoryTree(root).open("f")
         assert file is not None
         with (tmp_path / "f").open("ab") as more:
             more.write(b"def")
@@ -195,8 +195,8 @@ def test_a_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
     with DirectoryRoot(str(root_path)) as root:
         (root_path / "d").rename(tmp_path / "moved")
         (root_path / "d").symlink_to(outside)
-        assert Tree(root).open("d/secret") is None
-        assert [e.path for e in Tree(root).entries(Selection())] == ["d"]
+        assert DirectoryTree(root).open("d/secret") is None
+        assert [e.path for e in DirectoryTree(root).entries(Selection())] == ["d"]
 
 
 def test_what_is_left_out_is_told_of_where_it_would_have_been_sent(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_what_is_left_out_is_told_of_where_it_would_have_been_sent(tmp_path: Pat
     def walk(selection: Selection) -> tuple[list[str], list[str]]:
         told: list[str] = []
         with DirectoryRoot(str(tmp_path)) as root:
-            found = [e.path for e in Tree(root, left_out, told.append).entries(selection)]
+            found = [e.path for e in DirectoryTree(root, left_out, told.append).entries(selection)]
         return found, told
 
     assert walk(Selection()) == (["a", "b", "b/f", "b/link"], ["CACHE"])
