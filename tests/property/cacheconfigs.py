@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.upkeep.trimming.steporder import Tree
+from kitcache.upkeep.trimming.steporder import CacheDocuments
 from tests.property.model import digest_of
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -48,7 +48,7 @@ class Config(NamedTuple):
     def data(self) -> bytes:
         return json.dumps(self.document, separators=(",", ":")).encode()
 
-    def tree(self, *, is_index: bool = False) -> Tree:
+    def tree(self, *, is_index: bool = False) -> CacheDocuments:
         """With a root of BuildKit's, in either form."""
         config = {"mediaType": CACHECONFIG, "digest": digest_of(self.data), "size": len(self.data)}
         layers = [
@@ -67,7 +67,7 @@ class Config(NamedTuple):
         else:
             root |= {"mediaType": "application/vnd.oci.image.manifest.v1+json"}
             root |= {"config": config, "layers": layers}
-        return Tree("main", json.dumps(root, separators=(",", ":")).encode(), self.data)
+        return CacheDocuments("main", json.dumps(root, separators=(",", ":")).encode(), self.data)
 
 
 @st.composite
@@ -175,7 +175,7 @@ def ancestors(data: bytes, number: int) -> frozenset[int]:
     return frozenset(found)
 
 
-def bytes_of(trees: Mapping[int, Tree], sizes: Mapping[Digest, int]) -> int:
+def bytes_of(trees: Mapping[int, CacheDocuments], sizes: Mapping[Digest, int]) -> int:
     """All that these roots reach, each layer once, as their bytes say it."""
     layers: set[str] = set()
     for tree in trees.values():

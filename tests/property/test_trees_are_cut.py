@@ -12,7 +12,7 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.rewrite import make_root
-from kitcache.upkeep.trimming.steporder import Cuts, Tree, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import CacheDocuments, Cuts, cut_trees, cut_until, rank
 from tests.property.cacheconfigs import (
     BASE_S,
     SIZES,
@@ -28,7 +28,7 @@ NOW_NS = (BASE_S + 100) * 10**9
 
 
 class Case(NamedTuple):
-    trees: tuple[Tree, ...]
+    trees: tuple[CacheDocuments, ...]
     used: dict[Digest, int]
     other_bytes: int
 
@@ -55,14 +55,14 @@ def limits(case: Case) -> st.SearchStrategy[int]:
 limited = cases().flatmap(lambda case: st.tuples(st.just(case), limits(case)))
 
 
-def after(case: Case, cuts: Cuts) -> dict[int, Tree]:
+def after(case: Case, cuts: Cuts) -> dict[int, CacheDocuments]:
     """The trees once they have been cut, as they are written."""
     found = {}
     for number, (tree, kept) in enumerate(zip(case.trees, cuts.kept, strict=True)):
         found[number] = tree
         if kept is not None:
             root = make_root(tree.manifest, tree.config, kept, SIZES)
-            found[number] = Tree(tree.tag, root.manifest, root.config)
+            found[number] = CacheDocuments(tree.tag, root.manifest, root.config)
     return found
 
 

@@ -13,7 +13,7 @@ import kitcache
 from kitcache.errors import LimitNotReached
 from kitcache.store.layout import open_layout
 from kitcache.store.state import note_layers
-from kitcache.upkeep.trimming.steporder import Tree
+from kitcache.upkeep.trimming.steporder import CacheDocuments
 from tests.property import witness
 from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning
 from tests.property.disk import REF_NAME, blob_path, blobs, put_blob, settle
@@ -23,7 +23,7 @@ HOUR_AGO_S = 3600
 
 
 @contextmanager
-def on_disk(trees: dict[str, Tree], missing: set[int]) -> Iterator[Path]:
+def on_disk(trees: dict[str, CacheDocuments], missing: set[int]) -> Iterator[Path]:
     """A cache with these tags, with all layers of the pool but those that are missing."""
     with tempfile.TemporaryDirectory(prefix="kitcache-test-") as box:
         root = Path(box, "cache")
@@ -60,7 +60,7 @@ trees = st.builds(lambda config, form: config.tree(is_index=form), configs(), st
     st.integers(0, 12_000),
 )
 def test_a_trim_does_what_its_dry_run_said(
-    tags: dict[str, Tree], missing: set[int], read: list[int], limit: int
+    tags: dict[str, CacheDocuments], missing: set[int], read: list[int], limit: int
 ) -> None:
     with on_disk(tags, missing) as root:
         with open_layout(root) as layout:

@@ -22,7 +22,7 @@ from kitcache.oci.links import Link
 from kitcache.store.index import INDEX
 from kitcache.store.layout import open_layout
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
-from kitcache.upkeep.trimming.steporder import Tree, rank
+from kitcache.upkeep.trimming.steporder import CacheDocuments, rank
 from kitcache.upkeep.trimming.trimplan import layer_uses, read_tree
 
 
@@ -146,7 +146,7 @@ def _steps(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, CachedStep]]:
     """For each layer of a build cache the step that made it."""
-    tree: Tree | None = None
+    tree: CacheDocuments | None = None
     try:
         with suppress(Damaged, DocumentError, Unsafe):
             tree = read_tree(reader.layout, descriptor)

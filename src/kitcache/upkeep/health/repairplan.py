@@ -30,7 +30,7 @@ from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_fau
 from kitcache.upkeep.health.indexrecovery import Candidate
 from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairAction
-from kitcache.upkeep.trimming.steporder import Tree, cut_until
+from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
 
 
 class CacheRoot(NamedTuple):
@@ -250,7 +250,9 @@ class _Judge:
             return _Fate("healthy", descriptor)
         content = _cut(before, usable)
         if not _is_small(content):
-            warm = cut_until(Tree("", *content), self._found.used, _fits, now_ns=self._now_ns)
+            warm = cut_until(
+                CacheDocuments("", *content), self._found.used, _fits, now_ns=self._now_ns
+            )
             content = _cut(content, warm or ())
             usable = set(warm or ())
         unusable = {

@@ -27,7 +27,7 @@ from kitcache.upkeep.results import CachedStep
 _ANY = Digest("sha256", "0" * 64)
 
 
-class Tree(NamedTuple):
+class CacheDocuments(NamedTuple):
     """The root of a cache and its cacheconfig: proven, and known to be readable."""
 
     tag: str
@@ -56,7 +56,7 @@ class Ranked(NamedTuple):
 
 
 def cut_trees(
-    trees: Sequence[Tree],
+    trees: Sequence[CacheDocuments],
     used: Mapping[Digest, int],
     sizes: Mapping[Digest, int],
     other_bytes: int,
@@ -72,7 +72,7 @@ def cut_trees(
     bytes is more than it comes to where two trees have been cut to the same.
     """
     numbers = {pair: n for n, pair in enumerate(dict.fromkeys(tree[1:] for tree in trees))}
-    distinct = [Tree("", *pair) for pair in numbers]
+    distinct = [CacheDocuments("", *pair) for pair in numbers]
     shears = [Shears(tree.config) for tree in distinct]
     configs = [each.config for each in shears]
     order = _rank(distinct, configs, used, now_ns)
@@ -97,7 +97,11 @@ def cut_trees(
 
 
 def cut_until(
-    tree: Tree, used: Mapping[Digest, int], fits: Callable[[int, int], bool], *, now_ns: int
+    tree: CacheDocuments,
+    used: Mapping[Digest, int],
+    fits: Callable[[int, int], bool],
+    *,
+    now_ns: int,
 ) -> frozenset[ResultKey] | None:
     """The results that stay where the coldest go until it fits; None where the last does not fit.
 
@@ -113,7 +117,9 @@ def cut_until(
     return frozenset(keys[dropped:]) if is_small(dropped) else None
 
 
-def rank(trees: Sequence[Tree], used: Mapping[Digest, int], now_ns: int) -> tuple[Ranked, ...]:
+def rank(
+    trees: Sequence[CacheDocuments], used: Mapping[Digest, int], now_ns: int
+) -> tuple[Ranked, ...]:
     """Every result of these trees in the order in which they go; the last of each tree at the end.
 
     Free to go is a result once all those are gone that were made from it. Of these the one goes
@@ -125,7 +131,7 @@ def rank(trees: Sequence[Tree], used: Mapping[Digest, int], now_ns: int) -> tupl
 
 
 def _rank(
-    trees: Sequence[Tree],
+    trees: Sequence[CacheDocuments],
     configs: Sequence[CacheConfig],
     used: Mapping[Digest, int],
     now_ns: int,
@@ -153,7 +159,7 @@ def _rank(
 
 
 def weigh_steps(
-    tree: Tree,
+    tree: CacheDocuments,
     kept: Collection[ResultKey] | None,
     used: Mapping[Digest, int],
     sizes: Mapping[Digest, int],
@@ -277,7 +283,7 @@ class _Forest:
 
 
 def _with_layers(
-    trees: Sequence[Tree], configs: Sequence[CacheConfig], order: Sequence[Ranked]
+    trees: Sequence[CacheDocuments], configs: Sequence[CacheConfig], order: Sequence[Ranked]
 ) -> tuple[Ranked, ...]:
     """The layers that go with each: from the end, those that none after it holds."""
     first = {ranked.tree: ranked for ranked in reversed(order)}
@@ -301,7 +307,7 @@ def _with_layers(
     return tuple(reversed(ranked_anew))
 
 
-def _listed_layers(tree: Tree, config: CacheConfig) -> list[Digest]:
+def _listed_layers(tree: CacheDocuments, config: CacheConfig) -> list[Digest]:
     """Every layer that a root names as it is, in its manifest or in its cacheconfig."""
     root = read_cache_manifest(tree.manifest)
     in_root = [layer.descriptor.digest for layer in root.layers] if root else []
@@ -316,7 +322,7 @@ class _Documents:
     """Manifests and cacheconfigs, once so many results have been dropped."""
 
     def __init__(
-        self, trees: Sequence[Tree], shears: Sequence[Shears], order: Sequence[Ranked]
+        self, trees: Sequence[CacheDocuments], shears: Sequence[Shears], order: Sequence[Ranked]
     ) -> None:
         self._trees, self._shears, self._order = trees, shears, order
         self._keys: list[list[ResultKey]] = [[] for _ in trees]
@@ -345,7 +351,7 @@ class _Documents:
         return self._known[number, gone]
 
 
-def _weigh(tree: Tree, shears: Shears, kept: Collection[ResultKey]) -> tuple[int, int]:
+def _weigh(tree: CacheDocuments, shears: Shears, kept: Collection[ResultKey]) -> tuple[int, int]:
     """The bytes of the manifest and of the cacheconfig that keep these results only."""
     cut = shears.cut(kept)
     # Every digest is as long.

@@ -21,7 +21,7 @@ from kitcache.store.state import put_notes, read_layer_uses, read_notes
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import NewRoot, make_root
-from kitcache.upkeep.trimming.steporder import Tree, cut_trees, weigh_steps
+from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_trees, weigh_steps
 
 
 class Cut(NamedTuple):
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
     ref_name: str | None
     positions: tuple[int, ...]
     before: Descriptor
-    tree: Tree
+    tree: CacheDocuments
     kept: frozenset[ResultKey]
     new: NewRoot
 
@@ -52,7 +52,7 @@ class Cutting(NamedTuple):
 
     cuts: tuple[Cut, ...]
     after: Survey
-    trees: Mapping[int, Tree]
+    trees: Mapping[int, CacheDocuments]
 
     @property
     def moves(self) -> dict[int, NewRoot]:
@@ -103,7 +103,7 @@ def cut_roots(
 
 def _make_cuts(
     survey: Survey,
-    trees: Mapping[int, Tree],
+    trees: Mapping[int, CacheDocuments],
     roots: Sequence[Root],
     stay: Sequence[frozenset[ResultKey] | None],
 ) -> tuple[Cut, ...]:
@@ -138,9 +138,9 @@ def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[Cut]) -> S
     return narrow(alone, move=move, index_digest=survey.index_digest)
 
 
-def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, Tree]:
+def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocuments]:
     """By position the roots that are caches, each blob read once."""
-    known: dict[Digest, Tree | None] = {}
+    known: dict[Digest, CacheDocuments | None] = {}
     found = {}
     for root in roots:
         if root.descriptor is not None:
@@ -154,7 +154,7 @@ def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, Tree]:
     return found
 
 
-def read_tree(layout: Layout, descriptor: Descriptor) -> Tree | None:
+def read_tree(layout: Layout, descriptor: Descriptor) -> CacheDocuments | None:
     """The root of a cache that a descriptor names, None where that is something else.
 
     Raises Damaged, Unsafe, and DocumentError where BuildKit would not import it.
@@ -165,7 +165,7 @@ def read_tree(layout: Layout, descriptor: Descriptor) -> Tree | None:
         return None
     config = layout.read_blob(root.config.digest, root.config.size) or b""
     read_cacheconfig(config)
-    return Tree("", manifest, config)
+    return CacheDocuments("", manifest, config)
 
 
 class _Own(NamedTuple):
@@ -178,7 +178,7 @@ class _Own(NamedTuple):
 _NOTHING = _Own(frozenset(), frozenset())
 
 
-def _own_blobs(survey: Survey, descriptor: Descriptor, tree: Tree) -> _Own:
+def _own_blobs(survey: Survey, descriptor: Descriptor, tree: CacheDocuments) -> _Own:
     below = reach(survey, descriptor, with_subjects=False)
     layers = {digest for digest, link in below.items() if link.role == "layer"}
     documents = {descriptor.digest}

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.trimming.steporder import Cuts, Tree, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import CacheDocuments, Cuts, cut_trees, cut_until, rank
 from tests.unit.gc.surveys import digest
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -38,14 +38,14 @@ class Cache:
         results = self.records[self.names.index(name)].get("layers")
         return results[0]["layer"] if results else -1
 
-    def tree(self, *more_layers: str) -> Tree:
+    def tree(self, *more_layers: str) -> CacheDocuments:
         listed = [layer["blob"] for layer in self.layers] + list(more_layers)
         config = json.dumps({"layers": self.layers, "records": self.records}).encode()
         root = {
             "config": {"mediaType": CACHECONFIG, "digest": str(digest("x")), "size": len(config)},
             "layers": [{"mediaType": LAYER, "digest": blob, "size": SIZE} for blob in listed],
         }
-        return Tree("main", json.dumps(root).encode(), config)
+        return CacheDocuments("main", json.dumps(root).encode(), config)
 
     def sizes(self) -> dict[Digest, int]:
         return {digest(f"layer {name}"): SIZE for name in self.names}
