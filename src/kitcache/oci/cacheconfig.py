@@ -219,7 +219,7 @@ def sources_first(records: tuple[Record, ...]) -> list[int]:
     return order
 
 
-class Cut(NamedTuple):
+class TrimmedConfig(NamedTuple):
     """A cacheconfig made smaller. layers, records: what it still names, and how many it has."""
 
     data: bytes
@@ -227,7 +227,7 @@ class Cut(NamedTuple):
     records: int
 
 
-def cut_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> Cut:
+def cut_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> TrimmedConfig:
     """The same document with these results only, and with what they need.
 
     That is the records that they are reached through, by every alternative, and the layers of
@@ -247,7 +247,7 @@ class Shears:
         self.config = read_cacheconfig(data)
         self._document = read_plain(data)
 
-    def cut(self, kept: Collection[ResultKey]) -> Cut:
+    def cut(self, kept: Collection[ResultKey]) -> TrimmedConfig:
         """What cut_cacheconfig says."""
         config, wanted, document = self.config, frozenset(kept), dict(self._document)
         records = _with_sources(config.records, {number for number, _ in wanted})
@@ -261,7 +261,9 @@ class Shears:
             for old in records
         ]
         encoded = json.dumps(document, separators=(",", ":")).encode()
-        return Cut(encoded, frozenset(config.layers[old].digest for old in layers), len(records))
+        return TrimmedConfig(
+            encoded, frozenset(config.layers[old].digest for old in layers), len(records)
+        )
 
 
 def _with_sources(records: tuple[Record, ...], wanted: Iterable[int]) -> list[int]:
