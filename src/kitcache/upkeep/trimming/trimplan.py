@@ -24,7 +24,7 @@ from kitcache.upkeep.rewrite import NewRoot, make_root
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_trees, weigh_steps
 
 
-class Cut(NamedTuple):
+class TagTrim(NamedTuple):
     """A root that gets smaller. positions: of the entries in index.json that have it and its tag.
 
     kept: the results that stay; all others go.
@@ -50,7 +50,7 @@ class Cutting(NamedTuple):
     trees: by their positions, the roots that are caches.
     """
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[TagTrim, ...]
     after: Survey
     trees: Mapping[int, CacheDocuments]
 
@@ -106,7 +106,7 @@ def _make_cuts(
     trees: Mapping[int, CacheDocuments],
     roots: Sequence[Root],
     stay: Sequence[frozenset[ResultKey] | None],
-) -> tuple[Cut, ...]:
+) -> tuple[TagTrim, ...]:
     """Of these roots those of which not all stays."""
     moving: dict[tuple[str | None, Descriptor], list[int]] = {}
     kept: dict[Descriptor, frozenset[ResultKey]] = {}
@@ -115,7 +115,7 @@ def _make_cuts(
             kept[root.descriptor] = keys
             moving.setdefault((root.ref_name, root.descriptor), []).append(root.position)
     return tuple(
-        Cut(
+        TagTrim(
             ref_name,
             tuple(at),
             before,
@@ -127,7 +127,7 @@ def _make_cuts(
     )
 
 
-def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[Cut]) -> Survey:
+def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[TagTrim]) -> Survey:
     """What a survey of these roots alone finds after the cuts."""
     move = {
         position: NewContent(cut.new.manifest, cut.new.config)
@@ -213,7 +213,7 @@ def layer_uses(layout: Layout) -> dict[Digest, int]:
 
 
 def describe_cut(
-    cut: Cut,
+    cut: TagTrim,
     before: Survey,
     after: Survey,
     used: Mapping[Digest, int],
@@ -239,7 +239,7 @@ def describe_cut(
     )
 
 
-def move_note(layout: Layout, cut: Cut) -> None:
+def move_note(layout: Layout, cut: TagTrim) -> None:
     """Have the note of the tag's last export name what the tag is now, if it can be read."""
     with suppress(KitcacheError):
         note = None if cut.ref_name is None else read_notes(layout).get(cut.ref_name)
