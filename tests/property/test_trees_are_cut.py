@@ -12,7 +12,13 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.rewrite import make_root
-from kitcache.upkeep.trimming.steporder import CacheDocuments, Cuts, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import (
+    CacheDocuments,
+    TrimSelection,
+    cut_trees,
+    cut_until,
+    rank,
+)
 from tests.property.cacheconfigs import (
     BASE_S,
     SIZES,
@@ -32,7 +38,7 @@ class Case(NamedTuple):
     used: dict[Digest, int]
     other_bytes: int
 
-    def cut(self, limit_bytes: int) -> Cuts:
+    def cut(self, limit_bytes: int) -> TrimSelection:
         return cut_trees(self.trees, self.used, SIZES, self.other_bytes, limit_bytes, now_ns=NOW_NS)
 
     @property
@@ -55,7 +61,7 @@ def limits(case: Case) -> st.SearchStrategy[int]:
 limited = cases().flatmap(lambda case: st.tuples(st.just(case), limits(case)))
 
 
-def after(case: Case, cuts: Cuts) -> dict[int, CacheDocuments]:
+def after(case: Case, cuts: TrimSelection) -> dict[int, CacheDocuments]:
     """The trees once they have been cut, as they are written."""
     found = {}
     for number, (tree, kept) in enumerate(zip(case.trees, cuts.kept, strict=True)):
@@ -132,7 +138,9 @@ def test_no_more_goes_than_has_to(given: tuple[Case, int]) -> None:
 
 @given(cases())
 def test_what_fits_is_left_alone(case: Case) -> None:
-    assert case.cut(case.cut(10**9).bytes) == Cuts((None,) * len(case.trees), case.cut(10**9).bytes)
+    assert case.cut(case.cut(10**9).bytes) == TrimSelection(
+        (None,) * len(case.trees), case.cut(10**9).bytes
+    )
 
 
 @given(configs(), st.booleans())

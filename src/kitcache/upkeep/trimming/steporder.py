@@ -35,7 +35,7 @@ class CacheDocuments(NamedTuple):
     config: bytes
 
 
-class Cuts(NamedTuple):
+class TrimSelection(NamedTuple):
     """For each tree the results that stay, None where all do; and how many bytes that comes to."""
 
     kept: tuple[frozenset[ResultKey] | None, ...]
@@ -63,7 +63,7 @@ def cut_trees(
     limit_bytes: int,
     *,
     now_ns: int,
-) -> Cuts:
+) -> TrimSelection:
     """The fewest results to go, coldest first over all trees, so that everything fits the limit.
 
     used: when a layer was last read, where that is known. sizes: of layers, in bytes; 0 for one
@@ -91,7 +91,7 @@ def cut_trees(
     low = bisect_left(range(most), True, key=lambda n: held[n] <= limit_bytes)
     dropped = _fewest(low, most, lambda n: held[n] + documents.bytes(n) <= limit_bytes)
     kept = documents.kept(dropped)
-    return Cuts(
+    return TrimSelection(
         tuple(kept[numbers[tree[1:]]] for tree in trees), held[dropped] + documents.bytes(dropped)
     )
 

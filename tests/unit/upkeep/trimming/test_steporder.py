@@ -4,7 +4,13 @@ import json
 from typing import Any
 
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.trimming.steporder import CacheDocuments, Cuts, cut_trees, cut_until, rank
+from kitcache.upkeep.trimming.steporder import (
+    CacheDocuments,
+    TrimSelection,
+    cut_trees,
+    cut_until,
+    rank,
+)
 from tests.unit.gc.surveys import digest
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -162,7 +168,7 @@ def test_a_cut_ends_as_soon_as_it_fits() -> None:
     cache = two_stages()
     tree, sizes = cache.tree(), cache.sizes()
     whole = cut_trees([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
-    assert whole == Cuts((None,), 8 * SIZE + len(tree.manifest) + len(tree.config))
+    assert whole == TrimSelection((None,), 8 * SIZE + len(tree.manifest) + len(tree.config))
     assert cut_trees([tree], {}, sizes, 0, whole.bytes, now_ns=NOW_NS) == whole
     for dropped in range(1, 8):
         limit = (8 - dropped) * SIZE + 10_000
@@ -206,14 +212,14 @@ def test_a_cache_without_steps_has_nothing_to_cut() -> None:
     cache.step("content", None)
     cuts = cut_trees([cache.tree()], {}, {}, 0, 5, now_ns=NOW_NS)
     assert (cuts.kept, cuts.bytes > 5) == ((None,), True)
-    assert cut_trees([], {}, {}, 3, 2, now_ns=NOW_NS) == Cuts((), 3)
+    assert cut_trees([], {}, {}, 3, 2, now_ns=NOW_NS) == TrimSelection((), 3)
 
 
 def test_the_same_root_twice_is_cut_once() -> None:
     tree, sizes = two_stages().tree(), two_stages().sizes()
     one = cut_trees([tree], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
     both = cut_trees([tree, tree._replace(tag="dev")], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
-    assert both == Cuts(one.kept * 2, one.bytes)
+    assert both == TrimSelection(one.kept * 2, one.bytes)
 
 
 def test_until_the_documents_fit() -> None:
