@@ -35,7 +35,7 @@ from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
 from kitcache.upkeep.results import PruneResult, TagDecision
 from kitcache.upkeep.trimming.trimplan import (
-    Cutting,
+    TrimPlan,
     cut_roots,
     describe_cut,
     layer_uses,
@@ -137,7 +137,7 @@ class _Choice(NamedTuple):
     now_ns: int
     decisions: tuple[TagDecision, ...]
     limits: tuple[Limit, ...]
-    cutting: Cutting
+    cutting: TrimPlan
     used: Mapping[Digest, int] = {}
 
     @property
@@ -192,7 +192,7 @@ class _Chooser:
         )
         _check_kept(layout.path, self._retention, decisions)
         stays = narrow(survey, drop=_dropped(decisions), index_digest=survey.index_digest)
-        choice = _Choice(survey, now_ns, decisions, limits, Cutting((), stays, {}))
+        choice = _Choice(survey, now_ns, decisions, limits, TrimPlan((), stays, {}))
         if self._retention.trim:
             choice = _cut(layout, choice)
         return choice.change, choice

@@ -34,7 +34,7 @@ from kitcache.upkeep.edit import Change, EditContext, change_and_collect, rehear
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
-    Cutting,
+    TrimPlan,
     cut_roots,
     describe_cut,
     layer_uses,
@@ -123,7 +123,7 @@ class _Choice(NamedTuple):
     survey: Survey
     used: Mapping[Digest, int]
     now_ns: int
-    cutting: Cutting
+    cutting: TrimPlan
 
 
 def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choice:

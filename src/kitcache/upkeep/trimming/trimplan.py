@@ -44,7 +44,7 @@ class TagTrim(NamedTuple):
         return self.before._replace(digest=digest, size=len(self.new.manifest))
 
 
-class Cutting(NamedTuple):
+class TrimPlan(NamedTuple):
     """The roots that get smaller. after: what a survey of all that stay finds then.
 
     trees: by their positions, the roots that are caches.
@@ -70,7 +70,7 @@ def cut_roots(
     used: Mapping[Digest, int],
     now_ns: int,
     held: Collection[Digest] = (),
-) -> Cutting:
+) -> TrimPlan:
     """What to cut from the roots at these positions, so that all of the roots fit the limit.
 
     roots: all that stay. used: when imports last read which layers. held: what counts though no
@@ -98,7 +98,7 @@ def cut_roots(
         now_ns=now_ns,
     )
     cuts = _make_cuts(survey, trees, chosen, stay.kept)
-    return Cutting(cuts, _look_ahead(survey, roots, cuts), trees)
+    return TrimPlan(cuts, _look_ahead(survey, roots, cuts), trees)
 
 
 def _make_cuts(

@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.trimming.trimplan import Cutting, cut_roots
+from kitcache.upkeep.trimming.trimplan import TrimPlan, cut_roots
 from tests.hostile import stages
 from tests.hostile.stages import LAYER_BYTES, Stages
 
@@ -28,7 +28,7 @@ def cut(
     tags: Collection[str] = tuple(TAGS),
     of: Collection[str] = ("main", "dev", "image"),
     held: Collection[Digest] = (),
-) -> Cutting:
+) -> TrimPlan:
     """The roots of these tags below the limit, cut from those of the others."""
     with open_layout(cache.dir) as layout:
         survey = take_survey(layout, Control("cache", None, None))
@@ -37,11 +37,11 @@ def cut(
         return cut_roots(layout, survey, roots, positions, limit, used={}, now_ns=NOW_NS, held=held)
 
 
-def bytes_after(cutting: Cutting) -> int:
+def bytes_after(cutting: TrimPlan) -> int:
     return cutting.after.live_tally.bytes
 
 
-def steps_of(cutting: Cutting) -> dict[str | None, int]:
+def steps_of(cutting: TrimPlan) -> dict[str | None, int]:
     return {each.ref_name: len(each.kept) for each in cutting.cuts}
 
 
