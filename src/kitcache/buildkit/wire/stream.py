@@ -19,7 +19,7 @@ from kitcache.buildkit.wire.grpc import (
     problem_of_reply,
 )
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.threads import HELD_LIMIT, OUTBOX_LIMIT, Link
+from kitcache.buildkit.wire.threads import HELD_LIMIT, OUTBOX_LIMIT, ConnectionThreads
 
 # How much is taken from a stream, or put in the outbox, each time the lock is had.
 _STEP = 256 * 1024
@@ -37,7 +37,9 @@ class Stream:
     nobody took would stay.
     """
 
-    def __init__(self, link: Link, stream_id: int, method: str, metadata: Metadata) -> None:
+    def __init__(
+        self, link: ConnectionThreads, stream_id: int, method: str, metadata: Metadata
+    ) -> None:
         self.method = method
         self.metadata = metadata
         self.trailers: Metadata = ()

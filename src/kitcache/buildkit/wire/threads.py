@@ -61,7 +61,7 @@ class Call(Protocol):
 Accept = Callable[[int, Headers, bool], Callable[[], None] | None]
 
 
-class Link:
+class ConnectionThreads:
     """A connection with its threads, which `start` starts.
 
     failure: why it ended, None while it lives and when it was closed by us. held: bytes of messages
