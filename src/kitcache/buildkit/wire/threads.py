@@ -41,7 +41,7 @@ class Transport(Protocol):
         ...
 
 
-class Call(Protocol):
+class StreamListener(Protocol):
     """What a link tells a call, with the lock held. After fail it tells nothing more."""
 
     def headers_came(self, headers: Headers, is_end: bool) -> None:
@@ -72,7 +72,7 @@ class ConnectionThreads:
         self.lock = threading.Lock()
         self.can_send = threading.Condition(self.lock)
         self.connection = connection
-        self.calls: dict[int, Call] = {}
+        self.calls: dict[int, StreamListener] = {}
         self.held = 0
         self.failure: str | None = None
         self.closed = threading.Event()
