@@ -39,7 +39,7 @@ _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 Changes = Mapping[str, str | None]
 
 
-class Call(NamedTuple):
+class PluginInvocation(NamedTuple):
     """kitcache's own words, and what docker's options mean to the environment (None: unset)."""
 
     words: tuple[str, ...]
@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> int:
     return _run_command(words)
 
 
-def read_call(words: Sequence[str], environ: Mapping[str, str]) -> Call:
+def read_call(words: Sequence[str], environ: Mapping[str, str]) -> PluginInvocation:
     """What a call means: docker's options, which come first, then kitcache's words.
 
     Raises UsageError for an option that kitcache cannot follow.
@@ -72,7 +72,7 @@ def read_call(words: Sequence[str], environ: Mapping[str, str]) -> Call:
     for switch in ("help", "version"):
         if _is_on(options.get(switch, "false")):
             rest = (f"--{switch}",)
-    return Call(rest, _changes(options, environ))
+    return PluginInvocation(rest, _changes(options, environ))
 
 
 def _metadata() -> str:
