@@ -67,7 +67,7 @@ class _Source(NamedTuple):
         return Side(path, os.path.basename(os.path.abspath(path)), read_entries(self.data))
 
 
-class _Call(NamedTuple):
+class _MergeOptions(NamedTuple):
     """What a caller wants. began_s: monotonic; lock_timeout_s: of all locks together."""
 
     sources: tuple[str, ...]
@@ -112,7 +112,7 @@ def merge(
     index.json), NotACache, Unsafe, Busy, Cancelled, and KitcacheError for I/O errors: then no tag
     was changed. Damaged of kind lost: others removed blobs of the target meanwhile.
     """
-    call = _Call(
+    call = _MergeOptions(
         tuple(os.fspath(path) for path in _listed(sources)),
         os.fspath(target),
         tuple(map(read_rename, _listed(rename))),
@@ -126,7 +126,7 @@ def merge(
         return _merge(call, stack)
 
 
-def _merge(call: _Call, stack: ExitStack) -> MergeResult:
+def _merge(call: _MergeOptions, stack: ExitStack) -> MergeResult:
     layouts, home = _open(call, stack)
     warnings = () if call.is_dry else _lock(layouts, home, call, stack)
     read = [_read_source(layout, call.control) for layout in layouts]
@@ -154,7 +154,7 @@ def _listed(given: _Text | Sequence[_Text]) -> Sequence[_Text]:
     return (given,) if isinstance(given, str | os.PathLike) else given
 
 
-def _open(call: _Call, stack: ExitStack) -> tuple[list[Layout], Layout | None]:
+def _open(call: _MergeOptions, stack: ExitStack) -> tuple[list[Layout], Layout | None]:
     """The sources, and the target if it is there already; each a directory of its own."""
     if not call.sources:
         raise UsageError("name at least one cache to merge from")
@@ -190,7 +190,7 @@ def _find_target(name: str) -> Layout | None:
         raise
 
 
-def _make_target(call: _Call, stack: ExitStack) -> Layout:
+def _make_target(call: _MergeOptions, stack: ExitStack) -> Layout:
     """The target, made and held."""
     home = stack.enter_context(make_layout(call.target))
     stack.enter_context(hold_store(home, "exclusive", call.control.patience(call.left_s)))
@@ -198,7 +198,7 @@ def _make_target(call: _Call, stack: ExitStack) -> Layout:
 
 
 def _lock(
-    layouts: Sequence[Layout], home: Layout | None, call: _Call, stack: ExitStack
+    layouts: Sequence[Layout], home: Layout | None, call: _MergeOptions, stack: ExitStack
 ) -> tuple[str, ...]:
     """The sources shared, the target exclusive; warnings of sources that cannot be locked.
 
@@ -250,7 +250,7 @@ def _read_source(layout: Layout, control: Control) -> _Source:
 
 
 def _decide(
-    read: Sequence[_Source], home: Layout | None, call: _Call
+    read: Sequence[_Source], home: Layout | None, call: _MergeOptions
 ) -> tuple[bytes | None, tuple[Group, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
     data, entries = (None, ()) if home is None else read_target(home, call.control)
@@ -264,7 +264,7 @@ def _roots(read: Sequence[_Source], groups: Sequence[Group]) -> list[tuple[int, 
 
 
 def _merge_held(
-    read: Sequence[_Source], home: Layout, wants: Wants, call: _Call
+    read: Sequence[_Source], home: Layout, wants: Wants, call: _MergeOptions
 ) -> tuple[tuple[Group, ...], Came]:
     make_index(home, hold_index(home, call.control.patience(call.left_s)))
     home.open_directories()
@@ -289,7 +289,7 @@ def _merge_held(
     return groups, came
 
 
-def _publish(read: Sequence[_Source], home: Layout, call: _Call) -> tuple[Group, ...]:
+def _publish(read: Sequence[_Source], home: Layout, call: _MergeOptions) -> tuple[Group, ...]:
     """One edit of index.json; decided anew where others changed it since."""
     documents = [source.data for source in read]
     for _ in range(CHANGES):
