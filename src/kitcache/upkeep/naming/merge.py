@@ -53,7 +53,7 @@ _NO_TAG_CHANGED = (
 )
 
 
-class _Source(NamedTuple):
+class _SourceCache(NamedTuple):
     """A cache that is merged from, its index.json, and the survey of just that."""
 
     layout: Layout
@@ -226,7 +226,7 @@ def _inode_of(layout: Layout) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _read_source(layout: Layout, control: Control) -> _Source:
+def _read_source(layout: Layout, control: Control) -> _SourceCache:
     """A source, all of whose roots are whole. Raises Damaged."""
     data, survey = read_settled(layout, control._replace(path=layout.path))
     for root in survey.roots:
@@ -246,11 +246,11 @@ def _read_source(layout: Layout, control: Control) -> _Source:
             effect=NOTHING_CHANGED,
             hints=(f"untag it in a copy of {layout.path}, and merge that",),
         )
-    return _Source(layout, data, survey)
+    return _SourceCache(layout, data, survey)
 
 
 def _decide(
-    read: Sequence[_Source], home: Layout | None, call: _MergeOptions
+    read: Sequence[_SourceCache], home: Layout | None, call: _MergeOptions
 ) -> tuple[bytes | None, tuple[Group, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
     data, entries = (None, ()) if home is None else read_target(home, call.control)
@@ -259,12 +259,12 @@ def _decide(
     return data, decide(side, sides, call.renames, replaces=call.replaces)
 
 
-def _roots(read: Sequence[_Source], groups: Sequence[Group]) -> list[tuple[int, Root]]:
+def _roots(read: Sequence[_SourceCache], groups: Sequence[Group]) -> list[tuple[int, Root]]:
     return [(g.source, read[g.source].survey.roots[p]) for g in groups for p in g.positions]
 
 
 def _merge_held(
-    read: Sequence[_Source], home: Layout, wants: Wants, call: _MergeOptions
+    read: Sequence[_SourceCache], home: Layout, wants: Wants, call: _MergeOptions
 ) -> tuple[tuple[Group, ...], Came]:
     make_index(home, hold_index(home, call.control.patience(call.left_s)))
     home.open_directories()
@@ -289,7 +289,7 @@ def _merge_held(
     return groups, came
 
 
-def _publish(read: Sequence[_Source], home: Layout, call: _MergeOptions) -> tuple[Group, ...]:
+def _publish(read: Sequence[_SourceCache], home: Layout, call: _MergeOptions) -> tuple[Group, ...]:
     """One edit of index.json; decided anew where others changed it since."""
     documents = [source.data for source in read]
     for _ in range(CHANGES):
