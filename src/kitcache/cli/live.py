@@ -36,14 +36,14 @@ class Size(NamedTuple):
     lines: int | None
 
 
-class Line(NamedTuple):
+class ScreenLine(NamedTuple):
     """A line of the picture; it is as wide as the terminal less one. colour: "" for none."""
 
     text: str
     colour: str = ""
 
 
-def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> list[Line]:
+def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> list[ScreenLine]:
     """The picture: a header, and a line a step with what it does.
 
     now_ns: by the daemon's clock. Where lines are few, steps that run come first, then the latest
@@ -55,7 +55,7 @@ def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> li
     ended = sum(step.state != "running" for step in begun)
     is_finished = size.lines is None and ended == len(steps) > 0
     header = f"[+] Building {elapsed_s:.1f}s ({ended}/{len(steps)})"
-    lines = [Line(_cut(header + " FINISHED" * is_finished, width))]
+    lines = [ScreenLine(_cut(header + " FINISHED" * is_finished, width))]
     if size.lines is None:
         for step in begun:
             lines += (_head(step, now_ns, width), *_transfer_lines(step, now_ns, width))
@@ -66,13 +66,13 @@ def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> li
 
 
 def _choose(
-    begun: Sequence[Step], room: int, block_of: Callable[[Step], list[Line]]
-) -> Iterator[list[Line]]:
+    begun: Sequence[Step], room: int, block_of: Callable[[Step], list[ScreenLine]]
+) -> Iterator[list[ScreenLine]]:
     """The blocks that fit into so many lines."""
     running = [at for at, step in enumerate(begun) if step.state == "running"]
     running = running[max(0, len(running) - room) :] if room > 0 else []
     room -= len(running)
-    chosen: dict[int, list[Line]] = {}
+    chosen: dict[int, list[ScreenLine]] = {}
     for at in reversed(running):
         head, *details = block_of(begun[at])
         kept = details[max(0, len(details) - room) :] if room > 0 else []
@@ -88,7 +88,7 @@ def _choose(
         yield chosen[at]
 
 
-def _block(step: Step, now_ns: int, width: int) -> list[Line]:
+def _block(step: Step, now_ns: int, width: int) -> list[ScreenLine]:
     """The step's line, its latest transfers, and while it runs the end of its log."""
     lines = [_head(step, now_ns, width), *_transfer_lines(step, now_ns, width, _TRANSFERS)]
     if step.state == "running":
@@ -96,19 +96,19 @@ def _block(step: Step, now_ns: int, width: int) -> list[Line]:
         texts += [step.unfinished] * bool(step.unfinished)
         for text in texts[-_TAIL_LINES:]:
             shown = clean_log(text, colour=False).expandtabs()
-            lines.append(Line(_cut(f" => => # {shown}", width), _FAINT))
+            lines.append(ScreenLine(_cut(f" => => # {shown}", width), _FAINT))
     return lines
 
 
-def _head(step: Step, now_ns: int, width: int) -> Line:
+def _head(step: Step, now_ns: int, width: int) -> ScreenLine:
     name = _MARKS.get(step.state, "") + clean(step.name)
     text = _row(f" => {name}", "", step.seconds(now_ns), width)
-    return Line(text, _COLOURS.get(step.state, ""))
+    return ScreenLine(text, _COLOURS.get(step.state, ""))
 
 
 def _transfer_lines(
     step: Step, now_ns: int, width: int, limit: int | None = None
-) -> Iterator[Line]:
+) -> Iterator[ScreenLine]:
     shown = step.transfers
     if limit is not None and len(shown) > limit:
         by_need = sorted(
@@ -119,7 +119,7 @@ def _transfer_lines(
         yield _transfer_line(transfer, now_ns, width)
 
 
-def _transfer_line(transfer: Transfer, now_ns: int, width: int) -> Line:
+def _transfer_line(transfer: Transfer, now_ns: int, width: int) -> ScreenLine:
     is_done = transfer.completed_ns is not None
     until_ns = now_ns if transfer.completed_ns is None else transfer.completed_ns
     seconds = max(0, until_ns - (transfer.started_ns or until_ns)) / _SECOND_NS
@@ -127,7 +127,7 @@ def _transfer_line(transfer: Transfer, now_ns: int, width: int) -> Line:
     if amount and not is_done and seconds >= _RATE_AFTER_S:
         amount += f"  {bytes_text(int(transfer.current / seconds))}/s"
     text = _row(f" => => {clean(transfer.id)}", amount, seconds, width)
-    return Line(text, _BLUE if is_done else "")
+    return ScreenLine(text, _BLUE if is_done else "")
 
 
 def _row(name: str, amount: str, seconds: float, width: int) -> str:
@@ -167,7 +167,7 @@ class Live:
         self._began_s = clock()
         self._first: tuple[int, float] | None = None
         self._drawn_s = -_FRAME_S
-        self._drawn: list[Line] = []
+        self._drawn: list[ScreenLine] = []
 
     def update(self, update: BuildUpdate) -> None:
         """Take news."""
@@ -207,7 +207,7 @@ class Live:
         self._stream.flush()
         self._drawn = lines
 
-    def _paint(self, line: Line) -> str:
+    def _paint(self, line: ScreenLine) -> str:
         return f"{line.colour}{line.text}{_RESET}" if self._colour and line.colour else line.text
 
     def _go_back(self, size: Size) -> str:

@@ -8,21 +8,21 @@ from rich.cells import cell_len
 
 from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.steps import StepTracker
-from kitcache.cli.live import Line, Live, Size, draw
+from kitcache.cli.live import Live, ScreenLine, Size, draw
 from tests.unit.buildkit.recordings import read_updates
 from tests.unit.cli.progress import Clock, Output, S, begun, ended, log, transfer, vertex
 
 NOW_NS = 1002 * S
 
 
-def picture(*updates: BuildUpdate, columns: int = 61, lines: int | None = 24) -> list[Line]:
+def picture(*updates: BuildUpdate, columns: int = 61, lines: int | None = 24) -> list[ScreenLine]:
     steps = StepTracker()
     for update in updates:
         steps.apply(update)
     return draw(steps.steps, NOW_NS, 3.4, Size(columns, lines))
 
 
-def texts(drawn: list[Line]) -> list[str]:
+def texts(drawn: list[ScreenLine]) -> list[str]:
     return [line.text for line in drawn]
 
 
