@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kitcache.wrap import flagtables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.contexts import Context, contexts_of_definition
-from kitcache.wrap.flags import Line, Option, is_on, read_line
+from kitcache.wrap.flags import Option, ParsedArgs, is_on, read_line
 from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
@@ -100,7 +100,7 @@ def bake_job(
     )
 
 
-def _files(line: Line, environ: Mapping[str, str]) -> list[str]:
+def _files(line: ParsedArgs, environ: Mapping[str, str]) -> list[str]:
     """The files of the definition, as the command or else the environment names them.
 
     Source: buildx commands/bake.go (bakeEnvFiles).

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kitcache.wrap.flags import Line, Option
+from kitcache.wrap.flags import Option, ParsedArgs
 
 _LIMIT_BYTES = 64 * 1024
 _HERE = "cwd://"
@@ -31,7 +31,7 @@ class Context(NamedTuple):
         return os.path.normpath(own if has_own else usual)
 
 
-def contexts_of_build(words: Sequence[str], line: Line) -> tuple[Context, ...]:
+def contexts_of_build(words: Sequence[str], line: ParsedArgs) -> tuple[Context, ...]:
     """Those of docker build and its like."""
     given = line.positionals[-1:]
     path = words[given[0]] if given else ""
@@ -43,7 +43,7 @@ def contexts_of_build(words: Sequence[str], line: Line) -> tuple[Context, ...]:
     )
 
 
-def contexts_of_buildctl(line: Line) -> tuple[Context, ...]:
+def contexts_of_buildctl(line: ParsedArgs) -> tuple[Context, ...]:
     """Those of buildctl build."""
     paths = dict(_pair(text) for text in _values(line.options, "local"))
     options = dict(_pair(text) for text in _values(line.options, "opt"))

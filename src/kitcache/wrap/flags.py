@@ -51,7 +51,7 @@ def is_on(options: Iterable[Option], names: Collection[str]) -> bool:
                for o in options)  # fmt: skip
 
 
-class Line(NamedTuple):
+class ParsedArgs(NamedTuple):
     """What was read. positionals: which words are arguments. end: the first word not looked at."""
 
     options: tuple[Option, ...]
@@ -66,7 +66,7 @@ def read_line(
     *,
     watched: Collection[str] = (),
     stops_at_argument: bool = False,
-) -> Line:
+) -> ParsedArgs:
     """The options and arguments from a word on.
 
     stops_at_argument: end before the first argument. watched: options that must not be missed.
@@ -98,7 +98,7 @@ def read_line(
             continue
         options.append(option)
         at = option.at + 1
-    return Line(tuple(options), tuple(positionals), at)
+    return ParsedArgs(tuple(options), tuple(positionals), at)
 
 
 def _read_long(words: Sequence[str], at: int, table: Table) -> Option | None:
