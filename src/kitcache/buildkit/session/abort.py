@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import NoReturn
 
-from kitcache.buildkit.session.packets import Kind, Packet, encode_error
+from kitcache.buildkit.session.packets import Packet, PacketType, encode_error
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError, printable
@@ -23,6 +23,6 @@ def end_with(stream: Stream, text: str, code: Code = Code.UNKNOWN) -> NoReturn:
 
 def raise_if_told(packet: Packet, who: str) -> None:
     """Raises RpcError where the packet says that the other side (who) has failed."""
-    if packet.kind == Kind.ERR:
+    if packet.kind == PacketType.ERR:
         text = printable(bytes(packet.data).decode("utf-8", "replace"))
         raise RpcError(Code.UNKNOWN, f"error from {who}: {text}")

@@ -52,7 +52,7 @@ _BITS = (
 )
 
 
-class Kind(IntEnum):
+class PacketType(IntEnum):
     """What a packet says."""
 
     STAT = 0

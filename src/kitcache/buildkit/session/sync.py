@@ -21,7 +21,7 @@ from kitcache.buildkit.session.packets import (
     END_OF_LIST,
     FIN,
     FileStat,
-    Kind,
+    PacketType,
     decode_packet,
     encode_data_head,
     encode_entry,
@@ -233,14 +233,14 @@ class _Sender:
         if message is None:
             raise RpcError(Code.ABORTED, "the daemon ended a file transfer half-way")
         packet = decode_packet(message)
-        if packet.kind == Kind.REQ:
+        if packet.kind == PacketType.REQ:
             path = self._files.take(packet.id)
             if path is None:
                 text = f"invalid file id {packet.id}"
                 end_with(self._stream, text, Code.INVALID_ARGUMENT)
             self._send_file(packet.id, path)
         raise_if_told(packet, "receiver")
-        return packet.kind == Kind.FIN
+        return packet.kind == PacketType.FIN
 
     def _send_file(self, number: int, path: str) -> None:
         file = self._source.open(path)

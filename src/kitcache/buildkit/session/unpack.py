@@ -25,8 +25,8 @@ from kitcache.buildkit.session.packets import (
     MODE_FIFO,
     MODE_TYPE,
     FileStat,
-    Kind,
     Packet,
+    PacketType,
     decode_packet,
     encode_request,
     permissions_of,
@@ -112,7 +112,7 @@ class _Receiver:
             packet = decode_packet(message)
             raise_if_told(packet, "sender")
             # At once: the daemon never closes its half, it waits for our end.
-            if packet.kind == Kind.FIN:
+            if packet.kind == PacketType.FIN:
                 return
 
     def drop(self) -> None:
@@ -129,11 +129,11 @@ class _Receiver:
 
     def _take(self, packet: Packet) -> None:
         raise_if_told(packet, "sender")
-        if packet.kind == Kind.DATA:
+        if packet.kind == PacketType.DATA:
             self._write(packet.id, packet.data)
-        elif packet.kind == Kind.FIN:
+        elif packet.kind == PacketType.FIN:
             raise self._refused("", "the daemon says that all was sent, before it was")
-        elif packet.kind == Kind.STAT:
+        elif packet.kind == PacketType.STAT:
             if self._has_all_names:
                 raise self._refused("", "the daemon goes on after the end of its list")
             if packet.entry is None:

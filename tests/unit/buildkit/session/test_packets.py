@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kitcache.buildkit.proto import control_pb2, files_pb2
 from kitcache.buildkit.session import packets
-from kitcache.buildkit.session.packets import FileStat, Kind
+from kitcache.buildkit.session.packets import FileStat, PacketType
 from kitcache.buildkit.wire.grpc import RpcError
 
 Packet = files_pb2.Packet
@@ -68,14 +68,14 @@ entries = st.builds(
 @given(entries, numbers)
 def test_what_protobuf_writes_is_read_by_hand(entry: FileStat, number: int) -> None:
     read = packets.decode_packet(packets.encode_entry(entry))
-    assert (read.kind, read.entry, read.id) == (Kind.STAT, entry, 0)
+    assert (read.kind, read.entry, read.id) == (PacketType.STAT, entry, 0)
     message = Packet(type=Packet.DATA, id=number, data=b"xyz").SerializeToString()
-    assert packets.decode_packet(message) == (Kind.DATA, None, number, b"xyz")
+    assert packets.decode_packet(message) == (PacketType.DATA, None, number, b"xyz")
 
 
 def test_unknown_fields_are_passed_over() -> None:
     unknown = b"\x50\x01" + b"\x5a\x02hi" + b"\x65abcd" + b"\x69abcdefgh"
-    assert packets.decode_packet(unknown + b"\x08\x03").kind == Kind.FIN
+    assert packets.decode_packet(unknown + b"\x08\x03").kind == PacketType.FIN
 
 
 @given(st.binary(max_size=40))
