@@ -9,7 +9,13 @@ import threading
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.wire.frames import PREFACE, Kind, ProtocolError, make_frame, make_settings
+from kitcache.buildkit.wire.frames import (
+    PREFACE,
+    Http2FrameType,
+    ProtocolError,
+    make_frame,
+    make_settings,
+)
 from kitcache.buildkit.wire.grpc import RpcError, frame_messages
 from kitcache.buildkit.wire.headers import HeaderCodec
 from kitcache.buildkit.wire.http2 import Connection
@@ -30,23 +36,23 @@ FIELDS = st.one_of(
 )
 FRAMES = st.builds(
     make_frame,
-    st.one_of(st.sampled_from(list(Kind)), st.integers(0, 255)),
+    st.one_of(st.sampled_from(list(Http2FrameType)), st.integers(0, 255)),
     st.one_of(st.sampled_from([0, 1, 4, 5, 8, 32]), st.integers(0, 255)),
     st.one_of(st.sampled_from([0, 1, 1, 1, 3, 5, 2]), st.integers(0, 2**32 - 1)),
     FIELDS,
 )
 SOUND_CLIENT = [
     make_settings({}),
-    make_frame(Kind.HEADERS, 4, 1, REQUEST_BLOCK),
-    make_frame(Kind.DATA, 0, 1, MESSAGE),
-    make_frame(Kind.DATA, 1, 1, MESSAGE),
-    make_frame(Kind.HEADERS, 5, 3, REQUEST_BLOCK),
+    make_frame(Http2FrameType.HEADERS, 4, 1, REQUEST_BLOCK),
+    make_frame(Http2FrameType.DATA, 0, 1, MESSAGE),
+    make_frame(Http2FrameType.DATA, 1, 1, MESSAGE),
+    make_frame(Http2FrameType.HEADERS, 5, 3, REQUEST_BLOCK),
 ]
 SOUND_SERVER = [
     make_settings({}),
-    make_frame(Kind.HEADERS, 4, 1, REPLY_BLOCK),
-    make_frame(Kind.DATA, 0, 1, MESSAGE),
-    make_frame(Kind.HEADERS, 5, 1, TRAILERS_BLOCK),
+    make_frame(Http2FrameType.HEADERS, 4, 1, REPLY_BLOCK),
+    make_frame(Http2FrameType.DATA, 0, 1, MESSAGE),
+    make_frame(Http2FrameType.HEADERS, 5, 1, TRAILERS_BLOCK),
 ]
 
 
@@ -85,7 +91,7 @@ def attempt(connection: Connection, data: bytes, cuts: list[int]) -> None:
     except ProtocolError:
         output = b"".join(connection.outbox.take(2**40))
         assert b"\0\0\0\0\0" in output
-        assert output.rfind(bytes([Kind.GOAWAY]) + bytes(5)) >= 0
+        assert output.rfind(bytes([Http2FrameType.GOAWAY]) + bytes(5)) >= 0
 
 
 @thorough

@@ -26,7 +26,7 @@ _STREAM_BITS = 0x7FFF_FFFF
 _HTTP1_LENGTH = int.from_bytes(b"HTT", "big")
 
 
-class Kind(IntEnum):
+class Http2FrameType(IntEnum):
     """What a frame is."""
 
     DATA = 0
@@ -140,7 +140,7 @@ class FrameReader:
                 first, flags, stream_id = _HEADER.unpack_from(data, place)
                 length, kind = self._measure(first), first & 0xFF
                 ends = place + HEADER_SIZE + length
-                if length and kind == Kind.DATA and not flags & PADDED:
+                if length and kind == Http2FrameType.DATA and not flags & PADDED:
                     place += HEADER_SIZE
                     self._begin_data(flags, stream_id & _STREAM_BITS, length)
                 elif ends <= size:
@@ -182,7 +182,7 @@ class FrameReader:
         self._data_left -= len(piece)
         flags = self._data_flags & ~END_STREAM if self._data_left else self._data_flags
         length, self._data_length = self._data_length, 0
-        return Frame(Kind.DATA, flags, self._data_stream, piece, length)
+        return Frame(Http2FrameType.DATA, flags, self._data_stream, piece, length)
 
     def _carry_over(self, view: memoryview, place: int) -> int:
         piece = view[place : place + self._needed - len(self._carry)]
@@ -193,7 +193,7 @@ class FrameReader:
         first, flags, stream_id = _HEADER.unpack_from(self._carry)
         length, kind = self._measure(first), first & 0xFF
         stream_id &= _STREAM_BITS
-        if length and kind == Kind.DATA and not flags & PADDED:
+        if length and kind == Http2FrameType.DATA and not flags & PADDED:
             self._carry.clear()
             self._begin_data(flags, stream_id, length)
             return
@@ -213,7 +213,7 @@ def broken(message: str) -> ProtocolError:
 
 def wrong_size(frame: Frame) -> ProtocolError:
     """The error for a frame whose length is none that its kind can have."""
-    name = Kind(frame.kind).name
+    name = Http2FrameType(frame.kind).name
     return ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"{name} with {frame.length:,} bytes")
 
 
@@ -230,23 +230,23 @@ def make_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> b
 def make_settings(settings: dict[Setting, int]) -> bytes:
     """A SETTINGS frame."""
     payload = b"".join(_SETTING.pack(key, value) for key, value in settings.items())
-    return make_frame(Kind.SETTINGS, 0, 0, payload)
+    return make_frame(Http2FrameType.SETTINGS, 0, 0, payload)
 
 
 def make_window_update(stream_id: int, credit: int) -> bytes:
     """A WINDOW_UPDATE frame; stream 0 is the connection. credit: bytes."""
-    return make_frame(Kind.WINDOW_UPDATE, 0, stream_id, _UINT32.pack(credit))
+    return make_frame(Http2FrameType.WINDOW_UPDATE, 0, stream_id, _UINT32.pack(credit))
 
 
 def make_reset(stream_id: int, code: int) -> bytes:
     """A RST_STREAM frame."""
-    return make_frame(Kind.RST_STREAM, 0, stream_id, _UINT32.pack(code))
+    return make_frame(Http2FrameType.RST_STREAM, 0, stream_id, _UINT32.pack(code))
 
 
 def make_goaway(last_stream_id: int, code: int, text: str) -> bytes:
     """A GOAWAY frame."""
     payload = _UINT32.pack(last_stream_id) + _UINT32.pack(code) + text.encode()
-    return make_frame(Kind.GOAWAY, 0, 0, payload)
+    return make_frame(Http2FrameType.GOAWAY, 0, 0, payload)
 
 
 def read_uint32(payload: memoryview, place: int = 0) -> int:

@@ -14,7 +14,7 @@ from kitcache.buildkit.wire.frames import (
     PRIORITY,
     ErrorCode,
     Frame,
-    Kind,
+    Http2FrameType,
     ProtocolError,
     broken,
     without_padding,
@@ -91,7 +91,7 @@ class BlockReader:
 
     def check_order(self, frame: Frame) -> None:
         """Raise ProtocolError for any other frame within a block."""
-        is_more = frame.kind == Kind.CONTINUATION
+        is_more = frame.kind == Http2FrameType.CONTINUATION
         if self._stream_id and not (is_more and frame.stream_id == self._stream_id):
             raise broken("another frame inside a header block")
         if is_more and not self._stream_id:
@@ -99,7 +99,7 @@ class BlockReader:
 
     def feed(self, frame: Frame) -> Block | None:
         """The block that this frame completes. Raises ProtocolError; see HeaderCodec.decode."""
-        if frame.kind == Kind.HEADERS:
+        if frame.kind == Http2FrameType.HEADERS:
             if not frame.stream_id:
                 raise broken("HEADERS for the connection")
             self._stream_id, self._is_end = frame.stream_id, bool(frame.flags & END_STREAM)

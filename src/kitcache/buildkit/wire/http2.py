@@ -27,7 +27,7 @@ from kitcache.buildkit.wire.frames import (
     ErrorCode,
     Frame,
     FrameReader,
-    Kind,
+    Http2FrameType,
     ProtocolError,
     Setting,
     broken,
@@ -59,7 +59,12 @@ MAX_STREAMS = 250
 # Answers to the peer's own frames that it does not read; senders of data stay far below.
 MAX_OUTPUT = 4 * 2**20
 
-_LENGTHS = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4}
+_LENGTHS = {
+    Http2FrameType.PRIORITY: 5,
+    Http2FrameType.RST_STREAM: 4,
+    Http2FrameType.PING: 8,
+    Http2FrameType.WINDOW_UPDATE: 4,
+}
 
 
 class Connection:
@@ -171,35 +176,40 @@ class Connection:
 
     def _check_order(self, frame: Frame) -> None:
         if not self._has_settings:
-            if frame.kind != Kind.SETTINGS or frame.flags & ACK:
+            if frame.kind != Http2FrameType.SETTINGS or frame.flags & ACK:
                 raise broken("the first frame is no SETTINGS")
             self._has_settings = True
         self._blocks.check_order(frame)
 
     def _read(self, frame: Frame) -> Event | None:
         match frame.kind:
-            case Kind.HEADERS | Kind.CONTINUATION:
+            case Http2FrameType.HEADERS | Http2FrameType.CONTINUATION:
                 return self._read_headers(frame)
-            case Kind.SETTINGS:
+            case Http2FrameType.SETTINGS:
                 return self._read_settings(frame)
-            case Kind.GOAWAY:
+            case Http2FrameType.GOAWAY:
                 return self._read_goaway(frame)
-            case Kind.PUSH_PROMISE:
+            case Http2FrameType.PUSH_PROMISE:
                 raise broken("PUSH_PROMISE, which was never allowed")
-            case Kind.PRIORITY | Kind.RST_STREAM | Kind.PING | Kind.WINDOW_UPDATE as kind:
-                if frame.length != _LENGTHS[Kind(kind)]:
+            case (
+                Http2FrameType.PRIORITY
+                | Http2FrameType.RST_STREAM
+                | Http2FrameType.PING
+                | Http2FrameType.WINDOW_UPDATE as kind
+            ):
+                if frame.length != _LENGTHS[Http2FrameType(kind)]:
                     raise wrong_size(frame)
                 return self._read_short(frame)
         return None
 
     def _read_short(self, frame: Frame) -> Event | None:
-        if frame.kind == Kind.PING:
+        if frame.kind == Http2FrameType.PING:
             _check_connection(frame)
             if not frame.flags & ACK:
-                self.outbox.put(make_frame(Kind.PING, ACK, 0, bytes(frame.payload)))
-        elif frame.kind == Kind.WINDOW_UPDATE:
+                self.outbox.put(make_frame(Http2FrameType.PING, ACK, 0, bytes(frame.payload)))
+        elif frame.kind == Http2FrameType.WINDOW_UPDATE:
             return self._read_window_update(frame)
-        elif frame.kind == Kind.RST_STREAM:
+        elif frame.kind == Http2FrameType.RST_STREAM:
             self._check_known(frame.stream_id)
             if self._streams.pop(frame.stream_id, None) is not None:
                 return ResetCame(frame.stream_id, read_uint32(frame.payload))
@@ -322,7 +332,7 @@ class Connection:
             return None
         for key, value in read_settings(frame.payload):
             self._obey(key, value)
-        self.outbox.put(make_frame(Kind.SETTINGS, ACK, 0))
+        self.outbox.put(make_frame(Http2FrameType.SETTINGS, ACK, 0))
         return RoomCame()
 
     def _obey(self, key: int, value: int) -> None:
@@ -356,4 +366,4 @@ class Connection:
 
 def _check_connection(frame: Frame) -> None:
     if frame.stream_id:
-        raise broken(f"{Kind(frame.kind).name} for stream {frame.stream_id}")
+        raise broken(f"{Http2FrameType(frame.kind).name} for stream {frame.stream_id}")

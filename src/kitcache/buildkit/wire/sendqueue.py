@@ -8,7 +8,7 @@ from kitcache.buildkit.wire.frames import (
     END_STREAM,
     HEADER_SIZE,
     Buffer,
-    Kind,
+    Http2FrameType,
     frame_header,
     make_frame,
 )
@@ -40,12 +40,12 @@ class Outbox:
     def put_headers(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
         """A header block: HEADERS, and CONTINUATION for what is too long for it."""
         most = self.frame_size
-        kind, flags = Kind.HEADERS, END_STREAM if is_end else 0
+        kind, flags = Http2FrameType.HEADERS, END_STREAM if is_end else 0
         place = 0
         while len(block) - place > most:
             self.put(make_frame(kind, flags, stream_id, block[place : place + most]))
             place += most
-            kind, flags = Kind.CONTINUATION, 0
+            kind, flags = Http2FrameType.CONTINUATION, 0
         self.put(make_frame(kind, flags | END_HEADERS, stream_id, block[place:]))
 
     def put_data(self, stream_id: int, data: memoryview, *, is_end: bool) -> None:
@@ -54,6 +54,6 @@ class Outbox:
         for place in range(0, size or 1, most):
             piece = data[place : place + most]
             flags = END_STREAM if is_end and place + most >= size else 0
-            put(frame_header(Kind.DATA, flags, stream_id, len(piece)))
+            put(frame_header(Http2FrameType.DATA, flags, stream_id, len(piece)))
             put(piece)
             self.size += HEADER_SIZE + len(piece)

@@ -14,7 +14,7 @@ from kitcache.buildkit.wire.frames import (
     ErrorCode,
     Frame,
     FrameReader,
-    Kind,
+    Http2FrameType,
     ProtocolError,
     error_name,
     make_frame,
@@ -35,7 +35,7 @@ def whole(frames: list[Frame]) -> list[tuple[int, int, int, bytes]]:
     owed = 0
     for kind, flags, stream_id, payload, length in frames:
         if owed:
-            assert (kind, length) == (Kind.DATA, 0)
+            assert (kind, length) == (Http2FrameType.DATA, 0)
             last = result.pop()
             assert last[1] == flags & ~END_STREAM
             result.append((kind, flags, stream_id, last[3] + payload))
@@ -61,7 +61,7 @@ def test_frames_come_out_as_they_went_in_however_cut(
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_came() -> None:
-    header = make_frame(Kind.HEADERS, 0, 1, b"x" * 11)[:9]
+    header = make_frame(Http2FrameType.HEADERS, 0, 1, b"x" * 11)[:9]
     for pieces in ([header], [header[:4], header[4:]]):
         reader = FrameReader(10)
         with pytest.raises(ProtocolError) as caught:
@@ -84,11 +84,11 @@ def test_a_wrong_preface_is_refused_at_its_first_wrong_byte() -> None:
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd"])
 def test_padding_longer_than_its_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="padding"):
-        without_padding(Frame(Kind.DATA, PADDED, 1, memoryview(payload), len(payload)))
+        without_padding(Frame(Http2FrameType.DATA, PADDED, 1, memoryview(payload), len(payload)))
 
 
 def test_padding_is_taken_off() -> None:
-    padded = Frame(Kind.DATA, PADDED, 1, memoryview(b"\x02abc\0\0"), 6)
+    padded = Frame(Http2FrameType.DATA, PADDED, 1, memoryview(b"\x02abc\0\0"), 6)
     assert without_padding(padded) == b"abc"
     assert without_padding(padded._replace(payload=memoryview(b"\x00"), length=1)) == b""
 
