@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
-from kitcache.oci.links import Kind, read_links
+from kitcache.oci.links import BlobKind, read_links
 
 # KITCACHE_EXAMPLES makes them longer, as it does for the laws of tests/property.
 thorough = settings(
@@ -21,7 +21,7 @@ thorough = settings(
     max_examples=int(os.environ.get("KITCACHE_EXAMPLES", "60")),
     suppress_health_check=[HealthCheck.too_slow],
 )
-KINDS: list[Kind | None] = ["index", "manifest", "cacheconfig", "leaf", None]
+KINDS: list[BlobKind | None] = ["index", "manifest", "cacheconfig", "leaf", None]
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 DIGESTS = st.one_of(
     HEX.map("sha256:{}".format),
@@ -71,7 +71,7 @@ def digests_in(value: Any) -> set[str]:
         return set()
 
 
-def attempt(kind: Kind | None, data: bytes) -> set[str]:
+def attempt(kind: BlobKind | None, data: bytes) -> set[str]:
     try:
         return {str(link.descriptor.digest) for link in read_links(kind, data)}
     except DocumentError:
@@ -86,13 +86,13 @@ def attempt(kind: Kind | None, data: bytes) -> set[str]:
 @example("manifest", b'{"size":' + b"9" * 5000 + b"}")
 @example("cacheconfig", b'{"layers":[{"blob":null}]}')
 @example(None, b"\xff\xfe{}")
-def fuzz_bytes(kind: Kind | None, data: bytes) -> None:
+def fuzz_bytes(kind: BlobKind | None, data: bytes) -> None:
     attempt(kind, data)
 
 
 @thorough
 @given(st.sampled_from(KINDS), VALUES)
-def fuzz_json(kind: Kind | None, value: Any) -> None:
+def fuzz_json(kind: BlobKind | None, value: Any) -> None:
     """No digest is invented: each link is written in the document."""
     data = json.dumps(value).encode()
     assert attempt(kind, data) <= digests_in(json.loads(data))
@@ -100,7 +100,9 @@ def fuzz_json(kind: Kind | None, value: Any) -> None:
 
 @thorough
 @given(st.sampled_from(["index", "manifest", None]), DOCUMENTS, JUNK_FIELDS)
-def fuzz_sound_documents(kind: Kind | None, document: dict[str, Any], junk: dict[str, Any]) -> None:
+def fuzz_sound_documents(
+    kind: BlobKind | None, document: dict[str, Any], junk: dict[str, Any]
+) -> None:
     """What a strict reader reaches is reached, whatever stands beside it: doubt keeps."""
     data = json.dumps(junk | document).encode()
     assert attempt(kind, data) >= digests_in(document)
@@ -108,7 +110,9 @@ def fuzz_sound_documents(kind: Kind | None, document: dict[str, Any], junk: dict
 
 @thorough
 @given(st.sampled_from(["index", "manifest", None]), DOCUMENTS, st.data())
-def fuzz_other_letters(kind: Kind | None, document: dict[str, Any], data: st.DataObject) -> None:
+def fuzz_other_letters(
+    kind: BlobKind | None, document: dict[str, Any], data: st.DataObject
+) -> None:
     """What Go's decoder reaches is reached: it takes a field in any case."""
     respelled = {data.draw(st.sampled_from(spellings(k))): v for k, v in document.items()}
     links = attempt(kind, json.dumps(respelled).encode())

@@ -26,7 +26,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry
-from kitcache.oci.links import Kind, Link, Role, is_layer, kind_in_place, kind_of, read_links
+from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.index import INDEX, IndexFile, read_settled_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import scan_blobs, scan_ingests, uploads_changed_ns
@@ -179,8 +179,8 @@ class _Marker:
         self._behind: dict[Digest, Link] = {}
         # A blob may be listed under many media types, and a layer by every manifest: what is
         # proven is read once for each kind, and equal links are one object.
-        self._proven: dict[tuple[Digest, int | None, Kind | None], tuple[Link, ...]] = {}
-        self._pushed: set[tuple[Digest, Kind | None, bool]] = set()
+        self._proven: dict[tuple[Digest, int | None, BlobKind | None], tuple[Link, ...]] = {}
+        self._pushed: set[tuple[Digest, BlobKind | None, bool]] = set()
         self._equal: dict[Link, Link] = {}
         self.damage: list[DamagedPath] = []
         self._damaged: set[Digest] = set()
@@ -275,7 +275,7 @@ class _Marker:
             and descriptor.digest not in self._damaged
         )
 
-    def _read(self, visit: _Visit, kind: Kind | None) -> tuple[Link, ...]:
+    def _read(self, visit: _Visit, kind: BlobKind | None) -> tuple[Link, ...]:
         descriptor = visit.link.descriptor
         proven = (descriptor.digest, descriptor.size, kind)
         if proven not in self._proven:
@@ -288,7 +288,7 @@ class _Marker:
             self._proven[proven] = tuple(map(self._equal.setdefault, links, links))
         return self._proven[proven]
 
-    def _must_prove(self, visit: _Visit, kind: Kind | None) -> bool:
+    def _must_prove(self, visit: _Visit, kind: BlobKind | None) -> bool:
         # A torn manifest may begin with zeros: where manifests stand, "no JSON" has to be proven.
         size = self.present.get(visit.link.descriptor.digest, 0)
         return kind is not None or (
@@ -296,7 +296,7 @@ class _Marker:
         )
 
     def _push_children(
-        self, visit: _Visit, kind: Kind | None, links: tuple[Link, ...], *, is_hint: bool
+        self, visit: _Visit, kind: BlobKind | None, links: tuple[Link, ...], *, is_hint: bool
     ) -> None:
         chain = (*visit.chain, visit.link.descriptor)
         if len(chain) > DEPTH_LIMIT and links and not is_hint:
@@ -331,7 +331,7 @@ class _Marker:
         self.damage.append(DamagedPath(visit.root, chain, kind, detail))
 
     def _note_failure(
-        self, visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe
+        self, visit: _Visit, kind: BlobKind | None, error: Damaged | DocumentError | Unsafe
     ) -> None:
         digest = visit.link.descriptor.digest
         if isinstance(error, DocumentError):
@@ -357,7 +357,9 @@ def _fault_of(found: BlobStat, size: int | None) -> str:
     return f"{verb} ({found.size:,} of {size:,} bytes)"
 
 
-def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentError | Unsafe) -> bool:
+def _is_harmless(
+    visit: _Visit, kind: BlobKind | None, error: Damaged | DocumentError | Unsafe
+) -> bool:
     """Whether what cannot be read there can hide no reference.
 
     A layer or config of unknown kind is a leaf by the specification; a subject may be absent; a
@@ -373,5 +375,5 @@ def _is_harmless(visit: _Visit, kind: Kind | None, error: Damaged | DocumentErro
     return visit.is_spare
 
 
-def _is_doubtful(visit: _Visit, kind: Kind | None) -> bool:
+def _is_doubtful(visit: _Visit, kind: BlobKind | None) -> bool:
     return kind is None and visit.link.role in ("layer", "config", "blob")

@@ -25,12 +25,12 @@ from kitcache.oci.document import (
     read_document,
 )
 
-Kind = Literal["index", "manifest", "cacheconfig", "leaf"]
+BlobKind = Literal["index", "manifest", "cacheconfig", "leaf"]
 Role = Literal["manifest", "config", "layer", "blob", "subject"]
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
 
-_KINDS: dict[str, Kind] = {
+_KINDS: dict[str, BlobKind] = {
     "application/vnd.oci.image.index.v1+json": "index",
     "application/vnd.docker.distribution.manifest.list.v2+json": "index",
     "application/vnd.oci.image.manifest.v1+json": "manifest",
@@ -61,7 +61,7 @@ class Link(NamedTuple):
     role: Role
 
 
-def kind_in_place(link: Link) -> Kind | None:
+def kind_in_place(link: Link) -> BlobKind | None:
     """Return the kind of a blob where it stands; None: look into it.
 
     BuildKit does not read the media type of a blob that stands where a manifest stands: it infers
@@ -72,7 +72,7 @@ def kind_in_place(link: Link) -> Kind | None:
     return None if kind == "leaf" and link.role == "manifest" else kind
 
 
-def kind_of(media_type: str) -> Kind | None:
+def kind_of(media_type: str) -> BlobKind | None:
     """What a media type names; None where nobody knows, so that somebody has to look."""
     plain = media_type.partition(";")[0].strip().lower()
     return "leaf" if is_layer(plain) else _KINDS.get(plain)
@@ -88,7 +88,7 @@ def can_be_json(head: bytes) -> bool:
     return head.lstrip(b" \t\r\n")[:1] in (b"{", b"")
 
 
-def read_links(kind: Kind | None, data: bytes) -> tuple[Link, ...]:
+def read_links(kind: BlobKind | None, data: bytes) -> tuple[Link, ...]:
     """What a blob of that kind points at, given its proven bytes.
 
     None as the kind: look for references and take what there is, even from bytes that turn out
@@ -131,7 +131,7 @@ def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
     """
     if role != "manifest":
         return [Link(descriptor, role) for descriptor in listed]
-    roles: dict[Kind | None, Role] = {"cacheconfig": "config"}
+    roles: dict[BlobKind | None, Role] = {"cacheconfig": "config"}
     if any(descriptor.media_type == CACHECONFIG for descriptor in listed):
         roles["leaf"] = "layer"
     return [Link(each, roles.get(kind_of(each.media_type), role)) for each in listed]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kitcache.oci.document import DocumentError
-from kitcache.oci.links import CACHECONFIG, Kind, can_be_json, kind_of, read_links
+from kitcache.oci.links import CACHECONFIG, BlobKind, can_be_json, kind_of, read_links
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -21,7 +21,7 @@ def pointer(word: str, media_type: str = "application/x-thing") -> dict[str, Any
     return {"mediaType": media_type, "digest": name(word), "size": len(word)}
 
 
-def links(kind: Kind | None, value: Any) -> list[tuple[str, str]]:
+def links(kind: BlobKind | None, value: Any) -> list[tuple[str, str]]:
     """(digest, role) of each link in that document."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     return [(str(link.descriptor.digest), link.role) for link in read_links(kind, data)]
@@ -58,7 +58,7 @@ def links(kind: Kind | None, value: Any) -> list[tuple[str, str]]:
         (OCI + "manifest.v2+json", None),
     ],
 )
-def test_what_a_media_type_names(media_type: str, kind: Kind | None) -> None:
+def test_what_a_media_type_names(media_type: str, kind: BlobKind | None) -> None:
     assert kind_of(media_type) == kind
 
 
@@ -86,7 +86,7 @@ def test_an_entry_plays_the_part_of_what_it_is() -> None:
 @pytest.mark.parametrize("kind", ["index", None])
 @pytest.mark.parametrize("like", [CACHECONFIG.upper(), CACHECONFIG + "; charset=utf-8"])
 def test_what_only_resembles_a_cacheconfig_makes_no_layer_of_an_entry(
-    kind: Kind | None, like: str
+    kind: BlobKind | None, like: str
 ) -> None:
     """BuildKit compares the whole text, finds no cacheconfig, and looks into each entry."""
     document = {
@@ -118,12 +118,12 @@ def test_an_artifact_manifest_points_at_blobs() -> None:
 
 
 @pytest.mark.parametrize("kind", ["index", "manifest"])
-def test_the_subject_is_followed(kind: Kind) -> None:
+def test_the_subject_is_followed(kind: BlobKind) -> None:
     assert links(kind, {"subject": pointer("image")}) == [(name("image"), "subject")]
 
 
 @pytest.mark.parametrize("kind", ["index", "manifest"])
-def test_every_container_field_counts_whichever_kind_it_says_it_is(kind: Kind) -> None:
+def test_every_container_field_counts_whichever_kind_it_says_it_is(kind: BlobKind) -> None:
     document = {
         "manifests": [pointer("m")],
         "layers": [pointer("l")],
@@ -209,7 +209,7 @@ def test_bytes_that_are_no_utf_8_do_not_hide_a_link() -> None:
     ],
 )
 def test_a_structural_blob_that_cannot_be_read(
-    kind: Kind, value: Any, error_kind: str, says: str
+    kind: BlobKind, value: Any, error_kind: str, says: str
 ) -> None:
     with pytest.raises(DocumentError, match=says) as caught:
         links(kind, value)
