@@ -15,7 +15,7 @@ from kitcache.cli.main import COMMANDS, make_parser
 from kitcache.cli.terminal import print_answer
 from kitcache.errors import KitcacheError
 
-Kind = Literal["words", "files", "dirs", "command"]
+CandidateKind = Literal["words", "files", "dirs", "command"]
 
 _GLOBAL = {"--help": "show the help and exit", "--version": "show the version and exit"}
 _TAGS_SHOWN = 1000
@@ -35,7 +35,7 @@ class Completion(NamedTuple):
     prefix: of the unfinished word, what is not to be completed, such as --policy=.
     """
 
-    kind: Kind
+    kind: CandidateKind
     candidates: tuple[Candidate, ...] = ()
     start: int = 0
     prefix: str = ""
