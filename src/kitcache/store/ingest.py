@@ -35,7 +35,7 @@ class Mismatch(Exception):
     """An upload holds something else than was promised. The message is containerd's."""
 
 
-class Progress(NamedTuple):
+class IngestStatus(NamedTuple):
     """How far an upload is. Times are ns since 1970; offset: bytes so far; total: 0 if unknown."""
 
     ref: str
@@ -226,7 +226,7 @@ class Upload:
         self._is_over = False
         self._renew_s = time.monotonic() + _REFRESH_S
         now_ns = time.time_ns()
-        self.progress = Progress(ref, 0, max(total, 0), now_ns, now_ns)
+        self.progress = IngestStatus(ref, 0, max(total, 0), now_ns, now_ns)
         try:
             self._open(ref)
         except OSError as error:

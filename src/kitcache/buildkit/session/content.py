@@ -34,7 +34,7 @@ from kitcache.buildkit.wire.grpc import Code, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, Unreadable, printable
 from kitcache.oci.digest import Digest
-from kitcache.store.ingest import Mismatch, Progress
+from kitcache.store.ingest import IngestStatus, Mismatch
 
 STORE_ID = "buildkit-attachable-store-id"
 
@@ -133,7 +133,7 @@ def _list_statuses(stream: Stream, store: ContentStore) -> None:
     stream.send(pb.ListStatusesResponse(statuses=statuses).SerializeToString())
 
 
-def _uploads(store: ContentStore) -> tuple[Progress, ...]:
+def _uploads(store: ContentStore) -> tuple[IngestStatus, ...]:
     return store.progress() if isinstance(store, WritableContentStore) else ()
 
 
@@ -297,7 +297,7 @@ def _ask(stream: Stream, decode: Callable[[bytes], Message]) -> Message:
         raise RpcError(Code.INVALID_ARGUMENT, f"cannot read the request: {error}") from None
 
 
-def _status_of(progress: Progress) -> pb.Status:
+def _status_of(progress: IngestStatus) -> pb.Status:
     return pb.Status(
         started_at=_timestamp(progress.started_ns),
         updated_at=_timestamp(progress.updated_ns),

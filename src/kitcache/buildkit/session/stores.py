@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.errors import KitcacheError, printable
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.ingest import Intake, Progress, Upload
+from kitcache.store.ingest import IngestStatus, Intake, Upload
 from kitcache.store.layout import Layout
 
 
@@ -100,7 +100,7 @@ class WritableContentStore(ContentStore):
         """The first thing that went wrong on the disk, None where nothing did."""
         return self._failure
 
-    def progress(self) -> tuple[Progress, ...]:
+    def progress(self) -> tuple[IngestStatus, ...]:
         """The uploads under way."""
         with self._lock:
             return tuple(incoming.progress for incoming in self._incoming.values())
@@ -178,10 +178,10 @@ class Incoming:
         self.is_aborted = False
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> IngestStatus:
         """How far it is."""
         upload = getattr(self, "upload", None)
-        return upload.progress if upload else Progress(self._ref, 0, 0, 0, 0)
+        return upload.progress if upload else IngestStatus(self._ref, 0, 0, 0, 0)
 
     def write(self, data: memoryview) -> None:
         """Append. Raises KitcacheError."""
