@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from kitcache.buildkit.session.packets import MODE_DIR, FileStat
-from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
+from kitcache.buildkit.session.patterns import TOP, PathMatch, Selection
 
 
 class MemoryFiles(NamedTuple):
@@ -26,7 +26,7 @@ class MemoryTree:
 
     def entries(self, selection: Selection) -> Iterator[FileStat]:
         """What the selection takes, in the order of the protocol; parents where needed."""
-        verdicts: dict[str, Verdict] = {"": TOP}
+        verdicts: dict[str, PathMatch] = {"": TOP}
         sent = set()
         paths = {tuple(path.split("/")[:n]) for path in self._files for n in _depths(path)}
         for parts in sorted(paths):

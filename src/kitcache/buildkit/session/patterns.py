@@ -25,7 +25,7 @@ class Reach:
         return self._is_everywhere or any(p.startswith(prefix) for p in self._prefixes[at : at + 1])
 
 
-class Verdict(NamedTuple):
+class PathMatch(NamedTuple):
     """is_sent: the path itself. is_entered: a directory that something to send may lie in."""
 
     is_sent: bool
@@ -34,9 +34,9 @@ class Verdict(NamedTuple):
     excludes: Seen | None = None
 
 
-TOP = Verdict(is_sent=False, is_entered=True)
+TOP = PathMatch(is_sent=False, is_entered=True)
 """The root: never sent itself."""
-ALL = Verdict(is_sent=True, is_entered=True)
+ALL = PathMatch(is_sent=True, is_entered=True)
 
 
 class Selection:
@@ -54,7 +54,7 @@ class Selection:
         if self._excludes:
             self._taken_back = Reach(self._excludes, takes_back=True)
 
-    def judge(self, path: str, parent: Verdict) -> Verdict:
+    def judge(self, path: str, parent: PathMatch) -> PathMatch:
         """What is to be done with a path; parent is the verdict on its directory."""
         if self._includes is None and self._excludes is None:
             return ALL
@@ -68,7 +68,7 @@ class Selection:
             if is_out:
                 is_sent = False
                 is_entered = is_entered and self._taken_back.is_below(path)
-        return Verdict(is_sent, is_entered, includes, excludes)
+        return PathMatch(is_sent, is_entered, includes, excludes)
 
 
 # What makes fsutil walk everything: a prefix with one of these says nothing of what it can match.

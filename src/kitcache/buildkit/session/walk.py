@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.packets import FileStat, to_go_mode
-from kitcache.buildkit.session.patterns import TOP, Selection, Verdict
+from kitcache.buildkit.session.patterns import TOP, PathMatch, Selection
 from kitcache.errors import KitcacheError
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS
@@ -120,7 +120,7 @@ class _Frame:
     __slots__ = ("names", "path", "unsent", "verdict")
 
     def __init__(
-        self, path: str, names: list[str], verdict: Verdict, unsent: FileStat | None
+        self, path: str, names: list[str], verdict: PathMatch, unsent: FileStat | None
     ) -> None:
         self.path = path
         self.names = iter(names)
@@ -170,7 +170,7 @@ class _Walk:
                 return []
             raise unreadable(self._root.path, path, error) from None
 
-    def _look(self, path: str, verdict: Verdict) -> FileStat | None:
+    def _look(self, path: str, verdict: PathMatch) -> FileStat | None:
         """The entry at a path; None for what is neither sent nor entered, and for what is gone."""
         if not verdict.is_sent and not verdict.is_entered:
             return None

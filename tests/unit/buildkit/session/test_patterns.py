@@ -2,10 +2,10 @@
 
 import pytest
 
-from kitcache.buildkit.session.patterns import ALL, TOP, Selection, Verdict
+from kitcache.buildkit.session.patterns import ALL, TOP, PathMatch, Selection
 
 
-def verdict(selection: Selection, path: str) -> Verdict:
+def verdict(selection: Selection, path: str) -> PathMatch:
     found = TOP
     names = path.split("/")
     for n in range(1, len(names) + 1):
