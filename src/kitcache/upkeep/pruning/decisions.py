@@ -45,7 +45,7 @@ class TagFacts(NamedTuple):
     digest: Digest | None = None
 
 
-class _Verdict(NamedTuple):
+class _KeepDecision(NamedTuple):
     """keep, or not; why: the rule that decided, in words."""
 
     keep: bool
@@ -62,8 +62,8 @@ class _Tag(NamedTuple):
     rules: Mapping[str, PruneRule]
 
 
-_UNTAGGED = _Verdict(True, "no tag: such an entry stays until it is untagged by its digest")
-_SUBJECT = _Verdict(True, "no entry, but the subject of index.json itself: nothing drops it")
+_UNTAGGED = _KeepDecision(True, "no tag: such an entry stays until it is untagged by its digest")
+_SUBJECT = _KeepDecision(True, "no entry, but the subject of index.json itself: nothing drops it")
 
 
 def decide(
@@ -103,7 +103,7 @@ def decide(
         )
     for tag in tags:
         if tag.name not in verdicts:
-            verdicts[tag.name] = _Verdict(True, _why(tag, policy, now_ns, has_limit=has_limit))
+            verdicts[tag.name] = _KeepDecision(True, _why(tag, policy, now_ns, has_limit=has_limit))
     shared = _shared(facts)
     return tuple(
         TagDecision(
@@ -120,7 +120,7 @@ def decide(
     )
 
 
-def _nameless(fact: TagFacts) -> _Verdict:
+def _nameless(fact: TagFacts) -> _KeepDecision:
     return _SUBJECT if -1 in fact.positions else _UNTAGGED
 
 
@@ -148,9 +148,9 @@ def _used_ns(fact: TagFacts, now_ns: int) -> int:
 
 def _protected(
     tags: Sequence[_Tag], policy: PrunePolicy, now_ns: int, protected: Collection[str]
-) -> dict[str, _Verdict]:
+) -> dict[str, _KeepDecision]:
     """The tags that nothing drops, each with the rule that keeps it."""
-    verdicts: dict[str, _Verdict] = {}
+    verdicts: dict[str, _KeepDecision] = {}
     last_used = _last_used(tags)
     for tag in tags:
         if tag.name in protected:
@@ -165,7 +165,7 @@ def _protected(
             why = _aged(tag, "keep_within_ns", policy, now_ns)
         else:
             continue
-        verdicts[tag.name] = _Verdict(True, why)
+        verdicts[tag.name] = _KeepDecision(True, why)
     return verdicts
 
 
@@ -189,19 +189,19 @@ def _last_used(tags: Sequence[_Tag]) -> frozenset[str]:
 
 def _due(
     tags: Sequence[_Tag],
-    verdicts: Mapping[str, _Verdict],
+    verdicts: Mapping[str, _KeepDecision],
     policy: PrunePolicy,
     now_ns: int,
     *,
     has_limit: bool,
-) -> dict[str, _Verdict]:
+) -> dict[str, _KeepDecision]:
     """The tags that go whatever their size; where none would be left, the last used one stays."""
     due = {}
     for tag in tags:
         if tag.name not in verdicts and (why := _why_due(tag, policy, now_ns, has_limit=has_limit)):
-            due[tag.name] = _Verdict(False, why)
+            due[tag.name] = _KeepDecision(False, why)
     if tags and len(due) == len(tags) and not policy.allow_empty:
-        due[tags[-1].name] = _Verdict(True, LAST_TAG)
+        due[tags[-1].name] = _KeepDecision(True, LAST_TAG)
     return due
 
 
@@ -230,14 +230,14 @@ def _why_due(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) ->
 
 def _limited(
     tags: Sequence[_Tag],
-    verdicts: Mapping[str, _Verdict],
+    verdicts: Mapping[str, _KeepDecision],
     others: Sequence[Blobs],
     sizes: Mapping[Digest, int],
     *,
     limit_bytes: int,
     limit_name: str,
     allow_empty: bool,
-) -> dict[str, _Verdict]:
+) -> dict[str, _KeepDecision]:
     """What the limit says of the tags that have no verdict: those that go, and some that stay.
 
     others: what each entry without a tag holds, and what else keeps its room.
@@ -253,9 +253,11 @@ def _limited(
     found = {}
     for tag in may_go[:count]:
         is_alias = not any(sizes.get(digest) for digest in tag.blobs - held)
-        found[tag.name] = _Verdict(True, ALIAS) if is_alias else _Verdict(False, limit_name)
+        found[tag.name] = (
+            _KeepDecision(True, ALIAS) if is_alias else _KeepDecision(False, limit_name)
+        )
     if last is not None and not fits:
-        found[last.name] = _Verdict(True, LAST_TAG)
+        found[last.name] = _KeepDecision(True, LAST_TAG)
     return found
 
 
