@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from kitcache.buildkit.daemon.address import Address, find_daemon
-from kitcache.buildkit.daemon.connect import Connection, connect
+from kitcache.buildkit.daemon.connect import DaemonConnection, connect
 from kitcache.buildkit.daemon.tlsconfig import tls_from_directory
 from kitcache.buildkit.proto.control_pb2 import (
     ListWorkersRequest,
@@ -136,7 +136,7 @@ def place(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> Ite
         yield request.param(daemon, tmp_path, stack)
 
 
-def workers(connection: Connection) -> ListWorkersResponse:
+def workers(connection: DaemonConnection) -> ListWorkersResponse:
     request = ListWorkersRequest().SerializeToString()
     answer = connection.channel.unary(f"{CONTROL}ListWorkers", request, timeout_s=PATIENCE_S)
     return ListWorkersResponse.FromString(answer)

@@ -3,7 +3,7 @@
 import re
 from functools import cached_property
 
-from kitcache.buildkit.daemon.connect import Connection
+from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.daemoninfo import Worker, read_info, read_workers
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.request import needs_image_store
@@ -18,7 +18,7 @@ _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 class Abilities:
     """A daemon's, each asked once."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DaemonConnection) -> None:
         self._connection = connection
 
     def check(self, request: BuildRequest, exporters: tuple[Exporter, ...]) -> None:

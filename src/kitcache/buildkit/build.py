@@ -11,7 +11,7 @@ from itertools import chain
 from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_wishes, complete_request, settle
 from kitcache.buildkit.caches import Caches, SolveEntry
-from kitcache.buildkit.daemon.connect import Connection
+from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
@@ -59,7 +59,7 @@ _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that ca
 
 
 def run_build(
-    connection: Connection,
+    connection: DaemonConnection,
     request: BuildRequest,
     wishes: BuildOptions,
     environ: Mapping[str, str] | None = None,
@@ -75,7 +75,9 @@ def run_build(
 
 
 class _Build:
-    def __init__(self, connection: Connection, request: BuildRequest, wishes: BuildOptions) -> None:
+    def __init__(
+        self, connection: DaemonConnection, request: BuildRequest, wishes: BuildOptions
+    ) -> None:
         self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         bound_s = wishes.timeout_s
         # At least so long that a daemon that does answer can be asked to cancel.

@@ -32,7 +32,7 @@ _PLAIN_PORT, _TLS_PORT = 2375, 2376
 _H2, _HTTP = "h2", "http/1.1"
 
 
-class Connection:
+class DaemonConnection:
     """A daemon that answers. A context manager; closing ends the calls, and so a running build.
 
     is_engine: a docker engine, where `address` may have left that open. channel: for Control; its
@@ -71,7 +71,7 @@ class Connection:
         transport = _open_engine_session(self.address, metadata, deadline)
         return Server(transport, handlers)
 
-    def within(self, timeout_s: float) -> "Connection":
+    def within(self, timeout_s: float) -> "DaemonConnection":
         """Return the same connection with a shorter timeout for its calls."""
         made = copy(self)
         made.channel = copy(self.channel)
@@ -96,7 +96,7 @@ class Opened(NamedTuple):
     answer: Answer | None = None
 
 
-def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
+def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> DaemonConnection:
     """The daemon, which has answered a call by now. timeout_s: for all of it, and for later calls.
 
     A builder's container that is stopped is started. Raises NoDaemon, which says what happened and
@@ -113,7 +113,7 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> Connection:
         return connect_woken(address, deadline, lambda: _connect(address, deadline), failure)
 
 
-def _connect(address: Address, deadline: Deadline) -> Connection:
+def _connect(address: Address, deadline: Deadline) -> DaemonConnection:
     opened = _open(address, deadline)
     opened.transport.limit(None)
     channel = Channel(opened.transport, timeout_s=deadline.seconds)
@@ -127,7 +127,7 @@ def _connect(address: Address, deadline: Deadline) -> Connection:
                 raise no_daemon(address, error, attempt) from error
             raise
     LOG.debug("connected to %s, from %s", hide_password(address.url), address.origin)
-    return Connection(address, opened, channel)
+    return DaemonConnection(address, opened, channel)
 
 
 def _greet(channel: Channel, deadline: Deadline) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kitcache.buildkit.daemon.address import Address
-from kitcache.buildkit.daemon.connect import Connection, connect
+from kitcache.buildkit.daemon.connect import DaemonConnection, connect
 from kitcache.errors import NoDaemon
 
 
@@ -26,15 +26,15 @@ class Reconnector:
         self._is_closed = False
         self._connections = [connect(address, timeout_s=timeout_s)]
         self._counting = threading.Lock()
-        self._users: Counter[Connection] = Counter()
+        self._users: Counter[DaemonConnection] = Counter()
 
     @property
-    def last(self) -> Connection:
+    def last(self) -> DaemonConnection:
         """The newest connection, alive or not."""
         return self._connections[-1]
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[DaemonConnection]:
         """A connection that takes calls, for as long as the block runs. Raises NoDaemon."""
         made = self._take()
         try:
@@ -43,7 +43,7 @@ class Reconnector:
             with self._counting:
                 self._users[made] -= 1
 
-    def _take(self) -> Connection:
+    def _take(self) -> DaemonConnection:
         self.check()
         with self._connecting:
             if not self.last.channel.is_alive and not self._is_closed:
