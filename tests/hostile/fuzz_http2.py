@@ -18,7 +18,7 @@ from kitcache.buildkit.wire.frames import (
 )
 from kitcache.buildkit.wire.grpc import RpcError, frame_messages
 from kitcache.buildkit.wire.headers import HeaderCodec
-from kitcache.buildkit.wire.http2 import Connection
+from kitcache.buildkit.wire.http2 import Http2Connection
 from kitcache.buildkit.wire.rpc import Channel, Server, Stream
 from tests.hostile.fuzz_links import thorough
 from tests.unit.buildkit.wire.peers import REPLY, REQUEST
@@ -83,7 +83,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     return [piece for piece in (*pieces, data) if piece]
 
 
-def attempt(connection: Connection, data: bytes, cuts: list[int]) -> None:
+def attempt(connection: Http2Connection, data: bytes, cuts: list[int]) -> None:
     try:
         for piece in cut(data, cuts):
             for _ in connection.receive(piece):
@@ -99,13 +99,13 @@ def attempt(connection: Connection, data: bytes, cuts: list[int]) -> None:
 @example(b"HTTP/1.1 400 Bad Request\r\n\r\n", [], True)
 @example(PREFACE[:-1], [3], False)
 def fuzz_bytes(data: bytes, cuts: list[int], is_client: bool) -> None:
-    attempt(Connection(is_client=is_client), data, cuts)
+    attempt(Http2Connection(is_client=is_client), data, cuts)
 
 
 @thorough
 @given(st.lists(FRAMES, max_size=12), CUTS, st.booleans())
 def fuzz_frames(frames: list[bytes], cuts: list[int], is_client: bool) -> None:
-    connection = Connection(is_client=is_client)
+    connection = Http2Connection(is_client=is_client)
     if is_client:
         connection.open_stream(REQUEST)
     start = b"" if is_client else PREFACE

@@ -67,7 +67,7 @@ _LENGTHS = {
 }
 
 
-class Connection:
+class Http2Connection:
     """The state of one connection. outbox: what is to be written."""
 
     def __init__(self, *, is_client: bool) -> None:

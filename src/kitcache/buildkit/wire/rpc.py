@@ -18,7 +18,7 @@ from kitcache.buildkit.wire.grpc import (
     first,
 )
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.http2 import MAX_STREAMS, Connection
+from kitcache.buildkit.wire.http2 import MAX_STREAMS, Http2Connection
 from kitcache.buildkit.wire.stream import REPLY, Stream, make_deadline, wait
 from kitcache.buildkit.wire.threads import ConnectionThreads, Transport
 
@@ -44,7 +44,7 @@ class Channel:
     ) -> None:
         self.timeout_s = timeout_s
         self._authority = authority
-        self._link = ConnectionThreads(transport, Connection(is_client=True), None)
+        self._link = ConnectionThreads(transport, Http2Connection(is_client=True), None)
         self._link.start()
 
     def unary(
@@ -143,7 +143,7 @@ class Server:
     def __init__(self, transport: Transport, handlers: Mapping[str, Handler]) -> None:
         self._handlers = {path.lower(): handler for path, handler in handlers.items()}
         self._running = 0
-        self._link = ConnectionThreads(transport, Connection(is_client=False), self._accept)
+        self._link = ConnectionThreads(transport, Http2Connection(is_client=False), self._accept)
         self._is_idle = threading.Condition(self._link.lock)
         self._link.start()
 

@@ -14,7 +14,7 @@ from kitcache.buildkit.wire.events import DataCame, Event, GoAwayCame, HeadersCa
 from kitcache.buildkit.wire.frames import Buffer, ErrorCode, ProtocolError, error_name
 from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.http2 import Connection
+from kitcache.buildkit.wire.http2 import Http2Connection
 
 # A peer that begins many messages and ends none is refused at so many bytes.
 HELD_LIMIT = 128 * 2**20
@@ -68,7 +68,9 @@ class ConnectionThreads:
     that have not ended, of all calls.
     """
 
-    def __init__(self, transport: Transport, connection: Connection, accept: Accept | None) -> None:
+    def __init__(
+        self, transport: Transport, connection: Http2Connection, accept: Accept | None
+    ) -> None:
         self.lock = threading.Lock()
         self.can_send = threading.Condition(self.lock)
         self.connection = connection

@@ -16,7 +16,7 @@ import h2.settings
 from kitcache.buildkit.wire.events import DataCame, GoAwayCame, HeadersCame, ResetCame
 from kitcache.buildkit.wire.frames import ErrorCode
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.http2 import Connection
+from kitcache.buildkit.wire.http2 import Http2Connection
 
 REQUEST: Headers = (
     (":method", "POST"),
@@ -47,7 +47,7 @@ class Peer:
 class Ours(Peer):
     def __init__(self, *, is_client: bool) -> None:
         super().__init__()
-        self.connection = Connection(is_client=is_client)
+        self.connection = Http2Connection(is_client=is_client)
 
     def output(self) -> bytes:
         return b"".join(self.connection.outbox.take(2**40))

@@ -34,7 +34,7 @@ from kitcache.buildkit.wire.frames import (
     make_window_update,
 )
 from kitcache.buildkit.wire.headers import MAX_HEADER_LIST, HeaderCodec, Headers
-from kitcache.buildkit.wire.http2 import FRAME_SIZE, MAX_OUTPUT, MAX_STREAMS, Connection
+from kitcache.buildkit.wire.http2 import FRAME_SIZE, MAX_OUTPUT, MAX_STREAMS, Http2Connection
 from tests.unit.buildkit.wire.peers import REPLY, REQUEST
 
 
@@ -50,14 +50,14 @@ def data_frame(stream_id: int, data: bytes, flags: int = 0) -> bytes:
     return make_frame(Http2FrameType.DATA, flags, stream_id, data)
 
 
-def sent(connection: Connection) -> list[Frame]:
+def sent(connection: Http2Connection) -> list[Frame]:
     data = b"".join(connection.outbox.take(2**40))
     return list(FrameReader(2**24).feed(data.removeprefix(PREFACE)))
 
 
-def client() -> Connection:
+def client() -> Http2Connection:
     """A client with stream 1 open and replied to."""
-    connection = Connection(is_client=True)
+    connection = Http2Connection(is_client=True)
     assert connection.open_stream(REQUEST) == 1
     assert list(connection.receive(make_settings({}))) == [RoomCame()]
     assert list(connection.receive(headers_frame(1, REPLY))) == [HeadersCame(1, REPLY, False)]
@@ -65,16 +65,16 @@ def client() -> Connection:
     return connection
 
 
-def server() -> Connection:
+def server() -> Http2Connection:
     """A server with stream 1 open."""
-    connection = Connection(is_client=False)
+    connection = Http2Connection(is_client=False)
     assert list(connection.receive(PREFACE + make_settings({}))) == [RoomCame()]
     assert list(connection.receive(headers_frame(1, REQUEST))) == [HeadersCame(1, REQUEST, False)]
     sent(connection)
     return connection
 
 
-BROKEN: dict[str, tuple[Callable[[], Connection], bytes, ErrorCode]] = {
+BROKEN: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
     "headers on stream 0": (client, headers_frame(0, REPLY), ErrorCode.PROTOCOL_ERROR),
     "data on stream 0": (client, data_frame(0, b""), ErrorCode.PROTOCOL_ERROR),
     "data on an idle stream": (client, data_frame(3, b""), ErrorCode.PROTOCOL_ERROR),
@@ -159,11 +159,11 @@ def test_anything_before_settings_ends_the_connection() -> None:
         make_frame(Http2FrameType.SETTINGS, ACK, 0),
     ):
         with pytest.raises(ProtocolError, match="no SETTINGS"):
-            list(Connection(is_client=True).receive(data))
+            list(Http2Connection(is_client=True).receive(data))
 
 
 UPPER = (("X-Upper", "1"),)
-RESET: dict[str, tuple[Callable[[], Connection], bytes, ErrorCode]] = {
+RESET: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
     "an upper-case header": (
         client, headers_frame(1, UPPER, END_STREAM), ErrorCode.PROTOCOL_ERROR),
     "a connection header": (
@@ -203,7 +203,7 @@ def test_this_ends_the_stream_alone(what: str) -> None:
 
 def test_a_reply_has_to_begin_with_headers_that_have_a_status() -> None:
     for frame in (data_frame(1, b"x"), headers_frame(1, (("a", "b"),))):
-        connection = Connection(is_client=True)
+        connection = Http2Connection(is_client=True)
         connection.open_stream(REQUEST)
         (event,) = list(connection.receive(make_settings({}) + frame))[1:]
         assert isinstance(event, ResetCame)
