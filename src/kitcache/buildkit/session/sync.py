@@ -52,7 +52,7 @@ class File(Protocol):
         ...
 
 
-class Source(Protocol):
+class SyncSource(Protocol):
     """A directory to be sent."""
 
     def entries(self, selection: Selection) -> Iterator[FileStat]:
@@ -128,7 +128,7 @@ def _open(
     stack: ExitStack,
     left_out: LeftOut,
     on_warning: OnWarning | None,
-) -> tuple[Source, Selection]:
+) -> tuple[SyncSource, Selection]:
     def on_left_out(name: str) -> None:
         if on_warning:
             on_warning(f'the cache directory "{printable(name)}" is not sent with the context')
@@ -186,7 +186,7 @@ class _Files:
 
 
 class _Sender:
-    def __init__(self, stream: Stream, source: Source, on_warning: OnWarning | None) -> None:
+    def __init__(self, stream: Stream, source: SyncSource, on_warning: OnWarning | None) -> None:
         self._stream = stream
         self._source = source
         self._warn = on_warning
