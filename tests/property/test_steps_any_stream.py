@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
+from kitcache.buildkit.status import (
+    BuildUpdate,
+    BuildWarning,
+    ProgressGroup,
+    Transfer,
+    Vertex,
+    VertexLog,
+)
 from kitcache.buildkit.steps import StepTracker
 from kitcache.cli.live import Size, draw
 from kitcache.cli.plain import Plain
@@ -18,7 +25,7 @@ from kitcache.cli.rawjson import encode_update
 KEYS = st.sampled_from(["a", "b", "c", "d"])
 TIMES = st.none() | st.integers(0, 20).map(lambda second: second * 10**9) | st.integers()
 TEXTS = st.sampled_from(["", "RUN x", "x: context canceled", "\x1b[2J\x1b[31mred\r\n", "日本語"])
-GROUPS = st.none() | st.builds(Group, st.sampled_from(["g", "a"]), TEXTS, st.booleans())
+GROUPS = st.none() | st.builds(ProgressGroup, st.sampled_from(["g", "a"]), TEXTS, st.booleans())
 
 UPDATES = st.builds(
     BuildUpdate,

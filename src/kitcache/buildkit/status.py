@@ -17,7 +17,7 @@ from kitcache.buildkit.proto import control_pb2
 _SECOND_NS = 10**9
 
 
-class Group(NamedTuple):
+class ProgressGroup(NamedTuple):
     """Vertices that are shown as one step. weak: does not make the step appear by itself."""
 
     id: str
@@ -38,7 +38,7 @@ class Vertex(NamedTuple):
     started_ns: int | None = None
     completed_ns: int | None = None
     error: str = ""
-    group: Group | None = None
+    group: ProgressGroup | None = None
 
 
 class Transfer(NamedTuple):
@@ -132,7 +132,7 @@ def _read_vertex(vertex: control_pb2.Vertex) -> Vertex:
     group = None
     if vertex.HasField("progress_group"):
         found = vertex.progress_group
-        group = Group(found.id, found.name, found.weak)
+        group = ProgressGroup(found.id, found.name, found.weak)
     return Vertex(
         vertex.digest,
         tuple(vertex.inputs),

@@ -12,7 +12,7 @@ from typing import TextIO
 from kitcache.buildkit.status import (
     BuildUpdate,
     BuildWarning,
-    Group,
+    ProgressGroup,
     Range,
     SourceFile,
     Transfer,
@@ -73,7 +73,7 @@ def _vertex(vertex: Vertex) -> Json:
     ) | ({"progressGroup": _group(vertex.group)} if vertex.group else {})
 
 
-def _group(group: Group) -> Json:
+def _group(group: ProgressGroup) -> Json:
     return _without_empty({"id": group.id, "name": group.name, "weak": group.weak})
 
 

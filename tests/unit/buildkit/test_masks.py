@@ -6,7 +6,14 @@ import pytest
 
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
+from kitcache.buildkit.status import (
+    BuildUpdate,
+    BuildWarning,
+    ProgressGroup,
+    Transfer,
+    Vertex,
+    VertexLog,
+)
 
 URL = "https://us%40er:hunter%2F2!@host/x"
 
@@ -80,7 +87,11 @@ def test_a_short_password_is_no_word_to_hide_everywhere() -> None:
 def test_news_in_all_their_parts() -> None:
     known = mask(context=URL)
     update = BuildUpdate(
-        (Vertex("d", (), f"load {URL}", error=f"no {URL}", group=Group("g", URL, weak=False)),),
+        (
+            Vertex(
+                "d", (), f"load {URL}", error=f"no {URL}", group=ProgressGroup("g", URL, weak=False)
+            ),
+        ),
         (Transfer(URL, "d", f"get {URL}"),),
         (VertexLog("d", 1, f"got {URL}\n".encode()),),
         (BuildWarning("d", 1, f"at {URL}", (URL,)),),

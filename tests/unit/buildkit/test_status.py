@@ -6,7 +6,7 @@ from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import (
     BuildUpdate,
     BuildWarning,
-    Group,
+    ProgressGroup,
     Range,
     SourceFile,
     Transfer,
@@ -47,7 +47,7 @@ EXPECTED = BuildUpdate(
             5_000_000_007,
             -1_000_000_000,
             "e",
-            Group("g", "", True),
+            ProgressGroup("g", "", True),
         ),
     ),
     (Transfer("s", "sha256:v", "n", -4, 1 << 40, 0, None, None),),

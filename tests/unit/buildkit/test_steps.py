@@ -2,7 +2,14 @@
 
 import pytest
 
-from kitcache.buildkit.status import BuildUpdate, BuildWarning, Group, Transfer, Vertex, VertexLog
+from kitcache.buildkit.status import (
+    BuildUpdate,
+    BuildWarning,
+    ProgressGroup,
+    Transfer,
+    Vertex,
+    VertexLog,
+)
 from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, StepTracker
 from tests.unit.buildkit.recordings import read_updates
 
@@ -189,7 +196,10 @@ def test_each_warning_is_there_once_and_with_its_step() -> None:
     assert only(steps).warnings == (warning,)
 
 
-STRONG, WEAK = Group("g", "copy files", weak=False), Group("g", "copy files", weak=True)
+STRONG, WEAK = (
+    ProgressGroup("g", "copy files", weak=False),
+    ProgressGroup("g", "copy files", weak=True),
+)
 
 
 def test_a_group_is_one_step_with_the_time_of_all() -> None:

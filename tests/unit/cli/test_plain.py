@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from kitcache.buildkit.status import BuildUpdate, Group
+from kitcache.buildkit.status import BuildUpdate, ProgressGroup
 from kitcache.cli.plain import Plain
 from tests.unit.buildkit.recordings import latest_s, read_updates
 from tests.unit.cli.progress import Clock, Output, begun, ended, log, transfer, vertex
@@ -154,7 +154,7 @@ def test_or_when_its_step_ends(screen: Screen) -> None:
 
 
 def test_a_hidden_group_says_what_it_knows_once_it_is_shown(screen: Screen) -> None:
-    weak, strong = Group("g", "group", weak=True), Group("g", "group", weak=False)
+    weak, strong = ProgressGroup("g", "group", weak=True), ProgressGroup("g", "group", weak=False)
     assert screen.show(BuildUpdate((vertex("a", group=weak),)), log("a", "early\n")) == []
     shown = screen.show(BuildUpdate((vertex("b", group=strong),)))
     assert shown == ["#1 group", "#1 0.000 early"]

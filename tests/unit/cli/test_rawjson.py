@@ -7,7 +7,7 @@ import pytest
 from kitcache.buildkit.status import (
     BuildUpdate,
     BuildWarning,
-    Group,
+    ProgressGroup,
     Range,
     SourceFile,
     Transfer,
@@ -31,7 +31,7 @@ def test_it_is_what_buildx_printed(name: str) -> None:
 def test_what_is_empty_is_left_out_where_go_does_so() -> None:
     zero = "0001-01-01T00:00:00Z"
     update = BuildUpdate(
-        (Vertex("", group=Group("", "", weak=False)),),
+        (Vertex("", group=ProgressGroup("", "", weak=False)),),
         (Transfer("", ""),),
         (VertexLog("", 0, b""),),
         (BuildWarning("", 0, "", source=SourceFile("", b"", ""), ranges=(Range(0, 0, 0, 0),)),),
@@ -48,7 +48,9 @@ def test_what_is_empty_is_left_out_where_go_does_so() -> None:
 def test_warnings_and_groups() -> None:
     source = SourceFile("Dockerfile", b"FROM x\n", "Dockerfile")
     warning = BuildWarning("v", 1, "a\udcff", ("d",), "u", source, (Range(1, 2, 3, 0),))
-    update = BuildUpdate((Vertex("v", group=Group("g", "n", weak=True)),), warnings=(warning,))
+    update = BuildUpdate(
+        (Vertex("v", group=ProgressGroup("g", "n", weak=True)),), warnings=(warning,)
+    )
     assert json.loads(encode_update(update)) == {
         "vertexes": [{"digest": "v", "progressGroup": {"id": "g", "name": "n", "weak": True}}],
         "warnings": [
