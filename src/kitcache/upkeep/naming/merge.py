@@ -42,7 +42,7 @@ from kitcache.upkeep.naming.blobcopy import (
     foresee,
     list_wants,
 )
-from kitcache.upkeep.naming.mergeplan import Group, Side, decide
+from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
 from kitcache.upkeep.naming.missing import find_holes, find_unknown
 from kitcache.upkeep.naming.stableindex import read_settled, read_target, unsettled
 from kitcache.upkeep.results import MergeResult
@@ -251,7 +251,7 @@ def _read_source(layout: Layout, control: Control) -> _SourceCache:
 
 def _decide(
     read: Sequence[_SourceCache], home: Layout | None, call: _MergeOptions
-) -> tuple[bytes | None, tuple[Group, ...]]:
+) -> tuple[bytes | None, tuple[EntryGroup, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
     data, entries = (None, ()) if home is None else read_target(home, call.control)
     side = Side(call.target, "", entries)
@@ -259,13 +259,13 @@ def _decide(
     return data, decide(side, sides, call.renames, replaces=call.replaces)
 
 
-def _roots(read: Sequence[_SourceCache], groups: Sequence[Group]) -> list[tuple[int, Root]]:
+def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[tuple[int, Root]]:
     return [(g.source, read[g.source].survey.roots[p]) for g in groups for p in g.positions]
 
 
 def _merge_held(
     read: Sequence[_SourceCache], home: Layout, wants: Wants, call: _MergeOptions
-) -> tuple[tuple[Group, ...], Came]:
+) -> tuple[tuple[EntryGroup, ...], Came]:
     make_index(home, hold_index(home, call.control.patience(call.left_s)))
     home.open_directories()
     with state.room_of(home) as room_fd:
@@ -289,7 +289,9 @@ def _merge_held(
     return groups, came
 
 
-def _publish(read: Sequence[_SourceCache], home: Layout, call: _MergeOptions) -> tuple[Group, ...]:
+def _publish(
+    read: Sequence[_SourceCache], home: Layout, call: _MergeOptions
+) -> tuple[EntryGroup, ...]:
     """One edit of index.json; decided anew where others changed it since."""
     documents = [source.data for source in read]
     for _ in range(CHANGES):
@@ -305,7 +307,7 @@ def _publish(read: Sequence[_SourceCache], home: Layout, call: _MergeOptions) ->
     raise unsettled(home.path)
 
 
-def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Control) -> None:
+def _look_again(home: Layout, groups: Sequence[EntryGroup], wants: Wants, control: Control) -> None:
     """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
         lost = find_lost(home, wants, control)
@@ -326,7 +328,7 @@ def _look_again(home: Layout, groups: Sequence[Group], wants: Wants, control: Co
     )
 
 
-def _is_of(one: Wanted, group: Group) -> bool:
+def _is_of(one: Wanted, group: EntryGroup) -> bool:
     return one.source == group.source and one.root.position in group.positions
 
 
@@ -343,7 +345,7 @@ def _read_noted(layout: Layout) -> _Noted:
 
 
 def _carry_notes(
-    noted: Sequence[_Noted], home: Layout, groups: Sequence[Group], wants: Wants
+    noted: Sequence[_Noted], home: Layout, groups: Sequence[EntryGroup], wants: Wants
 ) -> None:
     """The later use of both counts, for a tag that is not one of the target's alone.
 
@@ -378,6 +380,6 @@ def _later(one: state.Note | None, other: state.Note) -> state.Note:
     )
 
 
-def _outcome(groups: Sequence[Group], came: Came) -> Literal["done", "unchanged"]:
+def _outcome(groups: Sequence[EntryGroup], came: Came) -> Literal["done", "unchanged"]:
     is_new = any(group.tag.state != "there" for group in groups)
     return "done" if is_new or came.linked.blobs or came.copied.blobs else "unchanged"

@@ -26,7 +26,7 @@ class Side(NamedTuple):
     entries: tuple[IndexEntry, ...]
 
 
-class Group(NamedTuple):
+class EntryGroup(NamedTuple):
     """Entries of one source that go together. source: which; positions: in its index.json."""
 
     source: int
@@ -44,7 +44,7 @@ class Group(NamedTuple):
 
 def decide(
     target: Side, sources: Sequence[Side], renames: Sequence[Rename], *, replaces: bool
-) -> tuple[Group, ...]:
+) -> tuple[EntryGroup, ...]:
     """What becomes of each tag of the sources, and of each entry without one; in their order.
 
     replaces: a tag of the target that stands for something else moves. Raises KitcacheError where
@@ -60,7 +60,7 @@ def decide(
             state, moved_from = ledger.add(source.path, named)
             digests = tuple(dict.fromkeys(map(_digest_of, entries)))
             tag = MergedTag(source.path, entries[0].ref_name, new, digests, state, moved_from)
-            groups.append(Group(n, tuple(positions), tag))
+            groups.append(EntryGroup(n, tuple(positions), tag))
     if ledger.clashes:
         raise _clash_error(target.path, ledger.clashes)
     return tuple(groups)

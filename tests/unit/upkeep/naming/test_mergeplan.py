@@ -10,7 +10,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import Copied, IndexEntry
 from kitcache.options.renames import read_rename
-from kitcache.upkeep.naming.mergeplan import Group, Side, decide
+from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -32,11 +32,11 @@ EMPTY = side("all")
 
 def plan(
     target: Side, *sources: Side, rename: tuple[str, ...] = (), replaces: bool = False
-) -> tuple[Group, ...]:
+) -> tuple[EntryGroup, ...]:
     return decide(target, sources, [read_rename(text) for text in rename], replaces=replaces)
 
 
-def shown(groups: tuple[Group, ...]) -> list[tuple[str | None, str | None, str]]:
+def shown(groups: tuple[EntryGroup, ...]) -> list[tuple[str | None, str | None, str]]:
     return [(group.tag.source_name, group.tag.target_name, group.tag.state) for group in groups]
 
 
