@@ -97,7 +97,7 @@ def retention_of(args: argparse.Namespace) -> PrunePolicy:
         keep_within_ns=args.keep_within,
         unused_for_ns=args.unused_for,
     )
-    retention = PrunePolicy(
+    policy = PrunePolicy(
         keep_tags=tuple(args.keep_tag or ()),
         drop_tags=tuple(args.drop_tag or ()),
         rules=(rule,) if rule.fields else (),
@@ -106,8 +106,8 @@ def retention_of(args: argparse.Namespace) -> PrunePolicy:
         allow_empty=args.allow_empty,
         trim=args.trim,
     )
-    check_policy(retention)
-    return retention
+    check_policy(policy)
+    return policy
 
 
 def _amount(text: str) -> DiskSpace:

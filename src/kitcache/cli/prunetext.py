@@ -54,20 +54,20 @@ def _tags_line(pruned: PruneResult) -> str:
     return f"{pruned.path}: {would} {dropped:,} of {count(len(tags), 'tag')}"
 
 
-def unmatched_lines(pruned: PruneResult, retention: PrunePolicy) -> Iterator[str]:
+def unmatched_lines(pruned: PruneResult, policy: PrunePolicy) -> Iterator[str]:
     """Names of the command line that no tag has: mistyped, maybe."""
-    if retention.source or pruned.reset.reason:
+    if policy.source or pruned.reset.reason:
         return
     names = {d.ref_name for d in pruned.tags if d.ref_name is not None}
-    given = [("keep-tag", glob) for glob in retention.keep_tags]
-    given += [("drop-tag", glob) for glob in retention.drop_tags]
+    given = [("keep-tag", glob) for glob in policy.keep_tags]
+    given += [("drop-tag", glob) for glob in policy.drop_tags]
     for key, glob in given:
         if is_plain(glob) and glob not in names:
             from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
 
             meant = suggest(glob, names)
             hint = f"; did you mean {meant}?" if meant else ""
-            yield printable(f"{pruned.path}: {retention.spell(key, glob)} matches no tag{hint}")
+            yield printable(f"{pruned.path}: {policy.spell(key, glob)} matches no tag{hint}")
 
 
 def no_policy_lines(pruned: PruneResult) -> Iterator[str]:

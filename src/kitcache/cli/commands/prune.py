@@ -71,20 +71,20 @@ def _read_policy(args: argparse.Namespace, found: list[PrunePolicy]) -> int:
     return 0
 
 
-def _prune(session: Session, args: argparse.Namespace, path: str, retention: PrunePolicy) -> int:
+def _prune(session: Session, args: argparse.Namespace, path: str, policy: PrunePolicy) -> int:
     pruned = prune(
         path,
-        retention,
+        policy,
         options=SweepOptions(args.min_age, args.ingest_age),
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    report, missed = pruned.reset, not_reached(pruned, retention)
+    report, missed = pruned.reset, not_reached(pruned, policy)
     session.answer(pruned, pruned_lines(pruned, time.time_ns()))
     session.warn(no_policy_lines(pruned))
-    session.warn(unmatched_lines(pruned, retention))
+    session.warn(unmatched_lines(pruned, policy))
     session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:

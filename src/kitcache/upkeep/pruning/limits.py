@@ -37,27 +37,27 @@ class Limit(NamedTuple):
 
 
 def find_limits(
-    layout: Layout, judged: Judged, retention: PrunePolicy, control: Control
+    layout: Layout, judged: Judged, policy: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
     """Those that the policy names, the tighter one first. Raises Cancelled, KitcacheError."""
-    allowed, wanted = retention.max_used, retention.min_free
+    allowed, wanted = policy.max_used, policy.min_free
     if allowed is None and wanted is None:
         return ()
     size, free = _disk(layout)
     limits = []
     if allowed is not None:
-        option = _spell(retention, "max-used-space", allowed)
+        option = _spell(policy, "max-used-space", allowed)
         limits.append(Limit(allowed.of(size), option, allowed.of(size)))
     if wanted is not None:
         free += _freed_by_sweep(layout, judged, control)
         room = free + judged.survey.live_tally.bytes - wanted.of(size)
-        option = _spell(retention, "min-free-space", wanted)
+        option = _spell(policy, "min-free-space", wanted)
         limits.append(Limit(room, option, wanted.of(size), _held(layout, judged)))
     return tuple(sorted(limits, key=lambda limit: limit.bytes))
 
 
-def _spell(retention: PrunePolicy, key: str, amount: DiskSpace) -> str:
-    return retention.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
+def _spell(policy: PrunePolicy, key: str, amount: DiskSpace) -> str:
+    return policy.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
 
 
 def _disk(layout: Layout) -> tuple[int, int]:

@@ -50,7 +50,7 @@ _ALSO = 5
 
 def prune(
     path: str | os.PathLike[str],
-    retention: PrunePolicy,
+    policy: PrunePolicy,
     *,
     options: SweepOptions = _DEFAULT_POLICY,
     dry_run: bool = False,
@@ -69,42 +69,42 @@ def prune(
     policy that contradicts itself, or by which tags would go only since no tag to keep is there;
     and what reset raises.
     """
-    check_policy(retention)
+    check_policy(policy)
     started = time.monotonic()
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    choose = _Chooser(retention, control, ()).choose
+    choose = _Chooser(policy, control, ()).choose
     terms = EditContext(options, control, lock_timeout_s)
     layout = open_published(name)
     if layout is None:
-        return _answer(None, fresh_report(name, started, is_dry=dry_run or retention.is_empty))
+        return _answer(None, fresh_report(name, started, is_dry=dry_run or policy.is_empty))
     with layout:
-        if dry_run or retention.is_empty:
+        if dry_run or policy.is_empty:
             done = rehearse(layout, choose, terms)
         else:
             with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)
                 tidy_room(layout)
                 _tend_notes(layout, done.choice)
-    is_dry = dry_run or retention.is_empty
+    is_dry = dry_run or policy.is_empty
     report = make_report(name, "dry-run" if is_dry else "done", done.judged, done.swept, started)
     answer = _answer(done, report)
-    if retention.is_empty:
-        return answer._replace(outcome="no-policy", reason=_no_policy(retention))
+    if policy.is_empty:
+        return answer._replace(outcome="no-policy", reason=_no_policy(policy))
     return answer
 
 
-def _no_policy(retention: PrunePolicy) -> str:
-    if not retention.source:
+def _no_policy(policy: PrunePolicy) -> str:
+    if not policy.source:
         return NO_POLICY
-    return f"{retention.source} says nothing of any tag, so every tag stays and nothing was changed"
+    return f"{policy.source} says nothing of any tag, so every tag stays and nothing was changed"
 
 
 def prune_after_export(
     layout: Layout,
     give_back: Callable[[], None],
     published: Collection[str],
-    retention: PrunePolicy,
+    policy: PrunePolicy,
     *,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -115,7 +115,7 @@ def prune_after_export(
     Never raises a KitcacheError. A limit that cannot be reached is no failure: `why` says so.
     """
     control = Control(layout.path, on_progress, cancel)
-    choose = _Chooser(retention, control, published).choose
+    choose = _Chooser(policy, control, published).choose
     terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
     done: list[Changed[_Choice]] = []
 
@@ -172,10 +172,8 @@ def _dropped(decisions: Sequence[TagDecision]) -> frozenset[int]:
 class _Chooser:
     """Decides by a policy. protected: ref names that nothing drops, since they are new."""
 
-    def __init__(
-        self, retention: PrunePolicy, control: Control, protected: Collection[str]
-    ) -> None:
-        self._retention = retention
+    def __init__(self, policy: PrunePolicy, control: Control, protected: Collection[str]) -> None:
+        self._retention = policy
         self._control = control
         self._protected = protected
 
@@ -212,41 +210,41 @@ class _Chooser:
         )
 
 
-def _check_kept(path: str, retention: PrunePolicy, decisions: Sequence[TagDecision]) -> None:
+def _check_kept(path: str, policy: PrunePolicy, decisions: Sequence[TagDecision]) -> None:
     """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
 
     A limit, an age or a drop-tag drops by itself; and where another rule keeps a tag, that one was
     meant.
     """
     tags = {d.ref_name: d for d in decisions if d.ref_name is not None}
-    is_only_cause = not (retention.has_limit or retention.has_age or retention.drop_tags)
-    if not retention.keep_tags or not is_only_cause or all(d.keep for d in decisions):
+    is_only_cause = not (policy.has_limit or policy.has_age or policy.drop_tags)
+    if not policy.keep_tags or not is_only_cause or all(d.keep for d in decisions):
         return
-    by_no_rule = {LAST_TAG} if retention.rules else {LAST_TAG, NEW}
+    by_no_rule = {LAST_TAG} if policy.rules else {LAST_TAG, NEW}
     is_any_kept = any(d.keep and d.reason not in by_no_rule for d in tags.values())
-    if is_any_kept or any(find_glob(retention.keep_tags, name) for name in tags):
+    if is_any_kept or any(find_glob(policy.keep_tags, name) for name in tags):
         return
     from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
 
     gone = sum(not decision.keep for decision in tags.values())
-    asked = [retention.spell("keep-tag", glob) for glob in retention.keep_tags]
-    meant = dict.fromkeys(suggest(glob, tags) for glob in retention.keep_tags)
+    asked = [policy.spell("keep-tag", glob) for glob in policy.keep_tags]
+    meant = dict.fromkeys(suggest(glob, tags) for glob in policy.keep_tags)
     error = UsageError(
         f"no tag matches {', '.join(asked)}, so {gone:,} of {len(tags):,} would go",
         path=path,
         hints=(
             *(f"did you mean {name!r}?" for name in meant if name),
-            f"if they are to go: {_write(retention, 'unused-for', '0s')}",
+            f"if they are to go: {_write(policy, 'unused-for', '0s')}",
         ),
     )
     error.effect = NOTHING_CHANGED
     raise error
 
 
-def _write(retention: PrunePolicy, key: str, value: str | None = None) -> str:
+def _write(policy: PrunePolicy, key: str, value: str | None = None) -> str:
     """A line for the policy, to be pasted: an option, or TOML."""
-    if not retention.source:
-        return retention.spell(key, value)
+    if not policy.source:
+        return policy.spell(key, value)
     return f"{key} = {'true' if value is None else json.dumps(value)}"
 
 
@@ -332,9 +330,7 @@ def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run
     return why
 
 
-def not_reached(
-    pruned: PruneResult, retention: PrunePolicy = _NO_RETENTION
-) -> LimitNotReached | None:
+def not_reached(pruned: PruneResult, policy: PrunePolicy = _NO_RETENTION) -> LimitNotReached | None:
     """The error for a limit that was not reached; None where it was, or where there was none.
 
     retention: the policy that named it, for the ways out.
@@ -355,15 +351,13 @@ def not_reached(
             for d in untagged[:_ALSO]
         ),
         effect="what may go has gone, and nothing else" if is_done else NOTHING_CHANGED,
-        hints=tuple(
-            _ways_out(pruned, retention, pruned.needed_bytes, pruned.limit_bytes, untagged)
-        ),
+        hints=tuple(_ways_out(pruned, policy, pruned.needed_bytes, pruned.limit_bytes, untagged)),
     )
 
 
 def _ways_out(
     pruned: PruneResult,
-    retention: PrunePolicy,
+    policy: PrunePolicy,
     needed_bytes: int,
     limit_bytes: int,
     untagged: Sequence[TagDecision],
@@ -374,15 +368,15 @@ def _ways_out(
         yield f"free {format_bytes(excess)} elsewhere on the disk: an empty cache is not enough"
         yield f"loosen the limit by {excess:,} bytes"
         return
-    if retention.max_used is not None and retention.min_free is None:
-        yield f"allow that much: {_write(retention, 'max-used-space', f'{needed_bytes}B')}"
+    if policy.max_used is not None and policy.min_free is None:
+        yield f"allow that much: {_write(policy, 'max-used-space', f'{needed_bytes}B')}"
     else:
         yield f"loosen the limit by {excess:,} bytes"
     yield from (command_line("untag", pruned.path, str(d.digest)) for d in untagged[:1])
-    if not retention.trim:
-        yield f"make what stays smaller: {_write(retention, 'trim')}"
+    if not policy.trim:
+        yield f"make what stays smaller: {_write(policy, 'trim')}"
     rules = {d.reason for d in pruned.tags if d.keep and d.ref_name is not None}
-    if LAST_TAG in rules and not retention.allow_empty:
-        yield f"let the last tag go too: {_write(retention, 'allow-empty')}"
+    if LAST_TAG in rules and not policy.allow_empty:
+        yield f"let the last tag go too: {_write(policy, 'allow-empty')}"
     if rules - {LAST_TAG, ALIAS}:
         yield "protect fewer tags"

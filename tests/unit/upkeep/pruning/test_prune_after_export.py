@@ -12,11 +12,9 @@ from tests.unit.gc.prunekit import IMPATIENT, below, blobs, kept, most, tags
 
 class TestAfterExport:
     def after_export(
-        self, layout: Layout, retention: PrunePolicy, *published: str, timeout_s: float = 0
+        self, layout: Layout, policy: PrunePolicy, *published: str, timeout_s: float = 0
     ) -> PruneResult:
-        return prune_after_export(
-            layout, lambda: None, published, retention, lock_timeout_s=timeout_s
-        )
+        return prune_after_export(layout, lambda: None, published, policy, lock_timeout_s=timeout_s)
 
     def test_it_is_a_prune(self, sample: Sample, layout: Layout) -> None:
         pruned = self.after_export(layout, most(1100), "main")
