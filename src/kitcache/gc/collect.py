@@ -15,7 +15,7 @@ from kitcache.gc.values import Plan, Refusal, Survey, Swept
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held, LockHolder, Waiting
+from kitcache.store.locks import HeldLock, LockHolder, Waiting
 from kitcache.store.scan import BATCH_SIZE, next_tick_ns
 
 CHANGES = 8
@@ -31,7 +31,7 @@ class Judged(NamedTuple):
 
 
 def collect(
-    held: Held, options: SweepOptions, control: Control, judged: Judged | None = None
+    held: HeldLock, options: SweepOptions, control: Control, judged: Judged | None = None
 ) -> tuple[Judged, Swept]:
     """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
 
@@ -57,7 +57,7 @@ class _Collection:
     """One walk after another. total: what they removed."""
 
     def __init__(
-        self, held: Held, options: SweepOptions, control: Control, judged: Judged | None
+        self, held: HeldLock, options: SweepOptions, control: Control, judged: Judged | None
     ) -> None:
         self.total = Swept()
         self._held = held
@@ -144,7 +144,7 @@ def judge(
     layout: Layout,
     options: SweepOptions,
     control: Control,
-    held: Held | None,
+    held: HeldLock | None,
     before: Survey | None = None,
 ) -> Judged:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.

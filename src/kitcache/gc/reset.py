@@ -13,7 +13,7 @@ from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Held, hold_store
+from kitcache.store.locks import HeldLock, hold_store
 from kitcache.store.scan import ROOM
 
 LOCK_TIMEOUT_S = 30.0
@@ -23,7 +23,7 @@ NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = SweepOptions()
 
 
-Work = Callable[[Held, Control], tuple[Judged, Swept]]
+Work = Callable[[HeldLock, Control], tuple[Judged, Swept]]
 """What is done under the exclusive lock: the last judgement, and what was removed in all."""
 
 

@@ -15,7 +15,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept, Tally
 from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.scan import (
     BATCH_SIZE,
     Batch,
@@ -37,7 +37,7 @@ def tally(plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool =
     return _Walk(plan, layout, control, None, weigh_foreign=weigh_foreign).run(lambda: True)
 
 
-def apply(plan: Plan, held: Held, control: Control, is_current: Callable[[], bool]) -> Swept:
+def apply(plan: Plan, held: HeldLock, control: Control, is_current: Callable[[], bool]) -> Swept:
     """Remove every blob that the plan does not keep, then the uploads that it drops.
 
     is_current is asked between batches: once it says no, the walk ends and `stopped` says so. A

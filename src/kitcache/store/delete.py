@@ -5,14 +5,14 @@ import stat
 from contextlib import suppress
 
 from kitcache.store.layout import DIR_FLAGS, Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.scan import REMOVING
 
 
 class Remover:
     """Removes single blobs and single uploads of one layout. Callable from several threads."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: HeldLock) -> None:
         if held.kind != "exclusive":
             raise ValueError("removing takes the exclusive lock")
         self._layout: Layout = held.layout

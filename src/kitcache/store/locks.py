@@ -68,7 +68,7 @@ class Waiting(NamedTuple):
     seconds: float
 
 
-class Held(NamedTuple):
+class HeldLock(NamedTuple):
     """Proof that kitcache.lock of that layout is had; made by hold_store alone.
 
     fd: of the lock's file.
@@ -88,13 +88,13 @@ class Patience(NamedTuple):
 
 
 @contextmanager
-def hold_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[Held]:
+def hold_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[HeldLock]:
     """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
 
     Raises Busy, which names the holder, when it is not had within the timeout.
     """
     with _hold(layout, KITCACHE_LOCK, kind, patience) as fd:
-        yield Held(layout, kind, fd)
+        yield HeldLock(layout, kind, fd)
 
 
 @contextmanager

@@ -14,14 +14,14 @@ from kitcache.store.create import make_directory
 from kitcache.store.index import INDEX, users_of, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.scan import QUARANTINE, ROOM
 
 
 class Quarantine:
     """The quarantine of one layout; a context manager. It is made once something comes into it."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: HeldLock) -> None:
         if held.kind != "exclusive":
             raise ValueError("moving blobs takes the exclusive lock")
         self._layout: Layout = held.layout

@@ -30,7 +30,7 @@ from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held, hold_index
+from kitcache.store.locks import HeldLock, hold_index
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import clear_room, room_of
 from kitcache.upkeep.project import NewContent, narrow
@@ -89,7 +89,9 @@ def rehearse(layout: Layout, choose: Choose[Choice], terms: EditContext) -> Chan
     return Changed(choice, after, swept)
 
 
-def change_and_collect(held: Held, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
+def change_and_collect(
+    held: HeldLock, choose: Choose[Choice], terms: EditContext
+) -> Changed[Choice]:
     """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
 
     Decides anew where others changed index.json before it was written. Raises as reset does; once
@@ -131,7 +133,7 @@ def _carry_out(layout: Layout, judged: Judged, change: Change, terms: EditContex
     return _look_ahead(layout, judged, change, terms, digest)
 
 
-def _make_room(held: Held, judged: Judged, terms: EditContext) -> Swept:
+def _make_room(held: HeldLock, judged: Judged, terms: EditContext) -> Swept:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
     if read_index(held.layout).digest != judged.survey.index_digest:
         return Swept()

@@ -19,7 +19,7 @@ from kitcache.gc.values import Survey, Swept
 from kitcache.oci.links import read_links
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode
 
 
@@ -46,7 +46,7 @@ def test_a_blob_of_the_surveys_own_clock_tick_stays(
     control = Control("cache", None, None)
     plan = make_plan(take_survey(layout, control), SweepOptions(), time.time_ns())
     plan = plan._replace(**spared_from[by], valid_until_ns=never_ns)
-    swept = apply(plan, Held(layout, "exclusive", -1), control, lambda: True)
+    swept = apply(plan, HeldLock(layout, "exclusive", -1), control, lambda: True)
     spared = [path for path in paths if path.exists()]
     newest = [path for path in spared if path.stat().st_ctime_ns == newest_ns]
     assert (newest, swept.too_young.blobs) != ([], 0)
@@ -94,7 +94,7 @@ def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
 def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
     """The sweep and a stranger's export met: our sweep removed what that had counted on."""
 
-    def lose(held: Held, control: Control) -> tuple[Judged, Swept]:
+    def lose(held: HeldLock, control: Control) -> tuple[Judged, Swept]:
         raise Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
 
     report = sweep_after_export(

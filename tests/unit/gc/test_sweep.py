@@ -16,7 +16,7 @@ from kitcache.gc.sweep import apply, tally
 from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, Swept, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.scan import BATCH_SIZE
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, digest_of
@@ -33,7 +33,7 @@ def plan_for(layout: Layout, control: Control) -> Plan:
 
 
 def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> Swept:
-    return apply(plan, Held(layout, "exclusive", -1), Control("cache", None, None), is_current)
+    return apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", None, None), is_current)
 
 
 def add_garbage(sample: Sample, count: int, algorithm: str = "sha256") -> int:
@@ -286,7 +286,7 @@ def test_cancelled_before_the_first_blob_removes_nothing(
     cancel = Event()
     cancel.set()
     before = take_snapshot(sample.dir)
-    swept = apply(plan, Held(layout, "exclusive", -1), Control("cache", None, cancel), always)
+    swept = apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", None, cancel), always)
     assert isinstance(swept.failure, Cancelled)
     assert (swept.deleted, swept.stopped) == (Tally(), True)
     assert differences(before, take_snapshot(sample.dir)) == []
@@ -306,7 +306,7 @@ def test_cancelled_in_between_says_what_was_done(
         helpers.set()
 
     swept = apply(
-        plan, Held(layout, "exclusive", -1), Control("cache", on_progress, cancel), always
+        plan, HeldLock(layout, "exclusive", -1), Control("cache", on_progress, cancel), always
     )
     left = blobs(sample)
     assert isinstance(swept.failure, Cancelled)
@@ -322,7 +322,7 @@ def test_progress_comes_from_the_calling_thread_and_grows(
     plan = plan_for(layout, control)
     events: list[Progress] = []
     swept = apply(
-        plan, Held(layout, "exclusive", -1), Control("cache", events.append, None), always
+        plan, HeldLock(layout, "exclusive", -1), Control("cache", events.append, None), always
     )
     counts = [event.blobs for event in events]
     assert counts == sorted(counts)
@@ -343,7 +343,7 @@ def test_a_caller_whose_progress_raises_stops_the_sweep(
 
     threads = threading.active_count()
     with pytest.raises(KeyError):
-        apply(plan, Held(layout, "exclusive", -1), Control("cache", fail, None), always)
+        apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", fail, None), always)
     assert threading.active_count() == threads
     assert sample.live < blobs(sample)
 

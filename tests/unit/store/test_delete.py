@@ -7,7 +7,7 @@ import pytest
 from kitcache.gc.reset import reset
 from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.scan import REMOVING
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample
@@ -15,12 +15,12 @@ from tests.hostile.build import Sample
 
 @pytest.fixture
 def remover(layout: Layout) -> Remover:
-    return Remover(Held(layout, "exclusive", -1))
+    return Remover(HeldLock(layout, "exclusive", -1))
 
 
 def test_a_shared_lock_is_not_enough(layout: Layout) -> None:
     with pytest.raises(ValueError, match="exclusive"):
-        Remover(Held(layout, "shared", -1))
+        Remover(HeldLock(layout, "shared", -1))
 
 
 def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> None:

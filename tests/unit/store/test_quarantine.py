@@ -9,7 +9,7 @@ from kitcache.errors import KitcacheError, Unsafe
 from kitcache.oci.digest import parse_digest
 from kitcache.store import quarantine as module
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held
+from kitcache.store.locks import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.scan import scan_foreign, weigh_quarantine
 from kitcache.store.state import clear_room, room_of
@@ -17,15 +17,15 @@ from tests.hostile.build import Sample
 
 
 @pytest.fixture
-def held(layout: Layout) -> Held:
-    return Held(layout, "exclusive", -1)
+def held(layout: Layout) -> HeldLock:
+    return HeldLock(layout, "exclusive", -1)
 
 
 def aside(sample: Sample) -> Path:
     return sample.dir / ".kitcache" / "quarantine"
 
 
-def test_a_blob_is_moved_and_keeps_its_bytes(sample: Sample, held: Held) -> None:
+def test_a_blob_is_moved_and_keeps_its_bytes(sample: Sample, held: HeldLock) -> None:
     digest = parse_digest(sample.layers[0]["digest"])
     path = sample.box.path_of(str(digest))
     data, inode = path.read_bytes(), path.stat().st_ino
@@ -38,7 +38,7 @@ def test_a_blob_is_moved_and_keeps_its_bytes(sample: Sample, held: Held) -> None
     assert not path.exists()
 
 
-def test_nothing_there_is_written_over(sample: Sample, held: Held) -> None:
+def test_nothing_there_is_written_over(sample: Sample, held: HeldLock) -> None:
     blob = sample.layers[0]
     digest = parse_digest(blob["digest"])
     seen = []
@@ -55,7 +55,7 @@ def test_nothing_there_is_written_over(sample: Sample, held: Held) -> None:
     }
 
 
-def test_a_blob_that_is_gone_is_nothing(sample: Sample, held: Held) -> None:
+def test_a_blob_that_is_gone_is_nothing(sample: Sample, held: HeldLock) -> None:
     digest = parse_digest(sample.layers[0]["digest"])
     sample.box.path_of(str(digest)).unlink()
     with Quarantine(held) as quarantine:
@@ -63,13 +63,15 @@ def test_a_blob_that_is_gone_is_nothing(sample: Sample, held: Held) -> None:
     assert list(aside(sample).iterdir()) == []
 
 
-def test_it_is_made_only_for_something(sample: Sample, held: Held) -> None:
+def test_it_is_made_only_for_something(sample: Sample, held: HeldLock) -> None:
     with Quarantine(held) as quarantine:
         quarantine.sync()
     assert not aside(sample).exists()
 
 
-def test_the_old_index_has_a_second_name_until_it_is_replaced(sample: Sample, held: Held) -> None:
+def test_the_old_index_has_a_second_name_until_it_is_replaced(
+    sample: Sample, held: HeldLock
+) -> None:
     index = sample.dir / "index.json"
     with Quarantine(held) as quarantine:
         quarantine.keep_index(index.read_bytes())
@@ -79,7 +81,7 @@ def test_the_old_index_has_a_second_name_until_it_is_replaced(sample: Sample, he
     assert all(path.samefile(index) for path in kept)
 
 
-def test_a_link_in_place_of_the_index_is_kept_as_one(sample: Sample, held: Held) -> None:
+def test_a_link_in_place_of_the_index_is_kept_as_one(sample: Sample, held: HeldLock) -> None:
     """Somebody was faster: what it points at gets no second name in here."""
     (sample.dir / "index.json").rename(sample.box.top / "elsewhere.json")
     (sample.dir / "index.json").symlink_to(sample.box.top / "elsewhere.json")
@@ -90,7 +92,7 @@ def test_a_link_in_place_of_the_index_is_kept_as_one(sample: Sample, held: Held)
 
 
 def test_without_hard_links_the_old_index_is_copied(
-    sample: Sample, held: Held, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, held: HeldLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_link(*args: object, **more: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -104,7 +106,7 @@ def test_without_hard_links_the_old_index_is_copied(
 @pytest.mark.parametrize("place", [".kitcache", ".kitcache/quarantine"])
 @pytest.mark.parametrize("thing", ["link", "file"])
 def test_what_is_no_directory_is_refused_and_nothing_moves(
-    sample: Sample, held: Held, place: str, thing: str
+    sample: Sample, held: HeldLock, place: str, thing: str
 ) -> None:
     (sample.box.top / "elsewhere").mkdir()
     path = sample.dir / place
@@ -118,7 +120,7 @@ def test_what_is_no_directory_is_refused_and_nothing_moves(
 
 
 def test_a_blob_that_cannot_be_moved_is_where_it_was(
-    sample: Sample, held: Held, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, held: HeldLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_rename(*args: object, **more: object) -> None:
         raise OSError(18, "Invalid cross-device link")
@@ -132,12 +134,12 @@ def test_a_blob_that_cannot_be_moved_is_where_it_was(
 
 def test_only_the_exclusive_lock_opens_it(layout: Layout) -> None:
     with pytest.raises(ValueError, match="exclusive"):
-        Quarantine(Held(layout, "shared", -1))
+        Quarantine(HeldLock(layout, "shared", -1))
 
 
 def test_it_is_weighed_and_nobody_clears_it(sample: Sample, layout: Layout) -> None:
     assert weigh_quarantine(layout) == (0, 0)
-    with Quarantine(Held(layout, "exclusive", -1)) as quarantine:
+    with Quarantine(HeldLock(layout, "exclusive", -1)) as quarantine:
         quarantine.take_blob(parse_digest(sample.layers[0]["digest"]))
         quarantine.keep_index(b"")
     for path in aside(sample).iterdir():

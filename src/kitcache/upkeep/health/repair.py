@@ -29,7 +29,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import Held, hold_index, hold_store
+from kitcache.store.locks import HeldLock, hold_index, hold_store
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
@@ -44,7 +44,7 @@ from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyR
 class _Means(NamedTuple):
     """What a repair has at hand. lock_timeout_s: how long to wait for others, for each lock."""
 
-    held: Held
+    held: HeldLock
     copies: Copies
     control: Control
     lock_timeout_s: float
@@ -141,7 +141,7 @@ def _open_copy(stack: ExitStack, layout: Layout, path: str) -> Layout:
 
 def _lock(
     stack: ExitStack, layout: Layout, copies: Copies, control: Control, lock_timeout_s: float
-) -> Held:
+) -> HeldLock:
     """The cache exclusive, the copies shared.
 
     All take these locks in one order, by inode, as merges do: two that are repaired from each other

@@ -16,7 +16,7 @@ from kitcache.oci.index import Copied, copy_entries, read_entries
 from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Held, hold_index, hold_store
+from kitcache.store.locks import HeldLock, hold_index, hold_store
 from kitcache.store.state import Note, put_notes, read_notes, room_of
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
@@ -80,7 +80,9 @@ def _answer(path: str, old: str, new: str, found: _Found, *, is_dry: bool) -> Ta
     return TagResult(path, "dry-run" if is_dry else "done", old, new, digest, moved_from)
 
 
-def _tag_held(held: Held, control: Control, old: str, new: str, lock_timeout_s: float) -> _Found:
+def _tag_held(
+    held: HeldLock, control: Control, old: str, new: str, lock_timeout_s: float
+) -> _Found:
     layout = held.layout
     for _ in range(CHANGES):
         data, found = _find(layout, control, old, new)

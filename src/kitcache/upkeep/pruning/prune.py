@@ -26,7 +26,7 @@ from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Held, hold_store
+from kitcache.store.locks import HeldLock, hold_store
 from kitcache.store.state import Note, put_notes
 from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
@@ -119,7 +119,7 @@ def prune_after_export(
     terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
     done: list[Changed[_Choice]] = []
 
-    def work(held: Held, _: Control) -> tuple[Judged, Swept]:
+    def work(held: HeldLock, _: Control) -> tuple[Judged, Swept]:
         done.append(change_and_collect(held, choose, terms))
         _tend_notes(held.layout, done[0].choice)
         return done[0].judged, done[0].swept
