@@ -13,7 +13,7 @@ from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import describe_unlocked, hold_index, hold_store
+from kitcache.store.locks import describe_unlocked, hold_index, lock_store
 from kitcache.store.state import clear_room, room_of
 
 
@@ -98,7 +98,7 @@ class Places:
         """The shared lock; where there can be none, a warning."""
         lock = self._stack.enter_context(ExitStack())
         try:
-            lock.enter_context(hold_store(layout, "shared", self._terms.patience(layout)))
+            lock.enter_context(lock_store(layout, "shared", self._terms.patience(layout)))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:

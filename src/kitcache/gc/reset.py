@@ -13,7 +13,7 @@ from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import HeldLock, hold_store
+from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.scan import ROOM
 
 LOCK_TIMEOUT_S = 30.0
@@ -65,7 +65,7 @@ def reset(
             if swept.failure is not None:
                 raise swept.failure
         else:
-            with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+            with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 judged, swept = collect(held, options, control)
                 tidy_room(layout)
     return make_report(name, "dry-run" if dry_run else "done", judged, swept, started)
@@ -118,7 +118,7 @@ def sweep_after_export(
     is_overdue = state.read_skips(layout) >= SKIPS_IN_A_ROW
     patience = control.patience(lock_timeout_s if is_overdue else 0.0)
     try:
-        with _opened_anew(layout) as own, hold_store(own, "exclusive", patience) as held:
+        with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:
             judged, swept = work(held, control)
             tidy_room(layout)
     except Busy as error:

@@ -88,7 +88,7 @@ class Patience(NamedTuple):
 
 
 @contextmanager
-def hold_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[HeldLock]:
+def lock_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[HeldLock]:
     """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
 
     Raises Busy, which names the holder, when it is not had within the timeout.

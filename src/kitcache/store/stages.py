@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout, open_directory
-from kitcache.store.locks import Patience, hold_store
+from kitcache.store.locks import Patience, lock_store
 from kitcache.store.scan import ROOM
 
 STAGE_PREFIX = "stage-"
@@ -41,5 +41,5 @@ def clear_stages(layout: Layout, room_fd: int) -> None:
         with suppress(KitcacheError):
             stage = open_stage_directory(layout, name, room_fd)
             if stage is not None:
-                with stage, hold_store(stage, "exclusive", no_wait):
+                with stage, lock_store(stage, "exclusive", no_wait):
                     shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)

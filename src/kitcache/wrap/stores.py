@@ -13,7 +13,7 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import LockOptions
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
-from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, hold_store, list_takers
+from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, list_takers, lock_store
 
 _NOTHING_RAN = "the command was not started"
 
@@ -101,7 +101,7 @@ def hold_inherited(
 
     Raises as hold_store.
     """
-    lock.enter_context(hold_store(layout, "shared", patience))
+    lock.enter_context(lock_store(layout, "shared", patience))
     fd = open_file(layout, KITCACHE_LOCK)
     if fd is not None:
         lock_fds.append(fd)

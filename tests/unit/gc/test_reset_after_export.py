@@ -17,7 +17,7 @@ from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Patience, hold_store
+from kitcache.store.locks import Patience, lock_store
 from kitcache.store.state import count_skip, read_skips
 from tests.hostile.build import MANIFEST, Json, Sample
 
@@ -40,7 +40,7 @@ def test_it_is_a_reset(sample: Sample, layout: Layout) -> None:
 
 
 def test_the_shared_lock_is_given_back_first(sample: Sample, layout: Layout) -> None:
-    shared = hold_store(layout, "shared", IMPATIENT)
+    shared = lock_store(layout, "shared", IMPATIENT)
     shared.__enter__()
     report = reset_after_export(layout, lambda: shared.__exit__(None, None, None), ("main",))
     assert report.outcome == "done"
@@ -59,7 +59,7 @@ def test_the_open_directories_stay_open(sample: Sample, layout: Layout) -> None:
 @pytest.fixture
 def other(sample: Sample) -> Iterator[Layout]:
     """Another export runs."""
-    with open_layout(sample.dir) as opened, hold_store(opened, "shared", IMPATIENT):
+    with open_layout(sample.dir) as opened, lock_store(opened, "shared", IMPATIENT):
         yield opened
 
 

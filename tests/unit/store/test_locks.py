@@ -20,7 +20,7 @@ from kitcache.store.locks import (
     Patience,
     Waiting,
     hold_index,
-    hold_store,
+    lock_store,
 )
 from tests.hostile.build import Sample
 
@@ -63,11 +63,11 @@ def other(sample: Sample) -> Iterator[Layout]:
 
 def test_a_lock_is_had_for_as_long_as_the_block_runs(sample: Sample, layout: Layout) -> None:
     path = sample.dir / KITCACHE_LOCK
-    with hold_store(layout, "exclusive", patience()) as held:
+    with lock_store(layout, "exclusive", patience()) as held:
         assert (held.layout, held.kind) == (layout, "exclusive")
         assert is_held(path)
     assert not is_held(path)
-    with pytest.raises(KeyError), hold_store(layout, "shared", patience()):
+    with pytest.raises(KeyError), lock_store(layout, "shared", patience()):
         raise KeyError
     assert not is_held(path)
 
@@ -84,20 +84,20 @@ def test_a_lock_is_had_for_as_long_as_the_block_runs(sample: Sample, layout: Lay
 def test_who_may_hold_it_beside_whom(
     layout: Layout, other: Layout, first: LockKind, second: LockKind, together: bool
 ) -> None:
-    with hold_store(layout, first, patience()):
+    with lock_store(layout, first, patience()):
         if together:
-            with hold_store(other, second, patience()) as held:
+            with lock_store(other, second, patience()) as held:
                 assert held.kind == second
         else:
             with (
                 pytest.raises(Busy, match=r"kitcache.lock is held by process"),
-                hold_store(other, second, patience()),
+                lock_store(other, second, patience()),
             ):
                 pass
 
 
 def test_the_two_locks_are_not_one(layout: Layout, other: Layout) -> None:
-    with hold_store(layout, "exclusive", patience()), hold_index(other, patience()):
+    with lock_store(layout, "exclusive", patience()), hold_index(other, patience()):
         pass
 
 
@@ -114,7 +114,7 @@ def test_the_index_lock_is_exclusive(sample: Sample, layout: Layout) -> None:
 
 def test_a_lock_file_is_never_unlinked(sample: Sample, layout: Layout) -> None:
     for _ in range(2):
-        with hold_store(layout, "exclusive", patience()), hold_index(layout, patience()):
+        with lock_store(layout, "exclusive", patience()), hold_index(layout, patience()):
             pass
         assert (sample.dir / KITCACHE_LOCK).exists()
         assert (sample.dir / INDEX_LOCK).exists()
@@ -132,7 +132,7 @@ def test_a_waiter_tells_once_whom_it_waits_for_and_gets_its_turn(
             if len(pauses) == 8:
                 fcntl.flock(fd, fcntl.LOCK_UN)
 
-        with hold_store(layout, "exclusive", Patience(60.0, pause, told.append)):
+        with lock_store(layout, "exclusive", Patience(60.0, pause, told.append)):
             assert is_held(sample.dir / KITCACHE_LOCK)
     assert pauses == sorted(pauses)
     assert len(pauses) == 8
@@ -150,7 +150,7 @@ def test_a_waiter_can_be_stopped(sample: Sample, layout: Layout) -> None:
     with (
         flocked(sample.dir / KITCACHE_LOCK),
         pytest.raises(Cancelled),
-        hold_store(layout, "shared", Patience(60.0, stop, print)),
+        lock_store(layout, "shared", Patience(60.0, stop, print)),
     ):
         pass
 
@@ -160,7 +160,7 @@ def test_a_timeout_of_nothing_does_not_wait(sample: Sample, layout: Layout) -> N
     with (
         flocked(sample.dir / KITCACHE_LOCK),
         pytest.raises(Busy, match="is held by process") as caught,
-        hold_store(layout, "exclusive", patience(0.0, told)),
+        lock_store(layout, "exclusive", patience(0.0, told)),
     ):
         pass
     assert told == []
@@ -202,7 +202,7 @@ def test_a_new_lock_file_has_the_mode_of_the_index(
     (sample.dir / "index.json").chmod(mode)
     umask = os.umask(0o077)
     try:
-        with hold_store(layout, "shared", patience()), hold_index(layout, patience()):
+        with lock_store(layout, "shared", patience()), hold_index(layout, patience()):
             pass
     finally:
         os.umask(umask)
@@ -218,7 +218,7 @@ def test_a_new_lock_file_belongs_to_the_users_of_the_cache(
     if model == ".":
         (sample.dir / "index.json").unlink()
         sample.dir.chmod(0o750)
-    with hold_store(layout, "exclusive", patience()), hold_index(layout, patience()):
+    with lock_store(layout, "exclusive", patience()), hold_index(layout, patience()):
         pass
     for name in (KITCACHE_LOCK, INDEX_LOCK):
         found = (sample.dir / name).stat()
@@ -231,7 +231,7 @@ def test_an_existing_lock_file_is_left_as_it_is(sample: Sample, layout: Layout) 
     path.write_text("whatever")
     path.chmod(0o444)
     before = path.stat()
-    with hold_store(layout, "exclusive", patience()):
+    with lock_store(layout, "exclusive", patience()):
         pass
     after = path.stat()
     assert (after.st_ino, after.st_mode, after.st_mtime_ns, path.read_text()) == (
@@ -247,7 +247,7 @@ def test_a_link_for_a_lock_file_is_refused(sample: Sample, layout: Layout, targe
     (sample.dir / KITCACHE_LOCK).symlink_to(target)
     with (
         pytest.raises(Unsafe, match=r"kitcache.lock is a symbolic link"),
-        hold_store(layout, "exclusive", patience()),
+        lock_store(layout, "exclusive", patience()),
     ):
         pass
     assert not (sample.dir / "nowhere").exists()
@@ -258,7 +258,7 @@ def test_a_directory_that_is_gone_has_no_lock(sample: Sample, layout: Layout) ->
     for path in (sample.box.top / "moved").rglob("*"):
         if path.is_file():
             path.unlink()
-    with hold_store(layout, "exclusive", patience()):
+    with lock_store(layout, "exclusive", patience()):
         assert (sample.box.top / "moved" / KITCACHE_LOCK).exists()
     (sample.box.top / "moved" / KITCACHE_LOCK).unlink()
     for path in sorted((sample.box.top / "moved").rglob("*"), reverse=True):
@@ -266,7 +266,7 @@ def test_a_directory_that_is_gone_has_no_lock(sample: Sample, layout: Layout) ->
     (sample.box.top / "moved").rmdir()
     with (
         pytest.raises(KitcacheError, match=r"cannot make the lock file kitcache\.lock: No such"),
-        hold_store(layout, "exclusive", patience()),
+        lock_store(layout, "exclusive", patience()),
     ):
         pass
 
@@ -282,7 +282,7 @@ def test_a_file_system_without_locks_is_said(
         pytest.raises(
             KitcacheError, match=r"cannot lock kitcache.lock: No locks available"
         ) as caught,
-        hold_store(layout, "exclusive", Patience(0, lambda seconds: None, lambda event: None)),
+        lock_store(layout, "exclusive", Patience(0, lambda seconds: None, lambda event: None)),
     ):
         pass
     assert "mount the file system with locks" in str(caught.value)

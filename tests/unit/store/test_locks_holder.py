@@ -19,7 +19,7 @@ from kitcache.store.locks import (
     Patience,
     describe_holder,
     find_holder,
-    hold_store,
+    lock_store,
 )
 from tests.hostile.build import Sample
 
@@ -48,7 +48,7 @@ def at_once() -> Patience:
 
 def test_the_holder_is_found_in_another_process(sample: Sample, layout: Layout) -> None:
     with held_by(sample, [sys.executable, "-c", CHILD, str(sample.dir / KITCACHE_LOCK)]) as pid:
-        with pytest.raises(Busy) as caught, hold_store(layout, "shared", at_once()):
+        with pytest.raises(Busy) as caught, lock_store(layout, "shared", at_once()):
             pass
         program = Path(f"/proc/{pid}/comm").read_text().strip()
     assert caught.value.holder_pid == pid
@@ -98,7 +98,7 @@ def test_of_a_holder_no_argument_is_shown(
     script.chmod(0o755)
     before = [sys.executable] if is_named_by_python else []
     with held_by(sample, [*before, str(script), *words]):
-        with pytest.raises(Busy) as caught, hold_store(layout, "shared", at_once()):
+        with pytest.raises(Busy) as caught, lock_store(layout, "shared", at_once()):
             pass
         holder = find_holder_of(lock)
     told = f"{caught.value} {caught.value.facts}"
@@ -140,7 +140,7 @@ def test_who_took_a_lock_and_is_gone_is_not_named(
         assert taker.stdout.readline() == b"held\n"
         os.waitid(os.P_PID, taker.pid, os.WEXITED | (0 if is_waited_for else os.WNOWAIT))
         assert f" {taker.pid} " in Path("/proc/locks").read_text()
-        with pytest.raises(Busy) as caught, hold_store(layout, "shared", at_once()):
+        with pytest.raises(Busy) as caught, lock_store(layout, "shared", at_once()):
             pass
         taker.stdin.close()  # type: ignore[union-attr]
     assert caught.value.problem == "kitcache.lock is held by another process"

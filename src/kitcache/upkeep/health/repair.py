@@ -29,7 +29,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import HeldLock, hold_index, hold_store
+from kitcache.store.locks import HeldLock, hold_index, lock_store
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
@@ -127,7 +127,7 @@ def _foresee(
 
 
 def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
-    with hold_store(layout, "shared", control.patience(lock_timeout_s)):
+    with lock_store(layout, "shared", control.patience(lock_timeout_s)):
         return verify_held(layout, control)
 
 
@@ -152,7 +152,7 @@ def _lock(
         if _inode_of(copy) < own:
             _lock_copy(stack, copy, control, lock_timeout_s)
     patience = control.patience(lock_timeout_s)
-    held = stack.enter_context(hold_store(layout, "exclusive", patience))
+    held = stack.enter_context(lock_store(layout, "exclusive", patience))
     for copy in others:
         if _inode_of(copy) > own:
             _lock_copy(stack, copy, control, lock_timeout_s)
@@ -167,7 +167,7 @@ def _inode_of(layout: Layout) -> tuple[int, int]:
 def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s: float) -> None:
     """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
     try:
-        stack.enter_context(hold_store(copy, "shared", control.patience(lock_timeout_s)))
+        stack.enter_context(lock_store(copy, "shared", control.patience(lock_timeout_s)))
     except (Busy, Cancelled, Unsafe):
         raise
     except KitcacheError:

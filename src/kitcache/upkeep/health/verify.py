@@ -27,7 +27,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout
-from kitcache.store.locks import hold_store
+from kitcache.store.locks import lock_store
 from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, Judgement, judge_cache
@@ -62,7 +62,7 @@ def verify(
     with layout, ExitStack() as stack:
         warnings = []
         try:
-            stack.enter_context(hold_store(layout, "shared", control.patience(lock_timeout_s)))
+            stack.enter_context(lock_store(layout, "shared", control.patience(lock_timeout_s)))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:

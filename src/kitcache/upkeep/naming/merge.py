@@ -32,7 +32,7 @@ from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import LockKind, describe_unlocked, hold_index, hold_store
+from kitcache.store.locks import LockKind, describe_unlocked, hold_index, lock_store
 from kitcache.upkeep.naming.blobcopy import (
     Came,
     Wanted,
@@ -193,7 +193,7 @@ def _find_target(name: str) -> Layout | None:
 def _make_target(call: _MergeOptions, stack: ExitStack) -> Layout:
     """The target, made and held."""
     home = stack.enter_context(make_layout(call.target))
-    stack.enter_context(hold_store(home, "exclusive", call.control.patience(call.left_s)))
+    stack.enter_context(lock_store(home, "exclusive", call.control.patience(call.left_s)))
     return home
 
 
@@ -211,7 +211,7 @@ def _lock(
     for layout, kind in sorted(kinds, key=lambda pair: _inode_of(pair[0])):
         try:
             patience = call.control.patience(call.left_s)
-            stack.enter_context(hold_store(layout, kind, patience))
+            stack.enter_context(lock_store(layout, kind, patience))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:

@@ -16,7 +16,7 @@ from kitcache.oci.index import Copied, copy_entries, read_entries
 from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import HeldLock, hold_index, hold_store
+from kitcache.store.locks import HeldLock, hold_index, lock_store
 from kitcache.store.state import Note, put_notes, read_notes, room_of
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
@@ -66,7 +66,7 @@ def tag(
             _, found = _find(layout, control, old, new)
             return _answer(name, old, new, found, is_dry=True)
         deadline = time.monotonic() + lock_timeout_s
-        with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+        with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
             left_s = max(0.0, deadline - time.monotonic())
             found = _tag_held(held, control, old, new, left_s)
     return _answer(name, old, new, found, is_dry=False)

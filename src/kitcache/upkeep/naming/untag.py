@@ -15,7 +15,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import hold_index, hold_store
+from kitcache.store.locks import hold_index, lock_store
 from kitcache.store.state import Note, put_notes, room_of
 from kitcache.upkeep.results import UntagResult
 
@@ -65,7 +65,7 @@ def _untag_locked(
         return after, (after, dropped)
 
     deadline = time.monotonic() + lock_timeout_s
-    with hold_store(layout, "exclusive", control.patience(lock_timeout_s)):
+    with lock_store(layout, "exclusive", control.patience(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
         lock = hold_index(layout, control.patience(left_s))
         with room_of(layout) as room_fd:

@@ -26,7 +26,7 @@ from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock, hold_store
+from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import Note, put_notes
 from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
@@ -82,7 +82,7 @@ def prune(
         if dry_run or policy.is_empty:
             done = rehearse(layout, choose, terms)
         else:
-            with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+            with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)
                 tidy_room(layout)
                 _tend_notes(layout, done.choice)

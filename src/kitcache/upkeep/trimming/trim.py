@@ -29,7 +29,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import hold_store
+from kitcache.store.locks import lock_store
 from kitcache.upkeep.edit import Change, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
@@ -84,7 +84,7 @@ def trim(
             if dry_run:
                 changed = rehearse(layout, choose, terms)
             else:
-                with hold_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+                with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
                     changed = change_and_collect(held, choose, terms)
                     tidy_room(layout)
                     move_note(layout, changed.choice.cutting.cuts[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
-from kitcache.store.locks import LockKind, hold_store
+from kitcache.store.locks import LockKind, lock_store
 from kitcache.upkeep.health.repairplan import Mending
 from kitcache.upkeep.results import RepairResult, TagStatus, VerifyResult
 from tests.hostile.build import Box
@@ -29,7 +29,7 @@ def copy_of(box: Box, name: str = "copy") -> Path:
 def locked(path: Path, kind: LockKind) -> Iterator[None]:
     with (
         open_layout(path) as layout,
-        hold_store(layout, kind, Control(str(path), None, None).patience(0.0)),
+        lock_store(layout, kind, Control(str(path), None, None).patience(0.0)),
     ):
         yield
 

@@ -60,7 +60,7 @@ def test_locks_are_taken_by_inode(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[tuple[str, str]] = []
-    real = module.hold_store
+    real = module.lock_store
 
     def hold(layout: Any, kind: Any, patience: Any) -> Any:
         taken.append((layout.path, kind))

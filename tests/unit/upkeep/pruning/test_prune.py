@@ -14,7 +14,7 @@ from kitcache.gc.values import Progress, Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import hold_store
+from kitcache.store.locks import lock_store
 from kitcache.store.state import note_use, read_notes, read_skips
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
@@ -49,7 +49,7 @@ class TestPrune:
         before = take_snapshot(sample.box.top)
         with (sample.dir / "oci-layout").open() as other, open_layout(sample.dir) as layout:
             assert other
-            with hold_store(layout, "exclusive", IMPATIENT):
+            with lock_store(layout, "exclusive", IMPATIENT):
                 dry = prune(sample.dir, KEEP_MAIN, dry_run=True)
         (sample.dir / "kitcache.lock").unlink()
         assert differences(before, take_snapshot(sample.box.top)) == []
