@@ -13,7 +13,7 @@ from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import describe_unlocked, hold_index, lock_store
+from kitcache.store.locks import describe_unlocked, lock_index, lock_store
 from kitcache.store.state import clear_room, room_of
 
 
@@ -109,7 +109,7 @@ class Places:
 
     def _prepare(self, layout: Layout) -> bool:
         """An index.json that can be relied upon, and the right to write; whether there is one."""
-        make_index(layout, hold_index(layout, self._terms.patience(layout)))
+        make_index(layout, lock_index(layout, self._terms.patience(layout)))
         try:
             index, _ = read_settled_index(layout, self._terms.control(layout).pause)
         except DocumentError as error:

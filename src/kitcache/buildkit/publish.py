@@ -20,7 +20,7 @@ from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
-from kitcache.store.locks import hold_index
+from kitcache.store.locks import lock_index
 from kitcache.store.state import room_of
 from kitcache.upkeep.results import PruneResult
 
@@ -216,7 +216,7 @@ def _put(
             raise Damaged(layout.path, f"{INDEX} was removed while the build ran", kind="missing")
         return put_entries(data, entries), None
 
-    lock = hold_index(layout, control.patience(lock_timeout_s))
+    lock = lock_index(layout, control.patience(lock_timeout_s))
     with room_of(layout) as room_fd:
         try:
             publish_index(layout, room_fd, lock, put)

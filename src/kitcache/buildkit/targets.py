@@ -24,7 +24,7 @@ from kitcache.oci.index import NewEntry, put_entries
 from kitcache.store.index import publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
-from kitcache.store.locks import hold_index
+from kitcache.store.locks import lock_index
 from kitcache.store.state import room_of
 
 _LAYOUT_STORE = "export"
@@ -226,7 +226,7 @@ def _name_image(
     entries = entries or (NewEntry(*blob, _LATEST),)
     target.intake.sync()
     with room_of(layout) as room_fd:
-        lock = hold_index(layout, terms.patience(layout))
+        lock = lock_index(layout, terms.patience(layout))
         publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
     return frozenset(entry.ref_name for entry in entries)
 

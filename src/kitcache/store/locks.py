@@ -98,7 +98,7 @@ def lock_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[H
 
 
 @contextmanager
-def hold_index(layout: Layout, patience: Patience) -> Iterator[None]:
+def lock_index(layout: Layout, patience: Patience) -> Iterator[None]:
     """BuildKit's index.json.lock, exclusive. It never waits for it: hold it for milliseconds.
 
     Raises Busy when it is not had within the timeout.

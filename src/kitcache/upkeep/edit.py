@@ -30,7 +30,7 @@ from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock, hold_index
+from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import clear_room, room_of
 from kitcache.upkeep.project import NewContent, narrow
@@ -152,7 +152,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -
         after = edit_entries(data, drop=change.drop, move=moves)
         return after, _digest_of(after)
 
-    lock = hold_index(layout, terms.control.patience(terms.lock_timeout_s))
+    lock = lock_index(layout, terms.control.patience(terms.lock_timeout_s))
     with room_of(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)

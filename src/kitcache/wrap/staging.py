@@ -33,7 +33,7 @@ from kitcache.store.index import (
 from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.locks import hold_index
+from kitcache.store.locks import lock_index
 from kitcache.store.scan import ROOM
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import need_room, room_of
@@ -270,13 +270,13 @@ def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tal
 def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
     patience = terms.patience(layout)
-    make_index(layout, hold_index(layout, patience))
+    make_index(layout, lock_index(layout, patience))
     with room_of(layout) as room_fd:
         try:
             publish_index(
                 layout,
                 room_fd,
-                hold_index(layout, patience),
+                lock_index(layout, patience),
                 lambda data: (put_entries(data, entries), None),
             )
         except DocumentError as error:

@@ -19,7 +19,7 @@ from kitcache.store.locks import (
     LockKind,
     Patience,
     Waiting,
-    hold_index,
+    lock_index,
     lock_store,
 )
 from tests.hostile.build import Sample
@@ -97,7 +97,7 @@ def test_who_may_hold_it_beside_whom(
 
 
 def test_the_two_locks_are_not_one(layout: Layout, other: Layout) -> None:
-    with lock_store(layout, "exclusive", patience()), hold_index(other, patience()):
+    with lock_store(layout, "exclusive", patience()), lock_index(other, patience()):
         pass
 
 
@@ -105,16 +105,16 @@ def test_the_index_lock_is_exclusive(sample: Sample, layout: Layout) -> None:
     with (
         flocked(sample.dir / INDEX_LOCK),
         pytest.raises(Busy, match=r"index.json.lock is held by"),
-        hold_index(layout, patience()),
+        lock_index(layout, patience()),
     ):
         pass
-    with hold_index(layout, patience()):
+    with lock_index(layout, patience()):
         assert is_held(sample.dir / INDEX_LOCK)
 
 
 def test_a_lock_file_is_never_unlinked(sample: Sample, layout: Layout) -> None:
     for _ in range(2):
-        with lock_store(layout, "exclusive", patience()), hold_index(layout, patience()):
+        with lock_store(layout, "exclusive", patience()), lock_index(layout, patience()):
             pass
         assert (sample.dir / KITCACHE_LOCK).exists()
         assert (sample.dir / INDEX_LOCK).exists()
@@ -187,7 +187,7 @@ def test_a_lock_on_a_file_that_has_lost_its_name_does_not_count(
         return fd
 
     monkeypatch.setattr(locks, "open_file", open_and_lose)
-    with hold_index(layout, Patience(60.0, lambda _: None, lambda _: None)):
+    with lock_index(layout, Patience(60.0, lambda _: None, lambda _: None)):
         assert path.stat().st_ino != orphan
         assert is_held(path), "the lock is on the file that has the name now"
         assert not is_held(sample.box.top / "orphan")
@@ -202,7 +202,7 @@ def test_a_new_lock_file_has_the_mode_of_the_index(
     (sample.dir / "index.json").chmod(mode)
     umask = os.umask(0o077)
     try:
-        with lock_store(layout, "shared", patience()), hold_index(layout, patience()):
+        with lock_store(layout, "shared", patience()), lock_index(layout, patience()):
             pass
     finally:
         os.umask(umask)
@@ -218,7 +218,7 @@ def test_a_new_lock_file_belongs_to_the_users_of_the_cache(
     if model == ".":
         (sample.dir / "index.json").unlink()
         sample.dir.chmod(0o750)
-    with lock_store(layout, "exclusive", patience()), hold_index(layout, patience()):
+    with lock_store(layout, "exclusive", patience()), lock_index(layout, patience()):
         pass
     for name in (KITCACHE_LOCK, INDEX_LOCK):
         found = (sample.dir / name).stat()

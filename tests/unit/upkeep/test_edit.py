@@ -61,7 +61,7 @@ class TestOthers:
     ) -> None:
         """The new index.json has been written beside it by then."""
         new = sample.box.manifest([sample.box.blob(b"new")])
-        real = change_module.hold_index
+        real = change_module.lock_index
 
         def hold(*args: Any) -> Any:
             monkeypatch.setattr(change_module, "hold_index", real)

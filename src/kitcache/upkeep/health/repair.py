@@ -29,7 +29,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import HeldLock, hold_index, lock_store
+from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import clear_room, put_notes, read_notes, room_of
 from kitcache.store.transfer import bring_blob
@@ -287,7 +287,7 @@ def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> 
 
 def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
     layout = means.held.layout
-    lock = hold_index(layout, means.control.patience(means.lock_timeout_s))
+    lock = lock_index(layout, means.control.patience(means.lock_timeout_s))
     with room_of(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)

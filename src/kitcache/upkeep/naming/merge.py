@@ -32,7 +32,7 @@ from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import LockKind, describe_unlocked, hold_index, lock_store
+from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_store
 from kitcache.upkeep.naming.blobcopy import (
     Came,
     Wanted,
@@ -266,7 +266,7 @@ def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[t
 def _merge_held(
     read: Sequence[_SourceCache], home: Layout, wants: Wants, call: _MergeOptions
 ) -> tuple[tuple[EntryGroup, ...], Came]:
-    make_index(home, hold_index(home, call.control.patience(call.left_s)))
+    make_index(home, lock_index(home, call.control.patience(call.left_s)))
     home.open_directories()
     with state.room_of(home) as room_fd:
         if room_fd is not None:
@@ -300,7 +300,7 @@ def _publish(
         if not copies:
             return groups
         after = copy_entries(before, documents, copies)
-        lock = hold_index(home, call.control.patience(call.left_s))
+        lock = lock_index(home, call.control.patience(call.left_s))
         with state.room_of(home) as room_fd:
             if swap_index(home, room_fd, lock, before, after):
                 return groups

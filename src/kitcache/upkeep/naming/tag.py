@@ -16,7 +16,7 @@ from kitcache.oci.index import Copied, copy_entries, read_entries
 from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import HeldLock, hold_index, lock_store
+from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.state import Note, put_notes, read_notes, room_of
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
@@ -90,7 +90,7 @@ def _tag_held(
             return found
         note = _note_of(layout, found)
         after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
-        lock = hold_index(layout, control.patience(lock_timeout_s))
+        lock = lock_index(layout, control.patience(lock_timeout_s))
         with room_of(layout) as room_fd:
             if swap_index(layout, room_fd, lock, data, after):
                 _put_note(layout, new, note)

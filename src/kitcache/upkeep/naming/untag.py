@@ -15,7 +15,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import hold_index, lock_store
+from kitcache.store.locks import lock_index, lock_store
 from kitcache.store.state import Note, put_notes, room_of
 from kitcache.upkeep.results import UntagResult
 
@@ -67,7 +67,7 @@ def _untag_locked(
     deadline = time.monotonic() + lock_timeout_s
     with lock_store(layout, "exclusive", control.patience(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
-        lock = hold_index(layout, control.patience(left_s))
+        lock = lock_index(layout, control.patience(left_s))
         with room_of(layout) as room_fd:
             after, dropped = publish_index(layout, room_fd, lock, edit)
         # Or a repair that finds no index.json would bring the tags back.
