@@ -8,7 +8,7 @@ from typing import NamedTuple
 from kitcache.errors import Cancelled
 from kitcache.gc.values import Progress
 from kitcache.store.layout import Layout
-from kitcache.store.locks import Patience, Waiting
+from kitcache.store.locks import Waiting, WaitPolicy
 
 OnProgress = Callable[[Progress | Waiting], None]
 Warn = Callable[[str], None]
@@ -44,9 +44,9 @@ class Control(NamedTuple):
             self.cancel.wait(seconds)
         self.check()
 
-    def patience(self, timeout_s: float) -> Patience:
+    def patience(self, timeout_s: float) -> WaitPolicy:
         """The same, as the locks want it."""
-        return Patience(timeout_s, self.pause, self.tell)
+        return WaitPolicy(timeout_s, self.pause, self.tell)
 
 
 class LockOptions(NamedTuple):
@@ -61,6 +61,6 @@ class LockOptions(NamedTuple):
         """The same, for calls about one directory."""
         return Control(layout.path, self.on_progress, self.cancel)
 
-    def patience(self, layout: Layout) -> Patience:
+    def patience(self, layout: Layout) -> WaitPolicy:
         """The same, for a lock of one directory."""
         return self.control(layout).patience(self.lock_timeout_s)

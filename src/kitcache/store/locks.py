@@ -79,7 +79,7 @@ class HeldLock(NamedTuple):
     fd: int
 
 
-class Patience(NamedTuple):
+class WaitPolicy(NamedTuple):
     """How to wait. pause: waits so many seconds, or raises Cancelled; on_wait: told once a wait."""
 
     timeout_s: float
@@ -88,7 +88,7 @@ class Patience(NamedTuple):
 
 
 @contextmanager
-def lock_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[HeldLock]:
+def lock_store(layout: Layout, kind: LockKind, patience: WaitPolicy) -> Iterator[HeldLock]:
     """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
 
     Raises Busy, which names the holder, when it is not had within the timeout.
@@ -98,7 +98,7 @@ def lock_store(layout: Layout, kind: LockKind, patience: Patience) -> Iterator[H
 
 
 @contextmanager
-def lock_index(layout: Layout, patience: Patience) -> Iterator[None]:
+def lock_index(layout: Layout, patience: WaitPolicy) -> Iterator[None]:
     """BuildKit's index.json.lock, exclusive. It never waits for it: hold it for milliseconds.
 
     Raises Busy when it is not had within the timeout.
@@ -108,7 +108,7 @@ def lock_index(layout: Layout, patience: Patience) -> Iterator[None]:
 
 
 @contextmanager
-def _hold(layout: Layout, name: str, kind: LockKind, patience: Patience) -> Iterator[int]:
+def _hold(layout: Layout, name: str, kind: LockKind, patience: WaitPolicy) -> Iterator[int]:
     operation = fcntl.LOCK_EX if kind == "exclusive" else fcntl.LOCK_SH
     deadline = time.monotonic() + patience.timeout_s
     pause_s, told = 0.005, False

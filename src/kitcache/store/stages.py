@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout, open_directory
-from kitcache.store.locks import Patience, lock_store
+from kitcache.store.locks import WaitPolicy, lock_store
 from kitcache.store.scan import ROOM
 
 STAGE_PREFIX = "stage-"
@@ -31,7 +31,7 @@ def clear_stages(layout: Layout, room_fd: int) -> None:
     after it has the lock, and makes another one. Never raises a KitcacheError or an OSError: what
     cannot be deleted stays.
     """
-    no_wait = Patience(0.0, time.sleep, lambda _: None)
+    no_wait = WaitPolicy(0.0, time.sleep, lambda _: None)
     names: list[str] = []
     with suppress(OSError):
         names = [name for name in os.listdir(room_fd) if name.startswith(STAGE_PREFIX)]

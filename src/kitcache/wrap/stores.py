@@ -13,7 +13,13 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import LockOptions
 from kitcache.store.create import make_layout
 from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
-from kitcache.store.locks import KITCACHE_LOCK, Patience, describe_unlocked, list_takers, lock_store
+from kitcache.store.locks import (
+    KITCACHE_LOCK,
+    WaitPolicy,
+    describe_unlocked,
+    list_takers,
+    lock_store,
+)
 
 _NOTHING_RAN = "the command was not started"
 
@@ -95,7 +101,7 @@ class Stores:
 
 
 def hold_inherited(
-    layout: Layout, lock: ExitStack, lock_fds: list[int], patience: Patience
+    layout: Layout, lock: ExitStack, lock_fds: list[int], patience: WaitPolicy
 ) -> None:
     """kitcache.lock, shared, until `lock` is closed; and once more through an fd to pass on.
 

@@ -5,12 +5,12 @@ import os
 from typing import Any
 
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
-from kitcache.store.locks import Patience
+from kitcache.store.locks import WaitPolicy
 from kitcache.upkeep.results import PruneResult
 from tests.hostile.build import REF_NAME, Json, Sample
 
 KEEP_MAIN = PrunePolicy(keep_tags=("main",))
-IMPATIENT = Patience(0, lambda _: None, lambda _: None)
+IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)
 
 
 def most(limit_bytes: int, **more: Any) -> PrunePolicy:

@@ -17,11 +17,11 @@ from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import Patience, lock_store
+from kitcache.store.locks import WaitPolicy, lock_store
 from kitcache.store.state import count_skip, read_skips
 from tests.hostile.build import MANIFEST, Json, Sample
 
-IMPATIENT = Patience(0, lambda _: None, lambda _: None)
+IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)
 
 
 def after_export(layout: Layout, *published: str) -> ResetResult:

@@ -17,8 +17,8 @@ from kitcache.store.locks import (
     INDEX_LOCK,
     KITCACHE_LOCK,
     LockKind,
-    Patience,
     Waiting,
+    WaitPolicy,
     lock_index,
     lock_store,
 )
@@ -29,9 +29,9 @@ def no_waiting(seconds: float) -> None:
     raise AssertionError("there is nothing to wait for")
 
 
-def patience(timeout_s: float = 0.0, told: list[Waiting] | None = None) -> Patience:
+def patience(timeout_s: float = 0.0, told: list[Waiting] | None = None) -> WaitPolicy:
     events = [] if told is None else told
-    return Patience(timeout_s, no_waiting, events.append)
+    return WaitPolicy(timeout_s, no_waiting, events.append)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def test_a_waiter_tells_once_whom_it_waits_for_and_gets_its_turn(
             if len(pauses) == 8:
                 fcntl.flock(fd, fcntl.LOCK_UN)
 
-        with lock_store(layout, "exclusive", Patience(60.0, pause, told.append)):
+        with lock_store(layout, "exclusive", WaitPolicy(60.0, pause, told.append)):
             assert is_held(sample.dir / KITCACHE_LOCK)
     assert pauses == sorted(pauses)
     assert len(pauses) == 8
@@ -150,7 +150,7 @@ def test_a_waiter_can_be_stopped(sample: Sample, layout: Layout) -> None:
     with (
         flocked(sample.dir / KITCACHE_LOCK),
         pytest.raises(Cancelled),
-        lock_store(layout, "shared", Patience(60.0, stop, print)),
+        lock_store(layout, "shared", WaitPolicy(60.0, stop, print)),
     ):
         pass
 
@@ -187,7 +187,7 @@ def test_a_lock_on_a_file_that_has_lost_its_name_does_not_count(
         return fd
 
     monkeypatch.setattr(locks, "open_file", open_and_lose)
-    with lock_index(layout, Patience(60.0, lambda _: None, lambda _: None)):
+    with lock_index(layout, WaitPolicy(60.0, lambda _: None, lambda _: None)):
         assert path.stat().st_ino != orphan
         assert is_held(path), "the lock is on the file that has the name now"
         assert not is_held(sample.box.top / "orphan")
@@ -282,7 +282,7 @@ def test_a_file_system_without_locks_is_said(
         pytest.raises(
             KitcacheError, match=r"cannot lock kitcache.lock: No locks available"
         ) as caught,
-        lock_store(layout, "exclusive", Patience(0, lambda seconds: None, lambda event: None)),
+        lock_store(layout, "exclusive", WaitPolicy(0, lambda seconds: None, lambda event: None)),
     ):
         pass
     assert "mount the file system with locks" in str(caught.value)

@@ -16,7 +16,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import (
     KITCACHE_LOCK,
     LockHolder,
-    Patience,
+    WaitPolicy,
     describe_holder,
     find_holder,
     lock_store,
@@ -42,8 +42,8 @@ sys.stdin.read()
 """
 
 
-def at_once() -> Patience:
-    return Patience(0.0, print, print)
+def at_once() -> WaitPolicy:
+    return WaitPolicy(0.0, print, print)
 
 
 def test_the_holder_is_found_in_another_process(sample: Sample, layout: Layout) -> None:
