@@ -151,7 +151,7 @@ def test_a_signal_while_the_daemon_does_not_answer(
 def test_a_signal_while_another_holds_the_cache(context: Path, cache: Cache) -> None:
     with (
         open_layout(cache.root) as layout,
-        lock_store(layout, "exclusive", Control("", None, None).patience(0)),
+        lock_store(layout, "exclusive", Control("", None, None).wait_policy(0)),
         FakeDaemon() as daemon,
         running(url(daemon), export_to(cache), context) as run,
     ):

@@ -216,7 +216,7 @@ def _put(
             raise Damaged(layout.path, f"{INDEX} was removed while the build ran", kind="missing")
         return put_entries(data, entries), None
 
-    lock = lock_index(layout, control.patience(lock_timeout_s))
+    lock = lock_index(layout, control.wait_policy(lock_timeout_s))
     with room_of(layout) as room_fd:
         try:
             publish_index(layout, room_fd, lock, put)

@@ -44,7 +44,7 @@ class Control(NamedTuple):
             self.cancel.wait(seconds)
         self.check()
 
-    def patience(self, timeout_s: float) -> WaitPolicy:
+    def wait_policy(self, timeout_s: float) -> WaitPolicy:
         """The same, as the locks want it."""
         return WaitPolicy(timeout_s, self.pause, self.tell)
 
@@ -63,4 +63,4 @@ class LockOptions(NamedTuple):
 
     def patience(self, layout: Layout) -> WaitPolicy:
         """The same, for a lock of one directory."""
-        return self.control(layout).patience(self.lock_timeout_s)
+        return self.control(layout).wait_policy(self.lock_timeout_s)

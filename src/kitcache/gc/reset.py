@@ -65,7 +65,7 @@ def reset(
             if swept.failure is not None:
                 raise swept.failure
         else:
-            with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+            with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 judged, swept = collect(held, options, control)
                 tidy_room(layout)
     return make_report(name, "dry-run" if dry_run else "done", judged, swept, started)
@@ -116,7 +116,7 @@ def sweep_after_export(
     started = time.monotonic()
     give_back()
     is_overdue = state.read_skips(layout) >= SKIPS_IN_A_ROW
-    patience = control.patience(lock_timeout_s if is_overdue else 0.0)
+    patience = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
     try:
         with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:
             judged, swept = work(held, control)

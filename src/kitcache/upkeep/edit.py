@@ -152,7 +152,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -
         after = edit_entries(data, drop=change.drop, move=moves)
         return after, _digest_of(after)
 
-    lock = lock_index(layout, terms.control.patience(terms.lock_timeout_s))
+    lock = lock_index(layout, terms.control.wait_policy(terms.lock_timeout_s))
     with room_of(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)

@@ -55,7 +55,7 @@ def test_a_pause_ends_as_soon_as_the_event_is_set() -> None:
 def test_patience_is_the_same_for_locks() -> None:
     told: list[object] = []
     control = Control("cache", told.append, set_event())
-    patience = control.patience(7.0)
+    patience = control.wait_policy(7.0)
     assert patience.timeout_s == 7.0
     patience.on_wait(EVENT)  # type: ignore[arg-type]
     assert told == [EVENT]

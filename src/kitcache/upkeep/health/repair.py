@@ -127,7 +127,7 @@ def _foresee(
 
 
 def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
-    with lock_store(layout, "shared", control.patience(lock_timeout_s)):
+    with lock_store(layout, "shared", control.wait_policy(lock_timeout_s)):
         return verify_held(layout, control)
 
 
@@ -151,7 +151,7 @@ def _lock(
     for copy in others:
         if _inode_of(copy) < own:
             _lock_copy(stack, copy, control, lock_timeout_s)
-    patience = control.patience(lock_timeout_s)
+    patience = control.wait_policy(lock_timeout_s)
     held = stack.enter_context(lock_store(layout, "exclusive", patience))
     for copy in others:
         if _inode_of(copy) > own:
@@ -167,7 +167,7 @@ def _inode_of(layout: Layout) -> tuple[int, int]:
 def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s: float) -> None:
     """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
     try:
-        stack.enter_context(lock_store(copy, "shared", control.patience(lock_timeout_s)))
+        stack.enter_context(lock_store(copy, "shared", control.wait_policy(lock_timeout_s)))
     except (Busy, Cancelled, Unsafe):
         raise
     except KitcacheError:
@@ -287,7 +287,7 @@ def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> 
 
 def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
     layout = means.held.layout
-    lock = lock_index(layout, means.control.patience(means.lock_timeout_s))
+    lock = lock_index(layout, means.control.wait_policy(means.lock_timeout_s))
     with room_of(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)

@@ -62,7 +62,7 @@ def verify(
     with layout, ExitStack() as stack:
         warnings = []
         try:
-            stack.enter_context(lock_store(layout, "shared", control.patience(lock_timeout_s)))
+            stack.enter_context(lock_store(layout, "shared", control.wait_policy(lock_timeout_s)))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:

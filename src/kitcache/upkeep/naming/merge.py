@@ -193,7 +193,7 @@ def _find_target(name: str) -> Layout | None:
 def _make_target(call: _MergeOptions, stack: ExitStack) -> Layout:
     """The target, made and held."""
     home = stack.enter_context(make_layout(call.target))
-    stack.enter_context(lock_store(home, "exclusive", call.control.patience(call.left_s)))
+    stack.enter_context(lock_store(home, "exclusive", call.control.wait_policy(call.left_s)))
     return home
 
 
@@ -210,7 +210,7 @@ def _lock(
     warnings = []
     for layout, kind in sorted(kinds, key=lambda pair: _inode_of(pair[0])):
         try:
-            patience = call.control.patience(call.left_s)
+            patience = call.control.wait_policy(call.left_s)
             stack.enter_context(lock_store(layout, kind, patience))
         except (Busy, Cancelled):
             raise
@@ -266,7 +266,7 @@ def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[t
 def _merge_held(
     read: Sequence[_SourceCache], home: Layout, wants: Wants, call: _MergeOptions
 ) -> tuple[tuple[EntryGroup, ...], Came]:
-    make_index(home, lock_index(home, call.control.patience(call.left_s)))
+    make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
     home.open_directories()
     with state.room_of(home) as room_fd:
         if room_fd is not None:
@@ -300,7 +300,7 @@ def _publish(
         if not copies:
             return groups
         after = copy_entries(before, documents, copies)
-        lock = lock_index(home, call.control.patience(call.left_s))
+        lock = lock_index(home, call.control.wait_policy(call.left_s))
         with state.room_of(home) as room_fd:
             if swap_index(home, room_fd, lock, before, after):
                 return groups

@@ -66,7 +66,7 @@ def tag(
             _, found = _find(layout, control, old, new)
             return _answer(name, old, new, found, is_dry=True)
         deadline = time.monotonic() + lock_timeout_s
-        with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+        with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
             left_s = max(0.0, deadline - time.monotonic())
             found = _tag_held(held, control, old, new, left_s)
     return _answer(name, old, new, found, is_dry=False)
@@ -90,7 +90,7 @@ def _tag_held(
             return found
         note = _note_of(layout, found)
         after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
-        lock = lock_index(layout, control.patience(lock_timeout_s))
+        lock = lock_index(layout, control.wait_policy(lock_timeout_s))
         with room_of(layout) as room_fd:
             if swap_index(layout, room_fd, lock, data, after):
                 _put_note(layout, new, note)

@@ -65,9 +65,9 @@ def _untag_locked(
         return after, (after, dropped)
 
     deadline = time.monotonic() + lock_timeout_s
-    with lock_store(layout, "exclusive", control.patience(lock_timeout_s)):
+    with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
-        lock = lock_index(layout, control.patience(left_s))
+        lock = lock_index(layout, control.wait_policy(left_s))
         with room_of(layout) as room_fd:
             after, dropped = publish_index(layout, room_fd, lock, edit)
         # Or a repair that finds no index.json would bring the tags back.

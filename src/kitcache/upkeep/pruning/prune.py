@@ -82,7 +82,7 @@ def prune(
         if dry_run or policy.is_empty:
             done = rehearse(layout, choose, terms)
         else:
-            with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+            with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)
                 tidy_room(layout)
                 _tend_notes(layout, done.choice)

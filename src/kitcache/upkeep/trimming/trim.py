@@ -84,7 +84,7 @@ def trim(
             if dry_run:
                 changed = rehearse(layout, choose, terms)
             else:
-                with lock_store(layout, "exclusive", control.patience(lock_timeout_s)) as held:
+                with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                     changed = change_and_collect(held, choose, terms)
                     tidy_room(layout)
                     move_note(layout, changed.choice.cutting.cuts[0])

@@ -29,7 +29,7 @@ def copy_of(box: Box, name: str = "copy") -> Path:
 def locked(path: Path, kind: LockKind) -> Iterator[None]:
     with (
         open_layout(path) as layout,
-        lock_store(layout, kind, Control(str(path), None, None).patience(0.0)),
+        lock_store(layout, kind, Control(str(path), None, None).wait_policy(0.0)),
     ):
         yield
 
