@@ -98,7 +98,7 @@ class Places:
         """The shared lock; where there can be none, a warning."""
         lock = self._stack.enter_context(ExitStack())
         try:
-            lock.enter_context(lock_store(layout, "shared", self._terms.patience(layout)))
+            lock.enter_context(lock_store(layout, "shared", self._terms.wait_policy(layout)))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:
@@ -109,7 +109,7 @@ class Places:
 
     def _prepare(self, layout: Layout) -> bool:
         """An index.json that can be relied upon, and the right to write; whether there is one."""
-        make_index(layout, lock_index(layout, self._terms.patience(layout)))
+        make_index(layout, lock_index(layout, self._terms.wait_policy(layout)))
         try:
             index, _ = read_settled_index(layout, self._terms.control(layout).pause)
         except DocumentError as error:

@@ -226,7 +226,7 @@ def _name_image(
     entries = entries or (NewEntry(*blob, _LATEST),)
     target.intake.sync()
     with room_of(layout) as room_fd:
-        lock = lock_index(layout, terms.patience(layout))
+        lock = lock_index(layout, terms.wait_policy(layout))
         publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
     return frozenset(entry.ref_name for entry in entries)
 

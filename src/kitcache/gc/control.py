@@ -61,6 +61,6 @@ class LockOptions(NamedTuple):
         """The same, for calls about one directory."""
         return Control(layout.path, self.on_progress, self.cancel)
 
-    def patience(self, layout: Layout) -> WaitPolicy:
+    def wait_policy(self, layout: Layout) -> WaitPolicy:
         """The same, for a lock of one directory."""
         return self.control(layout).wait_policy(self.lock_timeout_s)

@@ -105,7 +105,7 @@ def _make(store: LockedCache, room_fd: int, terms: LockOptions, stack: ExitStack
     lock = stack.enter_context(ExitStack())
     stage = Stage(layout, os.path.join(store.real_path, ROOM, name), lock, [])
     try:
-        patience = terms.patience(layout)
+        patience = terms.wait_policy(layout)
         hold_inherited(layout, lock, stage.lock_fds, patience)
     except KitcacheError:
         if os.fstat(layout.root_fd).st_nlink:
@@ -269,7 +269,7 @@ def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tal
 
 def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
-    patience = terms.patience(layout)
+    patience = terms.wait_policy(layout)
     make_index(layout, lock_index(layout, patience))
     with room_of(layout) as room_fd:
         try:

@@ -85,7 +85,7 @@ class Stores:
         store = LockedCache(
             layout, os.path.realpath(path), self._stack.enter_context(ExitStack()), []
         )
-        patience = self._terms.patience(layout)
+        patience = self._terms.wait_policy(layout)
         try:
             hold_inherited(layout, store.lock, store.lock_fds, patience)
         except (Busy, Cancelled) as error:
