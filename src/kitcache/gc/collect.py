@@ -172,7 +172,7 @@ def judge(
         wait_s = min(settling / 10**9, patience_ends - time.monotonic())
         if wait_s <= 0:
             raise error_of(layout.path, Refusal("busy", retry_after_s=settling / 10**9))
-        control.tell(Waiting(layout.path, "export", LockHolder(None, None), wait_s))
+        control.report(Waiting(layout.path, "export", LockHolder(None, None), wait_s))
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:
         raise error_of(layout.path, plan.refusal)

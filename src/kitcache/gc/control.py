@@ -21,7 +21,7 @@ class Control(NamedTuple):
     on_progress: OnProgress | None
     cancel: Event | None
 
-    def tell(self, event: Progress | Waiting) -> None:
+    def report(self, event: Progress | Waiting) -> None:
         """Call on_progress, in the caller's own thread."""
         if self.on_progress is not None:
             self.on_progress(event)
@@ -46,7 +46,7 @@ class Control(NamedTuple):
 
     def wait_policy(self, timeout_s: float) -> WaitPolicy:
         """The same, as the locks want it."""
-        return WaitPolicy(timeout_s, self.pause, self.tell)
+        return WaitPolicy(timeout_s, self.pause, self.report)
 
 
 class LockOptions(NamedTuple):

@@ -250,7 +250,7 @@ class _Marker:
         if found is not None and real is not None:
             self.present[digest] = found.size
             if len(self.present) % 512 == 0:
-                self._control.tell(Progress("survey", len(self.present), 0))
+                self._control.report(Progress("survey", len(self.present), 0))
         elif self._is_worth_telling(descriptor) and not is_hint:
             self.missing.setdefault(digest, MissingBlob(digest, visit.root.ref_name))
 

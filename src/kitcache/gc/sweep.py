@@ -134,7 +134,7 @@ class _Walk:
                     helper = self._start_helper(algorithm, batches)
                 self._judge(algorithm, batch.names, self._own)
                 removed = self._removed()
-                self._control.tell(Progress("sweep", removed.blobs, removed.bytes))
+                self._control.report(Progress("sweep", removed.blobs, removed.bytes))
         finally:
             self._is_stopping = self._is_stopping or not batches.is_done
             if helper is not None:

@@ -19,8 +19,8 @@ def set_event() -> Event:
 
 def test_events_are_told_to_who_listens() -> None:
     told: list[object] = []
-    Control("cache", told.append, None).tell(EVENT)
-    Control("cache", None, None).tell(EVENT)
+    Control("cache", told.append, None).report(EVENT)
+    Control("cache", None, None).report(EVENT)
     assert told == [EVENT]
 
 

@@ -262,7 +262,7 @@ class _Teller:
             self._total_bytes = self._count_bytes()
         done = _tally(self._hands)
         seconds = time.monotonic() - self._began_s
-        self._control.tell(Progress("verify", *done, self._total_bytes, seconds))
+        self._control.report(Progress("verify", *done, self._total_bytes, seconds))
 
     def _count_bytes(self) -> int:
         total = 0

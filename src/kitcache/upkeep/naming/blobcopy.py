@@ -208,4 +208,4 @@ class _Meter:
         self._control.check()
         seconds = time.monotonic() - self._began_s
         done = self._whole + self._part
-        self._control.tell(Progress("merge", self._blobs, done, self._total, seconds))
+        self._control.report(Progress("merge", self._blobs, done, self._total, seconds))
