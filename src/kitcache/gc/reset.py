@@ -14,7 +14,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_store
-from kitcache.store.scan import ROOM
+from kitcache.store.scan import STATE_DIR
 
 LOCK_TIMEOUT_S = 30.0
 SKIPS_IN_A_ROW = 10
@@ -150,7 +150,7 @@ def _opened_anew(layout: Layout) -> Layout:
 def tidy_room(layout: Layout) -> None:
     """A sweep has been done: .kitcache/ keeps neither a count of those left out, nor leftovers."""
     try:
-        os.stat(ROOM, dir_fd=layout.root_fd, follow_symlinks=False)
+        os.stat(STATE_DIR, dir_fd=layout.root_fd, follow_symlinks=False)
     except OSError:
         return
     from kitcache.store import state  # noqa: PLC0415 - mostly there is nothing to tidy

@@ -15,7 +15,7 @@ from kitcache.store.index import INDEX, users_of, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
-from kitcache.store.scan import QUARANTINE, ROOM
+from kitcache.store.scan import QUARANTINE, STATE_DIR
 
 
 class Quarantine:
@@ -110,8 +110,8 @@ class Quarantine:
 
 
 def _open(layout: Layout) -> int:
-    room_fd = make_directory(layout, ROOM, layout.root_fd)
+    room_fd = make_directory(layout, STATE_DIR, layout.root_fd)
     try:
-        return make_directory(layout, QUARANTINE, room_fd, f"{ROOM}/")
+        return make_directory(layout, QUARANTINE, room_fd, f"{STATE_DIR}/")
     finally:
         os.close(room_fd)

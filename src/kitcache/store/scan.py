@@ -14,10 +14,10 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout, look_at_open
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 
-ROOM = ".kitcache"
+STATE_DIR = ".kitcache"
 """The directory below DIR that is kitcache's alone."""
 OWN_NAMES = frozenset(
-    ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, ROOM, "blobs", "ingest")
+    ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, STATE_DIR, "blobs", "ingest")
 )
 BATCH_SIZE = 512
 _TICK_S = 0.02
@@ -127,7 +127,7 @@ def weigh_foreign(layout: Layout, path: str) -> int:
 def weigh_quarantine(layout: Layout) -> tuple[int, int]:
     """How many files a repair has put aside, and their bytes. Follows no link."""
     try:
-        room_fd = os.open(ROOM, DIR_FLAGS, dir_fd=layout.root_fd)
+        room_fd = os.open(STATE_DIR, DIR_FLAGS, dir_fd=layout.root_fd)
     except OSError:
         return 0, 0
     try:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout, open_directory
 from kitcache.store.locks import WaitPolicy, lock_store
-from kitcache.store.scan import ROOM
+from kitcache.store.scan import STATE_DIR
 
 STAGE_PREFIX = "stage-"
 """How the name of a staging directory begins."""
@@ -19,8 +19,8 @@ STAGE_PREFIX = "stage-"
 
 def open_stage_directory(layout: Layout, name: str, room_fd: int) -> Layout | None:
     """Open a staging directory; None where it is not there. Raises Unsafe where it is a link."""
-    fd = open_directory(layout, name, room_fd, f"{ROOM}/")
-    path = os.path.join(layout.path, ROOM, name)
+    fd = open_directory(layout, name, room_fd, f"{STATE_DIR}/")
+    path = os.path.join(layout.path, STATE_DIR, name)
     return None if fd is None else Layout(path, fd)
 
 

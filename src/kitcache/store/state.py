@@ -20,7 +20,7 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.index import INDEX, give_to, users_of, write_new
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
-from kitcache.store.scan import ROOM
+from kitcache.store.scan import STATE_DIR
 
 SKIPS = "skips"
 TAGS = "tags.json"
@@ -73,21 +73,21 @@ def need_room(layout: Layout) -> Iterator[int]:
         if fd is None:
             raise KitcacheError(
                 layout.path,
-                f"there can be no {ROOM}/ in it, where new blobs are written first",
+                f"there can be no {STATE_DIR}/ in it, where new blobs are written first",
                 effect=NOTHING_CHANGED,
-                hints=(f"give write permission to the directory, and to {ROOM}/ in it",),
+                hints=(f"give write permission to the directory, and to {STATE_DIR}/ in it",),
             )
         yield fd
 
 
 def _open_room(layout: Layout, *, is_made: bool) -> int | None:
     try:
-        fd = open_directory(layout, ROOM, layout.root_fd)
+        fd = open_directory(layout, STATE_DIR, layout.root_fd)
         if fd is not None or not is_made:
             return fd
         with suppress(FileExistsError):
-            os.mkdir(ROOM, 0o755, dir_fd=layout.root_fd)
-        fd = open_directory(layout, ROOM, layout.root_fd)
+            os.mkdir(STATE_DIR, 0o755, dir_fd=layout.root_fd)
+        fd = open_directory(layout, STATE_DIR, layout.root_fd)
     except (KitcacheError, OSError):
         return None
     if fd is not None:
@@ -241,7 +241,7 @@ def _is_locked(fd: int) -> bool:
 def _read(layout: Layout, name: str) -> bytes:
     """The bytes of a file in .kitcache/; empty where there is none. Raises as read_notes."""
     try:
-        room_fd = open_directory(layout, ROOM, layout.root_fd)
+        room_fd = open_directory(layout, STATE_DIR, layout.root_fd)
     except Unsafe:
         return b""
     if room_fd is None:
@@ -256,7 +256,7 @@ def _read(layout: Layout, name: str) -> bytes:
             if error.errno in _NO_NOTES:
                 return b""
             check_blame(layout.path, error)
-            raise unreadable(layout.path, f"{ROOM}/{name}", error) from None
+            raise unreadable(layout.path, f"{STATE_DIR}/{name}", error) from None
 
 
 def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:

@@ -34,7 +34,7 @@ from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
-from kitcache.store.scan import ROOM
+from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import need_room, room_of
 from kitcache.store.transfer import bring_blob
@@ -103,7 +103,7 @@ def _make(store: LockedCache, room_fd: int, terms: LockOptions, stack: ExitStack
         return None
     stack.enter_context(layout)
     lock = stack.enter_context(ExitStack())
-    stage = Stage(layout, os.path.join(store.real_path, ROOM, name), lock, [])
+    stage = Stage(layout, os.path.join(store.real_path, STATE_DIR, name), lock, [])
     try:
         patience = terms.wait_policy(layout)
         hold_inherited(layout, lock, stage.lock_fds, patience)

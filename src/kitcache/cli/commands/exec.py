@@ -13,7 +13,7 @@ from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
 from kitcache.gc.control import LockOptions
-from kitcache.store.scan import ROOM
+from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cacheflags import show_word
@@ -196,7 +196,7 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
 
 
 def _stage_name(path: str) -> str:
-    return os.path.join(path, ROOM, STAGE_PREFIX + "X" * 16)
+    return os.path.join(path, STATE_DIR, STAGE_PREFIX + "X" * 16)
 
 
 def _store_lines(store: StoreResult) -> Iterator[str]:
