@@ -21,7 +21,7 @@ from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.locks import lock_index
-from kitcache.store.state import room_of
+from kitcache.store.state import open_state_dir
 from kitcache.upkeep.results import PruneResult
 
 IMPORT_CAP_BYTES = 1024 * 1024
@@ -217,7 +217,7 @@ def _put(
         return put_entries(data, entries), None
 
     lock = lock_index(layout, control.wait_policy(lock_timeout_s))
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         try:
             publish_index(layout, room_fd, lock, put)
         except DocumentError as error:

@@ -25,7 +25,7 @@ from kitcache.store.index import publish_index
 from kitcache.store.ingest import Intake
 from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import lock_index
-from kitcache.store.state import room_of
+from kitcache.store.state import open_state_dir
 
 _LAYOUT_STORE = "export"
 _LATEST = "latest"
@@ -225,7 +225,7 @@ def _name_image(
     entries = tuple(NewEntry(*blob, _tag_of(name), image_name=name) for name in names)
     entries = entries or (NewEntry(*blob, _LATEST),)
     target.intake.sync()
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         lock = lock_index(layout, terms.wait_policy(layout))
         publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
     return frozenset(entry.ref_name for entry in entries)

@@ -56,7 +56,7 @@ class Note(NamedTuple):
 
 
 @contextmanager
-def room_of(layout: Layout) -> Iterator[int | None]:
+def open_state_dir(layout: Layout) -> Iterator[int | None]:
     """An fd of .kitcache/, made for the users of the cache; None where there can be none."""
     fd = _open_room(layout, is_made=True)
     try:
@@ -69,7 +69,7 @@ def room_of(layout: Layout) -> Iterator[int | None]:
 @contextmanager
 def need_room(layout: Layout) -> Iterator[int]:
     """room_of for those who cannot do without. Raises KitcacheError where there can be none."""
-    with room_of(layout) as fd:
+    with open_state_dir(layout) as fd:
         if fd is None:
             raise KitcacheError(
                 layout.path,
@@ -221,7 +221,7 @@ def clear_room(room_fd: int) -> None:
 @contextmanager
 def _writing(layout: Layout) -> Iterator[int | None]:
     """.kitcache/ with the right to write, or None: others may be at it for milliseconds."""
-    with room_of(layout) as fd:
+    with open_state_dir(layout) as fd:
         yield fd if fd is not None and _is_locked(fd) else None
 
 

@@ -19,7 +19,7 @@ from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
-from kitcache.store.state import need_room, room_of
+from kitcache.store.state import need_room, open_state_dir
 from kitcache.store.write import new_name
 
 Brought = Literal["linked", "copied", "there"]
@@ -159,7 +159,7 @@ def _link(original: _Original, target: Layout, room: int) -> bool:
 
 def _replace_by_link(original: _Original, target: Layout, room: int) -> bool:
     name, origin = original.digest.hex, original.source.blobs[original.digest.algorithm]
-    with room_of(target) as own_fd:
+    with open_state_dir(target) as own_fd:
         if own_fd is None:
             return False
         new = new_name()

@@ -32,7 +32,7 @@ from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
-from kitcache.store.state import clear_room, room_of
+from kitcache.store.state import clear_room, open_state_dir
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.rewrite import NewRoot, write_root
 
@@ -153,7 +153,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -
         return after, _digest_of(after)
 
     lock = lock_index(layout, terms.control.wait_policy(terms.lock_timeout_s))
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         if room_fd is not None:
             clear_room(room_fd)
         try:

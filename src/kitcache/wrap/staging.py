@@ -36,7 +36,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
-from kitcache.store.state import need_room, room_of
+from kitcache.store.state import need_room, open_state_dir
 from kitcache.store.transfer import bring_blob
 from kitcache.wrap.stores import LockedCache, hold_inherited
 
@@ -271,7 +271,7 @@ def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
     patience = terms.wait_policy(layout)
     make_index(layout, lock_index(layout, patience))
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         try:
             publish_index(
                 layout,

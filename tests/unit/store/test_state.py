@@ -16,11 +16,11 @@ from kitcache.store.state import (
     count_skip,
     note_layers,
     note_use,
+    open_state_dir,
     put_notes,
     read_layer_uses,
     read_notes,
     read_skips,
-    room_of,
     tidy,
 )
 from tests.hostile.build import Sample
@@ -147,7 +147,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
     note_use(layout, ["main"], "exported", 10)
     assert count_skip(layout) == 1
     tidy(layout)
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         assert room_fd is None
     assert os.listdir(outside) == []
 
@@ -159,7 +159,7 @@ def test_a_pipe_for_a_file_is_not_waited_for(sample: Sample, layout: Layout) -> 
 
 
 def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layout) -> None:
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         assert room_fd is not None
         fcntl.flock(room_fd, fcntl.LOCK_EX)
         note_use(layout, ["main"], "exported", 10)
@@ -207,7 +207,7 @@ def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Lay
         (room / name).touch()
         os.utime(room / name, (old_s, old_s))
     (room / "index.json.fresh").touch()
-    with room_of(layout) as room_fd:
+    with open_state_dir(layout) as room_fd:
         assert room_fd is not None
         clear_room(room_fd)
     assert sorted(os.listdir(room)) == ["index.json.fresh", "notes.txt", "skips"]

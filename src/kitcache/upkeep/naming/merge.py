@@ -268,7 +268,7 @@ def _merge_held(
 ) -> tuple[tuple[EntryGroup, ...], Came]:
     make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
     home.open_directories()
-    with state.room_of(home) as room_fd:
+    with state.open_state_dir(home) as room_fd:
         if room_fd is not None:
             state.clear_room(room_fd)
     noted = [_read_noted(layout) for layout in (home, *(source.layout for source in read))]
@@ -301,7 +301,7 @@ def _publish(
             return groups
         after = copy_entries(before, documents, copies)
         lock = lock_index(home, call.control.wait_policy(call.left_s))
-        with state.room_of(home) as room_fd:
+        with state.open_state_dir(home) as room_fd:
             if swap_index(home, room_fd, lock, before, after):
                 return groups
     raise unsettled(home.path)

@@ -17,7 +17,7 @@ from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
-from kitcache.store.state import Note, put_notes, read_notes, room_of
+from kitcache.store.state import Note, open_state_dir, put_notes, read_notes
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
 from kitcache.upkeep.naming.tagnames import check_tag_name
@@ -91,7 +91,7 @@ def _tag_held(
         note = _note_of(layout, found)
         after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
         lock = lock_index(layout, control.wait_policy(lock_timeout_s))
-        with room_of(layout) as room_fd:
+        with open_state_dir(layout) as room_fd:
             if swap_index(layout, room_fd, lock, data, after):
                 _put_note(layout, new, note)
                 return found

@@ -16,7 +16,7 @@ from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
-from kitcache.store.state import Note, put_notes, room_of
+from kitcache.store.state import Note, open_state_dir, put_notes
 from kitcache.upkeep.results import UntagResult
 
 
@@ -68,7 +68,7 @@ def _untag_locked(
     with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
         lock = lock_index(layout, control.wait_policy(left_s))
-        with room_of(layout) as room_fd:
+        with open_state_dir(layout) as room_fd:
             after, dropped = publish_index(layout, room_fd, lock, edit)
         # Or a repair that finds no index.json would bring the tags back.
         left = {entry.ref_name for entry in read_entries(after)}
