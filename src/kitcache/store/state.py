@@ -67,7 +67,7 @@ def open_state_dir(layout: Layout) -> Iterator[int | None]:
 
 
 @contextmanager
-def need_room(layout: Layout) -> Iterator[int]:
+def require_state_dir(layout: Layout) -> Iterator[int]:
     """room_of for those who cannot do without. Raises KitcacheError where there can be none."""
     with open_state_dir(layout) as fd:
         if fd is None:

@@ -19,7 +19,7 @@ from kitcache.store.index import give_owner, users_of
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
-from kitcache.store.state import need_room, open_state_dir
+from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.write import new_name
 
 Brought = Literal["linked", "copied", "there"]
@@ -193,7 +193,7 @@ def _is_readable_in(target: Layout, found: os.stat_result) -> bool:
 
 def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[int], None]) -> None:
     """The bytes, proven while they are written, under the blob's name in the target."""
-    with need_room(target) as own_fd:
+    with require_state_dir(target) as own_fd:
         new = new_name()
         try:
             with open(os.open(new, NEW_FILE_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:

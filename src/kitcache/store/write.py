@@ -13,7 +13,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.index import users_of, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.state import need_room
+from kitcache.store.state import require_state_dir
 
 
 def new_name() -> str:
@@ -34,7 +34,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
         raise KitcacheError(layout.path, "blobs/sha256 is not there", effect=NOTHING_CHANGED)
     if _is_there(layout, digest, data):
         return digest
-    with need_room(layout) as room_fd:
+    with require_state_dir(layout) as room_fd:
         name = new_name()
         try:
             write_new(room_fd, name, data, users_of(layout), 0o444)

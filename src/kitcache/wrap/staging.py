@@ -36,7 +36,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
-from kitcache.store.state import need_room, open_state_dir
+from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.transfer import bring_blob
 from kitcache.wrap.stores import LockedCache, hold_inherited
 
@@ -79,7 +79,7 @@ def open_stage(
         read_settled_index(store.layout, time.sleep)
     except DocumentError as error:
         raise index_error(store.layout.path, error) from None
-    room_fd = stack.enter_context(need_room(store.layout))
+    room_fd = stack.enter_context(require_state_dir(store.layout))
     clear_stages(store.layout, room_fd)
     try:
         stage = None
