@@ -14,7 +14,7 @@ from kitcache.store.index import read_settled_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import describe_unlocked, lock_index, lock_store
-from kitcache.store.state import clear_room, open_state_dir
+from kitcache.store.state import delete_stale_files, open_state_dir
 
 
 class Place(NamedTuple):
@@ -126,5 +126,5 @@ class Places:
         with open_state_dir(layout) as room_fd:
             check_writable(layout, room_fd)
             if room_fd is not None:
-                clear_room(room_fd)
+                delete_stale_files(room_fd)
         return index.data is not None

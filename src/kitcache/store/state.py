@@ -202,12 +202,12 @@ def tidy(layout: Layout) -> None:
     if fd is not None:
         with suppress(OSError):
             os.unlink(SKIPS, dir_fd=fd)
-        clear_room(fd)
+        delete_stale_files(fd)
         clear_stages(layout, fd)
         os.close(fd)
 
 
-def clear_room(room_fd: int) -> None:
+def delete_stale_files(room_fd: int) -> None:
     """Remove what killed writers have left: new files of an hour ago that got no name."""
     now_s = time.time()
     with suppress(OSError):

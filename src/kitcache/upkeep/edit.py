@@ -32,7 +32,7 @@ from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
-from kitcache.store.state import clear_room, open_state_dir
+from kitcache.store.state import delete_stale_files, open_state_dir
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.rewrite import NewRoot, write_root
 
@@ -155,7 +155,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -
     lock = lock_index(layout, terms.control.wait_policy(terms.lock_timeout_s))
     with open_state_dir(layout) as room_fd:
         if room_fd is not None:
-            clear_room(room_fd)
+            delete_stale_files(room_fd)
         try:
             return publish_index(layout, room_fd, lock, edit)
         except DocumentError as error:

@@ -12,7 +12,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.scan import scan_foreign, weigh_quarantine
-from kitcache.store.state import clear_room, open_state_dir
+from kitcache.store.state import delete_stale_files, open_state_dir
 from tests.hostile.build import Sample
 
 
@@ -148,6 +148,6 @@ def test_it_is_weighed_and_nobody_clears_it(sample: Sample, layout: Layout) -> N
     assert weigh_quarantine(layout) == (2, sum(sizes))
     with open_state_dir(layout) as room_fd:
         assert room_fd is not None
-        clear_room(room_fd)
+        delete_stale_files(room_fd)
     assert weigh_quarantine(layout) == (2, sum(sizes))
     assert list(scan_foreign(layout)) == []

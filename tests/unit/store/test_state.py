@@ -12,8 +12,8 @@ import pytest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import (
     Note,
-    clear_room,
     count_skip,
+    delete_stale_files,
     note_layers,
     note_use,
     open_state_dir,
@@ -209,5 +209,5 @@ def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Lay
     (room / "index.json.fresh").touch()
     with open_state_dir(layout) as room_fd:
         assert room_fd is not None
-        clear_room(room_fd)
+        delete_stale_files(room_fd)
     assert sorted(os.listdir(room)) == ["index.json.fresh", "notes.txt", "skips"]

@@ -31,7 +31,7 @@ from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.state import clear_room, open_state_dir, put_notes, read_notes
+from kitcache.store.state import delete_stale_files, open_state_dir, put_notes, read_notes
 from kitcache.store.transfer import bring_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
@@ -290,6 +290,6 @@ def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
     lock = lock_index(layout, means.control.wait_policy(means.lock_timeout_s))
     with open_state_dir(layout) as room_fd:
         if room_fd is not None:
-            clear_room(room_fd)
+            delete_stale_files(room_fd)
         if not swap_index(layout, room_fd, lock, before, after):
             raise _OvertakenError

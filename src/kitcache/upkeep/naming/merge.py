@@ -270,7 +270,7 @@ def _merge_held(
     home.open_directories()
     with state.open_state_dir(home) as room_fd:
         if room_fd is not None:
-            state.clear_room(room_fd)
+            state.delete_stale_files(room_fd)
     noted = [_read_noted(layout) for layout in (home, *(source.layout for source in read))]
     try:
         came = bring_all([source.layout for source in read], home, wants, call.control)
