@@ -67,7 +67,7 @@ def reset(
         else:
             with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 judged, swept = collect(held, options, control)
-                tidy_room(layout)
+                finish_sweep_state(layout)
     return make_report(name, "dry-run" if dry_run else "done", judged, swept, started)
 
 
@@ -120,7 +120,7 @@ def sweep_after_export(
     try:
         with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:
             judged, swept = work(held, control)
-            tidy_room(layout)
+            finish_sweep_state(layout)
     except Busy as error:
         skips = state.count_skip(layout)
         why = f"{error.problem}; left to the next export"
@@ -147,7 +147,7 @@ def _opened_anew(layout: Layout) -> Layout:
         raise io_error(layout.path, "cannot be opened once more", error) from None
 
 
-def tidy_room(layout: Layout) -> None:
+def finish_sweep_state(layout: Layout) -> None:
     """A sweep has been done: .kitcache/ keeps neither a count of those left out, nor leftovers."""
     try:
         os.stat(STATE_DIR, dir_fd=layout.root_fd, follow_symlinks=False)

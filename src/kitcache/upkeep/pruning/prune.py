@@ -14,11 +14,11 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
+    finish_sweep_state,
     fresh_report,
     make_report,
     open_published,
     sweep_after_export,
-    tidy_room,
 )
 from kitcache.gc.values import ResetResult, Survey, Swept
 from kitcache.oci.digest import Digest
@@ -84,7 +84,7 @@ def prune(
         else:
             with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)
-                tidy_room(layout)
+                finish_sweep_state(layout)
                 _tend_notes(layout, done.choice)
     is_dry = dry_run or policy.is_empty
     report = make_report(name, "dry-run" if is_dry else "done", done.judged, done.swept, started)

@@ -20,7 +20,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import command_line, repair_command
-from kitcache.gc.reset import LOCK_TIMEOUT_S, make_report, tidy_room
+from kitcache.gc.reset import LOCK_TIMEOUT_S, finish_sweep_state, make_report
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -86,7 +86,7 @@ def trim(
             else:
                 with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                     changed = change_and_collect(held, choose, terms)
-                    tidy_room(layout)
+                    finish_sweep_state(layout)
                     move_note(layout, changed.choice.cutting.cuts[0])
     except _FitsError as fits:
         return fits.answer
