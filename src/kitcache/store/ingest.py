@@ -72,13 +72,13 @@ class Intake:
         layout = self.layout
         if layout.ingest_fd is None:
             layout.ingest_fd = make_directory(layout, "ingest", layout.root_fd)
-        self._room_of("sha256")
+        self.algorithm_fd("sha256")
 
     def give(self, fd: int) -> None:
         """Give something new the owner and group of the cache, as far as the caller may."""
         give_owner(fd, self._users)
 
-    def _room_of(self, algorithm: str) -> int:
+    def algorithm_fd(self, algorithm: str) -> int:
         """blobs/<algorithm>/, opened."""
         with self._lock:
             return room_for_blobs(self.layout, algorithm)
@@ -129,7 +129,7 @@ class Intake:
 
     def put(self, ingest_fd: int, digest: Digest) -> None:
         """Give an upload's data its name below blobs/. Raises OSError."""
-        room = self._room_of(digest.algorithm)
+        room = self.algorithm_fd(digest.algorithm)
         os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=room)
 
     def sync(self) -> None:
