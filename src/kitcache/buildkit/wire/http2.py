@@ -120,7 +120,7 @@ class Http2Connection:
         if is_end:
             self._sent_end(stream_id)
 
-    def room(self, stream_id: int) -> int:
+    def send_window(self, stream_id: int) -> int:
         """How many bytes of data may be sent on a stream now; may be negative."""
         stream = self._streams.get(stream_id)
         return min(stream.room, self._room) if stream is not None else 0

@@ -182,7 +182,7 @@ class Stream:
         while True:
             if self._refusal is not None:
                 raise self._refusal.again()
-            room = connection.room(self._id)
+            room = connection.send_window(self._id)
             if room > 0 and connection.outbox.size < OUTBOX_LIMIT:
                 return min(room, wanted, _STEP)
             wait(self._link.can_send, deadline)

@@ -75,7 +75,7 @@ class Ours(Peer):
         self.connection.send_headers(stream_id, headers, is_end=is_end)
 
     def room(self, stream_id: int) -> int:
-        return self.connection.room(stream_id)
+        return self.connection.send_window(stream_id)
 
     def send_data(self, stream_id: int, data: bytes, padding: int | None, is_end: bool) -> None:
         self.connection.send_data(stream_id, memoryview(data), is_end=is_end)

@@ -194,7 +194,7 @@ def test_this_ends_the_stream_alone(what: str) -> None:
     assert (event.stream_id, event.code) == (1, code)
     assert event.problem
     assert [f.payload[3] for f in sent(connection) if f.kind == Http2FrameType.RST_STREAM] == [code]
-    assert connection.room(1) == 0
+    assert connection.send_window(1) == 0
     # The connection goes on, and what is under way for the stream is let pass.
     assert list(connection.receive(data_frame(1, b"x" * 1000) + headers_frame(1, REPLY))) == []
     list(connection.receive(make_frame(Http2FrameType.PING, 0, 0, b"12345678")))
@@ -261,14 +261,14 @@ def test_data_of_a_stream_that_was_given_up_does_not_eat_the_window() -> None:
 def test_a_window_below_zero_grows_again() -> None:
     connection = client()
     connection.send_data(1, memoryview(b"x" * 65_535))
-    assert connection.room(1) == 0
+    assert connection.send_window(1) == 0
     list(connection.receive(make_window_update(0, 10**6)))
     list(connection.receive(make_settings({Setting.INITIAL_WINDOW_SIZE: 10})))
-    assert connection.room(1) == 10 - 65_535
+    assert connection.send_window(1) == 10 - 65_535
     list(connection.receive(make_window_update(1, 65_535)))
-    assert connection.room(1) == 10
+    assert connection.send_window(1) == 10
     assert connection.open_stream(REQUEST) == 3
-    assert connection.room(3) == 10
+    assert connection.send_window(3) == 10
 
 
 def test_data_and_headers_are_cut_to_the_peers_frame_size() -> None:
@@ -295,8 +295,8 @@ def test_streams_above_a_goaway_are_dropped_and_the_others_go_on() -> None:
     assert connection.open_stream(REQUEST) == 3
     (event,) = connection.receive(make_goaway(1, 0, "bye"))
     assert event == GoAwayCame(1, 0, "bye")
-    assert connection.room(1) > 0
-    assert connection.room(3) == 0
+    assert connection.send_window(1) > 0
+    assert connection.send_window(3) == 0
     (event,) = connection.receive(data_frame(1, b"x"))
     assert isinstance(event, DataCame)
     assert list(connection.receive(headers_frame(3, REPLY))) == []
@@ -305,7 +305,7 @@ def test_streams_above_a_goaway_are_dropped_and_the_others_go_on() -> None:
 def test_a_clients_goaway_leaves_its_calls_alone() -> None:
     connection = server()
     assert list(connection.receive(make_goaway(0, 0, ""))) == [GoAwayCame(0, 0, "")]
-    assert connection.room(1) > 0
+    assert connection.send_window(1) > 0
 
 
 def test_the_header_table_shrinks_as_the_peer_wishes() -> None:
