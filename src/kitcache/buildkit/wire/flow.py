@@ -31,10 +31,10 @@ class Inflow:
 class StreamState:
     """One stream of a connection. room: how many bytes we may send; below 0 after a setting."""
 
-    __slots__ = ("has_headers", "inflow", "is_receiving", "is_sending", "room")
+    __slots__ = ("has_headers", "inflow", "is_receiving", "is_sending", "send_window")
 
     def __init__(self, room: int) -> None:
-        self.room = room
+        self.send_window = room
         self.inflow = Inflow(STREAM_WINDOW)
         self.is_sending = True
         self.is_receiving = True

@@ -123,11 +123,11 @@ class Http2Connection:
     def send_window(self, stream_id: int) -> int:
         """How many bytes of data may be sent on a stream now; may be negative."""
         stream = self._streams.get(stream_id)
-        return min(stream.room, self._room) if stream is not None else 0
+        return min(stream.send_window, self._room) if stream is not None else 0
 
     def send_data(self, stream_id: int, data: memoryview, *, is_end: bool = False) -> None:
         """Send no more than `room` on an open stream. The data is not copied: leave it alone."""
-        self._streams[stream_id].room -= len(data)
+        self._streams[stream_id].send_window -= len(data)
         self._room -= len(data)
         self.outbox.put_data(stream_id, data, is_end=is_end)
         if is_end:
@@ -317,8 +317,8 @@ class Http2Connection:
         stream = self._streams.get(stream_id)
         if stream is None:
             return None
-        stream.room += more
-        if not more or stream.room > LARGEST_WINDOW:
+        stream.send_window += more
+        if not more or stream.send_window > LARGEST_WINDOW:
             return self._fail(
                 stream_id, ErrorCode.FLOW_CONTROL_ERROR, f"a window grown by {more:,}"
             )
@@ -348,8 +348,8 @@ class Http2Connection:
             case Setting.INITIAL_WINDOW_SIZE:
                 more, self._peer_room = value - self._peer_room, value
                 for stream in self._streams.values():
-                    stream.room += more
-                rooms = [stream.room for stream in self._streams.values()]
+                    stream.send_window += more
+                rooms = [stream.send_window for stream in self._streams.values()]
                 if max(rooms, default=0) > LARGEST_WINDOW or value > LARGEST_WINDOW:
                     raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"a window of {value:,}")
 
