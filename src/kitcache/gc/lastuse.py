@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from kitcache.gc.values import UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import Layout
-from kitcache.store.state import Note
+from kitcache.store.state import TagUse
 
 AHEAD_NS = 60 * 10**9
 """A time further ahead than this is none: some clock was wrong."""
@@ -13,7 +13,7 @@ AHEAD_NS = 60 * 10**9
 Use = tuple[int, UsedFrom]
 
 
-def noted_uses(note: Note) -> Iterator[Use]:
+def noted_uses(note: TagUse) -> Iterator[Use]:
     """The exports and imports that are noted of a tag."""
     if note.exported_ns is not None:
         yield note.exported_ns, "export"

@@ -39,7 +39,7 @@ _NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO
 """No file of ours is there: nothing, a directory, a link, a socket."""
 
 
-class Note(NamedTuple):
+class TagUse(NamedTuple):
     """When a tag was last exported, and last imported, here: ns since 1970, None if never.
 
     digest: of the manifest that was exported last; None where that is not known.
@@ -97,7 +97,7 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
     return fd
 
 
-def read_notes(layout: Layout) -> Mapping[str, Note]:
+def read_notes(layout: Layout) -> Mapping[str, TagUse]:
     """What is noted of each tag; empty where nothing is, or nothing that is a note.
 
     Raises Unreadable, and KitcacheError for other I/O errors: notes may be there.
@@ -135,7 +135,7 @@ def note_use(
             return
         notes = dict(read_notes(layout))
         for tag in tags:
-            note = notes.get(tag, Note())
+            note = notes.get(tag, TagUse())
             if how == "exported":
                 notes[tag] = note._replace(exported_ns=now_ns, digest=(digests or {}).get(tag))
             else:
@@ -143,21 +143,23 @@ def note_use(
         _write_notes(layout, room_fd, notes)
 
 
-def put_notes(layout: Layout, changed: Mapping[str, Note]) -> None:
+def put_notes(layout: Layout, changed: Mapping[str, TagUse]) -> None:
     """Have these notes in place of what there was of their tags; an empty one is none at all.
 
     Raises as read_notes: then nothing was written.
     """
     before = read_notes(layout)
-    if all(before.get(tag, Note()) == note for tag, note in changed.items()):
+    if all(before.get(tag, TagUse()) == note for tag, note in changed.items()):
         return
     with _writing(layout) as room_fd:
         if room_fd is not None:
             notes = {**read_notes(layout), **changed}
-            _write_notes(layout, room_fd, {t: note for t, note in notes.items() if note != Note()})
+            _write_notes(
+                layout, room_fd, {t: note for t, note in notes.items() if note != TagUse()}
+            )
 
 
-def _write_notes(layout: Layout, room_fd: int, notes: Mapping[str, Note]) -> None:
+def _write_notes(layout: Layout, room_fd: int, notes: Mapping[str, TagUse]) -> None:
     latest = sorted(notes, key=lambda tag: notes[tag].used_ns)
     kept = {tag: notes[tag]._asdict() for tag in latest[-_TAGS_KEPT:]}
     document = {"schema": _TAGS_SCHEMA, "tags": kept}
@@ -269,9 +271,9 @@ def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:
             os.unlink(new, dir_fd=room_fd)
 
 
-def _decode_notes(data: bytes) -> dict[str, Note]:
+def _decode_notes(data: bytes) -> dict[str, TagUse]:
     return {
-        tag: Note(
+        tag: TagUse(
             _time(note.get("exported_ns")),
             _time(note.get("imported_ns")),
             _text(note.get("digest")),

@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import (
-    Note,
+    TagUse,
     count_skip,
     delete_stale_files,
     note_layers,
@@ -34,7 +34,7 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     assert read_skips(layout) == 0
     tidy(layout)
     note_layers(layout, (), 10)
-    put_notes(layout, {"main": Note()})
+    put_notes(layout, {"main": TagUse()})
     assert not (sample.dir / ".kitcache").exists()
 
 
@@ -42,25 +42,25 @@ def test_each_use_has_its_time(layout: Layout) -> None:
     note_use(layout, ["main", "dev"], "exported", 10)
     note_use(layout, ["main"], "imported", 20)
     note_use(layout, ["main"], "exported", 30)
-    assert read_notes(layout) == {"main": Note(30, 20), "dev": Note(10, None)}
+    assert read_notes(layout) == {"main": TagUse(30, 20), "dev": TagUse(10, None)}
     assert read_notes(layout)["main"].used_ns == 30
 
 
 def test_the_digest_is_that_of_the_last_export(layout: Layout) -> None:
     note_use(layout, ["main", "dev"], "exported", 10, digests={"main": "sha256:a"})
     note_use(layout, ["main"], "imported", 20)
-    assert read_notes(layout) == {"main": Note(10, 20, "sha256:a"), "dev": Note(10)}
+    assert read_notes(layout) == {"main": TagUse(10, 20, "sha256:a"), "dev": TagUse(10)}
     note_use(layout, ["main"], "exported", 30)
-    assert read_notes(layout)["main"] == Note(30, 20, None)
+    assert read_notes(layout)["main"] == TagUse(30, 20, None)
 
 
 def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> None:
     note_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
-    put_notes(layout, {"main": Note(5, 6, "sha256:b"), "new": Note(7), "old": Note()})
+    put_notes(layout, {"main": TagUse(5, 6, "sha256:b"), "new": TagUse(7), "old": TagUse()})
     assert read_notes(layout) == {
-        "main": Note(5, 6, "sha256:b"),
-        "dev": Note(10),
-        "new": Note(7),
+        "main": TagUse(5, 6, "sha256:b"),
+        "dev": TagUse(10),
+        "new": TagUse(7),
     }
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
     note_use(layout, ["main"], "exported", 10)
-    assert read_notes(layout) == {"main": Note(10)}
+    assert read_notes(layout) == {"main": TagUse(10)}
     note_layers(layout, ["sha256:b"], 10)
     assert read_layer_uses(layout) == {"sha256:b": 10}
     assert count_skip(layout) == 1
@@ -130,14 +130,14 @@ def test_odd_times_count_as_never(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     tags = {"main": {"exported_ns": "noon", "imported_ns": True, "digest": 7}}
     (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
-    assert read_notes(layout) == {"main": Note()}
+    assert read_notes(layout) == {"main": TagUse()}
 
 
 def test_a_file_of_an_older_kitcache_reads(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     tags = {"main": {"exported_ns": 10, "imported_ns": None}}
     (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
-    assert read_notes(layout) == {"main": Note(10)}
+    assert read_notes(layout) == {"main": TagUse(10)}
 
 
 def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layout) -> None:
@@ -163,7 +163,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         assert room_fd is not None
         fcntl.flock(room_fd, fcntl.LOCK_EX)
         note_use(layout, ["main"], "exported", 10)
-        put_notes(layout, {"main": Note(10)})
+        put_notes(layout, {"main": TagUse(10)})
         note_layers(layout, ["sha256:a"], 10)
         assert count_skip(layout) == 1
     assert read_notes(layout) == {}

@@ -335,7 +335,7 @@ def _is_of(one: Wanted, group: EntryGroup) -> bool:
 class _Noted(NamedTuple):
     """What a cache's notes say of its tags and its layers."""
 
-    tags: Mapping[str, state.Note]
+    tags: Mapping[str, state.TagUse]
     layers: Mapping[str, int]
 
 
@@ -352,13 +352,13 @@ def _carry_notes(
     noted: of the target, then of the sources.
     """
     (own, _), *known = noted
-    carried: dict[str, state.Note] = {}
+    carried: dict[str, state.TagUse] = {}
     for group in groups:
         new, old, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
         if new is None or old is None:
             continue
         here = own.get(new) if group.tag.state == "there" else None
-        note = known[group.source].tags.get(old, state.Note())
+        note = known[group.source].tags.get(old, state.TagUse())
         digest = digests[0] if len(digests) == 1 else None
         carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
     came = {str(one.digest) for part in wants for one in part}
@@ -371,10 +371,10 @@ def _carry_notes(
         raise
 
 
-def _later(one: state.Note | None, other: state.Note) -> state.Note:
+def _later(one: state.TagUse | None, other: state.TagUse) -> state.TagUse:
     if one is None:
         return other
-    return state.Note(
+    return state.TagUse(
         max(one.exported_ns or 0, other.exported_ns or 0) or None,
         max(one.imported_ns or 0, other.imported_ns or 0) or None,
     )

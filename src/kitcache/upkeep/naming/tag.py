@@ -17,7 +17,7 @@ from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
-from kitcache.store.state import Note, open_state_dir, put_notes, read_notes
+from kitcache.store.state import TagUse, open_state_dir, put_notes, read_notes
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
 from kitcache.upkeep.naming.tagnames import check_tag_name
@@ -157,14 +157,14 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
             )
 
 
-def _note_of(layout: Layout, found: _Found) -> Note:
+def _note_of(layout: Layout, found: _Found) -> TagUse:
     """What is noted of OLD, for NEW. Raises Unreadable: then nothing was changed."""
     old = found.root.ref_name
-    note = read_notes(layout).get(old, Note()) if old is not None else Note()
+    note = read_notes(layout).get(old, TagUse()) if old is not None else TagUse()
     return note._replace(digest=str(found.descriptor.digest))
 
 
-def _put_note(layout: Layout, new: str, note: Note) -> None:
+def _put_note(layout: Layout, new: str, note: TagUse) -> None:
     try:
         put_notes(layout, {new: note})
     except KitcacheError as error:

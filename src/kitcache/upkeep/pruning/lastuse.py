@@ -9,7 +9,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.store.layout import Layout
-from kitcache.store.state import Note, read_notes
+from kitcache.store.state import TagUse, read_notes
 from kitcache.upkeep.pruning.decisions import Blobs, TagFacts
 
 
@@ -51,10 +51,10 @@ class _Reached:
 
 
 def _facts(
-    reached: _Reached, roots: list[Root], notes: Mapping[str, Note], now_ns: int
+    reached: _Reached, roots: list[Root], notes: Mapping[str, TagUse], now_ns: int
 ) -> TagFacts:
     ref_name = roots[0].ref_name
-    uses = [] if ref_name is None else list(noted_uses(notes.get(ref_name, Note())))
+    uses = [] if ref_name is None else list(noted_uses(notes.get(ref_name, TagUse())))
     blobs: Blobs = frozenset()
     for root in roots:
         if root.descriptor is not None:

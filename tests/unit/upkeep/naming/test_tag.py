@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.state import Note, note_use, put_notes, read_notes
+from kitcache.store.state import TagUse, note_use, put_notes, read_notes
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
@@ -28,7 +28,7 @@ def tags(sample: Sample) -> list[tuple[str | None, str]]:
     return [(i.get("annotations", {}).get(REF_NAME), i["digest"]) for i in items(sample)]
 
 
-def notes_of(cache: Path) -> dict[str, Note]:
+def notes_of(cache: Path) -> dict[str, TagUse]:
     with open_layout(cache) as layout:
         return dict(read_notes(layout))
 
@@ -233,19 +233,19 @@ def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
     with open_layout(sample.dir) as layout:
         note_use(layout, ["main"], "exported", 10, digests={"main": dev})
         note_use(layout, ["main"], "imported", 20)
-        put_notes(layout, {"dev": Note(99, 98, "sha256:older")})
+        put_notes(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "new")
     tag(sample.dir, "main", "dev")
     noted = notes_of(sample.dir)
-    assert noted["new"] == noted["dev"] == Note(10, 20, main)
-    assert noted["main"] == Note(10, 20, dev)
+    assert noted["new"] == noted["dev"] == TagUse(10, 20, main)
+    assert noted["main"] == TagUse(10, 20, dev)
 
 
 def test_what_was_never_used_has_no_time(sample: Sample) -> None:
     with open_layout(sample.dir) as layout:
-        put_notes(layout, {"dev": Note(99, 98, "sha256:older")})
+        put_notes(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "dev")
-    assert notes_of(sample.dir) == {"dev": Note(None, None, sample.main["digest"])}
+    assert notes_of(sample.dir) == {"dev": TagUse(None, None, sample.main["digest"])}
 
 
 def test_no_cache_and_no_index(sample: Sample, tmp_path: Path) -> None:
