@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 import kitcache
 from kitcache.store.layout import open_layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from tests.property.disk import on_disk
 from tests.property.model import Cache, reach, size_of
 from tests.property.strategies import caches
@@ -67,7 +67,7 @@ def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataO
         with open_layout(root) as layout:
             for name in data.draw(st.lists(st.sampled_from(names))) if names else ():
                 used_ns = data.draw(st.integers(0, 2**62))
-                note_use(
+                record_use(
                     layout, [name], data.draw(st.sampled_from(["exported", "imported"])), used_ns
                 )
         listing = kitcache.ls(root)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import kitcache
 from kitcache.store.layout import open_layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify
 from tests.property import builds
@@ -157,7 +157,7 @@ def test_an_index_of_yesterday_is_brought_up_to_date(
     with builds.on_disk(cache) as written:
         root = written.root
         with open_layout(root) as layout:
-            note_use(layout, written.digests, "exported", 1, digests=written.digests)
+            record_use(layout, written.digests, "exported", 1, digests=written.digests)
         kitcache.reset(root)
         for harm in chosen:
             inflict(root, harm)

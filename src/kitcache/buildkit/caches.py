@@ -24,7 +24,7 @@ from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.store.ingest import Intake
-from kitcache.store.state import note_layers, note_use
+from kitcache.store.state import note_layers, record_use
 from kitcache.upkeep.results import PruneResult
 
 STORE_PREFIX = "local:"
@@ -175,7 +175,7 @@ class Caches:
         )
         published = {r.tag: r.digest for r in results if r.digest and r.outcome == "published"}
         if published:
-            note_use(place.layout, published, "exported", time.time_ns(), digests=published)
+            record_use(place.layout, published, "exported", time.time_ns(), digests=published)
         asked = {tag for export in exports for tag, is_reset in export.tags.items() if is_reset}
         has_failed = any(result.outcome == "failed" for result in results)
         is_due = published if self._policy is not None else asked.intersection(published)
@@ -299,7 +299,7 @@ class Caches:
         if entry not in self._import_entries:
             self._import_entries.append(entry)
         if wanted.digest is None:
-            note_use(place.layout, (wanted.tag,), "imported", time.time_ns())
+            record_use(place.layout, (wanted.tag,), "imported", time.time_ns())
 
 
 def _trimmed(result: CacheResult, pruned: PruneResult | None) -> CacheResult:

@@ -118,7 +118,7 @@ def read_skips(layout: Layout) -> int:
     return int(data) if data.isdigit() and len(data) < 10 else 0
 
 
-def note_use(
+def record_use(
     layout: Layout,
     tags: Iterable[str],
     how: Literal["exported", "imported"],

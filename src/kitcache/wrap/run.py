@@ -18,7 +18,7 @@ from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_settled_index
 from kitcache.store.layout import Layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
 from kitcache.wrap.stores import LockedCache, Stores, has_neighbour
@@ -260,10 +260,12 @@ def _note(
     """What was used now, for those who retire tags by age."""
     for target, result in zip(targets, merged, strict=True):
         layout, now_ns = target.store.layout, time.time_ns()
-        note_use(layout, result.tags, "exported", now_ns, digests=_digests_of(layout, result.tags))
+        record_use(
+            layout, result.tags, "exported", now_ns, digests=_digests_of(layout, result.tags)
+        )
     for cache, store in sources:
         if os.access(store.real_path, os.W_OK):
-            note_use(store.layout, [cache.tag], "imported", time.time_ns())
+            record_use(store.layout, [cache.tag], "imported", time.time_ns())
 
 
 def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:

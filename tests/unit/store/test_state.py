@@ -15,12 +15,12 @@ from kitcache.store.state import (
     count_skip,
     delete_stale_files,
     note_layers,
-    note_use,
     open_state_dir,
     put_notes,
     read_layer_uses,
     read_notes,
     read_skips,
+    record_use,
     tidy,
 )
 from tests.hostile.build import Sample
@@ -39,23 +39,23 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
 
 
 def test_each_use_has_its_time(layout: Layout) -> None:
-    note_use(layout, ["main", "dev"], "exported", 10)
-    note_use(layout, ["main"], "imported", 20)
-    note_use(layout, ["main"], "exported", 30)
+    record_use(layout, ["main", "dev"], "exported", 10)
+    record_use(layout, ["main"], "imported", 20)
+    record_use(layout, ["main"], "exported", 30)
     assert read_notes(layout) == {"main": TagUse(30, 20), "dev": TagUse(10, None)}
     assert read_notes(layout)["main"].used_ns == 30
 
 
 def test_the_digest_is_that_of_the_last_export(layout: Layout) -> None:
-    note_use(layout, ["main", "dev"], "exported", 10, digests={"main": "sha256:a"})
-    note_use(layout, ["main"], "imported", 20)
+    record_use(layout, ["main", "dev"], "exported", 10, digests={"main": "sha256:a"})
+    record_use(layout, ["main"], "imported", 20)
     assert read_notes(layout) == {"main": TagUse(10, 20, "sha256:a"), "dev": TagUse(10)}
-    note_use(layout, ["main"], "exported", 30)
+    record_use(layout, ["main"], "exported", 30)
     assert read_notes(layout)["main"] == TagUse(30, 20, None)
 
 
 def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> None:
-    note_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
+    record_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
     put_notes(layout, {"main": TagUse(5, 6, "sha256:b"), "new": TagUse(7), "old": TagUse()})
     assert read_notes(layout) == {
         "main": TagUse(5, 6, "sha256:b"),
@@ -90,9 +90,9 @@ def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> Non
 
 
 def test_of_a_thousand_tags_the_oldest_go(layout: Layout) -> None:
-    note_use(layout, [f"pr-{n}" for n in range(999)], "exported", 10)
-    note_use(layout, ["old"], "exported", 5)
-    note_use(layout, ["new"], "exported", 20)
+    record_use(layout, [f"pr-{n}" for n in range(999)], "exported", 10)
+    record_use(layout, ["old"], "exported", 5)
+    record_use(layout, ["new"], "exported", 20)
     notes = read_notes(layout)
     assert len(notes) == 1000
     assert "new" in notes
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     assert read_notes(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
-    note_use(layout, ["main"], "exported", 10)
+    record_use(layout, ["main"], "exported", 10)
     assert read_notes(layout) == {"main": TagUse(10)}
     note_layers(layout, ["sha256:b"], 10)
     assert read_layer_uses(layout) == {"sha256:b": 10}
@@ -144,7 +144,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
     outside = sample.box.top / "outside"
     outside.mkdir()
     (sample.dir / ".kitcache").symlink_to(outside)
-    note_use(layout, ["main"], "exported", 10)
+    record_use(layout, ["main"], "exported", 10)
     assert count_skip(layout) == 1
     tidy(layout)
     with open_state_dir(layout) as room_fd:
@@ -162,7 +162,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
     with open_state_dir(layout) as room_fd:
         assert room_fd is not None
         fcntl.flock(room_fd, fcntl.LOCK_EX)
-        note_use(layout, ["main"], "exported", 10)
+        record_use(layout, ["main"], "exported", 10)
         put_notes(layout, {"main": TagUse(10)})
         note_layers(layout, ["sha256:a"], 10)
         assert count_skip(layout) == 1
@@ -175,7 +175,7 @@ def test_many_at_once_lose_nothing(sample: Sample) -> None:
     def work(n: int) -> None:
         with open_layout(sample.dir) as layout:
             if n % 3:
-                note_use(layout, [f"t{n}"], "exported", n)
+                record_use(layout, [f"t{n}"], "exported", n)
             else:
                 note_layers(layout, [f"sha256:{n}"], n)
 
@@ -192,7 +192,7 @@ def test_the_room_is_made_as_the_cache_is(sample: Sample, layout: Layout) -> Non
     (sample.dir / "index.json").chmod(0o664)
     umask = os.umask(0o077)
     try:
-        note_use(layout, ["main"], "exported", 10)
+        record_use(layout, ["main"], "exported", 10)
     finally:
         os.umask(umask)
     assert stat.S_IMODE((sample.dir / ".kitcache").stat().st_mode) == 0o775

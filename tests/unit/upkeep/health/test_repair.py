@@ -8,7 +8,7 @@ import pytest
 import kitcache
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.store.state import note_use, read_notes
+from kitcache.store.state import read_notes, record_use
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import INDEX, Box, Sample, encode
 from tests.hostile.importable import Cached, grow
@@ -54,7 +54,7 @@ def test_an_index_of_yesterday_is_mended_by_the_notes(box: Box) -> None:
     box.entries.clear()
     new = grow(box, "main", 3)
     with open_layout(box.dir) as layout:
-        note_use(layout, ["main"], "exported", 1, digests={"main": new.root["digest"]})
+        record_use(layout, ["main"], "exported", 1, digests={"main": new.root["digest"]})
     for blob in (old.root, old.config):
         box.damage(blob["digest"], None)
     box.write_index(yesterday)
@@ -70,7 +70,7 @@ def test_a_tag_that_was_rewritten_keeps_its_name_when_the_index_is_lost(
     """The note follows the root; one of another root is left alone."""
     with open_layout(box.dir) as layout:
         digests = {"cut": cut.root["digest"], "whole": cut.config["digest"]}
-        note_use(layout, digests, "exported", 1, digests=digests)
+        record_use(layout, digests, "exported", 1, digests=digests)
     repair(box.dir)
     tags = see_tags(box.dir)
     with open_layout(box.dir) as layout:
@@ -89,7 +89,7 @@ def test_a_lost_index_gets_its_names_from_the_notes(box: Box) -> None:
     (box.dir / "index.json").unlink()
     with open_layout(box.dir) as layout:
         digests = {"main": named.root["digest"], "never": f"sha256:{'0' * 64}"}
-        note_use(layout, digests, "exported", 1, digests=digests)
+        record_use(layout, digests, "exported", 1, digests=digests)
     done = repair(box.dir)
     short = parse_digest(nameless.root["digest"]).hex[:12]
     assert {tag: seen.digest for tag, seen in see_tags(box.dir).items()} == {

@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, NotACache, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import MANIFEST, Box
@@ -108,7 +108,7 @@ def test_a_root_that_only_a_note_and_a_copy_know_comes_back(box: Box) -> None:
     box.damage(cached.root["digest"], None)
     (box.dir / "index.json").unlink()
     with open_layout(box.dir) as layout:
-        note_use(layout, ["main"], "exported", 1, digests={"main": cached.root["digest"]})
+        record_use(layout, ["main"], "exported", 1, digests={"main": cached.root["digest"]})
     done = repair(box.dir, sources=[copy])
     assert kinds(done) == [("take", None), ("rebuild-index", None), ("rebuild-index", "main")]
     assert see_tags(box.dir)["main"].digest == cached.root["digest"]

@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, note_use, put_notes, read_notes
+from kitcache.store.state import TagUse, put_notes, read_notes, record_use
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
@@ -231,8 +231,8 @@ def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.M
 def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
     with open_layout(sample.dir) as layout:
-        note_use(layout, ["main"], "exported", 10, digests={"main": dev})
-        note_use(layout, ["main"], "imported", 20)
+        record_use(layout, ["main"], "exported", 10, digests={"main": dev})
+        record_use(layout, ["main"], "imported", 20)
         put_notes(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "new")
     tag(sample.dir, "main", "dev")

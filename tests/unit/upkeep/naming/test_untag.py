@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
 from kitcache.store.layout import Layout
-from kitcache.store.state import note_use, read_notes
+from kitcache.store.state import read_notes, record_use
 from kitcache.upkeep.naming.untag import untag
 from kitcache.upkeep.results import UntagResult
 from tests.caches.snapshot import differences, take_snapshot
@@ -126,7 +126,7 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
 
 def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> None:
     sample.box.tag("dev", sample.main)
-    note_use(layout, ["main", "dev"], "exported", 5)
+    record_use(layout, ["main", "dev"], "exported", 5)
     untag(sample.dir, [sample.dev["digest"]], dry_run=True)
     untag(sample.dir, [sample.dev["digest"]])
     assert set(read_notes(layout)) == {"main", "dev"}, "another entry of that name is there"

@@ -10,7 +10,7 @@ from kitcache.gc.lastuse import last_use
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import UsedFrom
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from kitcache.upkeep.pruning.decisions import TagFacts
 from kitcache.upkeep.pruning.lastuse import read_uses
 from tests.hostile.build import CACHECONFIG, Box, Json, encode
@@ -28,7 +28,7 @@ def facts(box: Box, now_ns: int = NOW_NS) -> list[TagFacts]:
 
 def noted(box: Box, tag: str, how: str, at_ns: int) -> None:
     with open_layout(box.dir) as layout:
-        note_use(layout, [tag], "exported" if how == "export" else "imported", at_ns)
+        record_use(layout, [tag], "exported" if how == "export" else "imported", at_ns)
 
 
 def dated(box: Box, *times_ns: int, name: bytes = b"layer") -> Json:

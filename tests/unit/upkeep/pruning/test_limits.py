@@ -9,7 +9,7 @@ import pytest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
-from kitcache.store.state import note_use
+from kitcache.store.state import record_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import not_reached, prune
 from tests.hostile import stages
@@ -87,7 +87,7 @@ def test_garbage_with_other_names_frees_nothing(sample: Sample, free: list[int])
 def test_what_is_too_young_frees_nothing(sample: Sample, layout: Layout, free: list[int]) -> None:
     """A manifest that was just written shelters its layers, too."""
     touch(sample, sample.main["digest"].partition(":")[2])
-    note_use(layout, ["dev"], "imported", time.time_ns())
+    record_use(layout, ["dev"], "imported", time.time_ns())
     policy = SweepOptions(min_age_ns=MINUTE_NS)
     garbage = size_of(sample, set(sample.garbage))
     pruned = prune(sample.dir, at_least(garbage + 1), options=policy)

@@ -15,7 +15,7 @@ from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.store.state import note_use, read_notes, read_skips
+from kitcache.store.state import read_notes, read_skips, record_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
 from tests.caches.snapshot import differences, take_snapshot
@@ -151,7 +151,7 @@ class TestPrune:
 
 class TestLimits:
     def test_the_least_recently_used_go_first(self, sample: Sample, layout: Layout) -> None:
-        note_use(layout, ["main"], "imported", time.time_ns())
+        record_use(layout, ["main"], "imported", time.time_ns())
         pruned = prune(sample.dir, most(size_of(sample, set(sample.live)) - 1))
         assert kept(pruned) == ["main"]
         assert [d.last_used_from for d in pruned.tags] == ["import", "manifest"]
@@ -288,7 +288,9 @@ class TestTrim:
         box.tag("old", box.manifest([box.blob(b"another" * 100)]))
         box.tag("main", root)
         with open_layout(box.dir) as layout:
-            note_use(layout, ["main"], "exported", time.time_ns(), digests={"main": root["digest"]})
+            record_use(
+                layout, ["main"], "exported", time.time_ns(), digests={"main": root["digest"]}
+            )
         policy = PrunePolicy(max_used=DiskSpace(bytes=4500), keep_tags=("main",), trim=True)
         dry = prune(box.dir, policy, dry_run=True)
         pruned = prune(box.dir, policy)

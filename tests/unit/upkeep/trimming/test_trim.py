@@ -22,7 +22,7 @@ from kitcache.errors import (
     UsageError,
 )
 from kitcache.store.layout import open_layout
-from kitcache.store.state import count_skip, note_layers, note_use, read_notes, read_skips
+from kitcache.store.state import count_skip, note_layers, read_notes, read_skips, record_use
 from kitcache.upkeep.results import CachedStep
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import differences, take_snapshot
@@ -353,7 +353,7 @@ def test_a_link_in_place_of_blobs_is_refused(one: Stages) -> None:
 def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
     with open_layout(one.dir) as layout:
         digests = {"main": one.main["digest"], "dev": one.main["digest"]}
-        note_use(layout, digests, "exported", 5, digests=digests)
+        record_use(layout, digests, "exported", 5, digests=digests)
         done = trim(one.dir, "main", limit_for(2))
         notes = read_notes(layout)
         trim(one.dir, "dev", limit_for(2))
