@@ -143,7 +143,7 @@ def record_use(
         _write_notes(layout, room_fd, notes)
 
 
-def put_notes(layout: Layout, changed: Mapping[str, TagUse]) -> None:
+def write_tag_uses(layout: Layout, changed: Mapping[str, TagUse]) -> None:
     """Have these notes in place of what there was of their tags; an empty one is none at all.
 
     Raises as read_notes: then nothing was written.

@@ -16,12 +16,12 @@ from kitcache.store.state import (
     delete_stale_files,
     note_layers,
     open_state_dir,
-    put_notes,
     read_layer_uses,
     read_notes,
     read_skips,
     record_use,
     tidy,
+    write_tag_uses,
 )
 from tests.hostile.build import Sample
 
@@ -34,7 +34,7 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     assert read_skips(layout) == 0
     tidy(layout)
     note_layers(layout, (), 10)
-    put_notes(layout, {"main": TagUse()})
+    write_tag_uses(layout, {"main": TagUse()})
     assert not (sample.dir / ".kitcache").exists()
 
 
@@ -56,7 +56,7 @@ def test_the_digest_is_that_of_the_last_export(layout: Layout) -> None:
 
 def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> None:
     record_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
-    put_notes(layout, {"main": TagUse(5, 6, "sha256:b"), "new": TagUse(7), "old": TagUse()})
+    write_tag_uses(layout, {"main": TagUse(5, 6, "sha256:b"), "new": TagUse(7), "old": TagUse()})
     assert read_notes(layout) == {
         "main": TagUse(5, 6, "sha256:b"),
         "dev": TagUse(10),
@@ -163,7 +163,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         assert room_fd is not None
         fcntl.flock(room_fd, fcntl.LOCK_EX)
         record_use(layout, ["main"], "exported", 10)
-        put_notes(layout, {"main": TagUse(10)})
+        write_tag_uses(layout, {"main": TagUse(10)})
         note_layers(layout, ["sha256:a"], 10)
         assert count_skip(layout) == 1
     assert read_notes(layout) == {}

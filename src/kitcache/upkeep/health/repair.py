@@ -31,7 +31,7 @@ from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.state import delete_stale_files, open_state_dir, put_notes, read_notes
+from kitcache.store.state import delete_stale_files, open_state_dir, read_notes, write_tag_uses
 from kitcache.store.transfer import bring_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
@@ -273,7 +273,7 @@ def _move_notes(layout: Layout, mending: Mending) -> None:
             note = notes.get(tag)
             if note is not None and note.digest == str(old):
                 moved[tag] = note._replace(digest=str(new))
-        put_notes(layout, moved)
+        write_tag_uses(layout, moved)
 
 
 def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> None:

@@ -363,7 +363,7 @@ def _carry_notes(
         carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
     came = {str(one.digest) for part in wants for one in part}
     try:
-        state.put_notes(home, carried)
+        state.write_tag_uses(home, carried)
         for _, uses in known:
             state.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
     except KitcacheError as error:

@@ -17,7 +17,7 @@ from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
-from kitcache.store.state import TagUse, open_state_dir, put_notes, read_notes
+from kitcache.store.state import TagUse, open_state_dir, read_notes, write_tag_uses
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
 from kitcache.upkeep.naming.tagnames import check_tag_name
@@ -166,7 +166,7 @@ def _note_of(layout: Layout, found: _Found) -> TagUse:
 
 def _put_note(layout: Layout, new: str, note: TagUse) -> None:
     try:
-        put_notes(layout, {new: note})
+        write_tag_uses(layout, {new: note})
     except KitcacheError as error:
         error.effect = f"the tag {new!r} stands; its last use is not noted"
         raise

@@ -16,7 +16,7 @@ from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
-from kitcache.store.state import TagUse, open_state_dir, put_notes
+from kitcache.store.state import TagUse, open_state_dir, write_tag_uses
 from kitcache.upkeep.results import UntagResult
 
 
@@ -74,7 +74,7 @@ def _untag_locked(
         left = {entry.ref_name for entry in read_entries(after)}
         gone = {entry.ref_name for entry in dropped} - left
         with suppress(KitcacheError):
-            put_notes(layout, {name: TagUse() for name in gone if name is not None})
+            write_tag_uses(layout, {name: TagUse() for name in gone if name is not None})
     return dropped
 
 

@@ -27,7 +27,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
-from kitcache.store.state import TagUse, put_notes
+from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
 from kitcache.upkeep.project import narrow
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
@@ -252,7 +252,7 @@ def _tend_notes(layout: Layout, choice: _Choice) -> None:
     """Have the notes that can be read speak of the tags as they are now: a repair goes by them."""
     gone = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
     with suppress(KitcacheError):
-        put_notes(layout, dict.fromkeys(gone, TagUse()))
+        write_tag_uses(layout, dict.fromkeys(gone, TagUse()))
     for cut in choice.cutting.cuts:
         move_note(layout, cut)
 

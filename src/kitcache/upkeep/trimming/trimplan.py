@@ -17,7 +17,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
-from kitcache.store.state import put_notes, read_layer_uses, read_notes
+from kitcache.store.state import read_layer_uses, read_notes, write_tag_uses
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import NewRoot, make_root
@@ -244,7 +244,7 @@ def move_note(layout: Layout, cut: TagTrim) -> None:
     with suppress(KitcacheError):
         note = None if cut.ref_name is None else read_notes(layout).get(cut.ref_name)
         if cut.ref_name is not None and note is not None and note.digest == str(cut.before.digest):
-            put_notes(layout, {cut.ref_name: note._replace(digest=str(cut.after.digest))})
+            write_tag_uses(layout, {cut.ref_name: note._replace(digest=str(cut.after.digest))})
 
 
 def tally_below(survey: Survey, descriptor: Descriptor) -> Tally:

@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, note_layers, put_notes, read_layer_uses, read_notes
+from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_notes, write_tag_uses
 from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
@@ -198,10 +198,10 @@ def test_last_uses_are_carried_over(sample: Sample, other: Box) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
     garbage = f"sha256:{min(sample.garbage)}"
     with open_layout(sample.dir) as layout:
-        put_notes(layout, {"main": TagUse(10, 20, main), "gone": TagUse(5)})
+        write_tag_uses(layout, {"main": TagUse(10, 20, main), "gone": TagUse(5)})
         note_layers(layout, [sample.layers[0]["digest"], garbage], 7)
     with open_layout(other.dir) as layout:
-        put_notes(layout, {"extra": TagUse(1), "dev": TagUse(99, None, "sha256:older")})
+        write_tag_uses(layout, {"extra": TagUse(1), "dev": TagUse(99, None, "sha256:older")})
         note_layers(layout, [sample.layers[0]["digest"]], 3)
     merge([sample.dir], other.dir)
     with open_layout(other.dir) as layout:
@@ -221,7 +221,7 @@ def test_of_one_tag_in_several_caches_the_later_use_counts(
     main = sample.main["digest"]
     for cache, note in ((sample.dir, TagUse(10, 40)), (twin.dir, TagUse(30, 20))):
         with open_layout(cache) as layout:
-            put_notes(layout, {"main": note})
+            write_tag_uses(layout, {"main": note})
     for _ in range(2):
         merge([sample.dir, twin.dir], target)
         with open_layout(target) as layout:

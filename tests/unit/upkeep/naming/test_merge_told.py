@@ -10,7 +10,7 @@ import pytest
 from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, put_notes, read_notes
+from kitcache.store.state import TagUse, read_notes, write_tag_uses
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
@@ -63,7 +63,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
 ) -> None:
     """And with them what is noted of their uses."""
     with open_layout(sample.dir) as layout:
-        put_notes(layout, {"main": TagUse(10)})
+        write_tag_uses(layout, {"main": TagUse(10)})
     cancel, real = Event(), module.swap_index
 
     def met(*args: Any) -> bool:

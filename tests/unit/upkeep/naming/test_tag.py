@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, put_notes, read_notes, record_use
+from kitcache.store.state import TagUse, read_notes, record_use, write_tag_uses
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
@@ -233,7 +233,7 @@ def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
     with open_layout(sample.dir) as layout:
         record_use(layout, ["main"], "exported", 10, digests={"main": dev})
         record_use(layout, ["main"], "imported", 20)
-        put_notes(layout, {"dev": TagUse(99, 98, "sha256:older")})
+        write_tag_uses(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "new")
     tag(sample.dir, "main", "dev")
     noted = notes_of(sample.dir)
@@ -243,7 +243,7 @@ def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
 
 def test_what_was_never_used_has_no_time(sample: Sample) -> None:
     with open_layout(sample.dir) as layout:
-        put_notes(layout, {"dev": TagUse(99, 98, "sha256:older")})
+        write_tag_uses(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "dev")
     assert notes_of(sample.dir) == {"dev": TagUse(None, None, sample.main["digest"])}
 
