@@ -122,7 +122,7 @@ def sweep_after_export(
             judged, swept = work(held, control)
             finish_sweep_state(layout)
     except Busy as error:
-        skips = state.count_skip(layout)
+        skips = state.count_skipped_sweep(layout)
         why = f"{error.problem}; left to the next export"
         if skips > 1:
             why += f" ({skips} sweeps in a row were left out)"

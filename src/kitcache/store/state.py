@@ -187,7 +187,7 @@ def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
         _replace(layout, room_fd, LAYERS, json.dumps(document).encode())
 
 
-def count_skip(layout: Layout) -> int:
+def count_skipped_sweep(layout: Layout) -> int:
     """Count a sweep that was left out: how many in a row it is."""
     with _writing(layout) as room_fd:
         skips = read_skips(layout) + 1

@@ -15,7 +15,7 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.state import count_skip, read_layer_uses, read_skips
+from kitcache.store.state import count_skipped_sweep, read_layer_uses, read_skips
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import (
     CACHE,
@@ -224,7 +224,7 @@ class TestResetAmongOthers:
         run([local(tmp_path / "c")], CACHE)
         with open_layout(tmp_path / "c") as layout:
             for _ in range(10):
-                count_skip(layout)
+                count_skipped_sweep(layout)
         with (tmp_path / "c" / "kitcache.lock").open() as other:
             fcntl.flock(other, fcntl.LOCK_SH)
 
@@ -278,7 +278,7 @@ class TestResetAmongOthers:
         run([local(tmp_path / "c")], CACHE)
         with open_layout(tmp_path / "c") as layout:
             for _ in range(10):
-                count_skip(layout)
+                count_skipped_sweep(layout)
         with locked(tmp_path / "c", fcntl.LOCK_SH):
             exports = [local(tmp_path / "c", reset=True)]
             (result,) = run(exports, OTHER, cancel=cancel, on_progress=stop)

@@ -18,7 +18,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import WaitPolicy, lock_store
-from kitcache.store.state import count_skip, read_skips
+from kitcache.store.state import count_skipped_sweep, read_skips
 from tests.hostile.build import MANIFEST, Json, Sample
 
 IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)
@@ -91,8 +91,8 @@ def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> Non
 
 def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layout) -> None:
     assert du(sample.dir).skipped_sweeps == 0
-    count_skip(layout)
-    count_skip(layout)
+    count_skipped_sweep(layout)
+    count_skipped_sweep(layout)
     assert du(sample.dir).skipped_sweeps == 2
     assert reset(sample.dir, dry_run=True).outcome == "dry-run"
     assert du(sample.dir).skipped_sweeps == 2

@@ -12,7 +12,7 @@ import pytest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.state import (
     TagUse,
-    count_skip,
+    count_skipped_sweep,
     delete_stale_files,
     note_layers,
     open_state_dir,
@@ -82,7 +82,7 @@ def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) ->
 
 
 def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
-    assert [count_skip(layout) for _ in range(3)] == [1, 2, 3]
+    assert [count_skipped_sweep(layout) for _ in range(3)] == [1, 2, 3]
     assert read_skips(layout) == 3
     tidy(layout)
     assert read_skips(layout) == 0
@@ -123,7 +123,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     assert read_notes(layout) == {"main": TagUse(10)}
     note_layers(layout, ["sha256:b"], 10)
     assert read_layer_uses(layout) == {"sha256:b": 10}
-    assert count_skip(layout) == 1
+    assert count_skipped_sweep(layout) == 1
 
 
 def test_odd_times_count_as_never(sample: Sample, layout: Layout) -> None:
@@ -145,7 +145,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
     outside.mkdir()
     (sample.dir / ".kitcache").symlink_to(outside)
     record_use(layout, ["main"], "exported", 10)
-    assert count_skip(layout) == 1
+    assert count_skipped_sweep(layout) == 1
     tidy(layout)
     with open_state_dir(layout) as room_fd:
         assert room_fd is None
@@ -165,7 +165,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         record_use(layout, ["main"], "exported", 10)
         write_tag_uses(layout, {"main": TagUse(10)})
         note_layers(layout, ["sha256:a"], 10)
-        assert count_skip(layout) == 1
+        assert count_skipped_sweep(layout) == 1
     assert read_notes(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
@@ -200,7 +200,7 @@ def test_the_room_is_made_as_the_cache_is(sample: Sample, layout: Layout) -> Non
 
 
 def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Layout) -> None:
-    count_skip(layout)
+    count_skipped_sweep(layout)
     room = sample.dir / ".kitcache"
     old_s = time.time() - 7200
     for name in ("index.json.a1", "tags.json.b2", "layers.json.c3", "probe.d4", "notes.txt"):

@@ -22,7 +22,13 @@ from kitcache.errors import (
     UsageError,
 )
 from kitcache.store.layout import open_layout
-from kitcache.store.state import count_skip, note_layers, read_notes, read_skips, record_use
+from kitcache.store.state import (
+    count_skipped_sweep,
+    note_layers,
+    read_notes,
+    read_skips,
+    record_use,
+)
 from kitcache.upkeep.results import CachedStep
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import differences, take_snapshot
@@ -365,6 +371,6 @@ def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
 
 def test_its_sweep_is_one_that_was_not_left_out(one: Stages) -> None:
     with open_layout(one.dir) as layout:
-        count_skip(layout)
+        count_skipped_sweep(layout)
         trim(one.dir, "main", limit_for(2))
         assert read_skips(layout) == 0
