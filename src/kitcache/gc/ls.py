@@ -20,7 +20,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, kind_of
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.state import read_notes
+from kitcache.store.state import read_tag_uses
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
 Read = Callable[[Descriptor], dict[str, Any]]
@@ -103,7 +103,7 @@ class _Seen(NamedTuple):
 def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[TagInfo]:
     """The tags with their last uses: that of all entries with one name, as a policy counts it."""
     try:
-        notes = read_notes(layout)
+        notes = read_tag_uses(layout)
     except KitcacheError:  # there may be notes: no last use is known then
         yield from (tag for tag, _ in seen)
         return

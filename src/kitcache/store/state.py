@@ -97,7 +97,7 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
     return fd
 
 
-def read_notes(layout: Layout) -> Mapping[str, TagUse]:
+def read_tag_uses(layout: Layout) -> Mapping[str, TagUse]:
     """What is noted of each tag; empty where nothing is, or nothing that is a note.
 
     Raises Unreadable, and KitcacheError for other I/O errors: notes may be there.
@@ -133,7 +133,7 @@ def record_use(
     with suppress(KitcacheError), _writing(layout) as room_fd:
         if room_fd is None:
             return
-        notes = dict(read_notes(layout))
+        notes = dict(read_tag_uses(layout))
         for tag in tags:
             note = notes.get(tag, TagUse())
             if how == "exported":
@@ -148,12 +148,12 @@ def write_tag_uses(layout: Layout, changed: Mapping[str, TagUse]) -> None:
 
     Raises as read_notes: then nothing was written.
     """
-    before = read_notes(layout)
+    before = read_tag_uses(layout)
     if all(before.get(tag, TagUse()) == note for tag, note in changed.items()):
         return
     with _writing(layout) as room_fd:
         if room_fd is not None:
-            notes = {**read_notes(layout), **changed}
+            notes = {**read_tag_uses(layout), **changed}
             _write_notes(
                 layout, room_fd, {t: note for t, note in notes.items() if note != TagUse()}
             )

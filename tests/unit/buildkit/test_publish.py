@@ -14,7 +14,7 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.state import read_notes
+from kitcache.store.state import read_tag_uses
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, open_caches, run, send, tags
 from tests.unit.buildkit.session.exporter import (
@@ -125,12 +125,12 @@ class TestPublish:
     def test_notes_say_when(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c", "main")], CACHE)
         with open_layout(tmp_path / "c") as layout:
-            note = read_notes(layout)["main"]
+            note = read_tag_uses(layout)["main"]
             assert note.exported_ns is not None
             assert note.imported_ns is None
             assert note.digest == CACHE.root
             with open_caches((), [CacheImport("local", src=str(tmp_path / "c"), tag="main")]):
-                note = read_notes(layout)["main"]
+                note = read_tag_uses(layout)["main"]
                 assert note.imported_ns is not None
                 assert note.imported_ns >= (note.exported_ns or 0)
 

@@ -9,7 +9,7 @@ from kitcache.errors import Unsafe
 from kitcache.oci.digest import parse_digest
 from kitcache.store.index import read_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_VALUES, Layout
-from kitcache.store.state import read_notes
+from kitcache.store.state import read_tag_uses
 from tests.hostile.build import MANIFEST, Sample
 
 MIB = 1 << 20
@@ -41,7 +41,7 @@ def test_a_short_index_takes_no_64_mib(layout: Layout) -> None:
 def test_short_notes_take_no_4_mib(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     (sample.dir / ".kitcache" / "tags.json").write_bytes(b"{}")
-    assert peak_bytes(lambda: read_notes(layout)) < 2 * MIB
+    assert peak_bytes(lambda: read_tag_uses(layout)) < 2 * MIB
 
 
 def test_an_index_of_a_million_values_is_refused_before_one_is_made(

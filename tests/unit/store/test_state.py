@@ -17,8 +17,8 @@ from kitcache.store.state import (
     note_layers,
     open_state_dir,
     read_layer_uses,
-    read_notes,
     read_skips,
+    read_tag_uses,
     record_use,
     tidy,
     write_tag_uses,
@@ -29,7 +29,7 @@ from tests.hostile.build import Sample
 def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     sample: Sample, layout: Layout
 ) -> None:
-    assert read_notes(layout) == {}
+    assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
     tidy(layout)
@@ -42,22 +42,22 @@ def test_each_use_has_its_time(layout: Layout) -> None:
     record_use(layout, ["main", "dev"], "exported", 10)
     record_use(layout, ["main"], "imported", 20)
     record_use(layout, ["main"], "exported", 30)
-    assert read_notes(layout) == {"main": TagUse(30, 20), "dev": TagUse(10, None)}
-    assert read_notes(layout)["main"].used_ns == 30
+    assert read_tag_uses(layout) == {"main": TagUse(30, 20), "dev": TagUse(10, None)}
+    assert read_tag_uses(layout)["main"].used_ns == 30
 
 
 def test_the_digest_is_that_of_the_last_export(layout: Layout) -> None:
     record_use(layout, ["main", "dev"], "exported", 10, digests={"main": "sha256:a"})
     record_use(layout, ["main"], "imported", 20)
-    assert read_notes(layout) == {"main": TagUse(10, 20, "sha256:a"), "dev": TagUse(10)}
+    assert read_tag_uses(layout) == {"main": TagUse(10, 20, "sha256:a"), "dev": TagUse(10)}
     record_use(layout, ["main"], "exported", 30)
-    assert read_notes(layout)["main"] == TagUse(30, 20, None)
+    assert read_tag_uses(layout)["main"] == TagUse(30, 20, None)
 
 
 def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> None:
     record_use(layout, ["main", "dev", "old"], "exported", 10, digests={"main": "sha256:a"})
     write_tag_uses(layout, {"main": TagUse(5, 6, "sha256:b"), "new": TagUse(7), "old": TagUse()})
-    assert read_notes(layout) == {
+    assert read_tag_uses(layout) == {
         "main": TagUse(5, 6, "sha256:b"),
         "dev": TagUse(10),
         "new": TagUse(7),
@@ -93,7 +93,7 @@ def test_of_a_thousand_tags_the_oldest_go(layout: Layout) -> None:
     record_use(layout, [f"pr-{n}" for n in range(999)], "exported", 10)
     record_use(layout, ["old"], "exported", 5)
     record_use(layout, ["new"], "exported", 20)
-    notes = read_notes(layout)
+    notes = read_tag_uses(layout)
     assert len(notes) == 1000
     assert "new" in notes
     assert "old" not in notes
@@ -116,11 +116,11 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     (sample.dir / ".kitcache" / "tags.json").write_bytes(data)
     (sample.dir / ".kitcache" / "layers.json").write_bytes(data)
     (sample.dir / ".kitcache" / "skips").write_bytes(data)
-    assert read_notes(layout) == {}
+    assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
     record_use(layout, ["main"], "exported", 10)
-    assert read_notes(layout) == {"main": TagUse(10)}
+    assert read_tag_uses(layout) == {"main": TagUse(10)}
     note_layers(layout, ["sha256:b"], 10)
     assert read_layer_uses(layout) == {"sha256:b": 10}
     assert count_skipped_sweep(layout) == 1
@@ -130,14 +130,14 @@ def test_odd_times_count_as_never(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     tags = {"main": {"exported_ns": "noon", "imported_ns": True, "digest": 7}}
     (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
-    assert read_notes(layout) == {"main": TagUse()}
+    assert read_tag_uses(layout) == {"main": TagUse()}
 
 
 def test_a_file_of_an_older_kitcache_reads(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     tags = {"main": {"exported_ns": 10, "imported_ns": None}}
     (sample.dir / ".kitcache" / "tags.json").write_text(json.dumps({"tags": tags}))
-    assert read_notes(layout) == {"main": TagUse(10)}
+    assert read_tag_uses(layout) == {"main": TagUse(10)}
 
 
 def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layout) -> None:
@@ -155,7 +155,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
 def test_a_pipe_for_a_file_is_not_waited_for(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").mkdir()
     os.mkfifo(sample.dir / ".kitcache" / "tags.json")
-    assert read_notes(layout) == {}
+    assert read_tag_uses(layout) == {}
 
 
 def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layout) -> None:
@@ -166,7 +166,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         write_tag_uses(layout, {"main": TagUse(10)})
         note_layers(layout, ["sha256:a"], 10)
         assert count_skipped_sweep(layout) == 1
-    assert read_notes(layout) == {}
+    assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skips(layout) == 0
 
@@ -182,7 +182,7 @@ def test_many_at_once_lose_nothing(sample: Sample) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(12)))
     with open_layout(sample.dir) as layout:
-        assert set(read_notes(layout)) == {f"t{n}" for n in range(12) if n % 3}
+        assert set(read_tag_uses(layout)) == {f"t{n}" for n in range(12) if n % 3}
         assert set(read_layer_uses(layout)) == {f"sha256:{n}" for n in range(0, 12, 3)}
     assert sorted(os.listdir(sample.dir / ".kitcache")) == ["layers.json", "tags.json"]
 

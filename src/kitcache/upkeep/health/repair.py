@@ -31,7 +31,7 @@ from kitcache.store.index import swap_index
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.state import delete_stale_files, open_state_dir, read_notes, write_tag_uses
+from kitcache.store.state import delete_stale_files, open_state_dir, read_tag_uses, write_tag_uses
 from kitcache.store.transfer import bring_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
@@ -268,7 +268,7 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
 def _move_notes(layout: Layout, mending: Mending) -> None:
     """Have the notes of last exports name what those have become, if they can be read."""
     with suppress(KitcacheError):
-        notes, moved = read_notes(layout), {}
+        notes, moved = read_tag_uses(layout), {}
         for tag, (old, new) in mending.became.items():
             note = notes.get(tag)
             if note is not None and note.digest == str(old):

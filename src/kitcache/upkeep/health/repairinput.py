@@ -24,7 +24,7 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.overlay import Overlay
 from kitcache.store.scan import scan_blobs
-from kitcache.store.state import read_notes
+from kitcache.store.state import read_tag_uses
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, judge_cache
 from kitcache.upkeep.health.indexrecovery import (
@@ -63,7 +63,7 @@ def diagnose(
     _check_may_read(layout, bad)
     overlay = Overlay(layout, {one.digest for one in bad}, tuple(copies.values()))
     index, lost = _read_index(layout, control)
-    noted = {tag: note.digest for tag, note in read_notes(layout).items() if note.digest}
+    noted = {tag: note.digest for tag, note in read_tag_uses(layout).items() if note.digest}
     candidates: tuple[Candidate, ...] = ()
     data = index.data
     if lost:

@@ -341,7 +341,7 @@ class _Noted(NamedTuple):
 
 def _read_noted(layout: Layout) -> _Noted:
     """Before anything comes: notes that cannot be read end the merge."""
-    return _Noted(state.read_notes(layout), state.read_layer_uses(layout))
+    return _Noted(state.read_tag_uses(layout), state.read_layer_uses(layout))
 
 
 def _carry_notes(

@@ -17,7 +17,7 @@ from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, swap_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
-from kitcache.store.state import TagUse, open_state_dir, read_notes, write_tag_uses
+from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming.missing import find_holes
 from kitcache.upkeep.naming.stableindex import read_settled, unsettled
 from kitcache.upkeep.naming.tagnames import check_tag_name
@@ -160,7 +160,7 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
 def _note_of(layout: Layout, found: _Found) -> TagUse:
     """What is noted of OLD, for NEW. Raises Unreadable: then nothing was changed."""
     old = found.root.ref_name
-    note = read_notes(layout).get(old, TagUse()) if old is not None else TagUse()
+    note = read_tag_uses(layout).get(old, TagUse()) if old is not None else TagUse()
     return note._replace(digest=str(found.descriptor.digest))
 
 

@@ -9,7 +9,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.store.layout import Layout
-from kitcache.store.state import TagUse, read_notes
+from kitcache.store.state import TagUse, read_tag_uses
 from kitcache.upkeep.pruning.decisions import Blobs, TagFacts
 
 
@@ -20,7 +20,7 @@ def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ..
     shows. The survey is without damage. Raises Unreadable, and KitcacheError for other I/O errors:
     no decision rests on a time that was guessed.
     """
-    notes = read_notes(layout)
+    notes = read_tag_uses(layout)
     entries: dict[str | int, list[Root]] = {}
     for number, root in enumerate(survey.roots):
         entries.setdefault(number if root.ref_name is None else root.ref_name, []).append(root)

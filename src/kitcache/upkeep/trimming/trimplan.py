@@ -17,7 +17,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
-from kitcache.store.state import read_layer_uses, read_notes, write_tag_uses
+from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.project import NewContent, narrow
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import NewRoot, make_root
@@ -242,7 +242,7 @@ def describe_cut(
 def move_note(layout: Layout, cut: TagTrim) -> None:
     """Have the note of the tag's last export name what the tag is now, if it can be read."""
     with suppress(KitcacheError):
-        note = None if cut.ref_name is None else read_notes(layout).get(cut.ref_name)
+        note = None if cut.ref_name is None else read_tag_uses(layout).get(cut.ref_name)
         if cut.ref_name is not None and note is not None and note.digest == str(cut.before.digest):
             write_tag_uses(layout, {cut.ref_name: note._replace(digest=str(cut.after.digest))})
 

@@ -8,7 +8,7 @@ import pytest
 import kitcache
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.store.state import read_notes, record_use
+from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import INDEX, Box, Sample, encode
 from tests.hostile.importable import Cached, grow
@@ -74,7 +74,7 @@ def test_a_tag_that_was_rewritten_keeps_its_name_when_the_index_is_lost(
     repair(box.dir)
     tags = see_tags(box.dir)
     with open_layout(box.dir) as layout:
-        notes = read_notes(layout)
+        notes = read_tag_uses(layout)
     assert notes["cut"].digest == tags["cut"].digest != cut.root["digest"]
     assert (notes["cut"].exported_ns, notes["whole"].digest) == (1, cut.config["digest"])
     kitcache.reset(box.dir)

@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_notes, write_tag_uses
+from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
@@ -205,7 +205,7 @@ def test_last_uses_are_carried_over(sample: Sample, other: Box) -> None:
         note_layers(layout, [sample.layers[0]["digest"]], 3)
     merge([sample.dir], other.dir)
     with open_layout(other.dir) as layout:
-        assert read_notes(layout) == {
+        assert read_tag_uses(layout) == {
             "extra": TagUse(1),
             "main": TagUse(10, 20, main),
             "dev": TagUse(None, None, dev),
@@ -225,4 +225,4 @@ def test_of_one_tag_in_several_caches_the_later_use_counts(
     for _ in range(2):
         merge([sample.dir, twin.dir], target)
         with open_layout(target) as layout:
-            assert read_notes(layout)["main"] == TagUse(30, 40, main)
+            assert read_tag_uses(layout)["main"] == TagUse(30, 40, main)

@@ -10,7 +10,7 @@ import pytest
 from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, read_notes, write_tag_uses
+from kitcache.store.state import TagUse, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
@@ -76,7 +76,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
     assert caught.value.effect.startswith("all tags have come")
     assert tags(sample.dir).items() <= tags(other.dir).items()
     with open_layout(other.dir) as layout:
-        assert read_notes(layout)["main"].exported_ns == 10
+        assert read_tag_uses(layout)["main"].exported_ns == 10
     assert merge([sample.dir], other.dir).outcome == "unchanged"
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.layout import open_layout
-from kitcache.store.state import TagUse, read_notes, record_use, write_tag_uses
+from kitcache.store.state import TagUse, read_tag_uses, record_use, write_tag_uses
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
@@ -30,7 +30,7 @@ def tags(sample: Sample) -> list[tuple[str | None, str]]:
 
 def notes_of(cache: Path) -> dict[str, TagUse]:
     with open_layout(cache) as layout:
-        return dict(read_notes(layout))
+        return dict(read_tag_uses(layout))
 
 
 def test_a_new_name_comes_last_and_the_old_one_stays(sample: Sample) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Damaged, NotFound, UsageError
 from kitcache.store.layout import Layout
-from kitcache.store.state import read_notes, record_use
+from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.naming.untag import untag
 from kitcache.upkeep.results import UntagResult
 from tests.caches.snapshot import differences, take_snapshot
@@ -129,9 +129,9 @@ def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> 
     record_use(layout, ["main", "dev"], "exported", 5)
     untag(sample.dir, [sample.dev["digest"]], dry_run=True)
     untag(sample.dir, [sample.dev["digest"]])
-    assert set(read_notes(layout)) == {"main", "dev"}, "another entry of that name is there"
+    assert set(read_tag_uses(layout)) == {"main", "dev"}, "another entry of that name is there"
     untag(sample.dir, ["dev"])
-    assert set(read_notes(layout)) == {"main"}
+    assert set(read_tag_uses(layout)) == {"main"}
 
 
 def test_the_way_out_works_where_a_tag_is_damaged(sample: Sample) -> None:

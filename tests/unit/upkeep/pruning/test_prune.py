@@ -15,7 +15,7 @@ from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.store.state import read_notes, read_skips, record_use
+from kitcache.store.state import read_skips, read_tag_uses, record_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
 from tests.caches.snapshot import differences, take_snapshot
@@ -307,7 +307,7 @@ class TestTrim:
         assert trimmed.after_size.bytes == pruned.reset.kept.bytes <= 4500
         assert dry.trimmed == (trimmed._replace(outcome="dry-run"),)
         with open_layout(box.dir) as layout:
-            assert read_notes(layout)["main"].digest == str(trimmed.after)
+            assert read_tag_uses(layout)["main"].digest == str(trimmed.after)
         assert reset(box.dir).deleted == Tally()
 
     def test_without_the_word_nothing_is_trimmed(self, box: Box) -> None:

@@ -9,7 +9,7 @@ from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.state import read_notes, record_use
+from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.pruning.prune import not_reached, prune, prune_after_export
 from tests.caches.snapshot import differences, take_snapshot
@@ -125,9 +125,9 @@ def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> 
     digests = {"main": sample.main["digest"], "dev": sample.main["digest"]}
     record_use(layout, digests, "exported", 5, digests=digests)
     prune(sample.dir, KEEP_MAIN, dry_run=True)
-    assert set(read_notes(layout)) == {"main", "dev"}
+    assert set(read_tag_uses(layout)) == {"main", "dev"}
     prune(sample.dir, KEEP_MAIN)
-    assert set(read_notes(layout)) == {"main"}
+    assert set(read_tag_uses(layout)) == {"main"}
     (sample.dir / "index.json").write_bytes(b'{"manifests": [')
     repair(sample.dir)
     assert tags(sample) == ["main"], "a note would have brought it back"
@@ -137,4 +137,4 @@ def test_what_is_noted_of_a_tag_goes_after_an_export_too(sample: Sample) -> None
     with open_layout(sample.dir) as layout:
         record_use(layout, ["main", "dev"], "exported", 5)
         prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
-        assert set(read_notes(layout)) == {"main"}
+        assert set(read_tag_uses(layout)) == {"main"}

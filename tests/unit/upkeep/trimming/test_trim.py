@@ -25,8 +25,8 @@ from kitcache.store.layout import open_layout
 from kitcache.store.state import (
     count_skipped_sweep,
     note_layers,
-    read_notes,
     read_skips,
+    read_tag_uses,
     record_use,
 )
 from kitcache.upkeep.results import CachedStep
@@ -361,9 +361,9 @@ def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
         digests = {"main": one.main["digest"], "dev": one.main["digest"]}
         record_use(layout, digests, "exported", 5, digests=digests)
         done = trim(one.dir, "main", limit_for(2))
-        notes = read_notes(layout)
+        notes = read_tag_uses(layout)
         trim(one.dir, "dev", limit_for(2))
-        assert read_notes(layout)["dev"] == notes["dev"], "it speaks of another export"
+        assert read_tag_uses(layout)["dev"] == notes["dev"], "it speaks of another export"
     assert notes["main"].digest == str(done.after)
     assert notes["main"].exported_ns == 5
     assert notes["dev"].digest == one.main["digest"], "of another tag nothing is known"
