@@ -37,14 +37,14 @@ def du(
     beside a running export the figures are of one moment. Raises NotACache, Unsafe, Damaged
     (index.json itself), Cancelled, KitcacheError for I/O errors.
     """
-    from kitcache.store.state import read_skips  # noqa: PLC0415 - why has no use for it
+    from kitcache.store.state import read_skipped_sweeps  # noqa: PLC0415 - why has no use for it
 
     control = Control(os.fspath(path), on_progress, cancel)
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
         plan = make_plan(survey, SweepOptions(), time.time_ns())
         swept = tally(plan, layout, control, weigh_foreign=True)
-        skips = read_skips(layout)
+        skips = read_skipped_sweeps(layout)
         quarantine = Tally(*weigh_quarantine(layout))
     if swept.failure is not None:
         raise swept.failure

@@ -115,7 +115,7 @@ def sweep_after_export(
 
     started = time.monotonic()
     give_back()
-    is_overdue = state.read_skips(layout) >= SKIPS_IN_A_ROW
+    is_overdue = state.read_skipped_sweeps(layout) >= SKIPS_IN_A_ROW
     patience = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
     try:
         with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:

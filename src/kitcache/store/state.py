@@ -110,7 +110,7 @@ def read_layer_uses(layout: Layout) -> Mapping[str, int]:
     return _decode_layers(_read(layout, LAYERS))
 
 
-def read_skips(layout: Layout) -> int:
+def read_skipped_sweeps(layout: Layout) -> int:
     """How many sweeps in a row were left out; 0 where that cannot be read: no tag goes by it."""
     data = b""
     with suppress(KitcacheError):
@@ -190,7 +190,7 @@ def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
 def count_skipped_sweep(layout: Layout) -> int:
     """Count a sweep that was left out: how many in a row it is."""
     with _writing(layout) as room_fd:
-        skips = read_skips(layout) + 1
+        skips = read_skipped_sweeps(layout) + 1
         if room_fd is not None:
             _replace(layout, room_fd, SKIPS, b"%d\n" % skips)
     return skips

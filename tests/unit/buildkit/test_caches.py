@@ -15,7 +15,7 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
-from kitcache.store.state import count_skipped_sweep, read_layer_uses, read_skips
+from kitcache.store.state import count_skipped_sweep, read_layer_uses, read_skipped_sweeps
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import (
     CACHE,
@@ -212,13 +212,13 @@ class TestResetAmongOthers:
                 (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
                 assert result.reset is not None
                 assert result.reset.outcome == "skipped"
-                assert read_skips(layout) == n
+                assert read_skipped_sweeps(layout) == n
             assert "3 sweeps in a row" in result.reset.reason
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
         assert result.reset is not None
         assert result.reset.outcome == "done"
         with open_layout(tmp_path / "c") as layout:
-            assert read_skips(layout) == 0
+            assert read_skipped_sweeps(layout) == 0
 
     def test_after_ten_it_waits_for_its_turn(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], CACHE)

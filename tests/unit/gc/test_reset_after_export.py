@@ -18,7 +18,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import WaitPolicy, lock_store
-from kitcache.store.state import count_skipped_sweep, read_skips
+from kitcache.store.state import count_skipped_sweep, read_skipped_sweeps
 from tests.hostile.build import MANIFEST, Json, Sample
 
 IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)
@@ -70,7 +70,7 @@ def test_while_others_export_it_is_left_to_them(sample: Sample, layout: Layout) 
     assert f"kitcache.lock is held by process {os.getpid()}" in report.reason
     assert report.path == str(sample.dir)
     assert blobs(sample) == sample.live | sample.garbage
-    assert read_skips(layout) == 1
+    assert read_skipped_sweeps(layout) == 1
 
 
 def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
@@ -85,8 +85,8 @@ def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> Non
     waited: list[object] = []
     for _ in range(SKIPS_IN_A_ROW + 1):
         reset_after_export(layout, lambda: None, (), lock_timeout_s=0.02, on_progress=waited.append)
-        assert len(waited) == (1 if read_skips(layout) == SKIPS_IN_A_ROW + 1 else 0)
-    assert read_skips(layout) == SKIPS_IN_A_ROW + 1
+        assert len(waited) == (1 if read_skipped_sweeps(layout) == SKIPS_IN_A_ROW + 1 else 0)
+    assert read_skipped_sweeps(layout) == SKIPS_IN_A_ROW + 1
 
 
 def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layout) -> None:

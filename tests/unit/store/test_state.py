@@ -17,7 +17,7 @@ from kitcache.store.state import (
     note_layers,
     open_state_dir,
     read_layer_uses,
-    read_skips,
+    read_skipped_sweeps,
     read_tag_uses,
     record_use,
     tidy,
@@ -31,7 +31,7 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
 ) -> None:
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
-    assert read_skips(layout) == 0
+    assert read_skipped_sweeps(layout) == 0
     tidy(layout)
     note_layers(layout, (), 10)
     write_tag_uses(layout, {"main": TagUse()})
@@ -83,9 +83,9 @@ def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) ->
 
 def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
     assert [count_skipped_sweep(layout) for _ in range(3)] == [1, 2, 3]
-    assert read_skips(layout) == 3
+    assert read_skipped_sweeps(layout) == 3
     tidy(layout)
-    assert read_skips(layout) == 0
+    assert read_skipped_sweeps(layout) == 0
     assert os.listdir(sample.dir / ".kitcache") == []
 
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     (sample.dir / ".kitcache" / "skips").write_bytes(data)
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
-    assert read_skips(layout) == 0
+    assert read_skipped_sweeps(layout) == 0
     record_use(layout, ["main"], "exported", 10)
     assert read_tag_uses(layout) == {"main": TagUse(10)}
     note_layers(layout, ["sha256:b"], 10)
@@ -168,7 +168,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         assert count_skipped_sweep(layout) == 1
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
-    assert read_skips(layout) == 0
+    assert read_skipped_sweeps(layout) == 0
 
 
 def test_many_at_once_lose_nothing(sample: Sample) -> None:

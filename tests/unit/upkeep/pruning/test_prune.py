@@ -15,7 +15,7 @@ from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.store.state import read_skips, read_tag_uses, record_use
+from kitcache.store.state import read_skipped_sweeps, read_tag_uses, record_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
 from tests.caches.snapshot import differences, take_snapshot
@@ -146,7 +146,7 @@ class TestPrune:
         (sample.dir / ".kitcache").mkdir()
         (sample.dir / ".kitcache" / "skips").write_text("3\n")
         prune(sample.dir, KEEP_MAIN)
-        assert read_skips(layout) == 0
+        assert read_skipped_sweeps(layout) == 0
 
 
 class TestLimits:

@@ -3,7 +3,7 @@
 from kitcache.options.prunepolicy import PrunePolicy, PruneRule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.store.state import read_skips
+from kitcache.store.state import read_skipped_sweeps
 from kitcache.upkeep.pruning.prune import prune_after_export
 from kitcache.upkeep.results import PruneResult
 from tests.hostile.build import Sample
@@ -45,7 +45,7 @@ class TestAfterExport:
             pruned = self.after_export(layout, most(1100), "main")
         assert (pruned.outcome, pruned.tags, pruned.exit_code) == ("skipped", (), 0)
         assert "kitcache.lock is held by" in pruned.reason
-        assert (tags(sample), read_skips(layout)) == (["main", "dev"], 1)
+        assert (tags(sample), read_skipped_sweeps(layout)) == (["main", "dev"], 1)
 
     def test_damage_of_others_is_refused_and_ours_is_lost(
         self, sample: Sample, layout: Layout

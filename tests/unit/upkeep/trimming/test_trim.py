@@ -25,7 +25,7 @@ from kitcache.store.layout import open_layout
 from kitcache.store.state import (
     count_skipped_sweep,
     note_layers,
-    read_skips,
+    read_skipped_sweeps,
     read_tag_uses,
     record_use,
 )
@@ -373,4 +373,4 @@ def test_its_sweep_is_one_that_was_not_left_out(one: Stages) -> None:
     with open_layout(one.dir) as layout:
         count_skipped_sweep(layout)
         trim(one.dir, "main", limit_for(2))
-        assert read_skips(layout) == 0
+        assert read_skipped_sweeps(layout) == 0
