@@ -13,7 +13,7 @@ AHEAD_NS = 60 * 10**9
 Use = tuple[int, UsedFrom]
 
 
-def noted_uses(note: TagUse) -> Iterator[Use]:
+def recorded_uses(note: TagUse) -> Iterator[Use]:
     """The exports and imports that are noted of a tag."""
     if note.exported_ns is not None:
         yield note.exported_ns, "export"

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
+from kitcache.gc.lastuse import Use, last_use, made_uses, recorded_uses
 from kitcache.gc.reach import reach
 from kitcache.gc.refusals import describe_damage
 from kitcache.gc.results import TagInfo, TagList
@@ -107,7 +107,7 @@ def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[T
     except KitcacheError:  # there may be notes: no last use is known then
         yield from (tag for tag, _ in seen)
         return
-    uses = {name: list(noted_uses(note)) for name, note in notes.items()}
+    uses = {name: list(recorded_uses(note)) for name, note in notes.items()}
     for tag, own in seen:
         if tag.ref_name is not None:
             uses.setdefault(tag.ref_name, []).extend(own)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 
-from kitcache.gc.lastuse import Use, last_use, made_uses, noted_uses
+from kitcache.gc.lastuse import Use, last_use, made_uses, recorded_uses
 from kitcache.gc.ls import read_object, result_times
 from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
@@ -54,7 +54,7 @@ def _facts(
     reached: _Reached, roots: list[Root], notes: Mapping[str, TagUse], now_ns: int
 ) -> TagFacts:
     ref_name = roots[0].ref_name
-    uses = [] if ref_name is None else list(noted_uses(notes.get(ref_name, TagUse())))
+    uses = [] if ref_name is None else list(recorded_uses(notes.get(ref_name, TagUse())))
     blobs: Blobs = frozenset()
     for root in roots:
         if root.descriptor is not None:
