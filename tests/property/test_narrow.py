@@ -13,7 +13,7 @@ from kitcache.gc.values import NodeKey, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.project import narrow
+from kitcache.upkeep.project import project
 from tests.property.disk import index_document, on_disk
 from tests.property.model import HOUR_S, Cache
 from tests.property.strategies import caches
@@ -69,7 +69,7 @@ def test_it_is_what_a_second_survey_finds(drawn: tuple[Cache, frozenset[int]]) -
         before = survey_of(root)
         edit(root, cache, drop)
         fresh = survey_of(root)
-    narrowed = narrow(before, drop=drop, index_digest=fresh.index_digest)
+    narrowed = project(before, drop=drop, index_digest=fresh.index_digest)
     agree(narrowed, fresh)
     assert fresh.links.items() <= narrowed.links.items()
 
@@ -87,7 +87,7 @@ def test_what_is_young_shelters_the_same(drawn: tuple[Cache, frozenset[int]]) ->
             given_up = before.live.keys() - fresh.live.keys()
             found = {digest: layout.stat_blob(digest) for digest in given_up}
     young = [digest for digest, blob in found.items() if blob and blob.mtime_ns >= since_ns]
-    narrowed = narrow(before, drop=drop, young=young, index_digest=fresh.index_digest)
+    narrowed = project(before, drop=drop, young=young, index_digest=fresh.index_digest)
     agree(narrowed, fresh)
     assert narrowed.young.items() <= fresh.young.items()
     # What lies about its kind is a leaf while it lives, and is looked into once it does not.

@@ -33,7 +33,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import delete_stale_files, open_state_dir
-from kitcache.upkeep.project import NewContent, narrow
+from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.rewrite import NewRoot, write_root
 
 Choice = TypeVar("Choice")
@@ -170,11 +170,11 @@ def _look_ahead(
         return judged
     survey, plan = judged
     move = {position: NewContent(n.manifest, n.config) for position, n in change.move.items()}
-    after = narrow(survey, drop=change.drop, move=move, index_digest=index_digest)
+    after = project(survey, drop=change.drop, move=move, index_digest=index_digest)
     if terms.options.min_age_ns:
         given_up = survey.live.keys() - after.live.keys()
         young = [d for d in given_up if _is_young(layout, d, plan.young_since_ns)]
-        after = narrow(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
+        after = project(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
     made = make_plan(after, terms.options, time.time_ns())
     return Judged(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 

@@ -21,7 +21,7 @@ class NewContent(NamedTuple):
     config: bytes
 
 
-def narrow(
+def project(
     survey: Survey,
     *,
     drop: Collection[int] = (),

@@ -14,7 +14,7 @@ from kitcache.gc.values import Survey
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.links import follow_link
-from kitcache.upkeep.project import narrow
+from kitcache.upkeep.project import project
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, digest_of
 
 
@@ -118,7 +118,7 @@ def test_what_a_live_link_names_stays(box: Box, place: str) -> None:
     box.tag("other", box.manifest([box.blob(b"other")]))
     found = survey(box)
     # What is left of it after an edit of index.json is told by the links alone.
-    left = narrow(found, drop=[1], index_digest=found.index_digest)
+    left = project(found, drop=[1], index_digest=found.index_digest)
     assert {parse_digest(one["digest"]) for one in (real, second)} <= left.live.keys()
     kitcache.reset(box.dir)
     assert box.path_of(first["digest"]).read_bytes() == data

@@ -5,7 +5,7 @@ import pytest
 from kitcache.gc.values import MissingBlob, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import Link
-from kitcache.upkeep.project import NewContent, narrow
+from kitcache.upkeep.project import NewContent, project
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, digest_of, encode
 from tests.unit.gc.surveys import EMPTY, digest
 
@@ -29,7 +29,7 @@ def survey_of(*roots: Root, leaf: Descriptor = GONE) -> Survey:
 
 def test_what_is_missing_is_named_by_a_tag_that_is_left() -> None:
     survey = survey_of(root("a", 0), root("b", 1), root("c", 2))
-    after = narrow(survey, drop={0}, index_digest=digest("new"))
+    after = project(survey, drop={0}, index_digest=digest("new"))
     assert after.missing_blobs == (MissingBlob(GONE.digest, "b"),)
     assert [(r.ref_name, r.position) for r in after.roots] == [("b", 0), ("c", 1)]
     assert after.index_digest == digest("new")
@@ -37,13 +37,13 @@ def test_what_is_missing_is_named_by_a_tag_that_is_left() -> None:
 
 def test_what_may_rightly_be_missing_is_not_told() -> None:
     survey = survey_of(root("a", 0), root("b", 1), leaf=GONE._replace(elsewhere=True))
-    after = narrow(survey, drop={0}, index_digest=digest("new"))
+    after = project(survey, drop={0}, index_digest=digest("new"))
     assert after.missing_blobs == ()
 
 
 def test_where_nothing_is_left_nothing_lives() -> None:
     survey = survey_of(root("a", 0), root("b", 1))
-    after = narrow(survey, drop={0, 1}, index_digest=digest("new"))
+    after = project(survey, drop={0, 1}, index_digest=digest("new"))
     assert (after.roots, after.live, after.missing_blobs) == ((), {}, ())
 
 
@@ -60,7 +60,7 @@ def test_a_root_that_moves_reaches_what_its_new_blobs_name() -> None:
     named = {"mediaType": CACHECONFIG, "digest": digest_of(config), "size": len(config)}
     warm = {"mediaType": LAYER, "digest": str(layers[1].digest), "size": 4}
     manifest = encode({"schemaVersion": 2, "config": named, "layers": [warm]})
-    after = narrow(survey, move={0: NewContent(manifest, config)}, index_digest=digest("new"))
+    after = project(survey, move={0: NewContent(manifest, config)}, index_digest=digest("new"))
     (moved,) = after.roots
     assert moved.descriptor is not None
     assert str(moved.descriptor.digest) == digest_of(manifest)
@@ -75,17 +75,17 @@ def test_a_root_that_moves_reaches_what_its_new_blobs_name() -> None:
 def test_a_root_that_cannot_be_read_cannot_be_moved() -> None:
     survey = EMPTY._replace(roots=(Root(0, "main", None),))
     with pytest.raises(ValueError, match="cannot be moved"):
-        narrow(survey, move={0: NewContent(b"{}", b"{}")}, index_digest=digest("new"))
+        project(survey, move={0: NewContent(b"{}", b"{}")}, index_digest=digest("new"))
 
 
 def test_half_of_many_roots_go_in_no_time_at_all() -> None:
     """With a look at all that goes for each root that stays this takes a minute."""
     survey = EMPTY._replace(roots=tuple(Root(n, f"{n}", None) for n in range(60_000)))
-    after = narrow(survey, drop=frozenset(range(0, 60_000, 2)), index_digest=digest("new"))
+    after = project(survey, drop=frozenset(range(0, 60_000, 2)), index_digest=digest("new"))
     assert [root.position for root in after.roots] == list(range(30_000))
     assert after.roots[-1].ref_name == "59999"
 
 
 def test_the_subject_of_the_index_keeps_its_place() -> None:
-    after = narrow(survey_of(root("a", 0), root("s", -1)), drop={0}, index_digest=digest("new"))
+    after = project(survey_of(root("a", 0), root("s", -1)), drop={0}, index_digest=digest("new"))
     assert [each.position for each in after.roots] == [-1]

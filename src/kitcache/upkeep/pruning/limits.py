@@ -11,7 +11,7 @@ from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
-from kitcache.upkeep.project import narrow
+from kitcache.upkeep.project import project
 
 
 class Limit(NamedTuple):
@@ -94,5 +94,5 @@ def _held(layout: Layout, judged: Judged) -> frozenset[Digest]:
         if blob and plan.is_too_young(blob.mtime_ns, blob.ctime_ns)
     ]
     positions = {root.position for root in survey.roots}
-    bare = narrow(survey, drop=positions, young=young, index_digest=survey.index_digest)
+    bare = project(survey, drop=positions, young=young, index_digest=survey.index_digest)
     return frozenset(linked | (bare.young.keys() & survey.live.keys()))

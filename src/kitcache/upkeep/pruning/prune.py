@@ -29,7 +29,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
-from kitcache.upkeep.project import narrow
+from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
@@ -189,7 +189,7 @@ class _Chooser:
             for same in zip(*by_limit, strict=True)
         )
         _check_kept(layout.path, self._retention, decisions)
-        stays = narrow(survey, drop=_dropped(decisions), index_digest=survey.index_digest)
+        stays = project(survey, drop=_dropped(decisions), index_digest=survey.index_digest)
         choice = _Choice(survey, now_ns, decisions, limits, TrimPlan((), stays, {}))
         if self._retention.trim:
             choice = _cut(layout, choice)

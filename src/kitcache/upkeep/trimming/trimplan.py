@@ -18,7 +18,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
-from kitcache.upkeep.project import NewContent, narrow
+from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import NewRoot, make_root
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_trees, weigh_steps
@@ -135,7 +135,7 @@ def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[TagTrim]) 
         for position in cut.positions
     }
     alone = survey._replace(roots=tuple(roots))
-    return narrow(alone, move=move, index_digest=survey.index_digest)
+    return project(alone, move=move, index_digest=survey.index_digest)
 
 
 def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocuments]:
