@@ -78,7 +78,7 @@ class _OvertakenError(Exception):
     """Others were at work since the survey: what was decided no longer holds."""
 
 
-def rehearse(layout: Layout, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
+def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
     judged = judge(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)

@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import TagUse, write_tag_uses
-from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, rehearse
+from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, dry_run_edit
 from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -80,7 +80,7 @@ def prune(
         return _answer(None, fresh_report(name, started, is_dry=dry_run or policy.is_empty))
     with layout:
         if dry_run or policy.is_empty:
-            done = rehearse(layout, choose, terms)
+            done = dry_run_edit(layout, choose, terms)
         else:
             with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 done = change_and_collect(held, choose, terms)

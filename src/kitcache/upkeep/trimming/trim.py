@@ -30,7 +30,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.upkeep.edit import Change, EditContext, change_and_collect, rehearse
+from kitcache.upkeep.edit import Change, EditContext, change_and_collect, dry_run_edit
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
@@ -82,7 +82,7 @@ def trim(
     try:
         with open_layout(name) as layout:
             if dry_run:
-                changed = rehearse(layout, choose, terms)
+                changed = dry_run_edit(layout, choose, terms)
             else:
                 with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                     changed = change_and_collect(held, choose, terms)
