@@ -89,9 +89,7 @@ def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> 
     return Changed(choice, after, swept)
 
 
-def change_and_collect(
-    held: HeldLock, choose: Choose[Choice], terms: EditContext
-) -> Changed[Choice]:
+def edit_and_collect(held: HeldLock, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
     """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
 
     Decides anew where others changed index.json before it was written. Raises as reset does; once

@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import TagUse, write_tag_uses
-from kitcache.upkeep.edit import Change, Changed, EditContext, change_and_collect, dry_run_edit
+from kitcache.upkeep.edit import Change, Changed, EditContext, dry_run_edit, edit_and_collect
 from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -83,7 +83,7 @@ def prune(
             done = dry_run_edit(layout, choose, terms)
         else:
             with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
-                done = change_and_collect(held, choose, terms)
+                done = edit_and_collect(held, choose, terms)
                 finish_sweep_state(layout)
                 _tend_notes(layout, done.choice)
     is_dry = dry_run or policy.is_empty
@@ -120,7 +120,7 @@ def prune_after_export(
     done: list[Changed[_Choice]] = []
 
     def work(held: HeldLock, _: Control) -> tuple[Judged, Swept]:
-        done.append(change_and_collect(held, choose, terms))
+        done.append(edit_and_collect(held, choose, terms))
         _tend_notes(held.layout, done[0].choice)
         return done[0].judged, done[0].swept
 

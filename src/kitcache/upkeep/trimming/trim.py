@@ -30,7 +30,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.upkeep.edit import Change, EditContext, change_and_collect, dry_run_edit
+from kitcache.upkeep.edit import Change, EditContext, dry_run_edit, edit_and_collect
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
@@ -85,7 +85,7 @@ def trim(
                 changed = dry_run_edit(layout, choose, terms)
             else:
                 with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
-                    changed = change_and_collect(held, choose, terms)
+                    changed = edit_and_collect(held, choose, terms)
                     finish_sweep_state(layout)
                     move_note(layout, changed.choice.cutting.cuts[0])
     except _FitsError as fits:
