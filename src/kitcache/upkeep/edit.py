@@ -39,7 +39,7 @@ from kitcache.upkeep.rewrite import NewRoot, write_root
 Choice = TypeVar("Choice")
 
 
-class Change(NamedTuple):
+class IndexEdit(NamedTuple):
     """What is to become of entries of index.json, which go by their positions.
 
     drop: they go. move: they get a new root, which reaches nothing that was not live before.
@@ -62,7 +62,7 @@ class Changed(NamedTuple, Generic[Choice]):
     swept: Swept
 
 
-Choose = Callable[[Layout, Judged], tuple[Change, Choice]]
+Choose = Callable[[Layout, Judged], tuple[IndexEdit, Choice]]
 """Decides what is to change, and why: on a store without damage, in which nobody publishes."""
 
 
@@ -123,7 +123,7 @@ def edit_and_collect(held: HeldLock, choose: Choose[Choice], terms: EditContext)
         raise (after_removing(error, total) if total.deleted.blobs else error) from None
 
 
-def _carry_out(layout: Layout, judged: Judged, change: Change, terms: EditContext) -> Judged:
+def _carry_out(layout: Layout, judged: Judged, change: IndexEdit, terms: EditContext) -> Judged:
     """Put the change on the disk: what a survey finds then. Raises _OvertakenError."""
     if change.is_empty:
         return judged
@@ -138,7 +138,7 @@ def _make_room(held: HeldLock, judged: Judged, terms: EditContext) -> Swept:
     return collect(held, terms.options, terms.control, judged)[1]
 
 
-def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -> Digest:
+def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext) -> Digest:
     """Write new roots, then index.json: the digest of its bytes. Raises _OvertakenError."""
     moves = {position: write_root(layout, new) for position, new in change.move.items()}
 
@@ -161,7 +161,7 @@ def _write(layout: Layout, survey: Survey, change: Change, terms: EditContext) -
 
 
 def _look_ahead(
-    layout: Layout, judged: Judged, change: Change, terms: EditContext, index_digest: Digest
+    layout: Layout, judged: Judged, change: IndexEdit, terms: EditContext, index_digest: Digest
 ) -> Judged:
     """What a survey finds once that index.json is in place, without one."""
     if change.is_empty:
@@ -186,7 +186,7 @@ def _digest_of(data: bytes) -> Digest:
     return Digest("sha256", hashlib.sha256(data).hexdigest())
 
 
-def _after_changing(error: KitcacheError, change: Change) -> KitcacheError:
+def _after_changing(error: KitcacheError, change: IndexEdit) -> KitcacheError:
     """The same failure, honest about what had become of index.json when it came."""
     said = [
         f"{count:,} {'entry' if count == 1 else 'entries'} of {INDEX} had been {what}"

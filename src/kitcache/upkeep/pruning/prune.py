@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import TagUse, write_tag_uses
-from kitcache.upkeep.edit import Change, Changed, EditContext, dry_run_edit, edit_and_collect
+from kitcache.upkeep.edit import Changed, EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -141,9 +141,9 @@ class _Choice(NamedTuple):
     used: Mapping[Digest, int] = {}
 
     @property
-    def change(self) -> Change:
+    def change(self) -> IndexEdit:
         """What that comes to in index.json."""
-        return Change(_dropped(self.decisions), self.cutting.moves)
+        return IndexEdit(_dropped(self.decisions), self.cutting.moves)
 
     def kept_bytes(self, limit: Limit) -> int:
         """What stays, as far as that limit counts it."""
@@ -177,7 +177,7 @@ class _Chooser:
         self._control = control
         self._protected = protected
 
-    def choose(self, layout: Layout, judged: Judged) -> tuple[Change, _Choice]:
+    def choose(self, layout: Layout, judged: Judged) -> tuple[IndexEdit, _Choice]:
         """The entries that go, and those that get smaller."""
         survey, now_ns = judged.survey, time.time_ns()
         facts = read_uses(layout, survey, now_ns)

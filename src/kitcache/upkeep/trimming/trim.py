@@ -30,7 +30,7 @@ from kitcache.options.units import tell_apart
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
-from kitcache.upkeep.edit import Change, EditContext, dry_run_edit, edit_and_collect
+from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
 from kitcache.upkeep.trimming.trimplan import (
@@ -75,9 +75,9 @@ def trim(
     control = Control(name, on_progress, cancel)
     terms = EditContext(_POLICY, control, lock_timeout_s)
 
-    def choose(layout: Layout, judged: Judged) -> tuple[Change, _Choice]:
+    def choose(layout: Layout, judged: Judged) -> tuple[IndexEdit, _Choice]:
         choice = _choose(layout, judged.survey, tag, max_used_bytes)
-        return Change(move=choice.cutting.moves), choice
+        return IndexEdit(move=choice.cutting.moves), choice
 
     try:
         with open_layout(name) as layout:
