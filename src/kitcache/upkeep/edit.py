@@ -54,7 +54,7 @@ class IndexEdit(NamedTuple):
         return not self.drop and not self.move
 
 
-class Changed(NamedTuple, Generic[Choice]):
+class EditResult(NamedTuple, Generic[Choice]):
     """What was decided last, what a survey finds after it, and what was removed in all."""
 
     choice: Choice
@@ -78,7 +78,7 @@ class _OvertakenError(Exception):
     """Others were at work since the survey: what was decided no longer holds."""
 
 
-def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
+def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> EditResult[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
     judged = judge(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
@@ -86,10 +86,12 @@ def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> 
     swept = tally(after.plan, layout, terms.control)
     if swept.failure is not None:
         raise swept.failure
-    return Changed(choice, after, swept)
+    return EditResult(choice, after, swept)
 
 
-def edit_and_collect(held: HeldLock, choose: Choose[Choice], terms: EditContext) -> Changed[Choice]:
+def edit_and_collect(
+    held: HeldLock, choose: Choose[Choice], terms: EditContext
+) -> EditResult[Choice]:
     """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
 
     Decides anew where others changed index.json before it was written. Raises as reset does; once
@@ -117,7 +119,7 @@ def edit_and_collect(held: HeldLock, choose: Choose[Choice], terms: EditContext)
                 after, swept = collect(held, terms.options, terms.control, after)
             except KitcacheError as error:
                 raise _after_changing(error, change) from None
-            return Changed(choice, after, add_swept(total, swept))
+            return EditResult(choice, after, add_swept(total, swept))
         raise unsettled(layout)
     except KitcacheError as error:
         raise (after_removing(error, total) if total.deleted.blobs else error) from None

@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.state import TagUse, write_tag_uses
-from kitcache.upkeep.edit import Changed, EditContext, IndexEdit, dry_run_edit, edit_and_collect
+from kitcache.upkeep.edit import EditContext, EditResult, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -117,7 +117,7 @@ def prune_after_export(
     control = Control(layout.path, on_progress, cancel)
     choose = _Chooser(policy, control, published).choose
     terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
-    done: list[Changed[_Choice]] = []
+    done: list[EditResult[_Choice]] = []
 
     def work(held: HeldLock, _: Control) -> tuple[Judged, Swept]:
         done.append(edit_and_collect(held, choose, terms))
@@ -283,7 +283,7 @@ def _cut(layout: Layout, choice: _Choice) -> _Choice:
     return choice._replace(cutting=smallest, used=used)
 
 
-def _answer(done: Changed[_Choice] | None, report: ResetResult) -> PruneResult:
+def _answer(done: EditResult[_Choice] | None, report: ResetResult) -> PruneResult:
     if done is None:
         return PruneResult(report.path, report.outcome, (), (), report, None, None, report.reason)
     choice = done.choice
