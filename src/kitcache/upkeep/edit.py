@@ -34,7 +34,7 @@ from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import delete_stale_files, open_state_dir
 from kitcache.upkeep.project import NewContent, project
-from kitcache.upkeep.rewrite import NewRoot, write_root
+from kitcache.upkeep.rewrite import RewrittenRoot, write_root
 
 Choice = TypeVar("Choice")
 
@@ -46,7 +46,7 @@ class IndexEdit(NamedTuple):
     """
 
     drop: frozenset[int] = frozenset()
-    move: Mapping[int, NewRoot] = {}
+    move: Mapping[int, RewrittenRoot] = {}
 
     @property
     def is_empty(self) -> bool:

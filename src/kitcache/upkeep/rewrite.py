@@ -14,7 +14,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.write import sync_blobs, write_blob
 
 
-class NewRoot(NamedTuple):
+class RewrittenRoot(NamedTuple):
     """Two blobs that are to be written, and what the new root reaches: layers, bytes in all."""
 
     manifest: bytes
@@ -25,7 +25,7 @@ class NewRoot(NamedTuple):
 
 def make_root(
     manifest: bytes, config: bytes, kept: Collection[ResultKey], sizes: Mapping[Digest, int]
-) -> NewRoot:
+) -> RewrittenRoot:
     """The root of a cache that keeps these results only. sizes: of layers, in bytes.
 
     manifest, config: proven, and read by read_cache_manifest and read_cacheconfig without error.
@@ -34,10 +34,10 @@ def make_root(
     digest = Digest("sha256", hashlib.sha256(cut.data).hexdigest())
     smaller = cut_manifest(manifest, cut.layers, digest, len(cut.data))
     layer_bytes = sum(sizes.get(layer, 0) for layer in cut.layers)
-    return NewRoot(smaller, cut.data, cut.layers, layer_bytes + len(cut.data) + len(smaller))
+    return RewrittenRoot(smaller, cut.data, cut.layers, layer_bytes + len(cut.data) + len(smaller))
 
 
-def write_root(layout: Layout, new: NewRoot) -> tuple[Digest, int]:
+def write_root(layout: Layout, new: RewrittenRoot) -> tuple[Digest, int]:
     """Write both blobs, config first: the manifest's digest and size. Both are on the disk then.
 
     The caller holds kitcache.lock and moves the entry of index.json. Raises KitcacheError.

@@ -20,7 +20,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.results import TrimResult
-from kitcache.upkeep.rewrite import NewRoot, make_root
+from kitcache.upkeep.rewrite import RewrittenRoot, make_root
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_trees, weigh_steps
 
 
@@ -35,7 +35,7 @@ class TagTrim(NamedTuple):
     before: Descriptor
     tree: CacheDocuments
     kept: frozenset[ResultKey]
-    new: NewRoot
+    new: RewrittenRoot
 
     @property
     def after(self) -> Descriptor:
@@ -55,7 +55,7 @@ class TrimPlan(NamedTuple):
     trees: Mapping[int, CacheDocuments]
 
     @property
-    def moves(self) -> dict[int, NewRoot]:
+    def moves(self) -> dict[int, RewrittenRoot]:
         """The new root of each entry that moves, by its position in index.json."""
         return {position: cut.new for cut in self.cuts for position in cut.positions}
 
