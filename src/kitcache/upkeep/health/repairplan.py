@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import Candidate
-from kitcache.upkeep.project import NewContent
+from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import RepairAction
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
 
@@ -100,7 +100,7 @@ class _Fate(NamedTuple):
     kind: Literal["healthy", "rewrite", "move-tag", "drop-tag"]
     to: Descriptor | None
     why: str = ""
-    content: NewContent | None = None
+    content: CacheDocuments | None = None
 
 
 def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
@@ -245,7 +245,7 @@ class _Judge:
         usable = {
             key for key, result in config.results() if not any(marks[n] for n in result.chain)
         }
-        before = NewContent(cache.manifest, cache.config)
+        before = CacheDocuments(cache.manifest, cache.config)
         if not faults and len(usable) == len(every) and _is_small(before):
             return _Fate("healthy", descriptor)
         content = _cut(before, usable)
@@ -278,14 +278,16 @@ def _fits(manifest_bytes: int, config_bytes: int) -> bool:
     return max(manifest_bytes, config_bytes) <= IMPORT_LIMIT_BYTES
 
 
-def _is_small(content: NewContent) -> bool:
+def _is_small(content: CacheDocuments) -> bool:
     return _fits(len(content.manifest), len(content.config))
 
 
-def _cut(before: NewContent, kept: Collection[ResultKey]) -> NewContent:
+def _cut(before: CacheDocuments, kept: Collection[ResultKey]) -> CacheDocuments:
     cut = cut_cacheconfig(before.config, kept)
     digest = _digest_of(cut.data)
-    return NewContent(cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data)
+    return CacheDocuments(
+        cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data
+    )
 
 
 def _digest_of(data: bytes) -> Digest:
@@ -390,7 +392,7 @@ def _layer(digest: Digest) -> Link:
     return Link(Descriptor(BARE_LAYER, digest, None), "layer")
 
 
-def _tell_size(content: NewContent) -> str:
+def _tell_size(content: CacheDocuments) -> str:
     size, limit = max(map(len, content)), IMPORT_LIMIT_BYTES
     return f"its manifest or cacheconfig has {size:,} bytes, and BuildKit imports {limit:,} at most"
 
