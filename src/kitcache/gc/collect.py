@@ -23,7 +23,7 @@ CHANGES = 8
 _GLANCE_S = 0.05
 
 
-class Judged(NamedTuple):
+class SurveyedPlan(NamedTuple):
     """A survey, and the plan that was made of it."""
 
     survey: Survey
@@ -31,8 +31,8 @@ class Judged(NamedTuple):
 
 
 def collect(
-    held: HeldLock, options: SweepOptions, control: Control, judged: Judged | None = None
-) -> tuple[Judged, Swept]:
+    held: HeldLock, options: SweepOptions, control: Control, judged: SurveyedPlan | None = None
+) -> tuple[SurveyedPlan, Swept]:
     """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
 
     judged: what the caller knows of the index.json that it has just written; without it the store
@@ -57,7 +57,7 @@ class _Collection:
     """One walk after another. total: what they removed."""
 
     def __init__(
-        self, held: HeldLock, options: SweepOptions, control: Control, judged: Judged | None
+        self, held: HeldLock, options: SweepOptions, control: Control, judged: SurveyedPlan | None
     ) -> None:
         self.total = Swept()
         self._held = held
@@ -68,7 +68,7 @@ class _Collection:
         self._before: Survey | None = None
 
     @property
-    def judged(self) -> Judged:
+    def judged(self) -> SurveyedPlan:
         """The judgement by which to remove: one for as long as index.json stays the same."""
         if self._judged is None:
             layout = self._held.layout
@@ -98,7 +98,7 @@ class _Collection:
         # Some file systems skip names while others go: what removed much is walked again.
         return "done" if swept.deleted.blobs < BATCH_SIZE else "again"
 
-    def _is_index_of(self, judged: Judged) -> bool:
+    def _is_index_of(self, judged: SurveyedPlan) -> bool:
         return read_index(self._held.layout).digest == judged.plan.index_digest
 
     def _is_current(self) -> bool:
@@ -146,7 +146,7 @@ def judge(
     control: Control,
     held: HeldLock | None,
     before: Survey | None = None,
-) -> Judged:
+) -> SurveyedPlan:
     """Survey and plan, once nobody seems about to publish. Raises what the plan refuses with.
 
     held: the exclusive lock; None for a dry run, which waits for nobody and dates no file. before:
@@ -176,7 +176,7 @@ def judge(
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:
         raise error_of(layout.path, plan.refusal)
-    return Judged(survey, plan)
+    return SurveyedPlan(survey, plan)
 
 
 def _settling_ns(layout: Layout, control: Control, survey: Survey, now_ns: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from threading import Event
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
-from kitcache.gc.collect import Judged, collect, judge
+from kitcache.gc.collect import SurveyedPlan, collect, judge
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
@@ -23,7 +23,7 @@ NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = SweepOptions()
 
 
-Work = Callable[[HeldLock, Control], tuple[Judged, Swept]]
+Work = Callable[[HeldLock, Control], tuple[SurveyedPlan, Swept]]
 """What is done under the exclusive lock: the last judgement, and what was removed in all."""
 
 
@@ -206,7 +206,7 @@ def _no_report(path: str, outcome: Outcome, why: str, started: float) -> ResetRe
 
 
 def make_report(
-    path: str, outcome: Outcome, judged: Judged, swept: Swept, started: float
+    path: str, outcome: Outcome, judged: SurveyedPlan, swept: Swept, started: float
 ) -> ResetResult:
     """What a sweep came to. started: by the monotonic clock, in seconds."""
     return ResetResult(

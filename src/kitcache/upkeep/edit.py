@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.collect import (
     CHANGES,
-    Judged,
+    SurveyedPlan,
     add_swept,
     after_removing,
     collect,
@@ -58,11 +58,11 @@ class EditResult(NamedTuple, Generic[Choice]):
     """What was decided last, what a survey finds after it, and what was removed in all."""
 
     choice: Choice
-    judged: Judged
+    judged: SurveyedPlan
     swept: Swept
 
 
-Choose = Callable[[Layout, Judged], tuple[IndexEdit, Choice]]
+Choose = Callable[[Layout, SurveyedPlan], tuple[IndexEdit, Choice]]
 """Decides what is to change, and why: on a store without damage, in which nobody publishes."""
 
 
@@ -125,7 +125,9 @@ def edit_and_collect(
         raise (after_removing(error, total) if total.deleted.blobs else error) from None
 
 
-def _carry_out(layout: Layout, judged: Judged, change: IndexEdit, terms: EditContext) -> Judged:
+def _carry_out(
+    layout: Layout, judged: SurveyedPlan, change: IndexEdit, terms: EditContext
+) -> SurveyedPlan:
     """Put the change on the disk: what a survey finds then. Raises _OvertakenError."""
     if change.is_empty:
         return judged
@@ -133,7 +135,7 @@ def _carry_out(layout: Layout, judged: Judged, change: IndexEdit, terms: EditCon
     return _look_ahead(layout, judged, change, terms, digest)
 
 
-def _make_room(held: HeldLock, judged: Judged, terms: EditContext) -> Swept:
+def _make_room(held: HeldLock, judged: SurveyedPlan, terms: EditContext) -> Swept:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
     if read_index(held.layout).digest != judged.survey.index_digest:
         return Swept()
@@ -163,8 +165,12 @@ def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext
 
 
 def _look_ahead(
-    layout: Layout, judged: Judged, change: IndexEdit, terms: EditContext, index_digest: Digest
-) -> Judged:
+    layout: Layout,
+    judged: SurveyedPlan,
+    change: IndexEdit,
+    terms: EditContext,
+    index_digest: Digest,
+) -> SurveyedPlan:
     """What a survey finds once that index.json is in place, without one."""
     if change.is_empty:
         return judged
@@ -176,7 +182,7 @@ def _look_ahead(
         young = [d for d in given_up if _is_young(layout, d, plan.young_since_ns)]
         after = project(survey, drop=change.drop, move=move, young=young, index_digest=index_digest)
     made = make_plan(after, terms.options, time.time_ns())
-    return Judged(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
+    return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 
 def _is_young(layout: Layout, digest: Digest, since_ns: float) -> bool:

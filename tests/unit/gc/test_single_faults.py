@@ -9,7 +9,7 @@ import pytest
 
 import kitcache
 from kitcache.errors import Damaged
-from kitcache.gc.collect import Judged
+from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reset import sweep_after_export
@@ -94,7 +94,7 @@ def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
 def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
     """The sweep and a stranger's export met: our sweep removed what that had counted on."""
 
-    def lose(held: HeldLock, control: Control) -> tuple[Judged, Swept]:
+    def lose(held: HeldLock, control: Control) -> tuple[SurveyedPlan, Swept]:
         raise Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
 
     report = sweep_after_export(

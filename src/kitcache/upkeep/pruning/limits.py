@@ -3,7 +3,7 @@
 import os
 from typing import NamedTuple
 
-from kitcache.gc.collect import Judged
+from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 
 
 def find_limits(
-    layout: Layout, judged: Judged, policy: PrunePolicy, control: Control
+    layout: Layout, judged: SurveyedPlan, policy: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
     """Those that the policy names, the tighter one first. Raises Cancelled, KitcacheError."""
     allowed, wanted = policy.max_used, policy.min_free
@@ -69,7 +69,7 @@ def _disk(layout: Layout) -> tuple[int, int]:
     return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
-def _freed_by_sweep(layout: Layout, judged: Judged, control: Control) -> int:
+def _freed_by_sweep(layout: Layout, judged: SurveyedPlan, control: Control) -> int:
     """What garbage and uploads left behind give back, in bytes."""
     plan = judged.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
@@ -83,7 +83,7 @@ def _freed_by_sweep(layout: Layout, judged: Judged, control: Control) -> int:
     return freed
 
 
-def _held(layout: Layout, judged: Judged) -> frozenset[Digest]:
+def _held(layout: Layout, judged: SurveyedPlan) -> frozenset[Digest]:
     """What keeps its room though all entries go: files with other names, and what is too young."""
     survey, plan = judged.survey, judged.plan
     found = {digest: layout.stat_blob(digest) for digest in survey.live}

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, LimitNotReached, UsageError
-from kitcache.gc.collect import Judged
+from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
@@ -119,7 +119,7 @@ def prune_after_export(
     terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
     done: list[EditResult[_Choice]] = []
 
-    def work(held: HeldLock, _: Control) -> tuple[Judged, Swept]:
+    def work(held: HeldLock, _: Control) -> tuple[SurveyedPlan, Swept]:
         done.append(edit_and_collect(held, choose, terms))
         _tend_notes(held.layout, done[0].choice)
         return done[0].judged, done[0].swept
@@ -177,7 +177,7 @@ class _Chooser:
         self._control = control
         self._protected = protected
 
-    def choose(self, layout: Layout, judged: Judged) -> tuple[IndexEdit, _Choice]:
+    def choose(self, layout: Layout, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         """The entries that go, and those that get smaller."""
         survey, now_ns = judged.survey, time.time_ns()
         facts = read_uses(layout, survey, now_ns)

@@ -15,7 +15,7 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.gc.collect import Judged
+from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import reach
@@ -75,7 +75,7 @@ def trim(
     control = Control(name, on_progress, cancel)
     terms = EditContext(_POLICY, control, lock_timeout_s)
 
-    def choose(layout: Layout, judged: Judged) -> tuple[IndexEdit, _Choice]:
+    def choose(layout: Layout, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         choice = _choose(layout, judged.survey, tag, max_used_bytes)
         return IndexEdit(move=choice.cutting.moves), choice
 
