@@ -73,7 +73,9 @@ class _Collection:
         if self._judged is None:
             layout = self._held.layout
             self._stamp = stamp_index(layout)
-            self._judged = judge(layout, self._policy, self._control, self._held, self._before)
+            self._judged = survey_and_plan(
+                layout, self._policy, self._control, self._held, self._before
+            )
         return self._judged
 
     def sweep(self) -> Literal["done", "again", "changed"]:
@@ -140,7 +142,7 @@ def unsettled(layout: Layout) -> Busy:
     )
 
 
-def judge(
+def survey_and_plan(
     layout: Layout,
     options: SweepOptions,
     control: Control,

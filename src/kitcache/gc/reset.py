@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from threading import Event
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
-from kitcache.gc.collect import SurveyedPlan, collect, judge
+from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
 from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
@@ -60,7 +60,7 @@ def reset(
         return fresh_report(name, started, is_dry=dry_run)
     with layout:
         if dry_run:
-            judged = judge(layout, options, control, None)
+            judged = survey_and_plan(layout, options, control, None)
             swept = tally(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure

@@ -16,7 +16,7 @@ from kitcache.gc.collect import (
     add_swept,
     after_removing,
     collect,
-    judge,
+    survey_and_plan,
     unsettled,
 )
 from kitcache.gc.control import Control
@@ -80,7 +80,7 @@ class _OvertakenError(Exception):
 
 def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> EditResult[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
-    judged = judge(layout, terms.options, terms.control, None)
+    judged = survey_and_plan(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
     after = _look_ahead(layout, judged, change, terms, judged.survey.index_digest)
     swept = tally(after.plan, layout, terms.control)
@@ -100,7 +100,7 @@ def edit_and_collect(
     layout, total = held.layout, Swept()
     try:
         for _ in range(CHANGES):
-            judged = judge(layout, terms.options, terms.control, held)
+            judged = survey_and_plan(layout, terms.options, terms.control, held)
             change, choice = choose(layout, judged)
             try:
                 after = _carry_out(layout, judged, change, terms)
