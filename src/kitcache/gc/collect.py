@@ -11,7 +11,7 @@ from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.unpublished import find_orphan_ns
-from kitcache.gc.values import Plan, Refusal, Survey, Swept
+from kitcache.gc.values import Plan, Refusal, Survey, SweepResult
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
 from kitcache.store.layout import Layout
@@ -32,7 +32,7 @@ class SurveyedPlan(NamedTuple):
 
 def collect(
     held: HeldLock, options: SweepOptions, control: Control, judged: SurveyedPlan | None = None
-) -> tuple[SurveyedPlan, Swept]:
+) -> tuple[SurveyedPlan, SweepResult]:
     """Remove what the plan does not keep, until index.json has stayed the same meanwhile.
 
     judged: what the caller knows of the index.json that it has just written; without it the store
@@ -59,7 +59,7 @@ class _Collection:
     def __init__(
         self, held: HeldLock, options: SweepOptions, control: Control, judged: SurveyedPlan | None
     ) -> None:
-        self.total = Swept()
+        self.total = SweepResult()
         self._held = held
         self._policy = options
         self._control = control
@@ -80,7 +80,7 @@ class _Collection:
 
     def sweep(self) -> Literal["done", "again", "changed"]:
         """Walk once. again: the same index, whose roots need no second survey."""
-        layout, judged, swept = self._held.layout, self.judged, Swept(stopped=True)
+        layout, judged, swept = self._held.layout, self.judged, SweepResult(stopped=True)
         if self._is_index_of(judged):
             # Else a power cut could bring back an older one, whose blobs have gone by then.
             sync_index(layout)
@@ -110,7 +110,7 @@ class _Collection:
         )
 
 
-def add_swept(one: Swept, other: Swept) -> Swept:
+def add_swept(one: SweepResult, other: SweepResult) -> SweepResult:
     """Two walks over the same store: counts of removals add up, what is left is the last one's."""
     return other._replace(
         deleted=one.deleted.plus(other.deleted),
@@ -118,7 +118,7 @@ def add_swept(one: Swept, other: Swept) -> Swept:
     )
 
 
-def after_removing(error: KitcacheError, total: Swept) -> KitcacheError:
+def after_removing(error: KitcacheError, total: SweepResult) -> KitcacheError:
     """The same failure, honest about what had gone when it came."""
     blobs, uploads = total.deleted.blobs, total.ingests_deleted.blobs
     if isinstance(error, Cancelled):

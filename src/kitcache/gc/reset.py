@@ -9,7 +9,7 @@ from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import tally
-from kitcache.gc.values import Outcome, ResetResult, Survey, Swept, Tally
+from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, open_layout
@@ -23,7 +23,7 @@ NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = SweepOptions()
 
 
-Work = Callable[[HeldLock, Control], tuple[SurveyedPlan, Swept]]
+Work = Callable[[HeldLock, Control], tuple[SurveyedPlan, SweepResult]]
 """What is done under the exclusive lock: the last judgement, and what was removed in all."""
 
 
@@ -206,7 +206,7 @@ def _no_report(path: str, outcome: Outcome, why: str, started: float) -> ResetRe
 
 
 def make_report(
-    path: str, outcome: Outcome, judged: SurveyedPlan, swept: Swept, started: float
+    path: str, outcome: Outcome, judged: SurveyedPlan, swept: SweepResult, started: float
 ) -> ResetResult:
     """What a sweep came to. started: by the monotonic clock, in seconds."""
     return ResetResult(
@@ -227,9 +227,9 @@ def make_report(
     )
 
 
-def _spared(survey: Survey, swept: Swept) -> Tally:
+def _spared(survey: Survey, swept: SweepResult) -> Tally:
     return swept.too_young.plus(Tally(len(survey.young), sum(survey.young.values())))
 
 
-def _kept(survey: Survey, swept: Swept) -> Tally:
+def _kept(survey: Survey, swept: SweepResult) -> Tally:
     return survey.live_tally.plus(_spared(survey, swept))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, Swept, Tally
+from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, SweepResult, Tally
 from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -29,7 +29,9 @@ CHUNK_SIZE = 64
 """So many blobs are looked at, then removed, between two looks at the cancel event."""
 
 
-def tally(plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool = False) -> Swept:
+def tally(
+    plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool = False
+) -> SweepResult:
     """What apply would do, counted. Removes nothing, needs no lock.
 
     weigh_foreign: also sum the bytes of foreign files, and of what lies in foreign directories.
@@ -37,7 +39,9 @@ def tally(plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool =
     return _Walk(plan, layout, control, None, weigh_foreign=weigh_foreign).run(lambda: True)
 
 
-def apply(plan: Plan, held: HeldLock, control: Control, is_current: Callable[[], bool]) -> Swept:
+def apply(
+    plan: Plan, held: HeldLock, control: Control, is_current: Callable[[], bool]
+) -> SweepResult:
     """Remove every blob that the plan does not keep, then the uploads that it drops.
 
     is_current is asked between batches: once it says no, the walk ends and `stopped` says so. A
@@ -85,7 +89,7 @@ class _Walk:
         self._foreign_tally = Tally()
         self._weigh_foreign = weigh_foreign
 
-    def run(self, is_current: Callable[[], bool]) -> Swept:
+    def run(self, is_current: Callable[[], bool]) -> SweepResult:
         is_whole, ingests, failure = False, Tally(), None
         try:
             is_whole = all(self._walk(algorithm, is_current) for algorithm in self._layout.blobs)
@@ -98,7 +102,7 @@ class _Walk:
         except KitcacheError as error:
             failure = error
         left = [named for counts in self._counts for named in counts.left]
-        return Swept(
+        return SweepResult(
             deleted=self._removed(),
             too_young=Tally(
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)

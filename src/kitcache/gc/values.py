@@ -176,7 +176,7 @@ class Plan(NamedTuple):
         )
 
 
-class Swept(NamedTuple):
+class SweepResult(NamedTuple):
     """What one walk over the blobs did, or would do.
 
     foreign_tally: its bytes are 0 unless they were asked for. stopped: the walk ended early, at a

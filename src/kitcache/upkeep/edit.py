@@ -23,7 +23,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.sweep import tally
-from kitcache.gc.values import Survey, Swept
+from kitcache.gc.values import Survey, SweepResult
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import edit_entries
@@ -59,7 +59,7 @@ class EditResult(NamedTuple, Generic[Choice]):
 
     choice: Choice
     judged: SurveyedPlan
-    swept: Swept
+    swept: SweepResult
 
 
 Choose = Callable[[Layout, SurveyedPlan], tuple[IndexEdit, Choice]]
@@ -97,7 +97,7 @@ def edit_and_collect(
     Decides anew where others changed index.json before it was written. Raises as reset does; once
     entries have been changed the error says so.
     """
-    layout, total = held.layout, Swept()
+    layout, total = held.layout, SweepResult()
     try:
         for _ in range(CHANGES):
             judged = survey_and_plan(layout, terms.options, terms.control, held)
@@ -135,10 +135,10 @@ def _carry_out(
     return _look_ahead(layout, judged, change, terms, digest)
 
 
-def _make_room(held: HeldLock, judged: SurveyedPlan, terms: EditContext) -> Swept:
+def _make_room(held: HeldLock, judged: SurveyedPlan, terms: EditContext) -> SweepResult:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
     if read_index(held.layout).digest != judged.survey.index_digest:
-        return Swept()
+        return SweepResult()
     return collect(held, terms.options, terms.control, judged)[1]
 
 

@@ -15,7 +15,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.reset import sweep_after_export
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
-from kitcache.gc.values import Survey, Swept
+from kitcache.gc.values import Survey, SweepResult
 from kitcache.oci.links import read_links
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
@@ -94,7 +94,7 @@ def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
 def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
     """The sweep and a stranger's export met: our sweep removed what that had counted on."""
 
-    def lose(held: HeldLock, control: Control) -> tuple[SurveyedPlan, Swept]:
+    def lose(held: HeldLock, control: Control) -> tuple[SurveyedPlan, SweepResult]:
         raise Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
 
     report = sweep_after_export(

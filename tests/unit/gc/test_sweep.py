@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, Swept, Tally
+from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -32,7 +32,7 @@ def plan_for(layout: Layout, control: Control) -> Plan:
     return make_plan(take_survey(layout, control), SweepOptions(), NOW)
 
 
-def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> Swept:
+def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> SweepResult:
     return apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", None, None), is_current)
 
 
@@ -71,7 +71,7 @@ def test_exactly_the_unreferenced_blobs_go(
     size = sum((sample.dir / "blobs" / "sha256" / n).stat().st_size for n in sample.garbage)
     before = take_snapshot(sample.box.top)
     swept = sweep(layout, plan_for(layout, control))
-    assert swept == Swept(deleted=Tally(len(sample.garbage), size))
+    assert swept == SweepResult(deleted=Tally(len(sample.garbage), size))
     assert differences(before, take_snapshot(sample.box.top)) == [
         f"gone: cache/blobs/sha256/{name}" for name in sorted(sample.garbage)
     ]

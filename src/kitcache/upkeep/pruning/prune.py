@@ -20,7 +20,7 @@ from kitcache.gc.reset import (
     open_published,
     sweep_after_export,
 )
-from kitcache.gc.values import ResetResult, Survey, Swept
+from kitcache.gc.values import ResetResult, Survey, SweepResult
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
@@ -119,7 +119,7 @@ def prune_after_export(
     terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
     done: list[EditResult[_Choice]] = []
 
-    def work(held: HeldLock, _: Control) -> tuple[SurveyedPlan, Swept]:
+    def work(held: HeldLock, _: Control) -> tuple[SurveyedPlan, SweepResult]:
         done.append(edit_and_collect(held, choose, terms))
         _tend_notes(held.layout, done[0].choice)
         return done[0].judged, done[0].swept
