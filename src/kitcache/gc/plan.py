@@ -3,7 +3,7 @@
 import math
 from itertools import chain
 
-from kitcache.gc.values import IngestSeen, Plan, Refusal, Survey
+from kitcache.gc.values import Plan, Refusal, Survey, SurveyedIngest
 from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
@@ -80,7 +80,7 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
     return Refusal("unsafe" if first.kind in _UNSAFE_KINDS else "damaged", survey.damage)
 
 
-def _why_kept(ingest: IngestSeen, options: SweepOptions, now_ns: int) -> str | None:
+def _why_kept(ingest: SurveyedIngest, options: SweepOptions, now_ns: int) -> str | None:
     if ingest.is_marked:
         return None
     age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)

@@ -14,12 +14,12 @@ from kitcache.gc.refusals import IS_LINK, index_error, repair_command
 from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
-    IngestSeen,
     MissingBlob,
     NodeKey,
     Progress,
     Root,
     Survey,
+    SurveyedIngest,
     key_of,
 )
 from kitcache.oci.descriptor import Descriptor
@@ -93,7 +93,9 @@ def survey_below(
         missing_blobs=tuple(marker.missing.values()),
         damage=tuple(marker.damage),
         ingests=tuple(
-            IngestSeen(i.name, i.writes_ns, i.bytes, i.is_marked) for i in ingests if not i.foreign
+            SurveyedIngest(i.name, i.writes_ns, i.bytes, i.is_marked)
+            for i in ingests
+            if not i.foreign
         ),
         other_writes_ns=tuple(ns for i in ingests if i.foreign for ns in i.writes_ns),
         began_ns=began_ns,

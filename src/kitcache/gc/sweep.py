@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.values import LISTED, IngestSeen, Named, Plan, Progress, SweepResult, Tally
+from kitcache.gc.values import LISTED, Named, Plan, Progress, SurveyedIngest, SweepResult, Tally
 from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -226,7 +226,7 @@ class _Walk:
             counts.removed_blobs += 1
             counts.removed_bytes += found.st_size
 
-    def _drop(self, ingest: IngestSeen) -> Tally:
+    def _drop(self, ingest: SurveyedIngest) -> Tally:
         try:
             # A build may have taken it up again: BuildKit resumes what it knows by its name.
             if sorted(read_writes(self._layout, ingest.name)) != sorted(ingest.writes_ns):

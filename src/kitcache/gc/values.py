@@ -99,7 +99,7 @@ class MissingBlob(NamedTuple):
     problem: str = "is missing"
 
 
-class IngestSeen(NamedTuple):
+class SurveyedIngest(NamedTuple):
     """An upload as surveyed: its name, the times of its last writes, its size in bytes.
 
     is_marked: a reset that was killed had begun to remove it, so its times say nothing.
@@ -128,7 +128,7 @@ class Survey(NamedTuple):
     links: Mapping[NodeKey, tuple[Link, ...]]
     missing_blobs: tuple[MissingBlob, ...]
     damage: tuple[DamagedPath, ...]
-    ingests: tuple[IngestSeen, ...]
+    ingests: tuple[SurveyedIngest, ...]
     other_writes_ns: tuple[int, ...]
     began_ns: int
     index_changed_ns: int
@@ -164,7 +164,7 @@ class Plan(NamedTuple):
     came_from_ns: int
     came_until_ns: int
     valid_until_ns: int
-    drop_ingests: tuple[IngestSeen, ...]
+    drop_ingests: tuple[SurveyedIngest, ...]
     kept_ingests: tuple[Named, ...]
     refusal: Refusal | None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
-from kitcache.gc.values import DamagedPath, IngestSeen, Refusal, Root
+from kitcache.gc.values import DamagedPath, Refusal, Root, SurveyedIngest
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.options.sweep import SweepOptions
 from tests.unit.gc.surveys import EMPTY, digest
@@ -14,8 +14,8 @@ HOUR = 3600 * S
 ROOT = Root(0, "main", None)
 
 
-def upload(*ages_ns: int, name: str = "0" * 64) -> IngestSeen:
-    return IngestSeen(name, tuple(NOW - age for age in ages_ns), 7)
+def upload(*ages_ns: int, name: str = "0" * 64) -> SurveyedIngest:
+    return SurveyedIngest(name, tuple(NOW - age for age in ages_ns), 7)
 
 
 def damage(kind: str = "missing") -> DamagedPath:

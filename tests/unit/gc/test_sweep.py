@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import LISTED, IngestSeen, Plan, Progress, SweepResult, Tally
+from kitcache.gc.values import LISTED, Plan, Progress, SurveyedIngest, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -250,7 +250,7 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
     os.utime(folder, ns=(dated, dated))
     (upload,) = plan.drop_ingests
     upload = upload._replace(writes_ns=(*upload.writes_ns, dated))
-    swept = sweep(layout, plan._replace(drop_ingests=(IngestSeen("0" * 64, (0,), 7), upload)))
+    swept = sweep(layout, plan._replace(drop_ingests=(SurveyedIngest("0" * 64, (0,), 7), upload)))
     assert swept.ingests_deleted == Tally()
     assert swept.not_deleted == ((f"ingest/{name}", "odd in it is no regular file"),)
 
