@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterator
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.values import LISTED, Named, Plan, Progress, SurveyedIngest, SweepResult, Tally
+from kitcache.gc.values import (
+    LISTED,
+    NameAndReason,
+    Plan,
+    Progress,
+    SurveyedIngest,
+    SweepResult,
+    Tally,
+)
 from kitcache.store.delete import Remover
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -57,7 +65,7 @@ class _Counts:
     def __init__(self) -> None:
         self.removed_blobs = self.removed_bytes = 0
         self.spared_blobs = self.spared_bytes = 0
-        self.left: list[Named] = []
+        self.left: list[NameAndReason] = []
         self.left_count = 0
 
     def leave(self, name: str, error: OSError) -> None:

@@ -17,7 +17,7 @@ LISTED = 100
 NO_ROOT = -2
 """The position of what no root names."""
 
-Named = tuple[str, str]
+NameAndReason = tuple[str, str]
 NodeKey = tuple[Digest, str, int | None]
 
 
@@ -165,7 +165,7 @@ class Plan(NamedTuple):
     came_until_ns: int
     valid_until_ns: int
     drop_ingests: tuple[SurveyedIngest, ...]
-    kept_ingests: tuple[Named, ...]
+    kept_ingests: tuple[NameAndReason, ...]
     refusal: Refusal | None
 
     def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
@@ -186,7 +186,7 @@ class SweepResult(NamedTuple):
     deleted: Tally = Tally()
     too_young: Tally = Tally()
     ingests_deleted: Tally = Tally()
-    not_deleted: tuple[Named, ...] = ()
+    not_deleted: tuple[NameAndReason, ...] = ()
     not_deleted_count: int = 0
     foreign: tuple[str, ...] = ()
     foreign_tally: Tally = Tally()
@@ -220,8 +220,8 @@ class ResetResult(NamedTuple):
     too_young: Tally
     deleted: Tally
     ingests_deleted: Tally
-    ingests_kept: tuple[Named, ...]
-    not_deleted: tuple[Named, ...]
+    ingests_kept: tuple[NameAndReason, ...]
+    not_deleted: tuple[NameAndReason, ...]
     not_deleted_count: int
     foreign: tuple[str, ...]
     foreign_count: int
