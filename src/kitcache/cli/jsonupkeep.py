@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kitcache.cli.jsonparts import shape_damage, shape_report, shape_tally, shape_time
-from kitcache.gc.values import LISTED
+from kitcache.gc.values import MAX_LISTED
 from kitcache.upkeep.results import (
     CachedStep,
     MergedTag,
@@ -163,7 +163,7 @@ def _verified(found: VerifyResult) -> dict[str, Any]:
         "blobs": shape_tally(found.blobs),
         "bad": [
             {"digest": str(one.digest), "problem": one.problem, "bytes": one.size}
-            for one in found.bad_blobs[:LISTED]
+            for one in found.bad_blobs[:MAX_LISTED]
         ],
         "bad_count": len(found.bad_blobs),
         "index_problem": found.index_problem,
@@ -184,7 +184,7 @@ def _verdict(verdict: TagStatus) -> dict[str, Any]:
         "imports": verdict.importable,
         "why": verdict.reason,
         "steps": verdict.steps,
-        "misses": [_miss(miss) for miss in verdict.unusable_steps[:LISTED]],
+        "misses": [_miss(miss) for miss in verdict.unusable_steps[:MAX_LISTED]],
         "miss_count": len(verdict.unusable_steps),
     }
 

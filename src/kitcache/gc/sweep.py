@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import (
-    LISTED,
+    MAX_LISTED,
     NameAndReason,
     Plan,
     Progress,
@@ -70,7 +70,7 @@ class _Counts:
 
     def leave(self, name: str, error: OSError) -> None:
         self.left_count += 1
-        if len(self.left) < LISTED:
+        if len(self.left) < MAX_LISTED:
             self.left.append((name, error.strerror or str(error)))
 
 
@@ -116,7 +116,7 @@ class _Walk:
                 sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
             ),
             ingests_deleted=ingests,
-            not_deleted=tuple(left[:LISTED]),
+            not_deleted=tuple(left[:MAX_LISTED]),
             not_deleted_count=sum(c.left_count for c in self._counts),
             foreign=tuple(self._foreign),
             foreign_tally=self._foreign_tally,
@@ -251,7 +251,7 @@ class _Walk:
     def _note_foreign(self, name: str) -> None:
         size = weigh_foreign(self._layout, name) if self._weigh_foreign else 0
         self._foreign_tally = self._foreign_tally.plus(Tally(1, size))
-        if len(self._foreign) < LISTED:
+        if len(self._foreign) < MAX_LISTED:
             self._foreign.append(name)
 
 

@@ -11,7 +11,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 
-LISTED = 100
+MAX_LISTED = 100
 """How many foreign files, or files that stayed, a report names; it counts them all."""
 
 NO_ROOT = -2

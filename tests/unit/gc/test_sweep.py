@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, tally
-from kitcache.gc.values import LISTED, Plan, Progress, SurveyedIngest, SweepResult, Tally
+from kitcache.gc.values import MAX_LISTED, Plan, Progress, SurveyedIngest, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -184,7 +184,7 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
     sample: Sample, layout: Layout, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_garbage(sample, 3 * BATCH_SIZE)
-    for n in range(LISTED + 20):
+    for n in range(MAX_LISTED + 20):
         (sample.dir / f"foreign {n}").write_bytes(b"xy")
     plan = plan_for(layout, control)
 
@@ -193,8 +193,8 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
 
     monkeypatch.setattr(os, "unlink", refuse)
     swept = sweep(layout, plan)
-    assert (len(swept.not_deleted), swept.not_deleted_count) == (LISTED, 3 * BATCH_SIZE + 4)
-    assert (len(swept.foreign), swept.foreign_tally) == (LISTED, Tally(LISTED + 20, 0))
+    assert (len(swept.not_deleted), swept.not_deleted_count) == (MAX_LISTED, 3 * BATCH_SIZE + 4)
+    assert (len(swept.foreign), swept.foreign_tally) == (MAX_LISTED, Tally(MAX_LISTED + 20, 0))
     assert tally(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
 
 
