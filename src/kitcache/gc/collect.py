@@ -18,7 +18,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, LockHolder, Waiting
 from kitcache.store.scan import BATCH_SIZE, next_tick_ns
 
-CHANGES = 8
+MAX_RETRIES = 8
 """So often others may change index.json while one command is at work."""
 _GLANCE_S = 0.05
 
@@ -42,7 +42,7 @@ def collect(
     work = _Collection(held, options, control, judged)
     try:
         changes = 0
-        while changes < CHANGES:
+        while changes < MAX_RETRIES:
             came_to = work.sweep()
             if came_to == "done":
                 held.layout.check_is_there()
@@ -137,7 +137,7 @@ def unsettled(layout: Layout) -> Busy:
     """The error for an index.json that never rests."""
     return Busy(
         layout.path,
-        f"index.json changed {CHANGES} times while the sweep ran: others are publishing",
+        f"index.json changed {MAX_RETRIES} times while the sweep ran: others are publishing",
         hints=("try again when they are done",),
     )
 

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.collect import (
-    CHANGES,
+    MAX_RETRIES,
     SurveyedPlan,
     add_swept,
     after_removing,
@@ -99,7 +99,7 @@ def edit_and_collect(
     """
     layout, total = held.layout, SweepResult()
     try:
-        for _ in range(CHANGES):
+        for _ in range(MAX_RETRIES):
             judged = survey_and_plan(layout, terms.options, terms.control, held)
             change, choice = choose(layout, judged)
             try:

@@ -20,7 +20,7 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.gc.collect import CHANGES, unsettled
+from kitcache.gc.collect import MAX_RETRIES, unsettled
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
@@ -177,7 +177,7 @@ def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s:
 def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, ...]:
     """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
     told: list[RepairAction] = []
-    for _ in range(CHANGES):
+    for _ in range(MAX_RETRIES):
         try:
             return (*told, *_attempt(means, suspects, has_begun=bool(told)))
         except _OvertakenError as error:

@@ -21,7 +21,7 @@ from kitcache.errors import (
     NotACache,
     UsageError,
 )
-from kitcache.gc.collect import CHANGES
+from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import hole_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
@@ -294,7 +294,7 @@ def _publish(
 ) -> tuple[EntryGroup, ...]:
     """One edit of index.json; decided anew where others changed it since."""
     documents = [source.data for source in read]
-    for _ in range(CHANGES):
+    for _ in range(MAX_RETRIES):
         before, groups = _decide(read, home, call)
         copies = [copy for group in groups for copy in group.copies]
         if not copies:

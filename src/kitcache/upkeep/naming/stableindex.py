@@ -1,7 +1,7 @@
 """index.json, read so that it can be relied upon; the error for one that never rests."""
 
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
-from kitcache.gc.collect import CHANGES
+from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control
 from kitcache.gc.refusals import index_error, repair_command, unwritable_error
 from kitcache.gc.survey import take_survey
@@ -19,7 +19,7 @@ def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
     Raises as take_survey, Busy while others change index.json again and again, and Damaged where it
     could not be written back.
     """
-    for _ in range(CHANGES):
+    for _ in range(MAX_RETRIES):
         survey = take_survey(layout, control)
         index = read_index(layout)
         if index.digest == survey.index_digest:
@@ -66,7 +66,7 @@ def unsettled(path: str) -> Busy:
     """The error for an index.json that others changed each time it was to be."""
     return Busy(
         path,
-        f"index.json changed {CHANGES} times meanwhile: others are publishing",
+        f"index.json changed {MAX_RETRIES} times meanwhile: others are publishing",
         effect=NOTHING_CHANGED,
         hints=("try again when they are done",),
     )

@@ -6,7 +6,7 @@ from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotFound, UsageError
-from kitcache.gc.collect import CHANGES
+from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, hole_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
@@ -84,7 +84,7 @@ def _tag_held(
     held: HeldLock, control: Control, old: str, new: str, lock_timeout_s: float
 ) -> _Found:
     layout = held.layout
-    for _ in range(CHANGES):
+    for _ in range(MAX_RETRIES):
         data, found = _find(layout, control, old, new)
         if found.is_named:
             return found
