@@ -17,7 +17,7 @@ from kitcache.store.locks import HeldLock, lock_store
 from kitcache.store.scan import STATE_DIR
 
 LOCK_TIMEOUT_S = 30.0
-SKIPS_IN_A_ROW = 10
+MAX_SKIPPED_SWEEPS = 10
 """After so many sweeps that were left to others, an export waits for its turn."""
 NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = SweepOptions()
@@ -115,7 +115,7 @@ def sweep_after_export(
 
     started = time.monotonic()
     give_back()
-    is_overdue = state.read_skipped_sweeps(layout) >= SKIPS_IN_A_ROW
+    is_overdue = state.read_skipped_sweeps(layout) >= MAX_SKIPPED_SWEEPS
     patience = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
     try:
         with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:

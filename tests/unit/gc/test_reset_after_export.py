@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.gc.control import Control
 from kitcache.gc.explain import du
-from kitcache.gc.reset import SKIPS_IN_A_ROW, reset, reset_after_export
+from kitcache.gc.reset import MAX_SKIPPED_SWEEPS, reset, reset_after_export
 from kitcache.gc.survey import look_below
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
@@ -83,10 +83,10 @@ def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
 @pytest.mark.usefixtures("other")
 def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> None:
     waited: list[object] = []
-    for _ in range(SKIPS_IN_A_ROW + 1):
+    for _ in range(MAX_SKIPPED_SWEEPS + 1):
         reset_after_export(layout, lambda: None, (), lock_timeout_s=0.02, on_progress=waited.append)
-        assert len(waited) == (1 if read_skipped_sweeps(layout) == SKIPS_IN_A_ROW + 1 else 0)
-    assert read_skipped_sweeps(layout) == SKIPS_IN_A_ROW + 1
+        assert len(waited) == (1 if read_skipped_sweeps(layout) == MAX_SKIPPED_SWEEPS + 1 else 0)
+    assert read_skipped_sweeps(layout) == MAX_SKIPPED_SWEEPS + 1
 
 
 def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layout) -> None:
