@@ -160,7 +160,7 @@ def date_index(layout: Layout) -> None:
         os.utime(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
 
 
-class _OvertakenError(Exception):
+class IndexChangedError(Exception):
     """index.json is no longer what it was."""
 
 
@@ -186,12 +186,12 @@ def swap_index(
 
     def edit(now: bytes | None) -> tuple[bytes, bool]:
         if now != before:
-            raise _OvertakenError
+            raise IndexChangedError
         return after, True
 
     try:
         return publish_index(layout, room_fd, lock, edit)
-    except _OvertakenError:
+    except IndexChangedError:
         return False
 
 
