@@ -74,7 +74,7 @@ class EditContext(NamedTuple):
     lock_timeout_s: float
 
 
-class _OvertakenError(Exception):
+class IndexChangedError(Exception):
     """Others were at work since the survey: what was decided no longer holds."""
 
 
@@ -104,7 +104,7 @@ def edit_and_collect(
             change, choice = choose(layout, judged)
             try:
                 after = _carry_out(layout, judged, change, terms)
-            except _OvertakenError:
+            except IndexChangedError:
                 continue
             except (Busy, Cancelled, Damaged, Unsafe):
                 raise
@@ -150,7 +150,7 @@ def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext
         # An upload that has ended meanwhile may be about to be published.
         has_uploads = uploads_changed_ns(layout) != survey.ingest_changed_ns
         if data is None or _digest_of(data) != survey.index_digest or has_uploads:
-            raise _OvertakenError
+            raise IndexChangedError
         after = edit_entries(data, drop=change.drop, move=moves)
         return after, _digest_of(after)
 
