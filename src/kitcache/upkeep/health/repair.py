@@ -50,7 +50,7 @@ class _Means(NamedTuple):
     lock_timeout_s: float
 
 
-class _OvertakenError(Exception):
+class IndexChangedError(Exception):
     """index.json, or a copy, was changed since it was read: the plan no longer holds.
 
     steps: those of it that were done.
@@ -180,7 +180,7 @@ def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, .
     for _ in range(MAX_RETRIES):
         try:
             return (*told, *_attempt(means, suspects, has_begun=bool(told)))
-        except _OvertakenError as error:
+        except IndexChangedError as error:
             told += error.steps
     raise _honest(unsettled(means.held.layout), has_begun=True)
 
@@ -204,8 +204,8 @@ def _attempt(
         raise _honest(error_of(layout.path, busy), has_begun=has_begun)
     try:
         _apply(means, diagnosis, mending)
-    except _OvertakenError:
-        raise _OvertakenError(tuple(_come_about(layout, mending))) from None
+    except IndexChangedError:
+        raise IndexChangedError(tuple(_come_about(layout, mending))) from None
     return mending.steps
 
 
@@ -257,7 +257,7 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
             bring_blob(means.copies[path], layout, digest, None, proves=True)
         except Damaged:
             # The copy is not what it was when it was hashed: it is judged anew.
-            raise _OvertakenError from None
+            raise IndexChangedError from None
     for data in mending.new_blobs.values():
         check()
         write_blob(layout, data)
@@ -292,4 +292,4 @@ def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
         if room_fd is not None:
             delete_stale_files(room_fd)
         if not swap_index(layout, room_fd, lock, before, after):
-            raise _OvertakenError
+            raise IndexChangedError
