@@ -50,7 +50,7 @@ def collect(
             changes += came_to == "changed"
     except KitcacheError as error:
         raise after_removing(error, work.total) from None
-    raise after_removing(unsettled(held.layout), work.total)
+    raise after_removing(index_unstable_error(held.layout), work.total)
 
 
 class _Collection:
@@ -133,7 +133,7 @@ def after_removing(error: KitcacheError, total: SweepResult) -> KitcacheError:
     return error
 
 
-def unsettled(layout: Layout) -> Busy:
+def index_unstable_error(layout: Layout) -> Busy:
     """The error for an index.json that never rests."""
     return Busy(
         layout.path,

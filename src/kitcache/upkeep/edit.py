@@ -16,8 +16,8 @@ from kitcache.gc.collect import (
     add_swept,
     after_removing,
     collect,
+    index_unstable_error,
     survey_and_plan,
-    unsettled,
 )
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
@@ -120,7 +120,7 @@ def edit_and_collect(
             except KitcacheError as error:
                 raise _after_changing(error, change) from None
             return EditResult(choice, after, add_swept(total, swept))
-        raise unsettled(layout)
+        raise index_unstable_error(layout)
     except KitcacheError as error:
         raise (after_removing(error, total) if total.deleted.blobs else error) from None
 

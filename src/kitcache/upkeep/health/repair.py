@@ -20,7 +20,7 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.gc.collect import MAX_RETRIES, unsettled
+from kitcache.gc.collect import MAX_RETRIES, index_unstable_error
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import error_of
@@ -182,7 +182,7 @@ def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, .
             return (*told, *_attempt(means, suspects, has_begun=bool(told)))
         except IndexChangedError as error:
             told += error.steps
-    raise _honest(unsettled(means.held.layout), has_begun=True)
+    raise _honest(index_unstable_error(means.held.layout), has_begun=True)
 
 
 def _attempt(
