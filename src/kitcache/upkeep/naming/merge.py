@@ -44,7 +44,7 @@ from kitcache.upkeep.naming.blobcopy import (
 )
 from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
 from kitcache.upkeep.naming.missing import find_holes, find_unknown
-from kitcache.upkeep.naming.stableindex import read_settled, read_target, unsettled
+from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled, read_target
 from kitcache.upkeep.results import MergeResult
 
 _Text = TypeVar("_Text", bound=str | os.PathLike[str])
@@ -304,7 +304,7 @@ def _publish(
         with state.open_state_dir(home) as room_fd:
             if swap_index(home, room_fd, lock, before, after):
                 return groups
-    raise unsettled(home.path)
+    raise index_unstable_error(home.path)
 
 
 def _look_again(home: Layout, groups: Sequence[EntryGroup], wants: Wants, control: Control) -> None:

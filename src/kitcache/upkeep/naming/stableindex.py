@@ -26,7 +26,7 @@ def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
             data = index.data or EMPTY_INDEX
             _check_can_be_written(layout, data)
             return data, survey
-    raise unsettled(layout.path)
+    raise index_unstable_error(layout.path)
 
 
 def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[IndexEntry, ...]]:
@@ -62,7 +62,7 @@ def _check_can_be_written(layout: Layout, data: bytes) -> None:
         raise unwritable_error(layout.path, error) from None
 
 
-def unsettled(path: str) -> Busy:
+def index_unstable_error(path: str) -> Busy:
     """The error for an index.json that others changed each time it was to be."""
     return Busy(
         path,

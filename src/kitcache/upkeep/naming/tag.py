@@ -19,7 +19,7 @@ from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming.missing import find_holes
-from kitcache.upkeep.naming.stableindex import read_settled, unsettled
+from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled
 from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import TagResult
 
@@ -95,7 +95,7 @@ def _tag_held(
             if swap_index(layout, room_fd, lock, data, after):
                 _put_note(layout, new, note)
                 return found
-    raise unsettled(layout.path)
+    raise index_unstable_error(layout.path)
 
 
 def _find(layout: Layout, control: Control, old: str, new: str) -> tuple[bytes, _Found]:
