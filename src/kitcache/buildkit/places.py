@@ -10,7 +10,7 @@ from kitcache.gc.control import LockOptions
 from kitcache.gc.refusals import index_error, repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
-from kitcache.store.index import read_settled_index
+from kitcache.store.index import read_stable_index
 from kitcache.store.ingest import Intake
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import describe_unlocked, lock_index, lock_store
@@ -111,7 +111,7 @@ class Places:
         """An index.json that can be relied upon, and the right to write; whether there is one."""
         make_index(layout, lock_index(layout, self._terms.wait_policy(layout)))
         try:
-            index, _ = read_settled_index(layout, self._terms.control(layout).pause)
+            index, _ = read_stable_index(layout, self._terms.control(layout).pause)
         except DocumentError as error:
             raise index_error(
                 layout.path,

@@ -14,7 +14,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.options.units import format_bytes
-from kitcache.store.index import INDEX, read_settled_index
+from kitcache.store.index import INDEX, read_stable_index
 from kitcache.store.layout import Layout
 
 
@@ -48,7 +48,7 @@ def _named(digest: str) -> Descriptor:
 
 def _tagged(layout: Layout, tag: str, terms: LockOptions) -> Descriptor:
     try:
-        _, entries = read_settled_index(layout, terms.control(layout).pause)
+        _, entries = read_stable_index(layout, terms.control(layout).pause)
     except Unsafe as error:
         raise SkippedError(f" due to err: {error.problem}") from None
     except DocumentError as error:

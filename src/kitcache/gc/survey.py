@@ -27,7 +27,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
-from kitcache.store.index import INDEX, IndexFile, read_settled_index
+from kitcache.store.index import INDEX, IndexFile, read_stable_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import scan_blobs, scan_ingests, uploads_changed_ns
 
@@ -123,7 +123,7 @@ def look_below(
 
 def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
     try:
-        index, entries = read_settled_index(layout, control.pause)
+        index, entries = read_stable_index(layout, control.pause)
     except DocumentError as error:
         raise index_error(
             layout.path,

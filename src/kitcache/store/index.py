@@ -77,7 +77,7 @@ def read_index(layout: Layout) -> IndexFile:
     return IndexFile(data, Digest("sha256", hashlib.sha256(data).hexdigest()), found.st_mtime_ns)
 
 
-def read_settled_index(
+def read_stable_index(
     layout: Layout, pause: Callable[[float], None]
 ) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
     """index.json and its entries, read again for half a second while it is no index.

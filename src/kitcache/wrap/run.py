@@ -16,7 +16,7 @@ from kitcache.gc.values import ResetResult
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
-from kitcache.store.index import read_settled_index
+from kitcache.store.index import read_stable_index
 from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
@@ -271,7 +271,7 @@ def _note(
 def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
     """What index.json says that these tags are, as far as it can be read."""
     try:
-        _, entries = read_settled_index(layout, time.sleep)
+        _, entries = read_stable_index(layout, time.sleep)
     except (KitcacheError, DocumentError):
         return {}
     found = [(tag, find_entry(entries, tag)) for tag in tags]

@@ -27,7 +27,7 @@ from kitcache.store.index import (
     INDEX,
     publish_index,
     read_index,
-    read_settled_index,
+    read_stable_index,
     replace_file,
 )
 from kitcache.store.ingest import Intake
@@ -76,7 +76,7 @@ def open_stage(
     nothing could be merged into the store's index.json.
     """
     try:
-        read_settled_index(store.layout, time.sleep)
+        read_stable_index(store.layout, time.sleep)
     except DocumentError as error:
         raise index_error(store.layout.path, error) from None
     room_fd = stack.enter_context(require_state_dir(store.layout))

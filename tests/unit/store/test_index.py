@@ -18,7 +18,7 @@ from kitcache.store.index import (
     edit_index,
     publish_index,
     read_index,
-    read_settled_index,
+    read_stable_index,
     stamp_index,
 )
 from kitcache.store.layout import Layout
@@ -53,7 +53,7 @@ def test_the_file_as_it_is_now(sample: Sample, layout: Layout) -> None:
 def test_no_file_is_no_data(sample: Sample, layout: Layout) -> None:
     (sample.dir / INDEX).unlink()
     assert read_index(layout) == (None, sha256(b""), 0)
-    assert read_settled_index(layout, Pauses(sample)) == (read_index(layout), ())
+    assert read_stable_index(layout, Pauses(sample)) == (read_index(layout), ())
     assert stamp_index(layout) is None
 
 
@@ -69,7 +69,7 @@ def test_a_torn_one_is_read_again(sample: Sample, layout: Layout, at: int) -> No
     whole = (sample.dir / INDEX).read_bytes()
     sample.box.write_index(TORN)
     pauses = Pauses(sample, whole, at)
-    index, entries = read_settled_index(layout, pauses)
+    index, entries = read_stable_index(layout, pauses)
     assert index.data == whole
     assert [entry.ref_name for entry in entries] == ["main", "dev"]
     assert len(pauses.seconds) == at
@@ -81,19 +81,19 @@ def test_one_that_stays_torn_is_an_error_after_half_a_second(
     sample.box.write_index(TORN)
     pauses = Pauses(sample)
     with pytest.raises(DocumentError, match="not JSON"):
-        read_settled_index(layout, pauses)
+        read_stable_index(layout, pauses)
     assert sum(pauses.seconds) == pytest.approx(0.5)
 
 
 def test_a_whole_one_is_not_waited_for(sample: Sample, layout: Layout) -> None:
     pauses = Pauses(sample)
-    read_settled_index(layout, pauses)
+    read_stable_index(layout, pauses)
     assert pauses.seconds == []
 
 
 def test_one_that_vanishes_while_torn(sample: Sample, layout: Layout) -> None:
     sample.box.write_index(TORN)
-    assert read_settled_index(layout, lambda _: (sample.dir / INDEX).unlink())[1] == ()
+    assert read_stable_index(layout, lambda _: (sample.dir / INDEX).unlink())[1] == ()
 
 
 def test_the_stamp_changes_with_the_file(sample: Sample, layout: Layout) -> None:

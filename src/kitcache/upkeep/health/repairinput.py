@@ -19,7 +19,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry, read_entries
-from kitcache.store.index import IndexFile, read_index, read_settled_index
+from kitcache.store.index import IndexFile, read_index, read_stable_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.overlay import Overlay
@@ -112,7 +112,7 @@ def _check_may_read(layout: Layout, bad: Collection[BadBlob]) -> None:
 def _read_index(layout: Layout, control: Control) -> tuple[IndexFile, str]:
     """index.json, and what is wrong with it if it says nothing; "" where it does say something."""
     try:
-        index, _ = read_settled_index(layout, control.pause)
+        index, _ = read_stable_index(layout, control.pause)
     except DocumentError as error:
         return read_index(layout), f"invalid or ambiguous: {error}"
     has_blobs = any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))

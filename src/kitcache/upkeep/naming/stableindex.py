@@ -8,7 +8,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import EMPTY_INDEX, IndexEntry
-from kitcache.store.index import INDEX, read_index, read_settled_index
+from kitcache.store.index import INDEX, read_index, read_stable_index
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
 
@@ -37,7 +37,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[I
     """
     layout.open_directories()
     try:
-        index, entries = read_settled_index(layout, control.pause)
+        index, entries = read_stable_index(layout, control.pause)
     except DocumentError as error:
         mend = (repair_command(layout.path),)
         raise index_error(layout.path, error, effect=NOTHING_CHANGED, hints=mend) from None
