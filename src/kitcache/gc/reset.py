@@ -8,7 +8,7 @@ from threading import Event
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.sweep import tally
+from kitcache.gc.sweep import dry_run
 from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error
@@ -61,7 +61,7 @@ def reset(
     with layout:
         if dry_run:
             judged = survey_and_plan(layout, options, control, None)
-            swept = tally(judged.plan, layout, control)
+            swept = dry_run(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure
         else:
