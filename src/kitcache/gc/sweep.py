@@ -44,7 +44,7 @@ def dry_run(
 
     weigh_foreign: also sum the bytes of foreign files, and of what lies in foreign directories.
     """
-    return _Walk(plan, layout, control, None, weigh_foreign=weigh_foreign).run(lambda: True)
+    return _Sweep(plan, layout, control, None, weigh_foreign=weigh_foreign).run(lambda: True)
 
 
 def apply(
@@ -56,7 +56,7 @@ def apply(
     file that cannot be removed is listed in `left`, and does not stop the rest; one that is gone
     already is nothing. What ended it early, Cancelled or an I/O error, is the `failure`.
     """
-    return _Walk(plan, held.layout, control, Remover(held)).run(is_current)
+    return _Sweep(plan, held.layout, control, Remover(held)).run(is_current)
 
 
 class _Counts:
@@ -74,7 +74,7 @@ class _Counts:
             self.left.append((name, error.strerror or str(error)))
 
 
-class _Walk:
+class _Sweep:
     def __init__(
         self,
         plan: Plan,
