@@ -21,7 +21,7 @@ from kitcache.gc.values import (
     SweepResult,
     Tally,
 )
-from kitcache.store.delete import Remover
+from kitcache.store.delete import BlobDeleter
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
 from kitcache.store.scan import (
@@ -56,7 +56,7 @@ def apply(
     file that cannot be removed is listed in `left`, and does not stop the rest; one that is gone
     already is nothing. What ended it early, Cancelled or an I/O error, is the `failure`.
     """
-    return _Sweep(plan, held.layout, control, Remover(held)).run(is_current)
+    return _Sweep(plan, held.layout, control, BlobDeleter(held)).run(is_current)
 
 
 class _Counts:
@@ -80,7 +80,7 @@ class _Sweep:
         plan: Plan,
         layout: Layout,
         control: Control,
-        remover: Remover | None,
+        remover: BlobDeleter | None,
         *,
         weigh_foreign: bool = False,
     ) -> None:

@@ -9,7 +9,7 @@ from kitcache.store.locks import HeldLock
 from kitcache.store.scan import REMOVING
 
 
-class Remover:
+class BlobDeleter:
     """Removes single blobs and single uploads of one layout. Callable from several threads."""
 
     def __init__(self, held: HeldLock) -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from kitcache.gc.reset import reset
-from kitcache.store.delete import Remover
+from kitcache.store.delete import BlobDeleter
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
 from kitcache.store.scan import REMOVING
@@ -14,16 +14,16 @@ from tests.hostile.build import Sample
 
 
 @pytest.fixture
-def remover(layout: Layout) -> Remover:
-    return Remover(HeldLock(layout, "exclusive", -1))
+def remover(layout: Layout) -> BlobDeleter:
+    return BlobDeleter(HeldLock(layout, "exclusive", -1))
 
 
 def test_a_shared_lock_is_not_enough(layout: Layout) -> None:
     with pytest.raises(ValueError, match="exclusive"):
-        Remover(HeldLock(layout, "shared", -1))
+        BlobDeleter(HeldLock(layout, "shared", -1))
 
 
-def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> None:
+def test_one_blob_goes_and_nothing_else(sample: Sample, remover: BlobDeleter) -> None:
     name = min(sample.garbage)
     before = take_snapshot(sample.box.top)
     remover.blob("sha256", name)
@@ -32,7 +32,9 @@ def test_one_blob_goes_and_nothing_else(sample: Sample, remover: Remover) -> Non
     ]
 
 
-def test_what_is_not_there_or_is_a_directory_is_an_error(sample: Sample, remover: Remover) -> None:
+def test_what_is_not_there_or_is_a_directory_is_an_error(
+    sample: Sample, remover: BlobDeleter
+) -> None:
     with pytest.raises(FileNotFoundError):
         remover.blob("sha256", "0" * 64)
     (sample.dir / "blobs" / "sha256" / ("0" * 64)).mkdir()
@@ -40,14 +42,14 @@ def test_what_is_not_there_or_is_a_directory_is_an_error(sample: Sample, remover
         remover.blob("sha256", "0" * 64)
 
 
-def test_an_upload_goes_with_all_its_files(sample: Sample, remover: Remover) -> None:
+def test_an_upload_goes_with_all_its_files(sample: Sample, remover: BlobDeleter) -> None:
     gone, stays = sample.box.ingest("a"), sample.box.ingest("b")
     remover.ingest(gone)
     assert os.listdir(sample.dir / "ingest") == [stays]
     assert (sample.dir / "ingest" / stays / "data").exists()
 
 
-def test_a_removal_that_was_cut_off_is_finished(sample: Sample, remover: Remover) -> None:
+def test_a_removal_that_was_cut_off_is_finished(sample: Sample, remover: BlobDeleter) -> None:
     folder = sample.dir / "ingest" / sample.box.ingest("a")
     (folder / "ref").unlink()
     marked = folder.rename(folder.with_name(folder.name + REMOVING))
@@ -56,7 +58,7 @@ def test_a_removal_that_was_cut_off_is_finished(sample: Sample, remover: Remover
 
 
 def test_an_upload_has_a_mark_while_it_is_removed(
-    sample: Sample, remover: Remover, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = sample.box.ingest("a")
     real_unlink, seen = os.unlink, []
@@ -71,7 +73,7 @@ def test_an_upload_has_a_mark_while_it_is_removed(
 
 
 def test_an_upload_that_cannot_go_has_its_own_name_again(
-    sample: Sample, remover: Remover, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = sample.box.ingest("a")
 
@@ -85,7 +87,7 @@ def test_an_upload_that_cannot_go_has_its_own_name_again(
 
 
 def test_one_that_went_in_part_keeps_its_mark(
-    sample: Sample, remover: Remover, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next reset takes the times of our own removal for those of an export."""
     name = sample.box.ingest("a")
@@ -108,7 +110,7 @@ def test_one_that_went_in_part_keeps_its_mark(
 
 @pytest.mark.parametrize("odd", ["directory", "link"])
 def test_an_upload_that_holds_anything_else_keeps_all_it_has(
-    sample: Sample, remover: Remover, odd: str
+    sample: Sample, remover: BlobDeleter, odd: str
 ) -> None:
     folder = sample.dir / "ingest" / sample.box.ingest("a")
     if odd == "directory":
@@ -121,7 +123,7 @@ def test_an_upload_that_holds_anything_else_keeps_all_it_has(
     assert differences(before, take_snapshot(sample.box.top)) == []
 
 
-def test_a_link_in_place_of_an_upload_is_not_followed(sample: Sample, remover: Remover) -> None:
+def test_a_link_in_place_of_an_upload_is_not_followed(sample: Sample, remover: BlobDeleter) -> None:
     target = sample.box.top / "elsewhere"
     (sample.dir / "ingest" / sample.box.ingest("a")).rename(target)
     (sample.dir / "ingest" / ("0" * 64)).symlink_to(target)
