@@ -189,10 +189,10 @@ class _Sweep:
             if self._is_stopping or self._cancel.is_set():
                 return
             chunk = doomed[start : start + CHUNK_SIZE]
-            done = self._judge_chunk(algorithm, chunk, counts)
+            done = self._delete_chunk(algorithm, chunk, counts)
             self._judge_each(algorithm, chunk[done:], counts)
 
-    def _judge_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> int:
+    def _delete_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> int:
         """Remove names up to the first that needs a closer look: how many were done."""
         # Every stat, then every unlink: taking turns, two threads would hand each other the
         # interpreter lock at each call, and that takes longer than the calls.
