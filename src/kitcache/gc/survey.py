@@ -51,12 +51,12 @@ def take_survey(
     layout.open_directories()
     began_ns = time.time_ns() if began_ns is None else began_ns
     index, entries = _read_roots(layout, control)
-    return survey_below(
+    return survey_entries(
         layout, control, index, entries, began_ns=began_ns, young_since_ns=young_since_ns
     )
 
 
-def survey_below(
+def survey_entries(
     layout: Layout,
     control: Control,
     index: IndexFile,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
-from kitcache.gc.survey import survey_below
+from kitcache.gc.survey import survey_entries
 from kitcache.gc.values import Survey
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
@@ -240,7 +240,7 @@ class _Prospect(NamedTuple):
         )
 
     def _below(self, entries: tuple[IndexEntry, ...]) -> Survey:
-        return survey_below(
+        return survey_entries(
             self.overlay, self.control, self.index_file, entries, began_ns=0, needs_all=True
         )
 
