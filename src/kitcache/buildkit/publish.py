@@ -11,7 +11,7 @@ from kitcache.buildkit.session.stores import WritableContentStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, Warn
 from kitcache.gc.refusals import describe_damage, index_error
-from kitcache.gc.survey import look_below
+from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, Members, read_document
@@ -188,7 +188,7 @@ def sizes_to_import(root: Descriptor, data: bytes) -> list[tuple[str, int]]:
 
 def _hole_below(intake: Intake, root: Descriptor, control: Control) -> str:
     """What is missing or not whole of all that a root reaches, in a clause; "" if nothing is."""
-    damage, missing = look_below(intake.layout, control, Root(0, None, root))
+    damage, missing = check_reachable(intake.layout, control, Root(0, None, root))
     holes = [describe_damage(one) for one in damage]
     holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
     more = len(holes) - _NAMED

@@ -105,7 +105,7 @@ def survey_entries(
     )
 
 
-def look_below(
+def check_reachable(
     layout: Layout, control: Control, root: Root
 ) -> tuple[tuple[DamagedPath, ...], tuple[MissingBlob, ...]]:
     """What is wrong with all that one descriptor reaches; both empty where every blob is there.

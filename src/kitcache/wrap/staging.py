@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, LockOptions
 from kitcache.gc.refusals import describe_damage, index_error
-from kitcache.gc.survey import look_below, take_survey
+from kitcache.gc.survey import check_reachable, take_survey
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -242,7 +242,7 @@ def _look_again(layout: Layout, roots: list[Root], control: Control) -> tuple[st
     holes = []
     try:
         for root in roots:
-            damage, missing = look_below(layout, control, root)
+            damage, missing = check_reachable(layout, control, root)
             holes += [describe_damage(one) for one in damage]
             holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
     except Cancelled:

@@ -12,7 +12,7 @@ import pytest
 from kitcache.gc.control import Control
 from kitcache.gc.explain import du
 from kitcache.gc.reset import MAX_SKIPPED_SWEEPS, reset, reset_after_export
-from kitcache.gc.survey import look_below
+from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
@@ -135,7 +135,7 @@ class TestLookBelow:
     def look(self, sample: Sample, layout: Layout, what: Json) -> list[str]:
         digest = parse_digest(what["digest"])
         root = Root(0, None, Descriptor(MANIFEST, digest, what["size"]))
-        damage, missing = look_below(layout, Control("cache", None, None), root)
+        damage, missing = check_reachable(layout, Control("cache", None, None), root)
         return [d.problem for d in damage] + [leaf.problem for leaf in missing]
 
     def test_what_is_whole_has_no_fault(self, sample: Sample, layout: Layout) -> None:
