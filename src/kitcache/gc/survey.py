@@ -82,7 +82,7 @@ def survey_entries(
     marker.run()
     live = dict(marker.present)
     if young_since_ns is not None:
-        marker.shelter(young_since_ns)
+        marker.mark_young(young_since_ns)
     ingests = scan_ingests(layout)
     return Survey(
         index_digest=index.digest,
@@ -197,7 +197,7 @@ class _Marker:
         while self._hints:
             self._visit(self._hints.popleft(), is_hint=True)
 
-    def shelter(self, young_since_ns: int) -> None:
+    def mark_young(self, young_since_ns: int) -> None:
         """Mark unreferenced blobs written since then, and all that they reach."""
         nobody = Root(NO_ROOT, None, None)
         for algorithm in self._layout.blobs:
