@@ -157,7 +157,7 @@ class _Visit(NamedTuple):
     root: Root
     chain: tuple[Descriptor, ...]
     # A cacheconfig whose layers stand beside it in the manifest: nothing hides in it.
-    is_spare: bool
+    is_redundant: bool
 
 
 class _Marker:
@@ -189,7 +189,7 @@ class _Marker:
 
     def push_root(self, root: Root, descriptor: Descriptor) -> None:
         role: Role = "subject" if root.position < 0 else "manifest"
-        self._certain.append(_Visit(Link(descriptor, role), root, (), is_spare=False))
+        self._certain.append(_Visit(Link(descriptor, role), root, (), is_redundant=False))
 
     def run(self) -> None:
         while self._certain:
@@ -208,14 +208,14 @@ class _Marker:
                     found = None if digest in self.present else self._layout.stat_blob(digest)
                     if found is not None and found.mtime_ns >= young_since_ns:
                         link = Link(Descriptor("", digest, None), "blob")
-                        self._hints.append(_Visit(link, nobody, (), is_spare=False))
+                        self._hints.append(_Visit(link, nobody, (), is_redundant=False))
                 self.run()
 
     def _visit(self, visit: _Visit, *, is_hint: bool) -> None:
         descriptor = visit.link.descriptor
         key = key_of(descriptor)
         # The part it plays belongs to the identity: a subject may be absent, a manifest may not.
-        seen = (key, visit.link.role, visit.is_spare, descriptor.elsewhere)
+        seen = (key, visit.link.role, visit.is_redundant, descriptor.elsewhere)
         if seen in self._seen:
             return
         self._seen.add(seen)
@@ -267,7 +267,7 @@ class _Marker:
         # In another store it would have the very same name.
         if named is not None and named != digest:
             self._behind[digest] = Link(Descriptor("", named, None), "blob")
-            self._hints.append(_Visit(self._behind[digest], visit.root, (), is_spare=False))
+            self._hints.append(_Visit(self._behind[digest], visit.root, (), is_redundant=False))
         return real
 
     def _is_worth_telling(self, descriptor: Descriptor) -> bool:
@@ -320,7 +320,7 @@ class _Marker:
         if self._needs_all:
             raise error
         digest = visit.link.descriptor.digest
-        if visit.is_spare:
+        if visit.is_redundant:
             self.missing[digest] = MissingBlob(digest, visit.root.ref_name, error.clause)
         else:
             self._add_damage(visit, "unreadable", error.clause)
@@ -345,7 +345,7 @@ class _Marker:
         if not _is_harmless(visit, kind, error):
             word = "over-cap" if isinstance(error, Unsafe) else error.kind
             self._add_damage(visit, word, detail)
-        elif visit.is_spare:
+        elif visit.is_redundant:
             self.missing[digest] = MissingBlob(digest, visit.root.ref_name, detail)
 
 
@@ -374,7 +374,7 @@ def _is_harmless(
         return kind_of(visit.link.descriptor.media_type) == "leaf"
     if visit.link.role == "subject":
         return isinstance(error, Damaged) and error.kind == "missing"
-    return visit.is_spare
+    return visit.is_redundant
 
 
 def _is_doubtful(visit: _Visit, kind: BlobKind | None) -> bool:
