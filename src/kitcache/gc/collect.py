@@ -10,7 +10,7 @@ from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
-from kitcache.gc.unpublished import find_orphan_ns
+from kitcache.gc.unpublished import newest_unpublished_ns
 from kitcache.gc.values import Plan, Refusal, Survey, SweepResult
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import Stamp, date_index, read_index, stamp_index, sync_index
@@ -188,7 +188,7 @@ def _settling_ns(layout: Layout, control: Control, survey: Survey, now_ns: int) 
     if not settling or uploaded_ns > survey.index_changed_ns:
         return settling
     # Who published need not be who uploaded.
-    return settling_ns(find_orphan_ns(layout, control, survey, now_ns - SETTLE_NS), now_ns)
+    return settling_ns(newest_unpublished_ns(layout, control, survey, now_ns - SETTLE_NS), now_ns)
 
 
 def _unchanged(layout: Layout, stamp: Stamp | None) -> Callable[[], bool]:

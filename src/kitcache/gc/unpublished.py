@@ -20,7 +20,7 @@ from kitcache.store.scan import scan_blobs
 _ROOTS_NAME = ("config", "manifest")
 
 
-def find_orphan_ns(layout: Layout, control: Control, survey: Survey, since_ns: int) -> int:
+def newest_unpublished_ns(layout: Layout, control: Control, survey: Survey, since_ns: int) -> int:
     """When the newest blob was written that no tag reaches and no manifest as new names.
 
     Only what was written since then is looked at; 0 where there is none.

@@ -8,7 +8,7 @@ import pytest
 from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.survey import take_survey
-from kitcache.gc.unpublished import find_orphan_ns
+from kitcache.gc.unpublished import newest_unpublished_ns
 from kitcache.store.layout import Layout
 from kitcache.store.locks import Waiting
 from tests.hostile.build import Json, Sample
@@ -34,7 +34,7 @@ def old(sample: Sample) -> Sample:
 def age_of_orphan(layout: Layout, control: Control) -> float | None:
     """In seconds; None where there is none."""
     survey = take_survey(layout, control)
-    found = find_orphan_ns(layout, control, survey, TODAY - 5 * S)
+    found = newest_unpublished_ns(layout, control, survey, TODAY - 5 * S)
     return (TODAY - found) / S if found else None
 
 
@@ -86,7 +86,7 @@ def test_what_is_dated_ahead_does_not_hide_one(sample: Sample, layout: Layout) -
     date(sample, 2, sample.box.blob(b"a layer"), now_ns=now_ns)
     date(sample, -600, sample.box.blob(b"from tomorrow"), now_ns=now_ns)
     control = Control("cache", None, None)
-    found = find_orphan_ns(layout, control, take_survey(layout, control), now_ns - 5 * S)
+    found = newest_unpublished_ns(layout, control, take_survey(layout, control), now_ns - 5 * S)
     assert found == now_ns - 2 * S
 
 
