@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.plan import SETTLE_NS, make_plan, settling_ns, young_since_ns
+from kitcache.gc.plan import PUBLISH_GRACE_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.refusals import error_of, loss_error, lost_blobs
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
@@ -155,7 +155,7 @@ def survey_and_plan(
     the survey by which blobs have been removed already: a new hole is a loss.
     """
     # A second more than the wait: the last upload may have ended while we looked.
-    patience_ends = time.monotonic() + SETTLE_NS / 10**9 + 1
+    patience_ends = time.monotonic() + PUBLISH_GRACE_NS / 10**9 + 1
     while True:
         stamp = stamp_index(layout)
         began_ns = next_tick_ns(held.fd) if held else None
@@ -188,7 +188,9 @@ def _settling_ns(layout: Layout, control: Control, survey: Survey, now_ns: int) 
     if not settling or uploaded_ns > survey.index_changed_ns:
         return settling
     # Who published need not be who uploaded.
-    return settling_ns(newest_unpublished_ns(layout, control, survey, now_ns - SETTLE_NS), now_ns)
+    return settling_ns(
+        newest_unpublished_ns(layout, control, survey, now_ns - PUBLISH_GRACE_NS), now_ns
+    )
 
 
 def _unchanged(layout: Layout, stamp: Stamp | None) -> Callable[[], bool]:

@@ -10,7 +10,7 @@ from kitcache.options.units import format_age
 
 FRESH_NS = 60 * 10**9
 """An upload written this recently means that an export is under way."""
-SETTLE_NS = 5 * 10**9
+PUBLISH_GRACE_NS = 5 * 10**9
 """BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
 SWEEP_NS = 3600 * 10**9
 """No sweep takes longer: a blob dated further ahead did not come in its course."""
@@ -25,7 +25,7 @@ def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
 def settling_ns(changed_ns: int, now_ns: int) -> int:
     """For how long to wait after something that an export did, since it may be about to publish."""
     age_ns = _age_ns(changed_ns, now_ns)
-    return SETTLE_NS - age_ns if 0 <= age_ns < SETTLE_NS else 0
+    return PUBLISH_GRACE_NS - age_ns if 0 <= age_ns < PUBLISH_GRACE_NS else 0
 
 
 def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
