@@ -8,7 +8,7 @@ from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
 
-FRESH_NS = 60 * 10**9
+ACTIVE_UPLOAD_NS = 60 * 10**9
 """An upload written this recently means that an export is under way."""
 PUBLISH_GRACE_NS = 5 * 10**9
 """BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
@@ -71,7 +71,7 @@ def _names_by_algorithm(survey: Survey) -> dict[str, frozenset[str]]:
 def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
     uploads = (ingest.writes_ns for ingest in survey.ingests if not ingest.is_marked)
     ages_ns = (_age_ns(ns, now_ns) for ns in chain(survey.other_writes_ns, *uploads))
-    waits = [FRESH_NS - age_ns for age_ns in ages_ns if 0 <= age_ns < FRESH_NS]
+    waits = [ACTIVE_UPLOAD_NS - age_ns for age_ns in ages_ns if 0 <= age_ns < ACTIVE_UPLOAD_NS]
     if waits:
         return Refusal("busy", retry_after_s=max(waits) / 10**9)
     if not survey.damage:
@@ -94,4 +94,4 @@ def _why_kept(ingest: SurveyedIngest, options: SweepOptions, now_ns: int) -> str
 def _age_ns(written_ns: int, now_ns: int) -> int:
     """The age; a clock that is up to a minute ahead counts as now."""
     age_ns = now_ns - written_ns
-    return 0 if -FRESH_NS <= age_ns < 0 else age_ns
+    return 0 if -ACTIVE_UPLOAD_NS <= age_ns < 0 else age_ns

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.plan import FRESH_NS
+from kitcache.gc.plan import ACTIVE_UPLOAD_NS
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
@@ -27,7 +27,7 @@ def newest_unpublished_ns(layout: Layout, control: Control, survey: Survey, sinc
     """
     new = {}
     # What is dated further ahead is no sign of life, and would hide what is.
-    until_ns = time.time_ns() + FRESH_NS
+    until_ns = time.time_ns() + ACTIVE_UPLOAD_NS
     for algorithm in layout.blobs:
         for batch in scan_blobs(layout, algorithm):
             control.check()
