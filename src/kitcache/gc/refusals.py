@@ -41,7 +41,7 @@ def error_of(path: str, refusal: Refusal) -> KitcacheError:
     )
     if len(others) > _ALSO:
         details += (f"and {len(others) - _ALSO:,} more",)
-    steps = ways_out(path, first.root, first.problem)
+    steps = recovery_hints(path, first.root, first.problem)
     if refusal.kind == "unsafe":
         return Unsafe(
             path,
@@ -83,7 +83,7 @@ def describe_step(descriptor: Descriptor) -> str:
     return f"{descriptor.digest} ({', '.join(words)})" if words else str(descriptor.digest)
 
 
-def ways_out(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
+def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
     """What a user can do about a root that cannot be read. problem: why, a clause."""
     if problem.endswith(os.strerror(errno.EACCES)):
         # It may be whole: nobody should give it up for that.
@@ -164,7 +164,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
     first = lost[0]
     if isinstance(first, DamagedPath):
         tag, chain = first.root.ref_name, chain_of(first)
-        label, step = first.root.label, ways_out(path, first.root)
+        label, step = first.root.label, recovery_hints(path, first.root)
     else:
         tag, chain = first.ref_name, ("index.json", str(first.digest))
         label = "an entry without a tag" if tag is None else f"tag '{tag}'"
@@ -202,7 +202,7 @@ def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingBlob]
         chain=chain,
         details=(more,) if more else (),
         effect=NOTHING_CHANGED,
-        hints=ways_out(path, root, problem),
+        hints=recovery_hints(path, root, problem),
     )
 
 

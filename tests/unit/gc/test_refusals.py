@@ -11,7 +11,7 @@ from kitcache.gc.refusals import (
     hole_error,
     loss_error,
     lost_blobs,
-    ways_out,
+    recovery_hints,
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root
 from kitcache.oci.descriptor import Descriptor
@@ -114,7 +114,7 @@ def test_an_entry_that_is_malformed_has_no_path() -> None:
     ],
 )
 def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
-    assert ways_out("./cache", root) == steps
+    assert recovery_hints("./cache", root) == steps
 
 
 def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
@@ -126,7 +126,7 @@ def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
 
 
 def test_a_way_out_quotes_the_directory() -> None:
-    mend, untag, _ = ways_out("my cache", ROOT)
+    mend, untag, _ = recovery_hints("my cache", ROOT)
     assert mend == "kitcache verify 'my cache' --repair"
     assert untag == "kitcache untag 'my cache' main"
 

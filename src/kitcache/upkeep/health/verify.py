@@ -15,7 +15,7 @@ from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unreadable,
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import first_links, links_below
-from kitcache.gc.refusals import IS_LINK, ways_out
+from kitcache.gc.refusals import IS_LINK, recovery_hints
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, Root, Survey, Tally
@@ -270,4 +270,4 @@ def _steps_by_hand(path: str, damage: Iterable[DamagedPath]) -> Iterator[str]:
     """What to do where no repair does it: it takes out entries alone."""
     roots = dict.fromkeys(one.root for one in damage if one.root.position < 0)
     for root in roots:
-        yield from (f"next: {step}" for step in ways_out(path, root))
+        yield from (f"next: {step}" for step in recovery_hints(path, root))
