@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.plan import PUBLISH_GRACE_NS, make_plan, settling_ns, young_since_ns
-from kitcache.gc.refusals import error_of, loss_error, lost_blobs
+from kitcache.gc.refusals import loss_error, lost_blobs, refusal_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.unpublished import newest_unpublished_ns
@@ -173,11 +173,11 @@ def survey_and_plan(
             break
         wait_s = min(settling / 10**9, patience_ends - time.monotonic())
         if wait_s <= 0:
-            raise error_of(layout.path, Refusal("busy", retry_after_s=settling / 10**9))
+            raise refusal_error(layout.path, Refusal("busy", retry_after_s=settling / 10**9))
         control.report(Waiting(layout.path, "export", LockHolder(None, None), wait_s))
         _wait(wait_s, control, while_true=_unchanged(layout, stamp))
     if plan.refusal is not None:
-        raise error_of(layout.path, plan.refusal)
+        raise refusal_error(layout.path, plan.refusal)
     return SurveyedPlan(survey, plan)
 
 

@@ -25,7 +25,7 @@ CANNOT_READ = "cannot be read: "
 _ALSO = 5
 
 
-def error_of(path: str, refusal: Refusal) -> KitcacheError:
+def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
     """The refusal's own error: Busy, Damaged or Unsafe. It names the tag, the path, the way out."""
     if refusal.kind == "busy":
         return Busy(

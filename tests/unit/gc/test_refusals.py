@@ -7,11 +7,11 @@ from kitcache.gc.refusals import (
     chain_of,
     describe_damage,
     describe_step,
-    error_of,
     hole_error,
     loss_error,
     lost_blobs,
     recovery_hints,
+    refusal_error,
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root
 from kitcache.oci.descriptor import Descriptor
@@ -30,13 +30,13 @@ MEND = "kitcache verify ./cache --repair"
 
 
 def damaged(*damage: DamagedPath, kind: str = "damaged") -> Damaged | Unsafe:
-    error = error_of("./cache", Refusal(kind, damage))  # type: ignore[arg-type]
+    error = refusal_error("./cache", Refusal(kind, damage))  # type: ignore[arg-type]
     assert isinstance(error, Damaged | Unsafe)
     return error
 
 
 def test_an_export_under_way_says_when_to_try_again() -> None:
-    error = error_of("./cache", Refusal("busy", retry_after_s=41.26))
+    error = refusal_error("./cache", Refusal("busy", retry_after_s=41.26))
     assert isinstance(error, Busy)
     assert error.facts == {"holder_pid": None, "holder_command": None, "retry_after_s": 41.3}
     assert str(error).splitlines() == [
@@ -121,7 +121,7 @@ def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
     """It may be whole: neither a repair nor an untag is the way out."""
     forbidden = DAMAGE._replace(kind="unreadable", detail="cannot be read: Permission denied")
     owner = ("run it as the user who owns the cache",)
-    assert error_of("./cache", Refusal("damaged", (forbidden,))).hints == owner
+    assert refusal_error("./cache", Refusal("damaged", (forbidden,))).hints == owner
     assert hole_error("./cache", ROOT, [forbidden]).hints == owner
 
 

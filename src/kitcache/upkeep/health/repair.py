@@ -23,7 +23,7 @@ from kitcache.errors import (
 from kitcache.gc.collect import MAX_RETRIES, index_unstable_error
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
-from kitcache.gc.refusals import error_of
+from kitcache.gc.refusals import refusal_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
@@ -201,7 +201,7 @@ def _attempt(
         return ()
     busy = make_plan(diagnosis.found.survey, SweepOptions(), now_ns).refusal
     if busy is not None and busy.kind == "busy":
-        raise _honest(error_of(layout.path, busy), has_begun=has_begun)
+        raise _honest(refusal_error(layout.path, busy), has_begun=has_begun)
     try:
         _apply(means, diagnosis, mending)
     except IndexChangedError:
