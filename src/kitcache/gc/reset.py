@@ -57,7 +57,7 @@ def reset(
     control = Control(name, on_progress, cancel)
     layout = open_published(name)
     if layout is None:
-        return fresh_report(name, started, is_dry=dry_run)
+        return new_reset_result(name, started, is_dry=dry_run)
     with layout:
         if dry_run:
             judged = survey_and_plan(layout, options, control, None)
@@ -189,7 +189,7 @@ def open_published(path: str) -> Layout | None:
         raise
 
 
-def fresh_report(path: str, started: float, *, is_dry: bool) -> ResetResult:
+def new_reset_result(path: str, started: float, *, is_dry: bool) -> ResetResult:
     """Report on a directory in which no export was published yet."""
     return _no_report(path, "dry-run" if is_dry else "done", NOTHING_YET, started)
 

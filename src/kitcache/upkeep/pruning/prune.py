@@ -15,8 +15,8 @@ from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
     finish_sweep_state,
-    fresh_report,
     make_report,
+    new_reset_result,
     open_published,
     sweep_after_export,
 )
@@ -77,7 +77,7 @@ def prune(
     terms = EditContext(options, control, lock_timeout_s)
     layout = open_published(name)
     if layout is None:
-        return _answer(None, fresh_report(name, started, is_dry=dry_run or policy.is_empty))
+        return _answer(None, new_reset_result(name, started, is_dry=dry_run or policy.is_empty))
     with layout:
         if dry_run or policy.is_empty:
             done = dry_run_edit(layout, choose, terms)
