@@ -18,7 +18,7 @@ from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import LeftOut, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.gc.control import LockOptions
-from kitcache.gc.reset import refused_report, reset_after_export
+from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
@@ -193,7 +193,7 @@ class Caches:
     ) -> tuple[ResetResult, PruneResult | None]:
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
-            return refused_report(place.layout.path, why), None
+            return refused_result(place.layout.path, why), None
         terms = self._terms
         if self._policy is None:
             report = reset_after_export(

@@ -194,7 +194,7 @@ def new_reset_result(path: str, started: float, *, is_dry: bool) -> ResetResult:
     return _no_report(path, "dry-run" if is_dry else "done", NOTHING_YET, started)
 
 
-def refused_report(path: str, why: str) -> ResetResult:
+def refused_result(path: str, why: str) -> ResetResult:
     """What a sweep comes to that its caller does not even begin."""
     return _no_report(path, "refused", why, time.monotonic())
 
