@@ -13,9 +13,9 @@ from kitcache.oci.index import EMPTY_INDEX
 from kitcache.store.index import (
     INDEX,
     give_owner,
+    reference_stat,
     replace_file,
     sync_root,
-    users_of,
     write_new,
 )
 from kitcache.store.ioerrors import io_error
@@ -82,7 +82,7 @@ def make_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
     fd = open_directory(layout, name, parent, prefix)
     if fd is not None:
         return fd
-    users = users_of(layout)
+    users = reference_stat(layout)
     try:
         with suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=parent)
@@ -160,7 +160,7 @@ def check_writable(layout: Layout, room_fd: int | None) -> None:
             raise io_error(layout.path, what, OSError(code, os.strerror(code)))
     probe, place = f"probe.{os.urandom(8).hex()}", layout.root_fd if room_fd is None else room_fd
     try:
-        write_new(place, probe, bytes(_PROBE_BYTES), users_of(layout))
+        write_new(place, probe, bytes(_PROBE_BYTES), reference_stat(layout))
     except OSError as error:
         # A room of another user's says nothing about the rest.
         if error.errno not in (errno.EACCES, errno.EPERM):

@@ -215,7 +215,7 @@ def _prepare(
         return None
     name = f"{INDEX}.{os.urandom(8).hex()}"
     try:
-        write_new(room_fd, name, after, users_of(layout))
+        write_new(room_fd, name, after, reference_stat(layout))
     except OSError:
         with suppress(OSError):
             os.unlink(name, dir_fd=room_fd)
@@ -242,7 +242,7 @@ def replace_file(layout: Layout, name: str, data: bytes) -> None:
     try:
         # A killed writer left it, if it is there.
         _unlink_temp(root_fd)
-        write_new(root_fd, INDEX_TEMP, data, users_of(layout))
+        write_new(root_fd, INDEX_TEMP, data, reference_stat(layout))
         os.rename(INDEX_TEMP, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
     except OSError as error:
         _unlink_temp(root_fd)
@@ -301,7 +301,7 @@ def write_new(
         os.fsync(fd)
 
 
-def users_of(layout: Layout) -> os.stat_result:
+def reference_stat(layout: Layout) -> os.stat_result:
     """Whose owner, group and permissions new files take: index.json's, or else the directory's.
 
     Raises KitcacheError.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
-from kitcache.store.index import date_index, give_owner, users_of
+from kitcache.store.index import date_index, give_owner, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
@@ -54,7 +54,7 @@ class Intake:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._users = users_of(layout)
+        self._users = reference_stat(layout)
         self.layout = Layout(layout.path, os.dup(layout.root_fd))
         self._lock = Lock()
         self._running = 0

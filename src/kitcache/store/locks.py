@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
-from kitcache.store.index import give_to, users_of
+from kitcache.store.index import give_to, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
 
@@ -152,7 +152,7 @@ def _open_lock(layout: Layout, name: str) -> int:
         fd = open_file(layout, name)
         if fd is not None:
             return fd
-        users = users_of(layout)
+        users = reference_stat(layout)
         try:
             fd = os.open(name, _CREATE_FLAGS, 0o600, dir_fd=layout.root_fd)
         except FileExistsError:

@@ -11,7 +11,7 @@ from typing import Self
 
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
-from kitcache.store.index import INDEX, users_of, write_new
+from kitcache.store.index import INDEX, reference_stat, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock
@@ -80,7 +80,7 @@ class Quarantine:
                 )
                 return
             # A file system without hard links.
-            write_new(self.make(), name, data, users_of(layout))
+            write_new(self.make(), name, data, reference_stat(layout))
         except OSError as error:
             raise io_error(layout.path, f"cannot keep the old {INDEX}", error) from None
 

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.index import give_owner, users_of
+from kitcache.store.index import give_owner, reference_stat
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
@@ -182,7 +182,7 @@ def _is_readable_in(target: Layout, found: os.stat_result) -> bool:
     """Whether the owner of the target could read this very file; a copy can be read by all."""
     if found.st_mode & 0o444 == 0o444:
         return True
-    users = users_of(target)
+    users = reference_stat(target)
     needed = stat.S_IROTH
     if users.st_uid == found.st_uid:
         needed = stat.S_IRUSR
@@ -200,7 +200,7 @@ def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[i
                 for data in original.chunks():
                     _write_all(copy, data)
                     on_copied(len(data))
-                give_owner(copy.fileno(), users_of(target))
+                give_owner(copy.fileno(), reference_stat(target))
                 os.fchmod(copy.fileno(), 0o444)
                 os.fsync(copy.fileno())
             os.rename(new, original.digest.hex, src_dir_fd=own_fd, dst_dir_fd=room)

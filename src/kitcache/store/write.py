@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.index import users_of, write_new
+from kitcache.store.index import reference_stat, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.state import require_state_dir
@@ -37,7 +37,7 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
     with require_state_dir(layout) as room_fd:
         name = new_name()
         try:
-            write_new(room_fd, name, data, users_of(layout), 0o444)
+            write_new(room_fd, name, data, reference_stat(layout), 0o444)
             os.rename(name, digest.hex, src_dir_fd=room_fd, dst_dir_fd=target)
         except OSError as error:
             with suppress(OSError):
