@@ -294,7 +294,7 @@ def write_new(
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
-        give_to(fd, owner)
+        copy_owner_and_mode(fd, owner)
         if mode is not None:
             # By the open file: its name may lead elsewhere by now.
             os.fchmod(fd, mode)
@@ -309,7 +309,7 @@ def reference_stat(layout: Layout) -> os.stat_result:
     return look_at(layout, INDEX) or look_at_open(layout, layout.root_fd, "the directory")
 
 
-def give_to(fd: int, owner: os.stat_result) -> None:
+def copy_owner_and_mode(fd: int, owner: os.stat_result) -> None:
     """Give a new file the owner, group and permissions of another; as far as the caller may."""
     give_owner(fd, owner)
     os.fchmod(fd, owner.st_mode & 0o666)

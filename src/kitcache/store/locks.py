@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
-from kitcache.store.index import give_to, reference_stat
+from kitcache.store.index import copy_owner_and_mode, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
 
@@ -160,7 +160,7 @@ def _open_lock(layout: Layout, name: str) -> int:
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
         with suppress(OSError):
-            give_to(fd, users)
+            copy_owner_and_mode(fd, users)
             if os.fstat(fd).st_uid != users.st_uid:
                 # It could not be given away: who owns the cache has to be able to open it.
                 os.fchmod(fd, 0o444 | users.st_mode & 0o666)

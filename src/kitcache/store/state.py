@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
-from kitcache.store.index import INDEX, give_to, reference_stat, write_new
+from kitcache.store.index import INDEX, copy_owner_and_mode, reference_stat, write_new
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
 from kitcache.store.scan import STATE_DIR
@@ -92,7 +92,7 @@ def _open_room(layout: Layout, *, is_made: bool) -> int | None:
         return None
     if fd is not None:
         with suppress(OSError, KitcacheError):
-            give_to(fd, reference_stat(layout))
+            copy_owner_and_mode(fd, reference_stat(layout))
             os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
     return fd
 
