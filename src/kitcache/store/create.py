@@ -12,7 +12,7 @@ from kitcache.errors import NotACache
 from kitcache.oci.index import EMPTY_INDEX
 from kitcache.store.index import (
     INDEX,
-    give_owner,
+    copy_owner,
     reference_stat,
     replace_file,
     sync_root,
@@ -89,7 +89,7 @@ def make_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
         fd = open_directory(layout, name, parent, prefix)
         if fd is None:
             raise FileNotFoundError(2, os.strerror(2))
-        give_owner(fd, users)
+        copy_owner(fd, users)
         os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
     except OSError as error:
         if fd is not None:

@@ -311,11 +311,11 @@ def reference_stat(layout: Layout) -> os.stat_result:
 
 def copy_owner_and_mode(fd: int, owner: os.stat_result) -> None:
     """Give a new file the owner, group and permissions of another; as far as the caller may."""
-    give_owner(fd, owner)
+    copy_owner(fd, owner)
     os.fchmod(fd, owner.st_mode & 0o666)
 
 
-def give_owner(fd: int, owner: os.stat_result) -> None:
+def copy_owner(fd: int, owner: os.stat_result) -> None:
     """Give something new the owner and group of another, as far as the caller may."""
     mine = os.fstat(fd)
     if mine.st_gid != owner.st_gid:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
-from kitcache.store.index import date_index, give_owner, reference_stat
+from kitcache.store.index import copy_owner, date_index, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
@@ -76,7 +76,7 @@ class Intake:
 
     def give(self, fd: int) -> None:
         """Give something new the owner and group of the cache, as far as the caller may."""
-        give_owner(fd, self._users)
+        copy_owner(fd, self._users)
 
     def algorithm_fd(self, algorithm: str) -> int:
         """blobs/<algorithm>/, opened."""

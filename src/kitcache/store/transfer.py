@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, NoReturn
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.index import give_owner, reference_stat
+from kitcache.store.index import copy_owner, reference_stat
 from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
@@ -200,7 +200,7 @@ def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[i
                 for data in original.chunks():
                     _write_all(copy, data)
                     on_copied(len(data))
-                give_owner(copy.fileno(), reference_stat(target))
+                copy_owner(copy.fileno(), reference_stat(target))
                 os.fchmod(copy.fileno(), 0o444)
                 os.fsync(copy.fileno())
             os.rename(new, original.digest.hex, src_dir_fd=own_fd, dst_dir_fd=room)
