@@ -164,7 +164,7 @@ class IndexChangedError(Exception):
     """index.json is no longer what it was."""
 
 
-def swap_index(
+def replace_index_if_unchanged(
     layout: Layout,
     room_fd: int | None,
     lock: AbstractContextManager[None],

@@ -27,7 +27,7 @@ from kitcache.gc.refusals import refusal_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.index import swap_index
+from kitcache.store.index import replace_index_if_unchanged
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
@@ -291,5 +291,5 @@ def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
     with open_state_dir(layout) as room_fd:
         if room_fd is not None:
             delete_stale_files(room_fd)
-        if not swap_index(layout, room_fd, lock, before, after):
+        if not replace_index_if_unchanged(layout, room_fd, lock, before, after):
             raise IndexChangedError

@@ -30,7 +30,7 @@ from kitcache.oci.index import copy_entries, read_entries
 from kitcache.options.renames import Rename, read_rename
 from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
-from kitcache.store.index import swap_index
+from kitcache.store.index import replace_index_if_unchanged
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_store
 from kitcache.upkeep.naming.blobcopy import (
@@ -302,7 +302,7 @@ def _publish(
         after = copy_entries(before, documents, copies)
         lock = lock_index(home, call.control.wait_policy(call.left_s))
         with state.open_state_dir(home) as room_fd:
-            if swap_index(home, room_fd, lock, before, after):
+            if replace_index_if_unchanged(home, room_fd, lock, before, after):
                 return groups
     raise index_unstable_error(home.path)
 

@@ -14,7 +14,7 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import Copied, copy_entries, read_entries
 from kitcache.options.attributes import suggest
-from kitcache.store.index import INDEX, swap_index
+from kitcache.store.index import INDEX, replace_index_if_unchanged
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses
@@ -92,7 +92,7 @@ def _tag_held(
         after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
         lock = lock_index(layout, control.wait_policy(lock_timeout_s))
         with open_state_dir(layout) as room_fd:
-            if swap_index(layout, room_fd, lock, data, after):
+            if replace_index_if_unchanged(layout, room_fd, lock, data, after):
                 _put_note(layout, new, note)
                 return found
     raise index_unstable_error(layout.path)

@@ -46,7 +46,7 @@ def test_an_upload_stops_nobody_where_nothing_is_broken(box: Box) -> None:
 
 def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list[int]:
     """Have a stranger publish a tag right before the repair writes, so many times."""
-    real, calls = module.swap_index, []
+    real, calls = module.replace_index_if_unchanged, []
 
     def overtaken(*args: Any) -> Any:
         calls.append(len(calls))
@@ -106,7 +106,7 @@ def test_two_at_once_do_it_once(box: Box, cut: Cached) -> None:
 def test_what_was_done_is_told_where_the_second_look_fails(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, cancel = module.swap_index, Event()
+    real, cancel = module.replace_index_if_unchanged, Event()
 
     def published(*args: Any) -> Any:
         result = real(*args)

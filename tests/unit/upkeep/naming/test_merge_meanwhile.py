@@ -16,7 +16,7 @@ from tests.unit.upkeep.naming.mergekit import items, tags
 def test_a_tag_that_is_published_in_the_target_meanwhile_stays(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, names = module.swap_index, iter(["one", "two"])
+    real, names = module.replace_index_if_unchanged, iter(["one", "two"])
 
     def met(*args: Any) -> bool:
         if name := next(names, None):
@@ -31,7 +31,7 @@ def test_a_tag_that_is_published_in_the_target_meanwhile_stays(
 def test_a_tag_that_becomes_another_meanwhile_is_not_overwritten(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.swap_index
+    real = module.replace_index_if_unchanged
 
     def met(*args: Any) -> bool:
         if "main" not in tags(other.dir):
@@ -55,7 +55,7 @@ def test_an_index_that_never_rests_is_busy(
 def test_blobs_that_others_take_from_the_target_are_a_loss_that_is_told(
     sample: Sample, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.swap_index
+    real = module.replace_index_if_unchanged
 
     def met(*args: Any) -> bool:
         (target / "blobs" / "sha256" / sample.layers[2]["digest"][7:]).unlink()

@@ -64,7 +64,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
     """And with them what is noted of their uses."""
     with open_layout(sample.dir) as layout:
         write_tag_uses(layout, {"main": TagUse(10)})
-    cancel, real = Event(), module.swap_index
+    cancel, real = Event(), module.replace_index_if_unchanged
 
     def met(*args: Any) -> bool:
         cancel.set()

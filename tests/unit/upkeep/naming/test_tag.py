@@ -210,7 +210,7 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
 def test_a_tag_that_others_publish_meanwhile_stays(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, changes = module.swap_index, iter(["one", "two"])
+    real, changes = module.replace_index_if_unchanged, iter(["one", "two"])
 
     def met(*args: Any) -> bool:
         if name := next(changes, None):
