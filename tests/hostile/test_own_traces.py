@@ -14,7 +14,7 @@ import pytest
 import kitcache
 from kitcache.errors import Busy, Cancelled
 from kitcache.gc.values import Progress
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import Waiting
 from kitcache.store.scan import next_tick_ns
@@ -85,7 +85,7 @@ def test_a_reset_that_could_remove_only_a_part_of_an_upload() -> None:
 def test_an_export_of_ours_that_failed(sample: Sample, ends: str) -> None:
     settle(sample.dir)
     with open_layout(sample.dir) as layout:
-        intake = Intake(layout)
+        intake = Ingester(layout)
         upload = intake.begin("layer", "sha256", 3)
         upload.write(b"abc")
         if ends == "abort":
@@ -102,7 +102,7 @@ def test_an_export_of_ours_hides_nobody_who_came_after_it(
 ) -> None:
     settle(sample.dir)
     with open_layout(sample.dir) as layout:
-        intake = Intake(layout)
+        intake = Ingester(layout)
         if has_uploaded:
             intake.begin("layer", "sha256", 3).abort()
         with (sample.dir / "kitcache.lock").open("w") as lock:

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_layout
-from kitcache.store.ingest import Intake, Upload
+from kitcache.store.ingest import Ingester, Upload
 
 _PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 PIECES = st.lists(st.binary(max_size=5000), max_size=8)
 
 
 @contextmanager
-def an_intake() -> Iterator[tuple[Path, Intake]]:
+def an_intake() -> Iterator[tuple[Path, Ingester]]:
     with tempfile.TemporaryDirectory(dir=_PLACE) as top, make_layout(f"{top}/cache") as layout:
-        intake = Intake(layout)
+        intake = Ingester(layout)
         yield Path(top, "cache"), intake
         intake.close()
 

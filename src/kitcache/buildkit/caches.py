@@ -23,7 +23,7 @@ from kitcache.gc.values import ResetResult
 from kitcache.options.attributes import Pairs
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.state import note_layers, record_use
 from kitcache.upkeep.results import PruneResult
 
@@ -134,7 +134,7 @@ class Caches:
         self._note_reads()
         self._stack.close()
 
-    def tags_in(self, intake: Intake) -> frozenset[str]:
+    def tags_in(self, intake: Ingester) -> frozenset[str]:
         """The tags that are exported into that directory."""
         return frozenset(t for e in self._exports if e.place.intake is intake for t in e.tags)
 
@@ -157,7 +157,7 @@ class Caches:
         )
 
     def _publish_in(
-        self, place: Place, intake: Intake, response: Mapping[str, str], images: Named | None
+        self, place: Place, intake: Ingester, response: Mapping[str, str], images: Named | None
     ) -> list[CacheResult]:
         exports = [export for export in self._exports if export.place is place]
         if not exports:

@@ -11,7 +11,7 @@ from kitcache.gc.refusals import index_error, repair_command
 from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import read_stable_index
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import describe_unlocked, lock_index, lock_store
 from kitcache.store.state import delete_stale_files, open_state_dir
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     layout: Layout
     real_path: str
     lock: ExitStack
-    intake: Intake | None
+    intake: Ingester | None
     had_index: bool = True
 
     def token(self, what: Literal["export", "import"], number: int = 0) -> str:
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 class Named(NamedTuple):
     """An image that this build has put into a directory. tags: its ref names in index.json."""
 
-    intake: Intake
+    intake: Ingester
     tags: frozenset[str]
 
 
@@ -68,7 +68,7 @@ class Places:
             return known
         lock = self._hold(layout, is_export=True)
         had_index = self._prepare(layout)
-        intake = Intake(layout)
+        intake = Ingester(layout)
         self._stack.callback(intake.close)
         return self._add(Place(layout, os.path.realpath(path), lock, intake, had_index))
 

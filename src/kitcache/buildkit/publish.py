@@ -19,7 +19,7 @@ from kitcache.oci.index import INDEX_TYPE, NewEntry, put_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, publish_index
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.locks import lock_index
 from kitcache.store.state import open_state_dir
 from kitcache.upkeep.results import PruneResult
@@ -80,7 +80,7 @@ class _Candidate(NamedTuple):
 
 
 def publish(
-    intake: Intake,
+    intake: Ingester,
     publications: tuple[Publication, ...],
     control: Control,
     *,
@@ -114,7 +114,7 @@ def publish(
 
 
 def _examine(
-    intake: Intake,
+    intake: Ingester,
     publication: Publication,
     control: Control,
     hint: Descriptor | None,
@@ -186,7 +186,7 @@ def sizes_to_import(root: Descriptor, data: bytes) -> list[tuple[str, int]]:
     return [("manifest", len(data)), *(("cacheconfig", size) for size in configs)]
 
 
-def _hole_below(intake: Intake, root: Descriptor, control: Control) -> str:
+def _hole_below(intake: Ingester, root: Descriptor, control: Control) -> str:
     """What is missing or not whole of all that a root reaches, in a clause; "" if nothing is."""
     damage, missing = check_reachable(intake.layout, control, Root(0, None, root))
     holes = [describe_damage(one) for one in damage]
@@ -196,7 +196,7 @@ def _hole_below(intake: Intake, root: Descriptor, control: Control) -> str:
 
 
 def _put(
-    intake: Intake,
+    intake: Ingester,
     candidates: list[_Candidate],
     control: Control,
     lock_timeout_s: float,
@@ -224,7 +224,7 @@ def _put(
             raise index_error(layout.path, error) from None
 
 
-def _look_again(intake: Intake, candidate: _Candidate, control: Control) -> _Candidate:
+def _look_again(intake: Ingester, candidate: _Candidate, control: Control) -> _Candidate:
     if candidate.root is None:
         return candidate
     try:
@@ -249,7 +249,7 @@ def _failed(candidate: _Candidate, error: KitcacheError) -> _Candidate:
     )
 
 
-def _result(intake: Intake, candidate: _Candidate, tag: str) -> CacheResult:
+def _result(intake: Ingester, candidate: _Candidate, tag: str) -> CacheResult:
     publication, root, outcome, problem, code = candidate
     return CacheResult(
         path=intake.layout.path,

@@ -22,7 +22,7 @@ from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, put_entries
 from kitcache.store.index import publish_index
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import lock_index
 from kitcache.store.state import open_state_dir
@@ -34,7 +34,7 @@ _LATEST = "latest"
 class LayoutTarget(NamedTuple):
     """An OCI layout that an image goes to. names: its names, () where only the daemon knows."""
 
-    intake: Intake
+    intake: Ingester
     store: WritableContentStore
     names: tuple[str, ...]
 

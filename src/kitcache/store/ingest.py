@@ -45,7 +45,7 @@ class IngestStatus(NamedTuple):
     updated_ns: int
 
 
-class Intake:
+class Ingester:
     """Where blobs come into one layout: ingest/ and blobs/, made where they are missing.
 
     Callable from several threads. It has directories of its own open, which outlive close() for as
@@ -215,7 +215,7 @@ class Upload:
     Per message it costs one write; `updatedat` is renewed every ten seconds.
     """
 
-    def __init__(self, intake: Intake, ref: str, algorithm: str, total: int) -> None:
+    def __init__(self, intake: Ingester, ref: str, algorithm: str, total: int) -> None:
         self._intake = intake
         self._path = intake.layout.path
         self._algorithm = algorithm

@@ -30,7 +30,7 @@ from kitcache.store.index import (
     read_stable_index,
     replace_file,
 )
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
@@ -166,7 +166,7 @@ def merge(store: LockedCache, stage: Stage, terms: LockOptions) -> StagedMerge:
     if not roots:
         return StagedMerge()
     with ExitStack() as stack:
-        intake = Intake(store.layout)
+        intake = Ingester(store.layout)
         stack.callback(intake.close)
         linked, reused = _link_all(stage.layout, intake, survey)
         intake.sync()
@@ -255,7 +255,7 @@ def _look_again(layout: Layout, roots: list[Root], control: Control) -> tuple[st
     return problem, Damaged.exit_code
 
 
-def _link_all(stage: Layout, intake: Intake, survey: Survey) -> tuple[Tally, Tally]:
+def _link_all(stage: Layout, intake: Ingester, survey: Survey) -> tuple[Tally, Tally]:
     linked = reused = Tally()
     for digest, size in survey.live.items():
         one = Tally(1, size)

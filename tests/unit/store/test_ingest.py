@@ -14,7 +14,7 @@ import pytest
 from kitcache.errors import KitcacheError, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.store import ingest as module
-from kitcache.store.ingest import Intake, Mismatch
+from kitcache.store.ingest import Ingester, Mismatch
 from kitcache.store.layout import Layout
 from tests.hostile.build import Sample
 
@@ -24,8 +24,8 @@ LONG_DATA = DATA * 50
 
 
 @pytest.fixture
-def intake(layout: Layout) -> Iterator[Intake]:
-    opened = Intake(layout)
+def intake(layout: Layout) -> Iterator[Ingester]:
+    opened = Ingester(layout)
     yield opened
     opened.close()
 
@@ -34,7 +34,7 @@ def path_of(sample: Sample, digest: Digest) -> Path:
     return sample.dir / "blobs" / digest.algorithm / digest.hex
 
 
-def put(intake: Intake, data: bytes, ref: str = "layer-x") -> tuple[Digest, bool]:
+def put(intake: Ingester, data: bytes, ref: str = "layer-x") -> tuple[Digest, bool]:
     upload = intake.begin(ref, "sha256", len(data))
     upload.write(data)
     return upload.commit(len(data), None)
@@ -44,7 +44,7 @@ def ingests(sample: Sample) -> list[str]:
     return os.listdir(sample.dir / "ingest")
 
 
-def test_its_files_are_containerds(sample: Sample, intake: Intake) -> None:
+def test_its_files_are_containerds(sample: Sample, intake: Ingester) -> None:
     upload = intake.begin("layer-x", "sha256", 100)
     upload.write(b"half")
     (name,) = ingests(sample)
@@ -62,13 +62,13 @@ def test_its_files_are_containerds(sample: Sample, intake: Intake) -> None:
     assert ingests(sample) == []
 
 
-def test_an_unknown_total_has_no_file(sample: Sample, intake: Intake) -> None:
+def test_an_unknown_total_has_no_file(sample: Sample, intake: Ingester) -> None:
     upload = intake.begin("layer-x", "sha256", 0)
     assert not (sample.dir / "ingest" / ingests(sample)[0] / "total").exists()
     upload.abort()
 
 
-def test_two_uploads_of_one_ref_have_two_names(sample: Sample, intake: Intake) -> None:
+def test_two_uploads_of_one_ref_have_two_names(sample: Sample, intake: Ingester) -> None:
     uploads = [intake.begin("layer-x", "sha256", 0) for _ in range(2)]
     assert len(ingests(sample)) == 2
     for upload in uploads:
@@ -78,7 +78,7 @@ def test_two_uploads_of_one_ref_have_two_names(sample: Sample, intake: Intake) -
 
 
 def test_updatedat_is_renewed_now_and_then(
-    sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = intake.begin("layer-x", "sha256", 0)
     folder = sample.dir / "ingest" / ingests(sample)[0]
@@ -95,7 +95,7 @@ def test_updatedat_is_renewed_now_and_then(
     upload.abort()
 
 
-def test_a_write_costs_one_system_call(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_costs_one_system_call(intake: Ingester, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = intake.begin("layer-x", "sha256", 0)
     calls = []
     for name in ("write", "pwrite", "open", "stat", "fstat", "fsync", "utime"):
@@ -108,7 +108,7 @@ def test_a_write_costs_one_system_call(intake: Intake, monkeypatch: pytest.Monke
     upload.abort()
 
 
-def test_a_short_write_goes_on(intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_goes_on(intake: Ingester, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     upload = intake.begin("layer-x", "sha256", 0)
     with monkeypatch.context() as patch:
@@ -118,7 +118,7 @@ def test_a_short_write_goes_on(intake: Intake, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bytes_are_on_the_disk_before_they_have_a_name_and_names_after_sync(
-    sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
     real_fsync, real_rename = os.fsync, os.rename
@@ -142,7 +142,7 @@ def test_bytes_are_on_the_disk_before_they_have_a_name_and_names_after_sync(
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
 def test_another_algorithm_has_a_directory_of_its_own(
-    sample: Sample, intake: Intake, algorithm: str
+    sample: Sample, intake: Ingester, algorithm: str
 ) -> None:
     digest = Digest(algorithm, hashlib.new(algorithm, DATA).hexdigest())
     upload = intake.begin("layer-x", algorithm, 0)
@@ -152,7 +152,7 @@ def test_another_algorithm_has_a_directory_of_its_own(
     assert intake.find(digest, 0) == len(DATA)
 
 
-def test_a_mismatch_keeps_nothing(sample: Sample, intake: Intake) -> None:
+def test_a_mismatch_keeps_nothing(sample: Sample, intake: Ingester) -> None:
     before = os.listdir(sample.dir / "blobs" / "sha256")
     for total, expected in ((1, None), (0, Digest("sha256", "0" * 64)), (0, Digest("sha512", "0"))):
         upload = intake.begin("layer-x", "sha256", 0)
@@ -164,14 +164,14 @@ def test_a_mismatch_keeps_nothing(sample: Sample, intake: Intake) -> None:
 
 
 class TestFind:
-    def test_what_is_whole_gets_the_time_of_now(self, sample: Sample, intake: Intake) -> None:
+    def test_what_is_whole_gets_the_time_of_now(self, sample: Sample, intake: Ingester) -> None:
         put(intake, DATA)
         os.utime(path_of(sample, DIGEST), (0, 0))
         assert intake.find(DIGEST, len(DATA)) == len(DATA)
         assert path_of(sample, DIGEST).stat().st_mtime > 0
 
     def test_a_time_that_is_not_ours_to_set_stays(
-        self, sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch
+        self, sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(intake, DATA)
 
@@ -183,13 +183,13 @@ class TestFind:
 
     @pytest.mark.parametrize("size", [0, len(DATA)])
     def test_a_short_one_that_lies_is_not_there(
-        self, sample: Sample, intake: Intake, size: int
+        self, sample: Sample, intake: Ingester, size: int
     ) -> None:
         path_of(sample, DIGEST).write_bytes(DATA[:-1] + b"X")
         assert intake.find(DIGEST, size) is None
 
     def test_a_long_one_is_believed_by_its_length_if_that_is_known(
-        self, sample: Sample, intake: Intake
+        self, sample: Sample, intake: Ingester
     ) -> None:
         digest = Digest("sha256", hashlib.sha256(LONG_DATA).hexdigest())
         path_of(sample, digest).write_bytes(LONG_DATA[:-1] + b"X")
@@ -199,7 +199,7 @@ class TestFind:
         assert intake.find(digest, len(LONG_DATA) - 1) is None
 
     def test_what_cannot_be_read_is_not_there(
-        self, sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch
+        self, sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(intake, DATA)
 
@@ -214,7 +214,7 @@ class TestFind:
 class TestFailures:
     @pytest.mark.parametrize("step", ["mkdir", "open", "write"])
     def test_a_full_disk_at_the_beginning(
-        self, sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch, step: str
+        self, sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         def full(*_: object, **__: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -228,7 +228,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("step", ["fsync", "rename", "fchmod"])
     def test_a_failure_at_the_end(
-        self, sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch, step: str
+        self, sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         def fail(*_: object, **__: object) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -242,7 +242,7 @@ class TestFailures:
         assert intake.find(DIGEST, 0) is None
 
     def test_a_write_that_fails_ends_the_upload(
-        self, sample: Sample, intake: Intake, monkeypatch: pytest.MonkeyPatch
+        self, sample: Sample, intake: Ingester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         upload = intake.begin("layer-x", "sha256", 0)
 
@@ -264,13 +264,13 @@ class TestFailures:
         (sample.dir / name).rename(outside)
         (sample.dir / name).symlink_to(outside)
         with pytest.raises(Unsafe, match="is a symbolic link"):
-            Intake(layout)
+            Ingester(layout)
 
     def test_after_close_nothing_begins_and_what_was_under_way_ends(
         self, sample: Sample, layout: Layout
     ) -> None:
         before = len(os.listdir("/proc/self/fd"))
-        intake = Intake(layout)
+        intake = Ingester(layout)
         upload = intake.begin("layer-x", "sha256", 0)
         intake.close()
         intake.close()
@@ -290,7 +290,7 @@ class TestOwners:
         umask = os.umask(0o077)
         try:
             layout.open_directories()
-            intake = Intake(layout)
+            intake = Ingester(layout)
             put(intake, DATA)
             intake.close()
         finally:
@@ -304,7 +304,7 @@ class TestOwners:
     ) -> None:
         os.chown(sample.dir / "index.json", 1234, 2345)
         (sample.dir / "ingest").rmdir()
-        intake = Intake(layout)
+        intake = Ingester(layout)
         upload = intake.begin("layer-x", "sha512", 0)
         (name,) = ingests(sample)
         folder = sample.dir / "ingest" / name

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.errors import KitcacheError, printable
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.ingest import IngestStatus, Intake, Upload
+from kitcache.store.ingest import Ingester, IngestStatus, Upload
 from kitcache.store.layout import Layout
 
 
@@ -67,7 +67,7 @@ class WritableContentStore(ContentStore):
     an image it is the last manifest or index, which have refs of their own kind.
     """
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Ingester) -> None:
         super().__init__(intake.layout)
         self._intake = intake
         self._lock = Lock()

@@ -12,7 +12,7 @@ from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.wire.grpc import Code
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
-from kitcache.store.ingest import Intake
+from kitcache.store.ingest import Ingester
 from kitcache.store.layout import Layout, open_layout
 from tests.hostile.build import Box, Sample
 from tests.unit.buildkit.session.exporter import Daemon, code_of, digest_of, make_cache, serving
@@ -36,7 +36,7 @@ def layout(empty: Box) -> Iterator[Layout]:
 
 @pytest.fixture
 def store(layout: Layout) -> Iterator[WritableContentStore]:
-    intake = Intake(layout)
+    intake = Ingester(layout)
     yield WritableContentStore(intake)
     intake.close()
 
@@ -288,7 +288,7 @@ class TestRoot:
     def test_it_may_be_here_already(self, daemon: Daemon, layout: Layout) -> None:
         cache = make_cache([b"one", b"two"])
         daemon.export(cache)
-        again = WritableContentStore(Intake(layout))
+        again = WritableContentStore(Ingester(layout))
         with serving({"local:again": again}) as channel:
             assert Daemon(channel, "local:again").export(cache) == [False] * 4
         assert again.root is not None
@@ -381,7 +381,7 @@ def test_status_of_one_upload(daemon: Daemon) -> None:
 
 
 def test_a_store_that_has_ended_takes_nothing(empty: Box, layout: Layout) -> None:
-    intake = Intake(layout)
+    intake = Ingester(layout)
     with serving({"local:here": WritableContentStore(intake)}) as channel:
         daemon = Daemon(channel, "local:here")
         upload = daemon.upload("layer-x", DATA)
