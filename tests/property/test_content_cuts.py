@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_layout
-from kitcache.store.ingest import Ingester, Upload
+from kitcache.store.ingest import BlobWriter, Ingester
 
 _PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 PIECES = st.lists(st.binary(max_size=5000), max_size=8)
@@ -26,7 +26,7 @@ def an_intake() -> Iterator[tuple[Path, Ingester]]:
         intake.close()
 
 
-def send(upload: Upload, pieces: list[bytes]) -> None:
+def send(upload: BlobWriter, pieces: list[bytes]) -> None:
     for piece in pieces:
         upload.write(memoryview(piece))
 
@@ -50,7 +50,7 @@ def test_any_pieces_make_one_blob(false_start: list[bytes], pieces: list[bytes])
 def test_uploads_that_interleave_do_not_meet(steps: list[tuple[str, str]]) -> None:
     """Three uploads of one ref; whatever happens to each, the names in blobs/ are true."""
     with an_intake() as (root, intake):
-        uploads: dict[str, Upload] = {}
+        uploads: dict[str, BlobWriter] = {}
         for name, step in steps:
             upload = uploads.setdefault(name, intake.begin("layer-x", "sha256", 0))
             if step == "write":

@@ -58,7 +58,7 @@ class Ingester:
         self.layout = Layout(layout.path, os.dup(layout.root_fd))
         self._lock = Lock()
         self._running = 0
-        self._uploads: set[Upload] = set()
+        self._uploads: set[BlobWriter] = set()
         self._own_change_ns: int | None = None
         self._is_closed = False
         try:
@@ -97,7 +97,7 @@ class Ingester:
                 os.utime(digest.hex, dir_fd=room, follow_symlinks=False)
         return length
 
-    def begin(self, ref: str, algorithm: str, total: int) -> "Upload":
+    def begin(self, ref: str, algorithm: str, total: int) -> "BlobWriter":
         """A new upload. Raises KitcacheError; then nothing is left of it."""
         with self._lock:
             if self._is_closed:
@@ -106,7 +106,7 @@ class Ingester:
                 )
             self._running += 1
         try:
-            upload = Upload(self, ref, algorithm, total)
+            upload = BlobWriter(self, ref, algorithm, total)
         except BaseException:
             self.end_upload(None)
             raise
@@ -116,7 +116,7 @@ class Ingester:
                 upload.discard()
         return upload
 
-    def end_upload(self, upload: "Upload | None") -> None:
+    def end_upload(self, upload: "BlobWriter | None") -> None:
         """An upload is over, however it went."""
         with self._lock:
             if upload is not None:
@@ -209,7 +209,7 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
         return None
 
 
-class Upload:
+class BlobWriter:
     """One upload; used by one thread. It ends by commit or abort, and leaves nothing in ingest/.
 
     Per message it costs one write; `updatedat` is renewed every ten seconds.

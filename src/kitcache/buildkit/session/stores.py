@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.errors import KitcacheError, printable
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.ingest import Ingester, IngestStatus, Upload
+from kitcache.store.ingest import BlobWriter, Ingester, IngestStatus
 from kitcache.store.layout import Layout
 
 
@@ -170,7 +170,7 @@ class WritableContentStore(ContentStore):
 class Incoming:
     """An upload into an export store, used by one thread; `close` ends it, however it went."""
 
-    upload: Upload
+    upload: BlobWriter
 
     def __init__(self, store: WritableContentStore, ref: str) -> None:
         self._store = store
