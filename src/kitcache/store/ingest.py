@@ -31,7 +31,7 @@ _FILES = ("ref", "startedat", "updatedat", "total", "data")
 _REFRESH_S = 10.0
 
 
-class Mismatch(Exception):
+class DigestMismatch(Exception):
     """An upload holds something else than was promised. The message is containerd's."""
 
 
@@ -329,10 +329,10 @@ class BlobWriter:
     def _proven(self, total: int, expected: Digest | None) -> Digest:
         length = self.progress.offset
         if total > 0 and total != length:
-            raise Mismatch(f"unexpected commit size {length}, expected {total}")
+            raise DigestMismatch(f"unexpected commit size {length}, expected {total}")
         digest = Digest(self._algorithm, self._hash.hexdigest())
         if expected is not None and expected != digest:
-            raise Mismatch(f"unexpected commit digest {digest}, expected {expected}")
+            raise DigestMismatch(f"unexpected commit digest {digest}, expected {expected}")
         return digest
 
     def abort(self) -> None:

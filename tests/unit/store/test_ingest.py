@@ -14,7 +14,7 @@ import pytest
 from kitcache.errors import KitcacheError, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.store import ingest as module
-from kitcache.store.ingest import Ingester, Mismatch
+from kitcache.store.ingest import DigestMismatch, Ingester
 from kitcache.store.layout import Layout
 from tests.hostile.build import Sample
 
@@ -157,7 +157,7 @@ def test_a_mismatch_keeps_nothing(sample: Sample, intake: Ingester) -> None:
     for total, expected in ((1, None), (0, Digest("sha256", "0" * 64)), (0, Digest("sha512", "0"))):
         upload = intake.begin("layer-x", "sha256", 0)
         upload.write(DATA)
-        with pytest.raises(Mismatch, match="unexpected commit"):
+        with pytest.raises(DigestMismatch, match="unexpected commit"):
             upload.commit(total, expected)
     assert ingests(sample) == []
     assert os.listdir(sample.dir / "blobs" / "sha256") == before

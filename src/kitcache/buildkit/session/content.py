@@ -34,7 +34,7 @@ from kitcache.buildkit.wire.grpc import Code, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, Unreadable, printable
 from kitcache.oci.digest import Digest
-from kitcache.store.ingest import IngestStatus, Mismatch
+from kitcache.store.ingest import DigestMismatch, IngestStatus
 
 STORE_ID = "buildkit-attachable-store-id"
 
@@ -267,7 +267,7 @@ def _failures() -> Iterator[None]:
     """Failures of the disk, and of what came, as statuses that the daemon does not retry."""
     try:
         yield
-    except Mismatch as error:
+    except DigestMismatch as error:
         raise RpcError(Code.FAILED_PRECONDITION, f"{error}: failed precondition") from None
     except KitcacheError as error:
         raise RpcError(Code.INTERNAL, printable(error.headline)) from None
