@@ -24,7 +24,7 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
 
-PROVEN_BYTES = 1024 * 1024
+ALWAYS_HASHED_BYTES = 1024 * 1024
 """A blob that is there already and no longer than this is hashed before it is believed."""
 
 _FILES = ("ref", "startedat", "updatedat", "total", "data")
@@ -201,7 +201,7 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
             length = os.fstat(fd).st_size
             if size > 0 and length != size:
                 return None
-            if size > 0 and length > PROVEN_BYTES:
+            if size > 0 and length > ALWAYS_HASHED_BYTES:
                 return length
             found = hashlib.file_digest(file, digest.algorithm)
             return length if found.hexdigest() == digest.hex else None

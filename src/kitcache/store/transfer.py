@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, NoReturn
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.index import copy_owner, reference_stat
-from kitcache.store.ingest import PROVEN_BYTES, find_blob, room_for_blobs
+from kitcache.store.ingest import ALWAYS_HASHED_BYTES, find_blob, room_for_blobs
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
@@ -69,7 +69,7 @@ def bring_blob(
     original = _open_original(source, digest)
     try:
         original.check_length(size)
-        if proves or original.found.st_size <= PROVEN_BYTES:
+        if proves or original.found.st_size <= ALWAYS_HASHED_BYTES:
             original.check_bytes()
         room = room_for_blobs(target, digest.algorithm)
         if _link(original, target, room):
@@ -96,7 +96,7 @@ class _Original(NamedTuple):
 
     def check_bytes(self) -> None:
         size = self.found.st_size
-        if size <= PROVEN_BYTES and self.digest.matches(self._read(size + 1, 0)):
+        if size <= ALWAYS_HASHED_BYTES and self.digest.matches(self._read(size + 1, 0)):
             return  # with one read: there may be twenty thousand of these
         for _ in self.chunks():
             pass

@@ -193,7 +193,7 @@ class TestFind:
     ) -> None:
         digest = Digest("sha256", hashlib.sha256(LONG_DATA).hexdigest())
         path_of(sample, digest).write_bytes(LONG_DATA[:-1] + b"X")
-        assert len(LONG_DATA) > module.PROVEN_BYTES
+        assert len(LONG_DATA) > module.ALWAYS_HASHED_BYTES
         assert intake.find(digest, len(LONG_DATA)) == len(LONG_DATA)
         assert intake.find(digest, 0) is None
         assert intake.find(digest, len(LONG_DATA) - 1) is None

@@ -12,13 +12,13 @@ import pytest
 from kitcache.errors import Damaged, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store import transfer as module
-from kitcache.store.ingest import PROVEN_BYTES
+from kitcache.store.ingest import ALWAYS_HASHED_BYTES
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.transfer import bring_blob
 from tests.hostile.build import Box, Sample
 
 SHORT = b"a layer " * 100
-LONG = b"a long layer " * (PROVEN_BYTES // 10)
+LONG = b"a long layer " * (ALWAYS_HASHED_BYTES // 10)
 
 
 @pytest.fixture
