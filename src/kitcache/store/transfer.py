@@ -41,7 +41,7 @@ def _nobody(_: int) -> None:
     pass
 
 
-def bring_blob(
+def copy_blob(
     source: Layout,
     target: Layout,
     digest: Digest,

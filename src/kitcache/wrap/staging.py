@@ -37,7 +37,7 @@ from kitcache.store.locks import lock_index
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import open_state_dir, require_state_dir
-from kitcache.store.transfer import bring_blob
+from kitcache.store.transfer import copy_blob
 from kitcache.wrap.stores import LockedCache, hold_inherited
 
 _NAMED = 3
@@ -262,7 +262,7 @@ def _link_all(stage: Layout, intake: Ingester, survey: Survey) -> tuple[Tally, T
         if intake.find(digest, size) is not None:
             reused = reused.plus(one)
         else:
-            bring_blob(stage, intake.layout, digest, size)
+            copy_blob(stage, intake.layout, digest, size)
             linked = linked.plus(one)
     return linked, reused
 

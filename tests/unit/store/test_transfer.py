@@ -14,7 +14,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store import transfer as module
 from kitcache.store.ingest import ALWAYS_HASHED_BYTES
 from kitcache.store.layout import Layout, open_layout
-from kitcache.store.transfer import bring_blob
+from kitcache.store.transfer import copy_blob
 from tests.hostile.build import Box, Sample
 
 SHORT = b"a layer " * 100
@@ -77,10 +77,10 @@ def test_it_is_the_same_file_where_it_can_be(
 ) -> None:
     digest, path = put(sample.box, SHORT, algorithm)
     before = path.stat()
-    assert bring_blob(opened_again(layout), target, digest, size) == "linked"
+    assert copy_blob(opened_again(layout), target, digest, size) == "linked"
     assert other.path_of(str(digest)).samefile(path)
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert bring_blob(layout, target, digest, size) == "there"
+    assert copy_blob(layout, target, digest, size) == "there"
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert not (other.dir / ".kitcache").exists()
 
@@ -99,7 +99,7 @@ def test_else_a_copy(
     digest, path = put(sample.box, LONG)
     without_links(monkeypatch, code)
     steps: list[int] = []
-    assert bring_blob(layout, target, digest, len(LONG), on_copied=steps.append) == "copied"
+    assert copy_blob(layout, target, digest, len(LONG), on_copied=steps.append) == "copied"
     copy = other.path_of(str(digest))
     assert copy.read_bytes() == LONG
     assert not copy.samefile(path)
@@ -117,7 +117,7 @@ def test_another_failure_to_link_is_an_error(
     with pytest.raises(
         KitcacheError, match=r"cannot link blob sha256:\w{12}: No space left"
     ) as caught:
-        bring_blob(layout, target, digest, len(SHORT))
+        copy_blob(layout, target, digest, len(SHORT))
     assert caught.value.path == target.path
 
 
@@ -129,7 +129,7 @@ def test_what_is_no_such_blob_is_replaced(
     path = other.path_of(str(digest))
     path.parent.mkdir(parents=True)
     path.write_bytes(there)
-    brought = bring_blob(layout, opened_again(target), digest, len(SHORT))
+    brought = copy_blob(layout, opened_again(target), digest, len(SHORT))
     assert brought == ("linked" if is_linked else "copied")
     assert path.read_bytes() == SHORT
     assert os.listdir(path.parent) == [digest.hex]
@@ -144,7 +144,7 @@ def test_a_link_in_the_targets_place_is_replaced_and_not_followed(
     path.parent.mkdir(parents=True)
     victim = other.top / "bystander"
     path.symlink_to(victim)
-    bring_blob(layout, opened_again(target), digest, len(SHORT))
+    copy_blob(layout, opened_again(target), digest, len(SHORT))
     assert not path.is_symlink()
     assert path.read_bytes() == SHORT
     assert victim.read_text() == "a file beside"
@@ -157,7 +157,7 @@ def test_a_directory_in_the_way_is_told_and_left_alone(
     path = other.path_of(str(digest))
     path.mkdir(parents=True)
     with pytest.raises(KitcacheError, match=f"blob {digest.short}: Is a directory") as caught:
-        bring_blob(layout, opened_again(target), digest, len(SHORT))
+        copy_blob(layout, opened_again(target), digest, len(SHORT))
     assert caught.value.path == target.path
     assert path.is_dir()
     assert os.listdir(other.dir / ".kitcache") == []
@@ -197,7 +197,7 @@ def test_what_the_source_does_not_have_does_not_come(
     elif found == "directory":
         path.mkdir()
     with pytest.raises(Damaged, match=f"blob {digest.short} ") as caught:
-        bring_blob(layout, target, digest, len(SHORT))
+        copy_blob(layout, target, digest, len(SHORT))
     assert (caught.value.kind, caught.value.path) == (kind, layout.path)
     assert not other.path_of(str(digest)).exists()
 
@@ -208,14 +208,14 @@ def test_long_ones_are_proven_when_copied_or_asked_for(
     digest, path = put(sample.box, LONG)
     sample.box.damage(str(digest), LONG[:-1] + b"!")
     with pytest.raises(Damaged, match="holds other bytes"):
-        bring_blob(layout, target, digest, len(LONG), proves=True)
+        copy_blob(layout, target, digest, len(LONG), proves=True)
     with monkeypatch.context() as patch:
         without_links(patch)
         with pytest.raises(Damaged, match="holds other bytes"):
-            bring_blob(layout, target, digest, len(LONG))
+            copy_blob(layout, target, digest, len(LONG))
     assert not other.path_of(str(digest)).exists()
     assert os.listdir(other.dir / ".kitcache") == []
-    assert bring_blob(layout, target, digest, len(LONG)) == "linked"
+    assert copy_blob(layout, target, digest, len(LONG)) == "linked"
     assert other.path_of(str(digest)).samefile(path)
 
 
@@ -232,7 +232,7 @@ def test_what_is_put_in_the_sources_place_meanwhile_is_not_linked(
         real(*args, **more)
 
     monkeypatch.setattr(os, "link", swapped)
-    assert bring_blob(layout, target, digest, len(SHORT)) == "copied"
+    assert copy_blob(layout, target, digest, len(SHORT)) == "copied"
     copy = other.path_of(str(digest))
     assert not copy.is_symlink()
     assert copy.read_bytes() == SHORT
@@ -259,7 +259,7 @@ def test_what_is_swept_meanwhile_comes_as_a_copy(
             other.path_of(str(digest)).unlink()
 
     monkeypatch.setattr(os, "link", swept)
-    assert bring_blob(layout, target, digest, len(SHORT)) == "copied"
+    assert copy_blob(layout, target, digest, len(SHORT)) == "copied"
     assert other.path_of(str(digest)).read_bytes() == SHORT
 
 
@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_nothing(
     with pytest.raises(
         KitcacheError, match=r"cannot write blob sha256:\w{12}: No space left"
     ) as caught:
-        bring_blob(layout, target, digest, len(LONG), on_copied=full)
+        copy_blob(layout, target, digest, len(LONG), on_copied=full)
     assert caught.value.path == target.path
     assert os.listdir(other.dir / ".kitcache") == []
     assert not other.path_of(str(digest)).exists()
@@ -288,7 +288,7 @@ def test_without_a_room_nothing_is_copied(
     digest, _ = put(sample.box, SHORT)
     (other.dir / ".kitcache").symlink_to(other.top)
     with pytest.raises(KitcacheError, match=r"there can be no \.kitcache/"):
-        bring_blob(layout, target, digest, len(SHORT))
+        copy_blob(layout, target, digest, len(SHORT))
     assert not other.path_of(str(digest)).exists()
 
 
@@ -300,7 +300,7 @@ def test_a_copy_is_for_the_users_of_the_cache(
         pytest.skip("needs root, to have a cache of somebody else")
     os.chown(other.dir / "index.json", 1234, 2345)
     digest, _ = put(sample.box, SHORT)
-    bring_blob(layout, target, digest, len(SHORT))
+    copy_blob(layout, target, digest, len(SHORT))
     copy = other.path_of(str(digest)).stat()
     assert (copy.st_uid, copy.st_gid) == (1234, 2345)
     room = other.path_of(str(digest)).parent.stat()
@@ -318,7 +318,7 @@ def test_a_source_that_cannot_be_read_is_told_as_the_sources_fault(
 
     monkeypatch.setattr(os, "pread", broken)
     with pytest.raises(Unreadable, match="cannot be read: Input/output error") as caught:
-        bring_blob(layout, target, digest, len(LONG))
+        copy_blob(layout, target, digest, len(LONG))
     assert caught.value.path == layout.path
 
 
@@ -332,7 +332,7 @@ def test_a_process_that_is_out_of_memory_is_no_fault_of_the_source(
 
     monkeypatch.setattr(os, "pread", starved)
     with pytest.raises(KitcacheError, match="cannot read a blob") as caught:
-        bring_blob(layout, target, digest, len(SHORT))
+        copy_blob(layout, target, digest, len(SHORT))
     assert not isinstance(caught.value, Damaged)
 
 
@@ -343,7 +343,7 @@ def test_a_read_that_gives_less_than_there_is_is_no_damage(
     digest, _ = put(sample.box, SHORT)
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, count, at: real(fd, min(count, 7), at))
-    assert bring_blob(layout, target, digest, len(SHORT)) == "linked"
+    assert copy_blob(layout, target, digest, len(SHORT)) == "linked"
 
 
 @pytest.mark.parametrize(
@@ -383,4 +383,4 @@ def test_a_file_that_the_owner_of_the_target_could_not_read_is_copied(
     with open_layout(sample.dir) as opened:
         opened.open_directories()
         monkeypatch.setattr(os, "fstat", owned)
-        assert bring_blob(opened, target, digest, len(SHORT)) == how
+        assert copy_blob(opened, target, digest, len(SHORT)) == how

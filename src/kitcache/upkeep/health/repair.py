@@ -32,7 +32,7 @@ from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import delete_stale_files, open_state_dir, read_tag_uses, write_tag_uses
-from kitcache.store.transfer import bring_blob
+from kitcache.store.transfer import copy_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
@@ -254,7 +254,7 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
     for digest, path in mending.takes.items():
         check()
         try:
-            bring_blob(means.copies[path], layout, digest, None, proves=True)
+            copy_blob(means.copies[path], layout, digest, None, proves=True)
         except Damaged:
             # The copy is not what it was when it was hashed: it is judged anew.
             raise IndexChangedError from None

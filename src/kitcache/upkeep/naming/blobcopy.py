@@ -16,7 +16,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.layout import Layout, look_at_open
-from kitcache.store.transfer import Brought, bring_blob
+from kitcache.store.transfer import Brought, copy_blob
 from kitcache.store.write import sync_blobs
 
 
@@ -107,7 +107,7 @@ def _bring_each(
 
 def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> Brought:
     try:
-        return bring_blob(source, target, one.digest, one.size, on_copied=meter.advance)
+        return copy_blob(source, target, one.digest, one.size, on_copied=meter.advance)
     except Damaged as error:
         raise Damaged(
             error.path,

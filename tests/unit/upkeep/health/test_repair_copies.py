@@ -86,7 +86,7 @@ def test_a_copy_that_is_damaged_meanwhile_is_not_believed(
     box.damage(large["digest"], None)
     if is_link:
         box.path_of(large["digest"]).symlink_to(box.top / "bystander")
-    real = module.bring_blob
+    real = module.copy_blob
 
     def spoiled(*args: Any, **more: Any) -> Any:
         path = blob_path(copy, large["digest"])

@@ -73,7 +73,7 @@ def test_a_blob_that_goes_from_a_source_meanwhile_is_no_hole(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stranger's sweep: it knows no lock of ours."""
-    real, lost = bring_module.bring_blob, sample.box.path_of(sample.layers[2]["digest"])
+    real, lost = bring_module.copy_blob, sample.box.path_of(sample.layers[2]["digest"])
 
     def met(*args: Any, **more: Any) -> Any:
         lost.unlink(missing_ok=True)
