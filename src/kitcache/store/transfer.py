@@ -22,7 +22,7 @@ from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.write import new_name
 
-Brought = Literal["linked", "copied", "there"]
+CopyMethod = Literal["linked", "copied", "there"]
 
 _CHUNK_BYTES = 1024 * 1024
 # Another file system, another's file, too many links, a file system that has none; and a name that
@@ -49,7 +49,7 @@ def copy_blob(
     *,
     proves: bool = False,
     on_copied: Callable[[int], None] = _nobody,
-) -> Brought:
+) -> CopyMethod:
     """Have a blob of one layout in another one too; how it came, or "there": it was whole already.
 
     size: bytes, None if unknown. What lies under its name and is no such blob is replaced. Blobs of

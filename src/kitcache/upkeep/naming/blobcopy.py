@@ -16,7 +16,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.layout import Layout, look_at_open
-from kitcache.store.transfer import Brought, copy_blob
+from kitcache.store.transfer import CopyMethod, copy_blob
 from kitcache.store.write import sync_blobs
 
 
@@ -96,7 +96,7 @@ def bring_all(sources: Sequence[Layout], target: Layout, wants: Wants, control: 
 
 def _bring_each(
     sources: Sequence[Layout], target: Layout, wants: Wants, meter: "_Meter"
-) -> Iterator[tuple[Brought, int]]:
+) -> Iterator[tuple[CopyMethod, int]]:
     for part in wants:
         for one in part:
             yield _bring(sources[one.source], target, one, meter), one.size
@@ -105,7 +105,7 @@ def _bring_each(
         sync_blobs(target, with_bytes=True)
 
 
-def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> Brought:
+def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> CopyMethod:
     try:
         return copy_blob(source, target, one.digest, one.size, on_copied=meter.advance)
     except Damaged as error:
@@ -132,7 +132,7 @@ def foresee(
         look_at_open(source, source.root_fd, "the directory").st_dev == device for source in sources
     ]
 
-    def how(one: Wanted) -> Brought:
+    def how(one: Wanted) -> CopyMethod:
         control.check()
         if target is not None and find_blob(target, one.digest, one.size) is not None:
             return "there"
@@ -149,8 +149,8 @@ def _device_of(path: str) -> int:
     return os.stat(path).st_dev
 
 
-def _sum_up(came: Iterable[tuple[Brought, int]]) -> Came:
-    blobs, sizes = Counter[Brought](), Counter[Brought]()
+def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> Came:
+    blobs, sizes = Counter[CopyMethod](), Counter[CopyMethod]()
     for how, size in came:
         blobs[how] += 1
         sizes[how] += size
