@@ -234,10 +234,10 @@ def cut_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> TrimmedConfig:
     their chains. All of these keep their order and their unknown fields; numbers are adjusted.
     Raises DocumentError as read_cacheconfig does.
     """
-    return Shears(data).cut(kept)
+    return CacheConfigEditor(data).cut(kept)
 
 
-class Shears:
+class CacheConfigEditor:
     """A cacheconfig that is read once, to be cut to this and to that. config: what it says.
 
     Raises DocumentError as read_cacheconfig does.

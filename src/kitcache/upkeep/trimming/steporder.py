@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from kitcache.oci.cacheconfig import (
     CacheConfig,
+    CacheConfigEditor,
     Record,
     ResultKey,
-    Shears,
     read_cacheconfig,
     sources_first,
 )
@@ -73,7 +73,7 @@ def cut_trees(
     """
     numbers = {pair: n for n, pair in enumerate(dict.fromkeys(tree[1:] for tree in trees))}
     distinct = [CacheDocuments("", *pair) for pair in numbers]
-    shears = [Shears(tree.config) for tree in distinct]
+    shears = [CacheConfigEditor(tree.config) for tree in distinct]
     configs = [each.config for each in shears]
     order = _rank(distinct, configs, used, now_ns)
     documents = _Documents(distinct, shears, order)
@@ -107,7 +107,7 @@ def cut_until(
 
     fits: is asked with the bytes of the new manifest and of the new cacheconfig.
     """
-    shears = Shears(tree.config)
+    shears = CacheConfigEditor(tree.config)
     keys = [ranked.key for ranked in _rank([tree], [shears.config], used, now_ns)]
 
     def is_small(dropped: int) -> bool:
@@ -322,7 +322,10 @@ class _Documents:
     """Manifests and cacheconfigs, once so many results have been dropped."""
 
     def __init__(
-        self, trees: Sequence[CacheDocuments], shears: Sequence[Shears], order: Sequence[Ranked]
+        self,
+        trees: Sequence[CacheDocuments],
+        shears: Sequence[CacheConfigEditor],
+        order: Sequence[Ranked],
     ) -> None:
         self._trees, self._shears, self._order = trees, shears, order
         self._keys: list[list[ResultKey]] = [[] for _ in trees]
@@ -351,7 +354,9 @@ class _Documents:
         return self._known[number, gone]
 
 
-def _weigh(tree: CacheDocuments, shears: Shears, kept: Collection[ResultKey]) -> tuple[int, int]:
+def _weigh(
+    tree: CacheDocuments, shears: CacheConfigEditor, kept: Collection[ResultKey]
+) -> tuple[int, int]:
     """The bytes of the manifest and of the cacheconfig that keep these results only."""
     cut = shears.cut(kept)
     # Every digest is as long.
