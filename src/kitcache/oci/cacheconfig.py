@@ -227,7 +227,7 @@ class TrimmedConfig(NamedTuple):
     records: int
 
 
-def cut_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> TrimmedConfig:
+def trim_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> TrimmedConfig:
     """The same document with these results only, and with what they need.
 
     That is the records that they are reached through, by every alternative, and the layers of

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from kitcache.oci.cacheconfig import ResultKey, cut_cacheconfig
+from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
 from kitcache.oci.cachemanifest import cut_manifest
 from kitcache.oci.digest import Digest
 from kitcache.store.layout import Layout
@@ -30,7 +30,7 @@ def make_root(
 
     manifest, config: proven, and read by read_cache_manifest and read_cacheconfig without error.
     """
-    cut = cut_cacheconfig(config, kept)
+    cut = trim_cacheconfig(config, kept)
     digest = Digest("sha256", hashlib.sha256(cut.data).hexdigest())
     smaller = cut_manifest(manifest, cut.layers, digest, len(cut.data))
     layer_bytes = sum(sizes.get(layer, 0) for layer in cut.layers)

@@ -9,10 +9,10 @@ import pytest
 from kitcache.oci.cacheconfig import (
     NO_PARENT,
     CacheConfig,
-    cut_cacheconfig,
     parse_time,
     read_cacheconfig,
     sources_first,
+    trim_cacheconfig,
 )
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
@@ -137,7 +137,7 @@ def test_sources_come_before_what_is_reached_through_them() -> None:
 
 
 def test_a_cut_keeps_what_its_results_need_and_no_more() -> None:
-    cut = cut_cacheconfig(WHOLE, [(2, 0)])
+    cut = trim_cacheconfig(WHOLE, [(2, 0)])
     after = read_cacheconfig(cut.data)
     assert [r.digest for r in after.records] == ["source", "base", "first"]
     assert [len(r.results) for r in after.records] == [0, 0, 1]
@@ -147,7 +147,7 @@ def test_a_cut_keeps_what_its_results_need_and_no_more() -> None:
 
 
 def test_a_cut_renumbers_layers_and_records() -> None:
-    after = read_cacheconfig(cut_cacheconfig(WHOLE, [(3, 0)]).data)
+    after = read_cacheconfig(trim_cacheconfig(WHOLE, [(3, 0)]).data)
     assert [r.digest for r in after.records] == ["source", "stage"]
     assert after.records[1].sources == {0}
     assert after.layers[after.records[1].results[0].chain[0]].digest.hex == f"{9:064x}"
@@ -155,36 +155,38 @@ def test_a_cut_renumbers_layers_and_records() -> None:
 
 def test_a_cut_of_nothing_is_the_same_config() -> None:
     config = read_cacheconfig(WHOLE)
-    assert read_cacheconfig(cut_cacheconfig(WHOLE, [k for k, _ in config.results()]).data) == config
+    assert (
+        read_cacheconfig(trim_cacheconfig(WHOLE, [k for k, _ in config.results()]).data) == config
+    )
 
 
 def test_a_cut_of_everything_is_an_empty_config() -> None:
-    cut = cut_cacheconfig(WHOLE, [])
+    cut = trim_cacheconfig(WHOLE, [])
     assert read_cacheconfig(cut.data) == CacheConfig((), ())
     assert cut.layers == frozenset()
 
 
 def test_every_alternative_of_what_is_kept_stays() -> None:
     records = [record("a"), record("b"), record("c", [0, 1], layers=(0,))]
-    after = read_cacheconfig(cut_cacheconfig(encode([layer(0)], records), [(2, 0)]).data)
+    after = read_cacheconfig(trim_cacheconfig(encode([layer(0)], records), [(2, 0)]).data)
     assert after.records[2].sources == {0, 1}
 
 
 def test_of_several_results_only_some_may_stay() -> None:
     chained = {"layers": [0, 1], "createdAt": CREATED, "x": 1}
     data = encode([layer(0), layer(1, 0), layer(2)], [record("a", layers=(2, 0), chains=[chained])])
-    after = json.loads(cut_cacheconfig(data, [(0, 1), (0, 2)]).data)
+    after = json.loads(trim_cacheconfig(data, [(0, 1), (0, 2)]).data)
     assert after["records"] == [
         {"digest": "a", "layers": [{"layer": 0, "createdAt": CREATED}], "chains": [chained]}
     ]
-    lone = json.loads(cut_cacheconfig(data, [(0, 0)]).data)
+    lone = json.loads(trim_cacheconfig(data, [(0, 0)]).data)
     assert "chains" not in lone["records"][0]
 
 
 def test_a_chain_can_keep_a_layer_without_the_one_below_it() -> None:
     chained = record("a", chains=[{"layers": [1], "createdAt": CREATED}])
     data = encode([layer(0), layer(1, 0)], [chained, record("b", layers=(0,))])
-    after = read_cacheconfig(cut_cacheconfig(data, [(0, 0)]).data)
+    after = read_cacheconfig(trim_cacheconfig(data, [(0, 0)]).data)
     assert after.layers == ((Digest("sha256", f"{1:064x}"), NO_PARENT),)
 
 
@@ -192,7 +194,7 @@ def test_what_nobody_knows_survives_a_cut() -> None:
     layers = [layer(0, annotations={"size": 7}), layer(1)]
     records = [record("s", more=[1]), record("a", [0], layers=(0,), more=2)]
     records[1]["inputs"][0][0]["selector"] = "sel"
-    after = json.loads(cut_cacheconfig(encode(layers, records, new=True), [(1, 0)]).data)
+    after = json.loads(trim_cacheconfig(encode(layers, records, new=True), [(1, 0)]).data)
     assert after["new"] is True
     assert after["layers"] == layers[:1]
     assert after["records"] == records

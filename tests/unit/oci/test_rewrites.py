@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kitcache.oci.cacheconfig import cut_cacheconfig
+from kitcache.oci.cacheconfig import trim_cacheconfig
 from kitcache.oci.cachemanifest import cut_manifest
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest
@@ -86,7 +86,7 @@ def test_a_smaller_cacheconfig_keeps_it() -> None:
     )
     layers = ",".join(f'{{"blob":"{digest}","parent":-1,{TWICE}}}' for digest in DIGESTS[:2])
     config = f'{{"layers":[{layers}],"records":[{records}],{TWICE}}}'.encode()
-    cut = cut_cacheconfig(config, [(0, 0)])
+    cut = trim_cacheconfig(config, [(0, 0)])
     assert (len(cut.layers), cut.data.count(TWICE.encode())) == (1, 4)
 
 

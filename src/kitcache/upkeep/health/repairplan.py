@@ -15,8 +15,8 @@ from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.cacheconfig import (
     IMPORT_LIMIT_BYTES,
     ResultKey,
-    cut_cacheconfig,
     read_cacheconfig,
+    trim_cacheconfig,
 )
 from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
@@ -283,7 +283,7 @@ def _is_small(content: CacheDocuments) -> bool:
 
 
 def _cut(before: CacheDocuments, kept: Collection[ResultKey]) -> CacheDocuments:
-    cut = cut_cacheconfig(before.config, kept)
+    cut = trim_cacheconfig(before.config, kept)
     digest = _digest_of(cut.data)
     return CacheDocuments(
         cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data
