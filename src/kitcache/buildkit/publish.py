@@ -14,7 +14,7 @@ from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
-from kitcache.oci.document import DocumentError, Members, read_document
+from kitcache.oci.document import DocumentError, JsonObject, read_document
 from kitcache.oci.index import INDEX_TYPE, NewEntry, put_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
@@ -156,7 +156,7 @@ def _nothing(publication: Publication, problem: str = "") -> _Candidate:
 
 def media_type_of(document: object, hint: Descriptor | None) -> str:
     """What a root says it is; what the daemon said of it; or what its fields show."""
-    fields = document if isinstance(document, Members) else Members()
+    fields = document if isinstance(document, JsonObject) else JsonObject()
     told = fields.one("mediaType")
     if isinstance(told, str) and told:
         return told

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import (
     DocumentError,
-    Members,
+    JsonObject,
     describe,
     expect_list,
     expect_object,
@@ -309,15 +309,15 @@ def _cut_record(
     return record
 
 
-def _require_exact(fields: Members, *names: str) -> None:
+def _require_exact(fields: JsonObject, *names: str) -> None:
     fields.require_exact(names)
 
 
-def _list(fields: Members, name: str, what: str) -> list[Any]:
+def _list(fields: JsonObject, name: str, what: str) -> list[Any]:
     return expect_list(fields.one(name), f"'{name}' of {what}")
 
 
-def _number(fields: Members, name: str, what: str) -> int:
+def _number(fields: JsonObject, name: str, what: str) -> int:
     value = fields.one(name)
     return 0 if value is None else _checked_number(value, what)
 
@@ -328,14 +328,14 @@ def _checked_number(value: Any, what: str) -> int:
     return value
 
 
-def _text(fields: Members, name: str, what: str) -> str:
+def _text(fields: JsonObject, name: str, what: str) -> str:
     value = fields.one(name)
     if value is not None and not isinstance(value, str):
         raise DocumentError("malformed", f"'{name}' of {what} is {describe(value)}")
     return value or ""
 
 
-def _time(fields: Members, what: str) -> int | None:
+def _time(fields: JsonObject, what: str) -> int | None:
     value = fields.one("createdAt")
     if value is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from kitcache.oci.descriptor import Descriptor, read_descriptor, redirect
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import Members, expect_list, expect_object, read_document, read_plain
+from kitcache.oci.document import JsonObject, expect_list, expect_object, read_document, read_plain
 from kitcache.oci.links import CACHECONFIG
 
 UNCOMPRESSED = "containerd.io/uncompressed"
@@ -30,7 +30,7 @@ class CacheManifest(NamedTuple):
 
     config: Descriptor
     layers: tuple[CachedLayer, ...]
-    document: Members
+    document: JsonObject
 
 
 def read_cache_manifest(data: bytes) -> CacheManifest | None:
@@ -55,7 +55,7 @@ def read_cache_manifest(data: bytes) -> CacheManifest | None:
 
 
 def _is_config(item: Any) -> bool:
-    if not isinstance(item, Members):
+    if not isinstance(item, JsonObject):
         return False
     item.require_exact(("mediaType", "digest", "size"))
     return bool(item.one("mediaType") == CACHECONFIG)
@@ -68,9 +68,9 @@ def _layers(items: list[Any]) -> tuple[CachedLayer, ...]:
     )
 
 
-def _diff_id(item: Members) -> str | None:
+def _diff_id(item: JsonObject) -> str | None:
     annotations = item.one("annotations")
-    value = annotations.keyed(UNCOMPRESSED) if isinstance(annotations, Members) else None
+    value = annotations.keyed(UNCOMPRESSED) if isinstance(annotations, JsonObject) else None
     return value if isinstance(value, str) else None
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, Members, describe, drop_field, expect_object
+from kitcache.oci.document import DocumentError, JsonObject, describe, drop_field, expect_object
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -55,7 +55,7 @@ def glance_at_descriptors(value: Any) -> list[Descriptor]:
     Only an object that holds a digest counts; what else is odd about it does not. Given twice, a
     digest makes two of them.
     """
-    if not isinstance(value, Members):
+    if not isinstance(value, JsonObject):
         return []
     media_type = next((t for t in reversed(value.every("mediaType")) if isinstance(t, str)), "")
     sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
@@ -75,7 +75,7 @@ def glance_at_descriptors(value: Any) -> list[Descriptor]:
 def glance_at_digests(value: Any, field: str) -> list[Digest]:
     """Every digest that an object gives in that field; none where it is no object."""
     found = []
-    for text in value.every(field) if isinstance(value, Members) else ():
+    for text in value.every(field) if isinstance(value, JsonObject) else ():
         with suppress(ValueError):
             found.append(parse_digest(text))
     return found
@@ -86,9 +86,9 @@ def redirect(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
     return {**drop_field(item, "data"), "digest": str(digest), "size": size}
 
 
-def ref_name_of(fields: Members) -> str | None:
+def ref_name_of(fields: JsonObject) -> str | None:
     """The ref name among a descriptor's annotations, None where there is none."""
-    found = [a.keyed(REF_NAME) for a in fields.every("annotations") if isinstance(a, Members)]
+    found = [a.keyed(REF_NAME) for a in fields.every("annotations") if isinstance(a, JsonObject)]
     return found[-1] if found and isinstance(found[-1], str) else None
 
 
@@ -112,7 +112,7 @@ def _size(value: Any, what: str) -> int:
 
 
 def _platform(value: Any) -> str | None:
-    if not isinstance(value, Members):
+    if not isinstance(value, JsonObject):
         return None
     parts = [value.every(name)[-1:] for name in ("os", "architecture", "variant")]
     words = [part[0] for part in parts if part and isinstance(part[0], str) and part[0]]

@@ -24,7 +24,7 @@ class DocumentError(ValueError):
         self.kind = kind
 
 
-class Members(dict[str, Sequence[tuple[str, Any]]]):
+class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
     """A JSON object: folded name → every (spelling, value) given under it, in order."""
 
     def every(self, name: str) -> list[Any]:
@@ -64,19 +64,19 @@ def count_values(data: bytes) -> int:
     return sum(map(data.count, (b",", b"[", b"{")))
 
 
-def _members(pairs: list[tuple[str, Any]]) -> Members:
+def _members(pairs: list[tuple[str, Any]]) -> JsonObject:
     # A tuple, as most names are given once: lists would be half of what the garbage collector sees.
-    found = Members()
+    found = JsonObject()
     for pair in pairs:
         found[pair[0].casefold()] = (pair,)
     return found if len(found) == len(pairs) else _repeated_members(pairs)
 
 
-def _repeated_members(pairs: list[tuple[str, Any]]) -> Members:
+def _repeated_members(pairs: list[tuple[str, Any]]) -> JsonObject:
     given: dict[str, list[tuple[str, Any]]] = {}
     for pair in pairs:
         given.setdefault(pair[0].casefold(), []).append(pair)
-    return Members(given)
+    return JsonObject(given)
 
 
 def _no_constant(word: str) -> Any:
@@ -170,9 +170,9 @@ def _finite(text: str) -> float:
     return number
 
 
-def expect_object(value: Any, what: str) -> Members:
+def expect_object(value: Any, what: str) -> JsonObject:
     """The value, which has to be an object. Raises DocumentError (malformed)."""
-    if not isinstance(value, Members):
+    if not isinstance(value, JsonObject):
         raise DocumentError("malformed", f"{what} is {describe(value)}, not an object")
     return value
 
@@ -190,6 +190,6 @@ def describe(value: Any) -> str:
     """What kind of JSON value this is, for a message."""
     if value is None:
         return "null"
-    if isinstance(value, Members):
+    if isinstance(value, JsonObject):
         return "an object"
     return _TYPE_NAMES.get(type(value), "a number")

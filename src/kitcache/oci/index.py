@@ -13,7 +13,7 @@ from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, redir
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import (
     DocumentError,
-    Members,
+    JsonObject,
     expect_list,
     expect_object,
     read_document,
@@ -92,7 +92,7 @@ def _entry(value: Any, what: str) -> IndexEntry:
         return IndexEntry(None, None, str(error))
     fields.require_exact(_ENTRY_FIELDS)
     for annotations in fields.every("annotations"):
-        if isinstance(annotations, Members) and len(annotations.get(REF_NAME, ())) > 1:
+        if isinstance(annotations, JsonObject) and len(annotations.get(REF_NAME, ())) > 1:
             raise DocumentError("ambiguous", f"{what} has the annotation {REF_NAME} twice")
     entry = IndexEntry(ref_name_of(fields), None, image_name=_image_name_of(fields))
     try:
@@ -101,8 +101,8 @@ def _entry(value: Any, what: str) -> IndexEntry:
         return entry._replace(problem=str(error))
 
 
-def _image_name_of(fields: Members) -> str | None:
-    found = [a.keyed(IMAGE_NAME) for a in fields.every("annotations") if isinstance(a, Members)]
+def _image_name_of(fields: JsonObject) -> str | None:
+    found = [a.keyed(IMAGE_NAME) for a in fields.every("annotations") if isinstance(a, JsonObject)]
     return found[-1] if found and isinstance(found[-1], str) else None
 
 

@@ -19,7 +19,7 @@ from kitcache.oci.descriptor import (
 from kitcache.oci.digest import parse_digest
 from kitcache.oci.document import (
     DocumentError,
-    Members,
+    JsonObject,
     expect_list,
     expect_object,
     read_document,
@@ -106,7 +106,7 @@ def read_links(kind: BlobKind | None, data: bytes) -> tuple[Link, ...]:
             return _links_by_looking(data)
 
 
-def _container_links(document: Members) -> tuple[Link, ...]:
+def _container_links(document: JsonObject) -> tuple[Link, ...]:
     links: list[Link] = []
     for field, role in _LISTS:
         for value in document.every(field):
@@ -137,7 +137,7 @@ def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
     return [Link(each, roles.get(kind_of(each.media_type), role)) for each in listed]
 
 
-def _schema1_layers(document: Members) -> list[Link]:
+def _schema1_layers(document: JsonObject) -> list[Link]:
     sums = [
         expect_object(item, "an fsLayers entry").every("blobSum")
         for value in document.every("fsLayers")
@@ -146,7 +146,7 @@ def _schema1_layers(document: Members) -> list[Link]:
     return [_bare_layer(digest) for given in sums for digest in given]
 
 
-def _cached(document: Members) -> tuple[Link, ...]:
+def _cached(document: JsonObject) -> tuple[Link, ...]:
     layers = [
         expect_object(item, "a layer of the cacheconfig")
         for value in document.every("layers")
@@ -178,10 +178,10 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
         if error.kind == "too-nested":
             raise
         return ()
-    return _look_for_links(document) if isinstance(document, Members) else ()
+    return _look_for_links(document) if isinstance(document, JsonObject) else ()
 
 
-def _look_for_links(document: Members) -> tuple[Link, ...]:
+def _look_for_links(document: JsonObject) -> tuple[Link, ...]:
     links: list[Link] = []
     for field, role in _LISTS:
         for value in document.every(field):
@@ -202,5 +202,5 @@ def _look_for_links(document: Members) -> tuple[Link, ...]:
     return tuple(links + bare)
 
 
-def _items_of(document: Members, field: str) -> list[Any]:
+def _items_of(document: JsonObject, field: str) -> list[Any]:
     return [item for value in document.every(field) if isinstance(value, list) for item in value]

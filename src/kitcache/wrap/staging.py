@@ -19,7 +19,7 @@ from kitcache.gc.survey import check_reachable, take_survey
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError, Members, read_document
+from kitcache.oci.document import DocumentError, JsonObject, read_document
 from kitcache.oci.index import NewEntry, drop_entries, put_entries, read_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
@@ -217,7 +217,7 @@ def _find_root(layout: Layout) -> Descriptor | None:
 
 def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
     document = read_document(data)
-    fields = document if isinstance(document, Members) else Members()
+    fields = document if isinstance(document, JsonObject) else JsonObject()
     media_type = fields.one("mediaType")
     if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
         return None

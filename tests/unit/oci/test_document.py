@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.oci.document import (
     DocumentError,
-    Members,
+    JsonObject,
     count_values,
     describe,
     drop_field,
@@ -19,9 +19,9 @@ from kitcache.oci.document import (
 KELVIN, LONG_S = "\u212a", "\u017f"
 
 
-def read(text: str) -> Members:
+def read(text: str) -> JsonObject:
     document = read_document(text.encode())
-    assert isinstance(document, Members)
+    assert isinstance(document, JsonObject)
     return document
 
 

@@ -19,7 +19,7 @@ from kitcache.oci.cachemanifest import (
     read_cache_manifest,
 )
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, Members, expect_object, read_document
+from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.results import UnusableStep
 
 Imports = Literal["fully", "with-misses", "not"]
@@ -194,7 +194,7 @@ def _annotation_fault(diff_id: str | None) -> str:
     return ""
 
 
-def check_form(document: Members) -> None:
+def check_form(document: JsonObject) -> None:
     """Raises DocumentError where BuildKit cannot tell a manifest from an index."""
     document.require_exact(("mediaType", "config", "layers", "manifests"))
     is_manifest = "config" in document or "layers" in document

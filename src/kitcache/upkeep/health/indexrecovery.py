@@ -11,7 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError, Members, keep_repeated, read_document, read_plain
+from kitcache.oci.document import (
+    DocumentError,
+    JsonObject,
+    keep_repeated,
+    read_document,
+    read_plain,
+)
 from kitcache.oci.index import (
     EMPTY_INDEX,
     IMAGE_NAME,
@@ -64,7 +70,7 @@ def read_root(data: bytes) -> Document | None:
     """
     try:
         fields = read_document(data)
-        if not isinstance(fields, Members):
+        if not isinstance(fields, JsonObject):
             return None
         media_type = fields.one("mediaType")
         if media_type is None:
@@ -76,11 +82,11 @@ def read_root(data: bytes) -> Document | None:
         return None
 
 
-def _type_by_looking(fields: Members) -> str | None:
+def _type_by_looking(fields: JsonObject) -> str | None:
     config, layers = fields.one("config"), fields.one("layers")
     if isinstance(fields.one("manifests"), list):
         return INDEX_TYPE
-    if isinstance(config, Members) and config.one("digest") and isinstance(layers, list):
+    if isinstance(config, JsonObject) and config.one("digest") and isinstance(layers, list):
         return MANIFEST_TYPE
     return None
 

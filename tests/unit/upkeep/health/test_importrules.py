@@ -8,7 +8,7 @@ import pytest
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
-from kitcache.oci.document import DocumentError, Members, expect_object, read_document
+from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.health.importrules import (
     BlobHealth,
     Judgement,
@@ -53,7 +53,7 @@ def index(listed: list[Json], config: bytes, **more: Any) -> bytes:
     return encode(body | more)
 
 
-def members(document: Json) -> Members:
+def members(document: Json) -> JsonObject:
     return expect_object(read_document(encode(document)), "the manifest")
 
 
