@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.oci.index import IMAGE_NAME, NewEntry, find_entry, put_entries, read_entries
+from kitcache.oci.index import IMAGE_NAME, NewEntry, add_entries, find_entry, read_entries
 
 REF_NAME = "org.opencontainers.image.ref.name"
 TAGS = st.sampled_from(["latest", "main", "pr-7", ""]) | st.text(max_size=8)
@@ -50,7 +50,7 @@ def others(document: dict[str, Any], new: NewEntry) -> list[Any]:
 def test_the_entry_is_found_and_nothing_else_changes(
     document: dict[str, Any], new: NewEntry
 ) -> None:
-    after = json.loads(put_entries(json.dumps(document).encode(), (new,)))
+    after = json.loads(add_entries(json.dumps(document).encode(), (new,)))
     mine = [item for item in after["manifests"] if item not in others(document, new)]
     assert others(after, new) == others(document, new)
     assert [(item["digest"], item["size"]) for item in mine] in ([(new.digest, new.size)], [])
@@ -67,14 +67,14 @@ def test_the_entry_is_found_and_nothing_else_changes(
 
 @given(indexes(), new_entries())
 def test_twice_is_once(document: dict[str, Any], new: NewEntry) -> None:
-    once = put_entries(json.dumps(document).encode(), (new,))
-    assert put_entries(once, (new,)) == once
+    once = add_entries(json.dumps(document).encode(), (new,))
+    assert add_entries(once, (new,)) == once
 
 
 @given(st.lists(new_entries(), max_size=4))
 def test_the_last_of_a_tag_is_what_an_import_finds(entries: list[NewEntry]) -> None:
     plain = [entry._replace(image_name=None) for entry in entries]
-    found = read_entries(put_entries(None, tuple(plain)))
+    found = read_entries(add_entries(None, tuple(plain)))
     assert len(found) == len({entry.ref_name for entry in plain})
     for tag in {entry.ref_name for entry in plain}:
         wanted = [entry for entry in plain if entry.ref_name == tag][-1]

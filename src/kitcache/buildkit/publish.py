@@ -15,7 +15,7 @@ from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, JsonObject, read_document
-from kitcache.oci.index import INDEX_TYPE, NewEntry, put_entries
+from kitcache.oci.index import INDEX_TYPE, NewEntry, add_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, publish_index
@@ -214,7 +214,7 @@ def _put(
     def put(data: bytes | None) -> tuple[bytes, None]:
         if data is None and had_index:
             raise Damaged(layout.path, f"{INDEX} was removed while the build ran", kind="missing")
-        return put_entries(data, entries), None
+        return add_entries(data, entries), None
 
     lock = lock_index(layout, control.wait_policy(lock_timeout_s))
     with open_state_dir(layout) as room_fd:

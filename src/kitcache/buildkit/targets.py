@@ -20,7 +20,7 @@ from kitcache.errors import KitcacheError, UsageError
 from kitcache.gc.control import LockOptions
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
-from kitcache.oci.index import NewEntry, put_entries
+from kitcache.oci.index import NewEntry, add_entries
 from kitcache.store.index import publish_index
 from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
@@ -227,7 +227,7 @@ def _name_image(
     target.intake.sync()
     with open_state_dir(layout) as room_fd:
         lock = lock_index(layout, terms.wait_policy(layout))
-        publish_index(layout, room_fd, lock, lambda data: (put_entries(data, entries), None))
+        publish_index(layout, room_fd, lock, lambda data: (add_entries(data, entries), None))
     return frozenset(entry.ref_name for entry in entries)
 
 

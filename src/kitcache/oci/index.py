@@ -160,7 +160,7 @@ class NewEntry(NamedTuple):
     image_name: str | None = None
 
 
-def put_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
+def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
     """The document with these entries, each in place of those that went by its name.
 
     data: None where there is no index.json yet. As in BuildKit (client/ociindex, Put) an entry

@@ -20,7 +20,7 @@ from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError, JsonObject, read_document
-from kitcache.oci.index import NewEntry, drop_entries, put_entries, read_entries
+from kitcache.oci.index import NewEntry, add_entries, drop_entries, read_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import (
@@ -190,7 +190,7 @@ def _mend_index(layout: Layout) -> bool:
         names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
         data, _ = drop_entries(data, names)
         entries = tuple(_entry_of(entry.ref_name, root) for entry in strays)
-        replace_file(layout, INDEX, put_entries(data, entries))
+        replace_file(layout, INDEX, add_entries(data, entries))
     return True
 
 
@@ -277,7 +277,7 @@ def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
                 layout,
                 room_fd,
                 lock_index(layout, patience),
-                lambda data: (put_entries(data, entries), None),
+                lambda data: (add_entries(data, entries), None),
             )
         except DocumentError as error:
             raise index_error(layout.path, error) from None

@@ -15,11 +15,11 @@ from kitcache.oci.index import (
     Copied,
     Dropped,
     NewEntry,
+    add_entries,
     copy_entries,
     drop_entries,
     edit_entries,
     find_entry,
-    put_entries,
     read_entries,
 )
 
@@ -219,7 +219,7 @@ def named(word: str, image_name: str, ref_name: str | None = None) -> dict[str, 
 
 
 def put(data: bytes | None, *entries: NewEntry) -> list[tuple[str, str | None]]:
-    found = read_entries(put_entries(data, entries))
+    found = read_entries(add_entries(data, entries))
     return [(str(e.descriptor.digest), e.ref_name) for e in found if e.descriptor]
 
 
@@ -257,7 +257,7 @@ def test_an_image_of_that_ref_name_stays_beside_a_cache() -> None:
 
 def test_what_is_there_already_leaves_the_bytes_as_they_are() -> None:
     data = index(entry("a", "x"), entry("b", "y")) + b"  "
-    assert put_entries(data, (new("a", "x"),)) is data
+    assert add_entries(data, (new("a", "x"),)) is data
     twice = index(entry("a", "x"), entry("a", "x"))
     assert put(twice, new("a", "x")) == [(name("a"), "x")]
 
@@ -268,7 +268,7 @@ def test_null_becomes_a_list() -> None:
 
 def test_an_index_that_cannot_be_read_is_not_written_to() -> None:
     with pytest.raises(DocumentError, match="not JSON"):
-        put_entries(b"{", (new("a", "x"),))
+        add_entries(b"{", (new("a", "x"),))
 
 
 MOVED = Digest("sha256", "7" * 64)

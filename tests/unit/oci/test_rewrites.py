@@ -12,10 +12,10 @@ from kitcache.oci.index import (
     IMAGE_NAME,
     Copied,
     NewEntry,
+    add_entries,
     copy_entries,
     drop_entries,
     edit_entries,
-    put_entries,
     read_entries,
 )
 from kitcache.upkeep.health.indexrecovery import glean_entries, make_index
@@ -37,7 +37,7 @@ MOVED = Digest("sha256", "7" * 64)
 
 EDITS: dict[str, Callable[[], bytes]] = {
     "drop": lambda: drop_entries(INDEX, ("a",))[0],
-    "put": lambda: put_entries(INDEX, (NewEntry("a/b", DIGESTS[2], 3, "a"),)),
+    "put": lambda: add_entries(INDEX, (NewEntry("a/b", DIGESTS[2], 3, "a"),)),
     "edit": lambda: edit_entries(INDEX, drop=(0,)),
     "move": lambda: edit_entries(INDEX, move={0: (MOVED, 9)}),
     "copy": lambda: copy_entries(INDEX, (INDEX,), (Copied(0, 0, "c"),)),
