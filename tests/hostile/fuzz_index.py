@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import IndexEntry, drop_entries, read_entries
+from kitcache.oci.index import IndexEntry, read_entries, remove_entries
 from tests.hostile.build import REF_NAME
 from tests.hostile.fuzz_links import GOOD, VALUES, thorough
 
@@ -90,7 +90,7 @@ def fuzz_drop(document: dict[str, Any], extra: dict[str, Any], name: str) -> Non
     """Dropping a tag takes its entries, and leaves every other field and entry as it was."""
     before = extra | document
     try:
-        after, dropped = drop_entries(json.dumps(before).encode(), (name,))
+        after, dropped = remove_entries(json.dumps(before).encode(), (name,))
     except DocumentError:
         return
     rest = [e for e in document["manifests"] if e.get("annotations", {}).get(REF_NAME) != name]

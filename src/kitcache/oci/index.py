@@ -133,7 +133,7 @@ def name_entries(data: bytes) -> tuple[Dropped, ...]:
     return tuple(_seen(item) for item in read_plain(data)["manifests"] or ())
 
 
-def drop_entries(data: bytes, names: Collection[str]) -> tuple[bytes, tuple[Dropped, ...]]:
+def remove_entries(data: bytes, names: Collection[str]) -> tuple[bytes, tuple[Dropped, ...]]:
     """The document without each entry whose ref name or whole digest is one of these names.
 
     Everything else survives, unknown fields too. Raises DocumentError as read_entries does.

@@ -20,7 +20,7 @@ from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError, JsonObject, read_document
-from kitcache.oci.index import NewEntry, add_entries, drop_entries, read_entries
+from kitcache.oci.index import NewEntry, add_entries, read_entries, remove_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import (
@@ -188,7 +188,7 @@ def _mend_index(layout: Layout) -> bool:
     strays = [e for e in read_entries(data) if e.descriptor and not _is_there(layout, e.descriptor)]
     if strays and (root := _find_root(layout)) is not None:
         names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
-        data, _ = drop_entries(data, names)
+        data, _ = remove_entries(data, names)
         entries = tuple(_entry_of(entry.ref_name, root) for entry in strays)
         replace_file(layout, INDEX, add_entries(data, entries))
     return True

@@ -17,10 +17,10 @@ from kitcache.oci.index import (
     NewEntry,
     add_entries,
     copy_entries,
-    drop_entries,
     edit_entries,
     find_entry,
     read_entries,
+    remove_entries,
 )
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -40,7 +40,7 @@ def index(*entries: Any, **more: Any) -> bytes:
 
 
 def drop(data: bytes, *names: str) -> tuple[Any, tuple[Dropped, ...]]:
-    after, dropped = drop_entries(data, names)
+    after, dropped = remove_entries(data, names)
     return json.loads(after), dropped
 
 
@@ -194,14 +194,14 @@ def test_everything_else_survives() -> None:
 
 
 def test_the_rewrite_is_plain_json_on_one_line() -> None:
-    encoded, _ = drop_entries(index(entry("a", "x"), tag="\u00fc"), ("x",))
+    encoded, _ = remove_entries(index(entry("a", "x"), tag="\u00fc"), ("x",))
     assert encoded == b'{"schemaVersion":2,"manifests":[],"tag":"\\u00fc"}'
 
 
 def test_a_number_that_cannot_be_written_back_is_refused() -> None:
     data = index(entry("a", "x")).replace(b'"schemaVersion": 2', b'"schemaVersion": 1e999')
     with pytest.raises(DocumentError, match="the number 1e999 cannot be written back"):
-        drop_entries(data, ("x",))
+        remove_entries(data, ("x",))
 
 
 def test_null_stays_readable() -> None:
@@ -210,7 +210,7 @@ def test_null_stays_readable() -> None:
 
 def test_what_cannot_be_read_is_not_rewritten() -> None:
     with pytest.raises(DocumentError, match="stands for 'manifests'"):
-        drop_entries(b'{"Manifests":[]}', ("x",))
+        remove_entries(b'{"Manifests":[]}', ("x",))
 
 
 def named(word: str, image_name: str, ref_name: str | None = None) -> dict[str, Any]:
@@ -353,6 +353,6 @@ def test_many_names_are_dropped_from_many_entries() -> None:
         for n in range(20_000)
     ]
     data = json.dumps({"manifests": items}).encode()
-    after, dropped = drop_entries(data, tuple(map(str, range(19_999))))
+    after, dropped = remove_entries(data, tuple(map(str, range(19_999))))
     assert [entry.ref_name for entry in read_entries(after)] == ["19999"]
     assert len(dropped) == 19_999

@@ -14,9 +14,9 @@ from kitcache.oci.index import (
     NewEntry,
     add_entries,
     copy_entries,
-    drop_entries,
     edit_entries,
     read_entries,
+    remove_entries,
 )
 from kitcache.upkeep.health.indexrecovery import glean_entries, make_index
 
@@ -36,7 +36,7 @@ KEPT = entry(1, "b").encode()
 MOVED = Digest("sha256", "7" * 64)
 
 EDITS: dict[str, Callable[[], bytes]] = {
-    "drop": lambda: drop_entries(INDEX, ("a",))[0],
+    "drop": lambda: remove_entries(INDEX, ("a",))[0],
     "put": lambda: add_entries(INDEX, (NewEntry("a/b", DIGESTS[2], 3, "a"),)),
     "edit": lambda: edit_entries(INDEX, drop=(0,)),
     "move": lambda: edit_entries(INDEX, move={0: (MOVED, 9)}),

@@ -12,7 +12,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, index_error, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Dropped, drop_entries, name_entries, read_entries
+from kitcache.oci.index import Dropped, name_entries, read_entries, remove_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
@@ -105,7 +105,7 @@ def _drop(
         )
     entries = name_entries(data)
     found = tuple(_names_of(name, entries) for name in names)
-    after, dropped = drop_entries(data, tuple(chain.from_iterable(found)))
+    after, dropped = remove_entries(data, tuple(chain.from_iterable(found)))
     unknown = [name for name, those in zip(names, found, strict=True) if not those]
     if unknown:
         from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
