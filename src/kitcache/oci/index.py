@@ -208,7 +208,7 @@ def edit_entries(
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-class Copied(NamedTuple):
+class CopiedEntry(NamedTuple):
     """An entry of another index.json, or of the same one, that is to be here too.
 
     source: which of the documents; position: of the entry in it, from 0. ref_name: what it is to go
@@ -220,7 +220,9 @@ class Copied(NamedTuple):
     ref_name: str | None = None
 
 
-def copy_entries(data: bytes | None, sources: Sequence[bytes], copies: Sequence[Copied]) -> bytes:
+def copy_entries(
+    data: bytes | None, sources: Sequence[bytes], copies: Sequence[CopiedEntry]
+) -> bytes:
     """The document with copies of entries, in place of all that go by one of their names.
 
     data: None where there is no index.json yet. Copies come last, in order, with all that their

@@ -12,7 +12,7 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import (
     EMPTY_INDEX,
     IMAGE_NAME,
-    Copied,
+    CopiedEntry,
     Dropped,
     NewEntry,
     add_entries,
@@ -298,7 +298,7 @@ def test_an_edit_refuses_what_cannot_be_relied_upon() -> None:
 def test_copies_take_the_place_of_what_goes_by_their_names() -> None:
     data = index(entry("a", "x"), entry("b", "y"), entry("c", "x"), 7, entry("d"), kept={"a": 1})
     sources = (index(entry("e", "x", platform={"os": "linux"}, acme=[None])), index(entry("f")))
-    after = json.loads(copy_entries(data, sources, [Copied(0, 0), Copied(1, 0)]))
+    after = json.loads(copy_entries(data, sources, [CopiedEntry(0, 0), CopiedEntry(1, 0)]))
     new = entry("e", "x", platform={"os": "linux"}, acme=[None])
     assert after["manifests"] == [entry("b", "y"), 7, entry("d"), new, entry("f")]
     assert after["kept"] == {"a": 1}
@@ -307,7 +307,7 @@ def test_copies_take_the_place_of_what_goes_by_their_names() -> None:
 def test_a_copy_by_another_name_keeps_all_but_its_names() -> None:
     notes = {REF_NAME: "x", IMAGE_NAME: "docker.io/library/x:x", "acme": "kept"}
     data = index(entry("a", annotations=notes), entry("b", annotations=None), entry("c", "old"))
-    copies = [Copied(0, 0, "new"), Copied(0, 1, "old")]
+    copies = [CopiedEntry(0, 0, "new"), CopiedEntry(0, 1, "old")]
     after = json.loads(copy_entries(data, [data], copies))["manifests"]
     assert after[:2] == json.loads(data)["manifests"][:2]
     assert [item["annotations"] for item in after[2:]] == [
@@ -321,12 +321,12 @@ def test_an_images_name_is_a_name_too() -> None:
         return entry(word, annotations={REF_NAME: ref_name, IMAGE_NAME: "docker.io/library/x:1"})
 
     data = index(image("a", "1"), entry("b", "docker.io/library/x:1"))
-    after = json.loads(copy_entries(data, [index(image("c", "2"))], [Copied(0, 0)]))
+    after = json.loads(copy_entries(data, [index(image("c", "2"))], [CopiedEntry(0, 0)]))
     assert after["manifests"] == [entry("b", "docker.io/library/x:1"), image("c", "2")]
 
 
 def test_copies_into_no_index_begin_one() -> None:
-    after = json.loads(copy_entries(None, [index(entry("a", "x"))], [Copied(0, 0)]))
+    after = json.loads(copy_entries(None, [index(entry("a", "x"))], [CopiedEntry(0, 0)]))
     assert after == json.loads(EMPTY_INDEX) | {"manifests": [entry("a", "x")]}
 
 
@@ -336,7 +336,7 @@ def test_copies_of_nothing_change_no_meaning() -> None:
     with pytest.raises(DocumentError):
         copy_entries(b'{"manifests": [], "Manifests": []}', [], [])
     with pytest.raises(IndexError):
-        copy_entries(data, [data], [Copied(0, 2)])
+        copy_entries(data, [data], [CopiedEntry(0, 2)])
 
 
 def test_a_thousand_entries_that_cannot_be_read_are_kept_and_more_are_no_index() -> None:

@@ -10,7 +10,7 @@ from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import (
     IMAGE_NAME,
-    Copied,
+    CopiedEntry,
     NewEntry,
     add_entries,
     copy_entries,
@@ -40,7 +40,7 @@ EDITS: dict[str, Callable[[], bytes]] = {
     "put": lambda: add_entries(INDEX, (NewEntry("a/b", DIGESTS[2], 3, "a"),)),
     "edit": lambda: edit_entries(INDEX, drop=(0,)),
     "move": lambda: edit_entries(INDEX, move={0: (MOVED, 9)}),
-    "copy": lambda: copy_entries(INDEX, (INDEX,), (Copied(0, 0, "c"),)),
+    "copy": lambda: copy_entries(INDEX, (INDEX,), (CopiedEntry(0, 0, "c"),)),
 }
 
 
@@ -66,7 +66,7 @@ def test_an_entry_that_moves_loses_all_data_of_the_old_blob() -> None:
 def test_an_entry_under_a_new_name_has_no_image_name_left() -> None:
     names = f'"annotations":{{"{IMAGE_NAME}":"one","{IMAGE_NAME}":"two"}}'
     data = f'{{"manifests":[{{"digest":"{DIGESTS[0]}","size":3,{names}}}]}}'.encode()
-    (_, copied) = read_entries(copy_entries(data, (data,), (Copied(0, 0, "c"),)))
+    (_, copied) = read_entries(copy_entries(data, (data,), (CopiedEntry(0, 0, "c"),)))
     assert (copied.ref_name, copied.image_name) == ("c", None)
 
 

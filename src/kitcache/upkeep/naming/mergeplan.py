@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
-from kitcache.oci.index import Copied, IndexEntry
+from kitcache.oci.index import CopiedEntry, IndexEntry
 from kitcache.options.renames import Rename, rename
 from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import MergedTag
@@ -34,12 +34,12 @@ class EntryGroup(NamedTuple):
     tag: MergedTag
 
     @property
-    def copies(self) -> tuple[Copied, ...]:
+    def copies(self) -> tuple[CopiedEntry, ...]:
         """What is to be put into the target's index.json for them: nothing where they are there."""
         if self.tag.state == "there":
             return ()
         new = None if self.tag.target_name == self.tag.source_name else self.tag.target_name
-        return tuple(Copied(self.source, position, new) for position in self.positions)
+        return tuple(CopiedEntry(self.source, position, new) for position in self.positions)
 
 
 def decide(

@@ -12,7 +12,7 @@ from kitcache.gc.refusals import command_line, hole_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.index import Copied, copy_entries, read_entries
+from kitcache.oci.index import CopiedEntry, copy_entries, read_entries
 from kitcache.options.attributes import suggest
 from kitcache.store.index import INDEX, replace_index_if_unchanged
 from kitcache.store.layout import Layout, open_layout
@@ -89,7 +89,7 @@ def _tag_held(
         if found.is_named:
             return found
         note = _note_of(layout, found)
-        after = copy_entries(data, (data,), (Copied(0, found.root.position, new),))
+        after = copy_entries(data, (data,), (CopiedEntry(0, found.root.position, new),))
         lock = lock_index(layout, control.wait_policy(lock_timeout_s))
         with open_state_dir(layout) as room_fd:
             if replace_index_if_unchanged(layout, room_fd, lock, data, after):

@@ -8,7 +8,7 @@ import pytest
 from kitcache.errors import KitcacheError, UsageError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.index import Copied, IndexEntry
+from kitcache.oci.index import CopiedEntry, IndexEntry
 from kitcache.options.renames import read_rename
 from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
 
@@ -46,9 +46,9 @@ def test_everything_comes_into_an_empty_cache() -> None:
     )
     assert shown(groups) == [("main", "main", "new"), (None, None, "new"), ("x", "x", "new")]
     assert [group.copies for group in groups] == [
-        (Copied(0, 0),),
-        (Copied(0, 1),),
-        (Copied(1, 0),),
+        (CopiedEntry(0, 0),),
+        (CopiedEntry(0, 1),),
+        (CopiedEntry(1, 0),),
     ]
     assert groups[0].tag.digests == (str(digest("1")),)
 
@@ -78,7 +78,10 @@ def test_sources_that_disagree_are_both_named_with_the_way_out() -> None:
         assert "--tag-as '{dir}-{tag}'" in error.hints[0]
     groups = plan(EMPTY, a, b, rename=("{dir}-{tag}",))
     assert shown(groups) == [("main", "a-main", "new"), ("main", "b-main", "new")]
-    assert [g.copies for g in groups] == [(Copied(0, 0, "a-main"),), (Copied(1, 0, "b-main"),)]
+    assert [g.copies for g in groups] == [
+        (CopiedEntry(0, 0, "a-main"),),
+        (CopiedEntry(1, 0, "b-main"),),
+    ]
 
 
 def test_a_tag_of_the_target_moves_only_if_it_may() -> None:
@@ -88,7 +91,7 @@ def test_a_tag_of_the_target_moves_only_if_it_may() -> None:
     assert "--replace" in caught.value.hints[1]
     (group,) = plan(own, a, replaces=True)
     assert (group.tag.state, group.tag.previous_digests) == ("moved", (str(digest("0")),))
-    assert group.copies == (Copied(0, 0),)
+    assert group.copies == (CopiedEntry(0, 0),)
 
 
 def test_replace_is_no_way_out_where_sources_disagree_too() -> None:
@@ -146,7 +149,7 @@ def test_what_has_no_tag_gets_none() -> None:
     assert (group.tag.source_name, group.tag.target_name, group.copies) == (
         None,
         None,
-        (Copied(0, 0),),
+        (CopiedEntry(0, 0),),
     )
 
 
