@@ -117,14 +117,14 @@ def find_entry(entries: tuple[IndexEntry, ...], tag: str) -> IndexEntry | None:
     return next(by_image_name, None) or next(by_ref_name, None)
 
 
-class Dropped(NamedTuple):
+class RemovedEntry(NamedTuple):
     """An entry that was taken out. digest: as it was written, None where it was no text."""
 
     ref_name: str | None
     digest: str | None
 
 
-def name_entries(data: bytes) -> tuple[Dropped, ...]:
+def name_entries(data: bytes) -> tuple[RemovedEntry, ...]:
     """The ref name and the digest of each entry, as drop_entries finds them.
 
     Raises DocumentError as read_entries does.
@@ -133,7 +133,7 @@ def name_entries(data: bytes) -> tuple[Dropped, ...]:
     return tuple(_seen(item) for item in read_plain(data)["manifests"] or ())
 
 
-def remove_entries(data: bytes, names: Collection[str]) -> tuple[bytes, tuple[Dropped, ...]]:
+def remove_entries(data: bytes, names: Collection[str]) -> tuple[bytes, tuple[RemovedEntry, ...]]:
     """The document without each entry whose ref name or whole digest is one of these names.
 
     Everything else survives, unknown fields too. Raises DocumentError as read_entries does.
@@ -279,12 +279,12 @@ def _is_rival(item: Any, entry: NewEntry) -> bool:
     return IMAGE_NAME not in annotations and bool(annotations.get(REF_NAME) == entry.ref_name)
 
 
-def _seen(item: Any) -> Dropped:
+def _seen(item: Any) -> RemovedEntry:
     if not isinstance(item, dict):
-        return Dropped(None, None)
+        return RemovedEntry(None, None)
     annotations = item.get("annotations")
     ref_name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
     digest = item.get("digest")
-    return Dropped(
+    return RemovedEntry(
         ref_name if isinstance(ref_name, str) else None, digest if isinstance(digest, str) else None
     )

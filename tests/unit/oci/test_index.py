@@ -13,8 +13,8 @@ from kitcache.oci.index import (
     EMPTY_INDEX,
     IMAGE_NAME,
     CopiedEntry,
-    Dropped,
     NewEntry,
+    RemovedEntry,
     add_entries,
     copy_entries,
     edit_entries,
@@ -39,7 +39,7 @@ def index(*entries: Any, **more: Any) -> bytes:
     return json.dumps({"schemaVersion": 2, "manifests": list(entries)} | more).encode()
 
 
-def drop(data: bytes, *names: str) -> tuple[Any, tuple[Dropped, ...]]:
+def drop(data: bytes, *names: str) -> tuple[Any, tuple[RemovedEntry, ...]]:
     after, dropped = remove_entries(data, names)
     return json.loads(after), dropped
 
@@ -146,14 +146,14 @@ def test_every_entry_of_that_tag_goes_and_no_other() -> None:
     data = index(entry("a", "x"), entry("b", "main"), entry("c", "x"), entry("d"))
     after, dropped = drop(data, "x")
     assert after["manifests"] == [entry("b", "main"), entry("d")]
-    assert dropped == (Dropped("x", name("a")), Dropped("x", name("c")))
+    assert dropped == (RemovedEntry("x", name("a")), RemovedEntry("x", name("c")))
 
 
 def test_a_whole_digest_names_entries_too() -> None:
     data = index(entry("a"), entry("a", "main"), entry("b"))
     after, dropped = drop(data, name("a"))
     assert after["manifests"] == [entry("b")]
-    assert dropped == (Dropped(None, name("a")), Dropped("main", name("a")))
+    assert dropped == (RemovedEntry(None, name("a")), RemovedEntry("main", name("a")))
 
 
 @pytest.mark.parametrize("word", ["mai", "MAIN", "main ", name("a")[:20], name("a")[7:], "other"])
@@ -166,14 +166,14 @@ def test_a_part_of_a_name_names_nothing(word: str) -> None:
 def test_a_malformed_entry_can_be_taken_out_by_its_tag() -> None:
     after, dropped = drop(index(entry("a", "bad") | {"size": -1, "digest": 7}, entry("b")), "bad")
     assert after["manifests"] == [entry("b")]
-    assert dropped == (Dropped("bad", None),)
+    assert dropped == (RemovedEntry("bad", None),)
 
 
 def test_an_entry_without_tag_or_digest_has_no_name_to_take_it_out_by() -> None:
     data = index(None, 7, {}, entry("b"))
     after, dropped = drop(data, "", name("b"))
     assert after["manifests"] == [None, 7, {}]
-    assert dropped == (Dropped(None, name("b")),)
+    assert dropped == (RemovedEntry(None, name("b")),)
 
 
 def test_everything_else_survives() -> None:

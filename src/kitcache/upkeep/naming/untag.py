@@ -12,7 +12,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import command_line, index_error, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
-from kitcache.oci.index import Dropped, name_entries, read_entries, remove_entries
+from kitcache.oci.index import RemovedEntry, name_entries, read_entries, remove_entries
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
@@ -59,8 +59,8 @@ def untag(
 
 def _untag_locked(
     layout: Layout, names: tuple[str, ...], control: Control, lock_timeout_s: float
-) -> tuple[Dropped, ...]:
-    def edit(data: bytes | None) -> tuple[bytes, tuple[bytes, tuple[Dropped, ...]]]:
+) -> tuple[RemovedEntry, ...]:
+    def edit(data: bytes | None) -> tuple[bytes, tuple[bytes, tuple[RemovedEntry, ...]]]:
         after, dropped = _drop(layout, data, names)
         return after, (after, dropped)
 
@@ -94,7 +94,7 @@ def _blaming(layout: Layout) -> Iterator[None]:
 
 def _drop(
     layout: Layout, data: bytes | None, names: tuple[str, ...]
-) -> tuple[bytes, tuple[Dropped, ...]]:
+) -> tuple[bytes, tuple[RemovedEntry, ...]]:
     if data is None:
         raise Damaged(
             layout.path,
@@ -123,7 +123,7 @@ def _drop(
     return after, dropped
 
 
-def _names_of(name: str, entries: Sequence[Dropped]) -> tuple[str, ...]:
+def _names_of(name: str, entries: Sequence[RemovedEntry]) -> tuple[str, ...]:
     """The name itself, if an entry has it as its tag or digest, else the tags that it matches."""
     if any(name in entry for entry in entries):
         return (name,)
