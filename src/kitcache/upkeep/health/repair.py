@@ -36,7 +36,7 @@ from kitcache.store.transfer import copy_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
-from kitcache.upkeep.health.repairplan import Mending, make_mending
+from kitcache.upkeep.health.repairplan import RepairPlan, make_mending
 from kitcache.upkeep.health.verify import nothing_published, verify_held
 from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyResult
 
@@ -209,7 +209,7 @@ def _attempt(
     return mending.steps
 
 
-def _come_about(layout: Layout, mending: Mending) -> Iterator[RepairAction]:
+def _come_about(layout: Layout, mending: RepairPlan) -> Iterator[RepairAction]:
     """The steps that were done, where it did not come to index.json."""
     for step in mending.steps:
         if step.digest is None or step.digest not in mending.comes:
@@ -227,7 +227,7 @@ def _honest(error: KitcacheError, *, has_begun: bool) -> KitcacheError:
     return error
 
 
-def _apply(means: _Means, diagnosis: Diagnosis, mending: Mending) -> None:
+def _apply(means: _Means, diagnosis: Diagnosis, mending: RepairPlan) -> None:
     """Put the mending on the disk. Raises _OvertakenError: then index.json was not changed."""
     old_index = diagnosis.old_index
     keeps_index = bool(diagnosis.found.lost) and old_index is not None
@@ -247,7 +247,7 @@ def _apply(means: _Means, diagnosis: Diagnosis, mending: Mending) -> None:
             raise _honest(error, has_begun=True) from None
 
 
-def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
+def _bring(means: _Means, mending: RepairPlan, quarantine: Quarantine) -> None:
     """All blobs that come, on the disk. What was bad of them goes first: no healthy tag has it."""
     layout, check = means.held.layout, means.control.check
     _put_aside(means, [digest for digest in mending.bad if digest in mending.comes], quarantine)
@@ -265,7 +265,7 @@ def _bring(means: _Means, mending: Mending, quarantine: Quarantine) -> None:
         sync_blobs(layout, with_bytes=True)
 
 
-def _move_notes(layout: Layout, mending: Mending) -> None:
+def _move_notes(layout: Layout, mending: RepairPlan) -> None:
     """Have the notes of last exports name what those have become, if they can be read."""
     with suppress(KitcacheError):
         notes, moved = read_tag_uses(layout), {}

@@ -70,7 +70,7 @@ class Found(NamedTuple):
     candidates: Sequence[Candidate]
 
 
-class Mending(NamedTuple):
+class RepairPlan(NamedTuple):
     """What is to be done, in this order, and each step in words; no steps: nothing is.
 
     takes: blobs to come from the copy at that path. new_blobs: to be written in this order.
@@ -103,7 +103,7 @@ class _Fate(NamedTuple):
     content: CacheDocuments | None = None
 
 
-def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
+def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> RepairPlan:
     """The least that makes every tag importable or gone. is_dry: words say what would be done."""
     judge = _Judge(found, now_ns)
     fates = {root: judge.of_root(root) for root in found.survey.roots if root.position >= 0}
@@ -115,7 +115,7 @@ def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> Mending:
     bad = {**found.bad, **{d: problem for d, problem in judge.odd_links() if d not in needed}}
     contents = [fate.content for fate in kept if fate.content is not None]
     was = "would be" if is_dry else "was"
-    return Mending(
+    return RepairPlan(
         steps=(
             *_take_steps(found, takes, was),
             *_index_steps(found, fates, was),

@@ -8,7 +8,7 @@ from pathlib import Path
 from kitcache.gc.control import Control
 from kitcache.store.layout import open_layout
 from kitcache.store.locks import LockKind, lock_store
-from kitcache.upkeep.health.repairplan import Mending
+from kitcache.upkeep.health.repairplan import RepairPlan
 from kitcache.upkeep.results import RepairResult, TagStatus, VerifyResult
 from tests.hostile.build import Box
 
@@ -43,5 +43,5 @@ def only(found: VerifyResult) -> TagStatus:
     return verdict
 
 
-def kinds(done: RepairResult | Mending) -> list[tuple[str, str | None]]:
+def kinds(done: RepairResult | RepairPlan) -> list[tuple[str, str | None]]:
     return [(step.kind, step.tag) for step in done.actions]

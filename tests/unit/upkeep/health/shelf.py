@@ -10,7 +10,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.repairplan import CacheRoot, Found, Mending, make_mending
+from kitcache.upkeep.health.repairplan import CacheRoot, Found, RepairPlan, make_mending
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -138,12 +138,12 @@ class Shelf:
         )
 
 
-def mend(shelf: Shelf, *, is_dry: bool = False, **more: Any) -> Mending:
+def mend(shelf: Shelf, *, is_dry: bool = False, **more: Any) -> RepairPlan:
     """more: what is found otherwise than a survey of the shelf would."""
     return make_mending(shelf.found(**more), now_ns=10**18, is_dry=is_dry)
 
 
-def tags(mending: Mending) -> dict[str | None, Json]:
+def tags(mending: RepairPlan) -> dict[str | None, Json]:
     """The entries of the new index.json by their names."""
     assert mending.new_index is not None
     found = json.loads(mending.new_index)["manifests"]

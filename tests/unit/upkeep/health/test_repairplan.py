@@ -8,7 +8,7 @@ from kitcache.gc.values import MissingBlob
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import parse_digest
-from kitcache.upkeep.health.repairplan import Mending
+from kitcache.upkeep.health.repairplan import RepairPlan
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -30,7 +30,7 @@ def test_nothing_is_done_where_nothing_is_broken(shelf: Shelf) -> None:
     shelf.tag("main", shelf.cache(layers))
     shelf.tag("list", shelf.cache(layers, as_index=True))
     shelf.tag(None, shelf.image(layers))
-    assert mend(shelf) == Mending((), {}, {}, None, {}, ())
+    assert mend(shelf) == RepairPlan((), {}, {}, None, {}, ())
 
 
 @pytest.mark.parametrize("as_index", [False, True])

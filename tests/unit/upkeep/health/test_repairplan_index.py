@@ -5,7 +5,7 @@ import json
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
 from kitcache.upkeep.health.indexrecovery import Candidate
-from kitcache.upkeep.health.repairplan import Mending
+from kitcache.upkeep.health.repairplan import RepairPlan
 from tests.hostile.build import CACHECONFIG, INDEX, MANIFEST, REF_NAME, digest_of
 from tests.unit.upkeep.health.healthkit import kinds
 from tests.unit.upkeep.health.shelf import Shelf, mend, tags
@@ -72,7 +72,7 @@ def test_a_corrected_size_is_told(shelf: Shelf) -> None:
     assert mending.new_index is not None
 
 
-def lost_index(shelf: Shelf, named_by: dict[str, str]) -> Mending:
+def lost_index(shelf: Shelf, named_by: dict[str, str]) -> RepairPlan:
     candidates = [
         Candidate(
             entry,
