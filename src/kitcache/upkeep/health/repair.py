@@ -36,7 +36,7 @@ from kitcache.store.transfer import copy_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
-from kitcache.upkeep.health.repairplan import RepairPlan, make_mending
+from kitcache.upkeep.health.repairplan import RepairPlan, make_repair_plan
 from kitcache.upkeep.health.verify import nothing_published, verify_held
 from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyResult
 
@@ -123,7 +123,7 @@ def _foresee(
     if not verified.exit_code:
         return ()
     found = diagnose(layout, copies, verified.bad_blobs, control).found
-    return make_mending(found, now_ns=time.time_ns(), is_dry=True).steps
+    return make_repair_plan(found, now_ns=time.time_ns(), is_dry=True).steps
 
 
 def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
@@ -196,7 +196,7 @@ def _attempt(
     bad = [one for one in suspects if one.digest in still]
     diagnosis = diagnose(layout, means.copies, bad, control)
     now_ns = time.time_ns()
-    mending = make_mending(diagnosis.found, now_ns=now_ns, is_dry=False)
+    mending = make_repair_plan(diagnosis.found, now_ns=now_ns, is_dry=False)
     if not mending.steps:
         return ()
     busy = make_plan(diagnosis.found.survey, SweepOptions(), now_ns).refusal

@@ -103,7 +103,7 @@ class _Fate(NamedTuple):
     content: CacheDocuments | None = None
 
 
-def make_mending(found: Found, *, now_ns: int, is_dry: bool) -> RepairPlan:
+def make_repair_plan(found: Found, *, now_ns: int, is_dry: bool) -> RepairPlan:
     """The least that makes every tag importable or gone. is_dry: words say what would be done."""
     judge = _Judge(found, now_ns)
     fates = {root: judge.of_root(root) for root in found.survey.roots if root.position >= 0}

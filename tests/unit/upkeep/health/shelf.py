@@ -10,7 +10,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.repairplan import CacheRoot, Found, RepairPlan, make_mending
+from kitcache.upkeep.health.repairplan import CacheRoot, Found, RepairPlan, make_repair_plan
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -140,7 +140,7 @@ class Shelf:
 
 def mend(shelf: Shelf, *, is_dry: bool = False, **more: Any) -> RepairPlan:
     """more: what is found otherwise than a survey of the shelf would."""
-    return make_mending(shelf.found(**more), now_ns=10**18, is_dry=is_dry)
+    return make_repair_plan(shelf.found(**more), now_ns=10**18, is_dry=is_dry)
 
 
 def tags(mending: RepairPlan) -> dict[str | None, Json]:
