@@ -36,7 +36,7 @@ from kitcache.upkeep.health.indexrecovery import (
     make_index,
     read_root,
 )
-from kitcache.upkeep.health.repairplan import CacheRoot, Found
+from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput
 from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.trimplan import layer_uses
 
@@ -47,7 +47,7 @@ Copies = Mapping[str, Layout]
 class Diagnosis(NamedTuple):
     """What was found, of the store whose index.json has these bytes; None: there is none."""
 
-    found: Found
+    found: RepairInput
     old_index: bytes | None
 
 
@@ -80,7 +80,7 @@ def diagnose(
     survey, offers = _Prospect(overlay, control, index, entries, last).prove(copies)
     roots = [entry.descriptor for entry in entries if entry.descriptor and not entry.is_subject]
     return Diagnosis(
-        Found(
+        RepairInput(
             index_data=data,
             survey=survey,
             noted=last,

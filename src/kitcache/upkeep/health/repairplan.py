@@ -40,7 +40,7 @@ class CacheRoot(NamedTuple):
     config: bytes | None
 
 
-class Found(NamedTuple):
+class RepairInput(NamedTuple):
     """All that a repair decides by.
 
     index_data: what an edit of index.json begins with; None where there is none, and no need for
@@ -103,7 +103,7 @@ class _Fate(NamedTuple):
     content: CacheDocuments | None = None
 
 
-def make_repair_plan(found: Found, *, now_ns: int, is_dry: bool) -> RepairPlan:
+def make_repair_plan(found: RepairInput, *, now_ns: int, is_dry: bool) -> RepairPlan:
     """The least that makes every tag importable or gone. is_dry: words say what would be done."""
     judge = _Judge(found, now_ns)
     fates = {root: judge.of_root(root) for root in found.survey.roots if root.position >= 0}
@@ -134,7 +134,7 @@ def make_repair_plan(found: Found, *, now_ns: int, is_dry: bool) -> RepairPlan:
     )
 
 
-def _told(found: Found, fates: Mapping[Root, _Fate]) -> Iterator[tuple[Root, _Fate]]:
+def _told(found: RepairInput, fates: Mapping[Root, _Fate]) -> Iterator[tuple[Root, _Fate]]:
     """What a new index.json has, or misses: a root without a name has to be whole.
 
     One that a named root comes to was written by a repair that was killed before it had an entry.
@@ -154,7 +154,7 @@ def _told(found: Found, fates: Mapping[Root, _Fate]) -> Iterator[tuple[Root, _Fa
 class _Judge:
     """Says of a root what it comes to, each digest once."""
 
-    def __init__(self, found: Found, now_ns: int) -> None:
+    def __init__(self, found: RepairInput, now_ns: int) -> None:
         self._found = found
         self._now_ns = now_ns
         survey = found.survey
@@ -295,7 +295,7 @@ def _digest_of(data: bytes) -> Digest:
 
 
 def _became(
-    found: Found, fates: Mapping[Root, _Fate]
+    found: RepairInput, fates: Mapping[Root, _Fate]
 ) -> Iterator[tuple[str, tuple[Digest, Digest]]]:
     for root, fate in fates.items():
         old = root.descriptor if fate.kind == "rewrite" else found.noted.get(root.ref_name or "")
@@ -303,7 +303,7 @@ def _became(
             yield root.ref_name, (old.digest, fate.to.digest)
 
 
-def _edit(found: Found, fates: Mapping[Root, _Fate]) -> bytes | None:
+def _edit(found: RepairInput, fates: Mapping[Root, _Fate]) -> bytes | None:
     """The new bytes of index.json, None where what is there is right."""
     if found.index_data is None:
         return None
@@ -331,7 +331,9 @@ def _retype(data: bytes, types: Mapping[int, str]) -> bytes:
     return json.dumps(document).encode()
 
 
-def _take_steps(found: Found, takes: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
+def _take_steps(
+    found: RepairInput, takes: Mapping[Digest, str], was: str
+) -> Iterator[RepairAction]:
     for digest, path in takes.items():
         size = format_bytes(found.survey.live[digest])
         problem = found.bad.get(digest, "is a link" if digest in found.links else "is missing")
@@ -339,7 +341,9 @@ def _take_steps(found: Found, takes: Mapping[Digest, str], was: str) -> Iterator
         yield RepairAction("take", None, digest, what)
 
 
-def _index_steps(found: Found, fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairAction]:
+def _index_steps(
+    found: RepairInput, fates: Mapping[Root, _Fate], was: str
+) -> Iterator[RepairAction]:
     if found.lost:
         count = sum(fate.to is not None for fate in fates.values())
         entries = "entry" if count == 1 else "entries"

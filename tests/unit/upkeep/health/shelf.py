@@ -10,7 +10,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.repairplan import CacheRoot, Found, RepairPlan, make_repair_plan
+from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput, RepairPlan, make_repair_plan
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -72,7 +72,7 @@ class Shelf:
         self.bad[gone] = "holds other bytes"
         return gone
 
-    def found(self, **more: Any) -> Found:
+    def found(self, **more: Any) -> RepairInput:
         data = encode({"schemaVersion": 2, "manifests": self.entries})
         entries = read_entries(data)
         roots = tuple(Root(n, e.ref_name, e.descriptor) for n, e in enumerate(entries))
@@ -80,7 +80,7 @@ class Shelf:
         digests = {r.descriptor.digest for r in roots if r.descriptor}
         digests |= {last.digest for last in self.noted.values()}
         caches = {d: root for d in digests if (root := self.read_cache(d)) is not None}
-        whole = Found(
+        whole = RepairInput(
             index_data=data,
             survey=survey,
             noted=self.noted,
