@@ -91,7 +91,7 @@ class RepairPlan(NamedTuple):
         return frozenset(self.takes) | frozenset(self.new_blobs)
 
 
-class _Fate(NamedTuple):
+class _RootOutcome(NamedTuple):
     """What becomes of a root. to: what its entry names then, None where it goes.
 
     why: a clause, or several. content: the new root, where one has to be written.
@@ -134,7 +134,9 @@ def make_repair_plan(found: RepairInput, *, now_ns: int, is_dry: bool) -> Repair
     )
 
 
-def _told(found: RepairInput, fates: Mapping[Root, _Fate]) -> Iterator[tuple[Root, _Fate]]:
+def _told(
+    found: RepairInput, fates: Mapping[Root, _RootOutcome]
+) -> Iterator[tuple[Root, _RootOutcome]]:
     """What a new index.json has, or misses: a root without a name has to be whole.
 
     One that a named root comes to was written by a repair that was killed before it had an entry.
@@ -163,9 +165,9 @@ class _Judge:
         self._faults = Faults(survey, bad)
         self._links = found.links - found.offers.keys()
         self._malformed = {d.root: d.problem for d in survey.damage if not d.chain}
-        self._known: dict[NodeKey, _Fate] = {}
+        self._known: dict[NodeKey, _RootOutcome] = {}
 
-    def of_root(self, root: Root) -> _Fate:
+    def of_root(self, root: Root) -> _RootOutcome:
         if root.descriptor is None:
             fate = _gone(self._malformed.get(root, "its entry cannot be read"))
         else:
@@ -176,7 +178,7 @@ class _Judge:
         last = self._of(noted)
         return fate if last.to is None else last._replace(kind="move-tag", why=fate.why)
 
-    def needs(self, fate: _Fate) -> Collection[Digest]:
+    def needs(self, fate: _RootOutcome) -> Collection[Digest]:
         """What has to be there for what an entry will name, but for what will be written."""
         if fate.content is not None:
             config = read_cacheconfig(fate.content.config)
@@ -191,20 +193,20 @@ class _Judge:
             if digest in self._faults.flat:
                 yield digest, f"is a link, and {self._faults.flat[digest]}"
 
-    def _of(self, descriptor: Descriptor) -> _Fate:
+    def _of(self, descriptor: Descriptor) -> _RootOutcome:
         key = key_of(descriptor)
         if key not in self._known:
             faults = self._faults_of(descriptor)
             cache = self._found.caches.get(descriptor.digest)
             doubts = {d for d, fault in faults.items() if self._is_doubtful(fault.link)}
             if doubts and (cache is not None or doubts == faults.keys()):
-                fate = _Fate("healthy", descriptor)
+                fate = _RootOutcome("healthy", descriptor)
             elif cache is not None:
                 fate = self._of_cache(descriptor, cache, faults)
             elif faults:
                 fate = _gone(tell(faults.values()))
             else:
-                fate = _Fate("healthy", descriptor)
+                fate = _RootOutcome("healthy", descriptor)
             self._known[key] = fate
         return self._known[key]
 
@@ -230,7 +232,7 @@ class _Judge:
 
     def _of_cache(
         self, descriptor: Descriptor, cache: CacheRoot, faults: Mapping[Digest, Fault]
-    ) -> _Fate:
+    ) -> _RootOutcome:
         try:
             root = read_cache_manifest(cache.manifest)
             if root is None or cache.config is None:
@@ -247,7 +249,7 @@ class _Judge:
         }
         before = CacheDocuments(cache.manifest, cache.config)
         if not faults and len(usable) == len(every) and _is_small(before):
-            return _Fate("healthy", descriptor)
+            return _RootOutcome("healthy", descriptor)
         content = _cut(before, usable)
         if not _is_small(content):
             warm = cut_until(
@@ -267,11 +269,13 @@ class _Judge:
         to = descriptor._replace(digest=_digest_of(content.manifest), size=size)
         if to.digest == descriptor.digest:
             return _gone(why)
-        return _Fate("rewrite", to, f"{_tell_steps(len(usable), len(every))}: {why}", content)
+        return _RootOutcome(
+            "rewrite", to, f"{_tell_steps(len(usable), len(every))}: {why}", content
+        )
 
 
-def _gone(why: str) -> _Fate:
-    return _Fate("drop-tag", None, why)
+def _gone(why: str) -> _RootOutcome:
+    return _RootOutcome("drop-tag", None, why)
 
 
 def _fits(manifest_bytes: int, config_bytes: int) -> bool:
@@ -295,7 +299,7 @@ def _digest_of(data: bytes) -> Digest:
 
 
 def _became(
-    found: RepairInput, fates: Mapping[Root, _Fate]
+    found: RepairInput, fates: Mapping[Root, _RootOutcome]
 ) -> Iterator[tuple[str, tuple[Digest, Digest]]]:
     for root, fate in fates.items():
         old = root.descriptor if fate.kind == "rewrite" else found.noted.get(root.ref_name or "")
@@ -303,7 +307,7 @@ def _became(
             yield root.ref_name, (old.digest, fate.to.digest)
 
 
-def _edit(found: RepairInput, fates: Mapping[Root, _Fate]) -> bytes | None:
+def _edit(found: RepairInput, fates: Mapping[Root, _RootOutcome]) -> bytes | None:
     """The new bytes of index.json, None where what is there is right."""
     if found.index_data is None:
         return None
@@ -342,7 +346,7 @@ def _take_steps(
 
 
 def _index_steps(
-    found: RepairInput, fates: Mapping[Root, _Fate], was: str
+    found: RepairInput, fates: Mapping[Root, _RootOutcome], was: str
 ) -> Iterator[RepairAction]:
     if found.lost:
         count = sum(fate.to is not None for fate in fates.values())
@@ -370,7 +374,7 @@ _KNEW = {
 }
 
 
-def _tag_steps(fates: Mapping[Root, _Fate], was: str) -> Iterator[RepairAction]:
+def _tag_steps(fates: Mapping[Root, _RootOutcome], was: str) -> Iterator[RepairAction]:
     for root, fate in fates.items():
         digest = root.descriptor.digest if root.descriptor else None
         match fate.kind, fate.to:
