@@ -41,7 +41,7 @@ from kitcache.upkeep.health.verify import nothing_published, verify_held
 from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyResult
 
 
-class _Means(NamedTuple):
+class _RepairContext(NamedTuple):
     """What a repair has at hand. lock_timeout_s: how long to wait for others, for each lock."""
 
     held: HeldLock
@@ -105,7 +105,7 @@ def repair(
             return RepairResult(name, "done", (), verified)
         with ExitStack() as locks:
             held = _lock(locks, layout, copies, control, lock_timeout_s)
-            steps = _mend(_Means(held, copies, control, lock_timeout_s), verified.bad_blobs)
+            steps = _mend(_RepairContext(held, copies, control, lock_timeout_s), verified.bad_blobs)
         try:
             # Also where nothing was left to do: others may have mended it meanwhile.
             verified = _verify(layout, control, lock_timeout_s)
@@ -174,7 +174,7 @@ def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s:
         pass
 
 
-def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, ...]:
+def _mend(means: _RepairContext, suspects: Collection[BadBlob]) -> tuple[RepairAction, ...]:
     """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
     told: list[RepairAction] = []
     for _ in range(MAX_RETRIES):
@@ -186,7 +186,7 @@ def _mend(means: _Means, suspects: Collection[BadBlob]) -> tuple[RepairAction, .
 
 
 def _attempt(
-    means: _Means, suspects: Collection[BadBlob], *, has_begun: bool
+    means: _RepairContext, suspects: Collection[BadBlob], *, has_begun: bool
 ) -> tuple[RepairAction, ...]:
     """Plan and apply once: what was done. Raises _OvertakenError."""
     layout, control = means.held.layout, means.control
@@ -227,7 +227,7 @@ def _honest(error: KitcacheError, *, has_begun: bool) -> KitcacheError:
     return error
 
 
-def _apply(means: _Means, diagnosis: Diagnosis, mending: RepairPlan) -> None:
+def _apply(means: _RepairContext, diagnosis: Diagnosis, mending: RepairPlan) -> None:
     """Put the mending on the disk. Raises _OvertakenError: then index.json was not changed."""
     old_index = diagnosis.old_index
     keeps_index = bool(diagnosis.found.lost) and old_index is not None
@@ -247,7 +247,7 @@ def _apply(means: _Means, diagnosis: Diagnosis, mending: RepairPlan) -> None:
             raise _honest(error, has_begun=True) from None
 
 
-def _bring(means: _Means, mending: RepairPlan, quarantine: Quarantine) -> None:
+def _bring(means: _RepairContext, mending: RepairPlan, quarantine: Quarantine) -> None:
     """All blobs that come, on the disk. What was bad of them goes first: no healthy tag has it."""
     layout, check = means.held.layout, means.control.check
     _put_aside(means, [digest for digest in mending.bad if digest in mending.comes], quarantine)
@@ -276,7 +276,7 @@ def _move_notes(layout: Layout, mending: RepairPlan) -> None:
         write_tag_uses(layout, moved)
 
 
-def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> None:
+def _put_aside(means: _RepairContext, digests: list[Digest], quarantine: Quarantine) -> None:
     for digest in digests:
         means.control.check()
         quarantine.take_blob(digest)
@@ -285,7 +285,7 @@ def _put_aside(means: _Means, digests: list[Digest], quarantine: Quarantine) -> 
         sync_blobs(means.held.layout)
 
 
-def _publish(means: _Means, before: bytes | None, after: bytes) -> None:
+def _publish(means: _RepairContext, before: bytes | None, after: bytes) -> None:
     layout = means.held.layout
     lock = lock_index(layout, means.control.wait_policy(means.lock_timeout_s))
     with open_state_dir(layout) as room_fd:
