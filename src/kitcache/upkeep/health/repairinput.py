@@ -77,7 +77,7 @@ def diagnose(
         data, corrected = correct_sizes(data, lambda digest: _size_of(overlay, digest))
     entries = () if data is None else read_entries(data)
     last = _last_exports(overlay, entries, noted)
-    survey, offers = _Prospect(overlay, control, index, entries, last).prove(copies)
+    survey, offers = _ProjectedStore(overlay, control, index, entries, last).prove(copies)
     roots = [entry.descriptor for entry in entries if entry.descriptor and not entry.is_subject]
     return Diagnosis(
         RepairInput(
@@ -217,7 +217,7 @@ def _last_exports(
     return found
 
 
-class _Prospect(NamedTuple):
+class _ProjectedStore(NamedTuple):
     """The store as it would be. last: by tag, what was exported last, beside the entries."""
 
     overlay: Overlay
