@@ -56,7 +56,7 @@ class BlobHealth(NamedTuple):
     faults: Mapping[Digest, str]
 
 
-class Judgement(NamedTuple):
+class ImportCheck(NamedTuple):
     """What an import of one cache comes to. why: a clause where it is not fully.
 
     steps: results in its cacheconfig. misses: those that would not be had. warnings: clauses.
@@ -71,7 +71,7 @@ class Judgement(NamedTuple):
 
 def judge_cache(
     manifest: bytes, config: bytes | None, store: BlobHealth, root: CacheManifest | None = None
-) -> Judgement:
+) -> ImportCheck:
     """What BuildKit would make of this cache.
 
     manifest, config: proven bytes of its root and its cacheconfig; config None where that cannot be
@@ -82,7 +82,7 @@ def judge_cache(
         root = _check_root(manifest, root)
         parsed = _read_config(root, config, store)
     except _RefusedError as refusal:
-        return Judgement("not", str(refusal))
+        return ImportCheck("not", str(refusal))
     near = (
         *_near_limit("manifest", len(manifest)),
         *_near_limit("cacheconfig", root.config.size or 0),
@@ -122,7 +122,7 @@ def _read_config(root: CacheManifest, config: bytes | None, store: BlobHealth) -
         raise _RefusedError(problem) from None
 
 
-def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> Judgement:
+def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> ImportCheck:
     found = layer_faults(root, config, store)
     faults = {number: fault for number, fault in enumerate(found) if fault}
     misses = []
@@ -138,17 +138,17 @@ def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) ->
             record = config.records[number].digest
             misses.append(UnusableStep((number, at), record, result.created_ns, layers, why))
     if misses and len(misses) == steps:
-        return Judgement(
+        return ImportCheck(
             "not", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)
         )
     if misses:
         why = f"{len(misses):,} of {steps:,} steps cannot be loaded"
-        return Judgement("with-misses", why, steps, tuple(misses))
+        return ImportCheck("with-misses", why, steps, tuple(misses))
     idle = [d.digest for d, _ in root.layers if d.digest in store.faults]
     if idle:
         told = ", ".join(f"{digest.short} {store.faults[digest]}" for digest in idle[:_NAMED])
-        return Judgement("with-misses", f"no step needs it, but layer {told}", steps)
-    return Judgement("fully", "", steps)
+        return ImportCheck("with-misses", f"no step needs it, but layer {told}", steps)
+    return ImportCheck("fully", "", steps)
 
 
 def _lost_layers(

@@ -30,7 +30,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.upkeep.health.faults import Faults, tell
 from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
-from kitcache.upkeep.health.importrules import BlobHealth, Judgement, judge_cache
+from kitcache.upkeep.health.importrules import BlobHealth, ImportCheck, judge_cache
 from kitcache.upkeep.results import TagStatus, VerifyResult
 
 _CHANGES = 8
@@ -165,7 +165,7 @@ class _Judged(NamedTuple):
     """What is said of a root by whatever name. damaged: blobs with damage that it needs."""
 
     kind: Literal["cache", "image", "artifact", "unknown"]
-    judgement: Judgement
+    judgement: ImportCheck
     damaged: frozenset[Digest] = frozenset()
 
 
@@ -186,7 +186,7 @@ def _judge_roots(
         control.check()
         if root.descriptor is None:
             fault = next(d.problem for d in survey.damage if d.root == root and not d.chain)
-            yield root, _Judged("unknown", Judgement("not", fault))
+            yield root, _Judged("unknown", ImportCheck("not", fault))
             continue
         nameless = root.descriptor._replace(ref_name=None)
         if nameless not in known:
@@ -201,11 +201,11 @@ def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Desc
     try:
         cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
     except Unreadable as error:
-        return _Judged("unknown", Judgement("not", error.problem), damaged)
+        return _Judged("unknown", ImportCheck("not", error.problem), damaged)
     if cache is None:
         kind = _kind_of_another(survey, descriptor, needed)
         # All of it has to be there.
-        judgement = Judgement("not", tell(found.values())) if found else Judgement("fully")
+        judgement = ImportCheck("not", tell(found.values())) if found else ImportCheck("fully")
         return _Judged(kind, judgement, damaged)
     store = BlobHealth(survey.live, {digest: fault.problem for digest, fault in found.items()})
     judgement = judge_cache(cache.manifest, cache.config, store, cache.root)

@@ -11,7 +11,7 @@ from kitcache.oci.digest import parse_digest
 from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.health.importrules import (
     BlobHealth,
-    Judgement,
+    ImportCheck,
     check_form,
     judge_cache,
     layer_faults,
@@ -59,7 +59,7 @@ def members(document: Json) -> JsonObject:
 
 def judge(
     listed: list[Json] | None = None, config: Json | None = None, store: BlobHealth = ALL
-) -> Judgement:
+) -> ImportCheck:
     data = encode(chain_of_steps(layers()) if config is None else config)
     return judge_cache(manifest(layers() if listed is None else listed, data), data, store)
 
@@ -73,7 +73,7 @@ def test_a_sound_cache_of_each_form(form: Any, media_type: str | None) -> None:
         del document["mediaType"]
     elif media_type == "docker":
         document["mediaType"] = DOCKER_MANIFEST if form is manifest else DOCKER_LIST
-    assert judge_cache(encode(document), data, ALL) == Judgement("fully", steps=4)
+    assert judge_cache(encode(document), data, ALL) == ImportCheck("fully", steps=4)
 
 
 def test_a_missing_layer_costs_all_steps_above_it() -> None:
@@ -124,7 +124,7 @@ def test_a_record_without_a_result_needs_no_layer() -> None:
     config = chain_of_steps(layers())
     del config["records"][3]["layers"]
     found = judge(config=config, store=BlobHealth(DIGESTS, {}))
-    assert found == Judgement("fully", steps=3)
+    assert found == ImportCheck("fully", steps=3)
 
 
 def test_a_layer_that_the_manifest_does_not_list() -> None:
@@ -140,7 +140,7 @@ def test_a_layer_that_no_step_needs_is_a_fault_of_the_tag() -> None:
     config = chain_of_steps(layers(3))
     found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[3]: "is missing"}))
     why = f"no step needs it, but layer {DIGESTS[3].short} is missing"
-    assert found == Judgement("with-misses", why, 3)
+    assert found == ImportCheck("with-misses", why, 3)
 
 
 ANNOTATIONS: dict[str, tuple[Any, str]] = {
@@ -211,10 +211,12 @@ def test_no_cacheconfig() -> None:
     data = encode(chain_of_steps(layers()))
     digest = parse_digest(digest_of(data))
     found = judge_cache(manifest(layers(), data), None, ALL)
-    assert found == Judgement("not", f"its cacheconfig {digest.short} is missing")
+    assert found == ImportCheck("not", f"its cacheconfig {digest.short} is missing")
     torn = BlobHealth(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
     found = judge_cache(manifest(layers(), data), None, torn)
-    assert found == Judgement("not", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)")
+    assert found == ImportCheck(
+        "not", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)"
+    )
 
 
 REFUSED: dict[str, Json] = {
@@ -280,7 +282,7 @@ def test_a_cache_of_two_forms_is_not_imported() -> None:
 
 
 def test_what_names_no_cacheconfig() -> None:
-    assert judge_cache(b"{}", None, ALL) == Judgement("not", "its manifest names no cacheconfig")
+    assert judge_cache(b"{}", None, ALL) == ImportCheck("not", "its manifest names no cacheconfig")
 
 
 def padded(document: Json, size: int) -> bytes:
