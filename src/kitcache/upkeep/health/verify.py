@@ -105,7 +105,7 @@ def verify_held(layout: Layout, control: Control) -> VerifyResult:
     )
 
 
-class _Picture(NamedTuple):
+class _IndexView(NamedTuple):
     """What index.json reaches. survey: None where it says nothing; then problem says why."""
 
     index_digest: Digest
@@ -117,13 +117,13 @@ class _Picture(NamedTuple):
         return frozenset(self.survey.live) if self.survey else frozenset()
 
 
-def _look(layout: Layout, control: Control) -> _Picture:
+def _look(layout: Layout, control: Control) -> _IndexView:
     before = read_index(layout).digest
     try:
         survey = take_survey(layout, control)
     except Damaged as error:
-        return _Picture(before, None, error.problem)
-    return _Picture(survey.index_digest, survey)
+        return _IndexView(before, None, error.problem)
+    return _IndexView(survey.index_digest, survey)
 
 
 def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -> VerifyResult:
