@@ -33,7 +33,7 @@ from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, ImportCheck, judge_cache
 from kitcache.upkeep.results import TagStatus, VerifyResult
 
-_CHANGES = 8
+_MAX_RETRIES = 8
 
 
 def verify(
@@ -86,7 +86,7 @@ def verify_held(layout: Layout, control: Control) -> VerifyResult:
     hashed = rehash(layout, control)
     bad = hashed.bad
     warnings = []
-    for _ in range(_CHANGES):
+    for _ in range(_MAX_RETRIES):
         if read_index(layout).digest == picture.index_digest:
             break
         newer = _look(layout, control)
