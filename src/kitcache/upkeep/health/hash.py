@@ -32,7 +32,7 @@ _TELL_S = 0.1
 _COUNT_AFTER_S = 1.0
 
 
-class Rehashed(NamedTuple):
+class HashResult(NamedTuple):
     """How many blobs were hashed, with the bytes of their files, and which are not what they say.
 
     bad: in the order of their digests; among them what is no regular file. links: those that lead
@@ -44,7 +44,7 @@ class Rehashed(NamedTuple):
     links: tuple[Digest, ...] = ()
 
 
-def rehash(layout: Layout, control: Control) -> Rehashed:
+def rehash(layout: Layout, control: Control) -> HashResult:
     """Hash every file below blobs/<known algorithm>/ that has a blob's name.
 
     The layout's directories have been opened. A blob that vanishes meanwhile is not counted. Memory
@@ -58,7 +58,7 @@ def rehash(layout: Layout, control: Control) -> Rehashed:
     return _look_at_odd(layout, found, odd)
 
 
-def rehash_some(layout: Layout, digests: Iterable[Digest], control: Control) -> Rehashed:
+def rehash_some(layout: Layout, digests: Iterable[Digest], control: Control) -> HashResult:
     """The same of these blobs; of them are counted those that are there."""
     odd: list[Digest] = []
     found = _rehash(layout, control, _sort_out(layout, digests, odd), is_all=False)
@@ -75,7 +75,7 @@ def _sort_out(layout: Layout, digests: Iterable[Digest], odd: list[Digest]) -> I
             odd.append(digest)
 
 
-def _look_at_odd(layout: Layout, hashed: Rehashed, odd: Iterable[Digest]) -> Rehashed:
+def _look_at_odd(layout: Layout, hashed: HashResult, odd: Iterable[Digest]) -> HashResult:
     """The same, with what is no regular file."""
     bad, links = list(hashed.bad), []
     for digest in odd:
@@ -104,7 +104,7 @@ def _every_blob(layout: Layout, odd: list[Digest] | None = None) -> Generator[Di
 
 def _rehash(
     layout: Layout, control: Control, digests: Iterable[Digest], *, is_all: bool
-) -> Rehashed:
+) -> HashResult:
     with _Pool(layout, control) as pool:
         own = _Hand(layout, pool.stop, _SMALL_BYTES)
         hands = [own]
@@ -122,7 +122,7 @@ def _rehash(
             teller.tell()
         teller.tell(is_last=True)
     bad = sorted(one for hand in hands for one in hand.bad)
-    return Rehashed(_tally(hands), tuple(bad))
+    return HashResult(_tally(hands), tuple(bad))
 
 
 def _tally(hands: Iterable["_Hand"]) -> Tally:

@@ -29,7 +29,7 @@ from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.upkeep.health.faults import Faults, tell
-from kitcache.upkeep.health.hash import Rehashed, rehash, rehash_some
+from kitcache.upkeep.health.hash import HashResult, rehash, rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, ImportCheck, judge_cache
 from kitcache.upkeep.results import TagStatus, VerifyResult
 
@@ -126,7 +126,7 @@ def _look(layout: Layout, control: Control) -> _IndexView:
     return _IndexView(survey.index_digest, survey)
 
 
-def _judge(layout: Layout, survey: Survey, hashed: Rehashed, control: Control) -> VerifyResult:
+def _judge(layout: Layout, survey: Survey, hashed: HashResult, control: Control) -> VerifyResult:
     told = _told_by_survey(survey)
     bad = tuple(one._replace(problem=told.get(one.digest, one.problem)) for one in hashed.bad)
     faults = Faults(survey, {one.digest: one.problem for one in bad})
