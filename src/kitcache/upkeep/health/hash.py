@@ -106,7 +106,7 @@ def _rehash(
     layout: Layout, control: Control, digests: Iterable[Digest], *, is_all: bool
 ) -> HashResult:
     with _Pool(layout, control) as pool:
-        own = _Hand(layout, pool.stop, _SMALL_BYTES)
+        own = _Worker(layout, pool.stop, _SMALL_BYTES)
         hands = [own]
         teller = _Teller(layout, control, hands, counts=is_all)
         for digest in digests:
@@ -125,11 +125,11 @@ def _rehash(
     return HashResult(_tally(hands), tuple(bad))
 
 
-def _tally(hands: Iterable["_Hand"]) -> Tally:
+def _tally(hands: Iterable["_Worker"]) -> Tally:
     return Tally(sum(hand.blobs for hand in hands), sum(hand.bytes for hand in hands))
 
 
-class _Hand:
+class _Worker:
     """What one thread hashes, and what it found. Others read the figures while it works."""
 
     def __init__(self, layout: Layout, stop: Event, chunk_bytes: int) -> None:
@@ -160,7 +160,7 @@ class _Pool:
         self._layout = layout
         self._control = control
         self._cores = _count_cores()
-        self._hands: list[_Hand] = []
+        self._hands: list[_Worker] = []
         self._threads: list[Thread] = []
         self._failures: list[BaseException] = []
         # None: there is no more to come; each thread leaves it for the next one.
@@ -185,10 +185,10 @@ class _Pool:
         for thread in self._threads:
             thread.join()
 
-    def start(self) -> list[_Hand]:
+    def start(self) -> list[_Worker]:
         """The hands of all threads, which have been started; none where the system has none."""
         while len(self._threads) < self._cores:
-            hand = _Hand(self._layout, self.stop, _CHUNK_BYTES)
+            hand = _Worker(self._layout, self.stop, _CHUNK_BYTES)
             thread = Thread(target=self._work, args=(hand,), name="kitcache-rehash")
             try:
                 thread.start()
@@ -229,7 +229,7 @@ class _Pool:
         if self._failures:
             raise self._failures[0]
 
-    def _work(self, hand: _Hand) -> None:
+    def _work(self, hand: _Worker) -> None:
         try:
             while (digest := self._waiting.get()) is not None:
                 hand.take(digest)
@@ -242,7 +242,7 @@ class _Teller:
     """Says how far the hands are, ten times a second, where somebody listens."""
 
     def __init__(
-        self, layout: Layout, control: Control, hands: list[_Hand], *, counts: bool
+        self, layout: Layout, control: Control, hands: list[_Worker], *, counts: bool
     ) -> None:
         self._layout = layout
         self._control = control
