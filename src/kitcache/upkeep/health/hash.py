@@ -108,7 +108,7 @@ def _rehash(
     with _Pool(layout, control) as pool:
         own = _Worker(layout, pool.stop, _SMALL_BYTES)
         hands = [own]
-        teller = _Teller(layout, control, hands, counts=is_all)
+        teller = _ProgressReporter(layout, control, hands, counts=is_all)
         for digest in digests:
             control.check()
             if not own.take(digest, largest=_SMALL_BYTES):
@@ -238,7 +238,7 @@ class _Pool:
             self._failures.append(error)
 
 
-class _Teller:
+class _ProgressReporter:
     """Says how far the hands are, ten times a second, where somebody listens."""
 
     def __init__(
