@@ -47,7 +47,7 @@ class Document(NamedTuple):
     written_ns: int = 0
 
 
-class Candidate(NamedTuple):
+class RecoveredEntry(NamedTuple):
     """An entry that the new index.json may have, as it would be written there.
 
     digest: of what it names. named_by: who knew its name.
@@ -96,7 +96,7 @@ def choose_entries(
     noted: Mapping[str, str],
     others: Iterable[bytes],
     documents: Mapping[Digest, Document],
-) -> tuple[Candidate, ...]:
+) -> tuple[RecoveredEntry, ...]:
     """Every entry that the new index.json may have, those of the old one as they were written.
 
     old: the bytes of the old index.json. noted: by tag, the digest that was exported last. others:
@@ -142,7 +142,7 @@ def choose_entries(
     return tuple(chosen)
 
 
-def make_index(candidates: Iterable[Candidate]) -> bytes:
+def make_index(candidates: Iterable[RecoveredEntry]) -> bytes:
     """index.json with these entries, in this order."""
     document = {**read_plain(EMPTY_INDEX), "manifests": [one.item for one in candidates]}
     return json.dumps(document, separators=(",", ":")).encode()
@@ -150,9 +150,9 @@ def make_index(candidates: Iterable[Candidate]) -> bytes:
 
 def _candidate(
     digest: Digest, document: Document, tag: str, named_by: Literal["notes", "nobody"]
-) -> Candidate:
+) -> RecoveredEntry:
     item = _item(document.media_type, digest, document.size, {REF_NAME: tag})
-    return Candidate(item, digest, named_by)
+    return RecoveredEntry(item, digest, named_by)
 
 
 def _item(
@@ -166,7 +166,7 @@ def _item(
     }
 
 
-def glean_entries(data: bytes) -> Iterator[Candidate]:
+def glean_entries(data: bytes) -> Iterator[RecoveredEntry]:
     """The entries with a name that can still be read in what is no index.json, in order."""
     for item in _objects_in(data.decode("utf-8", "replace")):
         listed = item.get("manifests")
@@ -190,7 +190,7 @@ def _objects_in(text: str) -> Iterator[dict[str, Any]]:
         at = text.find("{", at)
 
 
-def _glean(item: dict[str, Any]) -> Candidate | None:
+def _glean(item: dict[str, Any]) -> RecoveredEntry | None:
     digest, names = _digest(item.get("digest")), _names_of(item)
     if digest is None or names == (None, None):
         return None
@@ -202,7 +202,7 @@ def _glean(item: dict[str, Any]) -> Candidate | None:
             size if type(size) is int and size >= 0 else 0,
             {key: name for key, name in zip(_NAMES, names, strict=True) if name is not None},
         )
-    return Candidate(item, digest, "index")
+    return RecoveredEntry(item, digest, "index")
 
 
 def _names_of(item: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -28,8 +28,8 @@ from kitcache.store.state import read_tag_uses
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, judge_cache
 from kitcache.upkeep.health.indexrecovery import (
-    Candidate,
     Document,
+    RecoveredEntry,
     choose_entries,
     correct_sizes,
     glean_entries,
@@ -64,7 +64,7 @@ def diagnose(
     overlay = Overlay(layout, {one.digest for one in bad}, tuple(copies.values()))
     index, lost = _read_index(layout, control)
     noted = {tag: note.digest for tag, note in read_tag_uses(layout).items() if note.digest}
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[RecoveredEntry, ...] = ()
     data = index.data
     if lost:
         old, others = index.data or b"", tuple(_read_indexes(copies))

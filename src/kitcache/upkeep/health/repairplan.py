@@ -27,7 +27,7 @@ from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, tell
 from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
-from kitcache.upkeep.health.indexrecovery import Candidate
+from kitcache.upkeep.health.indexrecovery import RecoveredEntry
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import RepairAction
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
@@ -67,7 +67,7 @@ class RepairInput(NamedTuple):
     corrected: frozenset[int]
     links: frozenset[Digest]
     lost: str
-    candidates: Sequence[Candidate]
+    candidates: Sequence[RecoveredEntry]
 
 
 class RepairPlan(NamedTuple):

@@ -10,8 +10,8 @@ from kitcache.oci.index import IMAGE_NAME, INDEX_TYPE, read_entries
 from kitcache.oci.links import Link
 from kitcache.upkeep.health.indexrecovery import (
     MANIFEST_TYPE,
-    Candidate,
     Document,
+    RecoveredEntry,
     choose_entries,
     correct_sizes,
     glean_entries,
@@ -31,7 +31,9 @@ def index(*entries: Json) -> bytes:
     return encode({"schemaVersion": 2, "manifests": list(entries)})
 
 
-def names(gleaned: tuple[Candidate, ...] | list[Candidate]) -> list[tuple[str | None, Digest]]:
+def names(
+    gleaned: tuple[RecoveredEntry, ...] | list[RecoveredEntry],
+) -> list[tuple[str | None, Digest]]:
     return [(one.names[0], one.digest) for one in gleaned]
 
 

@@ -4,7 +4,7 @@ import json
 
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
-from kitcache.upkeep.health.indexrecovery import Candidate
+from kitcache.upkeep.health.indexrecovery import RecoveredEntry
 from kitcache.upkeep.health.repairplan import RepairPlan
 from tests.hostile.build import CACHECONFIG, INDEX, MANIFEST, REF_NAME, digest_of
 from tests.unit.upkeep.health.healthkit import kinds
@@ -74,7 +74,7 @@ def test_a_corrected_size_is_told(shelf: Shelf) -> None:
 
 def lost_index(shelf: Shelf, named_by: dict[str, str]) -> RepairPlan:
     candidates = [
-        Candidate(
+        RecoveredEntry(
             entry,
             parse_digest(entry["digest"]),
             named_by[entry["annotations"][REF_NAME]],  # type: ignore[arg-type]
