@@ -49,7 +49,7 @@ class Faults:
         return found
 
 
-def tell(faults: Collection[Fault]) -> str:
+def describe_faults(faults: Collection[Fault]) -> str:
     """The first of them, each with what it is and its digest; "" where there are none."""
     told = [
         f"{_word_of(link)} {link.descriptor.digest.short} {problem}" for link, problem in faults

@@ -25,7 +25,7 @@ from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
-from kitcache.upkeep.health.faults import Fault, Faults, tell
+from kitcache.upkeep.health.faults import Fault, Faults, describe_faults
 from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import RecoveredEntry
 from kitcache.upkeep.project import CacheDocuments
@@ -204,7 +204,7 @@ class _Judge:
             elif cache is not None:
                 fate = self._of_cache(descriptor, cache, faults)
             elif faults:
-                fate = _gone(tell(faults.values()))
+                fate = _gone(describe_faults(faults.values()))
             else:
                 fate = _RootOutcome("healthy", descriptor)
             self._known[key] = fate
@@ -236,7 +236,7 @@ class _Judge:
         try:
             root = read_cache_manifest(cache.manifest)
             if root is None or cache.config is None:
-                return _gone(tell(faults.values()) or "its cacheconfig cannot be read")
+                return _gone(describe_faults(faults.values()) or "its cacheconfig cannot be read")
             check_form(root.document)
             config = read_cacheconfig(cache.config)
         except DocumentError as error:
@@ -262,7 +262,7 @@ class _Judge:
             for layer, mark in zip(config.layers, marks, strict=True)
             if mark
         }
-        why = tell({**faults, **unusable}.values()) or _tell_size(before)
+        why = describe_faults({**faults, **unusable}.values()) or _tell_size(before)
         if not usable:
             return _gone(f"none of its steps is left: {why}")
         size = len(content.manifest)

@@ -28,7 +28,7 @@ from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
-from kitcache.upkeep.health.faults import Faults, tell
+from kitcache.upkeep.health.faults import Faults, describe_faults
 from kitcache.upkeep.health.hash import HashResult, rehash, rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, ImportCheck, judge_cache
 from kitcache.upkeep.results import TagStatus, VerifyResult
@@ -205,7 +205,9 @@ def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Desc
     if cache is None:
         kind = _kind_of_another(survey, descriptor, needed)
         # All of it has to be there.
-        judgement = ImportCheck("not", tell(found.values())) if found else ImportCheck("fully")
+        judgement = (
+            ImportCheck("not", describe_faults(found.values())) if found else ImportCheck("fully")
+        )
         return _Judged(kind, judgement, damaged)
     store = BlobHealth(survey.live, {digest: fault.problem for digest, fault in found.items()})
     judgement = judge_cache(cache.manifest, cache.config, store, cache.root)
