@@ -20,7 +20,7 @@ from kitcache.store.transfer import CopyMethod, copy_blob
 from kitcache.store.write import sync_blobs
 
 
-class Wanted(NamedTuple):
+class BlobCopy(NamedTuple):
     """A blob that is to come.
 
     source: which of the caches has it. size: of its file, in bytes. root: who reaches it.
@@ -38,8 +38,8 @@ class Wants(NamedTuple):
     Of the structure, nothing comes before what it names.
     """
 
-    leaves: tuple[Wanted, ...]
-    structure: tuple[Wanted, ...]
+    leaves: tuple[BlobCopy, ...]
+    structure: tuple[BlobCopy, ...]
 
 
 class Came(NamedTuple):
@@ -52,13 +52,13 @@ class Came(NamedTuple):
 
 def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> Wants:
     """All that these roots, each of one of the surveys, reach and that is there. Pure."""
-    found: dict[Digest, Wanted] = {}
+    found: dict[Digest, BlobCopy] = {}
     for source, root in roots:
         live = surveys[source].live
         if root.descriptor is not None:
             for digest in reach(surveys[source], root.descriptor):
                 if digest in live and digest not in found:
-                    found[digest] = Wanted(source, digest, live[digest], root)
+                    found[digest] = BlobCopy(source, digest, live[digest], root)
     order = _children_first(surveys)
     parents = frozenset(order)
     return Wants(
@@ -105,7 +105,7 @@ def _bring_each(
         sync_blobs(target, with_bytes=True)
 
 
-def _bring(source: Layout, target: Layout, one: Wanted, meter: "_Meter") -> CopyMethod:
+def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> CopyMethod:
     try:
         return copy_blob(source, target, one.digest, one.size, on_copied=meter.advance)
     except Damaged as error:
@@ -132,7 +132,7 @@ def foresee(
         look_at_open(source, source.root_fd, "the directory").st_dev == device for source in sources
     ]
 
-    def how(one: Wanted) -> CopyMethod:
+    def how(one: BlobCopy) -> CopyMethod:
         control.check()
         if target is not None and find_blob(target, one.digest, one.size) is not None:
             return "there"
@@ -157,7 +157,7 @@ def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> Came:
     return Came(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
 
 
-def find_lost(target: Layout, wants: Wants, control: Control) -> tuple[Wanted, str] | None:
+def find_lost(target: Layout, wants: Wants, control: Control) -> tuple[BlobCopy, str] | None:
     """The first blob that came and is there no more, and what is wrong with it, a clause.
 
     What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
@@ -171,7 +171,7 @@ def find_lost(target: Layout, wants: Wants, control: Control) -> tuple[Wanted, s
     return None
 
 
-def _fault_of(target: Layout, one: Wanted, *, proves: bool) -> str:
+def _fault_of(target: Layout, one: BlobCopy, *, proves: bool) -> str:
     found = target.stat_blob(one.digest)
     if found is None:
         return "is missing"

@@ -34,8 +34,8 @@ from kitcache.store.index import replace_index_if_unchanged
 from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_store
 from kitcache.upkeep.naming.blobcopy import (
+    BlobCopy,
     Came,
-    Wanted,
     Wants,
     bring_all,
     find_lost,
@@ -328,7 +328,7 @@ def _look_again(home: Layout, groups: Sequence[EntryGroup], wants: Wants, contro
     )
 
 
-def _is_of(one: Wanted, group: EntryGroup) -> bool:
+def _is_of(one: BlobCopy, group: EntryGroup) -> bool:
     return one.source == group.source and one.root.position in group.positions
 
 
