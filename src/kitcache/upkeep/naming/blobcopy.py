@@ -32,7 +32,7 @@ class BlobCopy(NamedTuple):
     root: Root
 
 
-class Wants(NamedTuple):
+class CopyPlan(NamedTuple):
     """All that is to come, each blob once: first what names no other, then what does.
 
     Of the structure, nothing comes before what it names.
@@ -50,7 +50,7 @@ class Came(NamedTuple):
     there: Tally = Tally()
 
 
-def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> Wants:
+def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> CopyPlan:
     """All that these roots, each of one of the surveys, reach and that is there. Pure."""
     found: dict[Digest, BlobCopy] = {}
     for source, root in roots:
@@ -61,7 +61,7 @@ def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> 
                     found[digest] = BlobCopy(source, digest, live[digest], root)
     order = _children_first(surveys)
     parents = frozenset(order)
-    return Wants(
+    return CopyPlan(
         tuple(one for digest, one in found.items() if digest not in parents),
         tuple(found[digest] for digest in order if digest in found),
     )
@@ -82,7 +82,7 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
         return sorted(parents)
 
 
-def bring_all(sources: Sequence[Layout], target: Layout, wants: Wants, control: Control) -> Came:
+def bring_all(sources: Sequence[Layout], target: Layout, wants: CopyPlan, control: Control) -> Came:
     """Bring them, put their names on the disk, and say how they came.
 
     The locks are held and the directories open. Raises as bring_blob does, and Cancelled, between
@@ -95,7 +95,7 @@ def bring_all(sources: Sequence[Layout], target: Layout, wants: Wants, control: 
 
 
 def _bring_each(
-    sources: Sequence[Layout], target: Layout, wants: Wants, meter: "_Meter"
+    sources: Sequence[Layout], target: Layout, wants: CopyPlan, meter: "_Meter"
 ) -> Iterator[tuple[CopyMethod, int]]:
     for part in wants:
         for one in part:
@@ -124,7 +124,7 @@ def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> Co
 
 
 def foresee(
-    sources: Sequence[Layout], target: Layout | None, place: str, wants: Wants, control: Control
+    sources: Sequence[Layout], target: Layout | None, place: str, wants: CopyPlan, control: Control
 ) -> Came:
     """What bring_all would say, as far as a look can tell. place: the path of the target."""
     device = _device_of(place)
@@ -157,7 +157,7 @@ def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> Came:
     return Came(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
 
 
-def find_lost(target: Layout, wants: Wants, control: Control) -> tuple[BlobCopy, str] | None:
+def find_lost(target: Layout, wants: CopyPlan, control: Control) -> tuple[BlobCopy, str] | None:
     """The first blob that came and is there no more, and what is wrong with it, a clause.
 
     What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
@@ -188,7 +188,7 @@ def _fault_of(target: Layout, one: BlobCopy, *, proves: bool) -> str:
 class _Meter:
     """How far it is, told as it goes."""
 
-    def __init__(self, wants: Wants, control: Control) -> None:
+    def __init__(self, wants: CopyPlan, control: Control) -> None:
         self._control = control
         self._began_s = time.monotonic()
         self._total = sum(one.size for part in wants for one in part)

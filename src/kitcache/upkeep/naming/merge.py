@@ -36,7 +36,7 @@ from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_s
 from kitcache.upkeep.naming.blobcopy import (
     BlobCopy,
     Came,
-    Wants,
+    CopyPlan,
     bring_all,
     find_lost,
     foresee,
@@ -264,7 +264,7 @@ def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[t
 
 
 def _merge_held(
-    read: Sequence[_SourceCache], home: Layout, wants: Wants, call: _MergeOptions
+    read: Sequence[_SourceCache], home: Layout, wants: CopyPlan, call: _MergeOptions
 ) -> tuple[tuple[EntryGroup, ...], Came]:
     make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
     home.open_directories()
@@ -307,7 +307,9 @@ def _publish(
     raise index_unstable_error(home.path)
 
 
-def _look_again(home: Layout, groups: Sequence[EntryGroup], wants: Wants, control: Control) -> None:
+def _look_again(
+    home: Layout, groups: Sequence[EntryGroup], wants: CopyPlan, control: Control
+) -> None:
     """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
         lost = find_lost(home, wants, control)
@@ -345,7 +347,7 @@ def _read_noted(layout: Layout) -> _Noted:
 
 
 def _carry_notes(
-    noted: Sequence[_Noted], home: Layout, groups: Sequence[EntryGroup], wants: Wants
+    noted: Sequence[_Noted], home: Layout, groups: Sequence[EntryGroup], wants: CopyPlan
 ) -> None:
     """The later use of both counts, for a tag that is not one of the target's alone.
 

@@ -11,7 +11,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.naming.blobcopy import Wants, bring_all, find_lost, foresee, list_wants
+from kitcache.upkeep.naming.blobcopy import CopyPlan, bring_all, find_lost, foresee, list_wants
 from tests.hostile.build import Box, Sample
 
 FREE = Control("", None, None)
@@ -22,7 +22,7 @@ def survey_of(box: Box) -> Survey:
         return take_survey(layout, FREE)
 
 
-def wants_of(*boxes: Box) -> Wants:
+def wants_of(*boxes: Box) -> CopyPlan:
     surveys = [survey_of(box) for box in boxes]
     return list_wants(surveys, [(n, root) for n, s in enumerate(surveys) for root in s.roots])
 
@@ -61,7 +61,7 @@ def test_an_index_comes_after_all_that_is_below_it(sample: Sample) -> None:
 
 def test_an_empty_cache_wants_nothing(box: Box) -> None:
     box.write_index(b'{"schemaVersion":2,"manifests":[]}')
-    assert wants_of(box) == Wants((), ())
+    assert wants_of(box) == CopyPlan((), ())
 
 
 def test_what_is_foreseen_is_what_comes(sample: Sample, other: Box) -> None:
