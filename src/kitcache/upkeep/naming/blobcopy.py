@@ -42,7 +42,7 @@ class CopyPlan(NamedTuple):
     structure: tuple[BlobCopy, ...]
 
 
-class Came(NamedTuple):
+class CopyCounts(NamedTuple):
     """How blobs came: as the source's own file, as a copy, or not at all since they were there."""
 
     linked: Tally = Tally()
@@ -82,7 +82,9 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
         return sorted(parents)
 
 
-def bring_all(sources: Sequence[Layout], target: Layout, wants: CopyPlan, control: Control) -> Came:
+def bring_all(
+    sources: Sequence[Layout], target: Layout, wants: CopyPlan, control: Control
+) -> CopyCounts:
     """Bring them, put their names on the disk, and say how they came.
 
     The locks are held and the directories open. Raises as bring_blob does, and Cancelled, between
@@ -125,7 +127,7 @@ def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> Co
 
 def foresee(
     sources: Sequence[Layout], target: Layout | None, place: str, wants: CopyPlan, control: Control
-) -> Came:
+) -> CopyCounts:
     """What bring_all would say, as far as a look can tell. place: the path of the target."""
     device = _device_of(place)
     is_near = [
@@ -149,12 +151,12 @@ def _device_of(path: str) -> int:
     return os.stat(path).st_dev
 
 
-def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> Came:
+def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> CopyCounts:
     blobs, sizes = Counter[CopyMethod](), Counter[CopyMethod]()
     for how, size in came:
         blobs[how] += 1
         sizes[how] += size
-    return Came(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
+    return CopyCounts(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
 
 
 def find_lost(target: Layout, wants: CopyPlan, control: Control) -> tuple[BlobCopy, str] | None:

@@ -35,7 +35,7 @@ from kitcache.store.layout import Layout, look_at_open, open_layout
 from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_store
 from kitcache.upkeep.naming.blobcopy import (
     BlobCopy,
-    Came,
+    CopyCounts,
     CopyPlan,
     bring_all,
     find_lost,
@@ -265,7 +265,7 @@ def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[t
 
 def _merge_held(
     read: Sequence[_SourceCache], home: Layout, wants: CopyPlan, call: _MergeOptions
-) -> tuple[tuple[EntryGroup, ...], Came]:
+) -> tuple[tuple[EntryGroup, ...], CopyCounts]:
     make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
     home.open_directories()
     with state.open_state_dir(home) as room_fd:
@@ -382,6 +382,6 @@ def _later(one: state.TagUse | None, other: state.TagUse) -> state.TagUse:
     )
 
 
-def _outcome(groups: Sequence[EntryGroup], came: Came) -> Literal["done", "unchanged"]:
+def _outcome(groups: Sequence[EntryGroup], came: CopyCounts) -> Literal["done", "unchanged"]:
     is_new = any(group.tag.state != "there" for group in groups)
     return "done" if is_new or came.linked.blobs or came.copied.blobs else "unchanged"
