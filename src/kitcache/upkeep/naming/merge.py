@@ -42,7 +42,7 @@ from kitcache.upkeep.naming.blobcopy import (
     foresee,
     list_wants,
 )
-from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
+from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
 from kitcache.upkeep.naming.missing import find_holes, find_unknown
 from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled, read_target
 from kitcache.upkeep.results import MergeResult
@@ -61,10 +61,10 @@ class _SourceCache(NamedTuple):
     survey: Survey
 
     @property
-    def side(self) -> Side:
+    def side(self) -> MergeCache:
         """The same, as the plan wants it."""
         path = self.layout.path
-        return Side(path, os.path.basename(os.path.abspath(path)), read_entries(self.data))
+        return MergeCache(path, os.path.basename(os.path.abspath(path)), read_entries(self.data))
 
 
 class _MergeOptions(NamedTuple):
@@ -254,7 +254,7 @@ def _decide(
 ) -> tuple[bytes | None, tuple[EntryGroup, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
     data, entries = (None, ()) if home is None else read_target(home, call.control)
-    side = Side(call.target, "", entries)
+    side = MergeCache(call.target, "", entries)
     sides = [source.side for source in read]
     return data, decide(side, sides, call.renames, replaces=call.replaces)
 

@@ -18,7 +18,7 @@ State = Literal["new", "moved", "there"]
 _ALSO = 5
 
 
-class Side(NamedTuple):
+class MergeCache(NamedTuple):
     """A cache of a merge: its path, the name of its directory, the entries of its index.json."""
 
     path: str
@@ -43,7 +43,7 @@ class EntryGroup(NamedTuple):
 
 
 def decide(
-    target: Side, sources: Sequence[Side], renames: Sequence[Rename], *, replaces: bool
+    target: MergeCache, sources: Sequence[MergeCache], renames: Sequence[Rename], *, replaces: bool
 ) -> tuple[EntryGroup, ...]:
     """What becomes of each tag of the sources, and of each entry without one; in their order.
 
@@ -66,14 +66,14 @@ def decide(
     return tuple(groups)
 
 
-def _new_name(renames: Sequence[Rename], old: str, source: Side) -> str:
+def _new_name(renames: Sequence[Rename], old: str, source: MergeCache) -> str:
     new = rename(renames, old, source.name)
     if new != old:
         check_tag_name(new)
     return new
 
 
-def _by_name(source: Side) -> dict[str | int, list[int]]:
+def _by_name(source: MergeCache) -> dict[str | int, list[int]]:
     """The positions of the entries by their ref name; of one without by its own position."""
     found: dict[str | int, list[int]] = {}
     for position, entry in enumerate(source.entries):
@@ -129,7 +129,7 @@ def _shown(digests: Iterable[str]) -> str:
 class _Ledger:
     """What each name stands for: in the target, then in what comes. clashes: what cannot be."""
 
-    def __init__(self, target: Side, *, replaces: bool) -> None:
+    def __init__(self, target: MergeCache, *, replaces: bool) -> None:
         own = _claims(entry for entry in target.entries if not entry.is_subject)
         self._own = {key: (target.path, digests) for key, digests in own.items()}
         self._come: dict[_Key, tuple[str, frozenset[str]]] = {}

@@ -10,7 +10,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import CopiedEntry, IndexEntry
 from kitcache.options.renames import read_rename
-from kitcache.upkeep.naming.mergeplan import EntryGroup, Side, decide
+from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -23,15 +23,15 @@ def entry(tag: str | None, word: str, **more: Any) -> IndexEntry:
     return IndexEntry(tag, Descriptor(MANIFEST, digest(word), 7))._replace(**more)
 
 
-def side(name: str, *entries: IndexEntry) -> Side:
-    return Side(f"./{name}", name, entries)
+def side(name: str, *entries: IndexEntry) -> MergeCache:
+    return MergeCache(f"./{name}", name, entries)
 
 
 EMPTY = side("all")
 
 
 def plan(
-    target: Side, *sources: Side, rename: tuple[str, ...] = (), replaces: bool = False
+    target: MergeCache, *sources: MergeCache, rename: tuple[str, ...] = (), replaces: bool = False
 ) -> tuple[EntryGroup, ...]:
     return decide(target, sources, [read_rename(text) for text in rename], replaces=replaces)
 
