@@ -125,7 +125,7 @@ def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> Co
         raise
 
 
-def foresee(
+def dry_run(
     sources: Sequence[Layout], target: Layout | None, place: str, wants: CopyPlan, control: Control
 ) -> CopyCounts:
     """What bring_all would say, as far as a look can tell. place: the path of the target."""

@@ -38,8 +38,8 @@ from kitcache.upkeep.naming.blobcopy import (
     CopyCounts,
     CopyPlan,
     bring_all,
+    dry_run,
     find_lost,
-    foresee,
     list_wants,
 )
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
@@ -133,7 +133,7 @@ def _merge(call: _MergeOptions, stack: ExitStack) -> MergeResult:
     _, groups = _decide(read, home, call)
     wants = list_wants([source.survey for source in read], _roots(read, groups))
     if call.is_dry:
-        came = foresee(layouts, home, call.target, wants, call.control)
+        came = dry_run(layouts, home, call.target, wants, call.control)
     else:
         home = _make_target(call, stack) if home is None else home
         groups, came = _merge_held(read, home, wants, call)

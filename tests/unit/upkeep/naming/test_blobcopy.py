@@ -11,7 +11,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import open_layout
-from kitcache.upkeep.naming.blobcopy import CopyPlan, bring_all, find_lost, foresee, list_wants
+from kitcache.upkeep.naming.blobcopy import CopyPlan, bring_all, dry_run, find_lost, list_wants
 from tests.hostile.build import Box, Sample
 
 FREE = Control("", None, None)
@@ -69,7 +69,7 @@ def test_what_is_foreseen_is_what_comes(sample: Sample, other: Box) -> None:
     with open_layout(sample.dir) as source, open_layout(other.dir) as target:
         source.open_directories()
         target.open_directories()
-        foreseen = foresee([source], target, str(other.dir), wants, FREE)
+        foreseen = dry_run([source], target, str(other.dir), wants, FREE)
         assert foreseen == bring_all([source], target, wants, FREE)
         assert (foreseen.there.blobs, foreseen.copied) == (1, Tally())
 
