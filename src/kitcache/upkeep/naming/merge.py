@@ -43,7 +43,7 @@ from kitcache.upkeep.naming.blobcopy import (
     list_wants,
 )
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
-from kitcache.upkeep.naming.missing import find_holes, find_unknown
+from kitcache.upkeep.naming.missing import find_missing, find_unknown
 from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled, read_target
 from kitcache.upkeep.results import MergeResult
 
@@ -231,7 +231,7 @@ def _read_source(layout: Layout, control: Control) -> _SourceCache:
     data, survey = read_settled(layout, control._replace(path=layout.path))
     for root in survey.roots:
         if root.position >= 0:
-            holes = find_holes(survey, root)
+            holes = find_missing(survey, root)
             if holes or root.descriptor is None:
                 raise hole_error(layout.path, root, holes)
     unknown = find_unknown(survey)

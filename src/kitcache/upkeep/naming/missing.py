@@ -7,7 +7,7 @@ from kitcache.oci.digest import Digest
 Hole = DamagedPath | MissingBlob
 
 
-def find_holes(survey: Survey, root: Root) -> tuple[Hole, ...]:
+def find_missing(survey: Survey, root: Root) -> tuple[Hole, ...]:
     """What is damaged, missing or not whole of all that a root of this survey reaches.
 
     The subject of an artifact may be absent, as OCI has it.

@@ -18,7 +18,7 @@ from kitcache.store.index import INDEX, replace_index_if_unchanged
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses
-from kitcache.upkeep.naming.missing import find_holes
+from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled
 from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import TagResult
@@ -102,7 +102,7 @@ def _find(layout: Layout, control: Control, old: str, new: str) -> tuple[bytes, 
     """What is to get the name, and the index.json that says so. It is whole."""
     data, survey = read_settled(layout, control)
     root = _root_of(layout, survey, old)
-    holes = find_holes(survey, root)
+    holes = find_missing(survey, root)
     if holes or root.descriptor is None:
         raise hole_error(layout.path, root, holes)
     found = _Found(root, root.descriptor, _digests(survey, new))

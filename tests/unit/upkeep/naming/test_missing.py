@@ -4,7 +4,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, MissingBlob
 from kitcache.store.layout import Layout
-from kitcache.upkeep.naming.missing import find_holes
+from kitcache.upkeep.naming.missing import find_missing
 from tests.hostile.build import Sample
 
 
@@ -12,7 +12,7 @@ def holes(layout: Layout, control: Control) -> list[list[str]]:
     survey = take_survey(layout, control)
     shown = []
     for root in survey.roots:
-        found = find_holes(survey, root)
+        found = find_missing(survey, root)
         shown.append(
             [f"{h.chain[-1].digest if isinstance(h, DamagedPath) else h.digest}" for h in found]
         )
@@ -51,7 +51,7 @@ def test_an_entry_that_cannot_be_read_is_its_own_hole_alone(
         sample.box.entries.append({"digest": digest, "size": 7})
     sample.box.tag("more", sample.main)
     survey = take_survey(layout, control)
-    found = [find_holes(survey, root) for root in survey.roots]
+    found = [find_missing(survey, root) for root in survey.roots]
     assert [len(one) for one in found] == [0, 0, 1, 1, 0]
     (hole,) = found[3]
     assert isinstance(hole, DamagedPath)
