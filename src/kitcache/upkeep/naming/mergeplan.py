@@ -50,7 +50,7 @@ def decide(
     replaces: a tag of the target that stands for something else moves. Raises KitcacheError where
     two caches disagree about a name, unless it is one of the target's and moves.
     """
-    ledger = _Ledger(target, replaces=replaces)
+    ledger = _KnownNames(target, replaces=replaces)
     groups = []
     for n, source in enumerate(sources):
         for old, positions in _by_name(source).items():
@@ -126,7 +126,7 @@ def _shown(digests: Iterable[str]) -> str:
     return ", ".join(sorted(digests)) or "nothing that can be read"
 
 
-class _Ledger:
+class _KnownNames:
     """What each name stands for: in the target, then in what comes. clashes: what cannot be."""
 
     def __init__(self, target: MergeCache, *, replaces: bool) -> None:
