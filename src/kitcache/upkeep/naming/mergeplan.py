@@ -109,7 +109,7 @@ def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
     return found
 
 
-class _Clash(NamedTuple):
+class _NameConflict(NamedTuple):
     """Two caches that disagree about a name. is_own: the first one is the target."""
 
     key: _Key
@@ -134,7 +134,7 @@ class _KnownNames:
         self._own = {key: (target.path, digests) for key, digests in own.items()}
         self._come: dict[_Key, tuple[str, frozenset[str]]] = {}
         self._replaces = replaces
-        self.clashes: list[_Clash] = []
+        self.clashes: list[_NameConflict] = []
 
     def add(self, path: str, entries: Sequence[IndexEntry]) -> tuple[State, tuple[str, ...]]:
         """How entries that go together come, and the digests that their names stood for before."""
@@ -148,12 +148,12 @@ class _KnownNames:
                 state, is_own = "moved", key not in self._come
                 moved_from |= known[1] - digests
                 if not (is_own and self._replaces):
-                    self.clashes.append(_Clash(key, known, (path, digests), is_own))
+                    self.clashes.append(_NameConflict(key, known, (path, digests), is_own))
             self._come.setdefault(key, (path, digests))
         return state, tuple(sorted(moved_from))
 
 
-def _clash_error(path: str, clashes: Sequence[_Clash]) -> KitcacheError:
+def _clash_error(path: str, clashes: Sequence[_NameConflict]) -> KitcacheError:
     also = [f"also: {clash}" for clash in clashes[1 : 1 + _ALSO]]
     if len(clashes) > 1 + _ALSO:
         also.append(f"and {len(clashes) - 1 - _ALSO:,} more")
