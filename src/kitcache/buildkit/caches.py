@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kitcache.buildkit.places import Named, Place, Places
+from kitcache.buildkit.places import Place, Places, PublishedImage
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -139,7 +139,7 @@ class Caches:
         return frozenset(t for e in self._exports if e.place.intake is intake for t in e.tags)
 
     def publish(
-        self, response: Mapping[str, str] | None = None, images: Named | None = None
+        self, response: Mapping[str, str] | None = None, images: PublishedImage | None = None
     ) -> tuple[CacheResult, ...]:
         """Publish each export's root under its tags, then reset where that was asked for.
 
@@ -157,7 +157,11 @@ class Caches:
         )
 
     def _publish_in(
-        self, place: Place, intake: Ingester, response: Mapping[str, str], images: Named | None
+        self,
+        place: Place,
+        intake: Ingester,
+        response: Mapping[str, str],
+        images: PublishedImage | None,
     ) -> list[CacheResult]:
         exports = [export for export in self._exports if export.place is place]
         if not exports:

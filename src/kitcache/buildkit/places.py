@@ -36,7 +36,7 @@ class Place(NamedTuple):
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-class Named(NamedTuple):
+class PublishedImage(NamedTuple):
     """An image that this build has put into a directory. tags: its ref names in index.json."""
 
     intake: Ingester

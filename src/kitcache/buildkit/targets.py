@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.dockerload import DockerLoad
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import Named, Place, Places
+from kitcache.buildkit.places import Place, Places, PublishedImage
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -66,7 +66,7 @@ class Targets(NamedTuple):
         """Whether an engine with the containerd image store was given the image. Asks docker."""
         return any(load.has_containerd_store() for load in self.loads)
 
-    def publish(self, response: Mapping[str, str], terms: LockOptions) -> Named | None:
+    def publish(self, response: Mapping[str, str], terms: LockOptions) -> PublishedImage | None:
         """Load what is to be loaded; name the image in a layout's index.
 
         The tags that it has there, None where there is no layout. Raises KitcacheError.
@@ -75,7 +75,7 @@ class Targets(NamedTuple):
             load.finish()
         if self.layout is None:
             return None
-        return Named(self.layout.intake, _name_image(self.layout, response, terms))
+        return PublishedImage(self.layout.intake, _name_image(self.layout, response, terms))
 
 
 def open_targets(
