@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kitcache.buildkit.places import Place, Places, PublishedImage
+from kitcache.buildkit.places import LockedCache, Places, PublishedImage
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -38,7 +38,7 @@ _LOCAL = "local"
 class _Export(NamedTuple):
     """What one local entry of the Solve stands for. tags: each with whether a reset was asked."""
 
-    place: Place
+    place: LockedCache
     sent: Pairs
     store: WritableContentStore
     tags: dict[str, bool]
@@ -71,9 +71,9 @@ class Caches:
         self._terms = terms._replace(warn=self._warn)
         self._stack = ExitStack()
         self._places = places or Places(self._terms, self._stack)
-        self._used: list[Place] = []
+        self._used: list[LockedCache] = []
         self._exports: list[_Export] = []
-        self._imports: list[tuple[Place, ContentStore]] = []
+        self._imports: list[tuple[LockedCache, ContentStore]] = []
         self._warnings: list[str] = []
         self._export_entries: list[SolveEntry] = []
         self._import_entries: list[SolveEntry] = []
@@ -158,7 +158,7 @@ class Caches:
 
     def _publish_in(
         self,
-        place: Place,
+        place: LockedCache,
         intake: Ingester,
         response: Mapping[str, str],
         images: PublishedImage | None,
@@ -193,7 +193,7 @@ class Caches:
         return results
 
     def _sweep(
-        self, place: Place, published: Collection[str]
+        self, place: LockedCache, published: Collection[str]
     ) -> tuple[ResetResult, PruneResult | None]:
         if not place.had_index:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
@@ -229,7 +229,7 @@ class Caches:
             note_layers(place.layout, map(str, read), time.time_ns())
             store.read.difference_update(read)
 
-    def _say_if_moved(self, place: Place) -> None:
+    def _say_if_moved(self, place: LockedCache) -> None:
         try:
             is_there = os.path.samestat(os.stat(place.real_path), os.fstat(place.layout.root_fd))
         except OSError:
@@ -262,7 +262,7 @@ class Caches:
             elif latest[id(place), export.tag] == n:
                 self._add_export(export, place)
 
-    def _add_export(self, export: CacheExport, place: Place) -> None:
+    def _add_export(self, export: CacheExport, place: LockedCache) -> None:
         mine = [other for other in self._exports if other.place is place]
         for other in mine:
             if dict(other.sent) == dict(export.attrs):

@@ -17,7 +17,7 @@ from kitcache.store.locks import describe_unlocked, lock_index, lock_store
 from kitcache.store.state import delete_stale_files, open_state_dir
 
 
-class Place(NamedTuple):
+class LockedCache(NamedTuple):
     """A real directory in this build.
 
     lock: closed to give the shared lock back. intake: None where it is only imported from.
@@ -49,9 +49,9 @@ class Places:
     def __init__(self, terms: LockOptions, stack: ExitStack) -> None:
         self._terms = terms
         self._stack = stack
-        self.all: list[Place] = []
+        self.all: list[LockedCache] = []
 
-    def to_write(self, path: str) -> Place:
+    def to_write(self, path: str) -> LockedCache:
         """A cache to export to, made if it is not there, and found fit before anything is built.
 
         Raises NotACache, Unsafe, Damaged (index.json), Busy, Cancelled, KitcacheError (read-only,
@@ -70,9 +70,9 @@ class Places:
         had_index = self._prepare(layout)
         intake = Ingester(layout)
         self._stack.callback(intake.close)
-        return self._add(Place(layout, os.path.realpath(path), lock, intake, had_index))
+        return self._add(LockedCache(layout, os.path.realpath(path), lock, intake, had_index))
 
-    def to_read(self, path: str) -> Place:
+    def to_read(self, path: str) -> LockedCache:
         """A cache to import from; nothing is made. Raises as open_layout, Busy and Cancelled."""
         layout = open_layout(path)
         known = self._known(layout)
@@ -80,9 +80,9 @@ class Places:
             return known
         lock = self._hold(layout, is_export=False)
         layout.open_directories()
-        return self._add(Place(layout, os.path.realpath(path), lock, None))
+        return self._add(LockedCache(layout, os.path.realpath(path), lock, None))
 
-    def _known(self, layout: Layout) -> Place | None:
+    def _known(self, layout: Layout) -> LockedCache | None:
         self._stack.enter_context(layout)
         found = os.fstat(layout.root_fd)
         for place in self.all:
@@ -90,7 +90,7 @@ class Places:
                 return place
         return None
 
-    def _add(self, place: Place) -> Place:
+    def _add(self, place: LockedCache) -> LockedCache:
         self.all.append(place)
         return place
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.dockerload import DockerLoad
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import Place, Places, PublishedImage
+from kitcache.buildkit.places import LockedCache, Places, PublishedImage
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -115,7 +115,7 @@ def open_targets(
     return Targets(files, layout, tuple(loads))
 
 
-def _open_layout(place: Place, exporter: Exporter) -> LayoutTarget:
+def _open_layout(place: LockedCache, exporter: Exporter) -> LayoutTarget:
     if place.intake is None:
         raise ValueError("a place to write to has an intake")
     names = dict(exporter.attrs).get("name", "")
