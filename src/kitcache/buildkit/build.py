@@ -18,7 +18,7 @@ from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
-from kitcache.buildkit.places import Places
+from kitcache.buildkit.places import LockedCaches
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.request import (
@@ -133,7 +133,7 @@ class _Build:
             abilities = Abilities(self._connection)
             abilities.check(self._request, exporters)
             has_containerd_images = abilities.has_containerd_images(exporters)
-            places = Places(self._terms(), stack)
+            places = LockedCaches(self._terms(), stack)
             targets = open_targets(
                 exporters,
                 self._wishes.stdout,

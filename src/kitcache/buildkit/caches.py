@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from kitcache.buildkit.places import LockedCache, Places, PublishedImage
+from kitcache.buildkit.places import LockedCache, LockedCaches, PublishedImage
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -63,14 +63,14 @@ class Caches:
         imports: Sequence[CacheImport],
         terms: LockOptions,
         policy: PrunePolicy | None = None,
-        places: Places | None = None,
+        places: LockedCaches | None = None,
     ) -> None:
         self._policy = policy
         self._wanted = tuple(exports), tuple(imports)
         self._told = terms.warn
         self._terms = terms._replace(warn=self._warn)
         self._stack = ExitStack()
-        self._places = places or Places(self._terms, self._stack)
+        self._places = places or LockedCaches(self._terms, self._stack)
         self._used: list[LockedCache] = []
         self._exports: list[_Export] = []
         self._imports: list[tuple[LockedCache, ContentStore]] = []

@@ -43,7 +43,7 @@ class PublishedImage(NamedTuple):
     tags: frozenset[str]
 
 
-class Places:
+class LockedCaches:
     """All of one build. What was opened is closed, and locks are given back, with the stack."""
 
     def __init__(self, terms: LockOptions, stack: ExitStack) -> None:

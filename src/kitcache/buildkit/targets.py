@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.dockerload import DockerLoad
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import LockedCache, Places, PublishedImage
+from kitcache.buildkit.places import LockedCache, LockedCaches, PublishedImage
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
@@ -81,7 +81,7 @@ class Targets(NamedTuple):
 def open_targets(
     exporters: Sequence[Exporter],
     stdout: BinaryIO | None,
-    places: Places,
+    places: LockedCaches,
     stack: ExitStack,
     *,
     may_delete_anywhere: bool = False,
@@ -156,7 +156,7 @@ def _expect_below_here(path: str) -> None:
         )
 
 
-def expect_kept(targets: Targets, places: Places) -> None:
+def expect_kept(targets: Targets, places: LockedCaches) -> None:
     """Raises UsageError where a cache or another output of this build would be deleted with one."""
     for target in targets.files.values():
         if isinstance(target, DirectoryTarget) and target.is_mirror:
