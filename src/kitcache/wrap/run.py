@@ -21,7 +21,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import LockedCache, Stores, has_neighbour
+from kitcache.wrap.stores import LockedCache, LockedCaches, has_neighbour
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run_task(
     """
     program = need_program(task.job.argv[0], environ)
     with ExitStack() as stack:
-        stores = Stores(terms, stack)
+        stores = LockedCaches(terms, stack)
         targets = _open_targets(task, stores, terms.warn)
         sources = [(cache, stores.to_read(cache.src)) for cache in task.imports]
         stages = _Stages(terms, stack, must_find_all=task.job.builds_all)
@@ -111,7 +111,7 @@ def run_task(
         return ExecResult(command, code, tuple(results))
 
 
-def _open_targets(task: Task, stores: Stores, warn: Warn) -> list[_Target]:
+def _open_targets(task: Task, stores: LockedCaches, warn: Warn) -> list[_Target]:
     """Those that can be caches. To another directory the client exports as it can."""
     found: dict[str, tuple[LockedCache, list[Export]]] = {}
     for export in task.exports:

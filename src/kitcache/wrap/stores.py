@@ -40,7 +40,7 @@ class LockedCache(NamedTuple):
         self.lock.close()
 
 
-class Stores:
+class LockedCaches:
     """All of one command; what was opened is closed, and locks are given back, with the stack."""
 
     def __init__(self, terms: LockOptions, stack: ExitStack) -> None:

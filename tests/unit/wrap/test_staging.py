@@ -11,7 +11,7 @@ from kitcache.gc.control import LockOptions
 from kitcache.store.layout import Layout
 from kitcache.wrap import staging
 from kitcache.wrap.staging import Stage, merge, open_stage
-from kitcache.wrap.stores import LockedCache, Stores
+from kitcache.wrap.stores import LockedCache, LockedCaches
 from tests.hostile.strangers import publish, push_cache
 from tests.integration.witness import blobs, entries, garbage, look, ref_name
 
@@ -36,7 +36,7 @@ def export(root: Path, tag: str, seed: int) -> None:
 
 
 def store_of(path: Path, stack: ExitStack) -> LockedCache:
-    return Stores(TERMS, stack).to_write(str(path))
+    return LockedCaches(TERMS, stack).to_write(str(path))
 
 
 def stage_of(store: LockedCache, stack: ExitStack, *, is_seeded: bool = True) -> tuple[Stage, Path]:
