@@ -21,7 +21,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
 from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import LockedCache, LockedCaches, has_neighbour
+from kitcache.wrap.stores import LockedCache, LockedCaches, is_locked_elsewhere
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _open_targets(task: Task, stores: LockedCaches, warn: Warn) -> list[_Target]
             exports[0].cache.dest,
             store,
             tuple(exports),
-            has_neighbour(store.layout),
+            is_locked_elsewhere(store.layout),
             len(exports) > 1 or any(export.is_staged for export in exports),
         )
         for store, exports in found.values()
@@ -168,7 +168,7 @@ def _run(
 def _after_failure(target: _Target) -> StoreResult:
     """Nothing is done to the store; where a neighbour may have been the reason it is said."""
     result = StoreResult(target.path, (), target.is_staged)
-    if target.is_staged or not (target.had_neighbour or has_neighbour(target.store.layout)):
+    if target.is_staged or not (target.had_neighbour or is_locked_elsewhere(target.store.layout)):
         return result
     return result._replace(problems=(_STAGED_HELPS,))
 

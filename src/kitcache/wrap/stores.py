@@ -122,7 +122,7 @@ def _give_back(fd: int) -> None:
     os.close(fd)
 
 
-def has_neighbour(layout: Layout) -> bool:
+def is_locked_elsewhere(layout: Layout) -> bool:
     """Whether another process has the lock too; False where the system does not tell."""
     fd = open_file(layout, KITCACHE_LOCK)
     if fd is None:

@@ -7,7 +7,7 @@ import pytest
 
 from kitcache.errors import Busy, NotACache
 from kitcache.gc.control import LockOptions
-from kitcache.wrap.stores import LockedCaches, has_neighbour
+from kitcache.wrap.stores import LockedCaches, is_locked_elsewhere
 from tests.hostile.strangers import lock_holder
 
 TERMS = LockOptions(0.0, None, lambda _: None)
@@ -60,7 +60,7 @@ def test_what_is_no_cache_is_not_written_to(tmp_path: Path) -> None:
 def test_a_neighbour_is_another_process(tmp_path: Path) -> None:
     with ExitStack() as stack:
         store = LockedCaches(TERMS, stack).to_write(str(tmp_path / "c"))
-        assert not has_neighbour(store.layout)
+        assert not is_locked_elsewhere(store.layout)
         with lock_holder(tmp_path / "c" / "kitcache.lock", "sh"):
-            assert has_neighbour(store.layout)
-        assert not has_neighbour(store.layout)
+            assert is_locked_elsewhere(store.layout)
+        assert not is_locked_elsewhere(store.layout)
