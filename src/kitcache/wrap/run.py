@@ -75,7 +75,7 @@ class _Target(NamedTuple):
     path: str
     store: LockedCache
     exports: tuple[Export, ...]
-    had_neighbour: bool
+    was_locked_elsewhere: bool
     is_staged: bool
 
 
@@ -168,7 +168,9 @@ def _run(
 def _after_failure(target: _Target) -> StoreResult:
     """Nothing is done to the store; where a neighbour may have been the reason it is said."""
     result = StoreResult(target.path, (), target.is_staged)
-    if target.is_staged or not (target.had_neighbour or is_locked_elsewhere(target.store.layout)):
+    if target.is_staged or not (
+        target.was_locked_elsewhere or is_locked_elsewhere(target.store.layout)
+    ):
         return result
     return result._replace(problems=(_STAGED_HELPS,))
 
