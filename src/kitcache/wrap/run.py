@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"
 
 
-class StoreResult(NamedTuple):
+class ExecCacheResult(NamedTuple):
     """What became of one store. path: as the user wrote it first.
 
     tags: what was exported to it. problems: what went wrong, a sentence each; code: what that means
@@ -61,7 +61,7 @@ class ExecResult(NamedTuple):
 
     command: tuple[str, ...]
     command_exit_code: int
-    caches: tuple[StoreResult, ...]
+    caches: tuple[ExecCacheResult, ...]
 
     @property
     def exit_code(self) -> int:
@@ -165,9 +165,9 @@ def _run(
         return argv, run_child(program, argv, environ, inherited=fds, stdin_fd=stdin_fd)
 
 
-def _after_failure(target: _Target) -> StoreResult:
+def _after_failure(target: _Target) -> ExecCacheResult:
     """Nothing is done to the store; where a neighbour may have been the reason it is said."""
-    result = StoreResult(target.path, (), target.is_staged)
+    result = ExecCacheResult(target.path, (), target.is_staged)
     if target.is_staged or not (
         target.was_locked_elsewhere or is_locked_elsewhere(target.store.layout)
     ):
@@ -219,10 +219,10 @@ class _Stages:
         """What the command inherits."""
         return [fd for stage in self._all.values() for fd in stage.lock_fds]
 
-    def merge(self, target: _Target) -> StoreResult:
+    def merge(self, target: _Target) -> ExecCacheResult:
         """Bring in what was staged for a store."""
         tags = tuple(dict.fromkeys(export.cache.tag for export in target.exports))
-        result = StoreResult(target.path, tags, target.is_staged)
+        result = ExecCacheResult(target.path, tags, target.is_staged)
         if not target.is_staged:
             return result
         merged_tags: list[str] = []
@@ -256,7 +256,7 @@ class _Stages:
 
 def _note(
     targets: Sequence[_Target],
-    merged: Sequence[StoreResult],
+    merged: Sequence[ExecCacheResult],
     sources: Sequence[tuple[CacheImport, LockedCache]],
 ) -> None:
     """What was used now, for those who retire tags by age."""
@@ -281,8 +281,8 @@ def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
 
 
 def _sweep(
-    target: _Target, result: StoreResult, terms: LockOptions, policy: "PrunePolicy | None"
-) -> StoreResult:
+    target: _Target, result: ExecCacheResult, terms: LockOptions, policy: "PrunePolicy | None"
+) -> ExecCacheResult:
     if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result
     if policy is None:

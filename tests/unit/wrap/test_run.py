@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from kitcache.gc.control import LockOptions
-from kitcache.wrap.run import ExecResult, StoreResult, run_task
+from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
 from kitcache.wrap.task import make_task
 
 PROJECT = """{"services": {"web": {"build": {"cache_to": ["type=local,dest=c,tag=x"]}}}}"""
 
 
 def test_the_exit_code_is_the_commands_unless_it_was_fine() -> None:
-    bad = StoreResult("c", (), True, failure_code=12)
+    bad = ExecCacheResult("c", (), True, failure_code=12)
     assert ExecResult(("docker",), 5, (bad,)).exit_code == 5
     assert ExecResult(("docker",), 0, (bad, bad._replace(code=3))).exit_code == 12
     assert ExecResult(("docker",), 0, ()).exit_code == 0

@@ -17,7 +17,7 @@ from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.wrap.argv import PLACE_OF_FILE, Refused
 from kitcache.wrap.cacheflags import show_word
-from kitcache.wrap.run import ExecResult, StoreResult, run_task
+from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
 from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
@@ -199,7 +199,7 @@ def _stage_name(path: str) -> str:
     return os.path.join(path, STATE_DIR, STAGE_PREFIX + "X" * 16)
 
 
-def _store_lines(store: StoreResult) -> Iterator[str]:
+def _store_lines(store: ExecCacheResult) -> Iterator[str]:
     if store.is_staged and store.tags:
         names = ", ".join(f"'{tag}'" for tag in store.tags)
         yield printable(
@@ -214,7 +214,7 @@ def _store_lines(store: StoreResult) -> Iterator[str]:
         yield from report_notes(store.reset)
 
 
-def _warning_lines(store: StoreResult) -> Iterator[str]:
+def _warning_lines(store: ExecCacheResult) -> Iterator[str]:
     for problem in store.problems:
         yield printable(f"{store.path}: {problem}")
     if store.prune is not None:
