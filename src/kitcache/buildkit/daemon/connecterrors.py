@@ -24,7 +24,7 @@ _OTHER_NAME_STEPS = (
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
-class Trouble(NamedTuple):
+class ConnectProblem(NamedTuple):
     """One clause, and advice."""
 
     problem: str
@@ -32,17 +32,17 @@ class Trouble(NamedTuple):
     kind: NoDaemonKind = "unreachable"
 
 
-_SILENT = Trouble("it does not answer", ("is it overloaded, or something else?", ANOTHER))
-_CLOSED = Trouble("it closed the connection", ("see the daemon's log", ANOTHER))
-_TROUBLES: tuple[tuple[type[OSError], Trouble], ...] = (
+_SILENT = ConnectProblem("it does not answer", ("is it overloaded, or something else?", ANOTHER))
+_CLOSED = ConnectProblem("it closed the connection", ("see the daemon's log", ANOTHER))
+_TROUBLES: tuple[tuple[type[OSError], ConnectProblem], ...] = (
     (TimeoutError, _SILENT),
-    (FileNotFoundError, Trouble("there is no such socket", (_START, ANOTHER))),
-    (ConnectionRefusedError, Trouble("nothing listens there", (_START, ANOTHER))),
+    (FileNotFoundError, ConnectProblem("there is no such socket", (_START, ANOTHER))),
+    (ConnectionRefusedError, ConnectProblem("nothing listens there", (_START, ANOTHER))),
     (ConnectionError, _CLOSED),
 )
-_CALLS: Mapping[int | None, Trouble] = {
+_CALLS: Mapping[int | None, ConnectProblem] = {
     Code.DEADLINE_EXCEEDED: _SILENT,
-    Code.UNIMPLEMENTED: Trouble(
+    Code.UNIMPLEMENTED: ConnectProblem(
         "no BuildKit: it speaks gRPC, but knows no moby.buildkit.v1.Control", kind="unsupported"
     ),
 }
@@ -109,21 +109,23 @@ def _root_of(error: Exception, attempt: Attempt) -> Exception:
     return error
 
 
-def _program(address: Address, error: Exception, attempt: Attempt) -> Trouble | None:
+def _program(address: Address, error: Exception, attempt: Attempt) -> ConnectProblem | None:
     if not address.command:
         return None
     program = address.command[0]
     if isinstance(error, OSError) and attempt.transport is None:
         if isinstance(error, FileNotFoundError):
-            return Trouble(f"the program {program!r} is not installed", (ANOTHER,))
-        return Trouble(f"the program {program!r} cannot be run: {error.strerror}", (ANOTHER,))
+            return ConnectProblem(f"the program {program!r} is not installed", (ANOTHER,))
+        return ConnectProblem(
+            f"the program {program!r} cannot be run: {error.strerror}", (ANOTHER,)
+        )
     words = attempt.transport.last_words() if attempt.transport else ""
     if not words:
         return None
     said = f"{program} says: {words}"
     if isinstance(error, TimeoutError) or _code_of(error) == Code.DEADLINE_EXCEEDED:
-        return Trouble(f"{_SILENT.problem}; {said}", _SILENT.hints)
-    return Trouble(said, (*_wake(address), ANOTHER))
+        return ConnectProblem(f"{_SILENT.problem}; {said}", _SILENT.hints)
+    return ConnectProblem(said, (*_wake(address), ANOTHER))
 
 
 def _wake(address: Address) -> tuple[str, ...]:
@@ -131,7 +133,7 @@ def _wake(address: Address) -> tuple[str, ...]:
     return ("docker buildx inspect --bootstrap makes the container of a builder",) if node else ()
 
 
-def _certificates(address: Address, error: Exception, attempt: Attempt) -> Trouble | None:
+def _certificates(address: Address, error: Exception, attempt: Attempt) -> ConnectProblem | None:
     if address.tls is None:
         return None
     from kitcache.buildkit.daemon.tlstransport import (  # noqa: PLC0415 - costs 11 ms
@@ -142,7 +144,7 @@ def _certificates(address: Address, error: Exception, attempt: Attempt) -> Troub
 
     # A certificate that is not trusted is both.
     if isinstance(error, ValueError) and not isinstance(error, OSError):
-        return Trouble(f"a certificate cannot be used: {error}", ("mend that file",))
+        return ConnectProblem(f"a certificate cannot be used: {error}", ("mend that file",))
     problem = explain(_root_of(error, attempt))
     if problem is None and _hung_up(error, attempt):
         # The handshake was good; but with TLS 1.3 only the first answer shows that a client's
@@ -151,8 +153,8 @@ def _certificates(address: Address, error: Exception, attempt: Attempt) -> Troub
     if problem == REFUSED:
         return _refused_certificate(address)
     if problem and problem.startswith(OTHER_NAME):
-        return Trouble(problem, _OTHER_NAME_STEPS)
-    return Trouble(problem, ("give the right CA, certificate and key",)) if problem else None
+        return ConnectProblem(problem, _OTHER_NAME_STEPS)
+    return ConnectProblem(problem, ("give the right CA, certificate and key",)) if problem else None
 
 
 def _hung_up(error: Exception, attempt: Attempt) -> bool:
@@ -162,23 +164,23 @@ def _hung_up(error: Exception, attempt: Attempt) -> bool:
     return _code_of(error) == Code.UNAVAILABLE or isinstance(error, NotAnEngineError)
 
 
-def _refused_certificate(address: Address) -> Trouble:
+def _refused_certificate(address: Address) -> ConnectProblem:
     if address.tls and address.tls.cert:
         advice = "give a certificate that was signed by the CA that the daemon trusts"
-        return Trouble(f"the daemon refused our certificate, {address.tls.cert}", (advice,))
+        return ConnectProblem(f"the daemon refused our certificate, {address.tls.cert}", (advice,))
     advice = "give a client certificate and its key"
-    return Trouble("the daemon wants a client certificate, and we have none", (advice,))
+    return ConnectProblem("the daemon wants a client certificate, and we have none", (advice,))
 
 
-def _network(address: Address, error: Exception) -> Trouble | None:
+def _network(address: Address, error: Exception) -> ConnectProblem | None:
     if isinstance(error, PermissionError):
-        return Trouble("permission denied", (*_group_of(address.url), ANOTHER))
+        return ConnectProblem("permission denied", (*_group_of(address.url), ANOTHER))
     if isinstance(error, socket.gaierror):
-        return Trouble(f"no such host is known: {error.strerror}")
+        return ConnectProblem(f"no such host is known: {error.strerror}")
     for kind, trouble in _TROUBLES:
         if isinstance(error, kind):
             return trouble
-    return Trouble(_reason(error)) if isinstance(error, OSError) else None
+    return ConnectProblem(_reason(error)) if isinstance(error, OSError) else None
 
 
 def _reason(error: OSError) -> str:
@@ -195,26 +197,28 @@ def _group_of(url: str) -> tuple[str, ...]:
     return ("run as a user who may open it",)
 
 
-def _language(attempt: Attempt) -> Trouble | None:
+def _language(attempt: Attempt) -> ConnectProblem | None:
     """What is there, if its first words are not BuildKit's."""
     opening = attempt.transport.opening if attempt.transport else b""
     if opening.startswith(_TLS_RECORDS) or b"HTTPS server" in opening:
-        return Trouble("it expects TLS", ("give its CA, and a client certificate with its key",))
+        return ConnectProblem(
+            "it expects TLS", ("give its CA, and a client certificate with its key",)
+        )
     if attempt.answer and attempt.answer.status:
         return _web_server(f" (HTTP {attempt.answer.status})")
     return _web_server("") if opening.startswith(b"HTTP/") else None
 
 
-def _web_server(status: str) -> Trouble:
-    return Trouble(f"no BuildKit: a web server answers{status}", kind="unsupported")
+def _web_server(status: str) -> ConnectProblem:
+    return ConnectProblem(f"no BuildKit: a web server answers{status}", kind="unsupported")
 
 
-def _call(address: Address, error: Exception, attempt: Attempt) -> Trouble:
+def _call(address: Address, error: Exception, attempt: Attempt) -> ConnectProblem:
     """What became of the first call, or of the upgrade."""
     if _hung_up(error, attempt):
         may_be_tls = address.url.startswith("tcp://") and address.tls is None
-        return Trouble(_CLOSED.problem, ((_GIVE_TLS,) if may_be_tls else ()) + _CLOSED.hints)
-    return _CALLS.get(_code_of(error)) or Trouble(f"no BuildKit answers: {error}")
+        return ConnectProblem(_CLOSED.problem, ((_GIVE_TLS,) if may_be_tls else ()) + _CLOSED.hints)
+    return _CALLS.get(_code_of(error)) or ConnectProblem(f"no BuildKit answers: {error}")
 
 
 def _code_of(error: Exception) -> int | None:
