@@ -40,7 +40,7 @@ from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
 from kitcache.buildkit.solveerror import build_failed, login_steps
-from kitcache.buildkit.sources import Offer, make_offer
+from kitcache.buildkit.sources import SessionSources, make_offer
 from kitcache.buildkit.status import BuildUpdate, BuildWarning
 from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
@@ -213,7 +213,7 @@ class _Build:
 
     def _message(
         self,
-        offer: Offer,
+        offer: SessionSources,
         exporters: tuple[Exporter, ...],
         caches: Caches,
         abilities: Abilities,
@@ -246,7 +246,11 @@ class _Build:
         return message
 
     def _solve(
-        self, offer: Offer, targets: Targets, caches: Caches, message: control_pb2.SolveRequest
+        self,
+        offer: SessionSources,
+        targets: Targets,
+        caches: Caches,
+        message: control_pb2.SolveRequest,
     ) -> Solved:
         handlers = make_handlers(
             sources=offer.sources,
@@ -354,7 +358,7 @@ def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
         )
 
 
-def _expect_own_directory(offer: Offer, caches: Caches) -> None:
+def _expect_own_directory(offer: SessionSources, caches: Caches) -> None:
     """Raises UsageError where a context is itself a cache of this build.
 
     Its Dockerfile may lie there: of that directory no more is sent.

@@ -33,7 +33,7 @@ _UNBUILT = "nothing was built"
 _NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
 
 
-class Offer(NamedTuple):
+class SessionSources(NamedTuple):
     """What a session serves.
 
     sources: local names, each with a directory or with files in memory. uploads: streams by their
@@ -58,7 +58,7 @@ def make_offer(
     stdin: BinaryIO | None,
     stack: ExitStack,
     pause: Callable[[str], None] = lambda _: None,
-) -> Offer:
+) -> SessionSources:
     """Find everything that the build names. stack: keeps open what has to stay so.
 
     pause: called with the path again and again while a secret's pipe gives nothing; it may raise.
@@ -94,7 +94,7 @@ def make_offer(
     _expect_ignore_files(inputs)
     stores, attrs = _open_layouts(inputs.layouts, stack)
     inputs = inputs._replace(attrs=(*inputs.attrs, *attrs))
-    return Offer(sources, uploads, stores, inputs, secrets)
+    return SessionSources(sources, uploads, stores, inputs, secrets)
 
 
 def _expect_stdin(stdin: BinaryIO | None) -> BinaryIO:

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from kitcache.buildkit.session.memory import MemoryFiles
-from kitcache.buildkit.sources import Offer, make_offer
+from kitcache.buildkit.sources import SessionSources, make_offer
 from kitcache.errors import KitcacheError, NotACache, NotFound, UsageError
 from kitcache.oci.digest import parse_digest
 from kitcache.options.build import BuildRequest
@@ -54,7 +54,7 @@ def refuse(
     return caught.value
 
 
-def files_in(offer: Offer, name: str) -> MemoryFiles:
+def files_in(offer: SessionSources, name: str) -> MemoryFiles:
     found = offer.sources[name]
     assert isinstance(found, MemoryFiles)
     return found
