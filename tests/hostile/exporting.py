@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from kitcache.buildkit.caches import Caches
 from kitcache.buildkit.publish import CacheResult
-from kitcache.buildkit.session.stores import Incoming, WritableContentStore
+from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
 from kitcache.gc.control import LockOptions
 from kitcache.oci.digest import parse_digest
 from kitcache.options.caches import CacheExport
@@ -58,7 +58,7 @@ def send(caches: Caches, blobs: list[Blob]) -> None:
         for blob in blobs:
             ref = blob.digest if blob.media_type != LAYER else f"layer-{blob.digest}"
             begun = store.begin(ref, len(blob.data), parse_digest(blob.digest))
-            if isinstance(begun, Incoming):
+            if isinstance(begun, IncomingBlob):
                 half = len(blob.data) // 2
                 begun.write(memoryview(blob.data)[:half])
                 begun.write(memoryview(blob.data)[half:])

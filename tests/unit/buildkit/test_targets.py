@@ -13,7 +13,7 @@ import pytest
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.places import LockedCaches
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
-from kitcache.buildkit.session.stores import Incoming, WritableContentStore
+from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.errors import KitcacheError, NotACache, UsageError
 from kitcache.gc.control import LockOptions
@@ -110,7 +110,7 @@ def send(targets: Targets, *, media_type: str | None = MANIFEST) -> dict[str, An
     data = encode(body | ({"mediaType": media_type} if media_type else {}))
     digest = digest_of(data)
     begun = store.begin(digest, len(data), parse_digest(digest))
-    if isinstance(begun, Incoming):
+    if isinstance(begun, IncomingBlob):
         begun.write(memoryview(data))
         begun.commit(len(data), parse_digest(digest))
         begun.close()

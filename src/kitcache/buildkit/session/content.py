@@ -25,7 +25,7 @@ from kitcache.buildkit.session.stores import (
     BeingWritten,
     BlobFile,
     ContentStore,
-    Incoming,
+    IncomingBlob,
     Present,
     WritableContentStore,
     read_digest,
@@ -161,7 +161,7 @@ def _write(stream: Stream, store: ContentStore) -> None:
             incoming.close()
 
 
-def _begin(store: WritableContentStore, request: WriteRequest) -> Incoming:
+def _begin(store: WritableContentStore, request: WriteRequest) -> IncomingBlob:
     expected = _digest(request.expected) if request.expected else None
     try:
         begun = store.begin(request.ref, request.total, expected)
@@ -177,7 +177,7 @@ def _begin(store: WritableContentStore, request: WriteRequest) -> Incoming:
 class _Writing:
     """The ping-pong of one upload: STAT, WRITE, COMMIT."""
 
-    def __init__(self, stream: Stream, incoming: Incoming, request: WriteRequest) -> None:
+    def __init__(self, stream: Stream, incoming: IncomingBlob, request: WriteRequest) -> None:
         self._stream = stream
         self._incoming = incoming
         self._ref = request.ref

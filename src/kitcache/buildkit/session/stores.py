@@ -71,7 +71,7 @@ class WritableContentStore(ContentStore):
         super().__init__(intake.layout)
         self._intake = intake
         self._lock = Lock()
-        self._incoming: dict[str, Incoming] = {}
+        self._incoming: dict[str, IncomingBlob] = {}
         self._written: dict[Digest, int] = {}
         self._reused: dict[Digest, int] = {}
         self._root: RootBlob | None = None
@@ -105,12 +105,12 @@ class WritableContentStore(ContentStore):
         with self._lock:
             return tuple(incoming.progress for incoming in self._incoming.values())
 
-    def begin(self, ref: str, total: int, expected: Digest | None) -> "Incoming | Present":
+    def begin(self, ref: str, total: int, expected: Digest | None) -> "IncomingBlob | Present":
         """A new upload; Present where the blob is here whole.
 
         Raises BeingWritten while another stream has that ref, KitcacheError for the disk's faults.
         """
-        incoming = Incoming(self, ref)
+        incoming = IncomingBlob(self, ref)
         with self._lock:
             if ref in self._incoming:
                 raise BeingWritten
@@ -167,7 +167,7 @@ class WritableContentStore(ContentStore):
             self._root = RootBlob(digest, size)
 
 
-class Incoming:
+class IncomingBlob:
     """An upload into an export store, used by one thread; `close` ends it, however it went."""
 
     upload: BlobWriter
