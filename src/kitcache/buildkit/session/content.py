@@ -25,8 +25,8 @@ from kitcache.buildkit.session.stores import (
     BeingWritten,
     BlobFile,
     ContentStore,
+    ExistingBlob,
     IncomingBlob,
-    Present,
     WritableContentStore,
     read_digest,
 )
@@ -169,7 +169,7 @@ def _begin(store: WritableContentStore, request: WriteRequest) -> IncomingBlob:
         # The daemon tries again after a pause, and finds the blob or a free ref.
         name = printable(request.ref[:200])
         raise RpcError(Code.UNAVAILABLE, f"ref {name} locked: unavailable") from None
-    if isinstance(begun, Present):
+    if isinstance(begun, ExistingBlob):
         raise _already_exists(begun.digest)
     return begun
 

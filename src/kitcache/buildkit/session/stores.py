@@ -26,7 +26,7 @@ class BeingWritten(Exception):
     """Another stream is writing that ref."""
 
 
-class Present(NamedTuple):
+class ExistingBlob(NamedTuple):
     """The blob is here already. size: bytes."""
 
     digest: Digest
@@ -105,7 +105,7 @@ class WritableContentStore(ContentStore):
         with self._lock:
             return tuple(incoming.progress for incoming in self._incoming.values())
 
-    def begin(self, ref: str, total: int, expected: Digest | None) -> "IncomingBlob | Present":
+    def begin(self, ref: str, total: int, expected: Digest | None) -> "IncomingBlob | ExistingBlob":
         """A new upload; Present where the blob is here whole.
 
         Raises BeingWritten while another stream has that ref, KitcacheError for the disk's faults.
@@ -120,7 +120,7 @@ class WritableContentStore(ContentStore):
             if expected is not None and size is not None:
                 self._note_reused(ref, expected, size)
                 self.forget(ref)
-                return Present(expected, size)
+                return ExistingBlob(expected, size)
             algorithm = expected.algorithm if expected else "sha256"
             incoming.upload = self._intake.begin(ref, algorithm, total)
         except BaseException as error:
