@@ -22,11 +22,11 @@ from kitcache.buildkit.session.bulk import (
     read_request,
 )
 from kitcache.buildkit.session.stores import (
-    BeingWritten,
     BlobFile,
     ContentStore,
     ExistingBlob,
     IncomingBlob,
+    UploadInProgress,
     WritableContentStore,
     read_digest,
 )
@@ -165,7 +165,7 @@ def _begin(store: WritableContentStore, request: WriteRequest) -> IncomingBlob:
     expected = _digest(request.expected) if request.expected else None
     try:
         begun = store.begin(request.ref, request.total, expected)
-    except BeingWritten:
+    except UploadInProgress:
         # The daemon tries again after a pause, and finds the blob or a free ref.
         name = printable(request.ref[:200])
         raise RpcError(Code.UNAVAILABLE, f"ref {name} locked: unavailable") from None

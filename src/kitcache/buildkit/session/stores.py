@@ -22,7 +22,7 @@ class BlobFile(NamedTuple):
     written_ns: int
 
 
-class BeingWritten(Exception):
+class UploadInProgress(Exception):
     """Another stream is writing that ref."""
 
 
@@ -113,7 +113,7 @@ class WritableContentStore(ContentStore):
         incoming = IncomingBlob(self, ref)
         with self._lock:
             if ref in self._incoming:
-                raise BeingWritten
+                raise UploadInProgress
             self._incoming[ref] = incoming
         try:
             size = None if expected is None else self._intake.find(expected, total)
