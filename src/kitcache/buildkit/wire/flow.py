@@ -4,7 +4,7 @@ STREAM_WINDOW = 8 * 2**20
 CONNECTION_WINDOW = 16 * 2**20
 
 
-class Inflow:
+class ReceiveWindow:
     """What the peer may send. Credit is told in quarters of the window, not byte by byte."""
 
     __slots__ = ("_credit", "_left", "_size")
@@ -35,7 +35,7 @@ class StreamState:
 
     def __init__(self, room: int) -> None:
         self.send_window = room
-        self.inflow = Inflow(STREAM_WINDOW)
+        self.inflow = ReceiveWindow(STREAM_WINDOW)
         self.is_sending = True
         self.is_receiving = True
         self.has_headers = False

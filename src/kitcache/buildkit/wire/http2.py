@@ -15,7 +15,7 @@ from kitcache.buildkit.wire.events import (
     ResetCame,
     RoomCame,
 )
-from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW, Inflow, StreamState
+from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindow, StreamState
 from kitcache.buildkit.wire.frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
@@ -82,7 +82,7 @@ class Http2Connection:
         self._has_settings = False
         self._is_refusing = False
         self._room = DEFAULT_WINDOW
-        self._inflow = Inflow(CONNECTION_WINDOW)
+        self._inflow = ReceiveWindow(CONNECTION_WINDOW)
         self._peer_room = DEFAULT_WINDOW
         self._peer_streams = LARGEST_WINDOW
         self._introduce()
