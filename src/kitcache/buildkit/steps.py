@@ -63,7 +63,7 @@ class Step(NamedTuple):
         return max(0, total_ns) / _SECOND_NS
 
 
-class News(NamedTuple):
+class StepChanges(NamedTuple):
     """What an update changed. Pairs begin with the key of the step.
 
     steps: keys of steps that began, ended or changed, in order. A step that is not shown yet may be
@@ -84,7 +84,7 @@ class StepTracker:
         self._begun: dict[str, _Step] = {}
         self._warnings: dict[BuildWarning, None] = {}
 
-    def apply(self, update: BuildUpdate) -> News:
+    def apply(self, update: BuildUpdate) -> StepChanges:
         """Fold an update in. What belongs to a vertex that was never announced is dropped."""
         changed: dict[str, None] = {}
         for vertex in update.vertexes:
@@ -102,7 +102,7 @@ class StepTracker:
             self._warnings[warning] = None
             if found := self._of_vertex.get(warning.vertex):
                 found.put_warning(warning)
-        return News(tuple(changed), tuple(transfers), tuple(self._put_logs(update.logs)))
+        return StepChanges(tuple(changed), tuple(transfers), tuple(self._put_logs(update.logs)))
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ from kitcache.buildkit.status import (
     Vertex,
     VertexLog,
 )
-from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, News, Step, StepTracker
+from kitcache.buildkit.steps import LOG_LINES, Interval, LogLine, Step, StepChanges, StepTracker
 from tests.unit.buildkit.recordings import read_updates
 
 S = 10**9
@@ -36,7 +36,7 @@ def log(data: bytes, at_s: float = 10, vertex: str = "v") -> BuildUpdate:
     return BuildUpdate(logs=(VertexLog(vertex, 1, data, int(at_s * S)),))
 
 
-def lines(news: News) -> list[str]:
+def lines(news: StepChanges) -> list[str]:
     return [line.text for _, line in news.lines]
 
 
@@ -59,7 +59,7 @@ def test_state(vertex: Vertex, state: str) -> None:
 
 def test_a_bare_vertex_once_more_resets_nothing() -> None:
     steps = folded(PLANNED, DONE)
-    assert steps.apply(BuildUpdate((PLANNED,))) == News((), (), ())
+    assert steps.apply(BuildUpdate((PLANNED,))) == StepChanges((), (), ())
     assert only(steps).state == "done"
 
 
@@ -124,7 +124,7 @@ def test_what_belongs_to_an_unknown_vertex_is_dropped() -> None:
         transfers=(Transfer("t", "?", started_ns=1),), logs=(VertexLog("?", 1, b"x\n"),)
     )
     steps = folded(STARTED)
-    assert steps.apply(update) == News((), (), ())
+    assert steps.apply(update) == StepChanges((), (), ())
     assert (only(steps).transfers, only(steps).log) == ((), ())
 
 
