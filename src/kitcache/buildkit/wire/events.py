@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kitcache.buildkit.wire.headers import Headers
 
 
-class HeadersCame(NamedTuple):
+class HeadersReceived(NamedTuple):
     """Headers, or trailers: those are the second on their stream, and is_end. 1xx never come."""
 
     stream_id: int
@@ -41,4 +41,4 @@ class GoAwayCame(NamedTuple):
     text: str
 
 
-Event = HeadersCame | DataCame | ResetCame | RoomCame | GoAwayCame
+Event = HeadersReceived | DataCame | ResetCame | RoomCame | GoAwayCame

@@ -11,7 +11,7 @@ from kitcache.buildkit.wire.events import (
     DataCame,
     Event,
     GoAwayCame,
-    HeadersCame,
+    HeadersReceived,
     ResetCame,
     RoomCame,
 )
@@ -300,11 +300,11 @@ class Http2Connection:
         stream = self._streams[stream_id] = StreamState(self._peer_room)
         return self._headers_came(stream, block)
 
-    def _headers_came(self, stream: StreamState, block: Block) -> HeadersCame:
+    def _headers_came(self, stream: StreamState, block: Block) -> HeadersReceived:
         stream.has_headers = True
         if block.is_end:
             self._end_came(block.stream_id, stream)
-        return HeadersCame(*block)
+        return HeadersReceived(*block)
 
     def _read_window_update(self, frame: Frame) -> Event | None:
         stream_id, more = frame.stream_id, read_uint32(frame.payload) & LARGEST_WINDOW

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from kitcache.buildkit.wire.events import DataCame, Event, GoAwayCame, HeadersCame, ResetCame
+from kitcache.buildkit.wire.events import DataCame, Event, GoAwayCame, HeadersReceived, ResetCame
 from kitcache.buildkit.wire.frames import Buffer, ErrorCode, ProtocolError, error_name
 from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
 from kitcache.buildkit.wire.headers import Headers
@@ -186,7 +186,7 @@ class ConnectionThreads:
                     call.data_came(data, is_end)
                 else:
                     self.connection.credit(stream_id, len(data))
-            case HeadersCame(stream_id, headers, is_end):
+            case HeadersReceived(stream_id, headers, is_end):
                 self._take_headers(stream_id, headers, is_end)
             case ResetCame(stream_id, code, problem):
                 self._fail_calls([stream_id], reset_error(code, problem))

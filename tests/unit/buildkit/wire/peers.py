@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from kitcache.buildkit.wire.events import DataCame, GoAwayCame, HeadersCame, ResetCame
+from kitcache.buildkit.wire.events import DataCame, GoAwayCame, HeadersReceived, ResetCame
 from kitcache.buildkit.wire.frames import ErrorCode
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Http2Connection
@@ -55,7 +55,7 @@ class Ours(Peer):
     def receive(self, data: bytes) -> None:
         for event in self.connection.receive(data):
             match event:
-                case HeadersCame(stream_id, headers, is_end):
+                case HeadersReceived(stream_id, headers, is_end):
                     self.arrived[stream_id].headers.append(headers)
                     self.arrived[stream_id].is_ended |= is_end
                 case DataCame(stream_id, data, is_end):

@@ -9,7 +9,7 @@ from kitcache.buildkit.wire.events import (
     DataCame,
     Event,
     GoAwayCame,
-    HeadersCame,
+    HeadersReceived,
     ResetCame,
     RoomCame,
 )
@@ -60,7 +60,7 @@ def client() -> Http2Connection:
     connection = Http2Connection(is_client=True)
     assert connection.open_stream(REQUEST) == 1
     assert list(connection.receive(make_settings({}))) == [RoomCame()]
-    assert list(connection.receive(headers_frame(1, REPLY))) == [HeadersCame(1, REPLY, False)]
+    assert list(connection.receive(headers_frame(1, REPLY))) == [HeadersReceived(1, REPLY, False)]
     sent(connection)
     return connection
 
@@ -69,7 +69,9 @@ def server() -> Http2Connection:
     """A server with stream 1 open."""
     connection = Http2Connection(is_client=False)
     assert list(connection.receive(PREFACE + make_settings({}))) == [RoomCame()]
-    assert list(connection.receive(headers_frame(1, REQUEST))) == [HeadersCame(1, REQUEST, False)]
+    assert list(connection.receive(headers_frame(1, REQUEST))) == [
+        HeadersReceived(1, REQUEST, False)
+    ]
     sent(connection)
     return connection
 
@@ -359,7 +361,7 @@ def test_big_trailers_of_a_real_size_are_read() -> None:
         flags |= END_HEADERS if len(data) <= 16_384 else 0
         events += connection.receive(make_frame(kind, flags, 1, data[:16_384]))
         data, kind = data[16_384:], Http2FrameType.CONTINUATION
-    assert events == [HeadersCame(1, trailers, True)]
+    assert events == [HeadersReceived(1, trailers, True)]
 
 
 def test_what_is_unknown_is_passed_over() -> None:
