@@ -13,7 +13,7 @@ class HeadersReceived(NamedTuple):
     is_end: bool
 
 
-class DataCame(NamedTuple):
+class DataReceived(NamedTuple):
     """Bytes of a stream, a view of what was received. They want credit once they are consumed."""
 
     stream_id: int
@@ -41,4 +41,4 @@ class GoAwayCame(NamedTuple):
     text: str
 
 
-Event = HeadersReceived | DataCame | ResetCame | RoomCame | GoAwayCame
+Event = HeadersReceived | DataReceived | ResetCame | RoomCame | GoAwayCame

@@ -8,7 +8,7 @@ caller's lock, and what is in the outbox has to be sent in its order. Source: RF
 from collections.abc import Iterator
 
 from kitcache.buildkit.wire.events import (
-    DataCame,
+    DataReceived,
     Event,
     GoAwayCame,
     HeadersReceived,
@@ -250,7 +250,7 @@ class Http2Connection:
         is_end = bool(frame.flags & END_STREAM)
         if is_end:
             self._end_came(stream_id, stream)
-        return DataCame(stream_id, data, is_end)
+        return DataReceived(stream_id, data, is_end)
 
     def _end_came(self, stream_id: int, stream: StreamState) -> None:
         stream.is_receiving = False

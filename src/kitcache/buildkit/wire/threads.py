@@ -10,7 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from kitcache.buildkit.wire.events import DataCame, Event, GoAwayCame, HeadersReceived, ResetCame
+from kitcache.buildkit.wire.events import (
+    DataReceived,
+    Event,
+    GoAwayCame,
+    HeadersReceived,
+    ResetCame,
+)
 from kitcache.buildkit.wire.frames import Buffer, ErrorCode, ProtocolError, error_name
 from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
 from kitcache.buildkit.wire.headers import Headers
@@ -180,7 +186,7 @@ class ConnectionThreads:
 
     def _take(self, event: Event) -> None:
         match event:
-            case DataCame(stream_id, data, is_end):
+            case DataReceived(stream_id, data, is_end):
                 call = self.calls.get(stream_id)
                 if call is not None:
                     call.data_came(data, is_end)

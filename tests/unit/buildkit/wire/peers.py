@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from kitcache.buildkit.wire.events import DataCame, GoAwayCame, HeadersReceived, ResetCame
+from kitcache.buildkit.wire.events import DataReceived, GoAwayCame, HeadersReceived, ResetCame
 from kitcache.buildkit.wire.frames import ErrorCode
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Http2Connection
@@ -58,7 +58,7 @@ class Ours(Peer):
                 case HeadersReceived(stream_id, headers, is_end):
                     self.arrived[stream_id].headers.append(headers)
                     self.arrived[stream_id].is_ended |= is_end
-                case DataCame(stream_id, data, is_end):
+                case DataReceived(stream_id, data, is_end):
                     self.arrived[stream_id].data += data
                     self.arrived[stream_id].is_ended |= is_end
                     self.unconsumed[stream_id] += len(data)

@@ -6,7 +6,7 @@ import hpack
 import pytest
 
 from kitcache.buildkit.wire.events import (
-    DataCame,
+    DataReceived,
     Event,
     GoAwayCame,
     HeadersReceived,
@@ -300,7 +300,7 @@ def test_streams_above_a_goaway_are_dropped_and_the_others_go_on() -> None:
     assert connection.send_window(1) > 0
     assert connection.send_window(3) == 0
     (event,) = connection.receive(data_frame(1, b"x"))
-    assert isinstance(event, DataCame)
+    assert isinstance(event, DataReceived)
     assert list(connection.receive(headers_frame(3, REPLY))) == []
 
 
