@@ -21,7 +21,7 @@ class DataReceived(NamedTuple):
     is_end: bool
 
 
-class ResetCame(NamedTuple):
+class StreamReset(NamedTuple):
     """The stream is gone. problem: "" when the peer reset it, else what it did wrong."""
 
     stream_id: int
@@ -41,4 +41,4 @@ class GoAwayCame(NamedTuple):
     text: str
 
 
-Event = HeadersReceived | DataReceived | ResetCame | RoomCame | GoAwayCame
+Event = HeadersReceived | DataReceived | StreamReset | RoomCame | GoAwayCame

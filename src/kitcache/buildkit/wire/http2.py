@@ -12,8 +12,8 @@ from kitcache.buildkit.wire.events import (
     Event,
     GoAwayCame,
     HeadersReceived,
-    ResetCame,
     RoomCame,
+    StreamReset,
 )
 from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindow, StreamState
 from kitcache.buildkit.wire.frames import (
@@ -212,7 +212,7 @@ class Http2Connection:
         elif frame.kind == Http2FrameType.RST_STREAM:
             self._check_known(frame.stream_id)
             if self._streams.pop(frame.stream_id, None) is not None:
-                return ResetCame(frame.stream_id, read_uint32(frame.payload))
+                return StreamReset(frame.stream_id, read_uint32(frame.payload))
         elif not frame.stream_id:
             raise broken("PRIORITY for the connection")
         return None
@@ -257,9 +257,9 @@ class Http2Connection:
         if not stream.is_sending:
             del self._streams[stream_id]
 
-    def _fail(self, stream_id: int, code: ErrorCode, problem: str) -> ResetCame:
+    def _fail(self, stream_id: int, code: ErrorCode, problem: str) -> StreamReset:
         self.reset(stream_id, code)
-        return ResetCame(stream_id, code, problem)
+        return StreamReset(stream_id, code, problem)
 
     def _read_headers(self, frame: Frame) -> Event | None:
         block = self._blocks.feed(frame)

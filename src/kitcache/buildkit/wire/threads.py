@@ -15,7 +15,7 @@ from kitcache.buildkit.wire.events import (
     Event,
     GoAwayCame,
     HeadersReceived,
-    ResetCame,
+    StreamReset,
 )
 from kitcache.buildkit.wire.frames import Buffer, ErrorCode, ProtocolError, error_name
 from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
@@ -194,7 +194,7 @@ class ConnectionThreads:
                     self.connection.credit(stream_id, len(data))
             case HeadersReceived(stream_id, headers, is_end):
                 self._take_headers(stream_id, headers, is_end)
-            case ResetCame(stream_id, code, problem):
+            case StreamReset(stream_id, code, problem):
                 self._fail_calls([stream_id], reset_error(code, problem))
             case GoAwayCame(last_stream_id) if self.connection.is_client:
                 self._goaway = event

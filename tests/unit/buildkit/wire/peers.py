@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from kitcache.buildkit.wire.events import DataReceived, GoAwayCame, HeadersReceived, ResetCame
+from kitcache.buildkit.wire.events import DataReceived, GoAwayCame, HeadersReceived, StreamReset
 from kitcache.buildkit.wire.frames import ErrorCode
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Http2Connection
@@ -62,7 +62,7 @@ class Ours(Peer):
                     self.arrived[stream_id].data += data
                     self.arrived[stream_id].is_ended |= is_end
                     self.unconsumed[stream_id] += len(data)
-                case ResetCame(stream_id, _, problem):
+                case StreamReset(stream_id, _, problem):
                     assert not problem
                     self.arrived[stream_id].is_reset = True
                 case GoAwayCame(last_stream_id, code, _):

@@ -10,8 +10,8 @@ from kitcache.buildkit.wire.events import (
     Event,
     GoAwayCame,
     HeadersReceived,
-    ResetCame,
     RoomCame,
+    StreamReset,
 )
 from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from kitcache.buildkit.wire.frames import (
@@ -192,7 +192,7 @@ def test_this_ends_the_stream_alone(what: str) -> None:
     make, data, code = RESET[what]
     connection = make()
     *_, event = connection.receive(data)
-    assert isinstance(event, ResetCame)
+    assert isinstance(event, StreamReset)
     assert (event.stream_id, event.code) == (1, code)
     assert event.problem
     assert [f.payload[3] for f in sent(connection) if f.kind == Http2FrameType.RST_STREAM] == [code]
@@ -208,7 +208,7 @@ def test_a_reply_has_to_begin_with_headers_that_have_a_status() -> None:
         connection = Http2Connection(is_client=True)
         connection.open_stream(REQUEST)
         (event,) = list(connection.receive(make_settings({}) + frame))[1:]
-        assert isinstance(event, ResetCame)
+        assert isinstance(event, StreamReset)
         assert event.problem
 
 
