@@ -33,7 +33,7 @@ class RoomCame(NamedTuple):
     """More can be sent, or opened, than before, on one stream or on all: look again."""
 
 
-class GoAwayCame(NamedTuple):
+class GoAwayReceived(NamedTuple):
     """The peer takes no new streams; it never looked at those above last_stream_id."""
 
     last_stream_id: int
@@ -41,4 +41,4 @@ class GoAwayCame(NamedTuple):
     text: str
 
 
-Event = HeadersReceived | DataReceived | StreamReset | RoomCame | GoAwayCame
+Event = HeadersReceived | DataReceived | StreamReset | RoomCame | GoAwayReceived

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from kitcache.buildkit.wire.events import (
     DataReceived,
     Event,
-    GoAwayCame,
+    GoAwayReceived,
     HeadersReceived,
     RoomCame,
     StreamReset,
@@ -361,7 +361,7 @@ class Http2Connection:
         for stream_id in [s for s in self._streams if self.is_client and s > last]:
             del self._streams[stream_id]
         text = bytes(frame.payload[8:]).decode("utf-8", "replace")
-        return GoAwayCame(last, read_uint32(frame.payload, 4), text)
+        return GoAwayReceived(last, read_uint32(frame.payload, 4), text)
 
 
 def _check_connection(frame: Frame) -> None:

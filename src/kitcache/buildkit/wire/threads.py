@@ -13,7 +13,7 @@ from typing import Protocol
 from kitcache.buildkit.wire.events import (
     DataReceived,
     Event,
-    GoAwayCame,
+    GoAwayReceived,
     HeadersReceived,
     StreamReset,
 )
@@ -92,7 +92,7 @@ class ConnectionThreads:
         self._is_closing = False
         self._read_all = threading.Event()
         self._wrote_all = threading.Event()
-        self._goaway: GoAwayCame | None = None
+        self._goaway: GoAwayReceived | None = None
         side = "client" if connection.is_client else "server"
         self._reader = threading.Thread(target=self._read, name=f"rpc-{side}-reader", daemon=True)
         self._writer = threading.Thread(target=self._write, name=f"rpc-{side}-writer", daemon=True)
@@ -196,7 +196,7 @@ class ConnectionThreads:
                 self._take_headers(stream_id, headers, is_end)
             case StreamReset(stream_id, code, problem):
                 self._fail_calls([stream_id], reset_error(code, problem))
-            case GoAwayCame(last_stream_id) if self.connection.is_client:
+            case GoAwayReceived(last_stream_id) if self.connection.is_client:
                 self._goaway = event
                 self._fail_calls([i for i in self.calls if i > last_stream_id], self.ending)
             case _:
@@ -235,6 +235,6 @@ class ConnectionThreads:
             return buffers
 
 
-def _describe(goaway: GoAwayCame) -> str:
+def _describe(goaway: GoAwayReceived) -> str:
     text = f": {goaway.text}" if goaway.text else ""
     return f"the peer is going away ({error_name(goaway.code)}{text})"

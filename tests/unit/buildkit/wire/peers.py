@@ -13,7 +13,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
-from kitcache.buildkit.wire.events import DataReceived, GoAwayCame, HeadersReceived, StreamReset
+from kitcache.buildkit.wire.events import DataReceived, GoAwayReceived, HeadersReceived, StreamReset
 from kitcache.buildkit.wire.frames import ErrorCode
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Http2Connection
@@ -65,7 +65,7 @@ class Ours(Peer):
                 case StreamReset(stream_id, _, problem):
                     assert not problem
                     self.arrived[stream_id].is_reset = True
-                case GoAwayCame(last_stream_id, code, _):
+                case GoAwayReceived(last_stream_id, code, _):
                     self.goaways.append((last_stream_id, code))
 
     def open(self, headers: Headers) -> int:

@@ -8,7 +8,7 @@ import pytest
 from kitcache.buildkit.wire.events import (
     DataReceived,
     Event,
-    GoAwayCame,
+    GoAwayReceived,
     HeadersReceived,
     RoomCame,
     StreamReset,
@@ -296,7 +296,7 @@ def test_streams_above_a_goaway_are_dropped_and_the_others_go_on() -> None:
     connection = client()
     assert connection.open_stream(REQUEST) == 3
     (event,) = connection.receive(make_goaway(1, 0, "bye"))
-    assert event == GoAwayCame(1, 0, "bye")
+    assert event == GoAwayReceived(1, 0, "bye")
     assert connection.send_window(1) > 0
     assert connection.send_window(3) == 0
     (event,) = connection.receive(data_frame(1, b"x"))
@@ -306,7 +306,7 @@ def test_streams_above_a_goaway_are_dropped_and_the_others_go_on() -> None:
 
 def test_a_clients_goaway_leaves_its_calls_alone() -> None:
     connection = server()
-    assert list(connection.receive(make_goaway(0, 0, ""))) == [GoAwayCame(0, 0, "")]
+    assert list(connection.receive(make_goaway(0, 0, ""))) == [GoAwayReceived(0, 0, "")]
     assert connection.send_window(1) > 0
 
 
