@@ -29,7 +29,7 @@ class StreamReset(NamedTuple):
     problem: str = ""
 
 
-class RoomCame(NamedTuple):
+class WindowUpdated(NamedTuple):
     """More can be sent, or opened, than before, on one stream or on all: look again."""
 
 
@@ -41,4 +41,4 @@ class GoAwayReceived(NamedTuple):
     text: str
 
 
-Event = HeadersReceived | DataReceived | StreamReset | RoomCame | GoAwayReceived
+Event = HeadersReceived | DataReceived | StreamReset | WindowUpdated | GoAwayReceived

@@ -12,8 +12,8 @@ from kitcache.buildkit.wire.events import (
     Event,
     GoAwayReceived,
     HeadersReceived,
-    RoomCame,
     StreamReset,
+    WindowUpdated,
 )
 from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW, ReceiveWindow, StreamState
 from kitcache.buildkit.wire.frames import (
@@ -312,7 +312,7 @@ class Http2Connection:
             self._room += more
             if not more or self._room > LARGEST_WINDOW:
                 raise ProtocolError(ErrorCode.FLOW_CONTROL_ERROR, f"a window grown by {more:,}")
-            return RoomCame()
+            return WindowUpdated()
         self._check_known(stream_id)
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -322,7 +322,7 @@ class Http2Connection:
             return self._fail(
                 stream_id, ErrorCode.FLOW_CONTROL_ERROR, f"a window grown by {more:,}"
             )
-        return RoomCame()
+        return WindowUpdated()
 
     def _read_settings(self, frame: Frame) -> Event | None:
         _check_connection(frame)
@@ -333,7 +333,7 @@ class Http2Connection:
         for key, value in read_settings(frame.payload):
             self._obey(key, value)
         self.outbox.put(make_frame(Http2FrameType.SETTINGS, ACK, 0))
-        return RoomCame()
+        return WindowUpdated()
 
     def _obey(self, key: int, value: int) -> None:
         match key:

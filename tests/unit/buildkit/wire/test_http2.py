@@ -10,8 +10,8 @@ from kitcache.buildkit.wire.events import (
     Event,
     GoAwayReceived,
     HeadersReceived,
-    RoomCame,
     StreamReset,
+    WindowUpdated,
 )
 from kitcache.buildkit.wire.flow import CONNECTION_WINDOW, STREAM_WINDOW
 from kitcache.buildkit.wire.frames import (
@@ -59,7 +59,7 @@ def client() -> Http2Connection:
     """A client with stream 1 open and replied to."""
     connection = Http2Connection(is_client=True)
     assert connection.open_stream(REQUEST) == 1
-    assert list(connection.receive(make_settings({}))) == [RoomCame()]
+    assert list(connection.receive(make_settings({}))) == [WindowUpdated()]
     assert list(connection.receive(headers_frame(1, REPLY))) == [HeadersReceived(1, REPLY, False)]
     sent(connection)
     return connection
@@ -68,7 +68,7 @@ def client() -> Http2Connection:
 def server() -> Http2Connection:
     """A server with stream 1 open."""
     connection = Http2Connection(is_client=False)
-    assert list(connection.receive(PREFACE + make_settings({}))) == [RoomCame()]
+    assert list(connection.receive(PREFACE + make_settings({}))) == [WindowUpdated()]
     assert list(connection.receive(headers_frame(1, REQUEST))) == [
         HeadersReceived(1, REQUEST, False)
     ]
@@ -370,4 +370,4 @@ def test_what_is_unknown_is_passed_over() -> None:
     priority = make_frame(Http2FrameType.PRIORITY, 0, 99, b"12345")
     assert list(connection.receive(unknown + priority)) == []
     settings = make_frame(Http2FrameType.SETTINGS, 0, 0, b"\xff\xff\0\0\0\1")
-    assert list(connection.receive(settings)) == [RoomCame()]
+    assert list(connection.receive(settings)) == [WindowUpdated()]
