@@ -43,7 +43,7 @@ PLACE_OF_FILE = "{kitcache-exec-file}"
 """The word of Rewritten.argv that stands for the path of its file."""
 
 
-class Refused(Exception):
+class ClientFailed(Exception):
     """The client does not say what the command means. code, said: how it ended, its stderr."""
 
     def __init__(self, code: int, said: bytes) -> None:

@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from kitcache.wrap import flagtables
-from kitcache.wrap.argv import PLACE_OF_FILE, DirectJob, Job, Recognized, Refused, Rewritten
+from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import NotUnderstood, Option, ParsedArgs, Table, is_on, read_line
@@ -170,7 +170,7 @@ def _resolve(
         asked = (*client, "config", "--format", "json", *way)
         try:
             printed, warned = answer(asked)
-        except Refused as error:
+        except ClientFailed as error:
             if error.code > 128:  # a signal ended it: to ask for less is no help
                 raise
             if b"unknown flag" not in error.said:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from kitcache.errors import Cancelled, NotExecutable
 from kitcache.options.attributes import join_attributes
-from kitcache.wrap.argv import Refused
+from kitcache.wrap.argv import ClientFailed
 from kitcache.wrap.child import find_program, run_script_too
 from kitcache.wrap.flags import NotUnderstood
 
@@ -54,7 +54,7 @@ def ask(
         raise Cancelled("", effect="the command was not started")
     code = process.returncode
     if code:
-        raise Refused(code if code > 0 else 128 - code, said.warned)
+        raise ClientFailed(code if code > 0 else 128 - code, said.warned)
     return said
 
 

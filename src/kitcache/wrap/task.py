@@ -13,10 +13,10 @@ from typing import NamedTuple
 from kitcache.errors import NotExecutable, NotInstalled, UsageError
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.wrap.argv import (
+    ClientFailed,
     DirectJob,
     Job,
     Recognized,
-    Refused,
     builds_nothing,
     direct_job,
     recognize,
@@ -61,7 +61,7 @@ class Task(NamedTuple):
     exports: tuple[Export, ...] = ()
     imports: tuple[CacheImport, ...] = ()
     unguarded: str = ""
-    refusal: Refused | None = None
+    refusal: ClientFailed | None = None
 
     def texts(self, dests: Mapping[int, str]) -> tuple[str, ...]:
         """All exports as the client is to see them. dests: where those that are staged go."""
@@ -93,11 +93,11 @@ def make_task(
     stdin = _Stdin(read_stdin)
     try:
         job = _job_of(recognize(argv), environ, stdin.read, cancel)
-    except (NotUnderstood, Refused) as error:
+    except (NotUnderstood, ClientFailed) as error:
         if resets or asks_for_reset(argv):
             raise
         as_it_is = Task(DirectJob(tuple(argv), stdin=stdin.data))
-        if isinstance(error, Refused):
+        if isinstance(error, ClientFailed):
             return as_it_is._replace(unguarded=error.reason, refusal=error)
         warn(f"warning: {_UNGUARDED}: {_in_one_line(error)}")
         return as_it_is

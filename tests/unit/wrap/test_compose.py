@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.wrap.argv import PLACE_OF_FILE, Refused, recognize
+from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, recognize
 from kitcache.wrap.compose import ComposeJob, compose_job
 
 PROJECT: dict[str, Any] = {
@@ -158,11 +158,11 @@ def test_config_may_refuse_what_a_build_does_not_need(tmp_path: Path) -> None:
         assert job_of(tmp_path, "build", refuses=refuses).exports == ("T1",)
     assert job_of(tmp_path, "build", "web", refuses="*profile*").exports == ("T1",)
     for words in (("up",), ("build", "base")):  # which need the inactive services too
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ClientFailed) as refused:
             job_of(tmp_path, *words, refuses="*profile*")
         assert b"it is refused" in refused.value.said
     project = {"services": {"web": {"build": {"cache_to": ["${X}"]}}}}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ClientFailed) as refused:
         job_of(tmp_path, "build", project=project, refuses="*json|*consistency|*resolution")
     assert b"it is refused" in refused.value.said
 
@@ -170,7 +170,7 @@ def test_config_may_refuse_what_a_build_does_not_need(tmp_path: Path) -> None:
 def test_what_compose_itself_refuses_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "docker").write_text("#!/bin/sh\necho no >&2; exit 15\n")
     (tmp_path / "docker").chmod(0o755)
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ClientFailed) as caught:
         compose_job(recognize([str(tmp_path / "docker"), "compose", "build"]), {}, lambda: b"")
     assert (caught.value.code, caught.value.said) == (15, b"no\n")
 

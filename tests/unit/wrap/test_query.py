@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.errors import KitcacheError
-from kitcache.wrap.argv import Refused
+from kitcache.wrap.argv import ClientFailed
 from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
 
 
@@ -18,7 +18,7 @@ def test_the_object_that_a_client_prints() -> None:
 
 
 def test_a_client_that_refuses_is_quoted() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ClientFailed) as caught:
         ask(python("import sys; sys.stderr.write('no'); sys.exit(3)"), {}, None)
     assert (caught.value.code, caught.value.said) == (3, b"no")
 

@@ -15,7 +15,7 @@ from kitcache.errors import UsageError, printable
 from kitcache.gc.control import LockOptions
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
-from kitcache.wrap.argv import PLACE_OF_FILE, Refused
+from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed
 from kitcache.wrap.cacheflags import show_word
 from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
 from kitcache.wrap.task import Task, make_task, need_program
@@ -117,7 +117,7 @@ class _Command:
                 warn=self._warn,
                 cancel=args.cancel,
             )
-        except Refused as error:
+        except ClientFailed as error:
             self._pass_on(error)
             self._warn(f"nothing was run: a reset is asked for, and {error.reason}")
             return error.code
@@ -148,7 +148,7 @@ class _Command:
             )
         return result.exit_code
 
-    def _pass_on(self, refusal: Refused) -> None:
+    def _pass_on(self, refusal: ClientFailed) -> None:
         with suppress(AttributeError, OSError, ValueError):
             sys.stderr.buffer.write(refusal.said)
             sys.stderr.flush()
