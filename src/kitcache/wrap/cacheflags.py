@@ -46,7 +46,7 @@ def _split_value(word: str) -> tuple[str, str]:
     return word[:end], word[end:]
 
 
-def answers_root(text: str) -> bool:
+def returns_digest(text: str) -> bool:
     """Whether the daemon tells the client of a root once such an export is made.
 
     Source: BuildKit cache/remotecache, Finalize of each.

@@ -22,10 +22,10 @@ from kitcache.wrap.argv import (
     recognize,
 )
 from kitcache.wrap.cacheflags import (
-    answers_root,
     asks_for_reset,
     read_export,
     read_import,
+    returns_digest,
     with_dest,
     without_reset,
 )
@@ -146,7 +146,7 @@ def plan_exports(
     Source: BuildKit client/solve.go, cacheExporter responses.
     """
     answered = Counter(
-        solve for solve, text in zip(job.solves, job.exports, strict=True) if answers_root(text)
+        solve for solve, text in zip(job.solves, job.exports, strict=True) if returns_digest(text)
     )
     writers = Counter(os.path.realpath(cache.dest) for cache in exports.values())
     found = []
