@@ -12,7 +12,7 @@ from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 from kitcache.wrap import flagtables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
-from kitcache.wrap.flags import NotUnderstood, Option, Table, is_on, read_line
+from kitcache.wrap.flags import NotUnderstood, Option, Table, is_flag_set, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
@@ -222,7 +222,7 @@ def direct_job(found: Recognized) -> DirectJob:
 def builds_nothing(found: Recognized) -> bool:
     """Whether a build or buildctl command only tells something, as with --help."""
     table, _, _ = _names(found.kind)
-    return is_on(read_line(found.argv, found.at + 1, table).options, _BUILDS_NOTHING)
+    return is_flag_set(read_line(found.argv, found.at + 1, table).options, _BUILDS_NOTHING)
 
 
 def _names(kind: str) -> tuple[Table, str, str]:

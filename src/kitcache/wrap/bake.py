@@ -13,7 +13,7 @@ from typing import NamedTuple
 from kitcache.wrap import flagtables
 from kitcache.wrap.argv import DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.contexts import Context, contexts_of_definition
-from kitcache.wrap.flags import Option, ParsedArgs, is_on, read_line
+from kitcache.wrap.flags import Option, ParsedArgs, is_flag_set, read_line
 from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
@@ -76,7 +76,7 @@ def bake_job(
     nothing.
     """
     line = read_line(found.argv, found.at + 1, flagtables.BAKE, watched=("set", "file"))
-    if is_on(line.options, _BUILDS_NOTHING):
+    if is_flag_set(line.options, _BUILDS_NOTHING):
         return DirectJob(found.argv)
     reads_stdin = any(name.removeprefix(_HERE) == "-" for name in _files(line, environ))
     stdin = read_stdin() if reads_stdin else None

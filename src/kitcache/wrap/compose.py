@@ -16,7 +16,7 @@ from kitcache.wrap import flagtables
 from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
-from kitcache.wrap.flags import NotUnderstood, Option, ParsedArgs, Table, is_on, read_line
+from kitcache.wrap.flags import NotUnderstood, Option, ParsedArgs, Table, is_flag_set, read_line
 from kitcache.wrap.query import Said, ask, entries_of, is_remote, read_answer
 
 _TABLES = {
@@ -106,7 +106,7 @@ def compose_job(
     line = read_line(words, start, flagtables.COMPOSE, stops_at_argument=True)
     verb = words[line.end]
     below = _read_verb(words, line.end + 1, _TABLES[verb], is_run=verb == "run")
-    if is_on((*line.options, *below.options), _BUILDS_NOTHING):
+    if is_flag_set((*line.options, *below.options), _BUILDS_NOTHING):
         return DirectJob(words)
     files = _given(line.options, "f", "file") or _listed(environ)
     stdin = read_stdin() if "-" in files else None
@@ -149,8 +149,8 @@ def _read_verb(words: Sequence[str], start: int, table: Table, *, is_run: bool) 
 def _goes_deep(verb: str, options: Sequence[Option]) -> bool:
     """Whether what the services depend on may be built too."""
     if verb == "build":
-        return is_on(options, ("with-dependencies",))
-    return not is_on(options, ("no-deps",))
+        return is_flag_set(options, ("with-dependencies",))
+    return not is_flag_set(options, ("no-deps",))
 
 
 def _given(options: Sequence[Option], *names: str) -> list[str]:

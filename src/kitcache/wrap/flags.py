@@ -44,7 +44,7 @@ class Option(NamedTuple):
     prefix: str = ""
 
 
-def is_on(options: Iterable[Option], names: Collection[str]) -> bool:
+def is_flag_set(options: Iterable[Option], names: Collection[str]) -> bool:
     """Whether one of these is given, and not with a value that makes a build of it after all."""
     off = ("", "build")
     return any(o.name in names and o.value not in off and not is_false(o.value or "true")
