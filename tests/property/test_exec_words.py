@@ -10,7 +10,7 @@ from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs, parse_attributes
 from kitcache.wrap.argv import direct_job, recognize
 from kitcache.wrap.cacheflags import raw_fields, read_export, with_dest, without_reset
-from kitcache.wrap.flags import Table, read_line
+from kitcache.wrap.flags import FlagTable, read_line
 from kitcache.wrap.flagtables import BUILD, BUILDCTL_BUILD
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters='"\r\n'), max_size=8)
@@ -51,7 +51,7 @@ def exports(draw: st.DrawFn) -> tuple[str, str, str]:
 
 
 @st.composite
-def options(draw: st.DrawFn, table: Table, name: str) -> Words:
+def options(draw: st.DrawFn, table: FlagTable, name: str) -> Words:
     """One option, in one of the forms that the client's parser knows."""
     if draw(st.integers(0, 2)) == 0:
         text, rest, _ = draw(exports())

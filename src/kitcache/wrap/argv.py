@@ -12,7 +12,7 @@ from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 from kitcache.wrap import flagtables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
-from kitcache.wrap.flags import NotUnderstood, Option, Table, is_flag_set, read_line
+from kitcache.wrap.flags import FlagTable, NotUnderstood, Option, is_flag_set, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
@@ -225,7 +225,7 @@ def builds_nothing(found: Recognized) -> bool:
     return is_flag_set(read_line(found.argv, found.at + 1, table).options, _BUILDS_NOTHING)
 
 
-def _names(kind: str) -> tuple[Table, str, str]:
+def _names(kind: str) -> tuple[FlagTable, str, str]:
     if kind == "buildctl":
         return flagtables.BUILDCTL_BUILD, _EXPORT, _IMPORT
     return flagtables.BUILD, _TO, _FROM

@@ -16,7 +16,7 @@ from kitcache.wrap import flagtables
 from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
-from kitcache.wrap.flags import NotUnderstood, Option, ParsedArgs, Table, is_flag_set, read_line
+from kitcache.wrap.flags import FlagTable, NotUnderstood, Option, ParsedArgs, is_flag_set, read_line
 from kitcache.wrap.query import Said, ask, entries_of, is_remote, read_answer
 
 _TABLES = {
@@ -140,7 +140,7 @@ def compose_job(
     )
 
 
-def _read_verb(words: Sequence[str], start: int, table: Table, *, is_run: bool) -> ParsedArgs:
+def _read_verb(words: Sequence[str], start: int, table: FlagTable, *, is_run: bool) -> ParsedArgs:
     """The options of build, up or run; behind the service of run comes the container's command."""
     line = read_line(words, start, table, stops_at_argument=is_run)
     return line._replace(positionals=tuple(range(line.end, len(words)))) if is_run else line

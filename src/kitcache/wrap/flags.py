@@ -16,7 +16,7 @@ class NotUnderstood(UsageError):
     """It cannot be told from a command what it exports."""
 
 
-class Table(NamedTuple):
+class FlagTable(NamedTuple):
     """The options of one command. values: those that take one; flags: those that take none.
 
     short_values, short_flags: the same for single letters. is_go: one dash is as good as two, and
@@ -62,7 +62,7 @@ class ParsedArgs(NamedTuple):
 def read_line(
     words: Sequence[str],
     start: int,
-    table: Table,
+    table: FlagTable,
     *,
     watched: Collection[str] = (),
     stops_at_argument: bool = False,
@@ -101,7 +101,7 @@ def read_line(
     return ParsedArgs(tuple(options), tuple(positionals), at)
 
 
-def _read_long(words: Sequence[str], at: int, table: Table) -> Option | None:
+def _read_long(words: Sequence[str], at: int, table: FlagTable) -> Option | None:
     dashes = "--" if words[at].startswith("--") else "-"
     name, equals, value = words[at].removeprefix(dashes).partition("=")
     if name not in table.values and name not in table.flags and not _is_letter(name, table):
@@ -113,11 +113,11 @@ def _read_long(words: Sequence[str], at: int, table: Table) -> Option | None:
     return _with_next(words, name, at)
 
 
-def _is_letter(name: str, table: Table) -> bool:
+def _is_letter(name: str, table: FlagTable) -> bool:
     return table.is_go and len(name) == 1 and name in table.short_values + table.short_flags
 
 
-def _read_short(words: Sequence[str], at: int, table: Table) -> Option | None:
+def _read_short(words: Sequence[str], at: int, table: FlagTable) -> Option | None:
     """The option that a group of letters ends with; None where a letter is unknown."""
     word = words[at]
     for n, letter in enumerate(word[1:], start=1):

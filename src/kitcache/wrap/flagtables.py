@@ -4,7 +4,7 @@ Sources: the clients' own --help, buildx commands/build.go and commands/bake.go,
 cli/flags, compose cmd/compose, buildkit cmd/buildctl.
 """
 
-from kitcache.wrap.flags import Table
+from kitcache.wrap.flags import FlagTable
 
 
 def _words(text: str) -> frozenset[str]:
@@ -14,11 +14,11 @@ def _words(text: str) -> frozenset[str]:
 _GLOBAL_VALUES = "config context host log-level tlscacert tlscert tlskey"
 _GLOBAL_FLAGS = "debug help tls tlsverify version"
 
-DOCKER = Table(_words(_GLOBAL_VALUES), _words(_GLOBAL_FLAGS), "cHl", "Dv")
+DOCKER = FlagTable(_words(_GLOBAL_VALUES), _words(_GLOBAL_FLAGS), "cHl", "Dv")
 
-BUILDX = Table(_words(f"{_GLOBAL_VALUES} builder"), _words(_GLOBAL_FLAGS), "cHl", "Dv")
+BUILDX = FlagTable(_words(f"{_GLOBAL_VALUES} builder"), _words(_GLOBAL_FLAGS), "cHl", "Dv")
 
-BUILD = Table(
+BUILD = FlagTable(
     _words(
         "add-host allow annotation attest build-arg build-context builder cache-from cache-to call"
         " cgroup-parent cpu-period cpu-quota cpu-shares cpuset-cpus cpuset-mems file iidfile"
@@ -34,14 +34,14 @@ BUILD = Table(
     "Dhq",
 )
 
-BAKE = Table(
+BAKE = FlagTable(
     _words("allow builder call file list metadata-file progress provenance sbom set var"),
     _words("check debug help list-targets list-variables load no-cache print pull push"),
     "f",
     "Dh",
 )
 
-COMPOSE = Table(
+COMPOSE = FlagTable(
     _words("ansi env-file file parallel profile progress project-directory project-name"),
     _words("all-resources compatibility debug dry-run help insecure-registry no-ansi verbose"
            " version"),
@@ -49,7 +49,7 @@ COMPOSE = Table(
     "Dhv",
 )  # fmt: skip
 
-COMPOSE_BUILD = Table(
+COMPOSE_BUILD = FlagTable(
     _words("build-arg builder memory progress provenance sbom ssh"),
     _words("check compress dry-run force-rm help no-cache no-rm parallel print pull push quiet"
            " with-dependencies"),
@@ -57,7 +57,7 @@ COMPOSE_BUILD = Table(
     "q",
 )  # fmt: skip
 
-COMPOSE_UP = Table(
+COMPOSE_UP = FlagTable(
     _words("attach exit-code-from no-attach pull scale timeout wait-timeout"),
     _words("abort-on-container-exit abort-on-container-failure always-recreate-deps"
            " attach-dependencies build detach dry-run force-recreate help menu no-build no-color"
@@ -67,7 +67,7 @@ COMPOSE_UP = Table(
     "dVwy",
 )  # fmt: skip
 
-COMPOSE_RUN = Table(
+COMPOSE_RUN = FlagTable(
     _words("cap-add cap-drop entrypoint env env-from-file label name publish pull user volume"
            " workdir"),
     _words("build detach dry-run help interactive no-deps no-TTY quiet quiet-build quiet-pull"
@@ -76,7 +76,7 @@ COMPOSE_RUN = Table(
     "diPqtT",
 )  # fmt: skip
 
-BUILDCTL = Table(
+BUILDCTL = FlagTable(
     _words("addr log-format log-level timeout tlscacert tlscert tlsdir tlskey tlsservername wait"),
     _words("debug help version"),
     "",
@@ -84,7 +84,7 @@ BUILDCTL = Table(
     is_go=True,
 )
 
-BUILDCTL_BUILD = Table(
+BUILDCTL_BUILD = FlagTable(
     _words(
         "allow build-arg debug-json-cache-metrics exporter exporter-opt export-cache"
         " export-cache-opt frontend frontend-opt import-cache label local metadata-file oci-layout"
