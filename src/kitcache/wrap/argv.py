@@ -39,7 +39,7 @@ class Rewritten(NamedTuple):
     warned: bytes = b""
 
 
-PLACE_OF_FILE = "{kitcache-exec-file}"
+FILE_PLACEHOLDER = "{kitcache-exec-file}"
 """The word of Rewritten.argv that stands for the path of its file."""
 
 

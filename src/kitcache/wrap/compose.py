@@ -13,7 +13,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from kitcache.wrap import flagtables
-from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, DirectJob, Job, Recognized, Rewritten
+from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed, DirectJob, Job, Recognized, Rewritten
 from kitcache.wrap.cacheflags import drop_reset
 from kitcache.wrap.contexts import Context, contexts_of_definition
 from kitcache.wrap.flags import FlagTable, NotUnderstood, Option, ParsedArgs, is_flag_set, read_line
@@ -87,7 +87,7 @@ class ComposeJob(NamedTuple):
         words = self.argv
         kept = [words[n] for n in range(self.start, len(words)) if n not in self.dropped]
         document = json.dumps(_escape({**self.project, "services": services})).encode()
-        argv = (*words[: self.start], *self.said, "--file", PLACE_OF_FILE, *kept)
+        argv = (*words[: self.start], *self.said, "--file", FILE_PLACEHOLDER, *kept)
         return Rewritten(argv, None, document, self.warned)
 
 

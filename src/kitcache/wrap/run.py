@@ -19,7 +19,7 @@ from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_stable_index
 from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
-from kitcache.wrap.argv import PLACE_OF_FILE, Rewritten
+from kitcache.wrap.argv import FILE_PLACEHOLDER, Rewritten
 from kitcache.wrap.child import run_child
 from kitcache.wrap.stores import LockedCache, LockedCaches, is_locked_elsewhere
 from kitcache.wrap.task import Export, Task, need_program
@@ -161,7 +161,7 @@ def _run(
             )
             named.write(rewritten.file)
             named.flush()
-            argv = tuple(named.name if word == PLACE_OF_FILE else word for word in argv)
+            argv = tuple(named.name if word == FILE_PLACEHOLDER else word for word in argv)
         return argv, run_child(program, argv, environ, inherited=fds, stdin_fd=stdin_fd)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed, recognize
+from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed, recognize
 from kitcache.wrap.compose import ComposeJob, compose_job
 
 PROJECT: dict[str, Any] = {
@@ -94,7 +94,7 @@ def test_the_resolved_project_takes_the_place_of_the_files(tmp_path: Path) -> No
     assert job.rewrite(job.exports).argv == job.argv
     changed = job.rewrite(("X", "T2", "Y"))
     assert changed.argv[1:] == (
-        "compose", "--project-directory", "sub", "--file", PLACE_OF_FILE, "-p", "name", "build",
+        "compose", "--project-directory", "sub", "--file", FILE_PLACEHOLDER, "-p", "name", "build",
         "web", "base",
     )  # fmt: skip
     services = document_of(job, "X", "T2", "Y")["services"]

@@ -15,7 +15,7 @@ from kitcache.errors import UsageError, printable
 from kitcache.gc.control import LockOptions
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
-from kitcache.wrap.argv import PLACE_OF_FILE, ClientFailed
+from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed
 from kitcache.wrap.cacheflags import show_word
 from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
 from kitcache.wrap.task import Task, make_task, need_program
@@ -180,7 +180,7 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
 
     staging = {e.at: _stage_name(e.cache.dest) for e in task.exports if e.is_staged}
     argv = task.job.rewrite(task.texts(staging)).argv
-    shown = ["resolved-project.json" if word == PLACE_OF_FILE else word for word in argv]
+    shown = ["resolved-project.json" if word == FILE_PLACEHOLDER else word for word in argv]
     yield printable(shlex.join(map(show_word, shown)))
     if task.unguarded:
         yield printable(f"# no cache is guarded: {task.unguarded}")
