@@ -15,7 +15,7 @@ from kitcache.masking import hide_password
 from kitcache.options.attributes import Pairs, quote_go
 from kitcache.options.build import BuildRequest
 from kitcache.options.imagenames import (
-    NotAReference,
+    InvalidImageName,
     is_digest,
     is_tag,
     normalize_reference,
@@ -213,7 +213,7 @@ def parse_build_context(text: str) -> tuple[str, str]:
         raise UsageError(f"invalid context value: {text}, expected key=value")
     try:
         full = normalize_reference(name)
-    except NotAReference as error:
+    except InvalidImageName as error:
         raise UsageError(f"invalid context name {name}: {error}") from None
     return shorten_reference(full), place
 

@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 _HUB = "docker.io"
 
 
-class NotAReference(ValueError):
+class InvalidImageName(ValueError):
     """The text names no image; the message is Docker's."""
 
 
@@ -32,7 +32,7 @@ def normalize_reference(text: str, *, add_latest: bool = True) -> str:
     """
     rest, _, digest = text.partition("@")
     if "@" in text and not _DIGEST.fullmatch(digest):
-        raise NotAReference("invalid reference format")
+        raise InvalidImageName("invalid reference format")
     name, tag = _split_tag(rest)
     domain, path = _split_domain(name)
     _check_name(domain, path)
@@ -56,7 +56,7 @@ def normalize_tag(text: str, *, add_latest: bool = True) -> str:
     """The full name of an image that is to be made. Raises UsageError."""
     try:
         full = normalize_reference(text, add_latest=add_latest)
-    except NotAReference as error:
+    except InvalidImageName as error:
         raise UsageError(
             f'invalid tag "{text}": {error}',
             hints=("write NAME[:TAG], such as app:1.2 or registry.example.com/team/app:1.2",),
@@ -82,7 +82,7 @@ def _split_tag(text: str) -> tuple[str, str | None]:
         return text, None
     tag = text[colon + 1 :]
     if not _TAG.fullmatch(tag):
-        raise NotAReference("invalid reference format")
+        raise InvalidImageName("invalid reference format")
     return text[:colon], tag
 
 
@@ -102,10 +102,10 @@ def _split_domain(name: str) -> tuple[str, str]:
 
 def _check_name(domain: str, path: str) -> None:
     if len(domain) + 1 + len(path) > _LONGEST_NAME:
-        raise NotAReference(f"repository name must not be more than {_LONGEST_NAME} characters")
+        raise InvalidImageName(f"repository name must not be more than {_LONGEST_NAME} characters")
     if path.lower() != path:
-        raise NotAReference("repository name must be lowercase")
+        raise InvalidImageName("repository name must be lowercase")
     if re.fullmatch("library/[a-f0-9]{64}", path) and domain == _HUB:
-        raise NotAReference("a repository name cannot be 64 hexadecimal digits")
+        raise InvalidImageName("a repository name cannot be 64 hexadecimal digits")
     if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
-        raise NotAReference("invalid reference format")
+        raise InvalidImageName("invalid reference format")

@@ -4,7 +4,7 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.imagenames import (
-    NotAReference,
+    InvalidImageName,
     is_digest,
     is_tag,
     normalize_reference,
@@ -50,16 +50,16 @@ def test_a_full_name_stays_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_is_no_name(text: str) -> None:
-    with pytest.raises(NotAReference, match="invalid reference format"):
+    with pytest.raises(InvalidImageName, match="invalid reference format"):
         normalize_reference(text)
 
 
 def test_special_refusals() -> None:
-    with pytest.raises(NotAReference, match="must be lowercase"):
+    with pytest.raises(InvalidImageName, match="must be lowercase"):
         normalize_reference("example.com/App")
-    with pytest.raises(NotAReference, match="64 hexadecimal digits"):
+    with pytest.raises(InvalidImageName, match="64 hexadecimal digits"):
         normalize_reference("a" * 64)
-    with pytest.raises(NotAReference, match="not be more than 255"):
+    with pytest.raises(InvalidImageName, match="not be more than 255"):
         normalize_reference("me/" + "a" * 256)
     assert normalize_reference("me/" + "a" * 64)
 
@@ -84,7 +84,7 @@ def test_the_short_name() -> None:
 
 
 def test_a_long_name_is_refused_at_once() -> None:
-    with pytest.raises(NotAReference):
+    with pytest.raises(InvalidImageName):
         normalize_reference("a-" * 50_000 + "!.com/x")
 
 
