@@ -40,7 +40,7 @@ _VOLUMES = "/var/lib/docker/volumes/"
 _FOR_A_DAEMON = "docker buildx prune, where the daemon's own cache is meant"
 
 
-class Session:
+class Console:
     """The voice of one command line."""
 
     def __init__(self, *, wants_json: bool, is_quiet: bool, only_reads: bool = False) -> None:

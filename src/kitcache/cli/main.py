@@ -127,9 +127,9 @@ def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
     except UsageError as error:
         if argv[0] in COMMANDS and not error.hints:
             error.hints = (f"{program} {argv[0]} --help",)
-        from kitcache.cli.console import Session  # noqa: PLC0415 - Windows cannot import it
+        from kitcache.cli.console import Console  # noqa: PLC0415 - Windows cannot import it
 
-        Session(wants_json=_wants_json(argv), is_quiet=False).complain(error)
+        Console(wants_json=_wants_json(argv), is_quiet=False).complain(error)
         return error.exit_code
     args.cancel = _cancel_on_interrupt()
     code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)

@@ -84,13 +84,13 @@ def _metadata() -> str:
 
 
 def _run_command(words: Sequence[str]) -> int:
-    from kitcache.cli.console import Session  # noqa: PLC0415 - the metadata take none of it
+    from kitcache.cli.console import Console  # noqa: PLC0415 - the metadata take none of it
     from kitcache.cli.main import run_words  # noqa: PLC0415 - which imports this module, at a call
 
     try:
         call = read_call(words, os.environ)
     except UsageError as error:
-        Session(wants_json="--json" in words, is_quiet=False).complain(error)
+        Console(wants_json="--json" in words, is_quiet=False).complain(error)
         return error.exit_code
     for name, value in call.changes.items():
         if value is None:

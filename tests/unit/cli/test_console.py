@@ -10,7 +10,7 @@ from typing import Any, Self
 import pytest
 
 from kitcache.cli import console as module
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.locks import LockHolder, Waiting
@@ -58,11 +58,11 @@ class Terminal:
         return seen[:-1].decode()
 
 
-def session(**changes: Any) -> Session:
-    return Session(**{"wants_json": False, "is_quiet": False} | changes)
+def session(**changes: Any) -> Console:
+    return Console(**{"wants_json": False, "is_quiet": False} | changes)
 
 
-def progress(voice: Session, clock: list[float], seconds: list[float], path: str = "cache") -> None:
+def progress(voice: Console, clock: list[float], seconds: list[float], path: str = "cache") -> None:
     """One DIR's turn, with an event at each of these seconds after its beginning."""
 
     def work(path: str) -> int:

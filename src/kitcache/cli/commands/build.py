@@ -19,7 +19,7 @@ from kitcache.buildkit.wishes import BuildOptions
 from kitcache.cli import buildoptions, options
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.cli.cachetext import cache_lines, excess_lines
-from kitcache.cli.console import Session, cancel_on_signals
+from kitcache.cli.console import Console, cancel_on_signals
 from kitcache.cli.display import Guarded, choose_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
@@ -47,14 +47,14 @@ _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
 
 def run(args: argparse.Namespace) -> int:
     """Build; the exit code is the worst of the build's and its caches'."""
-    session = Session(wants_json=False, is_quiet=args.quiet)
+    session = Console(wants_json=False, is_quiet=args.quiet)
     cancel_on_signals(args.cancel)
     work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was built")
     return max(work)
 
 
 class _Command:
-    def __init__(self, args: argparse.Namespace, session: Session) -> None:
+    def __init__(self, args: argparse.Namespace, session: Console) -> None:
         self._args = args
         self._session = session
         self._mode = progress_mode(args, os.environ)

@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, usage_lines
 from kitcache.cli.text import missing_warnings
 from kitcache.gc.explain import du
@@ -29,11 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Weigh each DIR; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
+    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     return max(session.each(args.dirs, lambda path: _du(session, args, path)))
 
 
-def _du(session: Session, args: argparse.Namespace, path: str) -> int:
+def _du(session: Console, args: argparse.Namespace, path: str) -> int:
     usage = du(path, on_progress=session.on_progress, cancel=args.cancel)
     session.answer(usage, usage_lines(usage))
     session.warn(missing_warnings(path, usage.missing_blobs))

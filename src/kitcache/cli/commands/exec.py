@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from kitcache.cli import options
-from kitcache.cli.console import Session, cancel_on_signals
+from kitcache.cli.console import Console, cancel_on_signals
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code is its own, or that of the caches where it was fine."""
     _occupy_standard_fds()
     cancel_on_signals(args.cancel)
-    session = Session(wants_json=False, is_quiet=args.quiet)
+    session = Console(wants_json=False, is_quiet=args.quiet)
     work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was run")
     return max(work)
 
@@ -93,7 +93,7 @@ def _occupy_standard_fds() -> None:
 
 
 class _Command:
-    def __init__(self, args: argparse.Namespace, session: Session) -> None:
+    def __init__(self, args: argparse.Namespace, session: Console) -> None:
         self._args = args
         self._session = session
 

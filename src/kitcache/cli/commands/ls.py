@@ -5,7 +5,7 @@ import os
 import time
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, listing_lines
 from kitcache.errors import NotFound
 from kitcache.gc.ls import ls
@@ -43,19 +43,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List one DIR."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
+    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     work = _ls if args.tag is None else _ls_tag
     return max(session.each([args.dir], lambda path: work(session, args, path)))
 
 
-def _ls(session: Session, args: argparse.Namespace, path: str) -> int:
+def _ls(session: Console, args: argparse.Namespace, path: str) -> int:
     listing = ls(path, cancel=args.cancel)
     session.answer(listing, listing_lines(listing, time.time_ns()))
     session.warn(damage_warnings(path, listing.damage))
     return listing.exit_code
 
 
-def _ls_tag(session: Session, args: argparse.Namespace, path: str) -> int:
+def _ls_tag(session: Console, args: argparse.Namespace, path: str) -> int:
     from kitcache.cli.contentstext import contents_lines  # noqa: PLC0415 - reads cacheconfigs
     from kitcache.upkeep.contents import ls_tag  # noqa: PLC0415
 

@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tagtext import merged_lines
 from kitcache.upkeep.naming.merge import merge
 
@@ -55,11 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge into one DST."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.target], lambda path: _merge(session, args, path)))
 
 
-def _merge(session: Session, args: argparse.Namespace, path: str) -> int:
+def _merge(session: Console, args: argparse.Namespace, path: str) -> int:
     merged = merge(
         args.sources,
         path,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.main import PLUGIN_CALL
 from kitcache.errors import NotFound, printable
 from kitcache.wrap.plugin import (
@@ -52,12 +52,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Install, remove, or look."""
-    session = Session(wants_json=False, is_quiet=args.quiet)
+    session = Console(wants_json=False, is_quiet=args.quiet)
     work = {"install": _install, "remove": _remove, "status": _status}[args.action]
     return max(session.each([""], lambda _: work(session, args.system)))
 
 
-def _install(session: Session, is_system: bool) -> int:
+def _install(session: Console, is_system: bool) -> int:
     done = install_plugin(_own_directories(is_system)[0], _this_kitcache())
     session.answer(done, [printable(f"{done.path}: {_OUTCOMES[done.outcome]}")])
     first, *_ = find_plugins(_search_path())
@@ -75,7 +75,7 @@ _OUTCOMES = {
 }
 
 
-def _remove(session: Session, is_system: bool) -> int:
+def _remove(session: Console, is_system: bool) -> int:
     removed = [path for path in map(remove_plugin, _own_directories(is_system)) if path]
     session.answer(removed, [f"{printable(path)}: removed" for path in removed] or _nothing())
     left = find_plugins(_search_path())
@@ -87,7 +87,7 @@ def _nothing() -> Iterable[str]:
     return ["no plugin of kitcache's is there: nothing to remove"]
 
 
-def _status(session: Session, is_system: bool) -> int:
+def _status(session: Console, is_system: bool) -> int:
     directories = SYSTEM_DIRECTORIES if is_system else _search_path()
     found = find_plugins(directories)
     if not found:

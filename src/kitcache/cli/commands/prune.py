@@ -4,7 +4,7 @@ import argparse
 import time
 
 from kitcache.cli import options, policyoptions
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.errors import Incomplete, UsageError
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prune each DIR on its own; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     found: list[PrunePolicy] = []
     (code,) = session.each([""], lambda _: _read_policy(args, found))
     if not found:
@@ -71,7 +71,7 @@ def _read_policy(args: argparse.Namespace, found: list[PrunePolicy]) -> int:
     return 0
 
 
-def _prune(session: Session, args: argparse.Namespace, path: str, policy: PrunePolicy) -> int:
+def _prune(session: Console, args: argparse.Namespace, path: str, policy: PrunePolicy) -> int:
     pruned = prune(
         path,
         policy,

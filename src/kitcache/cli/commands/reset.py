@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import Incomplete
 from kitcache.gc.reset import reset
@@ -34,12 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Reset each DIR on its own; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     policy = SweepOptions(args.min_age, args.ingest_age)
     return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
 
 
-def _reset(session: Session, args: argparse.Namespace, path: str, options: SweepOptions) -> int:
+def _reset(session: Console, args: argparse.Namespace, path: str, options: SweepOptions) -> int:
     report = reset(
         path,
         options=options,

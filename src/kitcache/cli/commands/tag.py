@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tagtext import tagged_lines
 from kitcache.upkeep.naming.tag import tag
 
@@ -35,11 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Name an entry of one DIR."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _tag(session, args, path)))
 
 
-def _tag(session: Session, args: argparse.Namespace, path: str) -> int:
+def _tag(session: Console, args: argparse.Namespace, path: str) -> int:
     tagged = tag(
         path,
         args.old,

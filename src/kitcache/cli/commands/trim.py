@@ -4,7 +4,7 @@ import argparse
 import time
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.text import missing_warnings, report_notes
 from kitcache.cli.trimtext import trimmed_lines
 from kitcache.errors import Incomplete
@@ -58,11 +58,11 @@ def _size(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Trim the tag of one DIR."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _trim(session, args, path)))
 
 
-def _trim(session: Session, args: argparse.Namespace, path: str) -> int:
+def _trim(session: Console, args: argparse.Namespace, path: str) -> int:
     trimmed = trim(
         path,
         args.tag,

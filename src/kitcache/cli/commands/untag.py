@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tagtext import untagged_lines
 from kitcache.upkeep.naming.untag import untag
 
@@ -37,11 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Take the entries out of one DIR's index."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet)
+    session = Console(wants_json=args.json, is_quiet=args.quiet)
     return max(session.each([args.dir], lambda path: _untag(session, args, path)))
 
 
-def _untag(session: Session, args: argparse.Namespace, path: str) -> int:
+def _untag(session: Console, args: argparse.Namespace, path: str) -> int:
     untagged = untag(
         path,
         args.names,

@@ -3,7 +3,7 @@
 import argparse
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.verifytext import (
     nameless_warnings,
     repaired_lines,
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, or repair, each DIR; the worst exit code counts."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=not args.repair)
+    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=not args.repair)
     if not args.repair and (args.sources or args.dry_run):
         option = "--from" if args.sources else "--dry-run"
         error = UsageError(
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     return max(session.each(args.dirs, lambda path: work(session, args, path)))
 
 
-def _verify(session: Session, args: argparse.Namespace, path: str) -> int:
+def _verify(session: Console, args: argparse.Namespace, path: str) -> int:
     found = verify(
         path,
         lock_timeout_s=args.lock_timeout / 10**9,
@@ -78,7 +78,7 @@ def _verify(session: Session, args: argparse.Namespace, path: str) -> int:
     return found.exit_code
 
 
-def _repair(session: Session, args: argparse.Namespace, path: str) -> int:
+def _repair(session: Console, args: argparse.Namespace, path: str) -> int:
     from kitcache.upkeep.health.repair import repair  # noqa: PLC0415 - to look costs less than to mend
 
     repaired = repair(

@@ -4,7 +4,7 @@ import argparse
 import time
 
 from kitcache.cli import options
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, why_lines
 from kitcache.gc.explain import why
 
@@ -30,11 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain one blob."""
-    session = Session(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
+    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
     return max(session.each([args.dir], lambda path: _why(session, args, path)))
 
 
-def _why(session: Session, args: argparse.Namespace, path: str) -> int:
+def _why(session: Console, args: argparse.Namespace, path: str) -> int:
     answer = why(path, args.blob, cancel=args.cancel)
     session.answer(answer, why_lines(answer, time.time_ns()))
     session.warn(damage_warnings(path, answer.damage))

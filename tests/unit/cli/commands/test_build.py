@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from kitcache.cli.commands import build as module
-from kitcache.cli.console import Session
+from kitcache.cli.console import Console
 from kitcache.cli.main import make_parser
 from kitcache.errors import Cancelled
 from tests.hostile.command import Answer, run
@@ -169,7 +169,7 @@ def test_a_build_that_does_not_end_after_a_cancel_is_left_alone(
         line = ["build", "--addr", daemon.address.url, "--quiet", "-o", "type=cacheonly", str(top)]
         args = make_parser("build").parse_args(line)
         args.cancel = Event()
-        session = Session(wants_json=False, is_quiet=True)
+        session = Console(wants_json=False, is_quiet=True)
         with pytest.raises(Cancelled, match="does not end: left alone"):
             module._Command(args, session).run()
 
