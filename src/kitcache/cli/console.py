@@ -15,7 +15,7 @@ from kitcache.cli.terminal import (
     columns_of,
     is_terminal,
     print_answer,
-    say,
+    print_stderr,
 )
 from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
 from kitcache.errors import (
@@ -101,7 +101,7 @@ class Console:
         """Print warnings to stderr, escaped; with --json they are in the object already."""
         if not self._json:
             for line in lines:
-                say(f"kitcache: {printable(hide_password(line))}")
+                print_stderr(f"kitcache: {printable(hide_password(line))}")
 
     def complain(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
@@ -113,14 +113,14 @@ class Console:
         if self._json:
             print_answer(_json_shapes().encode_error(error))
         else:
-            say(f"kitcache: {error}")
+            print_stderr(f"kitcache: {error}")
 
     def on_progress(self, event: Progress | Waiting) -> None:
         """Say whom we wait for, and on a terminal, after a second, how far we are."""
         if isinstance(event, Waiting):
             if not self._quiet:
                 self._erase()
-                say(f"kitcache: {waiting_line(event)}")
+                print_stderr(f"kitcache: {waiting_line(event)}")
         elif self._draws and time.monotonic() >= self._next_draw_s:
             self._next_draw_s = time.monotonic() + _REDRAW_S
             self._draw(progress_line(self._path, event))

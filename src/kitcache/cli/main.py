@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
-from kitcache.cli.terminal import AnswerError, answering, print_answer, say, terminal_width
+from kitcache.cli.terminal import AnswerError, answering, print_answer, print_stderr, terminal_width
 from kitcache.errors import NOTHING_MORE, Cancelled, KitcacheError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def run() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     if sys.platform == "win32":
-        say(WINDOWS)
+        print_stderr(WINDOWS)
         return 1
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
                 sys.stdout.flush()
     except AnswerError as error:
         if error.errno != errno.EPIPE:  # a reader that has gone away knows it
-            say(f"kitcache: cannot write the answer: {error.strerror}")
+            print_stderr(f"kitcache: cannot write the answer: {error.strerror}")
         _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
@@ -187,7 +187,7 @@ def _tell_bug(error: Exception, *, as_json: bool) -> None:
         effect=NOTHING_MORE,
         hints=("report it with the command that you ran",),
     )
-    say(f"kitcache: {bug}")
+    print_stderr(f"kitcache: {bug}")
     if as_json:
         with suppress(Exception):  # what has failed once may fail again
             print_answer(import_module("kitcache.cli.jsonout").encode_error(bug))

@@ -31,7 +31,7 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def say(line: str) -> None:
+def print_stderr(line: str) -> None:
     """Print a line to stderr, if there is one that takes it: else the work goes on without."""
     if sys.stderr is not None:  # print() would take stdout in its place
         with suppress(OSError):

@@ -26,7 +26,7 @@ from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.resultfile import write_result
 from kitcache.cli.steptext import wants_colour
-from kitcache.cli.terminal import is_terminal, print_answer, say
+from kitcache.cli.terminal import is_terminal, print_answer, print_stderr
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
@@ -154,7 +154,7 @@ class _Command:
 
     def _tell(self, lines: Iterator[str]) -> None:
         for line in lines:
-            say(line)
+            print_stderr(line)
 
 
 def _colour() -> bool:
