@@ -67,18 +67,18 @@ class Console:
             try:
                 codes.append(work(path))
             except Cancelled as error:
-                self.complain(error)
+                self.print_error(error)
                 return [error.exit_code]
             except KitcacheError as error:
                 if isinstance(error, UsageError):
                     error.effect = error.effect or undone
-                self.complain(error)
+                self.print_error(error)
                 codes.append(error.exit_code)
             except AnswerError:
                 raise
             except OSError as error:
                 failure = io_error(path, "failed", error, effect=NOTHING_MORE)
-                self.complain(failure)
+                self.print_error(failure)
                 codes.append(failure.exit_code)
             finally:
                 self._erase()
@@ -103,7 +103,7 @@ class Console:
             for line in lines:
                 print_stderr(f"kitcache: {printable(hide_password(line))}")
 
-    def complain(self, error: KitcacheError) -> None:
+    def print_error(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
         if self._only_reads and error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):

@@ -129,7 +129,7 @@ def run_words(argv: Sequence[str], program: str = PROGRAM) -> int:
             error.hints = (f"{program} {argv[0]} --help",)
         from kitcache.cli.console import Console  # noqa: PLC0415 - Windows cannot import it
 
-        Console(wants_json=_wants_json(argv), is_quiet=False).complain(error)
+        Console(wants_json=_wants_json(argv), is_quiet=False).print_error(error)
         return error.exit_code
     args.cancel = _cancel_on_interrupt()
     code: int = import_module(f"kitcache.cli.commands.{args.command}").run(args)

@@ -90,7 +90,7 @@ def _run_command(words: Sequence[str]) -> int:
     try:
         call = read_call(words, os.environ)
     except UsageError as error:
-        Console(wants_json="--json" in words, is_quiet=False).complain(error)
+        Console(wants_json="--json" in words, is_quiet=False).print_error(error)
         return error.exit_code
     for name, value in call.changes.items():
         if value is None:

@@ -104,7 +104,7 @@ def test_the_conversation_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> 
     voice.note(["remark"])
     voice.warn(["careful"])
     voice.on_progress(WAITING)
-    voice.complain(NotACache("x", "no such directory"))
+    voice.print_error(NotACache("x", "no such directory"))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(
@@ -120,7 +120,7 @@ def test_with_json_an_error_is_json_and_warnings_are_in_the_object(
     voice = session(wants_json=True)
     voice.note(["remark"])
     voice.warn(["careful"])
-    voice.complain(Busy("x", "held"))
+    voice.print_error(Busy("x", "held"))
     out, err = capsys.readouterr()
     assert (out.count("\n"), err) == (1, "")
     assert out.startswith('{"schema": "kitcache.error/1", "error": "Busy", "exit_code": 11')
@@ -183,10 +183,10 @@ def test_no_warning_is_printed_raw(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_daemons_own_store_is_for_its_own_prune(
     path: str, is_meant: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session().complain(NotACache(path, "no"))
-    session().complain(KitcacheError(path, "cannot be opened: Permission denied"))
+    session().print_error(NotACache(path, "no"))
+    session().print_error(KitcacheError(path, "cannot be opened: Permission denied"))
     assert capsys.readouterr().err.count("next: docker buildx prune, ") == 2 * is_meant
-    session().complain(NotFound(path, "no such tag"))
+    session().print_error(NotFound(path, "no such tag"))
     assert "docker buildx prune" not in capsys.readouterr().err
 
 

@@ -88,11 +88,11 @@ def _prune(session: Console, args: argparse.Namespace, path: str, policy: PruneP
     session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
-        session.complain(
+        session.print_error(
             Incomplete(
                 path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
             )
         )
     if missed is not None and not args.json:
-        session.complain(missed)
+        session.print_error(missed)
     return pruned.exit_code

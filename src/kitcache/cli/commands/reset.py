@@ -52,7 +52,7 @@ def _reset(session: Console, args: argparse.Namespace, path: str, options: Sweep
     session.note(report_notes(report))
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
-        session.complain(
+        session.print_error(
             Incomplete(
                 path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
             )

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             f"{option} goes with --repair: without it nothing is changed",
             hints=("kitcache verify --help",),
         )
-        session.complain(error)
+        session.print_error(error)
         return error.exit_code
     work = _repair if args.repair else _verify
     return max(session.each(args.dirs, lambda path: work(session, args, path)))
