@@ -92,7 +92,7 @@ class Console:
         elif not self._quiet:
             print_answer("\n".join(lines))
 
-    def note(self, lines: Iterable[str]) -> None:
+    def print_note(self, lines: Iterable[str]) -> None:
         """Print remarks to stderr, unless the user wants quiet."""
         if not self._quiet:
             self.warn(lines)

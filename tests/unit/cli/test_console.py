@@ -90,7 +90,7 @@ def test_as_json_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_quiet_leaves_warnings_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     quiet = session(is_quiet=True)
     quiet.answer(VALUE, ["answer"])
-    quiet.note(["remark"])
+    quiet.print_note(["remark"])
     quiet.on_progress(WAITING)
     assert capsys.readouterr() == ("", "")
     quiet.warn(["careful"])
@@ -101,7 +101,7 @@ def test_quiet_leaves_warnings_and_json(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_conversation_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     voice = session()
-    voice.note(["remark"])
+    voice.print_note(["remark"])
     voice.warn(["careful"])
     voice.on_progress(WAITING)
     voice.print_error(NotACache("x", "no such directory"))
@@ -118,7 +118,7 @@ def test_with_json_an_error_is_json_and_warnings_are_in_the_object(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     voice = session(wants_json=True)
-    voice.note(["remark"])
+    voice.print_note(["remark"])
     voice.warn(["careful"])
     voice.print_error(Busy("x", "held"))
     out, err = capsys.readouterr()
@@ -165,7 +165,7 @@ def test_words_that_were_not_understood_changed_nothing(capsys: pytest.CaptureFi
 def test_no_warning_is_printed_raw(capsys: pytest.CaptureFixture[str]) -> None:
     voice = session()
     voice.warn(["\x1b]0;pwn\x07"])
-    voice.note(["a\nb"])
+    voice.print_note(["a\nb"])
     assert capsys.readouterr().err == "kitcache: \\x1b]0;pwn\\x07\nkitcache: a\\nb\n"
 
 

@@ -136,7 +136,7 @@ class _Command:
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
         for store in result.caches:
-            self._session.note(_store_lines(store))
+            self._session.print_note(_store_lines(store))
             self._session.warn(_warning_lines(store))
         if args.metadata_file:
             from kitcache.cli.resultfile import write_result  # noqa: PLC0415 - seldom asked for

@@ -79,7 +79,7 @@ def _remove(session: Console, is_system: bool) -> int:
     removed = [path for path in map(remove_plugin, _own_directories(is_system)) if path]
     session.answer(removed, [f"{printable(path)}: removed" for path in removed] or _nothing())
     left = find_plugins(_search_path())
-    session.note([printable(f"docker still finds {plugin.path}") for plugin in left])
+    session.print_note([printable(f"docker still finds {plugin.path}") for plugin in left])
     return 0
 
 

@@ -85,7 +85,7 @@ def _prune(session: Console, args: argparse.Namespace, path: str, policy: PruneP
     session.answer(pruned, pruned_lines(pruned, time.time_ns()))
     session.warn(no_policy_lines(pruned))
     session.warn(unmatched_lines(pruned, policy))
-    session.note(report_notes(report) if pruned.outcome != "no-policy" else ())
+    session.print_note(report_notes(report) if pruned.outcome != "no-policy" else ())
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.print_error(

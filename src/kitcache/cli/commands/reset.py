@@ -49,7 +49,7 @@ def _reset(session: Console, args: argparse.Namespace, path: str, options: Sweep
         cancel=args.cancel,
     )
     session.answer(report, report_lines(report))
-    session.note(report_notes(report))
+    session.print_note(report_notes(report))
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:
         session.print_error(

@@ -76,7 +76,7 @@ def _trim(session: Console, args: argparse.Namespace, path: str) -> int:
     session.answer(trimmed, lines)
     report = trimmed.reset
     if report is not None:
-        session.note(report_notes(report))
+        session.print_note(report_notes(report))
         session.warn(missing_warnings(path, report.missing_blobs))
         if report.not_deleted_count and not args.json:
             session.print_error(
