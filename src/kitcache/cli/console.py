@@ -84,7 +84,7 @@ class Console:
                 self._erase()
         return codes
 
-    def answer(self, value: object, lines: Iterable[str]) -> None:
+    def print_result(self, value: object, lines: Iterable[str]) -> None:
         """Print the answer to stdout: one JSON object, or lines for people."""
         self._erase()
         if self._json:

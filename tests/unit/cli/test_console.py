@@ -76,12 +76,12 @@ def progress(voice: Console, clock: list[float], seconds: list[float], path: str
 
 
 def test_an_answer_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    session().answer(VALUE, ["one", "two"])
+    session().print_result(VALUE, ["one", "two"])
     assert capsys.readouterr() == ("one\ntwo\n", "")
 
 
 def test_as_json_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    session(wants_json=True).answer(VALUE, ["one"])
+    session(wants_json=True).print_result(VALUE, ["one"])
     out, err = capsys.readouterr()
     assert out.startswith('{"schema": "kitcache.untagged/1"')
     assert (out.count("\n"), err) == (1, "")
@@ -89,13 +89,13 @@ def test_as_json_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_quiet_leaves_warnings_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     quiet = session(is_quiet=True)
-    quiet.answer(VALUE, ["answer"])
+    quiet.print_result(VALUE, ["answer"])
     quiet.print_note(["remark"])
     quiet.on_progress(WAITING)
     assert capsys.readouterr() == ("", "")
     quiet.warn(["careful"])
     assert capsys.readouterr() == ("", "kitcache: careful\n")
-    session(is_quiet=True, wants_json=True).answer(VALUE, [])
+    session(is_quiet=True, wants_json=True).print_result(VALUE, [])
     assert capsys.readouterr().out.startswith("{")
 
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _du(session: Console, args: argparse.Namespace, path: str) -> int:
     usage = du(path, on_progress=session.on_progress, cancel=args.cancel)
-    session.answer(usage, usage_lines(usage))
+    session.print_result(usage, usage_lines(usage))
     session.warn(missing_warnings(path, usage.missing_blobs))
     session.warn(damage_warnings(path, usage.damage))
     return usage.exit_code

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _ls(session: Console, args: argparse.Namespace, path: str) -> int:
     listing = ls(path, cancel=args.cancel)
-    session.answer(listing, listing_lines(listing, time.time_ns()))
+    session.print_result(listing, listing_lines(listing, time.time_ns()))
     session.warn(damage_warnings(path, listing.damage))
     return listing.exit_code
 
@@ -65,6 +65,6 @@ def _ls_tag(session: Console, args: argparse.Namespace, path: str) -> int:
         if os.path.isdir(args.tag):
             error.hints = ("ls takes one DIR; kitcache du takes several",)
         raise
-    session.answer(contents, contents_lines(contents, time.time_ns()))
+    session.print_result(contents, contents_lines(contents, time.time_ns()))
     session.warn(damage_warnings(path, contents.damage))
     return contents.exit_code

@@ -70,6 +70,6 @@ def _merge(session: Console, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(merged, merged_lines(merged))
+    session.print_result(merged, merged_lines(merged))
     session.warn(merged.warnings)
     return 0

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _install(session: Console, is_system: bool) -> int:
     done = install_plugin(_own_directories(is_system)[0], _this_kitcache())
-    session.answer(done, [printable(f"{done.path}: {_OUTCOMES[done.outcome]}")])
+    session.print_result(done, [printable(f"{done.path}: {_OUTCOMES[done.outcome]}")])
     first, *_ = find_plugins(_search_path())
     if first.path != done.path:
         session.warn([printable(f"warning: docker takes {first.path}, which it finds first")])
@@ -77,7 +77,7 @@ _OUTCOMES = {
 
 def _remove(session: Console, is_system: bool) -> int:
     removed = [path for path in map(remove_plugin, _own_directories(is_system)) if path]
-    session.answer(removed, [f"{printable(path)}: removed" for path in removed] or _nothing())
+    session.print_result(removed, [f"{printable(path)}: removed" for path in removed] or _nothing())
     left = find_plugins(_search_path())
     session.print_note([printable(f"docker still finds {plugin.path}") for plugin in left])
     return 0
@@ -98,7 +98,7 @@ def _status(session: Console, is_system: bool) -> int:
             effect="",
             hints=("kitcache plugin install",),
         )
-    session.answer(found, _status_lines(found))
+    session.print_result(found, _status_lines(found))
     return int(not found[0].is_ours or bool(found[0].problem))
 
 

@@ -82,7 +82,7 @@ def _prune(session: Console, args: argparse.Namespace, path: str, policy: PruneP
         cancel=args.cancel,
     )
     report, missed = pruned.reset, not_reached(pruned, policy)
-    session.answer(pruned, pruned_lines(pruned, time.time_ns()))
+    session.print_result(pruned, pruned_lines(pruned, time.time_ns()))
     session.warn(no_policy_lines(pruned))
     session.warn(unmatched_lines(pruned, policy))
     session.print_note(report_notes(report) if pruned.outcome != "no-policy" else ())

@@ -48,7 +48,7 @@ def _reset(session: Console, args: argparse.Namespace, path: str, options: Sweep
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(report, report_lines(report))
+    session.print_result(report, report_lines(report))
     session.print_note(report_notes(report))
     session.warn(missing_warnings(path, report.missing_blobs))
     if report.not_deleted_count and not args.json:

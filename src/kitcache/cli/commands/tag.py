@@ -49,5 +49,5 @@ def _tag(session: Console, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(tagged, tagged_lines(tagged))
+    session.print_result(tagged, tagged_lines(tagged))
     return 0

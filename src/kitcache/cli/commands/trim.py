@@ -73,7 +73,7 @@ def _trim(session: Console, args: argparse.Namespace, path: str) -> int:
         cancel=args.cancel,
     )
     lines = trimmed_lines(trimmed, time.time_ns(), with_steps=args.dry_run)
-    session.answer(trimmed, lines)
+    session.print_result(trimmed, lines)
     report = trimmed.reset
     if report is not None:
         session.print_note(report_notes(report))

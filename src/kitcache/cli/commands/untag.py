@@ -50,5 +50,5 @@ def _untag(session: Console, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(untagged, untagged_lines(untagged))
+    session.print_result(untagged, untagged_lines(untagged))
     return 0

@@ -73,7 +73,7 @@ def _verify(session: Console, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(found, verified_lines(found))
+    session.print_result(found, verified_lines(found))
     session.warn(verified_warnings(found))
     return found.exit_code
 
@@ -89,7 +89,7 @@ def _repair(session: Console, args: argparse.Namespace, path: str) -> int:
         on_progress=session.on_progress,
         cancel=args.cancel,
     )
-    session.answer(repaired, repaired_lines(repaired))
+    session.print_result(repaired, repaired_lines(repaired))
     if args.quiet and repaired.actions:
         # What a tag has lost is nothing to be silent about.
         session.warn(repaired_lines(repaired))

@@ -36,6 +36,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _why(session: Console, args: argparse.Namespace, path: str) -> int:
     answer = why(path, args.blob, cancel=args.cancel)
-    session.answer(answer, why_lines(answer, time.time_ns()))
+    session.print_result(answer, why_lines(answer, time.time_ns()))
     session.warn(damage_warnings(path, answer.damage))
     return 0
