@@ -36,7 +36,7 @@ from kitcache.upkeep.health.indexrecovery import (
     make_index,
     read_root,
 )
-from kitcache.upkeep.health.repairplan import CacheDocuments, RepairInput
+from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput
 from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.trimplan import layer_uses
 
@@ -269,7 +269,7 @@ class _ProjectedStore(NamedTuple):
 
 def _read_caches(
     overlay: Overlay, survey: Survey, roots: list[Descriptor]
-) -> Iterator[tuple[Digest, CacheDocuments]]:
+) -> Iterator[tuple[Digest, CacheRoot]]:
     """The documents of every cache that does not import fully, each root once."""
     faults = _faults_of(survey)
     sound = BlobHealth(survey.live, {})
@@ -283,4 +283,4 @@ def _read_caches(
         config = _read(overlay, cache.config.digest)
         is_whole = faults.isdisjoint(reach(survey, root))
         if not is_whole or judge_cache(manifest, config, sound, cache).imports != "fully":
-            yield root.digest, CacheDocuments(manifest, config)
+            yield root.digest, CacheRoot(manifest, config)

@@ -33,7 +33,7 @@ from kitcache.upkeep.results import RepairAction
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
 
 
-class CacheDocuments(NamedTuple):
+class CacheRoot(NamedTuple):
     """A cache's manifest and cacheconfig: proven bytes; config None where it is gone."""
 
     manifest: bytes
@@ -60,7 +60,7 @@ class RepairInput(NamedTuple):
     index_data: bytes | None
     survey: Survey
     noted: Mapping[str, Descriptor]
-    caches: Mapping[Digest, CacheDocuments]
+    caches: Mapping[Digest, CacheRoot]
     used: Mapping[Digest, int]
     bad: Mapping[Digest, str]
     offers: Mapping[Digest, str]
@@ -231,7 +231,7 @@ class _Judge:
         return found
 
     def _of_cache(
-        self, descriptor: Descriptor, cache: CacheDocuments, faults: Mapping[Digest, Fault]
+        self, descriptor: Descriptor, cache: CacheRoot, faults: Mapping[Digest, Fault]
     ) -> _RootOutcome:
         try:
             root = read_cache_manifest(cache.manifest)

@@ -10,12 +10,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.repairplan import (
-    CacheDocuments,
-    RepairInput,
-    RepairPlan,
-    make_repair_plan,
-)
+from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput, RepairPlan, make_repair_plan
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -100,14 +95,14 @@ class Shelf:
         )
         return whole._replace(**more)
 
-    def read_cache(self, root: Digest) -> CacheDocuments | None:
+    def read_cache(self, root: Digest) -> CacheRoot | None:
         try:
             cache = read_cache_manifest(self.blobs.get(root, b"{}"))
         except DocumentError:
             return None
         if cache is None:
             return None
-        return CacheDocuments(self.blobs[root], self.blobs.get(cache.config.digest))
+        return CacheRoot(self.blobs[root], self.blobs.get(cache.config.digest))
 
     def survey(self, roots: tuple[Root, ...], problems: list[tuple[str, Root]]) -> Survey:
         live: dict[Digest, int] = {}
