@@ -33,7 +33,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.locks import HeldLock, lock_index
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import delete_stale_files, open_state_dir
-from kitcache.upkeep.project import CacheDocuments, project
+from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.rewrite import RewrittenRoot, write_root
 
 Choice = TypeVar("Choice")
@@ -175,7 +175,7 @@ def _look_ahead(
     if change.is_empty:
         return judged
     survey, plan = judged
-    move = {position: CacheDocuments(n.manifest, n.config) for position, n in change.move.items()}
+    move = {position: NewContent(n.manifest, n.config) for position, n in change.move.items()}
     after = project(survey, drop=change.drop, move=move, index_digest=index_digest)
     if terms.options.min_age_ns:
         given_up = survey.live.keys() - after.live.keys()

@@ -14,7 +14,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, read_links
 
 
-class CacheDocuments(NamedTuple):
+class NewContent(NamedTuple):
     """What a root is moved to: the bytes of its new manifest and of its new cacheconfig."""
 
     manifest: bytes
@@ -25,7 +25,7 @@ def project(
     survey: Survey,
     *,
     drop: Collection[int] = (),
-    move: Mapping[int, CacheDocuments] | None = None,
+    move: Mapping[int, NewContent] | None = None,
     young: Collection[Digest] = (),
     index_digest: Digest,
 ) -> Survey:
@@ -60,7 +60,7 @@ def project(
 
 def _move(
     root: Root,
-    moved: CacheDocuments,
+    moved: NewContent,
     sizes: dict[Digest, int],
     links: dict[NodeKey, tuple[Link, ...]],
 ) -> Root:

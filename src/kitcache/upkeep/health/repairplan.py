@@ -28,7 +28,7 @@ from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, Faults, describe_faults
 from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import RecoveredEntry
-from kitcache.upkeep.project import CacheDocuments
+from kitcache.upkeep.project import NewContent
 from kitcache.upkeep.results import RepairAction
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
 
@@ -100,7 +100,7 @@ class _RootOutcome(NamedTuple):
     kind: Literal["healthy", "rewrite", "move-tag", "drop-tag"]
     to: Descriptor | None
     why: str = ""
-    content: CacheDocuments | None = None
+    content: NewContent | None = None
 
 
 def make_repair_plan(found: RepairInput, *, now_ns: int, is_dry: bool) -> RepairPlan:
@@ -247,7 +247,7 @@ class _Judge:
         usable = {
             key for key, result in config.results() if not any(marks[n] for n in result.chain)
         }
-        before = CacheDocuments(cache.manifest, cache.config)
+        before = NewContent(cache.manifest, cache.config)
         if not faults and len(usable) == len(every) and _is_small(before):
             return _RootOutcome("healthy", descriptor)
         content = _cut(before, usable)
@@ -282,16 +282,14 @@ def _fits(manifest_bytes: int, config_bytes: int) -> bool:
     return max(manifest_bytes, config_bytes) <= IMPORT_LIMIT_BYTES
 
 
-def _is_small(content: CacheDocuments) -> bool:
+def _is_small(content: NewContent) -> bool:
     return _fits(len(content.manifest), len(content.config))
 
 
-def _cut(before: CacheDocuments, kept: Collection[ResultKey]) -> CacheDocuments:
+def _cut(before: NewContent, kept: Collection[ResultKey]) -> NewContent:
     cut = trim_cacheconfig(before.config, kept)
     digest = _digest_of(cut.data)
-    return CacheDocuments(
-        cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data
-    )
+    return NewContent(cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data)
 
 
 def _digest_of(data: bytes) -> Digest:
@@ -400,7 +398,7 @@ def _layer(digest: Digest) -> Link:
     return Link(Descriptor(BARE_LAYER, digest, None), "layer")
 
 
-def _tell_size(content: CacheDocuments) -> str:
+def _tell_size(content: NewContent) -> str:
     size, limit = max(map(len, content)), IMPORT_LIMIT_BYTES
     return f"its manifest or cacheconfig has {size:,} bytes, and BuildKit imports {limit:,} at most"
 

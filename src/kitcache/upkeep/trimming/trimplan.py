@@ -18,7 +18,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
-from kitcache.upkeep.project import CacheDocuments, project
+from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import RewrittenRoot, make_root
 from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_trees, weigh_steps
@@ -130,7 +130,7 @@ def _make_cuts(
 def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[TagTrim]) -> Survey:
     """What a survey of these roots alone finds after the cuts."""
     move = {
-        position: CacheDocuments(cut.new.manifest, cut.new.config)
+        position: NewContent(cut.new.manifest, cut.new.config)
         for cut in cuts
         for position in cut.positions
     }
