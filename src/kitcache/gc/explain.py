@@ -13,7 +13,7 @@ from kitcache.gc.reach import paths_to, reach
 from kitcache.gc.refusals import command_line
 from kitcache.gc.results import BlobReferences, DiskUsage, TagUsage
 from kitcache.gc.survey import take_survey
-from kitcache.gc.sweep import dry_run
+from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.sweep import SweepOptions
@@ -43,7 +43,7 @@ def du(
     with open_layout(path) as layout:
         survey = take_survey(layout, control)
         plan = make_plan(survey, SweepOptions(), time.time_ns())
-        swept = dry_run(plan, layout, control, weigh_foreign=True)
+        swept = dry_run_sweep(plan, layout, control, weigh_foreign=True)
         skips = read_skipped_sweeps(layout)
         quarantine = Tally(*weigh_quarantine(layout))
     if swept.failure is not None:

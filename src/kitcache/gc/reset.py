@@ -8,7 +8,7 @@ from threading import Event
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.sweep import dry_run
+from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.ioerrors import io_error

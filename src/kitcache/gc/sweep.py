@@ -37,7 +37,7 @@ CHUNK_SIZE = 64
 """So many blobs are looked at, then removed, between two looks at the cancel event."""
 
 
-def dry_run(
+def dry_run_sweep(
     plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool = False
 ) -> SweepResult:
     """What apply would do, counted. Removes nothing, needs no lock.

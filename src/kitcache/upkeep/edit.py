@@ -22,7 +22,7 @@ from kitcache.gc.collect import (
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import unwritable_error
-from kitcache.gc.sweep import dry_run
+from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Survey, SweepResult
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
@@ -83,7 +83,7 @@ def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> 
     judged = survey_and_plan(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
     after = _look_ahead(layout, judged, change, terms, judged.survey.index_digest)
-    swept = dry_run(after.plan, layout, terms.control)
+    swept = dry_run_sweep(after.plan, layout, terms.control)
     if swept.failure is not None:
         raise swept.failure
     return EditResult(choice, after, swept)

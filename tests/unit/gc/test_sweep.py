@@ -12,7 +12,7 @@ from kitcache.errors import Cancelled
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
-from kitcache.gc.sweep import apply, dry_run
+from kitcache.gc.sweep import apply, dry_run_sweep
 from kitcache.gc.values import MAX_LISTED, Plan, Progress, SurveyedIngest, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
@@ -96,7 +96,7 @@ def test_a_dry_run_counts_what_the_run_removes(
     (sample.dir / "notes").touch()
     plan = plan_for(layout, control)
     before = take_snapshot(sample.box.top)
-    counted = dry_run(plan, layout, control)
+    counted = dry_run_sweep(plan, layout, control)
     assert differences(before, take_snapshot(sample.box.top)) == []
     assert counted.deleted == Tally(count + 3, size + 27)
     swept = sweep(layout, plan)
@@ -157,7 +157,7 @@ def test_what_another_process_removes_at_this_moment_is_not_spared(
         return late if path == name else real_stat(path, **how)
 
     monkeypatch.setattr(os, "stat", stat)
-    swept = dry_run(plan, layout, control)
+    swept = dry_run_sweep(plan, layout, control)
     assert (swept.deleted.blobs, swept.too_young) == (len(sample.garbage) - 1, Tally())
 
 
@@ -195,7 +195,7 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
     swept = sweep(layout, plan)
     assert (len(swept.not_deleted), swept.not_deleted_count) == (MAX_LISTED, 3 * BATCH_SIZE + 4)
     assert (len(swept.foreign), swept.foreign_tally) == (MAX_LISTED, Tally(MAX_LISTED + 20, 0))
-    assert dry_run(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
+    assert dry_run_sweep(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
 
 
 def test_a_changed_index_ends_the_walk_and_keeps_uploads(
