@@ -61,7 +61,7 @@ def reset(
     with layout:
         if dry_run:
             judged = survey_and_plan(layout, options, control, None)
-            swept = dry_run(judged.plan, layout, control)
+            swept = dry_run_sweep(judged.plan, layout, control)
             if swept.failure is not None:
                 raise swept.failure
         else:
