@@ -16,7 +16,7 @@ HEALTH = "/grpc.health.v1.Health/Check"
 # program between, if there is one. What the child does is appended to `child`.
 PARENT = """
 import gc, multiprocessing, os, sys
-from kitcache import Address, BuildRequest, Client, NoDaemon, Wishes
+from kitcache import Address, BuildRequest, Client, NoDaemon, BuildOptions
 
 context, path, *program = sys.argv[1:]
 client = Client(Address(f"unix://{path}", "the test", None, False, tuple(program)))

@@ -18,7 +18,7 @@ from threading import Event
 import os
 
 import kitcache
-from kitcache import Policy, Progress, Report, Update, Waiting
+from kitcache import SweepOptions, Progress, ResetResult, BuildUpdate, Waiting
 
 
 def hear(event: Progress | Waiting) -> None:
@@ -60,13 +60,13 @@ def build(cancel: Event) -> str | None:
             cancel=cancel,
             credentials=kitcache.DockerConfig(".", print).credentials,
         )
-        build = client.start(kitcache.BuildRequest(), kitcache.Wishes(cancel=cancel))
+        build = client.start(kitcache.BuildRequest(), kitcache.BuildOptions(cancel=cancel))
         for update in build:
             reveal_type(update.logs[0].data)
         report = build.result().caches[0].report
         reveal_type(report.removed.bytes if report else None)
         reveal_type(client.workers()[0].platforms)
-        steps = kitcache.Steps()
+        steps = kitcache.StepTracker()
         notices: set[str] = set()
         client.build(
             Path("."),
