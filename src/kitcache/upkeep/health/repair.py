@@ -123,7 +123,7 @@ def _foresee(
     if not verified.exit_code:
         return ()
     found = diagnose(layout, copies, verified.bad_blobs, control).found
-    return make_repair_plan(found, now_ns=time.time_ns(), is_dry=True).steps
+    return make_repair_plan(found, now_ns=time.time_ns(), is_dry=True).actions
 
 
 def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
@@ -197,7 +197,7 @@ def _attempt(
     diagnosis = diagnose(layout, means.copies, bad, control)
     now_ns = time.time_ns()
     mending = make_repair_plan(diagnosis.found, now_ns=now_ns, is_dry=False)
-    if not mending.steps:
+    if not mending.actions:
         return ()
     busy = make_plan(diagnosis.found.survey, SweepOptions(), now_ns).refusal
     if busy is not None and busy.kind == "busy":
@@ -206,12 +206,12 @@ def _attempt(
         _apply(means, diagnosis, mending)
     except IndexChangedError:
         raise IndexChangedError(tuple(_come_about(layout, mending))) from None
-    return mending.steps
+    return mending.actions
 
 
 def _come_about(layout: Layout, mending: RepairPlan) -> Iterator[RepairAction]:
     """The steps that were done, where it did not come to index.json."""
-    for step in mending.steps:
+    for step in mending.actions:
         if step.digest is None or step.digest not in mending.comes:
             continue
         found = layout.stat_blob(step.digest) if step.kind == "take" else None

@@ -78,7 +78,7 @@ class RepairPlan(NamedTuple):
     exported, and the one that the tag names for it then. bad: blobs to be put aside.
     """
 
-    steps: tuple[RepairAction, ...]
+    actions: tuple[RepairAction, ...]
     takes: Mapping[Digest, str]
     new_blobs: Mapping[Digest, bytes]
     new_index: bytes | None
@@ -116,7 +116,7 @@ def make_repair_plan(found: RepairInput, *, now_ns: int, is_dry: bool) -> Repair
     contents = [fate.content for fate in kept if fate.content is not None]
     was = "would be" if is_dry else "was"
     return RepairPlan(
-        steps=(
+        actions=(
             *_take_steps(found, takes, was),
             *_index_steps(found, fates, was),
             *_tag_steps(fates, was),

@@ -59,10 +59,10 @@ def test_the_steps_that_need_a_lost_layer_go(shelf: Shelf, as_index: bool) -> No
     assert [one.descriptor.digest for one in root_after.layers] == [
         parse_digest(layer["digest"]) for layer in layers[:2]
     ]
-    assert mending.steps[0].description == (
+    assert mending.actions[0].description == (
         f"tag 'main' was rewritten without 1 of its 3 steps: layer {lost.short} is missing"
     )
-    assert mending.steps[0].digest == parse_digest(digest_of(manifest))
+    assert mending.actions[0].digest == parse_digest(digest_of(manifest))
     moved = parse_digest(root["digest"]), parse_digest(digest_of(manifest))
     assert mending.became == {"main": moved, "alias": moved}
 
@@ -72,7 +72,7 @@ def test_a_dry_run_says_would(shelf: Shelf) -> None:
     shelf.tag("main", shelf.cache(layers))
     shelf.spoil(layers[1])
     mending = mend(shelf, is_dry=True)
-    assert [step.description.split(" would be ")[1].split()[0] for step in mending.steps] == [
+    assert [step.description.split(" would be ")[1].split()[0] for step in mending.actions] == [
         "rewritten",
         "put",
     ]
@@ -84,7 +84,7 @@ def test_a_bad_blob_is_put_aside_whoever_reaches_it(shelf: Shelf) -> None:
     mending = mend(shelf)
     assert kinds(mending) == [("quarantine", None)]
     assert (mending.bad, mending.new_index) == ((stray,), None)
-    assert mending.steps[0].description.endswith(
+    assert mending.actions[0].description.endswith(
         "was put into the quarantine: it holds other bytes"
     )
 
@@ -100,7 +100,7 @@ def test_what_another_copy_has_is_taken_and_the_tag_stays(shelf: Shelf) -> None:
     assert kinds(mending) == [("take", None), ("quarantine", None)]
     assert (mending.takes, mending.comes) == ({bad: "./other"}, {bad})
     assert mending.new_index is None
-    assert "was taken from ./other: here it is empty" in mending.steps[0].description
+    assert "was taken from ./other: here it is empty" in mending.actions[0].description
 
 
 def test_nothing_is_taken_for_a_tag_that_goes_or_is_cut(shelf: Shelf) -> None:
@@ -133,7 +133,7 @@ def test_without_its_structure_nothing_of_a_tag_is_left(shelf: Shelf, what: str)
     assert kinds(mending) == [("drop-tag", "main"), ("quarantine", None)]
     assert list(tags(mending)) == ["other"]
     kind = "manifest" if what == "root" else "cacheconfig"
-    assert mending.steps[0].description == (
+    assert mending.actions[0].description == (
         f"tag 'main' was taken out of index.json: {kind} {bad.short} holds other bytes"
     )
 
@@ -144,7 +144,7 @@ def test_a_cache_of_which_no_step_is_left_goes(shelf: Shelf) -> None:
     shelf.lose(layers[0])
     mending = mend(shelf)
     assert kinds(mending) == [("drop-tag", "main")]
-    assert "none of its steps is left" in mending.steps[0].description
+    assert "none of its steps is left" in mending.actions[0].description
 
 
 def test_a_cacheconfig_that_buildkit_refuses_leaves_nothing(shelf: Shelf) -> None:
@@ -153,7 +153,7 @@ def test_a_cacheconfig_that_buildkit_refuses_leaves_nothing(shelf: Shelf) -> Non
     shelf.tag("main", shelf.cache(layers, looping))
     mending = mend(shelf)
     assert kinds(mending) == [("drop-tag", "main")]
-    assert "BuildKit would import none of it" in mending.steps[0].description
+    assert "BuildKit would import none of it" in mending.actions[0].description
 
 
 def test_an_image_that_lacks_a_blob_goes(shelf: Shelf) -> None:
@@ -193,7 +193,7 @@ def test_what_is_above_buildkits_cap_loses_its_coldest_steps(shelf: Shelf) -> No
     left = [record.digest for record in read_cacheconfig(config).records]
     assert left == [f"{n:02000}" for n in range(600 - len(left), 600)]
     assert 400 < len(left) < 600
-    assert "BuildKit imports 1,048,576 at most" in mending.steps[0].description
+    assert "BuildKit imports 1,048,576 at most" in mending.actions[0].description
 
 
 def test_a_subject_may_be_missing(shelf: Shelf) -> None:
@@ -205,7 +205,7 @@ def test_a_subject_may_be_missing(shelf: Shelf) -> None:
     survey = shelf.found().survey._replace(
         damage=(), missing_blobs=(MissingBlob(digest("subject"), "artifact"),)
     )
-    assert mend(shelf, survey=survey).steps == ()
+    assert mend(shelf, survey=survey).actions == ()
 
 
 def test_a_layer_that_is_gone_and_that_no_step_needs_goes_from_the_manifest(shelf: Shelf) -> None:
@@ -214,7 +214,7 @@ def test_a_layer_that_is_gone_and_that_no_step_needs_goes_from_the_manifest(shel
     shelf.lose(layers[1])
     mending = mend(shelf)
     assert kinds(mending) == [("rewrite", "main")]
-    assert ", with all its steps: layer " in mending.steps[0].description
+    assert ", with all its steps: layer " in mending.actions[0].description
     _, manifest = mending.new_blobs.values()
     root = read_cache_manifest(manifest)
     assert root is not None
@@ -228,7 +228,7 @@ def test_a_root_that_is_manifest_and_index_at_once_is_nobodys_cache(shelf: Shelf
     shelf.tag("main", shelf.put(encode(both), MANIFEST))
     mending = mend(shelf)
     assert kinds(mending) == [("drop-tag", "main")]
-    assert "BuildKit would import none of it" in mending.steps[0].description
+    assert "BuildKit would import none of it" in mending.actions[0].description
 
 
 def test_what_a_rewrite_does_not_mend_goes(shelf: Shelf) -> None:

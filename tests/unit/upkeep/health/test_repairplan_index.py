@@ -15,7 +15,7 @@ def test_a_tag_whose_root_is_gone_moves_to_its_last_export(shelf: Shelf) -> None
     old, new = shelf.cache([shelf.layer("old")]), shelf.cache([shelf.layer("new")])
     shelf.tag("main", old)
     shelf.noted["main"] = Descriptor(MANIFEST, parse_digest(new["digest"]), new["size"])
-    assert mend(shelf).steps == (), "it is whole: a note moves no tag"
+    assert mend(shelf).actions == (), "it is whole: a note moves no tag"
     shelf.lose(old)
     mending = mend(shelf)
     assert kinds(mending) == [("move-tag", "main")]
@@ -48,7 +48,7 @@ def test_an_entry_that_moves_keeps_its_place_and_all_else_it_says(shelf: Shelf) 
     shelf.lose(gone)
     mending = mend(shelf)
     assert kinds(mending) == [("move-tag", "main")]
-    assert "the last export that kitcache noted: index " in mending.steps[0].description
+    assert "the last export that kitcache noted: index " in mending.actions[0].description
     assert mending.new_index is not None
     assert json.loads(mending.new_index)["manifests"] == [
         shelf.entries[0] | new,
@@ -61,7 +61,7 @@ def test_an_entry_that_cannot_be_read_goes(shelf: Shelf) -> None:
     shelf.entries.insert(0, {"mediaType": MANIFEST, "digest": 7, "size": 1})
     mending = mend(shelf)
     assert kinds(mending) == [("drop-tag", None)]
-    assert mending.steps[0].description.startswith("entry 0 was taken out of index.json: ")
+    assert mending.actions[0].description.startswith("entry 0 was taken out of index.json: ")
     assert list(tags(mending)) == ["main"]
 
 
@@ -115,7 +115,7 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
         ("rewrite", "notes-cut"),
     ]
     assert (
-        mending.steps[0].description
+        mending.actions[0].description
         == "index.json (missing beside blobs) was rebuilt, with 5 entries"
     )
 
