@@ -35,7 +35,7 @@ FUNCTIONS = {
 
 # Classes that are no values: how one is made, then its methods and properties.
 CLASSES = {
-    "Build": (
+    "RunningBuild": (
         "(client, request, wishes)",
         {
             "cancel": "()",
@@ -69,7 +69,7 @@ CLASSES = {
         {"credentials": "(host)"},
     ),
     "Secret": ("(id, path=None, data=None)", {"data": "", "id": "", "path": ""}),
-    "Steps": (
+    "StepTracker": (
         "()",
         {
             "apply": "(update)",
@@ -87,9 +87,9 @@ CLASSES = {
 # Fields of a value in order, then what follows from them.
 VALUES: dict[str, tuple[str, str]] = {
     "Address": ("url origin tls=None is_engine=None command=() is_builder=False", ""),
-    "Amount": ("bytes=None percent=None", "of"),
+    "DiskSpace": ("bytes=None percent=None", "of"),
     "BadBlob": ("digest problem size", ""),
-    "BlobPath": ("root links", ""),
+    "ReferencePath": ("root links", ""),
     "BuildRequest": (
         "context='.' dockerfile=None target='' build_args=() labels=() platforms=()"
         " no_cache=False no_cache_filter=() pull=False build_contexts=() add_hosts=()"
@@ -113,77 +113,77 @@ VALUES: dict[str, tuple[str, str]] = {
         "exit_code",
     ),
     "CachedStep": ("record created_ns read_ns bytes", ""),
-    "Damage": ("root chain kind detail", ""),
-    "Decision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
+    "DamagedPath": ("root chain kind detail", ""),
+    "TagDecision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
     "Digest": ("algorithm hex", "is_known matches short"),
     "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),
-    "Holder": ("pid command", ""),
-    "Info": ("version='' revision='' package='' dockerfile_version=''", ""),
+    "LockHolder": ("pid command", ""),
+    "DaemonInfo": ("version='' revision='' package='' dockerfile_version=''", ""),
     "Link": ("descriptor role", ""),
-    "Listing": ("path tags damage", "exit_code"),
-    "Log": ("vertex stream data timestamp_ns=None", ""),
-    "Merged": ("path outcome sources tags linked copied there warnings seconds", ""),
+    "TagList": ("path tags damage", "exit_code"),
+    "VertexLog": ("vertex stream data timestamp_ns=None", ""),
+    "MergeResult": ("path outcome sources tags linked copied there warnings seconds", ""),
     "MergedTag": ("source old new digests state moved_from=()", ""),
-    "Miss": ("key record created_ns layers why", ""),
-    "MissingLeaf": ("digest ref_name problem='is missing'", ""),
+    "UnusableStep": ("key record created_ns layers why", ""),
+    "MissingBlob": ("digest ref_name problem='is missing'", ""),
     "Output": ("kind dest=None sent=() warnings=()", "is_directory is_mirror is_pushed"),
-    "Policy": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
+    "SweepOptions": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
     "Progress": ("phase blobs bytes total_bytes=0 seconds=0.0", ""),
-    "Pruned": (
+    "PruneResult": (
         "path outcome decisions trimmed report limit_bytes needed_bytes why=''",
         "exit_code",
     ),
-    "Report": (
+    "ResetResult": (
         "path outcome tags kept spared removed ingests_removed ingests_kept left left_count"
         " foreign foreign_count missing_leaves seconds why=''",
         "exit_code",
     ),
-    "RepairStep": ("kind tag digest what", ""),
-    "Repaired": ("path outcome steps verified", "exit_code"),
-    "Retention": (
+    "RepairAction": ("kind tag digest what", ""),
+    "RepairResult": ("path outcome steps verified", "exit_code"),
+    "PrunePolicy": (
         "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''"
         " drop_tags=()",
         "has_age has_limit is_empty spell",
     ),
     "Root": ("position ref_name descriptor", "label"),
-    "Rule": (
+    "PruneRule": (
         "name='' tags=('*',) keep=False keep_last=None keep_within_ns=None unused_for_ns=None",
         "fields is_common label matches",
     ),
-    "Source": ("filename first_line last_line text", ""),
+    "SourceLocation": ("filename first_line last_line text", ""),
     "Step": (
         "key name state intervals error transfers warnings log unfinished",
         "seconds",
     ),
-    "Tag": (
+    "TagInfo": (
         "ref_name digest kind created_ns created_from size layers platforms missing problem"
         " used_ns=None used_from='unknown'",
         "",
     ),
-    "Tagged": ("path outcome old new digest moved_from", ""),
+    "TagResult": ("path outcome old new digest moved_from", ""),
     "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),
     "TagUsage": ("ref_name digest unique shared", ""),
     "Tally": ("blobs=0 bytes=0", "plus"),
-    "Tls": ("ca=None cert=None key=None server_name=None verify=True", ""),
+    "TlsConfig": ("ca=None cert=None key=None server_name=None verify=True", ""),
     "Transfer": (
         "id vertex name='' current=0 total=0 timestamp_ns=None started_ns=None completed_ns=None",
         "",
     ),
-    "Trimmed": (
+    "TrimResult": (
         "path outcome ref_name limit_bytes before before_size after after_size kept dropped"
         " report=None",
         "exit_code",
     ),
-    "Untagged": ("path outcome entries", ""),
-    "Update": ("vertexes=() transfers=() logs=() warnings=()", ""),
-    "Usage": (
+    "UntagResult": ("path outcome entries", ""),
+    "BuildUpdate": ("vertexes=() transfers=() logs=() warnings=()", ""),
+    "DiskUsage": (
         "path live reclaimable ingest foreign tags missing_leaves damage skips=0"
         " quarantine=Tally(blobs=0, bytes=0)",
         "exit_code",
     ),
-    "Verdict": ("position ref_name digest kind imports why='' steps=0 misses=()", ""),
-    "Verified": (
+    "TagStatus": ("position ref_name digest kind imports why='' steps=0 misses=()", ""),
+    "VerifyResult": (
         "path blobs bad index_problem verdicts damage warnings seconds why=''",
         "exit_code",
     ),
@@ -193,8 +193,8 @@ VALUES: dict[str, tuple[str, str]] = {
         "",
     ),
     "Waiting": ("path what holder seconds", ""),
-    "Why": ("path digest size written_ns paths more_paths damage", "is_garbage"),
-    "Wishes": (
+    "BlobReferences": ("path digest size written_ns paths more_paths damage", "is_garbage"),
+    "BuildOptions": (
         "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
         " stdin=None stdout=None proxies=() lock_timeout_s=30.0 prune_policy=None"
         " timeout_s=None",

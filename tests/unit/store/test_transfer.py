@@ -379,7 +379,7 @@ def test_a_file_that_the_owner_of_the_target_could_not_read_is_copied(
         changed = [stat.S_IFREG | mode, *found[1:4], 5000, 5000, *found[6:10]]
         return os.stat_result(changed) if is_blob else found
 
-    monkeypatch.setattr(module, "users_of", lambda _: os.stat_result(users))
+    monkeypatch.setattr(module, "reference_stat", lambda _: os.stat_result(users))
     with open_layout(sample.dir) as opened:
         opened.open_directories()
         monkeypatch.setattr(os, "fstat", owned)

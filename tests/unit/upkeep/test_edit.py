@@ -64,7 +64,7 @@ class TestOthers:
         real = change_module.lock_index
 
         def hold(*args: Any) -> Any:
-            monkeypatch.setattr(change_module, "hold_index", real)
+            monkeypatch.setattr(change_module, "lock_index", real)
 
             class Late:
                 def __enter__(self) -> None:
@@ -75,7 +75,7 @@ class TestOthers:
 
             return Late()
 
-        monkeypatch.setattr(change_module, "hold_index", hold)
+        monkeypatch.setattr(change_module, "lock_index", hold)
         prune(sample.dir, PrunePolicy(keep_tags=("main", "new")))
         assert tags(sample) == ["main", "new"]
 

@@ -94,7 +94,7 @@ def test_a_copy_that_is_damaged_meanwhile_is_not_believed(
         path.write_bytes(b"y" * 2_000_000)
         return real(*args, **more)
 
-    monkeypatch.setattr(module, "bring_blob", spoiled)
+    monkeypatch.setattr(module, "copy_blob", spoiled)
     done = repair(box.dir, sources=[copy])
     aside = [("quarantine", None)] if is_link else []
     assert kinds(done) == [("rewrite", "main"), *aside]

@@ -55,7 +55,7 @@ def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list
             grow(box, f"new-{len(calls)}", 1)
         return real(*args)
 
-    monkeypatch.setattr(module, "swap_index", overtaken)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", overtaken)
     return calls
 
 
@@ -114,7 +114,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
         return result
 
     cancel.set()
-    monkeypatch.setattr(module, "swap_index", published)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", published)
     with pytest.raises(Cancelled) as caught:
         repair(box.dir)
     told = str(caught.value)
@@ -123,7 +123,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
     assert see_tags(box.dir)["cut"].is_whole
 
 
-@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "swap_index"])
+@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "replace_index_if_unchanged"])
 def test_a_cancel_between_steps_leaves_the_rest_to_the_next(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:

@@ -73,14 +73,14 @@ def test_leaves_are_on_the_disk_before_manifests_and_these_before_the_index(
 
         def heard(*args: Any, **more: Any) -> Any:
             words = [name, *more] if name == "sync_blobs" else [name]
-            done.append(str(args[2]) if name == "bring_blob" else " ".join(words))
+            done.append(str(args[2]) if name == "copy_blob" else " ".join(words))
             return real(*args, **more)
 
         monkeypatch.setattr(home, name, heard)
 
-    for name in ("bring_blob", "sync_blobs", "sync_root"):
+    for name in ("copy_blob", "sync_blobs", "sync_root"):
         listen(bring_module, name)
-    listen(module, "swap_index")
+    listen(module, "replace_index_if_unchanged")
     merge([sample.dir], target)
     documents = [sample.main["digest"], sample.dev["digest"]]
     documents += [
@@ -91,7 +91,7 @@ def test_leaves_are_on_the_disk_before_manifests_and_these_before_the_index(
     assert set(done[:3]) == set(layers)
     assert set(done[4:8]) == set(documents)
     synced = "sync_blobs with_bytes"
-    assert (done[3], done[8:]) == (synced, [synced, "sync_root", "swap_index"])
+    assert (done[3], done[8:]) == (synced, [synced, "sync_root", "replace_index_if_unchanged"])
 
 
 def test_a_second_merge_changes_nothing(sample: Sample, other: Box, target: Path) -> None:

@@ -66,7 +66,7 @@ def test_locks_are_taken_by_inode(
         taken.append((layout.path, kind))
         return real(layout, kind, patience)
 
-    monkeypatch.setattr(module, "hold_store", hold)
+    monkeypatch.setattr(module, "lock_store", hold)
     merge([sample.dir], other.dir)
     merge([other.dir], sample.dir)
     first, second = sorted((sample.dir, other.dir), key=lambda path: path.stat().st_ino)

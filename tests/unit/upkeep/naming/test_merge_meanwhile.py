@@ -23,7 +23,7 @@ def test_a_tag_that_is_published_in_the_target_meanwhile_stays(
             other.tag(name, other.entries[0] | {"annotations": {}})
         return real(*args)
 
-    monkeypatch.setattr(module, "swap_index", met)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
     merge([sample.dir], other.dir)
     assert list(tags(other.dir)) == ["extra", "one", "two", "main", "dev"]
 
@@ -38,7 +38,7 @@ def test_a_tag_that_becomes_another_meanwhile_is_not_overwritten(
             other.tag("main", other.manifest([]))
         return real(*args)
 
-    monkeypatch.setattr(module, "swap_index", met)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
     with pytest.raises(KitcacheError, match="tag 'main' is "):
         merge([sample.dir], other.dir)
     assert list(tags(other.dir)) == ["extra", "main"]
@@ -47,7 +47,7 @@ def test_a_tag_that_becomes_another_meanwhile_is_not_overwritten(
 def test_an_index_that_never_rests_is_busy(
     sample: Sample, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "swap_index", lambda *_: False)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", lambda *_: False)
     with pytest.raises(Busy, match=r"index.json changed 8 times meanwhile"):
         merge([sample.dir], target)
 
@@ -62,7 +62,7 @@ def test_blobs_that_others_take_from_the_target_are_a_loss_that_is_told(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "swap_index", met)
+        patch.setattr(module, "replace_index_if_unchanged", met)
         with pytest.raises(Damaged, match="others removed from it meanwhile") as caught:
             merge([sample.dir], target)
     assert (caught.value.kind, caught.value.tag) == ("lost", "dev")
@@ -79,7 +79,7 @@ def test_a_blob_that_goes_from_a_source_meanwhile_is_no_hole(
         lost.unlink(missing_ok=True)
         return real(*args, **more)
 
-    monkeypatch.setattr(bring_module, "bring_blob", met)
+    monkeypatch.setattr(bring_module, "copy_blob", met)
     before = items(other.dir)
     with pytest.raises(Damaged, match="is missing") as caught:
         merge([sample.dir], other.dir)

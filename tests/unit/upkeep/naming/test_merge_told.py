@@ -37,7 +37,7 @@ def test_a_failure_after_the_new_index_is_in_place_says_so(
     def met(*_: Any) -> bool:
         raise KitcacheError(str(other.dir), "cannot sync", effect=told)
 
-    monkeypatch.setattr(module, "swap_index", met)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
     with pytest.raises(KitcacheError, match="cannot sync") as caught:
         merge([sample.dir], other.dir)
     assert caught.value.effect == told
@@ -70,7 +70,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
         cancel.set()
         return real(*args)
 
-    monkeypatch.setattr(module, "swap_index", met)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
     with pytest.raises(Cancelled) as caught:
         merge([sample.dir], other.dir, cancel=cancel)
     assert caught.value.effect.startswith("all tags have come")

@@ -217,13 +217,13 @@ def test_a_tag_that_others_publish_meanwhile_stays(
             sample.box.tag(name, sample.dev)
         return real(*args)
 
-    monkeypatch.setattr(module, "swap_index", met)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
     tag(sample.dir, "main", "new")
     assert [name for name, _ in tags(sample)] == ["main", "dev", "one", "two", "new"]
 
 
 def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "swap_index", lambda *_: False)
+    monkeypatch.setattr(module, "replace_index_if_unchanged", lambda *_: False)
     with pytest.raises(Busy, match=r"index.json changed 8 times meanwhile"):
         tag(sample.dir, "main", "new")
 
