@@ -82,15 +82,15 @@ def ask(*words: str) -> Answer:
 
 def tell(answer: Answer, *, is_failure: bool) -> None:
     """A line in the log and in the job's summary; a failure is an annotation, too."""
-    if "removed" in answer:
-        verb = "would remove" if answer["outcome"] == "dry-run" else "removed"
+    if "deleted" in answer:
+        verb = "would delete" if answer["outcome"] == "dry-run" else "deleted"
         line = (
-            f"{verb} {said(answer['removed'])}; kept {said(answer['kept'])},"
-            f" for {answer['tags']} {'tag' if answer['tags'] == 1 else 'tags'}"
+            f"{verb} {said(answer['deleted'])}; kept {said(answer['kept'])},"
+            f" for {answer['entry_count']} {'tag' if answer['entry_count'] == 1 else 'tags'}"
         )
         print(f"{answer['path']}: {line}")
-        if answer["left_count"]:
-            problem = f"{answer['path']}: {answer['left_count']} files could not be removed"
+        if answer["not_deleted_count"]:
+            problem = f"{answer['path']}: {answer['not_deleted_count']} files could not be deleted"
             annotate("error" if is_failure else "warning", problem)
     else:
         line = answer["message"].partition("\n")[0].removeprefix(f"{answer['path']}: ")
@@ -128,9 +128,9 @@ def annotate(level: str, text: str) -> None:
 
 def put_outputs(answers: list[Answer], code: int) -> None:
     """Sums over all directories; what could not be looked into counts nothing."""
-    reports = [answer for answer in answers if "removed" in answer]
+    reports = [answer for answer in answers if "deleted" in answer]
     with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as outputs:
-        for what in ("removed", "kept"):
+        for what in ("deleted", "kept"):
             for unit in ("blobs", "bytes"):
                 total = sum(report[what][unit] for report in reports)
                 print(f"{what}-{unit}={total}", file=outputs)

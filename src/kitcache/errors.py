@@ -89,8 +89,7 @@ class KitcacheError(Exception):
         lines = [self.headline, *(f"  {line}" for line in self.details)]
         if self.effect:
             lines.append(f"  {self.effect}")
-        words = ("next", "  or", "  or")
-        lines += [f"  {word}: {step}" for word, step in zip(words, self.hints, strict=False)]
+        lines += [f"  hint: {hint}" for hint in self.hints[:3]]
         return "\n".join(map(printable, lines))
 
 
@@ -126,7 +125,7 @@ class Incomplete(KitcacheError):
     """Done in part: some files could not be removed. `left` says which, and why."""
 
     exit_code = 3
-    _facts = ("left_count",)
+    _facts = ("not_deleted_count",)
 
     def __init__(
         self, path: str, *, not_deleted: tuple[tuple[str, str], ...], not_deleted_count: int
@@ -426,7 +425,7 @@ class Cancelled(KitcacheError):
     """
 
     exit_code = 130
-    _facts = ("removed_blobs", "removed_bytes", "timeout_s")
+    _facts = ("deleted_blobs", "deleted_bytes", "timeout_s")
 
     def __init__(
         self,

@@ -209,7 +209,7 @@ def judge_dry(wanted: Expectation, before: Tree, after: Tree, run: Run) -> list[
     value = values[0]
     if value.get("exit_code") != run.code:
         complaints.append(f"says exit code {value.get('exit_code')}, had {run.code}")
-    if value.get("schema") == "kitcache.report/1":
+    if value.get("schema") == "kitcache.reset/1":
         complaints += judge_counts(wanted, before, value)
     elif value.get("schema") != "kitcache.error/1":
         complaints.append(f"an unknown schema: {value.get('schema')}")

@@ -38,7 +38,7 @@ def test_a_repaired_cache_can_be_reset(name: str, tmp_path: Path) -> None:
             pytest.skip(str(reason))
         stage.start()
         cache = tmp_path / wanted.dir
-        before = {v.position for v in verify(cache).tags if v.importable == "fully"}
+        before = {v.position for v in verify(cache).tags if v.importable == "full"}
         whole = [entry for n, entry in enumerate(listed(cache)) if n in before]
         beside = take_snapshot(tmp_path / "neighbour")
         foreseen = repair(cache, dry_run=True)

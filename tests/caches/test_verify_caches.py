@@ -117,13 +117,13 @@ def test_verify_says_what_is_wrong_and_changes_nothing(name: str, tmp_path: Path
     value = json.loads(answer.stdout)
     assert value["exit_code"] == answer.code
     if name == "layout-empty-dir":
-        assert value["why"] == "nothing to verify: no export was published here yet"
-    assert {blob["digest"] for blob in value["bad"]} == lying_blobs(tmp_path / "cache")
+        assert value["reason"] == "nothing to verify: no export was published here yet"
+    assert {blob["digest"] for blob in value["bad_blobs"]} == lying_blobs(tmp_path / "cache")
     assert bool(value["index_problem"]) == (name in LOST)
     said = faults_said(name, value["tags"])
     assert len(said) == len(value["tags"])
     for tag, wanted in zip(value["tags"], said, strict=True):
-        assert (tag["imports"] == "fully") == (wanted == FULLY), tag
-        assert wanted in tag["why"]
+        assert (tag["importable"] == "full") == (wanted == FULLY), tag
+        assert wanted in tag["reason"]
     is_faulty = name in LOST or any(wanted != FULLY for wanted in said)
-    assert answer.code == (12 if is_faulty or value["bad"] else 0)
+    assert answer.code == (12 if is_faulty or value["bad_blobs"] else 0)

@@ -103,8 +103,8 @@ def test_what_went_is_an_output_a_line_and_a_summary(runner: Runner, sample: Sam
     assert ran.code == 0, ran.log
     assert blobs(sample) == sample.live
     assert ran.outputs == {
-        "removed-blobs": str(len(sample.garbage)),
-        "removed-bytes": str(sum(sizes[name] for name in sample.garbage)),
+        "deleted-blobs": str(len(sample.garbage)),
+        "deleted-bytes": str(sum(sizes[name] for name in sample.garbage)),
         "kept-blobs": str(len(sample.live)),
         "kept-bytes": str(sum(sizes[name] for name in sample.live)),
         "exit-code": "0",
@@ -158,7 +158,7 @@ def test_untag_takes_patterns(runner: Runner, sample: Sample) -> None:
 
 def test_young_garbage_can_be_spared(runner: Runner, sample: Sample) -> None:
     before = blobs(sample)
-    assert reset(runner, min_age="7d").outputs["removed-blobs"] == "0"
+    assert reset(runner, min_age="7d").outputs["deleted-blobs"] == "0"
     assert blobs(sample) == before
 
 

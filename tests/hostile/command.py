@@ -122,7 +122,7 @@ def assert_refused(
     assert value["schema"] == "kitcache.error/1"
     assert (value["exit_code"], value["path"]) == (code, directory)
     assert timeless(text.err) == timeless(f"kitcache: {value['message']}\n")
-    assert value["next"]
+    assert value["hints"]
     if tag is not None:
         assert value["facts"]["tag"] == tag
     if kind is not None:
@@ -149,7 +149,7 @@ def assert_message(
     for words in says:
         assert words in message, message
     assert {"  nothing was removed", "  nothing was changed"} & set(lines), message
-    assert any(line.startswith("  next: ") for line in lines), message
+    assert any(line.startswith("  hint: ") for line in lines), message
     if tag is not None:
         assert f"'{tag}'" in headline, message
     if chain is not None:

@@ -183,7 +183,7 @@ def test_a_dead_name_of_a_live_blob_goes_alone(sample: Sample) -> None:
     live = sample.layers[0]["digest"].partition(":")[2]
     do(sample, ["hardlink", f"blobs/sha256/{live}", NAME])
     answer = run(sample.box.top, "reset", "cache", "--json")
-    assert answer.value["removed"]["blobs"] == len(sample.garbage) + 1
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage) + 1
     assert sample.box.path_of(sample.layers[0]["digest"]).stat().st_nlink == 1
 
 
@@ -210,7 +210,7 @@ def test_a_live_layer_that_is_no_file_is_missing(sample: Sample, kind: str) -> N
     do(sample, ["remove", name], [kind, name])
     answer = reset(sample)
     assert answer.code == 0
-    assert [leaf["digest"] for leaf in answer.value["missing_leaves"]] == [layer]
+    assert [leaf["digest"] for leaf in answer.value["missing_blobs"]] == [layer]
 
 
 def test_an_immutable_blob_does_not_stop_the_rest(sample: Sample) -> None:
@@ -226,8 +226,8 @@ def test_an_immutable_blob_does_not_stop_the_rest(sample: Sample) -> None:
     assert stubborn[:12] in text.out + text.err
     assert "not permitted" in text.out + text.err
     value = in_json.value
-    assert (value["exit_code"], value["left_count"]) == (3, 1)
-    ((name, told),) = value["left"]
+    assert (value["exit_code"], value["not_deleted_count"]) == (3, 1)
+    ((name, told),) = value["not_deleted"]
     assert (name, "not permitted" in told) == (f"blobs/sha256/{stubborn}", True)
     left = set(os.listdir(sample.dir / "blobs" / "sha256"))
     assert left & sample.garbage == {stubborn}
@@ -242,7 +242,7 @@ def test_an_upload_left_behind_goes_and_its_odd_neighbours_stay(sample: Sample) 
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code in {0, 3}
     assert sorted(os.listdir(sample.dir / "ingest")) == sorted([odd, DEAD])
-    assert answer.value["ingests_removed"]["blobs"] == 1
+    assert answer.value["ingests_deleted"]["blobs"] == 1
     assert not (sample.dir / "ingest" / gone).exists()
     assert {"data", "ref", "inner"} <= set(os.listdir(sample.dir / "ingest" / odd))
 

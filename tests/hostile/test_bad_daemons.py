@@ -42,7 +42,7 @@ def refusal(address: Address, timeout_s: float = LONG_S) -> str:
     assert message.startswith(f"{address.url}: ")
     assert f"chosen by {address.origin}" in message
     assert "nothing was built" in message
-    assert "next: " in message
+    assert "hint: " in message
     return message
 
 

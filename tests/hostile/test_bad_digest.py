@@ -105,7 +105,7 @@ def test_the_longer_algorithms_are_judged_like_the_first(sample: Sample, algorit
     box.tag("long", box.blob(data, MANIFEST, algorithm))
     answer = run(box.top, "reset", "cache", "--json")
     assert answer.code == 0, answer.err
-    assert answer.value["removed"]["blobs"] == len(sample.garbage) + 1
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage) + 1
     assert box.path_of(layer["digest"]).exists()
     assert box.path_of(digest_of(data, algorithm)).exists()
     assert not box.path_of(dead["digest"]).exists()

@@ -71,7 +71,7 @@ def test_a_read_only_disk_loses_nothing(on_disk: Sample) -> None:
     assert take_snapshot(on_disk.box.top) == before
     assert (answer.code, in_json.code) == (1, 1)
     assert_message(answer.err, "cache", ("kitcache.lock", "ead-only file system"))
-    assert in_json.value["next"]
+    assert in_json.value["hints"]
 
 
 def test_a_read_only_disk_with_a_lock_file_lists_what_stayed(on_disk: Sample) -> None:
@@ -88,8 +88,8 @@ def test_a_read_only_disk_with_a_lock_file_lists_what_stayed(on_disk: Sample) ->
     assert take_snapshot(on_disk.box.top) == before
     assert (answer.code, in_json.code) == (3, 3)
     assert "ead-only file system" in answer.out + answer.err
-    assert in_json.value["left_count"] == len(on_disk.garbage)
-    assert in_json.value["removed"] == {"blobs": 0, "bytes": 0}
+    assert in_json.value["not_deleted_count"] == len(on_disk.garbage)
+    assert in_json.value["deleted"] == {"blobs": 0, "bytes": 0}
 
 
 @pytest.mark.parametrize("command", [["reset", "--dry-run"], ["du"], ["ls"], ["why"]])
@@ -112,7 +112,7 @@ def test_untag_on_a_read_only_disk_changes_nothing(on_disk: Sample, has_locks: b
     assert answer.code == 1
     assert "ead-only file system" in answer.err
     assert "  nothing was changed\n" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
 
 
 def test_a_reset_frees_a_full_disk(on_disk: Sample) -> None:
@@ -154,7 +154,7 @@ def test_untag_on_a_full_disk_leaves_the_old_index(
     assert "No space left" in answer.err
     assert "index.json" in answer.err
     assert "  nothing was changed\n" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
 
 
 @pytest.mark.parametrize("part", ["blobs", "blobs/sha512", "ingest"])

@@ -192,7 +192,7 @@ def test_manifests_null_is_an_empty_list(sample: Sample) -> None:
     sample.box.write_index(with_manifests(None)(sample))
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.live | sample.garbage)
+    assert answer.value["deleted"]["blobs"] == len(sample.live | sample.garbage)
     assert os.listdir(sample.dir / "blobs" / "sha256") == []
 
 
@@ -218,7 +218,7 @@ def test_an_index_right_at_the_cap_is_read(sample: Sample) -> None:
         stage.do([["pad", "index.json", CAP_BYTES], ["age", "index.json", 60]])
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
 
 
 def test_an_index_of_two_million_values_is_not_even_parsed(sample: Sample) -> None:
@@ -253,7 +253,7 @@ def test_a_torn_index_is_read_again_before_it_counts(sample: Sample) -> None:
         heal_once_read(stage, sample.dir / "index.json", sound)
         answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
     changes = unchanged(before, take_snapshot(sample.box.top))
     assert len(changes) == len(sample.garbage) + 1
 
@@ -283,7 +283,7 @@ def test_fields_that_nobody_knows_are_no_hindrance(sample: Sample, name: str) ->
     sample.box.write_index(encode(sample.box.index_document() | DEEP_FIELDS[name]))
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
 
 
 @pytest.mark.parametrize("command", ["du", "ls"])
@@ -350,7 +350,7 @@ def test_the_subject_of_the_index_may_be_absent_and_keeps_what_it_reaches(sample
     path.write_text(json.dumps(document))
     answer = run(sample.box.top, "reset", "--dry-run", "--json", "cache")
     assert answer.code == 0
-    assert [leaf["digest"] for leaf in answer.value["missing_leaves"]] == ["sha256:" + "a" * 64]
+    assert [leaf["digest"] for leaf in answer.value["missing_blobs"]] == ["sha256:" + "a" * 64]
 
 
 READERS = ["ls cache", "du cache", "why cache {}"]

@@ -56,7 +56,7 @@ def test_our_lock_file_is_never_followed(sample: Sample, kind: str, outside: Pat
     assert (answer.code, in_json.code) == (13, 13)
     assert "kitcache.lock is " in answer.err
     assert "  nothing was removed\n" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
     assert in_json.value["error"] == "Unsafe"
 
 
@@ -86,7 +86,7 @@ def test_who_edits_the_index_follows_no_lock_file(
     assert os.listdir(outside) == []
     assert answer.code == 13
     assert f"{lock} is " in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +142,7 @@ def test_a_lock_that_is_held_is_busy_and_names_the_holder(sample: Sample) -> Non
     assert unchanged(before, after) == []
     assert (answer.code, in_json.code) == (11, 11)
     assert f"process {pid}" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
     assert in_json.value["facts"]["holder_pid"] == pid
 
 

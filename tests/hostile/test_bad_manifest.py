@@ -83,9 +83,9 @@ def steps(sample: Sample, digest: str, *todo: list[str]) -> None:
 
 HURTS: dict[str, Hurt] = {
     "missing": Hurt(lose, "missing", "missing"),
-    "torn": Hurt(cut, "cut short", "torn"),
-    "empty": Hurt(empty, "cut short (0 of ", "torn"),
-    "too long": Hurt(lengthen, "too long", "torn"),
+    "wrong-size": Hurt(cut, "cut short", "wrong-size"),
+    "empty": Hurt(empty, "cut short (0 of ", "wrong-size"),
+    "too long": Hurt(lengthen, "too long", "wrong-size"),
     "lying": Hurt(lie, "other bytes", "wrong-digest"),
     "a symlink": Hurt(link, "a link, which is not followed", "not-a-file"),
     "a pipe": Hurt(pipe, "no regular file", "not-a-file"),
@@ -144,16 +144,16 @@ def test_a_root_of_another_size_stops_everything(sample: Sample, difference: int
     sample.box.entries[0]["size"] = size
     sample.box.write_index(encode(sample.box.index_document()))
     assert_refused(
-        sample.box.top, 12, f"{size:,}", tag="main", chain=(sample.main["digest"],), kind="torn"
+        sample.box.top, 12, f"{size:,}", tag="main", chain=(sample.main["digest"],), kind="wrong-size"
     )
 
 
-@pytest.mark.parametrize("name", ["missing", "torn", "lying"])
+@pytest.mark.parametrize("name", ["missing", "wrong-size", "lying"])
 def test_the_way_out_that_a_refusal_names_leads_out(sample: Sample, name: str) -> None:
     """The first command under `next`, run as it is printed, and the reset works."""
     HURTS[name].harm(sample, sample.main["digest"])
     refusal = assert_refused(sample.box.top, 12, tag="main")
-    commands = [step for step in refusal.value["next"] if step.startswith("kitcache ")]
+    commands = [step for step in refusal.value["hints"] if step.startswith("kitcache ")]
     assert commands
     (way_out,) = [shlex.split(command)[1:] for command in commands if "untag" in command]
     out = run(sample.box.top, *way_out)
@@ -172,7 +172,7 @@ def test_the_way_out_is_quoted_for_a_shell(sample: Sample, tag: str) -> None:
     lose(sample, lost["digest"])
     refusal = run(sample.box.top, "reset", "cache", "--json").value
     assert refusal["facts"]["tag"] == tag
-    (step,) = [step for step in refusal["next"] if " untag " in step]
+    (step,) = [step for step in refusal["hints"] if " untag " in step]
     out = run(sample.box.top, *shlex.split(step)[1:])
     assert out.code == 0, out.err
     assert run(sample.box.top, "reset", "cache").code == 0
@@ -305,7 +305,7 @@ def test_a_diamond_is_walked_once_a_blob(sample: Sample, command: list[str]) -> 
     answer = run(sample.box.top, *command, "cache", *layer, "--json")
     assert answer.code == 0, answer.err
     if command == ["why"]:
-        assert answer.value["more_paths"] is True
+        assert answer.value["has_more_paths"] is True
 
 
 LEAVES: dict[str, str] = {"cacheconfig": CACHECONFIG, "image config": IMAGE_CONFIG}
@@ -320,8 +320,8 @@ def test_a_missing_config_is_reported_and_stops_nothing(sample: Sample, name: st
     lose(sample, config["digest"])
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
-    missing = [(leaf["digest"], leaf["ref_name"]) for leaf in answer.value["missing_leaves"]]
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
+    missing = [(leaf["digest"], leaf["ref_name"]) for leaf in answer.value["missing_blobs"]]
     assert missing == [(config["digest"], "bare")]
 
 
@@ -343,7 +343,7 @@ def test_a_missing_layer_is_reported_and_stops_nothing(sample: Sample) -> None:
     in_json = run(sample.box.top, "reset", "cache", "--json")
     assert (answer.code, in_json.code) == (0, 0)
     assert "missing" in answer.out + answer.err
-    leaves = {(leaf["digest"], leaf["ref_name"]) for leaf in in_json.value["missing_leaves"]}
+    leaves = {(leaf["digest"], leaf["ref_name"]) for leaf in in_json.value["missing_blobs"]}
     assert leaves >= {(lost, "main")}
     assert not sample.garbage & set(os.listdir(sample.dir / "blobs" / "sha256"))
 
@@ -353,8 +353,8 @@ def test_a_missing_subject_is_reported_and_stops_nothing(sample: Sample) -> None
     sample.box.tag("signature", sample.box.manifest([], subject=absent))
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
-    assert [leaf["digest"] for leaf in answer.value["missing_leaves"]] == [absent["digest"]]
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
+    assert [leaf["digest"] for leaf in answer.value["missing_blobs"]] == [absent["digest"]]
 
 
 @pytest.mark.parametrize("command", ["du", "ls"])

@@ -139,11 +139,11 @@ def test_what_root_merges_into_a_users_cache_stays_the_users(theirs: Sample) -> 
     box = theirs.box.top
     own = make_sample(box / "mine")
     give(own.dir, NOBODY)
-    assert run(box, "merge", "--tag-as", "x-{tag}", "cache", "mine/cache").code == 0
+    assert run(box, "merge", "--rename", "x-{tag}", "cache", "mine/cache").code == 0
     assert run_as(NOBODY, box, "tag", "mine/cache", "main", "more").code == 0
     assert run_as(NOBODY, box, "untag", "mine/cache", "main", "dev", "more").code == 0
     answer = run_as(NOBODY, box, "reset", "mine/cache", "--json")
-    assert (answer.code, answer.value["left_count"]) == (0, 0), answer.err
+    assert (answer.code, answer.value["not_deleted_count"]) == (0, 0), answer.err
 
 
 def many(name: str, blobs: int) -> Cache:

@@ -46,7 +46,7 @@ def test_the_owner_needs_no_root(theirs: Sample) -> None:
     """The way to be another user works, or all that follows would prove nothing."""
     answer = as_nobody(theirs, "reset", "cache", "--json")
     assert answer.code == 0, answer.err
-    assert answer.value["removed"]["blobs"] == len(theirs.garbage)
+    assert answer.value["deleted"]["blobs"] == len(theirs.garbage)
     assert (theirs.dir / "kitcache.lock").stat().st_uid == NOBODY
 
 
@@ -93,7 +93,7 @@ def test_a_lock_file_left_by_root_says_what_to_do(theirs: Sample, command: list[
     assert answer.code == 1
     assert "kitcache.lock" in answer.err
     assert "ermission denied" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
 
 
 def test_an_index_lock_left_by_root_stops_untag_and_no_reset(theirs: Sample) -> None:
@@ -104,7 +104,7 @@ def test_an_index_lock_left_by_root_stops_untag_and_no_reset(theirs: Sample) -> 
     assert unchanged(before, take_snapshot(theirs.box.top)) == []
     assert answer.code == 1
     assert "index.json.lock" in answer.err
-    assert "  next: " in answer.err
+    assert "  hint: " in answer.err
     assert as_nobody(theirs, "reset", "cache").code == 0
     assert blobs(theirs) == theirs.live
 
@@ -134,8 +134,10 @@ def test_a_directory_that_gives_nothing_up_is_done_in_part(theirs: Sample) -> No
     assert (text.code, in_json.code) == (3, 3)
     assert "ermission denied" in text.out + text.err
     value = in_json.value
-    assert (value["left_count"], value["removed"]["blobs"]) == (len(theirs.garbage), 0)
-    assert {name for name, _ in value["left"]} == {f"blobs/sha256/{n}" for n in theirs.garbage}
+    assert (value["not_deleted_count"], value["deleted"]["blobs"]) == (len(theirs.garbage), 0)
+    assert {name for name, _ in value["not_deleted"]} == {
+        f"blobs/sha256/{n}" for n in theirs.garbage
+    }
 
 
 def test_files_of_another_owner_in_a_sticky_directory_stay(theirs: Sample) -> None:
@@ -147,9 +149,9 @@ def test_files_of_another_owner_in_a_sticky_directory_stay(theirs: Sample) -> No
     folder.chmod(0o1777)
     answer = as_nobody(theirs, "reset", "cache", "--json")
     assert answer.code == 3
-    assert [name for name, _ in answer.value["left"]] == [f"blobs/sha256/{foreign}"]
+    assert [name for name, _ in answer.value["not_deleted"]] == [f"blobs/sha256/{foreign}"]
     assert blobs(theirs) == theirs.live | {foreign}
-    assert answer.value["removed"]["blobs"] == len(theirs.garbage) - 1
+    assert answer.value["deleted"]["blobs"] == len(theirs.garbage) - 1
 
 
 def test_files_of_another_owner_in_ones_own_directory_go(theirs: Sample) -> None:
@@ -220,7 +222,7 @@ def test_an_upload_of_somebody_else_stays_and_is_told_of(theirs: Sample) -> None
     give(theirs.dir / "ingest" / name, 0)
     answer = as_nobody(theirs, "reset", "cache", "--json")
     assert answer.code == 3
-    assert [left[0] for left in answer.value["left"]] == [f"ingest/{name}"]
+    assert [left[0] for left in answer.value["not_deleted"]] == [f"ingest/{name}"]
     assert blobs(theirs) == theirs.live
     assert set(os.listdir(theirs.dir / "ingest" / name)) == {"ref", "total", "data"}
 

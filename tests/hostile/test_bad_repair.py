@@ -53,7 +53,7 @@ def touch_locks(box: Box) -> None:
 
 def assert_refused(box: Box, answer: Answer, *says: str) -> None:
     assert answer.code == 1
-    for words in (*says, "  nothing was changed\n", "  next: "):
+    for words in (*says, "  nothing was changed\n", "  hint: "):
         assert words in answer.err
 
 
@@ -197,7 +197,7 @@ def test_what_may_not_be_read_is_not_taken_for_broken(theirs: Box, dry: list[str
     assert see_tags(theirs.dir)["private"].is_whole
 
 
-@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("wrong-size", [False, True])
 def test_a_tag_never_comes_out_raw(tmp_path: Path, torn: bool) -> None:
     """`run` looks at each character: of a tag that is cut, of one that goes, of one found again."""
     box, name = Box(tmp_path), "".join(WORDS.values())

@@ -54,7 +54,7 @@ COMMANDS = {
     "no tag": ["untag", "cache"],
     "no new tag": ["tag", "cache", "main"],
     "no target": ["merge", "cache"],
-    "a name without a name": ["merge", "--tag-as", "main=", "cache", "new"],
+    "a name without a name": ["merge", "--rename", "main=", "cache", "new"],
     "no tag to trim": ["trim", "cache", "--max-used-space", "1GB"],
     "no limit": ["trim", "cache", "main"],
     "a limit below nothing": ["trim", "cache", "main", "--max-used-space=-1GB"],

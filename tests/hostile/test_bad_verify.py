@@ -71,7 +71,7 @@ def test_what_nobody_needs_and_is_no_file_is_bad(box: Box, cached: Cached, name:
     with Stage(box.dir) as stage:
         stage.do(ODD_THINGS[name])
         answer = verify(box)
-    problems = {one["digest"]: one["problem"] for one in answer.value["bad"]}
+    problems = {one["digest"]: one["problem"] for one in answer.value["bad_blobs"]}
     assert problems == ({} if name == LEADS_TO_A_FILE else {f"sha256:{DEAD}": PROBLEMS[name]})
     assert (answer.code, answer.value["warnings"]) == (12 if problems else 0, [])
 
@@ -83,16 +83,16 @@ def test_in_the_place_of_a_layer_it_is_told_of(box: Box, cached: Cached, name: s
         stage.do([["remove", top], *ODD_THINGS[name], ["rename", NAME, top]])
         answer = verify(box)
     (tag,) = answer.value["tags"]
-    assert (answer.code, tag["imports"]) == (12, "with-misses")
-    (why,) = {miss["why"] for miss in tag["misses"]}
+    assert (answer.code, tag["importable"]) == (12, "partial")
+    (why,) = {miss["reason"] for miss in tag["unusable_steps"]}
     if name == LEADS_TO_A_FILE:
         # Of another length: what BuildKit would find there is not what the tag names.
         assert "is cut short (1 of " in why
         assert "is a link, which is not followed" in answer.value["warnings"][0]
-        assert answer.value["bad"] == []
+        assert answer.value["bad_blobs"] == []
     else:
         assert why.endswith(PROBLEMS[name])
-        assert [one["problem"] for one in answer.value["bad"]] == [PROBLEMS[name]]
+        assert [one["problem"] for one in answer.value["bad_blobs"]] == [PROBLEMS[name]]
 
 
 @pytest.mark.parametrize("name", ODD_THINGS)
@@ -102,7 +102,7 @@ def test_in_the_place_of_a_manifest_nothing_is_left(box: Box, cached: Cached, na
         stage.do([["remove", root], *ODD_THINGS[name], ["rename", NAME, root]])
         answer = verify(box)
     assert answer.code == 12
-    assert [tag["imports"] for tag in answer.value["tags"]] == ["not"]
+    assert [tag["importable"] for tag in answer.value["tags"]] == ["none"]
 
 
 def test_a_device_is_not_read(box: Box, cached: Cached) -> None:
@@ -111,7 +111,7 @@ def test_a_device_is_not_read(box: Box, cached: Cached) -> None:
     )
     if made.returncode != 0:
         cannot(f"no device can be made here: {made.stderr.strip()}", must_in_ci=False)
-    (bad,) = verify(box).value["bad"]
+    (bad,) = verify(box).value["bad_blobs"]
     assert bad["problem"] == "is no regular file"
 
 
@@ -142,13 +142,15 @@ def test_a_blob_that_its_reader_may_not_read() -> None:
         path.chmod(0o400)
         answer = run_as(NOBODY, top, "verify", "--json", "cache")
     assert answer.code == 12
-    (bad,) = answer.value["bad"]
+    (bad,) = answer.value["bad_blobs"]
     assert bad == {
         "digest": cached.layers[2]["digest"],
         "problem": "cannot be read: Permission denied",
         "bytes": 0,
     }
-    assert answer.value["tags"][0]["misses"][0]["why"].endswith("cannot be read: Permission denied")
+    assert answer.value["tags"][0]["unusable_steps"][0]["reason"].endswith(
+        "cannot be read: Permission denied"
+    )
 
 
 def test_a_cache_that_its_reader_may_not_write() -> None:
@@ -217,7 +219,7 @@ def test_blobs_that_go_and_come(box: Box, cached: Cached) -> None:
     with meanwhile(go_and_come):
         for _ in range(5):
             answer = run(box.top, "verify", "--json", "cache")
-            assert (answer.code, answer.value["bad"]) == (0, [])
+            assert (answer.code, answer.value["bad_blobs"]) == (0, [])
 
 
 def test_an_index_that_is_rewritten_all_the_time(box: Box, cached: Cached) -> None:
@@ -232,7 +234,7 @@ def test_an_index_that_is_rewritten_all_the_time(box: Box, cached: Cached) -> No
         for _ in range(3):
             answer = run(box.top, "verify", "--json", "cache")
             assert answer.code == 0
-            assert [tag["imports"] for tag in answer.value["tags"]] == ["fully"]
+            assert [tag["importable"] for tag in answer.value["tags"]] == ["full"]
 
 
 def test_a_tag_that_comes_and_loses_a_layer_meanwhile(box: Box, cached: Cached) -> None:
@@ -248,12 +250,12 @@ def test_a_tag_that_comes_and_loses_a_layer_meanwhile(box: Box, cached: Cached) 
         new = add_cache(box, "new", [layer(box, "new")])
         box.damage(new.layers[0]["digest"], None)
         out, _ = process.communicate(timeout=60)
-    (bad,) = json.loads(out)["bad"]
+    (bad,) = json.loads(out)["bad_blobs"]
     tags = json.loads(out)["tags"]
     assert bad["digest"] == f"sha256:{DEAD}"
-    assert [(tag["ref_name"], tag["imports"]) for tag in tags] == [
-        ("main", "fully"),
-        ("new", "not"),
+    assert [(tag["ref_name"], tag["importable"]) for tag in tags] == [
+        ("main", "full"),
+        ("new", "none"),
     ]
 
 

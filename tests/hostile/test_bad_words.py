@@ -66,7 +66,7 @@ def test_a_damaged_tag_never_comes_out_raw(sample: Sample, name: str) -> None:
     refusal = run(sample.box.top, "reset", "--json", "cache").value
     assert refusal["facts"]["tag"] == WORDS[name]
     # A name that cannot be typed is no way out; its digest is.
-    (step,) = [step for step in refusal["next"] if " untag " in step]
+    (step,) = [step for step in refusal["hints"] if " untag " in step]
     out = run(sample.box.top, *shlex.split(step)[1:])
     assert out.code == 0, (step, out.err)
     assert run(sample.box.top, "reset", "cache").code == 0
@@ -94,7 +94,7 @@ def test_tag_and_merge_never_print_a_tag_raw(sample: Sample, name: str) -> None:
         assert answer.code == 1
     for answer in run_both(sample, "merge", "cache", "all"):
         assert answer.code == 0
-    for answer in run_both(sample, "merge", "--tag-as", "*={tag}!", "cache", "all"):
+    for answer in run_both(sample, "merge", "--rename", "*={tag}!", "cache", "all"):
         assert answer.code == (0 if word.isprintable() else 2)
     sample.box.entries.pop()
     sample.box.tag(word, sample.dev)
@@ -183,7 +183,7 @@ def test_an_argument_never_comes_out_raw(sample: Sample, name: str) -> None:
         ["untag", "cache", word],
         ["tag", "cache", word, "new"],
         ["tag", "cache", "nope", word],
-        ["merge", "--tag-as", "{" + word, "cache", "new"],
+        ["merge", "--rename", "{" + word, "cache", "new"],
         ["merge", word, "cache"],
         ["reset", "cache", "--min-age", word],
         ["reset", "cache", f"--{word}"],

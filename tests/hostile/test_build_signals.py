@@ -250,7 +250,7 @@ def make_a_hole(solve: Solve) -> Answer:
         (lambda _: b"\xff" * 9, 21, "no SolveResponse"),
         (build_nothing, 0, "nothing to export"),
     ],
-    ids=["cut", "hole", "garbage", "nothing"],
+    ids=["cut", "hole", "garbage", "empty"],
 )
 def test_exit_codes(
     context: Path, cache: Cache, script: object, code: int, words: str, is_engine: bool

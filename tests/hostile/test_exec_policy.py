@@ -41,8 +41,8 @@ def test_build_then_no_more_than_the_policy_keeps(
     assert done.returncode == 0, done.stderr
     assert (tags(grown), garbage(grown), look(grown).missing) == (["new"], {}, frozenset())
     assert "kitcache: c: dropped 2 of 3 tags: 'a', 'b'\n" in done.stderr.decode(errors="replace")
-    (store,) = json.loads((tmp_path / "said.json").read_text())["stores"]
-    assert store["prune"]["schema"] == "kitcache.pruned/1"
+    (store,) = json.loads((tmp_path / "said.json").read_text())["caches"]
+    assert store["prune"]["schema"] == "kitcache.prune/1"
     assert store["prune"]["reset"] == store["reset"]
 
 
@@ -50,7 +50,7 @@ def test_without_one_no_tag_goes(grown: Path, tmp_path: Path) -> None:
     words = build("dest=c,tag=new,reset=true")
     done = run(words, tmp_path, client(tmp_path, seed=3), "--metadata-file", "said.json")
     assert (done.returncode, tags(grown)) == (0, ["a", "b", "new"])
-    (store,) = json.loads((tmp_path / "said.json").read_text())["stores"]
+    (store,) = json.loads((tmp_path / "said.json").read_text())["caches"]
     assert store["prune"] is None
 
 

@@ -320,7 +320,7 @@ def test_the_metadata_file_has_the_reports(tmp_path: Path) -> None:
     document = json.loads((tmp_path / "m.json").read_text())
     assert document["schema"] == "kitcache.exec/1"
     assert document["command"] == build("dest=c")
-    (store,) = document["stores"]
+    (store,) = document["caches"]
     assert (store["path"], store["tags"], store["reset"]["outcome"]) == ("c", ["latest"], "done")
 
 

@@ -87,8 +87,8 @@ def test_a_repair_from_a_copy_wants_a_cache(tmp_path: Path, sample: Sample) -> N
 def test_machines_are_told_too(tmp_path: Path, sample: Sample) -> None:
     (tmp_path / "dir").mkdir()
     empty, full = run(tmp_path, "reset", "--json", "dir", "cache").values
-    assert (empty["outcome"], empty["exit_code"], empty["why"]) == ("done", 0, TOLD)
-    assert (full["outcome"], full["removed"]["blobs"]) == ("done", len(sample.garbage))
+    assert (empty["outcome"], empty["exit_code"], empty["reason"]) == ("done", 0, TOLD)
+    assert (full["outcome"], full["deleted"]["blobs"]) == ("done", len(sample.garbage))
 
 
 @pytest.mark.parametrize("words", [["reset"], ["prune", "--keep-tag", "x"], ["verify"]])

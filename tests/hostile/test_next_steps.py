@@ -26,7 +26,7 @@ def sample(tmp_path: Path) -> Sample:
 def test_a_mistyped_tag_is_guessed(sample: Sample, words: str) -> None:
     answer = run(sample.box.top, *words.split())
     assert (answer.code, answer.out) == (1, "")
-    assert "\n  next: did you mean 'main'?\n    or: see what there is" in answer.err
+    assert "\n  hint: did you mean 'main'?\n  hint: see what there is" in answer.err
     assert "did you mean" not in run(sample.box.top, *words.replace("mian", "quux").split()).err
 
 
@@ -39,8 +39,8 @@ def test_a_directory_that_begins_with_a_dash_is_named_so_that_the_command_runs(
     sample.dir.rename(top / "-c")
     answer = run(top, "reset", "--", "-c")
     assert answer.code == 12
-    (step,) = [line for line in answer.err.splitlines() if line.startswith("  next: ")]
-    program, *words = shlex.split(step.removeprefix("  next: "))
+    (step,) = [line for line in answer.err.splitlines() if line.startswith("  hint: ")]
+    program, *words = shlex.split(step.removeprefix("  hint: "))
     assert (program, words) == ("kitcache", ["verify", "./-c", "--repair"])
     assert run(top, *words, "--dry-run").out.startswith("./-c: ")
 
@@ -52,7 +52,7 @@ def test_a_secret_that_is_not_there_is_no_matter_of_the_disks() -> None:
     assert str(caught.value).splitlines() == [
         "nofile: the file of the secret token cannot be read: No such file or directory",
         "  nothing was built",
-        "  next: name a file that is there: --secret id=ID,src=FILE",
+        "  hint: name a file that is there: --secret id=ID,src=FILE",
     ]
 
 
@@ -70,5 +70,5 @@ def test_who_may_not_make_a_cache_is_not_sent_to_its_owner(tmp_path: Path) -> No
     assert answer.err.splitlines() == [
         "kitcache: new: cannot be made: Permission denied",
         "  nothing was changed",
-        "  next: name a directory that you may make, or have it made for you",
+        "  hint: name a directory that you may make, or have it made for you",
     ]

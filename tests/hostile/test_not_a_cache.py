@@ -139,7 +139,7 @@ def test_the_root_of_the_system_is_no_cache(tmp_path: Path, command: str) -> Non
     answer = run_on(tmp_path, command, "/")
     assert answer.code == 10
     assert answer.err.startswith("kitcache: /: not a cache")
-    assert "\n  next: " in answer.err
+    assert "\n  hint: " in answer.err
     assert "removed" not in answer.err
     assert sorted(os.listdir("/")) == names
 
@@ -237,7 +237,7 @@ def test_a_missing_oci_layout_beside_an_index_is_no_hindrance(sample: Sample) ->
     (sample.dir / "oci-layout").unlink()
     answer = run(sample.box.top, "reset", "cache", "--json")
     assert answer.code == 0
-    assert answer.value["removed"]["blobs"] == len(sample.garbage)
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage)
     assert not (sample.dir / "oci-layout").exists()
 
 

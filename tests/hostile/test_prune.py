@@ -140,7 +140,7 @@ class TestOthers:
                 answers = [json.loads(child.communicate()[0]) for child in pair]
                 assert [child.returncode for child in pair] == [0, 0]
                 assert (blobs(root), names(root)) == (expected, ["main"])
-            removed = [answer["reset"]["removed"]["blobs"] for answer in answers]
+            removed = [answer["reset"]["deleted"]["blobs"] for answer in answers]
             assert sorted(removed) == [0, len(cache.present - expected)]
             assert sorted(len(answer["tags"]) for answer in answers) == [1, 2]
 
@@ -226,7 +226,7 @@ class TestClocks:
         answer = run(sample.box.top, "prune", "--unused-for", "30d", "cache", "--json")
         verdicts = {t["ref_name"]: (t["keep"], t["last_used_from"]) for t in answer.value["tags"]}
         assert verdicts == {"main": (False, "manifest"), "dev": (True, "manifest")}
-        assert answer.value["tags"][1]["rule"] == "the last tag"
+        assert answer.value["tags"][1]["reason"] == "the last tag"
 
     def test_where_all_times_are_ahead_everything_counts_as_used_now(self, sample: Sample) -> None:
         """As after a clock has been set back by years."""
@@ -283,7 +283,7 @@ class TestDisks:
             answer = run(disk, "prune", *KEEP_MAIN, "cache", "--json")
             assert answer.code == 0, answer.out
             assert names(sample.dir) == ["main"]
-            assert answer.value["reset"]["removed"]["blobs"] == 7
+            assert answer.value["reset"]["deleted"]["blobs"] == 7
             assert os.listdir(sample.dir / "blobs" / "sha256")
 
     @pytest.mark.parametrize("use_up", [fill, use_up_names])

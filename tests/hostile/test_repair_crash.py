@@ -101,8 +101,8 @@ def test_a_repair_does_what_there_is_to_kill(name: str, tmp_path: Path) -> None:
     box = fresh(name, tmp_path / "box")
     done = repair(box.dir, sources=[box.top / "copy"])
     kinds = {step.kind for step in done.actions}
-    wanted = {"take", "rewrite", "quarantine"}
-    wanted |= {"drop-tag", "move-tag"} if name == "damaged blobs" else {"rebuild-index"}
+    wanted = {"copy-blob", "rewrite-cache", "quarantine-blob"}
+    wanted |= {"remove-tag", "move-tag"} if name == "damaged blobs" else {"rebuild-index"}
     assert wanted <= kinds
     assert done.exit_code == 0
     tags = state(box.dir)

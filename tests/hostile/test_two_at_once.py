@@ -43,7 +43,7 @@ class TestResets:
                 reports = [json.loads(child.communicate()[0]) for child in pair]
                 assert [child.returncode for child in pair] == [0, 0]
                 assert blobs(root) == expected.keep
-            removed = [report["removed"]["blobs"] for report in reports]
+            removed = [report["deleted"]["blobs"] for report in reports]
             assert sorted(removed) == [0, len(expected.remove)]
 
     def test_a_blob_that_vanishes_in_between_is_no_error(

@@ -35,7 +35,7 @@ def test_a_blob_that_vanishes_is_no_error(sample: Sample) -> None:
     what = f"cache/blobs/sha256/{name}"
     answer = run_while(sample, f"os.remove={name}", what, "reset", "cache", "--json")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.value["left_count"] == 0
+    assert answer.value["not_deleted_count"] == 0
     assert blobs(sample) == sample.live
 
 
@@ -44,7 +44,7 @@ def test_a_blob_that_vanishes_is_not_counted_as_freed(sample: Sample) -> None:
     name = min(sample.garbage)
     what = f"cache/blobs/sha256/{name}"
     answer = run_while(sample, f"os.remove={name}", what, "reset", "cache", "--json")
-    assert answer.value["removed"]["blobs"] == len(sample.garbage) - 1
+    assert answer.value["deleted"]["blobs"] == len(sample.garbage) - 1
 
 
 def test_all_garbage_that_vanishes_is_no_error(sample: Sample) -> None:
@@ -56,7 +56,7 @@ def test_all_garbage_that_vanishes_is_no_error(sample: Sample) -> None:
     shutil.move(sample.dir / "blobs" / "sha256", sample.box.top / "aside")
     shutil.move(others / "blobs" / "sha256", sample.dir / "blobs" / "sha256")
     answer = run(sample.box.top, "reset", "cache", "--json")
-    assert (answer.code, answer.value["removed"]["blobs"]) == (0, 0)
+    assert (answer.code, answer.value["deleted"]["blobs"]) == (0, 0)
 
 
 def test_an_upload_that_vanishes_is_no_error(sample: Sample) -> None:
@@ -65,7 +65,7 @@ def test_an_upload_that_vanishes_is_no_error(sample: Sample) -> None:
     what = f"cache/ingest/{name}.kitcache-removing"
     answer = run_while(sample, "os.remove=data", what, "reset", "cache", "--json")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.value["left_count"] == 0
+    assert answer.value["not_deleted_count"] == 0
     assert os.listdir(sample.dir / "ingest") == []
 
 

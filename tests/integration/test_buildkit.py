@@ -56,15 +56,15 @@ def test_a_grown_cache_shrinks_and_still_imports(
     report = must("reset", cache, "--json").json
 
     assert witness.blobs(cache) == {d: s for d, s in before.items() if d not in doomed}
-    assert report["removed"] == {"blobs": len(doomed), "bytes": sum(doomed.values())}
+    assert report["deleted"] == {"blobs": len(doomed), "bytes": sum(doomed.values())}
     assert report["kept"] == {
         "blobs": len(before) - len(doomed),
         "bytes": sum(before.values()) - sum(doomed.values()),
     }
-    assert (report["outcome"], report["tags"], report["missing_leaves"]) == ("done", 2, [])
+    assert (report["outcome"], report["entry_count"], report["missing_blobs"]) == ("done", 2, [])
     assert {**foretold, "outcome": "done", "seconds": report["seconds"]} == report
     assert (cache / "index.json").read_bytes() == index
-    assert must("reset", cache, "--json").json["removed"] == {"blobs": 0, "bytes": 0}
+    assert must("reset", cache, "--json").json["deleted"] == {"blobs": 0, "bytes": 0}
     for tag, app, lock in rounds[1:]:
         assert_imports(daemon, tmp_path / tag, cache, tag)
         assert (tmp_path / tag / "out" / "result").read_text() == f"{name} {app}\n{name} {lock}\n"
@@ -125,9 +125,9 @@ def test_du_ls_and_why_say_what_is_there(daemon: Daemon, tmp_path: Path) -> None
     ):
         answer = must("why", cache, min(digests), "--json").json
         assert {path["ref_name"] for path in answer["paths"]} == names
-        assert (answer["present"], answer["garbage"]) == (True, False)
+        assert (answer["present"], answer["unreachable"]) == (True, False)
     dead = must("why", cache, min(doomed), "--json").json
-    assert (dead["garbage"], dead["paths"]) == (True, [])
+    assert (dead["unreachable"], dead["paths"]) == (True, [])
 
 
 def test_untagging_everything_empties_the_cache_and_it_fills_again(
@@ -255,7 +255,7 @@ def test_an_export_killed_in_mid_upload(daemon: Daemon, tmp_path: Path) -> None:
     age(cache / "ingest", seconds=7200)
     report = must("reset", cache, "--json").json
 
-    assert report["ingests_removed"]["blobs"] >= 1
+    assert report["ingests_deleted"]["blobs"] >= 1
     assert list((cache / "ingest").iterdir()) == []
     assert set(witness.blobs(cache)) == witness.look(cache).reached
     assert_imports(daemon, write_context(context, app="a", lock="l"), cache, "latest")

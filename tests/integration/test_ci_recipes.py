@@ -119,7 +119,7 @@ def test_a_workflow_keeps_what_the_last_build_needs(
     (project / "two").write_text("second")
     outputs = run_steps(runner, steps, registry)
     assert first - blobs(cache), "nothing went"
-    assert outputs.get("removed-blobs") in (None, "", str(len(first - blobs(cache))))
+    assert outputs.get("deleted-blobs") in (None, "", str(len(first - blobs(cache))))
     is_whole(daemon, project, cache)
     if "--push" in block.text:
         assert registry.ask("app/tags/list")["tags"] == [SHA]

@@ -50,7 +50,7 @@ def reset_exactly(layout: Path) -> set[str]:
     roots = witness.entries(layout)
     report = must("reset", layout, "--json").json
     assert set(witness.blobs(layout)) == before.keys() - doomed
-    assert report["removed"]["blobs"] == len(doomed)
+    assert report["deleted"]["blobs"] == len(doomed)
     assert witness.entries(layout) == roots
     assert witness.look(layout).missing == frozenset()
     return doomed

@@ -71,7 +71,7 @@ def judge(cache: Path, answers: list[Answer]) -> int:
         assert answer.code in (0, 11, 12), answer
         value = json.loads(answer.out)
         assert (value["schema"], value["exit_code"]) == (
-            "kitcache.report/1" if answer.code == 0 else "kitcache.error/1",
+            "kitcache.reset/1" if answer.code == 0 else "kitcache.error/1",
             answer.code,
         )
     (root,) = witness.entries(cache)
@@ -129,7 +129,7 @@ def make_garbage_of_a(daemon: Daemon, context: Path, cache: Path) -> float:
 def heal_and_check(daemon: Daemon, context: Path, cache: Path) -> None:
     """Another export mends whatever a round lost, and then a reset has nothing to say."""
     daemon.export(write(context, layer="a", top="top"), cache, tag="main", **ATTRS)
-    assert must("reset", cache, "--json").json["missing_leaves"] == []
+    assert must("reset", cache, "--json").json["missing_blobs"] == []
     assert witness.look(cache).missing == frozenset()
     assert set(witness.blobs(cache)) == witness.look(cache).reached
 
@@ -143,6 +143,6 @@ def write(context: Path, *, layer: str, top: str) -> Path:
 
 
 def removed(answer: Answer) -> int:
-    blobs = answer.json["removed"]["blobs"]
+    blobs = answer.json["deleted"]["blobs"]
     assert isinstance(blobs, int)
     return blobs

@@ -264,11 +264,11 @@ def damages(draw: st.DrawFn, cache: Cache) -> Damage:
     """One structural blob of the cache is missing, cut short, or says something else."""
     digest = draw(st.sampled_from(structure(cache)))
     data = cache.nodes[digest].data
-    match draw(st.sampled_from(["missing", "torn", "longer", "lying"])):
+    match draw(st.sampled_from(["missing", "wrong-size", "longer", "lying"])):
         case "missing":
             return Damage(digest, "missing", b"")
-        case "torn":
-            return Damage(digest, "torn", data[: draw(st.integers(0, len(data) - 1))])
+        case "wrong-size":
+            return Damage(digest, "wrong-size", data[: draw(st.integers(0, len(data) - 1))])
         case "longer":
             return Damage(digest, "longer", data + b" ")
         case _:  # the same size and valid JSON: only the digest gives it away

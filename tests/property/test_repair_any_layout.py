@@ -37,7 +37,7 @@ def test_what_is_whole_stays_and_the_rest_goes(cache: Cache, chosen: list[Harm])
         problems = [bool(tag.problem) for tag in kitcache.ls(root).tags]
         verdicts = verify(root).tags
         whole = {
-            v.position for v in verdicts if v.importable == "fully" and not problems[v.position]
+            v.position for v in verdicts if v.importable == "full" and not problems[v.position]
         }
         stays = [entry for n, entry in enumerate(listed(root)) if n in whole]
 

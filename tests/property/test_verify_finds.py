@@ -101,7 +101,7 @@ def test_a_sound_cache_is_clean(store: Store) -> None:
     assert found.blobs.blobs == len(store.cache.nodes)
     assert found.blobs.bytes == sum(len(node.data) for node in store.cache.nodes.values())
     assert [(v.ref_name, v.importable, v.steps) for v in found.tags] == [
-        (tag.ref_name, "fully", len(meaning(tag.data))) for tag in store.tags
+        (tag.ref_name, "full", len(meaning(tag.data))) for tag in store.tags
     ]
 
 
@@ -114,9 +114,9 @@ def test_every_change_of_a_blob_is_found(drawn: tuple[Store, str, bytes | None])
     is_needed = any(digest in tag.needs for tag in store.tags)
     assert (found.exit_code == 12) == (is_needed or there is not None)
     for tag, verdict in zip(store.tags, found.tags, strict=True):
-        assert (verdict.importable == "fully") == (digest not in tag.needs)
+        assert (verdict.importable == "full") == (digest not in tag.needs)
         if digest in (tag.root, tag.config):
-            assert verdict.importable == "not"
+            assert verdict.importable == "none"
 
 
 @given(hurt_stores())
@@ -138,7 +138,7 @@ def test_the_steps_that_are_lost_are_those_of_that_layer(
             miss.cache_key == records[miss.key[0]]["digest"] for miss in verdict.unusable_steps
         )
         if steps and len(lost) == len(steps):
-            assert verdict.importable == "not"
+            assert verdict.importable == "none"
 
 
 def path_as_digest(path: str) -> str:

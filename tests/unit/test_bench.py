@@ -71,7 +71,7 @@ def test_a_hole_in_a_tree_is_seen(tmp_path: Path) -> None:
     torn = next(name for name, text in texts.items() if text.startswith(b'{"layers"'))
     Path(tree.blob_dir, gone).unlink()
     Path(tree.blob_dir, torn).unlink()
-    Path(tree.blob_dir, torn).write_bytes(b"torn")
+    Path(tree.blob_dir, torn).write_bytes(b"wrong-size")
     assert holes(tree.path) == [f"sha256:{torn} has other bytes", f"sha256:{gone} is gone"]
 
 

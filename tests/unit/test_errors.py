@@ -53,7 +53,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     ),
     "NotACache": NotACache("cache", "no such directory"),
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
-    "Damaged": Damaged("cache", "torn", kind="torn", tag="main", chain=("index.json", "sha256:a")),
+    "Damaged": Damaged("cache", "wrong-size", kind="wrong-size", tag="main", chain=("index.json", "sha256:a")),
     "Unreadable": Unreadable("cache", "blob sha256:9c1e", "Input/output error"),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
     "LimitNotReached": LimitNotReached(
@@ -105,14 +105,14 @@ def test_the_sentence_is_what_where_what_was_left_alone_and_what_to_do() -> None
         "  a",
         "  b",
         "  nothing was removed",
-        "  next: one",
+        "  hint: one",
         "    or: two",
         "    or: three",
     ]
 
 
 def test_a_usage_error_is_about_words_not_about_a_directory() -> None:
-    assert str(EXAMPLES["UsageError"]) == "'x' is no age\n  next: try 1h"
+    assert str(EXAMPLES["UsageError"]) == "'x' is no age\n  hint: try 1h"
 
 
 def test_not_a_cache_says_what_was_expected() -> None:
@@ -121,7 +121,7 @@ def test_not_a_cache_says_what_was_expected() -> None:
         "  expected: a directory with oci-layout, index.json and blobs/,"
         " as --cache-to type=local,dest=DIR writes it",
         "  nothing was changed",
-        "  next: name the directory that an export was given as dest",
+        "  hint: name the directory that an export was given as dest",
     ]
 
 
@@ -151,7 +151,7 @@ def test_incomplete_names_a_few_and_counts_all(count: int, lines: list[str]) -> 
 def test_damage_shows_its_path() -> None:
     error = EXAMPLES["Damaged"]
     assert "  path: index.json > sha256:a" in str(error).splitlines()
-    assert error.facts == {"tag": "main", "kind": "torn", "chain": "index.json > sha256:a"}
+    assert error.facts == {"tag": "main", "kind": "wrong-size", "chain": "index.json > sha256:a"}
     bare = Damaged("cache", "index.json is missing", kind="missing")
     assert "path:" not in str(bare)
     assert bare.facts == {"tag": None, "kind": "missing", "chain": None}

@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, int, Callable[[Sample], None], tuple[str, ...]]] = {
         "KitcacheError",
         1,
         nothing,
-        ("merge", "--tag-as", "one", "cache", "new"),
+        ("merge", "--rename", "one", "cache", "new"),
     ),
     "no age": ("UsageError", 2, nothing, ("reset", "--min-age", "soon", "cache")),
     "a copy for no repair": ("UsageError", 2, nothing, ("verify", "--from", "b", "cache")),
@@ -163,7 +163,7 @@ def test_a_limit_that_is_not_reached(sample: Sample) -> None:
     assert "kitcache: cache: what has to stay holds 2.0 kB" in answer.err
     in_json = run(sample.box.top, *words, "--json")
     assert (in_json.code, in_json.value["exit_code"], in_json.err) == (14, 14, "")
-    assert in_json.value["schema"] == "kitcache.pruned/1"
+    assert in_json.value["schema"] == "kitcache.prune/1"
 
 
 def test_a_verification_that_finds_something(sample: Sample) -> None:
@@ -176,7 +176,7 @@ def test_a_verification_that_finds_something(sample: Sample) -> None:
         prepare()
         answer = run(sample.box.top, "verify", "--json", "cache")
         assert (answer.code, answer.value["exit_code"]) == (12, 12)
-        assert answer.value["schema"] == "kitcache.verified/1"
+        assert answer.value["schema"] == "kitcache.verify/1"
 
 
 def test_what_is_only_reported_is_no_failure(sample: Sample) -> None:
@@ -224,7 +224,10 @@ def test_done_in_part(tmp_path: Path) -> None:
         assert f"blobs/sha256/{min(sample.garbage)}: Permission denied" in answer.err
         in_json = run_here("reset", "--json", "cache")
         assert (in_json.code, in_json.value["exit_code"]) == (3, 3)
-        assert (in_json.value["schema"], in_json.value["left_count"]) == ("kitcache.report/1", 4)
+        assert (in_json.value["schema"], in_json.value["not_deleted_count"]) == (
+            "kitcache.reset/1",
+            4,
+        )
 
 
 def test_a_lock_that_is_not_had(sample: Sample) -> None:

@@ -213,7 +213,7 @@ CASES = {
     "tagged-unchanged": Case("tag cache main main"),
     "tagged-dry-run": Case("tag --dry-run cache main dev"),
     "merged": Case("merge cache other all", two),
-    "merged-renamed": Case("merge --tag-as dev={{tag}}-of-{{dir}} cache other all", two),
+    "merged-renamed": Case("merge --rename dev={{tag}}-of-{{dir}} cache other all", two),
     "merged-moved": Case("merge --replace third cache", two),
     "merged-unchanged": Case("merge cache cache-again", two),
     "merged-dry-run": Case("merge --dry-run --replace third cache", two),

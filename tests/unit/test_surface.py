@@ -14,7 +14,7 @@ FUNCTIONS = {
     "du": "(path, *, on_progress=None, cancel=None)",
     "ls": "(path, *, cancel=None)",
     "ls_tag": "(path, tag, *, cancel=None)",
-    "merge": "(sources, target, *, tag_as=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
+    "merge": "(sources, target, *, rename=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
     " on_progress=None, cancel=None)",
     "prune": "(path, retention, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000),"
     " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",

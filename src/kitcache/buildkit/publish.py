@@ -31,7 +31,7 @@ _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _NAMED = 3
 
 
-Outcome = Literal["published", "nothing", "failed"]
+Outcome = Literal["published", "empty", "failed"]
 
 
 class CacheResult(NamedTuple):
@@ -149,7 +149,7 @@ def _examine(
 
 def _nothing(publication: Publication, problem: str = "") -> _Candidate:
     """With ignore-error a Solve is good although its export broke off, on a full disk maybe."""
-    candidate = _Candidate(publication, None, "nothing", problem)
+    candidate = _Candidate(publication, None, "empty", problem)
     failure = publication.store.failure
     return candidate if failure is None else _failed(candidate, failure)
 

@@ -26,7 +26,7 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
                 f"{cache.path}: exported tag '{cache.tag}': wrote {blobs_of(cache.written)};"
                 f" {cache.reused.blobs:,} were there"
             )
-        elif cache.outcome == "nothing":
+        elif cache.outcome == "empty":
             why = f" ({cache.problem})" if cache.problem else ""
             yield printable(f"{cache.path}: nothing to export{why}; tag '{cache.tag}' is unchanged")
         if cache.prune is not None:

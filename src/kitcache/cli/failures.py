@@ -37,7 +37,7 @@ def failure_lines(
     for line in more:
         yield f"  {clean(line)}"
     for step in error.hints:
-        yield f"  next: {clean(step)}"
+        yield f"  hint: {clean(step)}"
 
 
 def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:

@@ -73,14 +73,14 @@ def encode_error(error: KitcacheError) -> str:
             "path": error.path,
             "message": str(error),
             "facts": error.facts,
-            "next": list(error.hints),
+            "hints": list(error.hints),
         }
     )
 
 
 def _usage(usage: DiskUsage) -> dict[str, Any]:
     return {
-        "schema": "kitcache.usage/1",
+        "schema": "kitcache.du/1",
         "path": usage.path,
         "exit_code": usage.exit_code,
         "live": shape_tally(usage.live),
@@ -88,9 +88,9 @@ def _usage(usage: DiskUsage) -> dict[str, Any]:
         "ingest": shape_tally(usage.ingest),
         "foreign": shape_tally(usage.foreign),
         "tags": [_share(tag) for tag in usage.tags],
-        "missing_leaves": [shape_missing(leaf) for leaf in usage.missing_blobs],
+        "missing_blobs": [shape_missing(leaf) for leaf in usage.missing_blobs],
         "damage": [shape_damage(damage) for damage in usage.damage],
-        "skips": usage.skipped_sweeps,
+        "skipped_sweeps": usage.skipped_sweeps,
         "quarantine": shape_tally(usage.quarantine),
     }
 
@@ -106,7 +106,7 @@ def _share(tag: TagUsage) -> dict[str, Any]:
 
 def _listing(listing: TagList) -> dict[str, Any]:
     return {
-        "schema": "kitcache.listing/1",
+        "schema": "kitcache.ls/1",
         "path": listing.path,
         "exit_code": listing.exit_code,
         "tags": [_tag(tag) for tag in listing.tags],
@@ -140,7 +140,7 @@ def _why(why: BlobReferences) -> dict[str, Any]:
         "present": why.size is not None,
         "bytes": why.size,
         "written": shape_time(why.written_ns),
-        "garbage": why.is_unreachable,
+        "unreachable": why.is_unreachable,
         "paths": [
             {
                 "ref_name": path.root.ref_name,
@@ -156,7 +156,7 @@ def _why(why: BlobReferences) -> dict[str, Any]:
             }
             for path in why.paths
         ],
-        "more_paths": why.has_more_paths,
+        "has_more_paths": why.has_more_paths,
         "damage": [shape_damage(damage) for damage in why.damage],
     }
 

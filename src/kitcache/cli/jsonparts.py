@@ -15,23 +15,23 @@ def shape_tally(tally: Tally) -> dict[str, int]:
 def shape_report(report: ResetResult) -> dict[str, Any]:
     """What a reset did."""
     return {
-        "schema": "kitcache.report/1",
+        "schema": "kitcache.reset/1",
         "path": report.path,
         "outcome": report.outcome,
         "exit_code": report.exit_code,
-        "tags": report.entry_count,
+        "entry_count": report.entry_count,
         "kept": shape_tally(report.kept),
-        "spared": shape_tally(report.too_young),
-        "removed": shape_tally(report.deleted),
-        "ingests_removed": shape_tally(report.ingests_deleted),
+        "too_young": shape_tally(report.too_young),
+        "deleted": shape_tally(report.deleted),
+        "ingests_deleted": shape_tally(report.ingests_deleted),
         "ingests_kept": report.ingests_kept,
-        "left": report.not_deleted,
-        "left_count": report.not_deleted_count,
+        "not_deleted": report.not_deleted,
+        "not_deleted_count": report.not_deleted_count,
         "foreign": report.foreign,
         "foreign_count": report.foreign_count,
-        "missing_leaves": [shape_missing(leaf) for leaf in report.missing_blobs],
+        "missing_blobs": [shape_missing(leaf) for leaf in report.missing_blobs],
         "seconds": report.seconds,
-        "why": report.reason,
+        "reason": report.reason,
     }
 
 

@@ -24,7 +24,7 @@ from kitcache.upkeep.results import (
 
 def _untagged(untagged: UntagResult) -> dict[str, Any]:
     return {
-        "schema": "kitcache.untagged/1",
+        "schema": "kitcache.untag/1",
         "path": untagged.path,
         "outcome": untagged.outcome,
         "exit_code": 0,
@@ -40,10 +40,10 @@ def _tagged(tagged: TagResult) -> dict[str, Any]:
         "path": tagged.path,
         "outcome": tagged.outcome,
         "exit_code": 0,
-        "old": tagged.source,
-        "new": tagged.target,
+        "source": tagged.source,
+        "target": tagged.target,
         "digest": tagged.digest,
-        "moved_from": tagged.previous_digests,
+        "previous_digests": tagged.previous_digests,
     }
 
 
@@ -57,7 +57,7 @@ def _merged(merged: MergeResult) -> dict[str, Any]:
         "tags": [_merged_tag(tag) for tag in merged.tags],
         "linked": shape_tally(merged.linked),
         "copied": shape_tally(merged.copied),
-        "there": shape_tally(merged.reused),
+        "reused": shape_tally(merged.reused),
         "warnings": merged.warnings,
         "seconds": merged.seconds,
     }
@@ -66,17 +66,17 @@ def _merged(merged: MergeResult) -> dict[str, Any]:
 def _merged_tag(tag: MergedTag) -> dict[str, Any]:
     return {
         "source": tag.source,
-        "old": tag.source_name,
-        "new": tag.target_name,
+        "source_name": tag.source_name,
+        "target_name": tag.target_name,
         "digests": tag.digests,
         "state": tag.state,
-        "moved_from": tag.previous_digests,
+        "previous_digests": tag.previous_digests,
     }
 
 
 def _trimmed(trimmed: TrimResult) -> dict[str, Any]:
     return {
-        "schema": "kitcache.trimmed/1",
+        "schema": "kitcache.trim/1",
         "path": trimmed.path,
         "outcome": trimmed.outcome,
         "exit_code": trimmed.exit_code,
@@ -84,15 +84,15 @@ def _trimmed(trimmed: TrimResult) -> dict[str, Any]:
         "limit_bytes": trimmed.limit_bytes,
         "before": {"digest": str(trimmed.before), **shape_tally(trimmed.before_size)},
         "after": {"digest": str(trimmed.after), **shape_tally(trimmed.after_size)},
-        "dropped": [_step(step) for step in trimmed.removed_steps],
-        "kept": [_step(step) for step in trimmed.kept_steps],
+        "removed_steps": [_step(step) for step in trimmed.removed_steps],
+        "kept_steps": [_step(step) for step in trimmed.kept_steps],
         "reset": shape_report(trimmed.reset) if trimmed.reset else None,
     }
 
 
 def _step(step: CachedStep) -> dict[str, Any]:
     return {
-        "record": step.cache_key,
+        "cache_key": step.cache_key,
         "created": shape_time(step.created_ns),
         "last_read": shape_time(step.last_read_ns),
         "bytes": step.bytes,
@@ -129,7 +129,7 @@ def _contents(contents: TagContents) -> dict[str, Any]:
 def shape_pruned(pruned: PruneResult) -> dict[str, Any]:
     """What a policy did."""
     return {
-        "schema": "kitcache.pruned/1",
+        "schema": "kitcache.prune/1",
         "path": pruned.path,
         "outcome": pruned.outcome,
         "exit_code": pruned.exit_code,
@@ -137,7 +137,7 @@ def shape_pruned(pruned: PruneResult) -> dict[str, Any]:
         "trimmed": [_trimmed(trimmed) for trimmed in pruned.trimmed],
         "limit_bytes": pruned.limit_bytes,
         "needed_bytes": pruned.needed_bytes,
-        "why": pruned.reason,
+        "reason": pruned.reason,
         "reset": shape_report(pruned.reset),
     }
 
@@ -147,7 +147,7 @@ def _decision(decision: TagDecision) -> dict[str, Any]:
         "ref_name": decision.ref_name,
         "digest": str(decision.digest) if decision.digest else None,
         "keep": decision.keep,
-        "rule": decision.reason,
+        "reason": decision.reason,
         "last_used": shape_time(decision.last_used_ns),
         "last_used_from": decision.last_used_from,
         "size": shape_tally(decision.size),
@@ -157,21 +157,21 @@ def _decision(decision: TagDecision) -> dict[str, Any]:
 
 def _verified(found: VerifyResult) -> dict[str, Any]:
     return {
-        "schema": "kitcache.verified/1",
+        "schema": "kitcache.verify/1",
         "path": found.path,
         "exit_code": found.exit_code,
         "blobs": shape_tally(found.blobs),
-        "bad": [
+        "bad_blobs": [
             {"digest": str(one.digest), "problem": one.problem, "bytes": one.size}
             for one in found.bad_blobs[:MAX_LISTED]
         ],
-        "bad_count": len(found.bad_blobs),
+        "bad_blob_count": len(found.bad_blobs),
         "index_problem": found.index_problem,
         "tags": [_verdict(verdict) for verdict in found.tags],
         "damage": [shape_damage(damage) for damage in found.damage],
         "warnings": found.warnings,
         "seconds": found.seconds,
-        "why": found.reason,
+        "reason": found.reason,
     }
 
 
@@ -181,39 +181,39 @@ def _verdict(verdict: TagStatus) -> dict[str, Any]:
         "position": verdict.position,
         "digest": str(verdict.digest) if verdict.digest else None,
         "kind": verdict.kind,
-        "imports": verdict.importable,
-        "why": verdict.reason,
+        "importable": verdict.importable,
+        "reason": verdict.reason,
         "steps": verdict.steps,
-        "misses": [_miss(miss) for miss in verdict.unusable_steps[:MAX_LISTED]],
-        "miss_count": len(verdict.unusable_steps),
+        "unusable_steps": [_miss(miss) for miss in verdict.unusable_steps[:MAX_LISTED]],
+        "unusable_step_count": len(verdict.unusable_steps),
     }
 
 
 def _miss(miss: UnusableStep) -> dict[str, Any]:
     return {
-        "record": miss.cache_key,
+        "cache_key": miss.cache_key,
         "created": shape_time(miss.created_ns),
         "layers": [str(digest) for digest in miss.layers],
-        "why": miss.reason,
+        "reason": miss.reason,
     }
 
 
 def _repaired(repaired: RepairResult) -> dict[str, Any]:
     return {
-        "schema": "kitcache.repaired/1",
+        "schema": "kitcache.repair/1",
         "path": repaired.path,
         "outcome": repaired.outcome,
         "exit_code": repaired.exit_code,
-        "steps": [
+        "actions": [
             {
                 "kind": step.kind,
                 "tag": step.tag,
                 "digest": str(step.digest) if step.digest else None,
-                "what": step.description,
+                "description": step.description,
             }
             for step in repaired.actions
         ],
-        "verified": _verified(repaired.verification),
+        "verification": _verified(repaired.verification),
     }
 
 

@@ -26,7 +26,7 @@ def merged_lines(merged: MergeResult) -> Iterator[str]:
     """A line for each tag that came, or moved; then what that took."""
     is_dry = merged.outcome == "dry-run"
     verb = "would take" if is_dry else "took"
-    new = [tag for tag in merged.tags if tag.state != "there"]
+    new = [tag for tag in merged.tags if tag.state != "unchanged"]
     for tag in new:
         yield printable(f"{merged.path}: {verb} {_tag_line(tag)}")
     there = len(merged.tags) - len(new)

@@ -21,7 +21,7 @@ def report_lines(report: ResetResult) -> Iterator[str]:
         yield printable(f"{report.path}: {report.reason}")
         return
     if report.reason:
-        what = "its reset failed" if report.outcome == "lost" else "not reset"
+        what = "its reset failed" if report.outcome == "damaged" else "not reset"
         yield printable(f"{report.path}: {what}: {report.reason}")
         return
     parts = [blobs_of(report.deleted)] if report.deleted.blobs else []
@@ -67,7 +67,7 @@ def missing_warnings(path: str, leaves: Sequence[MissingBlob]) -> Iterator[str]:
             f" first named by {some(tags)}:"
             f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
         )
-        yield printable(f"{path}: next: {command_line('verify', path, '--repair')}")
+        yield printable(f"{path}: hint: {command_line('verify', path, '--repair')}")
 
 
 def progress_line(path: str, event: Progress) -> str:

@@ -18,7 +18,7 @@ def trimmed_lines(trimmed: TrimResult, now_ns: int, *, with_steps: bool = True) 
     with_steps: show the steps of a tag that fits, too.
     """
     yield headline(trimmed)
-    if trimmed.outcome == "fits" and not with_steps:
+    if trimmed.outcome == "unchanged" and not with_steps:
         return
     yield from _step_lines(trimmed, now_ns)
     if trimmed.reset is not None:
@@ -29,7 +29,7 @@ def headline(trimmed: TrimResult) -> str:
     """From how much to how much, in one line."""
     name = f"{trimmed.path}: {tag_name(trimmed.ref_name, trimmed.before)}"
     before, after = (format_bytes(t.bytes) for t in (trimmed.before_size, trimmed.after_size))
-    if trimmed.outcome == "fits":
+    if trimmed.outcome == "unchanged":
         allowed = format_bytes(trimmed.limit_bytes)
         return printable(f"{name} holds {before} of at most {allowed}: nothing was changed")
     verb = "would shrink" if trimmed.outcome == "dry-run" else "shrank"

@@ -30,7 +30,7 @@ def verified_lines(found: VerifyResult) -> Iterator[str]:
 
 
 def _row(verdict: TagStatus) -> tuple[str, ...]:
-    steps = f"{verdict.steps:,}" if verdict.steps or verdict.importable == "fully" else "-"
+    steps = f"{verdict.steps:,}" if verdict.steps or verdict.importable == "full" else "-"
     return (
         tag_name(verdict.ref_name, verdict.digest),
         verdict.kind,
@@ -41,13 +41,13 @@ def _row(verdict: TagStatus) -> tuple[str, ...]:
 
 def _word_of(verdict: TagStatus) -> str:
     if verdict.kind in ("image", "artifact"):
-        return "is whole" if verdict.importable == "fully" else "is not whole"
+        return "is whole" if verdict.importable == "full" else "is not whole"
     match verdict.importable:
-        case "fully":
+        case "full":
             return "imports fully"
-        case "with-misses":
+        case "partial":
             return "imports with misses"
-        case "not":
+        case "none":
             return "does not import"
 
 
@@ -59,7 +59,7 @@ def verified_warnings(found: VerifyResult, *, was_repaired: bool = False) -> Ite
     if found.index_problem:
         yield printable(f"{found.path}: no tag can be judged: {found.index_problem}")
     for verdict in found.tags:
-        if verdict.importable != "fully":
+        if verdict.importable != "full":
             yield from _verdict_lines(found.path, verdict)
     for one in found.bad_blobs[:_BLOBS_SHOWN]:
         yield printable(f"{found.path}: blob {one.digest} {one.problem}")
@@ -70,9 +70,9 @@ def verified_warnings(found: VerifyResult, *, was_repaired: bool = False) -> Ite
         yield printable(f"{found.path}: {warning}")
     # A subject of index.json itself is nobody's tag: its damage says what to do by hand.
     is_by_hand = found.damage and all(damage.root.position < 0 for damage in found.damage)
-    is_else_well = not found.bad_blobs and all(one.importable == "fully" for one in found.tags)
+    is_else_well = not found.bad_blobs and all(one.importable == "full" for one in found.tags)
     if found.exit_code and not was_repaired and not (is_by_hand and is_else_well):
-        yield f"{printable(found.path)}: next: {command_line('verify', found.path, '--repair')}"
+        yield f"{printable(found.path)}: hint: {command_line('verify', found.path, '--repair')}"
 
 
 def _verdict_lines(path: str, verdict: TagStatus) -> Iterator[str]:
@@ -124,4 +124,4 @@ def nameless_warnings(repaired: RepairResult) -> Iterator[str]:
             command_line("tag", path, f"{RECOVERED}…", "NAME"),
             command_line("prune", path, "--keep-tag", "NAME") + " (drops all others)",
         ):
-            yield printable(f"{path}: next: {step}")
+            yield printable(f"{path}: hint: {step}")

@@ -133,10 +133,10 @@ def sweep_after_export(
         tag = error.facts.get("tag")
         is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
         why = "; ".join((error.problem, error.effect, *error.hints[:1]))
-        return _no_report(layout.path, "lost" if is_ours else "refused", why, started)
+        return _no_report(layout.path, "damaged" if is_ours else "refused", why, started)
     report = make_report(layout.path, "done", judged, swept, started)
     hole = _hole_in(judged.survey, published)
-    return report._replace(outcome="lost", reason=hole) if hole else report
+    return report._replace(outcome="damaged", reason=hole) if hole else report
 
 
 def _opened_anew(layout: Layout) -> Layout:

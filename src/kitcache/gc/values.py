@@ -197,7 +197,7 @@ class SweepResult(NamedTuple):
 UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
 """What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
 
-Outcome = Literal["done", "dry-run", "skipped", "refused", "lost"]
+Outcome = Literal["done", "dry-run", "skipped", "refused", "damaged"]
 
 
 class ResetResult(NamedTuple):
@@ -232,6 +232,6 @@ class ResetResult(NamedTuple):
     @property
     def exit_code(self) -> int:
         """0, or 3 where something could not be removed, or 12 where a tag lost a blob."""
-        if self.outcome == "lost":
+        if self.outcome == "damaged":
             return 12
         return 3 if self.not_deleted_count else 0

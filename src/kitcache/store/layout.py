@@ -193,7 +193,7 @@ class Layout:
             raise self._damaged("not-a-file", "is no regular file")
         if size is not None and found.st_size != size:
             verb = "is cut short" if found.st_size < size else "is too long"
-            raise self._damaged("torn", f"{verb} ({found.st_size:,} of {size:,} bytes)")
+            raise self._damaged("wrong-size", f"{verb} ({found.st_size:,} of {size:,} bytes)")
         if unless_binary and not can_be_json(os.pread(fd, _HEAD_BYTES, 0)):
             return None
         if found.st_size > STRUCTURAL_LIMIT_BYTES:

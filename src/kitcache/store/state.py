@@ -22,7 +22,7 @@ from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
 from kitcache.store.scan import STATE_DIR
 
-SKIPS = "skips"
+SKIPPED_SWEEPS = "skipped-sweeps"
 TAGS = "tags.json"
 LAYERS = "layers.json"
 
@@ -34,7 +34,7 @@ _LAYERS_KEPT = 10_000
 _TRIES = 50
 _PAUSE_S = 0.01
 _LEFT_BEHIND_S = 3600.0
-_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPS, "blob", "probe"))
+_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, "blob", "probe"))
 _NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 """No file of ours is there: nothing, a directory, a link, a socket."""
 
@@ -114,7 +114,7 @@ def read_skipped_sweeps(layout: Layout) -> int:
     """How many sweeps in a row were left out; 0 where that cannot be read: no tag goes by it."""
     data = b""
     with suppress(KitcacheError):
-        data = _read(layout, SKIPS).strip()
+        data = _read(layout, SKIPPED_SWEEPS).strip()
     return int(data) if data.isdigit() and len(data) < 10 else 0
 
 
@@ -192,7 +192,7 @@ def count_skipped_sweep(layout: Layout) -> int:
     with _writing(layout) as room_fd:
         skips = read_skipped_sweeps(layout) + 1
         if room_fd is not None:
-            _replace(layout, room_fd, SKIPS, b"%d\n" % skips)
+            _replace(layout, room_fd, SKIPPED_SWEEPS, b"%d\n" % skips)
     return skips
 
 
@@ -203,7 +203,7 @@ def tidy(layout: Layout) -> None:
     fd = _open_room(layout, is_made=False)
     if fd is not None:
         with suppress(OSError):
-            os.unlink(SKIPS, dir_fd=fd)
+            os.unlink(SKIPPED_SWEEPS, dir_fd=fd)
         delete_stale_files(fd)
         clear_stages(layout, fd)
         os.close(fd)

@@ -22,7 +22,7 @@ from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.write import new_name
 
-CopyMethod = Literal["linked", "copied", "there"]
+CopyMethod = Literal["linked", "copied", "reused"]
 
 _CHUNK_BYTES = 1024 * 1024
 # Another file system, another's file, too many links, a file system that has none; and a name that
@@ -50,7 +50,7 @@ def copy_blob(
     proves: bool = False,
     on_copied: Callable[[int], None] = _nobody,
 ) -> CopyMethod:
-    """Have a blob of one layout in another one too; how it came, or "there": it was whole already.
+    """Have a blob of one layout in another one too; how it came, or "reused": it was whole already.
 
     size: bytes, None if unknown. What lies under its name and is no such blob is replaced. Blobs of
     at most PROVEN_BYTES are hashed, and what is copied; of others that are linked or there the
@@ -65,7 +65,7 @@ def copy_blob(
     """
     # The look first: to open what is not there costs more than all the rest.
     if target.stat_blob(digest) and find_blob(target, digest, size or 0) is not None:
-        return "there"
+        return "reused"
     original = _open_original(source, digest)
     try:
         original.check_length(size)
@@ -92,7 +92,7 @@ class _Original(NamedTuple):
         length = self.found.st_size
         if size is not None and length != size:
             verb = "is cut short" if length < size else "is too long"
-            self._blame("torn", f"{verb} ({length:,} of {size:,} bytes)")
+            self._blame("wrong-size", f"{verb} ({length:,} of {size:,} bytes)")
 
     def check_bytes(self) -> None:
         size = self.found.st_size

@@ -98,7 +98,7 @@ class TrimResult(NamedTuple):
     """
 
     path: str
-    outcome: Literal["done", "dry-run", "fits"]
+    outcome: Literal["done", "dry-run", "unchanged"]
     ref_name: str | None
     limit_bytes: int
     before: Digest
@@ -153,7 +153,7 @@ class TagStatus(NamedTuple):
     ref_name: str | None
     digest: Digest | None
     kind: Literal["cache", "image", "artifact", "unknown"]
-    importable: Literal["fully", "with-misses", "not"]
+    importable: Literal["full", "partial", "none"]
     reason: str = ""
     steps: int = 0
     unusable_steps: tuple[UnusableStep, ...] = ()
@@ -182,7 +182,7 @@ class VerifyResult(NamedTuple):
     def exit_code(self) -> int:
         """0, or 12 where something is wrong."""
         is_faulty = self.bad_blobs or self.index_problem or self.damage
-        return 12 if is_faulty or any(v.importable != "fully" for v in self.tags) else 0
+        return 12 if is_faulty or any(v.importable != "full" for v in self.tags) else 0
 
 
 RECOVERED = "recovered-"
@@ -199,7 +199,9 @@ class RepairAction(NamedTuple):
     sentence.
     """
 
-    kind: Literal["take", "rebuild-index", "move-tag", "rewrite", "drop-tag", "quarantine"]
+    kind: Literal[
+        "copy-blob", "rebuild-index", "move-tag", "rewrite-cache", "remove-tag", "quarantine-blob"
+    ]
     tag: str | None
     digest: Digest | None
     description: str
@@ -275,7 +277,7 @@ class MergedTag(NamedTuple):
     source_name: str | None
     target_name: str | None
     digests: tuple[str, ...]
-    state: Literal["new", "moved", "there"]
+    state: Literal["new", "moved", "unchanged"]
     previous_digests: tuple[str, ...] = ()
 
 

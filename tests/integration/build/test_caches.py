@@ -60,11 +60,11 @@ def test_export_change_export_with_reset_prune_import(
     removed = second.before.keys() - second.after.keys()
     assert len(removed) >= 4, "two layers, the config and the root of the first export"
     report = second.cache["reset"]
-    assert report["removed"] == tally(second.before, removed)
+    assert report["deleted"] == tally(second.before, removed)
     assert report["kept"] == tally(second.after, second.after)
     assert second.cache["written"] == tally(second.after, second.after.keys() - second.before)
     assert second.cache["reused"] == tally(second.after, second.after.keys() & second.before)
-    assert (report["outcome"], report["tags"]) == ("done", 1)
+    assert (report["outcome"], report["entry_count"]) == ("done", 1)
     said = [line for line in second.built.err.splitlines() if line.startswith(f"{cache}: ")]
     assert len(said) == 2
     assert f"exported tag 'latest': wrote {second.cache['written']['blobs']} blobs" in said[0]
@@ -92,7 +92,7 @@ def test_a_directory_does_not_grow(kit: Kit, tmp_path: Path) -> None:
     for number in range(6):
         stages(where, app=f"app {number}" * 1000, lock="lock" if number < 3 else "other")
         done = export(kit, where, cache, mode="max", compression="uncompressed", reset="true")
-        assert done.cache["reset"]["removed"]["blobs"] == (0, 3, 3, 5, 3, 3)[number]
+        assert done.cache["reset"]["deleted"]["blobs"] == (0, 3, 3, 5, 3, 3)[number]
         assert_swept(cache)
         sizes.append((len(done.after), sum(done.after.values())))
     assert {count for count, _ in sizes} == {5}
@@ -143,7 +143,7 @@ def test_notes_of_the_last_use(kit: Kit, tmp_path: Path) -> None:
 def test_damaged_notes_are_no_error(kit: Kit, tmp_path: Path, bad: bytes) -> None:
     cache, where = tmp_path / "cache", stages(tmp_path / "context", app="notes")
     (cache / ".kitcache").mkdir(parents=True)
-    for name in ("tags.json", "skips"):
+    for name in ("tags.json", "skipped-sweeps"):
         (cache / ".kitcache" / name).write_bytes(bad)
     value = cache_to(cache, tag="main", reset="true")
     built = kit.must("-o", "type=cacheonly", f"--cache-to={value}", where)

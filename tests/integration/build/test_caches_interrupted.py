@@ -102,7 +102,7 @@ def test_a_killed_export_leaves_garbage_that_a_later_reset_removes(
     assert witness.blobs(old.cache) == before
     age_uploads(old.cache)
     done = export(kit, old.where, old.cache, tag="other", mode="max", reset="true")
-    assert done.cache["reset"]["ingests_removed"]["blobs"] == 1, left
+    assert done.cache["reset"]["ingests_deleted"]["blobs"] == 1, left
     assert_swept(old.cache)
     assert set(tags(old.cache)) == {"old", "other"}
 
@@ -155,7 +155,7 @@ def test_a_running_import_keeps_what_it_imports(kit: Kit, old: Old, big: Path) -
         done = export(kit, old.where, old.cache, tag="new", mode="max", reset="true")
         assert done.cache["outcome"] == "published"
         assert done.cache["reset"]["outcome"] == "skipped"
-        assert f"held by process {build.pid}" in done.cache["reset"]["why"]
+        assert f"held by process {build.pid}" in done.cache["reset"]["reason"]
         assert imported <= witness.blobs(old.cache).keys()
         ended = build.end()
     assert ended.code == 0, ended

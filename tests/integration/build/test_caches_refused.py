@@ -117,13 +117,13 @@ def test_a_read_only_disk(kit: Kit, where: Path, disk: Path, is_there: bool) -> 
     if is_there:
         export(kit, where, disk / "cache")
     make_read_only(disk)
-    refused(kit, where, cache_to(disk / "cache"), 1, "Read-only file system", "next: mount it")
+    refused(kit, where, cache_to(disk / "cache"), 1, "Read-only file system", "hint: mount it")
 
 
 def test_a_disk_that_is_full(kit: Kit, where: Path, disk: Path) -> None:
     export(kit, where, disk / "cache")
     fill(disk)
-    refused(kit, where, cache_to(disk / "cache"), 1, "No space left on device", "next: free")
+    refused(kit, where, cache_to(disk / "cache"), 1, "No space left on device", "hint: free")
 
 
 def fill(disk: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up(kit: Kit, where: Path, disk: Path, is_optional: bo
     else:
         assert done.metadata == {}
         assert f"kitcache: {cache}: cannot write a blob: No space left on device" in done.built.err
-        assert "  no tag was changed, and nothing was removed\n  next: free" in done.built.err
+        assert "  no tag was changed, and nothing was removed\n  hint: free" in done.built.err
     assert_imports(kit, where, cache)
     age_uploads(cache)
     commands.must("reset", cache)

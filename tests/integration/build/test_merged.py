@@ -36,7 +36,7 @@ def test_caches_of_two_builds_are_both_imported_from_one(kit: Kit, tmp_path: Pat
     export(kit, contexts["two"], tmp_path / "two", tag="main", mode="max", **form)
     target = tmp_path / "all"
     sources = [tmp_path / "one", tmp_path / "two"]
-    said = must("merge", "--tag-as", "{dir}", *sources, target, "--json").json
+    said = must("merge", "--rename", "{dir}", *sources, target, "--json").json
     assert said["copied"] == {"blobs": 0, "bytes": 0}
     assert tags(target) == {"one": tags(sources[0])["main"], "two": tags(sources[1])["main"]}
     assert_nothing_else(target)
@@ -48,7 +48,7 @@ def test_caches_of_two_builds_are_both_imported_from_one(kit: Kit, tmp_path: Pat
     notes = json.loads((target / ".kitcache" / "tags.json").read_bytes())["tags"]
     assert all(notes[tag]["exported_ns"] and notes[tag]["imported_ns"] for tag in contexts)
     assert (
-        must("merge", "--tag-as", "{dir}", *sources, target, "--json").json["outcome"]
+        must("merge", "--rename", "{dir}", *sources, target, "--json").json["outcome"]
         == "unchanged"
     )
 
@@ -72,7 +72,7 @@ def test_a_build_goes_on_in_a_merged_cache(kit: Kit, tmp_path: Path) -> None:
     must("merge", tmp_path / "one", tmp_path / "two")
     stages(two, app="app 2, changed")
     done = export(kit, two, tmp_path / "two", tag="two", mode="max", reset="true")
-    assert done.cache["reset"]["removed"]["blobs"] > 0
+    assert done.cache["reset"]["deleted"]["blobs"] > 0
     assert_swept(tmp_path / "two")
     assert_imports(kit, one, tmp_path / "two", "one", client="buildx")
     assert_imports(kit, two, tmp_path / "two", "two")

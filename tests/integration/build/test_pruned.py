@@ -37,7 +37,7 @@ def test_twenty_rounds_pruned_to_half(kit: Kit, tmp_path: Path) -> None:
 
     assert said["exit_code"] == 0
     assert [tag["keep"] for tag in said["tags"]] == [tag["keep"] for tag in dry["tags"]]
-    assert said["reset"]["removed"] == dry["reset"]["removed"]
+    assert said["reset"]["deleted"] == dry["reset"]["deleted"]
     assert_clean(grown, said)
     assert grown.live_bytes() <= half
     # The one that a rule keeps, and the last used of the others.
@@ -63,12 +63,12 @@ def test_one_tag_too_many_is_trimmed(kit: Kit, tmp_path: Path) -> None:
 
     assert (said["exit_code"], kept(said)) == (0, ["main"])
     (trimmed,) = said["trimmed"]
-    assert trimmed["dropped"]
+    assert trimmed["removed_steps"]
     assert_clean(grown, said)
     assert grown.live_bytes() <= limit
     for client in ("kitcache", "buildx"):
         cached = grown.imported("main", client)
-        assert sum(cached.values()) == len(trimmed["kept"]) > 0, (client, cached, trimmed)
+        assert sum(cached.values()) == len(trimmed["kept_steps"]) > 0, (client, cached, trimmed)
     assert prune(grown, *words)["trimmed"] == []
 
 

@@ -104,7 +104,7 @@ def test_a_wrong_password_is_a_clear_error_that_does_not_tell_it(
     assert built.code == 21
     assert f"failed to push {registry.host}/wrong:1" in built.err
     assert "401 Unauthorized" in built.err
-    assert f"\n  next: docker login {registry.host}\n" in built.err
+    assert f"\n  hint: docker login {registry.host}\n" in built.err
     assert hidden(built)
 
 
@@ -113,7 +113,7 @@ def test_no_login_at_all(kit: Kit, registry: Registry, where: Path) -> None:
     assert built.code == 21
     assert f"{registry.host}/none:1" in built.err
     assert "no basic auth credentials" in built.err or "401 Unauthorized" in built.err
-    assert f"\n  next: docker login {registry.host}\n" in built.err
+    assert f"\n  hint: docker login {registry.host}\n" in built.err
 
 
 def test_a_cache_and_a_base_image_that_want_a_login(
@@ -126,7 +126,7 @@ def test_a_cache_and_a_base_image_that_want_a_login(
     for failing in (("--cache-to", cache, where), (base,)):
         built = kit.run(*failing)
         assert built.code == 21
-        assert f"\n  next: {advice}\n" in built.err
+        assert f"\n  hint: {advice}\n" in built.err
 
 
 def test_a_helper_that_is_not_there_is_named(kit: Kit, registry: Registry, where: Path) -> None:

@@ -134,10 +134,10 @@ def test_half_of_a_cache_is_its_warm_half(grown: Grown) -> None:
     gone = COLD - {"[cold 2/4] COPY lock /lock"} | MADE_OF_COLD
     for client in ("buildx", "kitcache"):
         cached = grown.imported(client)
-        assert len(cached) == len(said["kept"]) + len(said["dropped"]) == STEPS
+        assert len(cached) == len(said["kept_steps"]) + len(said["removed_steps"]) == STEPS
         assert {step for step, is_cached in cached.items() if is_cached} >= HOT, client
         assert not any(cached[step] for step in gone), client
-        assert sum(cached.values()) == len(said["kept"]), client
+        assert sum(cached.values()) == len(said["kept_steps"]), client
     # A build of the warm stage alone needs nothing of the cold one.
     assert grown.imported("buildx", "--target=hot") == dict.fromkeys(HOT, True)
 
@@ -158,11 +158,11 @@ def test_a_trimmed_cache_grows_again(kit: Kit, tmp_path: Path) -> None:
 def test_each_cut_leaves_just_what_it_says(kit: Kit, tmp_path: Path) -> None:
     """Byte by byte tighter, until one step is left: as many steps hit as are kept."""
     grown = Grown(kit, tmp_path, "manifest", WOVEN)
-    kept = [len(grown.trim(grown.bytes)["kept"])]
+    kept = [len(grown.trim(grown.bytes)["kept_steps"])]
     for limit in cuts_of(grown):
         said = grown.trim(limit)
-        assert len(said["kept"]) == kept[-1] - len(said["dropped"])
-        kept.append(len(said["kept"]))
+        assert len(said["kept_steps"]) == kept[-1] - len(said["removed_steps"])
+        kept.append(len(said["kept_steps"]))
         cached = grown.imported("buildx")
         assert sum(cached.values()) == kept[-1], (said, cached)
     assert kept[-1] == 1
@@ -191,7 +191,7 @@ def test_what_a_build_read_is_warm(kit: Kit, tmp_path: Path) -> None:
     noted = json.loads((grown.cache / ".kitcache" / "layers.json").read_bytes())["layers"]
     assert len(noted) >= 3
     said = grown.trim(grown.bytes - 500_000)
-    assert {step["last_read"] is None for step in said["kept"]} == {True, False}
+    assert {step["last_read"] is None for step in said["kept_steps"]} == {True, False}
     cached = grown.imported("buildx")
     assert {step for step in COLD if cached[step]} == COLD
     assert not all(cached[step] for step in HOT)

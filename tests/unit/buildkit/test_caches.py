@@ -267,7 +267,7 @@ class TestResetAmongOthers:
         monkeypatch.setattr(module, "reset_after_export", met)
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
         assert result.reset is not None
-        assert (result.reset.outcome, result.exit_code) == ("lost", 12)
+        assert (result.reset.outcome, result.exit_code) == ("damaged", 12)
 
     def test_a_cancel_is_a_skip_for_the_tag_is_published(self, tmp_path: Path) -> None:
         cancel = Event()

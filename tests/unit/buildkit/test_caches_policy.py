@@ -82,7 +82,7 @@ def test_the_digest_is_the_one_that_the_tag_has_after_a_trim(grown: Path, tmp_pa
     policy = PrunePolicy(keep_tags=("*",), max_used=DiskSpace(bytes=10), trim=True)
     results = run([local(grown, "new"), local(grown, "again")], exported, policy=policy)
     found = tags(grown)
-    assert [r.digest for r in results] == [found["new"], found["again"]]
+    assert [r.digest for r in results] == [found["target_name"], found["again"]]
     assert cache.main["digest"] not in found.values()
 
 
@@ -102,7 +102,7 @@ def test_while_others_export_it_is_left_to_them(grown: Path) -> None:
 
 def test_after_an_export_that_failed_nothing_goes(grown: Path) -> None:
     (result,) = run([local(grown, "new")], None, policy=LAST_ONE)
-    assert (result.outcome, result.prune, result.reset) == ("nothing", None, None)
+    assert (result.outcome, result.prune, result.reset) == ("empty", None, None)
     assert set(tags(grown)) == {"a", "b"}
 
 
@@ -118,7 +118,7 @@ def test_what_people_and_machines_are_told(grown: Path) -> None:
     assert said[2].startswith("c: removed ")
     shape = shape_metadata(BuildResult("ref", None, {}, caches=tuple(results)))
     (export,) = shape["kitcache.caches"]
-    assert export["prune"]["schema"] == "kitcache.pruned/1"
+    assert export["prune"]["schema"] == "kitcache.prune/1"
     assert export["reset"] == export["prune"]["reset"]
     assert [tag["keep"] for tag in export["prune"]["tags"]] == [False, False, True]
 

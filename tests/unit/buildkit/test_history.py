@@ -85,7 +85,7 @@ def test_other_builds_and_other_attestations_are_not_ours() -> None:
 @pytest.mark.parametrize(
     "blob",
     [b"", b"{", b"[]", b"1", b'{"predicate": 1}', b"\xff", b"[" * 100_000, None],
-    ids=["empty", "torn", "list", "number", "odd", "not UTF-8", "deep", "none"],
+    ids=["empty", "wrong-size", "list", "number", "odd", "not UTF-8", "deep", "none"],
 )
 def test_a_blob_that_is_none_is_no_provenance(blob: bytes | None) -> None:
     blobs: dict[str, bytes | Handler] = {} if blob is None else {"d": blob}

@@ -74,7 +74,7 @@ class TestPublish:
     def test_nothing_exported_is_nothing_published_and_no_reset(self, sample: Sample) -> None:
         before, count = (sample.dir / "index.json").read_bytes(), len(blobs(sample.dir))
         (result,) = run([local(sample.dir, reset=True)], None)
-        assert (result.outcome, result.digest, result.reset) == ("nothing", None, None)
+        assert (result.outcome, result.digest, result.reset) == ("empty", None, None)
         assert result.exit_code == 0
         assert (sample.dir / "index.json").read_bytes() == before
         assert len(blobs(sample.dir)) == count
@@ -83,7 +83,7 @@ class TestPublish:
         """With ignore-error the Solve is good; the last bare digest is the cacheconfig's."""
         (result,) = run([local(tmp_path / "c")], Exported(CACHE.blobs[:-1], ""))
         assert (result.outcome, result.problem) == (
-            "nothing",
+            "empty",
             "the export ended before its manifest",
         )
         assert tags(tmp_path / "c") == {}

@@ -24,8 +24,8 @@ def test_what_was_written_and_what_was_there() -> None:
 
 
 def test_nothing_to_export() -> None:
-    assert lines(outcome="nothing") == ["./cache: nothing to export; tag 'main' is unchanged"]
-    assert lines(outcome="nothing", problem="it ended early") == [
+    assert lines(outcome="empty") == ["./cache: nothing to export; tag 'main' is unchanged"]
+    assert lines(outcome="empty", problem="it ended early") == [
         "./cache: nothing to export (it ended early); tag 'main' is unchanged"
     ]
 
@@ -35,26 +35,26 @@ def test_a_failure_is_told_elsewhere() -> None:
 
 
 def test_a_reset_has_its_line_and_its_remarks() -> None:
-    assert lines(report=REPORT)[1:] == [
+    assert lines(reset=REPORT)[1:] == [
         "./cache: removed 4 blobs, 40 B; kept 9, 90 B, for 1 tag (0.0 s)"
     ]
     hole = MissingBlob(Digest("sha256", "0" * 64), "main")
     report = REPORT._replace(
-        spared=Tally(3, 30), missing_blobs=(hole,), left=(("a", "busy"),), left_count=1
+        spared=Tally(3, 30), missing_blobs=(hole,), not_deleted=(("a", "busy"),), not_deleted_count=1
     )
-    found = lines(report=report)
+    found = lines(reset=report)
     assert len(found) > 3
     assert [line for line in found if "too young to go" in line]
     assert [line for line in found if "main" in line and "000000" in line]
 
 
 def test_a_reset_that_did_nothing_says_why() -> None:
-    report = REPORT._replace(outcome="skipped", why="others are exporting")
-    assert lines(report=report)[1] == "./cache: not reset: others are exporting"
+    report = REPORT._replace(outcome="skipped", reason="others are exporting")
+    assert lines(reset=report)[1] == "./cache: not reset: others are exporting"
 
 
 def test_no_name_reaches_the_terminal_as_it_is() -> None:
-    for outcome in ("published", "nothing"):
+    for outcome in ("published", "empty"):
         for line in lines(outcome=outcome, path=EVIL, tag=EVIL, problem=EVIL):
             assert line.isprintable(), line
 

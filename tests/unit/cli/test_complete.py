@@ -107,7 +107,7 @@ def test_tags_of_the_cache_that_was_named(sample: Sample, monkeypatch: pytest.Mo
     assert differences(before, take_snapshot(sample.dir)) == []
 
 
-@pytest.mark.parametrize("kind", ["torn", "missing", "pipe", "link", "nested"])
+@pytest.mark.parametrize("kind", ["wrong-size", "missing", "pipe", "link", "nested"])
 def test_an_index_that_cannot_be_read_is_no_error(
     sample: Sample, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +115,7 @@ def test_an_index_that_cannot_be_read_is_no_error(
     data = index.read_bytes()
     index.unlink()
     match kind:
-        case "torn":
+        case "wrong-size":
             index.write_bytes(data[:-9])
         case "pipe":
             os.mkfifo(index)

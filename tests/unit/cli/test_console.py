@@ -83,7 +83,7 @@ def test_an_answer_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
 def test_as_json_it_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     session(wants_json=True).print_result(VALUE, ["one"])
     out, err = capsys.readouterr()
-    assert out.startswith('{"schema": "kitcache.untagged/1"')
+    assert out.startswith('{"schema": "kitcache.untag/1"')
     assert (out.count("\n"), err) == (1, "")
 
 
@@ -185,7 +185,7 @@ def test_a_daemons_own_store_is_for_its_own_prune(
 ) -> None:
     session().print_error(NotACache(path, "no"))
     session().print_error(KitcacheError(path, "cannot be opened: Permission denied"))
-    assert capsys.readouterr().err.count("next: docker buildx prune, ") == 2 * is_meant
+    assert capsys.readouterr().err.count("hint: docker buildx prune, ") == 2 * is_meant
     session().print_error(NotFound(path, "no such tag"))
     assert "docker buildx prune" not in capsys.readouterr().err
 

@@ -44,7 +44,7 @@ def test_an_unknown_value_has_no_shape() -> None:
         KitcacheError(EVIL, EVIL, hints=("a", "b")),
         UsageError(EVIL),
         Busy("c", "held", holder_pid=7),
-        Damaged("c", "torn", kind="torn", tag=EVIL, chain=("index.json", EVIL)),
+        Damaged("c", "wrong-size", kind="wrong-size", tag=EVIL, chain=("index.json", EVIL)),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -150,7 +150,7 @@ def test_no_traceback_reaches_a_user(sample: Sample) -> None:
     assert (process.returncode, out) == (1, "")
     first, *lines = err.splitlines()
     assert first.startswith("kitcache: this is a bug in kitcache: LookupError: a line\\nand \\x1b[")
-    assert any(line.startswith("  next: report it") for line in lines)
+    assert any(line.startswith("  hint: report it") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_ctrl_c_stops_on_request(sample: Sample, as_json: bool) -> None:
         assert err.splitlines() == [
             "kitcache: cache: stopped on request",
             "  nothing was removed",
-            "  next: run the same command again to finish",
+            "  hint: run the same command again to finish",
         ]
 
 
@@ -336,4 +336,4 @@ def test_what_the_machine_lacks_is_no_bug(sample: Sample, program: str, says: st
     assert (process.returncode, out) == (1, "")
     assert says in err.splitlines()[0]
     assert "bug" not in err
-    assert "next: " in err
+    assert "hint: " in err

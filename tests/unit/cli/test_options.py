@@ -114,7 +114,7 @@ def test_a_bad_policy_says_what_was_left_alone_and_what_next(
     assert (answer.code, answer.out) == (2, "")
     first, *_, left, step = answer.err.splitlines()
     assert first.startswith("kitcache: p.toml: line 1: ")
-    assert (left, step) == (f"  {undone}", f"  next: {options.MEND_POLICY}")
+    assert (left, step) == (f"  {undone}", f"  hint: {options.MEND_POLICY}")
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in NO_AGE])

@@ -161,8 +161,8 @@ def test_help_shows_what_is_to_be_typed(tmp_path: Path, words: list[str]) -> Non
 
 
 def test_a_usage_error_shows_what_is_to_be_typed(tmp_path: Path) -> None:
-    assert "next: docker kitcache reset --help" in call(tmp_path, "kitcache", "reset").err
-    assert "next: docker kitcache --help" in call(tmp_path, "kitcache", "rest").err
+    assert "hint: docker kitcache reset --help" in call(tmp_path, "kitcache", "reset").err
+    assert "hint: docker kitcache --help" in call(tmp_path, "kitcache", "rest").err
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,12 @@ def test_the_tags() -> None:
         created_from="manifest",
         platforms=("linux/amd64", "linux/arm64"),
         missing=3,
-        used_ns=NOW - HOUR,
-        used_from="manifest",
+        last_used_ns=NOW - HOUR,
+        last_used_from="manifest",
     )
-    used = TAG._replace(used_ns=NOW, used_from="export")
+    used = TAG._replace(last_used_ns=NOW, last_used_from="export")
     broken = TAG._replace(
-        ref_name="bad", kind="unknown", created_ns=None, problem="torn", layers=1234
+        ref_name="bad", kind="unknown", created_ns=None, problem="wrong-size", layers=1234
     )
     assert list(listing_lines(TagList("./cache", (used, image, broken), ()), NOW)) == [
         "TAG   KIND      AGE  LAST USED    SIZE  LAYERS  MISSING  PLATFORMS",
@@ -104,7 +104,7 @@ def test_the_tags() -> None:
 
 
 def test_without_an_estimate_there_is_no_footnote() -> None:
-    used = TAG._replace(used_ns=NOW, used_from="export")
+    used = TAG._replace(last_used_ns=NOW, last_used_from="export")
     assert len(list(listing_lines(TagList("./cache", (used,), ()), NOW))) == 2
 
 
@@ -121,9 +121,9 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         size=Tally(9, 999 * 10**9),
         layers=12_345,
         platforms=tuple(f"linux/arch{n}" for n in range(20)),
-        problem="torn",
-        used_ns=NOW - 9999 * 24 * HOUR,
-        used_from="manifest",
+        problem="wrong-size",
+        last_used_ns=NOW - 9999 * 24 * HOUR,
+        last_used_from="manifest",
     )
     lines = list(listing_lines(TagList("./cache", (wide, TAG), ()), NOW))
     assert max(map(len, lines)) <= 80
@@ -186,7 +186,7 @@ def test_garbage() -> None:
 def test_missing_empty_and_too_many() -> None:
     lines = list(why_lines(WHY._replace(size=None, written_ns=None), NOW))
     assert lines[0] == f"{digest('layer')}: missing here"
-    lines = list(why_lines(WHY._replace(size=0, more_paths=True), NOW))
+    lines = list(why_lines(WHY._replace(size=0, has_more_paths=True), NOW))
     assert lines[0].endswith(": 0 B, written 1 h ago")
     assert lines[-1] == "  and more than these 1 paths"
 
@@ -210,7 +210,7 @@ def test_nothing_is_printed_raw() -> None:
         ),
         *listing_lines(TagList(EVIL, (), ()), NOW),
         *why_lines(WHY._replace(path=EVIL, paths=(ReferencePath(root, (evil_link,)),)), NOW),
-        *damage_warnings(EVIL, [DAMAGE._replace(root=root, detail=EVIL)]),
+        *damage_warnings(EVIL, [DAMAGE._replace(root=root, problem=EVIL)]),
     ]
     assert all(line.isprintable() for line in lines)
     assert sum("\\x1b" in line for line in lines) >= 8

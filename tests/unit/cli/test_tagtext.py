@@ -23,9 +23,9 @@ def test_a_name_that_moved() -> None:
 
 
 def test_a_new_name_and_one_that_is_there() -> None:
-    new = MOVED._replace(moved_from=())
+    new = MOVED._replace(previous_digests=())
     assert list(tagged_lines(new)) == ["c: dev is sha256:a, as main"]
-    assert list(tagged_lines(new._replace(old="sha256:a"))) == ["c: dev is sha256:a"]
+    assert list(tagged_lines(new._replace(source_name="sha256:a"))) == ["c: dev is sha256:a"]
     there = list(tagged_lines(new._replace(outcome="unchanged")))
     assert there == ["c: dev is sha256:a already: nothing to change"]
 
@@ -33,9 +33,9 @@ def test_a_new_name_and_one_that_is_there() -> None:
 def test_each_tag_that_came_and_what_it_took() -> None:
     tags = (
         TAKEN,
-        TAKEN._replace(new="b-main", source="b", state="moved", moved_from=("sha256:0",)),
-        TAKEN._replace(old=None, new=None, digests=("sha256:2", "sha256:3")),
-        TAKEN._replace(state="there"),
+        TAKEN._replace(target_name="b-main", source="b", state="moved", previous_digests=("sha256:0",)),
+        TAKEN._replace(source_name=None, target_name=None, digests=("sha256:2", "sha256:3")),
+        TAKEN._replace(state="unchanged"),
     )
     merged = MERGED._replace(tags=tags, linked=Tally(3, 1500), copied=Tally(1, 10))
     assert list(merged_lines(merged)) == [
@@ -53,7 +53,7 @@ def test_each_tag_that_came_and_what_it_took() -> None:
 
 def test_nothing_is_an_answer() -> None:
     assert list(merged_lines(MERGED)) == ["all: 0 tags; no blobs (1.2 s)"]
-    there = MERGED._replace(tags=(TAKEN._replace(state="there"),), there=Tally(2, 20))
+    there = MERGED._replace(tags=(TAKEN._replace(state="unchanged"),), reused=Tally(2, 20))
     assert list(merged_lines(there)) == ["all: 1 there already; 2 blobs, 20 B there (1.2 s)"]
 
 

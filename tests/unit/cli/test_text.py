@@ -55,7 +55,7 @@ def test_zero_is_an_answer() -> None:
 def test_the_closing_line_says_freed_kept_how_many_how_long() -> None:
     assert (
         line(
-            removed=Tally(9959, 343_400_000_000), kept=Tally(41, 603_000_000), tags=3, seconds=1.26
+            deleted=Tally(9959, 343_400_000_000), kept=Tally(41, 603_000_000), entry_count=3, seconds=1.26
         )
         == "./cache: removed 9,959 blobs, 343 GB; kept 41, 603 MB, for 3 tags (1.3 s)"
     )
@@ -63,18 +63,18 @@ def test_the_closing_line_says_freed_kept_how_many_how_long() -> None:
 
 def test_one_is_one() -> None:
     assert (
-        line(removed=Tally(1, 1), kept=Tally(1, 1000), tags=1, ingests_removed=Tally(1, 7))
+        line(deleted=Tally(1, 1), kept=Tally(1, 1000), entry_count=1, ingests_deleted=Tally(1, 7))
         == "./cache: removed 1 blob, 1 B and 1 upload left behind, 7 B;"
         " kept 1, 1.0 kB, for 1 tag (0.0 s)"
     )
 
 
 def test_a_dry_run_would() -> None:
-    assert line(outcome="dry-run", removed=Tally(2, 9)).startswith("./cache: would remove 2 blobs")
+    assert line(outcome="dry-run", deleted=Tally(2, 9)).startswith("./cache: would remove 2 blobs")
 
 
 def test_uploads_alone_are_something_to_remove() -> None:
-    words = line(ingests_removed=Tally(2, 1_500_000))
+    words = line(ingests_deleted=Tally(2, 1_500_000))
     assert "2 uploads left behind, 1.5 MB" in words
     assert "nothing to remove" not in words
 
@@ -82,7 +82,7 @@ def test_uploads_alone_are_something_to_remove() -> None:
 def test_what_was_left_alone_and_why() -> None:
     kept = (("a" * 64, "last written 10 min ago"), ("b" * 64, "dated 1 h in the future"))
     assert notes(
-        spared=Tally(3, 4500),
+        too_young=Tally(3, 4500),
         ingests_kept=kept,
         foreign=("notes.txt",),
         foreign_count=1,
@@ -115,14 +115,14 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
         "c: 1 blob that tags name is not there or not whole,"
         f" first named by tag 'main': {digest('a').short}"
         " is missing",
-        "c: next: kitcache verify c --repair",
+        "c: hint: kitcache verify c --repair",
     ]
     two = MissingBlob(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
         "c: 2 blobs that tags name are not there or not whole,"
         " first named by tag 'main', an entry without a tag:"
         f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)",
-        "c: next: kitcache verify c --repair",
+        "c: hint: kitcache verify c --repair",
     ]
 
 
@@ -144,7 +144,7 @@ def test_whom_we_wait_for() -> None:
     )
     unknown = held._replace(holder=LockHolder(None, None))
     assert "for another process, which" in waiting_line(unknown)
-    export = held._replace(what="export", seconds=4.2)
+    export = held._replace(waiting_for="export", seconds=4.2)
     assert waiting_line(export) == "c: an upload has just ended; waiting 4 s for its tag"
 
 
@@ -169,10 +169,10 @@ def test_where_there_is_no_column_to_spare_it_ends_all_the_same(width: int) -> N
 
 
 def test_why_nothing_was_reset() -> None:
-    assert line(outcome="skipped", why="others export") == "./cache: not reset: others export"
-    assert line(outcome="refused", why="torn") == "./cache: not reset: torn"
-    assert line(outcome="lost", why="a hole") == "./cache: its reset failed: a hole"
-    assert "\\x1b" in line(outcome="skipped", why=EVIL)
+    assert line(outcome="skipped", reason="others export") == "./cache: not reset: others export"
+    assert line(outcome="refused", reason="wrong-size") == "./cache: not reset: torn"
+    assert line(outcome="damaged", reason="a hole") == "./cache: its reset failed: a hole"
+    assert "\\x1b" in line(outcome="skipped", reason=EVIL)
 
 
 def test_nothing_is_printed_raw() -> None:
@@ -181,7 +181,7 @@ def test_nothing_is_printed_raw() -> None:
         line(path=EVIL),
         *notes(
             path=EVIL,
-            spared=Tally(1, 1),
+            too_young=Tally(1, 1),
             foreign=(EVIL,),
             foreign_count=1,
             ingests_kept=((EVIL, EVIL),),

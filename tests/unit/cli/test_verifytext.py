@@ -20,7 +20,7 @@ from kitcache.upkeep.results import (
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
-FULLY = TagStatus(0, "main", ONE, "cache", "fully", steps=12)
+FULLY = TagStatus(0, "main", ONE, "cache", "full", actions=12)
 
 
 def miss(number: int, created_ns: int | None = None) -> UnusableStep:
@@ -30,11 +30,11 @@ def miss(number: int, created_ns: int | None = None) -> UnusableStep:
 
 
 def lines(*verdicts: TagStatus, **changes: Any) -> list[str]:
-    return list(verified_lines(CLEAN._replace(verdicts=verdicts, **changes)))
+    return list(verified_lines(CLEAN._replace(tags=verdicts, **changes)))
 
 
 def warnings(*verdicts: TagStatus, **changes: Any) -> list[str]:
-    return list(verified_warnings(CLEAN._replace(verdicts=verdicts, **changes)))
+    return list(verified_warnings(CLEAN._replace(tags=verdicts, **changes)))
 
 
 def test_a_clean_cache() -> None:
@@ -53,27 +53,27 @@ def test_a_cache_without_tags() -> None:
 @pytest.mark.parametrize(
     ("kind", "imports", "steps", "row"),
     [
-        ("cache", "fully", 0, "0  imports fully"),
-        ("cache", "with-misses", 1234, "1,234  imports with misses"),
-        ("cache", "not", 0, "-  does not import"),
-        ("cache", "not", 3, "3  does not import"),
-        ("image", "fully", 0, "-  whole"),
-        ("artifact", "not", 0, "-  not whole"),
-        ("unknown", "not", 0, "-  does not import"),
+        ("cache", "full", 0, "0  imports fully"),
+        ("cache", "partial", 1234, "1,234  imports with misses"),
+        ("cache", "none", 0, "-  does not import"),
+        ("cache", "none", 3, "3  does not import"),
+        ("image", "full", 0, "-  whole"),
+        ("artifact", "none", 0, "-  not whole"),
+        ("unknown", "none", 0, "-  does not import"),
     ],
 )
 def test_each_verdict(kind: Any, imports: Any, steps: int, row: str) -> None:
     verdict = TagStatus(0, "main", ONE, kind, imports, "why", steps)
     assert lines(verdict)[2].endswith(row)
-    assert bool(warnings(verdict)) == (imports != "fully")
+    assert bool(warnings(verdict)) == (imports != "full")
 
 
 def test_an_entry_without_a_tag() -> None:
-    verdict = TagStatus(3, None, ONE, "artifact", "not", "it is cold")
+    verdict = TagStatus(3, None, ONE, "artifact", "none", "it is cold")
     assert lines(verdict)[2].startswith(f"{ONE.short}  artifact")
     assert warnings(verdict) == [
         f"cache: entry 3 ({ONE.short}) is not whole: it is cold",
-        "cache: next: kitcache verify cache --repair",
+        "cache: hint: kitcache verify cache --repair",
     ]
     nameless = verdict._replace(digest=None, kind="unknown")
     assert warnings(nameless)[0] == "cache: entry 3 does not import: it is cold"
@@ -81,31 +81,31 @@ def test_an_entry_without_a_tag() -> None:
 
 def test_steps_that_miss_are_named_and_counted() -> None:
     misses = (miss(0, 1_780_308_000 * 10**9), *(miss(n) for n in range(1, 7)))
-    verdict = FULLY._replace(imports="with-misses", why="7 of 12 steps", misses=misses)
+    verdict = FULLY._replace(importable="partial", reason="7 of 12 steps", unusable_steps=misses)
     assert warnings(verdict) == [
         "cache: tag 'main' imports with misses: 7 of 12 steps",
         f"cache:   step sha256:{0:064} of 2026-06-01: layer x is missing",
         f"cache:   step sha256:{1:064}: layer x is missing",
         f"cache:   step sha256:{2:064}: layer x is missing",
         "cache:   and 4 more steps",
-        "cache: next: kitcache verify cache --repair",
+        "cache: hint: kitcache verify cache --repair",
     ]
 
 
 @pytest.mark.parametrize("created_ns", [10**30, -(10**30)])
 def test_a_time_that_no_calendar_has(created_ns: int) -> None:
-    verdict = FULLY._replace(imports="with-misses", misses=(miss(0, created_ns),))
+    verdict = FULLY._replace(importable="partial", unusable_steps=(miss(0, created_ns),))
     assert " of an odd time: " in warnings(verdict)[1]
 
 
 def test_bad_blobs() -> None:
     bad = tuple(BadBlob(Digest("sha256", f"{n:064}"), "is empty", 0) for n in range(12))
-    assert lines(FULLY, bad=bad[:1])[0].endswith("rehashed in 1.2 s: 1 bad blob")
-    said = warnings(FULLY, bad=bad)
+    assert lines(FULLY, bad_blobs=bad[:1])[0].endswith("rehashed in 1.2 s: 1 bad blob")
+    said = warnings(FULLY, bad_blobs=bad)
     assert said[:10] == [f"cache: blob sha256:{n:064} is empty" for n in range(10)]
     assert said[10:] == [
         "cache: and 2 more bad blobs",
-        "cache: next: kitcache verify cache --repair",
+        "cache: hint: kitcache verify cache --repair",
     ]
 
 
@@ -119,19 +119,19 @@ def test_other_damage_and_warnings() -> None:
     damage = DamagedPath(root, (Descriptor("", TWO, 1),), "malformed", "is odd")
     said = warnings(FULLY, damage=(damage,), warnings=("it is late",))
     assert said[0] == f"cache: tag 'main' cannot be read: blob {TWO.short} is odd"
-    assert said[2:] == ["cache: it is late", "cache: next: kitcache verify cache --repair"]
+    assert said[2:] == ["cache: it is late", "cache: hint: kitcache verify cache --repair"]
     assert warnings(FULLY, warnings=("it is late",)) == ["cache: it is late"]
 
 
 def test_a_damaged_subject_of_the_index_is_nothing_that_a_repair_mends() -> None:
     damage = DamagedPath(Root(-1, None, Descriptor("", ONE, 1)), (), "malformed", "is odd")
     assert "--repair" not in "".join(warnings(FULLY, damage=(damage,)))
-    assert "--repair" in "".join(warnings(FULLY._replace(imports="not"), damage=(damage,)))
+    assert "--repair" in "".join(warnings(FULLY._replace(importable="none"), damage=(damage,)))
 
 
 def test_names_from_a_disk_are_escaped() -> None:
-    verdict = TagStatus(0, "a\x1b[2Jb", ONE, "cache", "not", "c\rd", unusable_steps=(miss(0),))
-    odd = verdict._replace(misses=(miss(0)._replace(record="\u202e"),))
+    verdict = TagStatus(0, "a\x1b[2Jb", ONE, "cache", "none", "c\rd", unusable_steps=(miss(0),))
+    odd = verdict._replace(unusable_steps=(miss(0)._replace(cache_key="\u202e"),))
     for said in (*lines(odd), *warnings(odd)):
         assert said.isprintable()
 
@@ -139,17 +139,17 @@ def test_names_from_a_disk_are_escaped() -> None:
 def test_the_next_step_can_be_pasted() -> None:
     found = CLEAN._replace(path="my cache", index_problem="gone")
     assert (
-        list(verified_warnings(found))[-1] == "my cache: next: kitcache verify 'my cache' --repair"
+        list(verified_warnings(found))[-1] == "my cache: hint: kitcache verify 'my cache' --repair"
     )
 
 
 def test_what_a_repair_did() -> None:
-    step = RepairAction("drop-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
+    step = RepairAction("remove-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
     done = RepairResult("cache", "done", (step,), CLEAN)
     assert list(repaired_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")
     assert list(repaired_lines(dry)) == [f"cache: {step.description}", "cache: nothing was changed"]
-    assert list(repaired_lines(done._replace(steps=()))) == ["cache: nothing to repair"]
+    assert list(repaired_lines(done._replace(actions=()))) == ["cache: nothing to repair"]
     bad = CLEAN._replace(index_problem="it is gone still")
     assert list(verified_warnings(bad, was_repaired=True)) == [
         "cache: no tag can be judged: it is gone still"

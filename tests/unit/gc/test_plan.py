@@ -117,7 +117,7 @@ def test_busy_comes_before_damage() -> None:
     ("kind", "refusal"),
     [
         ("missing", "damaged"),
-        ("torn", "damaged"),
+        ("wrong-size", "lost"),
         ("wrong-digest", "damaged"),
         ("malformed", "damaged"),
         ("unknown-algorithm", "damaged"),
@@ -126,7 +126,7 @@ def test_busy_comes_before_damage() -> None:
     ],
 )
 def test_any_damage_refuses(kind: str, refusal: str) -> None:
-    survey = EMPTY._replace(live={digest("a"): 1}, damage=(damage(kind), damage("torn")))
+    survey = EMPTY._replace(live={digest("a"): 1}, damage=(damage(kind), damage("wrong-size")))
     planned = make_plan(survey, SweepOptions(), NOW).refusal
     assert planned is not None
     assert (planned.kind, planned.damage) == (refusal, survey.damage)

@@ -61,7 +61,7 @@ def test_a_wrong_size_is_damage_though_the_blob_was_proven(sample: Sample) -> No
     size = sample.main["size"]
     sample.box.tag("liar", sample.main | {"mediaType": f"{MANIFEST}; v=2", "size": size + 1})
     (damage,) = survey(sample.box).damage
-    assert (damage.root.ref_name, damage.kind) == ("liar", "torn")
+    assert (damage.root.ref_name, damage.kind) == ("liar", "wrong-size")
 
 
 def test_what_was_a_hint_is_certain_once_a_tag_says_so(box: Box) -> None:

@@ -24,7 +24,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 ROOT = Root(0, "main", Descriptor(INDEX, digest("index"), 7))
 UNNAMED = ROOT._replace(position=2, ref_name=None)
 BELOW = Descriptor(MANIFEST, digest("manifest"), 7, platform="linux/arm64")
-DAMAGE = DamagedPath(ROOT, (ROOT.descriptor, BELOW), "torn", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
+DAMAGE = DamagedPath(ROOT, (ROOT.descriptor, BELOW), "wrong-size", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
 SURVEY = EMPTY._replace(roots=(ROOT,))
 MEND = "kitcache verify ./cache --repair"
 
@@ -42,21 +42,21 @@ def test_an_export_under_way_says_when_to_try_again() -> None:
     assert str(error).splitlines() == [
         "./cache: an export is under way: ingest/ was written less than a minute ago",
         "  nothing was removed",
-        "  next: try again in 41 s, when it has ended",
+        "  hint: try again in 41 s, when it has ended",
     ]
 
 
 def test_damage_names_tag_path_and_way_out() -> None:
     error = damaged(DAMAGE)
     assert isinstance(error, Damaged)
-    assert (error.tag, error.kind) == ("main", "torn")
+    assert (error.tag, error.kind) == ("main", "wrong-size")
     assert str(error).splitlines() == [
         f"./cache: tag 'main' cannot be read: manifest {digest('manifest').short}"
         " is cut short (4 of 7 bytes)",
         f"  path: index.json > {digest('index')} (index) > {digest('manifest')}"
         " (manifest, linux/arm64)",
         "  nothing was removed",
-        "  next: kitcache verify ./cache --repair",
+        "  hint: kitcache verify ./cache --repair",
         "    or: kitcache untag ./cache main",
         "    or: export to that tag again",
     ]
@@ -72,7 +72,7 @@ def test_other_damage_is_named_too_and_then_counted() -> None:
 
 
 def test_a_cap_is_unsafe_and_says_the_same() -> None:
-    error = damaged(DAMAGE._replace(kind="over-cap", detail="is larger than any"), kind="unsafe")
+    error = damaged(DAMAGE._replace(kind="over-cap", problem="is larger than any"), kind="unsafe")
     assert isinstance(error, Unsafe)
     assert str(error).splitlines()[1].startswith("  path: index.json > ")
     assert error.hints == (MEND, "kitcache untag ./cache main", "export to that tag again")
@@ -119,7 +119,7 @@ def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
 
 def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
     """It may be whole: neither a repair nor an untag is the way out."""
-    forbidden = DAMAGE._replace(kind="unreadable", detail="cannot be read: Permission denied")
+    forbidden = DAMAGE._replace(kind="unreadable", problem="cannot be read: Permission denied")
     owner = ("run it as the user who owns the cache",)
     assert refusal_error("./cache", Refusal("damaged", (forbidden,))).hints == owner
     assert hole_error("./cache", ROOT, [forbidden]).hints == owner
@@ -181,7 +181,7 @@ def test_a_lost_layer_is_named() -> None:
         f"  missing: {digest('layer')} (layer)",
         "  its exporter holds no lock that kitcache knows",
         "  nothing was removed",
-        "  next: export to that tag again",
+        "  hint: export to that tag again",
     ]
 
 

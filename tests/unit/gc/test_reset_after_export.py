@@ -102,7 +102,7 @@ def test_du_shows_what_was_left_out_until_any_reset(sample: Sample, layout: Layo
 
 def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: Layout) -> None:
     sample.box.damage(sample.main["digest"], None)
-    for published, outcome, code in ((("dev",), "refused", 0), (("dev", "main"), "lost", 12)):
+    for published, outcome, code in ((("dev",), "refused", 0), (("dev", "main"), "damaged", 12)):
         report = after_export(layout, *published)
         assert (report.outcome, report.exit_code) == (outcome, code)
         assert "tag 'main' cannot be read" in report.reason
@@ -116,7 +116,7 @@ def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layo
     sample.box.damage(sample.layers[1]["digest"], None)
     report = after_export(layout, "dev")
     assert report.missing_blobs[0].ref_name == "main"
-    assert (report.outcome, report.exit_code) == ("lost", 12)
+    assert (report.outcome, report.exit_code) == ("damaged", 12)
     assert report.reason.startswith("tag 'dev' has lost a blob to others: sha256:")
     assert report.deleted.blobs == len(sample.garbage)
     sample.box.blob(b"layer 1" * 20)

@@ -100,7 +100,7 @@ def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
     report = sweep_after_export(
         layout, lambda: None, ("main",), lose, Control("cache", None, None), lock_timeout_s=0
     )
-    assert (report.outcome, report.exit_code) == ("lost", 12)
+    assert (report.outcome, report.exit_code) == ("damaged", 12)
 
 
 def test_a_damaged_subject_that_is_there_is_mended_for_good(box: Box) -> None:

@@ -110,8 +110,8 @@ def test_a_malformed_entry_is_damage_of_its_own(sample: Sample) -> None:
     ("data", "kind", "detail"),
     [
         (None, "missing", "is missing"),
-        (b"{", "torn", "is cut short"),
-        (b"{" * 10_000, "torn", "is too long"),
+        (b"{", "wrong-size", "is cut short"),
+        (b"{" * 10_000, "wrong-size", "is too long"),
     ],
 )
 def test_a_root_that_cannot_be_read_is_damage(
@@ -182,7 +182,7 @@ def test_a_subject_is_followed_and_may_not_be_torn(box: Box) -> None:
     box.tag("signature", box.manifest([box.blob(b"sig")], box.blob(b"{}"), subject=image))
     assert names(image) <= live(survey(box))
     box.damage(image["digest"], b"{")
-    assert [d[:2] for d in damage(survey(box))] == [("signature", "torn")]
+    assert [d[:2] for d in damage(survey(box))] == [("signature", "wrong-size")]
 
 
 @pytest.mark.parametrize("subject_first", [True, False])

@@ -271,7 +271,7 @@ def test_what_others_published_meanwhile_is_in_it(sample: Sample, layout: Layout
     assert path.read_bytes() == b"theirs\n"
 
 
-@pytest.mark.parametrize("torn", [True, False])
+@pytest.mark.parametrize("wrong-size", [True, False])
 def test_what_cannot_be_prepared_is_done_under_the_lock(
     sample: Sample, layout: Layout, torn: bool
 ) -> None:
@@ -279,7 +279,7 @@ def test_what_cannot_be_prepared_is_done_under_the_lock(
 
     def edit(data: bytes | None) -> tuple[bytes, str]:
         if data == TORN:
-            raise DocumentError("not-json", "torn")
+            raise DocumentError("not-json", "wrong-size")
         return append(data)
 
     path, whole = sample.dir / INDEX, (sample.dir / INDEX).read_bytes()

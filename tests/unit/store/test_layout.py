@@ -213,9 +213,9 @@ def test_sha512_is_believed_too(box: Box) -> None:
 @pytest.mark.parametrize(
     ("content", "size", "kind", "says"),
     [
-        (b"blo", 4, "torn", r"is cut short \(3 of 4 bytes\)"),
-        (b"", 4, "torn", r"is cut short \(0 of 4 bytes\)"),
-        (b"blobs", 4, "torn", r"is too long \(5 of 4 bytes\)"),
+        (b"blo", 4, "wrong-size", r"is cut short \(3 of 4 bytes\)"),
+        (b"", 4, "wrong-size", r"is cut short \(0 of 4 bytes\)"),
+        (b"blobs", 4, "wrong-size", r"is too long \(5 of 4 bytes\)"),
         (b"blub", 4, "wrong-digest", "holds other bytes than its digest says"),
         (b"blo", None, "wrong-digest", "holds other bytes than its digest says"),
         (None, 4, "missing", "is missing"),

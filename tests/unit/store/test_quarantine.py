@@ -99,8 +99,8 @@ def test_without_hard_links_the_old_index_is_copied(
 
     monkeypatch.setattr(module.os, "link", no_link)
     with Quarantine(held) as quarantine:
-        quarantine.keep_index(b"torn")
-    assert (aside(sample) / "index.json").read_bytes() == b"torn"
+        quarantine.keep_index(b"wrong-size")
+    assert (aside(sample) / "index.json").read_bytes() == b"wrong-size"
 
 
 @pytest.mark.parametrize("place", [".kitcache", ".kitcache/quarantine"])

@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     (sample.dir / ".kitcache").mkdir()
     (sample.dir / ".kitcache" / "tags.json").write_bytes(data)
     (sample.dir / ".kitcache" / "layers.json").write_bytes(data)
-    (sample.dir / ".kitcache" / "skips").write_bytes(data)
+    (sample.dir / ".kitcache" / "skipped-sweeps").write_bytes(data)
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skipped_sweeps(layout) == 0
@@ -210,4 +210,4 @@ def test_what_killed_writers_left_goes_after_an_hour(sample: Sample, layout: Lay
     with open_state_dir(layout) as room_fd:
         assert room_fd is not None
         delete_stale_files(room_fd)
-    assert sorted(os.listdir(room)) == ["index.json.fresh", "notes.txt", "skips"]
+    assert sorted(os.listdir(room)) == ["index.json.fresh", "notes.txt", "skipped-sweeps"]

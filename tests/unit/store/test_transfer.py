@@ -80,7 +80,7 @@ def test_it_is_the_same_file_where_it_can_be(
     assert copy_blob(opened_again(layout), target, digest, size) == "linked"
     assert other.path_of(str(digest)).samefile(path)
     assert path.stat().st_mtime_ns == before.st_mtime_ns
-    assert copy_blob(layout, target, digest, size) == "there"
+    assert copy_blob(layout, target, digest, size) == "reused"
     assert path.stat().st_mtime_ns == before.st_mtime_ns
     assert not (other.dir / ".kitcache").exists()
 
@@ -167,8 +167,8 @@ def test_a_directory_in_the_way_is_told_and_left_alone(
     ("found", "kind"),
     [
         (None, "missing"),
-        (SHORT[:-1], "torn"),
-        (SHORT + b"!", "torn"),
+        (SHORT[:-1], "wrong-size"),
+        (SHORT + b"!", "wrong-size"),
         (b"!" * len(SHORT), "wrong-digest"),
         ("link", "not-a-file"),
         ("pipe", "not-a-file"),

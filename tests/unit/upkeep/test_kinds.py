@@ -51,7 +51,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     is_nested = place == "nested"
     live = len(sample.live) + is_nested
     verdict = kitcache.verify(sample.dir).tags[1]
-    assert (verdict.importable, verdict.kind) == ("fully", "artifact" if is_nested else "cache")
+    assert (verdict.importable, verdict.kind) == ("full", "artifact" if is_nested else "cache")
     tag = kitcache.ls(sample.dir).tags[1]
     assert (tag.kind, tag.layers, tag.missing) == ("cache", 3 if is_nested else 2, 0)
     usage = kitcache.du(sample.dir)
@@ -65,7 +65,7 @@ def test_a_manifest_that_says_it_is_a_leaf_is_one_to_all(
     merged = kitcache.merge(sample.dir, sample.dir.with_name("copy"))
     assert merged.linked.blobs + merged.copied.blobs == live
     assert kitcache.reset(sample.dir).deleted.blobs == len(sample.garbage)
-    assert kitcache.verify(sample.dir).tags[1].importable == "fully"
+    assert kitcache.verify(sample.dir).tags[1].importable == "full"
 
 
 @pytest.mark.parametrize("is_index", [False, True])
@@ -90,7 +90,7 @@ def test_one_that_is_torn_or_lost_stops_a_reset(
     sample.box.damage(sample.main["digest"], data)
     with pytest.raises(Damaged, match=r"tag 'main' cannot be read: blob ") as caught:
         kitcache.reset(sample.dir)
-    assert caught.value.facts["kind"] == ("missing" if data is None else "torn")
+    assert caught.value.facts["kind"] == ("missing" if data is None else "wrong-size")
 
 
 HUGE = (64 << 20) + 1
@@ -107,7 +107,7 @@ def test_a_leaf_may_be_an_entry(box: Box, name: str, head: bytes, size: int) -> 
     box.blob(b"garbage")
     report = kitcache.reset(box.dir)
     assert (report.deleted.blobs, report.kept.blobs, report.missing_blobs) == (1, 2, ())
-    assert [one.importable for one in kitcache.verify(box.dir).tags] == ["fully", "fully"]
+    assert [one.importable for one in kitcache.verify(box.dir).tags] == ["full", "full"]
 
 
 def test_an_entry_that_is_missing_may_have_been_a_manifest(sample: Sample) -> None:

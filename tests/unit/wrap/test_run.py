@@ -12,7 +12,7 @@ PROJECT = """{"services": {"web": {"build": {"cache_to": ["type=local,dest=c,tag
 def test_the_exit_code_is_the_commands_unless_it_was_fine() -> None:
     bad = ExecCacheResult("c", (), True, failure_code=12)
     assert ExecResult(("docker",), 5, (bad,)).exit_code == 5
-    assert ExecResult(("docker",), 0, (bad, bad._replace(code=3))).exit_code == 12
+    assert ExecResult(("docker",), 0, (bad, bad._replace(failure_code=3))).exit_code == 12
     assert ExecResult(("docker",), 0, ()).exit_code == 0
 
 

@@ -233,7 +233,7 @@ def _shape(result: ExecResult) -> dict[str, object]:
         "command": [show_word(word) for word in result.command],
         "command_exit_code": result.command_exit_code,
         "exit_code": result.exit_code,
-        "stores": [
+        "caches": [
             {
                 "path": store.path,
                 "tags": list(store.tags),

@@ -14,14 +14,14 @@ copies whose digest is checked. Then all tags are added in one step. The sources
 stay as they are. If a source is damaged, no tag is changed.
 
 If two of the caches have one tag with different digests, nothing is changed
-either, unless --tag-as gives them different names, or --replace lets a tag of
+either, unless --rename gives them different names, or --replace lets a tag of
 DST move."""
 
 _EPILOG = """\
 examples:
   kitcache merge ./a ./b ./all                          a's tags and b's tags
-  kitcache merge --tag-as '{dir}-{tag}' ./a ./b ./all   a-main, b-main, …
-  kitcache merge --tag-as 'main={dir}' ./a ./b ./all    main becomes a, and b
+  kitcache merge --rename '{dir}-{tag}' ./a ./b ./all   a-main, b-main, …
+  kitcache merge --rename 'main={dir}' ./a ./b ./all    main becomes a, and b
   kitcache merge --dry-run --replace ./new ./all        what would move?"""
 
 
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for argument in (sources, target):
         options.complete_with(argument, options.DIRECTORIES)
     parser.add_argument(
-        "--tag-as",
+        "--rename",
         metavar="[GLOB=]NAME",
         action="append",
         default=[],

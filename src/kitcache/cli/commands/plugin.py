@@ -110,7 +110,7 @@ def _status_lines(found: tuple[Plugin, ...]) -> Iterator[str]:
             yield "  not kitcache's own"
         elif plugin.problem:
             yield printable(f"  kitcache's, and broken: {plugin.problem}")
-            yield "  next: kitcache plugin install"
+            yield "  hint: kitcache plugin install"
         else:
             yield printable(f"  kitcache's, works; runs {' '.join(plugin.command)}")
 

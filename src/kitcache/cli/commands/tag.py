@@ -24,9 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.description, parser.epilog = _DESCRIPTION, _EPILOG
     options.add_dir(parser)
-    old = parser.add_argument("old", metavar="OLD", help="a tag, or the whole digest of an entry")
-    new = parser.add_argument("new", metavar="NEW", help="the further name")
-    for argument in (old, new):
+    source = parser.add_argument(
+        "source", metavar="SOURCE", help="a tag, or the whole digest of an entry"
+    )
+    target = parser.add_argument("target", metavar="TARGET", help="the further name")
+    for argument in (source, target):
         options.complete_with(argument, options.TAGS)
     options.add_dry_run(parser)
     options.add_lock_timeout(parser)
@@ -42,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 def _tag(session: Console, args: argparse.Namespace, path: str) -> int:
     tagged = tag(
         path,
-        args.old,
-        args.new,
+        args.source,
+        args.target,
         dry_run=args.dry_run,
         lock_timeout_s=args.lock_timeout / 10**9,
         on_progress=session.on_progress,

@@ -22,7 +22,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.results import UnusableStep
 
-Imports = Literal["fully", "with-misses", "not"]
+Imports = Literal["full", "partial", "none"]
 
 _NEAR_LIMIT = 0.8
 _NAMED = 3
@@ -82,7 +82,7 @@ def judge_cache(
         root = _check_root(manifest, root)
         parsed = _read_config(root, config, store)
     except _RefusedError as refusal:
-        return ImportCheck("not", str(refusal))
+        return ImportCheck("none", str(refusal))
     near = (
         *_near_limit("manifest", len(manifest)),
         *_near_limit("cacheconfig", root.config.size or 0),
@@ -139,16 +139,16 @@ def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) ->
             misses.append(UnusableStep((number, at), record, result.created_ns, layers, why))
     if misses and len(misses) == steps:
         return ImportCheck(
-            "not", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)
+            "none", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)
         )
     if misses:
         why = f"{len(misses):,} of {steps:,} steps cannot be loaded"
-        return ImportCheck("with-misses", why, steps, tuple(misses))
+        return ImportCheck("partial", why, steps, tuple(misses))
     idle = [d.digest for d, _ in root.layers if d.digest in store.faults]
     if idle:
         told = ", ".join(f"{digest.short} {store.faults[digest]}" for digest in idle[:_NAMED])
-        return ImportCheck("with-misses", f"no step needs it, but layer {told}", steps)
-    return ImportCheck("fully", "", steps)
+        return ImportCheck("partial", f"no step needs it, but layer {told}", steps)
+    return ImportCheck("full", "", steps)
 
 
 def _lost_layers(

@@ -214,8 +214,8 @@ def _come_about(layout: Layout, mending: RepairPlan) -> Iterator[RepairAction]:
     for step in mending.actions:
         if step.digest is None or step.digest not in mending.comes:
             continue
-        found = layout.stat_blob(step.digest) if step.kind == "take" else None
-        if step.kind == "quarantine" or (found is not None and found.kind == "file"):
+        found = layout.stat_blob(step.digest) if step.kind == "copy-blob" else None
+        if step.kind == "quarantine-blob" or (found is not None and found.kind == "file"):
             yield step
 
 

@@ -282,5 +282,5 @@ def _read_caches(
             continue
         config = _read(overlay, cache.config.digest)
         is_whole = faults.isdisjoint(reach(survey, root))
-        if not is_whole or judge_cache(manifest, config, sound, cache).imports != "fully":
+        if not is_whole or judge_cache(manifest, config, sound, cache).imports != "full":
             yield root.digest, CacheRoot(manifest, config)

@@ -97,7 +97,7 @@ class _RootOutcome(NamedTuple):
     why: a clause, or several. content: the new root, where one has to be written.
     """
 
-    kind: Literal["healthy", "rewrite", "move-tag", "drop-tag"]
+    kind: Literal["healthy", "rewrite-cache", "move-tag", "remove-tag"]
     to: Descriptor | None
     why: str = ""
     content: NewContent | None = None
@@ -270,12 +270,12 @@ class _Judge:
         if to.digest == descriptor.digest:
             return _gone(why)
         return _RootOutcome(
-            "rewrite", to, f"{_tell_steps(len(usable), len(every))}: {why}", content
+            "rewrite-cache", to, f"{_tell_steps(len(usable), len(every))}: {why}", content
         )
 
 
 def _gone(why: str) -> _RootOutcome:
-    return _RootOutcome("drop-tag", None, why)
+    return _RootOutcome("remove-tag", None, why)
 
 
 def _fits(manifest_bytes: int, config_bytes: int) -> bool:
@@ -300,7 +300,11 @@ def _became(
     found: RepairInput, fates: Mapping[Root, _RootOutcome]
 ) -> Iterator[tuple[str, tuple[Digest, Digest]]]:
     for root, fate in fates.items():
-        old = root.descriptor if fate.kind == "rewrite" else found.noted.get(root.ref_name or "")
+        old = (
+            root.descriptor
+            if fate.kind == "rewrite-cache"
+            else found.noted.get(root.ref_name or "")
+        )
         if fate.content is not None and fate.to is not None and root.ref_name and old is not None:
             yield root.ref_name, (old.digest, fate.to.digest)
 
@@ -340,7 +344,7 @@ def _take_steps(
         size = format_bytes(found.survey.live[digest])
         problem = found.bad.get(digest, "is a link" if digest in found.links else "is missing")
         what = f"blob {digest.short} ({size}) {was} taken from {path}: here it {problem}"
-        yield RepairAction("take", None, digest, what)
+        yield RepairAction("copy-blob", None, digest, what)
 
 
 def _index_steps(
@@ -376,22 +380,22 @@ def _tag_steps(fates: Mapping[Root, _RootOutcome], was: str) -> Iterator[RepairA
     for root, fate in fates.items():
         digest = root.descriptor.digest if root.descriptor else None
         match fate.kind, fate.to:
-            case "rewrite", Descriptor() as to:
+            case "rewrite-cache", Descriptor() as to:
                 what = f"{root.label} {was} rewritten{fate.why}"
-                yield RepairAction("rewrite", root.ref_name, to.digest, what)
+                yield RepairAction("rewrite-cache", root.ref_name, to.digest, what)
             case "move-tag", Descriptor() as to:
                 last = f"{to.digest.short}, the last export that kitcache noted"
                 what = f"{root.label} {was} moved to {last}: {fate.why}"
                 yield RepairAction("move-tag", root.ref_name, to.digest, what)
-            case "drop-tag", _:
+            case "remove-tag", _:
                 what = f"{root.label} {was} taken out of index.json: {fate.why}"
-                yield RepairAction("drop-tag", root.ref_name, digest, what)
+                yield RepairAction("remove-tag", root.ref_name, digest, what)
 
 
 def _quarantine_steps(bad: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
     for digest, problem in bad.items():
         what = f"blob {digest.short} {was} put into the quarantine: it {problem}"
-        yield RepairAction("quarantine", None, digest, what)
+        yield RepairAction("quarantine-blob", None, digest, what)
 
 
 def _layer(digest: Digest) -> Link:

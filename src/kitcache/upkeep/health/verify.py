@@ -157,7 +157,7 @@ def _told_by_survey(survey: Survey) -> dict[Digest, str]:
     """Of blobs that are longer or shorter than somebody says: that, since it says more."""
     leaves = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
     leaves = {digest: problem for digest, problem in leaves.items() if digest in survey.live}
-    torn = {d.chain[-1].digest: d.problem for d in survey.damage if d.kind == "torn"}
+    torn = {d.chain[-1].digest: d.problem for d in survey.damage if d.kind == "wrong-size"}
     return leaves | torn
 
 
@@ -186,7 +186,7 @@ def _judge_roots(
         control.check()
         if root.descriptor is None:
             fault = next(d.problem for d in survey.damage if d.root == root and not d.chain)
-            yield root, _Judged("unknown", ImportCheck("not", fault))
+            yield root, _Judged("unknown", ImportCheck("none", fault))
             continue
         nameless = root.descriptor._replace(ref_name=None)
         if nameless not in known:
@@ -201,12 +201,12 @@ def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Desc
     try:
         cache = None if descriptor.digest in found else _read_cache(layout, descriptor, found)
     except Unreadable as error:
-        return _Judged("unknown", ImportCheck("not", error.problem), damaged)
+        return _Judged("unknown", ImportCheck("none", error.problem), damaged)
     if cache is None:
         kind = _kind_of_another(survey, descriptor, needed)
         # All of it has to be there.
         judgement = (
-            ImportCheck("not", describe_faults(found.values())) if found else ImportCheck("fully")
+            ImportCheck("none", describe_faults(found.values())) if found else ImportCheck("full")
         )
         return _Judged(kind, judgement, damaged)
     store = BlobHealth(survey.live, {digest: fault.problem for digest, fault in found.items()})
@@ -272,4 +272,4 @@ def _steps_by_hand(path: str, damage: Iterable[DamagedPath]) -> Iterator[str]:
     """What to do where no repair does it: it takes out entries alone."""
     roots = dict.fromkeys(one.root for one in damage if one.root.position < 0)
     for root in roots:
-        yield from (f"next: {step}" for step in recovery_hints(path, root))
+        yield from (f"hint: {step}" for step in recovery_hints(path, root))

@@ -47,7 +47,7 @@ class CopyCounts(NamedTuple):
 
     linked: Tally = Tally()
     copied: Tally = Tally()
-    there: Tally = Tally()
+    reused: Tally = Tally()
 
 
 def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> CopyPlan:
@@ -137,7 +137,7 @@ def dry_run(
     def how(one: BlobCopy) -> CopyMethod:
         control.check()
         if target is not None and find_blob(target, one.digest, one.size) is not None:
-            return "there"
+            return "reused"
         return "linked" if is_near[one.source] else "copied"
 
     return _sum_up((how(one), one.size) for part in wants for one in part)

@@ -99,7 +99,7 @@ def merge(
     """Put all tags of the sources, and their entries without one, into the target too.
 
     The target is made where it is not there. Blobs come as hard links where that can be, else as
-    copies that were proven. tag_as: renames, each `[GLOB=]TEMPLATE` (options/renames.py). replace:
+    copies that were proven. rename: renames, each `[GLOB=]TEMPLATE` (options/renames.py). replace:
     a tag of the target that stands for something else moves.
 
     Success guarantees: every tag of the sources stands in the target for what it stands for in its
@@ -144,7 +144,7 @@ def _merge(call: _MergeOptions, stack: ExitStack) -> MergeResult:
         tags=tuple(group.tag for group in groups),
         linked=came.linked,
         copied=came.copied,
-        reused=came.there,
+        reused=came.reused,
         warnings=warnings,
         seconds=round(time.monotonic() - call.began_s, 3),
     )
@@ -359,7 +359,7 @@ def _carry_notes(
         new, old, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
         if new is None or old is None:
             continue
-        here = own.get(new) if group.tag.state == "there" else None
+        here = own.get(new) if group.tag.state == "unchanged" else None
         note = known[group.source].tags.get(old, state.TagUse())
         digest = digests[0] if len(digests) == 1 else None
         carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
@@ -383,5 +383,5 @@ def _later(one: state.TagUse | None, other: state.TagUse) -> state.TagUse:
 
 
 def _outcome(groups: Sequence[EntryGroup], came: CopyCounts) -> Literal["done", "unchanged"]:
-    is_new = any(group.tag.state != "there" for group in groups)
+    is_new = any(group.tag.state != "unchanged" for group in groups)
     return "done" if is_new or came.linked.blobs or came.copied.blobs else "unchanged"

@@ -13,7 +13,7 @@ from kitcache.options.renames import Rename, rename
 from kitcache.upkeep.naming.tagnames import check_tag_name
 from kitcache.upkeep.results import MergedTag
 
-State = Literal["new", "moved", "there"]
+State = Literal["new", "moved", "unchanged"]
 
 _ALSO = 5
 
@@ -36,7 +36,7 @@ class EntryGroup(NamedTuple):
     @property
     def copies(self) -> tuple[CopiedEntry, ...]:
         """What is to be put into the target's index.json for them: nothing where they are there."""
-        if self.tag.state == "there":
+        if self.tag.state == "unchanged":
             return ()
         new = None if self.tag.target_name == self.tag.source_name else self.tag.target_name
         return tuple(CopiedEntry(self.source, position, new) for position in self.positions)
@@ -138,12 +138,12 @@ class _KnownNames:
 
     def add(self, path: str, entries: Sequence[IndexEntry]) -> tuple[State, tuple[str, ...]]:
         """How entries that go together come, and the digests that their names stood for before."""
-        state: State = "there"
+        state: State = "unchanged"
         moved_from: set[str] = set()
         for key, digests in _claims(entries).items():
             known = self._come.get(key) or self._own.get(key)
             if known is None:
-                state = "new" if state == "there" else state
+                state = "new" if state == "unchanged" else state
             elif known[1] != digests:
                 state, is_own = "moved", key not in self._come
                 moved_from |= known[1] - digests
@@ -157,7 +157,7 @@ def _clash_error(path: str, clashes: Sequence[_NameConflict]) -> KitcacheError:
     also = [f"also: {clash}" for clash in clashes[1 : 1 + _ALSO]]
     if len(clashes) > 1 + _ALSO:
         also.append(f"and {len(clashes) - 1 - _ALSO:,} more")
-    steps = ["--tag-as '{dir}-{tag}' keeps both, each by the name of its directory"]
+    steps = ["--rename '{dir}-{tag}' keeps both, each by the name of its directory"]
     if all(clash.is_own for clash in clashes):
         steps.append(f"--replace lets the tags of {path} move")
     return KitcacheError(

@@ -142,7 +142,9 @@ def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choi
     size, digest = tally_below(survey, descriptor), descriptor.digest
     steps, _ = weigh_steps(cutting.trees[positions[0]], None, used, survey.live, now_ns)
     raise _FitsError(
-        TrimResult(layout.path, "fits", tag, limit_bytes, digest, size, digest, size, steps, ())
+        TrimResult(
+            layout.path, "unchanged", tag, limit_bytes, digest, size, digest, size, steps, ()
+        )
     )
 
 

@@ -67,7 +67,7 @@ def test_notes_that_cannot_be_read_are_not_taken_for_none() -> None:
 def test_one_dir_only(sample: Sample) -> None:
     answer = run(sample.box.top, "ls", "cache", "cache")
     assert answer.code == 1
-    assert answer.err.splitlines()[1:] == ["  next: ls takes one DIR; kitcache du takes several"]
+    assert answer.err.splitlines()[1:] == ["  hint: ls takes one DIR; kitcache du takes several"]
 
 
 def test_what_one_tag_holds(sample: Sample) -> None:

@@ -39,9 +39,9 @@ def test_a_clash_and_its_ways_out(top: Path) -> None:
     clash = run(top, "merge", "cache", "two/cache", "all")
     assert (clash.code, clash.out) == (1, "")
     assert "tag 'main' is sha256:" in clash.err
-    assert "--tag-as '{dir}-{tag}'" in clash.err
+    assert "--rename '{dir}-{tag}'" in clash.err
     assert not (top / "all").exists()
-    words = ["--tag-as", "dev=develop", "--tag-as", "*={tag}", "cache", "all"]
+    words = ["--rename", "dev=develop", "--rename", "*={tag}", "cache", "all"]
     assert run(top, "merge", *words).code == 0
     assert tags(top / "all") == ["main", "develop"]
     assert run(top, "merge", "two/cache", "all").code == 1
@@ -60,7 +60,7 @@ def test_a_dry_run(top: Path) -> None:
     ("words", "code", "says"),
     [
         (("cache",), 2, "DST"),
-        (("--tag-as", "{name}", "cache", "all"), 2, "{name} stands for nothing"),
+        (("--rename", "{name}", "cache", "all"), 2, "{name} stands for nothing"),
         (("cache", "cache"), 2, "are one directory"),
         (("nowhere", "all"), 10, "nowhere: not a cache"),
         (("cache", "."), 10, ".: not a cache"),

@@ -56,7 +56,7 @@ def test_from_nothing_to_installed_to_nothing(tmp_path: Path) -> None:
     path = f"{tmp_path}/.docker/cli-plugins/{LAUNCHER}"
     missing = plugin(tmp_path, "status")
     assert (missing.code, missing.out) == (1, "")
-    assert "next: kitcache plugin install" in missing.err
+    assert "hint: kitcache plugin install" in missing.err
     installed = plugin(tmp_path, "install")
     assert (installed.code, installed.err) == (0, "")
     assert installed.out.startswith(f"{path}: installed;")
@@ -100,7 +100,7 @@ def test_a_broken_launcher_is_said_and_mended(tmp_path: Path) -> None:
     status = plugin(tmp_path, "status")
     assert status.code == 1
     assert "  kitcache's, and broken: /gone/python, which it runs, is gone\n" in status.out
-    assert "  next: kitcache plugin install\n" in status.out
+    assert "  hint: kitcache plugin install\n" in status.out
     assert ": replaced;" in plugin(tmp_path, "install").out
     assert plugin(tmp_path, "status").code == 0
 
@@ -112,7 +112,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     for action in ("install", "remove"):
         answer = plugin(tmp_path, action)
         assert (answer.code, answer.out) == (13, "")
-        assert "is not kitcache's own launcher\n  nothing was changed\n  next: " in answer.err
+        assert "is not kitcache's own launcher\n  nothing was changed\n  hint: " in answer.err
     assert launcher.read_text() == "#!/bin/sh\n"
 
 
@@ -122,7 +122,7 @@ def test_a_directory_of_somebody_else_s() -> None:
         answer = run_as(NOBODY, box, "plugin", "install")
         assert (answer.code, answer.out) == (1, "")
         assert f"{box}/.docker/cli-plugins: cannot be written to: Permission denied" in answer.err
-        assert "next: mend the directory's owner or mode, or set DOCKER_CONFIG" in answer.err
+        assert "hint: mend the directory's owner or mode, or set DOCKER_CONFIG" in answer.err
         assert plugin(box, "install").code == 0
         answer = run_as(NOBODY, box, "plugin", "remove")
         assert answer.code == 1
@@ -136,7 +136,7 @@ def test_a_system_directory_without_being_root() -> None:
         answer = run_as(NOBODY, box, "plugin", "install", "--system")
         assert answer.code == 1
         assert "/usr/local/lib/docker/cli-plugins: cannot be written to: " in answer.err
-        assert "next: run it as root, or leave --system out" in answer.err
+        assert "hint: run it as root, or leave --system out" in answer.err
 
 
 def test_quiet_prints_errors_only(tmp_path: Path) -> None:

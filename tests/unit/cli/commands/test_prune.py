@@ -77,7 +77,7 @@ def test_a_file_says_the_same(sample: Sample) -> None:
     by_words = run(sample.box.top, "prune", "--keep-tag", "main", "--dry-run", "--json", "cache")
     keeps = [[tag["keep"] for tag in answer.value["tags"]] for answer in (by_file, by_words)]
     assert keeps == [[True, False]] * 2
-    assert by_file.value["tags"][0]["rule"] == "keep-tag main"
+    assert by_file.value["tags"][0]["reason"] == "keep-tag main"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_a_name_that_is_no_tag_drops_nothing_where_none_is_kept(sample: Sample) 
     assert answer.err == (
         "kitcache: cache: no tag matches --keep-tag mian, so 1 of 2 would go\n"
         "  nothing was changed\n"
-        "  next: did you mean 'main'?\n"
-        "    or: if they are to go: --unused-for 0s\n"
+        "  hint: did you mean 'main'?\n"
+        "  hint: if they are to go: --unused-for 0s\n"
     )
     assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2
 
@@ -177,7 +177,7 @@ def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
 def test_tags_to_drop(sample: Sample) -> None:
     dry = run(sample.box.top, "prune", "--drop-tag", "d*", "--dry-run", "--json", "cache")
     assert [tag["keep"] for tag in dry.value["tags"]] == [True, False]
-    assert dry.value["tags"][1]["rule"] == "--drop-tag d*"
+    assert dry.value["tags"][1]["reason"] == "--drop-tag d*"
     answer = run(sample.box.top, "prune", "--drop-tag", "d*", "cache")
     assert (answer.code, answer.err) == (0, "")
     left = json.loads((sample.dir / "index.json").read_bytes())["manifests"]

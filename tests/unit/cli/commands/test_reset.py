@@ -76,7 +76,7 @@ def test_quiet_says_nothing_about_what_is_in_order(sample: Sample) -> None:
     assert (answer.code, answer.out) == (0, "")
     told, step = answer.err.splitlines()
     assert "not there or not whole, first named by tag 'main'" in told
-    assert step == "kitcache: cache: next: kitcache verify cache --repair"
+    assert step == "kitcache: cache: hint: kitcache verify cache --repair"
 
 
 def test_what_was_left_alone_is_told_on_stderr(sample: Sample) -> None:

@@ -27,9 +27,9 @@ def test_a_dry_run(sample: Sample) -> None:
         f"cache: dev would be {sample.main['digest']}, as main",
         f"cache: dev is now {sample.dev['digest']}",
     ]
-    assert run(sample.box.top, "tag", "cache", "main", "dev", "--json").value["moved_from"] == [
-        sample.dev["digest"]
-    ]
+    assert run(sample.box.top, "tag", "cache", "main", "dev", "--json").value[
+        "previous_digests"
+    ] == [sample.dev["digest"]]
 
 
 @pytest.mark.parametrize(

@@ -85,12 +85,12 @@ def test_of_many_steps_the_coldest_are_named(cache: Stages) -> None:
 def test_quiet_and_json(cache: Stages) -> None:
     words = ("trim", "cache", "main", "--max-used-space", LIMIT)
     said = run(cache.box.top, *words, "--dry-run", "--json").value
-    assert (said["schema"], said["outcome"]) == ("kitcache.trimmed/1", "dry-run")
-    assert (len(said["dropped"]), len(said["kept"])) == (5, 3)
+    assert (said["schema"], said["outcome"]) == ("kitcache.trim/1", "dry-run")
+    assert (len(said["removed_steps"]), len(said["kept_steps"])) == (5, 3)
     answer = run(cache.box.top, *words, "--quiet")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
     done = run(cache.box.top, *words, "--json").value
-    assert (done["outcome"], done["before"], done["reset"]) == ("fits", done["after"], None)
+    assert (done["outcome"], done["before"], done["reset"]) == ("unchanged", done["after"], None)
     assert done["after"]["digest"] == said["after"]["digest"]
 
 

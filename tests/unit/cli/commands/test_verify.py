@@ -40,7 +40,7 @@ def test_faults_go_to_stderr_with_what_to_do(box: Box, cached: Cached) -> None:
         "kitcache: cache: tag 'main' imports with misses: 1 of 3 steps cannot be loaded",
         f"kitcache: cache:   step {digest_of(b'step main 2')} of 2026-06-03:"
         f" layer {cached.layers[2]['digest'][:19]} is missing",
-        "kitcache: cache: next: kitcache verify cache --repair",
+        "kitcache: cache: hint: kitcache verify cache --repair",
     ]
 
 
@@ -58,8 +58,8 @@ def test_json(box: Box, cached: Cached) -> None:
     answer = run(box.top, "verify", "--json", "cache")
     assert (answer.code, answer.err) == (12, "")
     (tag,) = answer.value["tags"]
-    assert (answer.value["schema"], tag["imports"]) == ("kitcache.verified/1", "with-misses")
-    assert tag["misses"][0]["layers"] == [cached.layers[2]["digest"]]
+    assert (answer.value["schema"], tag["importable"]) == ("kitcache.verify/1", "partial")
+    assert tag["unusable_steps"][0]["layers"] == [cached.layers[2]["digest"]]
 
 
 def test_each_dir_has_its_turn(box: Box, cached: Cached, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_goes_with_a_repair_alone(box: Box, cached: Cached, words: list[str
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [
         f"kitcache: {words[0]} goes with --repair: without it nothing is changed",
-        "  next: kitcache verify --help",
+        "  hint: kitcache verify --help",
     ]
     assert run(box.top, "verify", *words, "--json", "cache").value["error"] == "UsageError"
 
@@ -122,16 +122,16 @@ def test_roots_without_a_name_are_told_of(box: Box, cached: Cached) -> None:
     (box.dir / "index.json").unlink()
     answer = run(box.top, "verify", "--repair", "cache")
     assert answer.err.splitlines()[0] == "kitcache: cache: 1 tag has no known name, and is kept"
-    assert "next: kitcache prune cache --keep-tag NAME (drops all others)" in answer.err
+    assert "hint: kitcache prune cache --keep-tag NAME (drops all others)" in answer.err
 
 
 def test_a_repair_as_json(box: Box, cached: Cached) -> None:
     damage(box, cached)
     value = run(box.top, "verify", "--repair", "--json", "cache").value
-    assert (value["schema"], value["outcome"]) == ("kitcache.repaired/1", "done")
-    assert {step["kind"] for step in value["steps"]} == {"rewrite", "quarantine"}
-    assert value["verified"]["schema"] == "kitcache.verified/1"
-    assert value["verified"]["exit_code"] == value["exit_code"] == 0
+    assert (value["schema"], value["outcome"]) == ("kitcache.repair/1", "done")
+    assert {step["kind"] for step in value["steps"]} == {"rewrite-cache", "quarantine-blob"}
+    assert value["verification"]["schema"] == "kitcache.verify/1"
+    assert value["verification"]["exit_code"] == value["exit_code"] == 0
 
 
 def test_lost_blobs_come_from_other_copies(box: Box, cached: Cached) -> None:

@@ -73,13 +73,13 @@ def test_a_sound_cache_of_each_form(form: Any, media_type: str | None) -> None:
         del document["mediaType"]
     elif media_type == "docker":
         document["mediaType"] = DOCKER_MANIFEST if form is manifest else DOCKER_LIST
-    assert judge_cache(encode(document), data, ALL) == ImportCheck("fully", steps=4)
+    assert judge_cache(encode(document), data, ALL) == ImportCheck("full", steps=4)
 
 
 def test_a_missing_layer_costs_all_steps_above_it() -> None:
     store = BlobHealth(DIGESTS[:2] + DIGESTS[3:], {DIGESTS[2]: "is missing"})
     found = judge(store=store)
-    assert (found.imports, found.why) == ("with-misses", "2 of 4 steps cannot be loaded")
+    assert (found.imports, found.why) == ("partial", "2 of 4 steps cannot be loaded")
     why = f"layer {DIGESTS[2].short} is missing"
     created_ns = 1_780_480_800 * 10**9
     assert found.misses == tuple(
@@ -104,7 +104,7 @@ def test_each_layer_at_fault_is_named() -> None:
 def test_without_its_lowest_layer_nothing_is_left() -> None:
     found = judge(store=BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"}))
     why = f"none of its steps is left: layer {DIGESTS[0].short} is missing"
-    assert (found.imports, found.why, found.steps, len(found.misses)) == ("not", why, 4, 4)
+    assert (found.imports, found.why, found.steps, len(found.misses)) == ("none", why, 4, 4)
 
 
 def test_a_step_of_given_layers() -> None:
@@ -115,7 +115,7 @@ def test_a_step_of_given_layers() -> None:
         "digest": digest_of(b"merge"),
         "chains": [{"layers": [3, 0], "createdAt": "2026-06-01T10:00:00Z"}],
     }
-    assert judge(config=config).imports == "fully"
+    assert judge(config=config).imports == "full"
     found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[2]: "is missing"}))
     assert [miss.cache_key for miss in found.misses] == [digest_of(b"step  2")]
 
@@ -124,12 +124,12 @@ def test_a_record_without_a_result_needs_no_layer() -> None:
     config = chain_of_steps(layers())
     del config["records"][3]["layers"]
     found = judge(config=config, store=BlobHealth(DIGESTS, {}))
-    assert found == ImportCheck("fully", steps=3)
+    assert found == ImportCheck("full", steps=3)
 
 
 def test_a_layer_that_the_manifest_does_not_list() -> None:
     found = judge(layers()[:3])
-    assert found.imports == "with-misses"
+    assert found.imports == "partial"
     assert [miss.reason for miss in found.misses] == [
         f"layer {DIGESTS[3].short} is not listed in the manifest"
     ]
@@ -140,7 +140,7 @@ def test_a_layer_that_no_step_needs_is_a_fault_of_the_tag() -> None:
     config = chain_of_steps(layers(3))
     found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[3]: "is missing"}))
     why = f"no step needs it, but layer {DIGESTS[3].short} is missing"
-    assert found == ImportCheck("with-misses", why, 3)
+    assert found == ImportCheck("partial", why, 3)
 
 
 ANNOTATIONS: dict[str, tuple[Any, str]] = {
@@ -175,7 +175,7 @@ def test_a_layer_without_its_annotation_cannot_be_loaded(name: str) -> None:
     ],
 )
 def test_media_types_of_layers(media_type: str) -> None:
-    assert judge(layers(mediaType=media_type)).imports == "fully"
+    assert judge(layers(mediaType=media_type)).imports == "full"
 
 
 def test_a_media_type_that_nobody_unpacks() -> None:
@@ -189,8 +189,8 @@ def test_a_media_type_that_nobody_unpacks() -> None:
 
 def test_a_layer_that_is_listed_twice_is_as_the_last_one_says() -> None:
     bare = layers()[0] | {"annotations": {}}
-    assert judge([*layers(), bare]).imports == "not"
-    assert judge([bare, *layers()]).imports == "fully"
+    assert judge([*layers(), bare]).imports == "none"
+    assert judge([bare, *layers()]).imports == "full"
 
 
 def test_an_algorithm_that_is_not_known() -> None:
@@ -211,11 +211,11 @@ def test_no_cacheconfig() -> None:
     data = encode(chain_of_steps(layers()))
     digest = parse_digest(digest_of(data))
     found = judge_cache(manifest(layers(), data), None, ALL)
-    assert found == ImportCheck("not", f"its cacheconfig {digest.short} is missing")
+    assert found == ImportCheck("none", f"its cacheconfig {digest.short} is missing")
     torn = BlobHealth(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
     found = judge_cache(manifest(layers(), data), None, torn)
     assert found == ImportCheck(
-        "not", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)"
+        "none", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)"
     )
 
 
@@ -237,7 +237,7 @@ REFUSED: dict[str, Json] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_cacheconfig_that_buildkit_refuses_whole(name: str) -> None:
     found = judge(config=REFUSED[name])
-    assert found.imports == "not"
+    assert found.imports == "none"
     assert found.why.startswith("BuildKit would not take its cacheconfig sha256:")
 
 
@@ -277,12 +277,12 @@ def test_a_root_whose_form_it_can_tell(document: Json) -> None:
 def test_a_cache_of_two_forms_is_not_imported() -> None:
     data = encode(chain_of_steps(layers()))
     found = judge_cache(manifest(layers(), data, manifests=[]), data, ALL)
-    assert found.imports == "not"
+    assert found.imports == "none"
     assert found.why.startswith("BuildKit would not take its manifest: ")
 
 
 def test_what_names_no_cacheconfig() -> None:
-    assert judge_cache(b"{}", None, ALL) == ImportCheck("not", "its manifest names no cacheconfig")
+    assert judge_cache(b"{}", None, ALL) == ImportCheck("none", "its manifest names no cacheconfig")
 
 
 def padded(document: Json, size: int) -> bytes:
@@ -293,10 +293,10 @@ def padded(document: Json, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "imports", "warned"),
     [
-        (IMPORT_LIMIT_BYTES + 1, "not", False),
-        (IMPORT_LIMIT_BYTES, "fully", True),
-        (int(0.8 * IMPORT_LIMIT_BYTES) + 1, "fully", True),
-        (int(0.8 * IMPORT_LIMIT_BYTES), "fully", False),
+        (IMPORT_LIMIT_BYTES + 1, "none", False),
+        (IMPORT_LIMIT_BYTES, "full", True),
+        (int(0.8 * IMPORT_LIMIT_BYTES) + 1, "full", True),
+        (int(0.8 * IMPORT_LIMIT_BYTES), "full", False),
     ],
 )
 @pytest.mark.parametrize("what", ["manifest", "cacheconfig"])
@@ -310,7 +310,7 @@ def test_the_caps(size: int, imports: str, warned: bool, what: str) -> None:
     is_read = what == "manifest" or size <= IMPORT_LIMIT_BYTES
     found = judge_cache(root, config if is_read else None, ALL)
     assert (found.imports, bool(found.warnings)) == (imports, warned)
-    if imports == "not":
+    if imports == "none":
         limit = f"{IMPORT_LIMIT_BYTES:,}"
         assert found.why == (
             f"its {what} has {size:,} bytes, and BuildKit imports none above {limit}"
@@ -336,6 +336,6 @@ def test_a_long_chain_of_many_results_is_looked_at_once() -> None:
     }
     store = BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"})
     found = judge(config=config, store=store)
-    assert (found.imports, found.steps, len(found.misses)) == ("not", count, count)
+    assert (found.imports, found.steps, len(found.misses)) == ("none", count, count)
     assert {miss.layers for miss in found.misses} == {(DIGESTS[0],)}
     assert len({id(miss.layers) for miss in found.misses}) == 1

@@ -20,10 +20,10 @@ from tests.unit.upkeep.health.healthkit import copy_of, kinds, locked
 def test_it_mends_and_says_what_is_left(box: Box, cut: Cached) -> None:
     done = repair(box.dir)
     assert (done.path, done.outcome, done.exit_code) == (str(box.dir), "done", 0)
-    assert kinds(done) == [("rewrite", "cut"), ("quarantine", None)]
+    assert kinds(done) == [("rewrite-cache", "cut"), ("quarantine-blob", None)]
     assert {v.ref_name: v.importable for v in done.verification.tags} == {
-        "whole": "fully",
-        "cut": "fully",
+        "whole": "full",
+        "cut": "full",
     }
     # Nothing is swept: the old root is there until a reset.
     assert box.path_of(cut.root["digest"]).exists()
@@ -35,7 +35,7 @@ def test_a_dry_run_needs_no_lock_and_says_what_is_there_now(box: Box, cut: Cache
         foreseen = repair(box.dir, dry_run=True)
         assert snapshot(box.dir) == before
     assert (foreseen.outcome, foreseen.exit_code) == ("dry-run", 12)
-    assert kinds(foreseen) == [("rewrite", "cut"), ("quarantine", None)]
+    assert kinds(foreseen) == [("rewrite-cache", "cut"), ("quarantine-blob", None)]
 
 
 def test_a_wrong_size_in_the_index_is_corrected(box: Box) -> None:
@@ -134,7 +134,7 @@ def test_a_directory_in_the_place_of_a_layer_makes_room(box: Box) -> None:
     path.unlink()
     (path / "inside").mkdir(parents=True)
     done = repair(box.dir)
-    assert kinds(done) == [("rewrite", "main"), ("quarantine", None)]
+    assert kinds(done) == [("rewrite-cache", "main"), ("quarantine-blob", None)]
     assert done.exit_code == 0
     assert not path.exists()
     assert (box.dir / ".kitcache/quarantine" / f"sha256-{path.name}" / "inside").is_dir()
@@ -146,9 +146,9 @@ def test_a_link_to_no_such_layer_is_as_good_as_none(box: Box, target: str) -> No
     path = box.path_of(cached.layers[1]["digest"])
     path.unlink()
     path.symlink_to(target)
-    assert kinds(repair(box.dir, dry_run=True))[0] == ("rewrite", "main")
+    assert kinds(repair(box.dir, dry_run=True))[0] == ("rewrite-cache", "main")
     done = repair(box.dir)
-    assert kinds(done) == [("rewrite", "main"), ("quarantine", None)]
+    assert kinds(done) == [("rewrite-cache", "main"), ("quarantine-blob", None)]
     assert done.exit_code == 0
     # Left there it would be taken for the layer by the next export.
     assert not path.is_symlink()
@@ -181,7 +181,7 @@ def test_an_image_that_lacks_more_than_is_in_doubt_goes(box: Box) -> None:
     path.symlink_to(box.top / "real")
     assert repair(box.dir).actions == ()
     box.damage(gone["digest"], None)
-    assert kinds(repair(box.dir))[0] == ("drop-tag", "app")
+    assert kinds(repair(box.dir))[0] == ("remove-tag", "app")
     assert kitcache.reset(box.dir).outcome == "done"
 
 
@@ -190,7 +190,7 @@ def test_each_entry_of_a_tag_is_a_step(box: Box) -> None:
     box.tag("main", root)
     box.damage(root["digest"], None)
     foreseen = repair(box.dir, dry_run=True)
-    assert kinds(foreseen) == kinds(repair(box.dir)) == [("drop-tag", "main")] * 2
+    assert kinds(foreseen) == kinds(repair(box.dir)) == [("remove-tag", "main")] * 2
 
 
 def test_the_newest_root_without_a_name_is_first_and_said_to_be(sample: Sample) -> None:

@@ -38,7 +38,7 @@ def test_a_copy_is_read_under_its_lock_and_not_changed(box: Box, cut: Cached) ->
         repair(box.dir, sources=[copy], lock_timeout_s=0.0)
     before = snapshot(copy)
     done = repair(box.dir, sources=[copy])
-    assert kinds(done) == [("take", None), ("quarantine", None)]
+    assert kinds(done) == [("copy-blob", None), ("quarantine-blob", None)]
     assert snapshot(copy) == before
     assert see_tags(box.dir)["cut"].digest == cut.root["digest"]
     (bad,) = (box.dir / ".kitcache/quarantine").iterdir()
@@ -48,7 +48,7 @@ def test_a_copy_is_read_under_its_lock_and_not_changed(box: Box, cut: Cached) ->
 def test_a_dry_run_makes_no_lock_in_a_copy(box: Box, cut: Cached) -> None:
     copy = copy_of(box)
     foreseen = repair(box.dir, sources=str(copy), dry_run=True)
-    assert kinds(foreseen) == [("rewrite", "cut"), ("quarantine", None)]
+    assert kinds(foreseen) == [("rewrite-cache", "cut"), ("quarantine-blob", None)]
     names = {"blobs", "index.json", "ingest", "oci-layout"}
     assert {path.name for path in (*copy.iterdir(), *box.dir.iterdir())} == names
 
@@ -68,7 +68,7 @@ def test_a_damaged_copy_is_passed_over_for_the_next(box: Box, cut: Cached) -> No
         path.write_bytes(data)
     sources = [box.top / "lying", box.top / "honest"]
     done = repair(box.dir, sources=sources)
-    assert kinds(done) == [("take", None), ("quarantine", None)]
+    assert kinds(done) == [("copy-blob", None), ("quarantine-blob", None)]
     assert str(sources[1]) in done.actions[0].description
 
 
@@ -96,8 +96,8 @@ def test_a_copy_that_is_damaged_meanwhile_is_not_believed(
 
     monkeypatch.setattr(module, "copy_blob", spoiled)
     done = repair(box.dir, sources=[copy])
-    aside = [("quarantine", None)] if is_link else []
-    assert kinds(done) == [("rewrite", "main"), *aside]
+    aside = [("quarantine-blob", None)] if is_link else []
+    assert kinds(done) == [("rewrite-cache", "main"), *aside]
     assert done.exit_code == 0
 
 
@@ -110,7 +110,7 @@ def test_a_root_that_only_a_note_and_a_copy_know_comes_back(box: Box) -> None:
     with open_layout(box.dir) as layout:
         record_use(layout, ["main"], "exported", 1, digests={"main": cached.root["digest"]})
     done = repair(box.dir, sources=[copy])
-    assert kinds(done) == [("take", None), ("rebuild-index", None), ("rebuild-index", "main")]
+    assert kinds(done) == [("copy-blob", None), ("rebuild-index", None), ("rebuild-index", "main")]
     assert see_tags(box.dir)["main"].digest == cached.root["digest"]
 
 
@@ -118,7 +118,7 @@ def test_a_copy_that_is_hard_linked_shares_the_damage(box: Box, cut: Cached) -> 
     copy = box.top / "copy"
     shutil.copytree(box.dir, copy, copy_function=os.link)
     done = repair(box.dir, sources=[copy])
-    assert kinds(done) == [("rewrite", "cut"), ("quarantine", None)]
+    assert kinds(done) == [("rewrite-cache", "cut"), ("quarantine-blob", None)]
     # What is put aside here is where it was there.
     assert blob_path(copy, cut.layers[1]["digest"]).read_bytes() == b"bad"
 
@@ -130,7 +130,7 @@ def test_a_tag_whose_root_is_gone_comes_whole_from_a_copy(box: Box) -> None:
     for blob in (cached.root, cached.config, cached.layers[1]):
         box.damage(blob["digest"], None)
     done = repair(box.dir, sources=[copy])
-    assert kinds(done) == [("take", None)] * 3
+    assert kinds(done) == [("copy-blob", None)] * 3
     assert see_tags(box.dir) == see_tags(copy)
 
 
@@ -168,7 +168,7 @@ def test_what_is_no_file_here_comes_as_one_from_a_copy(box: Box, thing: str, blo
     done = repair(box.dir, sources=[copy])
     links = {"link": "is a link", "dangling link": "is a link that leads to nothing"}
     told = links.get(thing, "is no regular file")
-    assert done.actions[0].kind == "take"
+    assert done.actions[0].kind == "copy-blob"
     assert done.actions[0].description.endswith(f"from {copy}: here it {told}")
     assert done.exit_code == 0
     assert see_tags(box.dir) == see_tags(copy)
@@ -184,7 +184,7 @@ def test_what_is_a_link_here_and_a_file_in_a_copy_is_in_doubt_no_more(box: Box) 
     path.rename(box.top / "real")
     path.symlink_to(box.top / "real")
     done = repair(box.dir, sources=[copy])
-    assert kinds(done) == [("take", None), ("drop-tag", "wrong")]
+    assert kinds(done) == [("copy-blob", None), ("remove-tag", "wrong")]
     assert done.exit_code == 0
 
 

@@ -99,7 +99,7 @@ def test_two_at_once_do_it_once(box: Box, cut: Cached) -> None:
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(repair, [box.dir, box.dir])
     assert (one.exit_code, other.exit_code) == (0, 0)
-    steps = [("rewrite", "cut"), ("quarantine", None)]
+    steps = [("rewrite-cache", "cut"), ("quarantine-blob", None)]
     assert sorted((kinds(one), kinds(other))) == [[], steps]
 
 

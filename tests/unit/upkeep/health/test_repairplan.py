@@ -45,7 +45,7 @@ def test_the_steps_that_need_a_lost_layer_go(shelf: Shelf, as_index: bool) -> No
 
     mending = mend(shelf)
 
-    assert kinds(mending) == [("rewrite", "main"), ("rewrite", "alias")]
+    assert kinds(mending) == [("rewrite-cache", "main"), ("rewrite-cache", "alias")]
     after = tags(mending)
     assert after["whole"] == shelf.entries[2]
     assert after["main"]["org.example.unknown"] == 1
@@ -82,7 +82,7 @@ def test_a_bad_blob_is_put_aside_whoever_reaches_it(shelf: Shelf) -> None:
     shelf.tag("main", shelf.cache([shelf.layer("a")]))
     stray = shelf.spoil(shelf.put(b"nobody's"))
     mending = mend(shelf)
-    assert kinds(mending) == [("quarantine", None)]
+    assert kinds(mending) == [("quarantine-blob", None)]
     assert (mending.bad, mending.new_index) == ((stray,), None)
     assert mending.actions[0].description.endswith(
         "was put into the quarantine: it holds other bytes"
@@ -97,7 +97,7 @@ def test_what_another_copy_has_is_taken_and_the_tag_stays(shelf: Shelf) -> None:
     # The survey is of the store with what the copy has.
     shelf.offers[bad] = "./other"
     mending = mend(shelf)
-    assert kinds(mending) == [("take", None), ("quarantine", None)]
+    assert kinds(mending) == [("copy-blob", None), ("quarantine-blob", None)]
     assert (mending.takes, mending.comes) == ({bad: "./other"}, {bad})
     assert mending.new_index is None
     assert "was taken from ./other: here it is empty" in mending.actions[0].description
@@ -114,7 +114,7 @@ def test_nothing_is_taken_for_a_tag_that_goes_or_is_cut(shelf: Shelf) -> None:
     # c lies on b: without b nobody needs it.
     shelf.offers[parse_digest(layers[2]["digest"])] = "./other"
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "image"), ("rewrite", "main")]
+    assert kinds(mending) == [("remove-tag", "image"), ("rewrite-cache", "main")]
     assert mending.takes == {}
 
 
@@ -130,7 +130,7 @@ def test_without_its_structure_nothing_of_a_tag_is_left(shelf: Shelf, what: str)
     )
     bad = shelf.spoil(gone)
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "main"), ("quarantine", None)]
+    assert kinds(mending) == [("remove-tag", "main"), ("quarantine-blob", None)]
     assert list(tags(mending)) == ["other"]
     kind = "manifest" if what == "root" else "cacheconfig"
     assert mending.actions[0].description == (
@@ -143,7 +143,7 @@ def test_a_cache_of_which_no_step_is_left_goes(shelf: Shelf) -> None:
     shelf.tag("main", shelf.cache(layers))
     shelf.lose(layers[0])
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "main")]
+    assert kinds(mending) == [("remove-tag", "main")]
     assert "none of its steps is left" in mending.actions[0].description
 
 
@@ -152,7 +152,7 @@ def test_a_cacheconfig_that_buildkit_refuses_leaves_nothing(shelf: Shelf) -> Non
     looping = chain_of_steps(layers) | {"records": [{"digest": "x", "inputs": [[{"link": 0}]]}]}
     shelf.tag("main", shelf.cache(layers, looping))
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "main")]
+    assert kinds(mending) == [("remove-tag", "main")]
     assert "BuildKit would import none of it" in mending.actions[0].description
 
 
@@ -161,7 +161,7 @@ def test_an_image_that_lacks_a_blob_goes(shelf: Shelf) -> None:
     shelf.tag("app", shelf.image(layers))
     shelf.lose(layers[0])
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "app")]
+    assert kinds(mending) == [("remove-tag", "app")]
     assert (mending.new_blobs, json.loads(mending.new_index or b"")["manifests"]) == ({}, [])
 
 
@@ -187,7 +187,7 @@ def large(shelf: Shelf, count: int) -> Json:
 def test_what_is_above_buildkits_cap_loses_its_coldest_steps(shelf: Shelf) -> None:
     shelf.tag("main", large(shelf, 600))
     mending = mend(shelf)
-    assert kinds(mending) == [("rewrite", "main")]
+    assert kinds(mending) == [("rewrite-cache", "main")]
     config, manifest = mending.new_blobs.values()
     assert max(len(config), len(manifest)) <= IMPORT_LIMIT_BYTES
     left = [record.digest for record in read_cacheconfig(config).records]
@@ -213,7 +213,7 @@ def test_a_layer_that_is_gone_and_that_no_step_needs_goes_from_the_manifest(shel
     shelf.tag("main", shelf.cache(layers, chain_of_steps(layers[:1])))
     shelf.lose(layers[1])
     mending = mend(shelf)
-    assert kinds(mending) == [("rewrite", "main")]
+    assert kinds(mending) == [("rewrite-cache", "main")]
     assert ", with all its steps: layer " in mending.actions[0].description
     _, manifest = mending.new_blobs.values()
     root = read_cache_manifest(manifest)
@@ -227,7 +227,7 @@ def test_a_root_that_is_manifest_and_index_at_once_is_nobodys_cache(shelf: Shelf
     both = {"config": config, "layers": layers, "manifests": []}
     shelf.tag("main", shelf.put(encode(both), MANIFEST))
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "main")]
+    assert kinds(mending) == [("remove-tag", "main")]
     assert "BuildKit would import none of it" in mending.actions[0].description
 
 
@@ -241,7 +241,7 @@ def test_what_a_rewrite_does_not_mend_goes(shelf: Shelf) -> None:
     shelf.tag("main", shelf.put(encode(root), MANIFEST))
     shelf.lose(lost)
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", "main")]
+    assert kinds(mending) == [("remove-tag", "main")]
 
 
 def test_a_lost_manifest_that_another_calls_a_layer_is_lost_to_both(shelf: Shelf) -> None:
@@ -252,4 +252,4 @@ def test_a_lost_manifest_that_another_calls_a_layer_is_lost_to_both(shelf: Shelf
     shelf.lose(lost)
     survey = shelf.found().survey._replace(missing_blobs=())
     mending = mend(shelf, survey=survey)
-    assert kinds(mending) == [("drop-tag", "list"), ("drop-tag", "image")]
+    assert kinds(mending) == [("remove-tag", "list"), ("remove-tag", "image")]

@@ -60,7 +60,7 @@ def test_an_entry_that_cannot_be_read_goes(shelf: Shelf) -> None:
     shelf.tag("main", shelf.cache([shelf.layer("a")]))
     shelf.entries.insert(0, {"mediaType": MANIFEST, "digest": 7, "size": 1})
     mending = mend(shelf)
-    assert kinds(mending) == [("drop-tag", None)]
+    assert kinds(mending) == [("remove-tag", None)]
     assert mending.actions[0].description.startswith("entry 0 was taken out of index.json: ")
     assert list(tags(mending)) == ["main"]
 
@@ -110,9 +110,9 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
         ("rebuild-index", "notes-whole"),
         ("rebuild-index", "notes-cut"),
         ("rebuild-index", "nobody-whole"),
-        ("rewrite", "index-cut"),
-        ("drop-tag", "index-gone"),
-        ("rewrite", "notes-cut"),
+        ("rewrite-cache", "index-cut"),
+        ("remove-tag", "index-gone"),
+        ("rewrite-cache", "notes-cut"),
     ]
     assert (
         mending.actions[0].description

@@ -27,7 +27,7 @@ def test_a_sound_cache(box: Box, as_index: bool) -> None:
         blobs=Tally(len(sizes), sum(sizes)),
         bad_blobs=(),
         index_problem="",
-        tags=(TagStatus(0, "main", digest, "cache", "fully", steps=3),),
+        tags=(TagStatus(0, "main", digest, "cache", "full", steps=3),),
         damage=(),
         warnings=(),
         seconds=found.seconds,
@@ -48,7 +48,7 @@ def test_a_flipped_bit_in_a_layer(box: Box, main: Cached) -> None:
     (bad,) = found.bad_blobs
     assert bad == BadBlob(parse_digest(top), bad.problem, main.layers[2]["size"])
     assert bad.problem.startswith("holds other bytes (sha256:")
-    assert only(found).importable == "with-misses"
+    assert only(found).importable == "partial"
     (miss,) = only(found).unusable_steps
     assert (miss.key, miss.layers) == ((2, 0), (parse_digest(top),))
     assert miss.reason == f"layer {parse_digest(top).short} {bad.problem}"
@@ -68,7 +68,7 @@ def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
     box.damage(main.layers[1]["digest"], None)
     found = verify(box.dir)
     assert found.bad_blobs == ()
-    assert (only(found).importable, len(only(found).unusable_steps)) == ("with-misses", 2)
+    assert (only(found).importable, len(only(found).unusable_steps)) == ("partial", 2)
     assert found.exit_code == 12
 
 
@@ -76,26 +76,26 @@ def test_a_missing_cacheconfig(box: Box, main: Cached) -> None:
     box.damage(main.config["digest"], None)
     verdict = only(verify(box.dir))
     short = parse_digest(main.config["digest"]).short
-    assert (verdict.kind, verdict.importable) == ("cache", "not")
+    assert (verdict.kind, verdict.importable) == ("cache", "none")
     assert verdict.reason == f"its cacheconfig {short} is missing"
 
 
 def test_a_bad_cacheconfig(box: Box, main: Cached) -> None:
     flip(box, main.config["digest"])
     found = verify(box.dir)
-    assert only(found).importable == "not"
+    assert only(found).importable == "none"
     assert only(found).reason.startswith("its cacheconfig sha256:")
     assert len(found.bad_blobs) == 1
 
 
-@pytest.mark.parametrize("how", ["missing", "torn", "flipped", "directory"])
+@pytest.mark.parametrize("how", ["missing", "wrong-size", "flipped", "directory"])
 def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
     grow(box, "dev", 2)
     digest = main.root["digest"]
     match how:
         case "missing":
             box.damage(digest, None)
-        case "torn":
+        case "wrong-size":
             box.damage(digest, b"{")
         case "flipped":
             flip(box, digest)
@@ -103,7 +103,7 @@ def test_a_root_that_cannot_be_read(box: Box, main: Cached, how: str) -> None:
             box.damage(digest, None)
             box.path_of(digest).mkdir()
     found = verify(box.dir)
-    assert words(found) == [("main", "unknown", "not"), ("dev", "cache", "fully")]
+    assert words(found) == [("main", "unknown", "none"), ("dev", "cache", "full")]
     assert found.tags[0].reason.startswith(f"manifest {parse_digest(digest).short} ")
     assert len(found.bad_blobs) == (how != "missing")
     assert found.exit_code == 12
@@ -114,7 +114,7 @@ def test_bad_garbage_is_a_fault_too(box: Box, main: Cached) -> None:
     blob = box.blob(b"nobody's")
     flip(box, blob["digest"])
     found = verify(box.dir)
-    assert only(found).importable == "fully"
+    assert only(found).importable == "full"
     assert [str(one.digest) for one in found.bad_blobs] == [blob["digest"]]
     assert found.exit_code == 12
 
@@ -132,10 +132,10 @@ def add_artifact(box: Box, subject: Json) -> None:
 def test_an_image_is_whole_or_not(box: Box) -> None:
     blob = box.blob(b"rootfs")
     add_image(box, blob)
-    assert words(verify(box.dir)) == [("app", "image", "fully")]
+    assert words(verify(box.dir)) == [("app", "image", "full")]
     box.damage(blob["digest"], None)
     verdict = only(verify(box.dir))
-    assert verdict.importable == "not"
+    assert verdict.importable == "none"
     assert verdict.reason == f"layer {parse_digest(blob['digest']).short} is missing"
 
 
@@ -159,7 +159,7 @@ def test_an_artifact_whose_subject_is_absent(box: Box) -> None:
     add_artifact(box, subject)
     box.damage(subject["digest"], None)
     found = verify(box.dir)
-    assert words(found) == [(None, "artifact", "fully")]
+    assert words(found) == [(None, "artifact", "full")]
     assert found.exit_code == 0
 
 
@@ -169,7 +169,7 @@ def test_a_subject_that_is_bad_is_no_fault_of_the_artifact(box: Box) -> None:
     add_artifact(box, subject)
     flip(box, subject["digest"], 20)
     found = verify(box.dir)
-    assert words(found) == [(None, "artifact", "fully")]
+    assert words(found) == [(None, "artifact", "full")]
     assert ([str(b.digest) for b in found.bad_blobs], found.damage) == ([subject["digest"]], ())
     assert found.exit_code == 12
 
@@ -179,7 +179,7 @@ def test_what_a_reset_would_refuse_for_and_no_verdict_names(box: Box) -> None:
     subject = box.blob(b'{"layers": 7}', MANIFEST)
     add_artifact(box, subject)
     found = verify(box.dir)
-    assert (found.bad_blobs, words(found)) == ((), [(None, "artifact", "fully")])
+    assert (found.bad_blobs, words(found)) == ((), [(None, "artifact", "full")])
     assert [str(damage.chain[-1].digest) for damage in found.damage] == [subject["digest"]]
     assert found.exit_code == 12
 
@@ -193,9 +193,9 @@ def test_a_subject_of_the_index_itself_is_mended_by_hand(
         subject = box.blob(b'{"layers": 7}', MANIFEST)
     box.write_index(encode(box.index_document() | {"subject": subject}))
     found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully")]
+    assert words(found) == [("main", "cache", "full")]
     assert [damage.root.position for damage in found.damage] == [-1]
-    assert found.warnings == ("next: take the field 'subject' out of index.json by hand",)
+    assert found.warnings == ("hint: take the field 'subject' out of index.json by hand",)
     assert found.exit_code == 12
 
 
@@ -205,14 +205,14 @@ def test_what_a_blob_of_unknown_kind_seems_to_name_is_nobodys_need(box: Box) -> 
     box.tag("odd", box.manifest([strange], box.blob(b"{}", "application/x.config")))
     flip(box, blob["digest"])
     found = verify(box.dir)
-    assert words(found) == [("odd", "artifact", "fully")]
+    assert words(found) == [("odd", "artifact", "full")]
     assert len(found.bad_blobs) == 1
 
 
 def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
     box.tag("odd", {"mediaType": MANIFEST, "digest": "sha256:12", "size": 4})
     found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully"), ("odd", "unknown", "not")]
+    assert words(found) == [("main", "cache", "full"), ("odd", "unknown", "none")]
     assert found.tags[1].digest is None
     assert "is no digest" in found.tags[1].reason
 
@@ -220,7 +220,7 @@ def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
 def test_the_lie_of_one_entry_is_not_the_other_ones(box: Box, main: Cached) -> None:
     box.tag("liar", main.root | {"size": main.root["size"] + 1})
     found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully"), ("liar", "unknown", "not")]
+    assert words(found) == [("main", "cache", "full"), ("liar", "unknown", "none")]
     assert "is cut short" in found.tags[1].reason
 
 
@@ -259,14 +259,14 @@ def test_a_cacheconfig_above_the_cap(box: Box) -> None:
     config = chain_of_steps([layer(box, "0")]) | {"pad": "x" * 1_100_000}
     add_cache(box, "main", [layer(box, "0")], config)
     verdict = only(verify(box.dir))
-    assert verdict.importable == "not"
+    assert verdict.importable == "none"
     assert "imports none above 1,048,576" in verdict.reason
 
 
 def test_a_manifest_that_is_two_things_at_once(box: Box) -> None:
     add_cache(box, "main", [layer(box, "0")], manifests=[])
     verdict = only(verify(box.dir))
-    assert (verdict.kind, verdict.importable) == ("cache", "not")
+    assert (verdict.kind, verdict.importable) == ("cache", "none")
     assert "a manifest and an index at once" in verdict.reason
 
 
@@ -276,12 +276,12 @@ def test_a_manifest_with_a_field_twice(box: Box, main: Cached) -> None:
     double = box.blob(data.replace(b'"layers"', b'"layers":[],"layers"', 1), MANIFEST)
     box.tag("double", double)
     found = verify(box.dir)
-    assert words(found)[1] == ("double", "cache", "not")
+    assert words(found)[1] == ("double", "cache", "none")
 
 
 BROKEN_INDEXES: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "index.json is missing beside blobs"),
-    "torn": (b'{"schemaVersion":2,"mani', "index.json cannot be relied upon: not JSON"),
+    "wrong-size": (b'{"schemaVersion":2,"mani', "index.json cannot be relied upon: not JSON"),
     "empty": (b"", "index.json cannot be relied upon: not JSON"),
     "ambiguous": (b'{"manifests":[],"Manifests":[]}', "index.json cannot be relied upon"),
 }
@@ -323,4 +323,4 @@ def test_a_root_that_only_holds_caches_is_none(box: Box) -> None:
     cached = grow(box)
     box.tag("nested", box.index_of([cached.root]))
     found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully"), ("nested", "artifact", "fully")]
+    assert words(found) == [("main", "cache", "full"), ("nested", "artifact", "full")]

@@ -76,7 +76,7 @@ def test_what_is_published_meanwhile_is_looked_at(
 
     while_hashing(monkeypatch, publish)
     found = verify(box.dir)
-    assert words(found) == [("main", "cache", "fully"), ("dev", "cache", "not")]
+    assert words(found) == [("main", "cache", "full"), ("dev", "cache", "none")]
     assert len(found.bad_blobs) == 1
 
 

@@ -71,7 +71,7 @@ def test_what_is_foreseen_is_what_comes(sample: Sample, other: Box) -> None:
         target.open_directories()
         foreseen = dry_run([source], target, str(other.dir), wants, FREE)
         assert foreseen == bring_all([source], target, wants, FREE)
-        assert (foreseen.there.blobs, foreseen.copied) == (1, Tally())
+        assert (foreseen.reused.blobs, foreseen.copied) == (1, Tally())
 
 
 @pytest.mark.parametrize("is_structure", [False, True])

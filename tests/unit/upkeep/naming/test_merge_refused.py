@@ -40,7 +40,7 @@ def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(
             "config": manifest["config"]["digest"],
             "layer": sample.layers[2]["digest"],
         }
-        sample.box.damage(digests[part], b"torn")
+        sample.box.damage(digests[part], b"wrong-size")
     for dry_run in (True, False):
         with pytest.raises(Damaged, match="is not whole") as caught:
             merge([other.dir, sample.dir], target, dry_run=dry_run)

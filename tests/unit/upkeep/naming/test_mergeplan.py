@@ -55,9 +55,9 @@ def test_everything_comes_into_an_empty_cache() -> None:
 
 def test_the_same_thing_by_the_same_name_comes_once() -> None:
     a = side("a", entry("main", "1"), entry(None, "2"))
-    assert [g.tag.state for g in plan(EMPTY, a, a)] == ["new", "new", "there", "there"]
+    assert [g.tag.state for g in plan(EMPTY, a, a)] == ["new", "new", "unchanged", "unchanged"]
     groups = plan(a._replace(path="./all"), a)
-    assert [(g.tag.state, g.copies) for g in groups] == [("there", ()), ("there", ())]
+    assert [(g.tag.state, g.copies) for g in groups] == [("unchanged", ()), ("unchanged", ())]
 
 
 def test_the_subject_of_an_index_is_no_tag() -> None:
@@ -75,7 +75,7 @@ def test_sources_that_disagree_are_both_named_with_the_way_out() -> None:
         assert error.problem == (f"tag 'main' is {digest('1')} in ./a and {digest('2')} in ./b")
         assert (error.path, error.effect) == ("./all", "nothing was changed")
         assert len(error.hints) == 1
-        assert "--tag-as '{dir}-{tag}'" in error.hints[0]
+        assert "--rename '{dir}-{tag}'" in error.hints[0]
     groups = plan(EMPTY, a, b, rename=("{dir}-{tag}",))
     assert shown(groups) == [("main", "a-main", "new"), ("main", "b-main", "new")]
     assert [g.copies for g in groups] == [
@@ -121,7 +121,7 @@ def test_entries_of_one_name_go_together() -> None:
     groups = plan(EMPTY, both)
     assert [(g.tag.target_name, g.positions) for g in groups] == [("v1", (0, 2)), ("other", (1,))]
     turned = side("all", entry("v1", "arm64"), entry("v1", "amd64"))
-    assert plan(turned, both)[0].tag.state == "there"
+    assert plan(turned, both)[0].tag.state == "unchanged"
     half = side("all", entry("v1", "arm64"))
     with pytest.raises(KitcacheError, match="tag 'v1'"):
         plan(half, both)
@@ -137,7 +137,7 @@ def test_two_tags_that_become_one_have_to_be_one() -> None:
     a = side("a", entry("x", "1"), entry("y", "1"), entry("z", "2"))
     assert shown(plan(EMPTY, a, rename=("[xy]=main",))) == [
         ("x", "main", "new"),
-        ("y", "main", "there"),
+        ("y", "main", "unchanged"),
         ("z", "z", "new"),
     ]
     with pytest.raises(KitcacheError, match="tag 'main'"):

@@ -144,7 +144,7 @@ class TestPrune:
 
     def test_left_out_resets_are_made_up_for(self, sample: Sample, layout: Layout) -> None:
         (sample.dir / ".kitcache").mkdir()
-        (sample.dir / ".kitcache" / "skips").write_text("3\n")
+        (sample.dir / ".kitcache" / "skipped-sweeps").write_text("3\n")
         prune(sample.dir, KEEP_MAIN)
         assert read_skipped_sweeps(layout) == 0
 
