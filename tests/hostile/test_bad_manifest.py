@@ -144,7 +144,12 @@ def test_a_root_of_another_size_stops_everything(sample: Sample, difference: int
     sample.box.entries[0]["size"] = size
     sample.box.write_index(encode(sample.box.index_document()))
     assert_refused(
-        sample.box.top, 12, f"{size:,}", tag="main", chain=(sample.main["digest"],), kind="wrong-size"
+        sample.box.top,
+        12,
+        f"{size:,}",
+        tag="main",
+        chain=(sample.main["digest"],),
+        kind="wrong-size",
     )
 
 

@@ -53,7 +53,9 @@ EXAMPLES: dict[str, KitcacheError] = {
     ),
     "NotACache": NotACache("cache", "no such directory"),
     "Busy": Busy("cache", "kitcache.lock is held by process 7", holder_pid=7, holder_command="x"),
-    "Damaged": Damaged("cache", "wrong-size", kind="wrong-size", tag="main", chain=("index.json", "sha256:a")),
+    "Damaged": Damaged(
+        "cache", "wrong-size", kind="wrong-size", tag="main", chain=("index.json", "sha256:a")
+    ),
     "Unreadable": Unreadable("cache", "blob sha256:9c1e", "Input/output error"),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
     "LimitNotReached": LimitNotReached(
@@ -106,8 +108,8 @@ def test_the_sentence_is_what_where_what_was_left_alone_and_what_to_do() -> None
         "  b",
         "  nothing was removed",
         "  hint: one",
-        "    or: two",
-        "    or: three",
+        "  hint: two",
+        "  hint: three",
     ]
 
 
@@ -145,7 +147,7 @@ def test_incomplete_names_a_few_and_counts_all(count: int, lines: list[str]) -> 
     left = tuple((f"f{n}", "no") for n in range(min(count, 100)))
     error = Incomplete("x", not_deleted=left, not_deleted_count=count)
     assert str(error).splitlines()[: len(lines)] == lines
-    assert error.facts == {"left_count": count}
+    assert error.facts == {"not_deleted_count": count}
 
 
 def test_damage_shows_its_path() -> None:
@@ -169,8 +171,8 @@ def test_a_stopped_call_says_what_was_done(count: int, says: str) -> None:
     error = Cancelled("cache", deleted_blobs=count, deleted_bytes=7 * count)
     assert error.effect == says
     assert error.facts == {
-        "removed_blobs": count,
-        "removed_bytes": 7 * count,
+        "deleted_blobs": count,
+        "deleted_bytes": 7 * count,
         "timeout_s": None,
     }
 

@@ -12,24 +12,35 @@ from kitcache.errors import KitcacheError
 
 FUNCTIONS = {
     "du": "(path, *, on_progress=None, cancel=None)",
+    "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
     "ls": "(path, *, cancel=None)",
     "ls_tag": "(path, tag, *, cancel=None)",
-    "merge": "(sources, target, *, rename=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
-    " on_progress=None, cancel=None)",
-    "prune": "(path, retention, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000),"
-    " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "merge": (
+        "(sources, target, *, rename=(), replace=False, dry_run=False, lock_timeout_s=30.0,"
+        " on_progress=None, cancel=None)"
+    ),
+    "prune": (
+        "(path, policy, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000),"
+        " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
+    ),
     "read_policy": "(text, name)",
-    "repair": "(path, *, sources=(), dry_run=False, lock_timeout_s=30.0, on_progress=None,"
-    " cancel=None)",
-    "reset": "(path, *, policy=Policy(min_age_ns=0, ingest_age_ns=3600000000000), dry_run=False,"
-    " lock_timeout_s=30.0, on_progress=None, cancel=None)",
-    "tag": "(path, old, new, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
-    "trim": "(path, tag, max_used_bytes, *, dry_run=False, lock_timeout_s=30.0, on_progress=None,"
-    " cancel=None)",
+    "repair": (
+        "(path, *, sources=(), dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
+    ),
+    "reset": (
+        "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000),"
+        " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
+    ),
+    "tag": (
+        "(path, source, target, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
+    ),
+    "trim": (
+        "(path, tag, max_used_bytes, *, dry_run=False, lock_timeout_s=30.0,"
+        " on_progress=None, cancel=None)"
+    ),
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "verify": "(path, *, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "why": "(path, blob, *, on_progress=None, cancel=None)",
-    "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
 }
 
 
@@ -85,16 +96,21 @@ CLASSES = {
 
 
 # Fields of a value in order, then what follows from them.
-VALUES: dict[str, tuple[str, str]] = {
+VALUES = {
     "Address": ("url origin tls=None is_engine=None command=() is_builder=False", ""),
-    "DiskSpace": ("bytes=None percent=None", "of"),
     "BadBlob": ("digest problem size", ""),
-    "ReferencePath": ("root links", ""),
+    "BlobReferences": ("path digest size written_ns paths has_more_paths damage", "is_unreachable"),
+    "BuildOptions": (
+        "on_update=_nothing on_notice=_nothing on_progress=None cancel=None"
+        " credentials=_no_login stdin=None stdout=None proxy_args=() lock_timeout_s=30.0"
+        " prune_policy=None timeout_s=None",
+        "",
+    ),
     "BuildRequest": (
         "context='.' dockerfile=None target='' build_args=() labels=() platforms=()"
         " no_cache=False no_cache_filter=() pull=False build_contexts=() add_hosts=()"
-        " network='default' secrets=() tags=() outputs=() cache_to=() cache_from=() attests=()"
-        " allow=() shm_size=0 ulimits=() warnings=()",
+        " network='default' secrets=() tags=() outputs=() cache_to=() cache_from=()"
+        " attests=() allow=() shm_size=0 ulimits=() warnings=()",
         "",
     ),
     "BuildResult": (
@@ -102,67 +118,78 @@ VALUES: dict[str, tuple[str, str]] = {
         " image_id=None",
         "exit_code",
     ),
+    "BuildUpdate": ("vertexes=() transfers=() logs=() warnings=()", ""),
     "BuildWarning": ("vertex level short detail=() url='' source=None ranges=()", ""),
     "CacheExport": (
-        "kind sent=() dest='' tag='latest' reset=False warnings=()",
+        "kind attrs=() dest='' tag='latest' reset=False warnings=()",
         "ignore_error is_active",
     ),
-    "CacheImport": ("kind sent=() src='' tag='latest' digest=None warnings=()", "is_active"),
+    "CacheImport": ("kind attrs=() src='' tag='latest' digest=None warnings=()", "is_active"),
     "CacheResult": (
-        "path tag outcome digest written reused report problem='' code=0 pruned=None",
+        "path tag outcome digest written reused reset problem='' failure_code=0 prune=None",
         "exit_code",
     ),
-    "CachedStep": ("record created_ns read_ns bytes", ""),
-    "DamagedPath": ("root chain kind detail", ""),
-    "TagDecision": ("ref_name digest positions keep rule used_ns used_from size unique", ""),
+    "CachedStep": ("cache_key created_ns last_read_ns bytes", ""),
+    "DaemonInfo": ("version='' revision='' package='' dockerfile_version=''", ""),
+    "DamagedPath": ("root chain kind problem", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
     "Digest": ("algorithm hex", "is_known matches short"),
+    "DiskSpace": ("bytes=None percentage=None", "of"),
+    "DiskUsage": (
+        "path live reclaimable ingest foreign tags missing_blobs damage skipped_sweeps=0"
+        " quarantine=Tally(blobs=0, bytes=0)",
+        "exit_code",
+    ),
     "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),
-    "LockHolder": ("pid command", ""),
-    "DaemonInfo": ("version='' revision='' package='' dockerfile_version=''", ""),
     "Link": ("descriptor role", ""),
-    "TagList": ("path tags damage", "exit_code"),
-    "VertexLog": ("vertex stream data timestamp_ns=None", ""),
-    "MergeResult": ("path outcome sources tags linked copied there warnings seconds", ""),
-    "MergedTag": ("source old new digests state moved_from=()", ""),
-    "UnusableStep": ("key record created_ns layers why", ""),
+    "LockHolder": ("pid command", ""),
+    "MergeResult": ("path outcome sources tags linked copied reused warnings seconds", ""),
+    "MergedTag": ("source source_name target_name digests state previous_digests=()", ""),
     "MissingBlob": ("digest ref_name problem='is missing'", ""),
-    "Output": ("kind dest=None sent=() warnings=()", "is_directory is_mirror is_pushed"),
-    "SweepOptions": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
+    "Output": ("kind dest=None attrs=() warnings=()", "is_directory is_mirror is_pushed"),
     "Progress": ("phase blobs bytes total_bytes=0 seconds=0.0", ""),
-    "PruneResult": (
-        "path outcome decisions trimmed report limit_bytes needed_bytes why=''",
-        "exit_code",
-    ),
-    "ResetResult": (
-        "path outcome tags kept spared removed ingests_removed ingests_kept left left_count"
-        " foreign foreign_count missing_leaves seconds why=''",
-        "exit_code",
-    ),
-    "RepairAction": ("kind tag digest what", ""),
-    "RepairResult": ("path outcome steps verified", "exit_code"),
     "PrunePolicy": (
-        "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False source=''"
-        " drop_tags=()",
+        "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False"
+        " source='' drop_tags=()",
         "has_age has_limit is_empty spell",
     ),
-    "Root": ("position ref_name descriptor", "label"),
+    "PruneResult": (
+        "path outcome tags trimmed reset limit_bytes needed_bytes reason=''",
+        "exit_code",
+    ),
     "PruneRule": (
         "name='' tags=('*',) keep=False keep_last=None keep_within_ns=None unused_for_ns=None",
         "fields is_common label matches",
     ),
+    "ReferencePath": ("root links", ""),
+    "RepairAction": ("kind tag digest description", ""),
+    "RepairResult": ("path outcome actions verification", "exit_code"),
+    "ResetResult": (
+        "path outcome entry_count kept too_young deleted ingests_deleted ingests_kept"
+        " not_deleted not_deleted_count foreign foreign_count missing_blobs seconds"
+        " reason=''",
+        "exit_code",
+    ),
+    "Root": ("position ref_name descriptor", "label"),
     "SourceLocation": ("filename first_line last_line text", ""),
-    "Step": (
-        "key name state intervals error transfers warnings log unfinished",
-        "seconds",
+    "Step": ("key name state intervals error transfers warnings log unfinished", "seconds"),
+    "SweepOptions": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
+    "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),
+    "TagDecision": (
+        "ref_name digest positions keep reason last_used_ns last_used_from size unique",
+        "",
     ),
     "TagInfo": (
         "ref_name digest kind created_ns created_from size layers platforms missing problem"
-        " used_ns=None used_from='unknown'",
+        " last_used_ns=None last_used_from='unknown'",
         "",
     ),
-    "TagResult": ("path outcome old new digest moved_from", ""),
-    "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),
+    "TagList": ("path tags damage", "exit_code"),
+    "TagResult": ("path outcome source target digest previous_digests", ""),
+    "TagStatus": (
+        "position ref_name digest kind importable reason='' steps=0 unusable_steps=()",
+        "",
+    ),
     "TagUsage": ("ref_name digest unique shared", ""),
     "Tally": ("blobs=0 bytes=0", "plus"),
     "TlsConfig": ("ca=None cert=None key=None server_name=None verify=True", ""),
@@ -171,20 +198,14 @@ VALUES: dict[str, tuple[str, str]] = {
         "",
     ),
     "TrimResult": (
-        "path outcome ref_name limit_bytes before before_size after after_size kept dropped"
-        " report=None",
+        "path outcome ref_name limit_bytes before before_size after after_size kept_steps"
+        " removed_steps reset=None",
         "exit_code",
     ),
     "UntagResult": ("path outcome entries", ""),
-    "BuildUpdate": ("vertexes=() transfers=() logs=() warnings=()", ""),
-    "DiskUsage": (
-        "path live reclaimable ingest foreign tags missing_leaves damage skips=0"
-        " quarantine=Tally(blobs=0, bytes=0)",
-        "exit_code",
-    ),
-    "TagStatus": ("position ref_name digest kind imports why='' steps=0 misses=()", ""),
+    "UnusableStep": ("key cache_key created_ns layers reason", ""),
     "VerifyResult": (
-        "path blobs bad index_problem verdicts damage warnings seconds why=''",
+        "path blobs bad_blobs index_problem tags damage warnings seconds reason=''",
         "exit_code",
     ),
     "Vertex": (
@@ -192,25 +213,19 @@ VALUES: dict[str, tuple[str, str]] = {
         " group=None",
         "",
     ),
-    "Waiting": ("path what holder seconds", ""),
-    "BlobReferences": ("path digest size written_ns paths more_paths damage", "is_garbage"),
-    "BuildOptions": (
-        "on_update=_nothing on_notice=_nothing on_progress=None cancel=None credentials=_no_login"
-        " stdin=None stdout=None proxies=() lock_timeout_s=30.0 prune_policy=None"
-        " timeout_s=None",
-        "",
-    ),
+    "VertexLog": ("vertex stream data timestamp_ns=None", ""),
+    "Waiting": ("path waiting_for holder seconds", ""),
     "Worker": ("id labels platforms", "exports_local_caches"),
 }
 
 
 # Exit code, parent, and the facts beyond those of every error.
 ERRORS: dict[str, tuple[int, str, str]] = {
-    "BuildFailed": (21, "KitcacheError", "log notices ref sources step step_exit_code warnings"),
+    "BuildFailed": (21, "KitcacheError", "log notices ref locations step step_exit_code warnings"),
     "Busy": (11, "KitcacheError", "holder_command holder_pid retry_after_s"),
-    "Cancelled": (130, "KitcacheError", "removed_blobs removed_bytes timeout_s"),
+    "Cancelled": (130, "KitcacheError", "deleted_blobs deleted_bytes timeout_s"),
     "Damaged": (12, "KitcacheError", "chain kind tag"),
-    "Incomplete": (3, "KitcacheError", "left left_count"),
+    "Incomplete": (3, "KitcacheError", "not_deleted not_deleted_count"),
     "KitcacheError": (1, "Exception", ""),
     "LimitNotReached": (14, "KitcacheError", "limit_bytes needed_bytes"),
     "NoDaemon": (20, "KitcacheError", "kind"),
@@ -222,7 +237,7 @@ ERRORS: dict[str, tuple[int, str, str]] = {
     "Unsafe": (13, "KitcacheError", "chain tag"),
     "UsageError": (2, "KitcacheError", ""),
 }
-OF_EVERY_ERROR = {"path", "problem", "details", "untouched", "next_steps"}
+OF_EVERY_ERROR = {"path", "problem", "details", "effect", "hints"}
 
 
 def plain_signature(function: Any, *, is_bound: bool = False) -> str:

@@ -28,8 +28,8 @@ def hear(event: Progress | Waiting) -> None:
 def clean(path: Path) -> int:
     cancel = Event()
     try:
-        report: Report = kitcache.reset(
-            path, policy=Policy(min_age_ns=1), on_progress=hear, cancel=cancel
+        report: ResetResult = kitcache.reset(
+            path, options=SweepOptions(min_age_ns=1), on_progress=hear, cancel=cancel
         )
     except kitcache.Busy as error:
         seconds: float | None = error.retry_after_s
@@ -41,10 +41,10 @@ def clean(path: Path) -> int:
     reveal_type(kitcache.du("cache").live.bytes)
     reveal_type(kitcache.why("cache", "abcd").paths[0].links[0].descriptor.digest)
     reveal_type(kitcache.untag("cache", ["main"]).entries)
-    return report.removed.blobs
+    return report.deleted.blobs
 
 
-def hear_build(update: Update) -> None:
+def hear_build(update: BuildUpdate) -> None:
     print([vertex.name for vertex in update.vertexes])
 
 
@@ -63,8 +63,8 @@ def build(cancel: Event) -> str | None:
         build = client.start(kitcache.BuildRequest(), kitcache.BuildOptions(cancel=cancel))
         for update in build:
             reveal_type(update.logs[0].data)
-        report = build.result().caches[0].report
-        reveal_type(report.removed.bytes if report else None)
+        report = build.result().caches[0].reset
+        reveal_type(report.deleted.bytes if report else None)
         reveal_type(client.workers()[0].platforms)
         steps = kitcache.StepTracker()
         notices: set[str] = set()

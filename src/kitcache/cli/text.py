@@ -103,7 +103,8 @@ def waiting_line(event: Waiting) -> str:
         )
     holder = describe_holder(event.holder)
     return printable(
-        f"{event.path}: waiting up to {event.seconds:.0f} s for {holder}, which holds {event.waiting_for}"
+        f"{event.path}: waiting up to {event.seconds:.0f} s for {holder},"
+        f" which holds {event.waiting_for}"
     )
 
 

@@ -202,7 +202,7 @@ def test_ctrl_c_stops_on_request(sample: Sample, as_json: bool) -> None:
     if as_json:
         value = json.loads(out)
         assert (value["error"], value["exit_code"], err) == ("Cancelled", 130, "")
-        assert value["facts"] == {"removed_blobs": 0, "removed_bytes": 0, "timeout_s": None}
+        assert value["facts"] == {"deleted_blobs": 0, "deleted_bytes": 0, "timeout_s": None}
     else:
         assert out == ""
         assert err.splitlines() == [

@@ -33,7 +33,9 @@ def test_a_new_name_and_one_that_is_there() -> None:
 def test_each_tag_that_came_and_what_it_took() -> None:
     tags = (
         TAKEN,
-        TAKEN._replace(target_name="b-main", source="b", state="moved", previous_digests=("sha256:0",)),
+        TAKEN._replace(
+            target_name="b-main", source="b", state="moved", previous_digests=("sha256:0",)
+        ),
         TAKEN._replace(source_name=None, target_name=None, digests=("sha256:2", "sha256:3")),
         TAKEN._replace(state="unchanged"),
     )

@@ -55,7 +55,10 @@ def test_zero_is_an_answer() -> None:
 def test_the_closing_line_says_freed_kept_how_many_how_long() -> None:
     assert (
         line(
-            deleted=Tally(9959, 343_400_000_000), kept=Tally(41, 603_000_000), entry_count=3, seconds=1.26
+            deleted=Tally(9959, 343_400_000_000),
+            kept=Tally(41, 603_000_000),
+            entry_count=3,
+            seconds=1.26,
         )
         == "./cache: removed 9,959 blobs, 343 GB; kept 41, 603 MB, for 3 tags (1.3 s)"
     )

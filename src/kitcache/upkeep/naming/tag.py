@@ -39,8 +39,8 @@ class _Found(NamedTuple):
 
 def tag(
     path: str | os.PathLike[str],
-    old: str,
-    new: str,
+    source: str,
+    target: str,
     *,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
@@ -58,18 +58,18 @@ def tag(
     is no name), Damaged (what `old` stands for is not whole; no readable index.json), Busy,
     NotACache, Unsafe, Cancelled, KitcacheError for I/O errors: then nothing was changed.
     """
-    check_tag_name(new)
+    check_tag_name(target)
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
     with open_layout(name) as layout:
         if dry_run:
-            _, found = _find(layout, control, old, new)
-            return _answer(name, old, new, found, is_dry=True)
+            _, found = _find(layout, control, source, target)
+            return _answer(name, source, target, found, is_dry=True)
         deadline = time.monotonic() + lock_timeout_s
         with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
             left_s = max(0.0, deadline - time.monotonic())
-            found = _tag_held(held, control, old, new, left_s)
-    return _answer(name, old, new, found, is_dry=False)
+            found = _tag_held(held, control, source, target, left_s)
+    return _answer(name, source, target, found, is_dry=False)
 
 
 def _answer(path: str, old: str, new: str, found: _Found, *, is_dry: bool) -> TagResult:
