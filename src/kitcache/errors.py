@@ -1,84 +1,143 @@
-"""Every way in which kitcache fails, each with its own exit code.
+"""Every failure of kitcache, each with its own exit code.
 
-    KitcacheError      1  failed without a code of its own
+    KitcacheError      1  a failure without its own code
     ├── NotFound       1  no such tag, digest or blob
-    ├── Unreadable     1  a file that is there cannot be read: nothing is decided by it
-    ├── UsageError     2  a command line or an argument that cannot be understood
+    ├── Unreadable     1  a file exists but cannot be read: nothing is decided by it
+    ├── UsageError     2  a command line or an argument that cannot be parsed
     ├── Incomplete     3  done in part
     ├── NotACache     10  no cache directory at that path
-    ├── Busy          11  somebody holds the lock, or an export is under way
-    ├── Damaged       12  what a tag reaches cannot be known, or has a hole
-    ├── Unsafe        13  refused: going on could touch what is not ours
-    ├── LimitNotReached 14  what has to be kept holds more than the limit allows
-    ├── NoDaemon      20  no BuildKit answers, or it lacks what was asked
+    ├── Busy          11  another process holds the lock, or an export is running
+    ├── Damaged       12  a tag's reachability is unknown, or it has lost a blob
+    ├── Unsafe        13  refused: to continue could change files that are not the cache's
+    ├── LimitNotReached 14  the tags that must be kept exceed the limit
+    ├── NoDaemon      20  no BuildKit answers, or it lacks a feature that was asked for
     ├── BuildFailed   21  the daemon could not build it
-    ├── NotExecutable 126  the program that is to run is there, and cannot be run
-    ├── NotInstalled 127  the program that is to run is not there
+    ├── NotExecutable 126  the program to run exists but cannot be executed
+    ├── NotInstalled 127  the program to run does not exist
     └── Cancelled    130  stopped by the caller
 
-An error says what happened and where, what was left alone, and what to do next. Its facts are
-attributes; `str(error)` is the sentence to print, with names that came from a disk escaped. The
-password of a URL is in neither.
+A class declares its exit code and its fields; the constructor follows from them. `str(error)` is
+the message, with unprintable characters escaped and passwords of URLs hidden.
 """
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from copyreg import __newobj__  # type: ignore[attr-defined]
+from typing import Any, ClassVar, Literal, NamedTuple, dataclass_transform
 
 from kitcache.masking import hide_password
 
-NOTHING_REMOVED = "nothing was removed"
+NOTHING_DELETED = "nothing was deleted"
 NOTHING_CHANGED = "nothing was changed"
-NOTHING_MORE = "nothing more was removed; what tags reach is where it was"
+NOTHING_BUILT = "nothing was built"
+NOTHING_MORE = "nothing more was deleted; reachable blobs are unchanged"
+_LISTED = 5
 
 Fact = str | int | float | tuple[str, ...] | None
 NoDaemonKind = Literal["unreachable", "lost", "unsupported", "closed", "forked"]
 
 
 def printable(text: str) -> str:
-    r"""The text with everything escaped that a terminal could act on, or cannot print.
+    r"""Return the text with each character escaped that is unprintable or could control a terminal.
 
-    Control characters, invisible format characters (the bidirectional ones too) and bytes that
-    were no UTF-8 come out as \x1b, \u202e, \udcff.
+    Control characters, invisible format characters (such as the bidirectional ones) and bytes that
+    were not UTF-8 become \x1b, \u202e, \udcff.
     """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-class KitcacheError(Exception):
-    """The base of all failures; raised itself for I/O errors and for names that are not there.
+class _Field(NamedTuple):
+    default: Any
+    is_keyword: bool = True
+    is_argument: bool = True
+    annotation: Any = None
 
-    path: the directory as the caller named it. problem: what happened, one clause.
-    details: further lines. untouched: what was left alone. next_steps: commands or advice.
+
+_REQUIRED: Any = object()
+
+
+def _field(*, default: Any = _REQUIRED, kw_only: bool) -> Any:
+    return _Field(default, kw_only)
+
+
+def _fixed(default: Any = "", *, init: Literal[False] = False) -> Any:
+    """Declare a field that is not an argument of the constructor."""
+    return _Field(default, is_argument=init)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(_field, _fixed))
+class _Declared(Exception):
+    """An exception whose constructor follows from the annotations of its class.
+
+    The constructor is compiled, as NamedTuple compiles its own: `dataclasses` is slow to import.
     """
 
     exit_code: ClassVar[int] = 1
-    _facts: ClassVar[tuple[str, ...]] = ()
+    _declared: ClassVar[dict[str, _Field]] = {}
 
-    def __init__(
-        self,
-        path: str,
-        problem: str,
-        *,
-        details: tuple[str, ...] = (),
-        effect: str = NOTHING_REMOVED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        path, problem = hide_password(path), hide_password(problem)
-        super().__init__(path, problem)
-        self.path = path
-        self.problem = problem
-        self.details = tuple(map(hide_password, details))
-        self.effect = effect
-        self.hints = tuple(map(hide_password, hints))
+    def __init_subclass__(cls) -> None:
+        cls._declared = dict(cls._declared)
+        for name, annotation in cls.__annotations__.items():
+            value = vars(cls).get(name, _REQUIRED)
+            field = value if isinstance(value, _Field) else _Field(value)
+            cls._declared[name] = field._replace(annotation=annotation)
+        fields = {name: field for name, field in cls._declared.items() if field.is_argument}
+        words = {
+            name: name if field.default is _REQUIRED else f"{name}=fields[{name!r}].default"
+            for name, field in fields.items()
+        }
+        keyword = [words[name] for name, field in fields.items() if field.is_keyword]
+        positional = [words[name] for name, field in fields.items() if not field.is_keyword]
+        head = ", ".join(["self", *positional, *(["*", *keyword] if keyword else [])])
+        scope: dict[str, Any] = {"fields": fields}
+        exec(f"def __init__({head}): self._fill(locals())", scope)  # noqa: S102
+        cls.__init__ = scope["__init__"]  # type: ignore[method-assign]
+        cls.__init__.__annotations__ = {name: field.annotation for name, field in fields.items()}
+
+
+class KitcacheError(_Declared):
+    """Base class of all failures; raised itself for I/O errors.
+
+    Attributes:
+        path: The directory as the caller named it, "" if the error is not about one.
+        problem: What happened, one clause.
+        details: Further lines.
+        effect: What was changed or not changed.
+        hints: Commands or advice, best first.
+    """
+
+    path: str = _field(kw_only=False)
+    problem: str = _field(kw_only=False)
+    details: tuple[str, ...] = ()
+    effect: str = NOTHING_DELETED
+    hints: tuple[str, ...] = ()
+
+    def _fill(self, arguments: dict[str, Any]) -> None:
+        """Set the fields of a new error; the constructor calls it."""
+        del arguments["self"]
+        defaults = {name: field.default for name, field in self._declared.items()}
+        self.__dict__.update(defaults | arguments)
+        self._complete()
+        self.path, self.problem = hide_password(self.path), hide_password(self.problem)
+        self.details = tuple(map(hide_password, self.details))
+        self.hints = tuple(map(hide_password, self.hints))
+        self.args = (self.path, self.problem)
+
+    def _complete(self) -> None:
+        """Set the fields that follow from the arguments."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Make copies and pickles whole: they do not know our arguments."""
-        return _restore, (type(self), self.args, self.__dict__)
+        """Copy and pickle all fields, without a call of the constructor."""
+        return __newobj__, (type(self), *self.args), self.__dict__
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The named facts of this kind of failure, beyond path and problem."""
-        return {name: getattr(self, name) for name in self._facts}
+        """The keyword arguments that only this kind of failure has."""
+        return {
+            name: getattr(self, name)
+            for name, field in self._declared.items()
+            if field.is_argument and field.is_keyword and name not in KitcacheError._declared
+        }
 
     @property
     def headline(self) -> str:
@@ -86,35 +145,17 @@ class KitcacheError(Exception):
         return f"{self.path}: {self.problem}" if self.path else self.problem
 
     def __str__(self) -> str:
-        lines = [self.headline, *(f"  {line}" for line in self.details)]
-        if self.effect:
-            lines.append(f"  {self.effect}")
+        lines = [self.headline, *(f"  {line}" for line in (*self.details, self.effect) if line)]
         lines += [f"  hint: {hint}" for hint in self.hints[:3]]
         return "\n".join(map(printable, lines))
 
 
-def _restore(
-    kind: type[KitcacheError], args: tuple[str, ...], state: dict[str, object]
-) -> KitcacheError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
-
-
 class UsageError(KitcacheError):
-    """A command line, an age or a name that cannot be understood."""
+    """A command line, an age or a name that cannot be parsed."""
 
     exit_code = 2
-
-    def __init__(
-        self,
-        problem: str,
-        *,
-        path: str = "",
-        details: tuple[str, ...] = (),
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(path, problem, details=details, effect="", hints=hints)
+    path: str = _field(default="", kw_only=True)
+    effect: str = _fixed()
 
 
 class NotFound(KitcacheError):
@@ -122,218 +163,141 @@ class NotFound(KitcacheError):
 
 
 class Incomplete(KitcacheError):
-    """Done in part: some files could not be removed. `left` says which, and why."""
+    """Done in part: some files could not be deleted; `not_deleted` has names and reasons."""
 
     exit_code = 3
-    _facts = ("not_deleted_count",)
+    problem: str = _fixed()
+    details: tuple[str, ...] = _fixed()
+    effect: str = _fixed("the other unreachable files were deleted; reachable blobs are unchanged")
+    hints: tuple[str, ...] = _fixed(("fix these causes, then run the same command again",))
+    not_deleted: tuple[tuple[str, str], ...] = _field(kw_only=False)
+    not_deleted_count: int
 
-    def __init__(
-        self, path: str, *, not_deleted: tuple[tuple[str, str], ...], not_deleted_count: int
-    ) -> None:
-        shown = tuple(f"{name}: {reason}" for name, reason in not_deleted[:5])
-        more = (
-            (f"and {not_deleted_count - len(shown):,} more",)
-            if not_deleted_count > len(shown)
-            else ()
-        )
-        super().__init__(
-            path,
-            f"{not_deleted_count:,} {'file' if not_deleted_count == 1 else 'files'} could not be removed",
-            details=shown + more,
-            effect="what could be removed is gone; what tags reach is where it was",
-            hints=("mend what is named above, then run the same command again",),
-        )
-        self.not_deleted = not_deleted
-        self.not_deleted_count = not_deleted_count
+    def _complete(self) -> None:
+        count = self.not_deleted_count
+        self.problem = f"{count:,} {'file' if count == 1 else 'files'} could not be deleted"
+        self.details = tuple(f"{name}: {reason}" for name, reason in self.not_deleted[:_LISTED])
+        if count > len(self.details):
+            self.details += (f"and {count - len(self.details):,} more",)
 
 
 class NotACache(KitcacheError):
-    """The path is no directory, or holds neither an `oci-layout` nor an `index.json`."""
+    """The path is not a directory, or holds neither an `oci-layout` nor an `index.json`."""
 
     exit_code = 10
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(
-            path,
-            f"not a cache: {problem}",
-            details=(
-                "expected: a directory with oci-layout, index.json and blobs/,"
-                " as --cache-to type=local,dest=DIR writes it",
-            ),
-            effect=NOTHING_CHANGED,
-            hints=("name the directory that an export was given as dest",),
+    problem: str = _fixed()
+    details: tuple[str, ...] = _fixed(
+        (
+            "expected: a directory with oci-layout, index.json and blobs/,"
+            " as --cache-to type=local,dest=DIR writes it",
         )
+    )
+    effect: str = _fixed(NOTHING_CHANGED)
+    hints: tuple[str, ...] = _fixed(("name the directory that an export used as dest",))
+    reason: str = _field(kw_only=False)
+
+    def _complete(self) -> None:
+        self.problem = f"not a cache: {self.reason}"
 
 
 class Busy(KitcacheError):
-    """A lock was not had in time, or an export is under way. retry_after_s: seconds, if known."""
+    """A lock was not acquired in time, or an export is running.
 
-    exit_code = 11
-    _facts = ("holder_pid", "holder_command", "retry_after_s")
-
-    def __init__(
-        self,
-        path: str,
-        problem: str,
-        *,
-        holder_pid: int | None = None,
-        holder_command: str | None = None,
-        retry_after_s: float | None = None,
-        effect: str = NOTHING_REMOVED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(path, problem, effect=effect, hints=hints)
-        self.holder_pid = holder_pid
-        self.holder_command = holder_command
-        self.retry_after_s = retry_after_s
-
-
-class _OnTheWay(KitcacheError):
-    """Met on the way from a root to what it reaches.
-
-    tag: the ref name, None where the entry has none or the fault is index.json's own. chain:
-    index.json, then every step down to the fault.
+    Attributes:
+        holder_pid: The process that holds the lock, None if unknown.
+        holder_command: Its command line, None if unknown.
+        retry_after_s: Seconds until a new attempt can succeed, None if unknown.
     """
 
-    def __init__(
-        self,
-        path: str,
-        problem: str,
-        *,
-        tag: str | None = None,
-        chain: tuple[str, ...] = (),
-        details: tuple[str, ...] = (),
-        effect: str = NOTHING_REMOVED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        where = (f"path: {' > '.join(chain)}",) if chain else ()
-        super().__init__(path, problem, details=where + details, effect=effect, hints=hints)
-        self.tag = tag
-        self.chain = chain
+    exit_code = 11
+    holder_pid: int | None = None
+    holder_command: str | None = None
+    retry_after_s: float | None = None
+
+
+class _BlobError(KitcacheError):
+    """Base class of errors about a blob that a root reaches.
+
+    Attributes:
+        tag: Ref name; None if the entry has none or index.json itself is at fault.
+        chain: index.json, then each blob down to the fault.
+    """
+
+    tag: str | None = None
+    chain: tuple[str, ...] = ()
+
+    def _complete(self) -> None:
+        if self.chain:
+            self.details = (f"path: {' > '.join(self.chain)}", *self.details)
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The tag, and the path to the fault; before them the kind of a Damaged."""
-        return {**super().facts, "tag": self.tag, "chain": " > ".join(self.chain) or None}
+        """The same, with the chain as one text."""
+        return {**super().facts, "chain": " > ".join(self.chain) or None}
 
 
-class Damaged(_OnTheWay):
-    """What a tag reaches cannot be known (nothing was removed), or a tag has lost a blob.
+class Damaged(_BlobError):
+    """The reachability of a tag is unknown (nothing was deleted), or a tag has lost a blob.
 
-    kind: one word, such as missing, torn, wrong-digest, not-json, malformed, ambiguous,
-    unreadable, lost.
+    Attributes:
+        kind: One word, such as missing, wrong-size, wrong-digest, not-json, malformed, ambiguous,
+            unreadable or lost.
     """
 
     exit_code = 12
-    _facts = ("kind",)
-
-    def __init__(
-        self,
-        path: str,
-        problem: str,
-        *,
-        kind: str,
-        tag: str | None = None,
-        chain: tuple[str, ...] = (),
-        details: tuple[str, ...] = (),
-        effect: str = NOTHING_REMOVED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(
-            path,
-            problem,
-            tag=tag,
-            chain=chain,
-            details=details,
-            effect=effect,
-            hints=hints,
-        )
-        self.kind = kind
+    kind: str
 
 
-class Unreadable(_OnTheWay):
-    """A file that is there cannot be read. It may be whole, so nothing was decided by it.
+class Unreadable(_BlobError):
+    """A file exists but cannot be read. It may be intact, so nothing is decided by it."""
 
-    file: what it is, such as "blob sha256:9c1e…". clause: "cannot be read", and why.
-    """
+    effect: str = NOTHING_CHANGED
+    problem: str = _fixed()
+    file: str = _field(kw_only=False)
+    reason: str = _field(kw_only=False)
 
-    def __init__(
-        self,
-        path: str,
-        file: str,
-        reason: str,
-        *,
-        tag: str | None = None,
-        chain: tuple[str, ...] = (),
-        effect: str = NOTHING_CHANGED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        clause = f"cannot be read: {reason}"
-        super().__init__(
-            path,
-            f"{file} {clause}",
-            tag=tag,
-            chain=chain,
-            effect=effect,
-            hints=hints,
-        )
-        self.file = file
-        self.clause = clause
+    @property
+    def clause(self) -> str:
+        """The problem without the file: "cannot be read: …"."""
+        return f"cannot be read: {self.reason}"
+
+    def _complete(self) -> None:
+        super()._complete()
+        self.problem = f"{self.file} {self.clause}"
 
 
-class Unsafe(_OnTheWay):
-    """Refused: going on could touch or load what it should not (a link, a cap, a version)."""
+class Unsafe(_BlobError):
+    """Refused: to continue could change or load what it must not (a symlink, a cap, a version)."""
 
     exit_code = 13
 
 
 class LimitNotReached(KitcacheError):
-    """What has to be kept holds more than the limit allows. Both figures are bytes."""
+    """The tags that must be kept exceed the limit: they need `needed_bytes`."""
 
     exit_code = 14
-    _facts = ("limit_bytes", "needed_bytes")
-
-    def __init__(
-        self,
-        path: str,
-        problem: str,
-        *,
-        limit_bytes: int,
-        needed_bytes: int,
-        details: tuple[str, ...] = (),
-        effect: str = NOTHING_CHANGED,
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(path, problem, details=details, effect=effect, hints=hints)
-        self.limit_bytes = limit_bytes
-        self.needed_bytes = needed_bytes
+    effect: str = NOTHING_CHANGED
+    limit_bytes: int
+    needed_bytes: int
 
 
 class NoDaemon(KitcacheError):
-    """No BuildKit answers at that address, or it lacks what was asked. path: the address.
+    """No BuildKit answers at that address, or it lacks a feature that was asked for.
 
-    kind: unreachable (nothing was asked of it), lost (after it had answered), unsupported (it
-    answers, and is no BuildKit or lacks what was asked), closed or forked (the Client's own state).
+    Attributes:
+        path: The address.
+        kind: unreachable (no call was answered), lost (the connection broke after an answer),
+            unsupported (the daemon answers, but is not a BuildKit or lacks the feature), closed
+            or forked (the Client's own state).
     """
 
     exit_code = 20
-    _facts = ("kind",)
-
-    def __init__(
-        self,
-        address: str,
-        problem: str,
-        *,
-        kind: NoDaemonKind = "unreachable",
-        details: tuple[str, ...] = (),
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(address, problem, details=details, effect="nothing was built", hints=hints)
-        self.kind = kind
+    effect: str = _fixed(NOTHING_BUILT)
+    kind: NoDaemonKind = "unreachable"
 
 
 class SourceLocation(NamedTuple):
-    """Lines of a Dockerfile that an error is about. Lines count from 1; text is the whole file."""
+    """Lines of a Dockerfile that an error is about: numbers from 1, and the text of the file."""
 
     filename: str
     first_line: int
@@ -344,38 +308,29 @@ class SourceLocation(NamedTuple):
 class BuildFailed(KitcacheError):
     """The daemon could not build it.
 
-    step: the name of the step that failed, "" where none did. log: its last lines. sources: where
-    in a Dockerfile. step_exit_code: of the program in a RUN, None where none ran. ref: the build's
-    name in the daemon's history. warnings, notices: as in BuildResult.
+    Attributes:
+        step: The name of the step that failed, "" if none did.
+        log: Its last lines.
+        locations: Lines of a Dockerfile.
+        step_exit_code: The exit code of the program in a RUN, None if none ran.
+        ref: The build's name in the daemon's history.
+        warnings, notices: As in BuildResult.
     """
 
     exit_code = 21
-
-    def __init__(
-        self,
-        problem: str,
-        *,
-        step: str = "",
-        log: tuple[str, ...] = (),
-        locations: tuple[SourceLocation, ...] = (),
-        step_exit_code: int | None = None,
-        ref: str = "",
-        warnings: tuple[Any, ...] = (),
-        notices: tuple[str, ...] = (),
-        hints: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__("", problem, effect="", hints=hints)
-        self.step = step
-        self.log = log
-        self.locations = locations
-        self.step_exit_code = step_exit_code
-        self.ref = ref
-        self.warnings = warnings
-        self.notices = notices
+    path: str = _fixed()
+    effect: str = _fixed()
+    step: str = ""
+    log: tuple[str, ...] = ()
+    locations: tuple[SourceLocation, ...] = ()
+    step_exit_code: int | None = None
+    ref: str = ""
+    warnings: tuple[Any, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The step, its exit code and log, the first place in a Dockerfile, and what was told."""
+        """The step, its exit code and log, the first location, and the texts of the warnings."""
         first = self.locations[0] if self.locations else None
         return {
             "step": self.step or None,
@@ -389,65 +344,55 @@ class BuildFailed(KitcacheError):
         }
 
 
-class NotExecutable(KitcacheError):
-    """The program that `kitcache exec` is to run is there, and cannot be run. Nothing was built."""
+class _NotRun(KitcacheError):
+    path: str = _fixed()
+    problem: str = _fixed()
+    effect: str = _fixed(NOTHING_BUILT)
+    program: str = _field(kw_only=False)
+
+
+class NotExecutable(_NotRun):
+    """The program to run exists but cannot be executed. Nothing was built."""
 
     exit_code = 126
+    hints: tuple[str, ...] = _fixed(("check the file's permissions and its first line",))
+    reason: str = _field(kw_only=False)
 
-    def __init__(self, program: str, reason: str) -> None:
-        super().__init__(
-            "",
-            f"{program} cannot be run: {reason}",
-            effect="nothing was built",
-            hints=("look at the file's permissions and its first line",),
-        )
+    def _complete(self) -> None:
+        self.problem = f"{self.program} cannot be run: {self.reason}"
 
 
-class NotInstalled(KitcacheError):
-    """The program that `kitcache exec` is to run is not there. Nothing was built."""
+class NotInstalled(_NotRun):
+    """The program to run does not exist. Nothing was built."""
 
     exit_code = 127
+    hints: tuple[str, ...] = _fixed(("install it, or name its path",))
 
-    def __init__(self, program: str) -> None:
-        super().__init__(
-            "",
-            f"{program} is not installed, or not in PATH",
-            effect="nothing was built",
-            hints=("install it, or name its path",),
-        )
+    def _complete(self) -> None:
+        self.problem = f"{self.program} is not installed, or not in PATH"
 
 
 class Cancelled(KitcacheError):
-    """Stopped by Ctrl-C or by the caller's cancel event: a sweep between two blobs, or a build.
+    """Stopped by Ctrl-C or by the caller's cancel event, between two blobs or during a build.
 
-    removed_blobs, removed_bytes: by a sweep until then; bytes are file sizes. timeout_s: of a build
-    that took longer than it was allowed to, else None.
+    Attributes:
+        deleted_blobs: The number of blobs that a sweep had deleted.
+        deleted_bytes: Their file sizes.
+        timeout_s: The time limit of a build that exceeded it, else None.
     """
 
     exit_code = 130
-    _facts = ("deleted_blobs", "deleted_bytes", "timeout_s")
+    problem: str = _field(default="stopped on request", kw_only=True)
+    details: tuple[str, ...] = _fixed(())
+    hints: tuple[str, ...] = _fixed(("run the same command again to finish",))
+    deleted_blobs: int = 0
+    deleted_bytes: int = 0
+    timeout_s: float | None = None
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        deleted_blobs: int = 0,
-        deleted_bytes: int = 0,
-        problem: str = "stopped on request",
-        effect: str = NOTHING_REMOVED,
-        timeout_s: float | None = None,
-    ) -> None:
-        if deleted_blobs:
-            effect = (
-                f"{deleted_blobs:,} unreferenced {'blob' if deleted_blobs == 1 else 'blobs'}"
-                " had been removed, and nothing that a tag reaches"
+    def _complete(self) -> None:
+        if self.deleted_blobs:
+            blobs = "blob" if self.deleted_blobs == 1 else "blobs"
+            self.effect = (
+                f"{self.deleted_blobs:,} unreachable {blobs} had been deleted;"
+                " reachable blobs are unchanged"
             )
-        super().__init__(
-            path,
-            problem,
-            effect=effect,
-            hints=("run the same command again to finish",),
-        )
-        self.deleted_blobs = deleted_blobs
-        self.deleted_bytes = deleted_bytes
-        self.timeout_s = timeout_s

@@ -175,7 +175,7 @@ def test_damage_fails_unless_told_otherwise(
     assert (ran.code, ran.outputs["exit-code"]) == (code, "12")
     (line,) = ran.log.splitlines()
     assert line.startswith(f"::{level} title=kitcache::cache: ")
-    assert "%0A  nothing was removed%0A" in line
+    assert "%0A  nothing was deleted%0A" in line
     assert ran.summary.startswith("**kitcache** <code>cache</code>: ")
     assert blobs(sample) == before
 

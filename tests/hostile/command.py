@@ -109,7 +109,7 @@ def assert_refused(
     """`reset` refuses in words, a dry run in JSON, and both say the same and change nothing.
 
     The message names the directory, the tag, the chain of digests down to the damage, says that
-    nothing was removed and what to do next. Gives the JSON answer.
+    nothing was deleted and what to do next. Gives the JSON answer.
     """
     before = take_snapshot(top)
     text = run(top, "reset", directory)
@@ -148,7 +148,7 @@ def assert_message(
     assert directory in headline
     for words in says:
         assert words in message, message
-    assert {"  nothing was removed", "  nothing was changed"} & set(lines), message
+    assert {"  nothing was deleted", "  nothing was changed"} & set(lines), message
     assert any(line.startswith("  hint: ") for line in lines), message
     if tag is not None:
         assert f"'{tag}'" in headline, message

@@ -55,7 +55,7 @@ def test_our_lock_file_is_never_followed(sample: Sample, kind: str, outside: Pat
     assert os.listdir(outside) == []
     assert (answer.code, in_json.code) == (13, 13)
     assert "kitcache.lock is " in answer.err
-    assert "  nothing was removed\n" in answer.err
+    assert "  nothing was deleted\n" in answer.err
     assert "  hint: " in answer.err
     assert in_json.value["error"] == "Unsafe"
 

@@ -148,7 +148,7 @@ class TestAfterTheSweep:
             kitcache.reset(root)
         assert (caught.value.exit_code, caught.value.tag) == (12, "again")
         assert OLD.digest in str(caught.value)
-        assert "nothing was removed" not in str(caught.value)
+        assert "nothing was deleted" not in str(caught.value)
 
     def test_a_lost_layer_of_a_new_manifest_is_named(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,7 +189,7 @@ class TestAfterTheSweep:
         with pytest.raises(kitcache.Damaged) as caught:
             kitcache.reset(root)
         assert blobs(root) == verdict(cache).keep
-        assert "nothing was removed" not in str(caught.value)
+        assert "nothing was deleted" not in str(caught.value)
 
 
 class TestHalfWritten:

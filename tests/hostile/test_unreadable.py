@@ -128,7 +128,7 @@ def test_a_reset_removes_nothing_that_an_unread_blob_may_name(
     for fault in faults:
         ended = stage.run(fault)
         assert ended.code == 12, fault
-        assert "nothing was removed" in ended.said
+        assert "nothing was deleted" in ended.said
         assert "one failed read proves nothing" in ended.said
 
 

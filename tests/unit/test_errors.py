@@ -106,7 +106,7 @@ def test_the_sentence_is_what_where_what_was_left_alone_and_what_to_do() -> None
         "./cache: it broke",
         "  a",
         "  b",
-        "  nothing was removed",
+        "  nothing was deleted",
         "  hint: one",
         "  hint: two",
         "  hint: three",
@@ -123,20 +123,20 @@ def test_not_a_cache_says_what_was_expected() -> None:
         "  expected: a directory with oci-layout, index.json and blobs/,"
         " as --cache-to type=local,dest=DIR writes it",
         "  nothing was changed",
-        "  hint: name the directory that an export was given as dest",
+        "  hint: name the directory that an export used as dest",
     ]
 
 
 @pytest.mark.parametrize(
     ("count", "lines"),
     [
-        (1, ["x: 1 file could not be removed", "  f0: no"]),
-        (2, ["x: 2 files could not be removed", "  f0: no", "  f1: no"]),
-        (5, ["x: 5 files could not be removed", *(f"  f{n}: no" for n in range(5))]),
+        (1, ["x: 1 file could not be deleted", "  f0: no"]),
+        (2, ["x: 2 files could not be deleted", "  f0: no", "  f1: no"]),
+        (5, ["x: 5 files could not be deleted", *(f"  f{n}: no" for n in range(5))]),
         (
             1234,
             [
-                "x: 1,234 files could not be removed",
+                "x: 1,234 files could not be deleted",
                 *(f"  f{n}: no" for n in range(5)),
                 "  and 1,229 more",
             ],
@@ -162,9 +162,9 @@ def test_damage_shows_its_path() -> None:
 @pytest.mark.parametrize(
     ("count", "says"),
     [
-        (0, "nothing was removed"),
-        (1, "1 unreferenced blob had been removed, and nothing that a tag reaches"),
-        (1234, "1,234 unreferenced blobs had been removed, and nothing that a tag reaches"),
+        (0, "nothing was deleted"),
+        (1, "1 unreachable blob had been deleted; reachable blobs are unchanged"),
+        (1234, "1,234 unreachable blobs had been deleted; reachable blobs are unchanged"),
     ],
 )
 def test_a_stopped_call_says_what_was_done(count: int, says: str) -> None:

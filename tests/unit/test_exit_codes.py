@@ -220,7 +220,7 @@ def test_done_in_part(tmp_path: Path) -> None:
         answer = run_here("reset", "cache")
         assert answer.code == 3
         assert "nothing to remove" not in answer.out
-        assert "kitcache: cache: 4 files could not be removed" in answer.err
+        assert "kitcache: cache: 4 files could not be deleted" in answer.err
         assert f"blobs/sha256/{min(sample.garbage)}: Permission denied" in answer.err
         in_json = run_here("reset", "--json", "cache")
         assert (in_json.code, in_json.value["exit_code"]) == (3, 3)

@@ -295,7 +295,7 @@ class _Build:
             raise _cancelled("the client was closed while it built")
         failure = caches.failure or targets.failure or next(iter(self._failures), None)
         if failure is not None:
-            failure.effect = "no tag was changed, and nothing was removed"
+            failure.effect = "no tag was changed, and nothing was deleted"
             raise failure
         if is_lost and error.code == Code.UNAVAILABLE:
             raise self._lost(error)

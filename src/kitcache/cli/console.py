@@ -21,7 +21,7 @@ from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
 from kitcache.errors import (
     NOTHING_CHANGED,
     NOTHING_MORE,
-    NOTHING_REMOVED,
+    NOTHING_DELETED,
     Cancelled,
     KitcacheError,
     NotACache,
@@ -106,7 +106,7 @@ class Console:
     def print_error(self, error: KitcacheError) -> None:
         """Print an error: to stderr for people, to stdout as JSON."""
         self._erase()
-        if self._only_reads and error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):
+        if self._only_reads and error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
             error.effect = ""
         if _is_daemons_own(error):
             error.hints = (_FOR_A_DAEMON, *error.hints)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kitcache.errors import (
     NOTHING_CHANGED,
-    NOTHING_REMOVED,
+    NOTHING_DELETED,
     Busy,
     Damaged,
     KitcacheError,
@@ -126,7 +126,7 @@ def index_error(
     path: str,
     error: DocumentError,
     *,
-    effect: str = NOTHING_REMOVED,
+    effect: str = NOTHING_DELETED,
     hints: tuple[str, ...] = (),
 ) -> Damaged:
     """The error for an index.json that is no index."""

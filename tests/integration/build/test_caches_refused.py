@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up(kit: Kit, where: Path, disk: Path, is_optional: bo
     else:
         assert done.metadata == {}
         assert f"kitcache: {cache}: cannot write a blob: No space left on device" in done.built.err
-        assert "  no tag was changed, and nothing was removed\n  hint: free" in done.built.err
+        assert "  no tag was changed, and nothing was deleted\n  hint: free" in done.built.err
     assert_imports(kit, where, cache)
     age_uploads(cache)
     commands.must("reset", cache)

@@ -147,7 +147,7 @@ def test_a_stray_failure_is_told_without_more_than_is_known(
     assert session().each(["a"], work) == [1]
     assert capsys.readouterr().err.splitlines()[:2] == [
         "kitcache: a: failed: Input/output error",
-        "  nothing more was removed; what tags reach is where it was",
+        "  nothing more was deleted; reachable blobs are unchanged",
     ]
 
 

@@ -207,7 +207,7 @@ def test_ctrl_c_stops_on_request(sample: Sample, as_json: bool) -> None:
         assert out == ""
         assert err.splitlines() == [
             "kitcache: cache: stopped on request",
-            "  nothing was removed",
+            "  nothing was deleted",
             "  hint: run the same command again to finish",
         ]
 

@@ -41,7 +41,7 @@ def test_an_export_under_way_says_when_to_try_again() -> None:
     assert error.facts == {"holder_pid": None, "holder_command": None, "retry_after_s": 41.3}
     assert str(error).splitlines() == [
         "./cache: an export is under way: ingest/ was written less than a minute ago",
-        "  nothing was removed",
+        "  nothing was deleted",
         "  hint: try again in 41 s, when it has ended",
     ]
 
@@ -55,7 +55,7 @@ def test_damage_names_tag_path_and_way_out() -> None:
         " is cut short (4 of 7 bytes)",
         f"  path: index.json > {digest('index')} (index) > {digest('manifest')}"
         " (manifest, linux/arm64)",
-        "  nothing was removed",
+        "  nothing was deleted",
         "  hint: kitcache verify ./cache --repair",
         "    or: kitcache untag ./cache main",
         "    or: export to that tag again",
@@ -180,7 +180,7 @@ def test_a_lost_layer_is_named() -> None:
         f"  path: index.json > {digest('layer')}",
         f"  missing: {digest('layer')} (layer)",
         "  its exporter holds no lock that kitcache knows",
-        "  nothing was removed",
+        "  nothing was deleted",
         "  hint: export to that tag again",
     ]
 

@@ -241,4 +241,4 @@ def test_a_cancelled_dry_run_claims_no_removal(sample: Sample) -> None:
     with pytest.raises(Cancelled) as caught:
         reset(sample.dir, dry_run=True, on_progress=stop, cancel=cancel)
     assert caught.value.deleted_blobs == 0
-    assert "nothing was removed" in str(caught.value)
+    assert "nothing was deleted" in str(caught.value)

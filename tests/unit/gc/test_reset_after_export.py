@@ -106,7 +106,7 @@ def test_damage_of_others_is_refused_and_ours_is_lost(sample: Sample, layout: La
         report = after_export(layout, *published)
         assert (report.outcome, report.exit_code) == (outcome, code)
         assert "tag 'main' cannot be read" in report.reason
-        assert "nothing was removed" in report.reason
+        assert "nothing was deleted" in report.reason
         assert f"kitcache verify {sample.dir} --repair" in report.reason
     assert blobs(sample) >= sample.garbage
 

@@ -144,7 +144,7 @@ class TestOthers:
         monkeypatch.setattr(change_module, "publish_index", publish)
         with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.effect == "nothing was removed"
+        assert caught.value.effect == "nothing was deleted"
         assert sample.garbage <= blobs(sample)
 
     def test_buildkits_lock_is_needed_for_the_edit_alone(self, sample: Sample) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 from kitcache.errors import (
     NOTHING_CHANGED,
-    NOTHING_REMOVED,
+    NOTHING_DELETED,
     Busy,
     Cancelled,
     Damaged,
@@ -281,7 +281,7 @@ def _merge_held(
         groups = _publish(read, home, call)
     except KitcacheError as error:
         # One whose index.json is in place already says so itself.
-        if error.effect in (NOTHING_CHANGED, NOTHING_REMOVED):
+        if error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
             error.effect = _NO_TAG_CHANGED
         raise
     _carry_notes(noted, home, groups, wants)

@@ -154,7 +154,7 @@ def test_a_file_that_says_nothing_is_named(sample: Sample) -> None:
 def test_files_that_stay_are_told(tmp_path: Path) -> None:
     with stubborn_cache(tmp_path) as (_, run_here):
         answer = run_here("prune", "--keep-tag", "main", "cache")
-        assert (answer.code, "could not be removed" in answer.err) == (3, True)
+        assert (answer.code, "could not be deleted" in answer.err) == (3, True)
 
 
 def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
