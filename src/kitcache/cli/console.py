@@ -20,8 +20,8 @@ from kitcache.cli.terminal import (
 from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
 from kitcache.errors import (
     NOTHING_CHANGED,
-    NOTHING_MORE,
     NOTHING_DELETED,
+    NOTHING_MORE,
     Cancelled,
     KitcacheError,
     NotACache,

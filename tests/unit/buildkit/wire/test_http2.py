@@ -24,7 +24,6 @@ from kitcache.buildkit.wire.frames import (
     ErrorCode,
     Frame,
     FrameReader,
-    Http2FrameType,
     ProtocolError,
     Setting,
     make_frame,
@@ -32,6 +31,9 @@ from kitcache.buildkit.wire.frames import (
     make_reset,
     make_settings,
     make_window_update,
+)
+from kitcache.buildkit.wire.frames import (
+    Http2FrameType as Kind,
 )
 from kitcache.buildkit.wire.headers import MAX_HEADER_LIST, HeaderCodec, Headers
 from kitcache.buildkit.wire.http2 import FRAME_SIZE, MAX_OUTPUT, MAX_STREAMS, Http2Connection
@@ -43,11 +45,11 @@ def block(headers: Headers) -> bytes:
 
 
 def headers_frame(stream_id: int, headers: Headers, flags: int = 0) -> bytes:
-    return make_frame(Http2FrameType.HEADERS, flags | END_HEADERS, stream_id, block(headers))
+    return make_frame(Kind.HEADERS, flags | END_HEADERS, stream_id, block(headers))
 
 
 def data_frame(stream_id: int, data: bytes, flags: int = 0) -> bytes:
-    return make_frame(Http2FrameType.DATA, flags, stream_id, data)
+    return make_frame(Kind.DATA, flags, stream_id, data)
 
 
 def sent(connection: Http2Connection) -> list[Frame]:
@@ -85,13 +87,13 @@ BROKEN: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
     "credit for an idle stream": (client, make_window_update(3, 8), ErrorCode.PROTOCOL_ERROR),
     "headers on an idle stream": (client, headers_frame(3, REPLY), ErrorCode.PROTOCOL_ERROR),
     "an even request": (server, headers_frame(2, REQUEST), ErrorCode.PROTOCOL_ERROR),
-    "a push": (client, make_frame(Http2FrameType.PUSH_PROMISE, 4, 1, b"\0\0\0\2"), ErrorCode.PROTOCOL_ERROR),
+    "a push": (client, make_frame(Kind.PUSH_PROMISE, 4, 1, b"\0\0\0\2"), ErrorCode.PROTOCOL_ERROR),
     "settings of a stream": (
-        client, make_frame(Http2FrameType.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
+        client, make_frame(Kind.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
     "settings of seven bytes": (
-        client, make_frame(Http2FrameType.SETTINGS, 0, 0, b"1234567"), ErrorCode.FRAME_SIZE_ERROR),
+        client, make_frame(Kind.SETTINGS, 0, 0, b"1234567"), ErrorCode.FRAME_SIZE_ERROR),
     "an ACK with settings": (
-        client, make_frame(Http2FrameType.SETTINGS, ACK, 0, b"123456"), ErrorCode.FRAME_SIZE_ERROR),
+        client, make_frame(Kind.SETTINGS, ACK, 0, b"123456"), ErrorCode.FRAME_SIZE_ERROR),
     "a tiny frame size": (
         client, make_settings({Setting.MAX_FRAME_SIZE: 100}), ErrorCode.PROTOCOL_ERROR),
     "a huge frame size": (
@@ -106,40 +108,40 @@ BROKEN: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
     "a connection's window over the top": (
         client, make_window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
     "no credit": (client, make_window_update(0, 0), ErrorCode.FLOW_CONTROL_ERROR),
-    "a short ping": (client, make_frame(Http2FrameType.PING, 0, 0, b"123"), ErrorCode.FRAME_SIZE_ERROR),
+    "a short ping": (client, make_frame(Kind.PING, 0, 0, b"123"), ErrorCode.FRAME_SIZE_ERROR),
     "a ping of a stream": (
-        client, make_frame(Http2FrameType.PING, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
-    "a short reset": (client, make_frame(Http2FrameType.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
-    "a short priority": (client, make_frame(Http2FrameType.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+        client, make_frame(Kind.PING, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
+    "a short reset": (client, make_frame(Kind.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "a short priority": (client, make_frame(Kind.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a priority of the connection": (
-        client, make_frame(Http2FrameType.PRIORITY, 0, 0, b"12345"), ErrorCode.PROTOCOL_ERROR),
-    "a short goaway": (client, make_frame(Http2FrameType.GOAWAY, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+        client, make_frame(Kind.PRIORITY, 0, 0, b"12345"), ErrorCode.PROTOCOL_ERROR),
+    "a short goaway": (client, make_frame(Kind.GOAWAY, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a goaway of a stream": (
-        client, make_frame(Http2FrameType.GOAWAY, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
+        client, make_frame(Kind.GOAWAY, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
     "headers without room for their priority": (
-        client, make_frame(Http2FrameType.HEADERS, PRIORITY | END_HEADERS, 1, b"1"),
+        client, make_frame(Kind.HEADERS, PRIORITY | END_HEADERS, 1, b"1"),
         ErrorCode.FRAME_SIZE_ERROR),
     "a continuation of nothing": (
-        client, make_frame(Http2FrameType.CONTINUATION, END_HEADERS, 1), ErrorCode.PROTOCOL_ERROR),
+        client, make_frame(Kind.CONTINUATION, END_HEADERS, 1), ErrorCode.PROTOCOL_ERROR),
     "a ping within headers": (
         client,
-        make_frame(Http2FrameType.HEADERS, 0, 1) + make_frame(Http2FrameType.PING, 0, 0, b"12345678"),
+        make_frame(Kind.HEADERS, 0, 1) + make_frame(Kind.PING, 0, 0, b"12345678"),
         ErrorCode.PROTOCOL_ERROR),
     "a continuation on another stream": (
         server,
-        make_frame(Http2FrameType.HEADERS, 0, 3) + make_frame(Http2FrameType.CONTINUATION, 0, 5),
+        make_frame(Kind.HEADERS, 0, 3) + make_frame(Kind.CONTINUATION, 0, 5),
         ErrorCode.PROTOCOL_ERROR),
     "headers that are no HPACK": (
-        client, make_frame(Http2FrameType.HEADERS, END_HEADERS, 1, b"\xff" * 9), ErrorCode.COMPRESSION_ERROR),
+        client, make_frame(Kind.HEADERS, END_HEADERS, 1, b"\xff" * 9), ErrorCode.COMPRESSION_ERROR),
     "headers without an end": (
         client,
-        make_frame(Http2FrameType.HEADERS, 0, 1, b"x" * FRAME_SIZE)
-        + make_frame(Http2FrameType.CONTINUATION, 0, 1, b"x" * FRAME_SIZE) * 2,
+        make_frame(Kind.HEADERS, 0, 1, b"x" * FRAME_SIZE)
+        + make_frame(Kind.CONTINUATION, 0, 1, b"x" * FRAME_SIZE) * 2,
         ErrorCode.ENHANCE_YOUR_CALM),
     # 5,000 bytes each as often as a byte refers to them.
     "few bytes that make many headers": (
         client,
-        make_frame(Http2FrameType.HEADERS, END_HEADERS, 1, block((("x", "y" * 4000),)) + b"\xbe" * 1000),
+        make_frame(Kind.HEADERS, END_HEADERS, 1, block((("x", "y" * 4000),)) + b"\xbe" * 1000),
         ErrorCode.COMPRESSION_ERROR),
 }  # fmt: skip
 
@@ -152,13 +154,13 @@ def test_this_ends_the_connection_with_its_reason(what: str) -> None:
         list(connection.receive(data))
     assert caught.value.code == code
     last = sent(connection)[-1]
-    assert (last.kind, last.payload[7]) == (Http2FrameType.GOAWAY, code)
+    assert (last.kind, last.payload[7]) == (Kind.GOAWAY, code)
 
 
 def test_anything_before_settings_ends_the_connection() -> None:
     for data in (
-        make_frame(Http2FrameType.PING, 0, 0, b"12345678"),
-        make_frame(Http2FrameType.SETTINGS, ACK, 0),
+        make_frame(Kind.PING, 0, 0, b"12345678"),
+        make_frame(Kind.SETTINGS, ACK, 0),
     ):
         with pytest.raises(ProtocolError, match="no SETTINGS"):
             list(Http2Connection(is_client=True).receive(data))
@@ -195,12 +197,12 @@ def test_this_ends_the_stream_alone(what: str) -> None:
     assert isinstance(event, StreamReset)
     assert (event.stream_id, event.code) == (1, code)
     assert event.problem
-    assert [f.payload[3] for f in sent(connection) if f.kind == Http2FrameType.RST_STREAM] == [code]
+    assert [f.payload[3] for f in sent(connection) if f.kind == Kind.RST_STREAM] == [code]
     assert connection.send_window(1) == 0
     # The connection goes on, and what is under way for the stream is let pass.
     assert list(connection.receive(data_frame(1, b"x" * 1000) + headers_frame(1, REPLY))) == []
-    list(connection.receive(make_frame(Http2FrameType.PING, 0, 0, b"12345678")))
-    assert [f.kind for f in sent(connection)] == [Http2FrameType.PING]
+    list(connection.receive(make_frame(Kind.PING, 0, 0, b"12345678")))
+    assert [f.kind for f in sent(connection)] == [Kind.PING]
 
 
 def test_a_reply_has_to_begin_with_headers_that_have_a_status() -> None:
@@ -216,7 +218,7 @@ def test_a_request_that_is_none_is_refused_alone() -> None:
     for headers in (REQUEST[:2], (*REQUEST, (":path", "/2")), (("a", "b"), *REQUEST)):
         connection = server()
         assert list(connection.receive(headers_frame(3, headers))) == []
-        assert [(f.kind, f.stream_id) for f in sent(connection)] == [(Http2FrameType.RST_STREAM, 3)]
+        assert [(f.kind, f.stream_id) for f in sent(connection)] == [(Kind.RST_STREAM, 3)]
 
 
 def test_data_over_the_connections_window_ends_it() -> None:
@@ -240,7 +242,7 @@ def test_credit_is_told_in_quarters_and_only_for_what_was_consumed() -> None:
     connection.credit(1, STREAM_WINDOW // 4 - 1)
     assert sent(connection) == []
     connection.credit(1, 1)
-    assert [(f.kind, f.stream_id) for f in sent(connection)] == [(Http2FrameType.WINDOW_UPDATE, 1)]
+    assert [(f.kind, f.stream_id) for f in sent(connection)] == [(Kind.WINDOW_UPDATE, 1)]
     connection.credit(1, CONNECTION_WINDOW // 4 - STREAM_WINDOW // 4)
     assert [f.stream_id for f in sent(connection)] == [0, 1]
 
@@ -257,7 +259,7 @@ def test_data_of_a_stream_that_was_given_up_does_not_eat_the_window() -> None:
     connection.reset(1, ErrorCode.CANCEL)
     for _ in range(2 * CONNECTION_WINDOW // FRAME_SIZE):
         assert list(connection.receive(data_frame(1, b"x" * FRAME_SIZE))) == []
-    assert Http2FrameType.WINDOW_UPDATE in {f.kind for f in sent(connection)}
+    assert Kind.WINDOW_UPDATE in {f.kind for f in sent(connection)}
 
 
 def test_a_window_below_zero_grows_again() -> None:
@@ -281,7 +283,7 @@ def test_data_and_headers_are_cut_to_the_peers_frame_size() -> None:
     connection.send_data(1, memoryview(b"x" * 40_000))
     connection.open_stream(REQUEST + long)
     frames = sent(connection)
-    assert [f.kind for f in frames] == [0, 0, 0, Http2FrameType.HEADERS, 9, 9]
+    assert [f.kind for f in frames] == [0, 0, 0, Kind.HEADERS, 9, 9]
     assert max(f.length for f in frames) == 16_384
     connection.send_headers(3, long, is_end=True)
     assert [f.flags for f in sent(connection)] == [END_STREAM, 0, END_HEADERS]
@@ -338,14 +340,14 @@ def test_too_many_streams_are_refused_and_may_be_tried_again() -> None:
         assert len(list(connection.receive(headers_frame(1 + 2 * number, REQUEST)))) == 1
     assert list(connection.receive(headers_frame(9001, REQUEST))) == []
     (frame,) = sent(connection)
-    assert (frame.kind, frame.payload[3]) == (Http2FrameType.RST_STREAM, ErrorCode.REFUSED_STREAM)
+    assert (frame.kind, frame.payload[3]) == (Kind.RST_STREAM, ErrorCode.REFUSED_STREAM)
     list(connection.receive(make_reset(1, 8)))
     assert len(list(connection.receive(headers_frame(9003, REQUEST)))) == 1
 
 
 def test_a_peer_that_asks_without_end_and_does_not_read_is_hung_up() -> None:
     connection = client()
-    pings = make_frame(Http2FrameType.PING, 0, 0, b"12345678") * (MAX_OUTPUT // 17 + 1)
+    pings = make_frame(Kind.PING, 0, 0, b"12345678") * (MAX_OUTPUT // 17 + 1)
     with pytest.raises(ProtocolError) as caught:
         list(connection.receive(pings))
     assert caught.value.code == ErrorCode.ENHANCE_YOUR_CALM
@@ -353,21 +355,21 @@ def test_a_peer_that_asks_without_end_and_does_not_read_is_hung_up() -> None:
 
 def test_big_trailers_of_a_real_size_are_read() -> None:
     trailers = (("grpc-status", "2"), ("grpc-status-details-bin", "x" * (MAX_HEADER_LIST // 2)))
-    data, kind = block(trailers), Http2FrameType.HEADERS
+    data, kind = block(trailers), Kind.HEADERS
     connection = client()
     events: list[Event] = []
     while data:
-        flags = END_STREAM if kind == Http2FrameType.HEADERS else 0
+        flags = END_STREAM if kind == Kind.HEADERS else 0
         flags |= END_HEADERS if len(data) <= 16_384 else 0
         events += connection.receive(make_frame(kind, flags, 1, data[:16_384]))
-        data, kind = data[16_384:], Http2FrameType.CONTINUATION
+        data, kind = data[16_384:], Kind.CONTINUATION
     assert events == [HeadersReceived(1, trailers, True)]
 
 
 def test_what_is_unknown_is_passed_over() -> None:
     connection = client()
     unknown = make_frame(200, 255, 77, b"anything")
-    priority = make_frame(Http2FrameType.PRIORITY, 0, 99, b"12345")
+    priority = make_frame(Kind.PRIORITY, 0, 99, b"12345")
     assert list(connection.receive(unknown + priority)) == []
-    settings = make_frame(Http2FrameType.SETTINGS, 0, 0, b"\xff\xff\0\0\0\1")
+    settings = make_frame(Kind.SETTINGS, 0, 0, b"\xff\xff\0\0\0\1")
     assert list(connection.receive(settings)) == [WindowUpdated()]
