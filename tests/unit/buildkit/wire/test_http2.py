@@ -88,62 +88,101 @@ BROKEN: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
     "headers on an idle stream": (client, headers_frame(3, REPLY), ErrorCode.PROTOCOL_ERROR),
     "an even request": (server, headers_frame(2, REQUEST), ErrorCode.PROTOCOL_ERROR),
     "a push": (client, make_frame(Kind.PUSH_PROMISE, 4, 1, b"\0\0\0\2"), ErrorCode.PROTOCOL_ERROR),
-    "settings of a stream": (
-        client, make_frame(Kind.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
+    "settings of a stream": (client, make_frame(Kind.SETTINGS, 0, 1), ErrorCode.PROTOCOL_ERROR),
     "settings of seven bytes": (
-        client, make_frame(Kind.SETTINGS, 0, 0, b"1234567"), ErrorCode.FRAME_SIZE_ERROR),
+        client,
+        make_frame(Kind.SETTINGS, 0, 0, b"1234567"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "an ACK with settings": (
-        client, make_frame(Kind.SETTINGS, ACK, 0, b"123456"), ErrorCode.FRAME_SIZE_ERROR),
+        client,
+        make_frame(Kind.SETTINGS, ACK, 0, b"123456"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "a tiny frame size": (
-        client, make_settings({Setting.MAX_FRAME_SIZE: 100}), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_settings({Setting.MAX_FRAME_SIZE: 100}),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a huge frame size": (
-        client, make_settings({Setting.MAX_FRAME_SIZE: 2**24}), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_settings({Setting.MAX_FRAME_SIZE: 2**24}),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a huge window": (
-        client, make_settings({Setting.INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
+        client,
+        make_settings({Setting.INITIAL_WINDOW_SIZE: 2**31}),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
     "a window over the top by settings": (
         client,
         make_window_update(1, 2**31 - 1 - 65_535)
         + make_settings({Setting.INITIAL_WINDOW_SIZE: 65_536}),
-        ErrorCode.FLOW_CONTROL_ERROR),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
     "a connection's window over the top": (
-        client, make_window_update(0, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
+        client,
+        make_window_update(0, 2**31 - 1),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
     "no credit": (client, make_window_update(0, 0), ErrorCode.FLOW_CONTROL_ERROR),
     "a short ping": (client, make_frame(Kind.PING, 0, 0, b"123"), ErrorCode.FRAME_SIZE_ERROR),
     "a ping of a stream": (
-        client, make_frame(Kind.PING, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_frame(Kind.PING, 0, 1, b"12345678"),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a short reset": (client, make_frame(Kind.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a short priority": (client, make_frame(Kind.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a priority of the connection": (
-        client, make_frame(Kind.PRIORITY, 0, 0, b"12345"), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_frame(Kind.PRIORITY, 0, 0, b"12345"),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a short goaway": (client, make_frame(Kind.GOAWAY, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
     "a goaway of a stream": (
-        client, make_frame(Kind.GOAWAY, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_frame(Kind.GOAWAY, 0, 1, b"12345678"),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "headers without room for their priority": (
-        client, make_frame(Kind.HEADERS, PRIORITY | END_HEADERS, 1, b"1"),
-        ErrorCode.FRAME_SIZE_ERROR),
+        client,
+        make_frame(Kind.HEADERS, PRIORITY | END_HEADERS, 1, b"1"),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "a continuation of nothing": (
-        client, make_frame(Kind.CONTINUATION, END_HEADERS, 1), ErrorCode.PROTOCOL_ERROR),
+        client,
+        make_frame(Kind.CONTINUATION, END_HEADERS, 1),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a ping within headers": (
         client,
         make_frame(Kind.HEADERS, 0, 1) + make_frame(Kind.PING, 0, 0, b"12345678"),
-        ErrorCode.PROTOCOL_ERROR),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a continuation on another stream": (
         server,
         make_frame(Kind.HEADERS, 0, 3) + make_frame(Kind.CONTINUATION, 0, 5),
-        ErrorCode.PROTOCOL_ERROR),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "headers that are no HPACK": (
-        client, make_frame(Kind.HEADERS, END_HEADERS, 1, b"\xff" * 9), ErrorCode.COMPRESSION_ERROR),
+        client,
+        make_frame(Kind.HEADERS, END_HEADERS, 1, b"\xff" * 9),
+        ErrorCode.COMPRESSION_ERROR,
+    ),
     "headers without an end": (
         client,
         make_frame(Kind.HEADERS, 0, 1, b"x" * FRAME_SIZE)
         + make_frame(Kind.CONTINUATION, 0, 1, b"x" * FRAME_SIZE) * 2,
-        ErrorCode.ENHANCE_YOUR_CALM),
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
     # 5,000 bytes each as often as a byte refers to them.
     "few bytes that make many headers": (
         client,
         make_frame(Kind.HEADERS, END_HEADERS, 1, block((("x", "y" * 4000),)) + b"\xbe" * 1000),
-        ErrorCode.COMPRESSION_ERROR),
-}  # fmt: skip
+        ErrorCode.COMPRESSION_ERROR,
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -168,25 +207,36 @@ def test_anything_before_settings_ends_the_connection() -> None:
 
 UPPER = (("X-Upper", "1"),)
 RESET: dict[str, tuple[Callable[[], Http2Connection], bytes, ErrorCode]] = {
-    "an upper-case header": (
-        client, headers_frame(1, UPPER, END_STREAM), ErrorCode.PROTOCOL_ERROR),
+    "an upper-case header": (client, headers_frame(1, UPPER, END_STREAM), ErrorCode.PROTOCOL_ERROR),
     "a connection header": (
-        client, headers_frame(1, (("connection", "x"),), END_STREAM), ErrorCode.PROTOCOL_ERROR),
+        client,
+        headers_frame(1, (("connection", "x"),), END_STREAM),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
     "a status in trailers": (client, headers_frame(1, REPLY, END_STREAM), ErrorCode.PROTOCOL_ERROR),
     "trailers without an end": (client, headers_frame(1, (("a", "b"),)), ErrorCode.PROTOCOL_ERROR),
     "a stream's window over the top": (
-        client, make_window_update(1, 2**31 - 1), ErrorCode.FLOW_CONTROL_ERROR),
+        client,
+        make_window_update(1, 2**31 - 1),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
     "no credit": (client, make_window_update(1, 0), ErrorCode.FLOW_CONTROL_ERROR),
     "more than the window": (
         client,
         data_frame(1, b"x" * FRAME_SIZE) * (STREAM_WINDOW // FRAME_SIZE) + data_frame(1, b"x"),
-        ErrorCode.FLOW_CONTROL_ERROR),
+        ErrorCode.FLOW_CONTROL_ERROR,
+    ),
     "data after the end": (
-        server, data_frame(1, b"", END_STREAM) + data_frame(1, b""), ErrorCode.STREAM_CLOSED),
+        server,
+        data_frame(1, b"", END_STREAM) + data_frame(1, b""),
+        ErrorCode.STREAM_CLOSED,
+    ),
     "headers after the end": (
-        server, data_frame(1, b"", END_STREAM) + headers_frame(1, (("a", "b"),), END_STREAM),
-        ErrorCode.STREAM_CLOSED),
-}  # fmt: skip
+        server,
+        data_frame(1, b"", END_STREAM) + headers_frame(1, (("a", "b"),), END_STREAM),
+        ErrorCode.STREAM_CLOSED,
+    ),
+}
 
 
 @pytest.mark.parametrize("what", RESET)
