@@ -56,6 +56,7 @@ tests-other:
 
 golden:
 	$(BIN)/python -m pytest -q tests/unit/test_golden.py tests/docs/test_fields.py \
+		tests/unit/test_surface_types.py \
 		tests/unit/cli/test_plain.py --golden
 
 bench: $(VENV)/ready
