@@ -199,26 +199,20 @@ class Caches:
             why = "index.json was missing beside blobs, so nobody knows what other tags there were"
             return refused_result(place.layout.path, why), None
         terms = self._terms
+        control = terms.control(place.layout)
+        place.lock.close()
         if self._policy is None:
-            report = reset_after_export(
-                place.layout,
-                place.lock.close,
-                published,
-                lock_timeout_s=terms.lock_timeout_s,
-                on_progress=terms.on_progress,
-                cancel=terms.cancel,
-            )
-            return report, None
+            return reset_after_export(
+                place.layout, published, control, lock_timeout_s=terms.lock_timeout_s
+            ), None
         from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - seldom needed
 
         pruned = prune_after_export(
             place.layout,
-            place.lock.close,
             published,
             self._policy,
+            control,
             lock_timeout_s=terms.lock_timeout_s,
-            on_progress=terms.on_progress,
-            cancel=terms.cancel,
         )
         return pruned.reset, pruned
 

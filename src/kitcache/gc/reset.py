@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from threading import Event
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
@@ -21,10 +22,6 @@ MAX_SKIPPED_SWEEPS = 10
 """After so many sweeps that were left to others, an export waits for its turn."""
 NOTHING_YET = "nothing to remove: no export was published here yet"
 _DEFAULT_POLICY = SweepOptions()
-
-
-Work = Callable[[HeldLock, Control], tuple[SurveyedPlan, SweepResult]]
-"""What is done under the exclusive lock: the last judgement, and what was removed in all."""
 
 
 def reset(
@@ -73,78 +70,93 @@ def reset(
 
 def reset_after_export(
     layout: Layout,
-    give_back: Callable[[], None],
     published: Collection[str],
-    *,
-    lock_timeout_s: float = LOCK_TIMEOUT_S,
-    on_progress: OnProgress | None = None,
-    cancel: Event | None = None,
-) -> ResetResult:
-    """What `reset=true` stands for, once an export into this layout has been published.
-
-    give_back: lets go of the shared kitcache.lock. published: the tags that this export put into
-    index.json. The exclusive lock is tried once: while others export, the sweep is left to the last
-    of them. After ten that were left out in a row it is waited for, up to lock_timeout_s.
-
-    Never raises a KitcacheError: what stops the sweep is the report's outcome. skipped: others are
-    at work, or the caller cancelled; refused: a tag of others is damaged, or the disk failed;
-    lost: one of `published` is damaged, or the sweep and a stranger's export met.
-    """
-    control = Control(layout.path, on_progress, cancel)
-    return sweep_after_export(
-        layout,
-        give_back,
-        published,
-        lambda held, control: collect(held, _DEFAULT_POLICY, control),
-        control,
-        lock_timeout_s=lock_timeout_s,
-    )
-
-
-def sweep_after_export(
-    layout: Layout,
-    give_back: Callable[[], None],
-    published: Collection[str],
-    work: Work,
     control: Control,
     *,
-    lock_timeout_s: float,
+    lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> ResetResult:
-    """reset_after_export, with that work in place of a reset's."""
-    from kitcache.store import state  # noqa: PLC0415 - a reset of its own needs none of it
+    """Reset a cache after an export to it, as `reset=true` asks for.
 
+    The caller has released the shared kitcache.lock. Never raises a KitcacheError: the result's
+    outcome says what stopped the sweep (see unswept_result).
+
+    Args:
+        published: The tags that this export has published.
+        lock_timeout_s: See lock_after_export.
+
+    """
     started = time.monotonic()
-    give_back()
+    try:
+        with lock_after_export(layout, control, lock_timeout_s) as held:
+            judged, swept = collect(held, _DEFAULT_POLICY, control)
+    except KitcacheError as error:
+        return unswept_result(layout, error, published, started)
+    return swept_result(layout.path, judged, swept, published, started)
+
+
+@contextmanager
+def lock_after_export(
+    layout: Layout, control: Control, lock_timeout_s: float
+) -> Iterator[HeldLock]:
+    """Hold the exclusive lock for the sweep after an export; then clean up .kitcache/.
+
+    The lock is tried once: if another export is running, the sweep is left to the last export.
+    After MAX_SKIPPED_SWEEPS skipped sweeps in a row, wait for the lock up to lock_timeout_s.
+    """
+    from kitcache.store import state  # noqa: PLC0415 - the reset command does not need it
+
     is_overdue = state.read_skipped_sweeps(layout) >= MAX_SKIPPED_SWEEPS
     patience = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
-    try:
-        with _opened_anew(layout) as own, lock_store(own, "exclusive", patience) as held:
-            judged, swept = work(held, control)
-            finish_sweep_state(layout)
-    except Busy as error:
-        skips = state.count_skipped_sweep(layout)
-        why = f"{error.problem}; left to the next export"
-        if skips > 1:
-            why += f" ({skips} sweeps in a row were left out)"
-        return _no_report(layout.path, "skipped", why, started)
-    except Cancelled as error:
-        return _no_report(layout.path, "skipped", f"{error.problem}; {error.effect}", started)
-    except KitcacheError as error:
-        tag = error.facts.get("tag")
-        is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
-        why = "; ".join((error.problem, error.effect, *error.hints[:1]))
-        return _no_report(layout.path, "damaged" if is_ours else "refused", why, started)
-    report = make_report(layout.path, "done", judged, swept, started)
-    hole = _hole_in(judged.survey, published)
-    return report._replace(outcome="damaged", reason=hole) if hole else report
+    with _reopen(layout) as own, lock_store(own, "exclusive", patience) as held:
+        yield held
+        finish_sweep_state(layout)
 
 
-def _opened_anew(layout: Layout) -> Layout:
-    """The same, with directories of its own: those of the export may still be read from."""
+def _reopen(layout: Layout) -> Layout:
+    """Open the directory again: the export may still read from the layout's own directories."""
     try:
         return Layout(layout.path, os.dup(layout.root_fd))
     except OSError as error:
         raise io_error(layout.path, "cannot be opened once more", error) from None
+
+
+def unswept_result(
+    layout: Layout, error: KitcacheError, published: Collection[str], started: float
+) -> ResetResult:
+    """Return the result of a sweep after an export that this error has stopped.
+
+    Its outcome is "skipped" if another export is running (the sweep is counted as skipped) or the
+    caller cancelled, "damaged" if a tag in `published` is damaged or the sweep deleted blobs of a
+    lock-unaware client, else "refused".
+    """
+    reason = f"{error.problem}; {error.effect}"
+    if isinstance(error, Busy):
+        from kitcache.store import state  # noqa: PLC0415 - the reset command does not need it
+
+        count = state.count_skipped_sweep(layout)
+        reason = f"{error.problem}; left to the next export"
+        if count > 1:
+            reason += f" ({count} sweeps in a row were left out)"
+    elif not isinstance(error, Cancelled):
+        tag = error.facts.get("tag")
+        is_ours = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
+        reason = "; ".join((error.problem, error.effect, *error.hints[:1]))
+        outcome: Outcome = "damaged" if is_ours else "refused"
+        return _no_report(layout.path, outcome, reason, started)
+    return _no_report(layout.path, "skipped", reason, started)
+
+
+def swept_result(
+    path: str,
+    judged: SurveyedPlan,
+    swept: SweepResult,
+    published: Collection[str],
+    started: float,
+) -> ResetResult:
+    """Return the result of a sweep after an export; "damaged" if a published tag lacks a blob."""
+    report = make_report(path, "done", judged, swept, started)
+    hole = _hole_in(judged.survey, published)
+    return report._replace(outcome="damaged", reason=hole) if hole else report
 
 
 def finish_sweep_state(layout: Layout) -> None:

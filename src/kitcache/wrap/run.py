@@ -285,25 +285,17 @@ def _sweep(
 ) -> ExecCacheResult:
     if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result
+    layout = target.store.layout
+    control = terms.control(layout)
+    target.store.give_back()
     if policy is None:
         report = reset_after_export(
-            target.store.layout,
-            target.store.give_back,
-            result.tags,
-            lock_timeout_s=terms.lock_timeout_s,
-            on_progress=terms.on_progress,
-            cancel=terms.cancel,
+            layout, result.tags, control, lock_timeout_s=terms.lock_timeout_s
         )
         return result._replace(reset=report)
     from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in task._job_of
 
     pruned = prune_after_export(
-        target.store.layout,
-        target.store.give_back,
-        result.tags,
-        policy,
-        lock_timeout_s=terms.lock_timeout_s,
-        on_progress=terms.on_progress,
-        cancel=terms.cancel,
+        layout, result.tags, policy, control, lock_timeout_s=terms.lock_timeout_s
     )
     return result._replace(reset=pruned.reset, prune=pruned)

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -259,10 +258,10 @@ class TestResetAmongOthers:
 
         real = module.reset_after_export
 
-        def met(layout: Any, give_back: Callable[[], None], *args: Any, **kwargs: Any) -> Any:
+        def met(*args: Any, **kwargs: Any) -> Any:
             lost = CACHE.blobs[n][1]
             (tmp_path / "c" / "blobs" / "sha256" / digest_of(lost)[7:]).unlink()
-            return real(layout, give_back, *args, **kwargs)
+            return real(*args, **kwargs)
 
         monkeypatch.setattr(module, "reset_after_export", met)
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)

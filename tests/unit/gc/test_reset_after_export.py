@@ -22,10 +22,11 @@ from kitcache.store.state import count_skipped_sweep, read_skipped_sweeps
 from tests.hostile.build import MANIFEST, Json, Sample
 
 IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)
+CONTROL = Control("cache", None, None)
 
 
 def after_export(layout: Layout, *published: str) -> ResetResult:
-    return reset_after_export(layout, lambda: None, published, lock_timeout_s=0)
+    return reset_after_export(layout, published, CONTROL, lock_timeout_s=0)
 
 
 def blobs(sample: Sample) -> set[str]:
@@ -37,13 +38,6 @@ def test_it_is_a_reset(sample: Sample, layout: Layout) -> None:
     assert (report.outcome, report.reason, report.exit_code) == ("done", "", 0)
     assert report.deleted.blobs == len(sample.garbage)
     assert blobs(sample) == sample.live
-
-
-def test_the_shared_lock_is_given_back_first(sample: Sample, layout: Layout) -> None:
-    shared = lock_store(layout, "shared", IMPATIENT)
-    shared.__enter__()
-    report = reset_after_export(layout, lambda: shared.__exit__(None, None, None), ("main",))
-    assert report.outcome == "done"
 
 
 def test_the_open_directories_stay_open(sample: Sample, layout: Layout) -> None:
@@ -83,8 +77,9 @@ def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
 @pytest.mark.usefixtures("other")
 def test_only_after_ten_in_a_row_it_waits(sample: Sample, layout: Layout) -> None:
     waited: list[object] = []
+    control = Control(layout.path, waited.append, None)
     for _ in range(MAX_SKIPPED_SWEEPS + 1):
-        reset_after_export(layout, lambda: None, (), lock_timeout_s=0.02, on_progress=waited.append)
+        reset_after_export(layout, (), control, lock_timeout_s=0.02)
         assert len(waited) == (1 if read_skipped_sweeps(layout) == MAX_SKIPPED_SWEEPS + 1 else 0)
     assert read_skipped_sweeps(layout) == MAX_SKIPPED_SWEEPS + 1
 

@@ -9,13 +9,12 @@ import pytest
 
 import kitcache
 from kitcache.errors import Damaged
-from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
-from kitcache.gc.reset import sweep_after_export
+from kitcache.gc.reset import unswept_result
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
-from kitcache.gc.values import Survey, SweepResult
+from kitcache.gc.values import Survey
 from kitcache.oci.links import read_links
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
@@ -94,12 +93,8 @@ def test_a_layer_that_is_too_long_is_not_whole(sample: Sample) -> None:
 def test_a_loss_is_ours_whoever_published_the_tag(layout: Layout) -> None:
     """The sweep and a stranger's export met: our sweep removed what that had counted on."""
 
-    def lose(held: HeldLock, control: Control) -> tuple[SurveyedPlan, SweepResult]:
-        raise Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
-
-    report = sweep_after_export(
-        layout, lambda: None, ("main",), lose, Control("cache", None, None), lock_timeout_s=0
-    )
+    lost = Damaged(layout.path, "a tag lacks a blob", kind="lost", tag="another")
+    report = unswept_result(layout, lost, ("main",), 0.0)
     assert (report.outcome, report.exit_code) == ("damaged", 12)
 
 

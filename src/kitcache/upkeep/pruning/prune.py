@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from threading import Event
 from typing import Literal, NamedTuple
@@ -15,18 +15,20 @@ from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
     finish_sweep_state,
+    lock_after_export,
     make_report,
     new_reset_result,
     open_published,
-    sweep_after_export,
+    swept_result,
+    unswept_result,
 )
-from kitcache.gc.values import ResetResult, Survey, SweepResult
+from kitcache.gc.values import ResetResult, Survey
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock, lock_store
+from kitcache.store.locks import lock_store
 from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.edit import EditContext, EditResult, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.project import project
@@ -102,32 +104,29 @@ def _no_policy(policy: PrunePolicy) -> str:
 
 def prune_after_export(
     layout: Layout,
-    give_back: Callable[[], None],
     published: Collection[str],
     policy: PrunePolicy,
+    control: Control,
     *,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
-    on_progress: OnProgress | None = None,
-    cancel: Event | None = None,
 ) -> PruneResult:
-    """reset_after_export, which retires tags by a policy first, but none of `published`.
+    """Prune a cache after an export to it, as reset_after_export resets it.
 
-    Never raises a KitcacheError. A limit that cannot be reached is no failure: `why` says so.
+    Removes none of the tags in `published`. Never raises a KitcacheError. If a limit cannot be
+    reached, the result's `reason` says so.
     """
-    control = Control(layout.path, on_progress, cancel)
+    started = time.monotonic()
     choose = _Chooser(policy, control, published).choose
-    terms = EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
-    done: list[EditResult[_Choice]] = []
-
-    def work(held: HeldLock, _: Control) -> tuple[SurveyedPlan, SweepResult]:
-        done.append(edit_and_collect(held, choose, terms))
-        _tend_notes(held.layout, done[0].choice)
-        return done[0].judged, done[0].swept
-
-    report = sweep_after_export(
-        layout, give_back, published, work, control, lock_timeout_s=lock_timeout_s
-    )
-    return _answer(done[0] if done else None, report)
+    done = None
+    try:
+        with lock_after_export(layout, control, lock_timeout_s) as held:
+            done = edit_and_collect(
+                held, choose, EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
+            )
+            _tend_notes(held.layout, done.choice)
+    except KitcacheError as error:
+        return _answer(done, unswept_result(layout, error, published, started))
+    return _answer(done, swept_result(layout.path, done.judged, done.swept, published, started))
 
 
 class _Choice(NamedTuple):

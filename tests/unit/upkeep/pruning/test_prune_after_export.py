@@ -1,5 +1,6 @@
 """pruning/prune.py after an export: nothing is raised, and what was just published stays."""
 
+from kitcache.gc.control import Control
 from kitcache.options.prunepolicy import PrunePolicy, PruneRule
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
@@ -14,7 +15,8 @@ class TestAfterExport:
     def after_export(
         self, layout: Layout, policy: PrunePolicy, *published: str, timeout_s: float = 0
     ) -> PruneResult:
-        return prune_after_export(layout, lambda: None, published, policy, lock_timeout_s=timeout_s)
+        control = Control(layout.path, None, None)
+        return prune_after_export(layout, published, policy, control, lock_timeout_s=timeout_s)
 
     def test_it_is_a_prune(self, sample: Sample, layout: Layout) -> None:
         pruned = self.after_export(layout, most(1100), "main")

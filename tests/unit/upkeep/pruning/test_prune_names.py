@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kitcache.errors import UsageError
+from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
@@ -17,6 +18,7 @@ from tests.hostile.build import REF_NAME, Json, Sample, encode
 from tests.unit.gc.prunekit import KEEP_MAIN, below, blobs, kept, most, tags
 
 DAY_NS = 86_400 * 10**9
+CONTROL = Control("cache", None, None)
 
 
 class TestKeepTag:
@@ -73,10 +75,10 @@ class TestKeepTag:
         self, sample: Sample, layout: Layout
     ) -> None:
         policy = PrunePolicy(("mian",))
-        refused = prune_after_export(layout, lambda: None, ("dev",), policy)
+        refused = prune_after_export(layout, ("dev",), policy, CONTROL)
         assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
         assert refused.reason.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
-        done = prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
+        done = prune_after_export(layout, ("main",), KEEP_MAIN, CONTROL)
         assert (done.outcome, tags(sample)) == ("done", ["main"])
 
 
@@ -136,5 +138,5 @@ def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> 
 def test_what_is_noted_of_a_tag_goes_after_an_export_too(sample: Sample) -> None:
     with open_layout(sample.dir) as layout:
         record_use(layout, ["main", "dev"], "exported", 5)
-        prune_after_export(layout, lambda: None, ("main",), KEEP_MAIN)
+        prune_after_export(layout, ("main",), KEEP_MAIN, CONTROL)
         assert set(read_tag_uses(layout)) == {"main"}
