@@ -12,12 +12,12 @@ import random
 import sys
 from typing import NamedTuple
 
-from kitcache.buildkit.caches import Caches
+from kitcache.buildkit.caches import Caches, open_caches
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
-from kitcache.gc.control import LockOptions
 from kitcache.oci.digest import parse_digest
 from kitcache.options.caches import CacheExport
+from kitcache.upkeep.jobcaches import LockOptions
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -68,7 +68,7 @@ def send(caches: Caches, blobs: list[Blob]) -> None:
 
 def export(path: str, tag: str, blobs: list[Blob]) -> tuple[CacheResult, ...]:
     wanted = CacheExport("local", dest=path, tag=tag, reset=True)
-    with Caches([wanted], (), LockOptions(30.0, None, lambda _: None)) as caches:
+    with open_caches([wanted], (), LockOptions(30.0, None, lambda _: None)) as caches:
         send(caches, blobs)
         return caches.publish()
 

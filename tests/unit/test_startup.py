@@ -187,6 +187,8 @@ EXEC = (
         "kitcache.options.caches",
         "kitcache.store.create",
         "kitcache.store.state",
+        "kitcache.upkeep",
+        "kitcache.upkeep.jobcaches",
         "kitcache.wrap",
         "kitcache.wrap.argv",
         "kitcache.wrap.cacheflags",
@@ -195,7 +197,6 @@ EXEC = (
         "kitcache.wrap.flags",
         "kitcache.wrap.run",
         "kitcache.store.stages",
-        "kitcache.wrap.stores",
         "kitcache.wrap.task",
         "kitcache.wrap.flagtables",
     }

@@ -4,13 +4,13 @@ Locks and checks first, then the session, the Solve, and only after its success 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_wishes, complete_request, settle
-from kitcache.buildkit.caches import Caches, SolveEntry
+from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.history import read_provenance
@@ -18,7 +18,6 @@ from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
-from kitcache.buildkit.places import LockedCaches
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.request import (
@@ -47,8 +46,8 @@ from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_t
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
-from kitcache.gc.control import LockOptions
 from kitcache.options.build import BuildRequest
+from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 
 _FRONTEND = "dockerfile.v0"
 _REF_LENGTH = 25
@@ -133,20 +132,21 @@ class _Build:
             abilities = Abilities(self._connection)
             abilities.check(self._request, exporters)
             has_containerd_images = abilities.has_containerd_images(exporters)
-            places = LockedCaches(self._terms(), stack)
+            options = self._lock_options()
+            locked = LockedCaches(options, stack, "nothing was built")
             targets = open_targets(
                 exporters,
                 self._wishes.stdout,
-                places,
+                locked,
                 stack,
                 may_delete_anywhere=may_delete_anywhere(self._request),
             )
             caches = stack.enter_context(
-                Caches(exports, imports, self._terms(), self._wishes.prune_policy, places)
+                open_caches(exports, imports, options, self._wishes.prune_policy, locked)
             )
             _expect_own_tags(targets.layout, caches)
             _expect_own_directory(offer, caches)
-            expect_kept(targets, places)
+            expect_kept(targets, locked)
             with _expecting_utf8():
                 message = self._message(offer, exporters, caches, abilities)
             self._mask = make_mask(message)
@@ -156,8 +156,8 @@ class _Build:
             except KitcacheError as error:
                 raise error from (error.__cause__ or self._logins.failure)
             self._notice_lost_imports()
-            images = targets.publish(response, self._terms())
-            results = caches.publish(response, images)
+            targets.publish(response, options)
+            results = caches.publish(response)
             is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
         return self._result(response, results, is_in_containerd=is_in_containerd)
 
@@ -185,7 +185,7 @@ class _Build:
         if self._cancel.is_set():
             raise Cancelled("", effect="nothing was built")
 
-    def _terms(self) -> LockOptions:
+    def _lock_options(self) -> LockOptions:
         wishes = self._wishes
         return LockOptions(wishes.lock_timeout_s, wishes.on_progress, self._notice, self._cancel)
 
@@ -345,12 +345,11 @@ def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
     """Raises UsageError where an image and a cache are to be one tag of one directory."""
     if layout is None:
         return
-    path = layout.intake.layout.path
-    both = layout.tags & caches.tags_in(layout.intake)
+    both = layout.tags & caches.tags_in(layout.cache)
     if both:
         raise UsageError(
             f"the image and the cache would both be '{min(both)}' there",
-            path=path,
+            path=layout.cache.layout.path,
             hints=(
                 "give the cache a tag of its own: --cache-to type=local,dest=DIR,tag=cache",
                 "export them to two directories",
@@ -373,5 +372,5 @@ def _expect_own_directory(offer: SessionSources, caches: Caches) -> None:
             )
 
 
-def _entries(entries: tuple[SolveEntry, ...]) -> list[control_pb2.CacheEntry]:
+def _entries(entries: Sequence[SolveEntry]) -> list[control_pb2.CacheEntry]:
     return [control_pb2.CacheEntry(type=kind, attrs=dict(attrs)) for kind, attrs in entries]

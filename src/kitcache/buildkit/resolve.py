@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from kitcache.buildkit.publish import IMPORT_CAP_BYTES, sizes_to_import
 from kitcache.errors import Damaged, Unsafe
-from kitcache.gc.control import LockOptions
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
@@ -16,6 +15,7 @@ from kitcache.options.caches import CacheImport
 from kitcache.options.units import format_bytes
 from kitcache.store.index import INDEX, read_stable_index
 from kitcache.store.layout import Layout
+from kitcache.upkeep.jobcaches import LockOptions
 
 
 class SkippedError(Exception):

@@ -12,20 +12,18 @@ from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.dockerload import DockerLoad
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import LockedCache, LockedCaches, PublishedImage
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.errors import KitcacheError, UsageError
-from kitcache.gc.control import LockOptions
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import DocumentError, read_document
 from kitcache.oci.index import NewEntry, add_entries
 from kitcache.store.index import publish_index
-from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import lock_index
 from kitcache.store.state import open_state_dir
+from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions
 
 _LAYOUT_STORE = "export"
 _LATEST = "latest"
@@ -34,7 +32,7 @@ _LATEST = "latest"
 class LayoutTarget(NamedTuple):
     """An OCI layout that an image goes to. names: its names, () where only the daemon knows."""
 
-    intake: Ingester
+    cache: LockedCache
     store: WritableContentStore
     names: tuple[str, ...]
 
@@ -66,22 +64,18 @@ class Targets(NamedTuple):
         """Whether an engine with the containerd image store was given the image. Asks docker."""
         return any(load.has_containerd_store() for load in self.loads)
 
-    def publish(self, response: Mapping[str, str], terms: LockOptions) -> PublishedImage | None:
-        """Load what is to be loaded; name the image in a layout's index.
-
-        The tags that it has there, None where there is no layout. Raises KitcacheError.
-        """
+    def publish(self, response: Mapping[str, str], options: LockOptions) -> None:
+        """Load the image into docker; publish it in an OCI layout. Raises KitcacheError."""
         for load in self.loads:
             load.finish()
-        if self.layout is None:
-            return None
-        return PublishedImage(self.layout.intake, _name_image(self.layout, response, terms))
+        if self.layout is not None:
+            _name_image(self.layout, response, options)
 
 
 def open_targets(
     exporters: Sequence[Exporter],
     stdout: BinaryIO | None,
-    places: LockedCaches,
+    caches: LockedCaches,
     stack: ExitStack,
     *,
     may_delete_anywhere: bool = False,
@@ -89,7 +83,7 @@ def open_targets(
     """Check, before anything is built, that results can go where they are wanted.
 
     Raises UsageError, NotACache, Busy and KitcacheError. stdout: what the dest "-" stands for.
-    places: the build's own; a layout and a cache may be one directory. may_delete_anywhere: a local
+    caches: the build's own; a layout and a cache may be one directory. may_delete_anywhere: a local
     output with mode=delete need not be below the current directory.
     """
     files: dict[int, Target] = {}
@@ -111,16 +105,14 @@ def open_targets(
         elif exporter.receives == "file":
             files[number] = StreamTarget(_expect_stdout(stdout) if dest == "-" else _file(dest))
         else:
-            layout = _open_layout(places.to_write(dest), exporter)
+            layout = _open_layout(caches.open_upload(dest), exporter)
     return Targets(files, layout, tuple(loads))
 
 
-def _open_layout(place: LockedCache, exporter: Exporter) -> LayoutTarget:
-    if place.intake is None:
-        raise ValueError("a place to write to has an intake")
+def _open_layout(cache: LockedCache, exporter: Exporter) -> LayoutTarget:
     names = dict(exporter.attrs).get("name", "")
     given = () if names == "*" else tuple(filter(None, names.split(",")))
-    return LayoutTarget(place.intake, WritableContentStore(place.intake), given)
+    return LayoutTarget(cache, WritableContentStore(cache.ingester), given)
 
 
 def _expect_stdout(stdout: BinaryIO | None) -> BinaryIO:
@@ -156,14 +148,14 @@ def _expect_below_here(path: str) -> None:
         )
 
 
-def expect_kept(targets: Targets, places: LockedCaches) -> None:
+def expect_kept(targets: Targets, caches: LockedCaches) -> None:
     """Raises UsageError where a cache or another output of this build would be deleted with one."""
     for target in targets.files.values():
         if isinstance(target, DirectoryTarget) and target.is_mirror:
             others = [
                 _shown_and_real(other) for other in targets.files.values() if other is not target
             ]
-            others += [(place.layout.path, place.real_path) for place in places.all]
+            others += [(cache.layout.path, cache.real_path) for cache in caches.all]
             for shown, real in others:
                 if real and _is_within(real, os.stat(target.path)):
                     raise UsageError(
@@ -210,11 +202,9 @@ def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
     return io_error(path, doing, error, effect="nothing was built")
 
 
-def _name_image(
-    target: LayoutTarget, response: Mapping[str, str], terms: LockOptions
-) -> frozenset[str]:
-    """Its tags. The daemon's answer is one for all exporters: it may name another one's image."""
-    layout = target.intake.layout
+def _name_image(target: LayoutTarget, response: Mapping[str, str], options: LockOptions) -> None:
+    """Publish the image. The daemon's one answer for all exporters may name another image."""
+    layout = target.cache.ingester.layout
     root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))
     if root is None:
         raise KitcacheError(
@@ -224,11 +214,11 @@ def _name_image(
     names = target.names or tuple(filter(None, response.get("image.name", "").split(",")))
     entries = tuple(NewEntry(*blob, _tag_of(name), image_name=name) for name in names)
     entries = entries or (NewEntry(*blob, _LATEST),)
-    target.intake.sync()
+    target.cache.ingester.sync()
     with open_state_dir(layout) as room_fd:
-        lock = lock_index(layout, terms.wait_policy(layout))
+        lock = lock_index(layout, options.wait_policy(layout))
         publish_index(layout, room_fd, lock, lambda data: (add_entries(data, entries), None))
-    return frozenset(entry.ref_name for entry in entries)
+    target.cache.published.update(entry.ref_name for entry in entries)
 
 
 def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
@@ -237,7 +227,9 @@ def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
     if root is None or (told is not None and told.digest == root.digest):
         return root and told
     try:
-        document = read_document(target.intake.layout.read_blob(root.digest, root.size) or b"")
+        document = read_document(
+            target.cache.ingester.layout.read_blob(root.digest, root.size) or b""
+        )
         return Descriptor(media_type_of(document, None), root.digest, root.size)
     except DocumentError:
         return None

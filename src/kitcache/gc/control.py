@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from kitcache.errors import Cancelled
 from kitcache.gc.values import Progress
-from kitcache.store.layout import Layout
 from kitcache.store.locks import Waiting, WaitPolicy
 
 OnProgress = Callable[[Progress | Waiting], None]
@@ -47,20 +46,3 @@ class Control(NamedTuple):
     def wait_policy(self, timeout_s: float) -> WaitPolicy:
         """The same, as the locks want it."""
         return WaitPolicy(timeout_s, self.pause, self.report)
-
-
-class LockOptions(NamedTuple):
-    """How long to wait for locks, whom to tell, when to stop: for several directories at once."""
-
-    lock_timeout_s: float
-    on_progress: OnProgress | None
-    warn: Warn
-    cancel: Event | None = None
-
-    def control(self, layout: Layout) -> Control:
-        """The same, for calls about one directory."""
-        return Control(layout.path, self.on_progress, self.cancel)
-
-    def wait_policy(self, layout: Layout) -> WaitPolicy:
-        """The same, for a lock of one directory."""
-        return self.control(layout).wait_policy(self.lock_timeout_s)

@@ -1,6 +1,6 @@
-"""Lock, run, merge, sweep: what `kitcache exec` does with a task, in this order.
+"""Run the task of `kitcache exec`: lock, run the command, merge staged exports, sweep.
 
-A command that fails changes no store beyond what its client did, and nothing is swept after it.
+If the command fails, a cache contains only what its client has written, and nothing is swept.
 """
 
 import os
@@ -9,35 +9,44 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Busy, Cancelled, KitcacheError
-from kitcache.gc.control import LockOptions, Warn
-from kitcache.gc.reset import reset_after_export
+from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache
 from kitcache.gc.values import ResetResult
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_stable_index
-from kitcache.store.layout import Layout
+from kitcache.store.locks import describe_unlocked
 from kitcache.store.state import record_use
+from kitcache.upkeep.jobcaches import (
+    LockedCache,
+    LockedCaches,
+    LockOptions,
+    is_locked_elsewhere,
+    sweep_after_export,
+)
 from kitcache.wrap.argv import FILE_PLACEHOLDER, Rewritten
 from kitcache.wrap.child import run_child
-from kitcache.wrap.stores import LockedCache, LockedCaches, is_locked_elsewhere
 from kitcache.wrap.task import Export, Task, need_program
 
 if TYPE_CHECKING:
     from kitcache.options.prunepolicy import PrunePolicy
     from kitcache.upkeep.results import PruneResult
-    from kitcache.wrap.staging import Stage, StagedMerge
 
-_STAGED_HELPS = "another export was under way in it; without --in-place several can export at once"
+_NOT_STARTED = "the command was not started"
+_STAGED_HELPS = "another export was running in it; without --in-place several can export at once"
 
 
 class ExecCacheResult(NamedTuple):
-    """What became of one store. path: as the user wrote it first.
+    """What became of one cache.
 
-    tags: what was exported to it. problems: what went wrong, a sentence each; code: what that means
-    for the exit code. linked, reused: blobs of staged exports. report: of the reset, None where
-    none was asked for. pruned: with it, where a policy was named.
+    Attributes:
+        path: As the user wrote it first.
+        tags: The tags that were exported to it.
+        linked, reused: Blobs of staged exports that are new to the cache, and that it had.
+        problems: A sentence for each failure.
+        failure_code: The exit code of these failures.
+        reset: None if no reset was asked for.
+        prune: Set if there is a policy.
     """
 
     path: str
@@ -52,12 +61,12 @@ class ExecCacheResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0 where all is well."""
+        """0 without a failure."""
         return max(self.failure_code, self.reset.exit_code if self.reset else 0)
 
 
 class ExecResult(NamedTuple):
-    """How it ended. command: what was run. code: the command's own exit code."""
+    """The result of a command that has run."""
 
     command: tuple[str, ...]
     command_exit_code: int
@@ -65,82 +74,139 @@ class ExecResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """The command's own, or that of the stores where the command was fine."""
-        return self.command_exit_code or max((store.exit_code for store in self.caches), default=0)
+        """The command's own exit code; if it is 0, that of the caches."""
+        return self.command_exit_code or max((c.exit_code for c in self.caches), default=0)
 
 
 class _Target(NamedTuple):
-    """A store that is exported to. had_neighbour: others were at work in it at the beginning."""
+    """A cache that the command exports to.
+
+    Attributes:
+        was_locked_elsewhere: Another process held its lock before the command ran.
+        stages: A staging directory for each export. Empty: the client exports to the cache itself.
+    """
 
     path: str
-    store: LockedCache
+    cache: LockedCache
     exports: tuple[Export, ...]
     was_locked_elsewhere: bool
-    is_staged: bool
+    stages: tuple[LockedCache, ...] = ()
 
 
 def run_task(
     task: Task,
     environ: Mapping[str, str],
-    terms: LockOptions,
+    options: LockOptions,
     *,
     policy: "PrunePolicy | None" = None,
 ) -> ExecResult:
-    """Run the command under the locks, then bring in what was staged, and sweep what asked for it.
+    """Run a command under the locks of its caches; then merge staged exports, and sweep.
 
-    policy: which tags go from the stores that are swept. Raises what stops it before the command
-    was started.
+    Args:
+        policy: Selects the tags to remove from the caches that are swept.
+
+    Raises:
+        KitcacheError: The command was not started.
     """
     program = need_program(task.job.argv[0], environ)
     with ExitStack() as stack:
-        stores = LockedCaches(terms, stack)
-        targets = _open_targets(task, stores, terms.warn)
-        sources = [(cache, stores.to_read(cache.src)) for cache in task.imports]
-        stages = _Stages(terms, stack, must_find_all=task.job.builds_all)
-        targets = [stages.open(target) if target.is_staged else target for target in targets]
-        rewritten = task.job.rewrite(task.texts(stages.dests))
-        if terms.cancel is not None and terms.cancel.is_set():
-            raise Cancelled("", effect="the command was not started")
-        fds = [fd for store in stores.all for fd in store.lock_fds] + stages.lock_fds
+        caches = LockedCaches(options, stack, _NOT_STARTED)
+        targets = _open_targets(task, caches, options)
+        imports = [(source, _open_import(source, caches, options)) for source in task.imports]
+        targets = [_open_stages(target, options, stack) for target in targets]
+        staged = {
+            export.at: stage
+            for target in targets
+            for export, stage in zip(target.exports, target.stages, strict=False)
+        }
+        dests = {at: stage.real_path for at, stage in staged.items()}
+        rewritten = task.job.rewrite(task.texts(dests))
+        if options.cancel is not None and options.cancel.is_set():
+            raise Cancelled("", effect=_NOT_STARTED)
+        fds = [fd for cache in (*caches.all, *staged.values()) for fd in cache.lock_fds]
         command, code = _run(program, rewritten, environ, fds)
         if code:
             return ExecResult(command, code, tuple(map(_after_failure, targets)))
-        merged = [stages.merge(target) for target in targets]
-        _note(targets, merged, [(cache, store) for cache, store in sources if store is not None])
-        results = [_sweep(t, r, terms, policy) for t, r in zip(targets, merged, strict=True)]
-        return ExecResult(command, code, tuple(results))
+        results = [_merge(t, options, must_find_all=task.job.builds_all) for t in targets]
+        for target, result in zip(targets, results, strict=True):
+            _record_export(target.cache, result.tags)
+        for source, cache in imports:
+            if cache is not None and os.access(cache.real_path, os.W_OK):
+                record_use(cache.layout, [source.tag], "imported", time.time_ns())
+        swept = [
+            _sweep(target, result, policy, options)
+            for target, result in zip(targets, results, strict=True)
+        ]
+        return ExecResult(command, code, tuple(swept))
 
 
-def _open_targets(task: Task, stores: LockedCaches, warn: Warn) -> list[_Target]:
-    """Those that can be caches. To another directory the client exports as it can."""
-    found: dict[str, tuple[LockedCache, list[Export]]] = {}
+def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> list[_Target]:
+    """Open the caches of the exports. A directory that cannot be a cache is left to the client."""
+    exports_to: dict[LockedCache, list[Export]] = {}
     for export in task.exports:
         try:
-            store = stores.to_write(export.cache.dest)
+            cache = caches.open_export(export.cache.dest)
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:
             if export.cache.reset:
                 raise
-            warn(f"warning: {export.cache.dest}: the export is not guarded: {error.problem}")
+            options.warn(
+                f"warning: {export.cache.dest}: the export is not guarded: {error.problem}"
+            )
             continue
-        found.setdefault(store.real_path, (store, []))[1].append(export)
+        exports_to.setdefault(cache, []).append(export)
     return [
-        _Target(
-            exports[0].cache.dest,
-            store,
-            tuple(exports),
-            is_locked_elsewhere(store.layout),
-            len(exports) > 1 or any(export.is_staged for export in exports),
-        )
-        for store, exports in found.values()
+        _Target(exports[0].cache.dest, cache, tuple(exports), is_locked_elsewhere(cache.layout))
+        for cache, exports in exports_to.items()
     ]
+
+
+def _open_import(
+    source: CacheImport, caches: LockedCaches, options: LockOptions
+) -> LockedCache | None:
+    """Open a cache to import from; None if the client has to report that it cannot be opened."""
+    try:
+        return caches.open_import(source.src)
+    except NotACache:
+        return None
+    except (Busy, Cancelled):
+        raise
+    except KitcacheError as error:
+        options.warn(describe_unlocked(source.src, error))
+        return None
+
+
+def _open_stages(target: _Target, options: LockOptions, stack: ExitStack) -> _Target:
+    """Make a staging directory for each export of a cache, if any of them is staged.
+
+    If that fails the client exports to the cache itself, unless a reset needs the directories.
+    """
+    several = len(target.exports) > 1
+    if not (several or any(export.is_staged for export in target.exports)):
+        return target
+    from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
+
+    stages = []
+    for export in target.exports:
+        try:
+            # An export that is alone in its build starts with the blobs of the cache.
+            stages.append(open_stage(target.cache, options, stack, is_seeded=export.is_alone))
+        except Cancelled:
+            raise
+        except KitcacheError as error:
+            is_needed = several or not export.is_alone
+            if is_needed and any(each.cache.reset for each in target.exports):
+                raise
+            options.warn(f"{target.path}: the export is not staged: {error.problem}")
+            return target
+    return target._replace(stages=tuple(stages))
 
 
 def _run(
     program: str, rewritten: Rewritten, environ: Mapping[str, str], fds: Sequence[int]
 ) -> tuple[tuple[str, ...], int]:
-    """Run it, with what it reads in files; the command, and its exit code."""
+    """Run the command, with its input and document in files. Return its argv and exit code."""
     argv = rewritten.argv
     with suppress(OSError):
         os.write(2, rewritten.warned)
@@ -156,146 +222,69 @@ def _run(
         if rewritten.file is not None:
             import tempfile  # noqa: PLC0415 - as in task._job_of
 
-            named = stack.enter_context(
+            document = stack.enter_context(
                 tempfile.NamedTemporaryFile(prefix="kitcache-compose-", suffix=".json")
             )
-            named.write(rewritten.file)
-            named.flush()
-            argv = tuple(named.name if word == FILE_PLACEHOLDER else word for word in argv)
+            document.write(rewritten.file)
+            document.flush()
+            argv = tuple(document.name if word == FILE_PLACEHOLDER else word for word in argv)
         return argv, run_child(program, argv, environ, inherited=fds, stdin_fd=stdin_fd)
 
 
 def _after_failure(target: _Target) -> ExecCacheResult:
-    """Nothing is done to the store; where a neighbour may have been the reason it is said."""
-    result = ExecCacheResult(target.path, (), target.is_staged)
-    if target.is_staged or not (
-        target.was_locked_elsewhere or is_locked_elsewhere(target.store.layout)
+    """Return the result of a cache whose command failed, maybe because of another export."""
+    result = ExecCacheResult(target.path, (), bool(target.stages))
+    if target.stages or not (
+        target.was_locked_elsewhere or is_locked_elsewhere(target.cache.layout)
     ):
         return result
     return result._replace(problems=(_STAGED_HELPS,))
 
 
-class _Stages:
-    """The staging directories of one command. must_find_all: an empty one is to be told of."""
-
-    def __init__(self, terms: LockOptions, stack: ExitStack, *, must_find_all: bool) -> None:
-        self._terms = terms
-        self._stack = stack
-        self._must_find_all = must_find_all
-        self._all: dict[int, Stage] = {}
-
-    def open(self, target: _Target) -> _Target:
-        """One for each export; where one is alone in its build it begins with the store's blobs.
-
-        The target as it is then: where there can be none it is not staged, and refused only where
-        one is needed before a reset.
-        """
-        from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
-
-        for export in target.exports:
-            try:
-                self._all[export.at] = open_stage(
-                    target.store, self._terms, self._stack, is_seeded=export.is_alone
-                )
-            except Cancelled:
-                raise
-            except KitcacheError as error:
-                is_needed = len(target.exports) > 1 or not export.is_alone
-                if is_needed and any(each.cache.reset for each in target.exports):
-                    raise
-                for each in target.exports:
-                    self._all.pop(each.at, None)
-                self._terms.warn(f"{target.path}: the export is not staged: {error.problem}")
-                return target._replace(is_staged=False)
-        return target
-
-    @property
-    def dests(self) -> dict[int, str]:
-        """Where each staged export goes."""
-        return {at: stage.path for at, stage in self._all.items()}
-
-    @property
-    def lock_fds(self) -> list[int]:
-        """What the command inherits."""
-        return [fd for stage in self._all.values() for fd in stage.lock_fds]
-
-    def merge(self, target: _Target) -> ExecCacheResult:
-        """Bring in what was staged for a store."""
-        tags = tuple(dict.fromkeys(export.cache.tag for export in target.exports))
-        result = ExecCacheResult(target.path, tags, target.is_staged)
-        if not target.is_staged:
-            return result
-        merged_tags: list[str] = []
-        for export in target.exports:
-            merged, problem = self._bring_in(target.store, export)
-            merged_tags += merged.tags
-            result = result._replace(
-                linked=result.linked + merged.linked.blobs,
-                reused=result.reused + merged.reused.blobs,
-                problems=(*result.problems, problem) if problem else result.problems,
-                failure_code=max(result.failure_code, merged.code),
-            )
-        return result._replace(tags=tuple(dict.fromkeys(merged_tags)))
-
-    def _bring_in(self, store: LockedCache, export: Export) -> tuple["StagedMerge", str]:
-        """What came of one, and what went wrong, as a sentence."""
+def _merge(target: _Target, options: LockOptions, *, must_find_all: bool) -> ExecCacheResult:
+    """Merge the staged exports of a cache. must_find_all: Report an empty staging directory."""
+    tags = [] if target.stages else [export.cache.tag for export in target.exports]
+    result = ExecCacheResult(target.path, (), bool(target.stages))
+    for export, stage in zip(target.exports, target.stages, strict=False):
         from kitcache.wrap.staging import StagedMerge, merge  # noqa: PLC0415 - as in task._job_of
 
-        tag = export.cache.tag
+        problem = ""
         try:
-            merged = merge(store, self._all[export.at], self._terms)
+            merged = merge(target.cache, stage, options)
         except KitcacheError as error:
-            problem = f"tag '{tag}' was not published: {error.problem}"
-            return StagedMerge(code=error.exit_code), problem
+            merged = StagedMerge(code=error.exit_code)
+            problem = f"tag '{export.cache.tag}' was not published: {error.problem}"
         if merged.problem:
-            return merged, f"tag '{tag}': {merged.problem}"
-        if self._must_find_all and not merged.tags:
-            return merged, f"nothing was exported to it; tag '{tag}' is unchanged"
-        return merged, ""
-
-
-def _note(
-    targets: Sequence[_Target],
-    merged: Sequence[ExecCacheResult],
-    sources: Sequence[tuple[CacheImport, LockedCache]],
-) -> None:
-    """What was used now, for those who retire tags by age."""
-    for target, result in zip(targets, merged, strict=True):
-        layout, now_ns = target.store.layout, time.time_ns()
-        record_use(
-            layout, result.tags, "exported", now_ns, digests=_digests_of(layout, result.tags)
+            problem = f"tag '{export.cache.tag}': {merged.problem}"
+        elif not problem and must_find_all and not merged.tags:
+            problem = f"nothing was exported to it; tag '{export.cache.tag}' is unchanged"
+        tags += merged.tags
+        result = result._replace(
+            linked=result.linked + merged.linked.blobs,
+            reused=result.reused + merged.reused.blobs,
+            problems=(*result.problems, problem) if problem else result.problems,
+            failure_code=max(result.failure_code, merged.code),
         )
-    for cache, store in sources:
-        if os.access(store.real_path, os.W_OK):
-            record_use(store.layout, [cache.tag], "imported", time.time_ns())
+    return result._replace(tags=tuple(dict.fromkeys(tags)))
 
 
-def _digests_of(layout: Layout, tags: Sequence[str]) -> dict[str, str]:
-    """What index.json says that these tags are, as far as it can be read."""
-    try:
-        _, entries = read_stable_index(layout, time.sleep)
-    except (KitcacheError, DocumentError):
-        return {}
-    found = [(tag, find_entry(entries, tag)) for tag in tags]
-    return {tag: str(e.descriptor.digest) for tag, e in found if e is not None and e.descriptor}
+def _record_export(cache: LockedCache, tags: Sequence[str]) -> None:
+    """Record the export of these tags, with their digests if index.json can be read."""
+    digests = {}
+    with suppress(KitcacheError, DocumentError):
+        _, entries = read_stable_index(cache.layout, time.sleep)
+        for tag in tags:
+            entry = find_entry(entries, tag)
+            if entry is not None and entry.descriptor:
+                digests[tag] = str(entry.descriptor.digest)
+    record_use(cache.layout, tags, "exported", time.time_ns(), digests=digests)
 
 
 def _sweep(
-    target: _Target, result: ExecCacheResult, terms: LockOptions, policy: "PrunePolicy | None"
+    target: _Target, result: ExecCacheResult, policy: "PrunePolicy | None", options: LockOptions
 ) -> ExecCacheResult:
     if not any(export.cache.reset for export in target.exports) or result.failure_code:
         return result
-    layout = target.store.layout
-    control = terms.control(layout)
-    target.store.give_back()
-    if policy is None:
-        report = reset_after_export(
-            layout, result.tags, control, lock_timeout_s=terms.lock_timeout_s
-        )
-        return result._replace(reset=report)
-    from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - as in task._job_of
-
-    pruned = prune_after_export(
-        layout, result.tags, policy, control, lock_timeout_s=terms.lock_timeout_s
-    )
-    return result._replace(reset=pruned.reset, prune=pruned)
+    target.cache.published.update(result.tags)
+    reset, prune = sweep_after_export(target.cache, policy, options)
+    return result._replace(reset=reset, prune=prune)

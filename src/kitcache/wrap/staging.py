@@ -1,9 +1,9 @@
-"""An export comes into a fresh directory, and into the store only when it is whole.
+"""Staging directories: an export is written to one, and merged into the cache when complete.
 
-A staging directory is DIR/.kitcache/stage-…: what leaves DIR out of a context, a backup or a CI
-cache leaves it out too, and who may write to DIR may write there. It begins with hard links of what
-the store's tags reach, so that the client finds what is there already. Its own kitcache.lock is
-held for as long as it is in use: one that nobody holds was left by a process that was killed.
+A staging directory is DIR/.kitcache/stage-…, so it is excluded wherever DIR is excluded (from a
+context, a backup, a CI cache), and has DIR's permissions. It starts with hard links to the blobs
+that the cache's tags reach, so the client does not write them again. Its own kitcache.lock is held
+while it is in use. If no process holds that lock, its owner was killed.
 """
 
 import os
@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control, LockOptions
+from kitcache.gc.control import Control
 from kitcache.gc.refusals import describe_damage, index_error
 from kitcache.gc.survey import check_reachable, take_survey
 from kitcache.gc.values import Root, Survey, Tally
@@ -38,24 +38,18 @@ from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.transfer import copy_blob
-from kitcache.wrap.stores import LockedCache, hold_inherited
+from kitcache.upkeep.jobcaches import LockedCache, LockOptions
 
 _NAMED = 3
 
 
-class Stage(NamedTuple):
-    """A directory that one export goes to. lock_fds: what the command inherits."""
-
-    layout: Layout
-    path: str
-    lock: ExitStack
-    lock_fds: list[int]
-
-
 class StagedMerge(NamedTuple):
-    """What came into the store. linked, reused: blobs new to it, and there already.
+    """The result of merging a staging directory into its cache.
 
-    problem: why nothing was published, or what was lost; code: what that means for the exit code.
+    Attributes:
+        linked, reused: Blobs that are new to the cache, and that it had.
+        problem: Why nothing was published, or what was lost afterwards.
+        code: The exit code of that problem.
     """
 
     tags: tuple[str, ...] = ()
@@ -66,82 +60,87 @@ class StagedMerge(NamedTuple):
 
 
 def open_stage(
-    store: LockedCache, terms: LockOptions, stack: ExitStack, *, is_seeded: bool
-) -> Stage:
-    """A new staging directory; removed and closed with the stack.
+    cache: LockedCache, options: LockOptions, stack: ExitStack, *, is_seeded: bool
+) -> LockedCache:
+    """Make and lock a staging directory; closing the stack deletes it.
 
-    is_seeded: it begins with what the store's tags reach, as hard links.
+    First delete those of killed processes.
 
-    What killed processes have left there is removed first. Raises KitcacheError, also where
-    nothing could be merged into the store's index.json.
+    Args:
+        is_seeded: Start with hard links to the blobs that the cache's tags reach.
+
+    Raises:
+        KitcacheError: It cannot be made, or the cache's index.json is invalid.
     """
     try:
-        read_stable_index(store.layout, time.sleep)
+        read_stable_index(cache.layout, time.sleep)
     except DocumentError as error:
-        raise index_error(store.layout.path, error) from None
-    room_fd = stack.enter_context(require_state_dir(store.layout))
-    clear_stages(store.layout, room_fd)
+        raise index_error(cache.layout.path, error) from None
+    state_fd = stack.enter_context(require_state_dir(cache.layout))
+    clear_stages(cache.layout, state_fd)
     try:
         stage = None
         while stage is None:
-            stage = _make(store, room_fd, terms, stack)
+            stage = _make_stage(cache, state_fd, options, stack)
         if is_seeded:
-            _seed(store.layout, stage.layout, terms)
+            _seed(cache.layout, stage.layout, options)
     except OSError as error:
-        what = "cannot make a staging directory"
-        raise io_error(store.layout.path, what, error) from None
+        raise io_error(cache.layout.path, "cannot make a staging directory", error) from None
     return stage
 
 
-def _make(store: LockedCache, room_fd: int, terms: LockOptions, stack: ExitStack) -> Stage | None:
-    """A directory whose lock is held; None where another process took it for one left behind."""
+def _make_stage(
+    cache: LockedCache, state_fd: int, options: LockOptions, stack: ExitStack
+) -> LockedCache | None:
+    """Return None if another process deleted the directory before its lock was held."""
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
-    os.mkdir(name, 0o755, dir_fd=room_fd)
-    stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=room_fd)
-    layout = open_stage_directory(store.layout, name, room_fd)
+    os.mkdir(name, 0o755, dir_fd=state_fd)
+    stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=state_fd)
+    layout = open_stage_directory(cache.layout, name, state_fd)
     if layout is None:
         return None
     stack.enter_context(layout)
-    lock = stack.enter_context(ExitStack())
-    stage = Stage(layout, os.path.join(store.real_path, STATE_DIR, name), lock, [])
+    stage = LockedCache(layout, os.path.join(cache.real_path, STATE_DIR, name))
+    stack.callback(stage.release_lock)
     try:
-        patience = terms.wait_policy(layout)
-        hold_inherited(layout, lock, stage.lock_fds, patience)
+        stage.lock(options.wait_policy(layout))
     except KitcacheError:
         if os.fstat(layout.root_fd).st_nlink:
             raise
-    # One that was removed before the lock was had has no name any more.
+    # A deleted directory has no links.
     return stage if os.fstat(layout.root_fd).st_nlink else None
 
 
-def _seed(store: Layout, stage: Layout, terms: LockOptions) -> None:
-    """Hard links of what the store's tags reach; what is not linked the client writes anew."""
+def _seed(cache: Layout, stage: Layout, options: LockOptions) -> None:
+    """Link the blobs that the cache's tags reach. The client writes every other blob anew."""
     try:
-        survey = take_survey(store, terms.control(store))
+        survey = take_survey(cache, options.control(cache))
     except Cancelled:
         raise
-    except KitcacheError:  # what is wrong with the store is told where its tags are written
+    except KitcacheError:  # Reported when the tags are published.
         return
-    bad = {leaf.digest for leaf in survey.missing_blobs}
-    bad |= {one.chain[-1].digest for one in survey.damage if one.chain}
+    bad = {blob.digest for blob in survey.missing_blobs}
+    bad |= {damage.chain[-1].digest for damage in survey.damage if damage.chain}
     os.mkdir("blobs", 0o755, dir_fd=stage.root_fd)
-    for algorithm in store.blobs:
+    for algorithm in cache.blobs:
         os.mkdir(f"blobs/{algorithm}", 0o755, dir_fd=stage.root_fd)
     stage.open_directories()
     for digest in survey.live:
-        found = store.stat_blob(digest)
-        if digest in bad or found is None or found.kind != "file":
+        stat = cache.stat_blob(digest)
+        if digest in bad or stat is None or stat.kind != "file":
             continue
-        source, target, name = (
-            store.blobs[digest.algorithm],
-            stage.blobs[digest.algorithm],
-            digest.hex,
-        )
+        source, target = cache.blobs[digest.algorithm], stage.blobs[digest.algorithm]
         with suppress(OSError):
-            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            os.link(
+                digest.hex,
+                digest.hex,
+                src_dir_fd=source,
+                dst_dir_fd=target,
+                follow_symlinks=False,
+            )
 
 
-def merge(store: LockedCache, stage: Stage, terms: LockOptions) -> StagedMerge:
+def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedMerge:
     """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
 
     First the blobs, by hard links and synced, then the entries of index.json in one step. All that

@@ -3,18 +3,20 @@
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import kitcache
 from kitcache.buildkit.caches import Caches
+from kitcache.buildkit.caches import open_caches as open_all
 from kitcache.buildkit.publish import CacheResult
-from kitcache.gc.control import LockOptions, OnProgress, Warn
+from kitcache.gc.control import OnProgress, Warn
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
+from kitcache.upkeep.jobcaches import LockOptions
 from tests.unit.buildkit.session.exporter import Daemon, Exported, make_cache, serving
 
 CACHE = make_cache([b"layer one" * 50, b"layer two" * 50])
@@ -34,9 +36,10 @@ def open_caches(
     cancel: Event | None = None,
     warn: Warn = lambda _: None,
     policy: PrunePolicy | None = None,
-) -> Caches:
-    """The caches of a build that has no places of its own."""
-    return Caches(exports, imports, LockOptions(lock_timeout_s, on_progress, warn, cancel), policy)
+) -> AbstractContextManager[Caches]:
+    """Open the caches of a build that has opened no other directory."""
+    options = LockOptions(lock_timeout_s, on_progress, warn, cancel)
+    return open_all(exports, imports, options, policy)
 
 
 def send(caches: Caches, *exported: Exported | None) -> None:

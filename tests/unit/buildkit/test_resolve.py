@@ -22,7 +22,8 @@ from tests.unit.buildkit.session.exporter import (
 class TestImports:
     def test_it_is_read_under_the_shared_lock(self, sample: Sample) -> None:
         wanted = CacheImport("local", src=str(sample.dir), tag="dev")
-        with open_caches((), [wanted]) as caches:
+        warnings: list[str] = []
+        with open_caches((), [wanted], warn=warnings.append) as caches:
             ((kind, attrs),) = caches.import_entries
             assert (kind, attrs["digest"]) == ("local", sample.dev["digest"])
             with serving(caches.stores) as channel:
@@ -31,7 +32,7 @@ class TestImports:
             with pytest.raises(Busy):
                 kitcache.reset(sample.dir, lock_timeout_s=0)
         assert kitcache.reset(sample.dir, lock_timeout_s=0).outcome == "done"
-        assert caches.warnings == ()
+        assert warnings == []
 
     def test_a_digest_wins_over_the_tag(self, sample: Sample) -> None:
         digest = sample.main["digest"]
@@ -49,7 +50,7 @@ class TestImports:
 
     def test_others_pass_through(self) -> None:
         with open_caches((), [CacheImport("registry", (("ref", "a/b"),))]) as caches:
-            assert caches.import_entries == (("registry", {"ref": "a/b"}),)
+            assert caches.import_entries == [("registry", {"ref": "a/b"})]
 
     def test_what_is_sent_besides_is_kept(self, sample: Sample) -> None:
         wanted = CacheImport("local", (("x", "y"),), src=str(sample.dir), tag="dev")
@@ -59,10 +60,11 @@ class TestImports:
 
     def warning_of(self, src: Path, tag: str = "latest", digest: str | None = None) -> str:
         wanted = CacheImport("local", src=str(src), tag=tag, digest=digest)
-        with open_caches((), [wanted], lock_timeout_s=0) as caches:
-            assert caches.import_entries == ()
+        warnings: list[str] = []
+        with open_caches((), [wanted], lock_timeout_s=0, warn=warnings.append) as caches:
+            assert caches.import_entries == []
             assert caches.stores == {}
-        (sentence,) = caches.warnings
+        (sentence,) = warnings
         prefix = f"local cache import at {src} "
         assert sentence.startswith(prefix)
         return sentence.removeprefix(prefix)
@@ -92,17 +94,20 @@ class TestImports:
 
     def test_without_a_lock_it_goes_on_and_says_so(self, sample: Sample) -> None:
         (sample.dir / "kitcache.lock").mkdir()
-        with open_caches((), [CacheImport("local", src=str(sample.dir), tag="main")]) as caches:
+        wanted = CacheImport("local", src=str(sample.dir), tag="main")
+        warnings: list[str] = []
+        with open_caches((), [wanted], warn=warnings.append) as caches:
             assert len(caches.import_entries) == 1
-        (told,) = caches.warnings
+        (told,) = warnings
         assert "not protected from a reset that runs meanwhile" in told
 
     def test_from_where_it_exports_to(self, tmp_path: Path) -> None:
         """One directory, one lock; the first build has nothing to import yet."""
         both = [local(tmp_path / "c", reset=True)], [CacheImport("local", src=str(tmp_path / "c"))]
-        with open_caches(*both) as caches:
-            assert caches.import_entries == ()
-            assert "no digest found for tag latest" in caches.warnings[0]
+        warnings: list[str] = []
+        with open_caches(*both, warn=warnings.append) as caches:
+            assert caches.import_entries == []
+            assert "no digest found for tag latest" in warnings[0]
             send(caches, CACHE)
             caches.publish()
         with open_caches(*both) as caches:

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.places import LockedCaches
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
 from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.errors import KitcacheError, NotACache, UsageError
-from kitcache.gc.control import LockOptions
 from kitcache.oci.digest import parse_digest
+from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 from tests.hostile.build import INDEX, MANIFEST, digest_of, encode
 
 TERMS = LockOptions(5.0, None, lambda _: None)
@@ -45,7 +44,7 @@ def to_layout(dest: object, name: str = "") -> Exporter:
 
 
 def open_one(exporter: Exporter, stack: ExitStack) -> Targets:
-    return open_targets([exporter], None, LockedCaches(TERMS, stack), stack)
+    return open_targets([exporter], None, LockedCaches(TERMS, stack, "nothing was built"), stack)
 
 
 def refuse(kind: type[KitcacheError], exporter: Exporter) -> KitcacheError:
@@ -62,7 +61,9 @@ def test_each_output_has_the_number_of_its_exporter(tmp_path: Path, stack: ExitS
         to_directory(tmp_path / "out/deep"),
         to_file("-"),
     ]
-    targets = open_targets(exporters, stdout, LockedCaches(TERMS, stack), stack)
+    targets = open_targets(
+        exporters, stdout, LockedCaches(TERMS, stack, "nothing was built"), stack
+    )
     assert targets.files == {
         1: StreamTarget(str(tmp_path / "a/b/out.tar")),
         2: DirectoryTarget(str(tmp_path / "out/deep")),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.gc.control import LockOptions
+from kitcache.upkeep.jobcaches import LockOptions
 from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
 from kitcache.wrap.task import make_task
 

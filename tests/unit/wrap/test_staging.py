@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from kitcache.gc.control import LockOptions
-from kitcache.store.layout import Layout
-from kitcache.wrap import staging
-from kitcache.wrap.staging import Stage, merge, open_stage
-from kitcache.wrap.stores import LockedCache, LockedCaches
+from kitcache.store.locks import WaitPolicy
+from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions
+from kitcache.wrap.staging import merge, open_stage
 from tests.hostile.strangers import publish, push_cache
 from tests.integration.witness import blobs, entries, garbage, look, ref_name
 
@@ -36,12 +34,14 @@ def export(root: Path, tag: str, seed: int) -> None:
 
 
 def store_of(path: Path, stack: ExitStack) -> LockedCache:
-    return LockedCaches(TERMS, stack).to_write(str(path))
+    return LockedCaches(TERMS, stack, "").open_export(str(path))
 
 
-def stage_of(store: LockedCache, stack: ExitStack, *, is_seeded: bool = True) -> tuple[Stage, Path]:
+def stage_of(
+    store: LockedCache, stack: ExitStack, *, is_seeded: bool = True
+) -> tuple[LockedCache, Path]:
     stage = open_stage(store, TERMS, stack, is_seeded=is_seeded)
-    return stage, Path(stage.path)
+    return stage, Path(stage.real_path)
 
 
 def test_what_is_new_comes_in_and_the_rest_stays(tmp_path: Path, stack: ExitStack) -> None:
@@ -108,15 +108,15 @@ def test_a_directory_that_goes_before_its_lock_is_had_is_made_again(
 ) -> None:
     """The next one that stages clears it in the moment between the two."""
     store = store_of(tmp_path / "c", stack)
-    hold, others = staging.hold_inherited, []
+    lock, others = LockedCache.lock, list[Any]()
 
-    def hold_late(layout: Layout, *rest: Any) -> None:
+    def lock_late(cache: LockedCache, wait_policy: WaitPolicy) -> None:
         if not others:
-            others.append(layout.path)
+            others.append(cache.layout.path)
             others.append(stage_of(store, stack)[1])
-        hold(layout, *rest)
+        lock(cache, wait_policy)
 
-    monkeypatch.setattr(staging, "hold_inherited", hold_late)
+    monkeypatch.setattr(LockedCache, "lock", lock_late)
     _, path = stage_of(store, stack)
     first, other = others
     assert not Path(first).exists()

@@ -12,9 +12,9 @@ from kitcache.cli.console import Console, cancel_on_signals
 from kitcache.cli.terminal import print_answer
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
-from kitcache.gc.control import LockOptions
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
+from kitcache.upkeep.jobcaches import LockOptions
 from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed
 from kitcache.wrap.cacheflags import show_word
 from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task

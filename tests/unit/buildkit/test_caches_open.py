@@ -1,4 +1,4 @@
-"""buildkit/places.py: a directory made, found fit, and locked, before anything is built."""
+"""buildkit/caches.py: a directory made, found fit, and locked, before anything is built."""
 
 import fcntl
 import json

@@ -1,0 +1,223 @@
+"""The caches of one job (a build, or a command of `kitcache exec`): open, lock, sweep afterwards.
+
+Each directory is opened and locked once, by whatever paths the job names it.
+"""
+
+import fcntl
+import os
+from contextlib import ExitStack, suppress
+from threading import Event
+from typing import TYPE_CHECKING, NamedTuple
+
+from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
+from kitcache.gc.control import Control, OnProgress, Warn
+from kitcache.gc.refusals import index_error, repair_command
+from kitcache.gc.reset import refused_result, reset_after_export
+from kitcache.gc.values import ResetResult
+from kitcache.oci.document import DocumentError
+from kitcache.store.create import check_writable, make_index, make_layout
+from kitcache.store.index import read_stable_index
+from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
+from kitcache.store.locks import (
+    KITCACHE_LOCK,
+    WaitPolicy,
+    describe_unlocked,
+    list_takers,
+    lock_index,
+    lock_store,
+)
+
+if TYPE_CHECKING:
+    from kitcache.options.prunepolicy import PrunePolicy
+    from kitcache.store.ingest import Ingester
+    from kitcache.upkeep.results import PruneResult
+
+
+class LockOptions(NamedTuple):
+    """How a job waits for the locks of its caches, reports and stops."""
+
+    lock_timeout_s: float
+    on_progress: OnProgress | None
+    warn: Warn
+    cancel: Event | None = None
+
+    def control(self, layout: Layout) -> Control:
+        """Return the same for calls about one directory."""
+        return Control(layout.path, self.on_progress, self.cancel)
+
+    def wait_policy(self, layout: Layout) -> WaitPolicy:
+        """Return the same for a lock of one directory."""
+        return self.control(layout).wait_policy(self.lock_timeout_s)
+
+
+class LockedCache:
+    """An open cache of a job, and its shared lock.
+
+    Attributes:
+        lock_fds: The lock's fd, for a child process to inherit. Empty if the lock is not held.
+        had_index: False if index.json was missing next to blobs when the job began.
+        published: The tags that the job has published. A sweep removes none of them.
+    """
+
+    def __init__(self, layout: Layout, real_path: str) -> None:
+        self.layout = layout
+        self.real_path = real_path
+        self.lock_fds: list[int] = []
+        self.had_index = True
+        self.published: set[str] = set()
+        self._lock = ExitStack()
+        self._ingester: Ingester | None = None
+
+    def lock(self, wait_policy: WaitPolicy) -> None:
+        """Acquire the shared kitcache.lock. Raises Busy, Cancelled, Unsafe, KitcacheError."""
+        held = self._lock.enter_context(lock_store(self.layout, "shared", wait_policy))
+        self._lock.callback(_unlock, held.fd)
+        self.lock_fds.append(held.fd)
+
+    def release_lock(self) -> None:
+        """Release the shared lock, even if another process has inherited its fd."""
+        self.lock_fds.clear()
+        self._lock.close()
+
+    @property
+    def ingester(self) -> "Ingester":
+        """Takes the blobs of this process in. The cache was opened by open_upload."""
+        if self._ingester is None:
+            raise ValueError("this cache was not opened for an upload")
+        return self._ingester
+
+    def prepare_upload(self, options: LockOptions, stack: ExitStack) -> None:
+        """Check that the cache can be written, and open its ingester; once per cache.
+
+        Raises:
+            Damaged, KitcacheError: See LockedCaches.open_upload.
+        """
+        if self._ingester is not None:
+            return
+        from kitcache.store.ingest import Ingester  # noqa: PLC0415 - exec does not need it
+        from kitcache.store.state import delete_stale_files, open_state_dir  # noqa: PLC0415
+
+        layout = self.layout
+        make_index(layout, lock_index(layout, options.wait_policy(layout)))
+        try:
+            index, _ = read_stable_index(layout, options.control(layout).pause)
+        except DocumentError as error:
+            raise index_error(
+                layout.path,
+                error,
+                effect="nothing was built, and nothing was changed",
+                hints=(
+                    repair_command(layout.path),
+                    "restore index.json from a copy, or move it aside and export again",
+                ),
+            ) from None
+        layout.open_directories()
+        with open_state_dir(layout) as state_fd:
+            check_writable(layout, state_fd)
+            if state_fd is not None:
+                delete_stale_files(state_fd)
+        self.had_index = index.data is not None
+        self._ingester = Ingester(layout)
+        stack.callback(self._ingester.close)
+
+
+def _unlock(fd: int) -> None:
+    # Closing the fd would not do: a process that the command started may keep it open.
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+class LockedCaches:
+    """All caches of a job. Closing the stack closes them and releases their locks.
+
+    Args:
+        effect: What an error of this job says about its effect, such as "nothing was built".
+    """
+
+    def __init__(self, options: LockOptions, stack: ExitStack, effect: str) -> None:
+        self._options = options
+        self._stack = stack
+        self._effect = effect
+        self.all: list[LockedCache] = []
+
+    def open_export(self, path: str) -> LockedCache:
+        """Open a cache for an export; create the directory if it does not exist.
+
+        The caller opens all exports before the first import.
+
+        Raises:
+            NotACache, Unsafe, Busy, Cancelled, KitcacheError: See make_layout and lock_store.
+        """
+        try:
+            layout = make_layout(path)
+        except NotACache as error:
+            error.effect = self._effect
+            error.hints = ("name a cache, an empty directory, or one that does not exist yet",)
+            raise
+        return self._open(layout, is_export=True)
+
+    def open_upload(self, path: str) -> LockedCache:
+        """Open a cache for an export by this process, and check that it can be written.
+
+        Raises:
+            Damaged: index.json is invalid or ambiguous.
+            KitcacheError: As open_export; also if the disk is full or read-only.
+        """
+        cache = self.open_export(path)
+        cache.prepare_upload(self._options, self._stack)
+        return cache
+
+    def open_import(self, path: str) -> LockedCache:
+        """Open a cache for an import; create nothing. Raises as open_layout, Busy and Cancelled."""
+        return self._open(open_layout(path), is_export=False)
+
+    def _open(self, layout: Layout, *, is_export: bool) -> LockedCache:
+        self._stack.enter_context(layout)
+        stat = look_at_open(layout, layout.root_fd, "the directory")
+        for cache in self.all:
+            known = look_at_open(cache.layout, cache.layout.root_fd, "the directory")
+            if os.path.samestat(stat, known):
+                return cache
+        cache = LockedCache(layout, os.path.realpath(layout.path))
+        self._stack.callback(cache.release_lock)
+        try:
+            cache.lock(self._options.wait_policy(layout))
+        except KitcacheError as error:
+            if isinstance(error, (Busy, Cancelled)) or (is_export and isinstance(error, Unsafe)):
+                error.effect = self._effect
+                raise
+            self._options.warn(describe_unlocked(layout.path, error))
+        self.all.append(cache)
+        return cache
+
+
+def is_locked_elsewhere(layout: Layout) -> bool:
+    """Return True if another process holds kitcache.lock. False if the system cannot tell."""
+    fd = open_file(layout, KITCACHE_LOCK)
+    if fd is None:
+        return False
+    try:
+        return any(pid != os.getpid() for pid in list_takers(fd))
+    finally:
+        os.close(fd)
+
+
+def sweep_after_export(
+    cache: LockedCache, policy: "PrunePolicy | None", options: LockOptions
+) -> "tuple[ResetResult, PruneResult | None]":
+    """Release the shared lock of a cache, then reset it, or prune it if there is a policy.
+
+    Never raises a KitcacheError: the result states what stopped the sweep.
+    """
+    layout, published = cache.layout, cache.published
+    control, timeout_s = options.control(layout), options.lock_timeout_s
+    if not cache.had_index:
+        reason = "index.json was missing but blobs/ was not empty, so other tags are unknown"
+        return refused_result(layout.path, reason), None
+    cache.release_lock()
+    if policy is None:
+        return reset_after_export(layout, published, control, lock_timeout_s=timeout_s), None
+    from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - rarely needed
+
+    pruned = prune_after_export(layout, published, policy, control, lock_timeout_s=timeout_s)
+    return pruned.reset, pruned
