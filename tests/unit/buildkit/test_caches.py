@@ -55,7 +55,7 @@ class TestEntries:
         with open_caches([registry, local(tmp_path / "c"), inline], ()) as caches:
             assert [kind for kind, _ in caches.export_entries] == ["registry", "local", "inline"]
             assert caches.export_entries[0][1] == {"ref": "a/b", "mode": "max"}
-            assert caches.publish()[0].outcome == "nothing"
+            assert caches.publish()[0].outcome == "empty"
 
     def test_two_tags_are_one_entry_and_both_are_published(self, tmp_path: Path) -> None:
         results = run([local(tmp_path / "c", "main"), local(tmp_path / "c", "pr-7")], CACHE)
