@@ -110,7 +110,7 @@ def test_what_went_is_an_output_a_line_and_a_summary(runner: Runner, sample: Sam
         "exit-code": "0",
     }
     assert re.fullmatch(
-        r"cache: removed \d+ blobs, [\d.]+ k?B; kept \d+ blobs, [\d.]+ k?B, for 2 tags\n", ran.log
+        r"cache: deleted \d+ blobs, [\d.]+ k?B; kept \d+ blobs, [\d.]+ k?B, for 2 tags\n", ran.log
     )
     assert ran.summary == ran.log.replace("cache", "**kitcache** <code>cache</code>", 1) + "\n"
 
@@ -135,7 +135,7 @@ def test_a_dry_run_changes_nothing(runner: Runner, sample: Sample) -> None:
     ran = reset(runner, dry_run="true", untag="dev")
     assert ran.code == 0
     assert "would untag dev" in ran.log
-    assert "would remove" in ran.log
+    assert "would delete" in ran.log
     assert (blobs(sample), (sample.dir / "index.json").read_bytes()) == (before, index)
 
 
