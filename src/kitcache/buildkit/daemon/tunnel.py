@@ -5,16 +5,13 @@ Where messages begin and end means nothing in there.
 
 import threading
 
-from google.protobuf.message import DecodeError
-
-from kitcache.buildkit.proto.control_pb2 import BytesMessage
+from kitcache.buildkit.wire.fields import unwrap_bytes, wrap_bytes
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Stream
 
 # Daemons take 16 MiB, old ones 4.
 _MOST_BYTES = 1024 * 1024
 _GRACE_S = 1.0
-_FIELD_1_BYTES = 0x0A
 
 
 class Tunnel:
@@ -39,12 +36,10 @@ class Tunnel:
                 message = self._stream.receive()
                 if message is None:
                     break
-                data = unwrap(message)
+                data = bytes(unwrap_bytes(message))
         except RpcError as error:
             if not self._is_closed:
                 raise OSError(f"the session's connection failed: {error}") from error
-        except DecodeError as error:
-            raise OSError("the daemon sent something else than the session's bytes") from error
         finally:
             with self._state:
                 self._is_reading = False
@@ -55,7 +50,7 @@ class Tunnel:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """All of it. Raises OSError."""
         view = memoryview(data).cast("B")
-        parts = [wrap(view[i : i + _MOST_BYTES]) for i in range(0, len(view), _MOST_BYTES)]
+        parts = [wrap_bytes(view[i : i + _MOST_BYTES]) for i in range(0, len(view), _MOST_BYTES)]
         try:
             self._stream.send(*parts)
         except RpcError as error:
@@ -76,27 +71,3 @@ class Tunnel:
             if self._is_over:
                 return
         self._stream.cancel()
-
-
-def wrap(data: memoryview) -> bytes:
-    """The BytesMessage around some bytes, of any length but 0."""
-    length, varint = len(data), bytearray()
-    while length > 0x7F:
-        varint.append(length & 0x7F | 0x80)
-        length >>= 7
-    varint.append(length)
-    return b"".join((b"\x0a", varint, data))
-
-
-def unwrap(message: bytes) -> bytes:
-    """The bytes in a BytesMessage. Raises google.protobuf's DecodeError where it is none."""
-    length = shift = 0
-    for at, byte in enumerate(message[1:6], 2):
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            # The one field that there is, and nothing after it: the usual case, without a parser.
-            if message[0] == _FIELD_1_BYTES and len(message) == at + length:
-                return message[at:]
-            break
-    return BytesMessage.FromString(message).data

@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from kitcache.buildkit.session.abort import end_with, in_one_line
-from kitcache.buildkit.session.packets import decode_bytes_message
 from kitcache.buildkit.session.unpack import unpack
+from kitcache.buildkit.wire.fields import unwrap_bytes
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, NoDaemon, printable
@@ -101,7 +101,7 @@ def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], objec
         _receive_file(stream, sink)
     elif callable(sink):
         for message in stream:
-            sink(decode_bytes_message(message))
+            sink(unwrap_bytes(message))
     else:
         _receive_stream(stream, sink, "the output")
 
@@ -109,7 +109,7 @@ def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], objec
 def _receive_stream(stream: Stream, sink: BinaryIO, name: str) -> None:
     try:
         for message in stream:
-            _write(sink, decode_bytes_message(message))
+            _write(sink, unwrap_bytes(message))
         sink.flush()
     except OSError as error:
         raise _unwritable(name, error) from None

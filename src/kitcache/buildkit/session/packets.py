@@ -4,14 +4,13 @@ Wire numbers: proto/files.proto; fsutil, types/wire.proto. File modes are Go's: 
 """
 
 import stat
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from kitcache.buildkit.proto import files_pb2
-from kitcache.buildkit.wire.grpc import Code, RpcError
+from kitcache.buildkit.wire.fields import encode_varint, malformed, read_fields
 
 DATA_BYTES = 256 * 1024
 """The most that one packet carries. BuildKit's own clients send 32 KiB."""
@@ -144,24 +143,19 @@ FIN = b"\x08\x03"
 
 def encode_request(number: int) -> bytes:
     """A REQ for the entry with that number."""
-    return b"\x08\x01\x18" + _varint(number)
+    return b"\x08\x01\x18" + encode_varint(number)
 
 
 def encode_data_head(number: int, size: int) -> bytes:
     """What stands before size bytes of DATA. With size 0 it is the whole packet, the end."""
-    head = b"\x08\x02\x18" + _varint(number)
-    return head + b"\x22" + _varint(size) if size else head
+    head = b"\x08\x02\x18" + encode_varint(number)
+    return head + b"\x22" + encode_varint(size) if size else head
 
 
 def encode_error(text: str) -> bytes:
     """An ERR: the transfer is over."""
     data = text.encode("utf-8", "replace")
-    return b"\x08\x04\x22" + _varint(len(data)) + data
-
-
-def bytes_message_head(size: int) -> bytes:
-    """What stands before size bytes in a BytesMessage."""
-    return b"\x0a" + _varint(size)
+    return b"\x08\x04\x22" + encode_varint(len(data)) + data
 
 
 def decode_packet(message: bytes) -> Packet:
@@ -169,7 +163,7 @@ def decode_packet(message: bytes) -> Packet:
     kind = number = 0
     entry = None
     data = memoryview(b"")
-    for field, value in _fields(message):
+    for field, value in read_fields(message):
         if field == 1 and isinstance(value, int):
             kind = value
         elif field == 2 and isinstance(value, memoryview):
@@ -181,20 +175,11 @@ def decode_packet(message: bytes) -> Packet:
     return Packet(kind, entry, number, data)
 
 
-def decode_bytes_message(message: bytes) -> memoryview:
-    """The bytes in a BytesMessage. Raises RpcError for what is none."""
-    data = memoryview(b"")
-    for field, value in _fields(message):
-        if field == 1 and isinstance(value, memoryview):
-            data = value
-    return data
-
-
 def _decode_entry(data: bytes) -> FileStat:
     try:
         found = files_pb2.Stat.FromString(data)
     except (DecodeError, UnicodeDecodeError):
-        raise _malformed() from None
+        raise malformed() from None
     return FileStat(
         path=found.path,
         mode=found.mode,
@@ -205,52 +190,3 @@ def _decode_entry(data: bytes) -> FileStat:
         devminor=found.devminor,
         xattrs=tuple(found.xattrs.items()),
     )
-
-
-def _malformed() -> RpcError:
-    return RpcError(Code.INTERNAL, "a message of the file transfer is malformed")
-
-
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | memoryview]]:
-    """Every field of a message: its number, and what it holds. Fixed-size ones come as views."""
-    view = memoryview(message)
-    at = 0
-    while at < len(view):
-        key, at = _read_varint(view, at)
-        wire_type = key & 7
-        if wire_type == 0:
-            value, at = _read_varint(view, at)
-            yield key >> 3, value
-            continue
-        if wire_type == 2:
-            size, at = _read_varint(view, at)
-        elif wire_type in (1, 5):
-            size = 8 if wire_type == 1 else 4
-        else:
-            raise _malformed()
-        if size > len(view) - at:
-            raise _malformed()
-        yield key >> 3, view[at : at + size]
-        at += size
-
-
-def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at == len(view):
-            break
-        byte = view[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise _malformed()

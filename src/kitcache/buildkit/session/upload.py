@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import BinaryIO
 
-from kitcache.buildkit.session.packets import DATA_BYTES, bytes_message_head
+from kitcache.buildkit.session.packets import DATA_BYTES
+from kitcache.buildkit.wire.fields import wrap_bytes
 from kitcache.buildkit.wire.grpc import Code, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import printable
@@ -39,6 +40,6 @@ def _send(stream: Stream, source: BinaryIO) -> None:
     read: Callable[[int], bytes] = getattr(source, "read1", source.read)
     try:
         while data := read(DATA_BYTES):
-            stream.send(bytes_message_head(len(data)) + data)
+            stream.send(wrap_bytes(data))
     except OSError as error:
         raise RpcError(Code.UNKNOWN, f"the context cannot be read: {error.strerror}") from None

@@ -243,7 +243,7 @@ class TestWhatIsHereAlready:
         assert blob(empty, DATA).stat().st_mtime > LONG_AGO_S
         assert is_clean(empty)
 
-    @pytest.mark.parametrize("wrong-size", [DATA[:-1], b"", DATA + b"more"])
+    @pytest.mark.parametrize("torn", [DATA[:-1], b"", DATA + b"more"])
     def test_a_torn_one_is_replaced(self, empty: Box, daemon: Daemon, torn: bytes) -> None:
         blob(empty, DATA).write_bytes(torn)
         assert daemon.put("layer-x", DATA)

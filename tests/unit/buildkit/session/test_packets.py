@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitcache.buildkit.proto import control_pb2, files_pb2
+from kitcache.buildkit.proto import files_pb2
 from kitcache.buildkit.session import packets
 from kitcache.buildkit.session.packets import FileStat, PacketType
 from kitcache.buildkit.wire.grpc import RpcError
@@ -38,9 +38,6 @@ def test_what_is_written_by_hand_protobuf_reads(number: int, data: bytes) -> Non
     assert Packet.FromString(head + data) == Packet(type=Packet.DATA, id=number, data=data)
     request = Packet.FromString(packets.encode_request(number))
     assert request == Packet(type=Packet.REQ, id=number)
-    message = packets.bytes_message_head(len(data)) + data
-    assert control_pb2.BytesMessage.FromString(message).data == data
-    assert packets.decode_bytes_message(message) == data
 
 
 def test_the_short_ones_too() -> None:
@@ -80,9 +77,8 @@ def test_unknown_fields_are_passed_over() -> None:
 
 @given(st.binary(max_size=40))
 def test_garbage_is_read_or_refused(message: bytes) -> None:
-    for decode in (packets.decode_packet, packets.decode_bytes_message):
-        with suppress(RpcError):
-            decode(message)
+    with suppress(RpcError):
+        packets.decode_packet(message)
 
 
 @pytest.mark.parametrize(("years", "go_s"), [(0, 0), (-70, -70), (292, 292), (506, 506 - 584)])
