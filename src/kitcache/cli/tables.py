@@ -7,11 +7,12 @@ from itertools import groupby
 from kitcache.cli.terminal import terminal_width
 from kitcache.cli.text import UNTAGGED, count, shorten, width_of
 from kitcache.errors import printable
-from kitcache.gc.refusals import describe_damage, describe_step, shell_words
+from kitcache.gc.refusals import describe_damage, describe_step
 from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
 from kitcache.gc.values import DamagedPath
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.hints import shell_words
 from kitcache.store.scan import QUARANTINE
 
 NOTED_USES = ("export", "import")

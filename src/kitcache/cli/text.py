@@ -6,9 +6,9 @@ Every name that came from a disk passes through `printable` on its way.
 from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
-from kitcache.gc.refusals import command_line
 from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.hints import command_line
 from kitcache.store.locks import Waiting, describe_holder
 
 _NAMED = 3

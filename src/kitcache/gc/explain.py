@@ -10,13 +10,13 @@ from kitcache.errors import NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.reach import paths_to, reach
-from kitcache.gc.refusals import command_line
 from kitcache.gc.results import BlobReferences, DiskUsage, TagUsage
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.hints import command_line
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import scan_blobs, weigh_quarantine
 

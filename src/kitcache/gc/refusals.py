@@ -11,12 +11,12 @@ from kitcache.errors import (
     Damaged,
     KitcacheError,
     Unsafe,
-    printable,
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
+from kitcache.store.hints import command_line, repair_command
 
 IS_LINK = "is a link, which is not followed"
 """What is said of a link to a file where a manifest should be."""
@@ -102,24 +102,6 @@ def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
         return (mend, f"take entry {root.position} out of index.json by hand")
     untag = command_line("untag", path, name)
     return (mend, untag) if root.ref_name is None else (mend, untag, "export to that tag again")
-
-
-def repair_command(path: str) -> str:
-    """What mends a cache, or takes out what cannot be mended, to paste into a shell."""
-    return command_line("verify", path, "--repair")
-
-
-def command_line(command: str, path: str, *words: str) -> str:
-    """A kitcache command on a directory, to paste into a shell."""
-    place = f"./{path}" if path.startswith("-") else path
-    return f"kitcache {command} {shell_words(place, *words)}"
-
-
-def shell_words(*words: str) -> str:
-    """Words to paste into a shell."""
-    from shlex import quote  # noqa: PLC0415 - only a message needs it
-
-    return " ".join(quote(printable(word)) for word in words)
 
 
 def index_error(

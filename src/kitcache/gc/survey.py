@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import IS_LINK, index_error, repair_command
+from kitcache.gc.refusals import IS_LINK, index_error
 from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
@@ -27,6 +27,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
+from kitcache.store.hints import repair_command
 from kitcache.store.index import INDEX, IndexFile, read_stable_index
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import scan_blobs, scan_ingests, uploads_changed_ns

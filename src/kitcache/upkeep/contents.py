@@ -11,7 +11,6 @@ from kitcache.errors import Damaged, KitcacheError, NotFound, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.ls import Reader, kind_below, platform_of, read_image_config
 from kitcache.gc.reach import links_below, reach
-from kitcache.gc.refusals import command_line
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import read_cacheconfig
@@ -19,6 +18,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import Link
+from kitcache.store.hints import command_line
 from kitcache.store.index import INDEX
 from kitcache.store.layout import open_layout
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents

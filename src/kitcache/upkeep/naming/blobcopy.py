@@ -10,9 +10,9 @@ from typing import NamedTuple
 from kitcache.errors import Damaged, Unreadable
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
-from kitcache.gc.refusals import command_line
 from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
+from kitcache.store.hints import command_line
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.layout import Layout, look_at_open

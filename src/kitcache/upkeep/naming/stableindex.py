@@ -3,11 +3,12 @@
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
 from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import index_error, repair_command, unwritable_error
+from kitcache.gc.refusals import index_error, unwritable_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import EMPTY_INDEX, IndexEntry
+from kitcache.store.hints import repair_command
 from kitcache.store.index import INDEX, read_index, read_stable_index
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotFound, UsageError
 from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import command_line, hole_error
+from kitcache.gc.refusals import hole_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries, read_entries
 from kitcache.options.attributes import suggest
+from kitcache.store.hints import command_line
 from kitcache.store.index import INDEX, replace_index_if_unchanged
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store

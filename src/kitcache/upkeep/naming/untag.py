@@ -9,10 +9,11 @@ from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import command_line, index_error, repair_command
+from kitcache.gc.refusals import index_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import RemovedEntry, name_entries, read_entries, remove_entries
+from kitcache.store.hints import command_line, repair_command
 from kitcache.store.index import INDEX, publish_index, read_index
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store

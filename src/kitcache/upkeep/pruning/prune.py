@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, LimitNotReached, UsageError
 from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import command_line
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
     finish_sweep_state,
@@ -27,6 +26,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
+from kitcache.store.hints import command_line
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.store.state import TagUse, write_tag_uses

@@ -19,7 +19,6 @@ from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import reach
-from kitcache.gc.refusals import command_line, repair_command
 from kitcache.gc.reset import LOCK_TIMEOUT_S, finish_sweep_state, make_report
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
@@ -27,6 +26,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import tell_apart
+from kitcache.store.hints import command_line, repair_command
 from kitcache.store.index import INDEX
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
