@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 from kitcache.buildkit.session.stores import WritableContentStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control, Warn
-from kitcache.gc.refusals import describe_damage, index_error
+from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
-from kitcache.oci.document import DocumentError, JsonObject, read_document
+from kitcache.oci.document import JsonObject, read_document
 from kitcache.oci.index import INDEX_TYPE, NewEntry, add_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
@@ -133,9 +133,8 @@ def _examine(
         descriptor = Descriptor(media_type, root.digest, root.size)
         _warn_of_size(layout.path, descriptor, data, warn)
         hole = _hole_below(intake, descriptor, control)
-    except (Damaged, Unsafe, DocumentError) as error:
-        problem = str(error) if isinstance(error, DocumentError) else error.problem
-        problem = f"not published: the root {root.digest.short} {problem}"
+    except (Damaged, Unsafe) as error:
+        problem = f"not published: the root {root.digest.short} {error.problem}"
         return _Candidate(publication, None, "failed", problem, Damaged.exit_code)
     except Cancelled:
         raise
@@ -180,7 +179,7 @@ def _warn_of_size(path: str, root: Descriptor, data: bytes, warn: Warn) -> None:
 
 
 def sizes_to_import(root: Descriptor, data: bytes) -> list[tuple[str, int]]:
-    """What BuildKit reads whole of a cache, with its size. Raises DocumentError."""
+    """What BuildKit reads whole of a cache, with its size. Raises Damaged."""
     links = read_links(kind_of(root.media_type), data)
     configs = [d.size or 0 for d, _ in links if kind_of(d.media_type) == "cacheconfig"]
     return [("manifest", len(data)), *(("cacheconfig", size) for size in configs)]
@@ -218,10 +217,7 @@ def _put(
 
     lock = lock_index(layout, control.wait_policy(lock_timeout_s))
     with open_state_dir(layout) as room_fd:
-        try:
-            publish_index(layout, room_fd, lock, put)
-        except DocumentError as error:
-            raise index_error(layout.path, error) from None
+        publish_index(layout, room_fd, lock, put)
 
 
 def _look_again(intake: Ingester, candidate: _Candidate, control: Control) -> _Candidate:
@@ -268,5 +264,5 @@ def _read_hint(response: Mapping[str, str]) -> Descriptor | None:
     """The descriptor in `cache.manifest`; None where there is none that can be read."""
     try:
         return read_descriptor(read_document(response.get("cache.manifest", "").encode()))
-    except DocumentError:
+    except Damaged:
         return None

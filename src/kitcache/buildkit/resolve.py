@@ -9,11 +9,10 @@ from kitcache.buildkit.publish import IMPORT_CAP_BYTES, sizes_to_import
 from kitcache.errors import Damaged, Unsafe
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.options.units import format_bytes
-from kitcache.store.index import INDEX, read_stable_index
+from kitcache.store.index import read_stable_index
 from kitcache.store.layout import Layout
 from kitcache.upkeep.jobcaches import LockOptions
 
@@ -29,7 +28,7 @@ def resolve(layout: Layout, wanted: CacheImport, terms: LockOptions) -> Digest:
         data = layout.read_blob(root.digest, root.size) or b""
     except (Damaged, Unsafe) as error:
         raise SkippedError(f": digest {root.digest} unavailable: {error.problem}") from None
-    with suppress(DocumentError):
+    with suppress(Damaged):
         for name, size in sizes_to_import(root, data):
             if size > IMPORT_CAP_BYTES:
                 terms.warn(
@@ -49,10 +48,8 @@ def _named(digest: str) -> Descriptor:
 def _tagged(layout: Layout, tag: str, terms: LockOptions) -> Descriptor:
     try:
         _, entries = read_stable_index(layout, terms.control(layout).pause)
-    except Unsafe as error:
+    except (Damaged, Unsafe) as error:
         raise SkippedError(f" due to err: {error.problem}") from None
-    except DocumentError as error:
-        raise SkippedError(f" due to err: {INDEX} cannot be relied upon: {error}") from None
     entry = find_entry(entries, tag)
     if entry is None:
         raise SkippedError(f": no digest found for tag {tag}")

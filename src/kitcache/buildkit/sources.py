@@ -16,11 +16,10 @@ from kitcache.buildkit.secretfiles import prepare_secrets
 from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.stores import ContentStore
 from kitcache.errors import KitcacheError, NotFound, UsageError
-from kitcache.oci.document import DocumentError
-from kitcache.oci.index import find_entry, read_entries
+from kitcache.oci.index import find_entry
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
-from kitcache.store.index import INDEX, read_index
+from kitcache.store.index import parse_index, read_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import open_layout
 
@@ -166,15 +165,12 @@ def _open_layouts(
             layout.open_directories()
             digest = context.digest
             if digest is None:
-                entry = find_entry(read_entries(read_index(layout).data or b""), context.tag)
+                entry = find_entry(parse_index(context.path, read_index(layout).data), context.tag)
                 if entry is None or entry.descriptor is None:
                     raise NotFound(context.path, f"it has no tag '{context.tag}'")
                 digest = str(entry.descriptor.digest)
         except KitcacheError as error:
             raise _unbuilt(error) from None
-        except DocumentError as error:
-            problem = f"{INDEX} cannot be relied upon: {error}"
-            raise KitcacheError(context.path, problem, effect=_UNBUILT) from None
         stores[f"oci:{context.store}"] = ContentStore(layout)
         attrs.append(context.attr(digest))
     return stores, attrs

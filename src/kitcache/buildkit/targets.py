@@ -15,9 +15,9 @@ from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.publish import media_type_of
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget, Target
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
-from kitcache.errors import KitcacheError, UsageError
+from kitcache.errors import Damaged, KitcacheError, UsageError
 from kitcache.oci.descriptor import Descriptor, read_descriptor
-from kitcache.oci.document import DocumentError, read_document
+from kitcache.oci.document import read_document
 from kitcache.oci.index import NewEntry, add_entries
 from kitcache.store.index import publish_index
 from kitcache.store.ioerrors import io_error
@@ -226,12 +226,10 @@ def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
     root = target.store.root
     if root is None or (told is not None and told.digest == root.digest):
         return root and told
+    data = target.cache.ingester.layout.read_blob(root.digest, root.size) or b""
     try:
-        document = read_document(
-            target.cache.ingester.layout.read_blob(root.digest, root.size) or b""
-        )
-        return Descriptor(media_type_of(document, None), root.digest, root.size)
-    except DocumentError:
+        return Descriptor(media_type_of(read_document(data), None), root.digest, root.size)
+    except Damaged:
         return None
 
 
@@ -245,5 +243,5 @@ def _descriptor(encoded: str) -> Descriptor | None:
         data = base64.b64decode(encoded, validate=True)
         json.loads(data)
         return read_descriptor(read_document(data))
-    except (ValueError, DocumentError):
+    except (ValueError, Damaged):
         return None

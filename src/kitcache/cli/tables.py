@@ -12,7 +12,7 @@ from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInf
 from kitcache.gc.values import DamagedPath
 from kitcache.oci.digest import Digest
 from kitcache.options.units import format_age, format_bytes
-from kitcache.store.hints import shell_words
+from kitcache.store.ioerrors import shell_words
 from kitcache.store.scan import QUARANTINE
 
 NOTED_USES = ("export", "import")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kitcache.errors import printable
 from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
-from kitcache.store.hints import command_line
+from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import Waiting, describe_holder
 
 _NAMED = 3

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import printable
-from kitcache.store.hints import command_line
+from kitcache.store.ioerrors import command_line
 from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 
 _MISSES_SHOWN = 3

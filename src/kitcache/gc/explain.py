@@ -16,7 +16,7 @@ from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Survey, Tally, key_of
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.hints import command_line
+from kitcache.store.ioerrors import command_line
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.scan import scan_blobs, weigh_quarantine
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from kitcache.errors import (
     NOTHING_CHANGED,
-    NOTHING_DELETED,
     Busy,
     Damaged,
     KitcacheError,
@@ -14,9 +13,8 @@ from kitcache.errors import (
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.document import DocumentError
 from kitcache.oci.links import kind_of
-from kitcache.store.hints import command_line, repair_command
+from kitcache.store.ioerrors import command_line, repair_command
 
 IS_LINK = "is a link, which is not followed"
 """What is said of a link to a file where a manifest should be."""
@@ -102,34 +100,6 @@ def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
         return (mend, f"take entry {root.position} out of index.json by hand")
     untag = command_line("untag", path, name)
     return (mend, untag) if root.ref_name is None else (mend, untag, "export to that tag again")
-
-
-def index_error(
-    path: str,
-    error: DocumentError,
-    *,
-    effect: str = NOTHING_DELETED,
-    hints: tuple[str, ...] = (),
-) -> Damaged:
-    """The error for an index.json that is no index."""
-    return Damaged(
-        path,
-        f"index.json cannot be relied upon: {error}",
-        kind=error.kind,
-        effect=effect,
-        hints=hints,
-    )
-
-
-def unwritable_error(path: str, error: DocumentError) -> Damaged:
-    """The error for an index.json with something that would not survive a rewrite."""
-    return Damaged(
-        path,
-        f"index.json cannot be written back: {error}",
-        kind=error.kind,
-        effect=NOTHING_CHANGED,
-        hints=("mend index.json by hand",),
-    )
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob, ...]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import IS_LINK, index_error
+from kitcache.gc.refusals import IS_LINK
 from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
@@ -24,11 +24,10 @@ from kitcache.gc.values import (
 )
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
-from kitcache.store.hints import repair_command
 from kitcache.store.index import INDEX, IndexFile, read_stable_index
+from kitcache.store.ioerrors import repair_command
 from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, BlobStat, Layout
 from kitcache.store.scan import scan_blobs, scan_ingests, uploads_changed_ns
 
@@ -123,18 +122,7 @@ def check_reachable(
 
 
 def _read_roots(layout: Layout, control: Control) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
-    try:
-        index, entries = read_stable_index(layout, control.pause)
-    except DocumentError as error:
-        raise index_error(
-            layout.path,
-            error,
-            hints=(
-                repair_command(layout.path),
-                "restore index.json from a copy",
-                "move it aside and export again: then only what that export names is kept",
-            ),
-        ) from None
+    index, entries = read_stable_index(layout, control.pause)
     if index.data is None and _has_blobs(layout):
         raise Damaged(
             layout.path,
@@ -232,7 +220,7 @@ class _Marker:
         except Unreadable as error:
             self._note_unreadable(visit, error)
             return
-        except (Damaged, DocumentError, Unsafe) as error:
+        except (Damaged, Unsafe) as error:
             if not is_hint:
                 self._note_failure(visit, kind, error)
             return
@@ -333,16 +321,9 @@ class _Marker:
         chain = (*visit.chain, visit.link.descriptor)
         self.damage.append(DamagedPath(visit.root, chain, kind, detail))
 
-    def _note_failure(
-        self, visit: _Visit, kind: BlobKind | None, error: Damaged | DocumentError | Unsafe
-    ) -> None:
+    def _note_failure(self, visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> None:
         digest = visit.link.descriptor.digest
-        if isinstance(error, DocumentError):
-            detail = f"cannot be understood: {error}"
-        elif digest in self._linked:
-            detail = IS_LINK
-        else:
-            detail = error.problem
+        detail = IS_LINK if digest in self._linked else error.problem
         if not _is_harmless(visit, kind, error):
             word = "over-cap" if isinstance(error, Unsafe) else error.kind
             self._add_damage(visit, word, detail)
@@ -360,9 +341,7 @@ def _fault_of(found: BlobStat, size: int | None) -> str:
     return f"{verb} ({found.size:,} of {size:,} bytes)"
 
 
-def _is_harmless(
-    visit: _Visit, kind: BlobKind | None, error: Damaged | DocumentError | Unsafe
-) -> bool:
+def _is_harmless(visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> bool:
     """Whether what cannot be read there can hide no reference.
 
     A layer or config of unknown kind is a leaf by the specification; a subject may be absent; a

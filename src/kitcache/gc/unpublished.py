@@ -12,7 +12,6 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import ACTIVE_UPLOAD_NS
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.links import Link, read_links
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
@@ -47,7 +46,7 @@ def newest_unpublished_ns(layout: Layout, control: Control, survey: Survey, sinc
 
 def _links_of(layout: Layout, digest: Digest) -> tuple[Link, ...]:
     # One that cannot be read counts as named by nothing, too: then an export is waited for.
-    with suppress(Damaged, Unreadable, Unsafe, DocumentError):
+    with suppress(Damaged, Unreadable, Unsafe):
         data = layout.read_blob(digest, None, unless_binary=True)
         return read_links(None, data) if data else ()
     return ()

@@ -11,17 +11,32 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kitcache.errors import Damaged, _field, _fixed
+
 _DIGITS = 4000
 _BLANK = " \t\r\n"
 _TYPE_NAMES = {list: "a list", str: "text", bool: "a boolean"}
 
 
-class DocumentError(ValueError):
-    """No JSON that can be relied upon. kind: not-json, too-nested, ambiguous, malformed."""
+class DocumentError(Damaged):
+    """Bytes are not the JSON document that they should be.
 
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
+    A parser knows no path: the store adds it where index.json is read or replaced, and a survey
+    names the blob.
+
+    Attributes:
+        kind: not-json, too-nested, ambiguous, malformed or unwritable.
+        reason: A sentence about the document.
+    """
+
+    path: str = _fixed()
+    problem: str = _fixed()
+    effect: str = _fixed()
+    kind: str = _field(kw_only=False)
+    reason: str = _field(kw_only=False)
+
+    def _complete(self) -> None:
+        self.problem = f"cannot be parsed: {self.reason}"
 
 
 class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
@@ -120,8 +135,8 @@ def read_plain(data: bytes) -> Any:
     """The JSON value as Python's own, to be changed and written back.
 
     Of a key that is given several times the last value counts. The others are written back too:
-    their keys are RepeatedKeys. Raises DocumentError (malformed) for a number that could not be
-    written back.
+    their keys are RepeatedKeys. Raises DocumentError (unwritable) for a number that could not
+    be written back.
     """
     return json.loads(
         data, parse_float=_finite, parse_int=_writable, object_pairs_hook=keep_repeated
@@ -159,14 +174,14 @@ def drop_field(item: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _writable(digits: str) -> int:
     if len(digits) > _DIGITS:
-        raise DocumentError("malformed", f"the number {digits[:40]}… cannot be written back")
+        raise DocumentError("unwritable", f"the number {digits[:40]}… cannot be written back")
     return int(digits)
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise DocumentError("malformed", f"the number {text[:40]} cannot be written back")
+        raise DocumentError("unwritable", f"the number {text[:40]} cannot be written back")
     return number
 
 

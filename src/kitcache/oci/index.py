@@ -89,7 +89,7 @@ def _entry(value: Any, what: str) -> IndexEntry:
     try:
         fields = expect_object(value, what)
     except DocumentError as error:
-        return IndexEntry(None, None, str(error))
+        return IndexEntry(None, None, error.reason)
     fields.require_exact(_ENTRY_FIELDS)
     for annotations in fields.every("annotations"):
         if isinstance(annotations, JsonObject) and len(annotations.get(REF_NAME, ())) > 1:
@@ -98,7 +98,7 @@ def _entry(value: Any, what: str) -> IndexEntry:
     try:
         return entry._replace(descriptor=read_descriptor(fields, what))
     except DocumentError as error:
-        return entry._replace(problem=str(error))
+        return entry._replace(problem=error.reason)
 
 
 def _image_name_of(fields: JsonObject) -> str | None:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Generic, NamedTuple, TypeVar
 
-from kitcache.errors import Unsafe
+from kitcache.errors import NOTHING_CHANGED, NOTHING_DELETED, Damaged, Unsafe
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
+from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import IndexEntry, read_entries
-from kitcache.store.ioerrors import io_error
+from kitcache.store.ioerrors import io_error, repair_command
 from kitcache.store.layout import (
     NEW_FILE_FLAGS,
     STRUCTURAL_LIMIT_BYTES,
@@ -80,20 +80,56 @@ def read_index(layout: Layout) -> IndexFile:
 def read_stable_index(
     layout: Layout, pause: Callable[[float], None]
 ) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
-    """index.json and its entries, read again for half a second while it is no index.
+    """Read index.json and its entries; read again for half a second while it is not an index.
 
-    pause: waits that many seconds between two tries. A missing file has no entries. Raises
-    DocumentError if it still is no index then; otherwise as read_index.
+    A missing file has no entries.
+
+    Args:
+        pause: Waits for that many seconds.
+
+    Raises:
+        Damaged: It still is not an index, or it is ambiguous.
+        KitcacheError: As read_index.
+
     """
     for _ in range(10):
         index = read_index(layout)
-        if index.data is None:
-            return index, ()
         with suppress(DocumentError):
-            return index, read_entries(index.data)
+            return index, () if index.data is None else read_entries(index.data)
         pause(0.05)
     index = read_index(layout)
-    return index, () if index.data is None else read_entries(index.data)
+    return index, parse_index(layout.path, index.data)
+
+
+def parse_index(
+    path: str, data: bytes | None, effect: str = NOTHING_DELETED
+) -> tuple[IndexEntry, ...]:
+    """Return the entries of an index.json that was read before; raise Damaged if it is invalid."""
+    try:
+        return () if data is None else read_entries(data)
+    except DocumentError as error:
+        raise index_error(path, error, effect) from None
+
+
+def check_rewritable(path: str, data: bytes) -> None:
+    """Raise Damaged if an index.json has a value that cannot be written back, such as 1e400."""
+    try:
+        read_plain(data)
+    except DocumentError as error:
+        raise index_error(path, error, NOTHING_CHANGED) from None
+
+
+def index_error(path: str, error: DocumentError, effect: str = NOTHING_DELETED) -> Damaged:
+    """Return the error for an index.json that is not an index, or cannot be written back."""
+    hints: tuple[str, ...] = (
+        repair_command(path),
+        f"restore {INDEX} from a copy",
+        "move it aside and export again: then only the blobs of that export are kept",
+    )
+    if error.kind == "unwritable":
+        hints = (f"edit {INDEX} by hand",)
+    problem = f"{INDEX} is invalid or ambiguous: {error.reason}"
+    return Damaged(path, problem, kind=error.kind, effect=effect, hints=hints)
 
 
 def stamp_index(layout: Layout) -> Stamp | None:
@@ -143,6 +179,8 @@ def publish_index(
             else:
                 answer = edit_index(layout, edit)
             date_index(layout)
+    except DocumentError as error:
+        raise index_error(layout.path, error, NOTHING_CHANGED) from None
     finally:
         if prepared is not None:
             with suppress(OSError):

@@ -2,7 +2,7 @@
 
 import errno
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
+from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable, printable
 
 _REMEDIES = {
     errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
@@ -49,3 +49,21 @@ def check_blame(path: str, error: OSError) -> None:
     """Raises KitcacheError for a failure that is no fault of the blob which was to be read."""
     if error.errno in _OURS:
         raise io_error(path, "cannot read a blob", error) from None
+
+
+def repair_command(path: str) -> str:
+    """Return the command that repairs a cache, or removes what cannot be repaired."""
+    return command_line("verify", path, "--repair")
+
+
+def command_line(command: str, path: str, *words: str) -> str:
+    """Return a kitcache command on a directory."""
+    directory = f"./{path}" if path.startswith("-") else path
+    return f"kitcache {command} {shell_words(directory, *words)}"
+
+
+def shell_words(*words: str) -> str:
+    """Return the words as a shell reads them."""
+    from shlex import quote  # noqa: PLC0415 - only a message needs it
+
+    return " ".join(quote(printable(word)) for word in words)

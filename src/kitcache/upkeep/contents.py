@@ -16,10 +16,9 @@ from kitcache.gc.values import Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.links import Link
-from kitcache.store.hints import command_line
 from kitcache.store.index import INDEX
+from kitcache.store.ioerrors import command_line
 from kitcache.store.layout import open_layout
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.steporder import CacheDocuments, rank
@@ -148,7 +147,7 @@ def _steps(
     """For each layer of a build cache the step that made it."""
     tree: CacheDocuments | None = None
     try:
-        with suppress(Damaged, DocumentError, Unsafe):
+        with suppress(Damaged, Unsafe):
             tree = read_tree(reader.layout, descriptor)
     except Unreadable as error:
         reader.note(descriptor, error)

@@ -21,11 +21,9 @@ from kitcache.gc.collect import (
 )
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
-from kitcache.gc.refusals import unwritable_error
 from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Survey, SweepResult
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.index import INDEX, publish_index, read_index
@@ -158,10 +156,7 @@ def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext
     with open_state_dir(layout) as room_fd:
         if room_fd is not None:
             delete_stale_files(room_fd)
-        try:
-            return publish_index(layout, room_fd, lock, edit)
-        except DocumentError as error:
-            raise unwritable_error(layout.path, error) from None
+        return publish_index(layout, room_fd, lock, edit)
 
 
 def _look_ahead(

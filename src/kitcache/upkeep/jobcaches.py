@@ -9,12 +9,10 @@ from contextlib import ExitStack, suppress
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, Unsafe
+from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache, Unsafe
 from kitcache.gc.control import Control, OnProgress, Warn
-from kitcache.gc.refusals import index_error, repair_command
 from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
-from kitcache.oci.document import DocumentError
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.index import read_stable_index
 from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
@@ -101,16 +99,9 @@ class LockedCache:
         make_index(layout, lock_index(layout, options.wait_policy(layout)))
         try:
             index, _ = read_stable_index(layout, options.control(layout).pause)
-        except DocumentError as error:
-            raise index_error(
-                layout.path,
-                error,
-                effect="nothing was built, and nothing was changed",
-                hints=(
-                    repair_command(layout.path),
-                    "restore index.json from a copy, or move it aside and export again",
-                ),
-            ) from None
+        except Damaged as error:
+            error.effect = "nothing was built, and nothing was changed"
+            raise
         layout.open_directories()
         with open_state_dir(layout) as state_fd:
             check_writable(layout, state_fd)

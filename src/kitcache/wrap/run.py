@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache
 from kitcache.gc.values import ResetResult
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.store.index import read_stable_index
@@ -271,7 +270,7 @@ def _merge(target: _Target, options: LockOptions, *, must_find_all: bool) -> Exe
 def _record_export(cache: LockedCache, tags: Sequence[str]) -> None:
     """Record the export of these tags, with their digests if index.json can be read."""
     digests = {}
-    with suppress(KitcacheError, DocumentError):
+    with suppress(KitcacheError):
         _, entries = read_stable_index(cache.layout, time.sleep)
         for tag in tags:
             entry = find_entry(entries, tag)

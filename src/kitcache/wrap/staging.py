@@ -14,17 +14,18 @@ from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import describe_damage, index_error
+from kitcache.gc.refusals import describe_damage
 from kitcache.gc.survey import check_reachable, take_survey
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError, JsonObject, read_document
-from kitcache.oci.index import NewEntry, add_entries, read_entries, remove_entries
+from kitcache.oci.document import JsonObject, read_document
+from kitcache.oci.index import NewEntry, add_entries, remove_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
 from kitcache.store.index import (
     INDEX,
+    parse_index,
     publish_index,
     read_index,
     read_stable_index,
@@ -72,10 +73,7 @@ def open_stage(
     Raises:
         KitcacheError: It cannot be made, or the cache's index.json is invalid.
     """
-    try:
-        read_stable_index(cache.layout, time.sleep)
-    except DocumentError as error:
-        raise index_error(cache.layout.path, error) from None
+    read_stable_index(cache.layout, time.sleep)
     state_fd = stack.enter_context(require_state_dir(cache.layout))
     clear_stages(cache.layout, state_fd)
     try:
@@ -154,8 +152,8 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
     try:
         if not _mend_index(stage.layout):
             return StagedMerge()
-    except DocumentError as error:
-        problem = f"not published: the client's index.json cannot be relied upon: {error}"
+    except Damaged as error:
+        problem = f"not published: the client's {error.problem}"
         return StagedMerge(problem=problem, code=Damaged.exit_code)
     survey = take_survey(stage.layout, control)
     hole = _hole_in(survey)
@@ -184,7 +182,11 @@ def _mend_index(layout: Layout) -> bool:
     data = read_index(layout).data
     if data is None:
         return False
-    strays = [e for e in read_entries(data) if e.descriptor and not _is_there(layout, e.descriptor)]
+    strays = [
+        e
+        for e in parse_index(layout.path, data)
+        if e.descriptor and not _is_there(layout, e.descriptor)
+    ]
     if strays and (root := _find_root(layout)) is not None:
         names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
         data, _ = remove_entries(data, names)
@@ -206,7 +208,7 @@ def _find_root(layout: Layout) -> Descriptor | None:
     for algorithm, fd in layout.blobs.items():
         for name in os.listdir(fd):
             digest = Digest(algorithm, name)
-            with suppress(Damaged, Unsafe, DocumentError):
+            with suppress(Damaged, Unsafe):
                 data = layout.read_blob(digest, None, unless_binary=True)
                 root = None if data is None else _read_root(digest, data)
                 if root is not None:
@@ -271,15 +273,12 @@ def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
     patience = terms.wait_policy(layout)
     make_index(layout, lock_index(layout, patience))
     with open_state_dir(layout) as room_fd:
-        try:
-            publish_index(
-                layout,
-                room_fd,
-                lock_index(layout, patience),
-                lambda data: (add_entries(data, entries), None),
-            )
-        except DocumentError as error:
-            raise index_error(layout.path, error) from None
+        publish_index(
+            layout,
+            room_fd,
+            lock_index(layout, patience),
+            lambda data: (add_entries(data, entries), None),
+        )
 
 
 def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:

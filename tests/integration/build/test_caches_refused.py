@@ -212,7 +212,7 @@ DAMAGES = [
     (missing, "skipped: digest {digest} unavailable: ", "missing"),
     (torn, "skipped: digest {digest} unavailable: ", "bytes"),
     (of_another_digest, "skipped: digest {digest} unavailable: ", "digest"),
-    (no_index, "skipped due to err: index.json cannot be relied upon", "JSON"),
+    (no_index, "skipped due to err: index.json is invalid or ambiguous", "JSON"),
 ]
 
 

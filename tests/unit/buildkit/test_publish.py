@@ -218,7 +218,7 @@ class TestHoles:
             (tmp_path / "c" / "index.json").write_bytes(b"[]")
             (result,) = caches.publish()
         assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
-        assert "index.json cannot be relied upon" in result.problem
+        assert "index.json is invalid or ambiguous" in result.problem
 
     def test_cancel_publishes_nothing(self, tmp_path: Path) -> None:
         cancel = Event()

@@ -85,7 +85,7 @@ class TestImports:
         assert "unavailable: is cut short" in self.warning_of(sample.dir, "main")
         sample.box.write_index(b"[")
         told = self.warning_of(sample.dir, "dev")
-        assert told.startswith("skipped due to err: index.json cannot be relied upon")
+        assert told.startswith("skipped due to err: index.json is invalid or ambiguous")
 
     def test_one_that_somebody_collects_is_left_out(self, sample: Sample) -> None:
         with locked(sample.dir, fcntl.LOCK_EX):

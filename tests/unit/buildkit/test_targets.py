@@ -14,7 +14,7 @@ from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.session.outputs import DirectoryTarget, StreamTarget
 from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
-from kitcache.errors import KitcacheError, NotACache, UsageError
+from kitcache.errors import Damaged, KitcacheError, NotACache, UsageError
 from kitcache.oci.digest import parse_digest
 from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 from tests.hostile.build import INDEX, MANIFEST, digest_of, encode
@@ -185,3 +185,15 @@ def test_a_directory_of_others_is_no_layout(tmp_path: Path) -> None:
     (tmp_path / "l/mine").touch()
     refuse(NotACache, to_layout(tmp_path / "l"))
     assert [path.name for path in (tmp_path / "l").iterdir()] == ["mine"]
+
+
+def test_an_index_that_broke_during_the_build_is_a_damaged_cache(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    targets = open_one(to_layout(tmp_path / "l"), stack)
+    image = send(targets)
+    (tmp_path / "l/index.json").write_bytes(b"[]")
+    with pytest.raises(Damaged, match=r"index.json") as caught:
+        targets.publish(response(image), TERMS)
+    assert (caught.value.path, caught.value.kind) == (str(tmp_path / "l"), "malformed")
+    assert (tmp_path / "l/index.json").read_bytes() == b"[]"

@@ -91,7 +91,7 @@ def test_blobs_without_an_index_are_nobodys_to_judge(sample: Sample) -> None:
 
 def test_an_index_that_is_none_is_damage(sample: Sample) -> None:
     sample.box.write_index(b'{"manifests": {}}')
-    with pytest.raises(Damaged, match="cannot be relied upon: 'manifests' is an object") as caught:
+    with pytest.raises(Damaged, match="ambiguous: 'manifests' is an object") as caught:
         survey(sample.box)
     assert caught.value.kind == "malformed"
 

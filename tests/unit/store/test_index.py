@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kitcache.errors import KitcacheError, Unsafe
+from kitcache.errors import Damaged, KitcacheError, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.store.index import (
@@ -80,7 +80,7 @@ def test_one_that_stays_torn_is_an_error_after_half_a_second(
 ) -> None:
     sample.box.write_index(TORN)
     pauses = Pauses(sample)
-    with pytest.raises(DocumentError, match="not JSON"):
+    with pytest.raises(Damaged, match=r"index.json is invalid or ambiguous: not JSON"):
         read_stable_index(layout, pauses)
     assert sum(pauses.seconds) == pytest.approx(0.5)
 
@@ -271,7 +271,7 @@ def test_what_others_published_meanwhile_is_in_it(sample: Sample, layout: Layout
     assert path.read_bytes() == b"theirs\n"
 
 
-@pytest.mark.parametrize("wrong-size", [True, False])
+@pytest.mark.parametrize("torn", [True, False])
 def test_what_cannot_be_prepared_is_done_under_the_lock(
     sample: Sample, layout: Layout, torn: bool
 ) -> None:
@@ -279,7 +279,7 @@ def test_what_cannot_be_prepared_is_done_under_the_lock(
 
     def edit(data: bytes | None) -> tuple[bytes, str]:
         if data == TORN:
-            raise DocumentError("not-json", "wrong-size")
+            raise DocumentError("not-json", "torn")
         return append(data)
 
     path, whole = sample.dir / INDEX, (sample.dir / INDEX).read_bytes()

@@ -11,6 +11,7 @@ cache/manager.go (the annotation without which no layer is loaded), util/compres
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
+from kitcache.errors import Damaged
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, CacheConfig, read_cacheconfig
 from kitcache.oci.cachemanifest import (
     UNCOMPRESSED,
@@ -102,8 +103,8 @@ def _check_root(manifest: bytes, root: CacheManifest | None) -> CacheManifest:
             return root
         check_form(expect_object(read_document(manifest), "the manifest"))
         root = read_cache_manifest(manifest)
-    except DocumentError as error:
-        raise _RefusedError(f"BuildKit would not take its manifest: {error}") from None
+    except Damaged as error:
+        raise _RefusedError(f"BuildKit would not take its manifest: it {error.problem}") from None
     if root is None:
         raise _RefusedError("its manifest names no cacheconfig")
     return root
@@ -117,8 +118,8 @@ def _read_config(root: CacheManifest, config: bytes | None, store: BlobHealth) -
         raise _RefusedError(f"its cacheconfig {digest.short} {fault}")
     try:
         return read_cacheconfig(config)
-    except DocumentError as error:
-        problem = f"BuildKit would not take its cacheconfig {digest.short}: {error}"
+    except Damaged as error:
+        problem = f"BuildKit would not take its cacheconfig {digest.short}: it {error.problem}"
         raise _RefusedError(problem) from None
 
 

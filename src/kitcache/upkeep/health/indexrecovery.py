@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from kitcache.errors import Damaged
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import (
-    DocumentError,
     JsonObject,
     keep_repeated,
     read_document,
@@ -78,7 +78,7 @@ def read_root(data: bytes) -> Document | None:
         if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
             return None
         return Document(media_type, len(data), read_links(kind_of(media_type), data))
-    except DocumentError:
+    except Damaged:
         return None
 
 
@@ -219,7 +219,7 @@ def _is_readable(item: Mapping[str, Any]) -> bool:
     """Whether it can stand in an index.json as it is."""
     try:
         (entry,) = read_entries(json.dumps({"manifests": [item]}).encode())
-    except (DocumentError, RecursionError):
+    except (Damaged, RecursionError):
         return False
     return entry.descriptor is not None
 

@@ -17,9 +17,8 @@ from kitcache.gc.values import Survey
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry, read_entries
-from kitcache.store.index import IndexFile, read_index, read_stable_index
+from kitcache.store.index import INDEX, IndexFile, read_index, read_stable_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.overlay import Overlay
@@ -113,8 +112,8 @@ def _read_index(layout: Layout, control: Control) -> tuple[IndexFile, str]:
     """index.json, and what is wrong with it if it says nothing; "" where it does say something."""
     try:
         index, _ = read_stable_index(layout, control.pause)
-    except DocumentError as error:
-        return read_index(layout), f"invalid or ambiguous: {error}"
+    except Damaged as error:
+        return read_index(layout), error.problem.removeprefix(f"{INDEX} is ")
     has_blobs = any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
     return index, "missing beside blobs" if index.data is None and has_blobs else ""
 
@@ -276,7 +275,7 @@ def _read_caches(
     for root in {root.digest: root for root in roots}.values():
         manifest = _read(overlay, root.digest)
         cache = None
-        with suppress(DocumentError):
+        with suppress(Damaged):
             cache = read_cache_manifest(manifest) if manifest is not None else None
         if manifest is None or cache is None:
             continue

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from kitcache.errors import Damaged
 from kitcache.gc.reach import links_below, reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.cacheconfig import (
@@ -21,7 +22,7 @@ from kitcache.oci.cacheconfig import (
 from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError, read_plain
+from kitcache.oci.document import read_plain
 from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
@@ -239,8 +240,8 @@ class _Judge:
                 return _gone(describe_faults(faults.values()) or "its cacheconfig cannot be read")
             check_form(root.document)
             config = read_cacheconfig(cache.config)
-        except DocumentError as error:
-            return _gone(f"BuildKit would import none of it: {error}")
+        except Damaged as error:
+            return _gone(f"BuildKit would import none of it: it {error.problem}")
         every = [key for key, _ in config.results()]
         problems = {digest: fault.problem for digest, fault in faults.items()}
         marks = layer_faults(root, config, BlobHealth(self._found.survey.live, problems))

@@ -23,7 +23,6 @@ from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
 from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.index import INDEX, read_index
 from kitcache.store.layout import Layout
@@ -240,13 +239,14 @@ def _read_cache(
     """
     try:
         data = layout.read_blob(descriptor.digest, descriptor.size, unless_binary=True) or b""
-        root = read_cache_manifest(data)
     except Damaged:
         return _Cache(b"", None)
     except Unsafe:
         # Above a cap, and no damage to the survey: a leaf that is an entry.
         return None
-    except DocumentError:
+    try:
+        root = read_cache_manifest(data)
+    except Damaged:
         return _Cache(data, None) if CACHECONFIG.encode() in data else None
     return None if root is None else _Cache(data, _read_config(layout, root.config, faults), root)
 

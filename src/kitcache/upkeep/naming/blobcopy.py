@@ -12,9 +12,9 @@ from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.hints import command_line
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
+from kitcache.store.ioerrors import command_line
 from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.transfer import CopyMethod, copy_blob
 from kitcache.store.write import sync_blobs

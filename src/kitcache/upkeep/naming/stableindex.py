@@ -3,13 +3,11 @@
 from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
 from kitcache.gc.collect import MAX_RETRIES
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import index_error, unwritable_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
-from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import EMPTY_INDEX, IndexEntry
-from kitcache.store.hints import repair_command
-from kitcache.store.index import INDEX, read_index, read_stable_index
+from kitcache.store.index import INDEX, check_rewritable, read_index, read_stable_index
+from kitcache.store.ioerrors import repair_command
 from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
 
@@ -25,7 +23,7 @@ def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
         index = read_index(layout)
         if index.digest == survey.index_digest:
             data = index.data or EMPTY_INDEX
-            _check_can_be_written(layout, data)
+            check_rewritable(layout.path, data)
             return data, survey
     raise index_unstable_error(layout.path)
 
@@ -37,13 +35,9 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[I
     no index, or missing beside blobs; and where it could not be written back.
     """
     layout.open_directories()
-    try:
-        index, entries = read_stable_index(layout, control.pause)
-    except DocumentError as error:
-        mend = (repair_command(layout.path),)
-        raise index_error(layout.path, error, effect=NOTHING_CHANGED, hints=mend) from None
+    index, entries = read_stable_index(layout, control.pause)
     if index.data is not None:
-        _check_can_be_written(layout, index.data)
+        check_rewritable(layout.path, index.data)
     elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
         raise Damaged(
             layout.path,
@@ -53,14 +47,6 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[I
             hints=(repair_command(layout.path),),
         )
     return index.data, entries
-
-
-def _check_can_be_written(layout: Layout, data: bytes) -> None:
-    """Raises Damaged where an index.json has what would not survive a rewrite, such as 1e400."""
-    try:
-        read_plain(data)
-    except DocumentError as error:
-        raise unwritable_error(layout.path, error) from None
 
 
 def index_unstable_error(path: str) -> Busy:

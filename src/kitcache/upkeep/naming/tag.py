@@ -14,8 +14,8 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries, read_entries
 from kitcache.options.attributes import suggest
-from kitcache.store.hints import command_line
 from kitcache.store.index import INDEX, replace_index_if_unchanged
+from kitcache.store.ioerrors import command_line
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import HeldLock, lock_index, lock_store
 from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses

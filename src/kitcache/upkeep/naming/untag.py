@@ -2,19 +2,17 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
 from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import index_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.oci.document import DocumentError
 from kitcache.oci.index import RemovedEntry, name_entries, read_entries, remove_entries
-from kitcache.store.hints import command_line, repair_command
-from kitcache.store.index import INDEX, publish_index, read_index
+from kitcache.store.index import INDEX, parse_index, publish_index, read_index
+from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
 from kitcache.store.state import TagUse, open_state_dir, write_tag_uses
@@ -49,9 +47,11 @@ def untag(
         raise UsageError("name at least one tag or digest to take out")
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout, _blaming(layout):
+    with open_layout(name) as layout:
         if dry_run:
-            _, dropped = _drop(layout, read_index(layout).data, wanted)
+            data = read_index(layout).data
+            parse_index(layout.path, data, NOTHING_CHANGED)
+            _, dropped = _drop(layout, data, wanted)
         else:
             dropped = _untag_locked(layout, wanted, control, lock_timeout_s)
     entries = tuple((entry.ref_name, entry.digest) for entry in dropped)
@@ -77,20 +77,6 @@ def _untag_locked(
         with suppress(KitcacheError):
             write_tag_uses(layout, {name: TagUse() for name in gone if name is not None})
     return dropped
-
-
-@contextmanager
-def _blaming(layout: Layout) -> Iterator[None]:
-    """Raise Damaged where index.json is not an index, as it may be until it is locked."""
-    try:
-        yield
-    except DocumentError as error:
-        raise index_error(
-            layout.path,
-            error,
-            effect=NOTHING_CHANGED,
-            hints=(repair_command(layout.path), "restore index.json from a copy"),
-        ) from None
 
 
 def _drop(

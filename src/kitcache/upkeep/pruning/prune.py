@@ -26,7 +26,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
-from kitcache.store.hints import command_line
+from kitcache.store.ioerrors import command_line
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.store.state import TagUse, write_tag_uses

@@ -23,11 +23,10 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S, finish_sweep_state, make_report
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import DocumentError
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import tell_apart
-from kitcache.store.hints import command_line, repair_command
 from kitcache.store.index import INDEX
+from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
@@ -206,15 +205,6 @@ def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor)
     """Why the tag is no cache, or none that can be trimmed."""
     try:
         read_tree(layout, descriptor)
-    except DocumentError as error:
-        return Damaged(
-            layout.path,
-            f"{root.label} cannot be trimmed, nor imported: its cacheconfig is wrong: {error}",
-            kind=error.kind,
-            tag=root.ref_name,
-            effect=NOTHING_CHANGED,
-            hints=(repair_command(layout.path),),
-        )
     except (Damaged, Unsafe) as error:
         error.problem = f"{root.label} cannot be trimmed: its cacheconfig {error.problem}"
         error.tag, error.effect = root.ref_name, NOTHING_CHANGED

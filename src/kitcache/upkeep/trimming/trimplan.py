@@ -15,7 +15,6 @@ from kitcache.oci.cacheconfig import ResultKey, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.oci.document import DocumentError
 from kitcache.store.layout import Layout
 from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.project import NewContent, project
@@ -147,7 +146,7 @@ def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocumen
             digest = root.descriptor.digest
             if digest not in known:
                 known[digest] = None
-                with suppress(Damaged, DocumentError, Unsafe):
+                with suppress(Damaged, Unsafe):
                     known[digest] = read_tree(layout, root.descriptor)
             if (tree := known[digest]) is not None:
                 found[root.position] = tree
@@ -157,7 +156,7 @@ def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocumen
 def read_tree(layout: Layout, descriptor: Descriptor) -> CacheDocuments | None:
     """The root of a cache that a descriptor names, None where that is something else.
 
-    Raises Damaged, Unsafe, and DocumentError where BuildKit would not import it.
+    Raises Damaged, also where BuildKit would not import it, and Unsafe.
     """
     manifest = layout.read_blob(descriptor.digest, descriptor.size) or b""
     root = read_cache_manifest(manifest)

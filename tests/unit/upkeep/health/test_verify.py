@@ -281,9 +281,9 @@ def test_a_manifest_with_a_field_twice(box: Box, main: Cached) -> None:
 
 BROKEN_INDEXES: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "index.json is missing beside blobs"),
-    "wrong-size": (b'{"schemaVersion":2,"mani', "index.json cannot be relied upon: not JSON"),
-    "empty": (b"", "index.json cannot be relied upon: not JSON"),
-    "ambiguous": (b'{"manifests":[],"Manifests":[]}', "index.json cannot be relied upon"),
+    "wrong-size": (b'{"schemaVersion":2,"mani', "index.json is invalid or ambiguous: not JSON"),
+    "empty": (b"", "index.json is invalid or ambiguous: not JSON"),
+    "ambiguous": (b'{"manifests":[],"Manifests":[]}', "index.json is invalid or ambiguous"),
 }
 
 

@@ -264,5 +264,5 @@ def test_an_index_that_cannot_be_written_back_is_left_alone(sample: Sample, is_d
     before = index.read_bytes()
     with pytest.raises(Damaged, match="the number 1e400 cannot be written back") as caught:
         tag(sample.dir, "main", "release", dry_run=is_dry)
-    assert caught.value.hints == ("mend index.json by hand",)
+    assert caught.value.hints == ("edit index.json by hand",)
     assert index.read_bytes() == before
