@@ -1,4 +1,4 @@
-"""The code blocks of README and docs, and what makes a sandbox to run them in."""
+"""The code blocks of README and docs, and the directories in which they run."""
 
 import re
 import tarfile
@@ -14,7 +14,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block: its page, its language, its text, and its line for the test's name."""
+    """A fenced block; the line is part of the test's name."""
 
     page: str
     language: str
@@ -23,18 +23,21 @@ class Block(NamedTuple):
 
 
 def blocks() -> list[Block]:
-    found = []
+    result = []
     for page in PAGES:
         text = page.read_text()
         for match in _FENCE.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            found.append(Block(str(page.relative_to(ROOT)), match[1], match[2], line))
-    return found
+            result.append(Block(str(page.relative_to(ROOT)), match[1], match[2], line))
+    return result
 
 
 def of(language: str, *, naming: str = "", builds: bool | None = None) -> list[Block]:
-    """The blocks of a language whose text has these words in it. builds: those that need a daemon,
-    or those that do not."""
+    """Return the blocks of a language whose text contains `naming`.
+
+    Args:
+        builds: Whether the block must need a daemon (True) or none (False); None for both.
+    """
     return [
         block
         for block in blocks()
@@ -49,7 +52,7 @@ def name_of(block: Block) -> str:
 
 
 def write_project(directory: Path) -> None:
-    """What `kitcache build .` is to build on the pages: two stages, none with a RUN."""
+    """Write the project that the pages build: two stages, none with a RUN."""
     (directory / "assets").mkdir(parents=True)
     (directory / "assets" / "table").write_text("".join(f"{n}\n" for n in range(1, 2001)))
     (directory / "app.py").write_text('print("hello")\n')
@@ -60,6 +63,6 @@ def write_project(directory: Path) -> None:
 
 
 def unpack_sample(directory: Path) -> None:
-    """Put the sample cache where the pages expect it: in ./cache."""
+    """Unpack the sample cache into ./cache, where the pages expect it."""
     with tarfile.open(SAMPLE) as archive:
         archive.extractall(directory, filter="data")

@@ -1,4 +1,4 @@
-"""Runs a block in a directory, and compares what it says with what the page shows."""
+"""Runs a block in a directory, and compares its output with the page."""
 
 import os
 import re
@@ -11,25 +11,29 @@ from tests.docs.blocks import Block
 
 BIN = Path(sys.executable).parent
 _VARIES = re.compile(r"\b\d+ (?:d|h|min|s)\b|\(\d+\.\d s\)|\"seconds\": [\d.]+")
-# Of a build also: sizes, since a layer holds the dates of its files.
+# In a build sizes vary too, because a layer contains the dates of its files.
 _VARIES_IN_A_BUILD = re.compile(rf"{_VARIES.pattern}|\b\d+(?:\.\d)? k?B\b")
 
 
 def mask(line: str, varies: re.Pattern[str]) -> str:
-    """The line without what differs from day to day, and so without the columns' widths."""
+    """Return the line without values that differ from day to day, and without column widths."""
     return re.sub(r" +", " ", varies.sub("#", line)).rstrip()
 
 
 def matches(expected: list[str], printed: list[str], *, is_build: bool = False) -> bool:
-    """Whether the output is as the page shows it; a last line `...` stands for any more lines."""
+    """Return True if the output matches the page.
+
+    A last line `...` stands for any further lines, `...` at the end of a line for any text.
+    """
     varies = _VARIES_IN_A_BUILD if is_build else _VARIES
     if expected and expected[-1] == "...":
         expected, printed = expected[:-1], printed[: len(expected) - 1]
     return len(expected) == len(printed) and all(
-        given.startswith(wanted[:-3]) if wanted.endswith("...") else given == wanted
-        for wanted, given in (
-            (mask(one, varies), mask(other, varies))
-            for one, other in zip(expected, printed, strict=True)
+        actual.startswith(wanted[:-3]) if wanted.endswith("...") else actual == wanted
+        for wanted, actual in zip(
+            (mask(line, varies) for line in expected),
+            (mask(line, varies) for line in printed),
+            strict=True,
         )
     )
 
@@ -37,7 +41,7 @@ def matches(expected: list[str], printed: list[str], *, is_build: bool = False) 
 def shell(
     command: str, directory: Path, bin_directory: Path = BIN, env: Mapping[str, str] = os.environ
 ) -> str:
-    """What a shell command prints, on either stream."""
+    """Return what a shell command prints to stdout and stderr."""
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=directory,
@@ -55,7 +59,7 @@ def shell(
 def check_transcript(
     block: Block, directory: Path, env: Mapping[str, str] = os.environ, *, is_build: bool = False
 ) -> None:
-    """Each command of a transcript prints what the page shows."""
+    """Check that each command of a transcript prints what the page shows."""
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         command, *expected = part.splitlines()
         printed = shell(command, directory, env=env).splitlines()
@@ -63,7 +67,7 @@ def check_transcript(
 
 
 def check_python(block: Block, directory: Path, env: Mapping[str, str] = os.environ) -> None:
-    """A program runs to its end without a warning, and says something."""
+    """Check that a program ends without a warning, and prints something."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", block.text],
         cwd=directory,

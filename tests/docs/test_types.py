@@ -1,4 +1,4 @@
-"""Every program on a page passes a strict type checker as it stands there."""
+"""Every program on a page passes a strict type checker unchanged."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def test_the_programs_of_all_pages_are_typed(tmp_path: Path) -> None:
         text=True,
         timeout=300,
     )
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     for program, name in names.items():
-        said = said.replace(program, name)
-    assert said == ""
+        output = output.replace(program, name)
+    assert output == ""
