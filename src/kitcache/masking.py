@@ -1,16 +1,16 @@
-"""Passwords and tokens in URLs, taken out of what people are to read.
+"""Passwords and tokens in URLs: find and hide them in texts that people read.
 
-Source of the rule: BuildKit, util/urlutil. As there, a user name alone goes too where it may be a
-token; one of ssh stays.
+As in BuildKit, a user name without a password is hidden too, unless the scheme is ssh, because it
+can be a token. Source: BuildKit, util/urlutil.
 """
 
 import re
 
 HIDDEN = "…"
 
-# Compiled on first use. Up to the last @ before the path. The second form is a password with an
-# unescaped slash: what is before it is no port. What stands before the @ of an image's digest is
-# no user.
+# Compiled on first use, for a fast start. The user's part ends at the last @ before the path. The
+# second form is a password with an unescaped slash; digits and a slash are a port instead. The @
+# of an image's digest does not end a user's part.
 _USER = (
     r"""://([^/?#\s"'<>]+|[^/?#\s"'<>:]*:(?!\d*(?:[/?#\s"'<>]|$))[^\s"'<>]{1,256})@(?!sha\d+:)"""
 )
@@ -18,21 +18,21 @@ _TOKEN_SCHEMES = ("http", "https")
 
 
 def hide_password(text: str) -> str:
-    """The text without the user's part of each URL in it: https://…@host/path."""
+    """Return the text without the user's part of each URL in it: https://…@host/path."""
     if "://" not in text:
         return text
     return re.sub(_USER, _hide, text)
 
 
 def find_users(text: str) -> list[str]:
-    """What hide_password hides: the user's part of each URL, such as user:password."""
-    return [found[1] for found in re.finditer(_USER, text) if _is_secret(found)]
+    """Return the texts that hide_password hides: user:password of each URL."""
+    return [match[1] for match in re.finditer(_USER, text) if _is_secret(match)]
 
 
-def _hide(found: re.Match[str]) -> str:
-    return f"://{HIDDEN}@" if _is_secret(found) else found[0]
+def _hide(match: re.Match[str]) -> str:
+    return f"://{HIDDEN}@" if _is_secret(match) else match[0]
 
 
-def _is_secret(found: re.Match[str]) -> bool:
-    before = found.string[max(0, found.start() - 5) : found.start()].lower()
-    return ":" in found[1] or before.endswith(_TOKEN_SCHEMES)
+def _is_secret(match: re.Match[str]) -> bool:
+    scheme = match.string[max(0, match.start() - 5) : match.start()].lower()
+    return ":" in match[1] or scheme.endswith(_TOKEN_SCHEMES)

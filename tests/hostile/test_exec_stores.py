@@ -89,7 +89,7 @@ def test_a_killed_staged_build_leaves_nothing_in_the_store(tmp_path: Path) -> No
         ("type=local,dest=c,reset=yes", 'reset attribute: "yes" is neither true nor false'),
         ("type=local,dest=c,reset", "invalid value reset"),
         ('type=local,"dest=c', 'cannot be read at column 19: the " that ends the field is missing'),
-        ("type=local,src=c", "--cache-to says dest=DIR, not src=DIR"),
+        ("type=local,src=c", "write dest=DIR, not src=DIR"),
     ],
 )  # fmt: skip
 def test_attributes_that_do_not_parse(value: str, says: str, tmp_path: Path) -> None:

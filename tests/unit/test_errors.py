@@ -47,7 +47,7 @@ CODES = {
 EXAMPLES: dict[str, KitcacheError] = {
     "KitcacheError": KitcacheError("cache", "cannot write index.json: No space left on device"),
     "NotFound": NotFound("cache", "no tag 'x'", effect=errors.NOTHING_CHANGED),
-    "UsageError": UsageError("'x' is no age", hints=("try 1h",)),
+    "UsageError": UsageError("'x' is not an age", hints=("try 1h",)),
     "Incomplete": Incomplete(
         "cache", not_deleted=(("blobs/sha256/aa", "no"),), not_deleted_count=1
     ),
@@ -114,7 +114,7 @@ def test_the_sentence_is_what_where_what_was_left_alone_and_what_to_do() -> None
 
 
 def test_a_usage_error_is_about_words_not_about_a_directory() -> None:
-    assert str(EXAMPLES["UsageError"]) == "'x' is no age\n  hint: try 1h"
+    assert str(EXAMPLES["UsageError"]) == "'x' is not an age\n  hint: try 1h"
 
 
 def test_not_a_cache_says_what_was_expected() -> None:

@@ -17,37 +17,31 @@ from kitcache.options.attributes import (
 
 
 def parse_attests(texts: Iterable[str]) -> Pairs:
-    """The kinds, each with what the frontend is to see, of several type=KIND[,k=v].
+    """Return kind and frontend attributes of each type=KIND[,k=v] that is not disabled.
 
-    One that is disabled is left out. Raises UsageError in buildx's words.
+    Raises:
+        UsageError: A text is not an attestation, or a kind is repeated (buildx's words).
     """
-    found: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     for text in texts:
-        kind, value = _parse_attest(text)
-        if kind in found:
+        attrs = {key.strip(): value for key, value in parse_attributes(text)}
+        kind = attrs.pop("type", "")
+        if not kind:
+            raise UsageError(
+                "attestation type not specified", hints=("add type=provenance or type=sbom",)
+            )
+        if kind in values:
             raise UsageError(f"duplicate attestation field {kind}")
-        found[kind] = value
-    return tuple((kind, value) for kind, value in found.items() if value is not None)
+        disabled = attrs.pop("disabled", "false")
+        is_disabled = parse_bool(disabled, f"invalid value disabled={disabled}")
+        values[kind] = None if is_disabled else join_attributes(attrs.items())
+    return tuple((kind, value) for kind, value in values.items() if value is not None)
 
 
 def spell_attest(kind: str, value: str) -> str:
-    """What --provenance=VALUE or --sbom=VALUE is short for: a truth value, or attributes."""
+    """Return --provenance=VALUE or --sbom=VALUE as type=KIND[,k=v]; VALUE may be a truth value."""
     if is_true(value) or not value:
         return f"type={kind}"
     if is_false(value):
         return f"type={kind},disabled=true"
     return f"type={kind},{value}"
-
-
-def _parse_attest(text: str) -> tuple[str, str | None]:
-    attrs = {key.strip(): value for key, value in parse_attributes(text)}
-    kind = attrs.pop("type", "")
-    if not kind:
-        raise UsageError(
-            "attestation type not specified",
-            hints=("add type=provenance or type=sbom",),
-        )
-    disabled = attrs.pop("disabled", "false")
-    if parse_bool(disabled, f"invalid value disabled={disabled}"):
-        return kind, None
-    return kind, join_attributes(attrs.items())

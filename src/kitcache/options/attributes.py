@@ -1,10 +1,11 @@
-"""BuildKit's comma separated k=v language, and what is wrong with a text that is not in it.
+"""BuildKit's comma-separated k=v language, and the errors for text that is not in it.
 
-One line of CSV, each field a key and a value. A field that begins with a double quote ends with
-one and may hold commas; inside, a quote is written twice; elsewhere a quote is an error.
-Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx util/buildflags.
+A text is one line of CSV, and each field is a key and a value. A field that begins with a double
+quote ends with one and may contain commas; a quote inside it is doubled. Elsewhere a quote is an
+error. Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx util/buildflags.
 """
 
+import re
 from collections.abc import Iterable
 
 from kitcache.errors import UsageError
@@ -12,54 +13,41 @@ from kitcache.masking import HIDDEN, hide_password
 
 Pairs = tuple[tuple[str, str], ...]
 
-_LONGEST_WORD = 60
+SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
+"""Attributes whose values are secret."""
+
+_MAX_SUGGESTED = 60
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
+_FIELD = r'"([^"]*(?:""[^"]*)*)("?)|([^,]*)'
 
 
 def split_fields(text: str) -> tuple[str, ...]:
-    """The fields of one line of CSV, unquoted. One newline at the end of the line is forgiven.
+    """Return the unquoted fields of one line of CSV. One newline at its end is ignored.
 
-    Raises UsageError where Go's reader refuses a line; columns count bytes, from 1.
+    Raises:
+        UsageError: Go's reader refuses the line. The column counts bytes, from 1.
     """
     line = text.removesuffix("\n") if not text.endswith("\r\n") else text[:-2]
     if not line:
         raise UsageError("the value is empty")
     fields = []
-    at = 0
-    while at <= len(line):
-        field, at = _quoted(line, at + 1) if line.startswith('"', at) else _bare(line, at)
-        fields.append(field)
+    start = 0
+    pattern = re.compile(_FIELD)
+    while start <= len(line):
+        match = pattern.match(line, start)
+        quoted, closing, bare = match.groups() if match else (None, "", "")
+        end = match.end() if match else start
+        if quoted is None and (quote := bare.find('"')) >= 0:
+            problem = 'a " inside of a field that does not begin with one'
+            raise _parse_error(line, start + quote, problem)
+        if quoted is not None and not closing:
+            raise _parse_error(line, end, 'the " that ends the field is missing')
+        if quoted is not None and line[end : end + 1] not in ("", ","):
+            raise _parse_error(line, end - 1, 'text follows the " that ends the field')
+        fields.append(bare if quoted is None else quoted.replace('""', '"'))
+        start = end + 1
     return tuple(fields)
-
-
-def _bare(line: str, start: int) -> tuple[str, int]:
-    """The field that starts here, and where the next one starts: past the end after the last."""
-    comma = line.find(",", start)
-    end = len(line) if comma < 0 else comma
-    quote = line.find('"', start, end)
-    if quote >= 0:
-        raise _parse_error(line, quote, 'a " inside of a field that does not begin with one')
-    return line[start:end], end + 1
-
-
-def _quoted(line: str, start: int) -> tuple[str, int]:
-    parts = []
-    while True:
-        quote = line.find('"', start)
-        if quote < 0:
-            raise _parse_error(line, len(line), 'the " that ends the field is missing')
-        parts.append(line[start:quote])
-        start = quote + 1
-        match line[start : start + 1]:
-            case '"':
-                parts.append('"')
-                start += 1
-            case "," | "":
-                return "".join(parts), start + 1
-            case _:
-                raise _parse_error(line, quote, 'text follows the " that ends the field')
 
 
 def _parse_error(line: str, at: int, problem: str) -> UsageError:
@@ -68,15 +56,21 @@ def _parse_error(line: str, at: int, problem: str) -> UsageError:
 
 
 def parse_attributes(text: str) -> Pairs:
-    """The keys, in lower case, and the values of k=v,k=v, in order; a key may come twice.
+    """Return the keys, in lower case, and the values of k=v,k=v, in order, with repeated keys.
 
-    Raises UsageError, which does not repeat what may be a secret.
+    Raises:
+        UsageError: A field is not k=v. The message does not repeat a possible secret.
     """
+    return parse_pairs(split_fields(text))
+
+
+def parse_pairs(fields: Iterable[str]) -> Pairs:
+    """Return the keys, in lower case, and the values of k=v fields, as parse_attributes does."""
     pairs: list[tuple[str, str]] = []
-    for field in split_fields(text):
+    for field in fields:
         key, equals, value = field.partition("=")
         if not equals:
-            # An unquoted comma in a secret: this is its second half.
+            # The field can be the second half of a secret that contains an unquoted comma.
             is_secret = bool(pairs) and pairs[-1][0] in SECRETS
             raise UsageError(f"invalid value {HIDDEN if is_secret else field}")
         pairs.append((key.lower(), value))
@@ -84,85 +78,95 @@ def parse_attributes(text: str) -> Pairs:
 
 
 def join_attributes(pairs: Iterable[tuple[str, str]]) -> str:
-    """The line that parse_attributes reads as these pairs. No key may hold an equals sign."""
-    return ",".join(_quote(f"{key}={value}") for key, value in pairs)
+    """Return the line that parse_attributes reads as these pairs. Keys have no equals sign."""
+    fields = [f"{key}={value}" for key, value in pairs]
+    return ",".join(
+        '"' + field.replace('"', '""') + '"' if re.search(r'[,"\n\r]', field) else field
+        for field in fields
+    )
 
 
-def _quote(field: str) -> str:
-    if not any(character in field for character in ',"\n\r'):
-        return field
-    return '"' + field.replace('"', '""') + '"'
+def parse_bool(text: str, action: str) -> bool:
+    """Return the truth value of a text as Go's ParseBool does.
 
+    Args:
+        action: Beginning of the error's sentence, such as "failed to parse reset attribute".
 
-def parse_bool(text: str, what: str) -> bool:
-    """What Go's ParseBool takes for a truth value.
-
-    what: the beginning of the sentence when it is none, such as "failed to parse reset attribute".
+    Raises:
+        UsageError: The text is not a truth value.
     """
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
     raise UsageError(
-        f"{what}: {quote_go(text)} is neither true nor false", hints=("write true or false",)
+        f"{action}: {quote_go(text)} is neither true nor false", hints=("write true or false",)
     )
 
 
 def is_true(text: str) -> bool:
-    """True where Go's ParseBool says that the text is true; all else is not."""
+    """Return True if Go's ParseBool reads the text as true."""
     return text in _TRUE
 
 
 def is_false(text: str) -> bool:
-    """True where Go's ParseBool says that the text is false; all else is not."""
+    """Return True if Go's ParseBool reads the text as false."""
     return text in _FALSE
 
 
 def quote_go(text: str) -> str:
-    """The text in double quotes, as Go's %q writes it."""
+    """Return the text in double quotes, as Go's %q writes it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that this one was probably meant to be."""
-    from difflib import get_close_matches  # noqa: PLC0415 - seldom needed
+    """Return the known word that resembles this one most; None if none does."""
+    from difflib import get_close_matches  # noqa: PLC0415 - rarely needed, and slow to import
 
-    return next(iter(get_close_matches(word.strip()[:_LONGEST_WORD], list(known), n=1)), None)
+    return next(iter(get_close_matches(word.strip()[:_MAX_SUGGESTED], list(known), n=1)), None)
 
 
-def warn_unknown(pairs: Pairs, known: Iterable[str], what: str) -> tuple[str, ...]:
-    """A sentence for each key that is not known, and for each that comes twice.
+def hints_for(word: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the hint for an unknown word: the known word that resembles it, or all known words."""
+    words = tuple(known)
+    similar = suggest(word, words)
+    return (f"did you mean {similar}?" if similar else f"use {', '.join(words)}",)
 
-    what: whose attributes these are, such as "local cache export".
+
+def warn_unknown(pairs: Pairs, known: Iterable[str], owner: str) -> tuple[str, ...]:
+    """Return a sentence for each unknown key and for each repeated key.
+
+    Args:
+        owner: What the attributes belong to, such as "local cache export".
     """
     words = tuple(known)
     seen: set[str] = set()
     warnings = []
     for key, _ in pairs:
         if key in seen:
-            warnings.append(f"{what}: attribute {key} is given twice, the last one counts")
+            warnings.append(f"{owner}: attribute {key} is given twice, the last one counts")
         elif key not in words:
-            meant = suggest(key, words)
-            hint = f"did you mean {meant}?" if meant else f"known: {', '.join(words)}"
-            warnings.append(f"{what}: unknown attribute {quote_go(key)}; {hint}")
+            similar = suggest(key, words)
+            hint = f"did you mean {similar}?" if similar else f"known: {', '.join(words)}"
+            warnings.append(f"{owner}: unknown attribute {quote_go(key)}; {hint}")
         seen.add(key)
     return tuple(warnings)
 
 
 def show_pairs(pairs: Pairs) -> str:
-    """The pairs for a repr or a message, without the values of secrets and passwords in URLs."""
+    """Return the pairs for a repr or a message, without secret values and passwords in URLs."""
     shown = ((k, HIDDEN if k in SECRETS and v else hide_password(v)) for k, v in pairs)
     return join_attributes(shown)
 
 
-def check_sent(sent: object) -> None:
-    """Raise UsageError where the attributes of a value are not Pairs."""
-    is_well_formed = isinstance(sent, tuple) and all(
+def check_attrs(attrs: object) -> None:
+    """Raise UsageError if the attributes of a value are not Pairs."""
+    is_well_formed = isinstance(attrs, tuple) and all(
         isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-        for pair in sent
+        for pair in attrs
     )
     if not is_well_formed:
         raise UsageError(
-            "sent is not a tuple of pairs of texts", hints=('write sent=(("mode", "max"),)',)
+            "attrs is not a tuple of pairs of texts", hints=('write attrs=(("mode", "max"),)',)
         )

@@ -1,47 +1,48 @@
-"""Many patterns read a text at once, in linear time: no pattern and no text makes it run for ever.
+"""A lazy DFA that matches many patterns at once, in time linear in the text for every pattern.
 
-Every place of every pattern is one bit of an integer; a step over a character moves them all. A
-step that was made once is remembered, so that a text costs one look-up a character.
-Source: RE2, "Regular Expression Matching in the Wild" (a lazy DFA with a bounded cache); the
-epsilon closure by one addition is Navarro and Raffinot's.
+Each place of each pattern is one bit of an integer, and a step over a character moves all bits.
+Steps are cached, so a text costs one lookup per character.
+Sources: RE2, "Regular Expression Matching in the Wild" (a lazy DFA with a bounded cache); Navarro
+and Raffinot (the epsilon closure by one addition).
 """
 
 import sys
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from itertools import chain
 from typing import NamedTuple
 
 Span = tuple[str, str]
 
-# States and steps that are remembered take about so much; then all are forgotten.
+# At about this size the cache of states and steps is cleared.
 _CACHE_BYTES = 32 * 2**20
 _STATE_BYTES = 1024
 
 
 class Chars(NamedTuple):
-    """One character out of these spans, ends included. A span that runs backwards is empty."""
+    """One character of these spans, ends included. A span whose end precedes its start is empty."""
 
     spans: tuple[Span, ...]
 
     def has(self, char: str) -> bool:
-        """Whether it is one of them."""
+        """Return True if the character is in a span."""
         return any(low <= char <= high for low, high in self.spans)
 
 
 class Star(NamedTuple):
-    """Any number of characters, also none."""
+    """Any number of characters, including zero."""
 
     chars: Chars
 
 
 class Directories(NamedTuple):
-    """`(chars*/)?`: nothing, or what ends in a slash."""
+    """`(chars*/)?`: nothing, or a text that ends in a slash."""
 
     chars: Chars
 
 
 class Edge(Enum):
-    """Takes no character: the begin or the end of the text, the edge of a word, no such edge."""
+    """An item without a character: start or end of the text, or an edge of a word, or no edge."""
 
     BEGIN = "begin"
     END = "end"
@@ -50,11 +51,11 @@ class Edge(Enum):
 
 
 Item = str | Chars | Star | Directories | Edge
-"""Part of a pattern; a text is that one character."""
+"""Part of a pattern; a str is one literal character."""
 
 
 def complement(spans: Iterable[Span]) -> Chars:
-    """Every character outside of the spans."""
+    """Return every character outside of the spans."""
     outside = []
     free = 0
     for low, high in sorted(spans):
@@ -73,7 +74,7 @@ WORD = Chars((("0", "9"), ("A", "Z"), ("_", "_"), ("a", "z")))
 
 
 class _Before(Enum):
-    """What the last character was; asked for edges only."""
+    """The kind of the last character; NOTHING if no pattern has an edge."""
 
     NOTHING = 0
     WORD = 1
@@ -81,7 +82,7 @@ class _Before(Enum):
 
 
 class State(dict[str, "State"]):
-    """How far each pattern has come in the text so far: state[char] is the state after it."""
+    """The progress of each pattern in the text so far: state[char] is the state after char."""
 
     __slots__ = ("_automaton", "_hits", "_key")
 
@@ -96,7 +97,7 @@ class State(dict[str, "State"]):
         return after
 
     def after(self, text: str) -> "State":
-        """The state when that was read, too."""
+        """Return the state after the text."""
         state = self
         for char in text:
             state = state[char]
@@ -104,7 +105,7 @@ class State(dict[str, "State"]):
 
     @property
     def hits(self) -> tuple[int, ...]:
-        """The numbers of the patterns, from 0, that match all of the text so far; ascending."""
+        """The indices of the patterns that match the whole text so far, ascending."""
         if self._hits is None:
             places, _, before = self._key
             self._hits = self._automaton.find_hits(places, before)
@@ -112,7 +113,11 @@ class State(dict[str, "State"]):
 
 
 class Automaton:
-    """Patterns, each a sequence of items. start: nothing has been read."""
+    """The automaton of several patterns, each a sequence of items.
+
+    Attributes:
+        start: The state before the first character.
+    """
 
     def __init__(self, patterns: Sequence[Sequence[Item]]) -> None:
         self._literals: dict[str, list[int]] = {}
@@ -142,17 +147,19 @@ class Automaton:
         self._width = place
         self._ends = self._bits(self._pattern_at)
         self._edges = {edge: self._bits(places) for edge, places in edges.items()}
-        self._within = self._bits(_all_of(self._directories))
-        self._skipped = self._bits(_all_of(self._stars)) | self._within
+        self._within = self._bits(chain.from_iterable(self._directories.values()))
+        self._skipped = self._bits(chain.from_iterable(self._stars.values())) | self._within
         self._moves: dict[str, tuple[int, int, int]] = {}
         self._states: dict[tuple[int, int, _Before], State] = {}
-        self._most = _CACHE_BYTES // (place // 2 + _STATE_BYTES) + 2
+        self._max_cached = _CACHE_BYTES // (place // 2 + _STATE_BYTES) + 2
         self.start = State(self, (self._bits(starts), 0, _Before.NOTHING))
 
     def step(self, places: int, within: int, before: _Before, char: str) -> State:
-        """The state after one more character. within: the directories that have begun."""
-        if len(self._states) + len(self._moves) >= self._most:
-            self._forget()
+        """Return the state after one more character. within: the Directories that have begun."""
+        if len(self._states) + len(self._moves) >= self._max_cached:
+            for cached in (*self._states.values(), self.start):
+                cached.clear()
+            self._states, self._moves = {}, {}
         moves = self._moves.get(char)
         if moves is None:
             moves = self._moves[char] = self._find_moves(char)
@@ -173,7 +180,7 @@ class Automaton:
         return state
 
     def find_hits(self, places: int, before: _Before) -> tuple[int, ...]:
-        """The patterns that may end here."""
+        """Return the indices of the patterns that match if the text ends here."""
         ends = self._spread(places, before, is_word=False, is_end=True) & self._ends
         hits = []
         while ends:
@@ -183,7 +190,7 @@ class Automaton:
         return tuple(hits)
 
     def _spread(self, places: int, before: _Before, *, is_word: bool, is_end: bool = False) -> int:
-        """With the places behind items that may take nothing here. is_word: what comes next."""
+        """Add the places after items that can be empty here. is_word: the next character's kind."""
         empty = self._skipped
         for edge, mask in self._edges.items():
             match edge:
@@ -196,11 +203,11 @@ class Automaton:
                     holds = is_edge == (edge is Edge.WORD)
             if holds:
                 empty |= mask
-        # The carry runs through a row of ones, from the lowest place that was reached.
+        # The carry of the addition runs through a row of ones from its lowest active place.
         return places | ((empty + (places & empty)) ^ empty)
 
     def _find_moves(self, char: str) -> tuple[int, int, int]:
-        """For a character: the places that it moves on, that stay, the directories that go on."""
+        """Return the places that a character advances, keeps, and keeps within a directory."""
         taken = _having(self._chars, char)
         taken += self._literals.get(char, ())
         looped = _having(self._stars, char)
@@ -213,17 +220,6 @@ class Automaton:
             data[place >> 3] |= 1 << (place & 7)
         return int.from_bytes(data, "little")
 
-    def _forget(self) -> None:
-        for state in self._states.values():
-            state.clear()
-        self.start.clear()
-        self._states = {}
-        self._moves = {}
-
-
-def _all_of(places: dict[Chars, list[int]]) -> list[int]:
-    return [place for found in places.values() for place in found]
-
 
 def _having(places: dict[Chars, list[int]], char: str) -> list[int]:
-    return [place for chars, found in places.items() if chars.has(char) for place in found]
+    return [place for chars, at in places.items() if chars.has(char) for place in at]

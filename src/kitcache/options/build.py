@@ -1,4 +1,4 @@
-"""BuildRequest: all that a build was asked for, as one value."""
+"""BuildRequest: everything that a build is asked for, as one value."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,18 @@ from kitcache.options.secrets import Secret
 
 
 class BuildRequest(NamedTuple):
-    """All that a build was asked for, with the names and meanings of `docker buildx build`.
+    """A build, with the names and meanings of `docker buildx build`.
 
-    context: a directory, a URL that the daemon fetches, or "-" (a tar or a Dockerfile on stdin).
-    dockerfile: a path as the user wrote it, "-" for stdin, None for Dockerfile in the context.
-    add_hosts: "name:ip". network: default, none, host, sandbox. attests: a kind and its attributes,
-    such as ("provenance", "mode=max"). allow: entitlements. shm_size: bytes of /dev/shm, 0 for the
-    daemon's own choice. ulimits: "nofile=1024:2048". warnings: what looked odd in how this was
-    asked for, besides what the caches' own warnings say.
+    Attributes:
+        context: A directory, a URL that the daemon fetches, or "-": a tar or a Dockerfile on stdin.
+        dockerfile: Path as the user wrote it, "-" for stdin, None for Dockerfile in the context.
+        add_hosts: "name:ip".
+        network: default, none, host, sandbox.
+        attests: A kind and its attributes, such as ("provenance", "mode=max").
+        allow: Entitlements, such as "network.host".
+        shm_size: Bytes of /dev/shm; 0 for the daemon's default.
+        ulimits: "nofile=1024:2048".
+        warnings: What looks mistyped, apart from the warnings of caches and outputs.
     """
 
     context: str = "."

@@ -1,7 +1,7 @@
-"""Go's pattern languages as items of an automaton: filepath.Match, and regular expressions.
+"""Go's pattern languages as items of an automaton: filepath.Match and regular expressions.
 
-Of the regular expressions those alone that moby/patternmatcher makes of patterns.
-Source: Go, path/filepath/match.go and regexp/syntax; RE2's syntax page.
+Only the regular expressions that moby/patternmatcher makes from patterns are supported.
+Sources: Go, path/filepath/match.go and regexp/syntax; RE2's syntax page.
 """
 
 import re
@@ -24,7 +24,12 @@ from kitcache.options.automaton import (
 
 
 class BadPattern(ValueError):
-    """A pattern that cannot be understood. pattern: as it was given, problem: one clause."""
+    """A pattern that Go refuses.
+
+    Attributes:
+        pattern: As the user wrote it.
+        problem: One clause.
+    """
 
     def __init__(self, pattern: str, problem: str) -> None:
         super().__init__(pattern, problem)
@@ -39,7 +44,7 @@ SYNTAX_ERROR = "syntax error in pattern"
 
 
 def has_wildcard(name: str) -> bool:
-    """Whether filepath.Match would match more than one name."""
+    """Return True if the pattern can match more than one name."""
     return bool(_WILDCARD.search(name))
 
 
@@ -47,23 +52,23 @@ _WILDCARD = re.compile(r"(?:^|[^\\])(?:\\\\)*[*?\[]")
 
 
 def escape(name: str) -> str:
-    """A pattern that matches that name alone."""
+    """Return the pattern that matches only this name."""
     return re.sub(r"[*?\[\]\\]", r"\\\g<0>", name)
 
 
 def unescape(pattern: str) -> str:
-    """The only name that a pattern without wildcards matches."""
+    """Return the only name that a pattern without wildcards matches."""
     return re.sub(r"\\(.)", r"\1", pattern, flags=re.DOTALL)
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
-    """Whether filepath.Match takes a name (no path: one component). Raises BadPattern."""
+    """Return filepath.Match of the pattern for one path component. Raise BadPattern."""
     start = Automaton([glob_items(pattern)]).start
     return lambda name: bool(start.after(name).hits)
 
 
 def glob_items(pattern: str) -> list[Item]:
-    """A pattern as filepath.Match reads it. Raises BadPattern where it says ErrBadPattern."""
+    """Return a pattern as filepath.Match reads it. Raise BadPattern where Go has ErrBadPattern."""
     items: list[Item] = []
     at = 0
     while at < len(pattern):
@@ -84,7 +89,7 @@ def glob_items(pattern: str) -> list[Item]:
 
 
 def _glob_class(pattern: str, at: int) -> tuple[Chars, int]:
-    """at: behind the opening bracket."""
+    """Return the class and the index after it. at: the index after the opening bracket."""
     is_negated = pattern.startswith("^", at)
     at += is_negated
     spans: list[Span] = []
@@ -98,7 +103,7 @@ def _glob_class(pattern: str, at: int) -> tuple[Chars, int]:
 
 
 def _class_end(pattern: str, at: int) -> tuple[str, int]:
-    """One end of a span; something has to follow, at least the closing bracket."""
+    """Return one end of a span. At least the closing bracket must follow it."""
     if pattern[at : at + 1] in ("", "-", "]"):
         raise BadPattern(pattern, SYNTAX_ERROR)
     char, at = _glob_char(pattern, at)
@@ -116,7 +121,7 @@ def _glob_char(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _spans(text: str) -> tuple[Span, ...]:
-    """Of pairs of characters."""
+    """Return a span for each pair of characters."""
     return tuple(zip(text[::2], text[1::2], strict=True))
 
 
@@ -138,7 +143,6 @@ _NAMED = {
     "word": WORD.spans,
     "xdigit": _spans("09AFaf"),
 }
-# What a backslash and a letter mean.
 _ESCAPED: dict[str, Item] = {
     "A": Edge.BEGIN,
     "B": Edge.NO_WORD,
@@ -160,11 +164,12 @@ _ESCAPED: dict[str, Item] = {
 
 
 def regex_items(regex: str, pattern: str) -> list[Item]:
-    """A regular expression of Go's that was made from a pattern.
+    """Return the items of a regular expression that patternmatcher made from a pattern.
 
-    Beside characters, classes and escapes it has `(.*/)?`, `.*` and `^`, and a star behind a class.
-    Raises BadPattern (naming the pattern) for what Go refuses, and for the few escapes that only
-    Go knows (octal, hexadecimal and Unicode ones).
+    It consists of characters, classes, starred classes, escapes, `(.*/)?`, `.*` and `^`.
+
+    Raises:
+        BadPattern: Go refuses it, or it has an octal, hexadecimal or Unicode escape.
     """
     return _Regex(regex, pattern).items()
 

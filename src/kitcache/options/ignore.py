@@ -1,8 +1,8 @@
-"""Which paths .dockerignore patterns take, as BuildKit's client applies them.
+"""The paths that .dockerignore patterns match, as BuildKit's client applies them.
 
-The last pattern that matches decides, `!` takes back, what a directory matched holds for all below
-it. All patterns read a path at once, and go on where they stopped at its directory.
-Source: moby/patternmatcher, patternmatcher.go and ignorefile/ignorefile.go; Go's filepath.Match.
+The last matching pattern decides, `!` negates, and a match of a directory applies to everything
+below it. All patterns read a path at once, and continue from the state of its directory.
+Sources: moby/patternmatcher, patternmatcher.go and ignorefile/ignorefile.go; Go's filepath.Match.
 """
 
 import posixpath
@@ -14,56 +14,65 @@ from kitcache.options.globs import BadPattern, glob_items, regex_items
 
 
 class Pattern(NamedTuple):
-    """One pattern. text: cleaned, without its `!`. items: what it takes, without what is below."""
+    """A pattern.
+
+    Attributes:
+        text: The cleaned pattern without its `!`.
+        is_exception: True for a pattern with `!`.
+        items: The paths that it matches, without the paths below them.
+    """
 
     text: str
-    takes_back: bool
+    is_exception: bool
     items: tuple[Item, ...]
 
 
 class Seen(NamedTuple):
-    """What patterns made of a path. hits: the numbers of those that matched it or a parent."""
+    """The patterns' state after a path. hits: the indices that match it or a parent."""
 
     state: State
     hits: tuple[int, ...]
 
 
 class Matcher:
-    """Patterns in their order. Raises BadPattern for one that BuildKit could not use either."""
+    """Patterns in their order. Raises BadPattern for a pattern that BuildKit refuses."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         self.patterns = tuple(_compile(text) for text in map(str.strip, patterns) if text)
         self._start = Automaton([pattern.items for pattern in self.patterns]).start
 
     def match(self, path: str, parent: Seen | None) -> tuple[bool, Seen]:
-        """Whether the patterns take the path. parent: what was seen of its directory.
+        """Return True if the patterns match the path, and the state for paths below it.
 
-        Mirrors MatchesUsingParentResults: a pattern that could change nothing is not asked, and
-        counts as one that did not match.
+        As in MatchesUsingParentResults, a pattern that could not change the result is skipped, and
+        counts as one that does not match.
+
+        Args:
+            parent: The state of the path's directory; None at the top.
         """
         if parent is None:
             state, known = self._start.after(path), frozenset[int]()
         else:
             state, known = parent.state["/"].after(path.rpartition("/")[2]), frozenset(parent.hits)
-        taken = False
+        is_match = False
         hits = []
         for number in sorted(known.union(state.hits)) if known else state.hits:
-            takes_back = self.patterns[number].takes_back
-            if takes_back == taken or number in known:
+            is_exception = self.patterns[number].is_exception
+            if is_exception == is_match or number in known:
                 hits.append(number)
-                taken = not takes_back
-        return taken, Seen(state, tuple(hits))
+                is_match = not is_exception
+        return is_match, Seen(state, tuple(hits))
 
     def takes(self, path: str) -> bool:
-        """Whether the patterns take a relative path, by itself or with a directory of it."""
-        taken, seen = False, None
+        """Return True if the patterns match a relative path or one of its directories."""
+        is_match, seen = False, None
         for name in path.split("/"):
-            taken, seen = self.match(name, seen)
-        return taken
+            is_match, seen = self.match(name, seen)
+        return is_match
 
 
 def parse_ignore_file(text: str) -> tuple[str, ...]:
-    """The patterns of a .dockerignore; they name paths from the context's root."""
+    """Return the patterns of a .dockerignore, relative to the root of the context."""
     patterns = []
     for line in text.removeprefix("\ufeff").split("\n"):
         pattern = line.strip()
@@ -79,25 +88,25 @@ def parse_ignore_file(text: str) -> tuple[str, ...]:
 
 
 def clean(text: str) -> str:
-    """Go's filepath.Clean, which unlike ours keeps no second slash in front."""
+    """Return the path as Go's filepath.Clean, which unlike normpath keeps no second slash."""
     cleaned = posixpath.normpath(text)
     return cleaned[1:] if cleaned.startswith("//") else cleaned
 
 
 def _compile(text: str) -> Pattern:
-    # Cleaned together with its `!`, as upstream does: `!a/..` is no exception any more.
+    # Upstream cleans the text together with its `!`, so `!a/..` is not an exception.
     text = clean(text)
-    takes_back = text.startswith("!")
-    if takes_back:
+    is_exception = text.startswith("!")
+    if is_exception:
         text = text[1:]
         if not text:
             raise BadPattern("!", "an exception to nothing")
     glob_items(text)
-    return Pattern(text, takes_back, tuple(_items(text)))
+    return Pattern(text, is_exception, tuple(_items(text)))
 
 
 def _items(text: str) -> list[Item]:
-    """As upstream decides: by a literal, a prefix, a suffix or a regular expression."""
+    """Read a literal, a prefix, a suffix or a regular expression, as upstream does."""
     if not _WILD.search(text):
         return list(text)
     if text.startswith("**") and not _WILD.search(suffix := text[2:]):
@@ -115,7 +124,7 @@ _QUOTED = frozenset(".+()|{}$")
 
 
 def _to_regex(text: str) -> str:
-    """Upstream's regular expression, with all its oddities inside of brackets."""
+    """Return upstream's regular expression, with its unusual rules inside of brackets."""
     parts = []
     for found in _PART.finditer(text):
         part = found.group()

@@ -1,4 +1,4 @@
-"""Names of images: which are well formed, and what they are in full.
+"""Names of images: which are well formed, and their full form.
 
 Source: distribution/reference, reference.go and normalize.go.
 """
@@ -17,35 +17,46 @@ _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(
     r"[a-z][a-z0-9]*(?:[-_+.][a-z][a-z0-9]*)*:[0-9a-f]{32,}", re.ASCII | re.IGNORECASE
 )
-_LONGEST_NAME = 255
+_MAX_NAME = 255
 _HUB = "docker.io"
+_INVALID = "invalid reference format"
 
 
 class InvalidImageName(ValueError):
-    """The text names no image; the message is Docker's."""
+    """A text is not the name of an image. The message is Docker's."""
 
 
 def normalize_reference(text: str, *, add_latest: bool = True) -> str:
-    """The full name: docker.io/library/foo:latest for foo. Raises NotAReference.
+    """Return the full name: docker.io/library/foo:latest for foo. Raise InvalidImageName.
 
-    add_latest: give a name that has neither tag nor digest the tag latest.
+    Args:
+        add_latest: Add the tag latest to a name that has neither a tag nor a digest.
     """
-    rest, _, digest = text.partition("@")
-    if "@" in text and not _DIGEST.fullmatch(digest):
-        raise InvalidImageName("invalid reference format")
-    name, tag = _split_tag(rest)
+    name, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise InvalidImageName(_INVALID)
+    colon = name.rfind(":")
+    tag = ""
+    if colon >= 0 and "/" not in name[colon:]:
+        name, tag = name[:colon], name[colon + 1 :]
+        if not _TAG.fullmatch(tag):
+            raise InvalidImageName(_INVALID)
     domain, path = _split_domain(name)
-    _check_name(domain, path)
-    full = f"{domain}/{path}"
-    if tag is not None:
-        full += f":{tag}"
-    if digest:
-        return f"{full}@{digest}"
-    return full if tag is not None or not add_latest else f"{full}:latest"
+    if len(domain) + 1 + len(path) > _MAX_NAME:
+        raise InvalidImageName(f"repository name must not be more than {_MAX_NAME} characters")
+    if path.lower() != path:
+        raise InvalidImageName("repository name must be lowercase")
+    if re.fullmatch("library/[a-f0-9]{64}", path) and domain == _HUB:
+        raise InvalidImageName("a repository name cannot be 64 hexadecimal digits")
+    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
+        raise InvalidImageName(_INVALID)
+    if not tag and not digest and add_latest:
+        tag = "latest"
+    return f"{domain}/{path}" + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
 
 
 def shorten_reference(full: str) -> str:
-    """The name as people write it: foo for docker.io/library/foo:latest."""
+    """Return the short name: foo for docker.io/library/foo:latest."""
     path = full.removeprefix(f"{_HUB}/")
     own = path.removeprefix("library/")
     name = path if path == full or "/" in own else own
@@ -53,7 +64,7 @@ def shorten_reference(full: str) -> str:
 
 
 def normalize_tag(text: str, *, add_latest: bool = True) -> str:
-    """The full name of an image that is to be made. Raises UsageError."""
+    """Return the full name of an image that is to be built. Raise UsageError."""
     try:
         full = normalize_reference(text, add_latest=add_latest)
     except InvalidImageName as error:
@@ -67,27 +78,17 @@ def normalize_tag(text: str, *, add_latest: bool = True) -> str:
 
 
 def is_tag(text: str) -> bool:
-    """True for what can follow the colon of a name."""
+    """Return True if the text can follow the colon of a name."""
     return bool(_TAG.fullmatch(text))
 
 
 def is_digest(text: str) -> bool:
-    """True for what can follow the @ of a name."""
+    """Return True if the text can follow the @ of a name."""
     return bool(_DIGEST.fullmatch(text))
 
 
-def _split_tag(text: str) -> tuple[str, str | None]:
-    colon = text.rfind(":")
-    if colon < 0 or "/" in text[colon:]:
-        return text, None
-    tag = text[colon + 1 :]
-    if not _TAG.fullmatch(tag):
-        raise InvalidImageName("invalid reference format")
-    return text[:colon], tag
-
-
 def _split_domain(name: str) -> tuple[str, str]:
-    """The registry, docker.io where none is named, and the repository there."""
+    """Return the registry, docker.io if the name has none, and the repository in it."""
     first, slash, rest = name.partition("/")
     has_domain = slash and (
         "." in first or ":" in first or first == "localhost" or first.lower() != first
@@ -98,14 +99,3 @@ def _split_domain(name: str) -> tuple[str, str]:
     if domain == _HUB and "/" not in path:
         path = f"library/{path}"
     return domain, path
-
-
-def _check_name(domain: str, path: str) -> None:
-    if len(domain) + 1 + len(path) > _LONGEST_NAME:
-        raise InvalidImageName(f"repository name must not be more than {_LONGEST_NAME} characters")
-    if path.lower() != path:
-        raise InvalidImageName("repository name must be lowercase")
-    if re.fullmatch("library/[a-f0-9]{64}", path) and domain == _HUB:
-        raise InvalidImageName("a repository name cannot be 64 hexadecimal digits")
-    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
-        raise InvalidImageName("invalid reference format")

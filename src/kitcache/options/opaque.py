@@ -1,7 +1,7 @@
-"""Opaque: the base of values that hold a secret, and that no tool shows.
+"""Opaque: base class of values that hold a secret.
 
-Their fields are kept in closures, so that neither `vars`, `__slots__` nor a debugger's walk over
-attributes finds them; only the properties of the class itself give them.
+The fields are in closures, so neither `vars`, `__slots__` nor a debugger's walk over attributes
+shows them. Only the properties of the class return them.
 """
 
 from typing import NoReturn
@@ -13,7 +13,7 @@ class Opaque:
     __slots__ = ()
 
     def _keep(self, **fields: object) -> None:
-        """Store each field in a closure, under its name; each name is in the class's __slots__."""
+        """Store each field in a closure, under its name, which the class has in __slots__."""
         for name, value in fields.items():
             object.__setattr__(self, name, lambda value=value: value)
 

@@ -1,4 +1,4 @@
-"""[GLOB=]TEMPLATE: what a tag is to be called in another cache."""
+"""[GLOB=]TEMPLATE: the new names of tags that are merged into another cache."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ _FORMS = ("write '{dir}-{tag}' for all tags, or 'GLOB={dir}-{tag}' for some",)
 
 
 class Rename(NamedTuple):
-    """Tags that match the glob are called by the template; what it stands for: see rename.
+    """A new name for each tag that a glob matches.
 
-    In a glob `*` is any text, with slashes too; what else there is follows Python's fnmatch.
+    Attributes:
+        glob: As in Python's fnmatch: `*` matches any text, slashes included.
+        template: The new name; {tag} is the tag, {dir} the name of its cache's directory.
     """
 
     glob: str
@@ -23,22 +25,27 @@ class Rename(NamedTuple):
 
 
 def read_rename(text: str) -> Rename:
-    """The rename that a text spells; without a glob it is of every tag. Raises UsageError."""
+    """Return the rename that a text states; without a glob it applies to every tag.
+
+    Raises:
+        UsageError: The text is not [GLOB=]TEMPLATE.
+    """
     glob, equals, template = text.rpartition("=")
     if not template or (equals and not glob):
-        raise UsageError(f"{text!r} gives tags no name", hints=_FORMS)
+        raise UsageError(f"{text!r} has an empty name or glob", hints=_FORMS)
     for place in _PLACE.findall(template):
         if place not in _PLACES:
-            raise UsageError(f"{text!r}: {{{place}}} stands for nothing", hints=_FORMS)
+            raise UsageError(f"{text!r}: {{{place}}} is neither {{tag}} nor {{dir}}", hints=_FORMS)
     if re.search("[{}]", _PLACE.sub("", template)):
-        raise UsageError(f"{text!r} has a brace too many", hints=_FORMS)
+        raise UsageError(f"{text!r} has an unmatched brace", hints=_FORMS)
     return Rename(glob or "*", template)
 
 
 def rename(renames: Sequence[Rename], tag: str, directory: str) -> str:
-    """The tag's new name, by the first rename whose glob it matches; else its own.
+    """Return the tag's new name by the first rename whose glob it matches, else its own name.
 
-    {tag} stands for the tag, {dir} for the name of its cache's directory.
+    Args:
+        directory: Name of the directory of the tag's cache.
     """
     for glob, template in renames:
         if fnmatchcase(tag, glob):

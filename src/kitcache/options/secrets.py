@@ -8,24 +8,29 @@ from typing import Protocol
 
 from kitcache.errors import UsageError
 from kitcache.masking import HIDDEN
-from kitcache.options.attributes import quote_go, split_fields, suggest
+from kitcache.options.attributes import hints_for, quote_go, split_fields
 from kitcache.options.opaque import Opaque
 
 _KEYS = ("id", "src", "source", "env", "type")
 
 
 class PathLike(Protocol):
-    """What os.fspath takes for a path, without os: nothing in this package does I/O."""
+    """A path as os.fspath takes it, declared here because this package does not import os."""
 
     def __fspath__(self) -> str:
         """Return the path as a text."""
 
 
 class Secret(Opaque):
-    """A secret that a build may ask for by its id.
+    """A secret that a step of a build can mount by its id. Two secrets are equal if identical.
 
-    path: the file to read it from when it is asked for. data: the secret itself, never shown.
-    Exactly one of them is given, else UsageError. Two secrets are equal if they are one object.
+    Attributes:
+        id: The name by which a step asks for the secret.
+        path: The file to read when a step asks for the secret, or None.
+        data: The secret itself, or None. No repr shows it.
+
+    Raises:
+        UsageError: Not exactly one of path and data is given, or a type is wrong.
     """
 
     __slots__ = ("_data", "_id", "_path")
@@ -39,21 +44,22 @@ class Secret(Opaque):
         path: str | PathLike | None = None,
         data: bytes | None = None,
     ) -> None:
-        problem = _what_is_wrong(id, path, data)
-        if problem:
-            path = data = None  # so that a traceback with locals does not show the secret
-        self._keep(_id=id, _path=None if path is None else _text_of(path), _data=data)
-        if problem:
-            raise UsageError(problem[0], hints=(problem[1],))
+        error = _check(id, path, data)
+        if error is not None:
+            path = data = None  # so that a traceback with local variables does not show the secret
+        text = path if path is None or isinstance(path, str) else path.__fspath__()
+        self._keep(_id=id, _path=text, _data=data)
+        if error is not None:
+            raise error
 
     @property
     def id(self) -> str:
-        """The name by which a step asks for it."""
+        """The name by which a step asks for the secret."""
         return self._id()
 
     @property
     def path(self) -> str | None:
-        """The file that holds it, or None."""
+        """The file that contains the secret, or None."""
         return self._path()
 
     @property
@@ -66,49 +72,32 @@ class Secret(Opaque):
         return f"Secret({self.id!r}, {place})"
 
 
-def _text_of(path: str | PathLike) -> str:
-    return path if isinstance(path, str) else path.__fspath__()
-
-
-def _what_is_wrong(name: object, path: object, data: object) -> tuple[str, str] | None:
-    """Return what is wrong with the arguments of a Secret, and what to write instead."""
+def _check(name: object, path: object, data: object) -> UsageError | None:
     if not isinstance(name, str) or not name:
-        return "Secret: id is not a name", 'write Secret("NAME", path=…) or Secret("NAME", data=…)'
-    what = f"Secret({name!r})"
+        hint = 'write Secret("NAME", path=…) or Secret("NAME", data=…)'
+        return UsageError("Secret: id is not a name", hints=(hint,))
+    problem = hint = ""
     if path is None and data is None:
-        return f"{what}: neither path nor data is given", "add path=FILE or data=BYTES"
-    if path is not None and data is not None:
-        return f"{what}: both path and data are given", "leave one of them out"
-    if data is not None and not isinstance(data, bytes):
+        problem, hint = "neither path nor data is given", "add path=FILE or data=BYTES"
+    elif path is not None and data is not None:
+        problem, hint = "both path and data are given", "leave one of them out"
+    elif data is not None and not isinstance(data, bytes):
         kind = type(data).__name__
-        return f"{what}: data is of type {kind}, not bytes", "write data=TEXT.encode()"
-    if path is not None and not (isinstance(path, str) or hasattr(path, "__fspath__")):
-        return f"{what}: path is not the path of a file", "write path=FILE"
-    return None
+        problem, hint = f"data is of type {kind}, not bytes", "write data=TEXT.encode()"
+    elif path is not None and not (isinstance(path, str) or hasattr(path, "__fspath__")):
+        problem, hint = "path is not the path of a file", "write path=FILE"
+    return UsageError(f"Secret({name!r}): {problem}", hints=(hint,)) if problem else None
 
 
 def parse_secret(text: str, environ: Mapping[str, str]) -> Secret:
-    """The value of --secret: id=ID[,src=FILE|,env=VARIABLE][,type=file|env].
+    """Return the value of --secret: id=ID[,src=FILE|,env=VARIABLE][,type=file|env].
 
-    With an id alone it is the environment variable of that name, else the file. A variable that is
-    not set is an empty secret, as for buildx. Raises UsageError in buildx's words.
+    An id alone names the environment variable of that name, or else the file. As in buildx, a
+    variable that is not set gives an empty secret.
+
+    Raises:
+        UsageError: The text is not such a value (in buildx's words).
     """
-    attrs = _read(text)
-    name = attrs.get("id", "")
-    if not name:
-        raise UsageError("secret missing ID", hints=("write id=NAME,src=FILE",))
-    path = attrs.get("src", "")
-    variable = attrs.get("env", "")
-    if attrs.get("type") == "env" and not variable:
-        variable, path = path, ""
-    if not variable and not path:
-        variable, path = (name, "") if name in environ else ("", name)
-    if variable:
-        return Secret(name, data=environ.get(variable, "").encode(errors="surrogateescape"))
-    return Secret(name, path=path)
-
-
-def _read(text: str) -> dict[str, str]:
     try:
         fields = split_fields(text)
     except UsageError as error:
@@ -121,19 +110,28 @@ def _read(text: str) -> dict[str, str]:
                 f"invalid field '{field}' must be a key=value pair",
                 hints=("write id=NAME,src=FILE",),
             )
-        attrs[_known_key(key.lower(), field)] = value
-    if (kind := attrs.get("type", "file")) not in ("file", "env"):
+        if key.lower() not in _KEYS:
+            problem = f"unexpected key '{key.lower()}' in '{field}'"
+            raise UsageError(problem, hints=hints_for(key.lower(), _KEYS))
+        attrs["src" if key.lower() == "source" else key.lower()] = value
+    kind = attrs.get("type", "file")
+    if kind not in ("file", "env"):
         raise UsageError(
             f"unsupported secret type {quote_go(kind)}", hints=("use type=file or type=env",)
         )
-    return attrs
+    return _make_secret(attrs, environ)
 
 
-def _known_key(key: str, field: str) -> str:
-    if key not in _KEYS:
-        meant = suggest(key, _KEYS)
-        raise UsageError(
-            f"unexpected key '{key}' in '{field}'",
-            hints=(f"did you mean {meant}?" if meant else "known: id, src, env, type",),
-        )
-    return "src" if key == "source" else key
+def _make_secret(attrs: Mapping[str, str], environ: Mapping[str, str]) -> Secret:
+    name = attrs.get("id", "")
+    if not name:
+        raise UsageError("secret missing ID", hints=("write id=NAME,src=FILE",))
+    path = attrs.get("src", "")
+    variable = attrs.get("env", "")
+    if attrs.get("type") == "env" and not variable:
+        variable, path = path, ""
+    if not variable and not path:
+        variable, path = (name, "") if name in environ else ("", name)
+    if variable:
+        return Secret(name, data=environ.get(variable, "").encode(errors="surrogateescape"))
+    return Secret(name, path=path)

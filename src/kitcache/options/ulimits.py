@@ -6,7 +6,7 @@ Source: docker/go-units, ulimit.go and size.go.
 import re
 
 from kitcache.errors import UsageError
-from kitcache.options.attributes import suggest
+from kitcache.options.attributes import hints_for
 
 _ULIMITS = ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
             "nproc", "rss", "rtprio", "rttime", "sigpending", "stack")  # fmt: skip
@@ -16,21 +16,17 @@ _INT64 = 1 << 63
 
 
 def parse_ulimit(text: str) -> str:
-    """The limit as NAME=SOFT:HARD, of NAME=SOFT[:HARD]. Raises UsageError in Docker's words."""
+    """Return NAME=SOFT[:HARD] as NAME=SOFT:HARD. Raise UsageError in Docker's words."""
     name, _, limits = text.partition("=")
-    found = re.fullmatch(r"(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?", limits)
-    if found is None:
+    match = re.fullmatch(r"(-?[0-9]{1,18})(?::(-?[0-9]{1,18}))?", limits)
+    if match is None:
         raise UsageError(
-            f"invalid ulimit argument: {text}", hints=("write nofile=1024:2048, for one",)
+            f"invalid ulimit argument: {text}", hints=("write nofile=1024:2048, for example",)
         )
     if name not in _ULIMITS:
-        meant = suggest(name.lower(), _ULIMITS)
-        raise UsageError(
-            f"invalid ulimit type: {name}",
-            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(_ULIMITS)}",),
-        )
-    soft = int(found[1])
-    hard = soft if found[2] is None else int(found[2])
+        raise UsageError(f"invalid ulimit type: {name}", hints=hints_for(name.lower(), _ULIMITS))
+    soft = int(match[1])
+    hard = soft if match[2] is None else int(match[2])
     if hard != -1 and (soft > hard or soft == -1):
         raise UsageError(
             f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
@@ -39,12 +35,13 @@ def parse_ulimit(text: str) -> str:
 
 
 def parse_memory(text: str) -> int:
-    """Bytes in 64m, 1.5g, 512MiB or 1073741824: Docker's units are powers of 1024, all of them.
+    """Return the bytes in 64m, 1.5g, 512MiB or 1073741824. All units are powers of 1024.
 
-    Raises UsageError.
+    Raises:
+        UsageError: The text is not a size.
     """
-    found = _MEMORY.fullmatch(text.strip().lower())
-    size = int(float(found[1]) * 1024 ** _POWERS[found[2] or ""]) if found else -1
+    match = _MEMORY.fullmatch(text.strip().lower())
+    size = int(float(match[1]) * 1024 ** _POWERS[match[2] or ""]) if match else -1
     if not 0 <= size < _INT64:
-        raise UsageError(f"invalid size: '{text}'", hints=("write 64m or 1g, for one",))
+        raise UsageError(f"invalid size: '{text}'", hints=("write 64m or 1g, for example",))
     return size

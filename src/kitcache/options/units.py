@@ -1,4 +1,4 @@
-"""36h ⇄ nanoseconds, 5 GB ⇄ bytes. One parser, one printer."""
+"""Ages and sizes: 36h ⇄ nanoseconds, 5 GB ⇄ bytes."""
 
 import re
 
@@ -22,16 +22,17 @@ SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 50000000
 
 
 def parse_age(text: str) -> int:
-    """Nanoseconds in an age such as 90, 90s, 15m, 36h, 7d, 2w, 1h30m; a bare number is seconds.
+    """Return the nanoseconds in an age such as 90s, 36h, 7d or 1h30m; a bare number is seconds.
 
-    Raises ValueError, which says what forms are known.
+    Raises:
+        ValueError: The text is not an age. The message lists the known forms.
     """
     word = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", word, re.ASCII):
         word += "s"
     parts = _AGE_PART.findall(word)
     if not word or "".join(number + unit for number, unit in parts) != word:
-        raise ValueError(f"{text[:40]!r} is no age; known forms: 90 (seconds), {AGE_FORMS}")
+        raise ValueError(f"{text[:40]!r} is not an age; known forms: 90 (seconds), {AGE_FORMS}")
     total = sum(float(number) * _AGE_UNITS[unit] for number, unit in parts)
     if total > _LONGEST_NS:
         raise ValueError(f"{text[:40]!r} is more than a thousand years")
@@ -39,7 +40,7 @@ def parse_age(text: str) -> int:
 
 
 def format_age(age_ns: int) -> str:
-    """The age in its largest whole unit, for eyes: 3 d, 5 h, 12 min, 4 s; a future time says so."""
+    """Return the age in its largest whole unit, to display: 3 d, 5 h, 12 min; -5 h is 5 h ahead."""
     if age_ns < 0:
         return f"{format_age(-age_ns)} ahead"
     for name, unit_ns in (("d", 86_400), ("h", 3600), ("min", 60)):
@@ -49,7 +50,7 @@ def format_age(age_ns: int) -> str:
 
 
 def spell_age(age_ns: int) -> str:
-    """The age as parse_age reads it, in its largest units: 30d, 1h30m, 0s. Below a second: cut."""
+    """Return the age in whole seconds as parse_age reads it, in its largest units: 30d, 1h30m."""
     if age_ns < 0:
         return f"-{spell_age(-age_ns)}"
     seconds = age_ns // _SECOND_NS
@@ -61,18 +62,21 @@ def spell_age(age_ns: int) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes in a size such as 5GB, 5 GB, 5GiB, 1.5TB, 900kB, 5g or 5000000000.
+    """Return the bytes in a size such as 5GB, 5 GB, 5GiB, 1.5TB, 900kB, 5g or 5000000000.
 
-    GB is 10^9 and GiB is 2^30, in any case of letters; the B may be left out. What format_bytes
-    prints is read too. Part of a byte is cut off. Raises ValueError, which says what forms are
-    known, also for a small number without a unit: who writes 5 means no five bytes.
+    GB is 10^9 and GiB is 2^30, in upper or lower case, with or without the B. The function also
+    reads the output of format_bytes, and rounds down to whole bytes.
+
+    Raises:
+        ValueError: The text is not a size, or a small number without a unit: 5 does not mean 5 B.
+            The message lists the known forms.
     """
-    # Compiled when it is needed: a reset, which reads no size, starts without it.
-    found = re.fullmatch(_SIZE, text.strip())
-    # A fraction without a unit: of what? Hardly of a byte.
-    if found is None or (found[2] and not found[3]):
-        raise ValueError(f"{text[:40]!r} is no size; known forms: {SIZE_FORMS}")
-    whole, fraction, unit = found.groups(default="")
+    # Compiled on use, because a reset reads no size and has to start fast.
+    match = re.fullmatch(_SIZE, text.strip())
+    # A fraction needs a unit, because there is no fraction of a byte.
+    if match is None or (match[2] and not match[3]):
+        raise ValueError(f"{text[:40]!r} is not a size; known forms: {SIZE_FORMS}")
+    whole, fraction, unit = match.groups(default="")
     digits = whole.replace(",", "").lstrip("0")
     if len(digits) > len(str(_LARGEST)):
         raise ValueError(f"{text[:40]!r} is more than any disk has")
@@ -86,7 +90,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """A size for eyes, decimal: 0 B, 812 B, 1.2 kB, 343 MB, 5.1 GB."""
+    """Return a size to display, in decimal units: 0 B, 812 B, 1.2 kB, 343 MB, 5.1 GB."""
     if count < 1000:
         return f"{count} B"
     size = float(count)
@@ -98,6 +102,6 @@ def format_bytes(count: int) -> str:
 
 
 def tell_apart(one: int, other: int) -> tuple[str, str]:
-    """Both sizes for eyes; with all their digits where they differ and would not seem to."""
-    said = format_bytes(one), format_bytes(other)
-    return said if said[0] != said[1] or one == other else (f"{one:,} B", f"{other:,} B")
+    """Return both sizes to display, with all digits if they differ but would look the same."""
+    short = format_bytes(one), format_bytes(other)
+    return short if short[0] != short[1] or one == other else (f"{one:,} B", f"{other:,} B")

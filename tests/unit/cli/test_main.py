@@ -107,7 +107,7 @@ def test_the_help_lists_every_command(tmp_path: Path) -> None:
         (("rset", "cache"), "'rset'"),
         (("reset",), "DIR"),
         (("reset", "--dry-rum", "cache"), "--dry-rum"),
-        (("reset", "--min-age", "soon", "cache"), "'soon' is no age; known forms: 90"),
+        (("reset", "--min-age", "soon", "cache"), "'soon' is not an age; known forms: 90"),
         (("reset", "--min-age", "9" * 400, "cache"), "more than a thousand years"),
         (("untag", "cache"), "TAG|GLOB|DIGEST"),
         (("--quiet", "du", "cache"), "--quiet"),

@@ -94,7 +94,7 @@ def test_a_lock_is_waited_for_thirty_seconds_unless_told_otherwise() -> None:
 
 
 def test_an_age_that_is_none_says_what_is_known() -> None:
-    with pytest.raises(argparse.ArgumentError, match="'soon' is no age; known forms: 90"):
+    with pytest.raises(argparse.ArgumentError, match="'soon' is not an age; known forms: 90"):
         parse(options.add_lock_timeout, "--lock-timeout", "soon")
 
 

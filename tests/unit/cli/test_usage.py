@@ -59,7 +59,7 @@ def test_a_word_of_many_letters_is_judged_soon() -> None:
 
 
 def test_what_needs_no_other_words_keeps_its_own() -> None:
-    message = "argument --min-age: 'soon' is no age; known forms: 90 (seconds)"
+    message = "argument --min-age: 'soon' is not an age; known forms: 90 (seconds)"
     assert describe_error(message) == message
 
 

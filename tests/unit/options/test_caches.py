@@ -106,7 +106,7 @@ def test_an_import_is_refused_in_buildkits_words(text: str) -> None:
     [
         ("type=local,dst=D", 'write dest=DIR, not "dst"'),
         ("type=local, dest=D", 'write dest=DIR, not " dest"'),
-        ("type=local,src=D", "--cache-to says dest=DIR, not src=DIR"),
+        ("type=local,src=D", "write dest=DIR, not src=DIR"),
         ("type=local", "add dest=DIR"),
         ("type=local,dest=", "add dest=DIR"),
         ("type=local,dest=D,compression=zst", "did you mean zstd?"),

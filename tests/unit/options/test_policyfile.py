@@ -88,8 +88,8 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
         ("keep = true", "keep is for some tags: it belongs in a [[rule]]"),
         (
             'max-used-space = "5 gigs"',
-            "max-used-space: '5 gigs' is no size; known forms: 5GB (10^9 bytes each), 5GiB (2^30),"
-            " 512 MB, 1.5TB, 900kB, 5000000000 (bytes), 10% (of the disk)",
+            "max-used-space: '5 gigs' is not a size; known forms: 5GB (10^9 bytes each),"
+            " 5GiB (2^30), 512 MB, 1.5TB, 900kB, 5000000000 (bytes), 10% (of the disk)",
         ),
         (
             "min-free-space = 5.5",
@@ -111,7 +111,7 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
         ),
         (
             'unused-for = "a while"',
-            "unused-for: 'a while' is no age; known forms: 90s, 15m, 36h, 7d, 2w, 1h30m",
+            "unused-for: 'a while' is not an age; known forms: 90s, 15m, 36h, 7d, 2w, 1h30m",
         ),
         (
             'unused-for = "30"',
@@ -245,7 +245,7 @@ tags = "a"
 keep = true
 """
     found = problems(text)
-    assert [line.partition(" is no ")[0] for line in found] == [
+    assert [line.partition(" is not a")[0] for line in found] == [
         # That trim has no limit is not said: one is named.
         "line 1: max-used-space: '5 gigs'",
         "line 4: rule 1 (a): keep-last 0 keeps nothing; name 1 or more",

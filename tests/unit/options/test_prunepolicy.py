@@ -42,7 +42,7 @@ def test_amounts(text: str, amount: DiskSpace) -> None:
 
 @pytest.mark.parametrize("text", ["", "%", "-1%", "nan%", "10%%", "%10", "ten%", "\u0661%", "1,5%"])
 def test_no_amount(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no size; known forms: .*, 10% .of the disk"):
+    with pytest.raises(ValueError, match=r"is not a size; known forms: .*, 10% .of the disk"):
         parse_amount(text)
 
 

@@ -23,16 +23,16 @@ def test_what_a_text_spells(text: str, glob: str, template: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "gives tags no name"),
-        ("pr-*=", "gives tags no name"),
-        ("={tag}", "gives tags no name"),
-        ("{name}", "{name} stands for nothing"),
-        ("{}", "{} stands for nothing"),
-        ("{tag!r}", "{tag!r} stands for nothing"),
-        ("{tag.__class__}", "{tag.__class__} stands for nothing"),
-        ("{tag", "a brace too many"),
-        ("tag}", "a brace too many"),
-        ("{{tag}}", "a brace too many"),
+        ("", "has an empty name or glob"),
+        ("pr-*=", "has an empty name or glob"),
+        ("={tag}", "has an empty name or glob"),
+        ("{name}", "{name} is neither {tag} nor {dir}"),
+        ("{}", "{} is neither {tag} nor {dir}"),
+        ("{tag!r}", "{tag!r} is neither {tag} nor {dir}"),
+        ("{tag.__class__}", "{tag.__class__} is neither {tag} nor {dir}"),
+        ("{tag", "an unmatched brace"),
+        ("tag}", "an unmatched brace"),
+        ("{{tag}}", "an unmatched brace"),
     ],
 )
 def test_what_is_none_is_told_with_the_forms_that_are(text: str, why: str) -> None:

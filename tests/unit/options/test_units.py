@@ -44,7 +44,7 @@ NO_AGES += ["\u0663s", "\u0663"]
 
 @pytest.mark.parametrize("text", NO_AGES)
 def test_no_age(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no age; known forms: 90 .seconds., 90s, 15m"):
+    with pytest.raises(ValueError, match=r"is not an age; known forms: 90 .seconds., 90s, 15m"):
         parse_age(text)
 
 
@@ -150,7 +150,7 @@ NO_SIZES += ["0x10", "1_000", "\u0665GB", "5\u212aB", "1.5", "0.5B", "10%", "1.0
 
 @pytest.mark.parametrize("text", NO_SIZES)
 def test_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no size; known forms: 5GB .10\^9 .*, 5GiB .2\^30"):
+    with pytest.raises(ValueError, match=r"is not a size; known forms: 5GB .10\^9 .*, 5GiB .2\^30"):
         parse_bytes(text)
 
 

@@ -14,7 +14,7 @@ class Reach:
     """Where those of the patterns that take back (or those that do not) can match."""
 
     def __init__(self, matcher: Matcher, *, takes_back: bool) -> None:
-        texts = [_without_glob(p.text) for p in matcher.patterns if p.takes_back == takes_back]
+        texts = [_without_glob(p.text) for p in matcher.patterns if p.is_exception == takes_back]
         self._prefixes = sorted(text + "/" for text in texts)
         self._is_everywhere = any(map(_SPECIAL.search, texts))
 

@@ -60,7 +60,7 @@ def test_a_dry_run(top: Path) -> None:
     ("words", "code", "says"),
     [
         (("cache",), 2, "DST"),
-        (("--rename", "{name}", "cache", "all"), 2, "{name} stands for nothing"),
+        (("--rename", "{name}", "cache", "all"), 2, "{name} is neither {tag} nor {dir}"),
         (("cache", "cache"), 2, "are one directory"),
         (("nowhere", "all"), 10, "nowhere: not a cache"),
         (("cache", "."), 10, ".: not a cache"),

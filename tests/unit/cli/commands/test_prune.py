@@ -52,10 +52,10 @@ def test_words_are_a_policy(words: tuple[str, ...], expected: PrunePolicy) -> No
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--max-used-space", "5 gigs"), "'5 gigs' is no size; known forms: 5GB"),
+        (("--max-used-space", "5 gigs"), "'5 gigs' is not a size; known forms: 5GB"),
         (("--keep-last", "-1"), "'-1' is no number of tags"),
         (("--keep-last", "many"), "'many' is no number of tags"),
-        (("--unused-for", "soon"), "'soon' is no age; known forms: 90s"),
+        (("--unused-for", "soon"), "'soon' is not an age; known forms: 90s"),
         (("--unused-for", "30"), "argument --unused-for: '30' has no unit"),
         (("--keep-within", "30"), "argument --keep-within: '30' has no unit"),
         (("--keep-last", "0"), "keeps nothing"),

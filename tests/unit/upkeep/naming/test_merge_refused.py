@@ -93,7 +93,7 @@ def test_a_target_that_is_a_source_is_refused(sample: Sample, tmp_path: Path, pa
 def test_words_that_make_no_sense(sample: Sample, target: Path) -> None:
     with pytest.raises(UsageError, match="at least one cache"):
         merge([], target)
-    with pytest.raises(UsageError, match="gives tags no name"):
+    with pytest.raises(UsageError, match="has an empty name or glob"):
         merge([sample.dir], target, rename=["main="])
 
 
