@@ -46,7 +46,7 @@ FUNCTIONS = {
 # Classes that are no values: how one is made, then its methods and properties.
 CLASSES = {
     "RunningBuild": (
-        "(client, request, wishes)",
+        "(client, request, options)",
         {
             "cancel": "()",
             "done": "()",
@@ -68,8 +68,8 @@ CLASSES = {
             "from_env": "(environ, *, addr=None, builder=None, tls=None, timeout_s=10.0)",
             "info": "()",
             "is_engine": "",
-            "run": "(request, wishes)",
-            "start": "(request, wishes)",
+            "run": "(request, options)",
+            "start": "(request, options)",
             "workers": "()",
         },
     ),
@@ -100,7 +100,7 @@ VALUES = {
     "BadBlob": ("digest problem size", ""),
     "BlobReferences": ("path digest size written_ns paths has_more_paths damage", "is_unreachable"),
     "BuildOptions": (
-        "on_update=_nothing on_notice=_nothing on_progress=None cancel=None"
+        "on_update=_ignore on_notice=_ignore on_progress=None cancel=None"
         " credentials=_no_login stdin=None stdout=None proxy_args=() lock_timeout_s=30.0"
         " prune_policy=None timeout_s=None",
         "",

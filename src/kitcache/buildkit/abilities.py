@@ -1,4 +1,4 @@
-"""What the daemon of a build can do, asked before anything is built."""
+"""The features of the daemon of a build, checked before anything is built."""
 
 import re
 from functools import cached_property
@@ -6,43 +6,42 @@ from functools import cached_property
 from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.daemoninfo import Worker, read_info, read_workers
 from kitcache.buildkit.exporters import Exporter
-from kitcache.buildkit.request import needs_image_store
+from kitcache.buildkit.request import HOST_GATEWAY, CheckedRequest
 from kitcache.buildkit.session.outputs import MIRRORS_SINCE
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.errors import NoDaemon
-from kitcache.options.build import BuildRequest
 
 _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 
 
 class Abilities:
-    """A daemon's, each asked once."""
+    """The features of one daemon. Each question is sent at most once."""
 
     def __init__(self, connection: DaemonConnection) -> None:
         self._connection = connection
 
-    def check(self, request: BuildRequest, exporters: tuple[Exporter, ...]) -> None:
-        """Raises NoDaemon for a daemon that lacks what the request needs."""
-        needs = needs_image_store(request) if self._connection.is_engine else ()
-        if needs and not self._has_containerd_store:
+    def check(self, checked: CheckedRequest, exporters: tuple[Exporter, ...]) -> None:
+        """Raise NoDaemon if the daemon lacks a feature that the request needs."""
+        need = checked.image_store_need if self._connection.is_engine else ""
+        if need and not self._has_containerd_store:
             raise self._unsupported(
-                f"this docker engine cannot do {needs[0]}: its containerd image store is off",
+                f"this docker engine cannot do {need}: its containerd image store is off",
                 'put "features": {"containerd-snapshotter": true} into daemon.json, and'
                 " restart docker",
-                "use a builder of its own: docker buildx create --driver docker-container"
-                " --name kit --bootstrap, then --builder kit",
+                "create a builder and use it: docker buildx create --driver docker-container"
+                " --name kit --bootstrap",
             )
         if any(exporter.receives == "mirror" for exporter in exporters):
             self._check_mirrors()
 
     def has_containerd_images(self, exporters: tuple[Exporter, ...]) -> bool:
-        """Return True if the image comes into the containerd image store of this engine."""
+        """Return True if the image is stored in this engine's containerd image store."""
         is_in_engine = any(exporter.kind == "moby" for exporter in exporters)
         return is_in_engine and self._has_containerd_store
 
-    def host_gateway(self, request: BuildRequest) -> str:
-        """What --add-host NAME:host-gateway means there; "" where the daemon does not tell."""
-        if not any(host.endswith("host-gateway") for host in request.add_hosts):
+    def host_gateway(self, checked: CheckedRequest) -> str:
+        """Return the IP address of host-gateway if a host needs it and the daemon reports it."""
+        if not any(address == HOST_GATEWAY for _, address in checked.hosts):
             return ""
         labels = [worker.labels.get(_GATEWAY, "") for worker in self._workers]
         return next((label for label in labels if label and label != "<nil>"), "")
@@ -59,16 +58,16 @@ class Abilities:
         return any(worker.exports_local_caches for worker in self._workers)
 
     def _check_mirrors(self) -> None:
-        """Raises NoDaemon for a BuildKit that says it is too old for mode=delete.
+        """Raise NoDaemon for a BuildKit whose version is too low for mode=delete.
 
-        What says nothing is found out when it sends the output: session/outputs.py.
+        If a daemon reports no version, session/outputs.py detects this when the output arrives.
         """
         try:
             version = read_info(self._connection.channel).version
         except RpcError as error:
             raise self._connection.unanswered(error) from None
-        found = re.match(r"v?(\d+)\.(\d+)", version)
-        if found and (0, 0) < (int(found[1]), int(found[2])) < MIRRORS_SINCE:
+        match = re.match(r"v?(\d+)\.(\d+)", version)
+        if match and (0, 0) < (int(match[1]), int(match[2])) < MIRRORS_SINCE:
             since = ".".join(map(str, MIRRORS_SINCE))
             raise self._unsupported(
                 f"its BuildKit is {version}, and mode=delete requires {since}",
@@ -76,5 +75,4 @@ class Abilities:
             )
 
     def _unsupported(self, problem: str, *hints: str) -> NoDaemon:
-        url = self._connection.address.url
-        return NoDaemon(url, problem, kind="unsupported", hints=hints)
+        return NoDaemon(self._connection.address.url, problem, kind="unsupported", hints=hints)

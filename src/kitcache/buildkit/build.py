@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
-from kitcache.buildkit.arguments import check_wishes, complete_request, settle
+from kitcache.buildkit.arguments import check_options
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import DaemonConnection
-from kitcache.buildkit.exporters import Exporter, make_exporters
+from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.history import read_provenance
 from kitcache.buildkit.limit import Limit
 from kitcache.buildkit.log import log_calls, log_solve
@@ -20,14 +20,7 @@ from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.publish import CacheResult
-from kitcache.buildkit.request import (
-    cache_exports,
-    cache_imports,
-    check_request,
-    entitlements,
-    frontend_attrs,
-    may_delete_anywhere,
-)
+from kitcache.buildkit.request import LOCAL_DELETE, CheckedRequest, frontend_attrs
 from kitcache.buildkit.result import (
     BuildResult,
     decode_response,
@@ -38,15 +31,14 @@ from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.walk import identity
 from kitcache.buildkit.sharedkey import make_shared_key
 from kitcache.buildkit.solve import Solved, solve
-from kitcache.buildkit.solveerror import build_failed, login_steps
-from kitcache.buildkit.sources import SessionSources, make_offer
+from kitcache.buildkit.solveerror import build_failed, login_hints
+from kitcache.buildkit.sources import SessionSources, open_sources
 from kitcache.buildkit.status import BuildUpdate, BuildWarning
 from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
-from kitcache.options.build import BuildRequest
 from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 
 _FRONTEND = "dockerfile.v0"
@@ -58,30 +50,23 @@ _UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that ca
 
 
 def run_build(
-    connection: DaemonConnection,
-    request: BuildRequest,
-    wishes: BuildOptions,
-    environ: Mapping[str, str] | None = None,
+    connection: DaemonConnection, request: CheckedRequest, options: BuildOptions
 ) -> BuildResult:
-    """Build it; see Client.build for what this promises and raises.
-
-    environ: where credentials of GitHub's and Amazon's caches are looked up.
-    """
-    check_wishes(wishes)
-    request = complete_request(settle(request), environ)
-    check_request(request)
-    return _Build(connection, request, wishes).run()
+    """Build on the daemon. Guarantees and errors are those of Client.build."""
+    check_options(options)
+    return _Build(connection, request, options).run()
 
 
 class _Build:
     def __init__(
-        self, connection: DaemonConnection, request: BuildRequest, wishes: BuildOptions
+        self, connection: DaemonConnection, checked: CheckedRequest, wishes: BuildOptions
     ) -> None:
         self._cancel = Limit(wishes.cancel, wishes.timeout_s)
         bound_s = wishes.timeout_s
         # At least so long that a daemon that does answer can be asked to cancel.
         self._connection = connection if bound_s is None else connection.within(max(bound_s, 0.1))
-        self._request = request
+        self._checked = checked
+        self._request = checked.request
         self._wishes = wishes
         self._steps = StepTracker()
         self._mask = Mask()
@@ -114,23 +99,22 @@ class _Build:
         given += [entry.warnings for entry in self._request.cache_from]
         for sentence in chain.from_iterable(given):
             self._notice(sentence)
-        kinds = {export.kind for export in cache_exports(self._request)}
+        kinds = {export.kind for export in self._request.cache_to}
         if self._wishes.prune_policy is not None and "local" not in kinds:
             self._notice("the policy applies to no cache: there is no --cache-to type=local")
 
     def _run(self) -> BuildResult:
         self._notice_oddities()
-        exports, imports = cache_exports(self._request), cache_imports(self._request)
         with ExitStack() as stack:
-            offer = make_offer(self._request, self._wishes.stdin, stack, self._wait_for)
-            exporters = make_exporters(self._request, is_engine=self._connection.is_engine)
+            offer = open_sources(self._request, self._wishes.stdin, stack, self._wait_for)
+            exporters = self._checked.exporters(is_engine=self._connection.is_engine)
             if not exporters and not self._request.outputs:
                 self._notice(
                     "no output was asked for, so the result stays in the daemon's build cache:"
                     " --load, --push or --output brings it elsewhere"
                 )
             abilities = Abilities(self._connection)
-            abilities.check(self._request, exporters)
+            abilities.check(self._checked, exporters)
             has_containerd_images = abilities.has_containerd_images(exporters)
             options = self._lock_options()
             locked = LockedCaches(options, stack, "nothing was built")
@@ -139,10 +123,16 @@ class _Build:
                 self._wishes.stdout,
                 locked,
                 stack,
-                may_delete_anywhere=may_delete_anywhere(self._request),
+                may_delete_anywhere=LOCAL_DELETE in self._request.allow,
             )
             caches = stack.enter_context(
-                open_caches(exports, imports, options, self._wishes.prune_policy, locked)
+                open_caches(
+                    self._request.cache_to,
+                    self._request.cache_from,
+                    options,
+                    self._wishes.prune_policy,
+                    locked,
+                )
             )
             _expect_own_tags(targets.layout, caches)
             _expect_own_directory(offer, caches)
@@ -176,7 +166,7 @@ class _Build:
             caches=results,
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
-            logins=tuple(sorted(self._logins.given)),
+            logins=tuple(sorted(self._logins.sent)),
             provenance=self._provenance(),
         )
 
@@ -198,7 +188,7 @@ class _Build:
     def _notice_lost_imports(self) -> None:
         for step in self._steps.steps:
             if step.state == "error" and step.name.startswith(_IMPORTING):
-                steps = login_steps(step.error, self._logins.asked)
+                steps = login_hints(step.error, self._logins.asked)
                 advice = "".join(f"; {words}" for words in steps)
                 problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
                 self._notice(problem + advice)
@@ -218,20 +208,19 @@ class _Build:
         caches: Caches,
         abilities: Abilities,
     ) -> control_pb2.SolveRequest:
-        request = self._request
         message = control_pb2.SolveRequest(
             ref=self._ref,
             session=os.urandom(16).hex(),
             frontend=_FRONTEND,
             frontend_attrs=frontend_attrs(
-                request,
+                self._checked,
                 offer.inputs,
                 is_engine=self._connection.is_engine,
                 cache_imports=caches.import_entries,
-                host_gateway=abilities.host_gateway(request),
+                host_gateway=abilities.host_gateway(self._checked),
                 proxies=self._wishes.proxy_args,
             ),
-            entitlements=entitlements(request),
+            entitlements=self._checked.entitlements,
             exporters=[
                 control_pb2.Exporter(type=exporter.kind, attrs=dict(exporter.attrs))
                 for exporter in exporters

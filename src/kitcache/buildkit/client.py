@@ -5,17 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self, TypeVar, cast
 from weakref import finalize
 
 from kitcache.buildkit.arguments import (
     StrPath,
-    complete_request,
-    pairs,
-    parsed,
-    path,
-    settle,
-    several,
+    as_pairs,
+    as_path,
+    as_tuple,
+    check_values,
     spell_attests,
     split_platforms,
 )
@@ -27,7 +25,7 @@ from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemoninfo import DaemonInfo, Worker, read_info, read_workers
 from kitcache.buildkit.limit import check_seconds
-from kitcache.buildkit.request import read_proxies
+from kitcache.buildkit.request import CheckedRequest, check_request, read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import BuildUpdate, OnUpdate
@@ -37,46 +35,40 @@ from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
-from kitcache.options.caches import (
-    CacheExport,
-    CacheImport,
-    parse_cache_export,
-    parse_cache_import,
-)
-from kitcache.options.outputs import Output, parse_output
+from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.outputs import Output
 from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.options.secrets import Secret
 
 Answer = TypeVar("Answer")
-_Surroundings = tuple[Mapping[str, str] | None, Pairs]
-
-
-def _no_surroundings() -> _Surroundings:
-    """Return no environment, and no proxies."""
-    return None, ()
 
 
 class Client:
-    """A BuildKit daemon: dockerd's own, or any buildkitd. A context manager.
+    """A connection to a BuildKit daemon: dockerd's own, or any buildkitd. A context manager.
 
-    address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST and others; or an
-    Address, as find_daemon(os.environ) gives it. timeout_s: for reaching the daemon, and for each
-    call that is not a build; a build has its own. After the daemon was lost, the next call
-    connects anew.
+    Several threads may build at once. If the daemon was lost, the next call connects again. After
+    `fork`, every call in the child raises NoDaemon of kind "forked"; if the child closes the
+    client or ends, builds of the parent continue.
 
-    Several threads may build at once. After `fork`, every call in the child raises NoDaemon of kind
-    "forked"; closing the client there, or ending the child, does not touch the parent's builds.
+    Args:
+        address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST and others, or
+            an Address, as find_daemon(os.environ) returns it.
+        timeout_s: Limit for connecting and for each call except a build, in seconds.
 
-    Raises UsageError for an address that means nothing, NoDaemon where no BuildKit answers.
+    Raises:
+        UsageError: The address is invalid.
+        NoDaemon: No BuildKit answers there.
     """
 
     def __init__(self, address: str | Address, *, timeout_s: float = TIMEOUT_S) -> None:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
         self._daemon = Reconnector(address, check_seconds("timeout_s", timeout_s))
-        # For those who forget: its threads would keep an unclosed connection alive.
+        # The threads of an unclosed connection would keep it alive for ever.
         self._closing = finalize(self, self._daemon.close)
-        self._surroundings: Callable[[], _Surroundings] = _no_surroundings
+        # Environment and proxies are in a closure, so that vars(client) shows no secret.
+        self._surroundings: Callable[[], tuple[Mapping[str, str] | None, Pairs]]
+        self._surroundings = lambda: (None, ())
 
     @classmethod
     def from_env(
@@ -88,15 +80,15 @@ class Client:
         tls: TlsConfig | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> Self:
-        """Return a client that finds in an environment what the command line finds there.
+        """Return a client that uses an environment as the command line does.
 
-        That is the daemon (see find_daemon), the proxies of docker's config.json as build
-        arguments, and the credentials of type=gha and type=s3. Raises as Client and find_daemon do.
+        It finds the daemon there (see find_daemon), the proxies of docker's config.json as build
+        arguments, and the credentials of type=gha and type=s3. Raises as Client and find_daemon.
         """
         address = find_daemon(environ, addr=addr, builder=builder, tls=tls)
         client = cls(address, timeout_s=timeout_s)
-        found = environ, read_proxies(config_directory(environ), address.url)
-        client._surroundings = lambda: found  # not a field: whoever shows a client shows no secret
+        surroundings = environ, read_proxies(config_directory(environ), address.url)
+        client._surroundings = lambda: surroundings
         return client
 
     def __enter__(self) -> Self:
@@ -111,25 +103,25 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection; a build that still runs on it raises Cancelled. Idempotent."""
+        """Close the connection. A running build then raises Cancelled. Idempotent."""
         self._closing()
 
     @property
     def address(self) -> Address:
-        """Where the daemon is."""
+        """The daemon's address."""
         return self._daemon.last.address
 
     @property
     def is_engine(self) -> bool:
-        """True for dockerd, which has images of its own; False for a buildkitd."""
+        """True for dockerd, which stores images; False for a buildkitd."""
         return self._daemon.last.is_engine
 
     def info(self) -> DaemonInfo:
-        """The daemon's version. Raises NoDaemon."""
+        """Return the daemon's version. Raises NoDaemon."""
         return self._ask(read_info)
 
     def workers(self) -> tuple[Worker, ...]:
-        """Where the daemon builds, and for which platforms. Raises NoDaemon."""
+        """Return the daemon's workers with their platforms. Raises NoDaemon."""
         return self._ask(read_workers)
 
     def build(
@@ -161,121 +153,131 @@ class Client:
         environ: Mapping[str, str] | None = None,
         allow: str | Iterable[str] = (),
     ) -> BuildResult:
-        """Build a Dockerfile; returns once tags are published and resets are done.
+        """Build a Dockerfile, publish the tags and reset the caches; then return the result.
 
-        The words are those of `docker buildx build`. context: a directory, a URL that the daemon
-        fetches, or "-" for stdin. outputs, cache_to, cache_from: values, or the text that the
-        command line takes ("type=local,dest=cache,mode=max,reset=true"); one alone needs no list.
-        attests: such as {"provenance": "mode=max"} or {"sbom": True}; False, "false" and
-        "disabled=true" switch one off. Without outputs dockerd loads the image, and a buildkitd
-        keeps the result in its own cache.
+        Names are those of `docker buildx build`. The daemon gets only what the arguments name.
+        However a build ends, everything that the tags of a cache reach is there.
 
-        on_update is called from this thread with each Update, on_notice with a sentence for what
-        seems wrong (a mistyped attribute, a cache that cannot be imported). Set cancel from another
-        thread to cancel on the daemon. credentials: the login for a registry's host; without it the
-        daemon gets none. If it raises, and the build fails, its exception is the cause of what is
-        raised here. prune_policy: which tags go after the export, from every local cache that is
-        exported to; it implies reset=true. A limit that cannot be reached is told, and no failure.
-        timeout_s: a build that takes longer is cancelled on the daemon, and raises Cancelled with
-        this number as its timeout_s; so does one whose daemon does not answer. Without it a build
-        may take any time. environ: where type=gha and type=s3 find credentials that are not given,
-        as on the command line; default: that of from_env, else none. allow: entitlements, as
-        --allow takes them, such as "buildx.local.delete" for an output with mode=delete outside of
-        the current directory.
+        Args:
+            context: A directory, a URL that the daemon fetches, or "-" for stdin.
+            outputs: Values, or texts as on the command line. Without outputs, dockerd stores the
+                image, and a buildkitd keeps the result in its own cache.
+            cache_to: Values, or texts such as "type=local,dest=cache,mode=max,reset=true".
+            attests: Such as {"provenance": "mode=max", "sbom": True}. False, "false" and
+                "disabled=true" disable one.
+            on_update: Called from this thread with each BuildUpdate.
+            on_notice: Called with a sentence for each probable mistake, such as a mistyped
+                attribute or a cache that cannot be imported.
+            cancel: Set it in another thread to cancel the build on the daemon.
+            credentials: Returns the login for a registry's host. If it raises and the build
+                fails, its exception is the cause of the build's.
+            prune_policy: Which tags to remove, after the export, from every local cache that is
+                exported to; implies reset=true. A limit that cannot be reached is a notice.
+            timeout_s: After so many seconds the build is cancelled and raises Cancelled with this
+                timeout_s, also if the daemon does not answer. None: no limit.
+            environ: Where type=gha and type=s3 look for missing credentials; default: the
+                environment of from_env, else none.
+            allow: Entitlements, such as "buildx.local.delete" for an output with mode=delete
+                outside of the current directory.
 
-        Raises BuildFailed, NoDaemon, UsageError, Cancelled, and for the caches NotACache, Unsafe,
-        Damaged, Busy, KitcacheError. The daemon gets what was named here and nothing else. However
-        a build ends, what the tags of a cache reach is there.
+        Raises:
+            BuildFailed, NoDaemon, UsageError, Cancelled: The build was not done.
+            NotACache, Unsafe, Damaged, Busy, KitcacheError: A cache cannot be used.
         """
-        places = pairs("build_contexts", build_contexts)
+        contexts = as_pairs("build_contexts", build_contexts)
         request = BuildRequest(
-            context=path("context", context),
-            dockerfile=None if dockerfile is None else path("dockerfile", dockerfile),
+            context=as_path("context", context),
+            dockerfile=None if dockerfile is None else as_path("dockerfile", dockerfile),
             target=target,
-            build_args=pairs("build_args", build_args),
-            labels=pairs("labels", labels),
+            build_args=as_pairs("build_args", build_args),
+            labels=as_pairs("labels", labels),
             platforms=split_platforms(platforms),
             no_cache=no_cache,
             pull=pull,
-            build_contexts=tuple((name, path("build_contexts", at)) for name, at in places),
+            build_contexts=tuple((name, as_path("build_contexts", at)) for name, at in contexts),
             network=network,
-            secrets=several("secrets", secrets),
-            tags=several("tags", tags),
-            outputs=parsed("outputs", outputs, parse_output),
-            cache_to=parsed("cache_to", cache_to, parse_cache_export),
-            cache_from=parsed("cache_from", cache_from, parse_cache_import),
+            secrets=as_tuple("secrets", secrets),
+            tags=as_tuple("tags", tags),
+            outputs=cast("tuple[Output, ...]", as_tuple("outputs", outputs)),
+            cache_to=cast("tuple[CacheExport, ...]", as_tuple("cache_to", cache_to)),
+            cache_from=cast("tuple[CacheImport, ...]", as_tuple("cache_from", cache_from)),
             attests=spell_attests(attests),
-            allow=several("allow", allow),
+            allow=as_tuple("allow", allow),
         )
-        if environ is not None:
-            request = complete_request(settle(request), environ)
-        nobody = BuildOptions()
-        wishes = BuildOptions(
-            on_update=on_update or nobody.on_update,
-            on_notice=on_notice or nobody.on_notice,
+        checked = check_request(
+            check_values(request, may_have_texts=True),
+            self._surroundings()[0] if environ is None else environ,
+        )
+        default = BuildOptions()
+        options = BuildOptions(
+            on_update=on_update or default.on_update,
+            on_notice=on_notice or default.on_notice,
             cancel=cancel,
-            credentials=credentials or nobody.credentials,
+            credentials=credentials or default.credentials,
             stdin=stdin,
             prune_policy=prune_policy,
             timeout_s=timeout_s,
         )
-        return self.run(request, wishes)
+        return self.run(checked, options)
 
-    def run(self, request: BuildRequest, wishes: BuildOptions) -> BuildResult:
-        """The same, for a request that is there already."""
+    def run(self, request: BuildRequest | CheckedRequest, options: BuildOptions) -> BuildResult:
+        """Build as `build` does, with a request as a value. Raises as `build`."""
+        environ, proxies = self._surroundings()
+        if isinstance(request, BuildRequest):
+            request = check_request(check_values(request), environ)
+        options = options._replace(proxy_args=options.proxy_args or proxies)
         with self._daemon.connection() as connection:
-            environ, proxies = self._surroundings()
-            wishes = wishes._replace(proxy_args=wishes.proxy_args or proxies)
-            return run_build(connection, request, wishes, environ)
+            return run_build(connection, request, options)
 
-    def start(self, request: BuildRequest, wishes: BuildOptions) -> "RunningBuild":
-        """The same, in a thread of its own: a Build to follow, cancel, and wait for."""
-        return RunningBuild(self, request, wishes)
+    def start(
+        self, request: BuildRequest | CheckedRequest, options: BuildOptions
+    ) -> "RunningBuild":
+        """Build as `run` does, in a thread; return the running build to follow or cancel it."""
+        return RunningBuild(self, request, options)
 
-    def _ask(self, question: Callable[[Channel], Answer]) -> Answer:
+    def _ask(self, question: Callable[[Channel], Answer], *, may_retry: bool = True) -> Answer:
         with self._daemon.connection() as connection:
             try:
                 return question(connection.channel)
             except RpcError as error:
-                if connection.channel.is_alive:
+                if connection.channel.is_alive or not may_retry:
                     raise connection.unanswered(error) from None
-        # It may have been restarted since the last call, and that was not yet known.
-        with self._daemon.connection() as connection:
-            try:
-                return question(connection.channel)
-            except RpcError as error:
-                raise connection.unanswered(error) from None
+        # The daemon may have restarted since the last call.
+        return self._ask(question, may_retry=False)
 
 
 class RunningBuild:
-    """A build under way. Iterate over it for its updates; `result` is what it came to."""
+    """A build in a thread. Iterate over it for its updates; `result` waits for its end."""
 
-    def __init__(self, client: Client, request: BuildRequest, wishes: BuildOptions) -> None:
-        self._cancel = wishes.cancel or Event()
+    def __init__(
+        self, client: Client, request: BuildRequest | CheckedRequest, options: BuildOptions
+    ) -> None:
+        self._cancel = options.cancel or Event()
         self._pid = os.getpid()
         self._address = client.address
         self._updates: SimpleQueue[BuildUpdate | None] = SimpleQueue()
-        self._on_update = wishes.on_update
+        self._on_update = options.on_update
         self._result: BuildResult | None = None
         self._error: BaseException | None = None
         self._is_over = False
         self._is_iterated = False
         self._ended = Event()
-        wishes = wishes._replace(on_update=self._hear, cancel=self._cancel)
+        options = options._replace(on_update=self._put_update, cancel=self._cancel)
         self._thread = Thread(
-            target=self._run, args=(client, request, wishes), name="kitcache-build", daemon=True
+            target=self._run, args=(client, request, options), name="kitcache-build", daemon=True
         )
         self._thread.start()
 
     def __iter__(self) -> Iterator[BuildUpdate]:
-        """Iterate over the updates; at the end of a build that failed, raise as `result` does.
+        """Return an iterator over the updates, which at the end raises as `result` does.
 
-        Each update comes once, so a second iterator is a UsageError.
+        Raises:
+            UsageError: There is an iterator already. Each update is delivered only once.
         """
         if self._is_iterated:
             raise UsageError(
                 "the updates of this build are iterated over already",
-                hints=("collect them in a list, or give Wishes an on_update",),
+                hints=("collect them in a list, or give BuildOptions an on_update",),
             )
         self._is_iterated = True
         return self._iterate()
@@ -289,24 +291,24 @@ class RunningBuild:
 
     @property
     def is_over(self) -> bool:
-        """Whether every update has been had."""
+        """True once the last update was delivered."""
         return self._is_over
 
     def next_update(self, timeout_s: float | None = None) -> BuildUpdate | None:
-        """The next update; None where none came in time, and once the build is over."""
+        """Return the next update; None after the timeout, in seconds, and after the last update."""
         check_process(self._pid, self._address)
-        bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
+        timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         if self._is_over:
             return None
         try:
-            update = self._updates.get(timeout=bound_s)
+            update = self._updates.get(timeout=timeout_s)
         except Empty:
             return None
         self._is_over = update is None
         return update
 
     def cancel(self) -> None:
-        """Cancel it on the daemon; `result` then raises Cancelled. From any thread."""
+        """Cancel the build on the daemon; `result` then raises Cancelled. Thread-safe."""
         check_process(self._pid, self._address)
         self._cancel.set()
 
@@ -316,14 +318,18 @@ class RunningBuild:
         return self._ended.is_set()
 
     def result(self, timeout_s: float | None = None) -> BuildResult:
-        """Wait for the end. Raises what Client.build raises; TimeoutError if it ends not in time.
+        """Wait for the end and return the result. Raises as Client.build.
 
-        A build goes on after a TimeoutError.
+        Args:
+            timeout_s: Seconds to wait; None: no limit.
+
+        Raises:
+            TimeoutError: The build has not ended in time. It continues.
         """
         check_process(self._pid, self._address)
         bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         if not self._ended.wait(bound_s):
-            raise TimeoutError(f"the build has not ended after {timeout_s:g} s; it goes on")
+            raise TimeoutError(f"the build has not ended after {timeout_s:g} s; it continues")
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -331,13 +337,15 @@ class RunningBuild:
             raise RuntimeError("the build has no result")
         return self._result
 
-    def _hear(self, update: BuildUpdate) -> None:
+    def _put_update(self, update: BuildUpdate) -> None:
         self._updates.put(update)
         self._on_update(update)
 
-    def _run(self, client: Client, request: BuildRequest, wishes: BuildOptions) -> None:
+    def _run(
+        self, client: Client, request: BuildRequest | CheckedRequest, options: BuildOptions
+    ) -> None:
         try:
-            self._result = client.run(request, wishes)
+            self._result = client.run(request, options)
         except BaseException as error:  # noqa: BLE001 - `result` raises it
             self._error = error
         finally:

@@ -1,6 +1,6 @@
-"""Outputs and tags as a Solve's exporters.
+"""Outputs and tags as the exporters of a Solve.
 
-Pure. Sources: buildx build/opt.go (toSolveOpt, CreateExports), BuildKit exporter/*.
+Sources: buildx build/opt.go (toSolveOpt, CreateExports), BuildKit exporter/*.
 """
 
 from typing import Literal, NamedTuple
@@ -17,12 +17,15 @@ _NAMED = ("image", "moby", "oci", "docker")
 
 
 class Exporter(NamedTuple):
-    """One exporter of a Solve; its position in the list is its id.
+    """An exporter of a Solve; its position in the list is its id.
 
-    kind, attrs: what the daemon is to see. receives: what we get of it: nothing, the bytes of a
-    "file", an archive to "load" into an engine, the packets of a "directory", those of a "mirror",
-    which is to hold nothing else, or blobs in the content "store" named export. dest: where that
-    goes, "-" for stdout.
+    Attributes:
+        kind: The type that the daemon gets.
+        attrs: The attributes that the daemon gets.
+        receives: What the daemon sends to us: nothing, the bytes of a "file", an archive to "load"
+            into an engine, the packets of a "directory" or of a "mirror", from which all other
+            files are deleted, or blobs for the content "store" named export.
+        dest: Destination of what we receive; "-" for stdout.
     """
 
     kind: str
@@ -32,69 +35,63 @@ class Exporter(NamedTuple):
 
 
 def make_exporters(request: BuildRequest, *, is_engine: bool) -> tuple[Exporter, ...]:
-    """The exporters; none where the result stays in the daemon's cache. Raises UsageError.
+    """Return the exporters; () if the result stays in the daemon's cache.
 
-    is_engine: the daemon is dockerd, which has images of its own: they are the default there.
+    Args:
+        is_engine: True for dockerd, where the default output is an image of the engine.
+
+    Raises:
+        UsageError: The outputs contradict each other, or a push has no name.
     """
     outputs = request.outputs
     if not outputs and is_engine:
         outputs = (Output("docker"),)
-    names = request.tags
     exporters = tuple(
-        _make_exporter(output, names, is_engine) for output in outputs if output.kind != "cacheonly"
+        _make_exporter(output, request.tags, is_engine)
+        for output in outputs
+        if output.kind != "cacheonly"
     )
-    _check_together(exporters, is_list=len(request.platforms) > 1 or bool(request.attests))
+    if sum(exporter.dest == "-" for exporter in exporters) > 1:
+        raise UsageError("multiple outputs configured to write to stdout")
+    if sum(exporter.receives == "store" for exporter in exporters) > 1:
+        raise UsageError("a build writes one OCI layout directory (tar=false), not several")
+    is_list = len(request.platforms) > 1 or bool(request.attests)
+    if is_list and any(exporter.kind == "docker" for exporter in exporters):
+        raise UsageError(
+            "docker exporter does not support exporting manifest lists, use the oci exporter"
+            " instead",
+            hints=("use type=oci,dest=FILE", "build for one platform, without attestations"),
+        )
     return exporters
 
 
 def _make_exporter(output: Output, tags: tuple[str, ...], is_engine: bool) -> Exporter:
     attrs = dict(output.attrs)
-    if output.kind == "registry":
+    kind = output.kind
+    if kind == "registry":
+        kind = "image"
         attrs = {"unpack": "false", **attrs, "push": "true"}
-    kind = _kind(output, attrs, is_engine)
+    is_by_digest = is_true(attrs.get("push-by-digest", ""))
+    # dockerd has its own exporter for images, moby.
+    if is_engine and (
+        (kind == "docker" and output.dest is None) or (kind == "image" and not is_by_digest)
+    ):
+        kind = "moby"
     if kind in _NAMED:
-        _set_name(attrs, tags)
+        # BuildKit stores names as they are, so app:1 has to be sent as docker.io/library/app:1.
+        names = tags or tuple(filter(None, attrs.get("name", "").split(",")))
+        if names and names != ("*",):
+            full = [normalize_tag(name, add_latest=not is_by_digest) for name in names]
+            attrs["name"] = ",".join(dict.fromkeys(full))
+        if is_true(attrs.get("push", "")) and not attrs.get("name"):
+            raise UsageError("tag is needed when pushing to registry", hints=("add a tag",))
     receives: Receives = ""
-    if output.is_directory:
+    if output.is_directory and kind == "local":
+        receives = "mirror" if output.is_mirror else "directory"
+    elif output.is_directory:
         receives = "store"
-        if kind == "local":
-            receives = "mirror" if output.is_mirror else "directory"
     elif output.dest is not None:
         receives = "file"
     elif kind == "docker":
         receives = "load"
     return Exporter(kind, tuple(attrs.items()), receives, output.dest)
-
-
-def _kind(output: Output, attrs: dict[str, str], is_engine: bool) -> str:
-    """BuildKit's word for it. dockerd has an image exporter of its own, moby."""
-    kind = "image" if output.kind == "registry" else output.kind
-    if kind == "docker" and output.dest is None and is_engine:
-        return "moby"
-    if kind == "image" and is_engine and not is_true(attrs.get("push-by-digest", "")):
-        return "moby"
-    return kind
-
-
-def _set_name(attrs: dict[str, str], tags: tuple[str, ...]) -> None:
-    """Names in full: BuildKit stores what it is given, and foo:9 would be listed twice."""
-    given = tags or tuple(filter(None, attrs.get("name", "").split(",")))
-    if given and given != ("*",):
-        add_latest = not is_true(attrs.get("push-by-digest", ""))
-        full = [normalize_tag(name, add_latest=add_latest) for name in given]
-        attrs["name"] = ",".join(dict.fromkeys(full))
-    if is_true(attrs.get("push", "")) and not attrs.get("name"):
-        raise UsageError("tag is needed when pushing to registry", hints=("add --tag NAME",))
-
-
-def _check_together(exporters: tuple[Exporter, ...], *, is_list: bool) -> None:
-    if sum(exporter.dest == "-" for exporter in exporters) > 1:
-        raise UsageError("multiple outputs configured to write to stdout")
-    if sum(exporter.receives == "store" for exporter in exporters) > 1:
-        raise UsageError("a build writes one OCI layout directory (tar=false), not several")
-    if is_list and any(exporter.kind == "docker" for exporter in exporters):
-        raise UsageError(
-            "docker exporter does not support exporting manifest lists, use the oci exporter"
-            " instead",
-            hints=("use --output type=oci,dest=FILE", "build one --platform, no attestation"),
-        )

@@ -1,7 +1,7 @@
-"""What a build reads: contexts and the Dockerfile, as the daemon will ask for them.
+"""The inputs of a build: its contexts and its Dockerfile, under the names that the daemon uses.
 
-Pure: what only the disk can tell comes in as an argument. Sources: buildx build/opt.go
-(loadInputs), BuildKit util/gitutil, frontend/dockerfile/dfgitutil, frontend/dockerui/context.go.
+No I/O: callers pass what is on the disk. Sources: buildx build/opt.go (loadInputs), BuildKit
+util/gitutil, frontend/dockerfile/dfgitutil, frontend/dockerui/context.go.
 """
 
 import posixpath
@@ -33,10 +33,12 @@ _BAKE = "target:"
 
 
 class OciLayout(NamedTuple):
-    """A named context that is an image in a directory here.
+    """A named context that is an image in a local directory.
 
-    name: the context's. store: our word for the directory; the daemon asks for the content store
-    "oci:" + store. digest: None where the tag has to be looked up in the directory's index.json.
+    Attributes:
+        name: The name of the context.
+        store: The id of the directory; the daemon asks for the content store "oci:" + store.
+        digest: The digest of the image; None if index.json has to be read for the tag.
     """
 
     name: str
@@ -46,17 +48,19 @@ class OciLayout(NamedTuple):
     digest: str | None = None
 
     def attr(self, digest: str) -> tuple[str, str]:
-        """The frontend attribute, once the digest is known."""
+        """Return the frontend attribute that names the image."""
         return f"context:{self.name}", f"{_OCI_LAYOUT}{self.store}:{self.tag}@{digest}"
 
 
 class Inputs(NamedTuple):
-    """What a build reads.
+    """The inputs of a build.
 
-    attrs: frontend attributes. sources: the local names that the daemon may ask for, each with its
-    directory as the user wrote it. stdin: what standard input is: nothing, the "context" (a tar, to
-    be uploaded) or the "dockerfile", which then is the one file, named Dockerfile, of the local
-    "dockerfile". is_context_empty: the local "context" holds nothing.
+    Attributes:
+        attrs: Frontend attributes.
+        sources: Local names that the daemon may ask for, with directories as the user wrote them.
+        stdin: What stdin contains: nothing, the "context" (a tar to upload) or the "dockerfile",
+            which is then the only file, Dockerfile, of the local name "dockerfile".
+        is_context_empty: True if the local name "context" has no files.
     """
 
     attrs: Pairs
@@ -67,20 +71,20 @@ class Inputs(NamedTuple):
 
 
 def is_remote(text: str) -> bool:
-    """True for a URL that the daemon fetches by itself; a directory of that name goes first."""
+    """Return True for a URL that the daemon fetches. A directory of that name has precedence."""
     return text.startswith(("http://", "https://")) or _is_git(text)
 
 
 def is_archive(header: bytes) -> bool:
-    """True if these first bytes (1 KiB will do) begin a tar, plain or as gzip, bzip2 or xz."""
+    """Return True if these first bytes (1 KiB) are of a tar, plain or in gzip, bzip2 or xz."""
     if header.startswith(_ARCHIVES):
         return True
     block = header[:512]
     try:
-        told = int(block[148:156].strip(b" \0") or b"-1", 8)
+        checksum = int(block[148:156].strip(b" \0") or b"-1", 8)
     except ValueError:
         return False
-    return len(block) == 512 and told == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
+    return len(block) == 512 and checksum == sum(block[:148]) + 8 * 0x20 + sum(block[156:])
 
 
 def find_inputs(
@@ -90,12 +94,24 @@ def find_inputs(
     stdin_is_archive: bool = False,
     upload_id: str = "",
 ) -> Inputs:
-    """What this build reads. Raises UsageError.
+    """Return the inputs of a build.
 
-    stdin_is_archive, upload_id: needed for the context "-" alone; the latter is the last part of
-    the URL under which the daemon asks for the upload.
+    Args:
+        is_directory: Returns True if a path is a directory.
+        stdin_is_archive: For the context "-": True if stdin is a tar.
+        upload_id: For the context "-": last part of the URL at which the daemon asks for the tar.
+
+    Raises:
+        UsageError: The context or the Dockerfile cannot be what the request names.
     """
-    _check_stdin(request)
+    if not request.context:
+        raise UsageError('please specify build context (e.g. "." for the current directory)')
+    if request.context == STDIN and request.dockerfile == STDIN:
+        raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
+    if request.dockerfile and request.dockerfile.startswith(("http://", "https://")):
+        raise UsageError(
+            "a Dockerfile is not fetched from a URL", hints=("download it, and name the file",)
+        )
     if request.context == STDIN:
         inputs = _from_stdin(request, upload_id if stdin_is_archive else None)
     elif is_directory(request.context):
@@ -110,18 +126,6 @@ def find_inputs(
     return _add_named(inputs, request.build_contexts, is_directory)
 
 
-def _check_stdin(request: BuildRequest) -> None:
-    if not request.context:
-        raise UsageError('please specify build context (e.g. "." for the current directory)')
-    if request.context == STDIN and request.dockerfile == STDIN:
-        raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
-    if request.dockerfile and request.dockerfile.startswith(("http://", "https://")):
-        raise UsageError(
-            "a Dockerfile is not fetched from a URL",
-            hints=("curl -fsSL URL | kitcache build -f - CONTEXT",),
-        )
-
-
 def _from_stdin(request: BuildRequest, upload_id: str | None) -> Inputs:
     if upload_id is not None:
         url = f"http://buildkit-session/{upload_id}"
@@ -130,7 +134,7 @@ def _from_stdin(request: BuildRequest, upload_id: str | None) -> Inputs:
     if request.dockerfile:
         raise UsageError(
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
-            hints=("leave out --file", "send a tar to stdin"),
+            hints=("name no Dockerfile", "send a tar to stdin"),
         )
     return Inputs(_DOCKERFILE_HERE, stdin="dockerfile", is_context_empty=True)
 
@@ -146,8 +150,9 @@ def _from_directory(request: BuildRequest, is_directory: Callable[[str], bool]) 
         return Inputs((("filename", "Dockerfile"),), (*sources, ("dockerfile", request.context)))
     if is_directory(request.dockerfile):
         raise UsageError(
-            f"--file {request.dockerfile} is a directory",
-            hints=(f"--file {posixpath.join(request.dockerfile, 'Dockerfile')}",),
+            "the Dockerfile is a directory",
+            path=request.dockerfile,
+            hints=(f"name {posixpath.join(request.dockerfile, 'Dockerfile')}",),
         )
     folder, name = posixpath.split(request.dockerfile)
     return Inputs((("filename", name),), (*sources, ("dockerfile", folder or ".")))
@@ -172,45 +177,47 @@ def _add_named(inputs: Inputs, named: Pairs, is_directory: Callable[[str], bool]
     for name, place in named:
         key = f"context:{name}"
         if place.startswith(_BAKE):
-            raise _no_context(name, place)
+            raise UsageError(
+                f"failed to get build context {name}: {place} names a target of a bake file",
+                hints=("name a directory, a URL, docker-image://… or oci-layout://…",),
+            )
         if is_remote(place) or place.startswith(_IMAGE):
             attrs[key] = place
             _add_caps(attrs, _caps(place, "+forward"))
         elif place.startswith(_OCI_LAYOUT):
             layouts.append(_find_layout(name, place, f"context-{len(layouts)}"))
         elif is_directory(place):
-            # The two names that the build's own context has are taken.
+            # The main context and the Dockerfile use these two names.
             local = f"_{name}" if name in ("context", "dockerfile") else name
             attrs[key] = f"local:{local}"
             sources[local] = place
         else:
-            raise _no_context(name, place)
+            raise UsageError(
+                f"failed to get build context {name}: {hide_password(place)} is not a directory",
+                hints=("write docker-image://IMAGE if it is an image",),
+            )
         _add_caps(attrs, (("frontend.caps", "moby.buildkit.frontend.contexts+forward"),))
     return inputs._replace(
         attrs=tuple(attrs.items()), sources=tuple(sources.items()), layouts=tuple(layouts)
     )
 
 
-def _no_context(name: str, place: str) -> UsageError:
-    if place.startswith(_BAKE):
-        return UsageError(
-            f"failed to get build context {name}: {place} names a target of a bake file",
-            hints=("name a directory, a URL, docker-image://… or oci-layout://…",),
-        )
-    return UsageError(
-        f"failed to get build context {name}: {hide_password(place)} is no directory",
-        hints=(f"--build-context {name}=docker-image://IMAGE   if it is an image",),
-    )
-
-
 def parse_build_context(text: str) -> tuple[str, str]:
-    """The name and the place in the value of --build-context. Raises UsageError in buildx's words.
+    """Return the checked name and place of NAME=PLACE, the value of --build-context.
+
+    Raises:
+        UsageError: The text is not NAME=PLACE (in buildx's words).
 
     Source: buildx util/buildflags/context.go.
     """
     name, equals, place = text.partition("=")
     if not equals:
         raise UsageError(f"invalid context value: {text}, expected key=value")
+    return check_build_context(name, place)
+
+
+def check_build_context(name: str, place: str) -> tuple[str, str]:
+    """Return the short form of a context's name, and its place. Raise UsageError."""
     try:
         full = normalize_reference(name)
     except InvalidImageName as error:
@@ -219,7 +226,7 @@ def parse_build_context(text: str) -> tuple[str, str]:
 
 
 def _find_layout(name: str, place: str, store: str) -> OciLayout:
-    """What an oci-layout://PATH[:TAG][@DIGEST] names; an @ or a colon may belong to the path."""
+    """Parse oci-layout://PATH[:TAG][@DIGEST]. An @ or a colon can belong to the path."""
     path = place.removeprefix(_OCI_LAYOUT)
     before, at, after = path.rpartition("@")
     digest = None
@@ -236,8 +243,8 @@ def _is_git(text: str) -> bool:
         return False
     if text.startswith("github.com/"):
         return True
-    if found := _PROTOCOL.match(text):
-        protocol = found[0].lower()
+    if match := _PROTOCOL.match(text):
+        protocol = match[0].lower()
         if protocol in ("http", "https"):
             return urlsplit(text).path.endswith(".git")
         return protocol in ("ssh", "git")
@@ -245,9 +252,9 @@ def _is_git(text: str) -> bool:
 
 
 def _caps(url: str, suffix: str) -> Pairs:
-    """What a frontend has to know for a git URL with a query; an older one says that it does not.
+    """Return the capability that a frontend needs for a git URL with a query.
 
-    It would take the query for a part of the name.
+    An older frontend reads the query as part of the name; with this attribute it fails instead.
     """
     is_query = "?" in url.partition("#")[0] and ("://" in url or url.startswith("github.com/"))
     if not is_query or not _is_git(url):

@@ -1,6 +1,6 @@
 """BuildRequest as the fields of a Solve: frontend attributes, entitlements, caches.
 
-Pure, but for read_proxies. Sources: buildx build/opt.go and build/utils.go, BuildKit
+Only read_proxies does I/O. Sources: buildx build/opt.go and build/utils.go, BuildKit
 frontend/dockerui/config.go and attr.go, docker cli cli/config/configfile (proxies).
 """
 
@@ -9,29 +9,167 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, read_object
-from kitcache.buildkit.exporters import make_exporters
+from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.inputs import Inputs
 from kitcache.errors import UsageError
-from kitcache.options.attributes import Pairs, is_true, quote_go, suggest
+from kitcache.options.attributes import Pairs, hints_for, is_true, quote_go, suggest
 from kitcache.options.build import BuildRequest
-from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.options.caches import (
+    CacheExport,
+    CacheImport,
+    complete_cache,
+    left_out_warning,
+)
 
 CacheEntry = tuple[str, Mapping[str, str]]
-"""The type and the attributes of a cache, as the daemon is to see them."""
+"""The type and the attributes of a cache, as the daemon gets them."""
 
 NETWORKS = ("default", "host", "none", "sandbox")
-_LOCAL_DELETE = "buildx.local.delete"
-"""Not the daemon's: that a local output with mode=delete may go anywhere."""
-ENTITLEMENTS = ("network.host", "security.insecure", "device", _LOCAL_DELETE)
-_HOST_GATEWAY = "host-gateway"
+LOCAL_DELETE = "buildx.local.delete"
+"""The client's entitlement for local outputs with mode=delete outside the current directory."""
+ENTITLEMENTS = ("network.host", "security.insecure", "device", LOCAL_DELETE)
+HOST_GATEWAY = "host-gateway"
 _PLATFORM = re.compile(r"[\w.-]+(\([\w.-]+\))?(/[\w.-]+){0,2}", re.ASCII)
 _PROXIES = ("httpProxy", "httpsProxy", "noProxy", "ftpProxy", "allProxy")
 
 
+class CheckedRequest(NamedTuple):
+    """A request after its one check, with the values that the check parsed.
+
+    Attributes:
+        request: With credentials of caches, without caches that lack them, and with the inline
+            export that a build argument selects.
+        hosts: add_hosts as names and IP addresses; HOST_GATEWAY stands for an address.
+        engine_exporters: The exporters on dockerd.
+    """
+
+    request: BuildRequest
+    hosts: Pairs
+    engine_exporters: tuple[Exporter, ...]
+
+    def exporters(self, *, is_engine: bool) -> tuple[Exporter, ...]:
+        """Return the exporters on dockerd or on a buildkitd. Raise UsageError."""
+        return self.engine_exporters if is_engine else make_exporters(self.request, is_engine=False)
+
+    @property
+    def entitlements(self) -> tuple[str, ...]:
+        """The permissions that the daemon is asked for; network=host implies one."""
+        words = self.request.allow
+        if self.request.network == "host":
+            words = (*words, "network.host")
+        return tuple(word for word in dict.fromkeys(words) if word != LOCAL_DELETE)
+
+    @property
+    def image_store_need(self) -> str:
+        """The first feature that dockerd only has with its containerd image store, or ""."""
+        request = self.request
+        for export in request.cache_to:
+            if export.kind != "inline":
+                return f"cache export type={export.kind}"
+        for exporter in self.engine_exporters:
+            if is_true(dict(exporter.attrs).get("push", "")):
+                return "a push to a registry"
+            if exporter.kind in ("oci", "docker", "image"):
+                return f"output type={exporter.kind}"
+        if len(request.platforms) > 1:
+            return "several platforms"
+        return next((f"attestation type={kind}" for kind, _ in request.attests), "")
+
+
+def check_request(
+    request: BuildRequest, environ: Mapping[str, str] | None = None
+) -> CheckedRequest:
+    """Check and complete a request whose values are checked, before a daemon is asked.
+
+    GitHub's caches without credentials are left out with a warning, as in buildx.
+
+    Args:
+        environ: Where credentials of GitHub's and Amazon's caches are looked up.
+
+    Raises:
+        UsageError: No daemon can build this request.
+    """
+    request = _complete_caches(request, environ)
+    if request.network not in NETWORKS:
+        raise UsageError(
+            f"network mode {quote_go(request.network)} not supported by buildkit",
+            hints=hints_for(request.network, NETWORKS),
+        )
+    for platform in request.platforms:
+        if not _PLATFORM.fullmatch(platform):
+            raise UsageError(
+                f"invalid platform {quote_go(platform)}", hints=("use linux/amd64, for example",)
+            )
+    hosts = tuple(map(_parse_host, request.add_hosts))
+    for word in request.allow:
+        _check_entitlement(word)
+    _check_duplicates(request.cache_to)
+    return CheckedRequest(request, hosts, make_exporters(request, is_engine=True))
+
+
+def _complete_caches(request: BuildRequest, environ: Mapping[str, str] | None) -> BuildRequest:
+    exports = [complete_cache(entry, environ or {}) for entry in request.cache_to]
+    imports = [complete_cache(entry, environ or {}) for entry in request.cache_from]
+    entries: list[CacheExport | CacheImport] = [*exports, *imports]
+    warnings = [
+        left_out_warning(entry, has_environ=environ is not None)
+        for entry in entries
+        if not entry.is_active
+    ]
+    exports = [entry for entry in exports if entry.is_active]
+    if is_true(dict(request.build_args).get("BUILDKIT_INLINE_CACHE", "")):
+        exports.append(CacheExport("inline"))
+    return request._replace(
+        cache_to=tuple(exports),
+        cache_from=tuple(entry for entry in imports if entry.is_active),
+        warnings=(*request.warnings, *warnings),
+    )
+
+
+def _parse_host(text: str) -> tuple[str, str]:
+    """Return name and address of NAME:IP or NAME=IP."""
+    name, equals, address = text.partition("=")
+    if not equals:
+        name, _, address = text.partition(":")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    try:
+        is_valid = address == HOST_GATEWAY or ("%" not in address and bool(ip_address(address)))
+    except ValueError:
+        is_valid = False
+    if not name or not is_valid:
+        raise UsageError(f"invalid host {text}", hints=("write NAME:IP",))
+    return name, address
+
+
+def _check_entitlement(word: str) -> None:
+    key, equals, _ = word.partition("=")
+    if key == LOCAL_DELETE and equals:
+        raise UsageError(f"{key} does not accept a value", hints=(f"write {key} alone",))
+    if key not in ENTITLEMENTS or (equals and key != "device"):
+        similar = suggest(word, ENTITLEMENTS)
+        raise UsageError(
+            f"unknown entitlement {word}",
+            hints=(f"did you mean {similar}?" if similar else f"use {ENTITLEMENTS[0]}",),
+        )
+
+
+def _check_duplicates(exports: Iterable[CacheExport]) -> None:
+    """Raise UsageError for a repeated export. Local exports may share a directory."""
+    seen: set[object] = set()
+    for export in exports:
+        attrs = dict(export.attrs)
+        target = attrs.get("ref") if export.kind == "registry" else frozenset(attrs.items())
+        if (export.kind, target) in seen and export.kind != "local":
+            raise UsageError(f"duplicate cache exports [{export.kind}]")
+        seen.add((export.kind, target))
+
+
 def frontend_attrs(
-    request: BuildRequest,
+    checked: CheckedRequest,
     inputs: Inputs,
     *,
     is_engine: bool,
@@ -39,181 +177,76 @@ def frontend_attrs(
     host_gateway: str = "",
     proxies: Pairs = (),
 ) -> dict[str, str]:
-    """The attributes for dockerfile.v0. Raises UsageError.
+    """Return the attributes for dockerfile.v0.
 
-    is_engine: dockerd prefers the images that it has. cache_imports: the digest in each local one;
-    a cache that is not named here is not read. host_gateway: the IP address behind the word
-    host-gateway of --add-host. proxies: build arguments that the request's own go before.
+    Args:
+        is_engine: True for dockerd, which prefers the images that it has.
+        cache_imports: Each local import with a digest; the daemon reads no other cache.
+        host_gateway: The IP address that HOST_GATEWAY stands for, or "".
+        proxies: Build arguments that the request's own override.
+
+    Raises:
+        UsageError: A host needs the gateway's address, which the daemon did not report.
     """
+    request = checked.request
     attrs = dict(inputs.attrs)
     attrs |= {f"build-arg:{key}": value for key, value in (*proxies, *request.build_args)}
     attrs |= {f"label:{key}": value for key, value in request.labels}
     attrs |= {f"attest:{kind}": value for kind, value in request.attests}
-    attrs |= _choices(request, is_engine)
-    if hosts := _hosts(request.add_hosts, host_gateway):
-        attrs["add-hosts"] = hosts
-    if entries := [{"Type": kind, "Attrs": dict(given)} for kind, given in cache_imports]:
-        attrs["cache-imports"] = json.dumps(entries, separators=(",", ":"))
-    return attrs
-
-
-def _choices(request: BuildRequest, is_engine: bool) -> dict[str, str]:
-    """The attributes that are there only where something was chosen."""
-    mode = "pull" if request.pull else "local" if is_engine else ""
-    network = "" if request.network == "default" else request.network
     is_multi = is_true(dict(request.build_args).get("BUILDKIT_MULTI_PLATFORM", ""))
-    attrs = {
+    options = {
         "target": request.target,
         "platform": ",".join(request.platforms),
         "multi-platform": "true" if is_multi else "",
         "no-cache": ",".join(request.no_cache_filter),
-        "image-resolve-mode": mode,
-        "force-network-mode": network,
+        "image-resolve-mode": "pull" if request.pull else "local" if is_engine else "",
+        "force-network-mode": "" if request.network == "default" else request.network,
         "shm-size": str(request.shm_size) if request.shm_size else "",
         "ulimit": ",".join(request.ulimits),
+        "add-hosts": ",".join(_hosts_attr(checked.hosts, host_gateway)),
     }
-    chosen = {key: value for key, value in attrs.items() if value}
-    return chosen | {"no-cache": ""} if request.no_cache else chosen
+    attrs |= {key: value for key, value in options.items() if value}
+    if request.no_cache:
+        attrs["no-cache"] = ""
+    if entries := [{"Type": kind, "Attrs": dict(values)} for kind, values in cache_imports]:
+        attrs["cache-imports"] = json.dumps(entries, separators=(",", ":"))
+    return attrs
 
 
-def _hosts(hosts: Iterable[str], gateway: str) -> str:
-    """The name=IP list of --add-host; the user's form is NAME:IP or NAME=IP."""
-    found = []
-    for host in hosts:
-        name, is_split, address = host.partition("=")
-        if not is_split:
-            name, _, address = host.partition(":")
-        address = _inside_brackets(address)
-        if address == _HOST_GATEWAY:
-            if not gateway:
-                raise UsageError(
-                    f"{host}: unable to derive the IP value for host-gateway",
-                    hints=(f"write the address: --add-host {name}:172.17.0.1",),
-                )
-            address = gateway
-        if not name or not _is_ip(address):
-            raise UsageError(f"invalid host {host}", hints=("write --add-host NAME:IP",))
-        found.append(f"{name}={address}")
-    return ",".join(found)
-
-
-def _inside_brackets(address: str) -> str:
-    return address[1:-1] if address.startswith("[") and address.endswith("]") else address
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
-def entitlements(request: BuildRequest) -> tuple[str, ...]:
-    """What the daemon is asked to allow; the host's network needs it too. Raises UsageError."""
-    for word in request.allow:
-        key, equals, _ = word.partition("=")
-        if key == _LOCAL_DELETE and equals:
-            raise UsageError(f"{key} does not accept a value", hints=(f"--allow {key}",))
-        if key not in ENTITLEMENTS or (equals and key != "device"):
-            meant = suggest(word, ENTITLEMENTS)
+def _hosts_attr(hosts: Pairs, gateway: str) -> Iterable[str]:
+    for name, address in hosts:
+        if address == HOST_GATEWAY and not gateway:
             raise UsageError(
-                f"unknown entitlement {word}",
-                hints=(f"did you mean {meant}?" if meant else f"use {ENTITLEMENTS[0]}",),
+                f"{name}:{address}: unable to derive the IP value for host-gateway",
+                hints=(f"write the address: {name}:172.17.0.1",),
             )
-    wanted = (*request.allow, "network.host") if request.network == "host" else request.allow
-    return tuple(word for word in dict.fromkeys(wanted) if word != _LOCAL_DELETE)
-
-
-def may_delete_anywhere(request: BuildRequest) -> bool:
-    """Return True if local outputs with mode=delete may go to any directory."""
-    return _LOCAL_DELETE in request.allow
-
-
-def cache_exports(request: BuildRequest) -> tuple[CacheExport, ...]:
-    """The exports to make: without GitHub's outside of GitHub, with the inline one by build-arg.
-
-    Raises UsageError for one that comes twice, local ones apart: they may share a directory.
-    """
-    exports = [export for export in request.cache_to if export.is_active]
-    if is_true(dict(request.build_args).get("BUILDKIT_INLINE_CACHE", "")):
-        exports.append(CacheExport("inline"))
-    seen: set[object] = set()
-    for export in exports:
-        attrs = dict(export.attrs)
-        of_registry = export.kind == "registry"
-        key = (export.kind, attrs.get("ref") if of_registry else frozenset(attrs.items()))
-        if key in seen and export.kind != "local":
-            raise UsageError(f"duplicate cache exports [{export.kind}]")
-        seen.add(key)
-    return tuple(exports)
-
-
-def cache_imports(request: BuildRequest) -> tuple[CacheImport, ...]:
-    """The imports to make: without GitHub's outside of GitHub."""
-    return tuple(entry for entry in request.cache_from if entry.is_active)
-
-
-def needs_image_store(request: BuildRequest) -> tuple[str, ...]:
-    """What dockerd can do with its containerd image store alone, as the user would name it."""
-    needs = [
-        f"cache export type={export.kind}"
-        for export in cache_exports(request)
-        if export.kind != "inline"
-    ]
-    for exporter in make_exporters(request, is_engine=True):
-        if is_true(dict(exporter.attrs).get("push", "")):
-            needs.append("--push")
-        elif exporter.kind in ("oci", "docker", "image"):
-            needs.append(f"--output type={exporter.kind}")
-    if len(request.platforms) > 1:
-        needs.append("several platforms")
-    needs += [f"--{kind}" for kind, _ in request.attests]
-    return tuple(dict.fromkeys(needs))
-
-
-def check_request(request: BuildRequest) -> None:
-    """Find out what no daemon could do, before one is asked. Raises UsageError."""
-    if request.network not in NETWORKS:
-        meant = suggest(request.network, NETWORKS)
-        raise UsageError(
-            f"network mode {quote_go(request.network)} not supported by buildkit",
-            hints=(f"did you mean {meant}?" if meant else f"use {', '.join(NETWORKS)}",),
-        )
-    for platform in request.platforms:
-        if not _PLATFORM.fullmatch(platform):
-            raise UsageError(
-                f"invalid platform {quote_go(platform)}", hints=("use linux/amd64, for one",)
-            )
-    _hosts(request.add_hosts, gateway="127.0.0.1")
-    entitlements(request)
-    cache_exports(request)
-    make_exporters(request, is_engine=True)
+        yield f"{name}={gateway if address == HOST_GATEWAY else address}"
 
 
 def read_proxies(directory: str, host: str) -> Pairs:
     """Return the proxies in docker's configuration directory as build arguments, for one daemon."""
     try:
-        found = read_object(os.path.join(directory, CONFIG_FILE)) or {}
-    except ValueError:  # the reader of logins tells of it
+        config = read_object(os.path.join(directory, CONFIG_FILE)) or {}
+    except ValueError:  # DockerConfig reports it when the daemon asks for a login
         return ()
-    return proxy_args(found.get("proxies"), host)
+    return proxy_args(config.get("proxies"), host)
 
 
 def proxy_args(proxies: object, host: str = "") -> Pairs:
-    """Build arguments of the proxies in docker's config.json, in both spellings.
+    """Return the proxies in docker's config.json as build arguments, in upper and lower case.
 
-    proxies: the value of its key proxies, whatever it is. host: the daemon's address; it may have
-    proxies of its own there.
+    Args:
+        proxies: The value of the key proxies, of any type.
+        host: The daemon's address, which may have its own proxies there.
     """
     if not isinstance(proxies, dict):
         return ()
-    found = proxies.get(host, proxies.get("default"))
-    if not isinstance(found, dict):
+    values = proxies.get(host, proxies.get("default"))
+    if not isinstance(values, dict):
         return ()
     args = []
     for key in _PROXIES:
-        value = found.get(key)
+        value = values.get(key)
         if isinstance(value, str) and value:
             name = key.replace("Proxy", "_proxy")
             args += [(name.upper(), value), (name, value)]

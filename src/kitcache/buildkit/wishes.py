@@ -1,4 +1,4 @@
-"""Wishes: callbacks, time limit and cancelling of a build."""
+"""BuildOptions: callbacks, time limit and cancelling of a build."""
 
 from collections.abc import Callable
 from threading import Event
@@ -16,22 +16,29 @@ def _no_login(_host: str) -> Credentials | None:
     return None
 
 
-def _nothing(_news: object) -> None:
-    """Ignore what is reported."""
+def _ignore(_value: object) -> None:
+    pass
 
 
 class BuildOptions(NamedTuple):
-    """What a build needs besides its request: callbacks, a time limit, an event that cancels it.
+    """The options of a build that are not in its request.
 
-    on_update: news of its steps. on_notice: a sentence about what seems wrong. on_progress: waits
-    for locks, and resets. credentials: the login for a registry's host. stdin, stdout: what "-"
-    stands for. proxies: build arguments that the request's own go before. prune_policy: which tags
-    go from every local cache that is exported to, with a reset. timeout_s: after so
-    many seconds the build is cancelled.
+    Attributes:
+        on_update: Called with each BuildUpdate.
+        on_notice: Called with a sentence for each probable mistake.
+        on_progress: Called while waiting for locks, and during resets.
+        cancel: Set it to cancel the build.
+        credentials: Returns the login for a registry's host.
+        stdin: What "-" reads.
+        stdout: What dest "-" writes to.
+        proxy_args: Build arguments that the request's own override.
+        prune_policy: Which tags to remove from every local cache that is exported to; implies
+            a reset.
+        timeout_s: After so many seconds the build is cancelled.
     """
 
-    on_update: OnUpdate = _nothing
-    on_notice: Callable[[str], object] = _nothing
+    on_update: OnUpdate = _ignore
+    on_notice: Callable[[str], object] = _ignore
     on_progress: OnProgress | None = None
     cancel: Event | None = None
     credentials: Callable[[str], Credentials | None] = _no_login

@@ -7,10 +7,9 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from kitcache.buildkit.arguments import complete_request
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
-from kitcache.buildkit.request import check_request
+from kitcache.buildkit.request import CheckedRequest, check_request
 from kitcache.cli.buildoptions import PROGRESS
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
@@ -34,7 +33,7 @@ _FORMS = {
 }
 
 
-def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildRequest:
+def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> CheckedRequest:
     """The command line as one value. Raises UsageError, which names the option.
 
     environ: for build arguments without a value, secrets, SOURCE_DATE_EPOCH,
@@ -65,9 +64,7 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildR
         ulimits=_each("--ulimit", args.ulimit, parse_ulimit),
         warnings=tuple(_warn_secrets(secrets)),
     )
-    request = complete_request(request, environ)
-    check_request(request)
-    return request
+    return check_request(request, environ)
 
 
 def progress_mode(args: argparse.Namespace, environ: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from kitcache.buildkit.arguments import settle, several
+from kitcache.buildkit.arguments import as_tuple, check_values
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.wishes import BuildOptions
@@ -44,19 +44,19 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("build_contexts is of type int", {"build_contexts": {"a": 1}}),
     ("build_args: the name 'A=1' has an equals sign", {"build_args": {"A=1": ""}}),
     ("build_contexts: invalid context name UP", {"build_contexts": {"UP": "."}}),
-    ("platforms: one of them is of type int", {"platforms": [1]}),
+    ("platforms[0] is of type int", {"platforms": [1]}),
     ('invalid platform "linux amd64"', {"platforms": "linux/arm64,linux amd64"}),
     ("tags: invalid", {"tags": ["app", "APP"]}),
     ("stdin gives text, not bytes", {"context": "-", "stdin": io.StringIO("FROM scratch")}),
     ("credentials is of type Credentials", {"credentials": Credentials("me", "hush")}),
-    ("prune_policy is of type str, not Retention", {"prune_policy": "cache.toml"}),
+    ("prune_policy is of type str, not PrunePolicy", {"prune_policy": "cache.toml"}),
     ("tags is of type int, not a list", {"tags": 1}),
     ("secrets[0] is of type str, not Secret", {"secrets": "id=a,src=b"}),
     ("secrets[1] is of type tuple, not Secret", {"secrets": [Secret("a", "b"), ("a", "hush")]}),
     ("outputs: dest is required for local exporter", {"outputs": Output("local")}),
     ("outputs: dest is required for local exporter", {"outputs": "type=local"}),
     ('outputs: exporter "lcoal" could not be found', {"outputs": [Output("lcoal", "x")]}),
-    ("outputs: sent is not a tuple of pairs", {"outputs": Output("tar", None, cast("Any", {}))}),
+    ("outputs: attrs is not a tuple of pairs", {"outputs": Output("tar", None, cast("Any", {}))}),
     ('cache_to: local cache export: unknown attribute "mdoe"; did',
         export(attrs=(("mdoe", "max"),))),
     ("cache_from: local cache import: unknown attribute", source(attrs=(("tga", "x"),))),
@@ -110,12 +110,12 @@ def test_a_request_of_ones_own_is_checked_too() -> None:
     ]
     for fields in broken:
         with pytest.raises(UsageError, match=next(iter(fields))):
-            settle(BuildRequest(**fields))
+            check_values(BuildRequest(**fields))
 
 
 def test_a_path_is_as_good_as_a_text(tmp_path: Path) -> None:
     at: Any = tmp_path
-    request = settle(
+    request = check_values(
         BuildRequest(
             outputs=(Output("local", at),),
             cache_to=(CacheExport("local", dest=at),),
@@ -132,10 +132,10 @@ def test_settling_twice_changes_nothing() -> None:
         cache_to=(CacheExport("local", dest="d"),),
         attests=(("provenance", "mode=max"), ("sbom", "true"), ("x", "disabled=true")),
     )
-    once = settle(request)
+    once = check_values(request)
     assert once.outputs[0].dest == "-"
     assert once.attests == (("provenance", "mode=max"), ("sbom", ""))
-    assert settle(once) == once
+    assert check_values(once) == once
 
 
 OFF: list[dict[str, str | bool]] = [
@@ -229,13 +229,13 @@ def test_from_env_finds_what_the_command_line_finds(daemon: FakeDaemon, context:
 
 @pytest.mark.parametrize("one", ["type=local,dest=cache", Output("local", "out"), Secret("a", "b")])
 def test_one_alone_is_one_and_not_its_parts(one: str) -> None:
-    assert several("x", one) == (one,)
+    assert as_tuple("x", one) == (one,)
 
 
 @pytest.mark.parametrize("given", [[], ["a", "b"], ("a",), iter(["a", "b"])])
-def test_several_are_several(given: list[str]) -> None:
-    assert set(several("x", given)) <= {"a", "b"}
-    assert isinstance(several("x", given), tuple)
+def test_several_are_as_tuple(given: list[str]) -> None:
+    assert set(as_tuple("x", given)) <= {"a", "b"}
+    assert isinstance(as_tuple("x", given), tuple)
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, -math.inf, "5", True])

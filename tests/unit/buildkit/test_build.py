@@ -11,9 +11,11 @@ import grpc
 import pytest
 
 from kitcache.buildkit import solve as solve_module
+from kitcache.buildkit.arguments import check_values
 from kitcache.buildkit.build import run_build
 from kitcache.buildkit.daemon.connect import connect
 from kitcache.buildkit.proto import control_pb2
+from kitcache.buildkit.request import check_request
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import BuildUpdate
@@ -62,7 +64,9 @@ class Run:
             FakeDaemon(wait_for_the_session, is_engine=is_engine, answers=answers) as daemon,
             connect(daemon.address) as connection,
         ):
-            self.result: BuildResult = run_build(connection, request, wishes)
+            self.result: BuildResult = run_build(
+                connection, check_request(check_values(request)), wishes
+            )
         self.solve: control_pb2.SolveRequest = daemon.solves[0]
         self.asked = daemon.asked
         self.session: Session = daemon.sessions[0]
@@ -335,7 +339,7 @@ def test_an_engine_is_asked_for_its_store_only_where_that_matters(
 def test_a_cancel_that_the_daemon_does_not_confirm(
     context: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(solve_module, "_LAST_NEWS_S", 0.0)
+    monkeypatch.setattr(solve_module, "_LAST_UPDATES_S", 0.0)
     cancel = Event()
 
     def freeze(solve: Solve) -> Answer:
@@ -351,5 +355,5 @@ def test_a_request_that_makes_no_sense_never_reaches_the_daemon(context: Path) -
     request = BuildRequest(str(context), network="none?", outputs=NOWHERE)
     with FakeDaemon() as daemon, connect(daemon.address) as connection:
         with pytest.raises(UsageError):
-            run_build(connection, request, BuildOptions())
+            run_build(connection, check_request(check_values(request)), BuildOptions())
         assert daemon.sessions == []

@@ -98,7 +98,7 @@ def test_a_result_is_waited_for_as_long_as_is_said(request_: BuildRequest) -> No
 
     with FakeDaemon(script) as daemon, Client(daemon.address) as client:
         running = client.start(request_, BuildOptions())
-        with pytest.raises(TimeoutError, match="it goes on"):
+        with pytest.raises(TimeoutError, match="it continues"):
             running.result(timeout_s=0.01)
         assert not running.done()
         goes_on.set()

@@ -137,14 +137,14 @@ def test_a_directory_of_that_name_goes_before_a_url() -> None:
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
         ),
         (BuildRequest("nowhere"), 'unable to prepare context: path "nowhere" not found'),
-        (BuildRequest("app", dockerfile="lib"), "--file lib is a directory"),
+        (BuildRequest("app", dockerfile="lib"), "the Dockerfile is a directory"),
         (
             BuildRequest("app", dockerfile="https://example.com/Dockerfile"),
             "a Dockerfile is not fetched from a URL",
         ),
         (
             BuildRequest("app", build_contexts=(("base", "alpine"),)),
-            "failed to get build context base: alpine is no directory",
+            "failed to get build context base: alpine is not a directory",
         ),
         (
             BuildRequest("app", build_contexts=(("base", "target:x"),)),

@@ -6,12 +6,8 @@ import pytest
 
 from kitcache.buildkit.inputs import Inputs
 from kitcache.buildkit.request import (
-    cache_exports,
-    cache_imports,
     check_request,
-    entitlements,
     frontend_attrs,
-    needs_image_store,
     proxy_args,
 )
 from kitcache.errors import UsageError
@@ -24,7 +20,11 @@ HERE = Inputs((("filename", "Dockerfile"),))
 
 def attrs(request: BuildRequest, **known: object) -> dict[str, str]:
     known.setdefault("is_engine", False)
-    return frontend_attrs(request, HERE, **known)  # type: ignore[arg-type]
+    return frontend_attrs(check_request(request), HERE, **known)  # type: ignore[arg-type]
+
+
+def exports(request: BuildRequest) -> tuple[CacheExport, ...]:
+    return check_request(request).request.cache_to
 
 
 def refuse(request: BuildRequest) -> UsageError:
@@ -130,6 +130,9 @@ def test_what_is_no_host(host: str) -> None:
 
 
 def test_entitlements() -> None:
+    def entitlements(request: BuildRequest) -> tuple[str, ...]:
+        return check_request(request).entitlements
+
     assert entitlements(BuildRequest()) == ()
     host = BuildRequest(network="host", allow=("security.insecure",))
     assert entitlements(host) == ("security.insecure", "network.host")
@@ -153,14 +156,15 @@ def test_networks_and_platforms_are_checked_before_a_daemon_is_asked() -> None:
 
 def test_githubs_cache_is_left_out_outside_of_github() -> None:
     idle, active = parse_cache_export("type=gha"), parse_cache_export("type=gha,url=u,token=t")
-    assert cache_exports(BuildRequest(cache_to=(idle, active))) == (active,)
+    assert exports(BuildRequest(cache_to=(idle, active))) == (active,)
     kept = CacheImport("local", src="x")
-    assert cache_imports(BuildRequest(cache_from=(CacheImport("gha"), kept))) == (kept,)
+    checked = check_request(BuildRequest(cache_from=(CacheImport("gha"), kept)))
+    assert checked.request.cache_from == (kept,)
 
 
 def test_an_inline_cache_by_build_argument() -> None:
     args = (("BUILDKIT_INLINE_CACHE", "1"),)
-    assert cache_exports(BuildRequest(build_args=args)) == (CacheExport("inline"),)
+    assert exports(BuildRequest(build_args=args)) == (CacheExport("inline"),)
 
 
 def test_the_same_export_twice_is_refused_unless_it_is_local() -> None:
@@ -176,15 +180,20 @@ def test_the_same_export_twice_is_refused_unless_it_is_local() -> None:
 
 
 def test_what_an_engine_needs_its_image_store_for() -> None:
-    assert needs_image_store(BuildRequest(tags=("a",))) == ()
-    assert needs_image_store(BuildRequest(outputs=(Output("local", "out"),))) == ()
+    def need(request: BuildRequest) -> str:
+        return check_request(request).image_store_need
+
+    assert need(BuildRequest(tags=("a",))) == ""
+    assert need(BuildRequest(outputs=(Output("local", "out"),))) == ""
     request = BuildRequest(
-        tags=("a",),
-        outputs=(Output("oci", "x"), Output("registry")),
-        cache_to=(CacheExport("local", dest="d"), CacheExport("inline")),
+        cache_to=(CacheExport("inline"), CacheExport("local", dest="d")),
+        outputs=(Output("oci", "x"),),
         platforms=("linux/amd64", "linux/arm64"),
         attests=(("sbom", ""),),
     )
-    assert needs_image_store(request) == (
-        "cache export type=local", "--output type=oci", "--push", "several platforms", "--sbom",
-    )  # fmt: skip
+    assert need(request) == "cache export type=local"
+    assert need(request._replace(cache_to=())) == "output type=oci"
+    pushed = request._replace(cache_to=(), tags=("a",), outputs=(Output("registry"),))
+    assert need(pushed) == "a push to a registry"
+    assert need(pushed._replace(outputs=())) == "several platforms"
+    assert need(pushed._replace(outputs=(), platforms=())) == "attestation type=sbom"
