@@ -19,7 +19,7 @@ from tests.property.disk import ingests
 def test_a_solve_that_never_ends_is_cancelled(
     context: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(solving, "_LAST_NEWS_S", 3 * WAIT_S)  # giving up is no cancelling
+    monkeypatch.setattr(solving, "_LAST_UPDATES_S", 3 * WAIT_S)  # giving up is no cancelling
     began, cancel = Event(), Event()
 
     def script(solve: Solve) -> Answer:

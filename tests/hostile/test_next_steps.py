@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.buildkit.sources import make_offer
+from kitcache.buildkit.sources import open_sources
 from kitcache.errors import KitcacheError
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
@@ -48,11 +48,11 @@ def test_a_directory_that_begins_with_a_dash_is_named_so_that_the_command_runs(
 def test_a_secret_that_is_not_there_is_no_matter_of_the_disks() -> None:
     request = BuildRequest(secrets=(Secret("token", path="nofile"),))
     with ExitStack() as stack, pytest.raises(KitcacheError) as caught:
-        make_offer(request, None, stack)
+        open_sources(request, None, stack)
     assert str(caught.value).splitlines() == [
         "nofile: the file of the secret token cannot be read: No such file or directory",
         "  nothing was built",
-        "  hint: name a file that is there: --secret id=ID,src=FILE",
+        "  hint: name a file that exists",
     ]
 
 

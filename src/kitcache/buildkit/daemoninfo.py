@@ -1,4 +1,4 @@
-"""What a daemon says of itself: its version, its workers and their platforms."""
+"""The version of a daemon, its workers and their platforms."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
@@ -15,9 +15,9 @@ Message = TypeVar("Message")
 
 
 class DaemonInfo(NamedTuple):
-    """A daemon's version: "" for what it does not tell.
+    """A daemon's version. A field is "" if the daemon does not report it.
 
-    Builds by a distribution say v0.0.0+unknown; a BuildKit before 0.11 says nothing at all.
+    Builds of distributions report v0.0.0+unknown, and a BuildKit before 0.11 reports nothing.
     """
 
     version: str = ""
@@ -27,7 +27,7 @@ class DaemonInfo(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """Where a daemon builds. platforms: such as linux/arm/v7, the native one first."""
+    """A worker of a daemon. platforms: such as linux/arm/v7, the native platform first."""
 
     id: str
     labels: Mapping[str, str]
@@ -40,28 +40,30 @@ class Worker(NamedTuple):
 
 
 def read_info(channel: Channel) -> DaemonInfo:
-    """The daemon's version. Raises RpcError."""
+    """Return the daemon's version. Raise RpcError."""
     request = control_pb2.InfoRequest().SerializeToString()
     try:
-        answer = channel.unary("/moby.buildkit.v1.Control/Info", request)
+        response = channel.unary("/moby.buildkit.v1.Control/Info", request)
     except RpcError as error:
         if error.code == Code.UNIMPLEMENTED:
             return DaemonInfo()
         raise
-    found = _read(control_pb2.InfoResponse.FromString, answer).buildkit_version
-    return DaemonInfo(found.version, found.revision, found.package, found.dockerfile_version)
+    version = _read(control_pb2.InfoResponse.FromString, response).buildkit_version
+    return DaemonInfo(
+        version.version, version.revision, version.package, version.dockerfile_version
+    )
 
 
 def read_workers(channel: Channel) -> tuple[Worker, ...]:
-    """The daemon's workers. Raises RpcError."""
+    """Return the daemon's workers. Raise RpcError."""
     request = control_pb2.ListWorkersRequest().SerializeToString()
-    answer = channel.unary("/moby.buildkit.v1.Control/ListWorkers", request)
-    records = _read(control_pb2.ListWorkersResponse.FromString, answer).record
+    response = channel.unary("/moby.buildkit.v1.Control/ListWorkers", request)
+    records = _read(control_pb2.ListWorkersResponse.FromString, response).record
     return tuple(
         Worker(
             record.id,
             dict(record.labels),
-            # One that differs from another by its features alone would come twice.
+            # Platforms that differ only in their features would be listed twice.
             tuple(
                 dict.fromkeys(
                     "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
@@ -73,8 +75,8 @@ def read_workers(channel: Channel) -> tuple[Worker, ...]:
     )
 
 
-def _read(decode: Callable[[bytes], Message], answer: bytes) -> Message:
+def _read(decode: Callable[[bytes], Message], response: bytes) -> Message:
     try:
-        return decode(answer)
+        return decode(response)
     except DecodeError:
         raise RpcError(Code.INTERNAL, "its answer cannot be read") from None

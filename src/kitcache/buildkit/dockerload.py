@@ -1,6 +1,6 @@
-"""An image archive on its way into a docker engine, through docker's own client.
+"""Load an image archive into a docker engine with docker's own client.
 
-For a buildkitd, which has no images: what it exports is piped into `docker load`, as buildx does.
+A buildkitd has no image store, so its export is piped into `docker load`, as buildx does.
 """
 
 from types import TracebackType
@@ -9,67 +9,68 @@ from typing import BinaryIO, Self, cast
 from kitcache.errors import KitcacheError, NoDaemon
 
 _COMMAND = ("docker", "load", "--quiet")
-_ASK_STORE = ("docker", "info", "--format", "{{json .DriverStatus}}")
+_INFO_COMMAND = ("docker", "info", "--format", "{{json .DriverStatus}}")
 _CONTAINERD = "io.containerd.snapshotter.v1"
-_ANSWER_TIMEOUT_S = 10.0
+_INFO_TIMEOUT_S = 10.0
 
 
 class DockerLoad:
-    """A `docker load` that waits for an archive. A context manager that ends it, however it went.
+    """A `docker load` that reads an archive. A context manager that ends the process.
 
-    Raises NoDaemon where there is no docker command.
+    Raises:
+        NoDaemon: There is no docker command.
     """
 
     def __init__(self) -> None:
-        import subprocess  # noqa: PLC0415 - few builds load an image, and it costs time
+        import subprocess  # noqa: PLC0415 - few builds load an image, and it is slow to import
 
         try:
-            self._child = subprocess.Popen(  # noqa: S603 - the docker that the user has
+            self._child = subprocess.Popen(  # noqa: S603 - the user's own docker
                 _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is ours to pass on, by closing the pipe
+                start_new_session=True,  # Ctrl-C must not reach it; closing the pipe ends it
             )
         except OSError as error:
             raise NoDaemon(
                 "docker load",
-                f"the image cannot be loaded: docker does not run: {error.strerror}",
-                hints=("use --output type=docker,dest=FILE, or --push",),
+                f"the image cannot be loaded: docker cannot be started: {error.strerror}",
+                hints=("use the output type=docker,dest=FILE, or push the image",),
             ) from None
 
     @property
     def stdin(self) -> BinaryIO:
-        """Where the archive goes."""
+        """The pipe for the archive."""
         return cast("BinaryIO", self._child.stdin)
 
     def finish(self) -> None:
-        """The archive is whole: wait until it is loaded. Raises KitcacheError."""
-        _, said = self._child.communicate()
+        """Wait until the complete archive is loaded. Raise KitcacheError."""
+        _, stderr = self._child.communicate()
         if self._child.returncode:
-            lines = said.decode("utf-8", "replace").strip().splitlines()
+            lines = stderr.decode("utf-8", "replace").strip().splitlines()
             raise KitcacheError(
                 "docker load",
-                f"the image was built, and docker did not load it: {''.join(lines[-1:])}",
+                f"the image was built, but docker did not load it: {''.join(lines[-1:])}",
                 effect="caches were not published",
-                hints=("use --output type=docker,dest=FILE, or --push",),
+                hints=("use the output type=docker,dest=FILE, or push the image",),
             )
 
     def has_containerd_store(self) -> bool:
-        """Return True if that engine says that it has the containerd image store."""
-        import subprocess  # noqa: PLC0415 - few builds load an image, and it costs time
+        """Return True if the engine reports the containerd image store."""
+        import subprocess  # noqa: PLC0415 - few builds load an image, and it is slow to import
 
         try:
-            answer = subprocess.run(  # noqa: S603 - the docker that the user has
-                _ASK_STORE,
+            process = subprocess.run(  # noqa: S603 - the user's own docker
+                _INFO_COMMAND,
                 check=False,
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
-                timeout=_ANSWER_TIMEOUT_S,
+                timeout=_INFO_TIMEOUT_S,
             )
         except (OSError, subprocess.TimeoutExpired):
             return False
-        return _CONTAINERD in answer.stdout.decode("utf-8", "replace")
+        return _CONTAINERD in process.stdout.decode("utf-8", "replace")
 
     def __enter__(self) -> Self:
         return self

@@ -5,7 +5,7 @@ Source: BuildKit, api/services/control (ListenBuildHistory) and in-toto's attest
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -18,72 +18,59 @@ _HISTORY = "/moby.buildkit.v1.Control/ListenBuildHistory"
 _READ = "/containerd.services.content.v1.Content/Read"
 _PREDICATE = "in-toto.io/predicate-type"
 _PROVENANCE = "slsa.dev/provenance/"
-_LIMIT_BYTES = 64 * 1024 * 1024
+_MAX_BYTES = 64 * 1024 * 1024
 
 
 def read_provenance(channel: Channel, ref: str) -> Mapping[str, Any]:
-    """The SLSA predicates of a finished build, by platform; "" where it was built for one.
+    """Return the SLSA predicates of a finished build by platform; "" for a build of one platform.
 
-    Empty where the daemon keeps no history, the build had no provenance, or it does not come within
-    the channel's timeout.
+    Empty if the daemon keeps no history, the build has no provenance, or the daemon does not send
+    it within the channel's timeout.
     """
-    asked = _Asked(channel, make_deadline(channel.timeout_s))
+    deadline_s = make_deadline(channel.timeout_s)
+    request = control_pb2.BuildHistoryRequest(ref=ref, early_exit=True).SerializeToString()
+    predicates: dict[str, Any] = {}
     try:
-        return {
-            platform: _predicate(json.loads(_read_blob(asked, descriptor)))
-            for platform, descriptor in _attestations(asked, ref)
-        }
+        for message in _ask(channel, deadline_s, _HISTORY, request):
+            record = control_pb2.BuildHistoryEvent.FromString(message).record
+            if record.ref != ref:
+                continue
+            for platform, result in (dict(record.results) or {"": record.result}).items():
+                for descriptor in result.attestations:
+                    if _PROVENANCE in descriptor.annotations.get(_PREDICATE, ""):
+                        data = _read_blob(channel, deadline_s, descriptor.digest)
+                        predicates[platform] = _parse_predicate(data)
     except (RpcError, DecodeError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
+    return predicates
 
 
-class _Asked(NamedTuple):
-    """The daemon that is asked, and until when: the channel's timeout is for all the answers."""
-
-    channel: Channel
-    deadline: float | None
-
-
-def _predicate(document: dict[str, Any]) -> dict[str, Any]:
-    """The history keeps the predicate alone; a statement around it is an image's."""
-    found = document.get("predicate", document)
-    if not isinstance(found, dict):
+def _parse_predicate(data: bytes) -> dict[str, Any]:
+    document = json.loads(data)
+    # The history keeps only the predicate; an image has it within a statement.
+    predicate = document.get("predicate", document)
+    if not isinstance(predicate, dict):
         raise TypeError("a predicate is an object")
-    return found
+    return predicate
 
 
-def _attestations(asked: _Asked, ref: str) -> Iterator[tuple[str, control_pb2.Descriptor]]:
-    for record in _records(asked, ref):
-        results = dict(record.results) or {"": record.result}
-        for platform, result in results.items():
-            for descriptor in result.attestations:
-                if _PROVENANCE in descriptor.annotations.get(_PREDICATE, ""):
-                    yield platform, descriptor
-
-
-def _records(asked: _Asked, ref: str) -> Iterator[control_pb2.BuildHistoryRecord]:
-    request = control_pb2.BuildHistoryRequest(ref=ref, early_exit=True)
-    for message in _ask(asked, _HISTORY, request.SerializeToString()):
-        event = control_pb2.BuildHistoryEvent.FromString(message)
-        if event.record.ref == ref:
-            yield event.record
-
-
-def _read_blob(asked: _Asked, descriptor: control_pb2.Descriptor) -> bytes:
-    request = content_pb2.ReadContentRequest(digest=descriptor.digest)
+def _read_blob(channel: Channel, deadline_s: float | None, digest: str) -> bytes:
+    request = content_pb2.ReadContentRequest(digest=digest).SerializeToString()
     data = bytearray()
-    for message in _ask(asked, _READ, request.SerializeToString()):
+    for message in _ask(channel, deadline_s, _READ, request):
         data += content_pb2.ReadContentResponse.FromString(message).data
-        if len(data) > _LIMIT_BYTES:
+        if len(data) > _MAX_BYTES:
             raise ValueError("too long for a provenance")
     return bytes(data)
 
 
-def _ask(asked: _Asked, method: str, request: bytes) -> Iterator[bytes]:
-    stream = asked.channel.open(method)
+def _ask(
+    channel: Channel, deadline_s: float | None, method: str, request: bytes
+) -> Iterator[bytes]:
+    stream = channel.open(method)
     try:
-        stream.send_until((request,), asked.deadline, is_end=True)
-        while (message := stream.receive_until(asked.deadline)) is not None:
+        stream.send_until((request,), deadline_s, is_end=True)
+        while (message := stream.receive_until(deadline_s)) is not None:
             yield message
     finally:
         stream.cancel()

@@ -1,4 +1,4 @@
-"""The logger "kitcache": what is sent where, at DEBUG, and never a secret."""
+"""The logger "kitcache": names of everything that is sent, at DEBUG, without any secret."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -12,23 +12,23 @@ LOG = logging.getLogger("kitcache")
 
 
 def quiet_hpack() -> None:
-    """Keep hpack from a line for every header of every call, unless the caller asked for it."""
+    """Disable hpack's line for every header of every call, unless the caller enabled it."""
     logger = logging.getLogger("hpack")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.WARNING)
 
 
 def log_calls(handlers: Mapping[str, Handler], ref: str) -> dict[str, Handler]:
-    """Return the handlers, each of whose calls is logged by its name."""
+    """Return the handlers; each logs the name of its call."""
     return {name: _logged(name, handler, ref) for name, handler in handlers.items()}
 
 
 def log_solve(
     message: SolveRequest, url: str, sources: Mapping[str, object], secrets: Iterable[Secret]
 ) -> None:
-    """Log names and kinds only: values of build arguments and attributes may be secrets."""
+    """Log names and kinds only, because values of arguments and attributes can be secrets."""
     LOG.debug(
-        "build %s on %s: offered: %s; secrets %s; attributes %s; exporters %s; cache to %s,"
+        "build %s on %s: sources %s; secrets %s; attributes %s; exporters %s; cache to %s,"
         " from %s; entitlements %s",
         message.ref,
         hide_password(url),

@@ -1,4 +1,4 @@
-"""The logins of one build: who asked for one, who got one, what the caller's function raised."""
+"""The logins of one build: requested hosts, sent logins, and errors of the caller's function."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,12 @@ from kitcache.errors import Cancelled
 
 
 class Logins:
-    """A caller's function for logins, watched.
+    """A caller's function for logins, with a record of its calls.
 
     Attributes:
-        asked: the hosts for which the daemon has asked for a login.
-        given: the hosts whose login was sent to the daemon.
-        failure: the first exception of the caller's function, or None.
-
+        asked: Hosts for which the daemon has requested a login.
+        sent: Hosts whose login was sent to the daemon.
+        failure: The first exception of the caller's function, or None.
     """
 
     def __init__(
@@ -24,29 +23,27 @@ class Logins:
         ref: str,
     ) -> None:
         self.asked: set[str] = set()
-        self.given: set[str] = set()
+        self.sent: set[str] = set()
         self.failure: Exception | None = None
         self._credentials = credentials
         self._notice = notice
         self._ref = ref
 
     def find(self, host: str) -> Credentials | None:
-        """Return the caller's login, and remember what the caller's function raises."""
+        """Return the caller's login for a host. An exception of the caller's is kept and passes."""
         self.asked.add(host)
         try:
             login: object = self._credentials(host)
-            if login is None:
-                LOG.debug("build %s: login for %s: none", self._ref, host)
-                return None
-            if isinstance(login, Credentials):
-                self.given.add(host)
-                LOG.debug("build %s: login for %s: sent", self._ref, host)
-                return login
-            kind = type(login).__name__
-            raise TypeError(f"credentials returned a value of type {kind}, not Credentials")
+            if not isinstance(login, Credentials | None):
+                kind = type(login).__name__
+                raise TypeError(f"credentials returned a value of type {kind}, not Credentials")
         except Cancelled:
             raise
         except Exception as error:
             self.failure = self.failure or error
             self._notice(f"no login for {host}: credentials raised {type(error).__name__}")
             raise
+        LOG.debug("build %s: login for %s: %s", self._ref, host, "sent" if login else "none")
+        if login is not None:
+            self.sent.add(host)
+        return login

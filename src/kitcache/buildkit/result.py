@@ -1,4 +1,4 @@
-"""What a build comes to: BuildResult."""
+"""The result of a build: BuildResult."""
 
 import base64
 import json
@@ -11,19 +11,23 @@ from kitcache.oci.digest import parse_digest
 
 _DIGEST = "containerimage.digest"
 _CONFIG_DIGEST = "containerimage.config.digest"
-_BASE64_JSON = ("containerimage.descriptor",)
+_DESCRIPTOR = "containerimage.descriptor"
 
 
 class BuildResult(NamedTuple):
     """A build that succeeded.
 
-    ref: its name in the daemon's history. digest: of the image, None where none was made.
-    image_id: what the engine that has the image calls it, as `docker run` takes it.
-    metadata: what the exporters and the frontend answered, values decoded where they are JSON.
-    caches: what became of each local cache export. warnings: findings of the frontend. notices:
-    what seemed wrong with the request, or a cache that could not be imported; a sentence each.
-    logins: registry hosts that the daemon asked for, and whose login it got.
-    provenance: SLSA predicates by platform, where they were asked for.
+    Attributes:
+        ref: The build's name in the daemon's history.
+        digest: The image's digest; None without an image.
+        metadata: The response of exporters and frontend; JSON values are decoded.
+        caches: The result of each local cache export.
+        warnings: Findings of the frontend.
+        notices: A sentence for each probable mistake in the request, and for each cache that
+            could not be imported.
+        logins: Registry hosts whose login the daemon requested and got.
+        provenance: SLSA predicates by platform, if they were requested.
+        image_id: The engine's name of the image, as `docker run` takes it.
     """
 
     ref: str
@@ -38,12 +42,12 @@ class BuildResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or the worst of the caches': 12 where a tag of ours has a hole."""
+        """0, or the highest exit code of a cache, such as 12 for a tag with a missing blob."""
         return max((cache.exit_code for cache in self.caches), default=0)
 
 
 def find_image_id(response: Mapping[str, str], *, is_in_containerd: bool) -> str | None:
-    """Return what docker calls the image.
+    """Return docker's name of the image.
 
     The containerd image store names an image by its manifest or index, docker's older store by its
     config. Source: buildx, build/opt.go and commands/build.go (prefer-image-digest, getImageID).
@@ -54,7 +58,7 @@ def find_image_id(response: Mapping[str, str], *, is_in_containerd: bool) -> str
 
 
 def known_digest(text: str | None) -> str | None:
-    """A digest as a daemon told it; None where it is none."""
+    """Return a digest that a daemon reported; None if it is invalid."""
     try:
         return str(parse_digest(text))
     except ValueError:
@@ -62,19 +66,14 @@ def known_digest(text: str | None) -> str | None:
 
 
 def decode_response(response: Mapping[str, str]) -> dict[str, Any]:
-    """The exporters' answer as `docker buildx build --metadata-file` has it, sorted by key."""
+    """Return the exporters' response as in buildx's metadata file, sorted by key."""
     return {key: _decode(key, response[key]) for key in sorted(response)}
 
 
 def _decode(key: str, value: str) -> Any:
-    if key in _BASE64_JSON:
-        try:
+    try:
+        if key == _DESCRIPTOR:
             return json.loads(base64.b64decode(value, validate=True))
-        except (ValueError, RecursionError):
-            return value
-    if key == "cache.manifest":
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-    return value
+        return json.loads(value) if key == "cache.manifest" else value
+    except (ValueError, RecursionError):
+        return value

@@ -1,24 +1,30 @@
-"""The files of a build's secrets, looked at before anything is built."""
+"""The files of a build's secrets, checked before anything is built."""
 
 import os
 import stat
 from collections.abc import Callable
 
 from kitcache.buildkit.session.secrets import MOST_BYTES
-from kitcache.errors import KitcacheError
 from kitcache.options.secrets import Secret
 from kitcache.store.ioerrors import io_error
 from kitcache.store.userfiles import read_to_end
 
 
-def prepare_secrets(named: tuple[Secret, ...], pause: Callable[[str], None]) -> tuple[Secret, ...]:
+def prepare_secrets(
+    secrets: tuple[Secret, ...], pause: Callable[[str], None]
+) -> tuple[Secret, ...]:
     """Return the secrets, with the data of those that are in a pipe or a device.
 
-    A regular file is read when a step asks for it; that it is there is found out now. A pipe, such
-    as bash's <(COMMAND), can be read only once, and a step may ask twice. pause: called with
-    the path again and again while a pipe gives nothing; it may raise. Raises KitcacheError.
+    A regular file is read when a step asks for it; here its existence is checked. A pipe, such as
+    bash's <(COMMAND), can be read only once, and a step may ask twice.
+
+    Args:
+        pause: Called with the path repeatedly while a pipe has no data. It may raise.
+
+    Raises:
+        KitcacheError: A file does not exist or cannot be read.
     """
-    return tuple(_prepare(secret, pause) for secret in named)
+    return tuple(_prepare(secret, pause) for secret in secrets)
 
 
 def _prepare(secret: Secret, pause: Callable[[str], None]) -> Secret:
@@ -31,14 +37,9 @@ def _prepare(secret: Secret, pause: Callable[[str], None]) -> Secret:
             return secret
         return Secret(secret.id, data=read_to_end(path, MOST_BYTES, lambda: pause(path)))
     except (OSError, ValueError) as error:
-        raise _unreadable(secret.id, path, error) from None
-
-
-def _unreadable(name: str, path: str, error: OSError | ValueError) -> KitcacheError:
-    reason = error if isinstance(error, OSError) else OSError(0, str(error))
-    failure = io_error(
-        path, f"the file of the secret {name} cannot be read", reason, effect="nothing was built"
-    )
-    if isinstance(error, FileNotFoundError):
-        failure.hints = ("name a file that is there: --secret id=ID,src=FILE",)
-    return failure
+        cause = error if isinstance(error, OSError) else OSError(0, str(error))
+        problem = f"the file of the secret {secret.id} cannot be read"
+        failure = io_error(path, problem, cause, effect="nothing was built")
+        if isinstance(error, FileNotFoundError):
+            failure.hints = ("name a file that exists",)
+        raise failure from None

@@ -1,7 +1,7 @@
-"""Which directories a session sends: one name for the same ones, another for all others.
+"""The shared key of a session: a name for the set of directories that it sends.
 
-The daemon keeps what it was sent, and next time asks only for files whose name, size, time or mode
-differ. With one name for two sets of directories it would take a file of the one for the other's.
+The daemon keeps the files of a key, and next time requests only files whose name, size, time or
+mode differ. If two sets of directories had one key, it could use a file of the wrong set.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 def make_shared_key(directories: Mapping[str, str]) -> str:
-    """A name for these directories on this machine, by real path, device and inode."""
+    """Return the key of these directories: a hash of machine, real paths, devices and inodes."""
     words = [_machine_id(), socket.gethostname()]
     for name, path in sorted(directories.items()):
         real = os.path.realpath(path)
-        found = os.stat(real)
-        words += [name, real, str(found.st_dev), str(found.st_ino)]
+        stat = os.stat(real)
+        words += [name, real, str(stat.st_dev), str(stat.st_ino)]
     encoded = "\0".join(words).encode("utf-8", "surrogateescape")
     return hashlib.sha256(encoded).hexdigest()
 

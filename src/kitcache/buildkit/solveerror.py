@@ -1,6 +1,6 @@
-"""A Solve that failed, as an error that says where: the step, its log, the Dockerfile's lines.
+"""The error of a failed Solve: the step, its log, the lines of the Dockerfile.
 
-The details of a status are JSON, each a type of its own; one that is malformed is left out.
+The details of a status are JSON, each of its own type; a malformed one is ignored.
 Source: BuildKit, solver/errdefs and frontend/gateway/errdefs.
 """
 
@@ -8,24 +8,23 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator
-from typing import TypeGuard
 
 from kitcache.buildkit.session.registry import HUB_HOSTS
 from kitcache.buildkit.status import BuildWarning
-from kitcache.buildkit.steps import Step, StepTracker
+from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.errors import BuildFailed, SourceLocation, printable
 from kitcache.masking import hide_password
 
 _NOISE = re.compile(r"rpc error: code = \w+ desc = ")
 _PREFIX = "failed to solve: "
-_MAX_SOURCES = 10
+_MAX_LOCATIONS = 10
 _REFUSED = re.compile(
     "401 Unauthorized|no basic auth credentials|authentication required|insufficient_scope"
 )
-_SOURCE_RULE = "-" * 20
-_AROUND = 2
-_NOTED_LOG_LINES = 20
+_RULE = "-" * 20
+_CONTEXT_LINES = 2
+_NOTE_LOG_LINES = 20
 
 Json = dict[str, object]
 
@@ -40,35 +39,45 @@ def build_failed(
     notices: tuple[str, ...] = (),
     hosts: Collection[str] = (),
 ) -> BuildFailed:
-    """The error for a Solve that ended with this status, after these steps.
+    """Return the error for a Solve that ended with this status.
 
-    hide: takes the secrets out of a text; those of the steps are out already. hosts: for which the
-    daemon has asked a login.
+    Its step is the step that the status names, or else the first that failed, with the end of its
+    log. It has at most ten different locations. A note repeats all this for tracebacks.
 
-    The step is the one that the status names, or else the first that failed. log: the last lines
-    of it that are known. sources: at most ten places, none twice. A note on the error has all that
-    for whoever prints a traceback.
+    Args:
+        hide: Hides secrets in a text; the steps are masked already.
+        hosts: Hosts for which the daemon has requested a login.
     """
-    step = _failed_step(error, steps)
+    failed_steps = [step for step in steps.steps if step.state == "error"]
+    for value in _details(error, "errdefs.Vertex+json"):
+        digest = value.get("digest")
+        if isinstance(digest, str) and (named := steps.find(digest)):
+            failed_steps.insert(0, named)
+            break
+    step = failed_steps[0] if failed_steps else None
+    lines = [line.text for line in step.log] if step else []
+    if step and step.unfinished:
+        lines.append(step.unfinished)
+    codes = [value.get("Code", 0) for value in _details(error, "gatewayapi.ExitMessage+json")]
     message = _NOISE.sub("", hide(error.message)).removeprefix(_PREFIX).strip()
     failed = BuildFailed(
         _PREFIX + (message or (step.error if step else "") or f"status {int(error.code)}"),
         step=step.name if step else "",
-        log=tuple(_log_of(step)) if step else (),
-        locations=tuple(dict.fromkeys(_sources(error, hide)))[:_MAX_SOURCES],
-        step_exit_code=_exit_code(error),
+        log=tuple(lines),
+        locations=tuple(dict.fromkeys(_locations(error, hide)))[:_MAX_LOCATIONS],
+        step_exit_code=next((code for code in map(_number, codes) if code is not None), None),
         ref=ref,
         warnings=warnings,
         notices=notices,
-        hints=login_steps(message, hosts),
+        hints=login_hints(message, hosts),
     )
-    if note := "\n".join(map(_show, _note_lines(failed))):
+    if note := "\n".join(printable(line.expandtabs()) for line in _note_lines(failed)):
         failed.add_note(note)
     return failed
 
 
-def login_steps(message: str, hosts: Collection[str]) -> tuple[str, ...]:
-    """What to do where a registry refuses a login, or the lack of one; () for any other failure."""
+def login_hints(message: str, hosts: Collection[str]) -> tuple[str, ...]:
+    """Return the command for a login if a registry refused access; () for any other failure."""
     if not _REFUSED.search(message):
         return ()
     named = [host for host in sorted(hosts) if host in message] or sorted(hosts)
@@ -76,85 +85,56 @@ def login_steps(message: str, hosts: Collection[str]) -> tuple[str, ...]:
     return ("docker login" if host in HUB_HOSTS else f"docker login {host}",)
 
 
-def source_lines(source: SourceLocation) -> Iterator[str]:
-    """Return the place in a Dockerfile and the lines around it, as they came: not printable yet."""
-    lines = source.text.split("\n")
+def source_lines(location: SourceLocation) -> Iterator[str]:
+    """Return the location with the lines around it. Callers have to make the lines printable."""
+    lines = location.text.split("\n")
     if not lines[-1]:
         lines.pop()
-    before, after = max(0, source.first_line - 1 - _AROUND), source.last_line + _AROUND
-    yield f"{source.filename}:{source.first_line}"
-    yield _SOURCE_RULE
-    for number, line in enumerate(lines[before:after], before + 1):
-        mark = ">>>" if source.first_line <= number <= source.last_line else "   "
+    start = max(0, location.first_line - 1 - _CONTEXT_LINES)
+    end = location.last_line + _CONTEXT_LINES
+    yield f"{location.filename}:{location.first_line}"
+    yield _RULE
+    for number, line in enumerate(lines[start:end], start + 1):
+        mark = ">>>" if location.first_line <= number <= location.last_line else "   "
         yield f" {number:3d} | {mark} {line.rstrip()}"
-    yield _SOURCE_RULE
+    yield _RULE
 
 
 def _note_lines(failed: BuildFailed) -> Iterator[str]:
     if failed.step:
         code = failed.step_exit_code
         yield f"step: {failed.step}" + ("" if code is None else f" (exit code {code})")
-        for line in failed.log[-_NOTED_LOG_LINES:]:
+        for line in failed.log[-_NOTE_LOG_LINES:]:
             yield f"  {line}"
-    for source in failed.locations:
-        yield from source_lines(source)
+    for location in failed.locations:
+        yield from source_lines(location)
     for notice in failed.notices:
         yield f"notice: {notice}"
 
 
-def _show(line: str) -> str:
-    return printable(line.expandtabs())
-
-
-def _failed_step(error: RpcError, steps: StepTracker) -> Step | None:
-    for value in _details(error, "errdefs.Vertex+json"):
-        digest = value.get("digest")
-        step = steps.find(digest) if isinstance(digest, str) else None
-        if step is not None:
-            return step
-    return next((step for step in steps.steps if step.state == "error"), None)
-
-
-def _log_of(step: Step) -> Iterator[str]:
-    for line in step.log:
-        yield line.text
-    if step.unfinished:
-        yield step.unfinished
-
-
-def _exit_code(error: RpcError) -> int | None:
-    for value in _details(error, "gatewayapi.ExitMessage+json"):
-        code = value.get("Code", 0)
-        if _is_number(code):
-            return int(code)
-    return None
-
-
-def _sources(error: RpcError, hide: Callable[[str], str]) -> Iterator[SourceLocation]:
+def _locations(error: RpcError, hide: Callable[[str], str]) -> Iterator[SourceLocation]:
     for value in _details(error, "errdefs.Source+json"):
         info = _object(value.get("info"))
-        filename, data = info.get("filename", ""), info.get("data")
+        filename, data, ranges = info.get("filename", ""), info.get("data"), value.get("ranges")
         if not isinstance(filename, str) or not isinstance(data, str):
             continue
         try:
             text = b64decode(data, validate=True).decode("utf-8", "backslashreplace")
         except ValueError:
             continue
-        lines = [found for place in _list(value.get("ranges")) if (found := _lines(place))]
+        # An instruction of several lines comes as several ranges.
+        lines = [
+            (first, max(first, _line(place, "end")))
+            for place in (ranges if isinstance(ranges, list) else [])
+            if (first := _line(place, "start")) > 0
+        ]
         first = min((first for first, _ in lines), default=0)
         if 1 <= first <= len(text.split("\n")):
             yield SourceLocation(filename, first, max(last for _, last in lines), hide(text))
 
 
-def _lines(place: object) -> tuple[int, int] | None:
-    """A range's first and last line; an instruction of several lines comes as several ranges."""
-    first = _line(_object(place).get("start"))
-    return (first, max(first, _line(_object(place).get("end")))) if first > 0 else None
-
-
-def _line(position: object) -> int:
-    line = _object(position).get("line", 0)
-    return int(line) if _is_number(line) else 0
+def _line(place: object, end: str) -> int:
+    return _number(_object(_object(place).get(end)).get("line")) or 0
 
 
 def _details(error: RpcError, name: str) -> Iterator[Json]:
@@ -172,9 +152,5 @@ def _object(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _is_number(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

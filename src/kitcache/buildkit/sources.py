@@ -1,6 +1,7 @@
-"""What one build lets the daemon ask for: directories, an upload, image layouts. Nothing else.
+"""The sources of a build's session: directories, an upload, image layouts, secrets.
 
-Here the disk is looked at, before anything is built; what a request means is inputs.py's to say.
+The daemon can read only these. This module checks the disk before anything is built; inputs.py
+interprets the request.
 """
 
 import errno
@@ -24,8 +25,8 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import open_layout
 
 _HEAD_BYTES = 1024
-_DOCKERFILE_LIMIT_BYTES = 16 * 1024 * 1024
-# BuildKit takes it for a Dockerfile, and then fails without a reason.
+_MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
+# BuildKit reads zstd as a Dockerfile, and then fails without a reason.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _IGNORE_FILE = ".dockerignore"
 _UNBUILT = "nothing was built"
@@ -33,11 +34,14 @@ _NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
 
 
 class SessionSources(NamedTuple):
-    """What a session serves.
+    """The sources of a session.
 
-    sources: local names, each with a directory or with files in memory. uploads: streams by their
-    id. stores: image layouts by store id. inputs: with the frontend attributes that name them.
-    secrets: as the session gives them away.
+    Attributes:
+        sources: Local names, each with a directory or with files in memory.
+        uploads: Streams by id.
+        stores: Image layouts by store id.
+        inputs: The build's inputs, with the frontend attributes that name the layouts.
+        secrets: The secrets, with the data of those that are in a pipe.
     """
 
     sources: Mapping[str, str | MemoryFiles]
@@ -48,32 +52,35 @@ class SessionSources(NamedTuple):
 
     @property
     def directories(self) -> dict[str, str]:
-        """The sources that are on disk."""
+        """The local names that are directories on disk."""
         return {name: path for name, path in self.sources.items() if isinstance(path, str)}
 
 
-def make_offer(
+def open_sources(
     request: BuildRequest,
     stdin: BinaryIO | None,
     stack: ExitStack,
     pause: Callable[[str], None] = lambda _: None,
 ) -> SessionSources:
-    """Find everything that the build names. stack: keeps open what has to stay so.
+    """Open everything that the request names, before anything is built.
 
-    pause: called with the path again and again while a secret's pipe gives nothing; it may raise.
+    Args:
+        stack: Closes the image layouts.
+        pause: Called with the path repeatedly while a secret's pipe has no data. It may raise.
 
-    Raises UsageError, NotFound, NotACache and KitcacheError, before anything is built.
+    Raises:
+        UsageError, NotFound, NotACache, KitcacheError: A source is missing or unusable.
     """
     secrets = prepare_secrets(request.secrets, pause)
     head = b""
     if request.context == "-":
-        head = _read_up_to(_expect_stdin(stdin), _HEAD_BYTES)
+        head = _read_up_to(_require_stdin(stdin), _HEAD_BYTES)
         if not head:
             raise UsageError("the context is to come from stdin, and stdin is empty")
         if head.startswith(_ZSTD):
             raise UsageError(
                 "stdin is compressed with zstd, which BuildKit does not unpack as a context",
-                hints=("zstd -dc FILE | kitcache build -",),
+                hints=("decompress it with zstd -dc",),
             )
     upload_id = os.urandom(12).hex()
     inputs = find_inputs(
@@ -84,26 +91,32 @@ def make_offer(
     if inputs.is_context_empty:
         sources["context"] = MemoryFiles({})
     if inputs.stdin == "context":
-        uploads[upload_id] = cast("BinaryIO", _Joined(head, _expect_stdin(stdin)))
+        uploads[upload_id] = cast("BinaryIO", _Joined(head, _require_stdin(stdin)))
     elif inputs.stdin == "dockerfile":
-        data = _read_dockerfile(head, _expect_stdin(stdin))
+        max_bytes = _MAX_DOCKERFILE_BYTES + 1 - len(head)
+        data = head + _read_up_to(_require_stdin(stdin), max_bytes)
+        if len(data) > _MAX_DOCKERFILE_BYTES:
+            raise UsageError("stdin is too long for a Dockerfile (over 16 MiB)")
         sources["dockerfile"] = MemoryFiles({"Dockerfile": data})
     elif "dockerfile" in sources:
-        _expect_dockerfile(request, str(sources["dockerfile"]), dict(inputs.attrs)["filename"])
-    _expect_ignore_files(inputs)
-    stores, attrs = _open_layouts(inputs.layouts, stack)
-    inputs = inputs._replace(attrs=(*inputs.attrs, *attrs))
+        _check_dockerfile(request, str(sources["dockerfile"]), dict(inputs.attrs)["filename"])
+    _check_ignore_files(inputs)
+    stores = {}
+    for layout in inputs.layouts:
+        store, attr = _open_layout(layout, stack)
+        stores[f"oci:{layout.store}"] = store
+        inputs = inputs._replace(attrs=(*inputs.attrs, attr))
     return SessionSources(sources, uploads, stores, inputs, secrets)
 
 
-def _expect_stdin(stdin: BinaryIO | None) -> BinaryIO:
+def _require_stdin(stdin: BinaryIO | None) -> BinaryIO:
     if stdin is None:
         raise UsageError('"-" stands for stdin, and there is none')
     return stdin
 
 
 def _read_up_to(stream: BinaryIO, size: int) -> bytes:
-    """Read size bytes, or fewer at the end. A single read may return what a pipe holds."""
+    """Read size bytes, or fewer at the end. One read of a pipe may return fewer before its end."""
     parts = []
     while size and (data := stream.read(size)) != b"":
         if data is None:
@@ -113,15 +126,8 @@ def _read_up_to(stream: BinaryIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _read_dockerfile(head: bytes, stream: BinaryIO) -> bytes:
-    data = head + _read_up_to(stream, _DOCKERFILE_LIMIT_BYTES + 1 - len(head))
-    if len(data) > _DOCKERFILE_LIMIT_BYTES:
-        raise UsageError("what comes from stdin is too long for a Dockerfile (over 16 MiB)")
-    return data
-
-
-def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None:
-    """The Dockerfile is there; the frontend tries the lower-case name too where none was given."""
+def _check_dockerfile(request: BuildRequest, directory: str, name: str) -> None:
+    """Check that the Dockerfile exists. The frontend tries the lower-case name of the default."""
     path = request.dockerfile or os.path.join(directory, name)
     try:
         mode = os.stat(path).st_mode
@@ -133,56 +139,47 @@ def _expect_dockerfile(request: BuildRequest, directory: str, name: str) -> None
             path,
             "there is no Dockerfile",
             effect=_UNBUILT,
-            hints=("name it with --file (-f)", "write one there"),
+            hints=("name the Dockerfile", "write one there"),
         ) from None
     except OSError as error:
-        raise _unbuilt(io_error(path, "the Dockerfile cannot be opened", error)) from None
+        raise io_error(path, "the Dockerfile cannot be opened", error, effect=_UNBUILT) from None
     if not stat.S_ISREG(mode):
-        raise UsageError("the Dockerfile is no regular file", path=path)
+        raise UsageError("the Dockerfile is not a regular file", path=path)
 
 
-def _expect_ignore_files(inputs: Inputs) -> None:
-    """Each is a file, if it is there. The daemon would wait for a pipe, and read a device for ever.
+def _check_ignore_files(inputs: Inputs) -> None:
+    """Check that each ignore file is a file. The daemon would wait for a pipe or device for ever.
 
-    Source: BuildKit, frontend/dockerui/context.go (the Dockerfile's own goes first).
+    Source: BuildKit, frontend/dockerui/context.go (the Dockerfile's own file has precedence).
     """
     own = f"{dict(inputs.attrs)['filename']}{_IGNORE_FILE}"
     for name, directory in inputs.sources:
         path = os.path.join(directory, own if name == "dockerfile" else _IGNORE_FILE)
-        with suppress(OSError):  # it is not there, or the daemon says what is wrong with it
+        with suppress(OSError):  # the file is missing, or the daemon reports the problem
             mode = os.stat(path).st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise UsageError("the ignore file is not a regular file", path=path)
 
 
-def _open_layouts(
-    layouts: tuple[OciLayout, ...], stack: ExitStack
-) -> tuple[dict[str, ContentStore], list[tuple[str, str]]]:
-    stores, attrs = {}, []
-    for context in layouts:
-        try:
-            layout = stack.enter_context(open_layout(context.path))
-            layout.open_directories()
-            digest = context.digest
-            if digest is None:
-                entry = find_entry(parse_index(context.path, read_index(layout).data), context.tag)
-                if entry is None or entry.descriptor is None:
-                    raise NotFound(context.path, f"it has no tag '{context.tag}'")
-                digest = str(entry.descriptor.digest)
-        except KitcacheError as error:
-            raise _unbuilt(error) from None
-        stores[f"oci:{context.store}"] = ContentStore(layout)
-        attrs.append(context.attr(digest))
-    return stores, attrs
-
-
-def _unbuilt(error: KitcacheError) -> KitcacheError:
-    error.effect = _UNBUILT
-    return error
+def _open_layout(source: OciLayout, stack: ExitStack) -> tuple[ContentStore, tuple[str, str]]:
+    """Return the store of an image layout, and the frontend attribute that names the image."""
+    try:
+        layout = stack.enter_context(open_layout(source.path))
+        layout.open_directories()
+        digest = source.digest
+        if digest is None:
+            entry = find_entry(parse_index(source.path, read_index(layout).data), source.tag)
+            if entry is None or entry.descriptor is None:
+                raise NotFound(source.path, f"it has no tag '{source.tag}'")
+            digest = str(entry.descriptor.digest)
+    except KitcacheError as error:
+        error.effect = _UNBUILT
+        raise error from None
+    return ContentStore(layout), source.attr(digest)
 
 
 class _Joined(io.RawIOBase):
-    """The bytes that were looked at, then the rest of the stream."""
+    """The bytes that were read ahead, then the rest of the stream."""
 
     def __init__(self, head: bytes, rest: BinaryIO) -> None:
         self._head = head
@@ -195,7 +192,7 @@ class _Joined(io.RawIOBase):
         if self._head:
             head, self._head = self._head, b""
             return head
-        # What a pipe has, not what it may have once the other end is done.
+        # read1 returns what a pipe has now; read would wait until the pipe is closed.
         read = getattr(self._rest, "read1", self._rest.read)
         data = read(size)
         if data is None:

@@ -1,7 +1,7 @@
-"""What the daemon says of a running build: one message of the Status stream as values.
+"""The state of a running build: messages of the Status stream as values.
 
-Times are nanoseconds since 1970, None where the daemon gave none. Texts are as they came: whoever
-shows them makes them printable. Source: BuildKit, api/services/control/control.proto.
+Times are nanoseconds since 1970, or None if the daemon sent none. Texts are as the daemon sent
+them: callers have to make them printable. Source: BuildKit, api/services/control/control.proto.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _SECOND_NS = 10**9
 
 
 class ProgressGroup(NamedTuple):
-    """Vertices that are shown as one step. weak: does not make the step appear by itself."""
+    """Vertices that are displayed as one step. weak: a vertex that alone does not display it."""
 
     id: str
     name: str
@@ -26,9 +26,12 @@ class ProgressGroup(NamedTuple):
 
 
 class Vertex(NamedTuple):
-    """A vertex of the build graph, as it is now.
+    """A vertex of the build graph in its current state.
 
-    digest: its name. inputs: digests of the vertices it needs. error: "" unless it failed.
+    Attributes:
+        digest: The vertex's id.
+        inputs: Digests of the vertices that it needs.
+        error: "" unless it failed.
     """
 
     digest: str
@@ -42,9 +45,12 @@ class Vertex(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """A part of a vertex that has a progress of its own: a download, an upload, an export.
+    """A part of a vertex with its own progress: a download, an upload, an export.
 
-    id: its name within the vertex. current, total: mostly bytes, total 0 where it is not known.
+    Attributes:
+        id: The transfer's name within the vertex.
+        current: Done so far, usually bytes.
+        total: In the same unit, or 0 if unknown.
     """
 
     id: str
@@ -58,7 +64,7 @@ class Transfer(NamedTuple):
 
 
 class VertexLog(NamedTuple):
-    """A piece of what a step printed: bytes, cut anywhere. stream: 1 is stdout, 2 is stderr."""
+    """A piece of a step's output, split at any byte. stream: 1 is stdout, 2 is stderr."""
 
     vertex: str
     stream: int
@@ -67,7 +73,7 @@ class VertexLog(NamedTuple):
 
 
 class SourceFile(NamedTuple):
-    """The file that a warning is about, whole."""
+    """The complete file that a warning applies to."""
 
     filename: str
     data: bytes
@@ -75,7 +81,7 @@ class SourceFile(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A place in a file. Lines count from 1, characters from 0."""
+    """A range in a file. Lines count from 1, characters from 0."""
 
     start_line: int
     start_character: int
@@ -96,7 +102,7 @@ class BuildWarning(NamedTuple):
 
 
 class BuildUpdate(NamedTuple):
-    """News of a build: one message of the Status stream."""
+    """Changes of a build: one message of the Status stream."""
 
     vertexes: tuple[Vertex, ...] = ()
     transfers: tuple[Transfer, ...] = ()
@@ -108,11 +114,13 @@ OnUpdate = Callable[[BuildUpdate], object]
 
 
 def read_update(message: bytes) -> BuildUpdate:
-    """One StatusResponse. Fields that are not known are skipped.
+    """Return a StatusResponse as a value. Unknown fields are ignored.
 
-    Daemons up to BuildKit 0.17 put names on the wire that are no UTF-8: their bad bytes become
-    U+FFFD, as in what buildx prints as JSON. In log data and the texts of warnings they survive as
-    surrogates. Raises ValueError where the message is no StatusResponse at all.
+    Daemons up to BuildKit 0.17 send names that are not UTF-8. Invalid bytes become U+FFFD, as in
+    buildx's JSON. In logs they are kept, and in the texts of warnings they become surrogates.
+
+    Raises:
+        ValueError: The message is not a StatusResponse.
     """
     response = control_pb2.StatusResponse()
     try:
@@ -123,7 +131,10 @@ def read_update(message: bytes) -> BuildUpdate:
     return BuildUpdate(
         tuple(map(_read_vertex, response.vertexes)),
         tuple(map(_read_transfer, response.statuses)),
-        tuple(map(_read_log, response.logs)),
+        tuple(
+            VertexLog(log.vertex, log.stream, log.msg, _time(log, "timestamp"))
+            for log in response.logs
+        ),
         tuple(map(_read_warning, response.warnings)),
     )
 
@@ -131,8 +142,8 @@ def read_update(message: bytes) -> BuildUpdate:
 def _read_vertex(vertex: control_pb2.Vertex) -> Vertex:
     group = None
     if vertex.HasField("progress_group"):
-        found = vertex.progress_group
-        group = ProgressGroup(found.id, found.name, found.weak)
+        progress_group = vertex.progress_group
+        group = ProgressGroup(progress_group.id, progress_group.name, progress_group.weak)
     return Vertex(
         vertex.digest,
         tuple(vertex.inputs),
@@ -156,10 +167,6 @@ def _read_transfer(status: control_pb2.VertexStatus) -> Transfer:
         _time(status, "started"),
         _time(status, "completed"),
     )
-
-
-def _read_log(log: control_pb2.VertexLog) -> VertexLog:
-    return VertexLog(log.vertex, log.stream, log.msg, _time(log, "timestamp"))
 
 
 def _read_warning(warning: control_pb2.VertexWarning) -> BuildWarning:
@@ -193,9 +200,9 @@ def _text(data: bytes) -> str:
 
 
 def _fill(message: Message, data: bytes) -> None:
-    """Parse as protobuf does, but for strings that are no UTF-8.
+    """Parse as protobuf does, but accept strings that are not UTF-8.
 
-    The fields are read as those of a message that knows none of them.
+    The data is parsed as a message without known fields, so every field is an unknown field.
     """
     raw = control_pb2.InfoRequest()
     try:
@@ -204,22 +211,22 @@ def _fill(message: Message, data: bytes) -> None:
         raise ValueError(f"not a message of the Status stream: {error}") from None
     fields: Any = message.DESCRIPTOR.fields_by_number
     unknown: Any = UnknownFieldSet(raw)
-    for found in unknown:
-        field = fields.get(found.field_number)
-        if field is not None and found.wire_type == _WIRE_TYPES.get(field.type):
-            _put(message, field, found.data)
+    for part in unknown:
+        field = fields.get(part.field_number)
+        if field is not None and part.wire_type == _WIRE_TYPES.get(field.type):
+            _put(message, field, part.data)
 
 
 def _put(message: Message, field: FieldDescriptor, data: Any) -> None:
-    held = getattr(message, field.name)
+    current = getattr(message, field.name)
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-        target = held.add() if field.is_repeated else held
+        target = current.add() if field.is_repeated else current
         target.SetInParent()
         _fill(target, data)
         return
     value = _VALUES[field.type](data)
     if field.is_repeated:
-        held.append(value)
+        current.append(value)
     else:
         setattr(message, field.name, value)
 

@@ -1,8 +1,8 @@
-"""The stream of updates, folded to the steps that people follow. Pure: no clock, no I/O.
+"""StepTracker: the updates of a build combined into steps. No clock, no I/O.
 
-A vertex is a step; vertices of one progress group are one step together. A vertex comes bare (it is
-planned), then started, then completed; it may start again after that. Logs arrive as bytes that are
-cut anywhere. Source: BuildKit, util/progress/progressui.
+A vertex is a step; the vertices of one progress group are one step together. A vertex arrives bare
+(planned), then started, then completed, and may start again. Logs arrive as bytes split anywhere.
+Source: BuildKit, util/progress/progressui.
 """
 
 import codecs
@@ -20,16 +20,18 @@ _SECOND_NS = 10**9
 
 
 class Interval(NamedTuple):
-    """A time in which a step ran. stop_ns: None while it runs."""
+    """A period in which a step ran. stop_ns: None while it runs."""
 
     start_ns: int
     stop_ns: int | None
 
 
 class LogLine(NamedTuple):
-    r"""A line that a step printed, without its end. seconds: since the step began.
+    r"""A line of a step's output, without its newline.
 
-    Bytes that are no UTF-8 read as \xff. All else is as it came, control characters too.
+    Attributes:
+        seconds: Time since the step began.
+        text: Invalid UTF-8 reads as \xff. Everything else, such as control characters, is kept.
     """
 
     seconds: float
@@ -37,11 +39,15 @@ class LogLine(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step as it is now.
+    """A step in its current state.
 
-    key: the digest of its vertex, or the id of its group. intervals: when it ran, without overlap.
-    error: "" unless it failed. transfers: those that have begun, in that order. log: the last
-    LOG_LINES lines; unfinished: what was printed after them.
+    Attributes:
+        key: Digest of its vertex, or id of its group.
+        intervals: When it ran, without overlaps.
+        error: "" unless it failed.
+        transfers: Its transfers in the order in which they began.
+        log: The last LOG_LINES lines of its output.
+        unfinished: Output after the last line.
     """
 
     key: str
@@ -55,7 +61,7 @@ class Step(NamedTuple):
     unfinished: str
 
     def seconds(self, now_ns: int) -> float:
-        """For how long it has run; times in which it did not run do not count."""
+        """Return how long the step has run, without the times between its intervals."""
         total_ns = sum(
             (now_ns if stop_ns is None else stop_ns) - start_ns
             for start_ns, stop_ns in self.intervals
@@ -64,10 +70,12 @@ class Step(NamedTuple):
 
 
 class StepChanges(NamedTuple):
-    """What an update changed. Pairs begin with the key of the step.
+    """The changes of an update. Each pair begins with the key of the step.
 
-    steps: keys of steps that began, ended or changed, in order. A step that is not shown yet may be
-    among them.
+    Attributes:
+        steps: Keys of steps that began, ended or changed, in order, also of hidden steps.
+        transfers: The transfers of the update.
+        lines: The lines that are complete now.
     """
 
     steps: tuple[str, ...]
@@ -76,7 +84,7 @@ class StepChanges(NamedTuple):
 
 
 class StepTracker:
-    """All that is known of a build's steps."""
+    """The steps of a build, from its updates."""
 
     def __init__(self) -> None:
         self._of_vertex: dict[str, _Step] = {}
@@ -85,7 +93,7 @@ class StepTracker:
         self._warnings: dict[BuildWarning, None] = {}
 
     def apply(self, update: BuildUpdate) -> StepChanges:
-        """Fold an update in. What belongs to a vertex that was never announced is dropped."""
+        """Apply an update. Logs and transfers of an unknown vertex are ignored."""
         changed: dict[str, None] = {}
         for vertex in update.vertexes:
             step = self._step_of(vertex)
@@ -106,7 +114,7 @@ class StepTracker:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """All steps: those that have begun in the order in which they began, then the planned."""
+        """All steps: first those that have begun, in that order, then the planned steps."""
         planned = {
             step.key: step
             for step in self._of_vertex.values()
@@ -116,27 +124,27 @@ class StepTracker:
 
     @property
     def warnings(self) -> tuple[BuildWarning, ...]:
-        """All warnings, each once, in order."""
+        """All different warnings, in order."""
         return tuple(self._warnings)
 
     @property
     def started_ns(self) -> int | None:
-        """When the first step began, by the daemon's clock; None before."""
+        """The start of the first step, by the daemon's clock; None before."""
         starts = (step.started_ns for step in self._begun.values())
         return min((start for start in starts if start is not None), default=None)
 
     def get(self, key: str) -> Step | None:
-        """The step with that key, None while it has not begun."""
+        """Return the step with that key; None while it has not begun."""
         step = self._begun.get(key)
         return step.view() if step else None
 
     def find(self, vertex: str) -> Step | None:
-        """The step that the vertex with that digest is, or is a part of."""
+        """Return the step of the vertex with that digest, or None."""
         step = self._of_vertex.get(vertex)
         return step.view() if step else None
 
     def break_line(self, key: str) -> LogLine | None:
-        """End the step's unfinished line here; what follows is a new one. None: there is none."""
+        """Return the step's unfinished line, and start a new one. None if there is none."""
         step = self._begun.get(key)
         return step.break_line() if step else None
 
@@ -160,11 +168,11 @@ class StepTracker:
 
 
 def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """The union: in order, and apart from one another. One that has no end takes all after it."""
+    """Return the union, in order and without overlaps. An open interval covers everything after."""
     merged: list[Interval] = []
     for start_ns, stop_ns in sorted(intervals, key=lambda interval: interval.start_ns):
         if stop_ns is not None and stop_ns < start_ns:
-            stop_ns = start_ns  # noqa: PLW2901 - clocks that were set back
+            stop_ns = start_ns  # noqa: PLW2901 - a clock was set back
         last = merged[-1] if merged else None
         if last and (last.stop_ns is None or last.stop_ns >= start_ns):
             ends_later = last.stop_ns is not None and (stop_ns is None or stop_ns > last.stop_ns)
@@ -176,7 +184,7 @@ def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
 
 
 class _Step:
-    """A step under way: what its vertices, transfers and logs have said so far."""
+    """A step as it is built up from its vertices, transfers and logs."""
 
     def __init__(self, key: str, name: str, *, is_group: bool) -> None:
         self.key = key
@@ -184,59 +192,56 @@ class _Step:
         self._is_group = is_group
         self._members: dict[str, Vertex] = {}
         self._ran: dict[tuple[str, int], Interval] = {}
-        self._merged: tuple[Interval, ...] = ()
+        self._intervals: tuple[Interval, ...] = ()
         self._transfers: dict[str, Transfer] = {}
         self._warnings: dict[BuildWarning, None] = {}
         self._lines = _Lines()
         self._view: Step | None = None
 
     def put(self, vertex: Vertex) -> bool:
-        """Take a vertex's news; False where there is none."""
+        """Store a vertex. Return False if nothing has changed."""
         old = self._members.get(vertex.digest)
-        # The daemon announces a vertex once more, bare, when another part of the graph needs it.
+        # The daemon sends a vertex again, bare, when another part of the graph needs it.
         if old == vertex or (old is not None and _is_bare(vertex) and not _is_bare(old)):
             return False
         self._members[vertex.digest] = vertex
         if vertex.started_ns is not None:
             ran = Interval(vertex.started_ns, vertex.completed_ns)
             self._ran[vertex.digest, vertex.started_ns] = ran
-            self._merged = merge_intervals(self._ran.values())
+            self._intervals = merge_intervals(self._ran.values())
         if not self._is_group:
             self._name = vertex.name
         self._view = None
         return True
 
     def put_transfer(self, transfer: Transfer) -> None:
-        """Take a transfer's news."""
         self._transfers[transfer.id] = transfer
         self._view = None
 
     def put_warning(self, warning: BuildWarning) -> None:
-        """Take a warning."""
         self._warnings[warning] = None
         self._view = None
 
     def put_log(self, log: VertexLog) -> list[LogLine]:
-        """Take a piece of log. Returns the lines that are whole now."""
+        """Append a piece of log. Return the lines that are complete now."""
         seconds = 0.0
-        if self._merged and log.timestamp_ns is not None:
-            seconds = max(0, log.timestamp_ns - self._merged[-1].start_ns) / _SECOND_NS
+        if self._intervals and log.timestamp_ns is not None:
+            seconds = max(0, log.timestamp_ns - self._intervals[-1].start_ns) / _SECOND_NS
         self._view = None
         return self._lines.put(log.data, seconds)
 
     def break_line(self) -> LogLine | None:
-        """End the unfinished line."""
         self._view = None
         return self._lines.end()
 
     @property
     def started_ns(self) -> int | None:
-        """When it first began."""
-        return self._merged[0].start_ns if self._merged else None
+        """The start of its first interval, or None."""
+        return self._intervals[0].start_ns if self._intervals else None
 
     @property
     def is_hidden(self) -> bool:
-        """A group is not shown for the sake of weak members alone, unless one fails."""
+        """True for a group in which only weak members have started and none has failed."""
         return self._is_group and not any(
             vertex.error
             or (vertex.started_ns is not None and vertex.group and not vertex.group.weak)
@@ -245,16 +250,16 @@ class _Step:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it is to be shown as more than planned."""
+        """True if it is displayed as more than planned."""
         return not self.is_hidden and self._state != "planned"
 
     @property
     def _state(self) -> State:
         if error := self._error:
             return "canceled" if _is_canceled(error) else "error"
-        if not self._merged:
+        if not self._intervals:
             return "planned"
-        if self._merged[-1].stop_ns is None:
+        if self._intervals[-1].stop_ns is None:
             return "running"
         return "cached" if all(vertex.cached for vertex in self._members.values()) else "done"
 
@@ -264,13 +269,12 @@ class _Step:
         return min(errors, key=_is_canceled, default="")
 
     def view(self) -> Step:
-        """The step as a value."""
         if self._view is None:
             self._view = Step(
                 self.key,
                 self._name,
                 self._state,
-                self._merged,
+                self._intervals,
                 self._error,
                 tuple(t for t in self._transfers.values() if t.started_ns is not None),
                 tuple(self._warnings),
@@ -281,7 +285,7 @@ class _Step:
 
 
 class _Lines:
-    """Bytes in, lines out."""
+    """The lines of a log that arrives in pieces."""
 
     def __init__(self) -> None:
         self.last: deque[LogLine] = deque(maxlen=LOG_LINES)
@@ -290,11 +294,11 @@ class _Lines:
 
     @property
     def unfinished(self) -> str:
-        """The line that has no end yet."""
+        """The text after the last newline."""
         return _text_of(self._data)
 
     def put(self, data: bytes, seconds: float) -> list[LogLine]:
-        """Take bytes that were printed at that time. Returns the lines that are whole now."""
+        """Append bytes printed at that time. Return the lines that are complete now."""
         lines: list[LogLine] = []
         *ended, rest = data.split(b"\n")
         for piece in ended:
@@ -307,7 +311,7 @@ class _Lines:
         return lines
 
     def end(self) -> LogLine | None:
-        """End the line here, though not within a character."""
+        """Return the unfinished line up to its last complete character, or None."""
         size = _whole_characters(self._data)
         return self._take(size) if size else None
 
@@ -328,13 +332,13 @@ class _Lines:
 
 
 def _text_of(line: bytes) -> str:
-    # As a terminal would leave it: a carriage return starts the line anew.
+    # As on a terminal, a carriage return starts the line again.
     shown = line.rstrip(b"\r").rpartition(b"\r")[2]
     return shown.decode("utf-8", "backslashreplace")
 
 
 def _whole_characters(data: bytes) -> int:
-    """How many bytes are left without the character that is cut at the end."""
+    """Return the size of the data without an incomplete character at its end."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data)
     return len(data) - len(decoder.getstate()[0])

@@ -99,7 +99,7 @@ def test_garbage_in_the_history_is_no_provenance() -> None:
 
 
 def test_a_blob_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "_LIMIT_BYTES", 10_000)
+    monkeypatch.setattr(history, "_MAX_BYTES", 10_000)
     piece = content_pb2.ReadContentResponse(data=b"1" * 4096).SerializeToString()
     ended: SimpleQueue[int] = SimpleQueue()
 

@@ -40,7 +40,7 @@ def test_it_says_what_is_sent_where_and_no_secret(
         url = daemon.address.url
     told = [record.getMessage() for record in caplog.records if record.name == "kitcache"]
     assert told[0].startswith(f"connected to {url}")
-    (sent,) = (line for line in told if " offered: " in line)
+    (sent,) = (line for line in told if ": sources {" in line)
     for part in (str(tmp_path), "['token']", "build-arg:PASSWORD", "cache to ['s3']"):
         assert part in sent
     assert [line for line in told if line.endswith("login for x: sent")]

@@ -11,7 +11,7 @@ def test_hosts_that_ask_and_hosts_that_get_a_login_are_remembered() -> None:
     for host in ("reg", "other"):
         logins.find(host)
     assert logins.asked == {"reg", "other"}
-    assert logins.given == {"reg"}
+    assert logins.sent == {"reg"}
 
 
 def test_a_host_whose_login_fails_has_asked() -> None:
@@ -23,6 +23,6 @@ def test_a_host_whose_login_fails_has_asked() -> None:
     logins = Logins(fail, notices.append, "ref")
     with pytest.raises(LookupError):
         logins.find("reg")
-    assert (logins.asked, logins.given) == ({"reg"}, set())
+    assert (logins.asked, logins.sent) == ({"reg"}, set())
     assert isinstance(logins.failure, LookupError)
     assert notices == ["no login for reg: credentials raised LookupError"]

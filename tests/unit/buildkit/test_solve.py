@@ -100,7 +100,7 @@ def test_news_that_come_after_the_answer_are_waited_for(daemon: Daemon) -> None:
 def test_a_status_that_does_not_end_is_given_up(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LAST_NEWS_S", 0.2)
+    monkeypatch.setattr(module, "_LAST_UPDATES_S", 0.2)
     ended = Event()
 
     def status(stream: Stream) -> None:
@@ -174,7 +174,7 @@ def test_after_a_cancel_the_last_news_are_heard_though_there_is_no_answer(daemon
 def test_a_daemon_that_says_nothing_has_confirmed_no_cancel(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_LAST_NEWS_S", 0.0)
+    monkeypatch.setattr(module, "_LAST_UPDATES_S", 0.0)
     over = Event()
 
     def hang(stream: Stream) -> None:

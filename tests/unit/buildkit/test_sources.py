@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from kitcache.buildkit.session.memory import MemoryFiles
-from kitcache.buildkit.sources import SessionSources, make_offer
+from kitcache.buildkit.sources import SessionSources, open_sources
 from kitcache.errors import KitcacheError, NotACache, NotFound, UsageError
 from kitcache.oci.digest import parse_digest
 from kitcache.options.build import BuildRequest
@@ -50,7 +50,7 @@ def refuse(
     kind: type[KitcacheError], request: BuildRequest, stdin: BinaryIO | None = None
 ) -> KitcacheError:
     with ExitStack() as stack, pytest.raises(kind) as caught:
-        make_offer(request, stdin, stack)
+        open_sources(request, stdin, stack)
     return caught.value
 
 
@@ -61,7 +61,7 @@ def files_in(offer: SessionSources, name: str) -> MemoryFiles:
 
 
 def test_a_directory_is_offered_twice_and_nothing_else(context: Path, stack: ExitStack) -> None:
-    offer = make_offer(BuildRequest(str(context)), None, stack)
+    offer = open_sources(BuildRequest(str(context)), None, stack)
     assert offer.directories == {"context": str(context), "dockerfile": str(context)}
     assert (dict(offer.uploads), dict(offer.stores)) == ({}, {})
 
@@ -71,7 +71,7 @@ def test_named_directories_are_offered_by_their_names(
 ) -> None:
     (tmp_path / "lib").mkdir()
     request = BuildRequest(str(context), build_contexts=(("lib", str(tmp_path / "lib")),))
-    offer = make_offer(request, None, stack)
+    offer = open_sources(request, None, stack)
     assert str(tmp_path / "lib") in offer.directories.values()
     assert len(offer.directories) == 3
 
@@ -85,12 +85,12 @@ def test_a_dockerfile_that_is_not_there(context: Path) -> None:
     assert error.path == str(context / "Dockerfile")
     assert "there is no Dockerfile" in str(error)
     assert "nothing was built" in str(error)
-    assert "--file (-f)" in str(error)
+    assert "name the Dockerfile" in str(error)
 
 
 def test_the_lower_case_name_will_do_unless_one_was_named(context: Path, stack: ExitStack) -> None:
     (context / "Dockerfile").rename(context / "dockerfile")
-    assert make_offer(BuildRequest(str(context)), None, stack).directories
+    assert open_sources(BuildRequest(str(context)), None, stack).directories
     refuse(NotFound, BuildRequest(str(context), dockerfile=str(context / "Dockerfile")))
 
 
@@ -98,7 +98,7 @@ def test_the_lower_case_name_will_do_unless_one_was_named(context: Path, stack: 
 def test_a_dockerfile_that_is_no_file(context: Path, make: object) -> None:
     (context / "Dockerfile").unlink()
     make(context / "Dockerfile")  # type: ignore[operator]
-    assert "no regular file" in str(refuse(UsageError, BuildRequest(str(context))))
+    assert "not a regular file" in str(refuse(UsageError, BuildRequest(str(context))))
 
 
 def test_a_dockerfile_behind_a_loop_of_links(context: Path) -> None:
@@ -125,7 +125,7 @@ def test_stdin_that_is_empty() -> None:
 
 def test_a_tar_on_stdin_is_uploaded_whole(stack: ExitStack) -> None:
     data = make_tar()
-    offer = make_offer(BuildRequest("-"), io.BytesIO(data), stack)
+    offer = open_sources(BuildRequest("-"), io.BytesIO(data), stack)
     ((name, stream),) = offer.uploads.items()
     assert (stream.read(10_000_000) + stream.read()) == data
     assert f"http://buildkit-session/{name}" in dict(offer.inputs.attrs).values()
@@ -137,7 +137,7 @@ def test_a_tar_in_a_pipe_is_read_as_it_comes(stack: ExitStack) -> None:
     reading, writing = os.pipe()
     with open(reading, "rb") as pipe, open(writing, "wb", buffering=0) as source:
         source.write(data[:2000])
-        offer = make_offer(BuildRequest("-"), pipe, stack)
+        offer = open_sources(BuildRequest("-"), pipe, stack)
         (stream,) = offer.uploads.values()
         got = stream.read(65536)
         while len(got) < 2000:
@@ -153,7 +153,7 @@ def test_each_upload_has_a_name_of_its_own(stack: ExitStack) -> None:
     names = {
         name
         for _ in range(3)
-        for name in make_offer(BuildRequest("-"), io.BytesIO(make_tar()), stack).uploads
+        for name in open_sources(BuildRequest("-"), io.BytesIO(make_tar()), stack).uploads
     }
     assert len(names) == 3
 
@@ -161,11 +161,11 @@ def test_each_upload_has_a_name_of_its_own(stack: ExitStack) -> None:
 @pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 5000])
 def test_a_dockerfile_on_stdin(context: Path, stack: ExitStack, length: int) -> None:
     text = (DOCKERFILE + b"#" * length)[:length]
-    alone = make_offer(BuildRequest("-"), io.BytesIO(text), stack)
+    alone = open_sources(BuildRequest("-"), io.BytesIO(text), stack)
     assert files_in(alone, "dockerfile") == MemoryFiles({"Dockerfile": text})
     assert files_in(alone, "context") == MemoryFiles({})
     request = BuildRequest(str(context), dockerfile="-")
-    beside = make_offer(request, io.BytesIO(text), stack)
+    beside = open_sources(request, io.BytesIO(text), stack)
     assert files_in(beside, "dockerfile") == MemoryFiles({"Dockerfile": text})
     assert beside.directories == {"context": str(context)}
 
@@ -195,10 +195,10 @@ def pieces(data: bytes, first: int) -> BinaryIO:
 @pytest.mark.parametrize("first", [1, 400, 1200])
 def test_a_dockerfile_that_comes_in_pieces(context: Path, stack: ExitStack, first: int) -> None:
     text = DOCKERFILE + b"#" * 5000
-    alone = make_offer(BuildRequest("-"), pieces(text, first), stack)
+    alone = open_sources(BuildRequest("-"), pieces(text, first), stack)
     assert files_in(alone, "dockerfile") == MemoryFiles({"Dockerfile": text})
     request = BuildRequest(str(context), dockerfile="-")
-    beside = make_offer(request, pieces(text, first), stack)
+    beside = open_sources(request, pieces(text, first), stack)
     assert files_in(beside, "dockerfile") == MemoryFiles({"Dockerfile": text})
 
 
@@ -208,7 +208,7 @@ def test_a_tar_that_comes_in_pieces(
     stack: ExitStack, compress: Callable[[bytes], bytes], first: int
 ) -> None:
     data = compress(make_tar())
-    offer = make_offer(BuildRequest("-"), pieces(data, first), stack)
+    offer = open_sources(BuildRequest("-"), pieces(data, first), stack)
     (stream,) = offer.uploads.values()
     assert b"".join(iter(lambda: stream.read(65536), b"")) == data
 
@@ -220,7 +220,7 @@ def test_stdin_that_does_not_wait_is_no_end(stack: ExitStack) -> None:
         source.write(DOCKERFILE)
         assert "does not wait" in str(refuse(UsageError, BuildRequest("-"), pipe))
         source.write(make_tar())
-        offer = make_offer(BuildRequest("-"), pipe, stack)
+        offer = open_sources(BuildRequest("-"), pipe, stack)
         (stream,) = offer.uploads.values()
         with pytest.raises(BlockingIOError):
             list(iter(lambda: stream.read(65536), b""))
@@ -245,7 +245,7 @@ def test_a_layout_is_opened_and_its_image_named(
 ) -> None:
     digest = str(sample.main["digest"])
     reference = f"{sample.dir}:main" if by == "tag" else f"{sample.dir}@{digest}"
-    offer = make_offer(layout_request(context, reference), None, stack)
+    offer = open_sources(layout_request(context, reference), None, stack)
     ((store_id, store),) = offer.stores.items()
     assert store_id.startswith("oci:")
     value = dict(offer.inputs.attrs)["context:base"]
