@@ -24,11 +24,12 @@ _NAMES = {
         " NotACache NotExecutable NotFound NotInstalled SourceLocation Unreadable Unsafe"
         " UsageError"
     ),
-    "kitcache.gc.explain": "du why",
+    "kitcache.gc.du": "du",
     "kitcache.gc.ls": "ls",
     "kitcache.gc.reset": "reset",
     "kitcache.gc.results": "BlobReferences DiskUsage ReferencePath TagInfo TagList TagUsage",
     "kitcache.gc.values": "DamagedPath MissingBlob Progress ResetResult Root Tally",
+    "kitcache.gc.why": "why",
     "kitcache.oci.descriptor": "Descriptor",
     "kitcache.oci.digest": "Digest",
     "kitcache.oci.links": "Link",
@@ -39,7 +40,7 @@ _NAMES = {
     "kitcache.options.prunepolicy": "DiskSpace PrunePolicy PruneRule",
     "kitcache.options.secrets": "Secret",
     "kitcache.options.sweep": "SweepOptions",
-    "kitcache.store.locks": "LockHolder Waiting",
+    "kitcache.store.protocol": "LockHolder Waiting",
     "kitcache.upkeep.contents": "ls_tag",
     "kitcache.upkeep.health.repair": "repair",
     "kitcache.upkeep.health.verify": "verify",

@@ -34,8 +34,7 @@ from kitcache.errors import SourceLocation as SourceLocation
 from kitcache.errors import Unreadable as Unreadable
 from kitcache.errors import Unsafe as Unsafe
 from kitcache.errors import UsageError as UsageError
-from kitcache.gc.explain import du as du
-from kitcache.gc.explain import why as why
+from kitcache.gc.du import du as du
 from kitcache.gc.ls import ls as ls
 from kitcache.gc.reset import reset as reset
 from kitcache.gc.results import BlobReferences as BlobReferences
@@ -50,6 +49,7 @@ from kitcache.gc.values import Progress as Progress
 from kitcache.gc.values import ResetResult as ResetResult
 from kitcache.gc.values import Root as Root
 from kitcache.gc.values import Tally as Tally
+from kitcache.gc.why import why as why
 from kitcache.oci.descriptor import Descriptor as Descriptor
 from kitcache.oci.digest import Digest as Digest
 from kitcache.oci.links import Link as Link
@@ -63,8 +63,8 @@ from kitcache.options.prunepolicy import PrunePolicy as PrunePolicy
 from kitcache.options.prunepolicy import PruneRule as PruneRule
 from kitcache.options.secrets import Secret as Secret
 from kitcache.options.sweep import SweepOptions as SweepOptions
-from kitcache.store.locks import LockHolder as LockHolder
-from kitcache.store.locks import Waiting as Waiting
+from kitcache.store.protocol import LockHolder as LockHolder
+from kitcache.store.protocol import Waiting as Waiting
 from kitcache.upkeep.contents import ls_tag as ls_tag
 from kitcache.upkeep.health.repair import repair as repair
 from kitcache.upkeep.health.verify import verify as verify

@@ -14,8 +14,8 @@ import pytest
 
 from kitcache.buildkit.proto import control_pb2
 from kitcache.gc.control import Control
-from kitcache.store.layout import open_layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
 from tests.hostile.fake_daemon import Answer, FakeDaemon, Solve, build_nothing
 from tests.hostile.fake_messages import vertex
 from tests.hostile.fake_session import FILE_SEND, WAIT_S
@@ -150,7 +150,7 @@ def test_a_signal_while_the_daemon_does_not_answer(
 
 def test_a_signal_while_another_holds_the_cache(context: Path, cache: Cache) -> None:
     with (
-        open_layout(cache.root) as layout,
+        open_store(cache.root) as layout,
         lock_store(layout, "exclusive", Control("", None, None).wait_policy(0)),
         FakeDaemon() as daemon,
         running(url(daemon), export_to(cache), context) as run,

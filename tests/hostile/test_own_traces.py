@@ -15,8 +15,8 @@ import kitcache
 from kitcache.errors import Busy, Cancelled
 from kitcache.gc.values import Progress
 from kitcache.store.ingest import Ingester
-from kitcache.store.layout import open_layout
-from kitcache.store.locks import Waiting
+from kitcache.store.open import open_store
+from kitcache.store.protocol import Waiting
 from kitcache.store.scan import next_tick_ns
 from tests.hostile import strangers
 from tests.hostile.build import Sample, make_sample
@@ -84,7 +84,7 @@ def test_a_reset_that_could_remove_only_a_part_of_an_upload() -> None:
 @pytest.mark.parametrize("ends", ["abort", "close"])
 def test_an_export_of_ours_that_failed(sample: Sample, ends: str) -> None:
     settle(sample.dir)
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         intake = Ingester(layout)
         upload = intake.begin("layer", "sha256", 3)
         upload.write(b"abc")
@@ -101,7 +101,7 @@ def test_an_export_of_ours_hides_nobody_who_came_after_it(
     sample: Sample, has_uploaded: bool
 ) -> None:
     settle(sample.dir)
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         intake = Ingester(layout)
         if has_uploaded:
             intake.begin("layer", "sha256", 3).abort()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kitcache
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from tests.property.disk import on_disk
 from tests.property.model import Cache, reach, size_of
@@ -64,7 +64,7 @@ def test_what_a_tag_alone_holds_is_what_du_says(cache: Cache) -> None:
 def test_ls_says_of_the_last_use_what_prune_goes_by(cache: Cache, data: st.DataObject) -> None:
     names = sorted({entry.ref_name for entry in cache.entries if entry.ref_name is not None})
     with on_disk(cache) as root:
-        with open_layout(root) as layout:
+        with open_store(root) as layout:
             for name in data.draw(st.lists(st.sampled_from(names))) if names else ():
                 used_ns = data.draw(st.integers(0, 2**62))
                 record_use(

@@ -12,7 +12,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import NodeKey, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.project import project
 from tests.property.disk import index_document, on_disk
 from tests.property.model import HOUR_S, Cache
@@ -35,7 +35,7 @@ def edit(root: Path, cache: Cache, drop: frozenset[int]) -> None:
 
 
 def survey_of(root: Path, young_since_ns: int | None = None) -> Survey:
-    with open_layout(root) as layout:
+    with open_store(root) as layout:
         return take_survey(layout, Control("cache", None, None), young_since_ns=young_since_ns)
 
 
@@ -82,7 +82,7 @@ def test_what_is_young_shelters_the_same(drawn: tuple[Cache, frozenset[int]]) ->
         before = survey_of(root, since_ns)
         edit(root, cache, drop)
         fresh = survey_of(root, since_ns)
-        with open_layout(root) as layout:
+        with open_store(root) as layout:
             layout.open_directories()
             given_up = before.live.keys() - fresh.live.keys()
             found = {digest: layout.stat_blob(digest) for digest in given_up}

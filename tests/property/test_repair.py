@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import kitcache
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify
@@ -156,7 +156,7 @@ def test_an_index_of_yesterday_is_brought_up_to_date(
     """Where a reset has taken what it names: by the notes, to what is there of the last export."""
     with builds.on_disk(cache) as written:
         root = written.root
-        with open_layout(root) as layout:
+        with open_store(root) as layout:
             record_use(layout, written.digests, "exported", 1, digests=written.digests)
         kitcache.reset(root)
         for harm in chosen:

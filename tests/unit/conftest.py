@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kitcache.gc.control import Control
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.directory import DirectoryStore
+from kitcache.store.open import open_store
 from tests.hostile.build import Box, Sample, make_sample
 
 
@@ -23,9 +24,9 @@ def sample(tmp_path: Path) -> Sample:
 
 
 @pytest.fixture
-def layout(sample: Sample) -> Iterator[Layout]:
+def layout(sample: Sample) -> Iterator[DirectoryStore]:
     """The sample, opened, its directories too."""
-    with open_layout(sample.dir) as opened:
+    with open_store(sample.dir) as opened:
         opened.open_directories()
         yield opened
 

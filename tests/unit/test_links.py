@@ -41,7 +41,11 @@ KNOWN = {
     ("store/userfiles.py", "read_to_end", "os.open(path, _FLAGS)"),
     ("store/userfiles.py", "_open_regular", "os.open(path, _FLAGS)"),
     # A look at whether a link leads to a file, and how long that is: nothing is decided by it.
-    ("store/links.py", "follow_link", "os.stat(digest.hex, dir_fd=layout.blobs[digest.algorithm])"),
+    (
+        "store/directory.py",
+        "follow_symlink",
+        "os.stat(digest.hex, dir_fd=self.blobs[digest.algorithm])",
+    ),
     # In a directory that was made just now, in which nobody else may write.
     ("wrap/staging.py", "_seed", "os.mkdir(f'blobs/{algorithm}', 493, dir_fd=stage.root_fd)"),
     # A descriptor of what is open.

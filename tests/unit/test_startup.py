@@ -41,6 +41,10 @@ SHARED = {
     "kitcache.store.ioerrors",
     "kitcache.store.layout",
     "kitcache.store.locks",
+    "kitcache.store.delete",
+    "kitcache.store.directory",
+    "kitcache.store.open",
+    "kitcache.store.protocol",
     "kitcache.store.scan",
 }
 RESET = {
@@ -51,7 +55,6 @@ RESET = {
     "kitcache.gc.reset",
     "kitcache.gc.sweep",
     "kitcache.options.sweep",
-    "kitcache.store.delete",
 }
 COUNTING = RESET - {
     "kitcache.cli.commands.reset",
@@ -97,7 +100,7 @@ KITCACHE = {
     | COUNTING
     | {
         "kitcache.cli.commands.du",
-        "kitcache.gc.explain",
+        "kitcache.gc.du",
         "kitcache.gc.reach",
         "kitcache.store.state",
     },
@@ -111,10 +114,7 @@ KITCACHE = {
         "kitcache.oci.cacheconfig",
         "kitcache.store.state",
     },
-    "why": SHARED
-    | ANSWERS
-    | COUNTING
-    | {"kitcache.cli.commands.why", "kitcache.gc.explain", "kitcache.gc.reach"},
+    "why": SHARED | ANSWERS | {"kitcache.cli.commands.why", "kitcache.gc.why", "kitcache.gc.reach"},
     "verify": SHARED
     | ANSWERS
     | UPKEEP
@@ -129,12 +129,10 @@ KITCACHE = {
         "kitcache.upkeep.health.hash",
         "kitcache.gc.lastuse",
         "kitcache.gc.ls",
-        "kitcache.store.state",
         "kitcache.upkeep.health.verify",
         "kitcache.oci.cacheconfig",
         "kitcache.oci.cachemanifest",
         "kitcache.store.hashing",
-        "kitcache.store.links",
     },
     "prune": SHARED
     | ANSWERS
@@ -314,6 +312,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.store.ingest",
         "kitcache.store.overlay",
         "kitcache.store.quarantine",
+        "kitcache.store.state",
         "kitcache.store.transfer",
     }
     assert modules & NEVER == set()

@@ -12,8 +12,8 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.options.units import format_bytes
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import read_stable_index
-from kitcache.store.layout import Layout
 from kitcache.upkeep.jobcaches import LockOptions
 
 
@@ -21,7 +21,7 @@ class SkippedError(Exception):
     """Why an import is left out: how BuildKit's sentence goes on after "skipped"."""
 
 
-def resolve(layout: Layout, wanted: CacheImport, terms: LockOptions) -> Digest:
+def resolve(layout: DirectoryStore, wanted: CacheImport, terms: LockOptions) -> Digest:
     """The digest of a cache root whose bytes are there and are proven. Raises SkippedError."""
     root = _named(wanted.digest) if wanted.digest else _tagged(layout, wanted.tag, terms)
     try:
@@ -45,7 +45,7 @@ def _named(digest: str) -> Descriptor:
         raise SkippedError(f": digest {digest} unavailable: {error}") from None
 
 
-def _tagged(layout: Layout, tag: str, terms: LockOptions) -> Descriptor:
+def _tagged(layout: DirectoryStore, tag: str, terms: LockOptions) -> Descriptor:
     try:
         _, entries = read_stable_index(layout, terms.control(layout).pause)
     except (Damaged, Unsafe) as error:

@@ -22,7 +22,7 @@ from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
 from kitcache.store.index import parse_index, read_index
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 
 _HEAD_BYTES = 1024
 _MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
@@ -164,7 +164,7 @@ def _check_ignore_files(inputs: Inputs) -> None:
 def _open_layout(source: OciLayout, stack: ExitStack) -> tuple[ContentStore, tuple[str, str]]:
     """Return the store of an image layout, and the frontend attribute that names the image."""
     try:
-        layout = stack.enter_context(open_layout(source.path))
+        layout = stack.enter_context(open_store(source.path))
         layout.open_directories()
         digest = source.digest
         if digest is None:

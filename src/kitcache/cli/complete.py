@@ -163,9 +163,9 @@ def _can_repeat(action: argparse.Action) -> bool:
 def _read_tags(path: str) -> list[str]:
     """The tags of a cache, at most a thousand; none where they cannot be read."""
     from kitcache.store.index import parse_index, read_index  # noqa: PLC0415 - few words need tags
-    from kitcache.store.layout import open_layout  # noqa: PLC0415
+    from kitcache.store.open import open_store  # noqa: PLC0415
 
-    with suppress(KitcacheError, OSError), open_layout(path) as layout:
+    with suppress(KitcacheError, OSError), open_store(path) as layout:
         names = [entry.ref_name for entry in parse_index(path, read_index(layout).data)]
         return [n for n in dict.fromkeys(names) if n and n.isprintable()][:_TAGS_SHOWN]
     return []

@@ -31,7 +31,7 @@ from kitcache.errors import (
 from kitcache.gc.values import Progress
 from kitcache.masking import hide_password
 from kitcache.store.ioerrors import io_error
-from kitcache.store.locks import Waiting
+from kitcache.store.protocol import Waiting
 
 _QUIET_S = 1.0
 _REDRAW_S = 0.1

@@ -9,7 +9,8 @@ from kitcache.errors import printable
 from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
-from kitcache.store.locks import Waiting, describe_holder
+from kitcache.store.locks import describe_holder
+from kitcache.store.protocol import Waiting
 
 _NAMED = 3
 UNTAGGED = "(no tag)"

@@ -1,11 +1,14 @@
 """When a tag was last used: by what is noted of it, and by when its results were made."""
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from kitcache.gc.values import UsedFrom
 from kitcache.oci.digest import Digest
-from kitcache.store.layout import Layout
-from kitcache.store.state import TagUse
+from kitcache.store.protocol import CacheStore
+
+if TYPE_CHECKING:
+    from kitcache.store.state import TagUse
 
 AHEAD_NS = 60 * 10**9
 """A time further ahead than this is none: some clock was wrong."""
@@ -13,21 +16,21 @@ AHEAD_NS = 60 * 10**9
 Use = tuple[int, UsedFrom]
 
 
-def recorded_uses(note: TagUse) -> Iterator[Use]:
+def recorded_uses(use: "TagUse") -> Iterator[Use]:
     """The exports and imports that are noted of a tag."""
-    if note.exported_ns is not None:
-        yield note.exported_ns, "export"
-    if note.imported_ns is not None:
-        yield note.imported_ns, "import"
+    if use.exported_ns is not None:
+        yield use.exported_ns, "export"
+    if use.imported_ns is not None:
+        yield use.imported_ns, "import"
 
 
-def made_uses(layout: Layout, root: Digest, made: Sequence[int], now_ns: int) -> Iterator[Use]:
+def made_uses(store: CacheStore, root: Digest, made: Sequence[int], now_ns: int) -> Iterator[Use]:
     """When its newest result was made; where that is not to be believed, its manifest written."""
     sound = [time_ns for time_ns in made if not _is_ahead(time_ns, now_ns)]
     if made:
         yield max(sound or made), "cacheconfig"
     if not sound:
-        written = layout.stat_blob(root)
+        written = store.stat_blob(root)
         if written is not None:
             yield written.mtime_ns, "manifest"
 

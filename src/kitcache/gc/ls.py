@@ -1,8 +1,6 @@
 """ls: each entry of index.json as people speak of it. Reads a little more than the survey did."""
 
 import json
-import os
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from threading import Event
 from typing import Any, Literal, NamedTuple
@@ -19,8 +17,8 @@ from kitcache.oci.cacheconfig import parse_time
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place, kind_of
-from kitcache.store.layout import Layout, open_layout
-from kitcache.store.state import read_tag_uses
+from kitcache.store.open import StoreAddress, open_store
+from kitcache.store.protocol import CacheStore
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
 Read = Callable[[Descriptor], dict[str, Any]]
@@ -33,18 +31,18 @@ _IMAGE_CONFIGS = (
 _NO_PLATFORM = ("unknown/unknown", "unknown")
 
 
-def ls(path: str | os.PathLike[str], *, cancel: Event | None = None) -> TagList:
+def ls(path: StoreAddress, *, cancel: Event | None = None) -> TagList:
     """The tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
 
     A damaged tag is listed with its problem, and so is one of which something cannot be read. Takes
     no lock. Raises NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError for I/O
     errors.
     """
-    control = Control(os.fspath(path), None, cancel)
-    with open_layout(path) as layout:
-        survey = take_survey(layout, control)
-        reader = Reader(layout)
-        tags = tuple(_tags(survey, reader, time.time_ns()))
+    with open_store(path) as store:
+        control = Control(store.path, None, cancel)
+        survey = take_survey(store, control)
+        reader = Reader(store)
+        tags = tuple(_tags(survey, reader, store.now_ns()))
     return TagList(control.path, tags, (*survey.damage, *reader.damage))
 
 
@@ -54,14 +52,14 @@ class Reader:
     root: the tag that it is read for.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, store: CacheStore) -> None:
+        self.store = store
         self.root = Root(NO_ROOT, None, None)
         self.damage: list[DamagedPath] = []
 
     def __call__(self, descriptor: Descriptor) -> dict[str, Any]:
         try:
-            return read_object(self.layout, descriptor)
+            return read_object(self.store, descriptor)
         except Unreadable as error:
             self.note(descriptor, error)
             return {}
@@ -86,11 +84,11 @@ def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[TagInfo]:
         if nameless not in known:
             reader.root = root
             tag, made = _tag(reader, survey, nameless, problems, absent)
-            uses = () if made is None else made_uses(reader.layout, nameless.digest, made, now_ns)
+            uses = () if made is None else made_uses(reader.store, nameless.digest, made, now_ns)
             known[nameless] = _Seen(tag, tuple(uses))
         tag, own = known[nameless]
         seen.append(_Seen(tag._replace(ref_name=root.ref_name), own))
-    return _with_uses(reader.layout, seen, now_ns)
+    return _with_uses(reader.store, seen, now_ns)
 
 
 class _Seen(NamedTuple):
@@ -100,10 +98,10 @@ class _Seen(NamedTuple):
     uses: tuple[Use, ...]
 
 
-def _with_uses(layout: Layout, seen: Sequence[_Seen], now_ns: int) -> Iterator[TagInfo]:
+def _with_uses(store: CacheStore, seen: Sequence[_Seen], now_ns: int) -> Iterator[TagInfo]:
     """The tags with their last uses: that of all entries with one name, as a policy counts it."""
     try:
-        notes = read_tag_uses(layout)
+        notes = store.read_tag_uses()
     except KitcacheError:  # there may be notes: no last use is known then
         yield from (tag for tag, _ in seen)
         return
@@ -185,7 +183,7 @@ def _created(
 ) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
     if made:
         return max(made), "cacheconfig"
-    written = reader.layout.stat_blob(descriptor.digest)
+    written = reader.store.stat_blob(descriptor.digest)
     return (written.mtime_ns, "manifest") if written else (None, None)
 
 
@@ -242,13 +240,13 @@ def read_image_config(read: Read, links: Iterable[Link]) -> dict[str, Any] | Non
     return None
 
 
-def read_object(layout: Layout, descriptor: Descriptor) -> dict[str, Any]:
+def read_object(store: CacheStore, descriptor: Descriptor) -> dict[str, Any]:
     """A blob as a JSON object; empty where it is proven to be none, or not to be there.
 
     Raises Unreadable, and KitcacheError where the process may open no more files.
     """
     try:
-        value = json.loads(layout.read_blob(descriptor.digest, descriptor.size) or b"")
+        value = json.loads(store.read_blob(descriptor.digest, descriptor.size) or b"")
     except (Damaged, Unsafe, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

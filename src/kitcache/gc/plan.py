@@ -3,10 +3,11 @@
 import math
 from itertools import chain
 
-from kitcache.gc.values import Plan, Refusal, Survey, SurveyedIngest
+from kitcache.gc.values import Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
+from kitcache.store.protocol import Ingest
 
 ACTIVE_UPLOAD_NS = 60 * 10**9
 """An upload written this recently means that an export is under way."""
@@ -15,6 +16,11 @@ PUBLISH_GRACE_NS = 5 * 10**9
 SWEEP_NS = 3600 * 10**9
 """No sweep takes longer: a blob dated further ahead did not come in its course."""
 _UNSAFE_KINDS = ("over-cap", "too-deep")
+
+
+def raise_min_age(options: SweepOptions, floor_ns: int) -> SweepOptions:
+    """Return the options with a minimum age that is not below that of the store."""
+    return options._replace(min_age_ns=max(options.min_age_ns, floor_ns))
 
 
 def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
@@ -80,7 +86,7 @@ def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
     return Refusal("unsafe" if first.kind in _UNSAFE_KINDS else "damaged", survey.damage)
 
 
-def _why_kept(ingest: SurveyedIngest, options: SweepOptions, now_ns: int) -> str | None:
+def _why_kept(ingest: Ingest, options: SweepOptions, now_ns: int) -> str | None:
     if ingest.is_marked:
         return None
     age_ns = min(_age_ns(written, now_ns) for written in ingest.writes_ns)

@@ -1,7 +1,5 @@
 """A refusal, or a loss, as the error that says so."""
 
-import errno
-import os
 from collections.abc import Sequence
 
 from kitcache.errors import (
@@ -14,7 +12,7 @@ from kitcache.errors import (
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import kind_of
-from kitcache.store.ioerrors import command_line, repair_command
+from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
 
 IS_LINK = "is a link, which is not followed"
 """What is said of a link to a file where a manifest should be."""
@@ -83,7 +81,7 @@ def describe_step(descriptor: Descriptor) -> str:
 
 def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
     """What a user can do about a root that cannot be read. problem: why, a clause."""
-    if problem.endswith(os.strerror(errno.EACCES)):
+    if problem.endswith(PERMISSION_DENIED):
         # It may be whole: nobody should give it up for that.
         return ("run it as the user who owns the cache",)
     if problem.endswith(IS_LINK):

@@ -1,262 +1,250 @@
-"""The sweep: one walk over all blobs, and a dry run that is the same walk with empty hands.
+"""The sweep: one pass over all blob names. A dry run is the same pass without deletion.
 
-Memory does not grow with garbage: names are streamed. Where blobs are removed, two threads, the
-caller's and a helper, take batches of names from one scan in turn, for unlink releases the
-interpreter lock for long; a third thread would only fight for it, and so would a second one that
-only counts (docs/benchmarks.md).
+Names are streamed, so memory does not grow with unreachable blobs. To delete, the caller's thread
+and the store's other threads (`delete_threads`) take batches of names in turn from one scan. A dry
+run has one thread: a second would only contend for the GIL (docs/benchmarks.md).
 """
 
-import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
-from kitcache.gc.values import (
-    MAX_LISTED,
-    NameAndReason,
-    Plan,
-    Progress,
-    SurveyedIngest,
-    SweepResult,
-    Tally,
-)
-from kitcache.store.delete import BlobDeleter
-from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock
-from kitcache.store.scan import (
+from kitcache.gc.values import MAX_LISTED, NameAndReason, Plan, Progress, SweepResult, Tally
+from kitcache.store.protocol import (
     BATCH_SIZE,
     Batch,
-    read_writes,
-    scan_blobs,
-    scan_foreign,
-    weigh_foreign,
+    CollectableStore,
+    DeleteResult,
+    HeldLock,
+    StoredTimes,
 )
-
-CHUNK_SIZE = 64
-"""So many blobs are looked at, then removed, between two looks at the cancel event."""
 
 
 def dry_run_sweep(
-    plan: Plan, layout: Layout, control: Control, *, weigh_foreign: bool = False
+    plan: Plan, store: CollectableStore, control: Control, *, with_foreign_bytes: bool = False
 ) -> SweepResult:
-    """What apply would do, counted. Removes nothing, needs no lock.
+    """Count what apply would delete. Deletes nothing and needs no lock.
 
-    weigh_foreign: also sum the bytes of foreign files, and of what lies in foreign directories.
+    Args:
+        with_foreign_bytes: Also sum the sizes of foreign files, and of files in foreign
+            directories.
+
     """
-    return _Sweep(plan, layout, control, None, weigh_foreign=weigh_foreign).run(lambda: True)
+    sweep = _Sweep(plan, store, control, None, with_foreign_bytes=with_foreign_bytes)
+    return sweep.run(lambda: True)
 
 
 def apply(
-    plan: Plan, held: HeldLock, control: Control, is_current: Callable[[], bool]
+    plan: Plan, lock: HeldLock[CollectableStore], control: Control, is_current: Callable[[], bool]
 ) -> SweepResult:
-    """Remove every blob that the plan does not keep, then the uploads that it drops.
+    """Delete every blob that the plan does not keep, then the uploads that it drops.
 
-    is_current is asked between batches: once it says no, the walk ends and `stopped` says so. A
-    file that cannot be removed is listed in `left`, and does not stop the rest; one that is gone
-    already is nothing. What ended it early, Cancelled or an I/O error, is the `failure`.
+    A file that cannot be deleted is listed in `not_deleted` and does not stop the sweep; a file
+    that is gone already does not count. Cancelled or an I/O error ends it early: see `failure`.
+
+    Args:
+        is_current: Called between batches. If it returns False, the sweep ends with `stopped`.
+
     """
-    return _Sweep(plan, held.layout, control, BlobDeleter(held)).run(is_current)
+    return _Sweep(plan, lock.store, control, lock).run(is_current)
 
 
 class _Counts:
     """What one thread did. Only that thread writes here."""
 
     def __init__(self) -> None:
-        self.removed_blobs = self.removed_bytes = 0
-        self.spared_blobs = self.spared_bytes = 0
-        self.left: list[NameAndReason] = []
-        self.left_count = 0
+        self.deleted_blobs = self.deleted_bytes = 0
+        self.young_blobs = self.young_bytes = 0
+        self.not_deleted: list[NameAndReason] = []
+        self.not_deleted_count = 0
 
-    def leave(self, name: str, error: OSError) -> None:
-        self.left_count += 1
-        if len(self.left) < MAX_LISTED:
-            self.left.append((name, error.strerror or str(error)))
+    def add_failure(self, name: str, reason: str) -> None:
+        self.not_deleted_count += 1
+        if len(self.not_deleted) < MAX_LISTED:
+            self.not_deleted.append((name, reason))
 
 
 class _Sweep:
     def __init__(
         self,
         plan: Plan,
-        layout: Layout,
+        store: CollectableStore,
         control: Control,
-        remover: BlobDeleter | None,
+        lock: HeldLock[CollectableStore] | None,
         *,
-        weigh_foreign: bool = False,
+        with_foreign_bytes: bool = False,
     ) -> None:
         self._plan = plan
-        self._spared_from_ns = min(plan.young_since_ns, plan.came_from_ns)
-        self._layout = layout
+        self._young_from_ns = min(plan.young_since_ns, plan.came_from_ns)
+        self._store = store
         self._control = control
-        self._remover = remover
+        self._lock = lock
         self._is_stopping = False
         self._cancel = control.cancel or threading.Event()
         self._own = _Counts()
         self._counts = [self._own]
         self._foreign: list[str] = []
         self._foreign_tally = Tally()
-        self._weigh_foreign = weigh_foreign
+        self._with_foreign_bytes = with_foreign_bytes
 
     def run(self, is_current: Callable[[], bool]) -> SweepResult:
-        is_whole, ingests, failure = False, Tally(), None
+        is_complete, ingests, failure = False, Tally(), None
         try:
-            is_whole = all(self._walk(algorithm, is_current) for algorithm in self._layout.blobs)
+            is_complete = self._sweep_blobs(is_current)
             self._control.check()
-            for name in scan_foreign(self._layout):
-                self._note_foreign(name)
-            if is_whole and is_current():
-                for ingest in self._plan.drop_ingests:
-                    ingests = ingests.plus(self._drop(ingest))
+            for path in self._store.foreign_names():
+                self._add_foreign(path)
+            if is_complete and is_current():
+                ingests = self._delete_ingests()
         except KitcacheError as error:
             failure = error
-        left = [named for counts in self._counts for named in counts.left]
+        counts = self._counts
         return SweepResult(
-            deleted=self._removed(),
-            too_young=Tally(
-                sum(c.spared_blobs for c in self._counts), sum(c.spared_bytes for c in self._counts)
-            ),
+            deleted=self._deleted(),
+            too_young=Tally(sum(c.young_blobs for c in counts), sum(c.young_bytes for c in counts)),
             ingests_deleted=ingests,
-            not_deleted=tuple(left[:MAX_LISTED]),
-            not_deleted_count=sum(c.left_count for c in self._counts),
+            not_deleted=tuple(item for c in counts for item in c.not_deleted)[:MAX_LISTED],
+            not_deleted_count=sum(c.not_deleted_count for c in counts),
             foreign=tuple(self._foreign),
             foreign_tally=self._foreign_tally,
-            stopped=not is_whole,
+            stopped=not is_complete,
             failure=failure,
         )
 
-    def _removed(self) -> Tally:
-        return Tally(
-            sum(c.removed_blobs for c in self._counts), sum(c.removed_bytes for c in self._counts)
-        )
+    def _deleted(self) -> Tally:
+        counts = self._counts
+        return Tally(sum(c.deleted_blobs for c in counts), sum(c.deleted_bytes for c in counts))
 
-    def _walk(self, algorithm: str, is_current: Callable[[], bool]) -> bool:
-        """Walk one algorithm's directory; False where it was stopped."""
-        batches = _Batches(scan_blobs(self._layout, algorithm))
-        helper: threading.Thread | None = None
+    def _sweep_blobs(self, is_current: Callable[[], bool]) -> bool:
+        """Sweep all blobs; return False if that was stopped."""
+        batches = _Batches(self._store.scan_blobs())
+        helpers: list[threading.Thread] = []
+        wanted = self._store.delete_threads - 1 if self._lock else 0
         try:
-            while (batch := self._next(algorithm, batches)) is not None:
+            while (batch := self._next(batches)) is not None:
                 if self._cancel.is_set() or not is_current():
                     self._is_stopping = True
                     break
-                if (
-                    self._remover
-                    and helper is None
-                    and len(batch.names) + len(batch.odd) == BATCH_SIZE
-                ):
-                    helper = self._start_helper(algorithm, batches)
-                self._judge(algorithm, batch.names, self._own)
-                removed = self._removed()
-                self._control.report(Progress("sweep", removed.blobs, removed.bytes))
+                if len(helpers) < wanted and len(batch.names) + len(batch.foreign) >= BATCH_SIZE:
+                    helpers += self._start_helper(batches)
+                self._sweep_batch(batch, self._own)
+                deleted = self._deleted()
+                self._control.report(Progress("sweep", deleted.blobs, deleted.bytes))
         finally:
             self._is_stopping = self._is_stopping or not batches.is_done
-            if helper is not None:
+            for helper in helpers:
                 helper.join()
         if batches.failure is not None:
             raise batches.failure
         return not self._is_stopping
 
-    def _start_helper(self, algorithm: str, batches: "_Batches") -> threading.Thread | None:
+    def _start_helper(self, batches: "_Batches") -> list[threading.Thread]:
         counts = _Counts()
         self._counts.append(counts)
 
         def work() -> None:
             try:
-                while (batch := self._next(algorithm, batches)) is not None:
-                    self._judge(algorithm, batch.names, counts)
+                while (batch := self._next(batches)) is not None:
+                    self._sweep_batch(batch, counts)
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                 batches.failure = error
 
         helper = threading.Thread(target=work, daemon=True)
         try:
             helper.start()
-        except RuntimeError:  # the system has no thread to give: one takes longer
-            return None
-        return helper
+        except RuntimeError:  # the system has no more threads
+            return []
+        return [helper]
 
-    def _next(self, algorithm: str, batches: "_Batches") -> Batch | None:
-        """The next batch for whichever thread asks, None at the end or once the walk stops."""
+    def _next(self, batches: "_Batches") -> Batch | None:
+        """Return the next batch, None at the end or if the sweep stops. Any thread calls it."""
         with batches.lock:
             batch = None if self._is_stopping else batches.take()
-            for name in batch.odd if batch else ():
-                self._note_foreign(f"blobs/{algorithm}/{name}")
+            for path in batch.foreign if batch else ():
+                self._add_foreign(path)
         return batch
 
-    def _judge(self, algorithm: str, names: list[str], counts: _Counts) -> None:
-        """Remove each name that the plan does not keep, and that its age does not spare."""
-        keep = self._plan.keep[algorithm]
-        doomed = [name for name in names if name not in keep]
-        for start in range(0, len(doomed), CHUNK_SIZE):
+    def _sweep_batch(self, batch: Batch, counts: _Counts) -> None:
+        """Delete each name that the plan does not keep and that is not too young."""
+        keep = self._plan.keep[batch.algorithm]
+        unreferenced = [name for name in batch.names if name not in keep]
+        size = self._store.delete_batch_size
+        for start in range(0, len(unreferenced), size):
             if self._is_stopping or self._cancel.is_set():
                 return
-            chunk = doomed[start : start + CHUNK_SIZE]
-            done = self._delete_chunk(algorithm, chunk, counts)
-            self._judge_each(algorithm, chunk[done:], counts)
+            self._sweep_chunk(batch.algorithm, unreferenced[start : start + size], counts)
 
-    def _delete_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> int:
-        """Remove names up to the first that needs a closer look: how many were done."""
-        # Every stat, then every unlink: taking turns, two threads would hand each other the
-        # interpreter lock at each call, and that takes longer than the calls.
-        fd, stat = self._layout.blobs[algorithm], os.stat
+    def _sweep_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> None:
         try:
-            found = [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
-        except OSError:
-            return 0
-        if (
-            max([each.st_mtime_ns for each in found]) >= self._spared_from_ns
-            or max([each.st_ctime_ns for each in found]) >= self._plan.came_from_ns
-        ):
-            return 0
-        done = len(names) if self._remover is None else self._remover.blobs(algorithm, names)
-        counts.removed_blobs += done
-        counts.removed_bytes += sum([each.st_size for each in found[:done]])
-        return done
-
-    def _judge_each(self, algorithm: str, names: list[str], counts: _Counts) -> None:
-        fd, plan = self._layout.blobs[algorithm], self._plan
+            stats = self._store.stat_names(algorithm, names)
+            if (
+                max([stat.st_mtime_ns for stat in stats]) < self._young_from_ns
+                and max([stat.st_ctime_ns for stat in stats]) < self._plan.came_from_ns
+            ):
+                self._delete(algorithm, names, stats, counts)
+                return
+        except OSError:  # at least one is gone
+            pass
         for name in names:
             if self._is_stopping or self._cancel.is_set():
                 return
-            try:
-                found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if not found.st_nlink:  # another process removes it just now, which dates it
-                    continue
-                if plan.is_too_young(found.st_mtime_ns, found.st_ctime_ns):
-                    counts.spared_blobs += 1
-                    counts.spared_bytes += found.st_size
-                    continue
-                if self._remover is not None:
-                    self._remover.blob(algorithm, name)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                counts.leave(f"blobs/{algorithm}/{name}", error)
-                continue
-            counts.removed_blobs += 1
-            counts.removed_bytes += found.st_size
+            self._sweep_name(algorithm, name, counts)
 
-    def _drop(self, ingest: SurveyedIngest) -> Tally:
+    def _sweep_name(self, algorithm: str, name: str, counts: _Counts) -> None:
         try:
-            # A build may have taken it up again: BuildKit resumes what it knows by its name.
-            if sorted(read_writes(self._layout, ingest.name)) != sorted(ingest.writes_ns):
-                return Tally()
-            if self._remover is not None:
-                self._remover.ingest(ingest.name)
+            (stat,) = stats = self._store.stat_names(algorithm, [name])
         except FileNotFoundError:
-            return Tally()
+            return
         except OSError as error:
-            self._own.leave(f"ingest/{ingest.name}", error)
-            return Tally()
-        return Tally(1, ingest.bytes)
+            counts.add_failure(f"blobs/{algorithm}/{name}", error.strerror or str(error))
+            return
+        if not stat.st_nlink:  # another process is deleting it, which changes its ctime
+            return
+        if self._plan.is_too_young(stat.st_mtime_ns, stat.st_ctime_ns):
+            counts.young_blobs += 1
+            counts.young_bytes += stat.st_size
+        else:
+            self._delete(algorithm, [name], stats, counts)
 
-    def _note_foreign(self, name: str) -> None:
-        size = weigh_foreign(self._layout, name) if self._weigh_foreign else 0
+    def _delete(
+        self, algorithm: str, names: list[str], stats: Sequence[StoredTimes], counts: _Counts
+    ) -> None:
+        result = DeleteResult()
+        if self._lock is not None:
+            result = self._store.delete_names(self._lock, algorithm, names)
+        if result.failures or result.missing:
+            for name, reason in result.failures.items():
+                counts.add_failure(f"blobs/{algorithm}/{name}", reason)
+            kept = {*result.failures, *result.missing}
+            stats = [stat for name, stat in zip(names, stats, strict=True) if name not in kept]
+        counts.deleted_blobs += len(stats)
+        counts.deleted_bytes += sum([stat.st_size for stat in stats])
+
+    def _delete_ingests(self) -> Tally:
+        deleted = Tally()
+        unchanged = () if self._lock else self._store.writer_activity().ingests
+        for ingest in self._plan.drop_ingests:
+            try:
+                if self._lock is None:
+                    is_deleted = ingest in unchanged
+                else:
+                    is_deleted = self._store.delete_ingest(self._lock, ingest)
+            except OSError as error:
+                self._own.add_failure(f"ingest/{ingest.name}", error.strerror or str(error))
+            else:
+                deleted = deleted.plus(Tally(1, ingest.bytes)) if is_deleted else deleted
+        return deleted
+
+    def _add_foreign(self, path: str) -> None:
+        size = self._store.foreign_bytes(path) if self._with_foreign_bytes else 0
         self._foreign_tally = self._foreign_tally.plus(Tally(1, size))
         if len(self._foreign) < MAX_LISTED:
-            self._foreign.append(name)
+            self._foreign.append(path)
 
 
 class _Batches:
-    """One scan that two threads share: whoever has the lock takes the next batch."""
+    """One scan that several threads share: the thread that has the lock takes the next batch."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self.lock = threading.Lock()

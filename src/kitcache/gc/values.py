@@ -10,6 +10,7 @@ from kitcache.errors import KitcacheError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
+from kitcache.store.protocol import Ingest
 
 MAX_LISTED = 100
 """How many foreign files, or files that stayed, a report names; it counts them all."""
@@ -99,18 +100,6 @@ class MissingBlob(NamedTuple):
     problem: str = "is missing"
 
 
-class SurveyedIngest(NamedTuple):
-    """An upload as surveyed: its name, the times of its last writes, its size in bytes.
-
-    is_marked: a reset that was killed had begun to remove it, so its times say nothing.
-    """
-
-    name: str
-    writes_ns: tuple[int, ...]
-    bytes: int
-    is_marked: bool = False
-
-
 class Survey(NamedTuple):
     """What one reading of a cache found.
 
@@ -128,7 +117,7 @@ class Survey(NamedTuple):
     links: Mapping[NodeKey, tuple[Link, ...]]
     missing_blobs: tuple[MissingBlob, ...]
     damage: tuple[DamagedPath, ...]
-    ingests: tuple[SurveyedIngest, ...]
+    ingests: tuple[Ingest, ...]
     other_writes_ns: tuple[int, ...]
     began_ns: int
     index_changed_ns: int
@@ -164,7 +153,7 @@ class Plan(NamedTuple):
     came_from_ns: int
     came_until_ns: int
     valid_until_ns: int
-    drop_ingests: tuple[SurveyedIngest, ...]
+    drop_ingests: tuple[Ingest, ...]
     kept_ingests: tuple[NameAndReason, ...]
     refusal: Refusal | None
 

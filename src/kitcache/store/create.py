@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, suppress
 
 from kitcache.errors import NotACache
 from kitcache.oci.index import EMPTY_INDEX
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import (
     INDEX,
     copy_owner,
@@ -26,12 +27,12 @@ _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
 _PROBE_BYTES = 4096
 
 
-def make_layout(path: str | os.PathLike[str]) -> Layout:
+def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
     """The directory at that path, opened to be written to as a cache, and made if it is not there.
 
     It and missing parents get mode 0755. Besides a cache, only a directory that holds nothing but
     a cache's own names will do; its oci-layout and index.json are make_index's to write. Raises
-    NotACache, Unsafe as open_layout does, and KitcacheError where it cannot be made.
+    NotACache, Unsafe as open_store does, and KitcacheError where it cannot be made.
     """
     name = os.fspath(path)
     try:
@@ -46,14 +47,14 @@ def make_layout(path: str | os.PathLike[str]) -> Layout:
         raise io_error(name, "cannot be made", error) from None
     except ValueError as error:
         raise NotACache(name, str(error)) from None
-    return open_checked(name, _check_purpose)
+    return open_checked(DirectoryStore, name, _check_purpose)
 
 
-def find_layout(path: str | os.PathLike[str]) -> Layout | None:
+def find_layout(path: str | os.PathLike[str]) -> DirectoryStore | None:
     """What make_layout would open, None where it would make a directory; raises likewise."""
     name = os.fspath(path)
     try:
-        return open_checked(name, _check_purpose)
+        return open_checked(DirectoryStore, name, _check_purpose)
     except NotACache:
         if os.path.lexists(name) or "\0" in name:
             raise

@@ -1,63 +1,69 @@
-"""unlinkat, and nothing else. Opens only for the holder of the exclusive lock."""
+"""unlinkat: the only code that deletes blobs and uploads. It requires the exclusive lock."""
 
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 
 from kitcache.store.layout import DIR_FLAGS, Layout
-from kitcache.store.locks import HeldLock
+from kitcache.store.protocol import DeleteResult, HeldLock
 from kitcache.store.scan import REMOVING
 
 
-class BlobDeleter:
-    """Removes single blobs and single uploads of one layout. Callable from several threads."""
-
-    def __init__(self, held: HeldLock) -> None:
-        if held.kind != "exclusive":
-            raise ValueError("removing takes the exclusive lock")
-        self._layout: Layout = held.layout
-
-    def blob(self, algorithm: str, name: str) -> None:
-        """Remove one blob. Raises OSError as unlink does."""
-        os.unlink(name, dir_fd=self._layout.blobs[algorithm])
-
-    def blobs(self, algorithm: str, names: list[str]) -> int:
-        """Remove blobs in order, up to the first that cannot be removed: how many went."""
-        fd, unlink, done = self._layout.blobs[algorithm], os.unlink, 0
-        with suppress(OSError):
-            for name in names:
-                unlink(name, dir_fd=fd)
-                done += 1
-        return done
-
-    def ingest(self, name: str) -> None:
-        """Remove an upload: mark it, remove its regular files, then its directory. Raises OSError.
-
-        A directory that holds anything else keeps all it has. Killed on the way, or stopped once a
-        file is gone, it leaves one that the next reset knows by its mark, however fresh its times
-        are.
-        """
-        parent = self._layout.ingest_fd
-        fd = os.open(name, DIR_FLAGS, dir_fd=parent)
+def delete_blobs(
+    layout: Layout, lock: HeldLock[Layout], algorithm: str, names: Sequence[str]
+) -> DeleteResult:
+    """Delete blobs in order. Callable from several threads; raises ValueError without the lock."""
+    _require_exclusive(layout, lock)
+    fd, unlink = layout.blobs[algorithm], os.unlink
+    missing: list[str] = []
+    failures: dict[str, str] = {}
+    todo = iter(names)
+    while True:
+        name = ""
         try:
-            names = os.listdir(fd)
+            for name in todo:
+                unlink(name, dir_fd=fd)
+        except FileNotFoundError:
+            missing.append(name)
+        except OSError as error:
+            failures[name] = error.strerror or str(error)
+        else:
+            return DeleteResult(missing, failures)
+
+
+def delete_ingest(layout: Layout, lock: HeldLock[Layout], name: str) -> None:
+    """Mark an upload, delete its regular files, then its directory. Raises OSError, ValueError.
+
+    A directory with anything else in it keeps all its files. If this process is killed, or fails
+    after the first file, the next reset recognizes the rest by the mark, however new its times are.
+    """
+    _require_exclusive(layout, lock)
+    parent = layout.ingest_fd
+    fd = os.open(name, DIR_FLAGS, dir_fd=parent)
+    try:
+        names = os.listdir(fd)
+        for inner in names:
+            with suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode):
+                    raise OSError(0, f"{inner} in it is no regular file")
+        marked = name.removesuffix(REMOVING) + REMOVING
+        os.rename(name, marked, src_dir_fd=parent, dst_dir_fd=parent)
+        deleted = 0
+        try:
             for inner in names:
                 with suppress(FileNotFoundError):
-                    mode = os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode
-                    if not stat.S_ISREG(mode):
-                        raise OSError(0, f"{inner} in it is no regular file")
-            marked = name.removesuffix(REMOVING) + REMOVING
-            os.rename(name, marked, src_dir_fd=parent, dst_dir_fd=parent)
-            gone = 0
-            try:
-                for inner in names:
-                    with suppress(FileNotFoundError):
-                        os.unlink(inner, dir_fd=fd)
-                        gone += 1
-                os.rmdir(marked, dir_fd=parent)
-            except OSError:
-                if not gone:
-                    os.rename(marked, name, src_dir_fd=parent, dst_dir_fd=parent)
-                raise
-        finally:
-            os.close(fd)
+                    os.unlink(inner, dir_fd=fd)
+                    deleted += 1
+            os.rmdir(marked, dir_fd=parent)
+        except OSError:
+            if not deleted:
+                os.rename(marked, name, src_dir_fd=parent, dst_dir_fd=parent)
+            raise
+    finally:
+        os.close(fd)
+
+
+def _require_exclusive(layout: Layout, lock: HeldLock[Layout]) -> None:
+    if lock.kind != "exclusive" or lock.store is not layout:
+        raise ValueError("deletion requires the exclusive lock of the same store")

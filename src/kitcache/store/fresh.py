@@ -27,7 +27,7 @@ def is_fresh(path: str) -> bool:
     """
     is_lost_and_found = os.path.basename(path.rstrip("/")) == _LOST_AND_FOUND
     try:
-        with open_checked(path, lambda _: None) as layout:
+        with open_checked(Layout, path, lambda _: None) as layout:
             return is_lost_and_found or _holds_nothing(layout)
     except NotACache:
         return False

@@ -17,7 +17,6 @@ from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.ioerrors import io_error, repair_command
 from kitcache.store.layout import (
     NEW_FILE_FLAGS,
-    STRUCTURAL_LIMIT_BYTES,
     Layout,
     excess_values,
     look_at,
@@ -25,6 +24,7 @@ from kitcache.store.layout import (
     open_file,
     read_at_most,
 )
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES
 
 INDEX = "index.json"
 INDEX_TEMP = "index.json.kitcache-new"

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
 from kitcache.store.create import make_directory
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import copy_owner, date_index, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
@@ -55,7 +56,7 @@ class Ingester:
 
     def __init__(self, layout: Layout) -> None:
         self._users = reference_stat(layout)
-        self.layout = Layout(layout.path, os.dup(layout.root_fd))
+        self.layout = DirectoryStore(layout.path, os.dup(layout.root_fd))
         self._lock = Lock()
         self._running = 0
         self._uploads: set[BlobWriter] = set()

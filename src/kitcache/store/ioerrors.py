@@ -1,8 +1,11 @@
 """An OSError as an error of ours: what it says about a file, and what to do next."""
 
 import errno
+import os
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable, printable
+
+PERMISSION_DENIED = os.strerror(errno.EACCES)
 
 _REMEDIES = {
     errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",

@@ -11,16 +11,14 @@ import stat
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self, TypeVar
 
 from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsafe
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
-
-STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat
 
 STRUCTURAL_LIMIT_VALUES = 1_000_000
 """No index, manifest or cacheconfig has more JSON values; each costs up to half a kilobyte."""
@@ -36,21 +34,6 @@ _VERSION_WAIT_S = 2.0
 _VERSION_PAUSE_S = 0.02
 
 
-class BlobStat(NamedTuple):
-    """What lies under a blob's name: its length in bytes, when it was written, what it is.
-
-    A link is not followed to see whether it leads to a file. ctime_ns: when the file, its names or
-    its mode changed last; nobody can choose it. names: how many the file has; while it has another
-    one, removing this one frees nothing.
-    """
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    kind: Literal["file", "link", "other"]
-    names: int
-
-
 def blob_stat(found: os.stat_result) -> BlobStat:
     """The stat of a name as what it says about a blob."""
     kind: Literal["file", "link", "other"] = "other"
@@ -59,6 +42,9 @@ def blob_stat(found: os.stat_result) -> BlobStat:
     elif stat.S_ISLNK(found.st_mode):
         kind = "link"
     return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
+
+
+L = TypeVar("L", bound="Layout")
 
 
 class Layout:
@@ -87,16 +73,6 @@ class Layout:
     ) -> None:
         self._close_directories()
         os.close(self.root_fd)
-
-    def check_is_there(self) -> None:
-        """Raises KitcacheError once somebody has removed the directory itself."""
-        if look_at_open(self, self.root_fd, "the directory").st_nlink == 0:
-            raise KitcacheError(
-                self.path,
-                "the directory was removed by somebody else meanwhile",
-                effect="",
-                hints=("see what is there now, then run it again",),
-            )
 
     def open_directories(self) -> None:
         """Open blobs/, blobs/<algorithm>/ and ingest/ as they are now: anew, if called again.
@@ -225,16 +201,8 @@ class Layout:
         return unreadable(self.path, f"blob {digest.short}", error)
 
 
-def open_layout(path: str | os.PathLike[str]) -> Layout:
-    """The cache directory at that path, opened; what lies below it is not looked at yet.
-
-    Raises NotACache, and Unsafe where oci-layout names a version that is not known.
-    """
-    return open_checked(os.fspath(path), check_version)
-
-
-def open_checked(name: str, check: Callable[[Layout], None]) -> Layout:
-    """The directory at that path, opened, if `check` does not raise. Raises NotACache itself."""
+def open_checked(open_as: type[L], name: str, check: Callable[[Layout], None]) -> L:
+    """Open the directory at that path, unless `check` raises. Raises NotACache itself."""
     try:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -245,7 +213,7 @@ def open_checked(name: str, check: Callable[[Layout], None]) -> Layout:
         raise io_error(name, "cannot be opened", error) from None
     except ValueError as error:
         raise NotACache(name, str(error)) from None
-    layout = Layout(name, root_fd)
+    layout = open_as(name, root_fd)
     try:
         check(layout)
     except BaseException:

@@ -8,20 +8,21 @@ Source: BuildKit, client/ociindex.
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import TypeVar
 
 from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
 from kitcache.store.index import copy_owner_and_mode, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
+from kitcache.store.protocol import HeldLock, LockHolder, LockKind, Waiting, WaitPolicy
 
 KITCACHE_LOCK = "kitcache.lock"
 INDEX_LOCK = "index.json.lock"
 
-LockKind = Literal["shared", "exclusive"]
+L = TypeVar("L", bound=Layout)
 
 _CREATE_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PAUSE_S = 0.1
@@ -46,49 +47,8 @@ _SUBCOMMANDS = {
 """The subcommands that a message may show, by the names of their programs."""
 
 
-class LockHolder(NamedTuple):
-    """Who has a lock; None where the system does not tell.
-
-    command: the program, and its subcommand if that is a known one; never an argument.
-    """
-
-    pid: int | None
-    command: str | None
-
-
-class Waiting(NamedTuple):
-    """An event: another process is in the way. what: the lock's name, or "export".
-
-    seconds: for how long it will be waited for at most.
-    """
-
-    path: str
-    waiting_for: str
-    holder: LockHolder
-    seconds: float
-
-
-class HeldLock(NamedTuple):
-    """Proof that kitcache.lock of that layout is had; made by hold_store alone.
-
-    fd: of the lock's file.
-    """
-
-    layout: Layout
-    kind: LockKind
-    fd: int
-
-
-class WaitPolicy(NamedTuple):
-    """How to wait. pause: waits so many seconds, or raises Cancelled; on_wait: told once a wait."""
-
-    timeout_s: float
-    pause: Callable[[float], None]
-    on_wait: Callable[[Waiting], None]
-
-
 @contextmanager
-def lock_store(layout: Layout, kind: LockKind, patience: WaitPolicy) -> Iterator[HeldLock]:
+def lock_store(layout: L, kind: LockKind, patience: WaitPolicy) -> Iterator[HeldLock[L]]:
     """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
 
     Raises Busy, which names the holder, when it is not had within the timeout.

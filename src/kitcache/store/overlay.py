@@ -1,72 +1,64 @@
-"""A layout as it would be without some of its blobs, and with what other copies have of them."""
+"""A store as it would be without some of its blobs, and with the blobs that other stores have."""
 
-from collections.abc import Collection, Sequence
-from types import TracebackType
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from kitcache.errors import Damaged
 from kitcache.oci.digest import Digest
-from kitcache.store.layout import BlobStat, Layout
+from kitcache.store.protocol import Batch, BlobStat, CacheStore, Roots, WriterActivity
+
+if TYPE_CHECKING:
+    from kitcache.store.state import TagUse
 
 
-class Overlay(Layout):
-    """Reads like a layout, and changes nothing. It outlives neither the layout nor the sources.
+class Overlay:
+    """Reads like a store, and changes nothing.
 
-    hidden: blobs of the layout that count as missing. sources: layouts whose directories have been
-    opened; what is no regular file in the layout is looked for there, in order. What a source has
-    is believed as far as a layout's own blobs are: by length, unless it is read, until `refute`
-    says otherwise.
+    Args:
+        store: The caller has called its refresh(), and that of all sources.
+        hidden: Blobs of the store that count as missing.
+        sources: If a blob is not a regular file in the store, it is looked up here, in order. As
+            in any store its length is compared, until it is read, or `refute` is called.
+
     """
 
     def __init__(
-        self, layout: Layout, hidden: Collection[Digest], sources: Sequence[Layout] = ()
+        self, store: CacheStore, hidden: Collection[Digest], sources: Sequence[CacheStore] = ()
     ) -> None:
-        super().__init__(layout.path, layout.root_fd)
-        self.blobs, self.blobs_fd = layout.blobs, layout.blobs_fd
-        self.ingest_fd = layout.ingest_fd
-        self._layout = layout
+        self.path = store.path
+        self._store = store
         self._hidden = frozenset(hidden)
         self._sources = tuple(sources)
         self._refuted: set[tuple[int, Digest]] = set()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing here is its own."""
-
-    def open_directories(self) -> None:
-        """They are those of the layout."""
-
     def offer_of(self, digest: Digest) -> int | None:
-        """The number of the source that would give this blob; None for one that need not come."""
+        """Return the number of the source that would supply a blob, None if none has to or can."""
         if self._is_here(digest):
             return None
         return next(
             (
                 number
                 for number, source in enumerate(self._sources)
-                if (number, digest) not in self._refuted and _has(source, digest)
+                if (number, digest) not in self._refuted and _has_file(source, digest)
             ),
             None,
         )
 
     def refute(self, number: int, digest: Digest) -> None:
-        """That source has other bytes under this name."""
+        """Record that the blob of that source does not match its digest."""
         self._refuted.add((number, digest))
 
     def stat_blob(self, digest: Digest) -> BlobStat | None:
         number = self.offer_of(digest)
         if number is not None:
             return self._sources[number].stat_blob(digest)
-        return None if digest in self._hidden else self._layout.stat_blob(digest)
+        return None if digest in self._hidden else self._store.stat_blob(digest)
 
-    def open_blob(self, digest: Digest) -> int | None:
-        number = self.offer_of(digest)
-        if number is not None:
-            return self._sources[number].open_blob(digest)
-        return self._layout.open_blob(digest) if self._is_here(digest) else None
+    def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        for digest in digests:
+            stat = self.stat_blob(digest)
+            if stat is not None:
+                yield digest, stat
 
     def read_blob(
         self, digest: Digest, size: int | None, *, unless_binary: bool = False
@@ -78,12 +70,39 @@ class Overlay(Layout):
                 self.refute(number, digest)
         if digest in self._hidden:
             raise Damaged(self.path, "is missing", kind="missing")
-        return self._layout.read_blob(digest, size, unless_binary=unless_binary)
+        return self._store.read_blob(digest, size, unless_binary=unless_binary)
+
+    def refresh(self) -> None:
+        """Do nothing: the store was refreshed before."""
+
+    def now_ns(self) -> int:
+        return self._store.now_ns()
+
+    def roots_stamp(self) -> Hashable | None:
+        return self._store.roots_stamp()
+
+    def read_roots(self, pause: Callable[[float], None]) -> Roots:
+        return self._store.read_roots(pause)
+
+    def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:
+        return self._store.follow_symlink(digest)
+
+    def scan_blobs(self) -> Iterator[Batch]:
+        return self._store.scan_blobs()
+
+    def writer_activity(self) -> WriterActivity:
+        return self._store.writer_activity()
+
+    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+        return self._store.read_tag_uses()
+
+    def read_layer_uses(self) -> Mapping[str, int]:
+        return self._store.read_layer_uses()
 
     def _is_here(self, digest: Digest) -> bool:
-        return digest not in self._hidden and _has(self._layout, digest)
+        return digest not in self._hidden and _has_file(self._store, digest)
 
 
-def _has(layout: Layout, digest: Digest) -> bool:
-    found = layout.stat_blob(digest)
-    return found is not None and found.kind == "file"
+def _has_file(store: CacheStore, digest: Digest) -> bool:
+    stat = store.stat_blob(digest)
+    return stat is not None and stat.kind == "file"

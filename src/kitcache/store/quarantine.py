@@ -14,17 +14,17 @@ from kitcache.store.create import make_directory
 from kitcache.store.index import INDEX, reference_stat, write_new
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock
+from kitcache.store.protocol import HeldLock
 from kitcache.store.scan import QUARANTINE, STATE_DIR
 
 
 class Quarantine:
     """The quarantine of one layout; a context manager. It is made once something comes into it."""
 
-    def __init__(self, held: HeldLock) -> None:
+    def __init__(self, held: HeldLock[Layout]) -> None:
         if held.kind != "exclusive":
             raise ValueError("moving blobs takes the exclusive lock")
-        self._layout: Layout = held.layout
+        self._layout: Layout = held.store
         self._fd: int | None = None
 
     def __enter__(self) -> Self:

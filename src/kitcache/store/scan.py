@@ -6,115 +6,104 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import compress, islice
-from typing import NamedTuple
 
 from kitcache.oci.digest import are_blob_names, is_blob_name
 from kitcache.store.index import INDEX, INDEX_TEMP
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout, look_at_open
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
+from kitcache.store.protocol import BATCH_SIZE, Batch, Ingest, WriterActivity
 
 STATE_DIR = ".kitcache"
-"""The directory below DIR that is kitcache's alone."""
+"""The state directory. Only kitcache writes below it."""
 OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, STATE_DIR, "blobs", "ingest")
 )
-BATCH_SIZE = 512
+QUARANTINE = "quarantine"
+"""The directory below .kitcache/ for bad blobs."""
+REMOVING = ".kitcache-removing"
+"""Ends the name of an upload during its deletion: the times of its files mean nothing any more."""
 _TICK_S = 0.02
-"""The clock of a local file system ticks every 10 ms at least."""
+"""The clock of a local file system ticks at least every 10 ms."""
 _TICK_PAUSE_S = 0.0005
 _COARSEST_NS = 2 * 10**9
 """FAT dates files by two seconds, old ext4 by one."""
-QUARANTINE = "quarantine"
-"""Below .kitcache/: what a repair has put aside."""
-REMOVING = ".kitcache-removing"
-"""Ends the name of an upload while it is removed: its own files' times say nothing any more."""
 _INGEST_NAME_ALGORITHM = "sha256"
 
 
-class Batch(NamedTuple):
-    """Some names below blobs/<algorithm>/. names: exact hex, regular files. odd: all others."""
-
-    names: list[str]
-    odd: list[str]
-
-
-class Ingest(NamedTuple):
-    """An upload under way or left behind.
-
-    writes_ns: the modification times of its directory and files. bytes: their sizes summed.
-    is_marked: a reset that was killed had begun to remove it. foreign: it is, or holds, something
-    that BuildKit's uploads do not make, so it is not touched; but others write there too.
-    """
-
-    name: str
-    writes_ns: tuple[int, ...]
-    bytes: int
-    is_marked: bool
-    foreign: bool
-
-
 def scan_blobs(layout: Layout, algorithm: str) -> Iterator[Batch]:
-    """Every name below blobs/<algorithm>/, streamed in directory order, in batches. No stat."""
+    """Yield every name below blobs/<algorithm>/ in directory order. Calls no stat."""
     parent = layout.blobs.get(algorithm)
     if parent is None:
         return
     with _scan(layout, parent, f"blobs/{algorithm}") as entries:
         while True:
             some = list(islice(entries, BATCH_SIZE))
-            yield _sort_out(algorithm, some)
+            yield _make_batch(algorithm, some)
             if len(some) < BATCH_SIZE:
                 return
 
 
-def _sort_out(algorithm: str, entries: list[os.DirEntry[str]]) -> Batch:
+def _make_batch(algorithm: str, entries: list[os.DirEntry[str]]) -> Batch:
     names = [entry.name for entry in entries]
     files = [entry.is_file(follow_symlinks=False) for entry in entries]
     if are_blob_names(algorithm, names) and all(files):
-        return Batch(names, [])
-    good = [f and is_blob_name(algorithm, n) for n, f in zip(names, files, strict=True)]
-    odd = [name for name, is_good in zip(names, good, strict=True) if not is_good]
-    return Batch(list(compress(names, good)), odd)
+        return Batch(algorithm, names, [])
+    valid = [f and is_blob_name(algorithm, n) for n, f in zip(names, files, strict=True)]
+    foreign = [
+        f"blobs/{algorithm}/{n}" for n, is_valid in zip(names, valid, strict=True) if not is_valid
+    ]
+    return Batch(algorithm, list(compress(names, valid)), foreign)
 
 
-def scan_ingests(layout: Layout) -> tuple[Ingest, ...]:
-    """All that is below ingest/, in name order; what vanishes meanwhile is left out."""
-    if layout.ingest_fd is None:
-        return ()
-    found = []
-    with _scan(layout, layout.ingest_fd, "ingest") as entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):
-                found.append(_look_at_ingest(layout, layout.ingest_fd, entry.name))
-    return tuple(sorted(found))
+def scan_ingests(layout: Layout) -> WriterActivity:
+    """Return the uploads below ingest/; an upload that ends during the scan is left out."""
+    ingests, other_writes_ns = [], list[int]()
+    for ingest, is_foreign in _read_ingests(layout):
+        if is_foreign:
+            other_writes_ns += ingest.writes_ns
+        else:
+            ingests.append(ingest)
+    # After the scan: an upload that ended before it has changed this time.
+    return WriterActivity(
+        tuple(sorted(ingests)), tuple(other_writes_ns), uploads_changed_ns(layout)
+    )
+
+
+def _read_ingests(layout: Layout) -> Iterator[tuple[Ingest, bool]]:
+    if layout.ingest_fd is not None:
+        with _scan(layout, layout.ingest_fd, "ingest") as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    yield _read_ingest(layout, layout.ingest_fd, entry.name)
 
 
 def read_writes(layout: Layout, name: str) -> tuple[int, ...]:
-    """writes_ns of one upload as it is now. Raises FileNotFoundError where it is gone."""
+    """Return when an upload was written, sorted. Raises FileNotFoundError if it is gone."""
     parent = layout.ingest_fd
-    return () if parent is None else _look_at_ingest(layout, parent, name).writes_ns
+    return () if parent is None else _read_ingest(layout, parent, name)[0].writes_ns
 
 
 def is_ingest_name(name: str) -> bool:
-    """Whether a directory below ingest/ is an upload's: the sha256 of its ref, perhaps marked."""
+    """Return True if the name is the sha256 of a ref, perhaps marked for deletion."""
     return is_blob_name(_INGEST_NAME_ALGORITHM, name.removesuffix(REMOVING))
 
 
 def scan_foreign(layout: Layout) -> Iterator[str]:
-    """Paths, relative to DIR, of what is neither BuildKit's nor ours; directories end in a slash.
+    """Yield paths, relative to DIR, that neither BuildKit nor kitcache create.
 
-    What lies inside blobs/<known algorithm>/ is scan_blobs' to tell.
+    Directories end in a slash. scan_blobs lists the foreign names below blobs/<algorithm>/.
     """
-    yield from _strangers(layout, layout.root_fd, "", OWN_NAMES)
+    yield from _unknown_names(layout, layout.root_fd, "", OWN_NAMES)
     if layout.blobs_fd is not None:
-        yield from _strangers(layout, layout.blobs_fd, "blobs/", layout.blobs.keys())
+        yield from _unknown_names(layout, layout.blobs_fd, "blobs/", layout.blobs.keys())
     if layout.ingest_fd is not None:
-        uploads = frozenset(i.name for i in scan_ingests(layout) if not i.foreign)
-        yield from _strangers(layout, layout.ingest_fd, "ingest/", uploads)
+        uploads = frozenset(ingest.name for ingest in scan_ingests(layout).ingests)
+        yield from _unknown_names(layout, layout.ingest_fd, "ingest/", uploads)
 
 
-def weigh_foreign(layout: Layout, path: str) -> int:
-    """The bytes of a foreign file, or of all files below a foreign directory. Follows no link."""
+def foreign_bytes(layout: Layout, path: str) -> int:
+    """Return the size of a foreign file, or of all files below a foreign directory."""
     place, _, name = path.rstrip("/").rpartition("/")
     places = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
     places |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
@@ -124,33 +113,36 @@ def weigh_foreign(layout: Layout, path: str) -> int:
     return sum(_sizes_below(name, place_fd)) if path.endswith("/") else _file_bytes(name, place_fd)
 
 
-def weigh_quarantine(layout: Layout) -> tuple[int, int]:
-    """How many files a repair has put aside, and their bytes. Follows no link."""
+def quarantined(layout: Layout) -> tuple[int, int]:
+    """Return how many files a repair has quarantined, and their bytes."""
     try:
-        room_fd = os.open(STATE_DIR, DIR_FLAGS, dir_fd=layout.root_fd)
+        state_fd = os.open(STATE_DIR, DIR_FLAGS, dir_fd=layout.root_fd)
     except OSError:
         return 0, 0
     try:
-        sizes = _sizes_below(QUARANTINE, room_fd)
+        sizes = _sizes_below(QUARANTINE, state_fd)
     finally:
-        os.close(room_fd)
+        os.close(state_fd)
     return len(sizes), sum(sizes)
 
 
 def uploads_changed_ns(layout: Layout) -> int:
-    """When names in ingest/ last came or went, ns since 1970; 0 where there is none."""
+    """Return when an upload last began or ended, in ns since 1970; 0 without ingest/."""
     fd = layout.ingest_fd
     return 0 if fd is None else look_at_open(layout, fd, "ingest").st_mtime_ns
 
 
 def next_tick_ns(fd: int) -> int:
-    """Wait for the next tick of the clock of that file system; return its time, ns since 1970.
+    """Wait for the next tick of the file system's clock; return its time, in ns since 1970.
 
-    What changes from now on has this time or a later one, and what changed before the call has an
-    earlier one. Only where the clock stands still for 20 ms, as one that counts whole seconds does,
-    what changed before may have this time as well. fd: a file of ours there, which is dated now. If
-    it cannot be, the time is that of the machine, rounded down as a file system may round: what
-    changed before the call may have a later time then.
+    Later changes have this time or a later one; changes before the call have an earlier one. If the
+    clock stands still for 20 ms, as a clock of whole seconds does, changes before the call can have
+    this time as well. If the file cannot be dated, the time is that of the machine, rounded down as
+    a file system may round: changes before the call can have a later time then.
+
+    Args:
+        fd: A file of kitcache on that file system. It is dated now.
+
     """
     try:
         first_ns = _date_now(fd)
@@ -165,9 +157,9 @@ def next_tick_ns(fd: int) -> int:
 
 def _date_now(fd: int) -> int:
     os.utime(fd)
-    found = os.fstat(fd)
-    # Some file systems without a change time show 0, or when the file was made.
-    return max(found.st_mtime_ns, found.st_ctime_ns)
+    status = os.fstat(fd)
+    # A file system without a change time may show 0, or when the file was created.
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 @contextmanager
@@ -184,7 +176,7 @@ def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[s
         raise io_error(layout.path, f"cannot list {what}", error) from None
 
 
-def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
+def _unknown_names(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
     with _scan(layout, fd, prefix or layout.path) as entries:
         for entry in entries:
             if entry.name not in known:
@@ -192,43 +184,45 @@ def _strangers(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> 
                 yield f"{prefix}{entry.name}{slash}"
 
 
-def _look_at_ingest(layout: Layout, parent: int, name: str) -> Ingest:
-    itself = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    writes, size, foreign = [itself.st_mtime_ns], 0, not is_ingest_name(name)
-    is_marked = not foreign and name.endswith(REMOVING)
-    if not stat.S_ISDIR(itself.st_mode):
-        # oras and its like upload to a file of another name.
-        return Ingest(name, tuple(writes), itself.st_size, is_marked=False, foreign=True)
+def _read_ingest(layout: Layout, parent: int, name: str) -> tuple[Ingest, bool]:
+    """Return an upload, and True if BuildKit gives no upload such a name, or such a file in it."""
+    own = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    is_foreign = not is_ingest_name(name)
+    is_marked = not is_foreign and name.endswith(REMOVING)
+    if not stat.S_ISDIR(own.st_mode):
+        # oras and similar clients upload to a file of another name.
+        return Ingest(name, (own.st_mtime_ns,), own.st_size), True
+    writes_ns, size = [own.st_mtime_ns], 0
     try:
         fd = os.open(name, DIR_FLAGS, dir_fd=parent)
     except PermissionError:
-        # Somebody else's: its own time has to do.
-        return Ingest(name, tuple(writes), size, is_marked, foreign)
+        # The upload of another user: its own time has to do.
+        return Ingest(name, tuple(writes_ns), size, is_marked), is_foreign
     try:
         with _scan(layout, fd, f"ingest/{name}") as entries:
             for inner in entries:
                 with suppress(FileNotFoundError):
-                    found = inner.stat(follow_symlinks=False)
-                    writes.append(found.st_mtime_ns)
-                    size += found.st_size
-                    foreign = foreign or not stat.S_ISREG(found.st_mode)
+                    status = inner.stat(follow_symlinks=False)
+                    writes_ns.append(status.st_mtime_ns)
+                    size += status.st_size
+                    is_foreign = is_foreign or not stat.S_ISREG(status.st_mode)
     finally:
         os.close(fd)
-    return Ingest(name, tuple(writes), size, is_marked, foreign)
+    return Ingest(name, tuple(sorted(writes_ns)), size, is_marked), is_foreign
 
 
 def _sizes_below(name: str, place_fd: int) -> list[int]:
-    """Return the bytes of each file below a directory; none where it cannot be walked whole."""
+    """Return the size of each file below a directory; none if it cannot be listed completely."""
     try:
         walk = os.fwalk(name, dir_fd=place_fd, follow_symlinks=False)
         return [_file_bytes(inner, fd) for _, _, names, fd in walk for inner in names]
-    except (OSError, RecursionError):  # the walk of some Pythons calls itself for each level
+    except (OSError, RecursionError):  # fwalk of some Pythons calls itself for each level
         return []
 
 
 def _file_bytes(name: str, fd: int) -> int:
     try:
-        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError:
         return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -7,21 +7,25 @@ process holds was left by one that was killed.
 import os
 import time
 from contextlib import suppress
+from typing import TypeVar
 
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout, open_directory
-from kitcache.store.locks import WaitPolicy, lock_store
+from kitcache.store.locks import lock_store
+from kitcache.store.protocol import WaitPolicy
 from kitcache.store.scan import STATE_DIR
+
+L = TypeVar("L", bound=Layout)
 
 STAGE_PREFIX = "stage-"
 """How the name of a staging directory begins."""
 
 
-def open_stage_directory(layout: Layout, name: str, room_fd: int) -> Layout | None:
+def open_stage_directory(layout: L, name: str, room_fd: int) -> L | None:
     """Open a staging directory; None where it is not there. Raises Unsafe where it is a link."""
     fd = open_directory(layout, name, room_fd, f"{STATE_DIR}/")
     path = os.path.join(layout.path, STATE_DIR, name)
-    return None if fd is None else Layout(path, fd)
+    return None if fd is None else type(layout)(path, fd)
 
 
 def clear_stages(layout: Layout, room_fd: int) -> None:

@@ -19,7 +19,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 from kitcache.store.index import INDEX
 from kitcache.store.ioerrors import command_line
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.steporder import CacheDocuments, rank
 from kitcache.upkeep.trimming.trimplan import layer_uses, read_tree
@@ -34,7 +34,7 @@ def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = Non
     for I/O errors.
     """
     control = Control(os.fspath(path), None, cancel)
-    with open_layout(path) as layout:
+    with open_store(path) as layout:
         survey = take_survey(layout, control)
         roots = _roots_of(layout.path, survey, tag)
         descriptors = list(dict.fromkeys(root.descriptor for root in roots if root.descriptor))
@@ -148,7 +148,7 @@ def _steps(
     tree: CacheDocuments | None = None
     try:
         with suppress(Damaged, Unsafe):
-            tree = read_tree(reader.layout, descriptor)
+            tree = read_tree(reader.store, descriptor)
     except Unreadable as error:
         reader.note(descriptor, error)
     if tree is None:
@@ -156,7 +156,7 @@ def _steps(
     config = read_cacheconfig(tree.config)
     used: Mapping[Digest, int] = {}
     with suppress(KitcacheError):  # then it is not known when a step was last read
-        used = layer_uses(reader.layout)
+        used = layer_uses(reader.store)
     for ranked in rank([tree], used, time.time_ns()):
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]

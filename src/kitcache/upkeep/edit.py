@@ -13,8 +13,8 @@ from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.collect import (
     MAX_RETRIES,
     SurveyedPlan,
-    add_swept,
-    after_removing,
+    add_sweeps,
+    after_deleting,
     collect,
     index_unstable_error,
     survey_and_plan,
@@ -26,9 +26,10 @@ from kitcache.gc.values import Survey, SweepResult
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, publish_index, read_index
-from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock, lock_index
+from kitcache.store.locks import lock_index
+from kitcache.store.protocol import HeldLock
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.state import delete_stale_files, open_state_dir
 from kitcache.upkeep.project import NewContent, project
@@ -60,7 +61,7 @@ class EditResult(NamedTuple, Generic[Choice]):
     swept: SweepResult
 
 
-Choose = Callable[[Layout, SurveyedPlan], tuple[IndexEdit, Choice]]
+Choose = Callable[[DirectoryStore, SurveyedPlan], tuple[IndexEdit, Choice]]
 """Decides what is to change, and why: on a store without damage, in which nobody publishes."""
 
 
@@ -76,7 +77,9 @@ class IndexChangedError(Exception):
     """Others were at work since the survey: what was decided no longer holds."""
 
 
-def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> EditResult[Choice]:
+def dry_run_edit(
+    layout: DirectoryStore, choose: Choose[Choice], terms: EditContext
+) -> EditResult[Choice]:
     """What change_and_collect would do: the same steps, without a lock and without a write."""
     judged = survey_and_plan(layout, terms.options, terms.control, None)
     change, choice = choose(layout, judged)
@@ -88,14 +91,14 @@ def dry_run_edit(layout: Layout, choose: Choose[Choice], terms: EditContext) -> 
 
 
 def edit_and_collect(
-    held: HeldLock, choose: Choose[Choice], terms: EditContext
+    held: HeldLock[DirectoryStore], choose: Choose[Choice], terms: EditContext
 ) -> EditResult[Choice]:
     """Survey, let `choose` decide, change index.json in one step, and remove what is left behind.
 
     Decides anew where others changed index.json before it was written. Raises as reset does; once
     entries have been changed the error says so.
     """
-    layout, total = held.layout, SweepResult()
+    layout, total = held.store, SweepResult()
     try:
         for _ in range(MAX_RETRIES):
             judged = survey_and_plan(layout, terms.options, terms.control, held)
@@ -111,20 +114,20 @@ def edit_and_collect(
                 swept = _make_room(held, judged, terms)
                 if not swept.deleted.bytes:
                     raise
-                total = add_swept(total, swept)
+                total = add_sweeps(total, swept)
                 continue
             try:
                 after, swept = collect(held, terms.options, terms.control, after)
             except KitcacheError as error:
                 raise _after_changing(error, change) from None
-            return EditResult(choice, after, add_swept(total, swept))
-        raise index_unstable_error(layout)
+            return EditResult(choice, after, add_sweeps(total, swept))
+        raise index_unstable_error(layout.path)
     except KitcacheError as error:
-        raise (after_removing(error, total) if total.deleted.blobs else error) from None
+        raise (after_deleting(error, total) if total.deleted.blobs else error) from None
 
 
 def _carry_out(
-    layout: Layout, judged: SurveyedPlan, change: IndexEdit, terms: EditContext
+    layout: DirectoryStore, judged: SurveyedPlan, change: IndexEdit, terms: EditContext
 ) -> SurveyedPlan:
     """Put the change on the disk: what a survey finds then. Raises _OvertakenError."""
     if change.is_empty:
@@ -133,14 +136,16 @@ def _carry_out(
     return _look_ahead(layout, judged, change, terms, digest)
 
 
-def _make_room(held: HeldLock, judged: SurveyedPlan, terms: EditContext) -> SweepResult:
+def _make_room(
+    held: HeldLock[DirectoryStore], judged: SurveyedPlan, terms: EditContext
+) -> SweepResult:
     """A reset, if index.json is what it was: where a new one is not safe yet, nothing may go."""
-    if read_index(held.layout).digest != judged.survey.index_digest:
+    if read_index(held.store).digest != judged.survey.index_digest:
         return SweepResult()
     return collect(held, terms.options, terms.control, judged)[1]
 
 
-def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext) -> Digest:
+def _write(layout: DirectoryStore, survey: Survey, change: IndexEdit, terms: EditContext) -> Digest:
     """Write new roots, then index.json: the digest of its bytes. Raises _OvertakenError."""
     moves = {position: write_root(layout, new) for position, new in change.move.items()}
 
@@ -160,7 +165,7 @@ def _write(layout: Layout, survey: Survey, change: IndexEdit, terms: EditContext
 
 
 def _look_ahead(
-    layout: Layout,
+    layout: DirectoryStore,
     judged: SurveyedPlan,
     change: IndexEdit,
     terms: EditContext,
@@ -180,7 +185,7 @@ def _look_ahead(
     return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 
-def _is_young(layout: Layout, digest: Digest, since_ns: float) -> bool:
+def _is_young(layout: DirectoryStore, digest: Digest, since_ns: float) -> bool:
     found = layout.stat_blob(digest)
     return found is not None and found.mtime_ns >= since_ns
 

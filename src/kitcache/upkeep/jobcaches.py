@@ -14,16 +14,18 @@ from kitcache.gc.control import Control, OnProgress, Warn
 from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.store.create import check_writable, make_index, make_layout
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import read_stable_index
-from kitcache.store.layout import Layout, look_at_open, open_file, open_layout
+from kitcache.store.layout import look_at_open, open_file
 from kitcache.store.locks import (
     KITCACHE_LOCK,
-    WaitPolicy,
     describe_unlocked,
     list_takers,
     lock_index,
     lock_store,
 )
+from kitcache.store.open import open_store
+from kitcache.store.protocol import WaitPolicy
 
 if TYPE_CHECKING:
     from kitcache.options.prunepolicy import PrunePolicy
@@ -39,11 +41,11 @@ class LockOptions(NamedTuple):
     warn: Warn
     cancel: Event | None = None
 
-    def control(self, layout: Layout) -> Control:
+    def control(self, layout: DirectoryStore) -> Control:
         """Return the same for calls about one directory."""
         return Control(layout.path, self.on_progress, self.cancel)
 
-    def wait_policy(self, layout: Layout) -> WaitPolicy:
+    def wait_policy(self, layout: DirectoryStore) -> WaitPolicy:
         """Return the same for a lock of one directory."""
         return self.control(layout).wait_policy(self.lock_timeout_s)
 
@@ -57,7 +59,7 @@ class LockedCache:
         published: The tags that the job has published. A sweep removes none of them.
     """
 
-    def __init__(self, layout: Layout, real_path: str) -> None:
+    def __init__(self, layout: DirectoryStore, real_path: str) -> None:
         self.layout = layout
         self.real_path = real_path
         self.lock_fds: list[int] = []
@@ -159,10 +161,10 @@ class LockedCaches:
         return cache
 
     def open_import(self, path: str) -> LockedCache:
-        """Open a cache for an import; create nothing. Raises as open_layout, Busy and Cancelled."""
-        return self._open(open_layout(path), is_export=False)
+        """Open a cache for an import; create nothing. Raises as open_store, Busy and Cancelled."""
+        return self._open(open_store(path), is_export=False)
 
-    def _open(self, layout: Layout, *, is_export: bool) -> LockedCache:
+    def _open(self, layout: DirectoryStore, *, is_export: bool) -> LockedCache:
         self._stack.enter_context(layout)
         stat = look_at_open(layout, layout.root_fd, "the directory")
         for cache in self.all:
@@ -182,7 +184,7 @@ class LockedCaches:
         return cache
 
 
-def is_locked_elsewhere(layout: Layout) -> bool:
+def is_locked_elsewhere(layout: DirectoryStore) -> bool:
     """Return True if another process holds kitcache.lock. False if the system cannot tell."""
     fd = open_file(layout, KITCACHE_LOCK)
     if fd is None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
 from kitcache.oci.cachemanifest import cut_manifest
 from kitcache.oci.digest import Digest
-from kitcache.store.layout import Layout
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.write import sync_blobs, write_blob
 
 
@@ -37,7 +37,7 @@ def make_root(
     return RewrittenRoot(smaller, cut.data, cut.layers, layer_bytes + len(cut.data) + len(smaller))
 
 
-def write_root(layout: Layout, new: RewrittenRoot) -> tuple[Digest, int]:
+def write_root(layout: DirectoryStore, new: RewrittenRoot) -> tuple[Digest, int]:
     """Write both blobs, config first: the manifest's digest and size. Both are on the disk then.
 
     The caller holds kitcache.lock and moves the entry of index.json. Raises KitcacheError.

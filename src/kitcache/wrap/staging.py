@@ -23,6 +23,7 @@ from kitcache.oci.document import JsonObject, read_document
 from kitcache.oci.index import NewEntry, add_entries, remove_entries
 from kitcache.oci.links import kind_of, read_links
 from kitcache.store.create import make_index
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import (
     INDEX,
     parse_index,
@@ -33,7 +34,6 @@ from kitcache.store.index import (
 )
 from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
@@ -109,7 +109,7 @@ def _make_stage(
     return stage if os.fstat(layout.root_fd).st_nlink else None
 
 
-def _seed(cache: Layout, stage: Layout, options: LockOptions) -> None:
+def _seed(cache: DirectoryStore, stage: DirectoryStore, options: LockOptions) -> None:
     """Link the blobs that the cache's tags reach. The client writes every other blob anew."""
     try:
         survey = take_survey(cache, options.control(cache))
@@ -173,7 +173,7 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
     return StagedMerge(tags, linked, reused, problem, code)
 
 
-def _mend_index(layout: Layout) -> bool:
+def _mend_index(layout: DirectoryStore) -> bool:
     """Let a tag name the root that was really written here; False where nothing was exported.
 
     Of a build with several exports clients write one root's digest into all directories.
@@ -195,11 +195,11 @@ def _mend_index(layout: Layout) -> bool:
     return True
 
 
-def _is_there(layout: Layout, descriptor: Descriptor) -> bool:
+def _is_there(layout: DirectoryStore, descriptor: Descriptor) -> bool:
     return layout.stat_blob(descriptor.digest) is not None
 
 
-def _find_root(layout: Layout) -> Descriptor | None:
+def _find_root(layout: DirectoryStore) -> Descriptor | None:
     """The cache's root among blobs of one export; None where there is not just one.
 
     Raises Unreadable: what cannot be read may be another one.
@@ -238,7 +238,7 @@ def _some(holes: list[str]) -> str:
     return ", ".join(holes[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _look_again(layout: Layout, roots: list[Root], control: Control) -> tuple[str, int]:
+def _look_again(layout: DirectoryStore, roots: list[Root], control: Control) -> tuple[str, int]:
     """What has become of what was published: why it is not all well, and the exit code of that."""
     holes = []
     try:
@@ -256,7 +256,7 @@ def _look_again(layout: Layout, roots: list[Root], control: Control) -> tuple[st
     return problem, Damaged.exit_code
 
 
-def _link_all(stage: Layout, intake: Ingester, survey: Survey) -> tuple[Tally, Tally]:
+def _link_all(stage: DirectoryStore, intake: Ingester, survey: Survey) -> tuple[Tally, Tally]:
     linked = reused = Tally()
     for digest, size in survey.live.items():
         one = Tally(1, size)
@@ -268,7 +268,7 @@ def _link_all(stage: Layout, intake: Ingester, survey: Survey) -> tuple[Tally, T
     return linked, reused
 
 
-def _publish(layout: Layout, roots: list[Root], terms: LockOptions) -> None:
+def _publish(layout: DirectoryStore, roots: list[Root], terms: LockOptions) -> None:
     entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
     patience = terms.wait_policy(layout)
     make_index(layout, lock_index(layout, patience))

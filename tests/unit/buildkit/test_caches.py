@@ -12,8 +12,8 @@ import pytest
 import kitcache
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.store.layout import open_layout
-from kitcache.store.locks import Waiting
+from kitcache.store.open import open_store
+from kitcache.store.protocol import Waiting
 from kitcache.store.state import count_skipped_sweep, read_layer_uses, read_skipped_sweeps
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import (
@@ -173,7 +173,7 @@ class TestNotesOfReads:
 
 
 def layer_uses(cache: Path) -> dict[str, int]:
-    with open_layout(cache) as layout:
+    with open_store(cache) as layout:
         return dict(read_layer_uses(layout))
 
 
@@ -205,7 +205,7 @@ class TestResetAmongOthers:
         assert kitcache.ls(tmp_path / "c").tags[-1].missing == 0
 
     def test_skips_are_counted_until_a_sweep(self, tmp_path: Path) -> None:
-        with open_caches([local(tmp_path / "c")], ()), open_layout(tmp_path / "c") as layout:
+        with open_caches([local(tmp_path / "c")], ()), open_store(tmp_path / "c") as layout:
             for n in range(1, 4):
                 (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
                 assert result.reset is not None
@@ -215,12 +215,12 @@ class TestResetAmongOthers:
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
         assert result.reset is not None
         assert result.reset.outcome == "done"
-        with open_layout(tmp_path / "c") as layout:
+        with open_store(tmp_path / "c") as layout:
             assert read_skipped_sweeps(layout) == 0
 
     def test_after_ten_it_waits_for_its_turn(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], CACHE)
-        with open_layout(tmp_path / "c") as layout:
+        with open_store(tmp_path / "c") as layout:
             for _ in range(10):
                 count_skipped_sweep(layout)
         with (tmp_path / "c" / "kitcache.lock").open() as other:
@@ -274,7 +274,7 @@ class TestResetAmongOthers:
             cancel.set()
 
         run([local(tmp_path / "c")], CACHE)
-        with open_layout(tmp_path / "c") as layout:
+        with open_store(tmp_path / "c") as layout:
             for _ in range(10):
                 count_skipped_sweep(layout)
         with locked(tmp_path / "c", fcntl.LOCK_SH):

@@ -12,8 +12,8 @@ from kitcache.buildkit import publish as publish_module
 from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
-from kitcache.store.layout import open_layout
-from kitcache.store.locks import Waiting
+from kitcache.store.open import open_store
+from kitcache.store.protocol import Waiting
 from kitcache.store.state import read_tag_uses
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, open_caches, run, send, tags
@@ -124,7 +124,7 @@ class TestPublish:
 
     def test_notes_say_when(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c", "main")], CACHE)
-        with open_layout(tmp_path / "c") as layout:
+        with open_store(tmp_path / "c") as layout:
             note = read_tag_uses(layout)["main"]
             assert note.exported_ns is not None
             assert note.imported_ns is None

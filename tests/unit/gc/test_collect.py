@@ -8,9 +8,9 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError
 from kitcache.gc import collect as module
-from kitcache.gc import sweep as sweep_module
 from kitcache.gc.reset import reset
 from kitcache.store import index as index_module
+from kitcache.store.directory import DirectoryStore
 from tests.hostile.build import LAYER, Sample
 
 
@@ -18,17 +18,17 @@ def blobs(sample: Sample) -> set[str]:
     return set(os.listdir(sample.dir / "blobs" / "sha256"))
 
 
-def at_the_first(name: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> list[int]:
-    """Something that others do right before gc.collect calls `name` for the first time."""
-    real, calls = getattr(module, name), [0]
+def at_the_second(name: str, act: Callable[[], None], patch: pytest.MonkeyPatch) -> list[int]:
+    """Something that others do right before a store's `name` is called for the second time."""
+    real, calls = getattr(DirectoryStore, name), [0]
 
     def call(*args: Any, **how: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 1:
+        if calls[0] == 2:
             act()
         return real(*args, **how)
 
-    patch.setattr(module, name, call)
+    patch.setattr(DirectoryStore, name, call)
     return calls
 
 
@@ -37,7 +37,7 @@ def test_an_index_that_changed_before_the_sweep_is_planned_again(
 ) -> None:
     saved = sample.box.document({"layers": [sample.box.blob(b"saved")]}, LAYER)
     root = sample.box.manifest([sample.box.blob(b"saved")])
-    calls = at_the_first("read_index", lambda: sample.box.tag("new", root), monkeypatch)
+    calls = at_the_second("read_roots", lambda: sample.box.tag("new", root), monkeypatch)
     report = reset(sample.dir)
     assert calls[0] >= 3
     assert report.entry_count == 3
@@ -102,7 +102,7 @@ def test_a_failure_in_mid_sweep_tells_what_had_gone(
     def fail(layout: object) -> Any:
         raise KitcacheError("cache", "cannot list blobs: Input/output error")
 
-    monkeypatch.setattr(sweep_module, "scan_foreign", fail)
+    monkeypatch.setattr(DirectoryStore, "foreign_names", fail)
     with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been removed"):
         reset(sample.dir)
     assert blobs(sample) == sample.live

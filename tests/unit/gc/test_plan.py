@@ -3,9 +3,10 @@
 import pytest
 
 from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
-from kitcache.gc.values import DamagedPath, Refusal, Root, SurveyedIngest
+from kitcache.gc.values import DamagedPath, Refusal, Root
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.protocol import Ingest
 from tests.unit.gc.surveys import EMPTY, digest
 
 S = 10**9
@@ -14,8 +15,8 @@ HOUR = 3600 * S
 ROOT = Root(0, "main", None)
 
 
-def upload(*ages_ns: int, name: str = "0" * 64) -> SurveyedIngest:
-    return SurveyedIngest(name, tuple(NOW - age for age in ages_ns), 7)
+def upload(*ages_ns: int, name: str = "0" * 64) -> Ingest:
+    return Ingest(name, tuple(NOW - age for age in ages_ns), 7)
 
 
 def damage(kind: str = "missing") -> DamagedPath:

@@ -5,12 +5,13 @@ from collections import Counter
 import pytest
 
 from kitcache.gc.control import Control
-from kitcache.gc.explain import du
+from kitcache.gc.du import du
 from kitcache.gc.ls import ls
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from tests.hostile.build import MANIFEST, Box, Json, Sample, digest_of
 
 ABSENT: Json = {"mediaType": MANIFEST, "digest": digest_of(b"nowhere"), "size": 7}
@@ -33,7 +34,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Digest]:
 
 
 def survey(box: Box) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, Control("cache", None, None))
 
 

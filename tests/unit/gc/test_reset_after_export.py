@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from kitcache.gc.control import Control
-from kitcache.gc.explain import du
+from kitcache.gc.du import du
 from kitcache.gc.reset import MAX_SKIPPED_SWEEPS, reset, reset_after_export
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import parse_digest
-from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import WaitPolicy, lock_store
+from kitcache.store.layout import Layout
+from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
+from kitcache.store.protocol import WaitPolicy
 from kitcache.store.state import count_skipped_sweep, read_skipped_sweeps
 from tests.hostile.build import MANIFEST, Json, Sample
 
@@ -53,7 +55,7 @@ def test_the_open_directories_stay_open(sample: Sample, layout: Layout) -> None:
 @pytest.fixture
 def other(sample: Sample) -> Iterator[Layout]:
     """Another export runs."""
-    with open_layout(sample.dir) as opened, lock_store(opened, "shared", IMPATIENT):
+    with open_store(sample.dir) as opened, lock_store(opened, "shared", IMPATIENT):
         yield opened
 
 

@@ -17,13 +17,14 @@ from kitcache.gc.sweep import apply
 from kitcache.gc.values import Survey
 from kitcache.oci.links import read_links
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.layout import STRUCTURAL_LIMIT_BYTES, Layout, open_layout
-from kitcache.store.locks import HeldLock
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, HeldLock
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode
 
 
 def survey(box: Box) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, Control("cache", None, None))
 
 
@@ -45,7 +46,7 @@ def test_a_blob_of_the_surveys_own_clock_tick_stays(
     control = Control("cache", None, None)
     plan = make_plan(take_survey(layout, control), SweepOptions(), time.time_ns())
     plan = plan._replace(**spared_from[by], valid_until_ns=never_ns)
-    swept = apply(plan, HeldLock(layout, "exclusive", -1), control, lambda: True)
+    swept = apply(plan, HeldLock(layout, "exclusive"), control, lambda: True)
     spared = [path for path in paths if path.exists()]
     newest = [path for path in spared if path.stat().st_ctime_ns == newest_ns]
     assert (newest, swept.too_young.blobs) != ([], 0)

@@ -13,7 +13,7 @@ from kitcache.gc.survey import DEPTH_LIMIT, take_survey
 from kitcache.gc.values import DamagedPath, Progress, Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from tests.hostile.build import (
     IMAGE_CONFIG,
     INDEX,
@@ -29,7 +29,7 @@ ABSENT: Json = {"mediaType": UNKNOWN, "digest": digest_of(b"nowhere"), "size": 7
 
 
 def survey(box: Box) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, Control("cache", None, None))
 
 
@@ -382,13 +382,13 @@ def test_a_manifest_of_an_unknown_algorithm_cannot_be_checked(box: Box) -> None:
 def test_it_can_be_cancelled(sample: Sample) -> None:
     cancel = Event()
     cancel.set()
-    with open_layout(sample.dir) as layout, pytest.raises(Cancelled):
+    with open_store(sample.dir) as layout, pytest.raises(Cancelled):
         take_survey(layout, Control("cache", None, cancel))
 
 
 def test_it_tells_how_far_it_is(box: Box) -> None:
     box.tag("wide", box.manifest([box.blob(f"layer {n}".encode()) for n in range(1100)]))
     events: list[Any] = []
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         take_survey(layout, Control("cache", events.append, None))
     assert events == [Progress("survey", 512, 0), Progress("survey", 1024, 0)]

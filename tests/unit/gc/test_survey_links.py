@@ -12,14 +12,14 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import parse_digest
-from kitcache.store.layout import Layout, open_layout
-from kitcache.store.links import follow_link
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.project import project
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, digest_of
 
 
 def survey(box: Box) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, Control("cache", None, None))
 
 
@@ -83,7 +83,7 @@ def test_what_lies_where_nobody_may_look_is_in_doubt_there(
         return real(path, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "stat", closed)
-    found = follow_link(layout, parse_digest(sample.layers[0]["digest"]))
+    found, _ = layout.follow_symlink(parse_digest(sample.layers[0]["digest"]))
     assert found is not None
     assert found.kind == "link"
 

@@ -5,14 +5,14 @@ import os
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from tests.hostile.build import Box, Json, Sample, digest_of, encode
 
 ABSENT: Json = {"mediaType": "application/x-thing", "digest": digest_of(b"nowhere"), "size": 7}
 
 
 def survey(box: Box, young_since_ns: int) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, Control("cache", None, None), young_since_ns=young_since_ns)
 
 

@@ -13,11 +13,10 @@ from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, dry_run_sweep
-from kitcache.gc.values import MAX_LISTED, Plan, Progress, SurveyedIngest, SweepResult, Tally
+from kitcache.gc.values import MAX_LISTED, Plan, Progress, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock
-from kitcache.store.scan import BATCH_SIZE
+from kitcache.store.protocol import BATCH_SIZE, HeldLock, Ingest
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, digest_of
 
@@ -33,7 +32,7 @@ def plan_for(layout: Layout, control: Control) -> Plan:
 
 
 def sweep(layout: Layout, plan: Plan, is_current: Callable[[], bool] = always) -> SweepResult:
-    return apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", None, None), is_current)
+    return apply(plan, HeldLock(layout, "exclusive"), Control("cache", None, None), is_current)
 
 
 def add_garbage(sample: Sample, count: int, algorithm: str = "sha256") -> int:
@@ -195,7 +194,9 @@ def test_a_hundred_names_are_listed_and_all_are_counted(
     swept = sweep(layout, plan)
     assert (len(swept.not_deleted), swept.not_deleted_count) == (MAX_LISTED, 3 * BATCH_SIZE + 4)
     assert (len(swept.foreign), swept.foreign_tally) == (MAX_LISTED, Tally(MAX_LISTED + 20, 0))
-    assert dry_run_sweep(plan, layout, control, weigh_foreign=True).foreign_tally.bytes == 2 * 120
+    assert (
+        dry_run_sweep(plan, layout, control, with_foreign_bytes=True).foreign_tally.bytes == 2 * 120
+    )
 
 
 def test_a_changed_index_ends_the_walk_and_keeps_uploads(
@@ -249,8 +250,8 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
     os.utime(folder / "odd", ns=(dated, dated))
     os.utime(folder, ns=(dated, dated))
     (upload,) = plan.drop_ingests
-    upload = upload._replace(writes_ns=(*upload.writes_ns, dated))
-    swept = sweep(layout, plan._replace(drop_ingests=(SurveyedIngest("0" * 64, (0,), 7), upload)))
+    upload = upload._replace(writes_ns=tuple(sorted((*upload.writes_ns, dated))))
+    swept = sweep(layout, plan._replace(drop_ingests=(Ingest("0" * 64, (0,), 7), upload)))
     assert swept.ingests_deleted == Tally()
     assert swept.not_deleted == ((f"ingest/{name}", "odd in it is no regular file"),)
 
@@ -286,7 +287,7 @@ def test_cancelled_before_the_first_blob_removes_nothing(
     cancel = Event()
     cancel.set()
     before = take_snapshot(sample.dir)
-    swept = apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", None, cancel), always)
+    swept = apply(plan, HeldLock(layout, "exclusive"), Control("cache", None, cancel), always)
     assert isinstance(swept.failure, Cancelled)
     assert (swept.deleted, swept.stopped) == (Tally(), True)
     assert differences(before, take_snapshot(sample.dir)) == []
@@ -306,7 +307,7 @@ def test_cancelled_in_between_says_what_was_done(
         helpers.set()
 
     swept = apply(
-        plan, HeldLock(layout, "exclusive", -1), Control("cache", on_progress, cancel), always
+        plan, HeldLock(layout, "exclusive"), Control("cache", on_progress, cancel), always
     )
     left = blobs(sample)
     assert isinstance(swept.failure, Cancelled)
@@ -322,7 +323,7 @@ def test_progress_comes_from_the_calling_thread_and_grows(
     plan = plan_for(layout, control)
     events: list[Progress] = []
     swept = apply(
-        plan, HeldLock(layout, "exclusive", -1), Control("cache", events.append, None), always
+        plan, HeldLock(layout, "exclusive"), Control("cache", events.append, None), always
     )
     counts = [event.blobs for event in events]
     assert counts == sorted(counts)
@@ -343,7 +344,7 @@ def test_a_caller_whose_progress_raises_stops_the_sweep(
 
     threads = threading.active_count()
     with pytest.raises(KeyError):
-        apply(plan, HeldLock(layout, "exclusive", -1), Control("cache", fail, None), always)
+        apply(plan, HeldLock(layout, "exclusive"), Control("cache", fail, None), always)
     assert threading.active_count() == threads
     assert sample.live < blobs(sample)
 

@@ -1,64 +1,104 @@
-"""store/delete.py: the one door, and who may go through it."""
+"""store/delete.py: what is deleted, and the lock that it takes."""
 
 import os
 
 import pytest
 
 from kitcache.gc.reset import reset
-from kitcache.store.delete import BlobDeleter
-from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock
+from kitcache.store.delete import delete_ingest
+from kitcache.store.directory import DirectoryStore
+from kitcache.store.protocol import HeldLock, Ingest
 from kitcache.store.scan import REMOVING
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample
 
 
+class Deleter:
+    """The deletions of a store whose exclusive lock is held."""
+
+    def __init__(self, store: DirectoryStore) -> None:
+        self.store = store
+        self.lock = HeldLock(store, "exclusive")
+
+    def blobs(self, *names: str) -> tuple[list[str], dict[str, str]]:
+        missing, failures = self.store.delete_names(self.lock, "sha256", names)
+        return list(missing), dict(failures)
+
+    def ingest(self, name: str) -> None:
+        delete_ingest(self.store, self.lock, name)
+
+
 @pytest.fixture
-def remover(layout: Layout) -> BlobDeleter:
-    return BlobDeleter(HeldLock(layout, "exclusive", -1))
+def deleter(layout: DirectoryStore) -> Deleter:
+    return Deleter(layout)
 
 
-def test_a_shared_lock_is_not_enough(layout: Layout) -> None:
-    with pytest.raises(ValueError, match="exclusive"):
-        BlobDeleter(HeldLock(layout, "shared", -1))
+def test_without_the_exclusive_lock_of_this_store_nothing_is_deleted(
+    sample: Sample, layout: DirectoryStore
+) -> None:
+    name = sample.box.ingest("a")
+    before = take_snapshot(sample.box.top)
+    with layout.reopen() as other:
+        for lock in (HeldLock(layout, "shared"), HeldLock(other, "exclusive")):
+            with pytest.raises(ValueError, match="exclusive lock"):
+                layout.delete_names(lock, "sha256", [min(sample.garbage)])
+            with pytest.raises(ValueError, match="exclusive lock"):
+                delete_ingest(layout, lock, name)
+    assert differences(before, take_snapshot(sample.box.top)) == []
 
 
-def test_one_blob_goes_and_nothing_else(sample: Sample, remover: BlobDeleter) -> None:
+def test_one_blob_is_deleted_and_nothing_else(sample: Sample, deleter: Deleter) -> None:
     name = min(sample.garbage)
     before = take_snapshot(sample.box.top)
-    remover.blob("sha256", name)
+    assert deleter.blobs(name) == ([], {})
     assert differences(before, take_snapshot(sample.box.top)) == [
         f"gone: cache/blobs/sha256/{name}"
     ]
 
 
-def test_what_is_not_there_or_is_a_directory_is_an_error(
-    sample: Sample, remover: BlobDeleter
+def test_names_that_are_missing_or_cannot_be_deleted_do_not_stop_the_others(
+    sample: Sample, deleter: Deleter
 ) -> None:
-    with pytest.raises(FileNotFoundError):
-        remover.blob("sha256", "0" * 64)
-    (sample.dir / "blobs" / "sha256" / ("0" * 64)).mkdir()
-    with pytest.raises(OSError, match=r"Is a directory|Operation not permitted"):
-        remover.blob("sha256", "0" * 64)
+    first, last = min(sample.garbage), max(sample.garbage)
+    gone, folder = "0" * 64, "1" * 64
+    (sample.dir / "blobs" / "sha256" / folder).mkdir()
+    missing, failures = deleter.blobs(first, gone, folder, last)
+    assert missing == [gone]
+    assert failures.keys() == {folder}
+    assert failures[folder] in ("Is a directory", "Operation not permitted")
+    assert not {first, last} & set(os.listdir(sample.dir / "blobs" / "sha256"))
 
 
-def test_an_upload_goes_with_all_its_files(sample: Sample, remover: BlobDeleter) -> None:
+def test_an_upload_that_was_written_since_the_survey_or_is_gone_is_not_deleted(
+    sample: Sample, layout: DirectoryStore, deleter: Deleter
+) -> None:
+    name = sample.box.ingest("a")
+    (ingest,) = layout.writer_activity().ingests
+    (sample.dir / "ingest" / name / "data").write_bytes(b"half a blob, and more")
+    assert not layout.delete_ingest(deleter.lock, ingest)
+    assert not layout.delete_ingest(deleter.lock, Ingest("0" * 64, (0,), 0))
+    (ingest,) = layout.writer_activity().ingests
+    assert layout.delete_ingest(deleter.lock, ingest)
+    assert os.listdir(sample.dir / "ingest") == []
+
+
+def test_an_upload_goes_with_all_its_files(sample: Sample, deleter: Deleter) -> None:
     gone, stays = sample.box.ingest("a"), sample.box.ingest("b")
-    remover.ingest(gone)
+    deleter.ingest(gone)
     assert os.listdir(sample.dir / "ingest") == [stays]
     assert (sample.dir / "ingest" / stays / "data").exists()
 
 
-def test_a_removal_that_was_cut_off_is_finished(sample: Sample, remover: BlobDeleter) -> None:
+def test_a_removal_that_was_cut_off_is_finished(sample: Sample, deleter: Deleter) -> None:
     folder = sample.dir / "ingest" / sample.box.ingest("a")
     (folder / "ref").unlink()
     marked = folder.rename(folder.with_name(folder.name + REMOVING))
-    remover.ingest(marked.name)
+    deleter.ingest(marked.name)
     assert os.listdir(sample.dir / "ingest") == []
 
 
 def test_an_upload_has_a_mark_while_it_is_removed(
-    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, deleter: Deleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = sample.box.ingest("a")
     real_unlink, seen = os.unlink, []
@@ -68,12 +108,12 @@ def test_an_upload_has_a_mark_while_it_is_removed(
         real_unlink(inner, **how)
 
     monkeypatch.setattr(os, "unlink", unlink)
-    remover.ingest(name)
+    deleter.ingest(name)
     assert set(seen) == {name + REMOVING}
 
 
 def test_an_upload_that_cannot_go_has_its_own_name_again(
-    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, deleter: Deleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = sample.box.ingest("a")
 
@@ -82,12 +122,12 @@ def test_an_upload_that_cannot_go_has_its_own_name_again(
 
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(PermissionError):
-        remover.ingest(name)
+        deleter.ingest(name)
     assert os.listdir(sample.dir / "ingest") == [name]
 
 
 def test_one_that_went_in_part_keeps_its_mark(
-    sample: Sample, remover: BlobDeleter, monkeypatch: pytest.MonkeyPatch
+    sample: Sample, deleter: Deleter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the next reset takes the times of our own removal for those of an export."""
     name = sample.box.ingest("a")
@@ -101,7 +141,7 @@ def test_one_that_went_in_part_keeps_its_mark(
 
     monkeypatch.setattr(os, "unlink", stop)
     with pytest.raises(PermissionError):
-        remover.ingest(name)
+        deleter.ingest(name)
     assert os.listdir(sample.dir / "ingest") == [name + REMOVING]
     monkeypatch.undo()
     assert reset(sample.dir).ingests_deleted.blobs == 1
@@ -110,7 +150,7 @@ def test_one_that_went_in_part_keeps_its_mark(
 
 @pytest.mark.parametrize("odd", ["directory", "link"])
 def test_an_upload_that_holds_anything_else_keeps_all_it_has(
-    sample: Sample, remover: BlobDeleter, odd: str
+    sample: Sample, deleter: Deleter, odd: str
 ) -> None:
     folder = sample.dir / "ingest" / sample.box.ingest("a")
     if odd == "directory":
@@ -119,14 +159,14 @@ def test_an_upload_that_holds_anything_else_keeps_all_it_has(
         (folder / "odd").symlink_to(sample.box.top / "bystander")
     before = take_snapshot(sample.box.top)
     with pytest.raises(OSError, match="odd in it is no regular file"):
-        remover.ingest(folder.name)
+        deleter.ingest(folder.name)
     assert differences(before, take_snapshot(sample.box.top)) == []
 
 
-def test_a_link_in_place_of_an_upload_is_not_followed(sample: Sample, remover: BlobDeleter) -> None:
+def test_a_link_in_place_of_an_upload_is_not_followed(sample: Sample, deleter: Deleter) -> None:
     target = sample.box.top / "elsewhere"
     (sample.dir / "ingest" / sample.box.ingest("a")).rename(target)
     (sample.dir / "ingest" / ("0" * 64)).symlink_to(target)
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
-        remover.ingest("0" * 64)
+        deleter.ingest("0" * 64)
     assert (target / "data").exists()

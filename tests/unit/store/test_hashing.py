@@ -12,7 +12,8 @@ from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store import hashing as module
 from kitcache.store.hashing import BlobHasher, Hashed
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from tests.hostile.build import Box, Sample
 
 CHUNK = 1024
@@ -27,7 +28,7 @@ def hasher(layout: Layout, stop: Event | None = None) -> BlobHasher:
 def test_a_whole_blob(box: Box, algorithm: str, size: int) -> None:
     blob = box.blob(b"x" * size, algorithm=algorithm)
     box.tag("main", blob)
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         layout.open_directories()
         one = hasher(layout)
         assert one.hash_blob(parse_digest(blob["digest"])) == Hashed(size, "")

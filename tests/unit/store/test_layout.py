@@ -12,7 +12,8 @@ import pytest
 
 from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsafe
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import Layout, open_file, open_layout
+from kitcache.store.layout import Layout, open_file
+from kitcache.store.open import open_store
 from tests.hostile.build import Box, Sample
 
 
@@ -44,13 +45,13 @@ ODD = [make_fifo, make_socket, make_link, make_dangling_link, Path.mkdir]
 
 @pytest.fixture
 def opened(box: Box) -> Iterator[Layout]:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         layout.open_directories()
         yield layout
 
 
 def test_a_layout_knows_its_name_and_its_directories(sample: Sample) -> None:
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         assert layout.path == str(sample.dir)
         assert os.path.samestat(os.fstat(layout.root_fd), sample.dir.stat())
         assert (layout.blobs, layout.blobs_fd, layout.ingest_fd) == ({}, None, None)
@@ -60,7 +61,7 @@ def test_a_layout_knows_its_name_and_its_directories(sample: Sample) -> None:
 
 def test_it_closes_what_it_opened(sample: Sample) -> None:
     before = os.listdir("/proc/self/fd")
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         layout.open_directories()
         layout.open_directories()
     assert os.listdir("/proc/self/fd") == before
@@ -70,18 +71,18 @@ def test_a_refused_directory_is_closed_too(sample: Sample) -> None:
     (sample.dir / "oci-layout").write_text('{"imageLayoutVersion":"2.0.0"}')
     before = os.listdir("/proc/self/fd")
     with pytest.raises(Unsafe):
-        open_layout(sample.dir)
+        open_store(sample.dir)
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_dir_itself_may_be_a_link(sample: Sample, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("cache")
-    with open_layout(tmp_path / "link") as layout:
+    with open_store(tmp_path / "link") as layout:
         assert os.path.samestat(os.fstat(layout.root_fd), sample.dir.stat())
 
 
 def test_directories_are_opened_anew(box: Box) -> None:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         layout.open_directories()
         (box.dir / "blobs" / "sha512").mkdir()
         (box.dir / "blobs" / "blake3").mkdir()
@@ -100,25 +101,25 @@ def test_no_such_directory(tmp_path: Path) -> None:
         ("file/below", "it is no directory"),
     ):
         with pytest.raises(NotACache, match=f"not a cache: {problem}"):
-            open_layout(tmp_path / name)
+            open_store(tmp_path / name)
 
 
 def test_a_directory_without_either_file_is_no_cache(box: Box) -> None:
     (box.dir / "oci-layout").unlink()
     with pytest.raises(NotACache, match=r"it has neither oci-layout nor index.json"):
-        open_layout(box.dir)
+        open_store(box.dir)
 
 
 def test_one_of_the_two_files_is_enough(sample: Sample) -> None:
     (sample.dir / "oci-layout").unlink()
-    open_layout(sample.dir).__exit__(None, None, None)
+    open_store(sample.dir).__exit__(None, None, None)
 
 
 def test_a_path_that_no_system_opens(tmp_path: Path) -> None:
     with pytest.raises(NotACache, match="embedded null"):
-        open_layout(tmp_path / "a\0b")
+        open_store(tmp_path / "a\0b")
     with pytest.raises(KitcacheError, match="cannot be opened: File name too long") as caught:
-        open_layout(tmp_path / ("x" * 5000))
+        open_store(tmp_path / ("x" * 5000))
     assert type(caught.value) is KitcacheError
 
 
@@ -132,7 +133,7 @@ def test_a_path_that_no_system_opens(tmp_path: Path) -> None:
 )
 def test_version_1_is_known(box: Box, content: str) -> None:
     (box.dir / "oci-layout").write_text(content)
-    open_layout(box.dir).__exit__(None, None, None)
+    open_store(box.dir).__exit__(None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_another_version_is_refused(box: Box, content: str, says: str) -> None:
     (box.dir / "oci-layout").write_text(content)
     os.utime(box.dir / "oci-layout", (1e9, 1e9))
     with pytest.raises(Unsafe, match=f"oci-layout is {says}"):
-        open_layout(box.dir)
+        open_store(box.dir)
 
 
 def test_an_oci_layout_that_is_just_being_written_is_waited_for(box: Box) -> None:
@@ -162,7 +163,7 @@ def test_an_oci_layout_that_is_just_being_written_is_waited_for(box: Box) -> Non
     (box.dir / "oci-layout").write_text("")
     writer = Timer(0.4, (box.dir / "oci-layout").write_text, ['{"imageLayoutVersion":"1.0.0"}'])
     writer.start()
-    open_layout(box.dir).__exit__(None, None, None)
+    open_store(box.dir).__exit__(None, None, None)
     writer.join()
 
 
@@ -193,7 +194,7 @@ def test_a_directory_below_dir_is_a_real_one(box: Box, name: str, is_link: bool)
     else:
         path.touch()
     what = "a symbolic link" if is_link else "no directory"
-    with open_layout(box.dir) as layout, pytest.raises(Unsafe, match=f": {name} is {what}"):
+    with open_store(box.dir) as layout, pytest.raises(Unsafe, match=f": {name} is {what}"):
         layout.open_directories()
 
 
@@ -205,7 +206,7 @@ def test_a_blob_is_believed_after_digest_and_size(box: Box, opened: Layout) -> N
 
 def test_sha512_is_believed_too(box: Box) -> None:
     digest = parse_digest(box.blob(b"blob", algorithm="sha512")["digest"])
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         layout.open_directories()
         assert layout.read_blob(digest, 4) == b"blob"
 

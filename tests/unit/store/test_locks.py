@@ -12,16 +12,10 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, Unsafe
 from kitcache.store import locks
-from kitcache.store.layout import Layout, open_file, open_layout
-from kitcache.store.locks import (
-    INDEX_LOCK,
-    KITCACHE_LOCK,
-    LockKind,
-    Waiting,
-    WaitPolicy,
-    lock_index,
-    lock_store,
-)
+from kitcache.store.layout import Layout, open_file
+from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK, lock_index, lock_store
+from kitcache.store.open import open_store
+from kitcache.store.protocol import LockKind, Waiting, WaitPolicy
 from tests.hostile.build import Sample
 
 
@@ -57,14 +51,14 @@ def is_held(path: Path) -> bool:
 @pytest.fixture
 def other(sample: Sample) -> Iterator[Layout]:
     """The same directory, opened by somebody else."""
-    with open_layout(sample.dir) as opened:
+    with open_store(sample.dir) as opened:
         yield opened
 
 
 def test_a_lock_is_had_for_as_long_as_the_block_runs(sample: Sample, layout: Layout) -> None:
     path = sample.dir / KITCACHE_LOCK
     with lock_store(layout, "exclusive", patience()) as held:
-        assert (held.layout, held.kind) == (layout, "exclusive")
+        assert (held.store, held.kind) == (layout, "exclusive")
         assert is_held(path)
     assert not is_held(path)
     with pytest.raises(KeyError), lock_store(layout, "shared", patience()):

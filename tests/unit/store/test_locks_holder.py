@@ -13,14 +13,8 @@ from kitcache.cli.main import COMMANDS
 from kitcache.errors import Busy
 from kitcache.store import locks
 from kitcache.store.layout import Layout
-from kitcache.store.locks import (
-    KITCACHE_LOCK,
-    LockHolder,
-    WaitPolicy,
-    describe_holder,
-    find_holder,
-    lock_store,
-)
+from kitcache.store.locks import KITCACHE_LOCK, describe_holder, find_holder, lock_store
+from kitcache.store.protocol import LockHolder, WaitPolicy
 from tests.hostile.build import Sample
 
 CHILD = """

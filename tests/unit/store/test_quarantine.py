@@ -9,16 +9,16 @@ from kitcache.errors import KitcacheError, Unsafe
 from kitcache.oci.digest import parse_digest
 from kitcache.store import quarantine as module
 from kitcache.store.layout import Layout
-from kitcache.store.locks import HeldLock
+from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.scan import scan_foreign, weigh_quarantine
+from kitcache.store.scan import quarantined, scan_foreign
 from kitcache.store.state import delete_stale_files, open_state_dir
 from tests.hostile.build import Sample
 
 
 @pytest.fixture
 def held(layout: Layout) -> HeldLock:
-    return HeldLock(layout, "exclusive", -1)
+    return HeldLock(layout, "exclusive")
 
 
 def aside(sample: Sample) -> Path:
@@ -138,16 +138,16 @@ def test_only_the_exclusive_lock_opens_it(layout: Layout) -> None:
 
 
 def test_it_is_weighed_and_nobody_clears_it(sample: Sample, layout: Layout) -> None:
-    assert weigh_quarantine(layout) == (0, 0)
-    with Quarantine(HeldLock(layout, "exclusive", -1)) as quarantine:
+    assert quarantined(layout) == (0, 0)
+    with Quarantine(HeldLock(layout, "exclusive")) as quarantine:
         quarantine.take_blob(parse_digest(sample.layers[0]["digest"]))
         quarantine.keep_index(b"")
     for path in aside(sample).iterdir():
         os.utime(path, (0, 0))
     sizes = [sample.layers[0]["size"], (sample.dir / "index.json").stat().st_size]
-    assert weigh_quarantine(layout) == (2, sum(sizes))
+    assert quarantined(layout) == (2, sum(sizes))
     with open_state_dir(layout) as room_fd:
         assert room_fd is not None
         delete_stale_files(room_fd)
-    assert weigh_quarantine(layout) == (2, sum(sizes))
+    assert quarantined(layout) == (2, sum(sizes))
     assert list(scan_foreign(layout)) == []

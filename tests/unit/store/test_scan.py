@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from kitcache.errors import KitcacheError
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
+from kitcache.store.protocol import BATCH_SIZE
 from kitcache.store.scan import (
-    BATCH_SIZE,
     REMOVING,
+    foreign_bytes,
     is_ingest_name,
     next_tick_ns,
     scan_blobs,
     scan_foreign,
     scan_ingests,
     uploads_changed_ns,
-    weigh_foreign,
 )
 from tests.hostile.build import Box, Sample
 
@@ -26,7 +27,7 @@ HEX = "0" * 64
 
 @pytest.fixture
 def opened(box: Box) -> Iterator[Layout]:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         yield layout
 
 
@@ -35,7 +36,7 @@ def seen(layout: Layout, algorithm: str = "sha256") -> tuple[set[str], set[str]]
     layout.open_directories()
     batches = list(scan_blobs(layout, algorithm))
     names = [name for batch in batches for name in batch.names]
-    odd = [name for batch in batches for name in batch.odd]
+    odd = [path.rpartition("/")[2] for batch in batches for path in batch.foreign]
     assert len(set(names)) == len(names)
     assert len(set(odd)) == len(odd)
     return set(names), set(odd)
@@ -73,7 +74,7 @@ def test_names_are_streamed_in_batches(box: Box, opened: Layout, count: int) -> 
         (folder / (f"{n:064x}" if n % 2 else f"odd {n}")).touch()
     names, odd = seen(opened)
     assert len(names) + len(odd) == count
-    sizes = [len(batch.names) + len(batch.odd) for batch in scan_blobs(opened, "sha256")]
+    sizes = [len(batch.names) + len(batch.foreign) for batch in scan_blobs(opened, "sha256")]
     assert max(sizes) <= BATCH_SIZE
     assert sum(sizes) == count
 
@@ -103,25 +104,26 @@ def test_an_upload_has_times_and_a_size(box: Box, opened: Layout) -> None:
     folder = box.dir / "ingest" / name
     os.utime(folder / "data", ns=(0, 5_000_000_001))
     opened.open_directories()
-    (ingest,) = scan_ingests(opened)
-    assert (ingest.name, ingest.is_marked, ingest.foreign) == (name, False, False)
+    (ingest,) = scan_ingests(opened).ingests
+    assert (ingest.name, ingest.is_marked) == (name, False)
     assert ingest.bytes == sum(path.stat().st_size for path in folder.iterdir())
     files = [folder, *folder.iterdir()]
-    assert sorted(ingest.writes_ns) == sorted(path.stat().st_mtime_ns for path in files)
+    assert list(ingest.writes_ns) == sorted(path.stat().st_mtime_ns for path in files)
     assert 5_000_000_001 in ingest.writes_ns
 
 
 def test_uploads_come_in_name_order(box: Box, opened: Layout) -> None:
     names = [box.ingest(f"ref {n}") for n in range(20)]
     opened.open_directories()
-    assert [ingest.name for ingest in scan_ingests(opened)] == sorted(names)
+    assert [ingest.name for ingest in scan_ingests(opened).ingests] == sorted(names)
 
 
 def test_an_upload_that_holds_what_no_upload_makes_is_foreign(box: Box, opened: Layout) -> None:
     (box.dir / "ingest" / box.ingest("a") / "folder").mkdir()
     (box.dir / "ingest" / box.ingest("b") / "link").symlink_to("data")
     opened.open_directories()
-    assert [ingest.foreign for ingest in scan_ingests(opened)] == [True, True]
+    assert scan_ingests(opened).ingests == ()
+    assert len(scan_ingests(opened).other_writes_ns) > 2
 
 
 def test_an_upload_that_a_killed_reset_had_begun_to_remove_is_known(
@@ -130,7 +132,7 @@ def test_an_upload_that_a_killed_reset_had_begun_to_remove_is_known(
     folder = box.dir / "ingest" / box.ingest("a")
     folder.rename(folder.with_name(folder.name + REMOVING))
     opened.open_directories()
-    (ingest,) = scan_ingests(opened)
+    (ingest,) = scan_ingests(opened).ingests
     assert (ingest.name, ingest.is_marked) == (folder.name + REMOVING, True)
     assert list(scan_foreign(opened)) == []
 
@@ -141,7 +143,8 @@ def test_what_is_no_upload(box: Box, opened: Layout) -> None:
     (ingest / HEX).touch()
     (ingest / ("1" * 64)).symlink_to("short")
     opened.open_directories()
-    assert [one.foreign for one in scan_ingests(opened)] == [True, True, True]
+    assert scan_ingests(opened).ingests == ()
+    assert len(scan_ingests(opened).other_writes_ns) == 3
     assert set(scan_foreign(opened)) == {"ingest/short/", f"ingest/{HEX}", f"ingest/{'1' * 64}"}
 
 
@@ -156,7 +159,7 @@ def test_an_upload_is_named_after_a_sha256() -> None:
 def test_no_ingest_directory_has_no_uploads(box: Box, opened: Layout) -> None:
     (box.dir / "ingest").rmdir()
     opened.open_directories()
-    assert scan_ingests(opened) == ()
+    assert scan_ingests(opened) == ((), (), 0)
 
 
 def test_a_sound_cache_holds_nothing_foreign(sample: Sample) -> None:
@@ -164,7 +167,7 @@ def test_a_sound_cache_holds_nothing_foreign(sample: Sample) -> None:
     for name in ("kitcache.lock", "index.json.lock", "index.json.kitcache-new"):
         (sample.dir / name).touch()
     (sample.dir / ".kitcache").mkdir()
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         layout.open_directories()
         assert list(scan_foreign(layout)) == []
 
@@ -179,7 +182,7 @@ def test_what_is_foreign(box: Box, opened: Layout) -> None:
     (box.dir / "blobs" / "blake3" / "aa").write_bytes(b"x" * 10)
     (box.dir / "blobs" / "file").touch()
     opened.open_directories()
-    weights = {name: weigh_foreign(opened, name) for name in scan_foreign(opened)}
+    weights = {name: foreign_bytes(opened, name) for name in scan_foreign(opened)}
     assert weights == {
         "notes.txt": 4,
         "folder/": 1000,
@@ -190,8 +193,8 @@ def test_what_is_foreign(box: Box, opened: Layout) -> None:
 
 
 def test_what_vanished_weighs_nothing(opened: Layout) -> None:
-    assert weigh_foreign(opened, "nowhere") == 0
-    assert weigh_foreign(opened, "nowhere/") == 0
+    assert foreign_bytes(opened, "nowhere") == 0
+    assert foreign_bytes(opened, "nowhere/") == 0
 
 
 def test_a_tick_lies_between_what_was_and_what_comes(box: Box) -> None:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from kitcache.store.state import (
     TagUse,
     count_skipped_sweep,
@@ -173,7 +174,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
 
 def test_many_at_once_lose_nothing(sample: Sample) -> None:
     def work(n: int) -> None:
-        with open_layout(sample.dir) as layout:
+        with open_store(sample.dir) as layout:
             if n % 3:
                 record_use(layout, [f"t{n}"], "exported", n)
             else:
@@ -181,7 +182,7 @@ def test_many_at_once_lose_nothing(sample: Sample) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(12)))
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         assert set(read_tag_uses(layout)) == {f"t{n}" for n in range(12) if n % 3}
         assert set(read_layer_uses(layout)) == {f"sha256:{n}" for n in range(0, 12, 3)}
     assert sorted(os.listdir(sample.dir / ".kitcache")) == ["layers.json", "tags.json"]

@@ -13,7 +13,8 @@ from kitcache.errors import Damaged, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store import transfer as module
 from kitcache.store.ingest import ALWAYS_HASHED_BYTES
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from kitcache.store.transfer import copy_blob
 from tests.hostile.build import Box, Sample
 
@@ -34,7 +35,7 @@ def other(tmp_path: Path) -> Box:
 
 @pytest.fixture
 def target(other: Box) -> Iterator[Layout]:
-    with open_layout(other.dir) as opened:
+    with open_store(other.dir) as opened:
         opened.open_directories()
         yield opened
 
@@ -380,7 +381,7 @@ def test_a_file_that_the_owner_of_the_target_could_not_read_is_copied(
         return os.stat_result(changed) if is_blob else found
 
     monkeypatch.setattr(module, "reference_stat", lambda _: os.stat_result(users))
-    with open_layout(sample.dir) as opened:
+    with open_store(sample.dir) as opened:
         opened.open_directories()
         monkeypatch.setattr(os, "fstat", owned)
         assert copy_blob(opened, target, digest, len(SHORT)) == how

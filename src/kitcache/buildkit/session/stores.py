@@ -10,8 +10,8 @@ from typing import NamedTuple
 from kitcache.errors import KitcacheError, printable
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import Digest, parse_digest
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.ingest import BlobWriter, Ingester, IngestStatus
-from kitcache.store.layout import Layout
 
 
 class BlobFile(NamedTuple):
@@ -46,7 +46,7 @@ class ContentStore:
     read: the blobs whose bytes were asked for, not only whether they are there.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: DirectoryStore) -> None:
         self._layout = layout
         self.read: set[Digest] = set()
 

@@ -31,7 +31,7 @@ from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
 from kitcache.store.ioerrors import io_error
-from kitcache.store.locks import Waiting
+from kitcache.store.protocol import Waiting
 
 if TYPE_CHECKING:  # most builds name no policy
     from kitcache.options.prunepolicy import PrunePolicy

@@ -6,7 +6,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, usage_lines
 from kitcache.cli.text import missing_warnings
-from kitcache.gc.explain import du
+from kitcache.gc.du import du
 
 _DESCRIPTION = """\
 Shows what is live (reached by a tag), reclaimable (a reset would delete it), in

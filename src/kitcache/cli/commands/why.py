@@ -6,7 +6,7 @@ import time
 from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, why_lines
-from kitcache.gc.explain import why
+from kitcache.gc.why import why
 
 _DESCRIPTION = """\
 Shows each path from a tag to a blob, or that it is garbage, and when it was

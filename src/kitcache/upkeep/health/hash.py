@@ -18,10 +18,8 @@ from typing import NamedTuple, Self
 from kitcache.gc.control import Control
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, is_blob_name
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.hashing import BlobHasher
-from kitcache.store.layout import Layout
-from kitcache.store.links import follow_link
-from kitcache.store.scan import scan_blobs
 from kitcache.upkeep.results import BadBlob
 
 _SMALL_BYTES = 64 * 1024
@@ -44,7 +42,7 @@ class HashResult(NamedTuple):
     links: tuple[Digest, ...] = ()
 
 
-def rehash(layout: Layout, control: Control) -> HashResult:
+def rehash(layout: DirectoryStore, control: Control) -> HashResult:
     """Hash every file below blobs/<known algorithm>/ that has a blob's name.
 
     The layout's directories have been opened. A blob that vanishes meanwhile is not counted. Memory
@@ -58,14 +56,16 @@ def rehash(layout: Layout, control: Control) -> HashResult:
     return _look_at_odd(layout, found, odd)
 
 
-def rehash_some(layout: Layout, digests: Iterable[Digest], control: Control) -> HashResult:
+def rehash_some(layout: DirectoryStore, digests: Iterable[Digest], control: Control) -> HashResult:
     """The same of these blobs; of them are counted those that are there."""
     odd: list[Digest] = []
     found = _rehash(layout, control, _sort_out(layout, digests, odd), is_all=False)
     return _look_at_odd(layout, found, odd)
 
 
-def _sort_out(layout: Layout, digests: Iterable[Digest], odd: list[Digest]) -> Iterator[Digest]:
+def _sort_out(
+    layout: DirectoryStore, digests: Iterable[Digest], odd: list[Digest]
+) -> Iterator[Digest]:
     """Those that are regular files. odd: gets those that are something else."""
     for digest in digests:
         found = layout.stat_blob(digest)
@@ -75,14 +75,14 @@ def _sort_out(layout: Layout, digests: Iterable[Digest], odd: list[Digest]) -> I
             odd.append(digest)
 
 
-def _look_at_odd(layout: Layout, hashed: HashResult, odd: Iterable[Digest]) -> HashResult:
+def _look_at_odd(layout: DirectoryStore, hashed: HashResult, odd: Iterable[Digest]) -> HashResult:
     """The same, with what is no regular file."""
     bad, links = list(hashed.bad), []
     for digest in odd:
         found = layout.stat_blob(digest)
         if found is None or found.kind == "file":
             continue  # gone, or a blob, by now
-        real = follow_link(layout, digest)
+        real, _ = layout.follow_symlink(digest)
         if real is None:
             bad.append(BadBlob(digest, "is a link that leads to nothing", 0))
         elif real.kind == "other":
@@ -92,18 +92,18 @@ def _look_at_odd(layout: Layout, hashed: HashResult, odd: Iterable[Digest]) -> H
     return hashed._replace(bad=tuple(sorted(bad)), links=tuple(sorted(links)))
 
 
-def _every_blob(layout: Layout, odd: list[Digest] | None = None) -> Generator[Digest]:
+def _every_blob(layout: DirectoryStore, odd: list[Digest] | None = None) -> Generator[Digest]:
     """odd: gets what has the name of a blob and is none."""
-    for algorithm in layout.blobs:
-        for batch in scan_blobs(layout, algorithm):
-            for name in batch.names:
-                yield Digest(algorithm, name)
-            if odd is not None:
-                odd += [Digest(algorithm, n) for n in batch.odd if is_blob_name(algorithm, n)]
+    for batch in layout.scan_blobs():
+        for name in batch.names:
+            yield Digest(batch.algorithm, name)
+        if odd is not None:
+            names = [path.rpartition("/")[2] for path in batch.foreign]
+            odd += [Digest(batch.algorithm, n) for n in names if is_blob_name(batch.algorithm, n)]
 
 
 def _rehash(
-    layout: Layout, control: Control, digests: Iterable[Digest], *, is_all: bool
+    layout: DirectoryStore, control: Control, digests: Iterable[Digest], *, is_all: bool
 ) -> HashResult:
     with _Pool(layout, control) as pool:
         own = _Worker(layout, pool.stop, _SMALL_BYTES)
@@ -132,7 +132,7 @@ def _tally(hands: Iterable["_Worker"]) -> Tally:
 class _Worker:
     """What one thread hashes, and what it found. Others read the figures while it works."""
 
-    def __init__(self, layout: Layout, stop: Event, chunk_bytes: int) -> None:
+    def __init__(self, layout: DirectoryStore, stop: Event, chunk_bytes: int) -> None:
         self._hasher = BlobHasher(layout, stop, chunk_bytes)
         self.blobs = 0
         self.bad: list[BadBlob] = []
@@ -156,7 +156,7 @@ class _Worker:
 class _Pool:
     """A thread a core, from the first large blob on; all have ended when the block has."""
 
-    def __init__(self, layout: Layout, control: Control) -> None:
+    def __init__(self, layout: DirectoryStore, control: Control) -> None:
         self._layout = layout
         self._control = control
         self._cores = _count_cores()
@@ -242,7 +242,7 @@ class _ProgressReporter:
     """Says how far the hands are, ten times a second, where somebody listens."""
 
     def __init__(
-        self, layout: Layout, control: Control, hands: list[_Worker], *, counts: bool
+        self, layout: DirectoryStore, control: Control, hands: list[_Worker], *, counts: bool
     ) -> None:
         self._layout = layout
         self._control = control

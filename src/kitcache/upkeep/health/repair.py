@@ -24,12 +24,15 @@ from kitcache.gc.collect import MAX_RETRIES, index_unstable_error
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import refusal_error
-from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
+from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import replace_index_if_unchanged
-from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import HeldLock, lock_index, lock_store
+from kitcache.store.layout import look_at_open
+from kitcache.store.locks import lock_index, lock_store
+from kitcache.store.open import open_published_store, open_store
+from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.state import delete_stale_files, open_state_dir, read_tag_uses, write_tag_uses
 from kitcache.store.transfer import copy_blob
@@ -44,7 +47,7 @@ from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyR
 class _RepairContext(NamedTuple):
     """What a repair has at hand. lock_timeout_s: how long to wait for others, for each lock."""
 
-    held: HeldLock
+    held: HeldLock[DirectoryStore]
     copies: Copies
     control: Control
     lock_timeout_s: float
@@ -88,7 +91,7 @@ def repair(
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
     with ExitStack() as stack:
-        opened = open_layout(name) if sources else open_published(name)
+        opened = open_store(name) if sources else open_published_store(name)
         if opened is None:
             return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
         layout = stack.enter_context(opened)
@@ -117,7 +120,7 @@ def repair(
 
 
 def _foresee(
-    layout: Layout, copies: Copies, verified: VerifyResult, control: Control
+    layout: DirectoryStore, copies: Copies, verified: VerifyResult, control: Control
 ) -> tuple[RepairAction, ...]:
     """What would be done."""
     if not verified.exit_code:
@@ -126,13 +129,13 @@ def _foresee(
     return make_repair_plan(found, now_ns=time.time_ns(), is_dry=True).actions
 
 
-def _verify(layout: Layout, control: Control, lock_timeout_s: float) -> VerifyResult:
+def _verify(layout: DirectoryStore, control: Control, lock_timeout_s: float) -> VerifyResult:
     with lock_store(layout, "shared", control.wait_policy(lock_timeout_s)):
         return verify_held(layout, control)
 
 
-def _open_copy(stack: ExitStack, layout: Layout, path: str) -> Layout:
-    copy = stack.enter_context(open_layout(path))
+def _open_copy(stack: ExitStack, layout: DirectoryStore, path: str) -> DirectoryStore:
+    copy = stack.enter_context(open_store(path))
     if os.path.sameopenfile(copy.root_fd, layout.root_fd):
         raise UsageError(f"{path} is the cache that is to be repaired", path=layout.path)
     copy.open_directories()
@@ -140,8 +143,12 @@ def _open_copy(stack: ExitStack, layout: Layout, path: str) -> Layout:
 
 
 def _lock(
-    stack: ExitStack, layout: Layout, copies: Copies, control: Control, lock_timeout_s: float
-) -> HeldLock:
+    stack: ExitStack,
+    layout: DirectoryStore,
+    copies: Copies,
+    control: Control,
+    lock_timeout_s: float,
+) -> HeldLock[DirectoryStore]:
     """The cache exclusive, the copies shared.
 
     All take these locks in one order, by inode, as merges do: two that are repaired from each other
@@ -159,12 +166,14 @@ def _lock(
     return held
 
 
-def _inode_of(layout: Layout) -> tuple[int, int]:
+def _inode_of(layout: DirectoryStore) -> tuple[int, int]:
     found = look_at_open(layout, layout.root_fd, "the directory")
     return found.st_dev, found.st_ino
 
 
-def _lock_copy(stack: ExitStack, copy: Layout, control: Control, lock_timeout_s: float) -> None:
+def _lock_copy(
+    stack: ExitStack, copy: DirectoryStore, control: Control, lock_timeout_s: float
+) -> None:
     """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
     try:
         stack.enter_context(lock_store(copy, "shared", control.wait_policy(lock_timeout_s)))
@@ -182,14 +191,14 @@ def _mend(means: _RepairContext, suspects: Collection[BadBlob]) -> tuple[RepairA
             return (*told, *_attempt(means, suspects, has_begun=bool(told)))
         except IndexChangedError as error:
             told += error.steps
-    raise _honest(index_unstable_error(means.held.layout), has_begun=True)
+    raise _honest(index_unstable_error(means.held.store.path), has_begun=True)
 
 
 def _attempt(
     means: _RepairContext, suspects: Collection[BadBlob], *, has_begun: bool
 ) -> tuple[RepairAction, ...]:
     """Plan and apply once: what was done. Raises _OvertakenError."""
-    layout, control = means.held.layout, means.control
+    layout, control = means.held.store, means.control
     layout.open_directories()
     # A second look: an export may have brought what was missing, or the right bytes.
     still = {one.digest for one in rehash_some(layout, [s.digest for s in suspects], control).bad}
@@ -209,7 +218,7 @@ def _attempt(
     return mending.actions
 
 
-def _come_about(layout: Layout, mending: RepairPlan) -> Iterator[RepairAction]:
+def _come_about(layout: DirectoryStore, mending: RepairPlan) -> Iterator[RepairAction]:
     """The steps that were done, where it did not come to index.json."""
     for step in mending.actions:
         if step.digest is None or step.digest not in mending.comes:
@@ -241,7 +250,7 @@ def _apply(means: _RepairContext, diagnosis: Diagnosis, mending: RepairPlan) -> 
                 if keeps_index and old_index is not None:
                     quarantine.keep_index(old_index)
                 _publish(means, old_index, mending.new_index)
-                _move_notes(means.held.layout, mending)
+                _move_notes(means.held.store, mending)
             _put_aside(means, [d for d in mending.bad if d not in mending.comes], quarantine)
         except KitcacheError as error:
             raise _honest(error, has_begun=True) from None
@@ -249,7 +258,7 @@ def _apply(means: _RepairContext, diagnosis: Diagnosis, mending: RepairPlan) -> 
 
 def _bring(means: _RepairContext, mending: RepairPlan, quarantine: Quarantine) -> None:
     """All blobs that come, on the disk. What was bad of them goes first: no healthy tag has it."""
-    layout, check = means.held.layout, means.control.check
+    layout, check = means.held.store, means.control.check
     _put_aside(means, [digest for digest in mending.bad if digest in mending.comes], quarantine)
     for digest, path in mending.takes.items():
         check()
@@ -265,7 +274,7 @@ def _bring(means: _RepairContext, mending: RepairPlan, quarantine: Quarantine) -
         sync_blobs(layout, with_bytes=True)
 
 
-def _move_notes(layout: Layout, mending: RepairPlan) -> None:
+def _move_notes(layout: DirectoryStore, mending: RepairPlan) -> None:
     """Have the notes of last exports name what those have become, if they can be read."""
     with suppress(KitcacheError):
         notes, moved = read_tag_uses(layout), {}
@@ -282,11 +291,11 @@ def _put_aside(means: _RepairContext, digests: list[Digest], quarantine: Quarant
         quarantine.take_blob(digest)
     if digests:
         quarantine.sync()
-        sync_blobs(means.held.layout)
+        sync_blobs(means.held.store)
 
 
 def _publish(means: _RepairContext, before: bytes | None, after: bytes) -> None:
-    layout = means.held.layout
+    layout = means.held.store
     lock = lock_index(layout, means.control.wait_policy(means.lock_timeout_s))
     with open_state_dir(layout) as room_fd:
         if room_fd is not None:

@@ -12,17 +12,18 @@ from typing import NamedTuple
 from kitcache.errors import Damaged, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
-from kitcache.gc.survey import survey_entries
+from kitcache.gc.survey import survey_roots
 from kitcache.gc.values import Survey
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import IndexEntry, read_entries
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, IndexFile, read_index, read_stable_index
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import FILE_FLAGS, Layout
+from kitcache.store.layout import FILE_FLAGS
 from kitcache.store.overlay import Overlay
-from kitcache.store.scan import scan_blobs
+from kitcache.store.protocol import Roots
 from kitcache.store.state import read_tag_uses
 from kitcache.upkeep.health.hash import rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, judge_cache
@@ -39,7 +40,7 @@ from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput
 from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.trimplan import layer_uses
 
-Copies = Mapping[str, Layout]
+Copies = Mapping[str, DirectoryStore]
 """Other cache directories that blobs may come from, opened, by the path that the caller named."""
 
 
@@ -51,7 +52,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(
-    layout: Layout, copies: Copies, bad: Collection[BadBlob], control: Control
+    layout: DirectoryStore, copies: Copies, bad: Collection[BadBlob], control: Control
 ) -> Diagnosis:
     """Look at everything once. bad: all that is; the layout's directories have been opened.
 
@@ -96,7 +97,7 @@ def diagnose(
     )
 
 
-def _check_may_read(layout: Layout, bad: Collection[BadBlob]) -> None:
+def _check_may_read(layout: DirectoryStore, bad: Collection[BadBlob]) -> None:
     """What cannot be read for want of permission may be whole: somebody else has to look."""
     for one in bad:
         fd = layout.blobs[one.digest.algorithm]
@@ -108,27 +109,28 @@ def _check_may_read(layout: Layout, bad: Collection[BadBlob]) -> None:
             continue
 
 
-def _read_index(layout: Layout, control: Control) -> tuple[IndexFile, str]:
+def _read_index(layout: DirectoryStore, control: Control) -> tuple[IndexFile, str]:
     """index.json, and what is wrong with it if it says nothing; "" where it does say something."""
     try:
         index, _ = read_stable_index(layout, control.pause)
     except Damaged as error:
         return read_index(layout), error.problem.removeprefix(f"{INDEX} is ")
-    has_blobs = any(batch.names for a in layout.blobs for batch in scan_blobs(layout, a))
+    has_blobs = any(batch.names for batch in layout.scan_blobs())
     return index, "missing beside blobs" if index.data is None and has_blobs else ""
 
 
-def _read_documents(layout: Layout, overlay: Overlay, control: Control) -> dict[Digest, Document]:
+def _read_documents(
+    layout: DirectoryStore, overlay: Overlay, control: Control
+) -> dict[Digest, Document]:
     """Every manifest and index among the blobs."""
     found = {}
-    for algorithm in layout.blobs:
-        for batch in scan_blobs(layout, algorithm):
-            for name in batch.names:
-                control.check()
-                digest = Digest(algorithm, name)
-                document = _read_document(overlay, digest)
-                if document is not None:
-                    found[digest] = document
+    for batch in layout.scan_blobs():
+        for name in batch.names:
+            control.check()
+            digest = Digest(batch.algorithm, name)
+            document = _read_document(overlay, digest)
+            if document is not None:
+                found[digest] = document
     return found
 
 
@@ -178,7 +180,7 @@ def _read(overlay: Overlay, digest: Digest) -> bytes | None:
 
 
 def _find_links(
-    layout: Layout, survey: Survey, offers: Collection[Digest], bad: Collection[BadBlob]
+    layout: DirectoryStore, survey: Survey, offers: Collection[Digest], bad: Collection[BadBlob]
 ) -> Iterator[Digest]:
     """Links to a file, of what is at fault and of what a copy has."""
     for digest in {*offers, *_faults_of(survey)} - {one.digest for one in bad}:
@@ -239,8 +241,12 @@ class _ProjectedStore(NamedTuple):
         )
 
     def _below(self, entries: tuple[IndexEntry, ...]) -> Survey:
-        return survey_entries(
-            self.overlay, self.control, self.index_file, entries, began_ns=0, needs_all=True
+        return survey_roots(
+            self.overlay,
+            self.control,
+            Roots(None, self.index_file.digest, self.index_file.changed_ns, entries),
+            began_ns=0,
+            needs_all=True,
         )
 
     def prove(self, copies: Copies) -> tuple[Survey, dict[Digest, str]]:

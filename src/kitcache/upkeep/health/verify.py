@@ -16,7 +16,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import first_links, links_below
 from kitcache.gc.refusals import IS_LINK, recovery_hints
-from kitcache.gc.reset import LOCK_TIMEOUT_S, open_published
+from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, Root, Survey, Tally
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
@@ -24,9 +24,10 @@ from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import CACHECONFIG, Link
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, read_index
-from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_published_store
 from kitcache.upkeep.health.faults import Faults, describe_faults
 from kitcache.upkeep.health.hash import HashResult, rehash, rehash_some
 from kitcache.upkeep.health.importrules import BlobHealth, ImportCheck, judge_cache
@@ -55,7 +56,7 @@ def verify(
     name = os.fspath(path)
     started = time.monotonic()
     control = Control(name, on_progress, cancel)
-    layout = open_published(name)
+    layout = open_published_store(name)
     if layout is None:
         return nothing_published(name)
     with layout, ExitStack() as stack:
@@ -78,7 +79,7 @@ def nothing_published(path: str) -> VerifyResult:
     return VerifyResult(path, Tally(), (), "", (), (), (), 0.0, why)
 
 
-def verify_held(layout: Layout, control: Control) -> VerifyResult:
+def verify_held(layout: DirectoryStore, control: Control) -> VerifyResult:
     """What verify finds, for a caller who holds kitcache.lock, shared or exclusive."""
     started = time.monotonic()
     picture = _look(layout, control)
@@ -116,7 +117,7 @@ class _IndexView(NamedTuple):
         return frozenset(self.survey.live) if self.survey else frozenset()
 
 
-def _look(layout: Layout, control: Control) -> _IndexView:
+def _look(layout: DirectoryStore, control: Control) -> _IndexView:
     before = read_index(layout).digest
     try:
         survey = take_survey(layout, control)
@@ -125,7 +126,9 @@ def _look(layout: Layout, control: Control) -> _IndexView:
     return _IndexView(survey.index_digest, survey)
 
 
-def _judge(layout: Layout, survey: Survey, hashed: HashResult, control: Control) -> VerifyResult:
+def _judge(
+    layout: DirectoryStore, survey: Survey, hashed: HashResult, control: Control
+) -> VerifyResult:
     told = _told_by_survey(survey)
     bad = tuple(one._replace(problem=told.get(one.digest, one.problem)) for one in hashed.bad)
     faults = Faults(survey, {one.digest: one.problem for one in bad})
@@ -175,7 +178,7 @@ def _verdict_on(root: Root, judged: _Judged) -> TagStatus:
 
 
 def _judge_roots(
-    layout: Layout, survey: Survey, faults: Faults, control: Control
+    layout: DirectoryStore, survey: Survey, faults: Faults, control: Control
 ) -> Iterator[tuple[Root, _Judged]]:
     """Each entry of index.json; a root that many of them name is judged once."""
     known: dict[Descriptor, _Judged] = {}
@@ -193,7 +196,9 @@ def _judge_roots(
         yield root, known[nameless]
 
 
-def _judge_root(layout: Layout, survey: Survey, faults: Faults, descriptor: Descriptor) -> _Judged:
+def _judge_root(
+    layout: DirectoryStore, survey: Survey, faults: Faults, descriptor: Descriptor
+) -> _Judged:
     links = tuple(links_below(survey, descriptor, with_subjects=False, with_hints=False))
     needed, found = first_links(links), faults.below(links)
     damaged = frozenset(faults.damaged.keys() & needed.keys())
@@ -230,7 +235,7 @@ class _Cache(NamedTuple):
 
 
 def _read_cache(
-    layout: Layout, descriptor: Descriptor, faults: Collection[Digest]
+    layout: DirectoryStore, descriptor: Descriptor, faults: Collection[Digest]
 ) -> _Cache | None:
     """The cache of which this is the root; None for what is no cache.
 
@@ -251,7 +256,9 @@ def _read_cache(
     return None if root is None else _Cache(data, _read_config(layout, root.config, faults), root)
 
 
-def _read_config(layout: Layout, config: Descriptor, faults: Collection[Digest]) -> bytes | None:
+def _read_config(
+    layout: DirectoryStore, config: Descriptor, faults: Collection[Digest]
+) -> bytes | None:
     if config.digest in faults or (config.size or 0) > IMPORT_LIMIT_BYTES:
         return None
     try:

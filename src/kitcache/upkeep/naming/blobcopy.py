@@ -12,10 +12,11 @@ from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
 from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.ioerrors import command_line
-from kitcache.store.layout import Layout, look_at_open
+from kitcache.store.layout import look_at_open
 from kitcache.store.transfer import CopyMethod, copy_blob
 from kitcache.store.write import sync_blobs
 
@@ -83,7 +84,7 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
 
 
 def bring_all(
-    sources: Sequence[Layout], target: Layout, wants: CopyPlan, control: Control
+    sources: Sequence[DirectoryStore], target: DirectoryStore, wants: CopyPlan, control: Control
 ) -> CopyCounts:
     """Bring them, put their names on the disk, and say how they came.
 
@@ -97,7 +98,7 @@ def bring_all(
 
 
 def _bring_each(
-    sources: Sequence[Layout], target: Layout, wants: CopyPlan, meter: "_Meter"
+    sources: Sequence[DirectoryStore], target: DirectoryStore, wants: CopyPlan, meter: "_Meter"
 ) -> Iterator[tuple[CopyMethod, int]]:
     for part in wants:
         for one in part:
@@ -107,7 +108,9 @@ def _bring_each(
         sync_blobs(target, with_bytes=True)
 
 
-def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> CopyMethod:
+def _bring(
+    source: DirectoryStore, target: DirectoryStore, one: BlobCopy, meter: "_Meter"
+) -> CopyMethod:
     try:
         return copy_blob(source, target, one.digest, one.size, on_copied=meter.advance)
     except Damaged as error:
@@ -126,7 +129,11 @@ def _bring(source: Layout, target: Layout, one: BlobCopy, meter: "_Meter") -> Co
 
 
 def dry_run(
-    sources: Sequence[Layout], target: Layout | None, place: str, wants: CopyPlan, control: Control
+    sources: Sequence[DirectoryStore],
+    target: DirectoryStore | None,
+    place: str,
+    wants: CopyPlan,
+    control: Control,
 ) -> CopyCounts:
     """What bring_all would say, as far as a look can tell. place: the path of the target."""
     device = _device_of(place)
@@ -159,7 +166,9 @@ def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> CopyCounts:
     return CopyCounts(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
 
 
-def find_lost(target: Layout, wants: CopyPlan, control: Control) -> tuple[BlobCopy, str] | None:
+def find_lost(
+    target: DirectoryStore, wants: CopyPlan, control: Control
+) -> tuple[BlobCopy, str] | None:
     """The first blob that came and is there no more, and what is wrong with it, a clause.
 
     What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
@@ -173,7 +182,7 @@ def find_lost(target: Layout, wants: CopyPlan, control: Control) -> tuple[BlobCo
     return None
 
 
-def _fault_of(target: Layout, one: BlobCopy, *, proves: bool) -> str:
+def _fault_of(target: DirectoryStore, one: BlobCopy, *, proves: bool) -> str:
     found = target.stat_blob(one.digest)
     if found is None:
         return "is missing"

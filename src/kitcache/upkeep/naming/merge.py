@@ -30,9 +30,12 @@ from kitcache.oci.index import copy_entries, read_entries
 from kitcache.options.renames import Rename, read_rename
 from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import replace_index_if_unchanged
-from kitcache.store.layout import Layout, look_at_open, open_layout
-from kitcache.store.locks import LockKind, describe_unlocked, lock_index, lock_store
+from kitcache.store.layout import look_at_open
+from kitcache.store.locks import describe_unlocked, lock_index, lock_store
+from kitcache.store.open import open_store
+from kitcache.store.protocol import LockKind
 from kitcache.upkeep.naming.blobcopy import (
     BlobCopy,
     CopyCounts,
@@ -56,7 +59,7 @@ _NO_TAG_CHANGED = (
 class _SourceCache(NamedTuple):
     """A cache that is merged from, its index.json, and the survey of just that."""
 
-    layout: Layout
+    layout: DirectoryStore
     data: bytes
     survey: Survey
 
@@ -154,13 +157,15 @@ def _listed(given: _Text | Sequence[_Text]) -> Sequence[_Text]:
     return (given,) if isinstance(given, str | os.PathLike) else given
 
 
-def _open(call: _MergeOptions, stack: ExitStack) -> tuple[list[Layout], Layout | None]:
+def _open(
+    call: _MergeOptions, stack: ExitStack
+) -> tuple[list[DirectoryStore], DirectoryStore | None]:
     """The sources, and the target if it is there already; each a directory of its own."""
     if not call.sources:
         raise UsageError("name at least one cache to merge from")
     if not call.target:
         raise UsageError("the cache to merge into has an empty name")
-    layouts = [stack.enter_context(open_layout(path)) for path in call.sources]
+    layouts = [stack.enter_context(open_store(path)) for path in call.sources]
     home = _find_target(call.target)
     if home is not None:
         stack.enter_context(home)
@@ -168,7 +173,9 @@ def _open(call: _MergeOptions, stack: ExitStack) -> tuple[list[Layout], Layout |
     return layouts, home
 
 
-def _check_apart(layouts: Sequence[Layout], home: Layout | None, target: str) -> None:
+def _check_apart(
+    layouts: Sequence[DirectoryStore], home: DirectoryStore | None, target: str
+) -> None:
     """Raises UsageError where the target is a source, or one lies within the other."""
     own = os.path.realpath(target)
     for layout in layouts:
@@ -182,7 +189,7 @@ def _check_apart(layouts: Sequence[Layout], home: Layout | None, target: str) ->
             )
 
 
-def _find_target(name: str) -> Layout | None:
+def _find_target(name: str) -> DirectoryStore | None:
     try:
         return find_layout(name)
     except NotACache as error:
@@ -190,7 +197,7 @@ def _find_target(name: str) -> Layout | None:
         raise
 
 
-def _make_target(call: _MergeOptions, stack: ExitStack) -> Layout:
+def _make_target(call: _MergeOptions, stack: ExitStack) -> DirectoryStore:
     """The target, made and held."""
     home = stack.enter_context(make_layout(call.target))
     stack.enter_context(lock_store(home, "exclusive", call.control.wait_policy(call.left_s)))
@@ -198,14 +205,17 @@ def _make_target(call: _MergeOptions, stack: ExitStack) -> Layout:
 
 
 def _lock(
-    layouts: Sequence[Layout], home: Layout | None, call: _MergeOptions, stack: ExitStack
+    layouts: Sequence[DirectoryStore],
+    home: DirectoryStore | None,
+    call: _MergeOptions,
+    stack: ExitStack,
 ) -> tuple[str, ...]:
     """The sources shared, the target exclusive; warnings of sources that cannot be locked.
 
     All merges take their locks in one order, by inode: two that go opposite ways would wait for
     each other for ever. A target that is yet to be made is nobody's source.
     """
-    kinds: list[tuple[Layout, LockKind]] = [(layout, "shared") for layout in layouts]
+    kinds: list[tuple[DirectoryStore, LockKind]] = [(layout, "shared") for layout in layouts]
     kinds += [] if home is None else [(home, "exclusive")]
     warnings = []
     for layout, kind in sorted(kinds, key=lambda pair: _inode_of(pair[0])):
@@ -221,12 +231,12 @@ def _lock(
     return tuple(warnings)
 
 
-def _inode_of(layout: Layout) -> tuple[int, int]:
+def _inode_of(layout: DirectoryStore) -> tuple[int, int]:
     found = look_at_open(layout, layout.root_fd, "the directory")
     return found.st_dev, found.st_ino
 
 
-def _read_source(layout: Layout, control: Control) -> _SourceCache:
+def _read_source(layout: DirectoryStore, control: Control) -> _SourceCache:
     """A source, all of whose roots are whole. Raises Damaged."""
     data, survey = read_settled(layout, control._replace(path=layout.path))
     for root in survey.roots:
@@ -250,7 +260,7 @@ def _read_source(layout: Layout, control: Control) -> _SourceCache:
 
 
 def _decide(
-    read: Sequence[_SourceCache], home: Layout | None, call: _MergeOptions
+    read: Sequence[_SourceCache], home: DirectoryStore | None, call: _MergeOptions
 ) -> tuple[bytes | None, tuple[EntryGroup, ...]]:
     """The target's index.json as it is now, and what is to come into it."""
     data, entries = (None, ()) if home is None else read_target(home, call.control)
@@ -264,7 +274,7 @@ def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[t
 
 
 def _merge_held(
-    read: Sequence[_SourceCache], home: Layout, wants: CopyPlan, call: _MergeOptions
+    read: Sequence[_SourceCache], home: DirectoryStore, wants: CopyPlan, call: _MergeOptions
 ) -> tuple[tuple[EntryGroup, ...], CopyCounts]:
     make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
     home.open_directories()
@@ -290,7 +300,7 @@ def _merge_held(
 
 
 def _publish(
-    read: Sequence[_SourceCache], home: Layout, call: _MergeOptions
+    read: Sequence[_SourceCache], home: DirectoryStore, call: _MergeOptions
 ) -> tuple[EntryGroup, ...]:
     """One edit of index.json; decided anew where others changed it since."""
     documents = [source.data for source in read]
@@ -308,7 +318,7 @@ def _publish(
 
 
 def _look_again(
-    home: Layout, groups: Sequence[EntryGroup], wants: CopyPlan, control: Control
+    home: DirectoryStore, groups: Sequence[EntryGroup], wants: CopyPlan, control: Control
 ) -> None:
     """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
@@ -341,13 +351,13 @@ class _Noted(NamedTuple):
     layers: Mapping[str, int]
 
 
-def _read_noted(layout: Layout) -> _Noted:
+def _read_noted(layout: DirectoryStore) -> _Noted:
     """Before anything comes: notes that cannot be read end the merge."""
     return _Noted(state.read_tag_uses(layout), state.read_layer_uses(layout))
 
 
 def _carry_notes(
-    noted: Sequence[_Noted], home: Layout, groups: Sequence[EntryGroup], wants: CopyPlan
+    noted: Sequence[_Noted], home: DirectoryStore, groups: Sequence[EntryGroup], wants: CopyPlan
 ) -> None:
     """The later use of both counts, for a tag that is not one of the target's alone.
 

@@ -6,13 +6,12 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.index import EMPTY_INDEX, IndexEntry
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, check_rewritable, read_index, read_stable_index
 from kitcache.store.ioerrors import repair_command
-from kitcache.store.layout import Layout
-from kitcache.store.scan import scan_blobs
 
 
-def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
+def read_settled(layout: DirectoryStore, control: Control) -> tuple[bytes, Survey]:
     """index.json's bytes, and a survey of just these; of an empty index where there is none.
 
     Raises as take_survey, Busy while others change index.json again and again, and Damaged where it
@@ -28,7 +27,9 @@ def read_settled(layout: Layout, control: Control) -> tuple[bytes, Survey]:
     raise index_unstable_error(layout.path)
 
 
-def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[IndexEntry, ...]]:
+def read_target(
+    layout: DirectoryStore, control: Control
+) -> tuple[bytes | None, tuple[IndexEntry, ...]]:
     """index.json's bytes and entries, of a cache that tags are to come into; None: it has none yet.
 
     Opens its directories anew. Raises Damaged where tags that are there could get lost: where it is
@@ -38,7 +39,7 @@ def read_target(layout: Layout, control: Control) -> tuple[bytes | None, tuple[I
     index, entries = read_stable_index(layout, control.pause)
     if index.data is not None:
         check_rewritable(layout.path, index.data)
-    elif any(batch.names for algorithm in layout.blobs for batch in scan_blobs(layout, algorithm)):
+    elif any(batch.names for batch in layout.scan_blobs()):
         raise Damaged(
             layout.path,
             f"{INDEX} is missing beside blobs",

@@ -14,10 +14,12 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries, read_entries
 from kitcache.options.attributes import suggest
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, replace_index_if_unchanged
 from kitcache.store.ioerrors import command_line
-from kitcache.store.layout import Layout, open_layout
-from kitcache.store.locks import HeldLock, lock_index, lock_store
+from kitcache.store.locks import lock_index, lock_store
+from kitcache.store.open import open_store
+from kitcache.store.protocol import HeldLock
 from kitcache.store.state import TagUse, open_state_dir, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled
@@ -62,7 +64,7 @@ def tag(
     check_tag_name(target)
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout:
+    with open_store(name) as layout:
         if dry_run:
             _, found = _find(layout, control, source, target)
             return _answer(name, source, target, found, is_dry=True)
@@ -82,9 +84,9 @@ def _answer(path: str, old: str, new: str, found: _Found, *, is_dry: bool) -> Ta
 
 
 def _tag_held(
-    held: HeldLock, control: Control, old: str, new: str, lock_timeout_s: float
+    held: HeldLock[DirectoryStore], control: Control, old: str, new: str, lock_timeout_s: float
 ) -> _Found:
-    layout = held.layout
+    layout = held.store
     for _ in range(MAX_RETRIES):
         data, found = _find(layout, control, old, new)
         if found.is_named:
@@ -99,7 +101,7 @@ def _tag_held(
     raise index_unstable_error(layout.path)
 
 
-def _find(layout: Layout, control: Control, old: str, new: str) -> tuple[bytes, _Found]:
+def _find(layout: DirectoryStore, control: Control, old: str, new: str) -> tuple[bytes, _Found]:
     """What is to get the name, and the index.json that says so. It is whole."""
     data, survey = read_settled(layout, control)
     root = _root_of(layout, survey, old)
@@ -112,7 +114,7 @@ def _find(layout: Layout, control: Control, old: str, new: str) -> tuple[bytes, 
     return data, found
 
 
-def _root_of(layout: Layout, survey: Survey, old: str) -> Root:
+def _root_of(layout: DirectoryStore, survey: Survey, old: str) -> Root:
     real = [root for root in survey.roots if root.position >= 0]
     named = [root for root in real if root.ref_name == old or _digest_of(root) == old]
     if not named:
@@ -146,7 +148,7 @@ def _digests(survey: Survey, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _check_images(layout: Layout, data: bytes, new: str) -> None:
+def _check_images(layout: DirectoryStore, data: bytes, new: str) -> None:
     """Refuse a name that clients would look up as an image's, or that an image would lose."""
     for entry in read_entries(data):
         if entry.image_name is not None and new in (entry.image_name, entry.ref_name):
@@ -158,14 +160,14 @@ def _check_images(layout: Layout, data: bytes, new: str) -> None:
             )
 
 
-def _note_of(layout: Layout, found: _Found) -> TagUse:
+def _note_of(layout: DirectoryStore, found: _Found) -> TagUse:
     """What is noted of OLD, for NEW. Raises Unreadable: then nothing was changed."""
     old = found.root.ref_name
     note = read_tag_uses(layout).get(old, TagUse()) if old is not None else TagUse()
     return note._replace(digest=str(found.descriptor.digest))
 
 
-def _put_note(layout: Layout, new: str, note: TagUse) -> None:
+def _put_note(layout: DirectoryStore, new: str, note: TagUse) -> None:
     try:
         write_tag_uses(layout, {new: note})
     except KitcacheError as error:

@@ -11,10 +11,11 @@ from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, U
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.index import RemovedEntry, name_entries, read_entries, remove_entries
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, parse_index, publish_index, read_index
 from kitcache.store.ioerrors import command_line, repair_command
-from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_index, lock_store
+from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, open_state_dir, write_tag_uses
 from kitcache.upkeep.results import UntagResult
 
@@ -47,7 +48,7 @@ def untag(
         raise UsageError("name at least one tag or digest to take out")
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
-    with open_layout(name) as layout:
+    with open_store(name) as layout:
         if dry_run:
             data = read_index(layout).data
             parse_index(layout.path, data, NOTHING_CHANGED)
@@ -59,7 +60,7 @@ def untag(
 
 
 def _untag_locked(
-    layout: Layout, names: tuple[str, ...], control: Control, lock_timeout_s: float
+    layout: DirectoryStore, names: tuple[str, ...], control: Control, lock_timeout_s: float
 ) -> tuple[RemovedEntry, ...]:
     def edit(data: bytes | None) -> tuple[bytes, tuple[bytes, tuple[RemovedEntry, ...]]]:
         after, dropped = _drop(layout, data, names)
@@ -80,7 +81,7 @@ def _untag_locked(
 
 
 def _drop(
-    layout: Layout, data: bytes | None, names: tuple[str, ...]
+    layout: DirectoryStore, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[RemovedEntry, ...]]:
     if data is None:
         raise Damaged(

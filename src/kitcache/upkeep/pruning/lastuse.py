@@ -8,12 +8,12 @@ from kitcache.gc.ls import read_object, result_times
 from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
-from kitcache.store.layout import Layout
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.state import TagUse, read_tag_uses
 from kitcache.upkeep.pruning.decisions import Blobs, TagFacts
 
 
-def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ...]:
+def read_uses(layout: DirectoryStore, survey: Survey, now_ns: int) -> tuple[TagFacts, ...]:
     """The facts of each tag, in the order of index.json; each entry without a tag has its own.
 
     Last used: the newest of what is noted of its exports and imports, and of the age that `ls`
@@ -31,7 +31,7 @@ def read_uses(layout: Layout, survey: Survey, now_ns: int) -> tuple[TagFacts, ..
 class _Reached:
     """What a root reaches, and when it was made; of one that many entries name found out once."""
 
-    def __init__(self, layout: Layout, survey: Survey, now_ns: int) -> None:
+    def __init__(self, layout: DirectoryStore, survey: Survey, now_ns: int) -> None:
         self._layout = layout
         self._survey = survey
         self._now_ns = now_ns

@@ -8,8 +8,8 @@ from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.units import format_bytes
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import Layout
 from kitcache.store.scan import scan_blobs
 from kitcache.upkeep.project import project
 
@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 
 
 def find_limits(
-    layout: Layout, judged: SurveyedPlan, policy: PrunePolicy, control: Control
+    layout: DirectoryStore, judged: SurveyedPlan, policy: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
     """Those that the policy names, the tighter one first. Raises Cancelled, KitcacheError."""
     allowed, wanted = policy.max_used, policy.min_free
@@ -60,7 +60,7 @@ def _spell(policy: PrunePolicy, key: str, amount: DiskSpace) -> str:
     return policy.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
 
 
-def _disk(layout: Layout) -> tuple[int, int]:
+def _disk(layout: DirectoryStore) -> tuple[int, int]:
     """The size of the cache's file system, and what is free there for its user, in bytes."""
     try:
         found = os.fstatvfs(layout.root_fd)
@@ -69,7 +69,7 @@ def _disk(layout: Layout) -> tuple[int, int]:
     return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
 
-def _freed_by_sweep(layout: Layout, judged: SurveyedPlan, control: Control) -> int:
+def _freed_by_sweep(layout: DirectoryStore, judged: SurveyedPlan, control: Control) -> int:
     """What garbage and uploads left behind give back, in bytes."""
     plan = judged.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
@@ -83,7 +83,7 @@ def _freed_by_sweep(layout: Layout, judged: SurveyedPlan, control: Control) -> i
     return freed
 
 
-def _held(layout: Layout, judged: SurveyedPlan) -> frozenset[Digest]:
+def _held(layout: DirectoryStore, judged: SurveyedPlan) -> frozenset[Digest]:
     """What keeps its room though all entries go: files with other names, and what is too young."""
     survey, plan = judged.survey, judged.plan
     found = {digest: layout.stat_blob(digest) for digest in survey.live}

@@ -13,11 +13,9 @@ from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import (
     LOCK_TIMEOUT_S,
-    finish_sweep_state,
     lock_after_export,
-    make_report,
+    make_reset_result,
     new_reset_result,
-    open_published,
     swept_result,
     unswept_result,
 )
@@ -26,9 +24,10 @@ from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_bytes, tell_apart
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
-from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_published_store
 from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.edit import EditContext, EditResult, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.project import project
@@ -77,7 +76,7 @@ def prune(
     control = Control(name, on_progress, cancel)
     choose = _Chooser(policy, control, ()).choose
     terms = EditContext(options, control, lock_timeout_s)
-    layout = open_published(name)
+    layout = open_published_store(name)
     if layout is None:
         return _answer(None, new_reset_result(name, started, is_dry=dry_run or policy.is_empty))
     with layout:
@@ -86,10 +85,12 @@ def prune(
         else:
             with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                 done = edit_and_collect(held, choose, terms)
-                finish_sweep_state(layout)
+                layout.finish_sweep()
                 _tend_notes(layout, done.choice)
     is_dry = dry_run or policy.is_empty
-    report = make_report(name, "dry-run" if is_dry else "done", done.judged, done.swept, started)
+    report = make_reset_result(
+        name, "dry-run" if is_dry else "done", done.judged, done.swept, started
+    )
     answer = _answer(done, report)
     if policy.is_empty:
         return answer._replace(outcome="no-policy", reason=_no_policy(policy))
@@ -103,7 +104,7 @@ def _no_policy(policy: PrunePolicy) -> str:
 
 
 def prune_after_export(
-    layout: Layout,
+    layout: DirectoryStore,
     published: Collection[str],
     policy: PrunePolicy,
     control: Control,
@@ -123,7 +124,7 @@ def prune_after_export(
             done = edit_and_collect(
                 held, choose, EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
             )
-            _tend_notes(held.layout, done.choice)
+            _tend_notes(held.store, done.choice)
     except KitcacheError as error:
         return _answer(done, unswept_result(layout, error, published, started))
     return _answer(done, swept_result(layout.path, done.judged, done.swept, published, started))
@@ -176,7 +177,7 @@ class _Chooser:
         self._control = control
         self._protected = protected
 
-    def choose(self, layout: Layout, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
+    def choose(self, layout: DirectoryStore, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         """The entries that go, and those that get smaller."""
         survey, now_ns = judged.survey, time.time_ns()
         facts = read_uses(layout, survey, now_ns)
@@ -247,7 +248,7 @@ def _write(policy: PrunePolicy, key: str, value: str | None = None) -> str:
     return f"{key} = {'true' if value is None else json.dumps(value)}"
 
 
-def _tend_notes(layout: Layout, choice: _Choice) -> None:
+def _tend_notes(layout: DirectoryStore, choice: _Choice) -> None:
     """Have the notes that can be read speak of the tags as they are now: a repair goes by them."""
     gone = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
     with suppress(KitcacheError):
@@ -256,7 +257,7 @@ def _tend_notes(layout: Layout, choice: _Choice) -> None:
         move_note(layout, cut)
 
 
-def _cut(layout: Layout, choice: _Choice) -> _Choice:
+def _cut(layout: DirectoryStore, choice: _Choice) -> _Choice:
     """The same, with tags that get smaller; what has no tag stays as it is."""
     survey, used = choice.survey, layer_uses(layout)
     roots = [root for root in survey.roots if root.position not in choice.change.drop]

@@ -19,16 +19,17 @@ from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import reach
-from kitcache.gc.reset import LOCK_TIMEOUT_S, finish_sweep_state, make_report
+from kitcache.gc.reset import LOCK_TIMEOUT_S, make_reset_result
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import tell_apart
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX
 from kitcache.store.ioerrors import command_line, repair_command
-from kitcache.store.layout import Layout, open_layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.steporder import weigh_steps
@@ -74,18 +75,18 @@ def trim(
     control = Control(name, on_progress, cancel)
     terms = EditContext(_POLICY, control, lock_timeout_s)
 
-    def choose(layout: Layout, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
+    def choose(layout: DirectoryStore, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         choice = _choose(layout, judged.survey, tag, max_used_bytes)
         return IndexEdit(move=choice.cutting.moves), choice
 
     try:
-        with open_layout(name) as layout:
+        with open_store(name) as layout:
             if dry_run:
                 changed = dry_run_edit(layout, choose, terms)
             else:
                 with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
                     changed = edit_and_collect(held, choose, terms)
-                    finish_sweep_state(layout)
+                    layout.finish_sweep()
                     move_note(layout, changed.choice.cutting.cuts[0])
     except _FitsError as fits:
         return fits.answer
@@ -101,7 +102,7 @@ def trim(
         limit_bytes=max_used_bytes,
         now_ns=choice.now_ns,
     )
-    report = make_report(name, outcome, changed.judged, changed.swept, started)
+    report = make_reset_result(name, outcome, changed.judged, changed.swept, started)
     return trimmed._replace(reset=report)
 
 
@@ -125,7 +126,7 @@ class _Choice(NamedTuple):
     cutting: TrimPlan
 
 
-def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choice:
+def _choose(layout: DirectoryStore, survey: Survey, tag: str, limit_bytes: int) -> _Choice:
     """What to cut from the tag. Raises _FitsError, and what says why nothing can be."""
     roots, descriptor = _roots_of(layout, survey, tag)
     used, now_ns = layer_uses(layout), time.time_ns()
@@ -147,7 +148,7 @@ def _choose(layout: Layout, survey: Survey, tag: str, limit_bytes: int) -> _Choi
     )
 
 
-def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Descriptor]:
+def _roots_of(layout: DirectoryStore, survey: Survey, tag: str) -> tuple[list[Root], Descriptor]:
     """All entries of the tag, and what they all stand for. Raises NotFound, UsageError."""
     roots = [root for root in survey.roots if root.ref_name == tag]
     found = {root.descriptor.digest: root.descriptor for root in roots if root.descriptor}
@@ -180,7 +181,7 @@ def _roots_of(layout: Layout, survey: Survey, tag: str) -> tuple[list[Root], Des
 
 
 def _too_large(
-    layout: Layout, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
+    layout: DirectoryStore, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
 ) -> LimitNotReached:
     allowed, needed = tell_apart(limit_bytes, needed_bytes)
     digest = root.descriptor.digest if root.descriptor else None
@@ -201,7 +202,9 @@ def _too_large(
     )
 
 
-def _no_tree(layout: Layout, survey: Survey, root: Root, descriptor: Descriptor) -> KitcacheError:
+def _no_tree(
+    layout: DirectoryStore, survey: Survey, root: Root, descriptor: Descriptor
+) -> KitcacheError:
     """Why the tag is no cache, or none that can be trimmed."""
     try:
         read_tree(layout, descriptor)

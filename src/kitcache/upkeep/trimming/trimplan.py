@@ -15,8 +15,9 @@ from kitcache.oci.cacheconfig import ResultKey, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import Layout
-from kitcache.store.state import read_layer_uses, read_tag_uses, write_tag_uses
+from kitcache.store.directory import DirectoryStore
+from kitcache.store.protocol import CacheStore
+from kitcache.store.state import read_tag_uses, write_tag_uses
 from kitcache.upkeep.project import NewContent, project
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import RewrittenRoot, make_root
@@ -60,7 +61,7 @@ class TrimPlan(NamedTuple):
 
 
 def cut_roots(
-    layout: Layout,
+    layout: DirectoryStore,
     survey: Survey,
     roots: Sequence[Root],
     positions: Collection[int],
@@ -137,7 +138,7 @@ def _look_ahead(survey: Survey, roots: Sequence[Root], cuts: Sequence[TagTrim]) 
     return project(alone, move=move, index_digest=survey.index_digest)
 
 
-def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocuments]:
+def _read_trees(layout: DirectoryStore, roots: Sequence[Root]) -> dict[int, CacheDocuments]:
     """By position the roots that are caches, each blob read once."""
     known: dict[Digest, CacheDocuments | None] = {}
     found = {}
@@ -153,7 +154,7 @@ def _read_trees(layout: Layout, roots: Sequence[Root]) -> dict[int, CacheDocumen
     return found
 
 
-def read_tree(layout: Layout, descriptor: Descriptor) -> CacheDocuments | None:
+def read_tree(layout: CacheStore, descriptor: Descriptor) -> CacheDocuments | None:
     """The root of a cache that a descriptor names, None where that is something else.
 
     Raises Damaged, also where BuildKit would not import it, and Unsafe.
@@ -199,13 +200,13 @@ def _reached_beside(survey: Survey, roots: Sequence[Root], own: Mapping[int, _Ow
     return beside
 
 
-def layer_uses(layout: Layout) -> dict[Digest, int]:
+def layer_uses(layout: CacheStore) -> dict[Digest, int]:
     """When an import last read each layer, where that is noted: ns since 1970.
 
     Raises as read_layer_uses.
     """
     uses = {}
-    for text, used_ns in read_layer_uses(layout).items():
+    for text, used_ns in layout.read_layer_uses().items():
         with suppress(ValueError):
             uses[parse_digest(text)] = used_ns
     return uses
@@ -238,7 +239,7 @@ def describe_cut(
     )
 
 
-def move_note(layout: Layout, cut: TagTrim) -> None:
+def move_note(layout: DirectoryStore, cut: TagTrim) -> None:
     """Have the note of the tag's last export name what the tag is now, if it can be read."""
     with suppress(KitcacheError):
         note = None if cut.ref_name is None else read_tag_uses(layout).get(cut.ref_name)

@@ -13,7 +13,8 @@ from kitcache.buildkit.wire.grpc import Code
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.store.ingest import Ingester
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from tests.hostile.build import Box, Sample
 from tests.unit.buildkit.session.exporter import Daemon, code_of, digest_of, make_cache, serving
 
@@ -29,7 +30,7 @@ def empty(box: Box) -> Box:
 
 @pytest.fixture
 def layout(empty: Box) -> Iterator[Layout]:
-    with open_layout(empty.dir) as opened:
+    with open_store(empty.dir) as opened:
         opened.open_directories()
         yield opened
 
@@ -343,7 +344,7 @@ class TestRead:
 class TestAnImport:
     @pytest.fixture
     def importer(self, sample: Sample) -> Iterator[Daemon]:
-        with open_layout(sample.dir) as layout:
+        with open_store(sample.dir) as layout:
             layout.open_directories()
             with serving({"local:src": ContentStore(layout)}) as channel:
                 yield Daemon(channel, "local:src")

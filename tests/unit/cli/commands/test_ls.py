@@ -2,7 +2,7 @@
 
 import time
 
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from tests.hostile.build import IMAGE_CONFIG, Sample, make_sample
 from tests.hostile.command import run
@@ -30,7 +30,7 @@ def test_a_damaged_tag_is_listed_and_told(sample: Sample) -> None:
 
 def test_when_a_tag_was_last_used(sample: Sample) -> None:
     now_ns = time.time_ns()
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         record_use(layout, ["main"], "imported", now_ns - 600 * 10**9)
     main, dev = run(sample.box.top, "ls", "--json", "cache").value["tags"]
     assert main["last_used_from"] == "import"
@@ -53,7 +53,7 @@ def test_notes_that_cannot_be_read_are_not_taken_for_none() -> None:
     needs_root()
     with reachable_box() as top:
         sample = make_sample(top)
-        with open_layout(sample.dir) as layout:
+        with open_store(sample.dir) as layout:
             record_use(layout, ["main"], "imported", time.time_ns())
         (sample.dir / ".kitcache").chmod(0o700)
         answer = run_as(NOBODY, top, "ls", "--json", "cache")

@@ -12,7 +12,7 @@ from kitcache.cli.policyoptions import retention_of
 from kitcache.cli.prunetext import pruned_lines
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from kitcache.upkeep.pruning.prune import prune
 from tests.hostile.build import Sample, make_sample
@@ -159,7 +159,7 @@ def test_files_that_stay_are_told(tmp_path: Path) -> None:
 
 def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
     now_ns = 10**18
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         record_use(layout, ["main"], "exported", now_ns - 3 * DAY_NS)
     os.utime(sample.box.path_of(sample.main["digest"]), (0, 0))
     os.utime(sample.box.path_of(sample.dev["digest"]), (0, 0))
@@ -168,7 +168,7 @@ def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
     assert mixed[2].split()[:2] == ["main", "3"]
     assert mixed[3].split()[1].startswith("~")
     assert mixed[4].startswith("~ no use is noted")
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         record_use(layout, ["dev"], "imported", now_ns - DAY_NS)
     noted = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
     assert not any("~" in line for line in noted)

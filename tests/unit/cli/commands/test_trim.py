@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import note_layers
 from tests.hostile import stages
 from tests.hostile.command import run
@@ -43,7 +43,7 @@ def test_a_dry_run_says_would(cache: Stages) -> None:
 
 
 def test_when_an_import_read_a_layer_is_shown(cache: Stages) -> None:
-    with open_layout(cache.dir) as layout:
+    with open_store(cache.dir) as layout:
         two_hours_ago_ns = time.time_ns() - 2 * 3600 * 10**9
         note_layers(layout, [stages.layer_of("old 2")], two_hours_ago_ns)
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", LIMIT)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kitcache.gc.control import Control
-from kitcache.store.layout import open_layout
-from kitcache.store.locks import LockKind, lock_store
+from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
+from kitcache.store.protocol import LockKind
 from kitcache.upkeep.health.repairplan import RepairPlan
 from kitcache.upkeep.results import RepairResult, TagStatus, VerifyResult
 from tests.hostile.build import Box
@@ -28,7 +29,7 @@ def copy_of(box: Box, name: str = "copy") -> Path:
 @contextmanager
 def locked(path: Path, kind: LockKind) -> Iterator[None]:
     with (
-        open_layout(path) as layout,
+        open_store(path) as layout,
         lock_store(layout, kind, Control(str(path), None, None).wait_policy(0.0)),
     ):
         yield

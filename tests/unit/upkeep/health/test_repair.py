@@ -7,7 +7,7 @@ import pytest
 
 import kitcache
 from kitcache.oci.digest import parse_digest
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
 from tests.hostile.build import INDEX, Box, Sample, encode
@@ -53,7 +53,7 @@ def test_an_index_of_yesterday_is_mended_by_the_notes(box: Box) -> None:
     old, yesterday = grow(box, "main", 2), encode(box.index_document())
     box.entries.clear()
     new = grow(box, "main", 3)
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         record_use(layout, ["main"], "exported", 1, digests={"main": new.root["digest"]})
     for blob in (old.root, old.config):
         box.damage(blob["digest"], None)
@@ -68,12 +68,12 @@ def test_a_tag_that_was_rewritten_keeps_its_name_when_the_index_is_lost(
     box: Box, cut: Cached
 ) -> None:
     """The note follows the root; one of another root is left alone."""
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         digests = {"cut": cut.root["digest"], "whole": cut.config["digest"]}
         record_use(layout, digests, "exported", 1, digests=digests)
     repair(box.dir)
     tags = see_tags(box.dir)
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         notes = read_tag_uses(layout)
     assert notes["cut"].digest == tags["cut"].digest != cut.root["digest"]
     assert (notes["cut"].exported_ns, notes["whole"].digest) == (1, cut.config["digest"])
@@ -87,7 +87,7 @@ def test_a_lost_index_gets_its_names_from_the_notes(box: Box) -> None:
     named, nameless = grow(box, "main", 2), grow(box, "gone", 3)
     box.blob(b'{"manifests":[]', INDEX)
     (box.dir / "index.json").unlink()
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         digests = {"main": named.root["digest"], "never": f"sha256:{'0' * 64}"}
         record_use(layout, digests, "exported", 1, digests=digests)
     done = repair(box.dir)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Cancelled, NotACache, UsageError
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
@@ -107,7 +107,7 @@ def test_a_root_that_only_a_note_and_a_copy_know_comes_back(box: Box) -> None:
     (copy / "index.json").write_bytes(b'{"manifests":[]}')
     box.damage(cached.root["digest"], None)
     (box.dir / "index.json").unlink()
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         record_use(layout, ["main"], "exported", 1, digests={"main": cached.root["digest"]})
     done = repair(box.dir, sources=[copy])
     assert kinds(done) == [("copy-blob", None), ("rebuild-index", None), ("rebuild-index", "main")]

@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
-from kitcache.store.locks import LockKind
+from kitcache.store.protocol import LockKind
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify

@@ -11,7 +11,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled
 from kitcache.gc.control import Control
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.health import verify as module
 from kitcache.upkeep.health.verify import verify, verify_held
 from tests.hostile.build import Box, encode
@@ -143,7 +143,7 @@ def test_progress_is_told(box: Box, main: Cached) -> None:
 
 def test_held_takes_no_lock(box: Box, main: Cached) -> None:
     before = os.listdir(box.dir)
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         found = verify_held(layout, Control("cache", None, None))
     assert os.listdir(box.dir) == before
     assert found.exit_code == 0

@@ -10,7 +10,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import parse_digest
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.naming.blobcopy import CopyPlan, bring_all, dry_run, find_lost, list_wants
 from tests.hostile.build import Box, Sample
 
@@ -18,7 +18,7 @@ FREE = Control("", None, None)
 
 
 def survey_of(box: Box) -> Survey:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         return take_survey(layout, FREE)
 
 
@@ -66,7 +66,7 @@ def test_an_empty_cache_wants_nothing(box: Box) -> None:
 
 def test_what_is_foreseen_is_what_comes(sample: Sample, other: Box) -> None:
     wants = wants_of(sample.box)
-    with open_layout(sample.dir) as source, open_layout(other.dir) as target:
+    with open_store(sample.dir) as source, open_store(other.dir) as target:
         source.open_directories()
         target.open_directories()
         foreseen = dry_run([source], target, str(other.dir), wants, FREE)
@@ -80,7 +80,7 @@ def test_what_is_lost_is_found(sample: Sample, is_structure: bool) -> None:
     part = wants.structure if is_structure else wants.leaves
     one = part[-1]
     path = sample.box.path_of(str(one.digest))
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         layout.open_directories()
         assert find_lost(layout, wants, FREE) is None
         # Of a layer the length is looked at, what names other blobs is proven.

@@ -10,7 +10,7 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming import merge as module
@@ -197,14 +197,14 @@ def test_an_empty_source_makes_an_empty_target(box: Box, target: Path) -> None:
 def test_last_uses_are_carried_over(sample: Sample, other: Box) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
     garbage = f"sha256:{min(sample.garbage)}"
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         write_tag_uses(layout, {"main": TagUse(10, 20, main), "gone": TagUse(5)})
         note_layers(layout, [sample.layers[0]["digest"], garbage], 7)
-    with open_layout(other.dir) as layout:
+    with open_store(other.dir) as layout:
         write_tag_uses(layout, {"extra": TagUse(1), "dev": TagUse(99, None, "sha256:older")})
         note_layers(layout, [sample.layers[0]["digest"]], 3)
     merge([sample.dir], other.dir)
-    with open_layout(other.dir) as layout:
+    with open_store(other.dir) as layout:
         assert read_tag_uses(layout) == {
             "extra": TagUse(1),
             "main": TagUse(10, 20, main),
@@ -220,9 +220,9 @@ def test_of_one_tag_in_several_caches_the_later_use_counts(
     twin = make_sample(tmp_path / "two")
     main = sample.main["digest"]
     for cache, note in ((sample.dir, TagUse(10, 40)), (twin.dir, TagUse(30, 20))):
-        with open_layout(cache) as layout:
+        with open_store(cache) as layout:
             write_tag_uses(layout, {"main": note})
     for _ in range(2):
         merge([sample.dir, twin.dir], target)
-        with open_layout(target) as layout:
+        with open_store(target) as layout:
             assert read_tag_uses(layout)["main"] == TagUse(30, 40, main)

@@ -8,7 +8,7 @@ import pytest
 
 from kitcache.errors import Busy, KitcacheError
 from kitcache.gc.values import Progress
-from kitcache.store.locks import Waiting
+from kitcache.store.protocol import Waiting
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample

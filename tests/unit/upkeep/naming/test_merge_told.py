@@ -9,7 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
@@ -62,7 +62,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And with them what is noted of their uses."""
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         write_tag_uses(layout, {"main": TagUse(10)})
     cancel, real = Event(), module.replace_index_if_unchanged
 
@@ -75,7 +75,7 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
         merge([sample.dir], other.dir, cancel=cancel)
     assert caught.value.effect.startswith("all tags have come")
     assert tags(sample.dir).items() <= tags(other.dir).items()
-    with open_layout(other.dir) as layout:
+    with open_store(other.dir) as layout:
         assert read_tag_uses(layout)["main"].exported_ns == 10
     assert merge([sample.dir], other.dir).outcome == "unchanged"
 

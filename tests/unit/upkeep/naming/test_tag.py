@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, read_tag_uses, record_use, write_tag_uses
 from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
@@ -29,7 +29,7 @@ def tags(sample: Sample) -> list[tuple[str | None, str]]:
 
 
 def notes_of(cache: Path) -> dict[str, TagUse]:
-    with open_layout(cache) as layout:
+    with open_store(cache) as layout:
         return dict(read_tag_uses(layout))
 
 
@@ -230,7 +230,7 @@ def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.M
 
 def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
     main, dev = sample.main["digest"], sample.dev["digest"]
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         record_use(layout, ["main"], "exported", 10, digests={"main": dev})
         record_use(layout, ["main"], "imported", 20)
         write_tag_uses(layout, {"dev": TagUse(99, 98, "sha256:older")})
@@ -242,7 +242,7 @@ def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
 
 
 def test_what_was_never_used_has_no_time(sample: Sample) -> None:
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         write_tag_uses(layout, {"dev": TagUse(99, 98, "sha256:older")})
     tag(sample.dir, "main", "dev")
     assert notes_of(sample.dir) == {"dev": TagUse(None, None, sample.main["digest"])}

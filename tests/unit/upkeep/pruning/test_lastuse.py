@@ -9,7 +9,8 @@ from kitcache.gc.control import Control
 from kitcache.gc.lastuse import last_use
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import UsedFrom
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from kitcache.store.state import record_use
 from kitcache.upkeep.pruning.decisions import TagFacts
 from kitcache.upkeep.pruning.lastuse import read_uses
@@ -21,13 +22,13 @@ MADE_NS = 1_700_000_000 * 10**9
 
 
 def facts(box: Box, now_ns: int = NOW_NS) -> list[TagFacts]:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         survey = take_survey(layout, Control("cache", None, None))
         return list(read_uses(layout, survey, now_ns))
 
 
 def noted(box: Box, tag: str, how: str, at_ns: int) -> None:
-    with open_layout(box.dir) as layout:
+    with open_store(box.dir) as layout:
         record_use(layout, [tag], "exported" if how == "export" else "imported", at_ns)
 
 

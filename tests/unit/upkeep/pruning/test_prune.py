@@ -13,8 +13,9 @@ from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
 from kitcache.store.state import read_skipped_sweeps, read_tag_uses, record_use
 from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
@@ -47,7 +48,7 @@ class TestPrune:
         self, sample: Sample
     ) -> None:
         before = take_snapshot(sample.box.top)
-        with (sample.dir / "oci-layout").open() as other, open_layout(sample.dir) as layout:
+        with (sample.dir / "oci-layout").open() as other, open_store(sample.dir) as layout:
             assert other
             with lock_store(layout, "exclusive", IMPATIENT):
                 dry = prune(sample.dir, KEEP_MAIN, dry_run=True)
@@ -287,7 +288,7 @@ class TestTrim:
         root = self.grown(box)
         box.tag("old", box.manifest([box.blob(b"another" * 100)]))
         box.tag("main", root)
-        with open_layout(box.dir) as layout:
+        with open_store(box.dir) as layout:
             record_use(
                 layout, ["main"], "exported", time.time_ns(), digests={"main": root["digest"]}
             )
@@ -306,7 +307,7 @@ class TestTrim:
         assert names >= {new, trimmed.after.hex}
         assert trimmed.after_size.bytes == pruned.reset.kept.bytes <= 4500
         assert dry.trimmed == (trimmed._replace(outcome="dry-run"),)
-        with open_layout(box.dir) as layout:
+        with open_store(box.dir) as layout:
             assert read_tag_uses(layout)["main"].digest == str(trimmed.after)
         assert reset(box.dir).deleted == Tally()
 

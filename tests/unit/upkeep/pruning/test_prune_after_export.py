@@ -2,8 +2,9 @@
 
 from kitcache.gc.control import Control
 from kitcache.options.prunepolicy import PrunePolicy, PruneRule
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
+from kitcache.store.open import open_store
 from kitcache.store.state import read_skipped_sweeps
 from kitcache.upkeep.pruning.prune import prune_after_export
 from kitcache.upkeep.results import PruneResult
@@ -43,7 +44,7 @@ class TestAfterExport:
         assert blobs(sample) == sample.live
 
     def test_while_others_export_it_is_left_to_them(self, sample: Sample, layout: Layout) -> None:
-        with open_layout(sample.dir) as other, lock_store(other, "shared", IMPATIENT):
+        with open_store(sample.dir) as other, lock_store(other, "shared", IMPATIENT):
             pruned = self.after_export(layout, most(1100), "main")
         assert (pruned.outcome, pruned.tags, pruned.exit_code) == ("skipped", (), 0)
         assert "kitcache.lock is held by" in pruned.reason

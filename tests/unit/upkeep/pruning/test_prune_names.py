@@ -9,13 +9,16 @@ from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
-from kitcache.store.layout import Layout, open_layout
+from kitcache.store.layout import Layout
+from kitcache.store.open import open_store
 from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.pruning.prune import not_reached, prune, prune_after_export
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Json, Sample, encode
 from tests.unit.gc.prunekit import KEEP_MAIN, below, blobs, kept, most, tags
+
+CONTROL = Control("cache", None, None)
 
 DAY_NS = 86_400 * 10**9
 CONTROL = Control("cache", None, None)
@@ -136,7 +139,7 @@ def test_what_is_noted_of_a_tag_goes_with_it(sample: Sample, layout: Layout) -> 
 
 
 def test_what_is_noted_of_a_tag_goes_after_an_export_too(sample: Sample) -> None:
-    with open_layout(sample.dir) as layout:
+    with open_store(sample.dir) as layout:
         record_use(layout, ["main", "dev"], "exported", 5)
         prune_after_export(layout, ("main",), KEEP_MAIN, CONTROL)
         assert set(read_tag_uses(layout)) == {"main"}

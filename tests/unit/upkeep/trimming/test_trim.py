@@ -21,7 +21,7 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.store.state import (
     count_skipped_sweep,
     note_layers,
@@ -121,7 +121,7 @@ def test_a_dry_run_says_it_all_and_touches_nothing(cache: Stages) -> None:
 
 
 def test_what_imports_read_is_warm(one: Stages) -> None:
-    with open_layout(one.dir) as layout:
+    with open_store(one.dir) as layout:
         note_layers(layout, [stages.layer_of("old 2")], time.time_ns())
     done = trim(one.dir, "main", limit_for(4))
     assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == [
@@ -357,7 +357,7 @@ def test_a_link_in_place_of_blobs_is_refused(one: Stages) -> None:
 
 
 def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
-    with open_layout(one.dir) as layout:
+    with open_store(one.dir) as layout:
         digests = {"main": one.main["digest"], "dev": one.main["digest"]}
         record_use(layout, digests, "exported", 5, digests=digests)
         done = trim(one.dir, "main", limit_for(2))
@@ -370,7 +370,7 @@ def test_the_note_of_the_export_moves_with_the_tag(one: Stages) -> None:
 
 
 def test_its_sweep_is_one_that_was_not_left_out(one: Stages) -> None:
-    with open_layout(one.dir) as layout:
+    with open_store(one.dir) as layout:
         count_skipped_sweep(layout)
         trim(one.dir, "main", limit_for(2))
         assert read_skipped_sweeps(layout) == 0

@@ -8,7 +8,7 @@ import pytest
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import open_layout
+from kitcache.store.open import open_store
 from kitcache.upkeep.trimming.trimplan import TrimPlan, cut_roots
 from tests.hostile import stages
 from tests.hostile.stages import LAYER_BYTES, Stages
@@ -30,7 +30,7 @@ def cut(
     held: Collection[Digest] = (),
 ) -> TrimPlan:
     """The roots of these tags below the limit, cut from those of the others."""
-    with open_layout(cache.dir) as layout:
+    with open_store(cache.dir) as layout:
         survey = take_survey(layout, Control("cache", None, None))
         roots = [root for root in survey.roots if root.ref_name in tags]
         positions = [root.position for root in roots if root.ref_name in of]

@@ -7,9 +7,10 @@ from threading import Event
 import pytest
 
 from kitcache.errors import Cancelled, Damaged, NotFound, UsageError
-from kitcache.gc.explain import PATHS_SHOWN, du, why
+from kitcache.gc.du import du
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Tally
+from kitcache.gc.why import MAX_PATHS, why
 from kitcache.oci.digest import parse_digest
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Box, Json, Sample, encode
@@ -187,13 +188,13 @@ def test_the_algorithm_tells_two_beginnings_apart(box: Box) -> None:
 
 def test_a_hundred_paths_are_shown(box: Box) -> None:
     layer = box.blob(b"layer")
-    for n in range(PATHS_SHOWN + 1):
+    for n in range(MAX_PATHS + 1):
         config = box.blob(b"config %d" % n)
         manifest = box.manifest([layer], config)
         box.entries.append(manifest)
     box.tag("last", manifest)
     answer = why(box.dir, layer["digest"])
-    assert (len(answer.paths), answer.has_more_paths) == (PATHS_SHOWN, True)
+    assert (len(answer.paths), answer.has_more_paths) == (MAX_PATHS, True)
 
 
 def test_with_damage_garbage_is_not_certain(sample: Sample) -> None:

@@ -1,0 +1,172 @@
+"""The directory store: a cache directory behind the protocols of store/protocol.py."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Self
+
+from kitcache.errors import KitcacheError
+from kitcache.oci.digest import Digest, is_blob_name
+from kitcache.store import delete, index, scan
+from kitcache.store.ioerrors import io_error, unreadable
+from kitcache.store.layout import Layout, blob_stat, look_at_open
+from kitcache.store.locks import lock_store
+from kitcache.store.protocol import (
+    Batch,
+    BlobStat,
+    DeleteResult,
+    HeldLock,
+    Ingest,
+    LockKind,
+    Roots,
+    StoredTimes,
+    WaitPolicy,
+    WriterActivity,
+)
+
+if TYPE_CHECKING:
+    from kitcache.store.state import TagUse
+
+
+class DirectoryStore(Layout):
+    """A cache directory. Locks protect an export from a sweep, so no age is required."""
+
+    min_age_floor_ns = 0
+    delete_batch_size = 64
+    delete_threads = 2
+
+    def refresh(self) -> None:
+        self.open_directories()
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def roots_stamp(self) -> index.Stamp | None:
+        return index.stamp_index(self)
+
+    def read_roots(self, pause: Callable[[float], None]) -> Roots:
+        file, entries = index.read_stable_index(self, pause)
+        return Roots(file.data, file.digest, file.changed_ns, entries)
+
+    def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        for digest in digests:
+            stat = self.stat_blob(digest)
+            if stat is not None:
+                yield digest, stat
+
+    def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:
+        """Return what a symlink leads to, and the blob that the last part of its target names.
+
+        If nothing may look at the target, return the symlink itself. Reads no content.
+        """
+        target: BlobStat | None = None
+        try:
+            target = blob_stat(os.stat(digest.hex, dir_fd=self.blobs[digest.algorithm]))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                target = self.stat_blob(digest)
+        try:
+            path = os.readlink(digest.hex, dir_fd=self.blobs[digest.algorithm])
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                return target, None  # it was deleted or replaced
+            raise unreadable(self.path, f"link {digest.short}", error) from None
+        name = os.path.basename(path)
+        return target, next((Digest(a, name) for a in self.blobs if is_blob_name(a, name)), None)
+
+    def scan_blobs(self) -> Iterator[Batch]:
+        for algorithm in self.blobs:
+            yield from scan.scan_blobs(self, algorithm)
+
+    def writer_activity(self) -> WriterActivity:
+        return scan.scan_ingests(self)
+
+    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+        from kitcache.store.state import read_tag_uses  # noqa: PLC0415 - a reset needs none
+
+        return read_tag_uses(self)
+
+    def read_layer_uses(self) -> Mapping[str, int]:
+        from kitcache.store.state import read_layer_uses  # noqa: PLC0415
+
+        return read_layer_uses(self)
+
+    def lock(
+        self, kind: LockKind, wait_policy: WaitPolicy
+    ) -> AbstractContextManager[HeldLock[Self]]:
+        return lock_store(self, kind, wait_policy)
+
+    def reopen(self) -> Self:
+        try:
+            return type(self)(self.path, os.dup(self.root_fd))
+        except OSError as error:
+            raise io_error(self.path, "cannot be opened once more", error) from None
+
+    def check_exists(self) -> None:
+        if look_at_open(self, self.root_fd, "the directory").st_nlink == 0:
+            raise KitcacheError(
+                self.path,
+                "the directory was removed by somebody else meanwhile",
+                effect="",
+                hints=("see what is there now, then run it again",),
+            )
+
+    def next_tick_ns(self, lock: HeldLock[Self]) -> int:
+        return scan.next_tick_ns(lock.fd)
+
+    def sync_roots(self) -> None:
+        index.sync_index(self)
+
+    def touch_roots(self) -> None:
+        index.date_index(self)
+
+    def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
+        # All stats, then all deletions: if the calls alternated, two threads would hand the GIL to
+        # each other at each call, which takes longer than the calls.
+        fd, stat = self.blobs[algorithm], os.stat
+        return [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
+
+    def delete_names(
+        self, lock: HeldLock[Self], algorithm: str, names: Sequence[str]
+    ) -> DeleteResult:
+        return delete.delete_blobs(self, lock, algorithm, names)
+
+    def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
+        try:
+            # A build may have resumed it: BuildKit finds an upload by its name.
+            if scan.read_writes(self, ingest.name) != ingest.writes_ns:
+                return False
+            delete.delete_ingest(self, lock, ingest.name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def foreign_names(self) -> Iterator[str]:
+        return scan.scan_foreign(self)
+
+    def foreign_bytes(self, path: str) -> int:
+        return scan.foreign_bytes(self, path)
+
+    def quarantined(self) -> tuple[int, int]:
+        return scan.quarantined(self)
+
+    def read_skipped_sweeps(self) -> int:
+        from kitcache.store.state import read_skipped_sweeps  # noqa: PLC0415
+
+        return read_skipped_sweeps(self)
+
+    def count_skipped_sweep(self) -> int:
+        from kitcache.store.state import count_skipped_sweep  # noqa: PLC0415
+
+        return count_skipped_sweep(self)
+
+    def finish_sweep(self) -> None:
+        try:
+            os.stat(scan.STATE_DIR, dir_fd=self.root_fd, follow_symlinks=False)
+        except OSError:
+            return
+        from kitcache.store.state import tidy  # noqa: PLC0415 - rarely needed
+
+        tidy(self)

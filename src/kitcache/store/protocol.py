@@ -1,0 +1,394 @@
+"""The storage seam: the protocols through which `gc` and `upkeep` read and change a cache.
+
+`open_store(address)` of store/open.py returns a store. store/directory.py implements the protocols
+for a directory, tests/contract/memory.py for a dictionary; every store passes tests/contract/. An
+object store has no locks and no uploads, so only the age of a blob protects an export from a sweep
+(`min_age_floor_ns`). A registry cannot list blobs, so it can be a CacheStore only.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
+
+from kitcache.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from kitcache.oci.index import IndexEntry
+    from kitcache.store.state import TagUse
+
+BATCH_SIZE = 512
+"""How many names a Batch of a directory has; the last Batch of an algorithm has fewer."""
+
+STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
+
+LockKind = Literal["shared", "exclusive"]
+
+IndexChange = Callable[[bytes | None], bytes]
+"""Makes the new index document from the current one; None if there is no document."""
+
+StoreT_co = TypeVar("StoreT_co", covariant=True)
+
+
+class StoredTimes(Protocol):
+    """The facts of a listing. An os.stat_result has them, so no object per blob is created."""
+
+    @property
+    def st_size(self) -> int:
+        """The length of the blob in bytes."""
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """When the blob was written."""
+
+    @property
+    def st_ctime_ns(self) -> int:
+        """When the blob, its name or its mode changed last. No client can choose it."""
+
+    @property
+    def st_nlink(self) -> int:
+        """0 if another process is deleting the blob."""
+
+
+class BlobStat(NamedTuple):
+    """The file, or the other thing, that has a blob's name. No symlink is followed.
+
+    Attributes:
+        size: In bytes.
+        mtime_ns: When it was written.
+        ctime_ns: When it, its name or its mode changed last. No client can choose it.
+        names: The number of its hard links. If there is another one, deletion frees nothing.
+
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    kind: Literal["file", "link", "other"]
+    names: int
+
+
+class Batch(NamedTuple):
+    """Some names of one algorithm.
+
+    Attributes:
+        names: The hex digits of regular files, each of the length that the algorithm has.
+        foreign: The paths, relative to the cache, of everything else.
+
+    """
+
+    algorithm: str
+    names: list[str]
+    foreign: list[str]
+
+
+class Roots(NamedTuple):
+    """The roots of a cache at one moment, as an OCI index document.
+
+    A store whose roots are objects builds the document from them, one entry for each root. If such
+    a root is not a blob (S3's `manifests/<name>`), the store's read_blob and stat_blob answer for
+    its digest, and scan_blobs does not list it.
+
+    Attributes:
+        data: None if there is no document.
+        version: Equal versions have equal entries.
+        changed_ns: When the roots were written last, 0 if there are none.
+        entries: The entries of `data`, in order. A caller replaces them to survey other roots.
+
+    """
+
+    data: bytes | None
+    version: Digest
+    changed_ns: int
+    entries: "tuple[IndexEntry, ...]"
+
+
+class Ingest(NamedTuple):
+    """An upload that is running or unfinished.
+
+    Attributes:
+        writes_ns: When its directory and its files were written last, sorted.
+        bytes: The sum of the sizes of its files.
+        is_marked: A reset that was killed had begun to delete it, so its times mean nothing.
+
+    """
+
+    name: str
+    writes_ns: tuple[int, ...]
+    bytes: int
+    is_marked: bool = False
+
+
+class WriterActivity(NamedTuple):
+    """Recent writes of clients that hold none of kitcache's locks. Empty for an object store.
+
+    Attributes:
+        ingests: BuildKit's uploads, by name.
+        other_writes_ns: When the uploads of other clients, such as oras, were written.
+        changed_ns: When an upload last began or ended, 0 if that is unknown.
+
+    """
+
+    ingests: tuple[Ingest, ...] = ()
+    other_writes_ns: tuple[int, ...] = ()
+    changed_ns: int = 0
+
+
+class DeleteResult(NamedTuple):
+    """What became of some names: those that are in neither field were deleted.
+
+    Attributes:
+        missing: The names that did not exist any more.
+        failures: The names that could not be deleted, with the reason.
+
+    """
+
+    missing: Collection[str] = ()
+    failures: Mapping[str, str] = {}
+
+
+class LockHolder(NamedTuple):
+    """The process that holds a lock. A fact is None if the system does not tell it.
+
+    Attributes:
+        command: The program, and its subcommand if that is a known one; never an argument.
+
+    """
+
+    pid: int | None
+    command: str | None
+
+
+class Waiting(NamedTuple):
+    """An event: a call waits for another process.
+
+    Attributes:
+        waiting_for: The name of the lock, or "export".
+        seconds: How long it waits at most.
+
+    """
+
+    path: str
+    waiting_for: str
+    holder: LockHolder
+    seconds: float
+
+
+class WaitPolicy(NamedTuple):
+    """How to wait for a lock.
+
+    Attributes:
+        pause: Waits that many seconds, or raises Cancelled.
+        on_wait: Is called at most once per wait.
+
+    """
+
+    timeout_s: float
+    pause: Callable[[float], None]
+    on_wait: Callable[[Waiting], None]
+
+
+class HeldLock(NamedTuple, Generic[StoreT_co]):
+    """Proof that the caller holds kitcache.lock of `store`. Only a store's `lock` creates one.
+
+    Attributes:
+        fd: The lock file; -1 if the store has none.
+
+    """
+
+    store: StoreT_co
+    kind: LockKind
+    fd: int = -1
+
+
+class CacheStore(Protocol):
+    """Everything that can be read of any cache. Failures are KitcacheErrors.
+
+    Attributes:
+        path: As the caller named the cache, for messages.
+
+    """
+
+    path: str
+
+    def refresh(self) -> None:
+        """See the directories, or prefixes, as they are now. The caller calls it first."""
+
+    def now_ns(self) -> int:
+        """Return the time of the clock by which ages are measured, in ns since 1970."""
+
+    def roots_stamp(self) -> Hashable | None:
+        """Return a value that changes if the roots do, None if there are none. One stat."""
+
+    def read_roots(self, pause: Callable[[float], None]) -> Roots:
+        """Read the roots. Retry if they are half-written.
+
+        Raises:
+            Damaged: They are invalid or ambiguous.
+
+        """
+
+    def read_blob(
+        self, digest: Digest, size: int | None, *, unless_binary: bool = False
+    ) -> bytes | None:
+        """Return the bytes of a blob after checking its digest, and its size if one is given.
+
+        Returns:
+            None, unchecked, if unless_binary is set and the first bytes cannot be JSON.
+
+        Raises:
+            Damaged: Kind missing, wrong-size, wrong-digest, not-a-file or unknown-algorithm.
+            Unreadable: The blob exists and cannot be read, so it may be intact.
+            Unsafe: It is larger than a structural blob may be.
+
+        """
+
+    def stat_blob(self, digest: Digest) -> BlobStat | None:
+        """Return what has that digest's name, None if nothing has. Reads no content."""
+
+    def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        """Yield those of the blobs that exist, once, in any order. An object store lists."""
+
+    def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:
+        """Return what a symlink in a blob's place leads to, and the digest that it names.
+
+        Both are None if there is nothing; nothing is deleted because of the answer.
+        """
+
+    def scan_blobs(self) -> Iterator[Batch]:
+        """Yield the names of all blobs. A name can be skipped while other names are deleted."""
+
+    def writer_activity(self) -> WriterActivity:
+        """Return the recent writes of clients that hold none of kitcache's locks."""
+
+    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+        """Return when each tag was exported and imported, as far as that was recorded.
+
+        Raises:
+            Unreadable: There may be records.
+
+        """
+
+    def read_layer_uses(self) -> Mapping[str, int]:
+        """Return when imports read a blob last, in ns since 1970, by its digest.
+
+        Raises:
+            Unreadable: There may be records.
+
+        """
+
+
+class CollectableStore(CacheStore, Protocol):
+    """A store that a sweep can delete from.
+
+    Attributes:
+        min_age_floor_ns: No younger blob is deleted, whatever the options say. 0 if locks protect
+            an export, as in a directory.
+        delete_batch_size: How many names are looked at, then deleted, at a time.
+        delete_threads: How many threads delete. Two for a directory, because unlink releases the
+            GIL for long; a third would only contend for it.
+
+    """
+
+    @property
+    def min_age_floor_ns(self) -> int: ...
+    @property
+    def delete_batch_size(self) -> int: ...
+    @property
+    def delete_threads(self) -> int: ...
+
+    def lock(
+        self, kind: LockKind, wait_policy: WaitPolicy
+    ) -> AbstractContextManager[HeldLock[Self]]:
+        """Hold the lock of the cache. A store without locks returns at once.
+
+        Raises:
+            Busy: It was not acquired within the timeout. Names the holder.
+
+        """
+
+    def reopen(self) -> AbstractContextManager[Self]:
+        """Open the same cache once more, with file descriptors of its own."""
+
+    def check_exists(self) -> None:
+        """Raise KitcacheError if another process has deleted the cache itself."""
+
+    def next_tick_ns(self, lock: HeldLock[Self]) -> int:
+        """Return a time of the clock that dates blobs: later changes have it or a later one."""
+
+    def sync_roots(self) -> None:
+        """Make the roots durable, whoever wrote them. Called before the first deletion."""
+
+    def touch_roots(self) -> None:
+        """Date the roots now, if possible, so that a deleted upload does not look unpublished."""
+
+    def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
+        """Return the facts of each name, in order.
+
+        Raises:
+            OSError: One of them is missing, or has no facts.
+
+        """
+
+    def delete_names(
+        self, lock: HeldLock[Self], algorithm: str, names: Sequence[str]
+    ) -> DeleteResult:
+        """Delete blobs. Callable from several threads. Only gc.sweep calls it.
+
+        Raises:
+            ValueError: The lock is not the exclusive lock of this store. Nothing was deleted.
+
+        """
+
+    def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
+        """Delete an upload. Return False if it is gone, or was written since it was surveyed.
+
+        Raises:
+            ValueError: As delete_names.
+            OSError: It, or a part of it, could not be deleted.
+
+        """
+
+    def foreign_names(self) -> Iterator[str]:
+        """Yield paths, relative to the cache, that neither a client nor kitcache creates.
+
+        Directories end in a slash. The foreign paths of scan_blobs are not repeated.
+        """
+
+    def foreign_bytes(self, path: str) -> int:
+        """Return the size of a foreign file, or of all files below a foreign directory."""
+
+    def quarantined(self) -> tuple[int, int]:
+        """Return how many files repairs have quarantined, and the sum of their sizes."""
+
+    def read_skipped_sweeps(self) -> int:
+        """Return how many sweeps in a row were skipped, 0 if that is unknown."""
+
+    def count_skipped_sweep(self) -> int:
+        """Record one more skipped sweep. Return how many in a row there are."""
+
+    def finish_sweep(self) -> None:
+        """Reset the count of skipped sweeps; delete what killed processes left. Never raises."""
+
+
+class EditableStore(CollectableStore, Protocol):
+    """A store whose roots kitcache edits: prune, trim, tag, untag, merge, repair, a build."""
+
+    def commit_roots(
+        self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
+    ) -> Roots | None:
+        """Replace the roots in one step: old or new, nothing in between, also after a crash.
+
+        The caller holds the store's lock, shared or exclusive.
+
+        Args:
+            change: Called, perhaps several times, with the index document as it is at that moment.
+                It may raise to give up.
+            wait_policy: For the clients' own lock of the index, held for milliseconds.
+            before: The roots that the change was decided from.
+
+        Returns:
+            The new roots. None, and nothing was changed, if `before` is given and the roots have
+            another version by now: the caller decides again.
+
+        """
