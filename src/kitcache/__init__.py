@@ -18,7 +18,7 @@ _NAMES = {
     "kitcache.buildkit.session.registry": "Credentials DockerConfig",
     "kitcache.buildkit.status": "BuildUpdate BuildWarning Transfer Vertex VertexLog",
     "kitcache.buildkit.steps": "Step StepTracker",
-    "kitcache.buildkit.wishes": "BuildOptions",
+    "kitcache.buildkit.buildoptions": "BuildOptions",
     "kitcache.errors": (
         "BuildFailed Busy Cancelled Damaged Incomplete KitcacheError LimitNotReached NoDaemon"
         " NotACache NotExecutable NotFound NotInstalled SourceLocation Unreadable Unsafe"

@@ -1,4 +1,5 @@
 # Written by `make golden` from __init__.py.
+from kitcache.buildkit.buildoptions import BuildOptions as BuildOptions
 from kitcache.buildkit.client import Client as Client
 from kitcache.buildkit.client import RunningBuild as RunningBuild
 from kitcache.buildkit.daemon.address import Address as Address
@@ -17,7 +18,6 @@ from kitcache.buildkit.status import Vertex as Vertex
 from kitcache.buildkit.status import VertexLog as VertexLog
 from kitcache.buildkit.steps import Step as Step
 from kitcache.buildkit.steps import StepTracker as StepTracker
-from kitcache.buildkit.wishes import BuildOptions as BuildOptions
 from kitcache.errors import BuildFailed as BuildFailed
 from kitcache.errors import Busy as Busy
 from kitcache.errors import Cancelled as Cancelled

@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from tests.hostile.failing import FLAVOURS, failure

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output

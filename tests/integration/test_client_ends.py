@@ -14,9 +14,9 @@ from threading import Event
 import pytest
 
 import kitcache
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.status import BuildUpdate
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output

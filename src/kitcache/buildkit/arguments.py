@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from types import UnionType
 from typing import TypeVar, cast
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.inputs import check_build_context
 from kitcache.buildkit.limit import check_seconds
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, check_attrs

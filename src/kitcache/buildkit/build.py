@@ -10,6 +10,7 @@ from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_options
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
 from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.exporters import Exporter
@@ -37,7 +38,6 @@ from kitcache.buildkit.status import BuildUpdate, BuildWarning
 from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
 from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 

@@ -18,6 +18,7 @@ from kitcache.buildkit.arguments import (
     split_platforms,
 )
 from kitcache.buildkit.build import run_build
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.daemon.address import Address, find_daemon, parse_address
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.daemon.connect import TIMEOUT_S
@@ -31,7 +32,6 @@ from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import BuildUpdate, OnUpdate
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from kitcache.buildkit.arguments import as_tuple, check_values
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport

@@ -13,13 +13,13 @@ import pytest
 from kitcache.buildkit import solve as solve_module
 from kitcache.buildkit.arguments import check_values
 from kitcache.buildkit.build import run_build
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.daemon.connect import connect
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.request import check_request
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import BuildUpdate
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, NoDaemon, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import parse_cache_export, parse_cache_import

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.result import BuildResult
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.options.build import BuildRequest

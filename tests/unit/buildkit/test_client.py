@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 import kitcache
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.proto import control_pb2
 from kitcache.buildkit.status import BuildUpdate
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import BuildFailed, Cancelled, UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.outputs import Output

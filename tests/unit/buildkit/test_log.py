@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport
 from kitcache.options.secrets import Secret

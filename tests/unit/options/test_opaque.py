@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.session.registry import Credentials
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client, RunningBuild
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
-from kitcache.buildkit.wishes import BuildOptions
 from kitcache.cli import buildoptions, options
 from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
 from kitcache.cli.cachetext import cache_lines, excess_lines
