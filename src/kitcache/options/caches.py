@@ -120,8 +120,8 @@ class CacheImport(NamedTuple):
 Cache = TypeVar("Cache", CacheExport, CacheImport)
 
 
-def parse_cache_export(text: str) -> CacheExport:
-    """Return the checked value of --cache-to; a bare name such as user/app:cache is a registry's.
+def parse_cache_export(text: str | Pairs) -> CacheExport:
+    """Return the checked value of --cache-to, or of its attributes; a bare name is a registry's.
 
     Raises:
         UsageError: BuildKit would refuse the text, before or after the build.
@@ -153,8 +153,8 @@ def check_cache_export(export: CacheExport) -> CacheExport:
     return export._replace(warnings=_merge_warnings(export.warnings, warnings))
 
 
-def parse_cache_import(text: str) -> CacheImport:
-    """Return the checked value of --cache-from; a bare name such as user/app:cache is a registry's.
+def parse_cache_import(text: str | Pairs) -> CacheImport:
+    """Return the checked value of --cache-from, or of its attributes; a bare name is a registry's.
 
     Raises:
         UsageError: BuildKit would refuse the text.
@@ -231,12 +231,14 @@ def _merge_warnings(known: tuple[str, ...], warnings: tuple[str, ...]) -> tuple[
     return (*known, *new)
 
 
-def _split_type(text: str) -> tuple[str, Pairs]:
+def _split_type(text: str | Pairs) -> tuple[str, Pairs]:
     """Return the type, and the other attributes."""
-    fields = split_fields(text)
-    if len(fields) == 1 and "=" not in fields[0]:
-        return "registry", (("ref", fields[0]),)
-    pairs = parse_pairs(fields)
+    if isinstance(text, str):
+        fields = split_fields(text)
+        if len(fields) == 1 and "=" not in fields[0]:
+            return "registry", (("ref", fields[0]),)
+        text = parse_pairs(fields)
+    pairs = text
     kind = dict(pairs).get("type", "")
     if not kind:
         raise UsageError(

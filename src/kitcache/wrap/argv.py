@@ -1,231 +1,191 @@
-"""Which client a command is, and what it would do: nothing is guessed.
+"""Recognize a build command of another client, and find its cache options.
 
-Understood are docker build (and its other names), buildx build and bake, docker compose and
-buildctl build; each becomes a Job.
+Recognized are docker build (and its aliases), buildx build and bake, docker compose, and buildctl
+build. Each becomes a Job.
 """
 
 import os
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 from kitcache.wrap import flagtables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
-from kitcache.wrap.flags import FlagTable, NotUnderstood, Option, is_flag_set, read_line
+from kitcache.wrap.flags import FlagTable, NotUnderstood, is_flag_set, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
     "docker compose build|up|run|create · docker-compose …",
     "buildx build|bake · docker-buildx … · buildctl build",
-    "with the client's own options before and behind these words",
+    "with the client's own options before and after these words",
 )
 _PLACE = "put kitcache exec -- right before the client's name, inside of scripts and make"
 _BUILDS_NOTHING = ("help", "h", "check", "call", "print")
-_TO, _FROM = "cache-to", "cache-from"
-_EXPORT, _IMPORT = "export-cache", "import-cache"
 
 
 class Rewritten(NamedTuple):
-    """A command to run in place of the user's. stdin: its input, None: what we were given.
+    """A command to run in place of the user's.
 
-    file: a document that the command reads from the path in argv that is PLACE_OF_FILE. warned:
-    what the user's command would have written to stderr, and this one does not.
+    Attributes:
+        stdin: Its input; None: the input of kitcache.
+        file: A document that it reads from the path at FILE_PLACEHOLDER in argv.
+        stderr: What the user's command would have written to stderr, and this one does not.
     """
 
     argv: tuple[str, ...]
     stdin: bytes | None = None
     file: bytes | None = None
-    warned: bytes = b""
+    stderr: bytes = b""
 
 
 FILE_PLACEHOLDER = "{kitcache-exec-file}"
-"""The word of Rewritten.argv that stands for the path of its file."""
+"""The word of Rewritten.argv in place of the path of its file."""
 
 
 class ClientFailed(Exception):
-    """The client does not say what the command means. code, said: how it ended, its stderr."""
+    """A client failed when it was asked what a command means."""
 
-    def __init__(self, code: int, said: bytes) -> None:
-        super().__init__(code)
-        self.code = code
-        self.said = said
+    def __init__(self, exit_code: int, stderr: bytes) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+        self.stderr = stderr
 
     @property
     def reason(self) -> str:
-        """Why nothing is known of the command's caches, as a clause."""
-        *_, last = ["no reason", *self.said.decode(errors="replace").splitlines()]
+        """A clause that states why the command's caches are unknown."""
+        *_, last = ["no reason", *self.stderr.decode(errors="replace").splitlines()]
         return f"the client did not say what it exports ({hide_password(last.strip())})"
 
 
-class Job(Protocol):
-    """What a build command does with caches: exports and imports as the client reads them."""
+class Job(NamedTuple):
+    """The caches of a build command, as its client reads them.
 
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """The user's words."""
-
-    @property
-    def exports(self) -> tuple[str, ...]:
-        """Each value of --cache-to."""
-
-    @property
-    def imports(self) -> tuple[str, ...]:
-        """Each value of --cache-from."""
-
-    @property
-    def contexts(self) -> tuple[Context, ...]:
-        """The local directories that its builds send."""
-
-    @property
-    def solves(self) -> tuple[int, ...]:
-        """Of each export, which of the command's builds it belongs to."""
-
-    @property
-    def builds_all(self) -> bool:
-        """Whether its success means that every export was made."""
-
-    def rewrite(self, exports: Sequence[str]) -> Rewritten:
-        """The command with other exports in place of these, as many and in the same order."""
-
-
-class DirectJob(NamedTuple):
-    """A command that says all in its own words. to: the options that are its exports.
-
-    stdin: its input where we have read that, else None.
+    Attributes:
+        rewrite: Makes the command with other exports: as many, in the same order.
+        exports: Each value of --cache-to.
+        solves: For each export, the number of its build.
+        imports: Each value of --cache-from.
+        contexts: The local directories that its builds send.
+        builds_all: True if success of the command means that every export was made.
     """
 
     argv: tuple[str, ...]
-    to: tuple[Option, ...] = ()
+    rewrite: Callable[[Sequence[str]], Rewritten]
+    exports: tuple[str, ...] = ()
+    solves: tuple[int, ...] = ()
     imports: tuple[str, ...] = ()
-    stdin: bytes | None = None
     contexts: tuple[Context, ...] = ()
-
-    @property
-    def exports(self) -> tuple[str, ...]:
-        """Each value of --cache-to."""
-        return tuple(option.value or "" for option in self.to)
-
-    @property
-    def solves(self) -> tuple[int, ...]:
-        """All are of one build."""
-        return (0,) * len(self.to)
-
-    @property
-    def builds_all(self) -> bool:
-        """It is one build."""
-        return True
-
-    def rewrite(self, exports: Sequence[str]) -> Rewritten:
-        """The command with other exports in place of these."""
-        words = list(self.argv)
-        for option, text in zip(self.to, exports, strict=True):
-            words[option.at] = option.prefix + text
-        return Rewritten(tuple(words), self.stdin)
+    builds_all: bool = True
 
 
 class Recognized(NamedTuple):
-    """A command that is understood. at: of the word that names what it does, such as build."""
+    """A recognized command.
+
+    Attributes:
+        kind: build, bake, compose or buildctl.
+        at: The position of the command word, such as build; of compose, of its first option.
+    """
 
     kind: str
     argv: tuple[str, ...]
     at: int
 
 
-def recognize(argv: Sequence[str]) -> Recognized:
-    """What a command is: kind is build, bake, compose or buildctl.
+class _Client(NamedTuple):
+    """A client's own options, its build commands by kind, and the plugins below it."""
 
-    Raises NotUnderstood, which names what is understood, UsageError where there is no command.
+    name: str
+    table: FlagTable
+    builds: Mapping[str, str]
+    below: "Mapping[str, _Client]"
+
+
+_BUILDX = _Client(
+    "buildx", flagtables.BUILDX, {"build": "build", "b": "build", "bake": "bake", "f": "bake"}, {}
+)
+_COMPOSE = _Client(
+    "compose", flagtables.COMPOSE, dict.fromkeys(("build", "up", "run", "create"), "compose"), {}
+)
+_BUILDCTL = _Client("buildctl", flagtables.BUILDCTL, {"build": "buildctl", "b": "buildctl"}, {})
+_IMAGE = _Client("docker", flagtables.DOCKER, {"build": "build"}, {})
+_DOCKER = _IMAGE._replace(
+    below={"image": _IMAGE, "builder": _IMAGE, "buildx": _BUILDX, "compose": _COMPOSE}
+)
+_PROGRAMS = {
+    "docker": _DOCKER,
+    "buildx": _BUILDX,
+    "docker-buildx": _BUILDX,
+    "docker-compose": _COMPOSE,
+    "buildctl": _BUILDCTL,
+}
+
+
+def recognize(argv: Sequence[str]) -> Recognized:
+    """Recognize a build command.
+
+    Raises:
+        NotUnderstood: It is another command. The error lists the recognized ones.
+        UsageError: There is no command.
     """
     words = tuple(argv)
     if not words:
         raise UsageError("there is no command", hints=(_PLACE,))
     program = os.path.basename(words[0])
     if program in ("nerdctl", "podman", "buildah"):
-        step = f"hold the lock with: flock --shared DIR/kitcache.lock {program} …"
-        raise _not_understood(f"{program} is not understood", words, step)
-    readers = {
-        "docker": _docker,
-        "buildx": _buildx,
-        "docker-buildx": _buildx,
-        "docker-compose": _compose,
-        "buildctl": _buildctl,
-    }
-    if program not in readers:
-        raise _not_understood(f"{program!r} is no build client that is known", words)
-    return readers[program](words, 1)
+        hint = f"hold the lock with: flock --shared DIR/kitcache.lock {program} …"
+        raise _not_understood(f"{program} is not understood", words, hint)
+    if program not in _PROGRAMS:
+        raise _not_understood(f"{program!r} is not a known build client", words)
+    client, start = _PROGRAMS[program], 1
+    while True:
+        at = read_line(words, start, client.table, stops_at_argument=True).end
+        word = words[at] if at < len(words) else ""
+        if word in client.builds:
+            kind = client.builds[word]
+            return Recognized(kind, words, start if kind == "compose" else at)
+        if word not in client.below:
+            raise _not_understood(f"this {client.name} command does not build", words)
+        client, start = client.below[word], at + 1
 
 
-def _docker(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, flagtables.DOCKER, stops_at_argument=True).end
-    match words[at : at + 1]:
-        case ("build",):
-            return Recognized("build", words, at)
-        case ("image" | "builder",):
-            below = read_line(words, at + 1, flagtables.DOCKER, stops_at_argument=True).end
-            if words[below : below + 1] == ("build",):
-                return Recognized("build", words, below)
-        case ("buildx",):
-            return _buildx(words, at + 1)
-        case ("compose",):
-            return _compose(words, at + 1)
-    raise _not_understood("this docker command does not build", words)
-
-
-def _buildx(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, flagtables.BUILDX, stops_at_argument=True).end
-    match words[at : at + 1]:
-        case ("build" | "b",):
-            return Recognized("build", words, at)
-        case ("bake" | "f",):
-            return Recognized("bake", words, at)
-    raise _not_understood("this buildx command does not build", words)
-
-
-def _compose(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, flagtables.COMPOSE, stops_at_argument=True).end
-    if words[at : at + 1] and words[at] in ("build", "up", "run", "create"):
-        return Recognized("compose", words, start)
-    raise _not_understood("this compose command does not build", words)
-
-
-def _buildctl(words: tuple[str, ...], start: int) -> Recognized:
-    at = read_line(words, start, flagtables.BUILDCTL, stops_at_argument=True).end
-    if words[at : at + 1] and words[at] in ("build", "b"):
-        return Recognized("buildctl", words, at)
-    raise _not_understood("this buildctl command does not build", words)
-
-
-def _not_understood(problem: str, words: Sequence[str], step: str = _PLACE) -> NotUnderstood:
-    more = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})"
-    error = NotUnderstood(f"{problem}{more}", hints=(step,))
+def _not_understood(problem: str, words: Sequence[str], hint: str = _PLACE) -> NotUnderstood:
+    beginning = f" ({' '.join(words[:4])}{' …' if len(words) > 4 else ''})"
+    error = NotUnderstood(f"{problem}{beginning}", hints=(hint,))
     error.details = tuple(
         f"{'understood:' if not n else '           '} {line}" for n, line in enumerate(UNDERSTOOD)
     )
     return error
 
 
-def direct_job(found: Recognized) -> DirectJob:
-    """The caches of a build or buildctl command. Raises NotUnderstood."""
-    table, to, source = _names(found.kind)
-    line = read_line(found.argv, found.at + 1, table, watched=(to, source))
-    given = [option for option in line.options if option.value is not None]
-    is_buildctl = found.kind == "buildctl"
-    return DirectJob(
-        found.argv,
-        tuple(option for option in given if option.name == to),
-        tuple(option.value or "" for option in given if option.name == source),
-        contexts=contexts_of_buildctl(line) if is_buildctl else contexts_of_build(found.argv, line),
+def unchanged_job(argv: Sequence[str], stdin: bytes | None = None) -> Job:
+    """Return the job of a command that runs as it is. stdin: its input if that was read."""
+    return Job(tuple(argv), lambda _: Rewritten(tuple(argv), stdin))
+
+
+def direct_job(command: Recognized) -> Job:
+    """Return the job of a build or buildctl command. Raises NotUnderstood."""
+    argv, start = command.argv, command.at + 1
+    is_buildctl = command.kind == "buildctl"
+    table = flagtables.BUILDCTL_BUILD if is_buildctl else flagtables.BUILD
+    to, source = ("export-cache", "import-cache") if is_buildctl else ("cache-to", "cache-from")
+    if is_flag_set(read_line(argv, start, table).options, _BUILDS_NOTHING):
+        return unchanged_job(argv)
+    line = read_line(argv, start, table, watched=(to, source))
+    options = [option for option in line.options if option.value is not None]
+    exports = [option for option in options if option.name == to]
+
+    def rewrite(texts: Sequence[str]) -> Rewritten:
+        words = list(argv)
+        for option, text in zip(exports, texts, strict=True):
+            words[option.at] = option.prefix + text
+        return Rewritten(tuple(words))
+
+    return Job(
+        argv,
+        rewrite,
+        tuple(option.value or "" for option in exports),
+        (0,) * len(exports),
+        tuple(option.value or "" for option in options if option.name == source),
+        contexts_of_buildctl(line) if is_buildctl else contexts_of_build(argv, line),
     )
-
-
-def builds_nothing(found: Recognized) -> bool:
-    """Whether a build or buildctl command only tells something, as with --help."""
-    table, _, _ = _names(found.kind)
-    return is_flag_set(read_line(found.argv, found.at + 1, table).options, _BUILDS_NOTHING)
-
-
-def _names(kind: str) -> tuple[FlagTable, str, str]:
-    if kind == "buildctl":
-        return flagtables.BUILDCTL_BUILD, _EXPORT, _IMPORT
-    return flagtables.BUILD, _TO, _FROM

@@ -1,7 +1,7 @@
-"""One value of --cache-to or --cache-from: what it means here, and the same text without reset.
+"""Values of --cache-to and --cache-from in the words of a client's command.
 
-Only type=local is anybody's business here. Everything else, and what is kept of a local one,
-stays as it was written: order, case, quotes.
+Only type=local matters to kitcache. Other values, and the attributes that a local one keeps, stay
+as they were written: order, case, quotes.
 """
 
 import re
@@ -9,76 +9,65 @@ from collections.abc import Iterable
 
 from kitcache.errors import UsageError
 from kitcache.masking import hide_password
-from kitcache.options.attributes import join_attributes, parse_attributes, show_pairs, split_fields
-from kitcache.options.caches import CacheExport, CacheImport, parse_cache_export, parse_cache_import
+from kitcache.options.attributes import (
+    Pairs,
+    join_attributes,
+    parse_attributes,
+    show_pairs,
+    split_fields,
+)
+from kitcache.options.caches import parse_cache_export
 
-_ANSWERS_NOTHING = ("inline", "gha", "s3", "azblob")
 _BEFORE_VALUE = re.compile(r"(--?[\w-]+=)?([^=,]*\.cache-(to|from)\+?=)?")
 
 
-def read_export(text: str) -> CacheExport | None:
-    """A local export; None for any other. Raises UsageError in the client's words."""
-    return parse_cache_export(text) if _is_local(text) else None
-
-
-def read_import(text: str) -> CacheImport | None:
-    """A local import; None for any other. Raises UsageError in the client's words."""
-    return parse_cache_import(text) if _is_local(text) else None
+def read_cache(text: str) -> tuple[str | None, Pairs]:
+    """Return the type of a cache, and its attributes. Raises UsageError in the client's words."""
+    if "=" not in text:
+        return "registry", ()  # Its name, or several; or empty, which the client judges.
+    pairs = parse_attributes(text)
+    return dict(pairs).get("type"), pairs
 
 
 def asks_for_reset(words: Iterable[str]) -> bool:
-    """Whether one of a command's words is, or ends in, a local export that says reset=true."""
-    return any(_says_reset(_split_value(word)[1]) for word in words)
+    """Return True if a word of a command is, or ends in, a local export with reset=true."""
+    return any(_has_reset(_split_value(word)[1]) for word in words if "reset" in word.lower())
 
 
-def _says_reset(value: str) -> bool:
+def _has_reset(value: str) -> bool:
     try:
-        export = read_export(value)
+        kind, pairs = read_cache(value)
+        return kind == "local" and parse_cache_export(pairs).reset
     except UsageError:
         return False
-    return export is not None and export.reset
 
 
 def _split_value(word: str) -> tuple[str, str]:
-    """The option, target and field before a value in a word, and the value."""
-    found = _BEFORE_VALUE.match(word)
-    end = found.end() if found else 0
+    """Split a word before its value: behind the option, target and field."""
+    match = _BEFORE_VALUE.match(word)
+    end = match.end() if match else 0
     return word[:end], word[end:]
 
 
-def returns_digest(text: str) -> bool:
-    """Whether the daemon tells the client of a root once such an export is made.
-
-    Source: BuildKit cache/remotecache, Finalize of each.
-    """
-    return bool(text) and _kind(text) not in _ANSWERS_NOTHING
-
-
-def _is_local(text: str) -> bool:
-    return _kind(text) == "local"
-
-
-def _kind(text: str) -> str | None:
-    if "=" not in text:
-        return "registry"  # its name, or several; or empty, which the client judges
-    return dict(parse_attributes(text)).get("type")
-
-
-def without_reset(text: str) -> str:
-    """The text of a local export without its attribute reset."""
-    return ",".join(raw for raw in raw_fields(text) if _key(raw) != "reset")
+def rewrite_export(text: str, dest: str | None = None) -> str:
+    """Return the text of a local export without `reset`, and with another directory if given."""
+    fields = [(split_fields(raw)[0].partition("=")[0].lower(), raw) for raw in raw_fields(text)]
+    field = None if dest is None else join_attributes((("dest", dest),))
+    return ",".join(
+        field if field and key == "dest" else raw for key, raw in fields if key != "reset"
+    )
 
 
 def drop_reset(text: str) -> str:
-    """The text of any export, without `reset` where it is a local one that can be read."""
+    """Return the text of any export, without `reset` if it is local and can be parsed."""
     try:
-        return without_reset(text) if _is_local(text) else text
+        return rewrite_export(text) if read_cache(text)[0] == "local" else text
     except UsageError:
         return text
 
 
 def show_word(word: str) -> str:
-    """A word of a command for people to read: without passwords in URLs, or secrets of a cache."""
+    """Return a word of a command for display: without URL passwords and secrets of a cache."""
     return hide_password(_show_cache(word))
 
 
@@ -93,18 +82,12 @@ def _show_cache(word: str) -> str:
     return word if shown == join_attributes(pairs) else before + shown
 
 
-def with_dest(text: str, dest: str) -> str:
-    """The text of a local export that goes to another directory."""
-    field = join_attributes((("dest", dest),))
-    return ",".join(field if _key(raw) == "dest" else raw for raw in raw_fields(text))
-
-
 def raw_fields(text: str) -> tuple[str, ...]:
-    """The fields of a line of CSV that parses, each as it was written."""
+    """Split a valid line of CSV into its fields as they were written."""
     fields = []
     at = 0
     while at <= len(text):
-        end = text.find(",", _behind_quotes(text, at))
+        end = text.find(",", _end_of_quotes(text, at))
         if end < 0:
             end = len(text)
         fields.append(text[at:end])
@@ -112,8 +95,8 @@ def raw_fields(text: str) -> tuple[str, ...]:
     return tuple(fields)
 
 
-def _behind_quotes(text: str, at: int) -> int:
-    """Where the quoted part of a field that begins here has ended; here if there is none."""
+def _end_of_quotes(text: str, at: int) -> int:
+    """Return the position after the quoted part of a field that begins at `at`."""
     if not text.startswith('"', at):
         return at
     at += 1
@@ -122,8 +105,3 @@ def _behind_quotes(text: str, at: int) -> int:
         if not text.startswith('"', at):
             return at
         at += 1
-
-
-def _key(raw: str) -> str:
-    (field,) = split_fields(raw)
-    return field.partition("=")[0].lower()

@@ -1,7 +1,7 @@
-"""A command runs as if it had been started without us: terminal, signals, exit code.
+"""Run a command as if kitcache were not there: terminal, signals, exit code.
 
-It stays in our process group, so that what a terminal sends reaches it by itself; what was sent to
-us alone is passed on. We never end before it does.
+The command stays in kitcache's process group, so it gets the terminal's signals itself. A signal
+to kitcache alone is forwarded. kitcache never ends before the command.
 """
 
 import errno
@@ -16,28 +16,15 @@ from kitcache.errors import NotExecutable
 Result = TypeVar("Result")
 
 _SHELL = "/bin/sh"
-_PASSED_ON = frozenset(
-    (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGWINCH,
-    )
-)
-_OURS = _PASSED_ON | {signal.SIGCHLD}
 _FROM_THE_TERMINAL = frozenset((signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH, signal.SIGHUP))
-_GLANCE_S = 0.5
+_FORWARDED = _FROM_THE_TERMINAL | {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+_BLOCKED = _FORWARDED | {signal.SIGCHLD}
+_POLL_S = 0.5
 _SI_KERNEL = 0x80
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """The file that a command's first word names, None where there is none.
-
-    Of those in PATH one that can be run.
-    """
+    """Return the file that a command's first word names: in PATH, the first executable one."""
     if "/" in name:
         return name if os.path.exists(name) else None
     for directory in environ.get("PATH", os.defpath).split(os.pathsep):
@@ -47,10 +34,10 @@ def find_program(name: str, environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def run_script_too(
+def start_or_run_script(
     program: str, argv: Sequence[str], start: Callable[[str, Sequence[str]], Result]
 ) -> Result:
-    """Start a command; a script whose first line names no shell by sh, as shells and env do it."""
+    """Start a command. Like shells and env, use sh for a script without a `#!` line."""
     try:
         return start(program, argv)
     except OSError as error:
@@ -67,20 +54,24 @@ def run_child(
     inherited: Iterable[int] = (),
     stdin_fd: int | None = None,
 ) -> int:
-    """Run a command to its end: its exit code, or 128 and the signal that ended it.
+    """Run a command to its end. Return its exit code, or 128 plus the signal that ended it.
 
-    inherited: fds that it has open, under the same numbers. stdin_fd: its standard input, None:
-    ours. Raises NotExecutable.
+    Args:
+        inherited: Fds that the command gets, under the same numbers.
+        stdin_fd: Its standard input; None: that of kitcache.
+
+    Raises:
+        NotExecutable: It cannot be started.
     """
     for fd in inherited:
         os.set_inheritable(fd, True)
     actions = [] if stdin_fd is None else [(os.POSIX_SPAWN_DUP2, stdin_fd, 0)]
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     try:
         try:
-            pid = run_script_too(
+            pid = start_or_run_script(
                 program,
                 argv,
                 lambda path, words: os.posix_spawn(
@@ -89,22 +80,22 @@ def run_child(
                     environ,
                     file_actions=actions,
                     setsigmask=before,
-                    # Python ignores them, and exec keeps that.
+                    # Python ignores these signals, and exec keeps that.
                     setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
                 ),
             )
         except OSError as error:
             raise NotExecutable(argv[0], error.strerror or str(error)) from None
-        return _attend(pid)
+        return _wait_for(pid)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _attend(pid: int) -> int:
+def _wait_for(pid: int) -> int:
     while True:
-        number, is_for_us = _next_signal()
-        if is_for_us:
-            os.kill(pid, number)  # it is not waited for yet, so the number is still its own
+        number, must_forward = _next_signal()
+        if must_forward:
+            os.kill(pid, number)  # The command was not waited for yet, so its pid is still valid.
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
@@ -112,14 +103,14 @@ def _attend(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, bool]:
-    """The next signal, and whether it was sent to us alone, so that it has to be passed on.
+    """Return the next signal, and whether it was sent to kitcache alone.
 
-    Or 0 after half a second: SIGCHLD may have gone to another thread, which does not block it.
+    Return 0 after half a second: another thread, which does not block SIGCHLD, may have got it.
     """
-    if sys.platform == "darwin":  # there nobody says who sent it
-        number = signal.sigwait(_OURS)
-        return number, number in _PASSED_ON - _FROM_THE_TERMINAL
-    found = signal.sigtimedwait(_OURS, _GLANCE_S)
-    if found is None:
+    if sys.platform == "darwin":  # sigwait does not report the sender.
+        number = signal.sigwait(_BLOCKED)
+        return number, number in _FORWARDED - _FROM_THE_TERMINAL
+    info = signal.sigtimedwait(_BLOCKED, _POLL_S)
+    if info is None:
         return 0, False
-    return found.si_signo, found.si_signo in _PASSED_ON and found.si_code != _SI_KERNEL
+    return info.si_signo, info.si_signo in _FORWARDED and info.si_code != _SI_KERNEL

@@ -1,8 +1,8 @@
-"""docker compose: what is resolved is what `config` prints, and that is what is then built from.
+"""docker compose: resolved by `compose config`; the command then builds from the resolved project.
 
 Compose appends lists when it merges files, so the exports are replaced in the whole resolved
-project. Its name, its directory and the profiles stay; relative cache paths are the working
-directory's, as in compose.
+project. Its name, its directory and the profiles stay the same. Relative cache paths are relative
+to the working directory, as in compose.
 """
 
 import json
@@ -10,14 +10,29 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 from kitcache.wrap import flagtables
-from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed, DirectJob, Job, Recognized, Rewritten
+from kitcache.wrap.argv import (
+    FILE_PLACEHOLDER,
+    ClientFailed,
+    Job,
+    Recognized,
+    Rewritten,
+    unchanged_job,
+)
 from kitcache.wrap.cacheflags import drop_reset
-from kitcache.wrap.contexts import Context, contexts_of_definition
-from kitcache.wrap.flags import FlagTable, NotUnderstood, Option, ParsedArgs, is_flag_set, read_line
-from kitcache.wrap.query import Said, ask, entries_of, is_remote, read_answer
+from kitcache.wrap.flags import NotUnderstood, Option, is_flag_set, read_line
+from kitcache.wrap.query import (
+    Exports,
+    Fields,
+    Output,
+    entries_of,
+    is_remote,
+    make_job,
+    read_answer,
+    run_query,
+)
 
 _TABLES = {
     "build": flagtables.COMPOSE_BUILD,
@@ -28,167 +43,122 @@ _TABLES = {
 _BUILDS_NOTHING = ("help", "h", "check", "no-build", "print", "dry-run")
 _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _REPLACED = ("f", "file", "project-directory")
-_AS_WRITTEN = "--no-interpolate"
-# `config` checks and fills in all services, a build only what it needs: ask for less and less.
-_WAYS = (
+_FIELDS = Fields("cache_to", "cache_from", "additional_contexts")
+_UNRESOLVED = "--no-interpolate"
+# `config` checks and resolves all services, a build only those it needs: ask for less and less.
+_CONFIG_OPTIONS = (
     (),
     ("--no-consistency",),
     ("--no-consistency", "--no-env-resolution"),
-    ("--no-consistency", _AS_WRITTEN),
+    ("--no-consistency", _UNRESOLVED),
 )
 
 Project = dict[str, Any]
 
 
-class ComposeJob(NamedTuple):
-    """services: name and exports of each that may be built, in the order of `exports`.
-
-    builds_all: they are all built. project: the resolved one, without compose's escapes. start: of
-    compose's own options; said: those to add to them; dropped: the words of those that go. stdin:
-    what compose reads its file from. warned: what it says of the project as it was written.
-    """
-
-    argv: tuple[str, ...]
-    start: int
-    project: Project
-    services: tuple[tuple[str, tuple[str, ...]], ...]
-    imports: tuple[str, ...]
-    said: tuple[str, ...]
-    dropped: frozenset[int]
-    builds_all: bool
-    stdin: bytes | None
-    warned: bytes = b""
-    contexts: tuple[Context, ...] = ()
-
-    @property
-    def exports(self) -> tuple[str, ...]:
-        """All exports of all services."""
-        return tuple(text for _, texts in self.services for text in texts)
-
-    @property
-    def solves(self) -> tuple[int, ...]:
-        """Each service is a build."""
-        return tuple(n for n, (_, texts) in enumerate(self.services) for _ in texts)
-
-    def rewrite(self, exports: Sequence[str]) -> Rewritten:
-        """The command, on the resolved project where anything changed."""
-        if tuple(exports) == self.exports:
-            return Rewritten(self.argv, self.stdin)
-        rest = iter(exports)
-        built = {name: [next(rest) for _ in texts] for name, texts in self.services}
-        services = {}
-        for name, service in self.project["services"].items():
-            build = _build_of(service)
-            if build.get("cache_to"):
-                # No client's own reset, also where a service was wrongly thought not to be built.
-                others = [drop_reset(text) for text in entries_of(build["cache_to"])]
-                build = {**build, "cache_to": built.get(name, others)}
-            services[name] = {**service, "build": build} if build else service
-        words = self.argv
-        kept = [words[n] for n in range(self.start, len(words)) if n not in self.dropped]
-        document = json.dumps(_escape({**self.project, "services": services})).encode()
-        argv = (*words[: self.start], *self.said, "--file", FILE_PLACEHOLDER, *kept)
-        return Rewritten(argv, None, document, self.warned)
-
-
 def compose_job(
-    found: Recognized,
+    command: Recognized,
     environ: Mapping[str, str],
     read_stdin: Callable[[], bytes | None],
     cancel: Event | None = None,
 ) -> Job:
-    """The caches of what a compose command may build.
+    """Return the job of a compose command, with every service that it may build.
 
-    Compose fetches a remote project. Raises NotUnderstood, Cancelled, Refused where compose says
-    nothing.
+    Compose fetches a remote project.
+
+    Raises:
+        NotUnderstood, ClientFailed, Cancelled: As recognize and run_query.
     """
-    words, start = found.argv, found.at
-    line = read_line(words, start, flagtables.COMPOSE, stops_at_argument=True)
-    verb = words[line.end]
-    below = _read_verb(words, line.end + 1, _TABLES[verb], is_run=verb == "run")
+    argv, start = command.argv, command.at
+    line = read_line(argv, start, flagtables.COMPOSE, stops_at_argument=True)
+    verb = argv[line.end]
+    is_run = verb == "run"  # after the service follows the container's command
+    below = read_line(argv, line.end + 1, _TABLES[verb], stops_at_argument=is_run)
     if is_flag_set((*line.options, *below.options), _BUILDS_NOTHING):
-        return DirectJob(words)
-    files = _given(line.options, "f", "file") or _listed(environ)
+        return unchanged_job(argv)
+    files = _values(line.options, "f", "file") or _environ_files(environ)
     stdin = read_stdin() if "-" in files else None
-    before = words[: line.end]
-    printed = ask((*before, "config", "--services"), environ, stdin, cancel).printed
-    active = printed.decode(errors="replace").split()
-    named = [words[n] for n in below.positionals][: 1 if verb == "run" else None]
-    # With all services: up may remove containers of one that is not in the project.
-    whole = (*before, "--profile", "*")
-    suffices = verb == "build" and set(named) <= set(active)
-    clients = (whole, before) if suffices else (whole,)
-    project, warned = _resolve(clients, lambda asked: ask(asked, environ, stdin, cancel))
-    built = _built(project, named or active, deep=_goes_deep(verb, below.options))
-    builds = [(name, _build_of(project["services"][name])) for name in built]
-    return ComposeJob(
-        words,
-        start,
-        project,
-        tuple((name, entries_of(build.get("cache_to"))) for name, build in builds),
-        tuple(text for _, build in builds for text in entries_of(build.get("cache_from"))),
-        _say(project, active, line.options, _directory(line.options, files)),
-        frozenset(n for o in line.options if o.name in _REPLACED for n in range(o.first, o.at + 1)),
-        verb == "build",
-        stdin,
-        warned,
-        tuple(
-            context
-            for _, build in builds
-            for context in contexts_of_definition(build, "additional_contexts")
-        ),
+
+    def query(*words: str) -> Output:
+        return run_query(words, environ, stdin, cancel)
+
+    client = argv[: line.end]
+    active = query(*client, "config", "--services").stdout.decode(errors="replace").split()
+    named = argv[below.end : below.end + 1] if is_run else [argv[n] for n in below.positionals]
+    # With all services: `up` may remove the containers of a service that is not in the project.
+    clients = [(*client, "--profile", "*")]
+    if verb == "build" and set(named) <= set(active):
+        clients.append(client)
+    project, stderr = _resolve(clients, query)
+    # Whether the command also builds the services that these depend on.
+    is_deep = (
+        is_flag_set(below.options, ("with-dependencies",))
+        if verb == "build"
+        else not is_flag_set(below.options, ("no-deps",))
+    )
+    built = _built_services(project, named or active, is_deep=is_deep)
+    added = _added_options(project, active, line.options, _directory(line.options, files))
+    replaced = {n for option in line.options if option.name in _REPLACED for n in option.positions}
+
+    def replace(exports: Exports) -> Rewritten:
+        services = {
+            name: _with_exports(service, exports.get(name))
+            for name, service in project["services"].items()
+        }
+        rest = [word for n, word in enumerate(argv) if n >= start and n not in replaced]
+        document = json.dumps(_escape({**project, "services": services})).encode()
+        words = (*argv[:start], *added, "--file", FILE_PLACEHOLDER, *rest)
+        return Rewritten(words, None, document, stderr)
+
+    return make_job(
+        argv,
+        {name: _build_of(project["services"][name]) for name in built},
+        _FIELDS,
+        replace,
+        stdin=stdin,
+        builds_all=verb == "build",
     )
 
 
-def _read_verb(words: Sequence[str], start: int, table: FlagTable, *, is_run: bool) -> ParsedArgs:
-    """The options of build, up or run; behind the service of run comes the container's command."""
-    line = read_line(words, start, table, stops_at_argument=is_run)
-    return line._replace(positionals=tuple(range(line.end, len(words)))) if is_run else line
-
-
-def _goes_deep(verb: str, options: Sequence[Option]) -> bool:
-    """Whether what the services depend on may be built too."""
-    if verb == "build":
-        return is_flag_set(options, ("with-dependencies",))
-    return not is_flag_set(options, ("no-deps",))
-
-
-def _given(options: Sequence[Option], *names: str) -> list[str]:
-    return [o.value or "" for o in options if o.name in names]
+def _values(options: Sequence[Option], *names: str) -> list[str]:
+    return [option.value or "" for option in options if option.name in names]
 
 
 def _resolve(
-    clients: Sequence[tuple[str, ...]], answer: Callable[[Sequence[str]], Said]
+    clients: Sequence[tuple[str, ...]], query: Callable[..., Output]
 ) -> tuple[Project, bytes]:
-    """The project, as far as compose fills it in, and what it warned of.
+    """Return the project, resolved as far as possible, and compose's warnings.
 
-    clients: with their options, the best first. answer: of a command, as ask has it.
-    Raises Refused, NotUnderstood: compose may take the command, but does not print what it means.
+    Args:
+        clients: Compose with its own options, the preferred ones first.
+
+    Raises:
+        ClientFailed, NotUnderstood: Compose may accept the command but does not print the project.
     """
-    refusal = None
-    for client, way in product(clients, _WAYS):
-        asked = (*client, "config", "--format", "json", *way)
+    failure = None
+    for client, options in product(clients, _CONFIG_OPTIONS):
+        words = (*client, "config", "--format", "json", *options)
         try:
-            printed, warned = answer(asked)
+            output = query(*words)
         except ClientFailed as error:
-            if error.code > 128:  # a signal ended it: to ask for less is no help
+            if error.exit_code > 128:  # After a signal, asking for less does not help.
                 raise
-            if b"unknown flag" not in error.said:
-                refusal = error
+            if b"unknown flag" not in error.stderr:
+                failure = error
             continue
-        if _AS_WRITTEN not in way:
-            # All that is printed was escaped, keys too, which compose does not read so.
-            return read_answer(asked, printed.replace(b"$$", b"$")), warned
-        if b"$" not in printed:
-            return read_answer(asked, printed), warned
-    raise refusal or NotUnderstood(
+        if _UNRESOLVED not in options:
+            # Compose escapes all it prints, also keys, which it does not unescape.
+            return read_answer(words, output.stdout.replace(b"$$", b"$")), output.stderr
+        if b"$" not in output.stdout:
+            return read_answer(words, output.stdout), output.stderr
+    raise failure or NotUnderstood(
         "compose does not print the whole project",
-        hints=("give it what is missing: an env file may be empty",),
+        hints=("provide what is missing: an env file may be empty",),
     )
 
 
 def _escape(value: Any) -> Any:
-    """The same for compose to read: it fills in variables in texts, not in keys."""
+    """Escape for compose, which expands variables in texts, not in keys."""
     if isinstance(value, dict):
         return {key: _escape(below) for key, below in value.items()}
     if isinstance(value, list):
@@ -197,78 +167,90 @@ def _escape(value: Any) -> Any:
 
 
 def _build_of(service: Mapping[str, Any]) -> dict[str, Any]:
-    """What a service says of its build; nothing where it has none."""
     build = service.get("build")
     return build if isinstance(build, dict) else {}
 
 
-def _built(project: Project, wanted: Sequence[str], *, deep: bool) -> tuple[str, ...]:
-    """Of these services, and what they are built from, those that are built.
+def _with_exports(service: Mapping[str, Any], exports: list[str] | None) -> Mapping[str, Any]:
+    """Replace the exports of a service. None: only remove `reset` from them.
 
-    deep: with all that they depend on.
+    Without `reset` no client sweeps, even if the service is built although kitcache expected not.
+    """
+    build = _build_of(service)
+    if not build.get("cache_to"):
+        return service
+    if exports is None:
+        exports = [drop_reset(text) for text in entries_of(build["cache_to"])]
+    return {**service, "build": {**build, "cache_to": exports}}
+
+
+def _built_services(project: Project, wanted: Sequence[str], *, is_deep: bool) -> tuple[str, ...]:
+    """Return which of these services, and of those they need, are built.
+
+    Args:
+        is_deep: Include the services that they depend on.
     """
     services = project.get("services") or {}
-    todo = list(wanted)
+    pending = list(wanted)
     done: dict[str, None] = {}
-    while todo:
-        name = todo.pop(0)
+    while pending:
+        name = pending.pop(0)
         if name in done or name not in services:
             continue
         done[name] = None
         contexts = _build_of(services[name]).get("additional_contexts") or {}
-        todo += [text.removeprefix("service:") for text in map(str, contexts.values())
-                 if text.startswith("service:")]  # fmt: skip
-        if deep:
-            todo += services[name].get("depends_on") or ()
+        pending += [text.removeprefix("service:") for text in map(str, contexts.values())
+                    if text.startswith("service:")]  # fmt: skip
+        if is_deep:
+            pending += services[name].get("depends_on") or ()
     return tuple(name for name in done if _build_of(services[name]))
 
 
-def _say(
+def _added_options(
     project: Project, active: Sequence[str], options: Sequence[Option], directory: str
 ) -> tuple[str, ...]:
-    """What the resolved project does not hold: its directory, and what the environment decided.
+    """Return options for the project's directory, name and profiles, which the file lacks.
 
-    Which .env files there are depends on where the project's file is, and on compose's version.
+    The .env files that compose reads depend on the file's directory and on compose's version.
     """
-    said = ["--project-directory", directory]
-    if "name" in project and not _given(options, "p", "project-name"):
-        said += ["--project-name", str(project["name"])]
-    given = _given(options, "profile")
-    if "*" not in given:
+    added = ["--project-directory", directory]
+    if "name" in project and not _values(options, "p", "project-name"):
+        added += ["--project-name", str(project["name"])]
+    profiles = _values(options, "profile")
+    if "*" not in profiles:
         for profile in _profiles(project, active):
-            said += [] if profile in given else ["--profile", profile]
-    return tuple(said)
+            added += [] if profile in profiles else ["--profile", profile]
+    return tuple(added)
 
 
 def _profiles(project: Project, active: Sequence[str]) -> Iterable[str]:
-    """Profiles that make these services active, and no others."""
-    mine: dict[str, None] = {}
-    others: set[str] = set()
+    """Return the profiles that make these services active, and no others."""
+    wanted: dict[str, None] = {}
+    unwanted: set[str] = set()
     for name, service in (project.get("services") or {}).items():
-        wanted = service.get("profiles") or ()
+        profiles = service.get("profiles") or ()
         if name in active:
-            mine |= dict.fromkeys(wanted)
+            wanted |= dict.fromkeys(profiles)
         else:
-            others |= set(wanted)
-    return [profile for profile in mine if profile not in others]
+            unwanted |= set(profiles)
+    return [profile for profile in wanted if profile not in unwanted]
 
 
-def _listed(environ: Mapping[str, str]) -> list[str]:
-    """The project's files, as the environment names them."""
+def _environ_files(environ: Mapping[str, str]) -> list[str]:
     separator = environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
     return [name for name in environ.get("COMPOSE_FILE", "").split(separator) if name]
 
 
 def _directory(options: Sequence[Option], files: Sequence[str]) -> str:
-    """The project's directory: as named, the first file's, or where compose finds one."""
-    if named := next(reversed(_given(options, "project-directory")), ""):
+    """Return the project's directory: as named, the first file's, or as compose finds it."""
+    if named := next(reversed(_values(options, "project-directory")), ""):
         return named
     if files:
         is_elsewhere = files[0] == "-" or is_remote(files[0])
         return os.curdir if is_elsewhere else os.path.dirname(files[0]) or os.curdir
-    here = os.getcwd()
-    while not any(os.path.exists(os.path.join(here, name)) for name in _FILES):
-        if here == os.path.dirname(here):
+    cwd = os.getcwd()
+    while not any(os.path.exists(os.path.join(cwd, name)) for name in _FILES):
+        if cwd == os.path.dirname(cwd):
             return os.curdir
-        here = os.path.dirname(here)
-    return here
+        cwd = os.path.dirname(cwd)
+    return cwd

@@ -1,7 +1,7 @@
-"""The local contexts of a command, and which caches lie in them.
+"""The local contexts of a command, and the caches inside of them.
 
-Such a cache is sent to the daemon with the context, and each export changes it.
-Source: BuildKit frontend/dockerui (which .dockerignore counts), buildx bake/bake.go (toBuildOpt).
+Such a cache is sent to the daemon with the context, and each export changes the context.
+Source: BuildKit frontend/dockerui (which .dockerignore applies), buildx bake/bake.go (toBuildOpt).
 """
 
 import os
@@ -11,20 +11,24 @@ from typing import Any, NamedTuple
 from kitcache.wrap.flags import Option, ParsedArgs
 
 _LIMIT_BYTES = 64 * 1024
-_HERE = "cwd://"
-# What stands for a cache: a pattern may leave out a directory, or what is in it.
+_CWD = "cwd://"
+# Names in a cache: a pattern may exclude the directory, or what is in it.
 _PARTS = ("index.json", "blobs", ".kitcache")
 
 
 class Context(NamedTuple):
-    """A directory that a build sends. dockerfile: the file whose own .dockerignore wins, or ""."""
+    """A directory that a build sends.
+
+    Attributes:
+        dockerfile: The file whose own .dockerignore has precedence, or "".
+    """
 
     directory: str
     dockerfile: str = ""
 
     @property
     def ignore_file(self) -> str:
-        """The file that says what is left out, whether it is there or not."""
+        """The .dockerignore file that applies, whether it exists or not."""
         own = f"{self.dockerfile}.dockerignore"
         has_own = self.dockerfile and os.path.exists(own)
         usual = os.path.join(self.directory, ".dockerignore")
@@ -32,9 +36,8 @@ class Context(NamedTuple):
 
 
 def contexts_of_build(words: Sequence[str], line: ParsedArgs) -> tuple[Context, ...]:
-    """Those of docker build and its like."""
-    given = line.positionals[-1:]
-    path = words[given[0]] if given else ""
+    """Return the contexts of docker build and its aliases."""
+    path = words[line.positionals[-1]] if line.positionals else ""
     (*_, file) = ["", *_values(line.options, "f", "file")]
     named = _values(line.options, "build-context")
     return (
@@ -44,9 +47,11 @@ def contexts_of_build(words: Sequence[str], line: ParsedArgs) -> tuple[Context, 
 
 
 def contexts_of_buildctl(line: ParsedArgs) -> tuple[Context, ...]:
-    """Those of buildctl build."""
-    paths = dict(_pair(text) for text in _values(line.options, "local"))
-    options = dict(_pair(text) for text in _values(line.options, "opt"))
+    """Return the contexts of buildctl build."""
+    paths, options = (
+        {key: value for key, _, value in (text.partition("=") for text in texts)}
+        for texts in (_values(line.options, "local"), _values(line.options, "opt"))
+    )
     file = os.path.join(paths.pop("dockerfile", ""), options.get("filename", "Dockerfile"))
     return tuple(
         context
@@ -56,27 +61,28 @@ def contexts_of_buildctl(line: ParsedArgs) -> tuple[Context, ...]:
 
 
 def contexts_of_definition(
-    build: Mapping[str, Any], named: str, *, is_remote: bool = False
+    build: Mapping[str, Any], field: str, *, is_remote: bool = False
 ) -> tuple[Context, ...]:
-    """Those of a target of bake, or of a service's build. named: the field of further contexts.
+    """Return the contexts of a bake target or a service's build.
 
-    is_remote: the definition was fetched; a path in it is one there, unless it begins with cwd://.
+    Args:
+        field: The field with named contexts.
+        is_remote: The definition was fetched. Its paths are remote unless they begin with cwd://.
     """
     main = str(build.get("context") or ".")
-    others = build.get(named)
-    paths = [main, *map(str, others.values())] if isinstance(others, dict) else [main]
-    here = main.removeprefix(_HERE)
-    file = os.path.join(here, str(build.get("dockerfile") or "Dockerfile"))
+    named = build.get(field)
+    paths = [main, *map(str, named.values())] if isinstance(named, dict) else [main]
+    file = os.path.join(main.removeprefix(_CWD), str(build.get("dockerfile") or "Dockerfile"))
     return tuple(
         context
         for n, path in enumerate(paths)
-        if path.startswith(_HERE) or not is_remote
-        for context in _local(path.removeprefix(_HERE), "" if n else file)
+        if path.startswith(_CWD) or not is_remote
+        for context in _local(path.removeprefix(_CWD), "" if n else file)
     )
 
 
 def _local(path: str, dockerfile: str = "") -> tuple[Context, ...]:
-    """None for what is fetched, or comes from stdin."""
+    """Return the context; nothing if it is fetched or read from stdin."""
     return (Context(path, dockerfile),) if os.path.isdir(path) else ()
 
 
@@ -84,36 +90,28 @@ def _values(options: Iterable[Option], *names: str) -> list[str]:
     return [option.value or "" for option in options if option.name in names]
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key, value
-
-
 def warn_of_caches(contexts: Iterable[Context], dests: Iterable[str]) -> Iterator[str]:
-    """A sentence for each directory that is exported to and sent with a context."""
-    places = [(context, dest) for context in dict.fromkeys(contexts) for dest in dests]
-    for context, dest in places:
-        path = _path_in(context, dest)
-        if path is not None and not _leaves_out(context.ignore_file, path):
+    """Yield a sentence for each directory that is exported to and sent with a context."""
+    pairs = [(context, dest) for context in dict.fromkeys(contexts) for dest in dests]
+    for context, dest in pairs:
+        root, cache = os.path.realpath(context.directory), os.path.realpath(dest)
+        if os.path.commonpath((root, cache)) != root:
+            continue
+        path = os.path.relpath(cache, root)
+        if not _is_excluded(context.ignore_file, path):
             line = "" if path == "." else f"add the line '{path}' to {context.ignore_file}, or "
             yield (
-                f"{dest}: it is sent with the context {context.directory}, so that each export"
-                f" changes what is built from: {line}keep the cache elsewhere"
+                f"{dest}: the cache is sent with the context {context.directory}, so each export"
+                f" changes the context: {line}move the cache elsewhere"
             )
 
 
-def _path_in(context: Context, dest: str) -> str | None:
-    """The real path of a directory below a context, None where it is not in it."""
-    root, cache = os.path.realpath(context.directory), os.path.realpath(dest)
-    return os.path.relpath(cache, root) if os.path.commonpath((root, cache)) == root else None
-
-
-def _leaves_out(ignore_file: str, path: str) -> bool:
-    """Whether a .dockerignore leaves out a cache; also where it is none that can be judged."""
+def _is_excluded(ignore_file: str, path: str) -> bool:
+    """Return True if a .dockerignore excludes a cache, or cannot be evaluated."""
     text = _read(ignore_file)
     if not text:
         return text is None
-    from kitcache.options.globs import BadPattern  # noqa: PLC0415 - seldom needed
+    from kitcache.options.globs import BadPattern  # noqa: PLC0415 - rarely needed
     from kitcache.options.ignore import Matcher, parse_ignore_file  # noqa: PLC0415
 
     try:
@@ -124,10 +122,10 @@ def _leaves_out(ignore_file: str, path: str) -> bool:
 
 
 def _read(path: str) -> str | None:
-    """The text of a file, "" where there is none, None where it is no file of usual size."""
+    """Return the text of a file; "" if it is missing; None if it is not regular or too long."""
     if not os.path.exists(path):
         return ""
-    from kitcache.store.userfiles import read_regular  # noqa: PLC0415 - seldom needed
+    from kitcache.store.userfiles import read_regular  # noqa: PLC0415 - rarely needed
 
     try:
         return read_regular(path, _LIMIT_BYTES).decode(errors="replace")

@@ -1,7 +1,7 @@
-"""Command lines as their own parsers read them: which word is an option, which its value.
+"""Read a command line as its own parser does: which words are options, and which are values.
 
-docker and its plugins use pflag, buildctl Go's flag package. What an option is that no table
-knows is never guessed: where it would matter, the command is refused.
+docker and its plugins use pflag, buildctl Go's flag package. An option that is in no table is
+never guessed at: if it matters, the command is refused.
 Sources: spf13/pflag (parseLongArg, parseSingleShortArg), Go flag (parseOne).
 """
 
@@ -13,14 +13,17 @@ from kitcache.options.attributes import is_false
 
 
 class NotUnderstood(UsageError):
-    """It cannot be told from a command what it exports."""
+    """It is unknown what a command exports."""
 
 
 class FlagTable(NamedTuple):
-    """The options of one command. values: those that take one; flags: those that take none.
+    """The options of one command.
 
-    short_values, short_flags: the same for single letters. is_go: one dash is as good as two, and
-    letters do not gather.
+    Attributes:
+        values: Options with a value.
+        flags: Options without a value.
+        short_values, short_flags: The same for single letters.
+        is_go: One dash and two are equal, and letters cannot be combined.
     """
 
     values: frozenset[str]
@@ -31,10 +34,14 @@ class FlagTable(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option that was given. name: without dashes. value: None where it has none.
+    """An option on a command line.
 
-    at: the word that holds the value, or else the name; prefix: what comes before the value there;
-    first: the word that holds the name.
+    Attributes:
+        name: Without dashes.
+        value: None if it has none.
+        first: The position of the word with the name.
+        at: The position of the word with the value; without a value, of the name.
+        prefix: The part of that word before the value.
     """
 
     name: str
@@ -43,16 +50,26 @@ class Option(NamedTuple):
     at: int
     prefix: str = ""
 
+    @property
+    def positions(self) -> range:
+        """The positions of its words."""
+        return range(self.first, self.at + 1)
+
 
 def is_flag_set(options: Iterable[Option], names: Collection[str]) -> bool:
-    """Whether one of these is given, and not with a value that makes a build of it after all."""
+    """Return True if one of these is set, unless its value makes the command build after all."""
     off = ("", "build")
     return any(o.name in names and o.value not in off and not is_false(o.value or "true")
                for o in options)  # fmt: skip
 
 
 class ParsedArgs(NamedTuple):
-    """What was read. positionals: which words are arguments. end: the first word not looked at."""
+    """A parsed command line.
+
+    Attributes:
+        positionals: The positions of the arguments.
+        end: The position of the first word that was not read.
+    """
 
     options: tuple[Option, ...]
     positionals: tuple[int, ...]
@@ -67,64 +84,63 @@ def read_line(
     watched: Collection[str] = (),
     stops_at_argument: bool = False,
 ) -> ParsedArgs:
-    """The options and arguments from a word on.
+    """Parse the options and arguments from a word on.
 
-    stops_at_argument: end before the first argument. watched: options that must not be missed.
-    Raises NotUnderstood where an unknown option stands before a word that may be one of them, or
-    its value, and, with stops_at_argument, wherever its value may be taken for an argument.
+    Args:
+        watched: Options that must not be missed.
+        stops_at_argument: End before the first argument.
+
+    Raises:
+        NotUnderstood: An unknown option stands before a word that may be a watched option or its
+            own value. With stops_at_argument: before any word.
     """
     options: list[Option] = []
     positionals: list[int] = []
     at = start
     while at < len(words):
         word = words[at]
+        is_option = len(word) > 1 and word[0] == "-"
+        if stops_at_argument and (word == "--" or not is_option):
+            break
         if word == "--":
-            if stops_at_argument:
-                break
             positionals += range(at + 1, len(words))
             at = len(words)
-            break
-        if len(word) < 2 or word[0] != "-":
-            if stops_at_argument:
-                break
+        elif not is_option:
             positionals.append(at)
             at += 1
-            continue
-        is_long = table.is_go or word.startswith("--")
-        option = (_read_long if is_long else _read_short)(words, at, table)
-        if option is None:
-            _check_unknown(words, at, watched, is_strict=stops_at_argument)
+        else:
+            is_long = table.is_go or word.startswith("--")
+            option = (_read_long if is_long else _read_short)(words, at, table)
+            if option is None:
+                _check_unknown(words, at, watched, is_strict=stops_at_argument)
+            else:
+                options.append(option)
+                at = option.at
             at += 1
-            continue
-        options.append(option)
-        at = option.at + 1
     return ParsedArgs(tuple(options), tuple(positionals), at)
 
 
 def _read_long(words: Sequence[str], at: int, table: FlagTable) -> Option | None:
     dashes = "--" if words[at].startswith("--") else "-"
     name, equals, value = words[at].removeprefix(dashes).partition("=")
-    if name not in table.values and name not in table.flags and not _is_letter(name, table):
-        return Option(name, value, at, at, f"{dashes}{name}=") if equals else None
+    is_letter = table.is_go and len(name) == 1
     if equals:
         return Option(name, value, at, at, f"{dashes}{name}=")
-    if name in table.flags or name in table.short_flags:
+    if name in table.flags or (is_letter and name in table.short_flags):
         return Option(name, None, at, at)
-    return _with_next(words, name, at)
-
-
-def _is_letter(name: str, table: FlagTable) -> bool:
-    return table.is_go and len(name) == 1 and name in table.short_values + table.short_flags
+    if name in table.values or (is_letter and name in table.short_values):
+        return _with_next_word(words, name, at)
+    return None
 
 
 def _read_short(words: Sequence[str], at: int, table: FlagTable) -> Option | None:
-    """The option that a group of letters ends with; None where a letter is unknown."""
+    """Return the option at the end of a group of letters; None if a letter is unknown."""
     word = words[at]
     for n, letter in enumerate(word[1:], start=1):
         rest = word[n + 1 :]
         if letter in table.short_values:
             if not rest:
-                return _with_next(words, letter, at)
+                return _with_next_word(words, letter, at)
             value = rest.removeprefix("=")
             return Option(letter, value, at, at, word[: len(word) - len(value)])
         if letter not in table.short_flags:
@@ -134,9 +150,9 @@ def _read_short(words: Sequence[str], at: int, table: FlagTable) -> Option | Non
     return Option(word[-1], None, at, at)
 
 
-def _with_next(words: Sequence[str], name: str, at: int) -> Option:
+def _with_next_word(words: Sequence[str], name: str, at: int) -> Option:
     if at + 1 >= len(words):
-        return Option(name, None, at, at)  # the client will say so
+        return Option(name, None, at, at)  # The client will report it.
     return Option(name, words[at + 1], at, at + 1)
 
 
@@ -148,6 +164,7 @@ def _check_unknown(
     matters = following.startswith("-") and (name in watched or following == "--")
     if is_strict or matters:
         raise NotUnderstood(
-            f"cannot tell whether the option {words[at]} takes a value, and {following!r} follows",
-            hints=(f"write {words[at]}=VALUE, or put it behind the others",),
+            f"kitcache cannot tell whether the option {words[at]} takes a value, and {following!r}"
+            " follows",
+            hints=(f"write {words[at]}=VALUE, or put it after the others",),
         )

@@ -1,4 +1,4 @@
-"""Which options take a value: docker 20 to 29, buildx 0.13 to 0.35, compose 2, buildctl 0.31.
+"""The options of docker 20 to 29, buildx 0.13 to 0.35, compose 2 and buildctl 0.31.
 
 Sources: the clients' own --help, buildx commands/build.go and commands/bake.go, docker cli
 cli/flags, compose cmd/compose, buildkit cmd/buildctl.

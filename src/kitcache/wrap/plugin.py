@@ -1,4 +1,4 @@
-"""`docker-kitcache`: the launcher that makes `docker kitcache` work, and where docker looks for it.
+"""The launcher `docker-kitcache`, which makes `docker kitcache` work, and where docker finds it.
 
 Source: docker/cli, cli-plugins/manager/manager.go and manager_unix.go (where, and in which order).
 """
@@ -32,9 +32,12 @@ _LAUNCHER_MODE = 0o755
 
 
 class Plugin(NamedTuple):
-    """A `docker-kitcache` that is there. command: what ours runs; () where it is not ours.
+    """A `docker-kitcache` in a plugin directory.
 
-    problem: why ours does not work, "" where it does, or where it is not ours.
+    Attributes:
+        is_ours: `kitcache plugin install` has made it.
+        command: The command that it runs; () if it is not kitcache's launcher.
+        problem: Why kitcache's launcher does not work; "" if it works.
     """
 
     path: str
@@ -44,77 +47,81 @@ class Plugin(NamedTuple):
 
 
 class Installed(NamedTuple):
-    """The launcher's path, and what became of it."""
+    """The result of an installation."""
 
     path: str
     outcome: Literal["installed", "replaced", "unchanged"]
 
 
 def user_directory(config_directory: str) -> str:
-    """Where a user's docker looks, below its configuration directory."""
+    """Return the plugin directory in a user's docker configuration directory."""
     return os.path.join(config_directory, "cli-plugins")
 
 
 def search_path(config_directory: str, extra: Iterable[str] = ()) -> tuple[str, ...]:
-    """Where docker looks, in its order. extra: config.json's cliPluginsExtraDirs."""
+    """Return docker's plugin directories in order. extra: cliPluginsExtraDirs of config.json."""
     return (*extra, user_directory(config_directory), *SYSTEM_DIRECTORIES)
 
 
 def find_plugins(directories: Iterable[str]) -> tuple[Plugin, ...]:
-    """Every `docker-kitcache` there; docker takes the first. Ours are run, to see them answer."""
+    """Find every `docker-kitcache`; docker uses the first. Run each launcher of kitcache once."""
     paths = [os.path.join(directory, LAUNCHER) for directory in directories]
     return tuple(_examine(path) for path in paths if os.path.exists(path))
 
 
 def install_plugin(directory: str, command: tuple[str, ...]) -> Installed:
-    """Put a launcher there that runs `command`; the directory is made if it is not there.
+    """Write a launcher that runs `command`; create the directory if it does not exist.
 
-    Raises Unsafe where a file of that name is not ours, KitcacheError where nothing can be written.
+    Raises:
+        Unsafe: A file of that name is not kitcache's launcher.
+        KitcacheError: The launcher cannot be written.
     """
     path = os.path.join(directory, LAUNCHER)
-    wanted = _HEAD + os.fsencode(f'exec {shlex.join(command)} "$@"\n')
-    found = _content(path)
-    if found == wanted and stat.S_IMODE(os.lstat(path).st_mode) == _LAUNCHER_MODE:
+    content = _HEAD + os.fsencode(f'exec {shlex.join(command)} "$@"\n')
+    existing = _read_launcher(path)
+    if existing == content and stat.S_IMODE(os.lstat(path).st_mode) == _LAUNCHER_MODE:
         return Installed(path, "unchanged")
-    if found is None and os.path.lexists(path):
+    if existing is None and os.path.lexists(path):
         raise _foreign(path, "name another DOCKER_CONFIG, or move that file away")
     try:
         os.makedirs(directory, _DIRECTORY_MODE, exist_ok=True)
-        _replace(directory, path, wanted)
+        _replace(directory, path, content)
     except OSError as error:
         raise _failed(directory, "cannot be written to", error) from None
-    return Installed(path, "replaced" if found else "installed")
+    return Installed(path, "replaced" if existing else "installed")
 
 
 def remove_plugin(directory: str) -> str | None:
-    """Take our launcher away; its path, or None where there was none.
+    """Delete kitcache's launcher. Return its path, or None if there was none.
 
-    Raises Unsafe where a file of that name is not ours, KitcacheError where it cannot be removed.
+    Raises:
+        Unsafe: A file of that name is not kitcache's launcher.
+        KitcacheError: The launcher cannot be deleted.
     """
     path = os.path.join(directory, LAUNCHER)
     if not os.path.lexists(path):
         return None
-    if _content(path) is None:
-        raise _foreign(path, "remove it by the means that put it there")
+    if _read_launcher(path) is None:
+        raise _foreign(path, "remove it with the tool that installed it")
     try:
         os.unlink(path)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _failed(path, "cannot be removed", error) from None
+        raise _failed(path, "cannot be deleted", error) from None
     return path
 
 
 def _examine(path: str) -> Plugin:
-    content = _content(path)
+    content = _read_launcher(path)
     if content is None:
         return Plugin(path, is_ours=False)
     command = _command_of(content)
     return Plugin(path, is_ours=True, command=command, problem=_problem_of(path, command))
 
 
-def _content(path: str) -> bytes | None:
-    """What our launcher says; None where there is none, or something else of that name."""
+def _read_launcher(path: str) -> bytes | None:
+    """Return the content of kitcache's launcher; None if there is none, or another file."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None
@@ -126,7 +133,7 @@ def _content(path: str) -> bytes | None:
 
 
 def _command_of(content: bytes) -> tuple[str, ...]:
-    """The command on the launcher's `exec` line, () where somebody has edited it away."""
+    """Return the command of the launcher's `exec` line; () if a user has edited it."""
     with suppress(ValueError):
         words = shlex.split(os.fsdecode(content[len(_HEAD) :]))
         if words[:1] == ["exec"] and words[-1:] == ["$@"]:
@@ -136,9 +143,9 @@ def _command_of(content: bytes) -> tuple[str, ...]:
 
 def _problem_of(path: str, command: tuple[str, ...]) -> str:
     if not command:
-        return "it was edited, and what it runs is not known"
+        return "it was edited, so its command is unknown"
     if not os.path.exists(command[0]):
-        return f"{command[0]}, which it runs, is gone"
+        return f"it runs {command[0]}, which does not exist"
     try:
         done = subprocess.run(  # noqa: S603 - docker itself runs it at every `docker --help`
             [path, METADATA_CALL],
@@ -152,23 +159,23 @@ def _problem_of(path: str, command: tuple[str, ...]) -> str:
         return f"it cannot be run: {error.strerror}"
     except subprocess.TimeoutExpired:
         return "it does not answer"
-    return "" if answers else f"{command[0]}, which it runs, is no kitcache that answers docker"
+    return "" if answers else f"it runs {command[0]}, which does not answer docker as kitcache does"
 
 
 def _replace(directory: str, path: str, content: bytes) -> None:
-    """Write beside and rename: docker runs a whole launcher or none."""
-    # docker lists names that begin with docker-, and so does not see this one.
-    beside = os.path.join(directory, f".{LAUNCHER}.{os.urandom(8).hex()}")
+    """Write a temporary file and rename it, so docker never runs a partly written launcher."""
+    # docker lists names that begin with docker-, so it does not list the temporary file.
+    temporary = os.path.join(directory, f".{LAUNCHER}.{os.urandom(8).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(beside, flags, _LAUNCHER_MODE)
+    fd = os.open(temporary, flags, _LAUNCHER_MODE)
     try:
         with open(fd, "wb") as file:
             file.write(content)
             os.fchmod(fd, _LAUNCHER_MODE)
-        os.rename(beside, path)
+        os.rename(temporary, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise
 
 
@@ -179,9 +186,9 @@ def _foreign(path: str, step: str) -> Unsafe:
 def _failed(path: str, doing: str, error: OSError) -> KitcacheError:
     is_system = os.path.dirname(path) in SYSTEM_DIRECTORIES or path in SYSTEM_DIRECTORIES
     step = (
-        "run it as root, or leave --system out: then it is for you alone"
+        "run it as root, or install it only for yourself"
         if is_system
-        else "mend the directory's owner or mode, or set DOCKER_CONFIG to one that is yours"
+        else "correct the directory's owner or mode, or set DOCKER_CONFIG to a directory of yours"
     )
     return KitcacheError(
         path,

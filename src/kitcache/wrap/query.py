@@ -1,40 +1,54 @@
-"""Asking a client what a command of its means: run, and its JSON read."""
+"""Query a client: run it, read the JSON that it prints, and make a Job of the builds in it."""
 
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 from typing import Any, NamedTuple
 
 from kitcache.errors import Cancelled, NotExecutable
 from kitcache.options.attributes import join_attributes
-from kitcache.wrap.argv import ClientFailed
-from kitcache.wrap.child import find_program, run_script_too
+from kitcache.wrap.argv import ClientFailed, Job, Rewritten
+from kitcache.wrap.child import find_program, start_or_run_script
+from kitcache.wrap.contexts import contexts_of_definition
 from kitcache.wrap.flags import NotUnderstood
 
-_GLANCE_S = 0.1
+_POLL_S = 0.1
+
+Exports = dict[str, list[str]]
+"""The exports of each build, by its name."""
 
 
-class Said(NamedTuple):
-    """What a command wrote to stdout, and to stderr."""
+class Output(NamedTuple):
+    """The output of a command."""
 
-    printed: bytes
-    warned: bytes
+    stdout: bytes
+    stderr: bytes
 
 
-def ask(
+class Fields(NamedTuple):
+    """How a client calls the fields of a build."""
+
+    exports: str
+    imports: str
+    contexts: str
+
+
+def run_query(
     argv: Sequence[str],
     environ: Mapping[str, str],
     stdin: bytes | None,
     cancel: Event | None = None,
-) -> Said:
-    """Run a command to its end, and end it once cancel is set.
+) -> Output:
+    """Run a command to its end; terminate it when cancel is set.
 
-    Raises Refused, NotExecutable, Cancelled.
+    Raises:
+        ClientFailed: Its exit code is not 0.
+        NotExecutable, Cancelled: As named.
     """
     try:
-        process = run_script_too(
+        process = start_or_run_script(
             find_program(argv[0], environ) or argv[0],
             argv,
             lambda path, words: subprocess.Popen(  # noqa: S603 - the user's own command
@@ -49,31 +63,31 @@ def ask(
     except OSError as error:
         raise NotExecutable(argv[0], error.strerror or str(error)) from None
     with process:
-        said = _listen(process, stdin or b"", cancel)
+        output = _communicate(process, stdin or b"", cancel)
     if cancel is not None and cancel.is_set():
         raise Cancelled("", effect="the command was not started")
     code = process.returncode
     if code:
-        raise ClientFailed(code if code > 0 else 128 - code, said.warned)
-    return said
+        raise ClientFailed(code if code > 0 else 128 - code, output.stderr)
+    return output
 
 
-def _listen(process: "subprocess.Popen[bytes]", stdin: bytes, cancel: Event | None) -> Said:
-    said: bytes | None = stdin
+def _communicate(process: "subprocess.Popen[bytes]", stdin: bytes, cancel: Event | None) -> Output:
+    remaining: bytes | None = stdin
     while True:
         try:
-            return Said(*process.communicate(said, timeout=_GLANCE_S))
+            return Output(*process.communicate(remaining, timeout=_POLL_S))
         except subprocess.TimeoutExpired:
-            said = None  # it remembers what is left to write
-            # A signal that was sent to us alone.
+            remaining = None  # Popen remembers how much it has written.
+            # A signal to kitcache alone does not reach the client.
             if cancel is not None and cancel.is_set():
                 process.terminate()
 
 
-def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:
-    """The JSON object that a command has printed. Raises NotUnderstood where it is none."""
+def read_answer(argv: Sequence[str], stdout: bytes) -> dict[str, Any]:
+    """Parse the JSON object that a command has printed. Raises NotUnderstood."""
     try:
-        document = json.loads(printed)
+        document = json.loads(stdout)
     except (ValueError, RecursionError) as error:
         document = error
     if not isinstance(document, dict):
@@ -84,13 +98,55 @@ def read_answer(argv: Sequence[str], printed: bytes) -> dict[str, Any]:
     return document
 
 
+def make_job(
+    argv: tuple[str, ...],
+    builds: Mapping[str, Mapping[str, Any]],
+    fields: Fields,
+    replace: Callable[[Exports], Rewritten],
+    *,
+    stdin: bytes | None,
+    builds_all: bool = True,
+    is_remote: bool = False,
+) -> Job:
+    """Return the job of a command that makes these builds.
+
+    Args:
+        builds: Each build's definition, by its name.
+        replace: Makes the command with other exports.
+        stdin: The input of the command if that was read.
+        is_remote: The definitions were fetched.
+    """
+    by_name = {name: entries_of(build.get(fields.exports)) for name, build in builds.items()}
+    exports = tuple(text for texts in by_name.values() for text in texts)
+
+    def rewrite(texts: Sequence[str]) -> Rewritten:
+        if tuple(texts) == exports:
+            return Rewritten(argv, stdin)
+        rest = iter(texts)
+        return replace({name: [next(rest) for _ in old] for name, old in by_name.items()})
+
+    return Job(
+        argv,
+        rewrite,
+        exports,
+        tuple(n for n, texts in enumerate(by_name.values()) for _ in texts),
+        tuple(text for build in builds.values() for text in entries_of(build.get(fields.imports))),
+        tuple(
+            context
+            for build in builds.values()
+            for context in contexts_of_definition(build, fields.contexts, is_remote=is_remote)
+        ),
+        builds_all,
+    )
+
+
 def entries_of(value: object) -> tuple[str, ...]:
-    """A list of cache options as texts. Newer clients print objects, older ones texts."""
+    """Return a list of cache options as texts. Newer clients print objects, older ones texts."""
     items = value if isinstance(value, list) else [] if value is None else [value]
-    return tuple(item if isinstance(item, str) else _as_text(item) for item in items)
+    return tuple(item if isinstance(item, str) else _join(item) for item in items)
 
 
-def _as_text(item: object) -> str:
+def _join(item: object) -> str:
     if not isinstance(item, dict):
         raise NotUnderstood(f"a cache option is neither a text nor an object: {item!r}")
     pairs = [(str(key), str(value)) for key, value in item.items()]
@@ -98,7 +154,7 @@ def _as_text(item: object) -> str:
 
 
 def is_remote(word: str) -> bool:
-    """Whether the clients would fetch this in place of opening it.
+    """Return True if the clients fetch this instead of opening a file.
 
     Source: buildx util/urlutil, moby pkg/urlutil, compose's remote loaders.
     """

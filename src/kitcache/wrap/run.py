@@ -119,7 +119,7 @@ def run_task(
             for export, stage in zip(target.exports, target.stages, strict=False)
         }
         dests = {at: stage.real_path for at, stage in staged.items()}
-        rewritten = task.job.rewrite(task.texts(dests))
+        rewritten = task.job.rewrite(task.client_exports(dests))
         if options.cancel is not None and options.cancel.is_set():
             raise Cancelled("", effect=_NOT_STARTED)
         fds = [fd for cache in (*caches.all, *staged.values()) for fd in cache.lock_fds]
@@ -184,7 +184,7 @@ def _open_stages(target: _Target, options: LockOptions, stack: ExitStack) -> _Ta
     several = len(target.exports) > 1
     if not (several or any(export.is_staged for export in target.exports)):
         return target
-    from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._job_of
+    from kitcache.wrap.staging import open_stage  # noqa: PLC0415 - as in task._make_job
 
     stages = []
     for export in target.exports:
@@ -208,18 +208,18 @@ def _run(
     """Run the command, with its input and document in files. Return its argv and exit code."""
     argv = rewritten.argv
     with suppress(OSError):
-        os.write(2, rewritten.warned)
+        os.write(2, rewritten.stderr)
     with ExitStack() as stack:
         stdin_fd = None
         if rewritten.stdin is not None:
-            import tempfile  # noqa: PLC0415 - as in task._job_of
+            import tempfile  # noqa: PLC0415 - as in task._make_job
 
             file = stack.enter_context(tempfile.TemporaryFile())
             file.write(rewritten.stdin)
             file.seek(0)
             stdin_fd = file.fileno()
         if rewritten.file is not None:
-            import tempfile  # noqa: PLC0415 - as in task._job_of
+            import tempfile  # noqa: PLC0415 - as in task._make_job
 
             document = stack.enter_context(
                 tempfile.NamedTemporaryFile(prefix="kitcache-compose-", suffix=".json")
@@ -245,7 +245,7 @@ def _merge(target: _Target, options: LockOptions, *, must_find_all: bool) -> Exe
     tags = [] if target.stages else [export.cache.tag for export in target.exports]
     result = ExecCacheResult(target.path, (), bool(target.stages))
     for export, stage in zip(target.exports, target.stages, strict=False):
-        from kitcache.wrap.staging import StagedMerge, merge  # noqa: PLC0415 - as in task._job_of
+        from kitcache.wrap.staging import StagedMerge, merge  # noqa: PLC0415 - as in task._make_job
 
         problem = ""
         try:

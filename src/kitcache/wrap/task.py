@@ -1,6 +1,6 @@
-"""What a command means for the caches here: its local exports and imports, and which are staged.
+"""The caches of a command: its local exports and imports, and which exports are staged.
 
-Nothing is touched for that; bake and compose are asked what they would build.
+Nothing is changed for that. Bake and compose are asked what they would build.
 """
 
 import errno
@@ -11,36 +11,29 @@ from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import NotExecutable, NotInstalled, UsageError
-from kitcache.options.caches import CacheExport, CacheImport
-from kitcache.wrap.argv import (
-    ClientFailed,
-    DirectJob,
-    Job,
-    Recognized,
-    builds_nothing,
-    direct_job,
-    recognize,
+from kitcache.options.caches import (
+    CacheExport,
+    CacheImport,
+    parse_cache_export,
+    parse_cache_import,
 )
-from kitcache.wrap.cacheflags import (
-    asks_for_reset,
-    read_export,
-    read_import,
-    returns_digest,
-    with_dest,
-    without_reset,
-)
+from kitcache.wrap.argv import ClientFailed, Job, direct_job, recognize, unchanged_job
+from kitcache.wrap.cacheflags import asks_for_reset, read_cache, rewrite_export
 from kitcache.wrap.child import find_program
 from kitcache.wrap.contexts import warn_of_caches
 from kitcache.wrap.flags import NotUnderstood
 
-_UNGUARDED = "no cache of this command is guarded"
+_WITHOUT_ROOT = ("inline", "gha", "s3", "azblob")
+"""Exports for which the daemon reports no root. Source: BuildKit cache/remotecache, Finalize."""
 
 
 class Export(NamedTuple):
-    """A local export of the command. at: which of the job's exports.
+    """A local export of a command.
 
-    is_alone: no other export of its build is answered with a root. is_staged: it goes to a
-    directory of its own first.
+    Attributes:
+        at: Its position in the job's exports.
+        is_alone: The daemon reports no other export's root for its build.
+        is_staged: It is first written to a directory of its own.
     """
 
     at: int
@@ -50,26 +43,25 @@ class Export(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A command: nothing has been touched yet.
+    """A command, and its local caches.
 
-    exports: the local ones, with `reset` as it is to be. unguarded: why nothing is known of them, a
-    clause; then it is run as it is, and its client judges it. refusal: of the client, where it was
-    asked.
+    Attributes:
+        exports: With `reset` as kitcache will do it.
+        unguarded: A clause: why its caches are unknown. It then runs as it is.
+        failure: The client's failure when it was asked.
     """
 
     job: Job
     exports: tuple[Export, ...] = ()
     imports: tuple[CacheImport, ...] = ()
     unguarded: str = ""
-    refusal: ClientFailed | None = None
+    failure: ClientFailed | None = None
 
-    def texts(self, dests: Mapping[int, str]) -> tuple[str, ...]:
-        """All exports as the client is to see them. dests: where those that are staged go."""
+    def client_exports(self, dests: Mapping[int, str]) -> tuple[str, ...]:
+        """Return all exports as the client gets them. dests: the directories of staged ones."""
         texts = list(self.job.exports)
         for export in self.exports:
-            texts[export.at] = without_reset(texts[export.at])
-            if export.at in dests:
-                texts[export.at] = with_dest(texts[export.at], dests[export.at])
+            texts[export.at] = rewrite_export(texts[export.at], dests.get(export.at))
         return tuple(texts)
 
 
@@ -83,81 +75,90 @@ def make_task(
     warn: Callable[[str], None],
     cancel: Event | None = None,
 ) -> Task:
-    """Understand a command; one that is not understood is run as it is, unless it asks for a reset.
+    """Find the caches of a command. If that fails it runs as it is, unless it asks for a reset.
 
-    resets: every local export is to be swept after. staged: each goes to a staging directory, not
-    only those that have to. cancel: a client that is asked is ended then.
-    Raises UsageError (not understood, or caches that the client would not take), NotInstalled,
-    NotExecutable, Refused, Cancelled, KitcacheError.
+    Args:
+        resets: Reset after every local export.
+        staged: Stage every export, not only those that need it.
+
+    Raises:
+        UsageError: The command is not understood, or its client would refuse its caches.
+        NotInstalled, NotExecutable, ClientFailed, Cancelled, KitcacheError: As named.
     """
-    stdin = _Stdin(read_stdin)
+    # A client reads its input twice: when it is asked, and when it runs.
+    stdin: list[bytes | None] = [None]
+
+    def keep_stdin() -> bytes | None:
+        stdin[0] = read_stdin()
+        return stdin[0]
+
     try:
-        job = _job_of(recognize(argv), environ, stdin.read, cancel)
+        job = _make_job(argv, environ, keep_stdin, cancel)
     except (NotUnderstood, ClientFailed) as error:
         if resets or asks_for_reset(argv):
             raise
-        as_it_is = Task(DirectJob(tuple(argv), stdin=stdin.data))
+        unchanged = Task(unchanged_job(argv, stdin[0]))
         if isinstance(error, ClientFailed):
-            return as_it_is._replace(unguarded=error.reason, refusal=error)
-        warn(f"warning: {_UNGUARDED}: {_in_one_line(error)}")
-        return as_it_is
+            return unchanged._replace(unguarded=error.reason, failure=error)
+        warn(f"warning: no cache of this command is guarded: {_in_one_line(error)}")
+        return unchanged
     try:
-        read = [(at, read_export(text)) for at, text in enumerate(job.exports)]
-        exports = {at: cache for at, cache in read if cache is not None}
-        imports = tuple(cache for text in job.imports if (cache := read_import(text)) is not None)
+        written = [read_cache(text) for text in job.exports]
+        exports = {
+            at: parse_cache_export(pairs)
+            for at, (kind, pairs) in enumerate(written)
+            if kind == "local"
+        }
+        imports = tuple(
+            parse_cache_import(pairs)
+            for kind, pairs in map(read_cache, job.imports)
+            if kind == "local"
+        )
     except UsageError as error:
         if resets or any("reset" in text.lower() for text in job.exports):
             raise
-        return Task(DirectJob(tuple(argv), stdin=stdin.data), unguarded=_in_one_line(error))
-    warnings = [warning for cache in exports.values() for warning in cache.warnings]
-    warnings += [warning for cache in imports for warning in cache.warnings]
-    warnings += _repeated(exports.values())
+        return Task(unchanged_job(argv, stdin[0]), unguarded=_in_one_line(error))
+    warnings = [warning for export in exports.values() for warning in export.warnings]
+    warnings += [warning for source in imports for warning in source.warnings]
+    warnings += _warn_of_repeated(exports.values())
     warnings += warn_of_caches(job.contexts, [cache.dest for cache in exports.values()])
     for sentence in dict.fromkeys(warnings):
         warn(f"warning: {sentence}")
     if resets:
         exports = {at: cache._replace(reset=True) for at, cache in exports.items()}
-    return Task(job, plan_exports(job, exports, staged=staged), imports)
+    return Task(
+        job, _plan_exports(job, [kind for kind, _ in written], exports, staged=staged), imports
+    )
 
 
 def _in_one_line(error: UsageError) -> str:
     return "; ".join((error.problem, *error.hints))
 
 
-class _Stdin:
-    """What a client is to read twice: as it is asked what it would do, and as it does it."""
-
-    def __init__(self, read: Callable[[], bytes | None]) -> None:
-        self._read = read
-        self.data: bytes | None = None
-
-    def read(self) -> bytes | None:
-        self.data = self._read()
-        return self.data
-
-
-def plan_exports(
-    job: Job, exports: Mapping[int, CacheExport], *, staged: bool
+def _plan_exports(
+    job: Job, kinds: Sequence[str | None], exports: Mapping[int, CacheExport], *, staged: bool
 ) -> tuple[Export, ...]:
-    """The local exports of a job, with what has to be staged. staged: all of them.
+    """Decide which local exports are staged.
 
-    Clients keep one tag a directory, and write the last root that a build is answered with into all
-    its directories: several in one build or for one directory each need one of their own.
+    Clients keep one tag per directory, and write the root of a build's last export into all its
+    directories. Several exports of one build, or to one directory, need a directory each.
     Source: BuildKit client/solve.go, cacheExporter responses.
     """
-    answered = Counter(
-        solve for solve, text in zip(job.solves, job.exports, strict=True) if returns_digest(text)
+    roots = Counter(
+        solve
+        for solve, kind, text in zip(job.solves, kinds, job.exports, strict=True)
+        if text and kind not in _WITHOUT_ROOT
     )
     writers = Counter(os.path.realpath(cache.dest) for cache in exports.values())
-    found = []
+    planned = []
     for at, cache in exports.items():
-        is_alone = answered[job.solves[at]] == 1
+        is_alone = roots[job.solves[at]] == 1
         is_shared = writers[os.path.realpath(cache.dest)] > 1
-        found.append(Export(at, cache, is_alone, staged or is_shared or not is_alone))
-    return tuple(found)
+        planned.append(Export(at, cache, is_alone, staged or is_shared or not is_alone))
+    return tuple(planned)
 
 
-def _repeated(exports: Iterable[CacheExport]) -> Iterator[str]:
+def _warn_of_repeated(exports: Iterable[CacheExport]) -> Iterator[str]:
     seen = set()
     for cache in exports:
         place = os.path.realpath(cache.dest), cache.tag
@@ -169,30 +170,26 @@ def _repeated(exports: Iterable[CacheExport]) -> Iterator[str]:
         seen.add(place)
 
 
-def _job_of(
-    found: Recognized,
+def _make_job(
+    argv: Sequence[str],
     environ: Mapping[str, str],
     read_stdin: Callable[[], bytes | None],
     cancel: Event | None,
 ) -> Job:
-    # Only what the command needs is imported: start-up is part of the product.
-    if found.kind in ("bake", "compose"):
-        need_program(found.argv[0], environ)
-    if found.kind == "bake":
-        from kitcache.wrap.bake import bake_job  # noqa: PLC0415
-
-        return bake_job(found, environ, read_stdin, cancel)
-    if found.kind == "compose":
-        from kitcache.wrap.compose import compose_job  # noqa: PLC0415
-
-        return compose_job(found, environ, read_stdin, cancel)
-    if builds_nothing(found):
-        return DirectJob(found.argv)
-    return direct_job(found)
+    command = recognize(argv)
+    if command.kind not in ("bake", "compose"):
+        return direct_job(command)
+    need_program(argv[0], environ)
+    # Only the module that the command needs is imported, to start fast.
+    if command.kind == "bake":
+        from kitcache.wrap.bake import bake_job as make_job  # noqa: PLC0415
+    else:
+        from kitcache.wrap.compose import compose_job as make_job  # noqa: PLC0415
+    return make_job(command, environ, read_stdin, cancel)
 
 
 def need_program(name: str, environ: Mapping[str, str]) -> str:
-    """The file that a command's first word names. Raises NotInstalled, NotExecutable."""
+    """Return the file that a command's first word names. Raises NotInstalled, NotExecutable."""
     program = find_program(name, environ)
     if program is None:
         raise NotInstalled(name)

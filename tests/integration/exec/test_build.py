@@ -172,7 +172,7 @@ def test_a_cache_in_the_context_is_left_out_by_a_line_of_dockerignore(
     with (app / "Dockerfile").open("a") as file:
         file.write("COPY . /all\n")
     words = ("docker", "build", *PLAIN, "--cache-to=type=local,dest=cache,mode=max", ".")
-    warned = "warning: cache: it is sent with the context ., so that each export"
+    warned = "warning: cache: the cache is sent with the context ., so each export"
     copied = r"COPY \. /all\n#\d+ CACHED"
     for _ in range(2):
         said = wrapped(daemon, app, *words)

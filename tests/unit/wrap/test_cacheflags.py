@@ -2,33 +2,35 @@ import pytest
 
 from kitcache.errors import UsageError
 from kitcache.wrap.cacheflags import (
+    asks_for_reset,
     drop_reset,
     raw_fields,
-    read_export,
-    read_import,
+    read_cache,
+    rewrite_export,
     show_word,
-    with_dest,
-    without_reset,
 )
 
 
 def test_only_reset_goes() -> None:
     text = '"DEST=a ""b"", c",reset=1,Type=local,"Reset=true",mode=max'
-    assert without_reset(text) == '"DEST=a ""b"", c",Type=local,mode=max'
-    assert with_dest(text, "x,y") == '"dest=x,y",reset=1,Type=local,"Reset=true",mode=max'
+    assert rewrite_export(text) == '"DEST=a ""b"", c",Type=local,mode=max'
+    assert rewrite_export(text, "x,y") == '"dest=x,y",Type=local,mode=max'
 
 
 @pytest.mark.parametrize("text", ["", "a", "a,b", "user/app:cache", "type=inline", "ref=x,dest=c"])
 def test_what_is_not_local_is_left_alone(text: str) -> None:
-    assert read_export(text) is None
-    assert read_import(text) is None
+    assert read_cache(text)[0] != "local"
+    assert drop_reset(text) == text
 
 
 def test_what_does_not_parse_is_said_in_the_clients_words() -> None:
     with pytest.raises(UsageError, match="invalid value b"):
-        read_export("type=local,b")
-    with pytest.raises(UsageError, match="local cache importer requires src"):
-        read_import("type=local")
+        read_cache("type=local,b")
+
+
+def test_a_command_that_asks_for_a_reset() -> None:
+    assert asks_for_reset(["x", "--cache-to=type=local,dest=c,reset=true"])
+    assert not asks_for_reset(["reset", "--cache-to=type=local,reset=true,dest=", "type=x,reset=1"])
 
 
 def test_fields_as_they_were_written() -> None:

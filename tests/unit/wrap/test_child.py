@@ -33,13 +33,13 @@ def test_another_thread_may_be_given_the_signal_of_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One that does not block it, as a library's caller may have, while this one is not waiting."""
-    attend, over = child._attend, threading.Event()
+    wait, over = child._wait_for, threading.Event()
 
-    def attend_late(pid: int) -> int:
+    def wait_late(pid: int) -> int:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        return attend(pid)
+        return wait(pid)
 
-    monkeypatch.setattr(child, "_attend", attend_late)
+    monkeypatch.setattr(child, "_wait_for", wait_late)
     other = threading.Thread(target=over.wait)
     other.start()
     try:

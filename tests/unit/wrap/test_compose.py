@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed, recognize
-from kitcache.wrap.compose import ComposeJob, compose_job
+from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed, Job, recognize
+from kitcache.wrap.compose import compose_job
 
 PROJECT: dict[str, Any] = {
     "name": "p",
@@ -27,7 +27,7 @@ def job_of(
     project: dict[str, Any] = PROJECT,
     active: tuple[str, ...] = ("web", "image"),
     refuses: str = "nothing",
-) -> ComposeJob:
+) -> Job:
     """The job of a command whose `config` prints that project, but for words that it refuses."""
     client = cwd / "docker"
     (cwd / "project.json").write_text(json.dumps(project))
@@ -42,12 +42,16 @@ esac
 """
     )
     client.chmod(0o755)
-    job = compose_job(recognize([str(client), "compose", *words]), environ or {}, lambda: b"")
-    assert isinstance(job, ComposeJob)
-    return job
+    return compose_job(recognize([str(client), "compose", *words]), environ or {}, lambda: b"")
 
 
-def document_of(job: ComposeJob, *exports: str) -> Any:
+def added_to(job: Job) -> list[str]:
+    """The options that a changed command adds before its --file."""
+    argv = job.rewrite(("X",) * len(job.exports)).argv
+    return list(argv[2 : argv.index(FILE_PLACEHOLDER) - 1])
+
+
+def document_of(job: Job, *exports: str) -> Any:
     file = job.rewrite(exports).file
     assert file is not None
     return json.loads(file)
@@ -72,7 +76,10 @@ def document_of(job: ComposeJob, *exports: str) -> Any:
 def test_which_services_may_be_built(
     words: tuple[str, ...], services: list[str], tmp_path: Path
 ) -> None:
-    assert [name for name, _ in job_of(tmp_path, *words).services] == services
+    project = json.loads(json.dumps(PROJECT))
+    for name, service in project["services"].items():
+        service.get("build", {})["cache_to"] = [name]
+    assert job_of(tmp_path, *words, project=project).exports == tuple(services)
 
 
 @pytest.mark.parametrize("words", ["build --print", "build --check", "up --no-build"])
@@ -143,13 +150,14 @@ def test_profiles_from_the_environment_are_said(
     words: str, active: list[str], said: list[str], tmp_path: Path
 ) -> None:
     job = job_of(tmp_path, "-f", "c.yaml", *words.split(), active=tuple(active))
-    assert job.said == ("--project-directory", ".", "--project-name", "p", *said)
+    assert added_to(job) == ["--project-directory", ".", "--project-name", "p", *said]
 
 
 def test_a_profile_that_would_make_others_active_is_not(tmp_path: Path) -> None:
-    services = {"a": {"profiles": ["x", "y"]}, "b": {"profiles": ["y"]}}
+    build = {"cache_to": ["T"]}
+    services = {"a": {"profiles": ["x", "y"], "build": build}, "b": {"profiles": ["y"]}}
     job = job_of(tmp_path, "up", project={"services": services}, active=("a",))
-    assert job.said[2:] == ("--profile", "x")
+    assert added_to(job)[2:] == ["--profile", "x"]
 
 
 def test_config_may_refuse_what_a_build_does_not_need(tmp_path: Path) -> None:
@@ -160,11 +168,11 @@ def test_config_may_refuse_what_a_build_does_not_need(tmp_path: Path) -> None:
     for words in (("up",), ("build", "base")):  # which need the inactive services too
         with pytest.raises(ClientFailed) as refused:
             job_of(tmp_path, *words, refuses="*profile*")
-        assert b"it is refused" in refused.value.said
+        assert b"it is refused" in refused.value.stderr
     project = {"services": {"web": {"build": {"cache_to": ["${X}"]}}}}
     with pytest.raises(ClientFailed) as refused:
         job_of(tmp_path, "build", project=project, refuses="*json|*consistency|*resolution")
-    assert b"it is refused" in refused.value.said
+    assert b"it is refused" in refused.value.stderr
 
 
 def test_what_compose_itself_refuses_is_said_to_be(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_what_compose_itself_refuses_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / "docker").chmod(0o755)
     with pytest.raises(ClientFailed) as caught:
         compose_job(recognize([str(tmp_path / "docker"), "compose", "build"]), {}, lambda: b"")
-    assert (caught.value.code, caught.value.said) == (15, b"no\n")
+    assert (caught.value.exit_code, caught.value.stderr) == (15, b"no\n")
 
 
 def test_the_directory_is_where_compose_finds_its_file(
@@ -181,9 +189,9 @@ def test_the_directory_is_where_compose_finds_its_file(
     (tmp_path / "one" / "two").mkdir(parents=True)
     (tmp_path / "docker-compose.yml").write_text("")
     monkeypatch.chdir(tmp_path / "one" / "two")
-    assert job_of(tmp_path, "build").said[1] == str(tmp_path)
-    assert job_of(tmp_path, "--project-directory", "d", "build").said[1] == "d"
+    assert added_to(job_of(tmp_path, "build"))[1] == str(tmp_path)
+    assert added_to(job_of(tmp_path, "--project-directory", "d", "build"))[1] == "d"
     environ = {"COMPOSE_FILE": "x/y.yaml:z.yaml"}
-    assert job_of(tmp_path, "build", environ=environ).said[1] == "x"
+    assert added_to(job_of(tmp_path, "build", environ=environ))[1] == "x"
     for elsewhere in ("-", "https://host/x.git#main:y"):
-        assert job_of(tmp_path, "-f", elsewhere, "build").said[1] == "."
+        assert added_to(job_of(tmp_path, "-f", elsewhere, "build"))[1] == "."

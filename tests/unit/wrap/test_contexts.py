@@ -110,6 +110,6 @@ def test_what_is_no_ignore_file_is_not_waited_for(
 
 def test_the_sentence_names_the_line_and_its_file() -> None:
     (sentence,) = warn_of_caches([Context("app")] * 2, ["app/a/cache"])
-    assert "add the line 'a/cache' to app/.dockerignore, or keep" in sentence
+    assert "add the line 'a/cache' to app/.dockerignore, or move" in sentence
     (sentence,) = warn_of_caches([Context("app")], ["app"])
-    assert sentence.endswith("built from: keep the cache elsewhere")
+    assert sentence.endswith("changes the context: move the cache elsewhere")

@@ -160,7 +160,7 @@ def test_a_command_that_is_gone_is_a_problem(directory: str, command: tuple[str,
     os.unlink(command[0])
     (found,) = find_plugins([directory])
     assert (found.is_ours, found.command) == (True, command)
-    assert found.problem == f"{command[0]}, which it runs, is gone"
+    assert found.problem == f"it runs {command[0]}, which does not exist"
 
 
 @pytest.mark.parametrize("does", ["exit 1", "echo '[]'", """echo '{"Vendor": "other"}'"""])
@@ -169,7 +169,7 @@ def test_a_command_that_is_no_kitcache_is_a_problem(
 ) -> None:
     install_plugin(directory, command)
     Path(command[0]).write_text(f"#!/bin/sh\n{does}\n")
-    assert "no kitcache that answers docker" in find_plugins([directory])[0].problem
+    assert "does not answer docker" in find_plugins([directory])[0].problem
 
 
 def test_a_command_that_hangs_is_a_problem(

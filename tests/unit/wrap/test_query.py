@@ -5,7 +5,7 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.wrap.argv import ClientFailed
-from kitcache.wrap.query import ask, entries_of, is_remote, read_answer
+from kitcache.wrap.query import entries_of, is_remote, read_answer, run_query
 
 
 def python(code: str) -> list[str]:
@@ -14,13 +14,13 @@ def python(code: str) -> list[str]:
 
 def test_the_object_that_a_client_prints() -> None:
     words = python("import sys; print(sys.stdin.read())")
-    assert read_answer(words, ask(words, {}, b'{"a": 1}').printed) == {"a": 1}
+    assert read_answer(words, run_query(words, {}, b'{"a": 1}').stdout) == {"a": 1}
 
 
 def test_a_client_that_refuses_is_quoted() -> None:
     with pytest.raises(ClientFailed) as caught:
-        ask(python("import sys; sys.stderr.write('no'); sys.exit(3)"), {}, None)
-    assert (caught.value.code, caught.value.said) == (3, b"no")
+        run_query(python("import sys; sys.stderr.write('no'); sys.exit(3)"), {}, None)
+    assert (caught.value.exit_code, caught.value.stderr) == (3, b"no")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "Usage:", "[" * 100_000])

@@ -120,11 +120,11 @@ class _Command:
         except ClientFailed as error:
             self._pass_on(error)
             self._warn(f"nothing was run: a reset is asked for, and {error.reason}")
-            return error.code
+            return error.exit_code
         if args.dry_run:
-            if task.refusal is not None:
-                self._pass_on(task.refusal)
-                return task.refusal.code
+            if task.failure is not None:
+                self._pass_on(task.failure)
+                return task.failure.exit_code
             print_answer("\n".join(_plan_lines(task, policy=args.policy)))
             return 0
         if policy is not None and not task.exports:
@@ -148,9 +148,9 @@ class _Command:
             )
         return result.exit_code
 
-    def _pass_on(self, refusal: ClientFailed) -> None:
+    def _pass_on(self, failure: ClientFailed) -> None:
         with suppress(AttributeError, OSError, ValueError):
-            sys.stderr.buffer.write(refusal.said)
+            sys.stderr.buffer.write(failure.stderr)
             sys.stderr.flush()
 
     def _warn(self, sentence: str) -> None:
@@ -179,7 +179,7 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
     import shlex  # noqa: PLC0415 - seldom needed
 
     staging = {e.at: _stage_name(e.cache.dest) for e in task.exports if e.is_staged}
-    argv = task.job.rewrite(task.texts(staging)).argv
+    argv = task.job.rewrite(task.client_exports(staging)).argv
     shown = ["resolved-project.json" if word == FILE_PLACEHOLDER else word for word in argv]
     yield printable(shlex.join(map(show_word, shown)))
     if task.unguarded:

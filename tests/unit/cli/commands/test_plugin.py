@@ -99,7 +99,7 @@ def test_a_broken_launcher_is_said_and_mended(tmp_path: Path) -> None:
     launcher.write_text(launcher.read_text().replace(sys.executable, "/gone/python"))
     status = plugin(tmp_path, "status")
     assert status.code == 1
-    assert "  kitcache's, and broken: /gone/python, which it runs, is gone\n" in status.out
+    assert "  kitcache's, and broken: it runs /gone/python, which does not exist\n" in status.out
     assert "  hint: kitcache plugin install\n" in status.out
     assert ": replaced;" in plugin(tmp_path, "install").out
     assert plugin(tmp_path, "status").code == 0
