@@ -122,7 +122,7 @@ def test_a_directory_of_somebody_else_s() -> None:
         answer = run_as(NOBODY, box, "plugin", "install")
         assert (answer.code, answer.out) == (1, "")
         assert f"{box}/.docker/cli-plugins: cannot be written to: Permission denied" in answer.err
-        assert "hint: mend the directory's owner or mode, or set DOCKER_CONFIG" in answer.err
+        assert "hint: correct the directory's owner or mode, or set DOCKER_CONFIG" in answer.err
         assert plugin(box, "install").code == 0
         answer = run_as(NOBODY, box, "plugin", "remove")
         assert answer.code == 1
@@ -136,7 +136,7 @@ def test_a_system_directory_without_being_root() -> None:
         answer = run_as(NOBODY, box, "plugin", "install", "--system")
         assert answer.code == 1
         assert "/usr/local/lib/docker/cli-plugins: cannot be written to: " in answer.err
-        assert "hint: run it as root, or leave --system out" in answer.err
+        assert "hint: run it as root, or install it only for yourself" in answer.err
 
 
 def test_quiet_prints_errors_only(tmp_path: Path) -> None:
