@@ -126,7 +126,7 @@ def test_a_directory_of_somebody_else_s() -> None:
         assert plugin(box, "install").code == 0
         answer = run_as(NOBODY, box, "plugin", "remove")
         assert answer.code == 1
-        assert "cannot be removed: Permission denied" in answer.err
+        assert "cannot be deleted: Permission denied" in answer.err
         assert os.listdir(box / ".docker" / "cli-plugins") == [LAUNCHER]
 
 
