@@ -1,6 +1,6 @@
-"""One build, from the request to what it came to: everything that a session has, in order.
+"""One build, from the request to the result.
 
-Locks and checks first, then the session, the Solve, and only after its success the tags and resets.
+Order: locks and checks, the session, the Solve; after its success the tags, then the resets.
 """
 
 import os
@@ -43,10 +43,10 @@ from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 
 _FRONTEND = "dockerfile.v0"
 _REF_LENGTH = 25
-# For outputs to remove what is not whole; a write that waits for its reader ends later.
+# For outputs to delete incomplete files. A write to a pipe may end later.
 _CLEAN_UP_S = 2.0
 _IMPORTING = "importing cache manifest from "
-_UNTOUCHED = "no tag was changed; caches are as they were, but for blobs that came"
+_UNTOUCHED = "no tag was changed; caches may contain new blobs"
 
 
 def run_build(
@@ -59,15 +59,15 @@ def run_build(
 
 class _Build:
     def __init__(
-        self, connection: DaemonConnection, checked: CheckedRequest, wishes: BuildOptions
+        self, connection: DaemonConnection, checked: CheckedRequest, options: BuildOptions
     ) -> None:
-        self._cancel = Limit(wishes.cancel, wishes.timeout_s)
-        bound_s = wishes.timeout_s
-        # At least so long that a daemon that does answer can be asked to cancel.
+        self._cancel = Limit(options.cancel, options.timeout_s)
+        bound_s = options.timeout_s
+        # Long enough to ask a responsive daemon to cancel.
         self._connection = connection if bound_s is None else connection.within(max(bound_s, 0.1))
         self._checked = checked
         self._request = checked.request
-        self._wishes = wishes
+        self._options = options
         self._steps = StepTracker()
         self._mask = Mask()
         self._warnings: list[BuildWarning] = []
@@ -75,7 +75,7 @@ class _Build:
         self._failures: list[KitcacheError] = []
         self._session_failure: str | None = None
         self._ref = os.urandom(_REF_LENGTH).hex()[:_REF_LENGTH]
-        self._logins = Logins(wishes.credentials, self._notice, self._ref)
+        self._logins = Logins(options.credentials, self._notice, self._ref)
 
     def run(self) -> BuildResult:
         try:
@@ -91,36 +91,40 @@ class _Build:
                 timeout_s=self._cancel.timeout_s,
             ) from error
 
-    def _notice_oddities(self) -> None:
-        """Say what seems wrong in the request itself."""
-        given = [export.warnings for export in self._request.cache_to]
-        given += [output.warnings for output in self._request.outputs]
-        given += [self._request.warnings]
-        given += [entry.warnings for entry in self._request.cache_from]
-        for sentence in chain.from_iterable(given):
+    def _notice_warnings(self) -> None:
+        """Report the warnings about the request itself."""
+        request = self._request
+        groups = [export.warnings for export in request.cache_to]
+        groups += [output.warnings for output in request.outputs]
+        groups += [request.warnings]
+        groups += [source.warnings for source in request.cache_from]
+        for sentence in chain.from_iterable(groups):
             self._notice(sentence)
-        kinds = {export.kind for export in self._request.cache_to}
-        if self._wishes.prune_policy is not None and "local" not in kinds:
+        if self._options.prune_policy is not None and not any(
+            export.kind == "local" for export in request.cache_to
+        ):
             self._notice("the policy applies to no cache: there is no --cache-to type=local")
 
     def _run(self) -> BuildResult:
-        self._notice_oddities()
+        self._notice_warnings()
         with ExitStack() as stack:
-            offer = open_sources(self._request, self._wishes.stdin, stack, self._wait_for)
+            sources = open_sources(self._request, self._options.stdin, stack, self._wait_for)
             exporters = self._checked.exporters(is_engine=self._connection.is_engine)
             if not exporters and not self._request.outputs:
                 self._notice(
                     "no output was asked for, so the result stays in the daemon's build cache:"
-                    " --load, --push or --output brings it elsewhere"
+                    " --load, --push or --output also writes it elsewhere"
                 )
             abilities = Abilities(self._connection)
             abilities.check(self._checked, exporters)
             has_containerd_images = abilities.has_containerd_images(exporters)
-            options = self._lock_options()
-            locked = LockedCaches(options, stack, "nothing was built")
+            lock_options = LockOptions(
+                self._options.lock_timeout_s, self._options.on_progress, self._notice, self._cancel
+            )
+            locked = LockedCaches(lock_options, stack, "nothing was built")
             targets = open_targets(
                 exporters,
-                self._wishes.stdout,
+                self._options.stdout,
                 locked,
                 stack,
                 may_delete_anywhere=LOCAL_DELETE in self._request.allow,
@@ -129,24 +133,24 @@ class _Build:
                 open_caches(
                     self._request.cache_to,
                     self._request.cache_from,
-                    options,
-                    self._wishes.prune_policy,
+                    lock_options,
+                    self._options.prune_policy,
                     locked,
                 )
             )
-            _expect_own_tags(targets.layout, caches)
-            _expect_own_directory(offer, caches)
+            _check_tags(targets.layout, caches)
+            _check_contexts(sources, caches)
             expect_kept(targets, locked)
-            with _expecting_utf8():
-                message = self._message(offer, exporters, caches, abilities)
+            with _checking_utf8():
+                message = self._message(sources, exporters, caches, abilities)
             self._mask = make_mask(message)
-            solved = self._solve(offer, targets, caches, message)
+            solved = self._solve(sources, targets, caches, message)
             try:
                 response = self._expect_success(solved, targets, caches)
             except KitcacheError as error:
                 raise error from (error.__cause__ or self._logins.failure)
-            self._notice_lost_imports()
-            targets.publish(response, options)
+            self._notice_failed_imports()
+            targets.publish(response, lock_options)
             results = caches.publish(response)
             is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
         return self._result(response, results, is_in_containerd=is_in_containerd)
@@ -175,35 +179,27 @@ class _Build:
         if self._cancel.is_set():
             raise Cancelled("", effect="nothing was built")
 
-    def _lock_options(self) -> LockOptions:
-        wishes = self._wishes
-        return LockOptions(wishes.lock_timeout_s, wishes.on_progress, self._notice, self._cancel)
-
     def _notice(self, sentence: str) -> None:
         sentence = self._mask.text(sentence)
         if sentence not in self._notices:
             self._notices.append(sentence)
-            self._wishes.on_notice(sentence)
+            self._options.on_notice(sentence)
 
-    def _notice_lost_imports(self) -> None:
+    def _notice_failed_imports(self) -> None:
         for step in self._steps.steps:
             if step.state == "error" and step.name.startswith(_IMPORTING):
-                steps = login_hints(step.error, self._logins.asked)
-                advice = "".join(f"; {words}" for words in steps)
-                problem = f"{step.name} failed, so that nothing of it was used: {step.error}"
-                self._notice(problem + advice)
+                hints = login_hints(step.error, self._logins.asked)
+                problem = f"{step.name} failed, so it was not used: {step.error}"
+                self._notice("; ".join((problem, *hints)))
 
-    def _update(self, update: BuildUpdate) -> None:
-        self._masked_update(self._mask.update(update))
-
-    def _masked_update(self, update: BuildUpdate) -> None:
+    def _on_masked_update(self, update: BuildUpdate) -> None:
         self._steps.apply(update)
         self._warnings += update.warnings
-        self._wishes.on_update(update)
+        self._options.on_update(update)
 
     def _message(
         self,
-        offer: SessionSources,
+        sources: SessionSources,
         exporters: tuple[Exporter, ...],
         caches: Caches,
         abilities: Abilities,
@@ -214,11 +210,11 @@ class _Build:
             frontend=_FRONTEND,
             frontend_attrs=frontend_attrs(
                 self._checked,
-                offer.inputs,
+                sources.inputs,
                 is_engine=self._connection.is_engine,
                 cache_imports=caches.import_entries,
                 host_gateway=abilities.host_gateway(self._checked),
-                proxies=self._wishes.proxy_args,
+                proxies=self._options.proxy_args,
             ),
             entitlements=self._checked.entitlements,
             exporters=[
@@ -229,37 +225,42 @@ class _Build:
                 exports=_entries(caches.export_entries), imports=_entries(caches.import_entries)
             ),
         )
-        if exporters:  # what a daemon before BuildKit 0.13 reads
+        if exporters:  # For daemons before BuildKit 0.13.
             message.exporter_deprecated = exporters[0].kind
             message.exporter_attrs_deprecated.update(dict(exporters[0].attrs))
         return message
 
     def _solve(
         self,
-        offer: SessionSources,
+        sources: SessionSources,
         targets: Targets,
         caches: Caches,
         message: control_pb2.SolveRequest,
     ) -> Solved:
         handlers = make_handlers(
-            sources=offer.sources,
+            sources=sources.sources,
             left_out=caches.left_out,
-            uploads=offer.uploads,
+            uploads=sources.uploads,
             files=targets.files,
-            stores={**caches.stores, **targets.stores, **offer.stores},
-            secrets=offer.secrets,
+            stores={**caches.stores, **targets.stores, **sources.stores},
+            secrets=sources.secrets,
             credentials=self._logins.find,
             on_notice=self._notice,
             on_failure=self._failures.append,
         )
-        key = make_shared_key(offer.directories)
+        key = make_shared_key(sources.directories)
         metadata = make_metadata(message.session, key, handlers)
-        log_solve(message, self._connection.address.url, offer.sources, self._request.secrets)
+        log_solve(message, self._connection.address.url, sources.sources, self._request.secrets)
         server = self._connection.open_session(metadata, log_calls(handlers, self._ref))
         try:
-            solved = solve(self._connection.channel, message, self._update, self._cancel)
+            solved = solve(
+                self._connection.channel,
+                message,
+                lambda update: self._on_masked_update(self._mask.update(update)),
+                self._cancel,
+            )
             if (rest := self._mask.rest()).logs:
-                self._masked_update(rest)
+                self._on_masked_update(rest)
             return solved
         except RpcError as error:
             if error.code == Code.DEADLINE_EXCEEDED:
@@ -274,7 +275,9 @@ class _Build:
     def _expect_success(self, solved: Solved, targets: Targets, caches: Caches) -> dict[str, str]:
         if solved.response is not None:
             return solved.response
-        error = solved.error or RpcError(Code.INTERNAL, "the daemon ended the build without a word")
+        error = solved.error or RpcError(
+            Code.INTERNAL, "the daemon ended the build without an error"
+        )
         is_lost = not self._connection.channel.is_alive
         if solved.is_cancelled:
             if solved.is_confirmed and not is_lost:
@@ -289,8 +292,8 @@ class _Build:
         if is_lost and error.code == Code.UNAVAILABLE:
             raise self._lost(error)
         if self._session_failure:
-            why = f"{error.message}; the session with the daemon ended: {self._session_failure}"
-            error = RpcError(error.code, why, error.details)
+            problem = f"{error.message}; the session with the daemon ended: {self._session_failure}"
+            error = RpcError(error.code, problem, error.details)
         raise build_failed(
             error,
             self._steps,
@@ -318,20 +321,20 @@ class _Build:
 
 
 @contextmanager
-def _expecting_utf8() -> Iterator[None]:
+def _checking_utf8() -> Iterator[None]:
     try:
         yield
     except UnicodeEncodeError as error:
         text = printable(error.object)
-        raise UsageError(f"{text} is no UTF-8, as all that BuildKit is told must be") from None
+        raise UsageError(f"{text} is not UTF-8, which BuildKit requires") from None
 
 
 def _cancelled(problem: str) -> Cancelled:
     return Cancelled("", problem=problem, effect=_UNTOUCHED)
 
 
-def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
-    """Raises UsageError where an image and a cache are to be one tag of one directory."""
+def _check_tags(layout: LayoutTarget | None, caches: Caches) -> None:
+    """Raise UsageError if an image and a cache would be one tag of one directory."""
     if layout is None:
         return
     both = layout.tags & caches.tags_in(layout.cache)
@@ -346,14 +349,14 @@ def _expect_own_tags(layout: LayoutTarget | None, caches: Caches) -> None:
         )
 
 
-def _expect_own_directory(offer: SessionSources, caches: Caches) -> None:
-    """Raises UsageError where a context is itself a cache of this build.
+def _check_contexts(sources: SessionSources, caches: Caches) -> None:
+    """Raise UsageError if a context is a cache of this build.
 
-    Its Dockerfile may lie there: of that directory no more is sent.
+    The Dockerfile may be in a cache: nothing else of that directory is sent.
     """
-    caches_here = caches.left_out
-    for name, path in offer.directories.items():
-        if name != "dockerfile" and identity(os.stat(path)) in caches_here:
+    cache_directories = caches.left_out
+    for name, path in sources.directories.items():
+        if name != "dockerfile" and identity(os.stat(path)) in cache_directories:
             raise UsageError(
                 "the build context is the directory of the cache: each build would change it",
                 path=path,

@@ -1,6 +1,6 @@
-"""Which blob a `--cache-from type=local` means, found before the build starts.
+"""Find the root of a local cache import before the build starts.
 
-Source: BuildKit, client/solve.go, whose sentences these are as far as it has them.
+Source: BuildKit, client/solve.go; the sentences are BuildKit's if it has them.
 """
 
 from contextlib import suppress
@@ -18,12 +18,12 @@ from kitcache.upkeep.jobcaches import LockOptions
 
 
 class SkippedError(Exception):
-    """Why an import is left out: how BuildKit's sentence goes on after "skipped"."""
+    """Why an import is skipped: the rest of BuildKit's sentence after "skipped"."""
 
 
-def resolve(layout: DirectoryStore, wanted: CacheImport, terms: LockOptions) -> Digest:
-    """The digest of a cache root whose bytes are there and are proven. Raises SkippedError."""
-    root = _named(wanted.digest) if wanted.digest else _tagged(layout, wanted.tag, terms)
+def resolve(layout: DirectoryStore, source: CacheImport, options: LockOptions) -> Digest:
+    """Return the digest of a cache root, after verifying its bytes. Raises SkippedError."""
+    root = _parse_root(source.digest) if source.digest else _find_tag(layout, source.tag, options)
     try:
         data = layout.read_blob(root.digest, root.size) or b""
     except (Damaged, Unsafe) as error:
@@ -31,23 +31,23 @@ def resolve(layout: DirectoryStore, wanted: CacheImport, terms: LockOptions) -> 
     with suppress(Damaged):
         for name, size in sizes_to_import(root, data):
             if size > IMPORT_CAP_BYTES:
-                terms.warn(
-                    f"{wanted.src}: the {name} of {root.digest.short} has {format_bytes(size)}:"
-                    f" BuildKit imports none above {IMPORT_CAP_BYTES:,} bytes"
+                options.warn(
+                    f"{source.src}: the {name} of {root.digest.short} has {format_bytes(size)}:"
+                    f" BuildKit imports at most {IMPORT_CAP_BYTES:,} bytes"
                 )
     return root.digest
 
 
-def _named(digest: str) -> Descriptor:
+def _parse_root(digest: str) -> Descriptor:
     try:
         return Descriptor("", parse_digest(digest), None)
     except ValueError as error:
         raise SkippedError(f": digest {digest} unavailable: {error}") from None
 
 
-def _tagged(layout: DirectoryStore, tag: str, terms: LockOptions) -> Descriptor:
+def _find_tag(layout: DirectoryStore, tag: str, options: LockOptions) -> Descriptor:
     try:
-        _, entries = read_stable_index(layout, terms.control(layout).pause)
+        _, entries = read_stable_index(layout, options.control(layout).pause)
     except (Damaged, Unsafe) as error:
         raise SkippedError(f" due to err: {error.problem}") from None
     entry = find_entry(entries, tag)

@@ -275,7 +275,7 @@ def test_a_cache_too_big_to_import_is_told(kit: Kit, where: Path) -> None:
     built = kit.must(*CACHEONLY, f"--cache-from=type=local,src={cache}", where)
     assert set(steps(built.err).values()) == {"DONE"}
     assert f"kitcache: warning: {cache}: the cacheconfig of sha256:" in built.err
-    assert "BuildKit imports none above 1,048,576 bytes" in built.err
+    assert "BuildKit imports at most 1,048,576 bytes" in built.err
     assert set(tags(cache)) == {"latest"}
 
 

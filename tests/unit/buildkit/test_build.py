@@ -317,7 +317,7 @@ def test_a_registry_cache_that_could_not_be_imported_is_a_notice(context: Path) 
 
     run = Run(BuildRequest(str(context), outputs=NOWHERE), script=script)
     assert run.told == [
-        "importing cache manifest from r.example/app:cache failed, so that nothing of it was used:"
+        "importing cache manifest from r.example/app:cache failed, so it was not used:"
         " r.example/app:cache: not found"
     ]
     assert run.result.notices == tuple(run.told)
