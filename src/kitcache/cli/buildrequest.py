@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked, tls_from_directory
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import CheckedRequest, check_request
 from kitcache.cli.buildoptions import PROGRESS
@@ -92,7 +92,7 @@ def find_tls(args: argparse.Namespace) -> TlsConfig | None:
             given.ca or found.ca, given.cert or found.cert, given.key or found.key,
             given.server_name,
         )  # fmt: skip
-    return checked(given) if any(given[:4]) else None
+    return check_key_pair(given) if any(given[:4]) else None
 
 
 def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[_T, ...]:

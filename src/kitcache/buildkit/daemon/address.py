@@ -32,7 +32,7 @@ from kitcache.buildkit.daemon.dialstdio import (
     is_container,
     ssh_command,
 )
-from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair
 from kitcache.errors import NoDaemon, UsageError
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -114,7 +114,7 @@ def parse_address(
         raise _bad_address(url, origin, "certificates are for tcp:// only")
     if command and is_engine is None:
         is_engine = False
-    return Address(url, origin, checked(tls) if tls else None, is_engine, command)
+    return Address(url, origin, check_key_pair(tls) if tls else None, is_engine, command)
 
 
 def usual_sockets(environ: Mapping[str, str]) -> tuple[Socket, ...]:
@@ -131,7 +131,7 @@ def usual_sockets(environ: Mapping[str, str]) -> tuple[Socket, ...]:
     return tuple(found)
 
 
-def first_present(sockets: tuple[Socket, ...]) -> Address:
+def first_existing(sockets: tuple[Socket, ...]) -> Address:
     """The first that is there. Raises NoDaemon, naming all of them, where none is."""
     for path, origin, is_engine in sockets:
         if os.path.exists(path):
@@ -159,7 +159,7 @@ def _unnamed(environ: Mapping[str, str], directory: str) -> Address:
         return _engine_address(engine, "DOCKER_HOST")
     if context != DEFAULT:
         return _engine_address(read_context(directory, context), f"docker context {context!r}")
-    return first_present(usual_sockets(environ))
+    return first_existing(usual_sockets(environ))
 
 
 def _command(parts: SplitResult, *, is_engine: bool) -> tuple[str, ...]:
@@ -250,7 +250,7 @@ def _default_address(environ: Mapping[str, str], directory: str, origin: str) ->
     engine = default_engine(environ, directory)
     if engine:
         return _engine_address(engine, origin)
-    found = first_present(tuple(s for s in usual_sockets(environ) if s.is_engine))
+    found = first_existing(tuple(s for s in usual_sockets(environ) if s.is_engine))
     return found._replace(origin=origin)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kitcache.buildkit.daemon.config import LIMIT_BYTES, member, read_object, text
+from kitcache.buildkit.daemon.config import LIMIT_BYTES, get_object, get_text, read_object
 from kitcache.errors import NoDaemon
 from kitcache.store.userfiles import read_regular
 
@@ -56,7 +56,7 @@ def read_builder(directory: str, name: str) -> Builder | None:
     listed = found.get("Nodes")
     nodes = listed if isinstance(listed, list) else []
     known = tuple(_node(node) for node in nodes if isinstance(node, dict))
-    return Builder(text(found, "Name") or name, text(found, "Driver"), known)
+    return Builder(get_text(found, "Name") or name, get_text(found, "Driver"), known)
 
 
 def current_builder(directory: str, endpoint: str) -> str | None:
@@ -69,11 +69,11 @@ def current_builder(directory: str, endpoint: str) -> str | None:
         chosen = read_object(os.path.join(directory, "current")) or {}
     except ValueError:
         chosen = {}
-    name = text(chosen, "Name")
+    name = get_text(chosen, "Name")
     exists = bool(name) and read_builder(directory, name) is not None
     if exists and chosen.get("Global") is True:
         return name
-    if name and text(chosen, "Key") == endpoint:
+    if name and get_text(chosen, "Key") == endpoint:
         return name if exists else None
     name = _default_for(directory, endpoint)
     return name if name and read_builder(directory, name) else None
@@ -89,6 +89,6 @@ def _default_for(directory: str, endpoint: str) -> str:
 
 
 def _node(found: Mapping[str, Any]) -> Node:
-    options = member(found, "DriverOpts")
+    options = get_object(found, "DriverOpts")
     pairs = tuple((key, value) for key, value in options.items() if isinstance(value, str))
-    return Node(text(found, "Name"), text(found, "Endpoint"), pairs)
+    return Node(get_text(found, "Name"), get_text(found, "Endpoint"), pairs)

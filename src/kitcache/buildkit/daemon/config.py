@@ -51,13 +51,13 @@ def read_object(path: str) -> dict[str, Any] | None:
     return found
 
 
-def member(found: Mapping[str, Any], key: str) -> dict[str, Any]:
+def get_object(found: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The object below a key; an empty one where there is none, or something else."""
     value = found.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def text(found: Mapping[str, Any], key: str) -> str:
+def get_text(found: Mapping[str, Any], key: str) -> str:
     """The text below a key; "" where there is none, or something else."""
     value = found.get(key)
     return value if isinstance(value, str) else ""

@@ -13,9 +13,9 @@ from kitcache.buildkit.daemon.connecterrors import (
     NotAnEngineError,
     no_answer,
     no_daemon,
-    refused,
+    refused_upgrade,
 )
-from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, ask_upgrade
+from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, request_upgrade
 from kitcache.buildkit.daemon.transport import Deadline, SocketTransport, open_tcp, open_unix
 from kitcache.buildkit.daemon.tunnel import Tunnel
 from kitcache.buildkit.log import LOG
@@ -108,14 +108,14 @@ def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> DaemonConnecti
     except NoDaemon as failure:
         if not address.is_builder:
             raise
-        from kitcache.buildkit.daemon.wake import connect_woken  # noqa: PLC0415 - seldom needed
+        from kitcache.buildkit.daemon.wake import connect_started  # noqa: PLC0415 - seldom needed
 
-        return connect_woken(address, deadline, lambda: _connect(address, deadline), failure)
+        return connect_started(address, deadline, lambda: _connect(address, deadline), failure)
 
 
 def _connect(address: Address, deadline: Deadline) -> DaemonConnection:
     opened = _open(address, deadline)
-    opened.transport.limit(None)
+    opened.transport.set_timeout(None)
     channel = Channel(opened.transport, timeout_s=deadline.seconds)
     with _closed_on_failure(opened.transport):
         try:
@@ -133,12 +133,12 @@ def _connect(address: Address, deadline: Deadline) -> DaemonConnection:
 def _greet(channel: Channel, deadline: Deadline) -> None:
     """One small call. Raises RpcError, TimeoutError."""
     try:
-        channel.unary(f"{_CONTROL}Info", b"", timeout_s=deadline.left_s())
+        channel.unary(f"{_CONTROL}Info", b"", timeout_s=deadline.remaining_s())
     except RpcError as error:
         if error.code != Code.UNIMPLEMENTED:
             raise
         # BuildKit before 0.11 has no Info.
-        channel.unary(f"{_CONTROL}ListWorkers", b"", timeout_s=deadline.left_s())
+        channel.unary(f"{_CONTROL}ListWorkers", b"", timeout_s=deadline.remaining_s())
 
 
 def _open(address: Address, deadline: Deadline) -> Opened:
@@ -160,7 +160,7 @@ def _probe(address: Address, deadline: Deadline) -> Opened:
             return Opened(transport, is_engine=True)
         try:
             # Half of the time, so that something is left for the other way.
-            answer = ask_upgrade(transport, GRPC, Deadline(deadline.left_s() / 2))
+            answer = request_upgrade(transport, GRPC, Deadline(deadline.remaining_s() / 2))
         except OSError:
             answer = Answer(0, "")
     if answer.status == SWITCHED:
@@ -173,7 +173,7 @@ def _open_engine_session(
     address: Address, metadata: Metadata, deadline: Deadline
 ) -> SocketTransport:
     transport = _upgraded(address, SESSION, deadline, metadata)
-    transport.limit(None)
+    transport.set_timeout(None)
     return transport
 
 
@@ -196,13 +196,13 @@ def _switch(
 ) -> None:
     """Makes the engine's upgrade. Raises NoDaemon."""
     try:
-        answer = ask_upgrade(transport, path, deadline, metadata=metadata)
+        answer = request_upgrade(transport, path, deadline, metadata=metadata)
         if not answer.status:
             raise NotAnEngineError("it does not answer like a docker engine")
     except (OSError, NotAnEngineError) as error:
         raise no_daemon(address, error, Attempt(transport)) from error
     if answer.status != SWITCHED:
-        raise refused(address, answer)
+        raise refused_upgrade(address, answer)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def no_daemon(address: Address, error: Exception, attempt: Attempt) -> NoDaemon:
     )
 
 
-def refused(address: Address, answer: Answer) -> NoDaemon:
+def refused_upgrade(address: Address, answer: Answer) -> NoDaemon:
     """The failure to raise where something speaks HTTP, but does not switch to BuildKit."""
     kind: NoDaemonKind = "unsupported"
     if "HTTPS server" in answer.message:
@@ -119,7 +119,7 @@ def _program(address: Address, error: Exception, attempt: Attempt) -> ConnectPro
         return ConnectProblem(
             f"the program {program!r} cannot be run: {error.strerror}", (ANOTHER,)
         )
-    words = attempt.transport.last_words() if attempt.transport else ""
+    words = attempt.transport.last_stderr_line() if attempt.transport else ""
     if not words:
         return None
     said = f"{program} says: {words}"

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
-from kitcache.buildkit.daemon.tlsconfig import TlsConfig, checked
+from kitcache.buildkit.daemon.config import CONFIG_FILE, get_object, get_text, read_object
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair
 from kitcache.errors import NoDaemon, UsageError
 
 DEFAULT = "default"
@@ -40,7 +40,7 @@ def current_context(environ: Mapping[str, str], directory: str) -> str:
             f"{error}, so the docker context in force is not known",
             hints=("mend that file", "name a daemon with --addr"),
         ) from error
-    return text(config or {}, "currentContext") or DEFAULT
+    return get_text(config or {}, "currentContext") or DEFAULT
 
 
 def has_context(directory: str, name: str) -> bool:
@@ -56,8 +56,8 @@ def read_context(directory: str, name: str) -> Engine:
         raise _useless(name, f"its meta.json {error}") from error
     if meta is None:
         raise _useless(name, "there is no such context")
-    endpoint = member(member(meta, "Endpoints"), "docker")
-    host = text(endpoint, "Host")
+    endpoint = get_object(get_object(meta, "Endpoints"), "docker")
+    host = get_text(endpoint, "Host")
     if not host:
         raise _useless(name, "it has no docker endpoint")
     verify = endpoint.get("SkipTLSVerify") is not True
@@ -73,7 +73,7 @@ def default_engine(environ: Mapping[str, str], directory: str) -> Engine | None:
     if not (verify or environ.get("DOCKER_TLS")):
         return Engine(host)
     files = _certificates(environ.get("DOCKER_CERT_PATH") or directory)
-    return Engine(host, checked(files._replace(verify=verify)))
+    return Engine(host, check_key_pair(files._replace(verify=verify)))
 
 
 def _tls_of(directory: str, name: str, *, verify: bool) -> TlsConfig | None:
@@ -81,7 +81,7 @@ def _tls_of(directory: str, name: str, *, verify: bool) -> TlsConfig | None:
     if files == TlsConfig() and verify:
         return None
     try:
-        return checked(files._replace(verify=verify))
+        return check_key_pair(files._replace(verify=verify))
     except UsageError as error:
         raise _useless(name, f"it has {error.problem}") from error
 

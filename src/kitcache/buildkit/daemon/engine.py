@@ -25,20 +25,20 @@ class Answer(NamedTuple):
     message: str
 
 
-def ask_upgrade(
+def request_upgrade(
     transport: SocketTransport, path: str, deadline: Deadline, *, metadata: Metadata = ()
 ) -> Answer:
     """Asks for it. After SWITCHED the transport's next bytes belong to HTTP/2.
 
     Raises OSError, TimeoutError too.
     """
-    transport.limit(deadline.left_s())
+    transport.set_timeout(deadline.remaining_s())
     transport.write(_request(path, metadata))
     received = b""
     while b"\r\n\r\n" not in received:
         if received and not (received.startswith(b"HTTP/") or b"HTTP/".startswith(received)):
             return Answer(0, "")
-        transport.limit(deadline.left_s())
+        transport.set_timeout(deadline.remaining_s())
         data = transport.read()
         if not data or len(received) > _MOST_HEAD_BYTES:
             return Answer(0, "")

@@ -35,7 +35,7 @@ def tls_from_directory(path: str) -> TlsConfig:
     for names in _NAMES:
         ca, cert, key = (_present(path, name) for name in names)
         if ca or cert or key:
-            return checked(TlsConfig(ca, cert, key))
+            return check_key_pair(TlsConfig(ca, cert, key))
     raise UsageError(
         "no certificates there",
         path=path,
@@ -43,7 +43,7 @@ def tls_from_directory(path: str) -> TlsConfig:
     )
 
 
-def checked(tls: TlsConfig) -> TlsConfig:
+def check_key_pair(tls: TlsConfig) -> TlsConfig:
     """The same. Raises UsageError for a certificate without its key, or a key without its own."""
     if bool(tls.cert) != bool(tls.key):
         has, lacks = ("certificate", "key") if tls.cert else ("key", "certificate")

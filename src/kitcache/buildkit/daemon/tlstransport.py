@@ -41,10 +41,10 @@ class TlsTransport(SocketTransport):
         """ALPN's choice, known once the handshake is done."""
         return self._tls.selected_alpn_protocol()
 
-    def shake_hands(self, deadline: Deadline) -> None:
+    def handshake(self, deadline: Deadline) -> None:
         """Before anything else. Raises OSError (ssl.SSLError, TimeoutError)."""
         while True:
-            self.limit(deadline.left_s())
+            self.set_timeout(deadline.remaining_s())
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
@@ -113,7 +113,7 @@ def open_tls(
     sock = connect_tcp(host, port, deadline)
     try:
         transport = TlsTransport(sock, context, server_name)
-        transport.shake_hands(deadline)
+        transport.handshake(deadline)
     except BaseException:
         sock.close()
         raise

@@ -30,7 +30,7 @@ class Deadline:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
-    def left_s(self) -> float:
+    def remaining_s(self) -> float:
         """Seconds left, more than 0. Raises TimeoutError when there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
@@ -64,11 +64,11 @@ class SocketTransport:
         """What both sides have agreed to speak, None where nothing was said of it."""
         return None
 
-    def last_words(self) -> str:
+    def last_stderr_line(self) -> str:
         """Why it ended, as the far end's program says; "" where there is none, or it said none."""
         return ""
 
-    def limit(self, seconds: float | None) -> None:
+    def set_timeout(self, seconds: float | None) -> None:
         """Bounds each further read and write, which then raises TimeoutError; None: unbounded."""
         self._sock.settimeout(seconds)
 
@@ -172,7 +172,7 @@ def open_unix(path: str, deadline: Deadline) -> SocketTransport:
     """Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.settimeout(deadline.left_s())
+        sock.settimeout(deadline.remaining_s())
         sock.connect(path)
     except BaseException:
         sock.close()
@@ -192,7 +192,7 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
         sock = socket.socket(family, kind, protocol)
         try:
             # An address that is silent leaves time for those behind it.
-            sock.settimeout(deadline.left_s() / (len(places) - number + 1))
+            sock.settimeout(deadline.remaining_s() / (len(places) - number + 1))
             sock.connect(place)
         except BaseException as error:
             sock.close()
@@ -222,7 +222,7 @@ def _look_up(host: str, port: int, deadline: Deadline) -> list[_Place]:
 
     threading.Thread(target=ask, name="kitcache-resolver", daemon=True).start()
     try:
-        found = answers.get(timeout=deadline.left_s())
+        found = answers.get(timeout=deadline.remaining_s())
     except Empty:
         raise TimeoutError("timed out") from None
     if isinstance(found, OSError):

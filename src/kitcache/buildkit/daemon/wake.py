@@ -18,7 +18,7 @@ _PAUSE_S = 0.1
 Made = TypeVar("Made")
 
 
-def connect_woken(
+def connect_started(
     address: Address, deadline: Deadline, attempt: Callable[[], Made], failure: NoDaemon
 ) -> Made:
     """What an attempt makes once the container runs and its daemon answers.
@@ -60,6 +60,6 @@ def _ask(*command: str, deadline: Deadline) -> str:
         encoding="utf-8",
         errors="replace",
         check=True,
-        timeout=deadline.left_s(),
+        timeout=deadline.remaining_s(),
     )
     return done.stdout

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from kitcache.buildkit.daemon.config import CONFIG_FILE, member, read_object, text
+from kitcache.buildkit.daemon.config import CONFIG_FILE, get_object, get_text, read_object
 from kitcache.buildkit.proto.session_pb2 import CredentialsRequest, CredentialsResponse
 from kitcache.buildkit.session.unary import answering
 from kitcache.buildkit.wire.rpc import Handler
@@ -106,12 +106,14 @@ class DockerConfig:
             return self._known[host]
 
     def _find(self, key: str) -> Credentials | None:
-        helper = text(member(self._config, "credHelpers"), key) or text(self._config, "credsStore")
+        helper = get_text(get_object(self._config, "credHelpers"), key) or get_text(
+            self._config, "credsStore"
+        )
         return self._ask(helper, key) if helper else self._look_up(key)
 
     def _look_up(self, key: str) -> Credentials | None:
         """Older dockers wrote keys with a scheme, a path, or both."""
-        entries = member(self._config, "auths")
+        entries = get_object(self._config, "auths")
         if isinstance(entries.get(key), dict):
             return self._read_entry(key, entries[key])
         for other, entry in entries.items():
@@ -120,13 +122,13 @@ class DockerConfig:
         return None
 
     def _read_entry(self, key: str, entry: Mapping[str, Any]) -> Credentials | None:
-        token = text(entry, "identitytoken")
+        token = get_text(entry, "identitytoken")
         if token:
             return Credentials("", token)
-        username, password = text(entry, "username"), text(entry, "password")
-        if text(entry, "auth"):
+        username, password = get_text(entry, "username"), get_text(entry, "password")
+        if get_text(entry, "auth"):
             try:
-                username, password = _decode_auth(text(entry, "auth"))
+                username, password = _decode_auth(get_text(entry, "auth"))
             except ValueError:
                 self._warn_once(f"the login for {key} in {CONFIG_FILE} is garbled: not used")
                 return None
@@ -199,7 +201,7 @@ def _read_helper(answer: bytes) -> Credentials | None:
         found = None
     if not isinstance(found, dict):
         raise ValueError("its answer is no JSON object")
-    username, secret = text(found, "Username"), text(found, "Secret")
+    username, secret = get_text(found, "Username"), get_text(found, "Secret")
     if not secret:
         return None
     return Credentials("" if username == _TOKEN_USER else username, secret)

@@ -8,7 +8,7 @@ from kitcache.buildkit.daemon.address import (
     Address,
     Socket,
     find_daemon,
-    first_present,
+    first_existing,
     parse_address,
     usual_sockets,
 )
@@ -63,11 +63,11 @@ def test_the_usual_sockets_come_last_docker_before_buildkitd(home: Home) -> None
 def test_the_first_socket_that_is_there_is_taken(tmp_path: Path) -> None:
     sockets = tuple(Socket(str(tmp_path / name), name, name == "b") for name in "abc")
     with pytest.raises(NoDaemon, match="no docker and no buildkitd") as caught:
-        first_present(sockets)
+        first_existing(sockets)
     assert all(f"{tmp_path / name} is not there" in str(caught.value) for name in "abc")
     (tmp_path / "b").touch()
     (tmp_path / "c").touch()
-    assert first_present(sockets) == Address(f"unix://{tmp_path}/b", "b", None, True)
+    assert first_existing(sockets) == Address(f"unix://{tmp_path}/b", "b", None, True)
 
 
 def test_what_docker_says_is_an_engine_and_what_buildkit_says_is_probed(home: Home) -> None:

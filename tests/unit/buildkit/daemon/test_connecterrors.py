@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kitcache.buildkit.daemon.address import Address
-from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon, refused
+from kitcache.buildkit.daemon.connecterrors import Attempt, no_daemon, refused_upgrade
 from kitcache.buildkit.daemon.engine import Answer
 from kitcache.buildkit.daemon.transport import SocketTransport
 from kitcache.buildkit.wire.grpc import Code, RpcError
@@ -41,7 +41,7 @@ def test_what_was_said_says_more_than_how_it_ended(transport: SocketTransport) -
 
 
 def test_a_hint_is_given_for_a_stopped_builder(transport: SocketTransport) -> None:
-    transport.last_words = lambda: "is not running"  # type: ignore[method-assign]
+    transport.last_stderr_line = lambda: "is not running"  # type: ignore[method-assign]
     container = Address("docker-container://buildx_buildkit_b0", "x", None, False, ("docker",))
     message = str(no_daemon(container, LOST, Attempt(transport)))
     assert "docker says: is not running" in message
@@ -59,6 +59,6 @@ def test_a_hint_is_given_for_a_stopped_builder(transport: SocketTransport) -> No
     ],
 )
 def test_an_engines_refusal_is_told_in_its_words(answer: Answer, problem: str, step: str) -> None:
-    message = str(refused(ADDRESS, answer))
+    message = str(refused_upgrade(ADDRESS, answer))
     assert problem in message
     assert step in message

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, ask_upgrade
+from kitcache.buildkit.daemon.engine import GRPC, SESSION, SWITCHED, Answer, request_upgrade
 from kitcache.buildkit.daemon.transport import Deadline, SocketTransport
 from kitcache.buildkit.wire.grpc import Metadata
 from tests.unit.buildkit.daemon.peer import PATIENCE_S, played, read_head
@@ -23,7 +23,7 @@ def ask(answer: bytes, *, step: int = 10**6) -> tuple[Answer, bytes]:
 
     with played(play) as (ours, peer):
         transport = SocketTransport(ours)
-        found = ask_upgrade(transport, GRPC, Deadline(PATIENCE_S))
+        found = request_upgrade(transport, GRPC, Deadline(PATIENCE_S))
         rest = b""
         while part := transport.read():
             rest += part
@@ -70,7 +70,7 @@ def test_an_endless_head_is_cut_off() -> None:
 
     with played(flood) as (ours, _):
         transport = SocketTransport(ours)
-        assert ask_upgrade(transport, GRPC, Deadline(PATIENCE_S)) == Answer(0, "")
+        assert request_upgrade(transport, GRPC, Deadline(PATIENCE_S)) == Answer(0, "")
         transport.close()
 
 
@@ -84,7 +84,7 @@ def test_a_session_is_named_in_the_headers_repeated_ones_too() -> None:
     metadata: Metadata = (("x-m", "/a/B"), ("x-m", "/c/D"), ("x-id", "é"))
     with played(play) as (ours, _):
         transport = SocketTransport(ours)
-        ask_upgrade(transport, SESSION, Deadline(PATIENCE_S), metadata=metadata)
+        request_upgrade(transport, SESSION, Deadline(PATIENCE_S), metadata=metadata)
         transport.close()
     lines = heads[0].decode().split("\r\n")
     assert lines[0] == "POST /session HTTP/1.1"
@@ -96,7 +96,7 @@ def test_no_metadata_smuggles_a_header_in() -> None:
     with played(lambda sock: None) as (ours, _):
         transport = SocketTransport(ours)
         with pytest.raises(ValueError, match="x-name"):
-            ask_upgrade(
+            request_upgrade(
                 transport, SESSION, Deadline(PATIENCE_S), metadata=(("x-name", "a\r\nx: y"),)
             )
         transport.close()
@@ -106,5 +106,5 @@ def test_a_silent_engine_is_not_waited_for_longer_than_the_deadline() -> None:
     with played(lambda sock: read_head(sock) and sock.recv(1) and None) as (ours, _):
         transport = SocketTransport(ours)
         with pytest.raises(TimeoutError):
-            ask_upgrade(transport, GRPC, Deadline(0.05))
+            request_upgrade(transport, GRPC, Deadline(0.05))
         transport.close()

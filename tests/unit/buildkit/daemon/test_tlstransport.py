@@ -26,8 +26,8 @@ def certificates(tmp_path: Path) -> Certificates:
 
 def shaken(sock: object, tls: TlsConfig) -> TlsTransport:
     transport = TlsTransport(sock, make_context(tls, ("h2",)), "127.0.0.1")  # type: ignore[arg-type]
-    transport.shake_hands(Deadline(PATIENCE_S))
-    transport.limit(None)
+    transport.handshake(Deadline(PATIENCE_S))
+    transport.set_timeout(None)
     return transport
 
 
@@ -118,7 +118,7 @@ def test_another_name_in_the_certificate_is_told_with_the_way_to_give_it(
     with played(with_tls(certificates.server, lambda _: None)) as (ours, _):
         transport = TlsTransport(ours, make_context(certificates.client, ("h2",)), name)
         with pytest.raises(ssl.SSLError) as refused:
-            transport.shake_hands(Deadline(PATIENCE_S))
+            transport.handshake(Deadline(PATIENCE_S))
         transport.close()
     address = Address(f"tcp://{name}:1234", "--addr", certificates.client)
     error = no_daemon(address, refused.value, Attempt(transport))

@@ -94,7 +94,7 @@ def test_a_limit_ends_a_read_of_a_silent_peer() -> None:
     stop = threading.Event()
     with played(lambda _: stop.wait(PATIENCE_S) and None) as (ours, _):
         transport = SocketTransport(ours)
-        transport.limit(0.01)
+        transport.set_timeout(0.01)
         with pytest.raises(TimeoutError):
             transport.read()
         stop.set()
@@ -103,8 +103,8 @@ def test_a_limit_ends_a_read_of_a_silent_peer() -> None:
 
 def test_a_deadline_that_is_over_raises() -> None:
     with pytest.raises(TimeoutError):
-        Deadline(0).left_s()
-    assert 0 < Deadline(60).left_s() <= 60
+        Deadline(0).remaining_s()
+    assert 0 < Deadline(60).remaining_s() <= 60
 
 
 def test_no_socket_leaks_where_nobody_listens(tmp_path: object) -> None:
