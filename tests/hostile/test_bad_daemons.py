@@ -82,7 +82,7 @@ def test_a_path_that_no_socket_can_have() -> None:
 
 
 def test_a_host_that_is_not_known() -> None:
-    assert "no such host is known" in refusal(Address("tcp://nowhere.invalid:1", "x"))
+    assert "the host is unknown" in refusal(Address("tcp://nowhere.invalid:1", "x"))
 
 
 @contextmanager
@@ -173,7 +173,7 @@ def test_an_engine_by_its_tls_that_does_not_switch(tmp_path: Path, behave: Behav
     certificates = make_certificates(tmp_path, mutual=True, protocols=("http/1.1",))
     with listen_tcp(behave, tls=certificates.server) as listener:
         message = refusal(plain(listener)._replace(tls=certificates.client))
-    problem = {web_server: "HTTP 404", hang_up: "refused our cert", gibberish: "docker engine"}
+    problem = {web_server: "HTTP 404", hang_up: "refused the cert", gibberish: "docker engine"}
     assert problem[behave] in message
 
 
@@ -199,8 +199,11 @@ Ours = Callable[[TlsConfig, TlsConfig], TlsConfig]
 @pytest.mark.parametrize(
     ("ours", "problem"),
     [
-        (lambda ours, stranger: stranger, "the daemon refused our certificate"),
-        (lambda ours, stranger: ours._replace(cert=None, key=None), "wants a client certificate"),
+        (lambda ours, stranger: stranger, "the daemon refused the certificate"),
+        (
+            lambda ours, stranger: ours._replace(cert=None, key=None),
+            "requires a client certificate",
+        ),
     ],
     ids=["a stranger's", "none"],
 )
@@ -234,7 +237,7 @@ def program(tmp_path: Path, code: str) -> Address:
 def test_a_program_that_fails_is_quoted(tmp_path: Path, is_engine: bool) -> None:
     code = "import sys; sys.exit('Warning: a\\nssh: no route to \\x1b[31mhost')"
     message = refusal(program(tmp_path, code)._replace(is_engine=is_engine))
-    assert r"ssh says: ssh: no route to \x1b[31mhost" in message
+    assert r"ssh reports: ssh: no route to \x1b[31mhost" in message
 
 
 @pytest.mark.parametrize("is_engine", [True, False])

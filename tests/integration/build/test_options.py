@@ -189,4 +189,4 @@ def test_a_docker_context_is_a_builder(kit: Kit, both: Path, daemon: Daemon) -> 
         assert "away" in built.err.splitlines()[0]
     built = kit.run("--builder", "afar", "-o", "type=cacheonly", both)
     assert built.code == 2
-    assert "no builder 'afar' is found" in built.err
+    assert "builder 'afar' was not found" in built.err

@@ -1,8 +1,7 @@
-"""Which daemon is meant: the address, and what chose it.
+"""The address of the daemon to use.
 
-The first of: --addr, --builder, BUILDKIT_HOST, BUILDX_BUILDER (else the builder that `docker buildx
-use` chose for the docker in force), DOCKER_HOST, the docker context, the sockets of docker and of
-buildkitd.
+It comes from the first of: --addr, --builder, BUILDKIT_HOST, BUILDX_BUILDER, the builder that
+`docker buildx use` selected, DOCKER_HOST, the docker context, the sockets of docker and buildkitd.
 """
 
 import os
@@ -12,7 +11,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from kitcache.buildkit.daemon.builders import (
     Builder,
-    Node,
     builders_directory,
     current_builder,
     read_builder,
@@ -45,11 +43,15 @@ _FORMS = (
 
 
 class Address(NamedTuple):
-    """A daemon's address. url: as written. origin: what chose it, for the sentence that says so.
+    """The address of a daemon.
 
-    is_engine: a docker engine (True), a buildkitd (False), or to be found out (None). command: the
-    argv of the program that reaches it with stdin and stdout, where no socket does. is_builder: the
-    program is in a builder's container, which is started where it is stopped.
+    Attributes:
+        url: As written.
+        origin: The option, variable or file that selected it, for messages.
+        tls: Certificates of a tcp:// address, None for an unencrypted connection.
+        is_engine: True for a docker engine, False for a buildkitd, None to find out.
+        command: The argv of the program whose stdin and stdout are the connection; () for a socket.
+        is_builder: The daemon is in the container of a builder, which is started if it is stopped.
     """
 
     url: str
@@ -61,7 +63,7 @@ class Address(NamedTuple):
 
 
 class Socket(NamedTuple):
-    """A socket that daemons use when nothing else is said."""
+    """A default socket of a daemon."""
 
     path: str
     origin: str
@@ -75,10 +77,16 @@ def find_daemon(
     builder: str | None = None,
     tls: TlsConfig | None = None,
 ) -> Address:
-    """The daemon that is meant; nothing is connected yet. tls: for --addr and BUILDKIT_HOST.
+    """Return the address of the daemon to use, without a connection to it.
 
-    Raises UsageError for an address or a builder that means nothing, NoDaemon where what is named
-    cannot be used, or where nothing is named and no daemon has its socket where it usually is.
+    Raises UsageError for an invalid address or an unknown builder. Raises NoDaemon if the named
+    daemon cannot be used, or if none is named and no default socket exists.
+
+    Args:
+        environ: The environment variables.
+        addr: An address; wins over everything else.
+        builder: The name of a builder of buildx, or of a docker context.
+        tls: Certificates for `addr` or BUILDKIT_HOST.
     """
     if addr:
         return parse_address(addr, "--addr", tls=tls)
@@ -95,14 +103,18 @@ def find_daemon(
 def parse_address(
     url: str, origin: str, *, tls: TlsConfig | None = None, is_engine: bool | None = None
 ) -> Address:
-    """An address as a person writes it. is_engine: what is known of the far end.
+    """Parse an address as users write it. Raises UsageError with the valid forms.
 
-    Raises UsageError, which says what forms there are.
+    Args:
+        url: The address.
+        origin: For messages.
+        tls: For tcp:// only.
+        is_engine: True for a docker engine, False for a buildkitd, None if unknown.
     """
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:  # its text may quote a password that was typed there
+    except ValueError:  # its text can quote a password from the URL
         raise _bad_address(
             url, origin, "its host cannot be read, or its port is not a number up to 65535"
         ) from None
@@ -117,29 +129,29 @@ def parse_address(
     return Address(url, origin, check_key_pair(tls) if tls else None, is_engine, command)
 
 
-def usual_sockets(environ: Mapping[str, str]) -> tuple[Socket, ...]:
-    """Where daemons listen when nothing else is said, the likeliest first."""
-    found = [Socket(DOCKER_SOCKET, "docker's usual socket", True)]
+def default_sockets(environ: Mapping[str, str]) -> tuple[Socket, ...]:
+    """Return the default sockets of daemons, the most likely first."""
+    sockets = [Socket(DOCKER_SOCKET, "docker's usual socket", True)]
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime:
         path = os.path.join(runtime, "docker.sock")
-        found.append(Socket(path, "rootless docker's usual socket", True))
-    found.append(Socket(BUILDKIT_SOCKET, "buildkitd's usual socket", False))
+        sockets.append(Socket(path, "rootless docker's usual socket", True))
+    sockets.append(Socket(BUILDKIT_SOCKET, "buildkitd's usual socket", False))
     if runtime:
         path = os.path.join(runtime, "buildkit", "buildkitd.sock")
-        found.append(Socket(path, "rootless buildkitd's usual socket", False))
-    return tuple(found)
+        sockets.append(Socket(path, "rootless buildkitd's usual socket", False))
+    return tuple(sockets)
 
 
 def first_existing(sockets: tuple[Socket, ...]) -> Address:
-    """The first that is there. Raises NoDaemon, naming all of them, where none is."""
+    """Return the first socket that exists. Raises NoDaemon with all paths if none does."""
     for path, origin, is_engine in sockets:
         if os.path.exists(path):
             return Address(f"unix://{path}", origin, None, is_engine)
     raise NoDaemon(
         "",
-        "no docker and no buildkitd is found",
-        details=tuple(f"{path} is not there ({origin})" for path, origin, _ in sockets),
+        "neither docker nor buildkitd was found",
+        details=tuple(f"{path} does not exist ({origin})" for path, origin, _ in sockets),
         hints=(
             "start docker or buildkitd",
             "name a daemon: --addr unix://PATH, --addr tcp://HOST:PORT, or DOCKER_HOST",
@@ -148,22 +160,24 @@ def first_existing(sockets: tuple[Socket, ...]) -> Address:
 
 
 def _unnamed(environ: Mapping[str, str], directory: str) -> Address:
-    """The builder that was chosen for the docker in force, or else that docker itself."""
+    """Return the selected builder of the current docker engine, or else that engine."""
     context = current_context(environ, directory)
     engine = default_engine(environ, directory)
     builders = builders_directory(environ, directory)
-    chosen = current_builder(builders, _endpoint_key(context, engine))
-    if chosen:
-        return _named_builder(environ, directory, chosen, "docker buildx use")
+    # buildx records its selection under the context, or else under the address of the engine.
+    key = context if context != DEFAULT else engine.host if engine else f"unix://{DOCKER_SOCKET}"
+    selected = current_builder(builders, key)
+    if selected:
+        return _named_builder(environ, directory, selected, "docker buildx use")
     if engine:
         return _engine_address(engine, "DOCKER_HOST")
     if context != DEFAULT:
         return _engine_address(read_context(directory, context), f"docker context {context!r}")
-    return first_existing(usual_sockets(environ))
+    return first_existing(default_sockets(environ))
 
 
 def _command(parts: SplitResult, *, is_engine: bool) -> tuple[str, ...]:
-    """The argv that the address means, () for a socket. Raises ValueError."""
+    """Return the argv of an address, () for a socket. Raises ValueError."""
     if is_container(parts.scheme):
         return container_command(parts)
     if parts.scheme == "ssh":
@@ -177,45 +191,53 @@ def _command(parts: SplitResult, *, is_engine: bool) -> tuple[str, ...]:
         if not parts.hostname or (parts.port is None and not is_engine):
             raise ValueError("it needs a host and a port")
     else:
-        raise ValueError("its form is not known")
+        raise ValueError("unknown form")
     return ()
 
 
 def _bad_address(url: str, origin: str, problem: str) -> UsageError:
-    # A password that was typed there by mistake is not to be shown.
+    # A password in the URL must not be shown.
     shown = url if "@" not in url else f"{url.partition('://')[0]}://…"
     hint = (f"write unix://{url}",) if url.startswith("/") else ()
     return UsageError(
-        f"not a daemon's address: {shown!r} ({problem})", path=origin, hints=hint + _FORMS
+        f"not the address of a daemon: {shown!r} ({problem})", path=origin, hints=hint + _FORMS
     )
 
 
 def _named_builder(environ: Mapping[str, str], directory: str, name: str, how: str) -> Address:
-    """A builder as buildx understands the name: its own, or a docker context."""
-    found = read_builder(builders_directory(environ, directory), name)
-    if found:
-        return _builder_address(environ, directory, found, f"builder {name!r}, from {how}")
+    """Return the daemon of a name as buildx reads it: a builder, or a docker context."""
+    known = read_builder(builders_directory(environ, directory), name)
+    if known:
+        return _builder_address(environ, directory, known, f"builder {name!r}, from {how}")
     origin = f"docker context {name!r}, from {how}"
     if name == DEFAULT:
         return _default_address(environ, directory, origin)
     if has_context(directory, name):
         return _engine_address(read_context(directory, name), origin)
-    raise UsageError(f"no builder {name!r} is found", path=how, hints=("see `docker buildx ls`",))
+    raise UsageError(f"builder {name!r} was not found", path=how, hints=("see `docker buildx ls`",))
 
 
 def _builder_address(
     environ: Mapping[str, str], directory: str, builder: Builder, origin: str
 ) -> Address:
     if not builder.nodes:
-        raise NoDaemon(origin, "it has no node", hints=(f"docker buildx rm {builder.name}",))
-    # buildx spreads platforms over the nodes; here the first one builds them all.
+        raise NoDaemon(origin, "it has no nodes", hints=(f"docker buildx rm {builder.name}",))
+    # buildx distributes platforms over the nodes; kitcache uses the first one for all of them.
     node = builder.nodes[0]
     if len(builder.nodes) > 1:
         origin = f"{origin}, the first of its {len(builder.nodes)} nodes"
     if builder.driver == "docker-container":
-        return _container_address(node, origin)
+        container = f"buildx_buildkit_{node.name}"
+        flag = "host" if "://" in node.endpoint else "context"
+        command = docker_exec(container, *([f"--{flag}={node.endpoint}"] if node.endpoint else []))
+        url = f"docker-container://{container}"
+        return Address(url, origin, None, False, command, is_builder=True)
     if builder.driver == "remote":
-        return _remote_address(node, origin)
+        options = dict(node.options)
+        keys = ("cacert", "cert", "key", "servername")
+        ca, cert, key, server_name = (options.get(name) for name in keys)
+        tls = TlsConfig(ca, cert, key, server_name) if ca or cert or key else None
+        return parse_address(node.endpoint, origin, tls=tls, is_engine=False)
     if builder.driver == "docker":
         if node.endpoint == DEFAULT:
             return _default_address(environ, directory, origin)
@@ -229,39 +251,15 @@ def _builder_address(
     )
 
 
-def _container_address(node: Node, origin: str) -> Address:
-    container = f"buildx_buildkit_{node.name}"
-    flag = "host" if "://" in node.endpoint else "context"
-    where = (f"--{flag}={node.endpoint}",) if node.endpoint else ()
-    url = f"docker-container://{container}"
-    command = docker_exec(container, *where)
-    return Address(url, origin, None, False, command, is_builder=True)
-
-
-def _remote_address(node: Node, origin: str) -> Address:
-    options = dict(node.options)
-    keys = ("cacert", "cert", "key", "servername")
-    ca, cert, key, server_name = (options.get(name) for name in keys)
-    tls = TlsConfig(ca, cert, key, server_name) if ca or cert or key else None
-    return parse_address(node.endpoint, origin, tls=tls, is_engine=False)
-
-
 def _default_address(environ: Mapping[str, str], directory: str, origin: str) -> Address:
     engine = default_engine(environ, directory)
     if engine:
         return _engine_address(engine, origin)
-    found = first_existing(tuple(s for s in usual_sockets(environ) if s.is_engine))
-    return found._replace(origin=origin)
+    sockets = tuple(s for s in default_sockets(environ) if s.is_engine)
+    return first_existing(sockets)._replace(origin=origin)
 
 
 def _engine_address(engine: Engine, origin: str) -> Address:
     url = engine.host if "://" in engine.host else f"tcp://{engine.host}"
     tls = engine.tls if url.startswith("tcp://") else None
     return parse_address(url, origin, tls=tls, is_engine=True)
-
-
-def _endpoint_key(context: str, engine: Engine | None) -> str:
-    """What buildx keeps its choice under."""
-    if context != DEFAULT:
-        return context
-    return engine.host if engine else f"unix://{DOCKER_SOCKET}"

@@ -1,4 +1,4 @@
-"""Where docker's client keeps its configuration, and what config.json says.
+"""The configuration directory of docker's client, and JSON files in it.
 
 Source: docker/cli, cli/config.
 """
@@ -12,12 +12,12 @@ from typing import Any
 from kitcache.store.userfiles import read_regular
 
 CONFIG_FILE = "config.json"
-LIMIT_BYTES = 4 * 1024 * 1024
-"""Of a file of docker's or buildx's."""
+MAX_CONFIG_BYTES = 4 * 1024 * 1024
+"""The most that is read of one file of docker or buildx."""
 
 
 def home_directory(environ: Mapping[str, str]) -> str:
-    """HOME, or else what the system knows of this user."""
+    """Return HOME, or the home directory of the user database."""
     home = environ.get("HOME")
     if home:
         return home
@@ -28,36 +28,36 @@ def home_directory(environ: Mapping[str, str]) -> str:
 
 
 def config_directory(environ: Mapping[str, str]) -> str:
-    """DOCKER_CONFIG, or ~/.docker. It need not exist."""
+    """Return DOCKER_CONFIG, or ~/.docker, which may not exist."""
     return environ.get("DOCKER_CONFIG") or os.path.join(home_directory(environ), ".docker")
 
 
 def read_object(path: str) -> dict[str, Any] | None:
-    """The JSON object in a file; None where there is no such file.
+    """Return the JSON object in a file, None if the file does not exist.
 
-    Raises ValueError, in words that quote nothing of the content, where it cannot be read or holds
-    something else: there may be passwords in it.
+    Raises ValueError if it cannot be read or is not an object. The text quotes nothing of the file,
+    since it can hold passwords.
     """
     try:
-        found = json.loads(read_regular(path, LIMIT_BYTES))
+        value = json.loads(read_regular(path, MAX_CONFIG_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError("is not a JSON object")
-    return found
+    return value
 
 
-def get_object(found: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The object below a key; an empty one where there is none, or something else."""
-    value = found.get(key)
+def get_object(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the object of a key; an empty one if the value is missing or not an object."""
+    value = parent.get(key)
     return value if isinstance(value, dict) else {}
 
 
-def get_text(found: Mapping[str, Any], key: str) -> str:
-    """The text below a key; "" where there is none, or something else."""
-    value = found.get(key)
+def get_text(parent: Mapping[str, Any], key: str) -> str:
+    """Return the text of a key; "" if the value is missing or not a text."""
+    value = parent.get(key)
     return value if isinstance(value, str) else ""

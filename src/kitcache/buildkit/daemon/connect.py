@@ -1,4 +1,4 @@
-"""A connection to a daemon, once it has proven to be a BuildKit; and the session beside it."""
+"""Connects to a daemon, checks that it is a BuildKit, and opens sessions."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,16 +27,17 @@ from kitcache.masking import hide_password
 TIMEOUT_S = 10.0
 
 _CONTROL = "/moby.buildkit.v1.Control/"
-# docker's ports, for a DOCKER_HOST without one.
+# docker's ports, for a DOCKER_HOST that has none.
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
 _H2, _HTTP = "h2", "http/1.1"
 
 
 class DaemonConnection:
-    """A daemon that answers. A context manager; closing ends the calls, and so a running build.
+    """A daemon that answers. A context manager; closing it ends all calls and running builds.
 
-    is_engine: a docker engine, where `address` may have left that open. channel: for Control; its
-    timeout bounds the start of a session, too.
+    Attributes:
+        is_engine: True for a docker engine, also if `address` leaves it open.
+        channel: For the service Control. Its timeout also limits the start of a session.
     """
 
     def __init__(self, address: Address, opened: "Opened", channel: Channel) -> None:
@@ -57,9 +58,13 @@ class DaemonConnection:
         self.close()
 
     def open_session(self, metadata: Metadata, handlers: Mapping[str, Handler]) -> Server:
-        """What the daemon may call from now on, until the server is closed.
+        """Let the daemon call the handlers until the returned server is closed.
 
-        metadata: x-docker-expose-session-…, as the daemon is to see it. Raises NoDaemon.
+        Raises NoDaemon.
+
+        Args:
+            metadata: The x-docker-expose-session-… headers.
+            handlers: By method path.
         """
         if not self.is_engine:
             try:
@@ -68,28 +73,29 @@ class DaemonConnection:
                 raise no_daemon(self.address, error, Attempt(self._transport)) from error
             return Server(Tunnel(stream), handlers)
         deadline = Deadline(self.channel.timeout_s or TIMEOUT_S)
-        transport = _open_engine_session(self.address, metadata, deadline)
+        transport = _upgraded(self.address, SESSION, deadline, metadata)
+        transport.set_timeout(None)
         return Server(transport, handlers)
 
     def within(self, timeout_s: float) -> "DaemonConnection":
         """Return the same connection with a shorter timeout for its calls."""
-        made = copy(self)
-        made.channel = copy(self.channel)
-        made.channel.timeout_s = min(timeout_s, self.channel.timeout_s or timeout_s)
-        return made
+        connection = copy(self)
+        connection.channel = copy(self.channel)
+        connection.channel.timeout_s = min(timeout_s, self.channel.timeout_s or timeout_s)
+        return connection
 
     def unanswered(self, error: RpcError) -> NoDaemon:
-        """The failure to raise for a call that has failed."""
+        """Return the error to raise for a call that failed."""
         return no_answer(self.address, error, is_lost=not self.channel.is_alive)
 
     def close(self) -> None:
-        """Idempotent. Sessions are servers of their own, and closed on their own."""
+        """Close the connection. Idempotent; sessions are closed separately."""
         self.channel.close()
         self._transport.close()
 
 
 class Opened(NamedTuple):
-    """A transport whose next bytes are HTTP/2. answer: to an upgrade that was tried in vain."""
+    """A transport whose next bytes are HTTP/2, and the answer to an upgrade that was refused."""
 
     transport: SocketTransport
     is_engine: bool
@@ -97,10 +103,13 @@ class Opened(NamedTuple):
 
 
 def connect(address: Address, *, timeout_s: float = TIMEOUT_S) -> DaemonConnection:
-    """The daemon, which has answered a call by now. timeout_s: for all of it, and for later calls.
+    """Connect to a daemon, and return once it has answered a call.
 
-    A builder's container that is stopped is started. Raises NoDaemon, which says what happened and
-    what to do next.
+    The stopped container of a builder is started. Raises NoDaemon.
+
+    Args:
+        address: Where the daemon is.
+        timeout_s: For the whole attempt, and for the start of each later call.
     """
     deadline = Deadline(timeout_s)
     try:
@@ -131,13 +140,12 @@ def _connect(address: Address, deadline: Deadline) -> DaemonConnection:
 
 
 def _greet(channel: Channel, deadline: Deadline) -> None:
-    """One small call. Raises RpcError, TimeoutError."""
     try:
         channel.unary(f"{_CONTROL}Info", b"", timeout_s=deadline.remaining_s())
     except RpcError as error:
         if error.code != Code.UNIMPLEMENTED:
             raise
-        # BuildKit before 0.11 has no Info.
+        # BuildKit before 0.11 does not have Info.
         channel.unary(f"{_CONTROL}ListWorkers", b"", timeout_s=deadline.remaining_s())
 
 
@@ -150,7 +158,7 @@ def _open(address: Address, deadline: Deadline) -> Opened:
 
 
 def _probe(address: Address, deadline: Deadline) -> Opened:
-    """Asks for the engine's upgrade; a buildkitd hangs up, and is dialled again."""
+    """Request the engine's upgrade. A buildkitd closes the connection and is dialled again."""
     transport = _dial(address, deadline, (_H2, _HTTP))
     if transport.protocol == _H2:
         return Opened(transport, is_engine=False)
@@ -159,7 +167,7 @@ def _probe(address: Address, deadline: Deadline) -> Opened:
             _switch(address, transport, GRPC, deadline)
             return Opened(transport, is_engine=True)
         try:
-            # Half of the time, so that something is left for the other way.
+            # Half of the time, so that the second attempt has the other half.
             answer = request_upgrade(transport, GRPC, Deadline(deadline.remaining_s() / 2))
         except OSError:
             answer = Answer(0, "")
@@ -169,18 +177,9 @@ def _probe(address: Address, deadline: Deadline) -> Opened:
     return Opened(_dial(address, deadline, (_H2,)), is_engine=False, answer=answer)
 
 
-def _open_engine_session(
-    address: Address, metadata: Metadata, deadline: Deadline
-) -> SocketTransport:
-    transport = _upgraded(address, SESSION, deadline, metadata)
-    transport.set_timeout(None)
-    return transport
-
-
 def _upgraded(
     address: Address, path: str, deadline: Deadline, metadata: Metadata = ()
 ) -> SocketTransport:
-    """A fresh connection to an engine, switched to HTTP/2. Raises NoDaemon."""
     transport = _dial(address, deadline, (_HTTP,))
     with _closed_on_failure(transport):
         _switch(address, transport, path, deadline, metadata)
@@ -194,7 +193,6 @@ def _switch(
     deadline: Deadline,
     metadata: Metadata = (),
 ) -> None:
-    """Makes the engine's upgrade. Raises NoDaemon."""
     try:
         answer = request_upgrade(transport, path, deadline, metadata=metadata)
         if not answer.status:
@@ -215,7 +213,7 @@ def _closed_on_failure(transport: SocketTransport) -> Iterator[None]:
 
 
 def _dial(address: Address, deadline: Deadline, protocols: tuple[str, ...]) -> SocketTransport:
-    """A fresh connection, nothing said yet but TLS's handshake. Raises NoDaemon."""
+    """Open a connection, including the TLS handshake. Raises NoDaemon."""
     try:
         return _dialled(address, deadline, protocols)
     except (OSError, ValueError) as error:

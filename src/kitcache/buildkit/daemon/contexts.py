@@ -1,6 +1,6 @@
-"""Docker contexts: named docker engines, kept below docker's configuration directory.
+"""Docker contexts: named docker engines in files below docker's configuration directory.
 
-Sources: docker/cli, cli/context/store and cli/command (which context is in force).
+Sources: docker/cli, cli/context/store and cli/command (the current context).
 """
 
 import hashlib
@@ -9,23 +9,23 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, get_object, get_text, read_object
-from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair
+from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair, find_certificates
 from kitcache.errors import NoDaemon, UsageError
 
 DEFAULT = "default"
 
 
 class Engine(NamedTuple):
-    """Where a docker engine is: a URL as DOCKER_HOST has it, and the certificates for it."""
+    """The address of a docker engine in the form of DOCKER_HOST, and its certificates."""
 
     host: str
     tls: TlsConfig | None = None
 
 
 def current_context(environ: Mapping[str, str], directory: str) -> str:
-    """The name of the context in force; "default" is DOCKER_HOST, or docker's own socket.
+    """Return the name of the current context; "default" is DOCKER_HOST, or docker's own socket.
 
-    Raises NoDaemon where config.json cannot be understood: a guess may build in the wrong place.
+    Raises NoDaemon if config.json cannot be parsed: a guess could build on the wrong daemon.
     """
     if environ.get("DOCKER_HOST"):
         return DEFAULT
@@ -37,60 +37,49 @@ def current_context(environ: Mapping[str, str], directory: str) -> str:
     except ValueError as error:
         raise NoDaemon(
             path,
-            f"{error}, so the docker context in force is not known",
-            hints=("mend that file", "name a daemon with --addr"),
+            f"{error}, so the current docker context is unknown",
+            hints=("repair that file", "name a daemon with --addr"),
         ) from error
     return get_text(config or {}, "currentContext") or DEFAULT
 
 
 def has_context(directory: str, name: str) -> bool:
-    """Whether a context of that name is kept there."""
+    """Return True if a context of that name exists."""
     return os.path.isfile(_meta_path(directory, name))
 
 
 def read_context(directory: str, name: str) -> Engine:
-    """The engine that a kept context means. Raises NoDaemon where it is missing or garbled."""
+    """Return the engine of a context. Raises NoDaemon if it is missing or cannot be parsed."""
     try:
         meta = read_object(_meta_path(directory, name))
     except ValueError as error:
         raise _useless(name, f"its meta.json {error}") from error
     if meta is None:
-        raise _useless(name, "there is no such context")
+        raise _useless(name, "it does not exist")
     endpoint = get_object(get_object(meta, "Endpoints"), "docker")
     host = get_text(endpoint, "Host")
     if not host:
         raise _useless(name, "it has no docker endpoint")
     verify = endpoint.get("SkipTLSVerify") is not True
-    return Engine(host, _tls_of(directory, name, verify=verify))
+    files = find_certificates(os.path.join(directory, "contexts", "tls", _hash(name), "docker"))
+    if files == TlsConfig() and verify:
+        return Engine(host)
+    try:
+        return Engine(host, check_key_pair(files._replace(verify=verify)))
+    except UsageError as error:
+        raise _useless(name, f"it has {error.problem}") from error
 
 
 def default_engine(environ: Mapping[str, str], directory: str) -> Engine | None:
-    """What DOCKER_HOST and docker's TLS variables say; None without DOCKER_HOST."""
+    """Return the engine of DOCKER_HOST and docker's TLS variables; None without DOCKER_HOST."""
     host = environ.get("DOCKER_HOST")
     if not host:
         return None
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not (verify or environ.get("DOCKER_TLS")):
         return Engine(host)
-    files = _certificates(environ.get("DOCKER_CERT_PATH") or directory)
+    files = find_certificates(environ.get("DOCKER_CERT_PATH") or directory)
     return Engine(host, check_key_pair(files._replace(verify=verify)))
-
-
-def _tls_of(directory: str, name: str, *, verify: bool) -> TlsConfig | None:
-    files = _certificates(os.path.join(directory, "contexts", "tls", _hash(name), "docker"))
-    if files == TlsConfig() and verify:
-        return None
-    try:
-        return check_key_pair(files._replace(verify=verify))
-    except UsageError as error:
-        raise _useless(name, f"it has {error.problem}") from error
-
-
-def _certificates(directory: str) -> TlsConfig:
-    """The files that are there, of the three."""
-    paths = [os.path.join(directory, name) for name in ("ca.pem", "cert.pem", "key.pem")]
-    ca, cert, key = (path if os.path.exists(path) else None for path in paths)
-    return TlsConfig(ca, cert, key)
 
 
 def _meta_path(directory: str, name: str) -> str:

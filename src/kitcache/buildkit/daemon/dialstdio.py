@@ -1,57 +1,67 @@
-"""Programs that reach a daemon with their stdin and stdout: which command an address means.
+"""Programs whose stdin and stdout are the connection to a daemon: the command of an address.
 
-Sources: moby/buildkit, client/connhelper (a folder a scheme); docker/cli, cli/connhelper (ssh).
+Sources: moby/buildkit, client/connhelper (one directory per scheme); docker/cli, cli/connhelper.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote
 
 Command = tuple[str, ...]
 
 _DIAL: Command = ("buildctl", "dial-stdio")
-# A word that a program cannot take for an option, and a shell at the far end for nothing else.
+# A word that a program does not parse as an option, and a remote shell does not interpret.
 _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:%/+-]*")
 
-
-class Spec(NamedTuple):
-    """What an address says beyond its scheme."""
-
-    name: str
-    query: dict[str, str]
+# A word --KEY becomes --KEY=VALUE if the address has the parameter KEY, and is left out if not.
+_CONTAINERS = {
+    "docker-container": "docker --context exec -i NAME",
+    "podman-container": "podman exec -i NAME",
+    "nerdctl-container": "nerdctl --namespace exec -i NAME",
+    "kube-pod": "kubectl --context --namespace exec --container -i NAME --",
+}
 
 
 def container_command(url: SplitResult) -> Command:
-    """The argv for docker-container://NAME?context=C and its kin. Raises ValueError.
+    """Return the argv for docker-container://NAME?context=C and the like, as buildctl reads them.
 
-    Source of the words: buildctl's, so that its addresses mean the same here.
+    Raises ValueError.
     """
     name = unquote(url.netloc)
     query = dict(parse_qsl(url.query, keep_blank_values=True))
-    make, known = _MAKERS[url.scheme]
+    words = _CONTAINERS[url.scheme].split()
     if not name:
         raise ValueError("it names no container")
     if "@" in name:
         raise ValueError("a user name does not belong there")
-    unknown = sorted(set(query) - known)
+    unknown = sorted(key for key in query if f"--{key}" not in words or not key)
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}")
     for word in (name, *query.values()):
         _check(word)
-    return make(Spec(name, query))
+    command = []
+    for word in words:
+        key = word.removeprefix("--")
+        if word in ("NAME", "--") or key == word:
+            command.append(name if word == "NAME" else word)
+        elif query.get(key):
+            command.append(f"{word}={query[key]}")
+    return (*command, *_DIAL)
 
 
 def docker_exec(container: str, *where: str) -> Command:
-    """The argv that reaches a buildkitd in a container. where: --context=C or --host=URL."""
+    """Return the argv that reaches a buildkitd in a container.
+
+    Args:
+        where: --context=C or --host=URL.
+    """
     return ("docker", *where, "exec", "-i", container, *_DIAL)
 
 
 def ssh_command(url: SplitResult, *, is_engine: bool) -> Command:
-    """The argv for ssh://[USER@]HOST[:PORT][/SOCKET]. Raises ValueError.
+    """Return the argv for ssh://[USER@]HOST[:PORT][/SOCKET]. Raises ValueError.
 
-    is_engine: a docker engine at the far end, with docker's client beside it; else a buildkitd,
-    with buildctl.
+    Args:
+        is_engine: The host has a docker engine and its client, not buildkitd and buildctl.
     """
     if not url.hostname:
         raise ValueError("it names no host")
@@ -62,52 +72,19 @@ def ssh_command(url: SplitResult, *, is_engine: bool) -> Command:
         options += ["-l", _check(url.username)]
     if url.port is not None:
         options += ["-p", str(url.port)]
-    socket = (f"unix://{_check(url.path, is_path=True)}",) if url.path not in {"", "/"} else ()
-    if is_engine:
-        host = ("--host", *socket) if socket else ()
-        remote: Command = ("docker", *host, "system", "dial-stdio")
-    else:
-        addr = ("--addr", *socket) if socket else ()
-        remote = ("buildctl", *addr, "dial-stdio")
+    remote = ["docker", "system", "dial-stdio"] if is_engine else [*_DIAL]
+    if url.path not in {"", "/"}:
+        socket = f"unix://{_check(url.path, is_path=True)}"
+        remote[1:1] = ["--host" if is_engine else "--addr", socket]
     return ("ssh", *options, "--", _check(url.hostname), *remote)
 
 
 def is_container(scheme: str) -> bool:
-    """Whether container_command knows the scheme."""
-    return scheme in _MAKERS
+    """Return True if container_command accepts the scheme."""
+    return scheme in _CONTAINERS
 
 
 def _check(word: str, *, is_path: bool = False) -> str:
     if not _WORD.fullmatch(word.removeprefix("/") if is_path else word):
         raise ValueError(f"{word!r} cannot be given to a program")
     return word
-
-
-def _flags(query: Mapping[str, str], *names: str) -> Command:
-    return tuple(f"--{name}={query[name]}" for name in names if query.get(name))
-
-
-def _docker(spec: Spec) -> Command:
-    return docker_exec(spec.name, *_flags(spec.query, "context"))
-
-
-def _podman(spec: Spec) -> Command:
-    return ("podman", "exec", "-i", spec.name, *_DIAL)
-
-
-def _nerdctl(spec: Spec) -> Command:
-    return ("nerdctl", *_flags(spec.query, "namespace"), "exec", "-i", spec.name, *_DIAL)
-
-
-def _kubectl(spec: Spec) -> Command:
-    where = _flags(spec.query, "context", "namespace")
-    container = _flags(spec.query, "container")
-    return ("kubectl", *where, "exec", *container, "-i", spec.name, "--", *_DIAL)
-
-
-_MAKERS: Mapping[str, tuple[Callable[[Spec], Command], frozenset[str]]] = {
-    "docker-container": (_docker, frozenset({"context"})),
-    "podman-container": (_podman, frozenset()),
-    "nerdctl-container": (_nerdctl, frozenset({"namespace"})),
-    "kube-pod": (_kubectl, frozenset({"context", "namespace", "container"})),
-}

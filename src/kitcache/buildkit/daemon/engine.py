@@ -1,4 +1,4 @@
-"""The docker engine's upgrades: an HTTP/1.1 request, after whose answer the bytes are HTTP/2.
+"""The docker engine's upgrades: after the response to an HTTP/1.1 request the bytes are HTTP/2.
 
 Source: docker/docker, api/server/router/grpc and session; client/hijack.go.
 """
@@ -9,17 +9,22 @@ from typing import NamedTuple
 from kitcache.buildkit.daemon.transport import Deadline, SocketTransport
 from kitcache.buildkit.wire.grpc import Metadata
 
-# GRPC: the engine serves, Control lives there. SESSION: we serve; what the session is, is in the
-# headers of the request.
 GRPC = "/grpc"
+"""Here the engine is the gRPC server, with the service Control."""
 SESSION = "/session"
+"""Here the client is the gRPC server. The headers of the request describe the session."""
 SWITCHED = 101
 
-_MOST_HEAD_BYTES = 64 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
 
 
 class Answer(NamedTuple):
-    """What came back. status: of HTTP, 0 where it was no HTTP. message: why not, if said."""
+    """The response to an upgrade.
+
+    Attributes:
+        status: The HTTP status, 0 if the bytes were not HTTP.
+        message: The reason of a refusal, if there is one.
+    """
 
     status: int
     message: str
@@ -28,9 +33,9 @@ class Answer(NamedTuple):
 def request_upgrade(
     transport: SocketTransport, path: str, deadline: Deadline, *, metadata: Metadata = ()
 ) -> Answer:
-    """Asks for it. After SWITCHED the transport's next bytes belong to HTTP/2.
+    """Request an upgrade. After SWITCHED the next bytes of the transport are HTTP/2.
 
-    Raises OSError, TimeoutError too.
+    Raises OSError (TimeoutError).
     """
     transport.set_timeout(deadline.remaining_s())
     transport.write(_request(path, metadata))
@@ -40,7 +45,7 @@ def request_upgrade(
             return Answer(0, "")
         transport.set_timeout(deadline.remaining_s())
         data = transport.read()
-        if not data or len(received) > _MOST_HEAD_BYTES:
+        if not data or len(received) > _MAX_HEAD_BYTES:
             return Answer(0, "")
         received += data
     head, _, rest = received.partition(b"\r\n\r\n")
@@ -51,7 +56,7 @@ def request_upgrade(
 
 
 def _request(path: str, metadata: Metadata) -> bytes:
-    """Raises ValueError for metadata that could be more than a header."""
+    """Raises ValueError for metadata that could contain more than one header."""
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: localhost",
@@ -76,10 +81,9 @@ def _read_answer(head: bytes, body: bytes) -> Answer:
 
 
 def _message(body: bytes) -> str:
-    """What the engine says in its JSON, or the first line of anything else."""
     try:
-        found = json.loads(body)
+        value = json.loads(body)
     except ValueError:
         return body[:200].decode("utf-8", "replace").strip().split("\n")[0]
-    message = found.get("message") if isinstance(found, dict) else None
+    message = value.get("message") if isinstance(value, dict) else None
     return message if isinstance(message, str) else ""

@@ -1,4 +1,4 @@
-"""One daemon over time: a new connection where the last one was lost, none after a fork."""
+"""Connects to one daemon again after a lost connection, and refuses after a fork."""
 
 import os
 import threading
@@ -12,10 +12,10 @@ from kitcache.errors import NoDaemon
 
 
 class Reconnector:
-    """The connections to one daemon. Raises NoDaemon where the first one cannot be made.
+    """The connections to one daemon. Raises NoDaemon if the first one fails.
 
-    They belong to the process that made them. A child after fork may close this object, which
-    sends nothing; everything else raises NoDaemon there.
+    They belong to the process that made them. In a child after fork, close sends nothing, and every
+    other call raises NoDaemon.
     """
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -35,15 +35,7 @@ class Reconnector:
 
     @contextmanager
     def connection(self) -> Iterator[DaemonConnection]:
-        """A connection that takes calls, for as long as the block runs. Raises NoDaemon."""
-        made = self._take()
-        try:
-            yield made
-        finally:
-            with self._counting:
-                self._users[made] -= 1
-
-    def _take(self) -> DaemonConnection:
+        """Yield a connection that accepts calls while the block runs. Raises NoDaemon."""
         self.check()
         with self._connecting:
             if not self.last.channel.is_alive and not self._is_closed:
@@ -51,28 +43,33 @@ class Reconnector:
             if self._is_closed:
                 self.last.close()
             self.check()
+            connection = self.last
             with self._counting:
-                self._users[self.last] += 1
-            return self.last
+                self._users[connection] += 1
+        try:
+            yield connection
+        finally:
+            with self._counting:
+                self._users[connection] -= 1
 
     def _replace(self) -> None:
-        """Connect anew. What still runs on a daemon that is going away keeps its connection."""
-        made = connect(self._address, timeout_s=self._timeout_s)
+        """Connect again. Calls that still run on a daemon that goes away keep their connection."""
+        connection = connect(self._address, timeout_s=self._timeout_s)
         with self._counting:
             self._users = +self._users
-            unused = [one for one in self._connections if one not in self._users]
-            self._connections = [*self._users, made]
-        for one in unused:
-            one.close()
+            unused = [other for other in self._connections if other not in self._users]
+            self._connections = [*self._users, connection]
+        for other in unused:
+            other.close()
 
     def check(self) -> None:
-        """Raises NoDaemon after `close`, and in a child after fork."""
+        """Raise NoDaemon after `close` and in a child after fork."""
         check_process(self._pid, self._address)
         if self._is_closed:
             raise NoDaemon(self._address.url, "this client is closed", kind="closed")
 
     def close(self) -> None:
-        """End all connections. Idempotent, and in a child after fork without effect on them."""
+        """Close all connections. Idempotent; in a child after fork they are not changed."""
         self._is_closed = True
         if os.getpid() == self._pid:
             for connection in self._connections:
@@ -80,11 +77,11 @@ class Reconnector:
 
 
 def check_process(pid: int, address: Address) -> None:
-    """Raises NoDaemon where this is not the process that made the client, but its child."""
+    """Raise NoDaemon if this process is not the one that made the client."""
     if os.getpid() != pid:
         raise NoDaemon(
             address.url,
-            f"this client belongs to process {pid}, and this is its child after fork",
+            f"this client belongs to process {pid}, and this process is its child after fork",
             kind="forked",
             hints=("make a client in the child",),
         )

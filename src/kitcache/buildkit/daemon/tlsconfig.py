@@ -1,4 +1,4 @@
-"""Certificates of a connection: which files they are in.
+"""The certificate files of a connection.
 
 Sources: docker's `docs/protect access`, buildctl's --tlsdir (cmd/buildctl/common).
 """
@@ -8,16 +8,19 @@ from typing import NamedTuple
 
 from kitcache.errors import UsageError
 
-# As docker names them, and as Kubernetes and cert-manager do.
-_NAMES = (("ca.pem", "cert.pem", "key.pem"), ("ca.crt", "tls.crt", "tls.key"))
+DOCKER_NAMES = ("ca.pem", "cert.pem", "key.pem")
+_KUBERNETES_NAMES = ("ca.crt", "tls.crt", "tls.key")
 
 
 class TlsConfig(NamedTuple):
-    """Paths of PEM files, and what is proven with them.
+    """Paths of PEM files, and how the daemon's certificate is verified.
 
-    ca: who may have signed the daemon's certificate (None: whom the system trusts). cert, key: our
-    own, both or none. server_name: the name in the daemon's certificate, where it is not the host
-    of the address. verify False: any certificate will do.
+    Attributes:
+        ca: The authority that signed the daemon's certificate; None for those of the system.
+        cert: The client's certificate, None for none.
+        key: The key of `cert`; both or neither.
+        server_name: The name in the daemon's certificate, if it is not the host of the address.
+        verify: False accepts any certificate.
     """
 
     ca: str | None = None
@@ -27,30 +30,32 @@ class TlsConfig(NamedTuple):
     verify: bool = True
 
 
-def tls_from_directory(path: str) -> TlsConfig:
-    """What a directory holds: ca.pem, cert.pem, key.pem, or ca.crt, tls.crt, tls.key.
+def find_certificates(directory: str, names: tuple[str, str, str] = DOCKER_NAMES) -> TlsConfig:
+    """Return the files among these three that exist: authority, certificate and key."""
+    paths = [os.path.join(directory, name) for name in names]
+    ca, cert, key = (path if os.path.exists(path) else None for path in paths)
+    return TlsConfig(ca, cert, key)
 
-    Raises UsageError where it holds none of them, or a certificate without its key.
+
+def tls_from_directory(path: str) -> TlsConfig:
+    """Return the certificates in a directory, by docker's or by Kubernetes' names.
+
+    Raises UsageError if it holds none of them, or a certificate without its key.
     """
-    for names in _NAMES:
-        ca, cert, key = (_present(path, name) for name in names)
-        if ca or cert or key:
-            return check_key_pair(TlsConfig(ca, cert, key))
+    for names in (DOCKER_NAMES, _KUBERNETES_NAMES):
+        found = find_certificates(path, names)
+        if found != TlsConfig():
+            return check_key_pair(found)
     raise UsageError(
-        "no certificates there",
+        "no certificates in this directory",
         path=path,
-        hints=("a directory with ca.pem, cert.pem and key.pem, or ca.crt, tls.crt, tls.key",),
+        hints=("name a directory with ca.pem, cert.pem, key.pem, or ca.crt, tls.crt, tls.key",),
     )
 
 
 def check_key_pair(tls: TlsConfig) -> TlsConfig:
-    """The same. Raises UsageError for a certificate without its key, or a key without its own."""
+    """Return the argument. Raises UsageError for a certificate without its key, or the reverse."""
     if bool(tls.cert) != bool(tls.key):
         has, lacks = ("certificate", "key") if tls.cert else ("key", "certificate")
         raise UsageError(f"a client {has} without its {lacks}", path=tls.cert or tls.key or "")
     return tls
-
-
-def _present(directory: str, name: str) -> str | None:
-    path = os.path.join(directory, name)
-    return path if os.path.exists(path) else None

@@ -1,6 +1,6 @@
-"""Bytes both ways over TLS, as the client.
+"""A TLS connection, on the client side.
 
-A module of its own, as is the program's: `ssl` and `subprocess` cost a local build time to import.
+This is a module of its own because `ssl` is slow to import, and a local build does not need it.
 """
 
 import errno
@@ -15,8 +15,8 @@ from kitcache.store.userfiles import check_regular
 
 _WRITE_BYTES = 256 * 1024
 
-_MOST_FILE_BYTES = 16 * 1024 * 1024
-"""A file of every public authority has some 300 kB."""
+_MAX_FILE_BYTES = 16 * 1024 * 1024
+"""A file with every public authority has about 300 kB."""
 REFUSED = "certificate"
 OTHER_NAME = "its certificate is for another name"
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH.
@@ -26,7 +26,7 @@ _OTHER_NAME = (62, 64)
 class TlsTransport(SocketTransport):
     """TLS over a connected socket.
 
-    Not Python's own TLS sockets: those must not be read and written at the same time.
+    Python's own TLS sockets must not be read and written at the same time.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_name: str) -> None:
@@ -38,11 +38,11 @@ class TlsTransport(SocketTransport):
 
     @property
     def protocol(self) -> str | None:
-        """ALPN's choice, known once the handshake is done."""
+        """The protocol that ALPN selected, known after the handshake."""
         return self._tls.selected_alpn_protocol()
 
     def handshake(self, deadline: Deadline) -> None:
-        """Before anything else. Raises OSError (ssl.SSLError, TimeoutError)."""
+        """Perform the handshake. Raises OSError (ssl.SSLError, TimeoutError)."""
         while True:
             self.set_timeout(deadline.remaining_s())
             try:
@@ -51,7 +51,7 @@ class TlsTransport(SocketTransport):
                 self._sock.sendall(self._outgoing.read())
                 self._feed(self._sock.recv(READ_BYTES))
             except ssl.SSLError:
-                # What we have against their certificate is for their log.
+                # The server can log why its certificate was refused.
                 with suppress(OSError):
                     self._sock.sendall(self._outgoing.read())
                 raise
@@ -76,7 +76,7 @@ class TlsTransport(SocketTransport):
             self._incoming.write_eof()
 
     def _decrypt(self) -> bytes | None:
-        """All that can be read now, record by record; None: more must come in first."""
+        """Return all records that are complete; None if more must be received first."""
         parts: list[bytes] = []
         while True:
             try:
@@ -100,7 +100,7 @@ class TlsTransport(SocketTransport):
                 try:
                     done = self._tls.write(view[:_WRITE_BYTES])
                 except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                    raise BrokenPipeError(errno.EPIPE, "the far end has closed it") from None
+                    raise BrokenPipeError(errno.EPIPE, "the server has closed it") from None
                 encrypted = self._outgoing.read()
             self._sock.sendall(encrypted)
             view = view[done:]
@@ -109,7 +109,7 @@ class TlsTransport(SocketTransport):
 def open_tls(
     host: str, port: int, context: ssl.SSLContext, server_name: str, deadline: Deadline
 ) -> TlsTransport:
-    """The handshake is done. Raises OSError (ssl.SSLError too)."""
+    """Connect and perform the handshake. Raises OSError (ssl.SSLError)."""
     sock = connect_tcp(host, port, deadline)
     try:
         transport = TlsTransport(sock, context, server_name)
@@ -121,21 +121,21 @@ def open_tls(
 
 
 def make_context(tls: TlsConfig, protocols: tuple[str, ...]) -> ssl.SSLContext:
-    """A client's context that offers these ALPN protocols.
+    """Return a client's context that offers these ALPN protocols.
 
-    Raises ValueError, naming the file, where one cannot be read or is no certificate.
+    Raises ValueError with the file that cannot be read or is not a certificate.
     """
     for path in filter(None, (tls.ca, tls.cert, tls.key)):
         try:
-            check_regular(path, _MOST_FILE_BYTES)
+            check_regular(path, _MAX_FILE_BYTES)
         except OSError as error:
             raise ValueError(_unusable(path, error)) from error
     try:
         context = ssl.create_default_context(cafile=tls.ca)
     except OSError as error:
         raise ValueError(_unusable(tls.ca, error)) from error
-    # As Go's clients have it: private CAs often lack what newer Pythons want to see in them, and
-    # an intermediate certificate may be the one that is trusted.
+    # As Go's clients: private CAs often lack fields that newer Pythons require, and the trusted
+    # certificate can be an intermediate one.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if not tls.verify:
@@ -151,7 +151,7 @@ def make_context(tls: TlsConfig, protocols: tuple[str, ...]) -> ssl.SSLContext:
 
 
 def _no_password() -> str:
-    """Without it OpenSSL asks the terminal."""
+    # Without this function OpenSSL asks on the terminal.
     raise ValueError("the key is encrypted")
 
 
@@ -164,7 +164,7 @@ def _unusable(files: str | None, error: Exception) -> str:
 
 
 def explain(error: Exception) -> str | None:
-    """A failure of TLS in one clause, REFUSED where our certificate was; None: not of TLS."""
+    """Return a TLS error as one clause, REFUSED for the client certificate; None for others."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _OTHER_NAME:
             return f"{OTHER_NAME}: {error.verify_message}"

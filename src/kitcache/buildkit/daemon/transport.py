@@ -1,7 +1,7 @@
-"""Bytes both ways over a socket.
+"""A connection over a socket.
 
-A transport is read by one thread, written by another, and closed from any. While a connection is
-being made its operations have a deadline; afterwards they block.
+One thread reads a transport, another writes it, and any thread can close it. While a connection is
+established its operations have a timeout; afterwards they block.
 """
 
 import os
@@ -16,37 +16,38 @@ from weakref import WeakSet
 READ_BYTES = 256 * 1024
 _OPENING_BYTES = 512
 
-# As Go's clients have it: a question after 15 s of silence, nine more, then the connection is lost.
+# As Go's clients: a probe after 15 s of silence, then nine more, then the connection is lost.
 _KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 9}
 
-# What getaddrinfo gives: family, type, protocol, canonical name, socket address.
-_Place = tuple[Any, Any, int, str, Any]
+# A result of getaddrinfo: family, type, protocol, canonical name, socket address.
+_AddressInfo = tuple[Any, Any, int, str, Any]
 
 
 class Deadline:
-    """A moment until which all steps of a connection have to be done."""
+    """The time limit of all steps that establish a connection."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
     def remaining_s(self) -> float:
-        """Seconds left, more than 0. Raises TimeoutError when there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        """Return the seconds that remain, more than 0. Raises TimeoutError if none do."""
+        seconds = self._end - time.monotonic()
+        if seconds <= 0:
             raise TimeoutError("timed out")
-        return left
+        return seconds
 
     def is_over(self, within_s: float) -> bool:
-        """Whether there are none left, or will be none so many seconds from now."""
+        """Return True if the deadline is over, or will be within that many seconds."""
         return self._end - time.monotonic() <= within_s
 
 
 class SocketTransport:
-    """A connected socket, which is this object's own from now on.
+    """A connected socket, which the transport owns.
 
-    opening: the first bytes that ever came, at most 512, to tell what it is at the far end.
-    failure: what read or write failed with first, if one did before close.
+    Attributes:
+        opening: The first bytes that were received, at most 512, to identify the server.
+        failure: The first error of a read or write before close, None for none.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -61,19 +62,19 @@ class SocketTransport:
 
     @property
     def protocol(self) -> str | None:
-        """What both sides have agreed to speak, None where nothing was said of it."""
+        """The protocol that TLS negotiated, None for none."""
         return None
 
     def last_stderr_line(self) -> str:
-        """Why it ended, as the far end's program says; "" where there is none, or it said none."""
+        """Return the last line of the stderr of a program, "" if there is none."""
         return ""
 
     def set_timeout(self, seconds: float | None) -> None:
-        """Bounds each further read and write, which then raises TimeoutError; None: unbounded."""
+        """Set the timeout of each further read and write (TimeoutError); None for none."""
         self._sock.settimeout(seconds)
 
     def read(self) -> bytes:
-        """Some bytes; b"" at the end, and after close."""
+        """Return some bytes; b"" at the end and after close. Raises OSError."""
         if self._ahead:
             ahead, self._ahead = self._ahead, b""
             return ahead
@@ -84,7 +85,7 @@ class SocketTransport:
         except OSError as error:
             if self._is_closed:
                 return b""
-            self._note(error)
+            self._record(error)
             raise
         finally:
             self._leave()
@@ -93,24 +94,24 @@ class SocketTransport:
         return data
 
     def unread(self, data: bytes) -> None:
-        """Bytes that the next read is to find again."""
+        """Put bytes back for the next read."""
         self._ahead = data + self._ahead
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """All of it. Raises OSError, also after close."""
+        """Write all of the data. Raises OSError, also after close."""
         if not self._enter():
             raise OSError("the connection is closed")
         try:
             self._send(data)
         except OSError as error:
             if not self._is_closed:
-                self._note(error)
+                self._record(error)
             raise
         finally:
             self._leave()
 
     def close(self) -> None:
-        """Ends reads and writes of other threads, too."""
+        """Close the socket. Reads and writes in other threads end."""
         with self._state:
             if self._is_closed:
                 return
@@ -122,18 +123,17 @@ class SocketTransport:
             self._sock.close()
 
     def leave_to_parent(self) -> None:
-        """Close the copy of the socket that a child has after fork. Sends nothing, takes no lock.
+        """Close the copy of the socket in a child after fork. Nothing is sent.
 
-        A thread of the parent may have held the lock: the child gets a new one.
+        A thread of the parent can hold the lock during the fork, so the child gets a new one.
         """
         self._state = threading.Lock()
         self._is_closed = True
         self._sock.close()
 
-    def _note(self, error: OSError) -> None:
-        """The first failure is the cause, the other side's thread has the next."""
-        if self.failure is None:
-            self.failure = error
+    def _record(self, error: OSError) -> None:
+        # The first error is the cause; the other thread gets a second one.
+        self.failure = self.failure or error
 
     def _receive(self) -> bytes:
         return self._sock.recv(READ_BYTES)
@@ -141,8 +141,8 @@ class SocketTransport:
     def _send(self, data: bytes | bytearray | memoryview) -> None:
         self._sock.sendall(data)
 
-    # The number of a closed socket may be another file's a moment later: the last thread that
-    # still is in a call closes it.
+    # The number of a closed socket can name another file a moment later, so the last thread that is
+    # in a call closes it.
     def _enter(self) -> bool:
         with self._state:
             if not self._is_closed:
@@ -164,12 +164,12 @@ def _leave_all_to_parent() -> None:
         transport.leave_to_parent()
 
 
-# A child that keeps the socket open would keep the build alive after its parent is gone.
+# A child that keeps the socket open would keep the build running after its parent has ended.
 os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 def open_unix(path: str, deadline: Deadline) -> SocketTransport:
-    """Raises OSError."""
+    """Connect to a Unix socket. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(deadline.remaining_s())
@@ -181,28 +181,28 @@ def open_unix(path: str, deadline: Deadline) -> SocketTransport:
 
 
 def open_tcp(host: str, port: int, deadline: Deadline) -> SocketTransport:
-    """Raises OSError."""
+    """Connect to a TCP port. Raises OSError."""
     return SocketTransport(connect_tcp(host, port, deadline))
 
 
 def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
-    """A connected socket: the first address of the host that answers. Raises OSError."""
-    places = _look_up(host, port, deadline)
-    for number, (family, kind, protocol, _, place) in enumerate(places, 1):
+    """Connect to the first address of the host that answers. Raises OSError."""
+    addresses = _resolve(host, port, deadline)
+    for number, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         sock = socket.socket(family, kind, protocol)
         try:
-            # An address that is silent leaves time for those behind it.
-            sock.settimeout(deadline.remaining_s() / (len(places) - number + 1))
-            sock.connect(place)
+            # A silent address leaves time for the next ones.
+            sock.settimeout(deadline.remaining_s() / (len(addresses) - number + 1))
+            sock.connect(address)
         except BaseException as error:
             sock.close()
-            if not isinstance(error, OSError) or number == len(places):
+            if not isinstance(error, OSError) or number == len(addresses):
                 raise
         else:
             break
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A machine that is gone says nothing: without it a build would wait for ever, and with what
-    # Linux waits by itself for two hours.
+    # Without keepalive a build would wait forever for a host that is down; with Linux's defaults it
+    # would wait for two hours.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):  # macOS has not all of them
@@ -210,21 +210,23 @@ def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
     return sock
 
 
-def _look_up(host: str, port: int, deadline: Deadline) -> list[_Place]:
-    """The host's addresses. In a thread, since nothing else bounds the resolver."""
-    answers: SimpleQueue[list[_Place] | OSError] = SimpleQueue()
+def _resolve(host: str, port: int, deadline: Deadline) -> list[_AddressInfo]:
+    # In a thread, since the resolver has no timeout.
+    answers: SimpleQueue[list[_AddressInfo] | OSError] = SimpleQueue()
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            answers.put(error if isinstance(error, OSError) else OSError(f"no host name: {error}"))
+            answers.put(
+                error if isinstance(error, OSError) else OSError(f"not a host name: {error}")
+            )
 
-    threading.Thread(target=ask, name="kitcache-resolver", daemon=True).start()
+    threading.Thread(target=resolve, name="kitcache-resolver", daemon=True).start()
     try:
-        found = answers.get(timeout=deadline.remaining_s())
+        answer = answers.get(timeout=deadline.remaining_s())
     except Empty:
         raise TimeoutError("timed out") from None
-    if isinstance(found, OSError):
-        raise found
-    return found
+    if isinstance(answer, OSError):
+        raise answer
+    return answer

@@ -1,6 +1,6 @@
-"""The session of a buildkitd: bytes both ways inside the messages of Control.Session.
+"""The session of a buildkitd: a byte stream in both directions inside Control.Session.
 
-Where messages begin and end means nothing in there.
+The boundaries of its messages have no meaning.
 """
 
 import threading
@@ -9,13 +9,13 @@ from kitcache.buildkit.wire.fields import unwrap_bytes, wrap_bytes
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Stream
 
-# Daemons take 16 MiB, old ones 4.
-_MOST_BYTES = 1024 * 1024
+# Daemons accept 16 MiB, old ones 4.
+_MAX_MESSAGE_BYTES = 1024 * 1024
 _GRACE_S = 1.0
 
 
 class Tunnel:
-    """A transport within a stream, which is this object's own from now on."""
+    """A transport inside a stream, which it owns."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -25,7 +25,7 @@ class Tunnel:
         self._is_closed = False
 
     def read(self) -> bytes:
-        """Some bytes; b"" at the end. Raises OSError where the outer connection failed."""
+        """Return some bytes, b"" at the end. Raises OSError if the outer connection failed."""
         with self._state:
             if self._is_over:
                 return b""
@@ -48,16 +48,19 @@ class Tunnel:
         return data
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """All of it. Raises OSError."""
+        """Write all of the data. Raises OSError."""
         view = memoryview(data).cast("B")
-        parts = [wrap_bytes(view[i : i + _MOST_BYTES]) for i in range(0, len(view), _MOST_BYTES)]
+        parts = [
+            wrap_bytes(view[i : i + _MAX_MESSAGE_BYTES])
+            for i in range(0, len(view), _MAX_MESSAGE_BYTES)
+        ]
         try:
             self._stream.send(*parts)
         except RpcError as error:
             raise OSError(f"the session's connection failed: {error}") from error
 
     def close(self) -> None:
-        """Half-closes, which ends the session on the daemon; a read is given a second to see it."""
+        """Half-close, which ends the session on the daemon. A read has a second to see the end."""
         with self._state:
             if self._is_closed:
                 return

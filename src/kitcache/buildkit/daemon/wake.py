@@ -1,4 +1,4 @@
-"""A builder's container that is stopped is started, as buildx does it before a build.
+"""Starts the stopped container of a builder, as buildx does before a build.
 
 Source: docker/buildx, driver/docker-container/driver.go (Info, Bootstrap).
 """
@@ -15,16 +15,16 @@ from kitcache.errors import NoDaemon
 _STOPPED = ("created", "exited")
 _PAUSE_S = 0.1
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def connect_started(
-    address: Address, deadline: Deadline, attempt: Callable[[], Made], failure: NoDaemon
-) -> Made:
-    """What an attempt makes once the container runs and its daemon answers.
+    address: Address, deadline: Deadline, attempt: Callable[[], Result], failure: NoDaemon
+) -> Result:
+    """Start the container, repeat the attempt until its daemon answers, and return the result.
 
-    failure: of the attempt before, raised again where the container is not stopped, and cannot be
-    started. Raises the last failure where the daemon does not answer until the deadline.
+    Raises the last failure if the daemon does not answer before the deadline, and `failure`, of the
+    attempt before, if the container was not stopped or cannot be started.
     """
     if not _start(address, deadline):
         raise failure
@@ -33,26 +33,26 @@ def connect_started(
             return attempt()
         except NoDaemon as error:
             if deadline.is_over(_PAUSE_S):
-                error.details += ("its container was stopped, and has been started",)
+                error.details += ("its container was stopped and has been started",)
                 raise
         time.sleep(_PAUSE_S)
 
 
 def _start(address: Address, deadline: Deadline) -> bool:
-    """Start the container if it is stopped; whether that was so and was done."""
-    at = address.command.index("exec")
-    docker, name = address.command[:at], address.command[at + 2]
-    state = ("container", "inspect", "--format", "{{.State.Status}}", name)
+    """Return True if the container was stopped and has been started."""
+    position = address.command.index("exec")
+    docker, name = address.command[:position], address.command[position + 2]
+    inspect = ("container", "inspect", "--format", "{{.State.Status}}", name)
     try:
-        is_stopped = _ask(*docker, *state, deadline=deadline).strip() in _STOPPED
+        is_stopped = _run(*docker, *inspect, deadline=deadline).strip() in _STOPPED
         if is_stopped:
-            _ask(*docker, "start", name, deadline=deadline)
+            _run(*docker, "start", name, deadline=deadline)
     except (OSError, subprocess.SubprocessError):
         return False
     return is_stopped
 
 
-def _ask(*command: str, deadline: Deadline) -> str:
+def _run(*command: str, deadline: Deadline) -> str:
     done = subprocess.run(  # noqa: S603 - the docker that the user has
         command,
         stdin=subprocess.DEVNULL,

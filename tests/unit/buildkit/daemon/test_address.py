@@ -7,10 +7,10 @@ import pytest
 from kitcache.buildkit.daemon.address import (
     Address,
     Socket,
+    default_sockets,
     find_daemon,
     first_existing,
     parse_address,
-    usual_sockets,
 )
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.errors import NoDaemon, UsageError
@@ -51,20 +51,20 @@ def test_each_place_gives_way_to_the_one_before_it(home: Home) -> None:
 
 def test_the_usual_sockets_come_last_docker_before_buildkitd(home: Home) -> None:
     run = Path(home.environ["XDG_RUNTIME_DIR"])
-    assert [(str(path), is_engine) for path, _, is_engine in usual_sockets(home.environ)] == [
+    assert [(str(path), is_engine) for path, _, is_engine in default_sockets(home.environ)] == [
         ("/var/run/docker.sock", True),
         (f"{run}/docker.sock", True),
         ("/run/buildkit/buildkitd.sock", False),
         (f"{run}/buildkit/buildkitd.sock", False),
     ]
-    assert len(usual_sockets({})) == 2
+    assert len(default_sockets({})) == 2
 
 
 def test_the_first_socket_that_is_there_is_taken(tmp_path: Path) -> None:
     sockets = tuple(Socket(str(tmp_path / name), name, name == "b") for name in "abc")
-    with pytest.raises(NoDaemon, match="no docker and no buildkitd") as caught:
+    with pytest.raises(NoDaemon, match="neither docker nor buildkitd") as caught:
         first_existing(sockets)
-    assert all(f"{tmp_path / name} is not there" in str(caught.value) for name in "abc")
+    assert all(f"{tmp_path / name} does not exist" in str(caught.value) for name in "abc")
     (tmp_path / "b").touch()
     (tmp_path / "c").touch()
     assert first_existing(sockets) == Address(f"unix://{tmp_path}/b", "b", None, True)
@@ -110,7 +110,7 @@ def test_an_engine_behind_ssh_is_reached_through_its_docker(home: Home) -> None:
     ("url", "problem"),
     [
         ("/run/docker.sock", "write unix:///run/docker.sock"),
-        ("npipe:////./pipe/docker_engine", "form is not known"),
+        ("npipe:////./pipe/docker_engine", "unknown form"),
         ("unix://", "names no socket"),
         ("tcp://h", "host and a port"),
         ("tcp://:1", "host and a port"),

@@ -110,7 +110,7 @@ def test_buildx_may_keep_its_builders_elsewhere(home: Home, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["gone", "../current", "a/b", "-x", "0"])
 def test_an_unknown_builder_is_the_users_mistake(home: Home, name: str) -> None:
     home.use_builder("x", "y")
-    with pytest.raises(UsageError, match="no builder"):
+    with pytest.raises(UsageError, match="was not found"):
         find_daemon(home.environ | {"BUILDX_BUILDER": name})
 
 
@@ -129,7 +129,7 @@ def test_a_driver_that_we_lack_is_named(home: Home) -> None:
         ('{"Driver": "remote", "Nodes": {"a": 1}}', "it has no node"),
         ('{"Driver": "remote", "Nodes": [1]}', "it has no node"),
         ('{"Driver": 1, "Nodes": [{}]}', "driver '' is not supported"),
-        ('{"Driver": "remote", "Nodes": [{"Endpoint": 5}]}', "not a daemon's address"),
+        ('{"Driver": "remote", "Nodes": [{"Endpoint": 5}]}', "not the address of a daemon"),
     ],
 )
 def test_a_garbled_builder_is_named(home: Home, content: str, problem: str) -> None:

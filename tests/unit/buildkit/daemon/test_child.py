@@ -45,15 +45,15 @@ def test_what_is_written_is_its_stdin_and_what_is_read_its_stdout() -> None:
 def test_its_last_words_are_its_last_line_of_stderr() -> None:
     transport = child("import sys; print('one\\n', file=sys.stderr); sys.exit('two\\n\\n')")
     assert transport.read() == b""
-    assert transport.last_words() == "two"
+    assert transport.last_stderr_line() == "two"
     transport.close()
-    assert transport.last_words() == "two"
+    assert transport.last_stderr_line() == "two"
 
 
 def test_a_talkative_program_is_not_read_into_memory_whole() -> None:
     transport = child("import sys; sys.stderr.write('x' * 10**6)")
     assert transport.read() == b""
-    assert len(transport.last_words()) == 4096
+    assert len(transport.last_stderr_line()) == 4096
     transport.close()
 
 

@@ -66,7 +66,7 @@ def test_an_old_buildkit_has_no_info() -> None:
 
 @pytest.mark.parametrize(
     ("handlers", "problem"),
-    [({}, "it speaks gRPC, but knows no moby"), ({INFO: refuse}, r"not for \\x1b\[31myou")],
+    [({}, "it is a gRPC server without moby"), ({INFO: refuse}, r"not for \\x1b\[31myou")],
 )
 def test_other_grpc_servers_are_no_buildkit(handlers: dict[str, Handler], problem: str) -> None:
     with listen_tcp(grpc_server(handlers)) as listener, pytest.raises(NoDaemon, match=problem):

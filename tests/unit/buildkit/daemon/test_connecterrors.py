@@ -44,10 +44,10 @@ def test_a_hint_is_given_for_a_stopped_builder(transport: SocketTransport) -> No
     transport.last_stderr_line = lambda: "is not running"  # type: ignore[method-assign]
     container = Address("docker-container://buildx_buildkit_b0", "x", None, False, ("docker",))
     message = str(no_daemon(container, LOST, Attempt(transport)))
-    assert "docker says: is not running" in message
+    assert "docker reports: is not running" in message
     assert "docker buildx inspect --bootstrap" in message
     message = str(no_daemon(container, TimeoutError(), Attempt(transport)))
-    assert "it does not answer; docker says: is not running" in message
+    assert "it does not answer; docker reports: is not running" in message
 
 
 @pytest.mark.parametrize(

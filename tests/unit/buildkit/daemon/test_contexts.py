@@ -33,7 +33,7 @@ def test_the_configuration_may_be_elsewhere(home: Home) -> None:
 
 @pytest.mark.parametrize("name", ["gone", "../../etc", "\udcff"])
 def test_a_missing_context_is_named(home: Home, name: str) -> None:
-    with pytest.raises(NoDaemon, match="there is no such context") as caught:
+    with pytest.raises(NoDaemon, match="it does not exist") as caught:
         find_daemon(home.environ | {"DOCKER_CONTEXT": name})
     assert "docker context ls" in str(caught.value)
 

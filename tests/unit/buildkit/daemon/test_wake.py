@@ -122,7 +122,7 @@ def test_a_daemon_that_does_not_come_up_is_given_up_in_time(docker: Docker) -> N
     docker.set("exited")
     with pytest.raises(NoDaemon) as caught:
         docker.connect(timeout_s=2)
-    assert "its container was stopped, and has been started" in str(caught.value)
+    assert "its container was stopped and has been started" in str(caught.value)
     assert docker.asked[:3] == ["exec", "container", "start"]
 
 
