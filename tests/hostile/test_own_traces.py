@@ -119,7 +119,11 @@ def test_who_uploads_while_a_reset_removes_uploads_is_waited_for(
     layer = (sample.dir, strangers.LAYER, b"layer of a stranger")
     sample.box.ingest("left behind")
     settle(sample.dir)
-    before(monkeypatch, "kitcache.gc.collect.date_index", lambda: strangers.push_blob(*layer))
+    before(
+        monkeypatch,
+        "kitcache.store.index.date_index",
+        lambda: strangers.push_blob(*layer),
+    )
     assert kitcache.reset(sample.dir).ingests_deleted.blobs == 1
     assert [event.waiting_for for event in waits(sample.dir)] == ["export"]
 
@@ -130,7 +134,7 @@ def test_an_upload_after_it_is_refused_as_ever(
     sample.box.ingest("left behind")
     settle(sample.dir)
     begin = lambda: sample.box.ingest("under way", age_s=0)  # noqa: E731
-    after(monkeypatch, "kitcache.gc.collect.date_index", begin)
+    after(monkeypatch, "kitcache.store.index.date_index", begin)
     kitcache.reset(sample.dir)
     with pytest.raises(Busy):
         kitcache.reset(sample.dir)

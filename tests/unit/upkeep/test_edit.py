@@ -87,10 +87,7 @@ class TestOthers:
             os.utime(sample.dir / "ingest")
 
         waited: list[float] = []
-        monkeypatch.setattr(Control, "pause", lambda self, seconds: waited.append(seconds))
-        monkeypatch.setattr(
-            collect_module, "_wait", lambda seconds, *a, **k: settle(sample, waited)
-        )
+        monkeypatch.setattr(Control, "pause", lambda self, seconds: settle(sample, waited))
         at_the_first(change_module, "publish_index", upload, monkeypatch)
         prune(sample.dir, KEEP_MAIN)
         assert waited

@@ -14,6 +14,7 @@ from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, parse_digest
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.upkeep.health import hash as module
 from kitcache.upkeep.health.hash import rehash, rehash_some
@@ -187,7 +188,7 @@ def test_a_directory_that_cannot_be_listed(
     def fail(*_: Any) -> Iterator[Any]:
         raise KitcacheError("cache", "cannot list blobs/sha256: Input/output error")
 
-    monkeypatch.setattr(module, "scan_blobs", fail)
+    monkeypatch.setattr(DirectoryStore, "scan_blobs", fail)
     with pytest.raises(KitcacheError, match="cannot list blobs/sha256"):
         rehash(layout, control)
 
@@ -208,8 +209,8 @@ def test_blobs_that_vanish_are_no_problem(
     layout: Layout, sample: Sample, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep of strangers removes names that have been listed."""
-    listed = list(module.scan_blobs(layout, "sha256"))
-    monkeypatch.setattr(module, "scan_blobs", lambda *_: iter(listed))
+    listed = list(layout.scan_blobs())
+    monkeypatch.setattr(DirectoryStore, "scan_blobs", lambda _: iter(listed))
     for name in sample.garbage:
         Path(sample.dir, "blobs", "sha256", name).unlink()
     found = rehash(layout, control)
