@@ -1,7 +1,7 @@
-"""Makes sample-cache.tar.gz: a cache that BuildKit exported in seven rounds. See README.md.
+"""Create sample-cache.tar.gz: a cache that BuildKit exported in seven rounds. See README.md.
 
-A tool for those who work on kitcache, not a part of the demo: it needs root and a dockerd. The
-bytes of the layers are the same each time; the cache's own records hold the time of the build.
+This is a tool for developers of kitcache, not a part of the demo: it needs root and a dockerd. The
+bytes of the layers are the same each time; the cacheconfigs contain the time of the build.
 """
 
 import gzip
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def pack(cache: Path) -> None:
-    """Pack a cache with the times of its files, and with nothing of who made it."""
+    """Pack a cache with the times of its files, but without their owner."""
     with (
         open(SAMPLE, "wb") as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,

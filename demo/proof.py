@@ -1,6 +1,6 @@
-"""Proof without a daemon: every blob is what its name says, and every tag finds all its blobs.
+"""A check without a daemon: every blob matches its digest, and every tag has all its blobs.
 
-It shares no code with kitcache: a second opinion that trusted the first would be none.
+It shares no code with kitcache, so a bug in kitcache cannot hide from it.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from typing import Any
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
-def tags_of(cache: Path) -> dict[str, set[str]]:
-    """For each tag of index.json, the digests that it reaches, whether they are there or not."""
+def read_tags(cache: Path) -> dict[str, set[str]]:
+    """Return the digests that each tag of index.json reaches, whether they exist or not."""
     index = json.loads((cache / "index.json").read_bytes())
     return {
         entry.get("annotations", {}).get(REF_NAME, "(no tag)"): _reach(cache, entry)
@@ -20,25 +20,25 @@ def tags_of(cache: Path) -> dict[str, set[str]]:
     }
 
 
-def problems(cache: Path) -> list[str]:
-    """List what is wrong with a cache, a line each; empty where all of it would import."""
+def list_problems(cache: Path) -> list[str]:
+    """Return one line for each fault of a cache; empty if all of it can be imported."""
     files = {f"sha256:{path.name}": path for path in (cache / "blobs" / "sha256").iterdir()}
-    torn = [
-        f"{digest} holds other bytes than its name says"
+    bad = [
+        f"{digest} does not match its digest"
         for digest, path in files.items()
         if "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest() != digest
     ]
-    gone = [
+    missing = [
         f"tag {tag} lacks {digest}"
-        for tag, reached in tags_of(cache).items()
+        for tag, reached in read_tags(cache).items()
         for digest in sorted(reached - files.keys())
     ]
-    return torn + gone
+    return bad + missing
 
 
-def a_shared_layer(cache: Path) -> str:
-    """Find the layer that most tags reach: a good one to ask about."""
-    reached = tags_of(cache).values()
+def find_shared_layer(cache: Path) -> str:
+    """Return the layer that most tags reach."""
+    reached = read_tags(cache).values()
     digests = sorted(set().union(*reached))
     layers = [digest for digest in digests if _document(cache, digest) is None]
     return max(layers, key=lambda digest: sum(digest in some for some in reached))
@@ -52,7 +52,7 @@ def _reach(cache: Path, descriptor: dict[str, Any]) -> set[str]:
 
 
 def _document(cache: Path, digest: str) -> dict[str, Any] | None:
-    """Read the JSON object that a blob is; None where it is a layer, or not there."""
+    """Return the JSON object in a blob; None if it is a layer, or missing."""
     path = cache / "blobs" / digest.replace(":", "/")
     data = path.read_bytes() if path.exists() else b""
     if not data.startswith(b"{"):

@@ -1,7 +1,7 @@
-"""A real cache, grown by whatever BuildKit the docker client here speaks to.
+"""A real cache, built by the BuildKit that the docker client uses.
 
-Nothing is stored as an image, no registry is asked, and what the builds leave in the daemon's own
-build cache is taken out again by its ids; nobody else's records are touched.
+The builds store no image and use no registry. Their records in the daemon's build cache are deleted
+by their ids; other records are not changed.
 """
 
 import json
@@ -20,11 +20,11 @@ BUILD_TIMEOUT_S = 60.0
 
 
 class NoBuilderError(Exception):
-    """Docker cannot do here what the demo needs; the text says what came of it."""
+    """This docker cannot build the cache; the text is the reason."""
 
 
 class Builder:
-    """`docker buildx build`, with its steps marked by a token that nobody else's builds have."""
+    """`docker buildx build`, with a token in its steps that no other build has."""
 
     def __init__(self, context: Path, env: Mapping[str, str]) -> None:
         if shutil.which("docker") is None:
@@ -35,44 +35,42 @@ class Builder:
         self._layers: set[str] = set()
         self._foreign = self._records()
 
-    def grow(self, cache: Path) -> None:
-        """Export every round, each to its tag."""
+    def export_rounds(self, cache: Path) -> None:
+        """Export every round to its tag."""
         for part in ROUNDS:
             self.write(part)
             self._build(f"--cache-to=type=local,dest={cache},tag={part.tag},mode=max")
         self.remember(cache)
 
     def write(self, part: Round) -> None:
-        """Make the context what a round has in it."""
+        """Write the context of a round."""
         write_context(self.context, part, self._token)
 
     def remember(self, cache: Path) -> None:
-        """Take note of its layers: a daemon's records of an import name them, and not us."""
+        """Remember the layers of a cache: a daemon's records of an import name only the layers."""
         self._layers |= {f"sha256:{path.name}" for path in cache.glob("blobs/sha256/*")}
 
     def steps_from(self, cache: Path, tag: str, out: Path) -> dict[str, str]:
-        """Build with the cache alone: what became of each step (CACHED, or something else).
+        """Build with this cache only; return the state of each step (CACHED, or another one).
 
-        The daemon has to forget its own records first, and must write the result out, for only
-        that makes it read the layers.
+        The daemon's own records are deleted first. The result is written out, because only that
+        makes the daemon read the layers.
         """
         self.forget()
         self.write(last_of(tag))
         source = f"--cache-from=type=local,src={cache},tag={tag}"
         progress = self._build(source, f"--output=type=local,dest={out}")
-        return states_of(progress)
+        return parse_states(progress)
 
     def forget(self) -> None:
-        """Take what our builds left in the daemon's build cache out of it."""
-        ours = self._records() - self._foreign
-        if ours:
-            self._docker(
-                "buildx", "prune", "--all", "--force", "--filter", f"id=({'|'.join(ours)})"
-            )
+        """Delete the records of the demo's builds from the daemon's build cache."""
+        own = self._records() - self._foreign
+        if own:
+            self._docker("buildx", "prune", "--all", "--force", "--filter", f"id=({'|'.join(own)})")
 
     @property
     def step_count(self) -> int:
-        """How many steps each of our builds has."""
+        """The number of steps of each build."""
         return len(COMMANDS)
 
     def _build(self, *options: str) -> str:
@@ -82,16 +80,16 @@ class Builder:
         return self._docker(*command, timeout_s=BUILD_TIMEOUT_S)
 
     def _records(self) -> set[str]:
-        """Find the daemon's build records that can be ours: marked, imported, a context sent."""
-        said = self._docker("buildx", "du", "--verbose")
-        found = set()
-        for record in re.split(r"\n\s*\n", said):
+        """Return records that may be the demo's: with the token, imported, or a sent context."""
+        output = self._docker("buildx", "du", "--verbose")
+        names = set()
+        for record in re.split(r"\n\s*\n", output):
             fields = dict(re.findall(r"^(\w+):\s*(.*?)\s*$", record, re.MULTILINE))
-            about = fields.get("Description", "")
-            is_imported = about.removeprefix("imported ") in self._layers
-            if self._token in about or is_imported or about.startswith("local source for "):
-                found.add(fields.get("ID", "").rstrip("*"))
-        return {name for name in found if re.fullmatch(r"\w+", name)}
+            text = fields.get("Description", "")
+            is_imported = text.removeprefix("imported ") in self._layers
+            if self._token in text or is_imported or text.startswith("local source for "):
+                names.add(fields.get("ID", "").rstrip("*"))
+        return {name for name in names if re.fullmatch(r"\w+", name)}
 
     def _docker(self, *args: str, timeout_s: float = PROBE_TIMEOUT_S) -> str:
         try:
@@ -105,43 +103,43 @@ class Builder:
                 timeout=timeout_s,
             )
         except subprocess.TimeoutExpired as error:
-            raise NoBuilderError(f"docker {args[0]} {args[1]} gave no answer") from error
+            raise NoBuilderError(f"docker {args[0]} {args[1]} did not answer") from error
         except OSError as error:
-            raise NoBuilderError(f"docker does not run: {error}") from error
+            raise NoBuilderError(f"docker cannot be run: {error}") from error
         text = done.stdout.decode(errors="replace")
         if done.returncode:
-            raise NoBuilderError(_complaint(text) or f"docker ended with {done.returncode}")
+            raise NoBuilderError(_find_error(text) or f"docker ended with {done.returncode}")
         return text
 
 
 @contextmanager
-def builder_in(context: Path, env: Mapping[str, str]) -> Iterator[Builder]:
-    """Give a builder whose traces in the daemon are gone at the end. Raises NoBuilderError."""
+def open_builder(context: Path, env: Mapping[str, str]) -> Iterator[Builder]:
+    """Yield a builder; delete its records in the daemon at the end. Raises NoBuilderError."""
     builder = Builder(context, env)
     try:
         yield builder
     finally:
-        with suppress(NoBuilderError):  # a daemon that has gone away meanwhile
+        with suppress(NoBuilderError):  # The daemon may have ended.
             builder.forget()
 
 
 def is_cache(directory: Path) -> bool:
-    """Whether a build has really exported something there."""
+    """Return True if a build has exported a cache to the directory."""
     try:
         return bool(json.loads((directory / "index.json").read_bytes())["manifests"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _complaint(text: str) -> str:
-    """Pick the line of an output that says what went wrong."""
+def _find_error(text: str) -> str:
+    """Return the line of an output that states the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     marked = [line for line in lines if line.startswith("ERROR: ")]
     return "".join((marked or lines)[-1:]).removeprefix("ERROR: ")
 
 
-def states_of(progress: str) -> dict[str, str]:
-    """Read the plain progress of a build: the steps of the Dockerfile, and what became of each."""
+def parse_states(progress: str) -> dict[str, str]:
+    """Return the steps of the Dockerfile in a plain progress, each with its state."""
     names: dict[str, str] = {}
     states: dict[str, str] = {}
     for number, text in re.findall(r"^#(\d+) (.*)$", progress, re.MULTILINE):

@@ -1,4 +1,4 @@
-"""What the demo builds: a small application in three stages, changed from round to round."""
+"""The builds of the demo: a small application in three stages, changed in each round."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Round(NamedTuple):
-    """One export: the tag it goes to, and the version of each part that is in the context."""
+    """One export: its tag, and the version of each part of the context."""
 
     tag: str
     vendor: int
@@ -23,7 +23,7 @@ ROUNDS = (
     Round("release", vendor=4, assets=2, src=5),
     Round("main", vendor=4, assets=2, src=6),
 )
-# What no build before them had: of one nothing can be used for the other.
+# Versions that no earlier round has, so these two builds share no step.
 REBUILT = (
     Round("latest", vendor=11, assets=11, src=11),
     Round("latest", vendor=12, assets=12, src=12),
@@ -49,7 +49,7 @@ FROM scratch
 
 
 def write_context(directory: Path, part: Round, token: str) -> None:
-    """Write the context of one round; the token makes its steps differ from anyone else's."""
+    """Write the context of one round; the token makes its steps differ from other builds'."""
     directory.mkdir(exist_ok=True)
     commands = [command.format(token=token) for command in COMMANDS]
     (directory / "Dockerfile").write_text(DOCKERFILE.format(*commands))
@@ -60,5 +60,5 @@ def write_context(directory: Path, part: Round, token: str) -> None:
 
 
 def last_of(tag: str) -> Round:
-    """Find the last round that went to a tag: what its cache must be able to build."""
+    """Return the last round that was exported to a tag."""
     return next(part for part in reversed(ROUNDS) if part.tag == tag)

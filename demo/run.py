@@ -1,8 +1,8 @@
-"""The demo: kitcache does its main job, on a cache that BuildKit exported in several rounds.
+"""The demo: kitcache's main commands, on a cache that BuildKit exported in several rounds.
 
-Where a docker can be had that exports a local cache, that cache is grown here and now, real builds
-import what is left, and `kitcache build` keeps another one small; else a sample is unpacked (see
-README.md), and every digest is verified. Needs no root, and leaves nothing behind.
+If there is a docker that exports a local cache, the demo builds that cache, imports the kept tags
+with real builds, and keeps another cache small with `kitcache build`. Otherwise it unpacks a sample
+(see README.md) and verifies every digest. It needs no root and deletes all its files.
 """
 
 import os
@@ -17,9 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from dockers import docker_here, private_docker
-from proof import a_shared_layer, problems, tags_of
-from realcache import Builder, NoBuilderError, builder_in, is_cache, states_of
+from dockers import existing_docker, private_docker
+from proof import find_shared_layer, list_problems, read_tags
+from realcache import Builder, NoBuilderError, is_cache, open_builder, parse_states
 from rounds import REBUILT, ROUNDS
 
 SAMPLE = Path(__file__).resolve().parent / "sample-cache.tar.gz"
@@ -29,16 +29,16 @@ CONTEXT = "context"
 
 
 class DemoError(Exception):
-    """The demo did not show what it is there to show."""
+    """A command of the demo failed, or its result is wrong."""
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit)
     try:
         with tempfile.TemporaryDirectory(prefix="kitcache-demo-") as work:
             play(Path(work))
     except DemoError as error:
-        say(f"the demo failed: {error}")
+        print_text(f"the demo failed: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -49,24 +49,29 @@ def play(work: Path) -> None:
     with ExitStack() as stack:
         builder = find_builder(work, stack)
         if builder is None:
-            say(f"Instead: a sample that BuildKit exported earlier, in {len(ROUNDS)} rounds.")
+            print_text(
+                f"Instead: a sample that BuildKit exported earlier, in {len(ROUNDS)} rounds."
+            )
             unpack(work)
-        show(work)
-        prove(work, builder)
+        show_commands(work)
+        check_imports(work, builder)
         if builder is not None:
-            build(work, builder)
+            show_build(work, builder)
 
 
 def find_builder(work: Path, stack: ExitStack) -> Builder | None:
-    """Grow the cache with the first docker that can; None where none can, and it is said why."""
-    for name, docker in (("the docker here", docker_here), ("a private docker", private_docker)):
+    """Build the cache with the first docker that can; None if none can, after printing why."""
+    for name, docker in (
+        ("the existing docker", existing_docker),
+        ("a private docker", private_docker),
+    ):
         with ExitStack() as attempt:
             try:
                 env = attempt.enter_context(docker(work))
-                builder = attempt.enter_context(builder_in(work / CONTEXT, env))
-                grow(builder, work / CACHE, name)
+                builder = attempt.enter_context(open_builder(work / CONTEXT, env))
+                build_cache(builder, work / CACHE, name)
             except NoBuilderError as reason:
-                say(f"No cache is grown with {name} ({reason}).")
+                print_text(f"No cache is built with {name} ({reason}).")
                 shutil.rmtree(work / CACHE, ignore_errors=True)
             else:
                 stack.push(attempt.pop_all())
@@ -74,12 +79,14 @@ def find_builder(work: Path, stack: ExitStack) -> Builder | None:
     return None
 
 
-def grow(builder: Builder, cache: Path, name: str) -> None:
+def build_cache(builder: Builder, cache: Path, name: str) -> None:
     tags = " and ".join(sorted({part.tag for part in ROUNDS}))
-    say(f"Growing a cache with {name}: {len(ROUNDS)} builds, exported to the tags {tags} ...")
-    builder.grow(cache)
+    print_text(
+        f"Building a cache with {name}: {len(ROUNDS)} builds, exported to the tags {tags} ..."
+    )
+    builder.export_rounds(cache)
     if not is_cache(cache):
-        raise NoBuilderError("docker exported no cache, and did not say why")
+        raise NoBuilderError("docker exported no cache, and printed no reason")
 
 
 def unpack(work: Path) -> None:
@@ -90,87 +97,89 @@ def unpack(work: Path) -> None:
             tar.extractall(work)
 
 
-def show(work: Path) -> None:
-    say("What is in it, and what of that does any tag still need?")
+def show_commands(work: Path) -> None:
+    print_text("What does the cache hold, and which blobs does a tag reach?")
     kitcache(work, "du", CACHE)
-    say("What would a reset do?")
+    print_text("What would a reset delete?")
     kitcache(work, "reset", "--dry-run", CACHE)
-    say("Do it.")
+    print_text("Delete it.")
     kitcache(work, "reset", CACHE)
     kitcache(work, "du", CACHE)
-    say("Why is this blob still there?")
-    kitcache(work, "why", CACHE, short(a_shared_layer(work / CACHE)))
-    say("Is all of it whole, and would BuildKit import every step?")
+    print_text("Why was this blob kept?")
+    kitcache(work, "why", CACHE, shorten(find_shared_layer(work / CACHE)))
+    print_text("Is every blob intact, and can BuildKit import every step?")
     kitcache(work, "verify", CACHE)
-    say("And with a limit: which tag would go?")
+    print_text("With a limit: which tag would prune remove?")
     kitcache(work, "prune", "--dry-run", "--max-used-space=145kB", "--keep-tag=main", CACHE)
 
 
-def prove(work: Path, builder: Builder | None) -> None:
-    """Prove that what is left still imports. Raises DemoError."""
+def check_imports(work: Path, builder: Builder | None) -> None:
+    """Check that the kept tags can still be imported. Raises DemoError."""
     cache = work / CACHE
     blobs = check(cache)
-    tags = tags_of(cache)
-    say(f"All {blobs} blobs hold what their names say, and {len(tags)} tags find all of theirs.")
+    tags = read_tags(cache)
+    print_text(f"All {blobs} blobs match their digests, and {len(tags)} tags have all their blobs.")
     if builder is None:
         return
     for tag in tags:
         try:
             steps = builder.steps_from(cache, tag, work / "out")
         except NoBuilderError as reason:
-            say(f"No build could try it ({reason}).")
+            print_text(f"No build could import it ({reason}).")
             return
         expect_cached(steps, builder, f"tag {tag}")
-        say(f"A build that knew nothing but tag {tag} of this cache had every step CACHED.")
+        print_text(f"A build with only tag {tag} of this cache had every step CACHED.")
 
 
-def build(work: Path, builder: Builder) -> None:
-    """Show a cache that does not grow in the first place. Raises DemoError."""
+def show_build(work: Path, builder: Builder) -> None:
+    """Show a build that keeps its cache small. Raises DemoError."""
     built = work / BUILT
     export = f"--cache-to=type=local,dest={BUILT},mode=max,reset=true"
-    say("The same in one command: kitcache build exports, publishes the tag, and sweeps.")
+    print_text("The same in one command: kitcache build exports, publishes the tag, and resets.")
     for part in REBUILT:
         if built.exists():
-            say("Everything in the context changes, and it is built again.")
+            print_text("The whole context changes; build again.")
         builder.write(part)
         words = ("build", "--progress=quiet", "--output=type=cacheonly", export, CONTEXT)
         kitcache(work, *words, env=builder.env)
         builder.remember(built)
         kitcache(work, "du", BUILT)
-        if check(built) != len(set().union(*tags_of(built).values())):
+        if check(built) != len(set().union(*read_tags(built).values())):
             raise DemoError(f"{BUILT} holds more than its tag needs")
-    say("Two exports, and there is what the second one needs, and no more.")
+    print_text("After two exports the cache holds only the blobs of the second one.")
     try:
         builder.forget()
     except NoBuilderError as reason:
-        say(f"No build could import it ({reason}).")
+        print_text(f"No build could import it ({reason}).")
         return
-    say("The daemon has forgotten both. A build from the cache alone (of its output, the steps):")
+    print_text(
+        "The daemon's own cache is empty now. A build from the exported cache (only the steps):"
+    )
     words = ("--progress=plain", f"--cache-from=type=local,src={BUILT}", "--output=out-of-cache")
-    told = kitcache(work, "build", *words, CONTEXT, env=builder.env, is_shown=False)
-    expect_cached(states_of(told), builder, BUILT)
-    say("Every step CACHED.")
+    progress = kitcache(work, "build", *words, CONTEXT, env=builder.env, is_shown=False)
+    expect_cached(parse_states(progress), builder, BUILT)
+    print_text("Every step CACHED.")
 
 
 def check(cache: Path) -> int:
-    """Count the blobs of a cache that is whole. Raises DemoError for any other."""
-    wrong = problems(cache)
-    if wrong:
-        raise DemoError("; ".join(wrong))
+    """Return the number of blobs of an intact cache. Raises DemoError for any other."""
+    problems = list_problems(cache)
+    if problems:
+        raise DemoError("; ".join(problems))
     return len(list((cache / "blobs" / "sha256").iterdir()))
 
 
-def expect_cached(steps: dict[str, str], builder: Builder, what: str) -> None:
-    for name, state in steps.items():
-        print(f"  {state:<7} {name}", flush=True)
+def expect_cached(steps: dict[str, str], builder: Builder, name: str) -> None:
+    for step, state in steps.items():
+        print(f"  {state:<7} {step}", flush=True)
     if len(steps) != builder.step_count or set(steps.values()) != {"CACHED"}:
-        raise DemoError(f"not every step of {what} came from the cache")
+        raise DemoError(f"some steps of {name} were not cached")
 
 
 def kitcache(
     work: Path, *args: str, env: Mapping[str, str] | None = None, is_shown: bool = True
 ) -> str:
-    """Run a command and show what it says; or, if it is not shown, return it."""
+    """Run a command and show its output, or return it if it is not shown."""
     program = Path(sys.executable).with_name("kitcache")
     print(f"$ kitcache {' '.join(args)}", flush=True)
     try:
@@ -186,7 +195,7 @@ def kitcache(
             errors="replace",
         )
     except OSError as error:
-        raise DemoError(f"{program} does not run ({error}): `make demo` installs it") from error
+        raise DemoError(f"{program} cannot be run ({error}): `make demo` installs it") from error
     if done.returncode:
         raise DemoError(f"kitcache {args[0]} ended with {done.returncode}\n{done.stdout or ''}")
     if is_shown:
@@ -194,15 +203,15 @@ def kitcache(
     return done.stdout or ""
 
 
-def short(digest: str) -> str:
+def shorten(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def say(text: str) -> None:
+def print_text(text: str) -> None:
     print(f"# {text}", flush=True)
 
 
-def _leave(number: int, _frame: FrameType | None) -> None:
+def _exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
@@ -210,7 +219,7 @@ if __name__ == "__main__":
     try:
         code = main()
     except OSError as error:
-        # Whoever read along has gone, or a disk is full: stdout can take no more.
+        # The reader of stdout has ended, or a disk is full: write no more to stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"the demo stopped: {error}\n")
         code = 1

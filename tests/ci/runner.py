@@ -1,4 +1,4 @@
-"""Runs what a CI service would run, as far as it can be run without the service."""
+"""Runs the steps of a CI job as far as that is possible without the CI service."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _EXPRESSION = re.compile(r"\$\{\{ *(inputs|steps)\.([\w.-]+)( != '')? *\}\}")
 
 
 class Ran(NamedTuple):
-    """What a run of the action left: exit code, log, outputs, and the job's summary."""
+    """The result of a run of the action: exit code, log, outputs, and the job's summary."""
 
     code: int
     log: str
@@ -29,7 +29,7 @@ class Ran(NamedTuple):
 
 
 class Runner:
-    """A GitHub runner: its directories, and the state that one job carries from step to step."""
+    """A GitHub runner: its directories, and the state that the steps of a job share."""
 
     def __init__(self, top: Path, workspace: Path) -> None:
         self.temp = top / "temp"
@@ -39,7 +39,7 @@ class Runner:
         self.action: dict[str, Any] = yaml.safe_load(ACTION.read_text())
 
     def use(self, *only: str, **given: str) -> Ran:
-        """`uses:` of the action. only: ids of the steps to run, else all; `_` stands for `-`."""
+        """Run `uses:` of the action, or only the named steps; `_` in an input stands for `-`."""
         inputs = {name: spec["default"] for name, spec in self.action["inputs"].items()}
         words = {name.replace("_", "-"): value for name, value in given.items()}
         assert words.keys() <= inputs.keys()
@@ -60,7 +60,7 @@ class Runner:
         return Ran(code, log, outputs, summary.read_text())
 
     def run(self, script: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """A `run:` with `shell: bash`, which is a file that bash runs with these options."""
+        """Run a `run:` with `shell: bash`: bash runs a file, with GitHub's options."""
         file = self.temp / "step.sh"
         file.write_text(script)
         paths = os.pathsep.join([*reversed(self.path), os.environ["PATH"]])
@@ -100,7 +100,7 @@ class Runner:
 
 
 def evaluate(text: str, values: Mapping[str, str]) -> str:
-    """The text with its expressions filled in; of the language, what action.yml uses."""
+    """Return the text with its expressions replaced, as far as action.yml uses them."""
 
     def value(match: re.Match[str]) -> str:
         found = values.get(f"{match[1]}.{match[2]}", "")
@@ -112,7 +112,7 @@ def evaluate(text: str, values: Mapping[str, str]) -> str:
 
 
 def check_schema(schema: str, *files: Path) -> None:
-    """Validate YAML files against a schema that check-jsonschema brings along."""
+    """Validate YAML files against a schema of check-jsonschema."""
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
     if schema == "gitlab-ci":
         command += ["--data-transform", "gitlab-ci"]

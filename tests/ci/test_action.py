@@ -1,4 +1,4 @@
-"""action.yml: its steps, run as a runner runs them, on real caches."""
+"""action.yml: its steps run as on a GitHub runner, on real caches."""
 
 import json
 import re
@@ -21,7 +21,7 @@ exec '{python}' "$@"
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
-    """A runner where the install step has found this kitcache."""
+    """A runner whose install step has installed this kitcache."""
     (tmp_path / "work").mkdir()
     runner = Runner(tmp_path, tmp_path / "work")
     python = runner.temp / "kitcache" / "bin" / "python"
@@ -48,23 +48,23 @@ def damage(sample: Sample) -> None:
     sample.box.damage(sample.main["digest"], b"{")
 
 
-def test_it_is_an_action_as_github_publishes_it() -> None:
+def test_it_matches_the_schema_of_github() -> None:
     check_schema("github-actions", ACTION)
 
 
-def test_no_input_gets_into_a_script_as_code() -> None:
-    """Inputs reach a script by its environment: an expression there would be run."""
+def test_no_input_is_code_in_a_script() -> None:
+    """Scripts get inputs through the environment; an expression in a script would be executed."""
     for step in yaml.safe_load(ACTION.read_text())["runs"]["steps"]:
         assert "${{" not in step["run"]
 
 
 OLD_PIP = "pip==22.0.2"
-"""Ubuntu 22.04's, which has no option --python."""
+"""The version of Ubuntu 22.04, which has no option --python."""
 
 
 @pytest.fixture(scope="module")
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Python whose pip is old."""
+    """A Python with an old pip."""
     directory = tmp_path_factory.mktemp("old")
     venv.create(directory, with_pip=True)
     python = str(directory / "bin" / "python")
@@ -73,7 +73,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     return python
 
 
-def test_a_pip_of_old_installs_it(tmp_path: Path, old_python: str) -> None:
+def test_an_old_pip_installs_it(tmp_path: Path, old_python: str) -> None:
     sample = make_sample(tmp_path)
     runner = Runner(tmp_path, tmp_path)
     ran = runner.use(directory="cache", python=old_python)
@@ -81,8 +81,8 @@ def test_a_pip_of_old_installs_it(tmp_path: Path, old_python: str) -> None:
     assert blobs(sample) == sample.live
 
 
-def test_it_installs_itself_and_leaves_the_python_of_later_steps_alone(tmp_path: Path) -> None:
-    """The whole of it, with pip, in a venv of its own."""
+def test_it_installs_itself_and_does_not_change_the_python_of_later_steps(tmp_path: Path) -> None:
+    """The complete action, with pip, in a venv."""
     sample = make_sample(tmp_path)
     runner = Runner(tmp_path, tmp_path)
     _, before = runner.run("command -v python3 pip")
@@ -97,7 +97,7 @@ def test_it_installs_itself_and_leaves_the_python_of_later_steps_alone(tmp_path:
     assert said.endswith(before)
 
 
-def test_what_went_is_an_output_a_line_and_a_summary(runner: Runner, sample: Sample) -> None:
+def test_the_result_is_an_output_a_line_and_a_summary(runner: Runner, sample: Sample) -> None:
     sizes = {path.name: path.stat().st_size for path in (sample.dir / "blobs/sha256").iterdir()}
     ran = reset(runner)
     assert ran.code == 0, ran.log
@@ -139,7 +139,7 @@ def test_a_dry_run_changes_nothing(runner: Runner, sample: Sample) -> None:
     assert (blobs(sample), (sample.dir / "index.json").read_bytes()) == (before, index)
 
 
-def test_untag_takes_those_that_are_there(runner: Runner, sample: Sample) -> None:
+def test_untag_removes_the_tags_that_exist(runner: Runner, sample: Sample) -> None:
     ran = reset(runner, untag=f"nosuch\n{sample.dev['digest']}\n")
     assert ran.code == 0, ran.log
     assert ran.log.startswith(f"cache: untagged {sample.dev['digest']}\n")
@@ -148,7 +148,7 @@ def test_untag_takes_those_that_are_there(runner: Runner, sample: Sample) -> Non
     assert sample.dev["digest"].partition(":")[2] not in blobs(sample)
 
 
-def test_untag_takes_patterns(runner: Runner, sample: Sample) -> None:
+def test_untag_accepts_patterns(runner: Runner, sample: Sample) -> None:
     ran = reset(runner, untag="pr-*\nd?v\n")
     assert ran.code == 0, ran.log
     assert ran.log.startswith("cache: untagged d?v\n")
@@ -156,7 +156,7 @@ def test_untag_takes_patterns(runner: Runner, sample: Sample) -> None:
     assert entry["digest"] == sample.main["digest"]
 
 
-def test_young_garbage_can_be_spared(runner: Runner, sample: Sample) -> None:
+def test_min_age_keeps_young_blobs(runner: Runner, sample: Sample) -> None:
     before = blobs(sample)
     assert reset(runner, min_age="7d").outputs["deleted-blobs"] == "0"
     assert blobs(sample) == before
@@ -166,7 +166,7 @@ def test_young_garbage_can_be_spared(runner: Runner, sample: Sample) -> None:
     ("fail_on", "code", "level"),
     [("any", 12, "error"), ("damage", 12, "error"), ("none", 0, "warning")],
 )
-def test_damage_fails_unless_told_otherwise(
+def test_damage_fails_unless_fail_on_allows_it(
     runner: Runner, sample: Sample, fail_on: str, code: int, level: str
 ) -> None:
     damage(sample)
@@ -181,10 +181,10 @@ def test_damage_fails_unless_told_otherwise(
 
 
 @pytest.mark.parametrize(("fail_on", "code"), [("any", 10), ("damage", 0), ("none", 0)])
-def test_what_is_no_cache_fails_unless_told_otherwise(
+def test_a_missing_cache_fails_unless_fail_on_allows_it(
     runner: Runner, sample: Sample, fail_on: str, code: int
 ) -> None:
-    """And the others are reset nevertheless."""
+    """The other directories are reset nevertheless."""
     ran = reset(runner, directory="nowhere\ncache", fail_on=fail_on)
     assert (ran.code, ran.outputs["exit-code"]) == (code, "10")
     assert blobs(sample) == sample.live
@@ -204,7 +204,7 @@ def test_a_mistake_in_the_inputs_always_fails(
 
 
 def test_names_are_data(runner: Runner, tmp_path: Path) -> None:
-    """Whatever a directory is called, it is one word of one command, and text in the summary."""
+    """The name of a directory is one argument of one command, and text in the summary."""
     name = '--help "$(touch gone)" <b>&'
     (runner.workspace / name).mkdir()
     sample = make_sample(runner.workspace / name)

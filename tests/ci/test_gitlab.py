@@ -1,4 +1,4 @@
-"""ci/gitlab/kitcache.yml: its lines, run as GitLab's runner runs them."""
+"""ci/gitlab/kitcache.yml: its lines run as on GitLab's runner."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Job:
         }
 
     def run(self, *script: str) -> tuple[bool, str]:
-        """Whether the job succeeds, and its log."""
+        """Return True if the job succeeds, and its log."""
         code, log = self._shell([*self.template["before_script"], *script])
         self.env["CI_JOB_STATUS"] = "failed" if code else "success"
         _, more = self._shell(self.template["after_script"])
@@ -50,7 +50,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """This kitcache as a wheel; what it needs, pip gets."""
+    """Build this kitcache as a wheel; pip installs its dependencies."""
     directory = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", directory, ROOT], check=True, timeout=LIMIT_S)
@@ -67,7 +67,7 @@ def blobs(sample: Sample) -> set[str]:
     return {path.name for path in (sample.dir / "blobs" / "sha256").iterdir()}
 
 
-def test_it_is_a_pipeline_as_gitlab_publishes_it() -> None:
+def test_it_matches_the_schema_of_gitlab() -> None:
     check_schema("gitlab-ci", TEMPLATE)
 
 
@@ -84,7 +84,7 @@ def test_a_job_has_the_command_and_its_cache_is_cleaned(
     assert not Path(f"/tmp/kitcache-{job_id}").exists()
 
 
-def test_a_job_that_failed_leaves_its_cache_alone(sample: Sample, tmp_path: Path) -> None:
+def test_a_failed_job_does_not_change_its_cache(sample: Sample, tmp_path: Path) -> None:
     before = blobs(sample)
     job = Job(tmp_path, f"fails-{os.getpid()}", KITCACHE_DIR="cache", KITCACHE_PACKAGE="")
     job.template["before_script"] = []

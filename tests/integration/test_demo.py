@@ -1,4 +1,4 @@
-"""The demo as `make demo` runs it: with a daemon, its own, none, one that is half broken."""
+"""The demo as `make demo` runs it: with a daemon, a private one, none, and a broken one."""
 
 import re
 import shutil
@@ -73,8 +73,8 @@ def test_with_a_daemon_a_cache_is_grown_and_imported(
     said = demo(daemon.env)
 
     assert_grown(said)
-    assert "Growing a cache with the docker here: " in said
-    assert "No cache is grown" not in said
+    assert "Building a cache with the existing docker: " in said
+    assert "No cache is built" not in said
     # A record of a context that was sent is nobody's: the demo takes those out.
     assert build_records(daemon) <= records, "its records are gone from the daemon"
     assert sorted(config.rglob("*")) == before, "nothing is written beside the user's own settings"
@@ -86,9 +86,9 @@ def test_a_daemon_that_cannot_export_gives_way_to_a_private_one(demo: Demo) -> N
     with Daemon(containerd_store=False) as older:
         said = demo(older.env)
         assert older.cache_size() == "0B"
-    assert "No cache is grown with the docker here (" in said
+    assert "No cache is built with the existing docker (" in said
     assert "Cache export" in said
-    assert "Growing a cache with a private docker: " in said
+    assert "Building a cache with a private docker: " in said
     assert_grown(said)
 
 
@@ -118,7 +118,7 @@ def test_a_half_broken_docker_gives_the_sample(
 
 def test_a_docker_that_is_no_program_gives_the_sample(demo: Demo, tmp_path: Path) -> None:
     said = demo({"PATH": str(fake_docker(tmp_path, "\x7fELF but not really"))})
-    assert "docker does not run" in said
+    assert "docker cannot be run" in said
     assert_sample(said)
 
 
@@ -131,7 +131,7 @@ def test_a_daemon_that_does_not_answer_gives_the_sample(demo: Demo, tmp_path: Pa
     (tmp_path / "bin" / "docker").symlink_to(docker)
     env = {"PATH": f"{tmp_path}/bin", "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     said = demo(env)
-    assert "No cache is grown with a private docker (" in said
+    assert "No cache is built with a private docker (" in said
     assert_sample(said)
 
 
@@ -172,7 +172,7 @@ def assert_grown(said: str) -> None:
     """Three builds had every step from a cache, and the cache of two exports did not grow."""
     assert said.count("  CACHED ") == 15
     for tag in ("main", "release"):
-        assert f"nothing but tag {tag} of this cache had every step CACHED" in said
+        assert f"with only tag {tag} of this cache had every step CACHED" in said
     assert re.search(r"^built: nothing to remove; kept 7, ", said, re.MULTILINE)
     assert re.search(r"^built: removed 7 blobs, .*; kept 7, ", said, re.MULTILINE)
     assert "sample" not in said
@@ -180,7 +180,7 @@ def assert_grown(said: str) -> None:
 
 def assert_sample(said: str) -> None:
     assert "a sample that BuildKit exported" in said
-    assert "blobs hold what their names say, and 2 tags find all of theirs" in said
+    assert "blobs match their digests, and 2 tags have all their blobs" in said
 
 
 def fake_docker(tmp_path: Path, content: str) -> Path:
