@@ -220,6 +220,6 @@ def judge_counts(wanted: Expectation, before: Tree, value: dict[str, Any]) -> li
     """A dry run foretells exactly what the run is to remove, in blobs and bytes."""
     blobs = [resolve(word, before) for word in wanted.remove if not word.startswith("ingest/")]
     tally = {"blobs": len(blobs), "bytes": sum(before[name].size for name in blobs)}
-    if value.get("removed") != tally:
-        return [f"foretells {value.get('removed')}, to be removed are {tally}"]
+    if value.get("deleted") != tally:
+        return [f"foretells {value.get('deleted')}, to be removed are {tally}"]
     return []

@@ -124,7 +124,7 @@ def test_may_refuse_is_all_or_nothing(box: Path) -> None:
         ("{}\n{}\n", "not one object"),
         ('{"schema":"other","exit_code":0}\n', "an unknown schema"),
         ('{"schema":"kitcache.error/1","exit_code":9}\n', "says exit code 9"),
-        ('{"schema":"kitcache.reset/1","exit_code":0,"removed":{}}\n', "foretells"),
+        ('{"schema":"kitcache.reset/1","exit_code":0,"deleted":{}}\n', "foretells"),
     ],
 )
 def test_a_dry_run_that_lies_is_seen(box: Path, stdout: str, complaint: str) -> None:

@@ -20,7 +20,7 @@ from kitcache import Address, BuildRequest, Client, NoDaemon, BuildOptions
 
 context, path, *program = sys.argv[1:]
 client = Client(Address(f"unix://{path}", "the test", None, False, tuple(program)))
-build = client.start(BuildRequest(context), Wishes())
+build = client.start(BuildRequest(context), BuildOptions())
 while not (update := build.next_update()) or not update.vertexes:
     pass
 
@@ -44,7 +44,7 @@ print("built", len(build.result().ref), client.info().version)
 """
 REFUSALS = """
     for use in (client.info, client.workers, client.build, build.next_update, build.result,
-                build.cancel, lambda: client.start(BuildRequest(context), Wishes()).result()):
+                build.cancel, lambda: client.start(BuildRequest(context), BuildOptions()).result()):
         try:
             use()
         except NoDaemon as error:

@@ -81,7 +81,7 @@ def test_what_is_kept_is_whole_and_all_else_is_gone(
         settle(root)  # the uploads that went a moment ago are nobody's trace
         again = kitcache.prune(root, policy)
     same = pruned.reset._replace(outcome="dry-run", seconds=dry.reset.seconds)
-    assert dry == pruned._replace(outcome="dry-run", report=same)
+    assert dry == pruned._replace(outcome="dry-run", reset=same)
     assert again.reset.deleted == kitcache.Tally()
     assert all(decision.keep for decision in again.tags)
 

@@ -19,7 +19,7 @@ def test_a_second_reset_removes_nothing(cache: Cache) -> None:
     nothing = kitcache.Tally(0, 0)
     assert second.deleted == second.ingests_deleted == nothing
     one, two = (
-        report._replace(removed=nothing, ingests_removed=nothing, seconds=0.0)
+        report._replace(deleted=nothing, ingests_deleted=nothing, seconds=0.0)
         for report in (first, second)
     )
     assert one == two

@@ -93,7 +93,7 @@ def test_a_trim_does_what_its_dry_run_said(
         assert said.reset is not None
         assert done.reset is not None
         report = said.reset._replace(outcome="done", seconds=done.reset.seconds)
-        assert said._replace(outcome="done", report=report) == done
+        assert said._replace(outcome="done", reset=report) == done
         assert witness.garbage(root) == frozenset()
         assert done.reset.kept.blobs == len(blobs(root))
         assert kitcache.trim(root, "main", limit).outcome == "unchanged"

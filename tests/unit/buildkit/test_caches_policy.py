@@ -82,7 +82,7 @@ def test_the_digest_is_the_one_that_the_tag_has_after_a_trim(grown: Path, tmp_pa
     policy = PrunePolicy(keep_tags=("*",), max_used=DiskSpace(bytes=10), trim=True)
     results = run([local(grown, "new"), local(grown, "again")], exported, policy=policy)
     found = tags(grown)
-    assert [r.digest for r in results] == [found["target_name"], found["again"]]
+    assert [r.digest for r in results] == [found["new"], found["again"]]
     assert cache.main["digest"] not in found.values()
 
 

@@ -40,7 +40,7 @@ def test_a_reset_has_its_line_and_its_remarks() -> None:
     ]
     hole = MissingBlob(Digest("sha256", "0" * 64), "main")
     report = REPORT._replace(
-        spared=Tally(3, 30),
+        too_young=Tally(3, 30),
         missing_blobs=(hole,),
         not_deleted=(("a", "busy"),),
         not_deleted_count=1,

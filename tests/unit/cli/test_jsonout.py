@@ -25,7 +25,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(
-    ("value", "schema"), zip(VALUES, ("reset", "du", "ls", "why", "untag"), strict=True)
+    ("value", "schema"), list(zip(VALUES, ("reset", "du", "ls", "why", "untag"), strict=True))
 )
 def test_one_line_of_ascii_that_reads_back(value: Any, schema: str) -> None:
     line = encode_value(value)

@@ -64,7 +64,7 @@ run()
 """
 EVIL = BROKEN.format(error=r'LookupError("a line\nand \x1b[31m another")', where="du")
 NO_THREAD = BROKEN.format(error='RuntimeError("can\'t start new thread")', where="du")
-STRAY = BROKEN.format(error='PermissionError(13, "Permission denied")', where="Session")
+STRAY = BROKEN.format(error='PermissionError(13, "Permission denied")', where="Console")
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ sys.exit(main(sys.argv[1:]))
 SHORTAGES = [
     (BROKEN.format(error="MemoryError()", where="du"), "there is not enough memory"),
     (
-        BROKEN.format(error='OSError(24, "Too many open files")', where="Session"),
+        BROKEN.format(error='OSError(24, "Too many open files")', where="Console"),
         "too many open files",
     ),
     (NO_CLOCK, "the clock of this machine is beyond the year 2262"),

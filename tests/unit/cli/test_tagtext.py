@@ -25,7 +25,7 @@ def test_a_name_that_moved() -> None:
 def test_a_new_name_and_one_that_is_there() -> None:
     new = MOVED._replace(previous_digests=())
     assert list(tagged_lines(new)) == ["c: dev is sha256:a, as main"]
-    assert list(tagged_lines(new._replace(source_name="sha256:a"))) == ["c: dev is sha256:a"]
+    assert list(tagged_lines(new._replace(source="sha256:a"))) == ["c: dev is sha256:a"]
     there = list(tagged_lines(new._replace(outcome="unchanged")))
     assert there == ["c: dev is sha256:a already: nothing to change"]
 

@@ -173,7 +173,7 @@ def test_where_there_is_no_column_to_spare_it_ends_all_the_same(width: int) -> N
 
 def test_why_nothing_was_reset() -> None:
     assert line(outcome="skipped", reason="others export") == "./cache: not reset: others export"
-    assert line(outcome="refused", reason="wrong-size") == "./cache: not reset: torn"
+    assert line(outcome="refused", reason="wrong-size") == "./cache: not reset: wrong-size"
     assert line(outcome="damaged", reason="a hole") == "./cache: its reset failed: a hole"
     assert "\\x1b" in line(outcome="skipped", reason=EVIL)
 

@@ -33,7 +33,7 @@ def refuse(*words: str) -> UsageError:
         ("why cache a other", "one word too many: 'other'"),
         ("ls a b c d", "2 words too many: 'c', 'd'"),
         ("ls", "DIR is missing"),
-        ("tag cache", "OLD, NEW are missing"),
+        ("tag cache", "SOURCE, TARGET are missing"),
         ("plugin", "ACTION is missing"),
         ("plugin list", "ACTION: 'list' is none of install, remove, status"),
         ("completion ksh", "SHELL: 'ksh' is none of bash, zsh, fish, tcsh"),

@@ -20,7 +20,7 @@ from kitcache.upkeep.results import (
 
 ONE, TWO = Digest("sha256", "1" * 64), Digest("sha256", "2" * 64)
 CLEAN = VerifyResult("cache", Tally(3, 4_200_000), (), "", (), (), (), 1.24)
-FULLY = TagStatus(0, "main", ONE, "cache", "full", actions=12)
+FULLY = TagStatus(0, "main", ONE, "cache", "full", steps=12)
 
 
 def miss(number: int, created_ns: int | None = None) -> UnusableStep:

@@ -118,7 +118,7 @@ def test_busy_comes_before_damage() -> None:
     ("kind", "refusal"),
     [
         ("missing", "damaged"),
-        ("wrong-size", "lost"),
+        ("wrong-size", "damaged"),
         ("wrong-digest", "damaged"),
         ("malformed", "damaged"),
         ("unknown-algorithm", "damaged"),

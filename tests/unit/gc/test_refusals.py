@@ -57,8 +57,8 @@ def test_damage_names_tag_path_and_way_out() -> None:
         " (manifest, linux/arm64)",
         "  nothing was deleted",
         "  hint: kitcache verify ./cache --repair",
-        "    or: kitcache untag ./cache main",
-        "    or: export to that tag again",
+        "  hint: kitcache untag ./cache main",
+        "  hint: export to that tag again",
     ]
 
 

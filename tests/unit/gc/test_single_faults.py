@@ -105,5 +105,5 @@ def test_a_damaged_subject_that_is_there_is_mended_for_good(box: Box) -> None:
     box.tag("about", box.manifest([box.blob(b"note")], subject=subject))
     assert kitcache.verify(box.dir).exit_code == 12
     done = kitcache.repair(box.dir)
-    assert [(step.kind, step.tag) for step in done.actions] == [("drop-tag", "about")]
+    assert [(step.kind, step.tag) for step in done.actions] == [("remove-tag", "about")]
     assert done.verification.exit_code == 0

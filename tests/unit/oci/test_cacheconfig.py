@@ -195,7 +195,7 @@ def test_what_nobody_knows_survives_a_cut() -> None:
     records = [record("s", more=[1]), record("a", [0], layers=(0,), more=2)]
     records[1]["inputs"][0][0]["selector"] = "sel"
     after = json.loads(trim_cacheconfig(encode(layers, records, new=True), [(1, 0)]).data)
-    assert after["target_name"] is True
+    assert after["new"] is True
     assert after["layers"] == layers[:1]
     assert after["records"] == records
 

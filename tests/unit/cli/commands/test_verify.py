@@ -129,7 +129,7 @@ def test_a_repair_as_json(box: Box, cached: Cached) -> None:
     damage(box, cached)
     value = run(box.top, "verify", "--repair", "--json", "cache").value
     assert (value["schema"], value["outcome"]) == ("kitcache.repair/1", "done")
-    assert {step["kind"] for step in value["steps"]} == {"rewrite-cache", "quarantine-blob"}
+    assert {step["kind"] for step in value["actions"]} == {"rewrite-cache", "quarantine-blob"}
     assert value["verification"]["schema"] == "kitcache.verify/1"
     assert value["verification"]["exit_code"] == value["exit_code"] == 0
 

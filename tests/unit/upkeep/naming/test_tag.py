@@ -237,7 +237,7 @@ def test_the_last_use_counts_for_the_new_name(sample: Sample) -> None:
     tag(sample.dir, "main", "new")
     tag(sample.dir, "main", "dev")
     noted = notes_of(sample.dir)
-    assert noted["target_name"] == noted["dev"] == TagUse(10, 20, main)
+    assert noted["new"] == noted["dev"] == TagUse(10, 20, main)
     assert noted["main"] == TagUse(10, 20, dev)
 
 

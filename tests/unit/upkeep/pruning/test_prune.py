@@ -56,7 +56,7 @@ class TestPrune:
         assert differences(before, take_snapshot(sample.box.top)) == []
         done = prune(sample.dir, KEEP_MAIN)
         same = done.reset._replace(outcome="dry-run", seconds=dry.reset.seconds)
-        assert dry == done._replace(outcome="dry-run", report=same)
+        assert dry == done._replace(outcome="dry-run", reset=same)
 
     @pytest.mark.parametrize("dry_run", [True, False])
     def test_without_a_policy_nothing_changes(self, sample: Sample, dry_run: bool) -> None:

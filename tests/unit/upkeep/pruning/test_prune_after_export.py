@@ -54,7 +54,7 @@ class TestAfterExport:
         self, sample: Sample, layout: Layout
     ) -> None:
         sample.box.damage(sample.main["digest"], None)
-        for published, outcome, code in (("dev", "refused", 0), ("main", "lost", 12)):
+        for published, outcome, code in (("dev", "refused", 0), ("main", "damaged", 12)):
             pruned = self.after_export(layout, most(1100), published)
             assert (pruned.outcome, pruned.exit_code) == (outcome, code)
         assert tags(sample) == ["main", "dev"]

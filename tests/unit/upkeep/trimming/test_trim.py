@@ -117,7 +117,7 @@ def test_a_dry_run_says_it_all_and_touches_nothing(cache: Stages) -> None:
     assert said.reset is not None
     assert done.reset is not None
     report = said.reset._replace(outcome="done", seconds=done.reset.seconds)
-    assert said._replace(outcome="done", report=report) == done
+    assert said._replace(outcome="done", reset=report) == done
 
 
 def test_what_imports_read_is_warm(one: Stages) -> None:
