@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import UnionType
-from typing import TypeVar, cast
+from typing import TypeVar, cast, get_args, get_origin, get_type_hints
 
 from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.inputs import check_build_context
 from kitcache.buildkit.limit import check_seconds
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
-from kitcache.options.attributes import Pairs, check_attrs
+from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import (
     CacheExport,
@@ -32,30 +32,6 @@ from kitcache.options.secrets import Secret
 
 StrPath = str | os.PathLike[str]
 Item = TypeVar("Item")
-
-_SCALARS = {
-    "context": str,
-    "dockerfile": str | None,
-    "target": str,
-    "network": str,
-    "no_cache": bool,
-    "pull": bool,
-    "shm_size": int,
-}
-_LISTS: dict[str, type] = {
-    "platforms": str,
-    "no_cache_filter": str,
-    "add_hosts": str,
-    "tags": str,
-    "allow": str,
-    "ulimits": str,
-    "secrets": Secret,
-    "outputs": Output,
-    "cache_to": CacheExport,
-    "cache_from": CacheImport,
-}
-_TEXTS_ALLOWED = ("outputs", "cache_to", "cache_from")
-_PAIRS = ("build_args", "labels", "build_contexts", "attests")
 
 
 def as_tuple(name: str, values: Item | Iterable[Item]) -> tuple[Item, ...]:
@@ -131,6 +107,11 @@ def check_values(request: BuildRequest, *, may_have_texts: bool = False) -> Buil
         UsageError: A value is of a wrong type, or invalid. The error names the field.
     """
     _check_types(request, may_have_texts=may_have_texts)
+    for name in ("build_args", "labels", "build_contexts", "attests"):
+        for key, _ in getattr(request, name):
+            if not key or "=" in key:
+                problem = f"the name {key!r} has an equals sign" if key else "a name is empty"
+                raise UsageError(f"{name}: {problem}", hints=('write "NAME": "VALUE"',))
     with _naming("tags"):
         for tag in request.tags:
             normalize_tag(tag)
@@ -156,47 +137,46 @@ def check_values(request: BuildRequest, *, may_have_texts: bool = False) -> Buil
 def _check_output(output: Output | str) -> Output:
     if isinstance(output, str):
         return parse_output(output)
-    _expect("kind", output.kind, str)
-    check_attrs(output.attrs)
-    dest = None if output.dest is None else as_path("dest", output.dest)
-    return check_output(output._replace(dest=dest))
+    if output.dest is not None:
+        output = output._replace(dest=as_path("dest", output.dest))
+    _check_types(output)
+    return check_output(output)
 
 
 def _check_export(export: CacheExport | str) -> CacheExport:
     if isinstance(export, str):
         return parse_cache_export(export)
-    _expect("kind", export.kind, str)
-    _expect("reset", export.reset, bool)
-    _expect("tag", export.tag, str)
-    check_attrs(export.attrs)
-    return check_cache_export(export._replace(dest=as_path("dest", export.dest)))
+    export = export._replace(dest=as_path("dest", export.dest))
+    _check_types(export)
+    return check_cache_export(export)
 
 
 def _check_import(source: CacheImport | str) -> CacheImport:
     if isinstance(source, str):
         return parse_cache_import(source)
-    _expect("kind", source.kind, str)
-    _expect("tag", source.tag, str)
-    _expect("digest", source.digest, str | None)
-    check_attrs(source.attrs)
-    return check_cache_import(source._replace(src=as_path("src", source.src)))
+    source = source._replace(src=as_path("src", source.src))
+    _check_types(source)
+    return check_cache_import(source)
 
 
-def _check_types(request: BuildRequest, *, may_have_texts: bool) -> None:
-    for name, kind in _SCALARS.items():
-        _expect(name, getattr(request, name), kind)
-    for name, item_kind in _LISTS.items():
-        values = getattr(request, name)
-        _expect(name, values, tuple)
-        is_text_allowed = may_have_texts and name in _TEXTS_ALLOWED
-        for n, value in enumerate(values):
-            if not (is_text_allowed and isinstance(value, str)):
-                _expect(f"{name}[{n}]", value, item_kind)
-    for name in _PAIRS:
-        pairs = getattr(request, name)
-        _expect(name, pairs, tuple)
-        for n, pair in enumerate(pairs):
-            _check_pair(name, n, pair)
+def _check_types(
+    value: BuildRequest | Output | CacheExport | CacheImport, *, may_have_texts: bool = False
+) -> None:
+    """Raise UsageError for a field whose value is not of the annotated type."""
+    for name, hint in get_type_hints(type(value)).items():
+        field = getattr(value, name)
+        if get_origin(hint) is not tuple:
+            _expect(name, field, hint)
+            continue
+        _expect(name, field, tuple)
+        kind = get_args(hint)[0]
+        if may_have_texts and kind in (Output, CacheExport, CacheImport):
+            kind |= str
+        for n, item in enumerate(field):
+            if hint == Pairs:
+                _check_pair(name, n, item)
+            else:
+                _expect(f"{name}[{n}]", item, kind)
 
 
 def _check_pair(name: str, n: int, pair: object) -> None:
@@ -205,14 +185,11 @@ def _check_pair(name: str, n: int, pair: object) -> None:
     key, value = pair
     _expect(f"{name}: the name {key!r}", key, str)
     _expect(f"{name}: the value of {key!r}", value, str)
-    if not key or "=" in key:
-        problem = "a name is empty" if not key else f"the name {key!r} has an equals sign"
-        raise UsageError(f"{name}: {problem}", hints=('write "NAME": "VALUE"',))
 
 
 def _expect(name: str, value: object, kind: type | UnionType) -> None:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        expected = "str" if kind == str | None else cast("type", kind).__name__
+        expected = kind.__name__ if isinstance(kind, type) else get_args(kind)[0].__name__
         raise UsageError(
             f"{name} is of type {_kind(value)}, not {expected}",
             hints=("give a text",) if expected == "str" else (),

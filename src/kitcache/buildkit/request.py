@@ -15,7 +15,7 @@ from kitcache.buildkit.daemon.config import CONFIG_FILE, read_object
 from kitcache.buildkit.exporters import Exporter, make_exporters
 from kitcache.buildkit.inputs import Inputs
 from kitcache.errors import UsageError
-from kitcache.options.attributes import Pairs, hints_for, is_true, quote_go, suggest
+from kitcache.options.attributes import Pairs, hints_for, is_true, quote_go
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import (
     CacheExport,
@@ -105,7 +105,11 @@ def check_request(
             )
     hosts = tuple(map(_parse_host, request.add_hosts))
     for word in request.allow:
-        _check_entitlement(word)
+        key, equals, _ = word.partition("=")
+        if key == LOCAL_DELETE and equals:
+            raise UsageError(f"{key} does not accept a value", hints=(f"write {key} alone",))
+        if key not in ENTITLEMENTS or (equals and key != "device"):
+            raise UsageError(f"unknown entitlement {word}", hints=hints_for(word, ENTITLEMENTS))
     _check_duplicates(request.cache_to)
     return CheckedRequest(request, hosts, make_exporters(request, is_engine=True))
 
@@ -143,18 +147,6 @@ def _parse_host(text: str) -> tuple[str, str]:
     if not name or not is_valid:
         raise UsageError(f"invalid host {text}", hints=("write NAME:IP",))
     return name, address
-
-
-def _check_entitlement(word: str) -> None:
-    key, equals, _ = word.partition("=")
-    if key == LOCAL_DELETE and equals:
-        raise UsageError(f"{key} does not accept a value", hints=(f"write {key} alone",))
-    if key not in ENTITLEMENTS or (equals and key != "device"):
-        similar = suggest(word, ENTITLEMENTS)
-        raise UsageError(
-            f"unknown entitlement {word}",
-            hints=(f"did you mean {similar}?" if similar else f"use {ENTITLEMENTS[0]}",),
-        )
 
 
 def _check_duplicates(exports: Iterable[CacheExport]) -> None:

@@ -7,7 +7,7 @@ Source: BuildKit, util/progress/progressui.
 
 import codecs
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from kitcache.buildkit.status import BuildUpdate, BuildWarning, Transfer, Vertex, VertexLog
@@ -103,14 +103,18 @@ class StepTracker:
                 self._begun[step.key] = step
         transfers = []
         for transfer in update.transfers:
-            if found := self._of_vertex.get(transfer.vertex):
-                found.put_transfer(transfer)
-                transfers.append((found.key, transfer))
+            if owner := self._of_vertex.get(transfer.vertex):
+                owner.put_transfer(transfer)
+                transfers.append((owner.key, transfer))
         for warning in update.warnings:
             self._warnings[warning] = None
-            if found := self._of_vertex.get(warning.vertex):
-                found.put_warning(warning)
-        return StepChanges(tuple(changed), tuple(transfers), tuple(self._put_logs(update.logs)))
+            if owner := self._of_vertex.get(warning.vertex):
+                owner.put_warning(warning)
+        lines = []
+        for log in update.logs:
+            if owner := self._of_vertex.get(log.vertex):
+                lines += [(owner.key, line) for line in owner.put_log(log)]
+        return StepChanges(tuple(changed), tuple(transfers), tuple(lines))
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -159,12 +163,6 @@ class StepTracker:
                 self._groups[group.id] = step
             self._of_vertex[vertex.digest] = step
         return step
-
-    def _put_logs(self, logs: Iterable[VertexLog]) -> Iterator[tuple[str, LogLine]]:
-        for log in logs:
-            if step := self._of_vertex.get(log.vertex):
-                for line in step.put_log(log):
-                    yield step.key, line
 
 
 def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
@@ -300,29 +298,22 @@ class _Lines:
     def put(self, data: bytes, seconds: float) -> list[LogLine]:
         """Append bytes printed at that time. Return the lines that are complete now."""
         lines: list[LogLine] = []
-        *ended, rest = data.split(b"\n")
-        for piece in ended:
-            self._append(piece, seconds)
-            lines += self._cut_to(_LINE_BYTES)
-            lines.append(self._take(len(self._data)))
-        if rest:
-            self._append(rest, seconds)
-            lines += self._cut_to(_LINE_BYTES)
+        pieces = data.split(b"\n")
+        for n, piece in enumerate(pieces, 1):
+            if not self._data:
+                self._seconds = seconds
+            self._data += piece
+            while len(self._data) > _LINE_BYTES:
+                size = _whole_characters(self._data[:_LINE_BYTES]) or _LINE_BYTES
+                lines.append(self._take(size))
+            if n < len(pieces):
+                lines.append(self._take(len(self._data)))
         return lines
 
     def end(self) -> LogLine | None:
         """Return the unfinished line up to its last complete character, or None."""
         size = _whole_characters(self._data)
         return self._take(size) if size else None
-
-    def _append(self, data: bytes, seconds: float) -> None:
-        if not self._data:
-            self._seconds = seconds
-        self._data += data
-
-    def _cut_to(self, limit: int) -> Iterator[LogLine]:
-        while len(self._data) > limit:
-            yield self._take(_whole_characters(self._data[:limit]) or limit)
 
     def _take(self, size: int) -> LogLine:
         line = LogLine(self._seconds, _text_of(self._data[:size]))

@@ -158,15 +158,3 @@ def show_pairs(pairs: Pairs) -> str:
     """Return the pairs for a repr or a message, without secret values and passwords in URLs."""
     shown = ((k, HIDDEN if k in SECRETS and v else hide_password(v)) for k, v in pairs)
     return join_attributes(shown)
-
-
-def check_attrs(attrs: object) -> None:
-    """Raise UsageError if the attributes of a value are not Pairs."""
-    is_well_formed = isinstance(attrs, tuple) and all(
-        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
-        for pair in attrs
-    )
-    if not is_well_formed:
-        raise UsageError(
-            "attrs is not a tuple of pairs of texts", hints=('write attrs=(("mode", "max"),)',)
-        )

@@ -126,10 +126,10 @@ _QUOTED = frozenset(".+()|{}$")
 def _to_regex(text: str) -> str:
     """Return upstream's regular expression, with its unusual rules inside of brackets."""
     parts = []
-    for found in _PART.finditer(text):
-        part = found.group()
+    for match in _PART.finditer(text):
+        part = match.group()
         if part.startswith("**"):
-            parts.append(".*" if found.end() == len(text) else "(.*/)?")
+            parts.append(".*" if match.end() == len(text) else "(.*/)?")
         elif part == "*":
             parts.append("[^/]*")
         elif part == "?":

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -32,6 +32,7 @@ def source(**fields: Any) -> dict[str, Any]:
     return {"cache_from": [CacheImport(**{"kind": "local", "src": "c", **fields})]}
 
 
+NO_PAIRS: Any = {}
 # Each with the argument that its error names.
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("context is of type int, not str", {"context": 3}),
@@ -56,7 +57,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("outputs: dest is required for local exporter", {"outputs": Output("local")}),
     ("outputs: dest is required for local exporter", {"outputs": "type=local"}),
     ('outputs: exporter "lcoal" could not be found', {"outputs": [Output("lcoal", "x")]}),
-    ("outputs: attrs is not a tuple of pairs", {"outputs": Output("tar", None, cast("Any", {}))}),
+    ("outputs: attrs is of type dict, not tuple", {"outputs": Output("tar", None, NO_PAIRS)}),
     ('cache_to: local cache export: unknown attribute "mdoe"; did',
         export(attrs=(("mdoe", "max"),))),
     ("cache_from: local cache import: unknown attribute", source(attrs=(("tga", "x"),))),
