@@ -101,7 +101,7 @@ def format_bytes(count: int) -> str:
     return f"{size:.1f} {unit}" if size < 99.95 else f"{size:,.0f} {unit}"
 
 
-def tell_apart(one: int, other: int) -> tuple[str, str]:
+def format_distinct(first: int, second: int) -> tuple[str, str]:
     """Return both sizes to display, with all digits if they differ but would look the same."""
-    short = format_bytes(one), format_bytes(other)
-    return short if short[0] != short[1] or one == other else (f"{one:,} B", f"{other:,} B")
+    short = format_bytes(first), format_bytes(second)
+    return short if short[0] != short[1] or first == second else (f"{first:,} B", f"{second:,} B")

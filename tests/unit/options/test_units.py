@@ -5,10 +5,10 @@ import pytest
 from kitcache.options.units import (
     format_age,
     format_bytes,
+    format_distinct,
     parse_age,
     parse_bytes,
     spell_age,
-    tell_apart,
 )
 
 S = 10**9
@@ -178,4 +178,4 @@ def test_a_size_has_an_end(text: str) -> None:
     ],
 )
 def test_sizes_are_told_apart(one: int, other: int, said: tuple[str, str]) -> None:
-    assert tell_apart(one, other) == said
+    assert format_distinct(one, other) == said

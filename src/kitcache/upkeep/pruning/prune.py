@@ -23,7 +23,7 @@ from kitcache.gc.values import ResetResult, Survey
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
 from kitcache.options.sweep import SweepOptions
-from kitcache.options.units import format_bytes, tell_apart
+from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import lock_store
@@ -319,7 +319,7 @@ def _answer(done: EditResult[_Choice] | None, report: ResetResult) -> PruneResul
 
 def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run"]) -> str:
     held_bytes = choice.held_bytes(limit)
-    needed, allowed = tell_apart(choice.kept_bytes(limit) - held_bytes, limit.wanted_bytes)
+    needed, allowed = format_distinct(choice.kept_bytes(limit) - held_bytes, limit.wanted_bytes)
     excess = format_bytes(choice.excess_bytes(limit))
     why = f"what has to stay holds {needed}, {excess} more than {limit.spell(allowed)} allows"
     if held_bytes:

@@ -24,7 +24,7 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
-from kitcache.options.units import tell_apart
+from kitcache.options.units import format_distinct
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX
 from kitcache.store.ioerrors import command_line, repair_command
@@ -183,7 +183,7 @@ def _roots_of(layout: DirectoryStore, survey: Survey, tag: str) -> tuple[list[Ro
 def _too_large(
     layout: DirectoryStore, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
 ) -> LimitNotReached:
-    allowed, needed = tell_apart(limit_bytes, needed_bytes)
+    allowed, needed = format_distinct(limit_bytes, needed_bytes)
     digest = root.descriptor.digest if root.descriptor else None
     name = root.ref_name or ""
     if not name.isprintable() or name.startswith("-"):
