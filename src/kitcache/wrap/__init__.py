@@ -1,1 +1,1 @@
-"""Somebody else's build command: its local caches are found, locked, and swept after it."""
+"""Run a build command of another client: find its local caches, lock them, sweep them after it."""
