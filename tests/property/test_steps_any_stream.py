@@ -7,7 +7,7 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
+from kitcache.cli.text import width_of
 
 from kitcache.buildkit.status import (
     BuildUpdate,
@@ -79,7 +79,7 @@ def test_the_live_display(
         steps.apply(update)
         drawn = draw(steps.steps, 5 * 10**9, 1.0, Size(columns, lines))
         assert lines is None or len(drawn) <= max(1, lines - 1)
-        assert all(cell_len(line.text) <= max(1, columns - 1) for line in drawn)
+        assert all(width_of(line.text) <= max(1, columns - 1) for line in drawn)
         assert all(c.isprintable() or c.isspace() for line in drawn for c in line.text)
         assert not any("\x1b" in line.text or "\n" in line.text for line in drawn)
 

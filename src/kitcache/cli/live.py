@@ -1,18 +1,16 @@
 """Progress as a picture on a terminal that is drawn anew several times a second, like buildx's tty.
 
-`draw` is pure: steps, times and a size in, lines out. Of rich only the widths of characters are
-used: they are a quarter of its console's start-up, and a frame is a few plain lines.
+`draw` does no I/O: steps, times and a size in, lines out.
 Source: BuildKit, util/progress/progressui/display.go.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from rich.cells import cell_len, set_cell_size
-
 from kitcache.buildkit.status import BuildUpdate, Transfer
 from kitcache.buildkit.steps import Step, StepTracker
 from kitcache.cli.steptext import amount_text, bytes_text, clean, clean_log
+from kitcache.cli.text import crop, width_of
 
 _FRAME_S = 0.1
 _TAIL_LINES = 6
@@ -55,7 +53,7 @@ def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> li
     ended = sum(step.state != "running" for step in begun)
     is_finished = size.lines is None and ended == len(steps) > 0
     header = f"[+] Building {elapsed_s:.1f}s ({ended}/{len(steps)})"
-    lines = [ScreenLine(_cut(header + " FINISHED" * is_finished, width))]
+    lines = [ScreenLine(crop(header + " FINISHED" * is_finished, width))]
     if size.lines is None:
         for step in begun:
             lines += (_head(step, now_ns, width), *_transfer_lines(step, now_ns, width))
@@ -96,7 +94,7 @@ def _block(step: Step, now_ns: int, width: int) -> list[ScreenLine]:
         texts += [step.unfinished] * bool(step.unfinished)
         for text in texts[-_TAIL_LINES:]:
             shown = clean_log(text, colour=False).expandtabs()
-            lines.append(ScreenLine(_cut(f" => => # {shown}", width), _FAINT))
+            lines.append(ScreenLine(crop(f" => => # {shown}", width), _FAINT))
     return lines
 
 
@@ -134,14 +132,11 @@ def _row(name: str, amount: str, seconds: float, width: int) -> str:
     timer = f" {seconds:.1f}s"
     room = width - len(timer) - 1
     if room < _MIN_NAME:
-        return _cut(name, width)
+        return crop(name, width)
     if amount and room - len(amount) - 1 >= _MIN_NAME:
-        name = f"{_cut(name, room - len(amount) - 1)} {amount}"
-    return set_cell_size(name, room) + " " + timer
-
-
-def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, width)
+        name = f"{crop(name, room - len(amount) - 1)} {amount}"
+    shown = crop(name, room)
+    return shown + " " * (room - width_of(shown)) + " " + timer
 
 
 class Live:
@@ -212,5 +207,5 @@ class Live:
 
     def _go_back(self, size: Size) -> str:
         """To where the picture began. A terminal that became narrower has wrapped its lines."""
-        rows = sum(max(1, -(-cell_len(line.text) // max(1, size.columns))) for line in self._drawn)
+        rows = sum(max(1, -(-width_of(line.text) // max(1, size.columns))) for line in self._drawn)
         return f"\x1b[{rows}A\r" if rows else ""

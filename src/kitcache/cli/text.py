@@ -131,24 +131,33 @@ def some(names: Iterable[str], total: int | None = None) -> str:
 
 
 def width_of(text: str) -> int:
-    """Columns of a terminal that the text takes: two for a wide character, as of Chinese."""
+    """Return the columns of a terminal that a text takes.
+
+    Wide characters, such as Chinese ones, take two columns and combining marks none.
+    """
     if text.isascii():
         return len(text)
-    from unicodedata import east_asian_width  # noqa: PLC0415 - most names are ASCII
+    from unicodedata import category, east_asian_width  # noqa: PLC0415 - most names are ASCII
 
-    return sum(2 if east_asian_width(character) in "WF" else 1 for character in text)
+    marks = sum(category(character) in ("Mn", "Me") for character in text)
+    return len(text) - marks + sum(east_asian_width(character) in "WF" for character in text)
+
+
+def crop(text: str, width: int) -> str:
+    """Return as much of the beginning of a text as fits into `width` columns."""
+    if width_of(text) <= width:
+        return text
+    for end, character in enumerate(text):
+        width -= width_of(character)
+        if width < 0:
+            return text[:end]
+    return text
 
 
 def shorten(text: str, width: int) -> str:
-    """The text, or its beginning and its end with an ellipsis between, in so many columns."""
+    """Return a text that fits into `width` columns, with an ellipsis in place of its middle."""
     if width_of(text) <= width:
         return text
     half = (width - 1) // 2
-    return f"{_begin(text, width - 1 - half)}…{_begin(text[::-1], half)[::-1]}"
-
-
-def _begin(text: str, width: int) -> str:
-    """As much of the beginning as fits so many columns."""
-    while text and width_of(text) > width:
-        text = text[: min(len(text) - 1, width)]
-    return text
+    end = crop(text[::-1], half)[::-1]
+    return f"{crop(text, width - 1 - half)}…{end}"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from rich.cells import cell_len
+from kitcache.cli.text import width_of
 
 from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.steps import StepTracker
@@ -106,7 +106,7 @@ def test_it_never_exceeds_the_terminal(columns: int, lines: int) -> None:
     wide = BuildUpdate((vertex("日本語" * 30),), logs=log("日本語" * 30, "日本\tx\n" * 9).logs)
     drawn = picture(wide, begun("a", "b"), *MANY, columns=columns, lines=lines)
     assert len(drawn) <= max(1, lines - 1)
-    assert max(cell_len(line.text) for line in drawn) <= max(1, columns - 1)
+    assert max(width_of(line.text) for line in drawn) <= max(1, columns - 1)
 
 
 def test_the_last_picture_has_all_steps_and_no_logs() -> None:
