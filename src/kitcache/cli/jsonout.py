@@ -1,70 +1,97 @@
-"""The JSON of every value, with its schema name. Fields are added, never renamed.
+"""The JSON of results and errors: an object per value, a key per field of the NamedTuple.
 
-The shapes are documented in docs/json.md and held by golden files.
+docs/json.md documents the objects and golden files hold them. Keys are added, never renamed.
 """
 
 import json
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from kitcache.cli.jsonparts import (
-    shape_damage,
-    shape_missing,
-    shape_report,
-    shape_tally,
-    shape_time,
-)
-from kitcache.cli.jsonupkeep import UPKEEP_SHAPES, shape_pruned
 from kitcache.errors import KitcacheError
-from kitcache.gc.results import BlobReferences, DiskUsage, TagInfo, TagList, TagUsage
-from kitcache.gc.values import ResetResult
+from kitcache.gc.refusals import chain_of, describe_damage
+from kitcache.gc.values import MAX_LISTED
+from kitcache.oci.digest import Digest
 
 if TYPE_CHECKING:  # du, ls and the others need no client
-    from kitcache.buildkit.publish import CacheResult
     from kitcache.buildkit.result import BuildResult
 
+Json = dict[str, Any]
 
-def encode_value(value: object) -> str:
-    """One line of JSON for an answer. Everything beyond ASCII is escaped: safe on any terminal."""
-    shape = _SHAPES.get(type(value))
-    if shape is None:
-        raise TypeError(f"no JSON shape for {type(value).__name__}")
-    return json.dumps(shape(value))
+# All tables are by class name: to encode a value needs no module that defines another.
+_SCHEMAS = {
+    "BlobReferences": "why",
+    "CacheResult": "export",
+    "DiskUsage": "du",
+    "ExecResult": "exec",
+    "MergeResult": "merge",
+    "PruneResult": "prune",
+    "RepairResult": "repair",
+    "ResetResult": "reset",
+    "TagContents": "contents",
+    "TagList": "ls",
+    "TagResult": "tag",
+    "TrimResult": "trim",
+    "UntagResult": "untag",
+    "VerifyResult": "verify",
+}
+# The fields, and the properties among them, of objects that differ from their class.
+_FIELDS = {
+    "BlobReferences": "path digest size written_ns is_unreachable paths has_more_paths damage",
+    "CacheResult": "path tag outcome exit_code digest written reused problem reset prune",
+    "ExecCacheResult": "path tags is_staged linked reused exit_code problems reset prune",
+    "ExecResult": "command command_exit_code exit_code caches",
+    "TagDecision": "ref_name digest keep reason last_used_ns last_used_from size unique",
+    "TrimResult": "path outcome exit_code ref_name limit_bytes before after removed_steps"
+    " kept_steps reset",
+    "UnusableStep": "cache_key created_ns layers reason",
+}
+# What stands in the object in place of a field.
+_REPLACED: dict[tuple[str, str], Callable[[Any], Json]] = {
+    ("BadBlob", "size"): lambda bad: {"bytes": bad.size},
+    ("BlobReferences", "is_unreachable"): lambda why: {"unreachable": why.is_unreachable},
+    ("BlobReferences", "size"): lambda why: {"present": why.size is not None, "bytes": why.size},
+    ("DamagedPath", "chain"): lambda damage: {},
+    ("DamagedPath", "problem"): lambda damage: {
+        "problem": describe_damage(damage),
+        "chain": chain_of(damage),
+    },
+    ("DamagedPath", "root"): lambda damage: _shape_root(damage),
+    ("ExecCacheResult", "is_staged"): lambda cache: {"staged": cache.is_staged},
+    ("Link", "descriptor"): lambda link: {
+        "digest": str(link.descriptor.digest),
+        "media_type": link.descriptor.media_type,
+    },
+    ("ReferencePath", "links"): lambda path: {"chain": list(map(shape_value, path.links))},
+    ("ReferencePath", "root"): lambda path: _shape_root(path),
+    ("TagInfo", "size"): lambda tag: shape_value(tag.size),
+    ("TagStatus", "unusable_steps"): lambda tag: _shape_list("unusable_step", tag.unusable_steps),
+    ("TrimResult", "after"): lambda trim: {
+        "after": {"digest": str(trim.after), **shape_value(trim.after_size)}
+    },
+    ("TrimResult", "before"): lambda trim: {
+        "before": {"digest": str(trim.before), **shape_value(trim.before_size)}
+    },
+    ("UntagResult", "entries"): lambda result: {
+        "entries": [{"ref_name": name, "digest": digest} for name, digest in result.entries]
+    },
+    ("VerifyResult", "bad_blobs"): lambda result: _shape_list("bad_blob", result.bad_blobs),
+}
 
 
-def shape_metadata(result: "BuildResult") -> dict[str, Any]:
-    """What --metadata-file holds: what buildx writes there, and what became of the caches."""
-    return {
-        **result.metadata,
-        "buildx.build.ref": result.ref,
-        **{
-            "/".join(filter(None, ("buildx.build.provenance", platform))): predicate
-            for platform, predicate in result.provenance.items()
-        },
-        "kitcache.caches": [_cache(cache) for cache in result.caches],
-        "kitcache.notices": list(result.notices),
-        "kitcache.logins": list(result.logins),
-    }
+def encode_value(value: Any) -> str:
+    """Return one line of ASCII JSON for a result.
 
-
-def _cache(cache: "CacheResult") -> dict[str, Any]:
-    return {
-        "schema": "kitcache.export/1",
-        "path": cache.path,
-        "tag": cache.tag,
-        "outcome": cache.outcome,
-        "exit_code": cache.exit_code,
-        "digest": cache.digest,
-        "written": shape_tally(cache.written),
-        "reused": shape_tally(cache.reused),
-        "problem": cache.problem,
-        "reset": shape_report(cache.reset) if cache.reset else None,
-        "prune": shape_pruned(cache.prune) if cache.prune else None,
-    }
+    Raises:
+        TypeError: The value has no schema.
+    """
+    if type(value).__name__ not in _SCHEMAS:
+        raise TypeError(f"no JSON schema for {type(value).__name__}")
+    return json.dumps(shape_value(value))
 
 
 def encode_error(error: KitcacheError) -> str:
-    """One line of JSON for a failure."""
+    """Return one line of ASCII JSON for an error."""
     return json.dumps(
         {
             "schema": "kitcache.error/1",
@@ -73,98 +100,69 @@ def encode_error(error: KitcacheError) -> str:
             "path": error.path,
             "message": str(error),
             "facts": error.facts,
-            "hints": list(error.hints),
+            "hints": error.hints,
         }
     )
 
 
-def _usage(usage: DiskUsage) -> dict[str, Any]:
+def shape_metadata(result: "BuildResult") -> Json:
+    """Return the object for --metadata-file: the keys of buildx, and the results of the caches."""
     return {
-        "schema": "kitcache.du/1",
-        "path": usage.path,
-        "exit_code": usage.exit_code,
-        "live": shape_tally(usage.live),
-        "reclaimable": shape_tally(usage.reclaimable),
-        "ingest": shape_tally(usage.ingest),
-        "foreign": shape_tally(usage.foreign),
-        "tags": [_share(tag) for tag in usage.tags],
-        "missing_blobs": [shape_missing(leaf) for leaf in usage.missing_blobs],
-        "damage": [shape_damage(damage) for damage in usage.damage],
-        "skipped_sweeps": usage.skipped_sweeps,
-        "quarantine": shape_tally(usage.quarantine),
+        **result.metadata,
+        "buildx.build.ref": result.ref,
+        **{
+            "/".join(filter(None, ("buildx.build.provenance", platform))): predicate
+            for platform, predicate in result.provenance.items()
+        },
+        "kitcache.caches": shape_value(result.caches),
+        "kitcache.notices": result.notices,
+        "kitcache.logins": result.logins,
     }
 
 
-def _share(tag: TagUsage) -> dict[str, Any]:
-    return {
-        "ref_name": tag.ref_name,
-        "digest": str(tag.digest) if tag.digest else None,
-        "unique": shape_tally(tag.unique),
-        "shared": shape_tally(tag.shared),
-    }
+def shape_value(value: Any) -> Any:
+    """Return a value as JSON has it: an object for a NamedTuple, text for a digest and a time."""
+    if isinstance(value, Digest):
+        return str(value)
+    if not isinstance(value, tuple):
+        return value
+    name = type(value).__name__
+    if not hasattr(value, "_fields"):
+        return list(map(shape_value, value))
+    schema = _SCHEMAS.get(name)
+    shape: Json = {"schema": f"kitcache.{schema}/1"} if schema else {}
+    for field in _FIELDS[name].split() if name in _FIELDS else _fields_of(value, schema):
+        if (name, field) in _REPLACED:
+            shape |= _REPLACED[name, field](value)
+        elif field.endswith("_ns"):
+            shape[field.removesuffix("_ns")] = _format_time(getattr(value, field))
+        else:
+            shape[field] = shape_value(getattr(value, field, 0))  # exit_code of those without one
+    return shape
 
 
-def _listing(listing: TagList) -> dict[str, Any]:
-    return {
-        "schema": "kitcache.ls/1",
-        "path": listing.path,
-        "exit_code": listing.exit_code,
-        "tags": [_tag(tag) for tag in listing.tags],
-        "damage": [shape_damage(damage) for damage in listing.damage],
-    }
+def _fields_of(value: Any, schema: str | None) -> list[str]:
+    """Return the fields of a NamedTuple, with exit_code after the outcome if it is a result."""
+    fields = list(value._fields)
+    if schema:
+        fields.insert(fields.index("outcome" if "outcome" in fields else "path") + 1, "exit_code")
+    return fields
 
 
-def _tag(tag: TagInfo) -> dict[str, Any]:
-    return {
-        "ref_name": tag.ref_name,
-        "digest": str(tag.digest) if tag.digest else None,
-        "kind": tag.kind,
-        "created": shape_time(tag.created_ns),
-        "created_from": tag.created_from,
-        "blobs": tag.size.blobs,
-        "bytes": tag.size.bytes,
-        "layers": tag.layers,
-        "platforms": tag.platforms,
-        "missing": tag.missing,
-        "problem": tag.problem,
-        "last_used": shape_time(tag.last_used_ns),
-        "last_used_from": tag.last_used_from,
-    }
+def _shape_list(name: str, values: tuple[Any, ...]) -> Json:
+    """Return the first hundred values, and their number."""
+    return {f"{name}s": shape_value(values[:MAX_LISTED]), f"{name}_count": len(values)}
 
 
-def _why(why: BlobReferences) -> dict[str, Any]:
-    return {
-        "schema": "kitcache.why/1",
-        "path": why.path,
-        "digest": str(why.digest),
-        "present": why.size is not None,
-        "bytes": why.size,
-        "written": shape_time(why.written_ns),
-        "unreachable": why.is_unreachable,
-        "paths": [
-            {
-                "ref_name": path.root.ref_name,
-                "position": path.root.position,
-                "chain": [
-                    {
-                        "digest": str(link.descriptor.digest),
-                        "media_type": link.descriptor.media_type,
-                        "role": link.role,
-                    }
-                    for link in path.links
-                ],
-            }
-            for path in why.paths
-        ],
-        "has_more_paths": why.has_more_paths,
-        "damage": [shape_damage(damage) for damage in why.damage],
-    }
+def _shape_root(value: Any) -> Json:
+    return {"ref_name": value.root.ref_name, "position": value.root.position}
 
 
-_SHAPES: dict[type, Callable[[Any], dict[str, Any]]] = {
-    ResetResult: shape_report,
-    DiskUsage: _usage,
-    TagList: _listing,
-    BlobReferences: _why,
-    **UPKEEP_SHAPES,
-}
+def _format_time(time_ns: int | None) -> str | None:
+    """Return a time in ISO 8601; None if it is not known or has no such form."""
+    if time_ns is None:
+        return None
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_ns // 10**9))
+    except (ValueError, OverflowError, OSError):
+        return None

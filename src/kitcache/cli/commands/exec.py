@@ -139,13 +139,12 @@ class _Command:
             self._session.print_note(_store_lines(store))
             self._session.warn(_warning_lines(store))
         if args.metadata_file:
-            from kitcache.cli.resultfile import write_result  # noqa: PLC0415 - seldom asked for
+            from kitcache.cli.jsonout import shape_value  # noqa: PLC0415 - seldom asked for
+            from kitcache.cli.resultfile import write_result  # noqa: PLC0415
 
-            write_result(
-                args.metadata_file,
-                json.dumps(_shape(result), indent=2) + "\n",
-                "the command itself is done",
-            )
+            shown = result._replace(command=tuple(map(show_word, result.command)))
+            text = json.dumps(shape_value(shown), indent=2)
+            write_result(args.metadata_file, text + "\n", "the command itself is done")
         return result.exit_code
 
     def _pass_on(self, failure: ClientFailed) -> None:
@@ -223,28 +222,3 @@ def _warning_lines(store: ExecCacheResult) -> Iterator[str]:
         yield from excess_lines(store.prune)
     if store.reset is not None:
         yield from missing_warnings(store.path, store.reset.missing_blobs)
-
-
-def _shape(result: ExecResult) -> dict[str, object]:
-    from kitcache.cli.jsonout import encode_value  # noqa: PLC0415 - seldom needed
-
-    return {
-        "schema": "kitcache.exec/1",
-        "command": [show_word(word) for word in result.command],
-        "command_exit_code": result.command_exit_code,
-        "exit_code": result.exit_code,
-        "caches": [
-            {
-                "path": store.path,
-                "tags": list(store.tags),
-                "staged": store.is_staged,
-                "linked": store.linked,
-                "reused": store.reused,
-                "exit_code": store.exit_code,
-                "problems": list(store.problems),
-                "reset": json.loads(encode_value(store.reset)) if store.reset else None,
-                "prune": json.loads(encode_value(store.prune)) if store.prune else None,
-            }
-            for store in result.caches
-        ],
-    }
