@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kitcache.cli.main import COMMANDS, make_parser
-from kitcache.cli.terminal import print_answer
+from kitcache.cli.terminal import print_stdout
 from kitcache.errors import KitcacheError
 
 CandidateKind = Literal["words", "files", "dirs", "command"]
@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     """Answer a shell."""
     shell, *rest = words or ("",)
     with suppress(Exception):  # an error would be in the way of what is being typed
-        print_answer("\n".join(_SHELLS.get(shell, _answer_plain)(rest)))
+        print_stdout("\n".join(_SHELLS.get(shell, _answer_plain)(rest)))
     return 0
 
 

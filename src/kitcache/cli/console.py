@@ -11,10 +11,10 @@ from types import FrameType, ModuleType
 
 from kitcache.cli.terminal import (
     WIDTH,
-    AnswerError,
+    StdoutError,
     columns_of,
     is_terminal,
-    print_answer,
+    print_stdout,
     print_stderr,
 )
 from kitcache.cli.text import progress_line, shorten, waiting_line, width_of
@@ -74,7 +74,7 @@ class Console:
                     error.effect = error.effect or undone
                 self.print_error(error)
                 codes.append(error.exit_code)
-            except AnswerError:
+            except StdoutError:
                 raise
             except OSError as error:
                 failure = io_error(path, "failed", error, effect=NOTHING_MORE)
@@ -88,9 +88,9 @@ class Console:
         """Print the answer to stdout: one JSON object, or lines for people."""
         self._erase()
         if self._json:
-            print_answer(_json_shapes().encode_value(value))
+            print_stdout(_json_shapes().encode_value(value))
         elif not self._quiet:
-            print_answer("\n".join(lines))
+            print_stdout("\n".join(lines))
 
     def print_note(self, lines: Iterable[str]) -> None:
         """Print remarks to stderr, unless the user wants quiet."""
@@ -111,7 +111,7 @@ class Console:
         if _is_daemons_own(error):
             error.hints = (_FOR_A_DAEMON, *error.hints)
         if self._json:
-            print_answer(_json_shapes().encode_error(error))
+            print_stdout(_json_shapes().encode_error(error))
         else:
             print_stderr(f"kitcache: {error}")
 

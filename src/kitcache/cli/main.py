@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kitcache import __version__
-from kitcache.cli.terminal import AnswerError, answering, print_answer, print_stderr, terminal_width
+from kitcache.cli.terminal import StdoutError, writing_stdout, print_stdout, print_stderr, terminal_width
 from kitcache.errors import NOTHING_MORE, Cancelled, KitcacheError, UsageError
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def main(argv: Sequence[str]) -> int:
         else:
             code = run_words(argv)
         if sys.stdout:
-            with answering():
+            with writing_stdout():
                 sys.stdout.flush()
-    except AnswerError as error:
+    except StdoutError as error:
         if error.errno != errno.EPIPE:  # a reader that has gone away knows it
             print_stderr(f"kitcache: cannot write the answer: {error.strerror}")
         _drop_stdout()
@@ -190,7 +190,7 @@ def _tell_bug(error: Exception, *, as_json: bool) -> None:
     print_stderr(f"kitcache: {bug}")
     if as_json:
         with suppress(Exception):  # what has failed once may fail again
-            print_answer(import_module("kitcache.cli.jsonout").encode_error(bug))
+            print_stdout(import_module("kitcache.cli.jsonout").encode_error(bug))
 
 
 def make_parser(asked: str | None, program: str = PROGRAM) -> argparse.ArgumentParser:
@@ -240,7 +240,7 @@ class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
         # argparse's own is silent where help cannot be written.
         if file is not None:
-            with answering():
+            with writing_stdout():
                 file.write(message)
 
 

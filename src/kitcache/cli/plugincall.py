@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache import __version__
-from kitcache.cli.terminal import print_answer
+from kitcache.cli.terminal import print_stdout
 from kitcache.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class PluginInvocation(NamedTuple):
 def run(words: Sequence[str]) -> int:
     """Answer one call of docker's; the exit code."""
     if words and words[0] == METADATA_CALL:
-        print_answer(_metadata())
+        print_stdout(_metadata())
         return 0
     if HOOKS_CALL in words[:2]:
         return 0  # nothing to add to what other commands print
     if words and words[0] in _COMPLETE_CALLS:
-        print_answer("\n".join(_completions(words[1:])))
+        print_stdout("\n".join(_completions(words[1:])))
         return 0
     return _run_command(words)
 

@@ -38,20 +38,20 @@ def print_stderr(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-class AnswerError(OSError):
+class StdoutError(OSError):
     """Standard output does not take the answer."""
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """A block that writes to stdout, and does nothing else. Raises AnswerError."""
+def writing_stdout() -> Iterator[None]:
+    """A block that writes to stdout, and does nothing else. Raises StdoutError."""
     try:
         yield
     except OSError as error:
-        raise AnswerError(error.errno, error.strerror) from None
+        raise StdoutError(error.errno, error.strerror) from None
 
 
-def print_answer(text: str) -> None:
-    """Print to stdout. Raises AnswerError."""
-    with answering():
+def print_stdout(text: str) -> None:
+    """Print to stdout. Raises StdoutError."""
+    with writing_stdout():
         print(text, flush=True)

@@ -26,7 +26,7 @@ from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.resultfile import write_result
 from kitcache.cli.steptext import wants_colour
-from kitcache.cli.terminal import is_terminal, print_answer, print_stderr
+from kitcache.cli.terminal import is_terminal, print_stdout, print_stderr
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
@@ -127,7 +127,7 @@ class _Command:
         finally:  # last, for whoever reads it may have gone, or not go on
             self._report(result)
         if self._args.quiet and result.image_id:
-            print_answer(result.image_id)
+            print_stdout(result.image_id)
         return result.exit_code
 
     def _write_files(self, result: BuildResult) -> None:

@@ -6,7 +6,7 @@ reads the tags of the cache that was typed.
 
 import argparse
 
-from kitcache.cli.terminal import print_answer
+from kitcache.cli.terminal import print_stdout
 
 _DESCRIPTION = """\
 Prints a completion script for a shell. Save it where the shell looks for such
@@ -119,5 +119,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the script."""
-    print_answer(_SCRIPTS[args.shell].rstrip())
+    print_stdout(_SCRIPTS[args.shell].rstrip())
     return 0

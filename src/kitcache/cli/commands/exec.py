@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from kitcache.cli import options
 from kitcache.cli.console import Console, cancel_on_signals
-from kitcache.cli.terminal import print_answer
+from kitcache.cli.terminal import print_stdout
 from kitcache.cli.text import missing_warnings, report_lines, report_notes
 from kitcache.errors import UsageError, printable
 from kitcache.store.scan import STATE_DIR
@@ -125,7 +125,7 @@ class _Command:
             if task.failure is not None:
                 self._pass_on(task.failure)
                 return task.failure.exit_code
-            print_answer("\n".join(_plan_lines(task, policy=args.policy)))
+            print_stdout("\n".join(_plan_lines(task, policy=args.policy)))
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
