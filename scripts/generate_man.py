@@ -1,16 +1,16 @@
-"""Generates docs/kitcache.1, the manual page, from the parsers that print --help.
+"""Generates docs/kitcache.1, the manual page, from the declarations that --help prints.
 
 python scripts/generate_man.py [FILE]    to another file: to compare
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from kitcache import __version__
-from kitcache.cli.main import COMMANDS, make_parser
+from kitcache.cli.options import Argument
+from kitcache.cli.parser import COMMANDS, DESCRIPTION, EPILOG, load_command
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "kitcache.1"
 _ESCAPES = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "~": r"\(ti", "^": r"\(ha"}
@@ -18,8 +18,6 @@ _CODES = "exit codes:"
 
 
 def make_page() -> str:
-    parser = make_parser(None)
-    (commands,) = (action for action in parser._actions if action.dest == "command")
     lines = [
         '.\\" Made by scripts/generate_man.py of what kitcache --help says.',
         f'.TH KITCACHE 1 "" "kitcache {__version__}" "User Commands"',
@@ -33,60 +31,57 @@ def make_page() -> str:
         ".I COMMAND",
         "[OPTIONS] ...",
         ".SH DESCRIPTION",
-        *_paragraphs(parser.description or ""),
-        *_epilog(parser.epilog or ""),
+        *_paragraphs(DESCRIPTION),
+        *_epilog(EPILOG),
         ".SH COMMANDS",
     ]
     for name, text in COMMANDS.items():
-        lines += [f".SS {_escape(name)}", *_command(commands.choices[name], name, text)]
-    lines += [".SH EXIT STATUS", *_exit_codes(parser.epilog or "")]
+        lines += [f".SS {_escape(name)}", *_command(name, text)]
+    lines += [".SH EXIT STATUS", *_exit_codes(EPILOG)]
     lines += [".SH SEE ALSO", r"docker(1), docker\-buildx\-build(1), buildctl(1)"]
     return "\n".join(lines) + "\n"
 
 
-def _command(parser: argparse.ArgumentParser, name: str, text: str) -> Iterator[str]:
-    places = [action for action in parser._actions if not action.option_strings]
+def _command(name: str, text: str) -> Iterator[str]:
+    command = load_command(name).COMMAND
+    shown = [each for each in command.arguments if each.help]
+    positionals = [_usage(each) for each in shown if not each.is_option]
     yield _escape(f"{text[0].upper()}{text[1:]}.")
     yield ".PP"
     yield f".B kitcache {_escape(name)}"
-    yield _escape(_words_of(parser) or " ".join(["[OPTIONS]", *map(_usage, places)]))
+    yield _escape(command.usage or " ".join(["[OPTIONS]", *positionals]))
     yield ".PP"
-    yield from _paragraphs(parser.description or "")
-    formatter = parser._get_formatter()
-    for group in parser._action_groups:
-        shown = [
-            a for a in group._group_actions if a.help != argparse.SUPPRESS and a.dest != "help"
-        ]
-        if shown:
+    yield from _paragraphs(command.description)
+    for title in ("positional arguments", "options", *dict.fromkeys(each.group for each in shown)):
+        arguments = [each for each in shown if _title(each) == title]
+        if arguments:
             yield ".PP"
-            yield f"{_escape(str(group.title).capitalize())}:"
-        for action in shown:
+            yield f"{_escape(title.capitalize())}:"
+        for each in arguments:
             yield ".TP"
-            yield _head(action)
-            yield _escape(formatter._expand_help(action))
-    yield from _epilog(parser.epilog or "")
+            yield _head(each)
+            yield _escape(each.help)
+    yield from _epilog(command.epilog)
 
 
-def _words_of(parser: argparse.ArgumentParser) -> str:
-    """What a usage line that is written by hand has behind `kitcache COMMAND`; "" without one."""
-    return " ".join((parser.usage or "").removeprefix("%(prog)s").removeprefix(parser.prog).split())
+def _title(argument: Argument) -> str:
+    return argument.group or ("options" if argument.is_option else "positional arguments")
 
 
-def _usage(action: argparse.Action) -> str:
-    name = str(action.metavar)
-    return {"+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
+def _usage(argument: Argument) -> str:
+    name = argument.keywords["metavar"]
+    return {"+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(argument.nargs or "", name)
 
 
-def _head(action: argparse.Action) -> str:
-    """What an option is called, and its value."""
-    if not action.option_strings:
-        return rf"\fI{_escape(str(action.metavar))}\fR"
-    names = ", ".join(rf"\fB{_escape(word)}\fR" for word in action.option_strings)
-    return names if action.nargs == 0 else rf"{names} \fI{_escape(str(action.metavar))}\fR"
+def _head(argument: Argument) -> str:
+    """Return the spellings of an option and its value, or the name of a positional argument."""
+    names = ", ".join(rf"\fB{_escape(name)}\fR" for name in argument.names if argument.is_option)
+    metavar = argument.keywords.get("metavar")
+    return " ".join(filter(None, (names, metavar and rf"\fI{_escape(metavar)}\fR")))
 
 
 def _epilog(text: str) -> Iterator[str]:
-    """The paragraphs below the options; lines of examples stay as they are."""
+    """Yield the paragraphs below the options; lines of examples are not joined."""
     for paragraph in text.split("\n\n"):
         if paragraph.startswith(_CODES):
             continue
@@ -116,7 +111,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _escape(text: str) -> str:
-    """Text that troff prints as it is."""
+    """Return text that troff prints as it is."""
     escaped = "".join(
         _ESCAPES.get(char, char if char.isascii() else rf"\[u{ord(char):04X}]") for char in text
     )

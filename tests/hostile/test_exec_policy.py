@@ -40,7 +40,7 @@ def test_build_then_no_more_than_the_policy_keeps(
     done = run(build("dest=c,tag=new"), tmp_path, client(tmp_path, seed=3), *options)
     assert done.returncode == 0, done.stderr
     assert (tags(grown), garbage(grown), look(grown).missing) == (["new"], {}, frozenset())
-    assert "kitcache: c: dropped 2 of 3 tags: 'a', 'b'\n" in done.stderr.decode(errors="replace")
+    assert "kitcache: c: removed 2 of 3 tags: 'a', 'b'\n" in done.stderr.decode(errors="replace")
     (store,) = json.loads((tmp_path / "said.json").read_text())["caches"]
     assert store["prune"]["schema"] == "kitcache.prune/1"
     assert store["prune"]["reset"] == store["reset"]

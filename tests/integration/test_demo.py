@@ -173,8 +173,8 @@ def assert_grown(said: str) -> None:
     assert said.count("  CACHED ") == 15
     for tag in ("main", "release"):
         assert f"with only tag {tag} of this cache had every step CACHED" in said
-    assert re.search(r"^built: nothing to remove; kept 7, ", said, re.MULTILINE)
-    assert re.search(r"^built: removed 7 blobs, .*; kept 7, ", said, re.MULTILINE)
+    assert re.search(r"^built: nothing to delete; kept 7, ", said, re.MULTILINE)
+    assert re.search(r"^built: deleted 7 blobs, .*; kept 7, ", said, re.MULTILINE)
     assert "sample" not in said
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.cli.main import PLUGIN_CALL
+from kitcache.cli import PLUGIN_CALL
 from kitcache.wrap.plugin import LAUNCHER, SYSTEM_DIRECTORIES, install_plugin
 from tests.hostile.build import make_sample
 from tests.hostile.command import Answer, run_command

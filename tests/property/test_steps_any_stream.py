@@ -7,7 +7,6 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kitcache.cli.text import width_of
 
 from kitcache.buildkit.status import (
     BuildUpdate,
@@ -21,6 +20,7 @@ from kitcache.buildkit.steps import StepTracker
 from kitcache.cli.live import Size, draw
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import encode_update
+from kitcache.cli.text import width_of
 
 KEYS = st.sampled_from(["a", "b", "c", "d"])
 TIMES = st.none() | st.integers(0, 20).map(lambda second: second * 10**9) | st.integers()

@@ -343,7 +343,7 @@ def test_the_page_says_what_to_do_for_each_code() -> None:
 
 @pytest.mark.parametrize(
     ("prepare", "code", "says"),
-    [(nothing, 0, "removed 4 blobs"), (start_upload, 0, "next run"), (damage_main, 1, "")],
+    [(nothing, 0, "deleted 4 blobs"), (start_upload, 0, "next run"), (damage_main, 1, "")],
 )
 def test_the_pages_advice_for_ci_works(
     sample: Sample, prepare: Callable[[Sample], Any], code: int, says: str

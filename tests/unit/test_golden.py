@@ -20,7 +20,7 @@ from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.result import BuildResult
 from kitcache.cli.cachetext import cache_lines
 from kitcache.cli.jsonout import shape_metadata
-from kitcache.cli.main import COMMANDS
+from kitcache.cli.parser import COMMANDS
 from kitcache.gc.values import ResetResult, Tally
 from tests.hostile.build import (
     CACHECONFIG,
@@ -45,7 +45,7 @@ MASKS = [
     (r"\bin \d\d s\b", "in 50 s"),
     (r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"', '"<time>"'),
     (r"\(\d+\.\d s\)", "(0.0 s)"),
-    (r"rehashed in \d+\.\d s", "rehashed in 0.0 s"),
+    (r"hashed in \d+\.\d s", "hashed in 0.0 s"),
     # The days since the cacheconfig's oldest result: five digits for a long time yet.
     (r"\b\d{5} d\b", "##### d"),
 ]
@@ -365,8 +365,12 @@ def test_help(request: pytest.FixtureRequest, tmp_path: Path, words: str) -> Non
     answer = run(tmp_path, *words.split(), "--help")
     if request.config.getoption("--golden"):
         (GOLDEN / name).write_text(answer.out)
-    # Where lines break is argparse's affair, and differs between versions of Python.
-    assert answer.out.split() == (GOLDEN / name).read_text().split(), "make golden?"
+    # Versions of Python break lines differently, and some repeat the PATH: `-f PATH, --file PATH`.
+    shown, golden = (
+        re.sub(r"(-[a-z]) \S+, --", r"\1, --", text).split()
+        for text in (answer.out, (GOLDEN / name).read_text())
+    )
+    assert shown == golden, "make golden?"
 
 
 def test_the_manual_page(request: pytest.FixtureRequest, tmp_path: Path) -> None:

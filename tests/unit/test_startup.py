@@ -18,6 +18,8 @@ SHARED = {
     "kitcache.cli.commands",
     "kitcache.cli.main",
     "kitcache.cli.options",
+    "kitcache.cli.parser",
+    "kitcache.cli.signals",
     "kitcache.cli.console",
     "kitcache.cli.terminal",
     "kitcache.cli.text",
@@ -65,7 +67,7 @@ COUNTING = RESET - {
 ANSWERS = {"kitcache.cli.tables", "kitcache.gc.results"}
 UPKEEP = {"kitcache.upkeep", "kitcache.upkeep.results"}
 CUTTING = UPKEEP | {
-    "kitcache.cli.trimtext",
+    "kitcache.cli.cachetext",
     "kitcache.upkeep.trimming",
     "kitcache.upkeep.trimming.steporder",
     "kitcache.upkeep.edit",
@@ -80,11 +82,7 @@ CUTTING = UPKEEP | {
     "kitcache.store.write",
     "kitcache.store.state",
 }
-NAMING = (
-    UPKEEP
-    | RESET - {"kitcache.cli.commands.reset"}
-    | {"kitcache.cli.tagtext", "kitcache.upkeep.naming"}
-)
+NAMING = UPKEEP | RESET - {"kitcache.cli.commands.reset"} | {"kitcache.upkeep.naming"}
 ADDING = NAMING | {
     "kitcache.gc.results",
     "kitcache.gc.reach",
@@ -122,7 +120,6 @@ KITCACHE = {
     | {
         "kitcache.upkeep.health",
         "kitcache.cli.commands.verify",
-        "kitcache.cli.verifytext",
         "kitcache.upkeep.health.faults",
         "kitcache.upkeep.health.importrules",
         "kitcache.gc.reach",
@@ -140,8 +137,6 @@ KITCACHE = {
     | CUTTING
     | {
         "kitcache.cli.commands.prune",
-        "kitcache.cli.policyoptions",
-        "kitcache.cli.prunetext",
         "kitcache.upkeep.pruning",
         "kitcache.upkeep.pruning.limits",
         "kitcache.upkeep.pruning.prune",
@@ -320,13 +315,7 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
 
 def test_json_costs_its_own_module_and_the_answers(sample: Sample) -> None:
     modules = loaded(CHILD, "reset", "--json", "cache", cwd=sample.box.top)
-    added = UPKEEP | {
-        "kitcache.cli.jsonout",
-        "kitcache.cli.jsonparts",
-        "kitcache.cli.jsonupkeep",
-        "kitcache.gc.results",
-    }
-    assert ours(modules) == KITCACHE["reset"] | added
+    assert ours(modules) == KITCACHE["reset"] | {"kitcache.cli.jsonout"}
     assert modules & NEVER == set()
 
 

@@ -10,7 +10,6 @@ from typing import TypeVar
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import CheckedRequest, check_request
-from kitcache.cli.buildoptions import PROGRESS
 from kitcache.errors import UsageError
 from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, split_fields
@@ -65,22 +64,6 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> Checke
         warnings=tuple(_warn_secrets(secrets)),
     )
     return check_request(request, environ)
-
-
-def progress_mode(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """One of PROGRESS. Raises UsageError."""
-    given: str | None = args.progress
-    if args.quiet:
-        if given not in (None, "auto", "quiet"):
-            raise UsageError(f"progress={given} and quiet cannot be used together")
-        return "quiet"
-    mode = given or environ.get("BUILDKIT_PROGRESS") or "auto"
-    if mode not in PROGRESS:
-        raise UsageError(
-            f"BUILDKIT_PROGRESS: invalid progress mode {mode}",
-            hints=(f"set it to one of {', '.join(PROGRESS)}",),
-        )
-    return mode
 
 
 def find_tls(args: argparse.Namespace) -> TlsConfig | None:

@@ -1,55 +1,71 @@
-"""What people read of exported caches: a line a tag, a line a reset, and what a policy retired."""
+"""Lines about the caches of a build: exports, resets, and tags that a policy removed or trimmed."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from kitcache.cli.tables import tag_name
 from kitcache.cli.text import (
     blobs_of,
     count,
     missing_warnings,
-    report_lines,
-    report_notes,
+    reset_lines,
+    reset_notes,
     some,
 )
 from kitcache.errors import printable
+from kitcache.options.units import format_bytes
 
 if TYPE_CHECKING:  # exec needs neither
     from kitcache.buildkit.publish import CacheResult
-    from kitcache.upkeep.results import PruneResult
+    from kitcache.upkeep.results import PruneResult, TrimResult
 
 
 def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
-    """What was exported where, and what the resets did. Failures are the caller's to tell."""
+    """Yield what was exported to each cache, and what the resets did; no failures."""
     for cache in caches:
         if cache.outcome == "published":
             yield printable(
                 f"{cache.path}: exported tag '{cache.tag}': wrote {blobs_of(cache.written)};"
-                f" {cache.reused.blobs:,} were there"
+                f" reused {cache.reused.blobs:,}"
             )
         elif cache.outcome == "empty":
-            why = f" ({cache.problem})" if cache.problem else ""
-            yield printable(f"{cache.path}: nothing to export{why}; tag '{cache.tag}' is unchanged")
+            problem = f" ({cache.problem})" if cache.problem else ""
+            yield printable(
+                f"{cache.path}: nothing to export{problem}; tag '{cache.tag}' is unchanged"
+            )
         if cache.prune is not None:
-            yield from retired_lines(cache.prune)
+            yield from removed_tag_lines(cache.prune)
         if cache.reset is not None:
-            yield from report_lines(cache.reset)
-            yield from report_notes(cache.reset)
+            yield from reset_lines(cache.reset)
+            yield from reset_notes(cache.reset)
             yield from missing_warnings(cache.path, cache.reset.missing_blobs)
 
 
-def retired_lines(pruned: "PruneResult") -> Iterator[str]:
-    """Which tags a policy dropped after an export, and which it made smaller."""
-    from kitcache.cli.trimtext import headline  # noqa: PLC0415 - most builds name no policy
-
-    tags = [decision for decision in pruned.tags if decision.ref_name is not None]
+def removed_tag_lines(result: "PruneResult") -> Iterator[str]:
+    """Yield the tags that a policy removed after an export, and those that it trimmed."""
+    tags = [decision for decision in result.tags if decision.ref_name is not None]
     if tags:
         names = [f"'{decision.ref_name}'" for decision in tags if not decision.keep]
-        told = f": {some(names)}" if names else ""
-        yield printable(f"{pruned.path}: dropped {len(names):,} of {count(len(tags), 'tag')}{told}")
-    yield from map(headline, pruned.trimmed)
+        listed = f": {some(names)}" if names else ""
+        removed = f"removed {len(names):,} of {count(len(tags), 'tag')}"
+        yield printable(f"{result.path}: {removed}{listed}")
+    yield from map(trim_line, result.trimmed)
 
 
-def excess_lines(pruned: "PruneResult") -> Iterator[str]:
-    """By how much what stays is above the limit; nothing where it is not."""
-    if pruned.needed_bytes is not None:
-        yield printable(f"{pruned.path}: {pruned.reason}")
+def trim_line(result: "TrimResult") -> str:
+    """Return the size of a tag before and after it was trimmed."""
+    name = f"{result.path}: {tag_name(result.ref_name, result.before)}"
+    before, after = (format_bytes(size.bytes) for size in (result.before_size, result.after_size))
+    if result.outcome == "unchanged":
+        limit = format_bytes(result.limit_bytes)
+        return printable(f"{name} holds {before} of at most {limit}: nothing was changed")
+    verb = "would shrink" if result.outcome == "dry-run" else "shrank"
+    removed = count(len(result.removed_steps), "step")
+    total = len(result.removed_steps) + len(result.kept_steps)
+    return printable(f"{name} {verb} from {before} to {after}: {removed} of {total:,} removed")
+
+
+def excess_lines(result: "PruneResult") -> Iterator[str]:
+    """Yield by how much the kept tags exceed the limit; nothing if they do not."""
+    if result.needed_bytes is not None:
+        yield printable(f"{result.path}: {result.reason}")

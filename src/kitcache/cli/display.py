@@ -1,10 +1,10 @@
-"""Who shows a build's progress: the displays have one shape, and are chosen here.
+"""The display of a build's progress: its modes, their common protocol, and the ticker.
 
-    display = choose_display(None, sys.stderr, os.environ)
-    with showing(display) as shown:
+    mode = choose_mode(None, sys.stderr, os.environ)
+    with showing(make_display(mode, sys.stderr, os.environ)) as shown:
         client.build(..., on_update=shown.update)
 
-A display that cannot be written to any more is left alone: the build goes on without it.
+If a display cannot be written to any more, the build continues without it.
 """
 
 import os
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, RLock, Thread
-from typing import Protocol, TextIO
+from typing import Literal, Protocol, TextIO
 
 from kitcache.buildkit.status import BuildUpdate
 from kitcache.cli.plain import Plain
@@ -22,16 +22,18 @@ from kitcache.cli.terminal import WIDTH, is_terminal
 from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 
+Mode = Literal["plain", "tty", "rawjson", "quiet"]
+
 MODES = ("auto", "plain", "tty", "rawjson", "quiet")
 _TICK_S = 0.1
 _LINES = 24
 
 
 class Display(Protocol):
-    """A way to show progress. Its methods are called by one thread at a time."""
+    """A way to show progress. One thread at a time calls its methods."""
 
     def update(self, update: BuildUpdate) -> None:
-        """Take news of the build."""
+        """Add news of the build."""
 
     def tick(self) -> None:
         """Show what is due by now; called about every tenth of a second."""
@@ -40,46 +42,38 @@ class Display(Protocol):
         """Print a remark for people, in its place among the rest."""
 
     def close(self) -> None:
-        """Show what is left; nothing is called after it."""
+        """Show what is not shown yet. It is the last call."""
 
 
 class Quiet:
     """A display that shows nothing."""
 
-    def update(self, update: BuildUpdate) -> None:
-        """Nothing."""
+    def update(self, update: BuildUpdate) -> None: ...
 
-    def tick(self) -> None:
-        """Nothing."""
+    def tick(self) -> None: ...
 
-    def note(self, text: str) -> None:
-        """Nothing."""
+    def note(self, text: str) -> None: ...
 
-    def close(self) -> None:
-        """Nothing."""
+    def close(self) -> None: ...
 
 
 class Guarded:
-    """A display for several threads, which stays silent once it cannot be written to."""
+    """A display for several threads, which shows nothing once it cannot be written to."""
 
     def __init__(self, display: Display) -> None:
         self._display: Display = display
         self._lock = RLock()
 
     def update(self, update: BuildUpdate) -> None:
-        """Take news of the build."""
         self._do(lambda: self._display.update(update))
 
     def tick(self) -> None:
-        """Show what is due by now."""
         self._do(self._display.tick)
 
     def note(self, text: str) -> None:
-        """Print a remark."""
         self._do(lambda: self._display.note(hide_password(text)))
 
     def close(self) -> None:
-        """Show what is left."""
         self._do(self._display.close)
 
     def _do(self, action: Callable[[], None]) -> None:
@@ -90,44 +84,67 @@ class Guarded:
                 self._display = Quiet()
 
 
-def choose_display(
-    mode: str | None,
+def choose_mode(
+    given: str | None, stream: TextIO | None, environ: Mapping[str, str], *, is_quiet: bool = False
+) -> Mode:
+    """Return the mode of the display on `stream`.
+
+    Args:
+        given: One of MODES; None for BUILDKIT_PROGRESS or else auto, which is tty on a terminal
+            that can be drawn on, and plain elsewhere.
+        is_quiet: --quiet is given.
+
+    Raises:
+        UsageError: The mode is unknown, contradicts --quiet, or needs a terminal.
+    """
+    if is_quiet and given not in (None, "auto", "quiet"):
+        raise UsageError(f"progress={given} and quiet cannot be used together")
+    mode = "quiet" if is_quiet else given or environ.get("BUILDKIT_PROGRESS") or "auto"
+    match mode:
+        case "auto":
+            can_draw = is_terminal(stream) and environ.get("TERM") != "dumb"
+            return "tty" if can_draw else "plain"
+        case "tty":
+            if not is_terminal(stream):
+                raise UsageError(
+                    "--progress tty needs a terminal on stderr", hints=("--progress plain",)
+                )
+            return mode
+        case "plain" | "rawjson" | "quiet":
+            return mode
+    raise UsageError(
+        f"BUILDKIT_PROGRESS: invalid progress mode {mode}",
+        hints=(f"set it to one of {', '.join(MODES)}",),
+    )
+
+
+def make_display(
+    mode: Mode,
     stream: TextIO | None,
     environ: Mapping[str, str],
     clock: Callable[[], float] = time.monotonic,
 ) -> Display:
-    """The display for a mode: one of MODES, None for BUILDKIT_PROGRESS or else auto.
-
-    auto is tty on a terminal that can be drawn on, else plain. Without a stream nothing is shown.
-    Raises UsageError for an unknown mode, and for tty where the stream is no terminal.
-    """
-    mode = environ.get("BUILDKIT_PROGRESS", "") or "auto" if mode is None else mode
-    if mode not in MODES:
-        raise UsageError(f"invalid progress mode '{mode}'", hints=(f"one of {', '.join(MODES)}",))
-    if mode == "tty" and not is_terminal(stream):
-        raise UsageError("--progress tty needs a terminal on stderr", hints=("--progress plain",))
-    if mode == "auto":
-        mode = "tty" if is_terminal(stream) and environ.get("TERM") != "dumb" else "plain"
-    if stream is None:
+    """Return the display for a mode. Without a stream nothing is shown."""
+    if stream is None or mode == "quiet":
         return Quiet()
     colour = wants_colour(environ.get("NO_COLOR"))
     match mode:
         case "tty":
-            from kitcache.cli.live import Live, Size  # noqa: PLC0415 - rich, for terminals alone
+            from kitcache.cli.live import Live, Size  # noqa: PLC0415 - for terminals alone
 
             return Live(stream, clock, lambda: Size(*_size_of(stream)), colour=colour)
         case "rawjson":
             return RawJson(stream)
-        case "quiet":
-            return Quiet()
-    return Plain(stream, clock, colour=colour)
+        case "plain":
+            return Plain(stream, clock, colour=colour)
 
 
 @contextmanager
 def showing(display: Display) -> Iterator[Guarded]:
-    """Keep a display going for as long as the block runs.
+    """Tick a display while the block runs, then close it.
 
-    Yields it in a form that any thread may call; `.update` is what a build wants as its on_update.
+    Yields:
+        The display for several threads; its `update` is the on_update of a build.
     """
     guarded = Guarded(display)
     ended = Event()
@@ -151,5 +168,5 @@ def _size_of(stream: TextIO) -> tuple[int, int]:
         size = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
         return WIDTH, _LINES
-    # A terminal that does not know its size says 0.
+    # A terminal without a size reports 0.
     return size.columns or WIDTH, size.lines or _LINES

@@ -41,29 +41,37 @@ _FIELDS = {
     "CacheResult": "path tag outcome exit_code digest written reused problem reset prune",
     "ExecCacheResult": "path tags is_staged linked reused exit_code problems reset prune",
     "ExecResult": "command command_exit_code exit_code caches",
+    "PruneResult": "path outcome exit_code tags trimmed limit_bytes needed_bytes reason reset",
     "TagDecision": "ref_name digest keep reason last_used_ns last_used_from size unique",
+    "TagStatus": "ref_name position digest kind importable reason steps unusable_steps",
     "TrimResult": "path outcome exit_code ref_name limit_bytes before after removed_steps"
     " kept_steps reset",
     "UnusableStep": "cache_key created_ns layers reason",
 }
+
+
+def _shape_root(value: Any) -> Json:
+    return {"ref_name": value.root.ref_name, "position": value.root.position}
+
+
 # What stands in the object in place of a field.
 _REPLACED: dict[tuple[str, str], Callable[[Any], Json]] = {
     ("BadBlob", "size"): lambda bad: {"bytes": bad.size},
     ("BlobReferences", "is_unreachable"): lambda why: {"unreachable": why.is_unreachable},
     ("BlobReferences", "size"): lambda why: {"present": why.size is not None, "bytes": why.size},
-    ("DamagedPath", "chain"): lambda damage: {},
+    ("DamagedPath", "chain"): lambda _: {},
     ("DamagedPath", "problem"): lambda damage: {
         "problem": describe_damage(damage),
         "chain": chain_of(damage),
     },
-    ("DamagedPath", "root"): lambda damage: _shape_root(damage),
+    ("DamagedPath", "root"): _shape_root,
     ("ExecCacheResult", "is_staged"): lambda cache: {"staged": cache.is_staged},
     ("Link", "descriptor"): lambda link: {
         "digest": str(link.descriptor.digest),
         "media_type": link.descriptor.media_type,
     },
     ("ReferencePath", "links"): lambda path: {"chain": list(map(shape_value, path.links))},
-    ("ReferencePath", "root"): lambda path: _shape_root(path),
+    ("ReferencePath", "root"): _shape_root,
     ("TagInfo", "size"): lambda tag: shape_value(tag.size),
     ("TagStatus", "unusable_steps"): lambda tag: _shape_list("unusable_step", tag.unusable_steps),
     ("TrimResult", "after"): lambda trim: {
@@ -152,10 +160,6 @@ def _fields_of(value: Any, schema: str | None) -> list[str]:
 def _shape_list(name: str, values: tuple[Any, ...]) -> Json:
     """Return the first hundred values, and their number."""
     return {f"{name}s": shape_value(values[:MAX_LISTED]), f"{name}_count": len(values)}
-
-
-def _shape_root(value: Any) -> Json:
-    return {"ref_name": value.root.ref_name, "position": value.root.position}
 
 
 def _format_time(time_ns: int | None) -> str | None:

@@ -1,102 +1,164 @@
-"""Arguments that several commands share: said once, named and explained alike."""
+"""Arguments of commands: declared once for argparse, completion and the manual page.
+
+The arguments that several commands share are declared here, so that they have one name, one
+meaning and one help text.
+"""
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
-from kitcache.errors import UsageError
-from kitcache.options.units import AGE_FORMS, parse_age, parse_bytes
+from kitcache.errors import NOTHING_CHANGED, UsageError
+from kitcache.options.units import AGE_FORMS, parse_age
 
 if TYPE_CHECKING:  # seldom needed
     from kitcache.options.prunepolicy import PrunePolicy
 
-DIRECTORIES, FILES, TAGS = "dirs", "files", "tags"
+Completes = Literal["words", "dirs", "files", "tags"]
+T = TypeVar("T")
 
-MEND_POLICY = "mend the file: its keys are the options that kitcache prune --help lists"
-
-
-def complete_with(argument: argparse.Action, kind: str) -> None:
-    """Say what completes an argument: directories, files, or the tags of the cache before it."""
-    argument.complete = kind  # type: ignore[attr-defined]
+DEFAULT_INGEST_AGE_NS = 3600 * 10**9
+REPAIR_POLICY = "correct the file: its keys are the options that kitcache prune --help lists"
+_SECOND_NS = 10**9
 
 
-def age(text: str) -> int:
-    """An AGE argument in nanoseconds."""
-    try:
-        return parse_age(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+class Argument(NamedTuple):
+    """An option, or a positional argument.
+
+    Attributes:
+        names: The spellings of an option; one word without dashes for a positional argument.
+        help: Its text in --help; "" hides it there.
+        completes: What completes its value. `tags` are those of the cache named before it.
+        group: Heading in --help, "" for the usual one.
+        keywords: Further keywords of ArgumentParser.add_argument.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    completes: Completes
+    group: str
+    keywords: dict[str, Any]
+
+    @property
+    def is_option(self) -> bool:
+        """True for an option, False for a positional argument."""
+        return self.names[0].startswith("-")
+
+    @property
+    def nargs(self) -> str | None:
+        """The nargs of argparse."""
+        return self.keywords.get("nargs")
+
+    @property
+    def repeats(self) -> bool:
+        """True if the option can be given several times."""
+        return self.keywords.get("action") == "append"
+
+    @property
+    def takes_value(self) -> bool:
+        """True if a value has to follow the name of the option."""
+        return self.nargs is None and self.keywords.get("action", "append") == "append"
 
 
-def size(text: str) -> int:
-    """A SIZE argument in bytes."""
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+class Command(NamedTuple):
+    """The command line of a command.
+
+    Attributes:
+        usage: Words after the command in the usage line, "" for those that argparse lists.
+        effect: What errors about the command line say of the cache; "" if the command only reads.
+        signals: Those that cancel the command.
+        rewrite: Prepares the words for argparse.
+    """
+
+    description: str
+    epilog: str
+    arguments: tuple[Argument, ...]
+    usage: str = ""
+    effect: str = NOTHING_CHANGED
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
+    rewrite: Callable[[list[str]], list[str]] = list
 
 
-def add_dirs(parser: argparse.ArgumentParser) -> None:
-    """DIR…, each judged on its own."""
-    argument = parser.add_argument(
-        "dirs", metavar="DIR", nargs="+", help="cache directories; the exit code is the worst"
-    )
-    complete_with(argument, DIRECTORIES)
+def argument(
+    *names: str,
+    help: str = "",  # noqa: A002 - as in argparse
+    completes: Completes = "words",
+    **keywords: Any,
+) -> Argument:
+    """Declare an argument; `keywords` are those of ArgumentParser.add_argument."""
+    return Argument(names, help, completes, "", keywords)
 
 
-def add_dir(parser: argparse.ArgumentParser) -> None:
-    """DIR."""
-    argument = parser.add_argument("dir", metavar="DIR", help="the cache directory")
-    complete_with(argument, DIRECTORIES)
+def switch(*names: str, **keywords: Any) -> Argument:
+    """Declare an option without a value."""
+    return argument(*names, action="store_true", **keywords)
 
 
-def add_ages(parser: argparse.ArgumentParser) -> None:
-    """--min-age and --ingest-age: what a sweep spares."""
-    from kitcache.options.sweep import SweepOptions  # noqa: PLC0415 - only those who sweep need it
+def listed(*names: str, **keywords: Any) -> Argument:
+    """Declare an option that can be given several times."""
+    return argument(*names, action="append", default=[], **keywords)
 
-    parser.add_argument(
+
+def grouped(title: str, *arguments: Argument) -> tuple[Argument, ...]:
+    """Put arguments under a heading of their own in --help."""
+    return tuple(each._replace(group=title) for each in arguments)
+
+
+def converter(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a `type` for argparse that reports the ValueError of `parse` in its own words."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+HELP = argument("-h", "--help", help="show this help message and exit", action="help")
+DIR = argument("dir", metavar="DIR", help="the cache directory", completes="dirs")
+DIRS = argument(
+    "dirs",
+    metavar="DIR",
+    nargs="+",
+    help="cache directories; the exit code is the worst",
+    completes="dirs",
+)
+SWEEP_AGES = (
+    argument(
         "--min-age",
         metavar="AGE",
-        type=age,
+        type=converter(parse_age),
         default=0,
         help="keep garbage younger than this, and what young manifests reach (default: 0)",
-    )
-    parser.add_argument(
+    ),
+    argument(
         "--ingest-age",
         metavar="AGE",
-        type=age,
-        default=SweepOptions().ingest_age_ns,
+        type=converter(parse_age),
+        default=DEFAULT_INGEST_AGE_NS,
         help="delete an upload without a write for this long; a write in the last minute always"
         " means that an export runs (default: 1h)",
-    )
+    ),
+)
+DRY_RUN = switch("-n", "--dry-run", help="say what would be done, change nothing, take no lock")
+LOCK_TIMEOUT = argument(
+    "--lock-timeout",
+    dest="lock_timeout_s",
+    metavar="AGE",
+    type=converter(lambda text: parse_age(text) / _SECOND_NS),
+    default=30.0,
+    help="how long to wait for others to release a lock (default: 30s); an AGE: " + AGE_FORMS,
+)
+# As every command but build has it: there the words of docker build count.
+QUIET = switch("-q", "--quiet", help="print only warnings and errors")
+JSON = switch("--json", help="print one JSON object per DIR, errors too")
+CHANGES = (DRY_RUN, LOCK_TIMEOUT, JSON, QUIET)
 
 
-def add_policy(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str, name: str = "--policy"
-) -> None:
-    """--policy FILE, as `args.policy`; "-" is stdin."""
-    file = parser.add_argument(name, metavar="FILE", dest="policy", help=text)
-    complete_with(file, FILES)
-
-
-def add_prune_policy(
-    parser: argparse.ArgumentParser | argparse._ArgumentGroup, text: str, *, instead: str
-) -> None:
-    """--prune-policy FILE, as `args.policy`, and the refusal of --policy, which is buildx's.
-
-    instead: what to do for a Rego source policy, which is what --policy means there.
-    """
-    add_policy(parser, text, "--prune-policy")
-    parser.add_argument(
-        "--policy",
-        action=_RegoPolicy,
-        nargs="?",
-        const=instead,
-        default=argparse.SUPPRESS,
-        help=argparse.SUPPRESS,
-    )
-
-
-class _RegoPolicy(argparse.Action):
+class _RefuseRegoPolicy(argparse.Action):
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -106,12 +168,24 @@ class _RegoPolicy(argparse.Action):
     ) -> NoReturn:
         parser.error(
             "--policy is docker buildx build's option for Rego source policies, which kitcache does"
-            f" not evaluate: {self.const}. To drop tags from a cache, write --prune-policy FILE"
+            f" not evaluate: {self.const}. To remove tags from a cache, write --prune-policy FILE"
         )
 
 
+def policy_file(name: str, text: str) -> Argument:
+    """Declare the option that names a policy file, as `args.policy`; "-" is stdin."""
+    return argument(name, dest="policy", metavar="FILE", help=text, completes="files")
+
+
+def refused_policy(instead: str) -> Argument:
+    """Declare --policy of docker buildx build, a Rego source policy; `instead` is the advice."""
+    return argument(
+        "--policy", action=_RefuseRegoPolicy, nargs="?", const=instead, default=argparse.SUPPRESS
+    )
+
+
 def read_policy_of(args: argparse.Namespace) -> "PrunePolicy | None":
-    """Return the policy that `args.policy` names, or None. Raises UsageError, KitcacheError."""
+    """Return the policy in the file that `args.policy` names. Raises UsageError, KitcacheError."""
     if args.policy is None:
         return None
     from kitcache.cli.policyfile import read_file  # noqa: PLC0415 - only a file needs TOML
@@ -119,37 +193,5 @@ def read_policy_of(args: argparse.Namespace) -> "PrunePolicy | None":
     try:
         return read_file(args.policy, args.cancel)
     except UsageError as error:
-        error.hints = error.hints or (MEND_POLICY,)
+        error.hints = error.hints or (REPAIR_POLICY,)
         raise
-
-
-def add_dry_run(
-    parser: argparse.ArgumentParser,
-    text: str = "say what would be done, change nothing, take no lock",
-) -> None:
-    """--dry-run, by default with what every command but a few says of it."""
-    parser.add_argument("-n", "--dry-run", action="store_true", help=text)
-
-
-def add_lock_timeout(parser: argparse.ArgumentParser) -> None:
-    """--lock-timeout."""
-    parser.add_argument(
-        "--lock-timeout",
-        metavar="AGE",
-        type=age,
-        default=30 * 10**9,
-        help=f"how long to wait for others to release a lock (default: 30s); an AGE: {AGE_FORMS}",
-    )
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """--json and --quiet."""
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object per DIR, errors too"
-    )
-    add_quiet(parser)
-
-
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """--quiet, as every command but build has it: there the words of docker's own build count."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")

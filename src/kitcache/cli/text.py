@@ -1,6 +1,6 @@
-"""What people read of a reset and of waiting: plain lines without colour.
+"""Lines that several commands print: resets, progress, waiting; plain text without colour.
 
-Every name that came from a disk passes through `printable` on its way.
+Every name from a disk passes through `printable`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,122 +12,105 @@ from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
 from kitcache.store.protocol import Waiting
 
-_NAMED = 3
 UNTAGGED = "(no tag)"
+NO_BLOB_DELETED = "no blob was deleted; kitcache reset does that"
+_MAX_NAMES = 3
 
 
-def report_lines(report: ResetResult) -> Iterator[str]:
-    """The closing line of a reset: freed, kept, how many, how long; or why it did nothing."""
-    if report.reason and report.outcome in ("done", "dry-run"):
-        yield printable(f"{report.path}: {report.reason}")
+def reset_lines(result: ResetResult) -> Iterator[str]:
+    """Yield the summary of a reset: deleted, kept, duration; or the reason why it did nothing."""
+    if result.reason:
+        prefixes = {"skipped": "not reset: ", "refused": "not reset: ", "damaged": "reset failed: "}
+        yield printable(f"{result.path}: {prefixes.get(result.outcome, '')}{result.reason}")
         return
-    if report.reason:
-        what = "its reset failed" if report.outcome == "damaged" else "not reset"
-        yield printable(f"{report.path}: {what}: {report.reason}")
-        return
-    parts = [blobs_of(report.deleted)] if report.deleted.blobs else []
-    if report.ingests_deleted.blobs:
-        parts.append(_uploads(report.ingests_deleted))
-    would = "would remove" if report.outcome == "dry-run" else "removed"
-    removed = f"{would} {' and '.join(parts)}" if parts else "nothing to remove"
-    if report.not_deleted_count and not parts:
-        removed = "removed nothing"
-    kept = f"kept {report.kept.blobs:,}, {format_bytes(report.kept.bytes)}"
-    tags = count(report.entry_count, "tag")
-    yield printable(f"{report.path}: {removed}; {kept}, for {tags} ({report.seconds:.1f} s)")
+    deleted = [blobs_of(result.deleted)] if result.deleted.blobs else []
+    if result.ingests_deleted.blobs:
+        uploads = count(result.ingests_deleted.blobs, "unfinished upload")
+        deleted.append(f"{uploads}, {format_bytes(result.ingests_deleted.bytes)}")
+    verb = "would delete" if result.outcome == "dry-run" else "deleted"
+    summary = f"{verb} {' and '.join(deleted)}" if deleted else "nothing to delete"
+    if result.not_deleted_count and not deleted:
+        summary = "deleted nothing"
+    kept = f"kept {result.kept.blobs:,}, {format_bytes(result.kept.bytes)}"
+    tags = count(result.entry_count, "tag")
+    yield printable(f"{result.path}: {summary}; {kept}, for {tags} ({result.seconds:.1f} s)")
 
 
-def report_notes(report: ResetResult) -> Iterator[str]:
-    """What was left alone, and why: a line a reason."""
-    if not report.entry_count and report.deleted.blobs:
-        yield printable(f"{report.path}: index.json has no entries, so every blob is garbage")
-    if report.too_young.blobs:
-        yield printable(f"{report.path}: {blobs_of(report.too_young)} of them too young to go")
-    if report.ingests_kept:
-        yield printable(
-            f"{report.path}: {count(len(report.ingests_kept), 'upload')} left alone:"
-            f" {some(f'ingest/{name[:12]} ({reason})' for name, reason in report.ingests_kept)}"
-        )
-    if report.foreign_count:
-        yield printable(
-            f"{report.path}: {count(report.foreign_count, 'foreign file')} left alone:"
-            f" {some(report.foreign, report.foreign_count)}"
-        )
+def reset_notes(result: ResetResult) -> Iterator[str]:
+    """Yield one line per reason for which a reset kept blobs, uploads or files."""
+    path = result.path
+    if not result.entry_count and result.deleted.blobs:
+        yield printable(f"{path}: index.json has no entries, so every blob is unreachable")
+    if result.too_young.blobs:
+        yield printable(f"{path}: {blobs_of(result.too_young)} of them kept: too young to delete")
+    if result.ingests_kept:
+        uploads = some(f"ingest/{name[:12]} ({reason})" for name, reason in result.ingests_kept)
+        yield printable(f"{path}: kept {count(len(result.ingests_kept), 'upload')}: {uploads}")
+    if result.foreign_count:
+        files = some(result.foreign, result.foreign_count)
+        yield printable(f"{path}: kept {count(result.foreign_count, 'foreign file')}: {files}")
 
 
-def missing_warnings(path: str, leaves: Sequence[MissingBlob]) -> Iterator[str]:
-    """Leaves that a tag names and that are not there, or not whole."""
-    if leaves:
+def missing_warnings(path: str, blobs: Sequence[MissingBlob]) -> Iterator[str]:
+    """Yield the blobs that tags reach and that are missing or incomplete, and what helps."""
+    if blobs:
         tags = dict.fromkeys(
-            "an entry without a tag" if leaf.ref_name is None else f"tag '{leaf.ref_name}'"
-            for leaf in leaves
+            "an entry without a tag" if blob.ref_name is None else f"tag '{blob.ref_name}'"
+            for blob in blobs
         )
+        problems = some(f"{blob.digest.short} {blob.problem}" for blob in blobs)
+        number = count(len(blobs), "blob")
         yield printable(
-            f"{path}: {count(len(leaves), 'blob')} that tags name"
-            f" {'is' if len(leaves) == 1 else 'are'} not there or not whole,"
-            f" first named by {some(tags)}:"
-            f" {some(f'{leaf.digest.short} {leaf.problem}' for leaf in leaves)}"
+            f"{path}: {number} missing or incomplete, first reached by {some(tags)}: {problems}"
         )
         yield printable(f"{path}: hint: {command_line('verify', path, '--repair')}")
 
 
 def progress_line(path: str, event: Progress) -> str:
-    """How far a long call is, in one short line."""
+    """Return how far a long call is, in one short line."""
     if event.phase == "survey":
-        return f"{path}: {event.blobs:,} live blobs seen"
-    if event.phase == "verify":
-        return f"{path}: {_paced('rehashed', event)}"
-    if event.phase == "merge":
-        return f"{path}: {_paced('merged', event)}"
-    return f"{path}: {event.blobs:,} unreferenced blobs, {format_bytes(event.bytes)}"
-
-
-def _paced(verb: str, event: Progress) -> str:
-    """So far, of how much, how fast, and how long it will take at that rate."""
+        return f"{path}: {event.blobs:,} live blobs read"
+    if event.phase == "sweep":
+        return f"{path}: {event.blobs:,} unreachable blobs, {format_bytes(event.bytes)}"
     rate = event.bytes / event.seconds if event.seconds else 0.0
-    words = [f"{verb} {format_bytes(event.bytes)}"]
+    words = ["hashed" if event.phase == "verify" else "merged", format_bytes(event.bytes)]
     if event.total_bytes:
-        words[0] += f" of {format_bytes(event.total_bytes)}"
+        words += ["of", format_bytes(event.total_bytes)]
+    line = f"{path}: {' '.join(words)}"
     if rate:
-        words.append(f"{format_bytes(round(rate))}/s")
-    if rate and event.total_bytes:
-        left_s = max(0, event.total_bytes - event.bytes) / rate
-        words.append(f"{format_age(round(left_s) * 10**9)} left")
-    return ", ".join(words)
+        line += f", {format_bytes(round(rate))}/s"
+        if event.total_bytes:
+            rest_s = max(0, event.total_bytes - event.bytes) / rate
+            line += f", {format_age(round(rest_s) * 10**9)} left"
+    return line
 
 
 def waiting_line(event: Waiting) -> str:
-    """Whom we wait for."""
+    """Return what a command waits for, and for how long."""
+    seconds = f"{event.seconds:.0f} s" if event.seconds >= 1 else "less than 1 s"
     if event.waiting_for == "export":
-        return printable(
-            f"{event.path}: an upload has just ended; waiting {event.seconds:.0f} s for its tag"
-        )
+        return printable(f"{event.path}: an upload has just ended; waiting {seconds} for its tag")
     holder = describe_holder(event.holder)
     return printable(
-        f"{event.path}: waiting up to {event.seconds:.0f} s for {holder},"
-        f" which holds {event.waiting_for}"
+        f"{event.path}: waiting up to {seconds} for {holder}, which holds {event.waiting_for}"
     )
 
 
-def count(number: int, what: str) -> str:
-    """A number of things: 1 blob, 9,959 blobs."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def count(number: int, item: str) -> str:
+    """Return a number with its item: 1 blob, 9,959 blobs."""
+    return f"{number:,} {item}{'' if number == 1 else 's'}"
 
 
 def blobs_of(tally: Tally) -> str:
-    """A tally in words: 3 blobs, 1.2 kB."""
+    """Return a tally as text: 3 blobs, 1.2 kB."""
     return f"{count(tally.blobs, 'blob')}, {format_bytes(tally.bytes)}"
 
 
-def _uploads(tally: Tally) -> str:
-    return f"{count(tally.blobs, 'upload')} left behind, {format_bytes(tally.bytes)}"
-
-
 def some(names: Iterable[str], total: int | None = None) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first three names, and how many more there are."""
     shown = list(names)
-    rest = (total or len(shown)) - _NAMED
-    return ", ".join(shown[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+    rest = (total or len(shown)) - _MAX_NAMES
+    return ", ".join(shown[:_MAX_NAMES]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def width_of(text: str) -> int:

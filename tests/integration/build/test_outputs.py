@@ -128,7 +128,7 @@ def test_an_image_and_a_cache_in_one_directory(kit: Kit, where: Path, tmp_path: 
     assert "not reset" not in built.err
     assert skopeo("inspect", f"oci:{both}:1")["Labels"] == {"who": "me"}
     again = kit.must("-t", "app:1", "-o", image, "--cache-to", cache, "--label", "who=you", where)
-    assert "removed 2 blobs" in again.err, "the first image and its config"
+    assert "deleted 2 blobs" in again.err, "the first image and its config"
 
 
 def test_an_archive_for_docker_load(kit: Kit, where: Path, tmp_path: Path) -> None:

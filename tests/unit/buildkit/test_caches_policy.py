@@ -114,7 +114,7 @@ def lines(results: Sequence[object], root: Path) -> list[str]:
 def test_what_people_and_machines_are_told(grown: Path) -> None:
     results = run([local(grown, "new")], CACHE, policy=LAST_ONE)
     said = lines(results, grown)
-    assert said[1] == "c: dropped 2 of 3 tags: 'a', 'b'"
+    assert said[1] == "c: removed 2 of 3 tags: 'a', 'b'"
     assert said[2].startswith("c: removed ")
     shape = shape_metadata(BuildResult("ref", None, {}, caches=tuple(results)))
     (export,) = shape["kitcache.caches"]
@@ -125,7 +125,7 @@ def test_what_people_and_machines_are_told(grown: Path) -> None:
 
 def test_nothing_dropped_is_told_too(grown: Path) -> None:
     results = run([local(grown, "new")], CACHE, policy=ALL)
-    assert lines(results, grown)[1] == "c: dropped 0 of 3 tags"
+    assert lines(results, grown)[1] == "c: removed 0 of 3 tags"
 
 
 def test_a_policy_without_a_cache_is_told(tmp_path: Path) -> None:

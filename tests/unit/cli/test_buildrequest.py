@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig
-from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
+from kitcache.cli.buildrequest import find_tls, make_request
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
@@ -163,18 +163,6 @@ def test_credentials_of_caches_come_from_the_environment() -> None:
     assert dict(request.cache_to[0].attrs)["token"] == "hush"
     assert dict(request.cache_from[0].attrs)["token"] == "hush"
     assert "hush" not in repr(request)
-
-
-def test_which_progress() -> None:
-    environ = {"BUILDKIT_PROGRESS": "plain"}
-    assert progress_mode(parse("."), {}) == "auto"
-    assert progress_mode(parse("."), environ) == "plain"
-    assert progress_mode(parse("--progress", "tty", "."), environ) == "tty"
-    assert progress_mode(parse("-q", "."), environ) == "quiet"
-    with pytest.raises(UsageError, match="progress=plain and quiet cannot be used together"):
-        progress_mode(parse("-q", "--progress", "plain", "."), {})
-    with pytest.raises(UsageError, match="BUILDKIT_PROGRESS: invalid progress mode loud"):
-        progress_mode(parse("."), {"BUILDKIT_PROGRESS": "loud"})
 
 
 def test_certificates_of_a_directory_and_of_files(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def lines(**changes: object) -> list[str]:
 
 
 def test_what_was_written_and_what_was_there() -> None:
-    assert lines() == ["./cache: exported tag 'main': wrote 2 blobs, 3.0 kB; 1,234 were there"]
+    assert lines() == ["./cache: exported tag 'main': wrote 2 blobs, 3.0 kB; reused 1,234"]
 
 
 def test_nothing_to_export() -> None:
@@ -36,7 +36,7 @@ def test_a_failure_is_told_elsewhere() -> None:
 
 def test_a_reset_has_its_line_and_its_remarks() -> None:
     assert lines(reset=REPORT)[1:] == [
-        "./cache: removed 4 blobs, 40 B; kept 9, 90 B, for 1 tag (0.0 s)"
+        "./cache: deleted 4 blobs, 40 B; kept 9, 90 B, for 1 tag (0.0 s)"
     ]
     hole = MissingBlob(Digest("sha256", "0" * 64), "main")
     report = REPORT._replace(
@@ -47,7 +47,7 @@ def test_a_reset_has_its_line_and_its_remarks() -> None:
     )
     found = lines(reset=report)
     assert len(found) > 3
-    assert [line for line in found if "too young to go" in line]
+    assert [line for line in found if "too young to delete" in line]
     assert [line for line in found if "main" in line and "000000" in line]
 
 

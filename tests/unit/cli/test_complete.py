@@ -1,13 +1,13 @@
 """cli/complete.py: what can stand where the cursor is."""
 
-import argparse
 import os
 from pathlib import Path
 
 import pytest
 
 from kitcache.cli.complete import complete, run
-from kitcache.cli.main import COMMANDS, make_parser
+from kitcache.cli.options import HELP
+from kitcache.cli.parser import COMMANDS, load_command
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample
 
@@ -20,15 +20,8 @@ def words(line: str) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_offered_with_all_that_its_help_says(command: str) -> None:
-    (action,) = (a for a in make_parser(command)._actions if a.dest == "command")
-    assert isinstance(action.choices, dict)
-    parser: argparse.ArgumentParser = action.choices[command]
-    formatter = parser._get_formatter()
-    wanted = {
-        word: formatter._expand_help(option)
-        for word, option in parser._option_string_actions.items()
-        if option.help != argparse.SUPPRESS
-    }
+    options = [each for each in load_command(command).COMMAND.arguments if each.is_option]
+    wanted = {name: each.help for each in (HELP, *options) for name in each.names if each.help}
     found = complete([command, "-"])
     assert {c.word: c.meaning for c in found.candidates} == wanted
     assert all(wanted.values())

@@ -12,7 +12,7 @@ from typing import TextIO
 import pytest
 
 from kitcache.buildkit.status import BuildUpdate
-from kitcache.cli.display import MODES, Guarded, Quiet, choose_display, showing
+from kitcache.cli.display import MODES, Guarded, Mode, Quiet, choose_mode, make_display, showing
 from kitcache.cli.live import Live
 from kitcache.cli.plain import Plain
 from kitcache.cli.rawjson import RawJson
@@ -33,32 +33,41 @@ def terminal() -> Iterator[TextIO]:
 @pytest.mark.parametrize(
     ("mode", "kind"), [("plain", Plain), ("tty", Live), ("rawjson", RawJson), ("quiet", Quiet)]
 )
-def test_each_mode_has_its_display(terminal: TextIO, mode: str, kind: type) -> None:
-    assert type(choose_display(mode, terminal, {})) is kind
+def test_each_mode_has_its_display(terminal: TextIO, mode: Mode, kind: type) -> None:
+    assert choose_mode(mode, terminal, {}) == mode
+    assert type(make_display(mode, terminal, {})) is kind
 
 
 def test_auto_draws_on_a_terminal_only(terminal: TextIO) -> None:
-    assert type(choose_display("auto", terminal, {})) is Live
-    assert type(choose_display("auto", terminal, {"TERM": "dumb"})) is Plain
-    assert type(choose_display("auto", io.StringIO(), {})) is Plain
+    assert choose_mode("auto", terminal, {}) == "tty"
+    assert choose_mode("auto", terminal, {"TERM": "dumb"}) == "plain"
+    assert choose_mode("auto", io.StringIO(), {}) == "plain"
 
 
 def test_the_environment_counts_where_no_mode_is_given(terminal: TextIO) -> None:
     environ = {"BUILDKIT_PROGRESS": "rawjson"}
-    assert type(choose_display(None, terminal, environ)) is RawJson
-    assert type(choose_display("auto", terminal, environ)) is Live
-    assert type(choose_display(None, terminal, {"BUILDKIT_PROGRESS": ""})) is Live
+    assert choose_mode(None, terminal, environ) == "rawjson"
+    assert choose_mode("auto", terminal, environ) == "tty"
+    assert choose_mode(None, terminal, {"BUILDKIT_PROGRESS": ""}) == "tty"
+
+
+def test_quiet_is_a_mode_of_its_own(terminal: TextIO) -> None:
+    assert choose_mode(None, terminal, {"BUILDKIT_PROGRESS": "plain"}, is_quiet=True) == "quiet"
+    with pytest.raises(UsageError, match="progress=plain and quiet cannot be used together"):
+        choose_mode("plain", terminal, {}, is_quiet=True)
 
 
 def test_an_unknown_mode_names_those_that_there_are() -> None:
-    with pytest.raises(UsageError, match="invalid progress mode 'fancy'") as caught:
-        choose_display("fancy", io.StringIO(), {})
+    with pytest.raises(
+        UsageError, match="BUILDKIT_PROGRESS: invalid progress mode fancy"
+    ) as caught:
+        choose_mode(None, io.StringIO(), {"BUILDKIT_PROGRESS": "fancy"})
     assert all(mode in str(caught.value) for mode in MODES)
 
 
 def test_tty_needs_a_terminal() -> None:
     with pytest.raises(UsageError, match="needs a terminal"):
-        choose_display("tty", io.StringIO(), {})
+        choose_mode("tty", io.StringIO(), {})
 
 
 @pytest.mark.parametrize(("environ", "has_colour"), [({}, True), ({"NO_COLOR": "1"}, False)])
@@ -73,7 +82,7 @@ def test_the_picture_has_the_terminals_size_and_colours(
             return terminal.fileno()
 
     out = Recorder()
-    display = choose_display("tty", out, environ, Clock())
+    display = make_display("tty", out, environ, Clock())
     for number in range(20):
         display.update(ended(f"{number}"))
     display.note("")
@@ -134,6 +143,4 @@ def test_a_stream_that_is_gone_does_not_stop_the_build() -> None:
 
 
 def test_without_a_stream_nothing_is_shown() -> None:
-    assert type(choose_display("plain", None, {})) is Quiet
-    with pytest.raises(UsageError):
-        choose_display("fancy", None, {})
+    assert type(make_display(choose_mode("plain", None, {}), None, {})) is Quiet

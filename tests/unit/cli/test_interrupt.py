@@ -92,10 +92,8 @@ def test_no_stdin_and_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROGRAM = """
 import os, signal, sys
-from threading import Event
-from kitcache.cli.console import cancel_on_signals
-cancel = Event()
-cancel_on_signals(cancel)
+from kitcache.cli.signals import cancel_on_signals
+cancel = cancel_on_signals([signal.SIGINT, signal.SIGTERM])
 os.kill(os.getpid(), int(sys.argv[1]))
 assert cancel.is_set()
 print("on", flush=True)
@@ -117,10 +115,8 @@ def test_the_first_signal_cancels_and_the_second_ends(
 def test_what_was_ignored_stays_ignored() -> None:
     code = (
         "import signal as s\n"
-        "from threading import Event\n"
-        "from kitcache.cli.console import cancel_on_signals\n"
-        "from kitcache.cli.main import _cancel_on_interrupt\n"
-        "_cancel_on_interrupt(), cancel_on_signals(Event())\n"
+        "from kitcache.cli.signals import cancel_on_signals\n"
+        "cancel_on_signals([s.SIGINT, s.SIGTERM])\n"
         "print(*(s.getsignal(n) == s.SIG_IGN for n in (s.SIGINT, s.SIGTERM)))"
     )
     for ignored, said in (("INT TERM", "True True"), ("INT", "True False"), ("HUP", "False False")):

@@ -25,7 +25,8 @@ VALUES = [
 
 
 @pytest.mark.parametrize(
-    ("value", "schema"), list(zip(VALUES, ("reset", "du", "ls", "why", "untag"), strict=True))
+    ("value", "schema"),
+    list(zip(VALUES, ("reset", "du", "ls", "why", "untag"), strict=True)),
 )
 def test_one_line_of_ascii_that_reads_back(value: Any, schema: str) -> None:
     line = encode_value(value)
@@ -36,7 +37,7 @@ def test_one_line_of_ascii_that_reads_back(value: Any, schema: str) -> None:
 
 
 def test_an_unknown_value_has_no_shape() -> None:
-    with pytest.raises(TypeError, match="no JSON shape for Tally"):
+    with pytest.raises(TypeError, match="no JSON schema for Tally"):
         encode_value(Tally())
 
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from kitcache.cli.text import width_of
 
 from kitcache.buildkit.status import BuildUpdate
 from kitcache.buildkit.steps import StepTracker
 from kitcache.cli.live import Live, ScreenLine, Size, draw
+from kitcache.cli.text import width_of
 from tests.unit.buildkit.recordings import read_updates
 from tests.unit.cli.progress import Clock, Output, S, begun, ended, log, transfer, vertex
 

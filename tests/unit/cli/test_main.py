@@ -15,7 +15,9 @@ from typing import IO, Any
 import pytest
 
 import kitcache
-from kitcache.cli.main import COMMANDS, WINDOWS, Interrupt, make_parser
+from kitcache.cli.main import WINDOWS
+from kitcache.cli.parser import COMMANDS, load_command, make_parser, parse_words
+from kitcache.cli.signals import Interrupt
 from tests.hostile.build import Sample
 from tests.hostile.command import run, run_command
 
@@ -32,8 +34,8 @@ run()
 
 INTERRUPTED = """
 import signal
-from kitcache.cli.main import _cancel_on_interrupt
-cancel = _cancel_on_interrupt()
+from kitcache.cli.signals import cancel_on_signals
+cancel = cancel_on_signals([signal.SIGINT])
 print("ready", flush=True)
 cancel.wait()
 print("cancelled", flush=True)
@@ -64,7 +66,7 @@ run()
 """
 EVIL = BROKEN.format(error=r'LookupError("a line\nand \x1b[31m another")', where="du")
 NO_THREAD = BROKEN.format(error='RuntimeError("can\'t start new thread")', where="du")
-STRAY = BROKEN.format(error='PermissionError(13, "Permission denied")', where="Console")
+STRAY = BROKEN.format(error='PermissionError(13, "Permission denied")', where="run")
 
 
 def test_the_version(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_the_version(tmp_path: Path) -> None:
 def test_the_console_script_is_the_same_program(sample: Sample) -> None:
     script = Path(sys.executable).with_name("kitcache")
     answer = run_command([str(script), "reset", "--dry-run", "cache"], sample.box.top)
-    assert answer.out.startswith("cache: would remove 4 blobs")
+    assert answer.out.startswith("cache: would delete 4 blobs")
 
 
 def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path: Path) -> None:
@@ -133,9 +135,10 @@ def test_an_option_may_not_be_cut_short(sample: Sample) -> None:
 
 
 def test_the_tree_has_the_options_of_the_command_asked_for() -> None:
-    args = make_parser("du").parse_args(["du", "a", "b", "--json"])
+    args = parse_words(["du", "a", "b", "--json"])
+    assert args is not None
     assert (args.command, args.dirs, args.json) == ("du", ["a", "b"], True)
-    assert make_parser(None).parse_args(["ls", "a"]).command == "ls"
+    assert make_parser("ls", load_command("ls").COMMAND).parse_args(["a"]).dir == "a"
 
 
 def test_windows_gets_one_clear_sentence(sample: Sample) -> None:
@@ -165,7 +168,7 @@ def test_what_was_not_expected_is_told_in_json_too(sample: Sample, program: str,
     assert says in value["message"]
     assert err == f"kitcache: {value['message']}\n"
     assert "nothing was changed" not in err
-    assert "cannot write the answer" not in err
+    assert "cannot write the result" not in err
 
 
 @contextmanager
@@ -239,7 +242,7 @@ def test_a_full_stdout_is_an_error(sample: Sample, words: tuple[str, ...]) -> No
     ):
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err == "kitcache: cannot write the answer: No space left on device\n"
+    assert err == "kitcache: cannot write the result: No space left on device\n"
 
 
 @pytest.mark.parametrize("words", SPEAKING, ids=" ".join)
@@ -322,7 +325,7 @@ sys.exit(main(sys.argv[1:]))
 SHORTAGES = [
     (BROKEN.format(error="MemoryError()", where="du"), "there is not enough memory"),
     (
-        BROKEN.format(error='OSError(24, "Too many open files")', where="Console"),
+        BROKEN.format(error='OSError(24, "Too many open files")', where="run"),
         "too many open files",
     ),
     (NO_CLOCK, "the clock of this machine is beyond the year 2262"),

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import kitcache
-from kitcache.cli.main import COMMANDS
-from kitcache.cli.plugincall import Changes, read_call
-from kitcache.cli.plugincall import run as answer
+from kitcache.cli.parser import COMMANDS
+from kitcache.cli.plugincall import Changes, answer, read_call
 from kitcache.errors import UsageError
 from tests.hostile.build import Sample
 from tests.hostile.command import Answer, run
@@ -137,6 +136,7 @@ def test_metadata_load_nothing_that_the_version_does_not() -> None:
         "kitcache.errors",
         "kitcache.masking",
     }
+    assert "argparse" not in modules
     assert modules <= loaded("--version") | {"kitcache.cli.plugincall"}
 
 
@@ -184,7 +184,7 @@ def test_a_usage_error_shows_what_is_to_be_typed(tmp_path: Path) -> None:
 def test_completion(
     capsys: pytest.CaptureFixture[str], line: str, directive: str, offers: set[str]
 ) -> None:
-    assert answer(["__complete", *line.split(" ")]) == 0
+    assert answer(["__complete", *line.split(" ")]) is None
     *words, last = capsys.readouterr().out.splitlines()
     assert last == directive
     assert {word.partition("\t")[0] for word in words} == offers
@@ -220,8 +220,8 @@ def test_programs_that_we_run_do_not_take_themselves_for_plugins() -> None:
 FOLLOWING = """
 import os, signal, sys
 from kitcache.cli.plugincall import follow_docker
-from kitcache.cli.main import _cancel_on_interrupt
-cancel = _cancel_on_interrupt()
+from kitcache.cli.signals import cancel_on_signals
+cancel = cancel_on_signals([signal.SIGINT])
 if sys.argv[2] == "interrupted":
     os.kill(os.getpid(), signal.SIGINT)
 follow_docker(sys.argv[1])

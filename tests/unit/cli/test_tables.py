@@ -4,7 +4,10 @@ import hashlib
 
 import pytest
 
-from kitcache.cli.tables import damage_warnings, listing_lines, table, usage_lines, why_lines
+from kitcache.cli.commands.du import usage_lines
+from kitcache.cli.commands.ls import tag_list_lines
+from kitcache.cli.commands.why import reference_lines
+from kitcache.cli.tables import damage_warnings, table
 from kitcache.cli.text import width_of
 from kitcache.gc.results import BlobReferences, DiskUsage, ReferencePath, TagInfo, TagList, TagUsage
 from kitcache.gc.values import DamagedPath, Root, Tally
@@ -76,7 +79,7 @@ def test_a_line_a_tag() -> None:
 
 
 def test_no_tags() -> None:
-    assert list(listing_lines(TagList("./cache", (), ()), NOW)) == ["./cache: no tags"]
+    assert list(tag_list_lines(TagList("./cache", (), ()), NOW)) == ["./cache: no tags"]
 
 
 def test_the_tags() -> None:
@@ -93,19 +96,19 @@ def test_the_tags() -> None:
     broken = TAG._replace(
         ref_name="bad", kind="unknown", created_ns=None, problem="wrong-size", layers=1234
     )
-    assert list(listing_lines(TagList("./cache", (used, image, broken), ()), NOW)) == [
+    assert list(tag_list_lines(TagList("./cache", (used, image, broken), ()), NOW)) == [
         "TAG   KIND      AGE  LAST USED    SIZE  LAYERS  MISSING  PLATFORMS",
         "main  cache     1 h        0 s  2.0 kB       2        0  -",
         "v1    image    ~1 h       ~1 h  2.0 kB       2        3  linux/amd64,linux/arm64",
         "bad   unknown     -          -  2.0 kB   1,234  damaged  -",
-        "AGE ~: since the manifest was written here, not since a result was made",
-        "LAST USED ~: no export and no import is noted, so it is the age",
+        "AGE ~: since the manifest was written here, not since a result was created",
+        "LAST USED ~: no export and no import is recorded, so it is the age",
     ]
 
 
 def test_without_an_estimate_there_is_no_footnote() -> None:
     used = TAG._replace(last_used_ns=NOW, last_used_from="export")
-    assert len(list(listing_lines(TagList("./cache", (used,), ()), NOW))) == 2
+    assert len(list(tag_list_lines(TagList("./cache", (used,), ()), NOW))) == 2
 
 
 LONG = "registry.example.com/team/project/feature/" + "x" * 200
@@ -125,7 +128,7 @@ def test_tables_fit_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
         last_used_ns=NOW - 9999 * 24 * HOUR,
         last_used_from="manifest",
     )
-    lines = list(listing_lines(TagList("./cache", (wide, TAG), ()), NOW))
+    lines = list(tag_list_lines(TagList("./cache", (wide, TAG), ()), NOW))
     assert max(map(len, lines)) <= 80
     assert lines[1].split()[0].startswith("registr")
     assert lines[1].split()[0].endswith("xxx")
@@ -162,7 +165,7 @@ def test_wide_characters_take_two_columns(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_paths_to_a_blob() -> None:
     other = PATH._replace(root=ROOT._replace(position=1, ref_name=None))
-    lines = list(why_lines(WHY._replace(paths=(PATH, PATH, other)), NOW))
+    lines = list(reference_lines(WHY._replace(paths=(PATH, PATH, other)), NOW))
     assert lines == [
         f"{digest('layer')}: 1.2 kB, written 1 h ago",
         "  tag 'main'",
@@ -177,16 +180,16 @@ def test_the_paths_to_a_blob() -> None:
 
 
 def test_garbage() -> None:
-    lines = list(why_lines(WHY._replace(paths=()), NOW))
-    assert lines[1:] == ["  garbage: no tag reaches it"]
-    lines = list(why_lines(WHY._replace(paths=(), damage=(DAMAGE,)), NOW))
+    lines = list(reference_lines(WHY._replace(paths=()), NOW))
+    assert lines[1:] == ["  unreachable: no tag reaches it"]
+    lines = list(reference_lines(WHY._replace(paths=(), damage=(DAMAGE,)), NOW))
     assert lines[1:] == ["  no tag that can be read reaches it"]
 
 
 def test_missing_empty_and_too_many() -> None:
-    lines = list(why_lines(WHY._replace(size=None, written_ns=None), NOW))
+    lines = list(reference_lines(WHY._replace(size=None, written_ns=None), NOW))
     assert lines[0] == f"{digest('layer')}: missing here"
-    lines = list(why_lines(WHY._replace(size=0, has_more_paths=True), NOW))
+    lines = list(reference_lines(WHY._replace(size=0, has_more_paths=True), NOW))
     assert lines[0].endswith(": 0 B, written 1 h ago")
     assert lines[-1] == "  and more than these 1 paths"
 
@@ -205,11 +208,11 @@ def test_nothing_is_printed_raw() -> None:
     share = SHARE._replace(ref_name=EVIL)
     lines = [
         *usage_lines(EMPTY._replace(path=EVIL, tags=(share,))),
-        *listing_lines(
+        *tag_list_lines(
             TagList(EVIL, (TAG._replace(ref_name=EVIL, platforms=(EVIL,), problem=EVIL),), ()), NOW
         ),
-        *listing_lines(TagList(EVIL, (), ()), NOW),
-        *why_lines(WHY._replace(path=EVIL, paths=(ReferencePath(root, (evil_link,)),)), NOW),
+        *tag_list_lines(TagList(EVIL, (), ()), NOW),
+        *reference_lines(WHY._replace(path=EVIL, paths=(ReferencePath(root, (evil_link,)),)), NOW),
         *damage_warnings(EVIL, [DAMAGE._replace(root=root, problem=EVIL)]),
     ]
     assert all(line.isprintable() for line in lines)

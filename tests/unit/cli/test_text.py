@@ -7,8 +7,8 @@ import pytest
 from kitcache.cli.text import (
     missing_warnings,
     progress_line,
-    report_lines,
-    report_notes,
+    reset_lines,
+    reset_notes,
     shorten,
     waiting_line,
     width_of,
@@ -38,16 +38,16 @@ def digest(word: str) -> Digest:
 
 
 def line(**changes: object) -> str:
-    (only,) = report_lines(NOTHING._replace(**changes))
+    (only,) = reset_lines(NOTHING._replace(**changes))
     return only
 
 
 def notes(**changes: object) -> list[str]:
-    return list(report_notes(NOTHING._replace(**changes)))
+    return list(reset_notes(NOTHING._replace(**changes)))
 
 
 def test_zero_is_an_answer() -> None:
-    assert line() == "./cache: nothing to remove; kept 0, 0 B, for 0 tags (0.0 s)"
+    assert line() == "./cache: nothing to delete; kept 0, 0 B, for 0 tags (0.0 s)"
     assert line(outcome="dry-run") == line()
     assert notes() == []
 
@@ -60,25 +60,25 @@ def test_the_closing_line_says_freed_kept_how_many_how_long() -> None:
             entry_count=3,
             seconds=1.26,
         )
-        == "./cache: removed 9,959 blobs, 343 GB; kept 41, 603 MB, for 3 tags (1.3 s)"
+        == "./cache: deleted 9,959 blobs, 343 GB; kept 41, 603 MB, for 3 tags (1.3 s)"
     )
 
 
 def test_one_is_one() -> None:
     assert (
         line(deleted=Tally(1, 1), kept=Tally(1, 1000), entry_count=1, ingests_deleted=Tally(1, 7))
-        == "./cache: removed 1 blob, 1 B and 1 upload left behind, 7 B;"
+        == "./cache: deleted 1 blob, 1 B and 1 unfinished upload, 7 B;"
         " kept 1, 1.0 kB, for 1 tag (0.0 s)"
     )
 
 
 def test_a_dry_run_would() -> None:
-    assert line(outcome="dry-run", deleted=Tally(2, 9)).startswith("./cache: would remove 2 blobs")
+    assert line(outcome="dry-run", deleted=Tally(2, 9)).startswith("./cache: would delete 2 blobs")
 
 
 def test_uploads_alone_are_something_to_remove() -> None:
     words = line(ingests_deleted=Tally(2, 1_500_000))
-    assert "2 uploads left behind, 1.5 MB" in words
+    assert "2 unfinished uploads, 1.5 MB" in words
     assert "nothing to remove" not in words
 
 
@@ -90,20 +90,20 @@ def test_what_was_left_alone_and_why() -> None:
         foreign=("notes.txt",),
         foreign_count=1,
     ) == [
-        "./cache: 3 blobs, 4.5 kB of them too young to go",
-        "./cache: 2 uploads left alone: ingest/aaaaaaaaaaaa (last written 10 min ago),"
+        "./cache: 3 blobs, 4.5 kB of them kept: too young to delete",
+        "./cache: kept 2 uploads: ingest/aaaaaaaaaaaa (last written 10 min ago),"
         " ingest/bbbbbbbbbbbb (dated 1 h in the future)",
-        "./cache: 1 foreign file left alone: notes.txt",
+        "./cache: kept 1 foreign file: notes.txt",
     ]
 
 
 @pytest.mark.parametrize(
     ("total", "says"),
     [
-        (1, "1 foreign file left alone: f0"),
-        (3, "3 foreign files left alone: f0, f1, f2"),
-        (4, "4 foreign files left alone: f0, f1, f2 and 1 more"),
-        (12_345, "12,345 foreign files left alone: f0, f1, f2 and 12,342 more"),
+        (1, "kept 1 foreign file: f0"),
+        (3, "kept 3 foreign files: f0, f1, f2"),
+        (4, "kept 4 foreign files: f0, f1, f2 and 1 more"),
+        (12_345, "kept 12,345 foreign files: f0, f1, f2 and 12,342 more"),
     ],
 )
 def test_three_are_named_and_the_rest_is_counted(total: int, says: str) -> None:
@@ -115,25 +115,25 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
     assert list(missing_warnings("c", ())) == []
     one = MissingBlob(digest("a"), "main")
     assert list(missing_warnings("c", [one])) == [
-        "c: 1 blob that tags name is not there or not whole,"
-        f" first named by tag 'main': {digest('a').short}"
+        "c: 1 blob missing or incomplete,"
+        f" first reached by tag 'main': {digest('a').short}"
         " is missing",
         "c: hint: kitcache verify c --repair",
     ]
     two = MissingBlob(digest("b"), None, "is cut short (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
-        "c: 2 blobs that tags name are not there or not whole,"
-        " first named by tag 'main', an entry without a tag:"
+        "c: 2 blobs missing or incomplete,"
+        " first reached by tag 'main', an entry without a tag:"
         f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)",
         "c: hint: kitcache verify c --repair",
     ]
 
 
 def test_how_far_a_long_call_is() -> None:
-    assert progress_line("c", Progress("survey", 1234, 0)) == "c: 1,234 live blobs seen"
+    assert progress_line("c", Progress("survey", 1234, 0)) == "c: 1,234 live blobs read"
     assert (
         progress_line("c", Progress("sweep", 1234, 5_600_000))
-        == "c: 1,234 unreferenced blobs, 5.6 MB"
+        == "c: 1,234 unreachable blobs, 5.6 MB"
     )
     merging = Progress("merge", 7, 1_000_000, 5_000_000, 2.0)
     assert progress_line("c", merging) == "c: merged 1.0 MB of 5.0 MB, 500 kB/s, 8 s left"
@@ -174,7 +174,7 @@ def test_where_there_is_no_column_to_spare_it_ends_all_the_same(width: int) -> N
 def test_why_nothing_was_reset() -> None:
     assert line(outcome="skipped", reason="others export") == "./cache: not reset: others export"
     assert line(outcome="refused", reason="wrong-size") == "./cache: not reset: wrong-size"
-    assert line(outcome="damaged", reason="a hole") == "./cache: its reset failed: a hole"
+    assert line(outcome="damaged", reason="a hole") == "./cache: reset failed: a hole"
     assert "\\x1b" in line(outcome="skipped", reason=EVIL)
 
 

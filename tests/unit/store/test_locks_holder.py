@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.cli.main import COMMANDS
+from kitcache.cli.parser import COMMANDS
 from kitcache.errors import Busy
 from kitcache.store import locks
 from kitcache.store.layout import Layout

@@ -17,16 +17,16 @@ from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
 from kitcache.cli import buildoptions, options
-from kitcache.cli.buildrequest import find_tls, make_request, progress_mode
+from kitcache.cli.buildrequest import find_tls, make_request
 from kitcache.cli.cachetext import cache_lines, excess_lines
-from kitcache.cli.console import Console, cancel_on_signals
-from kitcache.cli.display import Guarded, choose_display, showing
+from kitcache.cli.console import Console
+from kitcache.cli.display import Guarded, choose_mode, make_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
 from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.resultfile import write_result
 from kitcache.cli.steptext import wants_colour
-from kitcache.cli.terminal import is_terminal, print_stdout, print_stderr
+from kitcache.cli.terminal import is_terminal, print_stderr, print_stdout
 from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
@@ -36,32 +36,33 @@ from kitcache.store.protocol import Waiting
 if TYPE_CHECKING:  # most builds name no policy
     from kitcache.options.prunepolicy import PrunePolicy
 
-configure = buildoptions.configure
+COMMAND = buildoptions.COMMAND
 
 _STDIN = "-"
 _DONE = "the build itself is done"
-_PATIENCE_S = 10.0
-"""How long a build that was cancelled may take to end."""
+_CANCEL_TIMEOUT_S = 10.0
 _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
 
 
-def run(args: argparse.Namespace) -> int:
-    """Build; the exit code is the worst of the build's and its caches'."""
-    session = Console(wants_json=False, is_quiet=args.quiet)
-    cancel_on_signals(args.cancel)
-    work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was built")
-    return max(work)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Build; the exit code is the highest of the build's and its caches'."""
+    return console.each([""], lambda _: _Command(args, console).run())
 
 
 class _Command:
-    def __init__(self, args: argparse.Namespace, session: Console) -> None:
+    def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self._args = args
-        self._session = session
-        self._mode = progress_mode(args, os.environ)
+        self._console = console
+        self._mode = choose_mode(args.progress, sys.stderr, os.environ, is_quiet=args.quiet)
         self._config = config_directory(os.environ)
 
     def run(self) -> int:
         args = self._args
+        if args.context is None:
+            raise UsageError(
+                "CONTEXT is missing: a directory such as . (this one), a URL, or - for stdin",
+                hints=("kitcache build --help",),
+            )
         request = make_request(args, os.environ)
         if args.policy == _STDIN and _STDIN in (args.context, args.file):
             raise UsageError(
@@ -70,22 +71,22 @@ class _Command:
             )
         policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
-        display = choose_display(self._mode, sys.stderr, os.environ)
+        display = make_display(self._mode, sys.stderr, os.environ)
         if args.iidfile:
             _remove_stale(args.iidfile)
         try:
             connected = unless_cancelled(lambda: Client(address), args.cancel)
             with connected as client, showing(display) as shown:
                 shown.note(f"building on {address.url} ({address.origin})")
-                build = client.start(request, self._wishes(address, shown, policy))
+                build = client.start(request, self._options(address, shown, policy))
                 self._follow(build, shown)
                 result = build.result()
         except BuildFailed as error:
-            self._tell(failure_lines(error, colour=_colour(), log_lines=self._log_lines()))
+            self._print(failure_lines(error, colour=_colour(), log_lines=self._log_lines()))
             return error.exit_code
         return self._finish(result)
 
-    def _wishes(
+    def _options(
         self, address: Address, shown: Guarded, policy: "PrunePolicy | None"
     ) -> BuildOptions:
         def on_progress(event: Progress | Waiting) -> None:
@@ -94,7 +95,7 @@ class _Command:
 
         def on_notice(sentence: str) -> None:
             if self._mode == "quiet":
-                self._session.warn([f"warning: {sentence}"])
+                self._console.print_warning([f"warning: {sentence}"])
             shown.note(f"kitcache: warning: {printable(sentence)}")
 
         return BuildOptions(
@@ -105,7 +106,7 @@ class _Command:
             stdin=open_stdin(self._args.cancel),
             stdout=_stdout(),
             proxy_args=read_proxies(self._config, address.url),
-            lock_timeout_s=self._args.lock_timeout / 10**9,
+            lock_timeout_s=self._args.lock_timeout_s,
             prune_policy=policy,
         )
 
@@ -116,15 +117,15 @@ class _Command:
             if update is not None:
                 shown.update(update)
             if ends_s is None and self._args.cancel.is_set():
-                ends_s = time.monotonic() + _PATIENCE_S
+                ends_s = time.monotonic() + _CANCEL_TIMEOUT_S
                 shown.note(_CANCELLING)
             if ends_s is not None and time.monotonic() >= ends_s:
-                raise Cancelled("", problem="the build was cancelled, and does not end: left alone")
+                raise Cancelled("", problem="the build was cancelled, and does not end")
 
     def _finish(self, result: BuildResult) -> int:
         try:
             self._write_files(result)
-        finally:  # last, for whoever reads it may have gone, or not go on
+        finally:  # last, because the reader may have closed it or not read on
             self._report(result)
         if self._args.quiet and result.image_id:
             print_stdout(result.image_id)
@@ -138,21 +139,21 @@ class _Command:
             write_result(self._args.metadata_file, text + "\n", _DONE)
 
     def _report(self, result: BuildResult) -> None:
-        if self._mode in ("auto", "plain", "tty"):
-            self._tell(warning_lines(result.warnings))
+        if self._mode in ("plain", "tty"):
+            self._print(warning_lines(result.warnings))
         if not self._args.quiet:
-            self._tell(cache_lines(result.caches))
+            self._print(cache_lines(result.caches))
         for cache in result.caches:
             if cache.outcome == "failed":
-                self._session.warn([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
+                self._console.print_warning([f"{cache.path}: tag '{cache.tag}': {cache.problem}"])
             if cache.prune is not None:
-                self._session.warn(excess_lines(cache.prune))
+                self._console.print_warning(excess_lines(cache.prune))
 
     def _log_lines(self) -> int | None:
-        """None after a picture that has shown a few lines only."""
-        return None if is_terminal(sys.stderr) and self._mode in ("auto", "tty") else LOG_LINES
+        """Return None, for all lines, after a display that has shown only a few."""
+        return None if self._mode == "tty" else LOG_LINES
 
-    def _tell(self, lines: Iterator[str]) -> None:
+    def _print(self, lines: Iterator[str]) -> None:
         for line in lines:
             print_stderr(line)
 
@@ -162,12 +163,12 @@ def _colour() -> bool:
 
 
 def _stdout() -> BinaryIO | None:
-    """Where "-" goes, but for a terminal: nobody wants to see an archive."""
+    """Return the stream of `-o -`; None for a terminal, which cannot show an archive."""
     return None if sys.stdout is None or is_terminal(sys.stdout) else sys.stdout.buffer
 
 
 def _remove_stale(path: str) -> None:
-    """No file of an earlier build outlives a failed one, as in buildx; a link or a device stays."""
+    """Delete the file of an earlier build, as buildx does; a symlink or a device is kept."""
     try:
         if stat.S_ISREG(os.lstat(path).st_mode):
             os.unlink(path)

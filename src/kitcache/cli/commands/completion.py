@@ -1,28 +1,16 @@
-"""kitcache completion: a script that completes kitcache's words in a shell.
+"""kitcache completion: print a script that completes kitcache's words in a shell.
 
-A script is a few lines: at each Tab it asks `kitcache __complete`, which knows all options and
-reads the tags of the cache that was typed.
+A script is a few lines: at each Tab it asks `kitcache __complete`, which has all options and reads
+the tags of the given cache.
 """
 
 import argparse
 
+from kitcache.cli import options
+from kitcache.cli.console import Console
 from kitcache.cli.terminal import print_stdout
 
-_DESCRIPTION = """\
-Prints a completion script for a shell. Save it where the shell looks for such
-files. It completes commands, options, directories and files, the tags of the
-cache directory that was typed, and behind `exec --` the words of that command,
-if the shell knows them."""
-
-_EPILOG = """\
-examples:
-  kitcache completion bash > ~/.local/share/bash-completion/completions/kitcache
-  kitcache completion zsh > ~/.zfunc/_kitcache
-      with fpath+=~/.zfunc before compinit in ~/.zshrc
-  kitcache completion fish > ~/.config/fish/completions/kitcache.fish
-  kitcache completion tcsh >> ~/.tcshrc"""
-
-# Where bash knows the other command, bash-completion does: it is installed nearly everywhere.
+# For the words of another command bash needs bash-completion, which is nearly always installed.
 _BASH = r"""# bash completion for kitcache
 _kitcache() {
     local program=$1 answer
@@ -101,23 +89,36 @@ end
 complete -c kitcache -f -a '(__kitcache_complete)'
 """
 
-# tcsh cannot be told that a word goes on: nothing is put behind what was completed.
+# A completed word may be unfinished, which tcsh cannot be told: it appends nothing.
 _TCSH = r"""# tcsh completion for kitcache
 complete kitcache 'p,*,`kitcache __complete tcsh "$COMMAND_LINE"`,,'
 """
 
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH, "tcsh": _TCSH}
 
+COMMAND = options.Command(
+    description="""\
+Prints a completion script for a shell. Save it where the shell looks for such
+files. It completes commands, options, directories and files, the tags of the
+given cache directory, and after `exec --` the words of that command, if the
+shell can complete them.""",
+    epilog="""\
+examples:
+  kitcache completion bash > ~/.local/share/bash-completion/completions/kitcache
+  kitcache completion zsh > ~/.zfunc/_kitcache
+      with fpath+=~/.zfunc before compinit in ~/.zshrc
+  kitcache completion fish > ~/.config/fish/completions/kitcache.fish
+  kitcache completion tcsh >> ~/.tcshrc""",
+    arguments=(
+        options.argument(
+            "shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=f"one of {', '.join(_SCRIPTS)}"
+        ),
+    ),
+    effect="",
+)
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument(
-        "shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=f"one of {', '.join(_SCRIPTS)}"
-    )
 
-
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, console: Console) -> int:  # noqa: ARG001
     """Print the script."""
     print_stdout(_SCRIPTS[args.shell].rstrip())
     return 0

@@ -1,41 +1,80 @@
-"""kitcache du: where a cache's bytes are."""
+"""kitcache du: the disk usage of a cache."""
 
 import argparse
+from collections.abc import Iterator
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.tables import damage_warnings, usage_lines
-from kitcache.cli.text import missing_warnings
+from kitcache.cli.tables import damage_warnings, table, tag_name
+from kitcache.cli.text import count, missing_warnings
+from kitcache.errors import printable
 from kitcache.gc.du import du
+from kitcache.gc.results import DiskUsage
+from kitcache.options.units import format_bytes
+from kitcache.store.ioerrors import shell_words
+from kitcache.store.scan import QUARANTINE
 
-_DESCRIPTION = """\
-Shows what is live (reached by a tag), reclaimable (a reset would delete it), in
-ingest/ (unfinished uploads), foreign (not a blob), and in the quarantine of a
-repair; and for each tag what only it reaches, and what other tags reach too.
-Sizes are file sizes. Takes no lock and changes nothing."""
-
-_EPILOG = """\
+COMMAND = options.Command(
+    description="""\
+Shows the size of what is live (reached by a tag), reclaimable (a reset would
+delete it), in ingest/ (unfinished uploads), foreign (not a blob), and in the
+quarantine of a repair. For each tag it shows the blobs that only this tag
+reaches, and those that other tags reach too. Sizes are file sizes. Acquires no
+lock and changes nothing.""",
+    epilog="""\
 examples:
-  kitcache du ./cache                        how much of it is garbage?
-  kitcache du --json /var/cache/buildkit/*   one object a cache, for machines"""
+  kitcache du ./cache                        how much of it is reclaimable?
+  kitcache du --json /var/cache/buildkit/*   one object per cache, for programs""",
+    arguments=(options.DIRS, options.JSON, options.QUIET),
+    effect="",
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dirs(parser)
-    options.add_output(parser)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Show the usage of each DIR."""
+
+    def show(path: str) -> int:
+        usage = du(path, on_progress=console.on_progress, cancel=args.cancel)
+        console.print_result(usage, usage_lines(usage))
+        console.print_warning(missing_warnings(path, usage.missing_blobs))
+        console.print_warning(damage_warnings(path, usage.damage))
+        return usage.exit_code
+
+    return console.each(args.dirs, show)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Weigh each DIR; the worst exit code counts."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
-    return max(session.each(args.dirs, lambda path: _du(session, args, path)))
-
-
-def _du(session: Console, args: argparse.Namespace, path: str) -> int:
-    usage = du(path, on_progress=session.on_progress, cancel=args.cancel)
-    session.print_result(usage, usage_lines(usage))
-    session.warn(missing_warnings(path, usage.missing_blobs))
-    session.warn(damage_warnings(path, usage.damage))
-    return usage.exit_code
+def usage_lines(usage: DiskUsage) -> Iterator[str]:
+    """Yield the sizes, one line per kind, then a table of the tags."""
+    yield printable(usage.path)
+    rows = [
+        ("live", usage.live, "blob"),
+        ("not reached" if usage.damage else "reclaimable", usage.reclaimable, "blob"),
+        ("ingest", usage.ingest, "upload"),
+        ("foreign", usage.foreign, "file"),
+    ]
+    total = sum(tally.bytes for _, tally, _ in rows)
+    for name, tally, item in rows:
+        share = f"{100 * tally.bytes / total:5.1f} %" if total else ""
+        size = format_bytes(tally.bytes)
+        yield f"  {name:<12} {size:>9}  {share:>7}  {count(tally.blobs, item)}"
+    if usage.quarantine.blobs:
+        size, number = format_bytes(usage.quarantine.bytes), count(usage.quarantine.blobs, "file")
+        yield f"  {'quarantine':<12} {size:>9}  {'':>7}  {number} quarantined by a repair"
+        here = "./" if usage.path.startswith("-") else ""
+        directory = shell_words(f"{here}{usage.path}/.kitcache/{QUARANTINE}")
+        yield f"  to delete them: rm -r {directory}"
+    if usage.skipped_sweeps:
+        sweeps = count(usage.skipped_sweeps, "reset")
+        yield f"  {sweeps} in a row skipped: other processes were exporting"
+    if usage.tags:
+        yield ""
+        rows_of_tags = [
+            (
+                tag_name(tag.ref_name, tag.digest),
+                format_bytes(tag.unique.bytes),
+                format_bytes(tag.shared.bytes),
+                f"{tag.unique.plus(tag.shared).blobs:,}",
+            )
+            for tag in usage.tags
+        ]
+        yield from table(("TAG", "UNIQUE", "SHARED", "BLOBS"), rows_of_tags, right=(1, 2, 3))

@@ -1,30 +1,31 @@
-"""kitcache exec: run somebody else's build, then sweep the caches that it exported."""
+"""kitcache exec: run the build command of another client, then sweep the caches it exported to."""
 
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
 from kitcache.cli import options
-from kitcache.cli.console import Console, cancel_on_signals
+from kitcache.cli.console import Console
 from kitcache.cli.terminal import print_stdout
-from kitcache.cli.text import missing_warnings, report_lines, report_notes
+from kitcache.cli.text import missing_warnings, reset_lines, reset_notes
 from kitcache.errors import UsageError, printable
 from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.upkeep.jobcaches import LockOptions
 from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed
 from kitcache.wrap.cacheflags import show_word
-from kitcache.wrap.run import ExecCacheResult, ExecResult, run_task
+from kitcache.wrap.run import ExecCacheResult, run_task
 from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
 Runs a build command of docker, buildx, compose or buildctl, of any version.
-If one of its local cache exports has reset=true, the client does not see that;
-kitcache resets the cache after the command, by its own rules. The command has
-the terminal, and its exit code is the result. kitcache writes to stderr only."""
+If one of its local cache exports has reset=true, kitcache hides that from the
+client and resets the cache itself after the command. The command has the
+terminal, and its exit code is the result. kitcache writes to stderr only."""
 
 _EPILOG = """\
 examples:
@@ -38,54 +39,58 @@ examples:
 
 _STDIN = "-"
 
+COMMAND = options.Command(
+    description=_DESCRIPTION,
+    epilog=_EPILOG,
+    usage="[OPTIONS] -- COMMAND ...",
+    effect="nothing was run",
+    signals=(signal.SIGINT, signal.SIGTERM),
+    arguments=(
+        options.switch("--reset", help="sweep after every local export, not only after reset=true"),
+        options.switch(
+            "--in-place",
+            help="let the client write into the cache itself, one export at a time; else it writes"
+            " into a staging directory, which is merged into the cache after success",
+        ),
+        options.switch(
+            "-n",
+            "--dry-run",
+            help="print the command as it would be run, and the caches; run nothing",
+        ),
+        options.argument(
+            "--metadata-file",
+            metavar="FILE",
+            help="write the results of the caches there, as JSON",
+            completes="files",
+        ),
+        options.policy_file(
+            "--prune-policy",
+            "remove tags from every local cache exported to, as this file says (see kitcache prune;"
+            " - is stdin), and sweep it",
+        ),
+        options.refused_policy("write it after --, among the words of the client"),
+        options.LOCK_TIMEOUT,
+        options.QUIET,
+        options.argument(
+            "words",
+            metavar="COMMAND",
+            nargs=argparse.REMAINDER,
+            help="the build command, with its options",
+        ),
+    ),
+)
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.usage = "%(prog)s [OPTIONS] -- COMMAND ..."
-    parser.add_argument(
-        "--reset", action="store_true", help="sweep after every local export, not only reset=true"
-    )
-    parser.add_argument(
-        "--in-place",
-        action="store_true",
-        help="let the client write into the cache itself, one export at a time; else it writes into"
-        " a staging directory, which is merged into the cache after success",
-    )
-    options.add_dry_run(parser, "print the command as it would be run, and the caches; run nothing")
-    file = parser.add_argument(
-        "--metadata-file", metavar="FILE", help="write what became of the caches, as JSON"
-    )
-    options.complete_with(file, options.FILES)
-    options.add_prune_policy(
-        parser,
-        "drop tags from every local cache that was exported to, as this file says (see kitcache"
-        " prune; - is stdin), and sweep it",
-        instead="write it behind --, among the words of the client",
-    )
-    options.add_lock_timeout(parser)
-    options.add_quiet(parser)
-    parser.add_argument(
-        "words",
-        metavar="COMMAND",
-        nargs=argparse.REMAINDER,
-        help="the build command, with its options",
-    )
 
-
-def run(args: argparse.Namespace) -> int:
-    """Run the command; the exit code is its own, or that of the caches where it was fine."""
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Run the command; the exit code is its own, or that of the caches if it succeeded."""
     _occupy_standard_fds()
-    cancel_on_signals(args.cancel)
-    session = Console(wants_json=False, is_quiet=args.quiet)
-    work = session.each([""], lambda _: _Command(args, session).run(), undone="nothing was run")
-    return max(work)
+    return console.each([""], lambda _: _Command(args, console).run())
 
 
 def _occupy_standard_fds() -> None:
-    """What is closed among 0, 1 and 2 stays closed for the command: no lock file takes its number.
+    """Open what is closed among the fds 0, 1 and 2, so that no lock file gets such a number.
 
-    An fd of Python's is not inherited.
+    Children do not inherit an fd of Python's, so for the command they stay closed.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -93,9 +98,9 @@ def _occupy_standard_fds() -> None:
 
 
 class _Command:
-    def __init__(self, args: argparse.Namespace, session: Console) -> None:
+    def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self._args = args
-        self._session = session
+        self._console = console
 
     def run(self) -> int:
         args = self._args
@@ -129,15 +134,13 @@ class _Command:
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
-        terms = LockOptions(
-            args.lock_timeout / 10**9, self._session.on_progress, self._warn, args.cancel
-        )
+        terms = LockOptions(args.lock_timeout_s, self._console.on_progress, self._warn, args.cancel)
         result = run_task(task, environ, terms, policy=policy)
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
         for store in result.caches:
-            self._session.print_note(_store_lines(store))
-            self._session.warn(_warning_lines(store))
+            self._console.print_note(_store_lines(store))
+            self._console.print_warning(_warning_lines(store))
         if args.metadata_file:
             from kitcache.cli.jsonout import shape_value  # noqa: PLC0415 - seldom asked for
             from kitcache.cli.resultfile import write_result  # noqa: PLC0415
@@ -153,7 +156,7 @@ class _Command:
             sys.stderr.flush()
 
     def _warn(self, sentence: str) -> None:
-        self._session.warn([sentence])
+        self._console.print_warning([sentence])
 
     def _check_stdin(self) -> None:
         if self._args.policy == _STDIN:
@@ -205,12 +208,12 @@ def _store_lines(store: ExecCacheResult) -> Iterator[str]:
             f"{store.path}: merged {names}: {store.linked:,} new blobs, {store.reused:,} were there"
         )
     if store.prune is not None:
-        from kitcache.cli.cachetext import retired_lines  # noqa: PLC0415 - seldom needed
+        from kitcache.cli.cachetext import removed_tag_lines  # noqa: PLC0415 - seldom needed
 
-        yield from retired_lines(store.prune)
+        yield from removed_tag_lines(store.prune)
     if store.reset is not None:
-        yield from report_lines(store.reset)
-        yield from report_notes(store.reset)
+        yield from reset_lines(store.reset)
+        yield from reset_notes(store.reset)
 
 
 def _warning_lines(store: ExecCacheResult) -> Iterator[str]:

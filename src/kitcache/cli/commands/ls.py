@@ -1,70 +1,114 @@
-"""kitcache ls: the tags of a cache."""
+"""kitcache ls: the tags of a cache, or the blobs of one tag."""
 
 import argparse
 import os
 import time
+from collections.abc import Iterator
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.tables import damage_warnings, listing_lines
-from kitcache.errors import NotFound
+from kitcache.cli.tables import damage_warnings, is_recorded, table, tag_name
+from kitcache.errors import NotFound, printable
 from kitcache.gc.ls import ls
+from kitcache.gc.results import TagInfo, TagList
+from kitcache.options.units import format_age, format_bytes
 
-_DESCRIPTION = """\
+COMMAND = options.Command(
+    description="""\
 Without TAG: lists the entries of index.json: tag, kind (cache, image,
-artifact), age, last use, size of all that it reaches, number of layers, missing
-blobs, platforms. The age is that of the newest cached result; marked ~ it is
-the time since the manifest was written here. LAST USED is what prune goes by:
-the last export or import by kitcache build or exec, or, marked ~, the age.
-Entries without a tag show their digest. Takes no lock and changes nothing.
+artifact), age, last use, size of all blobs that it reaches, number of layers,
+missing blobs, platforms. The age is that of the newest cached result; marked ~
+it is the time since the manifest was written here. LAST USED is the time that
+prune uses: the last export or import by kitcache build or exec, or, marked ~,
+the age. Entries without a tag show their digest. Acquires no lock and changes
+nothing.
 
 With TAG: lists the blobs that this tag reaches, largest first. UNIQUE is what
 would be free without the tag: 0 B if another tag needs the blob too. A layer of
 a build cache shows its step by the cache key (BuildKit records no names) and
-when the step was made and last read; a layer of an image shows its command."""
-
-_EPILOG = """\
+when the step was created and last read; a layer of an image shows its command.""",
+    epilog="""\
 examples:
   kitcache ls ./cache           which tags, of what age and size?
   kitcache ls ./cache main      which layers and steps of main are large?
-  kitcache ls --json ./cache    with whole digests, for machines"""
+  kitcache ls --json ./cache    with whole digests, for programs""",
+    arguments=(
+        options.DIR,
+        options.argument(
+            "tag",
+            metavar="TAG",
+            nargs="?",
+            help="a tag, or the whole digest of an entry",
+            completes="tags",
+        ),
+        options.JSON,
+        options.QUIET,
+    ),
+    effect="",
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dir(parser)
-    tag = parser.add_argument(
-        "tag", metavar="TAG", nargs="?", help="a tag, or the whole digest of an entry"
-    )
-    options.complete_with(tag, options.TAGS)
-    options.add_output(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, console: Console) -> int:
     """List one DIR."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=True)
-    work = _ls if args.tag is None else _ls_tag
-    return max(session.each([args.dir], lambda path: work(session, args, path)))
+
+    def list_tags(path: str) -> int:
+        tags = ls(path, cancel=args.cancel)
+        console.print_result(tags, tag_list_lines(tags, time.time_ns()))
+        console.print_warning(damage_warnings(path, tags.damage))
+        return tags.exit_code
+
+    def list_blobs(path: str) -> int:
+        # These read cacheconfigs.
+        from kitcache.cli.contentstext import contents_lines  # noqa: PLC0415
+        from kitcache.upkeep.contents import ls_tag  # noqa: PLC0415
+
+        try:
+            contents = ls_tag(path, args.tag, cancel=args.cancel)
+        except NotFound as error:
+            if os.path.isdir(args.tag):
+                error.hints = ("ls takes one DIR; kitcache du takes several",)
+            raise
+        console.print_result(contents, contents_lines(contents, time.time_ns()))
+        console.print_warning(damage_warnings(path, contents.damage))
+        return contents.exit_code
+
+    return console.each([args.dir], list_tags if args.tag is None else list_blobs)
 
 
-def _ls(session: Console, args: argparse.Namespace, path: str) -> int:
-    listing = ls(path, cancel=args.cancel)
-    session.print_result(listing, listing_lines(listing, time.time_ns()))
-    session.warn(damage_warnings(path, listing.damage))
-    return listing.exit_code
+def tag_list_lines(tags: TagList, now_ns: int) -> Iterator[str]:
+    """Yield the table of the tags, and what its marks mean."""
+    if not tags.tags:
+        yield printable(f"{tags.path}: no tags")
+        return
+    yield from table(
+        ("TAG", "KIND", "AGE", "LAST USED", "SIZE", "LAYERS", "MISSING", "PLATFORMS"),
+        [_row(tag, now_ns) for tag in tags.tags],
+        right=(2, 3, 4, 5, 6),
+    )
+    if any(tag.created_from == "manifest" for tag in tags.tags):
+        yield "AGE ~: since the manifest was written here, not since a result was created"
+    if any(tag.last_used_ns and not is_recorded(tag.last_used_from) for tag in tags.tags):
+        yield "LAST USED ~: no export and no import is recorded, so it is the age"
+    # Whatever has an age has a last use, unless there may be records that say more.
+    if any(tag.created_ns is not None and tag.last_used_ns is None for tag in tags.tags):
+        yield "LAST USED -: its records in .kitcache/ cannot be read"
 
 
-def _ls_tag(session: Console, args: argparse.Namespace, path: str) -> int:
-    from kitcache.cli.contentstext import contents_lines  # noqa: PLC0415 - reads cacheconfigs
-    from kitcache.upkeep.contents import ls_tag  # noqa: PLC0415
-
-    try:
-        contents = ls_tag(path, args.tag, cancel=args.cancel)
-    except NotFound as error:
-        if os.path.isdir(args.tag):
-            error.hints = ("ls takes one DIR; kitcache du takes several",)
-        raise
-    session.print_result(contents, contents_lines(contents, time.time_ns()))
-    session.warn(damage_warnings(path, contents.damage))
-    return contents.exit_code
+def _row(tag: TagInfo, now_ns: int) -> tuple[str, ...]:
+    age, last_used = "-", "-"
+    if tag.created_ns is not None:
+        mark = "~" if tag.created_from == "manifest" else ""
+        age = mark + format_age(now_ns - tag.created_ns)
+    if tag.last_used_ns is not None:
+        mark = "" if is_recorded(tag.last_used_from) else "~"
+        last_used = mark + format_age(now_ns - tag.last_used_ns)
+    return (
+        tag_name(tag.ref_name, tag.digest),
+        tag.kind,
+        age,
+        last_used,
+        format_bytes(tag.size.bytes),
+        f"{tag.layers:,}",
+        "damaged" if tag.problem else f"{tag.missing:,}",
+        ",".join(map(printable, tag.platforms)) or "-",
+    )

@@ -1,14 +1,13 @@
-"""kitcache plugin: puts `docker-kitcache` where docker looks, and takes it away."""
+"""kitcache plugin: install `docker-kitcache` where docker looks for it, and remove it."""
 
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, config_directory, read_object
-from kitcache.cli import options
+from kitcache.cli import PLUGIN_CALL, options
 from kitcache.cli.console import Console
-from kitcache.cli.main import PLUGIN_CALL
 from kitcache.errors import NotFound, printable
 from kitcache.wrap.plugin import (
     SYSTEM_DIRECTORIES,
@@ -20,74 +19,65 @@ from kitcache.wrap.plugin import (
     user_directory,
 )
 
-_DESCRIPTION = """\
+_ACTIONS = ("install", "remove", "status")
+
+COMMAND = options.Command(
+    description="""\
 install makes kitcache a plugin of docker's client, so that `docker kitcache
 reset DIR`, `docker kitcache build …` work: it writes a launcher for this very
 kitcache to ~/.docker/cli-plugins (or below DOCKER_CONFIG), or with --system for
 every user of this machine. remove deletes that launcher, and no other file.
-status shows which launcher docker would run, and whether it works (exit 1 if it
-does not). docker's config.json is never changed."""
-
-_EPILOG = """\
+status shows which launcher docker would run, and whether it works (exit code 1
+if it does not). docker's config.json is never changed.""",
+    epilog="""\
 examples:
   kitcache plugin install
   sudo kitcache plugin install --system
-  kitcache plugin status"""
+  kitcache plugin status""",
+    arguments=(
+        options.argument(
+            "action", metavar="ACTION", choices=_ACTIONS, help=f"one of {', '.join(_ACTIONS)}"
+        ),
+        options.switch("--system", help="for all users: below /usr/local/lib/docker"),
+        options.QUIET,
+    ),
+)
 
 
-_ACTIONS = ("install", "remove", "status")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    parser.add_argument(
-        "action", metavar="ACTION", choices=_ACTIONS, help=f"one of {', '.join(_ACTIONS)}"
-    )
-    parser.add_argument(
-        "--system", action="store_true", help="for all users: below /usr/local/lib/docker"
-    )
-    options.add_quiet(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Install, remove, or look."""
-    session = Console(wants_json=False, is_quiet=args.quiet)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Install, remove, or show the launcher."""
     work = {"install": _install, "remove": _remove, "status": _status}[args.action]
-    return max(session.each([""], lambda _: work(session, args.system)))
-
-
-def _install(session: Console, is_system: bool) -> int:
-    done = install_plugin(_own_directories(is_system)[0], _this_kitcache())
-    session.print_result(done, [printable(f"{done.path}: {_OUTCOMES[done.outcome]}")])
-    first, *_ = find_plugins(_search_path())
-    if first.path != done.path:
-        session.warn([printable(f"warning: docker takes {first.path}, which it finds first")])
-    elif first.problem:
-        session.warn([printable(f"warning: {first.path} does not work: {first.problem}")])
-    return 0
+    return console.each([""], lambda _: work(console, args.system))
 
 
 _OUTCOMES = {
     "installed": "installed; `docker kitcache` runs this kitcache",
     "replaced": "replaced; `docker kitcache` runs this kitcache now",
-    "unchanged": "was there already; `docker kitcache` runs this kitcache",
+    "unchanged": "unchanged; `docker kitcache` runs this kitcache",
 }
 
 
-def _remove(session: Console, is_system: bool) -> int:
-    removed = [path for path in map(remove_plugin, _own_directories(is_system)) if path]
-    session.print_result(removed, [f"{printable(path)}: removed" for path in removed] or _nothing())
-    left = find_plugins(_search_path())
-    session.print_note([printable(f"docker still finds {plugin.path}") for plugin in left])
+def _install(console: Console, is_system: bool) -> int:
+    done = install_plugin(_own_directories(is_system)[0], _this_kitcache())
+    console.print_result(done, [printable(f"{done.path}: {_OUTCOMES[done.outcome]}")])
+    first, *_ = find_plugins(_search_path())
+    if first.path != done.path:
+        console.print_warning([f"warning: docker runs {first.path}, which it finds first"])
+    elif first.problem:
+        console.print_warning([f"warning: {first.path} does not work: {first.problem}"])
     return 0
 
 
-def _nothing() -> Iterable[str]:
-    return ["no plugin of kitcache's is there: nothing to remove"]
+def _remove(console: Console, is_system: bool) -> int:
+    removed = [path for path in map(remove_plugin, _own_directories(is_system)) if path]
+    lines = [f"{printable(path)}: removed" for path in removed]
+    console.print_result(removed, lines or ["no launcher of kitcache exists: nothing to remove"])
+    rest = find_plugins(_search_path())
+    console.print_note(f"docker still finds {plugin.path}" for plugin in rest)
+    return 0
 
 
-def _status(session: Console, is_system: bool) -> int:
+def _status(console: Console, is_system: bool) -> int:
     directories = SYSTEM_DIRECTORIES if is_system else _search_path()
     found = find_plugins(directories)
     if not found:
@@ -98,14 +88,14 @@ def _status(session: Console, is_system: bool) -> int:
             effect="",
             hints=("kitcache plugin install",),
         )
-    session.print_result(found, _status_lines(found))
+    console.print_result(found, _status_lines(found))
     return int(not found[0].is_ours or bool(found[0].problem))
 
 
 def _status_lines(found: tuple[Plugin, ...]) -> Iterator[str]:
     for position, plugin in enumerate(found):
-        taken = "not taken by docker: one above comes first" if position else "docker takes this"
-        yield printable(f"{plugin.path}: {taken}")
+        use = "not run by docker: one above comes first" if position else "docker runs this"
+        yield printable(f"{plugin.path}: {use}")
         if not plugin.is_ours:
             yield "  not kitcache's own"
         elif plugin.problem:
@@ -123,7 +113,7 @@ def _search_path() -> tuple[str, ...]:
     directory = config_directory(os.environ)
     try:
         config = read_object(os.path.join(directory, CONFIG_FILE)) or {}
-    except ValueError:  # docker's client would complain of it
+    except ValueError:  # docker's client reports it
         config = {}
     extra = config.get("cliPluginsExtraDirs")
     names = extra if isinstance(extra, list) else []
@@ -131,9 +121,9 @@ def _search_path() -> tuple[str, ...]:
 
 
 def _this_kitcache() -> tuple[str, ...]:
-    """The command that is running, by an absolute path; not what PATH will have another day."""
+    """Return the running command by an absolute path, whatever PATH will be."""
     script = os.path.abspath(sys.argv[0])
     is_script = os.path.basename(script) == "kitcache" and os.access(script, os.X_OK)
-    # -P: a directory `kitcache` below the working directory is not to be taken for it.
+    # -P: a directory `kitcache` below the working directory is not imported.
     words = (script,) if is_script else (sys.executable, "-P", "-m", "kitcache")
     return (*words, PLUGIN_CALL)

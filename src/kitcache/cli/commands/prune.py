@@ -1,30 +1,105 @@
-"""kitcache prune: retire tags by a policy, then collect."""
+"""kitcache prune: remove tags by a policy, then reset."""
 
 import argparse
 import time
+from collections.abc import Iterator
 
-from kitcache.cli import options, policyoptions
+from kitcache.cli import options
+from kitcache.cli.cachetext import trim_line
 from kitcache.cli.console import Console
-from kitcache.cli.prunetext import no_policy_lines, pruned_lines, unmatched_lines
-from kitcache.cli.text import missing_warnings, report_notes
-from kitcache.errors import Incomplete, UsageError
-from kitcache.options.prunepolicy import PrunePolicy
+from kitcache.cli.options import argument, converter, switch
+from kitcache.cli.tables import is_recorded, table, tag_name
+from kitcache.cli.text import count, missing_warnings, reset_lines
+from kitcache.errors import UsageError, printable
+from kitcache.options.prunepolicy import (
+    PrunePolicy,
+    PruneRule,
+    check_policy,
+    is_plain,
+    parse_amount,
+    parse_span,
+)
 from kitcache.options.sweep import SweepOptions
+from kitcache.options.units import format_age, format_bytes
 from kitcache.upkeep.pruning.prune import not_reached, prune
+from kitcache.upkeep.results import PruneResult, TagDecision
 
-_DESCRIPTION = """\
-Drops tags from index.json by a policy, then deletes what no tag reaches, as
-reset does, in one pass under the lock. A tag was last used when kitcache build
-or exec last exported or imported it; without such a note, by the age in ls.
 
-Nothing drops a kept tag (--keep-tag, --keep-last, --keep-within). Of the other
-tags, --unused-for drops those that were not used for AGE, --drop-tag those that
-it names, and a limit the least recently used ones until it is reached. Without
-these three, all tags that are not kept are dropped. The last tag stays unless
---allow-empty. Without a policy nothing is changed. If the limit cannot be
-reached, all that may be dropped is dropped, and the exit code is 14."""
+def _parse_number(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    raise ValueError(f"{text[:40]!r} is not a number of tags")
 
-_EPILOG = """\
+
+_POLICY = options.grouped(
+    "policy",
+    argument(
+        "--max-used-space",
+        metavar="SIZE",
+        type=converter(parse_amount),
+        help="the most that all tags together may hold: 5GB (10^9 bytes each), 5GiB (2^30), or"
+        " 10% of the disk; the least recently used tags are removed first",
+    ),
+    argument(
+        "--min-free-space",
+        metavar="SIZE",
+        type=converter(parse_amount),
+        help="what has to be free on the disk: 20GB or 10%",
+    ),
+    argument(
+        "--keep-tag",
+        metavar="GLOB",
+        action="append",
+        help="keep these tags, whatever else would remove them: main, 'release-*'; can be given"
+        " again",
+        completes="tags",
+    ),
+    argument(
+        "--drop-tag",
+        metavar="GLOB",
+        action="append",
+        help="remove these tags unless another option keeps them: 'pr-*'; can be given again",
+        completes="tags",
+    ),
+    argument(
+        "--keep-last",
+        metavar="N",
+        type=converter(_parse_number),
+        help="keep the N most recently used tags",
+    ),
+    argument(
+        "--keep-within",
+        metavar="AGE",
+        type=converter(parse_span),
+        help="keep tags that were used in the last AGE, such as 14d",
+    ),
+    argument(
+        "--unused-for",
+        metavar="AGE",
+        type=converter(parse_span),
+        help="remove tags that were not used for AGE, such as 30d",
+    ),
+    switch("--allow-empty", help="remove the last tag, too"),
+    switch(
+        "--trim",
+        help="if that is not enough, remove the least recently used steps of the kept tags",
+    ),
+)
+COMMAND = options.Command(
+    description="""\
+Removes tags from index.json by a policy, then deletes the blobs that no tag
+reaches, as reset does, in one pass under the lock. A tag was last used when
+kitcache build or exec last exported or imported it; without such a record, the
+age that ls shows counts.
+
+No option removes a kept tag (--keep-tag, --keep-last, --keep-within). Of the
+other tags, --unused-for removes those that were not used for AGE, --drop-tag
+those that it names, and a limit the least recently used ones until it is
+reached. Without these three, all tags that are not kept are removed. The last
+tag is kept unless --allow-empty is given. Without a policy nothing is changed.
+If the limit cannot be reached, all tags that may be removed are removed, and
+the exit code is 14.""",
+    epilog="""\
 examples:
   kitcache prune --dry-run ./cache
       when was each tag used, how much does it alone hold?
@@ -33,66 +108,146 @@ examples:
   kitcache prune --keep-tag main --keep-within 14d --dry-run ./cache
   kitcache prune --drop-tag 'pr-*' --keep-within 14d ./cache
   kitcache prune --min-free-space 20% --trim /var/cache/buildkit/*
-  kitcache prune --policy cache.toml --json ./cache"""
+  kitcache prune --policy cache.toml --json ./cache""",
+    arguments=(
+        options.DIRS,
+        *_POLICY,
+        options.policy_file(
+            "--policy",
+            "the policy is in this TOML file (- is stdin), with rules for some tags",
+        ),
+        *options.SWEEP_AGES,
+        *options.CHANGES,
+    ),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dirs(parser)
-    policy = parser.add_argument_group("policy")
-    policyoptions.add_words(policy)
-    options.add_policy(
-        policy, "the policy is in this TOML file (- is stdin), with rules for some tags"
-    )
-    options.add_ages(parser)
-    options.add_dry_run(parser)
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Prune each DIR on its own."""
+    policy: PrunePolicy = PrunePolicy()
 
+    def read(_: str) -> int:
+        nonlocal policy
+        policy = read_policy(args)
+        return 0
 
-def run(args: argparse.Namespace) -> int:
-    """Prune each DIR on its own; the worst exit code counts."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet)
-    found: list[PrunePolicy] = []
-    (code,) = session.each([""], lambda _: _read_policy(args, found))
-    if not found:
-        return code
-    return max(session.each(args.dirs, lambda path: _prune(session, args, path, found[0])))
-
-
-def _read_policy(args: argparse.Namespace, found: list[PrunePolicy]) -> int:
-    try:
-        found.append(policyoptions.retention_of(args))
-    except UsageError as error:
-        usual = "kitcache prune --help" if args.policy is None else options.MEND_POLICY
-        error.hints = error.hints or (usual,)
-        raise
-    return 0
-
-
-def _prune(session: Console, args: argparse.Namespace, path: str, policy: PrunePolicy) -> int:
-    pruned = prune(
-        path,
-        policy,
-        options=SweepOptions(args.min_age, args.ingest_age),
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    report, missed = pruned.reset, not_reached(pruned, policy)
-    session.print_result(pruned, pruned_lines(pruned, time.time_ns()))
-    session.warn(no_policy_lines(pruned))
-    session.warn(unmatched_lines(pruned, policy))
-    session.print_note(report_notes(report) if pruned.outcome != "no-policy" else ())
-    session.warn(missing_warnings(path, report.missing_blobs))
-    if report.not_deleted_count and not args.json:
-        session.print_error(
-            Incomplete(
-                path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
-            )
+    def prune_one(path: str) -> int:
+        result = prune(
+            path,
+            policy,
+            options=SweepOptions(args.min_age, args.ingest_age),
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
         )
-    if missed is not None and not args.json:
-        session.print_error(missed)
-    return pruned.exit_code
+        console.print_result(result, prune_lines(result, time.time_ns()))
+        console.print_warning(unmatched_warnings(result, policy))
+        if result.outcome == "no-policy":
+            console.print_warning(_no_policy_warnings(result))
+            console.print_warning(missing_warnings(path, result.reset.missing_blobs))
+        else:
+            console.print_reset(result.reset)
+        error = not_reached(result, policy)
+        if error is not None and not args.json:
+            console.print_error(error)
+        return result.exit_code
+
+    return console.each([""], read) or console.each(args.dirs, prune_one)
+
+
+def read_policy(args: argparse.Namespace) -> PrunePolicy:
+    """Return the policy of the command line. Raises UsageError, KitcacheError."""
+    values = {name: getattr(args, name[2:].replace("-", "_")) for (name,), *_ in _POLICY}
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    if args.policy is not None and given:
+        raise UsageError(
+            f"{', '.join(given)} with --policy: a policy comes from a file or from options,"
+            " not both",
+            hints=(f"write it in {args.policy}, or leave --policy out",),
+        )
+    policy = options.read_policy_of(args)
+    if policy is not None:
+        return policy
+    rule = PruneRule(
+        keep_last=args.keep_last, keep_within_ns=args.keep_within, unused_for_ns=args.unused_for
+    )
+    policy = PrunePolicy(
+        keep_tags=tuple(args.keep_tag or ()),
+        drop_tags=tuple(args.drop_tag or ()),
+        rules=(rule,) if rule.fields else (),
+        max_used=args.max_used_space,
+        min_free=args.min_free_space,
+        allow_empty=args.allow_empty,
+        trim=args.trim,
+    )
+    try:
+        check_policy(policy)
+    except UsageError as error:
+        error.hints = error.hints or ("kitcache prune --help",)
+        raise
+    return policy
+
+
+def prune_lines(result: PruneResult, now_ns: int) -> Iterator[str]:
+    """Yield one line per tag with the reason for its decision, then what the sweep did."""
+    if result.tags:
+        yield printable(result.path)
+        yield from _tag_table(result, now_ns)
+    elif result.outcome == "no-policy":
+        yield printable(f"{result.path}: no tags")
+    if result.outcome == "no-policy":
+        return
+    if result.tags or not result.reset.reason:
+        tags = [decision for decision in result.tags if decision.ref_name is not None]
+        removed = sum(not decision.keep for decision in tags)
+        verb = "would remove" if result.outcome == "dry-run" else "removed"
+        yield printable(f"{result.path}: {verb} {removed:,} of {count(len(tags), 'tag')}")
+    yield from map(trim_line, result.trimmed)
+    yield from reset_lines(result.reset)
+
+
+def _tag_table(result: PruneResult, now_ns: int) -> Iterator[str]:
+    rows = [_row(decision, now_ns) for decision in result.tags]
+    if result.outcome == "no-policy":
+        yield from table(("TAG", "LAST USED", "UNIQUE"), [row[:3] for row in rows], right=(1, 2))
+    else:
+        yield from table(("TAG", "LAST USED", "UNIQUE", "", "REASON"), rows, right=(1, 2))
+    if not all(is_recorded(decision.last_used_from) for decision in result.tags):
+        yield "~ not recorded: when its newest result was created, or its manifest written"
+
+
+def _row(decision: TagDecision, now_ns: int) -> tuple[str, ...]:
+    mark = "" if is_recorded(decision.last_used_from) else "~"
+    is_known = decision.last_used_from != "unknown"
+    return (
+        tag_name(decision.ref_name, decision.digest),
+        mark + format_age(now_ns - decision.last_used_ns) if is_known else "-",
+        format_bytes(decision.unique.bytes),
+        "keep" if decision.keep else "remove",
+        printable(decision.reason),
+    )
+
+
+def unmatched_warnings(result: PruneResult, policy: PrunePolicy) -> Iterator[str]:
+    """Yield the names of the command line that are not the tag of any entry."""
+    if policy.source or result.reset.reason:
+        return
+    tags = {decision.ref_name for decision in result.tags if decision.ref_name is not None}
+    globs = [("keep-tag", glob) for glob in policy.keep_tags]
+    globs += [("drop-tag", glob) for glob in policy.drop_tags]
+    for key, glob in globs:
+        if is_plain(glob) and glob not in tags:
+            from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
+
+            meant = suggest(glob, tags)
+            guess = f"; did you mean {meant}?" if meant else ""
+            yield printable(f"{result.path}: {policy.spell(key, glob)} matches no tag{guess}")
+
+
+def _no_policy_warnings(result: PruneResult) -> Iterator[str]:
+    yield printable(f"{result.path}: {result.reason}")
+    yield (
+        "hint: name a limit (--max-used-space, --min-free-space), tags to keep (--keep-tag,"
+        " --keep-last, --keep-within) or to remove (--drop-tag, --unused-for), or a file (--policy)"
+    )

@@ -4,57 +4,39 @@ import argparse
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.text import missing_warnings, report_lines, report_notes
-from kitcache.errors import Incomplete
+from kitcache.cli.text import reset_lines
 from kitcache.gc.reset import reset
 from kitcache.options.sweep import SweepOptions
 
-_DESCRIPTION = """\
+COMMAND = options.Command(
+    description="""\
 Deletes every blob that no entry of index.json reaches, and unfinished uploads.
-What a tag reaches is never touched. Waits for exporters that hold
-kitcache.lock. Changes nothing while another export runs (exit 11), or if a tag
-cannot be read (exit 12)."""
-
-_EPILOG = """\
+Blobs that a tag reaches are never touched. Waits for exporters that hold
+kitcache.lock. Changes nothing while another export runs (exit code 11), or if a
+tag cannot be read (exit code 12).""",
+    epilog="""\
 examples:
   kitcache reset ./cache                 after a build, in CI
-  kitcache reset --min-age 1h ./cache    from cron, beside builds without a lock
-  kitcache reset --dry-run --json a b    what would go, for machines"""
+  kitcache reset --min-age 1h ./cache    from cron, for builds without a lock
+  kitcache reset --dry-run --json a b    what would be deleted, for programs""",
+    arguments=(options.DIRS, *options.SWEEP_AGES, *options.CHANGES),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dirs(parser)
-    options.add_ages(parser)
-    options.add_dry_run(parser)
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Reset each DIR on its own."""
 
-
-def run(args: argparse.Namespace) -> int:
-    """Reset each DIR on its own; the worst exit code counts."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet)
-    policy = SweepOptions(args.min_age, args.ingest_age)
-    return max(session.each(args.dirs, lambda path: _reset(session, args, path, policy)))
-
-
-def _reset(session: Console, args: argparse.Namespace, path: str, options: SweepOptions) -> int:
-    report = reset(
-        path,
-        options=options,
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    session.print_result(report, report_lines(report))
-    session.print_note(report_notes(report))
-    session.warn(missing_warnings(path, report.missing_blobs))
-    if report.not_deleted_count and not args.json:
-        session.print_error(
-            Incomplete(
-                path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
-            )
+    def reset_one(path: str) -> int:
+        result = reset(
+            path,
+            options=SweepOptions(args.min_age, args.ingest_age),
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
         )
-    return report.exit_code
+        console.print_result(result, reset_lines(result))
+        console.print_reset(result)
+        return result.exit_code
+
+    return console.each(args.dirs, reset_one)

@@ -1,55 +1,69 @@
-"""kitcache tag: a further name for what a tag or a digest names."""
+"""kitcache tag: add a tag to the entry that a tag or a digest names."""
 
 import argparse
+from collections.abc import Iterator
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.tagtext import tagged_lines
+from kitcache.cli.text import NO_BLOB_DELETED
+from kitcache.errors import printable
 from kitcache.upkeep.naming.tag import tag
+from kitcache.upkeep.results import TagResult
 
-_DESCRIPTION = """\
-Makes the tag NEW name what OLD names, as `docker tag` does: in one step, under
-the locks, and without a copy. OLD stays. If NEW is there already, it moves, and
-its old digest is printed. If OLD is damaged or lacks a blob, nothing is
-changed."""
-
-_EPILOG = """\
+COMMAND = options.Command(
+    description="""\
+Makes the tag TARGET name what SOURCE names, as `docker tag` does: in one step,
+under the locks, and without a copy. SOURCE stays valid. If TARGET exists, it
+moves, and its previous digest is printed. If SOURCE is damaged or lacks a blob,
+nothing is changed.""",
+    epilog="""\
 examples:
-  kitcache tag ./cache main release-1.4          keep what main is today
+  kitcache tag ./cache main release-1.4          keep what main names today
   kitcache tag ./cache sha256:9c1e6f… rescued    name an entry without a tag
-  kitcache tag ./cache pr-7 main && kitcache untag ./cache pr-7       rename"""
+  kitcache tag ./cache pr-7 main && kitcache untag ./cache pr-7       rename""",
+    arguments=(
+        options.DIR,
+        options.argument(
+            "source",
+            metavar="SOURCE",
+            help="a tag, or the whole digest of an entry",
+            completes="tags",
+        ),
+        options.argument("target", metavar="TARGET", help="the tag to add", completes="tags"),
+        *options.CHANGES,
+    ),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dir(parser)
-    source = parser.add_argument(
-        "source", metavar="SOURCE", help="a tag, or the whole digest of an entry"
-    )
-    target = parser.add_argument("target", metavar="TARGET", help="the further name")
-    for argument in (source, target):
-        options.complete_with(argument, options.TAGS)
-    options.add_dry_run(parser)
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Add a tag in one DIR."""
+
+    def add(path: str) -> int:
+        result = tag(
+            path,
+            args.source,
+            args.target,
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
+        console.print_result(result, tag_lines(result))
+        return 0
+
+    return console.each([args.dir], add)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Name an entry of one DIR."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet)
-    return max(session.each([args.dir], lambda path: _tag(session, args, path)))
-
-
-def _tag(session: Console, args: argparse.Namespace, path: str) -> int:
-    tagged = tag(
-        path,
-        args.source,
-        args.target,
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    session.print_result(tagged, tagged_lines(tagged))
-    return 0
+def tag_lines(result: TagResult) -> Iterator[str]:
+    """Yield the digest that a tag names now, and those that it named before."""
+    path, target, digest = result.path, result.target, result.digest
+    if result.outcome == "unchanged":
+        yield printable(f"{path}: {target} is {digest} already: nothing to change")
+        return
+    is_dry = result.outcome == "dry-run"
+    origin = "" if result.source == digest else f", as {result.source}"
+    yield printable(f"{path}: {target} {'would be' if is_dry else 'is'} {digest}{origin}")
+    for previous in result.previous_digests:
+        yield printable(f"{path}: {target} {'is now' if is_dry else 'was'} {previous}")
+    if result.previous_digests and not is_dry:
+        yield printable(f"{path}: {NO_BLOB_DELETED}")

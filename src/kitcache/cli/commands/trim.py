@@ -2,86 +2,115 @@
 
 import argparse
 import time
+from collections.abc import Iterator
 
 from kitcache.cli import options
+from kitcache.cli.cachetext import trim_line
 from kitcache.cli.console import Console
-from kitcache.cli.text import missing_warnings, report_notes
-from kitcache.cli.trimtext import trimmed_lines
-from kitcache.errors import Incomplete
+from kitcache.cli.tables import SHORT_DIGEST, format_since, table
+from kitcache.cli.text import reset_lines
+from kitcache.errors import printable
+from kitcache.options.units import format_bytes, parse_bytes
+from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.trim import trim
 
-_DESCRIPTION = """\
-Cuts the coldest steps of a build cache out of a tag, until all that the tag
-reaches fits the limit, then sweeps as reset does. The coldest step is the one
-whose last use was the longest ago: a read by an import of kitcache build, or
-else when it was made. A step is cut before the steps that it was made from, so
-the kept steps hit as before, and the others run again. The tag moves to its new
-manifest in one step, under the locks. Other tags, and what they reach, stay.
-If the tag fits already, nothing is changed; --dry-run shows its steps all the
-same. If its last step alone is larger, nothing is changed (exit 14)."""
+_MAX_SHOWN = 20
 
-_EPILOG = """\
+
+def _parse_size(text: str) -> int:
+    if text.strip().endswith("%"):
+        raise ValueError(
+            f"{text[:40]!r} is a part of the disk, which only prune takes; for example, use 5GB"
+        )
+    return parse_bytes(text)
+
+
+COMMAND = options.Command(
+    description="""\
+Removes the least recently used steps of a build cache from a tag, until all
+blobs that the tag reaches fit the limit, then sweeps as reset does. The last
+use of a step is its last read by an import of kitcache build; without a record,
+the time when it was created. A step is removed before the steps it was built
+from, so the kept steps hit as before, and the others run again. The tag moves
+to its new manifest in one step, under the locks. Other tags, and what they
+reach, are not changed. If the tag fits already, nothing is changed; --dry-run
+shows its steps all the same. If its last step alone is larger, nothing is
+changed (exit code 14).""",
+    epilog="""\
 examples:
   kitcache trim ./cache main --max-used-space 5GB --dry-run
-      which steps would go, and what does each hold alone?
+      which steps would be removed, and how much does each hold alone?
   kitcache trim ./cache main --max-used-space 5GB
   kitcache prune ./cache --max-used-space 20GB --trim
-      all tags together: drop some, and trim what stays"""
+      all tags together: remove some, and trim the kept tags""",
+    arguments=(
+        options.DIR,
+        options.argument(
+            "tag",
+            metavar="TAG",
+            help="the tag of a build cache, as ls shows it",
+            completes="tags",
+        ),
+        options.argument(
+            "--max-used-space",
+            metavar="SIZE",
+            type=options.converter(_parse_size),
+            required=True,
+            help="the most that TAG may hold: 5GB (10^9 bytes each), 5GiB (2^30); not a part of the"
+            " disk such as 10%, which only prune takes",
+        ),
+        *options.CHANGES,
+    ),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dir(parser)
-    tag = parser.add_argument("tag", metavar="TAG", help="the tag of a build cache, as ls shows it")
-    options.complete_with(tag, options.TAGS)
-    parser.add_argument(
-        "--max-used-space",
-        metavar="SIZE",
-        type=_size,
-        required=True,
-        help="the most that TAG may hold: 5GB (10^9 bytes each), 5GiB (2^30); not a part of the"
-        " disk such as 10%%, which only prune takes",
-    )
-    options.add_dry_run(parser)
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
-
-
-def _size(text: str) -> int:
-    if text.strip().endswith("%"):
-        raise argparse.ArgumentTypeError(
-            f"{text[:40]!r} is a part of the disk, which prune alone takes; say 5GB, for one"
-        )
-    return options.size(text)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, console: Console) -> int:
     """Trim the tag of one DIR."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet)
-    return max(session.each([args.dir], lambda path: _trim(session, args, path)))
+
+    def trim_tag(path: str) -> int:
+        result = trim(
+            path,
+            args.tag,
+            args.max_used_space,
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
+        lines = trim_lines(result, time.time_ns(), with_steps=args.dry_run)
+        console.print_result(result, lines)
+        if result.reset is not None:
+            console.print_reset(result.reset)
+        return result.exit_code
+
+    return console.each([args.dir], trim_tag)
 
 
-def _trim(session: Console, args: argparse.Namespace, path: str) -> int:
-    trimmed = trim(
-        path,
-        args.tag,
-        args.max_used_space,
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    lines = trimmed_lines(trimmed, time.time_ns(), with_steps=args.dry_run)
-    session.print_result(trimmed, lines)
-    report = trimmed.reset
-    if report is not None:
-        session.print_note(report_notes(report))
-        session.warn(missing_warnings(path, report.missing_blobs))
-        if report.not_deleted_count and not args.json:
-            session.print_error(
-                Incomplete(
-                    path, not_deleted=report.not_deleted, not_deleted_count=report.not_deleted_count
-                )
-            )
-    return trimmed.exit_code
+def trim_lines(result: TrimResult, now_ns: int, *, with_steps: bool = True) -> Iterator[str]:
+    """Yield the old and the new size, a table of the steps, and what the sweep did.
+
+    Args:
+        with_steps: Show the steps of a tag that is unchanged too.
+    """
+    yield trim_line(result)
+    if result.outcome == "unchanged" and not with_steps:
+        return
+    steps = [(step, "remove") for step in result.removed_steps]
+    steps += [(step, "keep") for step in result.kept_steps]
+    rows = [
+        (
+            printable(step.cache_key[:SHORT_DIGEST]),
+            format_since(step.created_ns, now_ns),
+            format_since(step.last_read_ns, now_ns),
+            format_bytes(step.bytes),
+            decision,
+        )
+        for step, decision in steps[:_MAX_SHOWN]
+    ]
+    yield from table(("STEP", "CREATED", "LAST READ", "UNIQUE", ""), rows, right=(1, 2, 3))
+    if len(steps) > _MAX_SHOWN:
+        yield f"and {len(steps) - _MAX_SHOWN:,} more; --json has all"
+    if not any(step.last_read_ns for step, _ in steps):
+        yield "no import is recorded: of steps that no other needs, the oldest is removed first"
+    if result.reset is not None:
+        yield from reset_lines(result.reset)

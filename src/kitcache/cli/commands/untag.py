@@ -1,54 +1,64 @@
-"""kitcache untag: take entries out of index.json."""
+"""kitcache untag: remove entries from index.json."""
 
 import argparse
+from collections.abc import Iterator
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.tagtext import untagged_lines
+from kitcache.cli.text import NO_BLOB_DELETED, UNTAGGED
+from kitcache.errors import printable
 from kitcache.upkeep.naming.untag import untag
+from kitcache.upkeep.results import UntagResult
 
-_DESCRIPTION = """\
-Takes every entry with that ref name, or that whole digest, out of index.json:
-in one step, under the locks. Removes no blob; the next reset does. Works for a
-damaged tag too. A name with *, ? or [ that no entry has is a pattern, and all
-tags that it matches are taken out: quote it. If one of the names is not there,
-or one of the patterns matches no tag, nothing is changed."""
-
-_EPILOG = """\
+COMMAND = options.Command(
+    description="""\
+Removes every entry with that tag, or that whole digest, from index.json: in one
+step, under the locks. Deletes no blob; the next reset does. Works for a damaged
+tag too. A name with *, ? or [ that is not the tag of an entry is a pattern, and
+all tags that it matches are removed: quote it. If one of the names does not
+exist, or one of the patterns matches no tag, nothing is changed.""",
+    epilog="""\
 examples:
-  kitcache untag ./cache feature-x       drop a tag, then reset
+  kitcache untag ./cache feature-x       remove a tag, then reset
   kitcache untag ./cache 'pr-*' --dry-run
-      which tags would go?
-  kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest"""
+      which tags would be removed?
+  kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest""",
+    arguments=(
+        options.DIR,
+        options.argument(
+            "names",
+            metavar="TAG|GLOB|DIGEST",
+            nargs="+",
+            help="the entries to remove",
+            completes="tags",
+        ),
+        *options.CHANGES,
+    ),
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dir(parser)
-    names = parser.add_argument(
-        "names", metavar="TAG|GLOB|DIGEST", nargs="+", help="what to take out"
-    )
-    options.complete_with(names, options.TAGS)
-    options.add_dry_run(parser)
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Remove entries from the index of one DIR."""
+
+    def remove(path: str) -> int:
+        result = untag(
+            path,
+            args.names,
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
+        console.print_result(result, untag_lines(result))
+        return 0
+
+    return console.each([args.dir], remove)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Take the entries out of one DIR's index."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet)
-    return max(session.each([args.dir], lambda path: _untag(session, args, path)))
-
-
-def _untag(session: Console, args: argparse.Namespace, path: str) -> int:
-    untagged = untag(
-        path,
-        args.names,
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    session.print_result(untagged, untagged_lines(untagged))
-    return 0
+def untag_lines(result: UntagResult) -> Iterator[str]:
+    """Yield one line per entry that was removed."""
+    verb = "would untag" if result.outcome == "dry-run" else "untagged"
+    for ref_name, digest in result.entries:
+        yield printable(f"{result.path}: {verb} {ref_name or UNTAGGED}, {digest or 'no digest'}")
+    if result.outcome == "done":
+        yield printable(f"{result.path}: {NO_BLOB_DELETED}")

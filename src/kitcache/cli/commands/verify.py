@@ -1,99 +1,209 @@
-"""kitcache verify: rehash every blob, judge every tag; with --repair mend what is broken."""
+"""kitcache verify: hash every blob and judge every tag; --repair repairs what is damaged."""
 
 import argparse
+import time
+from collections.abc import Iterator
 
 from kitcache.cli import options
 from kitcache.cli.console import Console
-from kitcache.cli.verifytext import (
-    nameless_warnings,
-    repaired_lines,
-    verified_lines,
-    verified_warnings,
-)
-from kitcache.errors import UsageError
+from kitcache.cli.tables import damage_warnings, table, tag_name
+from kitcache.cli.text import blobs_of, count
+from kitcache.errors import NOTHING_CHANGED, UsageError, printable
+from kitcache.store.ioerrors import command_line
 from kitcache.upkeep.health.verify import verify
+from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 
-_DESCRIPTION = """\
+_MAX_STEPS = 3
+_MAX_BLOBS = 10
+_STATUS = {
+    "full": "importable",
+    "partial": "partly importable",
+    "none": "not importable",
+}
+
+COMMAND = options.Command(
+    description="""\
 Hashes every blob, on all cores, and walks every tag the way BuildKit would
-import it: its size caps, media types, cacheconfig and layers. Says of each
-tag: imports fully, imports with misses (and which steps), or does not import
+import it: its size caps, media types, cacheconfig and layers. Reports for each
+tag: importable, partly importable (and which steps are not), or not importable
 (and why). Exit code 12 if anything is wrong. Changes nothing.
 
-With --repair it then changes as little as possible, so that every tag imports
-or is gone: it moves bad blobs to DIR/.kitcache/quarantine (du counts it), cuts
-the steps that need them, and drops a tag only if nothing of it can be saved. A
-tag that imports fully is not touched."""
-
-_EPILOG = """\
+With --repair it then changes as little as possible, so that every tag can be
+imported or is removed: it moves bad blobs to DIR/.kitcache/quarantine (du shows
+its size), removes the steps that need them, and removes a tag only if nothing
+of it can be saved. A tag that is importable is not changed.""",
+    epilog="""\
 examples:
   kitcache verify ./cache                     after a crash, a full disk, a copy
   kitcache verify --repair --dry-run ./cache  what would a repair do?
   kitcache verify --repair --from ../copy ./cache
-                                              take lost blobs from another copy"""
+                                              copy missing blobs from a copy""",
+    arguments=(
+        options.DIRS,
+        options.switch("--repair", help="repair what is damaged"),
+        options.argument(
+            "--from",
+            dest="sources",
+            metavar="OTHER",
+            action="append",
+            default=[],
+            help="with --repair: another copy of the cache to copy missing blobs from; can be given"
+            " again",
+            completes="dirs",
+        ),
+        options.switch(
+            "-n",
+            "--dry-run",
+            help="with --repair: print what it would do, change nothing, acquire no lock",
+        ),
+        *options.CHANGES[1:],
+    ),
+    effect="",
+)
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Add this command's arguments."""
-    parser.description, parser.epilog = _DESCRIPTION, _EPILOG
-    options.add_dirs(parser)
-    parser.add_argument("--repair", action="store_true", help="repair what is found")
-    source = parser.add_argument(
-        "--from",
-        metavar="OTHER",
-        action="append",
-        default=[],
-        dest="sources",
-        help="with --repair: another copy of the cache to take lost blobs from; can be given again",
-    )
-    options.complete_with(source, options.DIRECTORIES)
-    options.add_dry_run(parser, "with --repair: say what it would do, change nothing, take no lock")
-    options.add_lock_timeout(parser)
-    options.add_output(parser)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Verify, or repair, each DIR; the worst exit code counts."""
-    session = Console(wants_json=args.json, is_quiet=args.quiet, only_reads=not args.repair)
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Verify or repair each DIR."""
     if not args.repair and (args.sources or args.dry_run):
         option = "--from" if args.sources else "--dry-run"
         error = UsageError(
             f"{option} goes with --repair: without it nothing is changed",
             hints=("kitcache verify --help",),
         )
-        session.print_error(error)
+        console.print_error(error)
         return error.exit_code
-    work = _repair if args.repair else _verify
-    return max(session.each(args.dirs, lambda path: work(session, args, path)))
+
+    def verify_one(path: str) -> int:
+        result = verify(
+            path,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
+        console.print_result(result, verify_lines(result))
+        console.print_warning(verify_warnings(result))
+        return result.exit_code
+
+    def repair_one(path: str) -> int:
+        from kitcache.upkeep.health.repair import repair  # noqa: PLC0415 - verify starts faster
+
+        result = repair(
+            path,
+            sources=tuple(args.sources),
+            dry_run=args.dry_run,
+            lock_timeout_s=args.lock_timeout_s,
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
+        console.print_result(result, repair_lines(result))
+        if args.quiet and result.actions:
+            # --quiet does not hide what a tag has lost.
+            console.print_warning(repair_lines(result))
+        console.print_warning(unnamed_warnings(result))
+        if result.outcome == "done":
+            console.print_warning(verify_warnings(result.verification, was_repaired=True))
+        return result.exit_code
+
+    if args.repair:
+        console.effect = NOTHING_CHANGED
+        return console.each(args.dirs, repair_one)
+    return console.each(args.dirs, verify_one)
 
 
-def _verify(session: Console, args: argparse.Namespace, path: str) -> int:
-    found = verify(
-        path,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
+def verify_lines(result: VerifyResult) -> Iterator[str]:
+    """Yield how much was hashed, then the status of each tag."""
+    if result.reason:
+        yield printable(f"{result.path}: {result.reason}")
+        return
+    bad = count(len(result.bad_blobs), "bad blob") if result.bad_blobs else "all intact"
+    hashed = f"{blobs_of(result.blobs)} hashed in {result.seconds:.1f} s"
+    yield printable(f"{result.path}: {hashed}: {bad}")
+    if result.tags:
+        yield from table(
+            ("TAG", "KIND", "STEPS", "STATUS"), [_row(tag) for tag in result.tags], right=(2,)
+        )
+
+
+def _row(tag: TagStatus) -> tuple[str, ...]:
+    has_steps = tag.kind == "cache" and (tag.steps or tag.importable == "full")
+    steps = f"{tag.steps:,}" if has_steps else "-"
+    return (tag_name(tag.ref_name, tag.digest), tag.kind, steps, _status_of(tag))
+
+
+def _status_of(tag: TagStatus) -> str:
+    if tag.kind in ("image", "artifact"):
+        return "complete" if tag.importable == "full" else "not complete"
+    return _STATUS[tag.importable]
+
+
+def verify_warnings(result: VerifyResult, *, was_repaired: bool = False) -> Iterator[str]:
+    """Yield all faults, what may become one, and the command that repairs.
+
+    Args:
+        was_repaired: The result shows what a repair could not repair.
+    """
+    path = result.path
+    if result.index_problem:
+        yield printable(f"{path}: no tag can be judged: {result.index_problem}")
+    for tag in result.tags:
+        if tag.importable != "full":
+            yield from _tag_warnings(path, tag)
+    for blob in result.bad_blobs[:_MAX_BLOBS]:
+        yield printable(f"{path}: blob {blob.digest} {blob.problem}")
+    if len(result.bad_blobs) > _MAX_BLOBS:
+        yield printable(f"{path}: and {len(result.bad_blobs) - _MAX_BLOBS:,} more bad blobs")
+    yield from damage_warnings(path, result.damage)
+    for warning in result.warnings:
+        yield printable(f"{path}: {warning}")
+    # No repair changes a subject of index.json itself: its damage says what to do by hand.
+    is_by_hand = result.damage and all(damage.root.position < 0 for damage in result.damage)
+    has_faults = result.bad_blobs or any(tag.importable != "full" for tag in result.tags)
+    if result.exit_code and not was_repaired and not (is_by_hand and not has_faults):
+        yield f"{printable(path)}: hint: {command_line('verify', path, '--repair')}"
+
+
+def _tag_warnings(path: str, tag: TagStatus) -> Iterator[str]:
+    if tag.ref_name is not None:
+        label = f"tag '{tag.ref_name}'"
+    else:
+        label = f"entry {tag.position}" + (f" ({tag.digest.short})" if tag.digest else "")
+    yield printable(f"{path}: {label} is {_status_of(tag)}: {tag.reason}")
+    for step in tag.unusable_steps[:_MAX_STEPS]:
+        created = "" if step.created_ns is None else f" of {_format_day(step.created_ns)}"
+        yield printable(f"{path}:   step {step.cache_key}{created}: {step.reason}")
+    if len(tag.unusable_steps) > _MAX_STEPS:
+        yield printable(f"{path}:   and {count(len(tag.unusable_steps) - _MAX_STEPS, 'more step')}")
+
+
+def _format_day(created_ns: int) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(created_ns // 10**9))
+    except (ValueError, OverflowError, OSError):
+        return "an unknown day"
+
+
+def repair_lines(result: RepairResult) -> Iterator[str]:
+    """Yield each action of a repair, done or planned."""
+    for action in result.actions:
+        yield printable(f"{result.path}: {action.description}")
+    if not result.actions:
+        yield printable(f"{result.path}: nothing to repair")
+    elif result.outcome == "dry-run":
+        yield printable(f"{result.path}: nothing was changed")
+
+
+def unnamed_warnings(result: RepairResult) -> Iterator[str]:
+    """Yield what to do about recovered roots without a known tag; some may be old ones."""
+    number = sum(
+        action.kind == "rebuild-index" and (action.tag or "").startswith(RECOVERED)
+        for action in result.actions
     )
-    session.print_result(found, verified_lines(found))
-    session.warn(verified_warnings(found))
-    return found.exit_code
-
-
-def _repair(session: Console, args: argparse.Namespace, path: str) -> int:
-    from kitcache.upkeep.health.repair import repair  # noqa: PLC0415 - to look costs less than to mend
-
-    repaired = repair(
-        path,
-        sources=tuple(args.sources),
-        dry_run=args.dry_run,
-        lock_timeout_s=args.lock_timeout / 10**9,
-        on_progress=session.on_progress,
-        cancel=args.cancel,
-    )
-    session.print_result(repaired, repaired_lines(repaired))
-    if args.quiet and repaired.actions:
-        # What a tag has lost is nothing to be silent about.
-        session.warn(repaired_lines(repaired))
-    session.warn(nameless_warnings(repaired))
-    if repaired.outcome == "done":
-        session.warn(verified_warnings(repaired.verification, was_repaired=True))
-    return repaired.exit_code
+    if number:
+        path = result.path
+        has, are = ("has", "is") if number == 1 else ("have", "are")
+        yield printable(f"{path}: {count(number, 'tag')} {has} no known name, and {are} kept")
+        for command in (
+            command_line("tag", path, f"{RECOVERED}…", "NAME"),
+            command_line("prune", path, "--keep-tag", "NAME") + " (removes all others)",
+        ):
+            yield printable(f"{path}: hint: {command}")

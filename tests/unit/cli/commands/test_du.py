@@ -18,7 +18,7 @@ def test_damage_is_told_and_the_figures_all_the_same(sample: Sample) -> None:
     assert "  live " in answer.out
     first, second = answer.err.splitlines()
     assert first.startswith("kitcache: cache: tag 'main' cannot be read: manifest sha256:")
-    assert second.endswith("figures are incomplete, a reset would refuse")
+    assert second.endswith("sizes are incomplete, and a reset would refuse")
     value = run(sample.box.top, "du", "--json", "cache").value
     assert (value["exit_code"], value["damage"][0]["ref_name"]) == (12, "main")
 
@@ -27,4 +27,4 @@ def test_missing_layers_are_told(sample: Sample) -> None:
     sample.box.damage(sample.layers[1]["digest"], None)
     answer = run(sample.box.top, "du", "--quiet", "cache")
     assert (answer.code, answer.out) == (0, "")
-    assert "1 blob that tags name is not there or not whole" in answer.err
+    assert "1 blob missing or incomplete" in answer.err

@@ -59,7 +59,7 @@ def test_notes_that_cannot_be_read_are_not_taken_for_none() -> None:
         answer = run_as(NOBODY, top, "ls", "--json", "cache")
         assert answer.code == 0
         *_, footnote = run_as(NOBODY, top, "ls", "cache").out.splitlines()
-        assert footnote == "LAST USED -: the notes of it in .kitcache/ cannot be read"
+        assert footnote == "LAST USED -: its records in .kitcache/ cannot be read"
         assert {tag["last_used_from"] for tag in answer.value["tags"]} == {"unknown"}
         assert run_as(NOBODY, top, "ls", "cache", "main").code == 0
 

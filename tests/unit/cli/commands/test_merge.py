@@ -28,8 +28,8 @@ def test_several_into_one(top: Path, sample: Sample) -> None:
     answer = run(top, "merge", "cache", "all")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines()[:2] == [
-        f"all: took main of cache, {sample.main['digest']}",
-        f"all: took dev of cache, {sample.dev['digest']}",
+        f"all: added main of cache, {sample.main['digest']}",
+        f"all: added dev of cache, {sample.dev['digest']}",
     ]
     assert answer.out.splitlines()[2].startswith(f"all: 2 tags; {len(sample.live)} blobs, ")
     assert tags(top / "all") == ["main", "dev"]
@@ -52,7 +52,7 @@ def test_a_clash_and_its_ways_out(top: Path) -> None:
 def test_a_dry_run(top: Path) -> None:
     answer = run(top, "merge", "--dry-run", "cache", "all")
     assert answer.code == 0
-    assert answer.out.startswith("all: would take main of cache, ")
+    assert answer.out.startswith("all: would add main of cache, ")
     assert not (top / "all").exists()
 
 

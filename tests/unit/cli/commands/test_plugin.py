@@ -60,10 +60,10 @@ def test_from_nothing_to_installed_to_nothing(tmp_path: Path) -> None:
     installed = plugin(tmp_path, "install")
     assert (installed.code, installed.err) == (0, "")
     assert installed.out.startswith(f"{path}: installed;")
-    assert plugin(tmp_path, "install").out.startswith(f"{path}: was there already;")
+    assert plugin(tmp_path, "install").out.startswith(f"{path}: unchanged;")
     status = plugin(tmp_path, "status")
     assert (status.code, status.err) == (0, "")
-    assert status.out.startswith(f"{path}: docker takes this\n  kitcache's, works; runs ")
+    assert status.out.startswith(f"{path}: docker runs this\n  kitcache's, works; runs ")
     assert plugin(tmp_path, "remove").out == f"{path}: removed\n"
     assert "nothing to remove" in plugin(tmp_path, "remove").out
     (tmp_path / ".docker" / "cli-plugins").rmdir()
@@ -86,11 +86,11 @@ def test_what_docker_finds_first_is_said(tmp_path: Path) -> None:
     (tmp_path / ".docker" / "config.json").write_text(config)
     installed = plugin(tmp_path, "install")
     assert installed.code == 0
-    assert f"warning: docker takes {extra}" in installed.err
+    assert f"warning: docker runs {extra}" in installed.err
     status = plugin(tmp_path, "status")
     assert status.code == 1
-    assert status.out.splitlines()[:2] == [f"{extra}: docker takes this", "  not kitcache's own"]
-    assert "not taken by docker" in status.out.splitlines()[2]
+    assert status.out.splitlines()[:2] == [f"{extra}: docker runs this", "  not kitcache's own"]
+    assert "not run by docker" in status.out.splitlines()[2]
 
 
 def test_a_broken_launcher_is_said_and_mended(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""cli/commands/prune.py, cli/policyoptions.py, cli/prunetext.py: words to a policy, and back."""
+"""cli/commands/prune.py: words to a policy, and a result to lines."""
 
 import argparse
 import json
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.cli.main import make_parser
-from kitcache.cli.policyoptions import retention_of
-from kitcache.cli.prunetext import pruned_lines
+from kitcache.cli.commands.prune import prune_lines, read_policy
+from kitcache.cli.parser import parse_words
 from kitcache.errors import UsageError
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from kitcache.store.open import open_store
@@ -23,7 +22,9 @@ DAY_NS = 86_400 * 10**9
 
 
 def parsed(*words: str) -> argparse.Namespace:
-    return make_parser("prune").parse_args(["prune", *words, "cache"])
+    args = parse_words(["prune", *words, "cache"])
+    assert args is not None
+    return args
 
 
 @pytest.mark.parametrize(
@@ -46,28 +47,28 @@ def parsed(*words: str) -> argparse.Namespace:
     ],
 )
 def test_words_are_a_policy(words: tuple[str, ...], expected: PrunePolicy) -> None:
-    assert retention_of(parsed(*words)) == expected
+    assert read_policy(parsed(*words)) == expected
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--max-used-space", "5 gigs"), "'5 gigs' is not a size; known forms: 5GB"),
-        (("--keep-last", "-1"), "'-1' is no number of tags"),
-        (("--keep-last", "many"), "'many' is no number of tags"),
+        (("--keep-last", "-1"), "'-1' is not a number of tags"),
+        (("--keep-last", "many"), "'many' is not a number of tags"),
         (("--unused-for", "soon"), "'soon' is not an age; known forms: 90s"),
         (("--unused-for", "30"), "argument --unused-for: '30' has no unit"),
         (("--keep-within", "30"), "argument --keep-within: '30' has no unit"),
         (("--keep-last", "0"), "keeps nothing"),
         (("--keep-tag", "main", "--trim"), "--trim needs a limit"),
         (("--keep-tag", "*", "--drop-tag", "a"), "--drop-tag a drops no tag: --keep-tag * keeps"),
-        (("--policy", "p", "--unused-for", "0s"), "--unused-for beside --policy"),
-        (("--policy", "p", "--trim", "--keep-tag", "a"), "--keep-tag, --trim beside --policy"),
+        (("--policy", "p", "--unused-for", "0s"), "--unused-for with --policy"),
+        (("--policy", "p", "--trim", "--keep-tag", "a"), "--keep-tag, --trim with --policy"),
     ],
 )
 def test_words_that_are_none(words: tuple[str, ...], says: str) -> None:
     with pytest.raises(UsageError) as caught:
-        retention_of(parsed(*words))
+        read_policy(parsed(*words))
     assert says in str(caught.value)
 
 
@@ -83,7 +84,7 @@ def test_a_file_says_the_same(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\xef\xbb\xbfkeep-last = 1\r\n", "would drop 1 of 2 tags"),
+        (b"\xef\xbb\xbfkeep-last = 1\r\n", "would remove 1 of 2 tags"),
         (b"keep-last = 0x" + b"f" * 5000, "line 1: keep-last: is more tags than any cache has"),
         (b"#" * (64 * 1024 + 1), "a policy has at most 65,536 bytes"),
     ],
@@ -164,13 +165,13 @@ def test_noted_uses_have_no_mark_and_no_footnote(sample: Sample) -> None:
     os.utime(sample.box.path_of(sample.main["digest"]), (0, 0))
     os.utime(sample.box.path_of(sample.dev["digest"]), (0, 0))
     policy = PrunePolicy(keep_tags=("*",))
-    mixed = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
+    mixed = list(prune_lines(prune(sample.dir, policy, dry_run=True), now_ns))
     assert mixed[2].split()[:2] == ["main", "3"]
     assert mixed[3].split()[1].startswith("~")
-    assert mixed[4].startswith("~ no use is noted")
+    assert mixed[4].startswith("~ not recorded")
     with open_store(sample.dir) as layout:
         record_use(layout, ["dev"], "imported", now_ns - DAY_NS)
-    noted = list(pruned_lines(prune(sample.dir, policy, dry_run=True), now_ns))
+    noted = list(prune_lines(prune(sample.dir, policy, dry_run=True), now_ns))
     assert not any("~" in line for line in noted)
 
 

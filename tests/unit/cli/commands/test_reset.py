@@ -16,13 +16,13 @@ def blobs(sample: Sample) -> set[str]:
 def test_the_answer_is_one_line(sample: Sample) -> None:
     answer = run(sample.box.top, "reset", "cache")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.startswith("cache: removed 4 blobs, 1.4 kB; kept 7, 2.0 kB, for 2 tags (")
+    assert answer.out.startswith("cache: deleted 4 blobs, 1.4 kB; kept 7, 2.0 kB, for 2 tags (")
     assert blobs(sample) == sample.live
 
 
 def test_a_dry_run(sample: Sample) -> None:
     answer = run(sample.box.top, "reset", "--dry-run", "cache")
-    assert answer.out.startswith("cache: would remove 4 blobs")
+    assert answer.out.startswith("cache: would delete 4 blobs")
     assert len(blobs(sample)) == 11
 
 
@@ -30,7 +30,7 @@ def test_a_dry_run(sample: Sample) -> None:
 def test_min_age(sample: Sample, age: str, removed: int) -> None:
     answer = run(sample.box.top, "reset", "--min-age", age, "cache")
     assert len(blobs(sample)) == 11 - removed
-    spared = "cache: 4 blobs, 1.4 kB of them too young to go" in answer.err
+    spared = "cache: 4 blobs, 1.4 kB of them kept: too young to delete" in answer.err
     assert spared is (removed == 0)
 
 
@@ -75,11 +75,11 @@ def test_quiet_says_nothing_about_what_is_in_order(sample: Sample) -> None:
     answer = run(sample.box.top, "reset", "--quiet", "cache")
     assert (answer.code, answer.out) == (0, "")
     told, step = answer.err.splitlines()
-    assert "not there or not whole, first named by tag 'main'" in told
+    assert "missing or incomplete, first reached by tag 'main'" in told
     assert step == "kitcache: cache: hint: kitcache verify cache --repair"
 
 
 def test_what_was_left_alone_is_told_on_stderr(sample: Sample) -> None:
     (sample.dir / "notes").touch()
     answer = run(sample.box.top, "reset", "cache")
-    assert answer.err == "kitcache: cache: 1 foreign file left alone: notes\n"
+    assert answer.err == "kitcache: cache: kept 1 foreign file: notes\n"

@@ -24,21 +24,23 @@ def test_what_went_and_what_stays(cache: Stages) -> None:
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", LIMIT)
     assert (answer.code, answer.err) == (0, "")
     first, head, *rows, hint, last = answer.out.splitlines()
-    assert first == "cache: main shrank from 43.6 kB to 16.5 kB: 5 steps of 8 cut"
-    assert head.split() == ["STEP", "MADE", "LAST", "READ", "ALONE"]
+    assert first == "cache: main shrank from 43.6 kB to 16.5 kB: 5 steps of 8 removed"
+    assert head.split() == ["STEP", "CREATED", "LAST", "READ", "UNIQUE"]
     assert [row.split()[0] for row in rows] == [
         stages.record_of(name)[:19] for name in stages.AS_THEY_GO
     ]
-    assert [row.split()[-1] for row in rows] == ["drop"] * 5 + ["keep"] * 3
-    assert hint == "no import is noted; of steps that nothing came from, the oldest go first"
-    assert last.startswith("cache: removed 7 blobs, ")
+    assert [row.split()[-1] for row in rows] == ["remove"] * 5 + ["keep"] * 3
+    assert (
+        hint == "no import is recorded: of steps that no other needs, the oldest is removed first"
+    )
+    assert last.startswith("cache: deleted 7 blobs, ")
 
 
 def test_a_dry_run_says_would(cache: Stages) -> None:
     words = ("trim", "cache", "main", "--max-used-space", LIMIT, "--dry-run")
     answer = run(cache.box.top, *words)
     assert answer.out.startswith("cache: main would shrink from 43.6 kB to 16.5 kB")
-    assert "cache: would remove 7 blobs, " in answer.out
+    assert "cache: would delete 7 blobs, " in answer.out
     assert entries(cache.dir)["main"]["digest"] == cache.main["digest"]
 
 
@@ -55,7 +57,7 @@ def test_when_an_import_read_a_layer_is_shown(cache: Stages) -> None:
 def test_a_part_of_the_disk_is_prunes(cache: Stages) -> None:
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "10%")
     assert (answer.code, answer.out) == (2, "")
-    assert "'10%' is a part of the disk, which prune alone takes" in answer.err
+    assert "'10%' is a part of the disk, which only prune takes" in answer.err
 
 
 def test_what_fits(cache: Stages) -> None:
@@ -68,7 +70,7 @@ def test_a_dry_run_shows_the_steps_of_a_tag_that_fits_too(cache: Stages) -> None
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "1 GB", "-n")
     head, columns, *steps = answer.out.splitlines()
     assert head.endswith("nothing was changed")
-    assert columns.split() == ["STEP", "MADE", "LAST", "READ", "ALONE"]
+    assert columns.split() == ["STEP", "CREATED", "LAST", "READ", "UNIQUE"]
     assert [line.split()[-1] for line in steps[: len(MAIN)]] == ["keep"] * len(MAIN)
 
 
@@ -98,7 +100,7 @@ def test_missing_layers_are_warned_of(cache: Stages) -> None:
     cache.box.damage(stages.layer_of("base"), None)
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", LIMIT, "--quiet")
     assert (answer.code, answer.out) == (0, "")
-    assert "1 blob that tags name is not there" in answer.err
+    assert "1 blob missing or incomplete" in answer.err
 
 
 @pytest.mark.parametrize("tag", ["\x1b[31mred", "\u202edesrever", "a\nb", "-x", "'; rm -rf"])

@@ -15,16 +15,16 @@ def test_what_was_taken_out_and_what_was_not_done(sample: Sample) -> None:
     answer = run(sample.box.top, "untag", "cache", "main", sample.dev["digest"])
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
-        f"cache: took out main, {sample.main['digest']}",
-        f"cache: took out dev, {sample.dev['digest']}",
-        "cache: no blob was removed; kitcache reset does that",
+        f"cache: untagged main, {sample.main['digest']}",
+        f"cache: untagged dev, {sample.dev['digest']}",
+        "cache: no blob was deleted; kitcache reset does that",
     ]
     assert count(sample) == 0
 
 
 def test_a_dry_run(sample: Sample) -> None:
     answer = run(sample.box.top, "untag", "--dry-run", "cache", "main")
-    assert answer.out == f"cache: would take out main, {sample.main['digest']}\n"
+    assert answer.out == f"cache: would untag main, {sample.main['digest']}\n"
     assert count(sample) == 2
 
 
@@ -54,7 +54,7 @@ def test_a_pattern(sample: Sample) -> None:
     assert (nothing.code, count(sample)) == (1, 2)
     assert "no entry of index.json has a tag that matches 'pr-*'" in nothing.err
     dry = run(sample.box.top, "untag", "--dry-run", "cache", "d*")
-    assert dry.out == f"cache: would take out dev, {sample.dev['digest']}\n"
+    assert dry.out == f"cache: would untag dev, {sample.dev['digest']}\n"
     assert count(sample) == 2
     assert run(sample.box.top, "untag", "cache", "d*").code == 0
     assert count(sample) == 1

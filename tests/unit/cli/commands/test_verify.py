@@ -28,16 +28,16 @@ def test_a_clean_cache(box: Box, cached: Cached) -> None:
     assert (answer.code, answer.err) == (0, "")
     first, *table = answer.out.splitlines()
     assert first.startswith("cache: 5 blobs, ")
-    assert table == ["TAG   KIND   STEPS  VERDICT", "main  cache      3  imports fully"]
+    assert table == ["TAG   KIND   STEPS  STATUS", "main  cache      3  importable"]
 
 
 def test_faults_go_to_stderr_with_what_to_do(box: Box, cached: Cached) -> None:
     box.damage(cached.layers[2]["digest"], None)
     answer = run(box.top, "verify", "cache")
     assert answer.code == 12
-    assert "main  cache      3  imports with misses" in answer.out
+    assert "main  cache      3  partly importable" in answer.out
     assert answer.err.splitlines() == [
-        "kitcache: cache: tag 'main' imports with misses: 1 of 3 steps cannot be loaded",
+        "kitcache: cache: tag 'main' is partly importable: 1 of 3 steps cannot be loaded",
         f"kitcache: cache:   step {digest_of(b'step main 2')} of 2026-06-03:"
         f" layer {cached.layers[2]['digest'][:19]} is missing",
         "kitcache: cache: hint: kitcache verify cache --repair",
@@ -50,7 +50,7 @@ def test_quiet_leaves_the_faults(box: Box, cached: Cached) -> None:
     box.damage(cached.layers[2]["digest"], None)
     quiet = run(box.top, "verify", "--quiet", "cache")
     assert (quiet.code, quiet.out) == (12, "")
-    assert "imports with misses" in quiet.err
+    assert "partly importable" in quiet.err
 
 
 def test_json(box: Box, cached: Cached) -> None:
@@ -122,7 +122,7 @@ def test_roots_without_a_name_are_told_of(box: Box, cached: Cached) -> None:
     (box.dir / "index.json").unlink()
     answer = run(box.top, "verify", "--repair", "cache")
     assert answer.err.splitlines()[0] == "kitcache: cache: 1 tag has no known name, and is kept"
-    assert "hint: kitcache prune cache --keep-tag NAME (drops all others)" in answer.err
+    assert "hint: kitcache prune cache --keep-tag NAME (removes all others)" in answer.err
 
 
 def test_a_repair_as_json(box: Box, cached: Cached) -> None:
@@ -179,7 +179,7 @@ def test_on_a_terminal_the_rate_and_the_time_left_are_drawn(box: Box, cached: Ca
         file.truncate(1 << 40)
     seen = watch(box.top, "verify", "cache", until=lambda text: " left" in text)
     line = seen.rpartition("\r")[2]
-    assert line.startswith("cache: rehashed ")
+    assert line.startswith("cache: hashed ")
     assert " of 1.1 TB, " in line
     assert "/s, " in line
 

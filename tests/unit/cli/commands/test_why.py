@@ -16,7 +16,7 @@ def test_the_path_from_a_tag(sample: Sample) -> None:
 
 def test_garbage(sample: Sample) -> None:
     answer = run(sample.box.top, "why", "cache", min(sample.garbage)[:12])
-    assert (answer.code, answer.out.splitlines()[1]) == (0, "  garbage: no tag reaches it")
+    assert (answer.code, answer.out.splitlines()[1]) == (0, "  unreachable: no tag reaches it")
 
 
 def test_no_such_blob_and_no_such_form(sample: Sample) -> None:

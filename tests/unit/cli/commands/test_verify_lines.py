@@ -1,11 +1,11 @@
-"""cli/verifytext.py: what people read of a verification and of a repair."""
+"""cli/commands/verify.py: what people read of a verification and of a repair."""
 
 from typing import Any
 
 import pytest
 
+from kitcache.cli.commands.verify import repair_lines, verify_lines, verify_warnings
 from kitcache.cli.text import progress_line
-from kitcache.cli.verifytext import repaired_lines, verified_lines, verified_warnings
 from kitcache.gc.values import DamagedPath, Progress, Root, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
@@ -30,36 +30,36 @@ def miss(number: int, created_ns: int | None = None) -> UnusableStep:
 
 
 def lines(*verdicts: TagStatus, **changes: Any) -> list[str]:
-    return list(verified_lines(CLEAN._replace(tags=verdicts, **changes)))
+    return list(verify_lines(CLEAN._replace(tags=verdicts, **changes)))
 
 
 def warnings(*verdicts: TagStatus, **changes: Any) -> list[str]:
-    return list(verified_warnings(CLEAN._replace(tags=verdicts, **changes)))
+    return list(verify_warnings(CLEAN._replace(tags=verdicts, **changes)))
 
 
 def test_a_clean_cache() -> None:
     assert lines(FULLY) == [
-        "cache: 3 blobs, 4.2 MB rehashed in 1.2 s: all whole",
-        "TAG   KIND   STEPS  VERDICT",
-        "main  cache     12  imports fully",
+        "cache: 3 blobs, 4.2 MB hashed in 1.2 s: all intact",
+        "TAG   KIND   STEPS  STATUS",
+        "main  cache     12  importable",
     ]
     assert warnings(FULLY) == []
 
 
 def test_a_cache_without_tags() -> None:
-    assert lines() == ["cache: 3 blobs, 4.2 MB rehashed in 1.2 s: all whole"]
+    assert lines() == ["cache: 3 blobs, 4.2 MB hashed in 1.2 s: all intact"]
 
 
 @pytest.mark.parametrize(
     ("kind", "imports", "steps", "row"),
     [
-        ("cache", "full", 0, "0  imports fully"),
-        ("cache", "partial", 1234, "1,234  imports with misses"),
-        ("cache", "none", 0, "-  does not import"),
-        ("cache", "none", 3, "3  does not import"),
-        ("image", "full", 0, "-  whole"),
-        ("artifact", "none", 0, "-  not whole"),
-        ("unknown", "none", 0, "-  does not import"),
+        ("cache", "full", 0, "0  importable"),
+        ("cache", "partial", 1234, "1,234  partly importable"),
+        ("cache", "none", 0, "-  not importable"),
+        ("cache", "none", 3, "3  not importable"),
+        ("image", "full", 0, "-  complete"),
+        ("artifact", "none", 0, "-  not complete"),
+        ("unknown", "none", 0, "-  not importable"),
     ],
 )
 def test_each_verdict(kind: Any, imports: Any, steps: int, row: str) -> None:
@@ -72,18 +72,18 @@ def test_an_entry_without_a_tag() -> None:
     verdict = TagStatus(3, None, ONE, "artifact", "none", "it is cold")
     assert lines(verdict)[2].startswith(f"{ONE.short}  artifact")
     assert warnings(verdict) == [
-        f"cache: entry 3 ({ONE.short}) is not whole: it is cold",
+        f"cache: entry 3 ({ONE.short}) is not complete: it is cold",
         "cache: hint: kitcache verify cache --repair",
     ]
     nameless = verdict._replace(digest=None, kind="unknown")
-    assert warnings(nameless)[0] == "cache: entry 3 does not import: it is cold"
+    assert warnings(nameless)[0] == "cache: entry 3 is not importable: it is cold"
 
 
 def test_steps_that_miss_are_named_and_counted() -> None:
     misses = (miss(0, 1_780_308_000 * 10**9), *(miss(n) for n in range(1, 7)))
     verdict = FULLY._replace(importable="partial", reason="7 of 12 steps", unusable_steps=misses)
     assert warnings(verdict) == [
-        "cache: tag 'main' imports with misses: 7 of 12 steps",
+        "cache: tag 'main' is partly importable: 7 of 12 steps",
         f"cache:   step sha256:{0:064} of 2026-06-01: layer x is missing",
         f"cache:   step sha256:{1:064}: layer x is missing",
         f"cache:   step sha256:{2:064}: layer x is missing",
@@ -95,12 +95,12 @@ def test_steps_that_miss_are_named_and_counted() -> None:
 @pytest.mark.parametrize("created_ns", [10**30, -(10**30)])
 def test_a_time_that_no_calendar_has(created_ns: int) -> None:
     verdict = FULLY._replace(importable="partial", unusable_steps=(miss(0, created_ns),))
-    assert " of an odd time: " in warnings(verdict)[1]
+    assert " of an unknown day: " in warnings(verdict)[1]
 
 
 def test_bad_blobs() -> None:
     bad = tuple(BadBlob(Digest("sha256", f"{n:064}"), "is empty", 0) for n in range(12))
-    assert lines(FULLY, bad_blobs=bad[:1])[0].endswith("rehashed in 1.2 s: 1 bad blob")
+    assert lines(FULLY, bad_blobs=bad[:1])[0].endswith("hashed in 1.2 s: 1 bad blob")
     said = warnings(FULLY, bad_blobs=bad)
     assert said[:10] == [f"cache: blob sha256:{n:064} is empty" for n in range(10)]
     assert said[10:] == [
@@ -138,20 +138,18 @@ def test_names_from_a_disk_are_escaped() -> None:
 
 def test_the_next_step_can_be_pasted() -> None:
     found = CLEAN._replace(path="my cache", index_problem="gone")
-    assert (
-        list(verified_warnings(found))[-1] == "my cache: hint: kitcache verify 'my cache' --repair"
-    )
+    assert list(verify_warnings(found))[-1] == "my cache: hint: kitcache verify 'my cache' --repair"
 
 
 def test_what_a_repair_did() -> None:
     step = RepairAction("remove-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
     done = RepairResult("cache", "done", (step,), CLEAN)
-    assert list(repaired_lines(done)) == [f"cache: {step.description}"]
+    assert list(repair_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")
-    assert list(repaired_lines(dry)) == [f"cache: {step.description}", "cache: nothing was changed"]
-    assert list(repaired_lines(done._replace(actions=()))) == ["cache: nothing to repair"]
+    assert list(repair_lines(dry)) == [f"cache: {step.description}", "cache: nothing was changed"]
+    assert list(repair_lines(done._replace(actions=()))) == ["cache: nothing to repair"]
     bad = CLEAN._replace(index_problem="it is gone still")
-    assert list(verified_warnings(bad, was_repaired=True)) == [
+    assert list(verify_warnings(bad, was_repaired=True)) == [
         "cache: no tag can be judged: it is gone still"
     ]
 
@@ -159,20 +157,20 @@ def test_what_a_repair_did() -> None:
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (Progress("verify", 3, 0), "cache: rehashed 0 B"),
-        (Progress("verify", 3, 10**9, 0, 0.5), "cache: rehashed 1.0 GB, 2.0 GB/s"),
+        (Progress("verify", 3, 0), "cache: hashed 0 B"),
+        (Progress("verify", 3, 10**9, 0, 0.5), "cache: hashed 1.0 GB, 2.0 GB/s"),
         (
             Progress("verify", 3, 10**9, 5 * 10**9, 0.5),
-            "cache: rehashed 1.0 GB of 5.0 GB, 2.0 GB/s, 2 s left",
+            "cache: hashed 1.0 GB of 5.0 GB, 2.0 GB/s, 2 s left",
         ),
         (
             Progress("verify", 3, 10**6, 10**9, 1.0),
-            "cache: rehashed 1.0 MB of 1.0 GB, 1.0 MB/s, 16 min left",
+            "cache: hashed 1.0 MB of 1.0 GB, 1.0 MB/s, 16 min left",
         ),
         # More came since it was counted.
         (
             Progress("verify", 3, 60 * 10**9, 5 * 10**9, 1.0),
-            "cache: rehashed 60.0 GB of 5.0 GB, 60.0 GB/s, 0 s left",
+            "cache: hashed 60.0 GB of 5.0 GB, 60.0 GB/s, 0 s left",
         ),
     ],
 )
