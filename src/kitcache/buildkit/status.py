@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from kitcache.buildkit.proto import control_pb2
+from kitcache.buildkit.wire.fields import encode_varint, read_fields
+from kitcache.buildkit.wire.frames import Buffer
+from kitcache.buildkit.wire.grpc import RpcError
 
 _SECOND_NS = 10**9
 
@@ -122,12 +124,14 @@ def read_update(message: bytes) -> BuildUpdate:
     Raises:
         ValueError: The message is not a StatusResponse.
     """
-    response = control_pb2.StatusResponse()
+    kind = control_pb2.StatusResponse
     try:
-        response.ParseFromString(message)
+        response = kind.FromString(message)
     except DecodeError:
-        response.Clear()
-        _fill(response, message)
+        try:
+            response = kind.FromString(_make_utf8(message, kind.DESCRIPTOR))
+        except (DecodeError, RpcError) as error:
+            raise ValueError(f"not a message of the Status stream: {error}") from None
     return BuildUpdate(
         tuple(map(_read_vertex, response.vertexes)),
         tuple(map(_read_transfer, response.statuses)),
@@ -199,55 +203,18 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _fill(message: Message, data: bytes) -> None:
-    """Parse as protobuf does, but accept strings that are not UTF-8.
-
-    The data is parsed as a message without known fields, so every field is an unknown field.
-    """
-    raw = control_pb2.InfoRequest()
-    try:
-        raw.ParseFromString(data)
-    except DecodeError as error:
-        raise ValueError(f"not a message of the Status stream: {error}") from None
-    fields: Any = message.DESCRIPTOR.fields_by_number
-    unknown: Any = UnknownFieldSet(raw)
-    for part in unknown:
-        field = fields.get(part.field_number)
-        if field is not None and part.wire_type == _WIRE_TYPES.get(field.type):
-            _put(message, field, part.data)
-
-
-def _put(message: Message, field: FieldDescriptor, data: Any) -> None:
-    current = getattr(message, field.name)
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-        target = current.add() if field.is_repeated else current
-        target.SetInParent()
-        _fill(target, data)
-        return
-    value = _VALUES[field.type](data)
-    if field.is_repeated:
-        current.append(value)
-    else:
-        setattr(message, field.name, value)
-
-
-def _signed(bits: int) -> Callable[[int], int]:
-    return lambda number: ((number + (1 << (bits - 1))) & ((1 << bits) - 1)) - (1 << (bits - 1))
-
-
-_VARINT, _LENGTH_DELIMITED = 0, 2
-_WIRE_TYPES = {
-    FieldDescriptor.TYPE_BOOL: _VARINT,
-    FieldDescriptor.TYPE_INT32: _VARINT,
-    FieldDescriptor.TYPE_INT64: _VARINT,
-    FieldDescriptor.TYPE_STRING: _LENGTH_DELIMITED,
-    FieldDescriptor.TYPE_BYTES: _LENGTH_DELIMITED,
-    FieldDescriptor.TYPE_MESSAGE: _LENGTH_DELIMITED,
-}
-_VALUES: dict[int, Callable[[Any], object]] = {
-    FieldDescriptor.TYPE_BOOL: bool,
-    FieldDescriptor.TYPE_INT32: _signed(32),
-    FieldDescriptor.TYPE_INT64: _signed(64),
-    FieldDescriptor.TYPE_STRING: lambda data: data.decode("utf-8", "replace"),
-    FieldDescriptor.TYPE_BYTES: bytes,
-}
+def _make_utf8(message: Buffer, descriptor: Any) -> bytes:
+    """Return the message with U+FFFD for invalid bytes of strings. Raise RpcError."""
+    parts: list[Buffer] = []
+    for number, value in read_fields(message):
+        if isinstance(value, int):
+            parts += (encode_varint(number << 3), encode_varint(value))
+            continue
+        field = descriptor.fields_by_number.get(number)
+        data: Buffer = value
+        if field is not None and field.type == FieldDescriptor.TYPE_STRING:
+            data = bytes(value).decode("utf-8", "replace").encode()
+        elif field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
+            data = _make_utf8(value, field.message_type)
+        parts += (encode_varint(number << 3 | 2), encode_varint(len(data)), data)
+    return b"".join(parts)
