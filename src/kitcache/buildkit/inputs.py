@@ -60,14 +60,12 @@ class Inputs(NamedTuple):
         sources: Local names that the daemon may ask for, with directories as the user wrote them.
         stdin: What stdin contains: nothing, the "context" (a tar to upload) or the "dockerfile",
             which is then the only file, Dockerfile, of the local name "dockerfile".
-        is_context_empty: True if the local name "context" has no files.
     """
 
     attrs: Pairs
     sources: Pairs = ()
     layouts: tuple[OciLayout, ...] = ()
     stdin: Literal["", "context", "dockerfile"] = ""
-    is_context_empty: bool = False
 
 
 def is_remote(text: str) -> bool:
@@ -112,18 +110,22 @@ def find_inputs(
         raise UsageError(
             "a Dockerfile is not fetched from a URL", hints=("download it, and name the file",)
         )
+    caps: set[str] = set()
     if request.context == STDIN:
         inputs = _from_stdin(request, upload_id if stdin_is_archive else None)
     elif is_directory(request.context):
         inputs = _from_directory(request, is_directory)
     elif is_remote(request.context):
         inputs = _from_url(request)
+        caps |= _git_caps(request.context, "")
     else:
         raise UsageError(
             f"unable to prepare context: path {quote_go(hide_password(request.context))} not found",
             hints=("name a directory, a git or http URL, or - for stdin",),
         )
-    return _add_named(inputs, request.build_contexts, is_directory)
+    inputs = _add_named(inputs, request.build_contexts, is_directory, caps)
+    caps_attr = (("frontend.caps", ",".join(sorted(caps))),) if caps else ()
+    return inputs._replace(attrs=(*inputs.attrs, *caps_attr))
 
 
 def _from_stdin(request: BuildRequest, upload_id: str | None) -> Inputs:
@@ -136,7 +138,7 @@ def _from_stdin(request: BuildRequest, upload_id: str | None) -> Inputs:
             "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
             hints=("name no Dockerfile", "send a tar to stdin"),
         )
-    return Inputs(_DOCKERFILE_HERE, stdin="dockerfile", is_context_empty=True)
+    return Inputs(_DOCKERFILE_HERE, stdin="dockerfile")
 
 
 _DOCKERFILE_HERE = (("dockerfilekey", "dockerfile"), ("filename", "Dockerfile"))
@@ -160,17 +162,18 @@ def _from_directory(request: BuildRequest, is_directory: Callable[[str], bool]) 
 
 def _from_url(request: BuildRequest) -> Inputs:
     context = ("context", request.context)
-    caps = _caps(request.context, "")
     if request.dockerfile == STDIN:
-        return Inputs((context, *_DOCKERFILE_HERE, *caps), stdin="dockerfile")
+        return Inputs((context, *_DOCKERFILE_HERE), stdin="dockerfile")
     if request.dockerfile and request.dockerfile.startswith("/"):
         folder, name = posixpath.split(request.dockerfile)
-        attrs = (context, ("dockerfilekey", "dockerfile"), ("filename", name), *caps)
+        attrs = (context, ("dockerfilekey", "dockerfile"), ("filename", name))
         return Inputs(attrs, (("dockerfile", folder),))
-    return Inputs((context, ("filename", request.dockerfile or "Dockerfile"), *caps))
+    return Inputs((context, ("filename", request.dockerfile or "Dockerfile")))
 
 
-def _add_named(inputs: Inputs, named: Pairs, is_directory: Callable[[str], bool]) -> Inputs:
+def _add_named(
+    inputs: Inputs, named: Pairs, is_directory: Callable[[str], bool], caps: set[str]
+) -> Inputs:
     attrs = dict(inputs.attrs)
     sources = dict(inputs.sources)
     layouts: list[OciLayout] = []
@@ -183,7 +186,7 @@ def _add_named(inputs: Inputs, named: Pairs, is_directory: Callable[[str], bool]
             )
         if is_remote(place) or place.startswith(_IMAGE):
             attrs[key] = place
-            _add_caps(attrs, _caps(place, "+forward"))
+            caps |= _git_caps(place, "+forward")
         elif place.startswith(_OCI_LAYOUT):
             layouts.append(_find_layout(name, place, f"context-{len(layouts)}"))
         elif is_directory(place):
@@ -196,7 +199,7 @@ def _add_named(inputs: Inputs, named: Pairs, is_directory: Callable[[str], bool]
                 f"failed to get build context {name}: {hide_password(place)} is not a directory",
                 hints=("write docker-image://IMAGE if it is an image",),
             )
-        _add_caps(attrs, (("frontend.caps", "moby.buildkit.frontend.contexts+forward"),))
+        caps.add("moby.buildkit.frontend.contexts+forward")
     return inputs._replace(
         attrs=tuple(attrs.items()), sources=tuple(sources.items()), layouts=tuple(layouts)
     )
@@ -251,18 +254,12 @@ def _is_git(text: str) -> bool:
     return not _SCHEME.match(text) and bool(_SCP.fullmatch(text))
 
 
-def _caps(url: str, suffix: str) -> Pairs:
+def _git_caps(url: str, suffix: str) -> set[str]:
     """Return the capability that a frontend needs for a git URL with a query.
 
     An older frontend reads the query as part of the name; with this attribute it fails instead.
     """
     is_query = "?" in url.partition("#")[0] and ("://" in url or url.startswith("github.com/"))
     if not is_query or not _is_git(url):
-        return ()
-    return (("frontend.caps", f"moby.buildkit.frontend.gitquerystring{suffix}"),)
-
-
-def _add_caps(attrs: dict[str, str], caps: Pairs) -> None:
-    for key, value in caps:
-        known = filter(None, attrs.get(key, "").split(","))
-        attrs[key] = ",".join(sorted({*known, value}))
+        return set()
+    return {f"moby.buildkit.frontend.gitquerystring{suffix}"}

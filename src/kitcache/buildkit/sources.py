@@ -88,7 +88,7 @@ def open_sources(
     )
     sources: dict[str, str | MemoryFiles] = dict(inputs.sources)
     uploads: dict[str, BinaryIO] = {}
-    if inputs.is_context_empty:
+    if inputs.stdin == "dockerfile" and request.context == "-":
         sources["context"] = MemoryFiles({})
     if inputs.stdin == "context":
         uploads[upload_id] = cast("BinaryIO", _Joined(head, _require_stdin(stdin)))

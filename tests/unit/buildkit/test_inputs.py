@@ -83,7 +83,6 @@ def test_a_dockerfile_on_stdin() -> None:
     assert inputs.stdin == "dockerfile"
     assert dict(inputs.attrs) == {"dockerfilekey": "dockerfile", "filename": "Dockerfile"}
     assert dict(inputs.sources) == {"context": "app"}
-    assert not inputs.is_context_empty
 
 
 def test_a_tar_on_stdin_is_uploaded() -> None:
@@ -99,7 +98,7 @@ def test_a_tar_on_stdin_is_uploaded() -> None:
 
 def test_a_dockerfile_alone_on_stdin_has_an_empty_context() -> None:
     inputs = find(BuildRequest("-"))
-    assert (inputs.stdin, inputs.is_context_empty, inputs.sources) == ("dockerfile", True, ())
+    assert (inputs.stdin, inputs.sources) == ("dockerfile", ())
     assert dict(inputs.attrs)["dockerfilekey"] == "dockerfile"
 
 
@@ -116,7 +115,7 @@ def test_a_remote_context_with_a_dockerfile_of_ours() -> None:
     assert dict(absolute.sources) == {"dockerfile": "/srv/build"}
     piped = find(BuildRequest(url, dockerfile="-"))
     assert dict(piped.attrs)["context"] == url
-    assert (piped.stdin, piped.is_context_empty) == ("dockerfile", False)
+    assert piped.stdin == "dockerfile"
 
 
 def test_a_directory_of_that_name_goes_before_a_url() -> None:
