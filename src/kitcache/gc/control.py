@@ -1,4 +1,4 @@
-"""How a caller hears of a long call, and how it stops one."""
+"""Progress and cancellation of a long call."""
 
 import time
 from collections.abc import Callable
@@ -14,29 +14,29 @@ Warn = Callable[[str], None]
 
 
 class Control(NamedTuple):
-    """A caller's wishes: tell these events, stop when this is set."""
+    """The callbacks of a caller: one to report events to, and an event that cancels the call."""
 
     path: str
     on_progress: OnProgress | None
     cancel: Event | None
 
     def report(self, event: Progress | Waiting) -> None:
-        """Call on_progress, in the caller's own thread."""
+        """Call on_progress, in the thread of the caller."""
         if self.on_progress is not None:
             self.on_progress(event)
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the caller wants this call to end."""
+        """True if the caller has cancelled this call."""
         return self.cancel is not None and self.cancel.is_set()
 
     def check(self) -> None:
-        """Raises Cancelled once the caller has set the event."""
+        """Raise Cancelled if the caller has set the event."""
         if self.is_cancelled:
             raise Cancelled(self.path)
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises Cancelled as soon as the caller has set the event."""
+        """Wait, or raise Cancelled as soon as the caller has set the event."""
         if self.cancel is None:
             time.sleep(seconds)
         else:
@@ -44,5 +44,5 @@ class Control(NamedTuple):
         self.check()
 
     def wait_policy(self, timeout_s: float) -> WaitPolicy:
-        """The same, as the locks want it."""
+        """Return the wait policy of a lock."""
         return WaitPolicy(timeout_s, self.pause, self.report)

@@ -1,9 +1,9 @@
-"""ls: each entry of index.json as people speak of it. Reads a little more than the survey did."""
+"""The ls command: the entries of index.json with their facts. It reads image configs, too."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from threading import Event
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control
@@ -22,7 +22,7 @@ from kitcache.store.protocol import CacheStore
 
 TagKind = Literal["cache", "image", "artifact", "unknown"]
 Read = Callable[[Descriptor], dict[str, Any]]
-"""Reads a blob as a JSON object."""
+"""Reads a blob as a JSON object; empty if it is not one."""
 
 _IMAGE_CONFIGS = (
     "application/vnd.oci.image.config.v1+json",
@@ -32,11 +32,15 @@ _NO_PLATFORM = ("unknown/unknown", "unknown")
 
 
 def ls(path: StoreAddress, *, cancel: Event | None = None) -> TagList:
-    """The tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
+    """Return the tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
 
-    A damaged tag is listed with its problem, and so is one of which something cannot be read. Takes
-    no lock. Raises NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError for I/O
-    errors.
+    A tag that is damaged, or that cannot be read completely, is listed with its problem. It
+    acquires no lock.
+
+    Raises:
+        NotACache: There is no cache at that path.
+        Damaged: index.json itself is damaged.
+        KitcacheError: As du.
     """
     with open_store(path) as store:
         control = Control(store.path, None, cancel)
@@ -47,9 +51,11 @@ def ls(path: StoreAddress, *, cancel: Event | None = None) -> TagList:
 
 
 class Reader:
-    """Reads what only informs: a blob that cannot be read costs its facts, and is told as damage.
+    """Reads blobs for information. If a blob cannot be read, its facts are missing.
 
-    root: the tag that it is read for.
+    Attributes:
+        root: The entry that the blobs are read for.
+        damage: The blobs that could not be read.
     """
 
     def __init__(self, store: CacheStore) -> None:
@@ -61,116 +67,105 @@ class Reader:
         try:
             return read_object(self.store, descriptor)
         except Unreadable as error:
-            self.note(descriptor, error)
+            self.add_damage(descriptor, error)
             return {}
 
-    def note(self, descriptor: Descriptor, error: Unreadable) -> None:
-        """Tell of what could not be read. descriptor: of it, or of what it stands below."""
+    def add_damage(self, descriptor: Descriptor, error: Unreadable) -> None:
+        """Add a blob, or the blob that references it, to the damage."""
         steps = dict.fromkeys(filter(None, (self.root.descriptor, descriptor)))
         self.damage.append(DamagedPath(self.root, tuple(steps), "unreadable", error.clause))
 
 
 def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[TagInfo]:
-    """What is said of each root; of one that many entries name it is found out once."""
-    problems = _problems(survey)
-    absent = frozenset(leaf.digest for leaf in survey.missing_blobs)
-    known: dict[Descriptor, _Seen] = {}
-    seen = []
+    """Yield a tag for each root. A root that many entries name is read once."""
+    damage = {path.chain[-1].digest: path for path in survey.damage if path.chain}
+    missing = {blob.digest for blob in survey.missing_blobs}
+    missing |= {digest for digest, path in damage.items() if path.kind == "missing"}
+    known: dict[Descriptor, tuple[TagInfo, tuple[Use, ...]]] = {}
+    tags = []
     for root in survey.roots:
         if root.descriptor is None:
-            seen.append(_Seen(_malformed(survey, root), ()))
+            fault = next(d for d in survey.damage if d.root == root and not d.chain)
+            problem = describe_damage(fault)
+            tag = TagInfo(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
+            tags.append((tag, tuple[Use]()))
             continue
-        nameless = root.descriptor._replace(ref_name=None)
-        if nameless not in known:
+        descriptor = root.descriptor._replace(ref_name=None)
+        if descriptor not in known:
             reader.root = root
-            tag, made = _tag(reader, survey, nameless, problems, absent)
-            uses = () if made is None else made_uses(reader.store, nameless.digest, made, now_ns)
-            known[nameless] = _Seen(tag, tuple(uses))
-        tag, own = known[nameless]
-        seen.append(_Seen(tag._replace(ref_name=root.ref_name), own))
-    return _with_uses(reader.store, seen, now_ns)
+            tag, times = _read_tag(reader, survey, descriptor, damage, missing)
+            uses = tuple[Use]()
+            if times is not None:
+                uses = tuple(made_uses(reader.store, descriptor.digest, times, now_ns))
+            known[descriptor] = tag, uses
+        tag, own_uses = known[descriptor]
+        tags.append((tag._replace(ref_name=root.ref_name), own_uses))
+    return _add_uses(reader.store, tags, now_ns)
 
 
-class _Seen(NamedTuple):
-    """A tag, and when it was of use as far as its own blobs tell."""
-
-    tag: TagInfo
-    uses: tuple[Use, ...]
-
-
-def _with_uses(store: CacheStore, seen: Sequence[_Seen], now_ns: int) -> Iterator[TagInfo]:
-    """The tags with their last uses: that of all entries with one name, as a policy counts it."""
+def _add_uses(
+    store: CacheStore, tags: Sequence[tuple[TagInfo, tuple[Use, ...]]], now_ns: int
+) -> Iterator[TagInfo]:
+    """Yield the tags with their last uses. As in a policy, entries with one name share them."""
     try:
-        notes = store.read_tag_uses()
-    except KitcacheError:  # there may be notes: no last use is known then
-        yield from (tag for tag, _ in seen)
+        records = store.read_tag_uses()
+    except KitcacheError:  # there may be records, so no last use is known
+        yield from (tag for tag, _ in tags)
         return
-    uses = {name: list(recorded_uses(note)) for name, note in notes.items()}
-    for tag, own in seen:
+    uses = {name: list(recorded_uses(record)) for name, record in records.items()}
+    for tag, own_uses in tags:
         if tag.ref_name is not None:
-            uses.setdefault(tag.ref_name, []).extend(own)
-    for tag, own in seen:
-        found = own if tag.ref_name is None else uses[tag.ref_name]
-        used_ns, used_from = last_use(found, now_ns)
-        yield tag._replace(last_used_ns=used_ns if found else None, last_used_from=used_from)
+            uses.setdefault(tag.ref_name, []).extend(own_uses)
+    for tag, own_uses in tags:
+        known = own_uses if tag.ref_name is None else uses[tag.ref_name]
+        used_ns, used_from = last_use(known, now_ns)
+        yield tag._replace(last_used_ns=used_ns if known else None, last_used_from=used_from)
 
 
-def _malformed(survey: Survey, root: Root) -> TagInfo:
-    fault = next(d for d in survey.damage if d.root == root and not d.chain)
-    problem = describe_damage(fault)
-    return TagInfo(root.ref_name, None, "unknown", None, None, Tally(), 0, (), 0, problem)
-
-
-def _problems(survey: Survey) -> dict[Digest, DamagedPath]:
-    return {d.chain[-1].digest: d for d in survey.damage if d.chain}
-
-
-def _tag(
+def _read_tag(
     reader: Reader,
     survey: Survey,
     descriptor: Descriptor,
-    problems: Mapping[Digest, DamagedPath],
-    absent: Collection[Digest],
+    damage: Mapping[Digest, DamagedPath],
+    missing: Collection[Digest],
 ) -> tuple[TagInfo, list[int] | None]:
-    """A tag, and when the results of its cacheconfigs were made; None where not all can be read."""
-    found = reach(survey, descriptor)
+    """Return a tag, and the times of its results; None if a cacheconfig cannot be read."""
+    reached = reach(survey, descriptor)
     own = reach(survey, descriptor, with_subjects=False)
-    there = [digest for digest in found if digest in survey.live]
-    told = len(reader.damage)
-    made = result_times(reader, own)
-    created_ns, created_from = _created(reader, descriptor, made)
+    live = [digest for digest in reached if digest in survey.live]
+    known_damage = len(reader.damage)
+    times = result_times(reader, own)
+    created_ns, created_from = _created(reader, descriptor, times)
     platforms = _platforms(reader, descriptor, own)
-    unread = reader.damage[told:]
+    unread = reader.damage[known_damage:]
     if unread and created_from == "manifest":
         created_ns = created_from = None
-    broken = next((problems[digest] for digest in found if digest in problems), None)
-    broken = broken or next(iter(unread), None)
+    fault = next((damage[digest] for digest in reached if digest in damage), None)
+    fault = fault or next(iter(unread), None)
     tag = TagInfo(
         ref_name=None,
         digest=descriptor.digest,
         kind=kind_below(survey, descriptor, own),
         created_ns=created_ns,
         created_from=created_from,
-        size=Tally(len(there), sum(survey.live[digest] for digest in there)),
-        layers=sum(_is_layer(link) for link in own.values()),
+        size=Tally(len(live), sum(survey.live[digest] for digest in live)),
+        layers=sum(
+            link.role == "layer" and kind_in_place(link) in ("leaf", None) for link in own.values()
+        ),
         platforms=platforms,
-        missing=sum(digest in absent or _is_gone(problems.get(digest)) for digest in found),
-        problem=describe_damage(broken) if broken else "",
+        missing=sum(digest in missing for digest in reached),
+        problem=describe_damage(fault) if fault else "",
     )
-    return tag, None if unread else made
+    return tag, None if unread else times
 
 
-def _is_gone(damage: DamagedPath | None) -> bool:
-    return damage is not None and damage.kind == "missing"
+def kind_below(survey: Survey, descriptor: Descriptor, reached: dict[Digest, Link]) -> TagKind:
+    """Return the kind of a root.
 
-
-def _is_layer(link: Link) -> bool:
-    return link.role == "layer" and kind_in_place(link) in ("leaf", None)
-
-
-def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]) -> TagKind:
-    """What a root is. found: what it reaches, but for what its artifacts are about."""
-    types = {link.descriptor.media_type for link in found.values()}
+    Args:
+        reached: What it reaches, without the subjects of artifacts.
+    """
+    types = {link.descriptor.media_type for link in reached.values()}
     if "cacheconfig" in map(kind_of, types):
         return "cache"
     if types.intersection(_IMAGE_CONFIGS):
@@ -179,29 +174,26 @@ def kind_below(survey: Survey, descriptor: Descriptor, found: dict[Digest, Link]
 
 
 def _created(
-    reader: Reader, descriptor: Descriptor, made: Sequence[int]
+    reader: Reader, descriptor: Descriptor, times: Sequence[int]
 ) -> tuple[int | None, Literal["cacheconfig", "manifest"] | None]:
-    if made:
-        return max(made), "cacheconfig"
-    written = reader.store.stat_blob(descriptor.digest)
-    return (written.mtime_ns, "manifest") if written else (None, None)
+    if times:
+        return max(times), "cacheconfig"
+    stat = reader.store.stat_blob(descriptor.digest)
+    return (stat.mtime_ns, "manifest") if stat else (None, None)
 
 
-def result_times(read: Read, found: dict[Digest, Link]) -> list[int]:
-    """When the results of every cacheconfig among these blobs were made, in ns since 1970.
-
-    Raises what `read` does.
-    """
+def result_times(read: Read, reached: dict[Digest, Link]) -> list[int]:
+    """Return the times of the results of all cacheconfigs among these blobs, in ns since 1970."""
     return [
         time
-        for link in found.values()
+        for link in reached.values()
         if kind_in_place(link) == "cacheconfig"
         for time in _record_times(read(link.descriptor))
     ]
 
 
 def _record_times(config: dict[str, Any]) -> Iterable[int]:
-    """The createdAt of every result of a cacheconfig, in ns since 1970; odd ones are passed over.
+    """Yield the valid times of all results of a cacheconfig, in ns since 1970.
 
     Source: BuildKit's cache/remotecache/v1/spec.go: records[].layers[] and records[].chains[].
     """
@@ -212,28 +204,28 @@ def _record_times(config: dict[str, Any]) -> Iterable[int]:
                 yield created
 
 
-def _platforms(read: Read, root: Descriptor, found: dict[Digest, Link]) -> tuple[str, ...]:
-    named = [root.platform, *(link.descriptor.platform for link in found.values())]
+def _platforms(read: Read, root: Descriptor, reached: dict[Digest, Link]) -> tuple[str, ...]:
+    named = [root.platform, *(link.descriptor.platform for link in reached.values())]
     listed = dict.fromkeys(p for p in named if p and p not in _NO_PLATFORM)
     if listed:
         return tuple(listed)
     configs = [
         read(link.descriptor)
-        for link in found.values()
+        for link in reached.values()
         if link.descriptor.media_type in _IMAGE_CONFIGS
     ]
     return tuple(dict.fromkeys(filter(None, map(platform_of, configs))))
 
 
 def platform_of(config: Mapping[str, Any]) -> str:
-    """The platform that an image config names, such as linux/arm64; "" where it names none."""
+    """Return the platform of an image config, such as linux/arm64; "" if it names none."""
     words = [config.get(key) for key in ("os", "architecture", "variant")]
     platform = "/".join(word for word in words if isinstance(word, str) and word)
     return "" if platform in _NO_PLATFORM else platform
 
 
 def read_image_config(read: Read, links: Iterable[Link]) -> dict[str, Any] | None:
-    """The image config among what a manifest links to; None where there is none."""
+    """Return the image config that a manifest references; None if there is none."""
     for link in links:
         if link.role == "config" and link.descriptor.media_type in _IMAGE_CONFIGS:
             return read(link.descriptor)
@@ -241,9 +233,11 @@ def read_image_config(read: Read, links: Iterable[Link]) -> dict[str, Any] | Non
 
 
 def read_object(store: CacheStore, descriptor: Descriptor) -> dict[str, Any]:
-    """A blob as a JSON object; empty where it is proven to be none, or not to be there.
+    """Return a blob as a JSON object; empty if it is missing, damaged or not an object.
 
-    Raises Unreadable, and KitcacheError where the process may open no more files.
+    Raises:
+        Unreadable: It exists and cannot be read.
+        KitcacheError: The process may not open more files.
     """
     try:
         value = json.loads(store.read_blob(descriptor.digest, descriptor.size) or b"")

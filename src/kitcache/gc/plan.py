@@ -1,4 +1,4 @@
-"""(Survey, Policy, now) → Plan. Pure: what is refused, and what is too young, is decided here."""
+"""The plan: decides from a survey, options and the time which blobs to keep. No I/O."""
 
 import math
 from itertools import chain
@@ -10,11 +10,11 @@ from kitcache.options.units import format_age
 from kitcache.store.protocol import Ingest
 
 ACTIVE_UPLOAD_NS = 60 * 10**9
-"""An upload written this recently means that an export is under way."""
+"""If an upload was written within this time, an export is running."""
 PUBLISH_GRACE_NS = 5 * 10**9
-"""BuildKit publishes some 50 ms after its last upload; this long after it, nobody is publishing."""
+"""BuildKit publishes about 50 ms after its last upload; after this time no export is about to."""
 SWEEP_NS = 3600 * 10**9
-"""No sweep takes longer: a blob dated further ahead did not come in its course."""
+"""No sweep takes longer: a blob that is dated later was not written during the sweep."""
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
@@ -24,21 +24,21 @@ def raise_min_age(options: SweepOptions, floor_ns: int) -> SweepOptions:
 
 
 def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
-    """Blobs written at or after this time are too young to go; None where age does not count."""
+    """Return the time since which blobs are too young; None if there is no minimum age."""
     return now_ns - options.min_age_ns if options.min_age_ns else None
 
 
 def settling_ns(changed_ns: int, now_ns: int) -> int:
-    """For how long to wait after something that an export did, since it may be about to publish."""
+    """Return how long to wait after a change by an export, because it may be about to publish."""
     age_ns = _age_ns(changed_ns, now_ns)
     return PUBLISH_GRACE_NS - age_ns if 0 <= age_ns < PUBLISH_GRACE_NS else 0
 
 
 def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
-    """What stays, or why nothing may go.
+    """Return the plan for a survey.
 
-    A fresh upload, then any damage, makes a plan that refuses. Uploads go once their last write
-    is older than the policy's ingest age; one dated more than a minute ahead is no sign of life.
+    A running upload makes it refuse; so does any damage. An upload is deleted if its last write is
+    older than the ingest age. An upload that is dated more than a minute ahead does not run.
     """
     since_ns = young_since_ns(options, now_ns)
     old, kept = [], []
@@ -55,7 +55,7 @@ def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
         came_from_ns=survey.began_ns,
         came_until_ns=survey.began_ns + SWEEP_NS,
         valid_until_ns=now_ns + SWEEP_NS,
-        # Marked ones first: the mark of another may be meant for the same name.
+        # Marked uploads first: an unmarked upload may get the same marked name.
         drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
@@ -98,6 +98,6 @@ def _why_kept(ingest: Ingest, options: SweepOptions, now_ns: int) -> str | None:
 
 
 def _age_ns(written_ns: int, now_ns: int) -> int:
-    """The age; a clock that is up to a minute ahead counts as now."""
+    """Return the age. A time that is up to a minute ahead counts as now."""
     age_ns = now_ns - written_ns
     return 0 if -ACTIVE_UPLOAD_NS <= age_ns < 0 else age_ns

@@ -1,4 +1,4 @@
-"""What a root reaches, by the links of a Survey. Pure: the disk was read before."""
+"""Reachability: the blobs that a root reaches, by the links of a survey. No I/O."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,10 +17,11 @@ def reach(
     with_subjects: bool = True,
     with_hints: bool = True,
 ) -> dict[Digest, Link]:
-    """Every digest at or below a descriptor, with the first link that was met to it.
+    """Return every digest at or below a descriptor, with the first link to it.
 
-    with_subjects: what an artifact is about counts too, as it does for what lives. with_hints: so
-    does what only a blob of unknown kind seems to name.
+    Args:
+        with_subjects: Also follow the subject of an artifact. A collection does.
+        with_hints: Also follow what a blob of unknown kind seems to reference.
     """
     return first_links(
         links_below(survey, descriptor, with_subjects=with_subjects, with_hints=with_hints)
@@ -28,7 +29,7 @@ def reach(
 
 
 def first_links(links: Iterable[Link]) -> dict[Digest, Link]:
-    """Every digest among these links, with the first one to it."""
+    """Return every digest among these links, with the first link to it."""
     found: dict[Digest, Link] = {}
     for link in links:
         found.setdefault(link.descriptor.digest, link)
@@ -42,9 +43,9 @@ def links_below(
     with_subjects: bool = True,
     with_hints: bool = True,
 ) -> Iterator[Link]:
-    """What reach finds, as links: each node once for each part that it plays.
+    """Yield the links that reach follows: each node once for each role that it has.
 
-    A digest may be a layer to one, and may be missing, and a manifest to another.
+    One digest can be a layer to one manifest, and missing, and a manifest to an index.
     """
     done = set()
     todo = [Link(descriptor, "manifest")]
@@ -60,10 +61,10 @@ def links_below(
 
 
 def _is_hint(link: Link) -> bool:
-    """Return True if what the blob names is a guess.
+    """Return True if the references of the blob are a guess.
 
-    A layer or config of an unknown kind counts as a leaf. A leaf has links only where the same
-    blob stands in the place of a manifest too, or is a symbolic link.
+    A layer or config of unknown kind counts as a leaf. A leaf has links only if the same blob is
+    also in the place of a manifest, or is a symlink.
     """
     kind = kind_in_place(link)
     return kind == "leaf" or (kind is None and link.role in ("layer", "config", "blob"))

@@ -1,4 +1,4 @@
-"""A refusal, or a loss, as the error that says so."""
+"""The errors of a refusal, of lost blobs and of an incomplete root."""
 
 from collections.abc import Sequence
 
@@ -15,14 +15,14 @@ from kitcache.oci.links import kind_of
 from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
 
 IS_LINK = "is a link, which is not followed"
-"""What is said of a link to a file where a manifest should be."""
+"""The problem of a symlink in the place of a manifest."""
 CANNOT_READ = "cannot be read: "
-"""In what is said of a blob that is there and may be whole."""
+"""A part of the problem of a blob that exists and may be intact."""
 _ALSO = 5
 
 
 def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
-    """The refusal's own error: Busy, Damaged or Unsafe. It names the tag, the path, the way out."""
+    """Return Busy, Damaged or Unsafe, with the tag, the path to the damage and hints."""
     if refusal.kind == "busy":
         return Busy(
             path,
@@ -59,7 +59,7 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
 
 
 def describe_damage(damage: DamagedPath) -> str:
-    """What is wrong, in a clause: manifest sha256:9c1e… is missing."""
+    """Return a clause, such as "manifest sha256:9c1e… is missing"."""
     if not damage.chain:
         return damage.problem
     last = damage.chain[-1]
@@ -68,49 +68,53 @@ def describe_damage(damage: DamagedPath) -> str:
 
 
 def chain_of(damage: DamagedPath) -> tuple[str, ...]:
-    """index.json, then every step down to the damage."""
+    """Return the path from index.json to the damage, for an error."""
     return ("index.json", *(describe_step(step) for step in damage.chain))
 
 
 def describe_step(descriptor: Descriptor) -> str:
-    """One step of a path: sha256:9c1e… (manifest, linux/arm64)."""
+    """Return one step of a path: sha256:9c1e… (manifest, linux/arm64)."""
     kind = kind_of(descriptor.media_type) or descriptor.media_type or "no media type"
     words = [word for word in (kind, descriptor.platform) if word and word != "leaf"]
     return f"{descriptor.digest} ({', '.join(words)})" if words else str(descriptor.digest)
 
 
 def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
-    """What a user can do about a root that cannot be read. problem: why, a clause."""
+    """Return what a user can do about a root that cannot be read.
+
+    Args:
+        problem: A clause about the reason.
+    """
     if problem.endswith(PERMISSION_DENIED):
-        # It may be whole: nobody should give it up for that.
+        # The blob may be intact, so no hint removes the tag.
         return ("run it as the user who owns the cache",)
     if problem.endswith(IS_LINK):
         return ("put the file itself in its place",)
-    mend = repair_command(path)
+    repair = repair_command(path)
     if CANNOT_READ in problem:
-        return ("run the same command again: one failed read proves nothing", mend)
+        return ("run the same command again: one failed read proves nothing", repair)
     if root.position < 0:
         return ("take the field 'subject' out of index.json by hand",)
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
     if name is None:
-        return (mend, f"take entry {root.position} out of index.json by hand")
+        return (repair, f"take entry {root.position} out of index.json by hand")
     untag = command_line("untag", path, name)
-    return (mend, untag) if root.ref_name is None else (mend, untag, "export to that tag again")
+    return (repair, untag) if root.ref_name is None else (repair, untag, "export to that tag again")
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob, ...]:
-    """What is a hole now and was none before: a tag was published in mid-sweep."""
+    """Return the blobs that are missing now and were not before: a tag lost them in a sweep."""
     known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
-    known |= {leaf.digest for leaf in before.missing_blobs}
+    known |= {blob.digest for blob in before.missing_blobs}
     damage = [d for d in after.damage if d.kind == "missing" and d.chain[-1].digest not in known]
-    leaves = [leaf for leaf in after.missing_blobs if leaf.digest not in known]
-    return (*damage, *leaves)
+    missing = [blob for blob in after.missing_blobs if blob.digest not in known]
+    return (*damage, *missing)
 
 
 def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damaged:
-    """The error for a tag that lost blobs while a sweep ran. Names each."""
+    """Return the error for a tag that lost blobs during a sweep."""
     first = lost[0]
     if isinstance(first, DamagedPath):
         tag, chain = first.root.ref_name, chain_of(first)
@@ -136,7 +140,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
 
 
 def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingBlob]) -> Damaged:
-    """The error for a root that is to go by another name or elsewhere, and is not whole."""
+    """Return the error for an incomplete root that was to be tagged or copied."""
     first = holes[0]
     if isinstance(first, DamagedPath):
         kind, chain, problem = first.kind, chain_of(first), describe_damage(first)

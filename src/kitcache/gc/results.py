@@ -1,4 +1,4 @@
-"""What du, ls, why, untag and verify answer: values like those of the collector."""
+"""The results of du, ls and why."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,7 @@ from kitcache.oci.links import Link
 
 
 class TagUsage(NamedTuple):
-    """A tag's share: unique is what no other entry reaches, shared is what another reaches too."""
+    """The share of one tag: blobs that only its entry reaches, and blobs of other entries too."""
 
     ref_name: str | None
     digest: Digest | None
@@ -17,12 +17,17 @@ class TagUsage(NamedTuple):
 
 
 class DiskUsage(NamedTuple):
-    """Where a cache's bytes are. reclaimable: what a reset would remove.
+    """The bytes of a cache by their use.
 
-    ingest: all uploads. foreign: files that are nobody's blob. skips: resets after an export that
-    were left out in a row, since others were at work. quarantine: files that a repair put aside.
-    With damage, `live` is only what
-    could be seen, reclaimable counts what may live after all, and a reset would refuse.
+    With damage, `live` is incomplete, `reclaimable` counts blobs that may be live, and a reset
+    would refuse.
+
+    Attributes:
+        reclaimable: The blobs that a reset would delete.
+        ingest: All uploads.
+        foreign: Files that neither a client nor kitcache creates.
+        skipped_sweeps: How many sweeps in a row were skipped because other exports ran.
+        quarantine: Files that repairs have quarantined.
     """
 
     path: str
@@ -38,17 +43,21 @@ class DiskUsage(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 12 where the picture is incomplete."""
+        """0, or 12 if there is damage."""
         return 12 if self.damage else 0
 
 
 class TagInfo(NamedTuple):
-    """An entry of index.json as `ls` shows it.
+    """An entry of index.json, as `ls` lists it.
 
-    created_ns: since 1970, by created_from: the newest record of the cacheconfig, or the time at
-    which the manifest was written here. size: all that it reaches. missing: blobs that are not
-    there. problem: why it cannot be read whole, "" if it can. used_ns: the last use of all entries
-    with that ref name, by used_from, as a policy counts it; None if unknown.
+    Attributes:
+        created_ns: Since 1970; None if unknown.
+        created_from: The source of that time: the newest result of the cacheconfig, or the file of
+            the manifest.
+        size: All blobs that the entry reaches.
+        missing: How many of them are missing.
+        problem: Why the entry cannot be read completely, "" if it can.
+        last_used_ns: The last use of all entries with that ref name; None if unknown.
     """
 
     ref_name: str | None
@@ -74,21 +83,24 @@ class TagList(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 12 where the picture is incomplete."""
+        """0, or 12 if there is damage."""
         return 12 if self.damage else 0
 
 
 class ReferencePath(NamedTuple):
-    """One way from an entry of index.json down to a blob."""
+    """One path from an entry of index.json to a blob."""
 
     root: Root
     links: tuple[Link, ...]
 
 
 class BlobReferences(NamedTuple):
-    """Why a blob is kept: each path from a root to it; without one it is garbage.
+    """The paths from the roots to a blob. A blob without a path is unreachable.
 
-    size, written_ns: of the file, None where it is missing. more_paths: there are more than shown.
+    Attributes:
+        size: Of the file; None if it is missing.
+        written_ns: When the file was written; None if it is missing.
+        has_more_paths: There are more than a hundred paths.
     """
 
     path: str
@@ -101,5 +113,5 @@ class BlobReferences(NamedTuple):
 
     @property
     def is_unreachable(self) -> bool:
-        """Whether nothing reaches it, as far as can be seen."""
+        """True if no root reaches the blob, as far as the roots can be read."""
         return not self.paths

@@ -1,6 +1,6 @@
-"""The collector's values: immutable, comparable, printable. None holds a file or a lock.
+"""The values of the collector: immutable, comparable, printable, without files or locks.
 
-Tally counts file sizes in bytes, not disk blocks. Names that came from a disk are raw here.
+Bytes are file sizes, not disk blocks. Names that were read from a disk are not escaped here.
 """
 
 from collections.abc import Mapping
@@ -13,36 +13,37 @@ from kitcache.oci.links import Link
 from kitcache.store.protocol import Ingest
 
 MAX_LISTED = 100
-"""How many foreign files, or files that stayed, a report names; it counts them all."""
+"""How many foreign files, and files that could not be deleted, a result lists; it counts all."""
 
 NO_ROOT = -2
-"""The position of what no root names."""
+"""The position of a blob that no root names."""
 
 NameAndReason = tuple[str, str]
 NodeKey = tuple[Digest, str, int | None]
 
 
 def key_of(descriptor: Descriptor) -> NodeKey:
-    """What makes two references the same node: a lie about the size is a node of its own."""
+    """Return the identity of a node: a reference with another size is another node."""
     return descriptor.digest, descriptor.media_type, descriptor.size
 
 
 class Tally(NamedTuple):
-    """A number of blobs (or uploads, or files) and the sum of their file sizes in bytes."""
+    """A number of blobs, uploads or files, and the sum of their sizes in bytes."""
 
     blobs: int = 0
     bytes: int = 0
 
     def plus(self, other: "Tally") -> "Tally":
-        """Both counted together."""
+        """Return the sum of both."""
         return Tally(self.blobs + other.blobs, self.bytes + other.bytes)
 
 
 class Progress(NamedTuple):
-    """An event of a long call: what it is doing, how many blobs and bytes it has done.
+    """An event of a long call: how many blobs and bytes it has processed.
 
-    total_bytes: of all that there is to do, 0 while that is not known. seconds: since this phase
-    began; 0 where nobody asked for a rate.
+    Attributes:
+        total_bytes: Of all blobs to process, 0 if that is not known yet.
+        seconds: Since this phase began, 0 if the phase has no rate.
     """
 
     phase: Literal["survey", "sweep", "verify", "merge"]
@@ -53,10 +54,11 @@ class Progress(NamedTuple):
 
 
 class Root(NamedTuple):
-    """An entry of index.json. descriptor: None where it cannot be read.
+    """An entry of index.json.
 
-    position: 0-based; -1 is the subject of index.json itself. A blob that no root names has
-    NO_ROOT.
+    Attributes:
+        position: From 0; -1 for the subject of index.json itself.
+        descriptor: None if the entry is malformed.
     """
 
     position: int
@@ -65,7 +67,7 @@ class Root(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The root in words: tag 'main', or entry 3 (sha256:9c1e…), counted from 0."""
+        """The root in a message: tag 'main', or entry 3 (sha256:9c1e…)."""
         if self.position < 0:
             is_named = self.position != NO_ROOT
             return "the subject of index.json" if is_named else "a blob that no tag names"
@@ -76,10 +78,12 @@ class Root(NamedTuple):
 
 
 class DamagedPath(NamedTuple):
-    """A root, or something structural below one, that cannot be read: the picture is incomplete.
+    """A root, or a structural blob below a root, that cannot be read: reachability is unknown.
 
-    chain: from the root down to what is damaged; empty where the entry itself is malformed.
-    kind: as in errors.Damaged, or over-cap, too-deep. detail: a clause, such as "is missing".
+    Attributes:
+        chain: From the root to the damaged blob; empty if the entry itself is malformed.
+        kind: As in Damaged, or unreadable, over-cap, too-deep.
+        problem: A clause, such as "is missing".
     """
 
     root: Root
@@ -89,10 +93,13 @@ class DamagedPath(NamedTuple):
 
 
 class MissingBlob(NamedTuple):
-    """A layer, config or subject that a tag names and that is not there, or not whole.
+    """A layer, config or subject of a tag that is missing or has another length.
 
-    No hindrance, for nothing can hide below it. ref_name: the first tag that names it. problem: a
-    clause, such as "is missing".
+    It does not stop a sweep, because it references no other blob.
+
+    Attributes:
+        ref_name: The first tag that reaches it.
+        problem: A clause, such as "is missing".
     """
 
     digest: Digest
@@ -101,13 +108,17 @@ class MissingBlob(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one reading of a cache found.
+    """The result of reading the roots and structural blobs of a cache once.
 
-    index_digest: of index.json's bytes; the same digest means the same roots. live: what roots
-    reach and is there, with its file size. young: what young unreferenced blobs shelter, likewise.
-    links: what each structural blob points at. missing_leaves, damage: see there. other_writes_ns:
-    when the rest of ingest/ was written, such as what oras uploads. began_ns: files that
-    changed since then have this time or a later one. The two *_changed_ns are modification times.
+    Attributes:
+        index_digest: The version of the roots: equal digests mean equal roots.
+        live: The blobs that roots reach and that exist, with their sizes.
+        young: The blobs that young unreferenced blobs reach, these included, with their sizes.
+        links: The references that each structural blob contains.
+        other_writes_ns: When uploads of other clients, such as oras, were written.
+        began_ns: Files that changed since the survey began have this time or a later one.
+        index_changed_ns: When the roots were written last.
+        ingest_changed_ns: When an upload last began or ended.
     """
 
     index_digest: Digest
@@ -125,12 +136,17 @@ class Survey(NamedTuple):
 
     @property
     def live_tally(self) -> Tally:
-        """Everything that a root reaches and that is there."""
+        """The number and size of the live blobs."""
         return Tally(len(self.live), sum(self.live.values()))
 
 
 class Refusal(NamedTuple):
-    """Why a plan removes nothing. retry_after_s: seconds, for busy."""
+    """The reason why a plan deletes nothing.
+
+    Attributes:
+        damage: All damage below the roots; empty for "busy".
+        retry_after_s: For "busy", when the export may have ended.
+    """
 
     kind: Literal["damaged", "unsafe", "busy"]
     damage: tuple[DamagedPath, ...] = ()
@@ -138,13 +154,19 @@ class Refusal(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What stays: a valid blob name outside `keep` goes, but for what was written too recently.
+    """The blobs to keep. A sweep deletes every other blob that is not too young.
 
-    It names what stays, not what goes, so it is as large as what lives. young_since_ns: what was
-    written since then, by its modification time, is too young; infinite where age does not count.
-    came_from_ns, came_until_ns: what was written or came here from then until before then, by its
-    modification or its change time, may be of an export under way. valid_until_ns: by the clock of
-    the system; later the plan knows too little of what came.
+    It names the blobs to keep, not the blobs to delete, so it is as large as the live set.
+
+    Attributes:
+        keep: The hex digits of the blobs to keep, by algorithm.
+        young_since_ns: A blob that was written since then is too young; infinite without an age.
+        came_from_ns: A blob that was written or renamed since then, and before came_until_ns, may
+            belong to a running export.
+        valid_until_ns: By the store's clock. Later, came_until_ns may be too early.
+        drop_ingests: The uploads to delete.
+        kept_ingests: The other uploads, with the reason.
+        refusal: Why nothing may be deleted; None if the plan may be applied.
     """
 
     index_digest: Digest
@@ -158,7 +180,7 @@ class Plan(NamedTuple):
     refusal: Refusal | None
 
     def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
-        """Return True if a blob with these times stays for their sake."""
+        """Return True if a blob with these times must not be deleted."""
         came_ns = max(mtime_ns, ctime_ns)
         return mtime_ns >= self.young_since_ns or (
             self.came_from_ns <= came_ns < self.came_until_ns
@@ -166,10 +188,12 @@ class Plan(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """What one walk over the blobs did, or would do.
+    """The result of one pass over the blobs, or of its dry run.
 
-    foreign_tally: its bytes are 0 unless they were asked for. stopped: the walk ended early, at a
-    changed index.json, or by the failure.
+    Attributes:
+        foreign_tally: Its bytes are 0 unless the caller asked for them.
+        stopped: The pass ended early, because the roots changed or by the failure.
+        failure: Cancelled, or an I/O error.
     """
 
     deleted: Tally = Tally()
@@ -184,22 +208,29 @@ class SweepResult(NamedTuple):
 
 
 UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
-"""What a tag's last use is known from: a note of ours, its newest record, its manifest's file."""
+"""The source of a tag's last use: kitcache's record, the newest result, the manifest's file."""
 
 Outcome = Literal["done", "dry-run", "skipped", "refused", "damaged"]
 
 
 class ResetResult(NamedTuple):
-    """What a reset did (outcome done), or would do (dry-run), or why it did nothing.
+    """The result of a reset.
 
-    After an export only: skipped, left to others who are at work; refused, for what a tag reaches
-    cannot be known; lost, a tag that was just published has a hole. Then `why` says so in a
-    sentence, and the figures are 0. It also does where no export was published there yet.
-
-    path: as named by the caller. tags: entries of index.json. kept: all blobs that stay; spared:
-    those of them that are only too young to go. ingests_kept: uploads that stay, each with the
-    reason. left: what should have gone and could not be removed, with the reason; foreign: what is
-    no blob's, left alone; of both the first hundred, and a count. seconds: wall time.
+    Attributes:
+        path: As the caller named the cache.
+        outcome: "done" or "dry-run". After an export also "skipped" (another export runs),
+            "refused" (a tag of another export is damaged) or "damaged" (a tag that was just
+            published lacks a blob); then the figures are 0 if no sweep ran.
+        entry_count: The number of entries of index.json.
+        kept: All blobs that were not deleted.
+        too_young: Those of them that are only too young.
+        deleted: Deleted blobs; in a dry run the blobs that a reset would delete.
+        ingests_deleted: Deleted uploads.
+        ingests_kept: The other uploads, each with the reason.
+        not_deleted: The first hundred files that could not be deleted, each with the reason.
+        foreign: The first hundred files that neither a client nor kitcache creates.
+        seconds: The wall time.
+        reason: A sentence about the outcome, "" if there is nothing to say.
     """
 
     path: str
@@ -220,7 +251,7 @@ class ResetResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 where something could not be removed, or 12 where a tag lost a blob."""
+        """0, 3 if a file could not be deleted, 12 if a published tag lacks a blob."""
         if self.outcome == "damaged":
             return 12
         return 3 if self.not_deleted_count else 0

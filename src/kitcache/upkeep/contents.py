@@ -150,7 +150,7 @@ def _steps(
         with suppress(Damaged, Unsafe):
             tree = read_tree(reader.store, descriptor)
     except Unreadable as error:
-        reader.note(descriptor, error)
+        reader.add_damage(descriptor, error)
     if tree is None:
         return
     config = read_cacheconfig(tree.config)
