@@ -1,4 +1,4 @@
-# make demo    install kitcache into .venv and watch it do its main job; needs no root
+# make demo    install kitcache into .venv and run its main commands; needs no root
 # make test    set up everything, then run every check
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ test: setup lint types layers tests tests-other
 
 setup: packages $(VENV)/ready $(OTHER)/ready
 
-# As root on Debian: the daemons and tools that the tests drive. Elsewhere: says what is missing.
+# As root on Debian, install the daemons and tools that the tests run; elsewhere, print which are missing.
 packages:
 	sh scripts/setup_debian.sh
 
@@ -29,7 +29,7 @@ $(VENV)/ready: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
 
-# A second supported Python, if this machine has one: Debian's own, say.
+# A second supported Python, if this machine has one, such as Debian's.
 $(OTHER)/ready: $(VENV)/ready
 	$(BIN)/python scripts/other_python.py $(OTHER)
 	touch $@

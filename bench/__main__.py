@@ -1,4 +1,4 @@
-"""python -m bench: every row of the table, side by side in one run."""
+"""python -m bench: measure every row of the table in one run."""
 
 import argparse
 import os
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _warm_up(place: Place) -> None:
-    """Each command once: what they import is compiled and in the page cache."""
+    """Run each command once, so that its imports are compiled and in the page cache."""
     tree = make_tree(place.fresh(place.tmpfs), 10, 6)
     for words in (["du", tree.path], ["untag", tree.path, "tag-0"], ["reset", tree.path]):
         run(kitcache(*words))

@@ -1,7 +1,7 @@
-"""Rows: `kitcache build` beside `docker buildx build`, the same words on the same private dockerd.
+"""Rows: `kitcache build` and `docker buildx build`, same arguments, same private dockerd.
 
-The daemon, and all that both clients read and write, lie in memory where there is room: what counts
-is the clients' work, not a disk. Each row has a second one: the most memory in use in one more run.
+The daemon and all files are in memory if there is space, so the clients' work counts, not a disk.
+Each row has a second one: the peak memory of one more run.
 """
 
 import os
@@ -24,7 +24,7 @@ _GOAL_MIB = 150
 
 
 def export_rows(place: Place) -> list[Row]:
-    """Every layer is in the daemon's own cache: nothing but the export is left to do."""
+    """Measure an export: every layer is in the daemon's cache."""
     daemon, mib = _daemon(place, copies=4), place.sizes.build_mib
     layers = _Layers(daemon, place.fresh(place.tmpfs, "layers"), mib)
     dests: list[str] = []
@@ -38,7 +38,7 @@ def export_rows(place: Place) -> list[Row]:
         discard([dests[-1]])
 
     daemon.build(Path(layers.context), *layers.first_options, _NOTHING)
-    # The daemon makes a layer's blob once: not in a run that counts.
+    # The daemon creates the blob of a layer once; that must not happen in a measured run.
     warm_up = place.fresh(place.tmpfs, "cache")
     daemon.build(Path(layers.context), *layers.options, _NOTHING, *_cache_to(warm_up))
     discard([warm_up])
@@ -48,7 +48,7 @@ def export_rows(place: Place) -> list[Row]:
 
 
 def import_rows(place: Place) -> list[Row]:
-    """All steps but the last come from the cache, and the last one needs all of their layers."""
+    """Measure an import: all steps but the last are cached, and the last needs all layers."""
     daemon, mib = _daemon(place, copies=5), place.sizes.build_mib
     layers = _Layers(daemon, place.fresh(place.tmpfs, "layers"), mib)
     cache = place.fresh(place.tmpfs, "cache")
@@ -107,9 +107,9 @@ class _Runs(NamedTuple):
 
 
 class _Layers:
-    """A Dockerfile whose steps make incompressible layers, and fail unless they are cached.
+    """A Dockerfile whose steps create incompressible layers, and fail unless they are cached.
 
-    first_options: with these they can really run.
+    With `first_options` the steps can run.
     """
 
     def __init__(self, daemon: Daemon, context: str, mib: int) -> None:
@@ -131,7 +131,7 @@ class _Layers:
 
 
 def _daemon(place: Place, *, copies: int) -> Daemon:
-    """The daemon, with nothing in its cache. Raises Missing, also for want of room."""
+    """Return the daemon with an empty cache. Raises Missing, also if there is no space."""
     daemon = place.daemon.get()
     needed = copies * place.sizes.build_mib * _MIB
     for directory in (place.tmpfs, str(daemon.root)):
@@ -150,7 +150,7 @@ def _context(place: Place, dockerfile: str) -> str:
 
 
 def _context_rows(place: Place, daemon: Daemon, context: str, what: str, goal: float) -> list[Row]:
-    """Sent to a daemon that has none of it; what the image is made of is dropped at once."""
+    """Measure a context that the daemon does not have; the image is deleted at once."""
 
     def prepare() -> list[str]:
         daemon.prune()
@@ -206,4 +206,4 @@ def _expect(is_so: bool, problem: str) -> None:
 
 
 def _nothing() -> None:
-    """The exit code says all."""
+    """Accept the run: its exit code was checked."""

@@ -1,8 +1,7 @@
 """Whole processes, timed from outside, in alternating runs.
 
-The machine may be shared. Of every run it is noted how many cores *others* kept busy meanwhile;
-the rounds that were disturbed least are the ones that count. Which they are is decided without a
-look at the times that are being compared.
+The machine may be shared, so every run records how many cores *other* processes used during it. The
+least disturbed rounds count. The times that are compared play no part in that choice.
 """
 
 import os
@@ -14,21 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 QUIET_CORES = 0.25
-# pip compiles what it installs: a run that may not write bytecode would compile it every time.
+# pip compiles installed modules; a run that cannot write bytecode would compile them every time.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchError(Exception):
-    """A measured command did not do what it should have done."""
+    """A measured command failed, or its result is wrong."""
 
 
 class Missing(Exception):
-    """A row cannot be measured here; the text says what is missing."""
+    """A row cannot be measured on this machine; the text names what is missing."""
 
 
 class Run(NamedTuple):
-    """One process: wall seconds from spawn to exit, and the cores that others used meanwhile."""
+    """One process: wall seconds from spawn to exit, and the cores that other processes used."""
 
     seconds: float
     others: float
@@ -36,10 +35,10 @@ class Run(NamedTuple):
 
 
 class Side(NamedTuple):
-    """One of the commands that are compared.
+    """One of the compared commands.
 
-    prepare makes what a run needs and returns its argument list; check looks at what the run left
-    behind, and cleans up. Neither is timed.
+    `prepare` creates the files of a run and returns its arguments; `check` checks the result of the
+    run, and cleans up. Neither is timed.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Side(NamedTuple):
 
 
 def run(argv: list[str], *, expect: int = 0, environment: Mapping[str, str] = ENVIRONMENT) -> Run:
-    """Run one command to its end. Raises BenchError unless it exits with that code."""
+    """Run one command to its end. Raises BenchError if it exits with another code."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         actions = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, err.fileno(), 2)]
         busy = _busy_seconds()
@@ -73,10 +72,10 @@ def alternate(
     spare: int = 0,
     between: Callable[[], None] = lambda: None,
 ) -> list[list[float]]:
-    """Seconds of each side, round by round: A B A B. The quietest `rounds` of them.
+    """Return the seconds of each side in the quietest `rounds` rounds of A B A B.
 
-    Up to `spare` more rounds are run while too few were quiet; if that does not help, stderr says
-    so. between runs before every run.
+    While too few rounds were quiet, up to `spare` more are run; if that does not help, a line on
+    stderr says so. `between` is called before every run.
     """
     done: list[list[Run]] = []
     while len(done) < rounds or (len(done) < rounds + spare and _quiet(done) < rounds):
@@ -90,13 +89,13 @@ def alternate(
 
 
 def alternate_runs(sides: Sequence[Side], *, rounds: int) -> list[list[Run]]:
-    """Runs of each side, A B A B, all of them: where a daemon works too, "others" says nothing."""
+    """Return all runs of each side, A B A B: if a daemon works too, "others" is meaningless."""
     done = [[_one(side, lambda: None) for side in sides] for _ in range(rounds)]
     return [[each[place] for each in done] for place in range(len(sides))]
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and greatest of the ratios, each of two runs of the same round."""
+    """Return the median, minimum and maximum of the ratios of runs of the same round."""
     each = [our / their for our, their in zip(ours, theirs, strict=True)]
     return statistics.median(each), min(each), max(each)
 
@@ -118,7 +117,7 @@ def _noise(round_: list[Run]) -> float:
 
 
 def _busy_seconds() -> float:
-    """Seconds that all cores together have spent on anything but idling and waiting for disks."""
+    """Return the seconds that all cores together were neither idle nor waiting for disks."""
     with open("/proc/stat", encoding="ascii") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields

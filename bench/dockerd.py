@@ -1,4 +1,4 @@
-"""The private dockerd that builds are measured on: that of the integration tests."""
+"""The private dockerd of the build rows: that of the integration tests."""
 
 from typing import Self
 
@@ -7,7 +7,7 @@ from tests.integration.daemon import Daemon, DaemonError, NoDaemonError
 
 
 class LazyDaemon:
-    """One for all rows, started when the first of them asks for it."""
+    """One daemon for all rows, started by the first row that needs it."""
 
     def __init__(self) -> None:
         self._daemon: Daemon | None = None
@@ -20,7 +20,7 @@ class LazyDaemon:
         self.stop()
 
     def get(self) -> Daemon:
-        """Raises Missing where none can run."""
+        """Start the daemon. Raises Missing if none can run."""
         if self._daemon is None and not self._problem:
             try:
                 self._daemon = Daemon().__enter__()

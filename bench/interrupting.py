@@ -1,4 +1,4 @@
-"""Row: from Ctrl-C in the middle of a sweep to the end of the process; the tags are whole then."""
+"""Row: from Ctrl-C during a sweep to the end of the process; the tags must be complete then."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ _SILENT = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2
 
 
 def interrupt_row(place: Place) -> Row:
-    """Several rounds on one tree: each leaves most of its garbage to the next."""
+    """Run several rounds on one tree: each leaves most unreachable blobs for the next."""
     blobs, rounds = place.sizes.interrupt_blobs, place.sizes.interrupt_rounds
     tree = place.tree(place.tmpfs, blobs)
     spans: list[float] = []
@@ -34,9 +34,9 @@ def interrupt_row(place: Place) -> Row:
 
 
 def _interrupt(tree: Tree, delay_s: float) -> float | None:
-    """Seconds from the signal, sent that long after the first removal, to the process's end.
+    """Return the seconds from the signal, sent a delay after the first deletion, to the end.
 
-    None where the sweep was over before the signal came.
+    None if the sweep ended before the signal.
     """
     before = os.stat(tree.blob_dir).st_mtime_ns
     argv = kitcache("reset", "--quiet", tree.path)

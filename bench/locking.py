@@ -1,10 +1,9 @@
 """Rows: how long `kitcache untag` holds BuildKit's index.json.lock.
 
 A watcher reads /proc/locks as fast as it can, which neither takes the lock nor slows the command
-down. A span runs from the last look that did not see the lock to the first that no longer saw it;
-where no look fell into that time at all, it is the longest time between two looks. So every span is
-a bound from above. Where the watcher itself was held up, as on a machine whose cores are all busy,
-it is a bad one, and the run does not count.
+down. A span is the time from the last read without the lock to the first read after it. If no read
+saw the lock, it is the longest time between two reads. So every span is an upper bound. If the
+watcher was delayed, as on a machine whose cores are all busy, the run does not count.
 """
 
 import os
@@ -24,7 +23,7 @@ _SILENT = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
 
 
 class _Span(NamedTuple):
-    """For how long the lock was held at most, and how much less it may have been, in seconds."""
+    """An upper bound of the time that the lock was held, and its uncertainty, in seconds."""
 
     seconds: float
     doubt: float
@@ -54,7 +53,7 @@ def _lock_row(place: Place, base: str) -> Row:
 
 
 def _make_lock_file(path: str) -> int:
-    """The inode to look for: nobody unlinks the file here, so it stays the same."""
+    """Return the inode of the lock file: no process unlinks it here, so it stays the same."""
     fd = os.open(os.path.join(path, _LOCK), os.O_WRONLY | os.O_CREAT, 0o666)
     inode = os.fstat(fd).st_ino
     os.close(fd)
@@ -62,7 +61,7 @@ def _make_lock_file(path: str) -> int:
 
 
 def _watch(argv: list[str], inode: int) -> _Span:
-    """For how long at most the child held the lock."""
+    """Return an upper bound of the time that the child held the lock."""
     try:
         locks = os.open("/proc/locks", os.O_RDONLY)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Row: the most memory that a reset of a huge cache has in use."""
+"""Row: the peak memory of a reset of a huge cache."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ from bench.table import Row, value_row
 
 _GOAL_MIB = 40
 _PEAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peak.py")
-# A child counts its parent's peak as its own until exec: a small parent is put between.
+# Until exec, a child counts its parent's peak as its own, so a small parent starts it.
 MEASURE_PEAK = (sys.executable, "-I", "-S", _PEAK)
-"""Before a command: the last word of the output is its peak in KiB."""
+"""Arguments before a command: the last word of the output is then its peak in KiB."""
 
 
 def memory_row(place: Place) -> Row:

@@ -1,4 +1,4 @@
-"""What was measured on which machine, and the part of a page between two marks."""
+"""The description of the machine, and the part of a page between two marks."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ END = "<!-- bench:end -->"
 
 
 def describe_machine(place: Place) -> list[str]:
-    """The machine, a fact a line."""
+    """Return the facts of the machine, one per line."""
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return [
         f"processor: {_processor()}, {len(os.sched_getaffinity(0))} cores",
@@ -27,12 +27,12 @@ def describe_machine(place: Place) -> list[str]:
 
 
 def check_marks(path: str) -> None:
-    """Raises ValueError unless the page can take a result."""
+    """Raise ValueError if the page has no marks for a result."""
     _split(path)
 
 
 def write_between_marks(path: str, machine: Sequence[str], rows: Sequence[Row]) -> None:
-    """Replace what stands between the marks; the prose around them stays. Raises ValueError."""
+    """Replace the text between the marks and keep the rest. Raises ValueError."""
     before, after = _split(path)
     facts = "\n".join(f"- {fact}" for fact in machine)
     middle = f"{BEGIN}\n\n{markdown_table(rows)}\n\n{facts}\n\n{END}"
@@ -41,7 +41,7 @@ def write_between_marks(path: str, machine: Sequence[str], rows: Sequence[Row]) 
 
 
 def _split(path: str) -> tuple[str, str]:
-    """What stands before and after the marks."""
+    """Return the text before and after the marks."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     before, begin, rest = text.partition(BEGIN)

@@ -1,4 +1,4 @@
-"""peak.py COMMAND...: run it, then print its peak resident set in KiB. Imports next to nothing."""
+"""peak.py COMMAND...: run it, then print its peak resident set in KiB. Imports very little."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Where the bench works: the tools at hand, two directories, the sizes of its trees."""
+"""The resources of the bench: its tools, two directories, the sizes of its trees."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ _SWEEP_SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sweep.
 
 
 class Sizes(NamedTuple):
-    """How large and how often: blobs in trees, and rounds."""
+    """Numbers of blobs in trees, and of rounds."""
 
     sweep_blobs: int = 100_000
     memory_blobs: int = 1_000_000
@@ -45,7 +45,7 @@ QUICK = Sizes(
 
 
 class Place(NamedTuple):
-    """tmpfs and disk: own, empty directories there. tools: for what is compiled."""
+    """The directories of the bench: empty ones on tmpfs and disk, and one for compiled tools."""
 
     tmpfs: str
     disk: str
@@ -54,16 +54,16 @@ class Place(NamedTuple):
     daemon: LazyDaemon
 
     def fresh(self, base: str, name: str = "tree") -> str:
-        """A path below base that no run has used."""
+        """Return a path below base that no run has used."""
         return os.path.join(base, f"{name}-{next(_numbers)}")
 
     def tree(self, base: str, blobs: int, live: int | None = None) -> Tree:
-        """A new tree of that many blobs, one in a hundred of them live. Raises Missing: no room."""
+        """Make a tree of blobs, one in a hundred of them live. Raises Missing: no space."""
         self.expect_room(base, blobs)
         return make_tree(self.fresh(base), blobs, live or max(3, blobs // 100))
 
     def expect_room(self, base: str, blobs: int) -> None:
-        """Raises Missing unless so many small files fit below base."""
+        """Raise Missing if the small files do not fit below base."""
         room = os.statvfs(base)
         needed = blobs * max(4096, room.f_frsize)
         has_inodes = room.f_files == 0 or room.f_favail >= blobs
@@ -71,7 +71,7 @@ class Place(NamedTuple):
             raise Missing(f"{blobs:,} blobs need {needed / 2**30:.1f} GiB in {file_system(base)}")
 
     def keep_list(self, tree: Tree) -> str:
-        """A file with the names of a tree's live blobs, one a line."""
+        """Write a file with the names of a tree's live blobs, one per line."""
         path = self.fresh(self.tools, "keep")
         with open(path, "w", encoding="ascii") as file:
             file.writelines(f"{name}\n" for name in sorted(tree.live))
@@ -83,7 +83,7 @@ _numbers = itertools.count()
 
 @contextmanager
 def open_place(tmpfs: str, disk: str, sizes: Sizes) -> Iterator[Place]:
-    """Own directories below these two, gone afterwards."""
+    """Create directories below these two, and delete them at the end."""
     os.makedirs(disk, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix="kitcache-bench-", dir=tmpfs) as fast,
@@ -95,7 +95,7 @@ def open_place(tmpfs: str, disk: str, sizes: Sizes) -> Iterator[Place]:
 
 
 def kitcache(*words: str) -> list[str]:
-    """The command as its users start it: the console script beside this interpreter."""
+    """Return the command as users start it: the console script next to this interpreter."""
     script = os.path.join(os.path.dirname(sys.executable), "kitcache")
     if os.path.exists(script):
         return [script, *words]
@@ -103,7 +103,7 @@ def kitcache(*words: str) -> list[str]:
 
 
 def sweep_binary(place: Place) -> str:
-    """The C loop, compiled once."""
+    """Return the path of the C loop, compiled once."""
     binary = os.path.join(place.tools, "sweep")
     if not os.path.exists(binary):
         compiler = tool("cc")
@@ -112,7 +112,7 @@ def sweep_binary(place: Place) -> str:
 
 
 def tool(name: str) -> str:
-    """Where a program is. Raises Missing."""
+    """Return the path of a program. Raises Missing."""
     found = shutil.which(name)
     if found is None:
         raise Missing(f"{name} is not installed")
@@ -120,14 +120,14 @@ def tool(name: str) -> str:
 
 
 def check_swept(tree: Tree) -> None:
-    """Raises BenchError unless the live blobs, and they alone, are left and whole."""
+    """Raise BenchError unless exactly the live blobs exist, and are intact."""
     left = len(os.listdir(tree.blob_dir))
     if left != len(tree.live) or holes(tree.path):
         raise BenchError(f"{left} blobs are left of {len(tree.live)} live ones")
 
 
 def file_system(path: str) -> str:
-    """The type of the file system that holds a path."""
+    """Return the type of the file system of a path."""
     real = os.path.realpath(path)
     best = ("", "unknown")
     with open("/proc/self/mounts", encoding="utf-8") as file:

@@ -12,7 +12,7 @@ _GOAL = 2.0
 
 
 def prune_row(place: Place) -> Row:
-    """Half of the blobs are live, a tag for each hundred of them; half of the tags go."""
+    """Measure a half live cache with a tag per hundred blobs; half of the tags are removed."""
     blobs, sizes = place.sizes.sweep_blobs, place.sizes
     trees: list[Tree] = []
 
@@ -47,7 +47,7 @@ def _live_bytes(tree: Tree) -> int:
 
 
 def _check_pruned(tree: Tree) -> None:
-    """Raises BenchError unless about half of the tags are left, whole, and nothing beside them."""
+    """Raise BenchError unless about half of the tags are kept, complete, and no other blob."""
     with open(os.path.join(tree.path, "index.json"), "rb") as file:
         tags = len(json.load(file)["manifests"])
     left = set(os.listdir(tree.blob_dir))

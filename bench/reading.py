@@ -1,4 +1,4 @@
-"""Rows: what only reads a large cache, against `find -printf %s` on the same tree."""
+"""Rows: commands that only read a large cache, against `find -printf %s` on the same tree."""
 
 from bench.clock import Side, alternate
 from bench.place import Place, discard, kitcache, tool

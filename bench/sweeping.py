@@ -1,4 +1,4 @@
-"""Rows: reset of a cache that is mostly garbage, against the C loop, on tmpfs and on a disk."""
+"""Rows: reset of a mostly unreachable cache, against the C loop, on tmpfs and on a disk."""
 
 import os
 from collections import deque
@@ -27,7 +27,7 @@ def disk_row(place: Place) -> Row:
 
 
 def umoci_row(place: Place) -> Row:
-    """For comparison: umoci collects the same layouts, and assumes that it is alone."""
+    """Compare with umoci, which collects the same layouts and assumes no other process."""
     umoci, blobs = tool("umoci"), place.sizes.umoci_blobs
     source = _Source(place, place.tmpfs, blobs, ahead=0)
     sides = [
@@ -58,7 +58,7 @@ def _against_loop(place: Place, base: str, goal: float, *, ahead: int) -> Row:
 
 
 class _Source:
-    """A new tree for every run; `ahead` of them are made before the first."""
+    """Make a new tree for every run, and `ahead` of them before the first."""
 
     def __init__(self, place: Place, base: str, blobs: int, *, ahead: int) -> None:
         place.expect_room(base, max(1, ahead) * blobs)

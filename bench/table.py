@@ -1,4 +1,4 @@
-"""A result is a row: what, the two medians, the ratio or value with its spread, goal, verdict."""
+"""A row of the table: name, two medians, the ratio or value with its spread, goal, verdict."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ HEADINGS = ("what", "kitcache", "peer", "result", "min to max", "goal", "verdict
 
 
 class Row(NamedTuple):
-    """One line of the table; `result` is what the goal speaks of."""
+    """One line of the table; the goal applies to `result`."""
 
     what: str
     ours: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 def ratio_row(
     what: str, ours: Sequence[float], peer: str, theirs: Sequence[float], goal: float | None
 ) -> Row:
-    """Ours against a peer, in multiples of it; a goal of None: for comparison only."""
+    """Compare with a peer, in multiples of it; without a goal if that is None."""
     middle, least, most = ratios(ours, theirs)
     return Row(
         what,
@@ -38,7 +38,7 @@ def ratio_row(
 
 
 def value_row(what: str, values: Sequence[float], unit: str, goal: float) -> Row:
-    """Something that has a goal of its own, without a peer: the median must lie below it."""
+    """Return a row without a peer: the median must be below the goal."""
     middle = statistics.median(values)
     return Row(
         what,
@@ -56,7 +56,7 @@ def skipped_row(what: str, reason: str) -> Row:
 
 
 def text_table(rows: Sequence[Row]) -> str:
-    """For a terminal."""
+    """Return the table for a terminal."""
     lines = [HEADINGS, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join(
@@ -66,7 +66,7 @@ def text_table(rows: Sequence[Row]) -> str:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """For a page."""
+    """Return the table for a page."""
     lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

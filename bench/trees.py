@@ -1,8 +1,8 @@
-"""Cache directories to measure on: valid OCI layouts, mostly garbage.
+"""Cache directories to measure: valid OCI layouts, mostly unreachable blobs.
 
 A tree of N blobs has tags of up to a hundred blobs (a manifest, a BuildKit cacheconfig, layers)
-until the live share is reached; all other blobs are garbage of BLOB_BYTES bytes. Every blob's
-name is the digest of its bytes.
+until the live share is reached; all other blobs are unreachable and have BLOB_BYTES bytes. Every
+blob's name is its digest.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 class Tree(NamedTuple):
-    """What was made: the directory, how many blobs in all, and the live ones' hex names."""
+    """A tree: the directory, the number of all blobs, and the hex names of live blobs."""
 
     path: str
     blobs: int
@@ -32,9 +32,9 @@ class Tree(NamedTuple):
 
 
 def make_tree(path: str, blobs: int, live: int) -> Tree:
-    """Make a layout of that many blobs at a path that does not exist yet.
+    """Make a layout with a number of blobs at a path that does not exist yet.
 
-    Live blobs are spread evenly among the garbage in creation order.
+    Live blobs are spread evenly among the others in creation order.
     """
     for folder in ("", "ingest", "blobs", "blobs/sha256"):
         os.mkdir(os.path.join(path, folder))
@@ -55,13 +55,13 @@ def make_tree(path: str, blobs: int, live: int) -> Tree:
     _write_json(path, "oci-layout", {"imageLayoutVersion": "1.0.0"})
     index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": descriptors}
     _write_json(path, "index.json", index)
-    # As a cache to which nobody is exporting: a reset would wait for what seems to be on its way.
+    # Old times, as in a cache without a running export: otherwise a reset would wait for one.
     os.utime(os.path.join(path, "ingest"), (0, 0))
     return Tree(path, blobs, frozenset(reached))
 
 
 def holes(path: str) -> list[str]:
-    """What index.json reaches and the directory no longer has, or has with other bytes."""
+    """Return the blobs that index.json reaches and that are missing or do not match."""
     with open(os.path.join(path, "index.json"), "rb") as file:
         roots = json.load(file)["manifests"]
     return [hole for root in roots for hole in _holes_below(path, root)]
@@ -84,7 +84,7 @@ def _holes_below(path: str, descriptor: dict[str, object]) -> Iterator[str]:
 
 
 def _live_blobs(count: int) -> tuple[dict[str, bytes], list[dict[str, object]]]:
-    """Blobs by name, and the index entries that reach all of them: a tag a hundred blobs."""
+    """Return blobs by name, and the index entries that reach them: one tag per hundred blobs."""
     blobs: dict[str, bytes] = {}
     entries = []
     for first in range(0, count, TAG_BLOBS):
@@ -103,7 +103,7 @@ def _live_blobs(count: int) -> tuple[dict[str, bytes], list[dict[str, object]]]:
 
 
 def _layer(blobs: dict[str, bytes], number: int) -> dict[str, object]:
-    """With the annotation without which BuildKit would not load it."""
+    """Return a layer's descriptor, with the annotation that BuildKit requires to load it."""
     described = _put(blobs, LAYER, _payload("layer", number))
     return described | {"annotations": {"containerd.io/uncompressed": described["digest"]}}
 

@@ -1,4 +1,4 @@
-"""Rows: verify against sha256sum on all cores, what it holds in memory, and how it is stopped."""
+"""Rows: verify against sha256sum on all cores, its memory, and Ctrl-C."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def _peak_row(what: str, path: str) -> Row:
 
 
 def _make_large(place: Place, mib: int) -> str:
-    """A cache whose blobs no tag reaches: they are hashed as well. Raises Missing: no room."""
+    """Make a cache whose blobs no tag reaches; verify hashes them too. Raises Missing: no space."""
     room = os.statvfs(place.tmpfs)
     if room.f_bavail * room.f_frsize < mib << 20:
         raise Missing(f"{mib:,} MiB need room in {place.tmpfs}")
@@ -91,7 +91,7 @@ def _finish(path: str) -> None:
 
 
 def _interrupt_row(place: Place) -> Row:
-    """Ctrl-C inside one huge blob, which takes no space, at several moments."""
+    """Measure Ctrl-C at several moments in one huge sparse blob."""
     path = place.fresh(place.tmpfs)
     os.makedirs(f"{path}/blobs/sha256")
     name = f"{path}/blobs/sha256/{'0' * 64}"
@@ -107,7 +107,7 @@ def _interrupt_row(place: Place) -> Row:
 
 
 def _interrupt(path: str, blob: str, delay_s: float) -> float:
-    """Seconds from the signal, sent that long after the blob was opened, to the process's end."""
+    """Return the seconds from the signal, sent a delay after the blob was opened, to the end."""
     argv = kitcache("verify", path)
     pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=_SILENT)
     while not _has_open(pid, blob):
@@ -124,12 +124,12 @@ def _interrupt(path: str, blob: str, delay_s: float) -> float:
 
 
 def _has_open(pid: int, path: str) -> bool:
-    """Whether that process has the file open. Raises BenchError where there is no such process."""
+    """Return True if the process has the file open. Raises BenchError without such a process."""
     try:
         links = [os.path.join(f"/proc/{pid}/fd", fd) for fd in os.listdir(f"/proc/{pid}/fd")]
         return any(os.path.realpath(link) == os.path.realpath(path) for link in links)
     except OSError:
-        # A process that is being replaced by its program cannot be looked at for a moment.
+        # During exec, the files of a process cannot be read for a moment.
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             raise BenchError("the verify that was to be interrupted has ended") from None
         return False

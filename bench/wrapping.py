@@ -1,4 +1,4 @@
-"""Rows: what `kitcache exec --` adds to a build that has nothing to do."""
+"""Rows: the time that `kitcache exec --` adds to a build with nothing to do."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prints the table of exit codes from kitcache.errors; with --write, puts it into its page.
+"""Print the table of exit codes from kitcache.errors; with --write, write it to its page.
 
 usage: exit_codes.py [--write]
 """
@@ -14,7 +14,7 @@ BEGIN, END = "<!-- scripts/exit_codes.py --write -->\n", "<!-- end -->\n"
 
 
 def family(parent: type[KitcacheError]) -> Iterator[type[KitcacheError]]:
-    """The class and all below it, in the order of their definition; private ones left out."""
+    """Return the class and its public subclasses, in the order of their definition."""
     if not parent.__name__.startswith("_"):
         yield parent
     for child in parent.__subclasses__():
@@ -30,7 +30,7 @@ def table() -> str:
 
 
 def page_with(text: str, content: str) -> str:
-    """The page's text with that content between the markers. Raises ValueError without them."""
+    """Return the page with the content between its markers. Raises ValueError without them."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

@@ -1,6 +1,6 @@
-"""Generates docs/kitcache.1, the manual page, from the declarations that --help prints.
+"""Generate docs/kitcache.1, the manual page, from the declarations that --help prints.
 
-python scripts/generate_man.py [FILE]    to another file: to compare
+python scripts/generate_man.py [FILE]    write another file, to compare
 """
 
 import re
@@ -115,7 +115,7 @@ def _escape(text: str) -> str:
     escaped = "".join(
         _ESCAPES.get(char, char if char.isascii() else rf"\[u{ord(char):04X}]") for char in text
     )
-    # A long list of attributes may go on in the next line.
+    # A long list of attributes may continue in the next line.
     escaped = re.sub(r",(?=\S)", r",\:", escaped)
     return rf"\&{escaped}" if escaped.startswith(".") else escaped
 

@@ -1,6 +1,6 @@
-"""Generates the message classes from src/kitcache/buildkit/proto/*.proto, beside them.
+"""Generate the message classes from src/kitcache/buildkit/proto/*.proto, next to them.
 
-python scripts/generate_protos.py [DIRECTORY]    below another directory: to compare
+python scripts/generate_protos.py [DIRECTORY]    write below another directory, to compare
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Makes a venv with a second supported Python, where the machine has one.
+"""Create a venv with a second supported Python, if the machine has one.
 
 usage: other_python.py VENV
 """
@@ -20,7 +20,7 @@ def find_other() -> str | None:
 
 
 def works(python: str, version: tuple[int, int]) -> bool:
-    """Whether it is that Python: a version manager's shim may name one that is not there."""
+    """Return True if it is that Python: a version manager's shim may name a missing one."""
     probe = [python, "-c", "import sys; print(*sys.version_info[:2])"]
     answer = subprocess.run(probe, capture_output=True, text=True, check=False)
     return answer.returncode == 0 and tuple(map(int, answer.stdout.split())) == version

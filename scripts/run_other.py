@@ -1,4 +1,4 @@
-"""Runs tests with the second Python that other_python.py set up, if there is one.
+"""Run tests with the second Python that other_python.py set up, if there is one.
 
 usage: run_other.py VENV TESTS...
 """

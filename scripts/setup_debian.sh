@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests drive: as root, on Debian. Elsewhere it says what is missing, and the
-# tests that need it skip with that reason.
+# Install the programs that the tests run: as root, on Debian. Elsewhere, print which are missing;
+# the tests that need them skip with that reason.
 set -eu
 packages="docker.io docker-cli docker-buildx docker-compose docker-registry skopeo umoci oras buildah
   busybox-static strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh fish tcsh
