@@ -45,7 +45,7 @@ def shell(
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=directory,
-        env={**env, "PATH": f"{bin_directory}:{env['PATH']}"},
+        env={**env, "PATH": f"{bin_directory}:{env['PATH']}", "COLUMNS": "200"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
