@@ -40,7 +40,7 @@ def test_reset_true_leaves_what_tags_reach_and_no_more(options: list[str], tmp_p
     done = run(build("dest=c,reset=true"), tmp_path, client(tmp_path, seed=3), *options)
     assert (done.returncode, garbage(cache)) == (0, {})
     assert look(cache).missing == frozenset()
-    assert done.stderr.decode(errors="replace").count("kitcache: c: removed ") == 1
+    assert done.stderr.decode(errors="replace").count("kitcache: c: deleted ") == 1
     assert sorted(os.listdir(tmp_path)) == ["bin", "c"]
 
 

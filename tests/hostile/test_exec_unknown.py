@@ -35,7 +35,7 @@ case " $* " in *" --print "*) echo $$ >asked; exec sleep 600;; esac
 WARNING = """#!/bin/sh
 case "$*" in
 *--services*) echo web; exit;;
-*kitcache-compose-*) exit;;
+*kitcache-exec-*) exit;;
 *config*) cat project;;
 esac
 echo 'WARN: $X is not set' >&2
@@ -57,7 +57,7 @@ def script(tmp_path: Path, text: str, **more: str) -> dict[str, str]:
 UNKNOWN = pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["make", "build"], "'make' is no build client that is known"),
+        (["make", "build"], "'make' is not a known build client"),
         (["docker", "ps"], "this docker command does not build"),
         (["docker", "buildx", "du"], "this buildx command does not build"),
         (["docker", "--new-option", "build", "."], "cannot tell whether the option --new-option"),

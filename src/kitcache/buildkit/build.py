@@ -20,7 +20,6 @@ from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.publish import CacheResult
 from kitcache.buildkit.request import LOCAL_DELETE, CheckedRequest, frontend_attrs
 from kitcache.buildkit.result import (
     BuildResult,
@@ -153,15 +152,9 @@ class _Build:
             targets.publish(response, lock_options)
             results = caches.publish(response)
             is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
-        return self._result(response, results, is_in_containerd=is_in_containerd)
-
-    def _result(
-        self,
-        response: Mapping[str, str],
-        results: tuple[CacheResult, ...],
-        *,
-        is_in_containerd: bool,
-    ) -> BuildResult:
+        provenance: Mapping[str, object] = {}
+        if any(kind == "provenance" for kind, _ in self._request.attests):
+            provenance = self._mask.value(read_provenance(self._connection.channel, self._ref))
         return BuildResult(
             ref=self._ref,
             digest=known_digest(response.get("containerimage.digest")),
@@ -171,7 +164,7 @@ class _Build:
             warnings=tuple(self._warnings),
             notices=tuple(self._notices),
             logins=tuple(sorted(self._logins.sent)),
-            provenance=self._provenance(),
+            provenance=provenance,
         )
 
     def _wait_for(self, pipe: str) -> None:
@@ -313,11 +306,6 @@ class _Build:
         )
         lost.effect = _UNTOUCHED
         return lost
-
-    def _provenance(self) -> Mapping[str, object]:
-        if not any(kind == "provenance" for kind, _ in self._request.attests):
-            return {}
-        return dict(self._mask.value(read_provenance(self._connection.channel, self._ref)))
 
 
 @contextmanager

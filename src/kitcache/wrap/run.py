@@ -5,9 +5,9 @@ If the command fails, a cache contains only what its client has written, and not
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache
 from kitcache.gc.values import ResetResult
@@ -206,28 +206,26 @@ def _run(
     program: str, rewritten: Rewritten, environ: Mapping[str, str], fds: Sequence[int]
 ) -> tuple[tuple[str, ...], int]:
     """Run the command, with its input and document in files. Return its argv and exit code."""
-    argv = rewritten.argv
+    argv, stdin_fd = rewritten.argv, None
     with suppress(OSError):
         os.write(2, rewritten.stderr)
     with ExitStack() as stack:
-        stdin_fd = None
         if rewritten.stdin is not None:
-            import tempfile  # noqa: PLC0415 - as in task._make_job
-
-            file = stack.enter_context(tempfile.TemporaryFile())
-            file.write(rewritten.stdin)
-            file.seek(0)
-            stdin_fd = file.fileno()
+            stdin_fd = stack.enter_context(_temporary_file(rewritten.stdin)).fileno()
         if rewritten.file is not None:
-            import tempfile  # noqa: PLC0415 - as in task._make_job
-
-            document = stack.enter_context(
-                tempfile.NamedTemporaryFile(prefix="kitcache-compose-", suffix=".json")
-            )
-            document.write(rewritten.file)
-            document.flush()
-            argv = tuple(document.name if word == FILE_PLACEHOLDER else word for word in argv)
+            path = stack.enter_context(_temporary_file(rewritten.file)).name
+            argv = tuple(path if word == FILE_PLACEHOLDER else word for word in argv)
         return argv, run_child(program, argv, environ, inherited=fds, stdin_fd=stdin_fd)
+
+
+@contextmanager
+def _temporary_file(content: bytes) -> Iterator[IO[bytes]]:
+    import tempfile  # noqa: PLC0415 - as in task._make_job
+
+    with tempfile.NamedTemporaryFile(prefix="kitcache-exec-", suffix=".json") as file:
+        file.write(content)
+        file.seek(0)  # This also writes the buffer to the file.
+        yield file
 
 
 def _after_failure(target: _Target) -> ExecCacheResult:
