@@ -156,16 +156,16 @@ def _nothing(publication: Publication, problem: str = "") -> _Candidate:
 def media_type_of(document: object, hint: Descriptor | None) -> str:
     """What a root says it is; what the daemon said of it; or what its fields show."""
     fields = document if isinstance(document, JsonObject) else JsonObject()
-    told = fields.one("mediaType")
+    told = fields.get_only("mediaType")
     if isinstance(told, str) and told:
         return told
     if hint is not None and hint.media_type:
         return hint.media_type
-    if not fields.every("schemaVersion"):
+    if not fields.all_values("schemaVersion"):
         return ""
-    if fields.every("manifests"):
+    if fields.all_values("manifests"):
         return INDEX_TYPE
-    return _MANIFEST_TYPE if fields.every("layers") else ""
+    return _MANIFEST_TYPE if fields.all_values("layers") else ""
 
 
 def _warn_of_size(path: str, root: Descriptor, data: bytes, warn: Warn) -> None:

@@ -106,7 +106,7 @@ def _layer(value: Any, what: str) -> Layer:
     fields = expect_object(value, what)
     _require_exact(fields, "blob", "parent")
     try:
-        digest = parse_digest(fields.one("blob"))
+        digest = parse_digest(fields.get_only("blob"))
     except ValueError as error:
         raise DocumentError("malformed", f"the blob of {what}: {error}") from None
     return Layer(digest, _number(fields, "parent", what))
@@ -227,14 +227,14 @@ class TrimmedConfig(NamedTuple):
     records: int
 
 
-def trim_cacheconfig(data: bytes, kept: Collection[ResultKey]) -> TrimmedConfig:
+def trim_cacheconfig(data: bytes, keep: Collection[ResultKey]) -> TrimmedConfig:
     """The same document with these results only, and with what they need.
 
     That is the records that they are reached through, by every alternative, and the layers of
     their chains. All of these keep their order and their unknown fields; numbers are adjusted.
     Raises DocumentError as read_cacheconfig does.
     """
-    return CacheConfigEditor(data).cut(kept)
+    return CacheConfigEditor(data).trim(keep)
 
 
 class CacheConfigEditor:
@@ -247,7 +247,7 @@ class CacheConfigEditor:
         self.config = read_cacheconfig(data)
         self._document = read_plain(data)
 
-    def cut(self, kept: Collection[ResultKey]) -> TrimmedConfig:
+    def trim(self, kept: Collection[ResultKey]) -> TrimmedConfig:
         """What cut_cacheconfig says."""
         config, wanted, document = self.config, frozenset(kept), dict(self._document)
         records = _with_sources(config.records, {number for number, _ in wanted})
@@ -310,15 +310,15 @@ def _cut_record(
 
 
 def _require_exact(fields: JsonObject, *names: str) -> None:
-    fields.require_exact(names)
+    fields.check_spelling(names)
 
 
 def _list(fields: JsonObject, name: str, what: str) -> list[Any]:
-    return expect_list(fields.one(name), f"'{name}' of {what}")
+    return expect_list(fields.get_only(name), f"'{name}' of {what}")
 
 
 def _number(fields: JsonObject, name: str, what: str) -> int:
-    value = fields.one(name)
+    value = fields.get_only(name)
     return 0 if value is None else _checked_number(value, what)
 
 
@@ -329,14 +329,14 @@ def _checked_number(value: Any, what: str) -> int:
 
 
 def _text(fields: JsonObject, name: str, what: str) -> str:
-    value = fields.one(name)
+    value = fields.get_only(name)
     if value is not None and not isinstance(value, str):
         raise DocumentError("malformed", f"'{name}' of {what} is {describe(value)}")
     return value or ""
 
 
 def _time(fields: JsonObject, what: str) -> int | None:
-    value = fields.one("createdAt")
+    value = fields.get_only("createdAt")
     if value is None:
         return None
     if not isinstance(value, str) or not _TIME.fullmatch(value):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from kitcache.oci.descriptor import Descriptor, read_descriptor, redirect
+from kitcache.oci.descriptor import Descriptor, read_descriptor, retarget
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import JsonObject, expect_list, expect_object, read_document, read_plain
 from kitcache.oci.links import CACHECONFIG
@@ -40,12 +40,12 @@ def read_cache_manifest(data: bytes) -> CacheManifest | None:
     DocumentError (not-json, too-nested, malformed, ambiguous).
     """
     document = expect_object(read_document(data), "the manifest")
-    document.require_exact(("config", "layers", "manifests"))
-    config = document.one("config")
+    document.check_spelling(("config", "layers", "manifests"))
+    config = document.get_only("config")
     if _is_config(config):
-        layers = expect_list(document.one("layers"), "'layers'")
+        layers = expect_list(document.get_only("layers"), "'layers'")
         return CacheManifest(read_descriptor(config, "the config"), _layers(layers), document)
-    items = expect_list(document.one("manifests"), "'manifests'")
+    items = expect_list(document.get_only("manifests"), "'manifests'")
     configs = [item for item in items if _is_config(item)]
     if not configs:
         return None
@@ -57,8 +57,8 @@ def read_cache_manifest(data: bytes) -> CacheManifest | None:
 def _is_config(item: Any) -> bool:
     if not isinstance(item, JsonObject):
         return False
-    item.require_exact(("mediaType", "digest", "size"))
-    return bool(item.one("mediaType") == CACHECONFIG)
+    item.check_spelling(("mediaType", "digest", "size"))
+    return bool(item.get_only("mediaType") == CACHECONFIG)
 
 
 def _layers(items: list[Any]) -> tuple[CachedLayer, ...]:
@@ -69,12 +69,12 @@ def _layers(items: list[Any]) -> tuple[CachedLayer, ...]:
 
 
 def _diff_id(item: JsonObject) -> str | None:
-    annotations = item.one("annotations")
-    value = annotations.keyed(UNCOMPRESSED) if isinstance(annotations, JsonObject) else None
+    annotations = item.get_only("annotations")
+    value = annotations.get_exact(UNCOMPRESSED) if isinstance(annotations, JsonObject) else None
     return value if isinstance(value, str) else None
 
 
-def cut_manifest(
+def trim_manifest(
     data: bytes, layers: Collection[Digest], config_digest: Digest, config_size: int
 ) -> bytes:
     """The same root with these layers only, and with another cacheconfig; size in bytes.
@@ -87,10 +87,10 @@ def cut_manifest(
     items = document.get(field) or []
     configs = [item for item in items if is_index and item.get("mediaType") == CACHECONFIG]
     document[field] = [
-        redirect(item, config_digest, config_size) if item in configs[-1:] else item
+        retarget(item, config_digest, config_size) if item in configs[-1:] else item
         for item in items
         if item in configs[-1:] or item.get("digest") in kept
     ]
     if not is_index:
-        document["config"] = redirect(document["config"], config_digest, config_size)
+        document["config"] = retarget(document["config"], config_digest, config_size)
     return json.dumps(document, separators=(",", ":")).encode()

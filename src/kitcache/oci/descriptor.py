@@ -34,22 +34,22 @@ def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
     Types are checked, unknown fields are ignored. Raises DocumentError (malformed, ambiguous).
     """
     fields = expect_object(value, what)
-    media_type = fields.one("mediaType")
+    media_type = fields.get_only("mediaType")
     if media_type is None:
         media_type = ""
     if not isinstance(media_type, str):
         raise DocumentError("malformed", f"the media type of {what} is {describe(media_type)}")
     return Descriptor(
         media_type,
-        _digest(fields.one("digest"), what),
-        _size(fields.one("size"), what),
+        _digest(fields.get_only("digest"), what),
+        _size(fields.get_only("size"), what),
         ref_name_of(fields),
-        _platform(fields.one("platform")),
-        _is_elsewhere(media_type, fields.one("urls")),
+        _platform(fields.get_only("platform")),
+        _is_elsewhere(media_type, fields.get_only("urls")),
     )
 
 
-def glance_at_descriptors(value: Any) -> list[Descriptor]:
+def find_descriptors(value: Any) -> list[Descriptor]:
     """The descriptors that a JSON value may be: for documents whose kind nobody knows.
 
     Only an object that holds a digest counts; what else is odd about it does not. Given twice, a
@@ -57,38 +57,42 @@ def glance_at_descriptors(value: Any) -> list[Descriptor]:
     """
     if not isinstance(value, JsonObject):
         return []
-    media_type = next((t for t in reversed(value.every("mediaType")) if isinstance(t, str)), "")
-    sizes = [n for n in value.every("size") if type(n) is int and n >= 0]
-    platforms = value.every("platform")
+    media_type = next(
+        (t for t in reversed(value.all_values("mediaType")) if isinstance(t, str)), ""
+    )
+    sizes = [n for n in value.all_values("size") if type(n) is int and n >= 0]
+    platforms = value.all_values("platform")
     return [
         Descriptor(
             media_type,
             digest,
             sizes[-1] if sizes else None,
             platform=_platform(platforms[-1]) if platforms else None,
-            elsewhere=_is_elsewhere(media_type, *value.every("urls")),
+            elsewhere=_is_elsewhere(media_type, *value.all_values("urls")),
         )
-        for digest in glance_at_digests(value, "digest")
+        for digest in find_digests(value, "digest")
     ]
 
 
-def glance_at_digests(value: Any, field: str) -> list[Digest]:
+def find_digests(value: Any, field: str) -> list[Digest]:
     """Every digest that an object gives in that field; none where it is no object."""
     found = []
-    for text in value.every(field) if isinstance(value, JsonObject) else ():
+    for text in value.all_values(field) if isinstance(value, JsonObject) else ():
         with suppress(ValueError):
             found.append(parse_digest(text))
     return found
 
 
-def redirect(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
+def retarget(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
     """A descriptor as it was written, of another blob: its embedded data, of the old one, goes."""
     return {**drop_field(item, "data"), "digest": str(digest), "size": size}
 
 
 def ref_name_of(fields: JsonObject) -> str | None:
     """The ref name among a descriptor's annotations, None where there is none."""
-    found = [a.keyed(REF_NAME) for a in fields.every("annotations") if isinstance(a, JsonObject)]
+    found = [
+        a.get_exact(REF_NAME) for a in fields.all_values("annotations") if isinstance(a, JsonObject)
+    ]
     return found[-1] if found and isinstance(found[-1], str) else None
 
 
@@ -114,6 +118,6 @@ def _size(value: Any, what: str) -> int:
 def _platform(value: Any) -> str | None:
     if not isinstance(value, JsonObject):
         return None
-    parts = [value.every(name)[-1:] for name in ("os", "architecture", "variant")]
+    parts = [value.all_values(name)[-1:] for name in ("os", "architecture", "variant")]
     words = [part[0] for part in parts if part and isinstance(part[0], str) and part[0]]
     return "/".join(words) or None

@@ -42,23 +42,23 @@ class DocumentError(Damaged):
 class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
     """A JSON object: folded name → every (spelling, value) given under it, in order."""
 
-    def every(self, name: str) -> list[Any]:
+    def all_values(self, name: str) -> list[Any]:
         """Each value that some reader would take for this field."""
         return [value for _, value in self.get(name.casefold(), ())]
 
-    def one(self, name: str) -> Any:
+    def get_only(self, name: str) -> Any:
         """The value of a field, None where it is absent or null; ambiguous if given twice."""
         given = self.get(name.casefold(), ())
         if len(given) > 1:
             raise DocumentError("ambiguous", f"the field {name!r} is given {len(given)} times")
         return given[0][1] if given else None
 
-    def keyed(self, name: str) -> Any:
+    def get_exact(self, name: str) -> Any:
         """The value in a *map* (annotations): keys are exact there, the last one counts."""
         exact = [value for spelling, value in self.get(name.casefold(), ()) if spelling == name]
         return exact[-1] if exact else None
 
-    def require_exact(self, names: tuple[str, ...]) -> None:
+    def check_spelling(self, names: tuple[str, ...]) -> None:
         """Refuse where a reader that minds the case of these names would read something else."""
         for name in names:
             given = self.get(name.casefold(), ())
@@ -68,7 +68,7 @@ class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
                         "ambiguous", f"{spelling!r} stands for {name!r} to some readers only"
                     )
             if len(given) > 1:
-                self.one(name)
+                self.get_only(name)
 
 
 def count_values(data: bytes) -> int:
@@ -98,7 +98,7 @@ def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
-def read_document(data: bytes, *, strict_utf8: bool = False, may_go_on: bool = False) -> Any:
+def read_document(data: bytes, *, strict_utf8: bool = False, allow_trailing: bool = False) -> Any:
     """The JSON value in these bytes, each object as Members.
 
     strict_utf8: refuse bytes that are no UTF-8, where Go would put U+FFFD in their place.
@@ -108,12 +108,12 @@ def read_document(data: bytes, *, strict_utf8: bool = False, may_go_on: bool = F
     try:
         text = data.decode("utf-8", "strict" if strict_utf8 else "replace")
         try:
-            return _decode(text, may_go_on, None)
+            return _decode(text, allow_trailing, None)
         except json.JSONDecodeError:
             raise
         except ValueError:
             # Python takes no integer of 4,300 digits; Go passes over any in an unknown field.
-            return _decode(text, may_go_on, _integer)
+            return _decode(text, allow_trailing, _integer)
     except RecursionError:
         raise DocumentError("too-nested", "its JSON is nested too deeply") from None
     except ValueError as error:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, redirect, ref_name_of
+from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, ref_name_of, retarget
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import (
     DocumentError,
@@ -59,12 +59,12 @@ def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
     what was read last is remembered.
     """
     document = expect_object(read_document(data, strict_utf8=True), "index.json")
-    document.require_exact(_INDEX_FIELDS)
+    document.check_spelling(_INDEX_FIELDS)
     if "manifests" not in document:
         raise DocumentError("malformed", "it has no field 'manifests'")
-    items = expect_list(document.one("manifests"), "'manifests'")
+    items = expect_list(document.get_only("manifests"), "'manifests'")
     entries = list(_entries(items))
-    subject = document.one("subject")
+    subject = document.get_only("subject")
     if subject is not None:
         # Whatever its annotations say: no client looks it up by a name, and no edit reaches it.
         entries.append(
@@ -90,8 +90,8 @@ def _entry(value: Any, what: str) -> IndexEntry:
         fields = expect_object(value, what)
     except DocumentError as error:
         return IndexEntry(None, None, error.reason)
-    fields.require_exact(_ENTRY_FIELDS)
-    for annotations in fields.every("annotations"):
+    fields.check_spelling(_ENTRY_FIELDS)
+    for annotations in fields.all_values("annotations"):
         if isinstance(annotations, JsonObject) and len(annotations.get(REF_NAME, ())) > 1:
             raise DocumentError("ambiguous", f"{what} has the annotation {REF_NAME} twice")
     entry = IndexEntry(ref_name_of(fields), None, image_name=_image_name_of(fields))
@@ -102,7 +102,11 @@ def _entry(value: Any, what: str) -> IndexEntry:
 
 
 def _image_name_of(fields: JsonObject) -> str | None:
-    found = [a.keyed(IMAGE_NAME) for a in fields.every("annotations") if isinstance(a, JsonObject)]
+    found = [
+        a.get_exact(IMAGE_NAME)
+        for a in fields.all_values("annotations")
+        if isinstance(a, JsonObject)
+    ]
     return found[-1] if found and isinstance(found[-1], str) else None
 
 
@@ -124,7 +128,7 @@ class RemovedEntry(NamedTuple):
     digest: str | None
 
 
-def name_entries(data: bytes) -> tuple[RemovedEntry, ...]:
+def list_names(data: bytes) -> tuple[RemovedEntry, ...]:
     """The ref name and the digest of each entry, as drop_entries finds them.
 
     Raises DocumentError as read_entries does.
@@ -189,7 +193,7 @@ def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
 def edit_entries(
     data: bytes,
     *,
-    drop: Collection[int] = (),
+    remove: Collection[int] = (),
     move: Mapping[int, tuple[Digest, int]] | None = None,
 ) -> bytes:
     """The document without some entries, and with others moved to another blob.
@@ -202,8 +206,8 @@ def edit_entries(
     document = read_plain(data)
     items = document["manifests"] or []
     for position, (digest, size) in (move or {}).items():
-        items[position] = redirect(items[position], digest, size)
-    gone = frozenset(drop)
+        items[position] = retarget(items[position], digest, size)
+    gone = frozenset(remove)
     document["manifests"] = [item for n, item in enumerate(items) if n not in gone]
     return json.dumps(document, separators=(",", ":")).encode()
 

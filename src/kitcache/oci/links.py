@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from kitcache.oci.descriptor import (
     Descriptor,
-    glance_at_descriptors,
-    glance_at_digests,
+    find_descriptors,
+    find_digests,
     read_descriptor,
 )
 from kitcache.oci.digest import parse_digest
@@ -109,13 +109,13 @@ def read_links(kind: BlobKind | None, data: bytes) -> tuple[Link, ...]:
 def _container_links(document: JsonObject) -> tuple[Link, ...]:
     links: list[Link] = []
     for field, role in _LISTS:
-        for value in document.every(field):
+        for value in document.all_values(field):
             items = enumerate(expect_list(value, field))
             links += _with_role(role, [read_descriptor(i, f"{field}[{n}]") for n, i in items])
     links += [
         Link(read_descriptor(value, field), role)
         for field, role in _SINGLES
-        for value in document.every(field)
+        for value in document.all_values(field)
         if value is not None
     ]
     return tuple(links + _schema1_layers(document))
@@ -139,8 +139,8 @@ def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
 
 def _schema1_layers(document: JsonObject) -> list[Link]:
     sums = [
-        expect_object(item, "an fsLayers entry").every("blobSum")
-        for value in document.every("fsLayers")
+        expect_object(item, "an fsLayers entry").all_values("blobSum")
+        for value in document.all_values("fsLayers")
         for item in expect_list(value, "fsLayers")
     ]
     return [_bare_layer(digest) for given in sums for digest in given]
@@ -149,10 +149,10 @@ def _schema1_layers(document: JsonObject) -> list[Link]:
 def _cached(document: JsonObject) -> tuple[Link, ...]:
     layers = [
         expect_object(item, "a layer of the cacheconfig")
-        for value in document.every("layers")
+        for value in document.all_values("layers")
         for item in expect_list(value, "layers")
     ]
-    blobs = [_bare_layer(digest) for layer in layers for digest in layer.every("blob")]
+    blobs = [_bare_layer(digest) for layer in layers for digest in layer.all_values("blob")]
     if len(blobs) == len(layers) and document.keys() <= _CACHECONFIG_FIELDS:
         return tuple(blobs)
     # Some other document under that media type.
@@ -173,7 +173,7 @@ BARE_LAYER = "application/vnd.oci.image.layer."
 def _links_by_looking(data: bytes) -> tuple[Link, ...]:
     try:
         # umoci, say, reads one object and no further.
-        document = read_document(data, may_go_on=True)
+        document = read_document(data, allow_trailing=True)
     except DocumentError as error:
         if error.kind == "too-nested":
             raise
@@ -184,23 +184,25 @@ def _links_by_looking(data: bytes) -> tuple[Link, ...]:
 def _look_for_links(document: JsonObject) -> tuple[Link, ...]:
     links: list[Link] = []
     for field, role in _LISTS:
-        for value in document.every(field):
+        for value in document.all_values(field):
             items = value if isinstance(value, list) else []
-            links += _with_role(role, [d for item in items for d in glance_at_descriptors(item)])
+            links += _with_role(role, [d for item in items for d in find_descriptors(item)])
     links += [
         Link(descriptor, role)
         for field, role in _SINGLES
-        for value in document.every(field)
-        for descriptor in glance_at_descriptors(value)
+        for value in document.all_values(field)
+        for descriptor in find_descriptors(value)
     ]
     bare = [
         Link(Descriptor(BARE_LAYER, digest, None), "layer")
         for field, name in (("fsLayers", "blobSum"), ("layers", "blob"))
         for item in _items_of(document, field)
-        for digest in glance_at_digests(item, name)
+        for digest in find_digests(item, name)
     ]
     return tuple(links + bare)
 
 
 def _items_of(document: JsonObject, field: str) -> list[Any]:
-    return [item for value in document.every(field) if isinstance(value, list) for item in value]
+    return [
+        item for value in document.all_values(field) if isinstance(value, list) for item in value
+    ]

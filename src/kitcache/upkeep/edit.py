@@ -154,7 +154,7 @@ def _write(layout: DirectoryStore, survey: Survey, change: IndexEdit, terms: Edi
         has_uploads = uploads_changed_ns(layout) != survey.ingest_changed_ns
         if data is None or _digest_of(data) != survey.index_digest or has_uploads:
             raise IndexChangedError
-        after = edit_entries(data, drop=change.drop, move=moves)
+        after = edit_entries(data, remove=change.drop, move=moves)
         return after, _digest_of(after)
 
     lock = lock_index(layout, terms.control.wait_policy(terms.lock_timeout_s))

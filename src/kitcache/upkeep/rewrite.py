@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
-from kitcache.oci.cachemanifest import cut_manifest
+from kitcache.oci.cachemanifest import trim_manifest
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.write import sync_blobs, write_blob
@@ -32,7 +32,7 @@ def make_root(
     """
     cut = trim_cacheconfig(config, kept)
     digest = Digest("sha256", hashlib.sha256(cut.data).hexdigest())
-    smaller = cut_manifest(manifest, cut.layers, digest, len(cut.data))
+    smaller = trim_manifest(manifest, cut.layers, digest, len(cut.data))
     layer_bytes = sum(sizes.get(layer, 0) for layer in cut.layers)
     return RewrittenRoot(smaller, cut.data, cut.layers, layer_bytes + len(cut.data) + len(smaller))
 

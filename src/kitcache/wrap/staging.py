@@ -219,7 +219,7 @@ def _find_root(layout: DirectoryStore) -> Descriptor | None:
 def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
     document = read_document(data)
     fields = document if isinstance(document, JsonObject) else JsonObject()
-    media_type = fields.one("mediaType")
+    media_type = fields.get_only("mediaType")
     if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
         return None
     links = read_links(kind_of(media_type), data)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.oci.cachemanifest import UNCOMPRESSED, cut_manifest, read_cache_manifest
+from kitcache.oci.cachemanifest import UNCOMPRESSED, read_cache_manifest, trim_manifest
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.links import CACHECONFIG
@@ -77,17 +77,17 @@ def test_the_last_cacheconfig_of_an_index_counts() -> None:
     found = read_cache_manifest(encode(document))
     assert found is not None
     assert int(found.config.digest.hex, 16) == 8
-    after = json.loads(cut_manifest(encode(document), digests(0), SMALLER, 5))
+    after = json.loads(trim_manifest(encode(document), digests(0), SMALLER, 5))
     assert [item["digest"][-2:] for item in after["manifests"]] == ["00", "4d"]
 
 
 def test_a_cut_of_a_manifest() -> None:
-    after = json.loads(cut_manifest(encode(AS_MANIFEST), digests(0, 2), SMALLER, 5))
+    after = json.loads(trim_manifest(encode(AS_MANIFEST), digests(0, 2), SMALLER, 5))
     config = {**CONFIG, "digest": str(SMALLER), "size": 5}
     assert after == {**AS_MANIFEST, "config": config, "layers": [LAYERS[0], LAYERS[2]]}
 
 
 def test_a_cut_of_an_index() -> None:
-    after = json.loads(cut_manifest(encode(AS_INDEX), digests(1), SMALLER, 5))
+    after = json.loads(trim_manifest(encode(AS_INDEX), digests(1), SMALLER, 5))
     config = {**CONFIG, "digest": str(SMALLER), "size": 5}
     assert after == {**AS_INDEX, "manifests": [LAYERS[1], config]}

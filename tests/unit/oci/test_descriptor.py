@@ -9,7 +9,7 @@ import pytest
 from kitcache.oci.descriptor import (
     REF_NAME,
     Descriptor,
-    glance_at_descriptors,
+    find_descriptors,
     read_descriptor,
     ref_name_of,
 )
@@ -126,18 +126,18 @@ def test_what_may_rightly_be_missing_here(changes: dict[str, Any], elsewhere: bo
 
 @pytest.mark.parametrize("value", [None, [], "x", 7, {}, {"digest": 7}, {"digest": "no"}])
 def test_a_glance_sees_only_what_holds_a_digest(value: object) -> None:
-    assert glance_at_descriptors(members(value)) == []
+    assert find_descriptors(members(value)) == []
 
 
 def test_a_glance_forgives_all_that_is_odd_beside_the_digest() -> None:
     odd = {"digest": f"sha256:{HEX}", "mediaType": 7, "size": "many", "platform": "x"}
-    assert glance_at_descriptors(members(odd)) == [Descriptor("", Digest("sha256", HEX), None)]
+    assert find_descriptors(members(odd)) == [Descriptor("", Digest("sha256", HEX), None)]
 
 
 def test_a_glance_takes_what_is_sound() -> None:
     sound = SOUND | {"platform": {"os": "linux", "architecture": "s390x"}, "urls": ["https://x"]}
     wanted = Descriptor(LAYER, Digest("sha256", HEX), 4, None, "linux/s390x", elsewhere=True)
-    assert glance_at_descriptors(members(sound)) == [wanted]
+    assert find_descriptors(members(sound)) == [wanted]
 
 
 def test_a_glance_takes_every_digest_among_duplicates() -> None:
@@ -146,7 +146,7 @@ def test_a_glance_takes_every_digest_among_duplicates() -> None:
         f'{{"digest": 7, "Digest": "sha256:{HEX}", "DIGEST": "sha256:{OTHER}",'
         ' "size": -1, "SIZE": 4}'
     )
-    assert glance_at_descriptors(read_document(text.encode())) == [
+    assert find_descriptors(read_document(text.encode())) == [
         Descriptor("", Digest("sha256", HEX), 4),
         Descriptor("", Digest("sha256", OTHER), 4),
     ]

@@ -29,53 +29,53 @@ def read(text: str) -> JsonObject:
     "spelling", ["layers", "LAYERS", "Layers", "layer" + LONG_S, "LAYER" + LONG_S]
 )
 def test_a_field_is_found_in_any_case(spelling: str) -> None:
-    assert read(f'{{"{spelling}": 7}}').every("layers") == [7]
+    assert read(f'{{"{spelling}": 7}}').all_values("layers") == [7]
 
 
 def test_the_kelvin_sign_is_a_k() -> None:
-    assert read(f'{{"to{KELVIN}en": 7}}').every("token") == [7]
+    assert read(f'{{"to{KELVIN}en": 7}}').all_values("token") == [7]
 
 
 def test_a_name_spelled_by_escapes_is_the_same_name() -> None:
-    assert read(r'{"\u006cayer\u017f": 7}').every("layers") == [7]
+    assert read(r'{"\u006cayer\u017f": 7}').all_values("layers") == [7]
 
 
 def test_every_duplicate_is_remembered_in_order() -> None:
     document = read('{"size": 1, "Size": 2, "size": 3}')
-    assert document.every("size") == [1, 2, 3]
+    assert document.all_values("size") == [1, 2, 3]
     with pytest.raises(DocumentError, match="given 3 times") as caught:
-        document.one("size")
+        document.get_only("size")
     assert caught.value.kind == "ambiguous"
 
 
 def test_null_beside_a_value_is_ambiguous_too() -> None:
     with pytest.raises(DocumentError, match="given 2 times"):
-        read('{"size": null, "size": 3}').one("size")
+        read('{"size": null, "size": 3}').get_only("size")
 
 
 def test_absent_and_null_are_none() -> None:
-    assert read("{}").one("size") is None
-    assert read('{"size": null}').one("size") is None
+    assert read("{}").get_only("size") is None
+    assert read('{"size": null}').get_only("size") is None
 
 
 def test_a_map_has_exact_keys_and_the_last_one_counts() -> None:
     annotations = read('{"name": "a", "NAME": "b", "name": "c"}')
-    assert annotations.keyed("name") == "c"
-    assert annotations.keyed("NAME") == "b"
-    assert annotations.keyed("Name") is None
-    assert annotations.keyed("other") is None
+    assert annotations.get_exact("name") == "c"
+    assert annotations.get_exact("NAME") == "b"
+    assert annotations.get_exact("Name") is None
+    assert annotations.get_exact("other") is None
 
 
 def test_exact_spelling_can_be_demanded() -> None:
-    read('{"size": 1, "else": 2, "Else": 3}').require_exact(("size", "digest"))
+    read('{"size": 1, "else": 2, "Else": 3}').check_spelling(("size", "digest"))
     with pytest.raises(DocumentError, match="'Size' stands for 'size' to some readers only"):
-        read('{"Size": 1}').require_exact(("size",))
+        read('{"Size": 1}').check_spelling(("size",))
     with pytest.raises(DocumentError, match="given 2 times"):
-        read('{"size": 1, "size": 1}').require_exact(("size",))
+        read('{"size": 1, "size": 1}').check_spelling(("size",))
 
 
 def test_nested_objects_are_members_too() -> None:
-    assert read('{"a": [{"B": {"c": 1}}]}').one("a")[0].one("b").every("C") == [1]
+    assert read('{"a": [{"B": {"c": 1}}]}').get_only("a")[0].one("b").every("C") == [1]
 
 
 @pytest.mark.parametrize(

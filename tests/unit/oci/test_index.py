@@ -277,7 +277,7 @@ MOVED = Digest("sha256", "7" * 64)
 def test_an_edit_drops_and_moves_in_one_document() -> None:
     second = entry("b", "y", platform={"os": "linux"}, data="e30=")
     data = index(entry("a", "x"), second, entry("c"), kept=True)
-    after = json.loads(edit_entries(data, drop=[0], move={1: (MOVED, 5)}))
+    after = json.loads(edit_entries(data, remove=[0], move={1: (MOVED, 5)}))
     moved = entry("b", "y", platform={"os": "linux"}) | {"digest": str(MOVED), "size": 5}
     assert after["manifests"] == [moved, entry("c")]
     assert after["kept"] is True
@@ -290,7 +290,7 @@ def test_an_edit_of_nothing_changes_no_meaning() -> None:
 
 def test_an_edit_refuses_what_cannot_be_relied_upon() -> None:
     with pytest.raises(DocumentError):
-        edit_entries(b'{"manifests": [], "Manifests": []}', drop=[0])
+        edit_entries(b'{"manifests": [], "Manifests": []}', remove=[0])
     with pytest.raises(IndexError):
         edit_entries(index(entry("a")), move={1: (MOVED, 5)})
 

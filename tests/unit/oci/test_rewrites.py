@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from kitcache.oci.cacheconfig import trim_cacheconfig
-from kitcache.oci.cachemanifest import cut_manifest
+from kitcache.oci.cachemanifest import trim_manifest
 from kitcache.oci.descriptor import REF_NAME
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import (
@@ -38,7 +38,7 @@ MOVED = Digest("sha256", "7" * 64)
 EDITS: dict[str, Callable[[], bytes]] = {
     "drop": lambda: remove_entries(INDEX, ("a",))[0],
     "put": lambda: add_entries(INDEX, (NewEntry("a/b", DIGESTS[2], 3, "a"),)),
-    "edit": lambda: edit_entries(INDEX, drop=(0,)),
+    "edit": lambda: edit_entries(INDEX, remove=(0,)),
     "move": lambda: edit_entries(INDEX, move={0: (MOVED, 9)}),
     "copy": lambda: copy_entries(INDEX, (INDEX,), (CopiedEntry(0, 0, "c"),)),
 }
@@ -76,7 +76,7 @@ def test_a_smaller_root_keeps_it() -> None:
     )
     config = f'{{"mediaType":"application/vnd.buildkit.cacheconfig.v0","digest":"{DIGESTS[3]}"'
     manifest = f'{{{TWICE},"config":{config},"size":2,{TWICE}}},"layers":[{layers}]}}'.encode()
-    cut = cut_manifest(manifest, [Digest("sha256", "1" * 64)], MOVED, 9)
+    cut = trim_manifest(manifest, [Digest("sha256", "1" * 64)], MOVED, 9)
     assert cut.count(TWICE.encode()) == 3
 
 

@@ -197,11 +197,11 @@ def _annotation_fault(diff_id: str | None) -> str:
 
 def check_form(document: JsonObject) -> None:
     """Raises DocumentError where BuildKit cannot tell a manifest from an index."""
-    document.require_exact(("mediaType", "config", "layers", "manifests"))
+    document.check_spelling(("mediaType", "config", "layers", "manifests"))
     is_manifest = "config" in document or "layers" in document
     if is_manifest and "manifests" in document:
         raise DocumentError("ambiguous", "it is a manifest and an index at once")
-    told = document.one("mediaType")
+    told = document.get_only("mediaType")
     if told is not None and not isinstance(told, str):
         raise DocumentError("malformed", "its media type is no text")
     if told in (_INDEX_TYPES if is_manifest else _MANIFEST_TYPES):

@@ -72,7 +72,7 @@ def read_root(data: bytes) -> Document | None:
         fields = read_document(data)
         if not isinstance(fields, JsonObject):
             return None
-        media_type = fields.one("mediaType")
+        media_type = fields.get_only("mediaType")
         if media_type is None:
             media_type = _type_by_looking(fields)
         if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
@@ -83,10 +83,10 @@ def read_root(data: bytes) -> Document | None:
 
 
 def _type_by_looking(fields: JsonObject) -> str | None:
-    config, layers = fields.one("config"), fields.one("layers")
-    if isinstance(fields.one("manifests"), list):
+    config, layers = fields.get_only("config"), fields.get_only("layers")
+    if isinstance(fields.get_only("manifests"), list):
         return INDEX_TYPE
-    if isinstance(config, JsonObject) and config.one("digest") and isinstance(layers, list):
+    if isinstance(config, JsonObject) and config.get_only("digest") and isinstance(layers, list):
         return MANIFEST_TYPE
     return None
 

@@ -19,7 +19,7 @@ from kitcache.oci.cacheconfig import (
     read_cacheconfig,
     trim_cacheconfig,
 )
-from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
+from kitcache.oci.cachemanifest import read_cache_manifest, trim_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import read_plain
@@ -290,7 +290,7 @@ def _is_small(content: NewContent) -> bool:
 def _cut(before: NewContent, kept: Collection[ResultKey]) -> NewContent:
     cut = trim_cacheconfig(before.config, kept)
     digest = _digest_of(cut.data)
-    return NewContent(cut_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data)
+    return NewContent(trim_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data)
 
 
 def _digest_of(data: bytes) -> Digest:
@@ -327,7 +327,7 @@ def _edit(found: RepairInput, fates: Mapping[Root, _RootOutcome]) -> bytes | Non
             types[root.position] = to.media_type
     if not (drop or move or found.corrected or found.lost):
         return None
-    return edit_entries(_retype(found.index_data, types), drop=drop, move=move)
+    return edit_entries(_retype(found.index_data, types), remove=drop, move=move)
 
 
 def _retype(data: bytes, types: Mapping[int, str]) -> bytes:

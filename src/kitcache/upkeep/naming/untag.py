@@ -10,7 +10,7 @@ from threading import Event
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.oci.index import RemovedEntry, name_entries, read_entries, remove_entries
+from kitcache.oci.index import RemovedEntry, list_names, read_entries, remove_entries
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.index import INDEX, parse_index, publish_index, read_index
 from kitcache.store.ioerrors import command_line, repair_command
@@ -91,7 +91,7 @@ def _drop(
             effect=NOTHING_CHANGED,
             hints=(repair_command(layout.path), f"restore {INDEX} from a copy"),
         )
-    entries = name_entries(data)
+    entries = list_names(data)
     found = tuple(_names_of(name, entries) for name in names)
     after, dropped = remove_entries(data, tuple(chain.from_iterable(found)))
     unknown = [name for name, those in zip(names, found, strict=True) if not those]

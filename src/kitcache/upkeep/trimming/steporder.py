@@ -20,7 +20,7 @@ from kitcache.oci.cacheconfig import (
     read_cacheconfig,
     sources_first,
 )
-from kitcache.oci.cachemanifest import cut_manifest, read_cache_manifest
+from kitcache.oci.cachemanifest import read_cache_manifest, trim_manifest
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.results import CachedStep
 
@@ -358,9 +358,9 @@ def _weigh(
     tree: CacheDocuments, shears: CacheConfigEditor, kept: Collection[ResultKey]
 ) -> tuple[int, int]:
     """The bytes of the manifest and of the cacheconfig that keep these results only."""
-    cut = shears.cut(kept)
+    cut = shears.trim(kept)
     # Every digest is as long.
-    return len(cut_manifest(tree.manifest, cut.layers, _ANY, len(cut.data))), len(cut.data)
+    return len(trim_manifest(tree.manifest, cut.layers, _ANY, len(cut.data))), len(cut.data)
 
 
 def _fewest(low: int, most: int, fits: Callable[[int], bool]) -> int:
