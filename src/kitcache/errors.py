@@ -29,6 +29,7 @@ NOTHING_DELETED = "nothing was deleted"
 NOTHING_CHANGED = "nothing was changed"
 NOTHING_BUILT = "nothing was built"
 NOTHING_MORE = "nothing more was deleted; reachable blobs are unchanged"
+_OTHERS_DELETED = "the other unreachable files were deleted; reachable blobs are unchanged"
 _LISTED = 5
 
 Fact = str | int | float | tuple[str, ...] | None
@@ -56,16 +57,17 @@ class _Field(NamedTuple):
 _REQUIRED: Any = object()
 
 
-def _field(*, default: Any = _REQUIRED, kw_only: bool) -> Any:
+def field(*, default: Any = _REQUIRED, kw_only: bool) -> Any:
+    """Declare an argument of the constructor that is positional or has a default."""
     return _Field(default, kw_only)
 
 
-def _fixed(default: Any = "", *, init: Literal[False] = False) -> Any:
+def fixed_field(default: Any = "", *, init: Literal[False] = False) -> Any:
     """Declare a field that is not an argument of the constructor."""
     return _Field(default, is_argument=init)
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(_field, _fixed))
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, fixed_field))
 class _Declared(Exception):
     """An exception whose constructor follows from the annotations of its class.
 
@@ -106,8 +108,8 @@ class KitcacheError(_Declared):
         hints: Commands or advice, best first.
     """
 
-    path: str = _field(kw_only=False)
-    problem: str = _field(kw_only=False)
+    path: str = field(kw_only=False)
+    problem: str = field(kw_only=False)
     details: tuple[str, ...] = ()
     effect: str = NOTHING_DELETED
     hints: tuple[str, ...] = ()
@@ -154,8 +156,8 @@ class UsageError(KitcacheError):
     """A command line, an age or a name that cannot be parsed."""
 
     exit_code = 2
-    path: str = _field(default="", kw_only=True)
-    effect: str = _fixed()
+    path: str = field(default="", kw_only=True)
+    effect: str = fixed_field()
 
 
 class NotFound(KitcacheError):
@@ -166,11 +168,11 @@ class Incomplete(KitcacheError):
     """Done in part: some files could not be deleted; `not_deleted` has names and reasons."""
 
     exit_code = 3
-    problem: str = _fixed()
-    details: tuple[str, ...] = _fixed()
-    effect: str = _fixed("the other unreachable files were deleted; reachable blobs are unchanged")
-    hints: tuple[str, ...] = _fixed(("fix these causes, then run the same command again",))
-    not_deleted: tuple[tuple[str, str], ...] = _field(kw_only=False)
+    problem: str = fixed_field()
+    details: tuple[str, ...] = fixed_field()
+    effect: str = fixed_field(_OTHERS_DELETED)
+    hints: tuple[str, ...] = fixed_field(("fix these causes, then run the same command again",))
+    not_deleted: tuple[tuple[str, str], ...] = field(kw_only=False)
     not_deleted_count: int
 
     def _complete(self) -> None:
@@ -185,16 +187,16 @@ class NotACache(KitcacheError):
     """The path is not a directory, or holds neither an `oci-layout` nor an `index.json`."""
 
     exit_code = 10
-    problem: str = _fixed()
-    details: tuple[str, ...] = _fixed(
+    problem: str = fixed_field()
+    details: tuple[str, ...] = fixed_field(
         (
             "expected: a directory with oci-layout, index.json and blobs/,"
             " as --cache-to type=local,dest=DIR writes it",
         )
     )
-    effect: str = _fixed(NOTHING_CHANGED)
-    hints: tuple[str, ...] = _fixed(("name the directory that an export used as dest",))
-    reason: str = _field(kw_only=False)
+    effect: str = fixed_field(NOTHING_CHANGED)
+    hints: tuple[str, ...] = fixed_field(("name the directory that an export used as dest",))
+    reason: str = field(kw_only=False)
 
     def _complete(self) -> None:
         self.problem = f"not a cache: {self.reason}"
@@ -252,9 +254,9 @@ class Unreadable(_BlobError):
     """A file exists but cannot be read. It may be intact, so nothing is decided by it."""
 
     effect: str = NOTHING_CHANGED
-    problem: str = _fixed()
-    file: str = _field(kw_only=False)
-    reason: str = _field(kw_only=False)
+    problem: str = fixed_field()
+    file: str = field(kw_only=False)
+    reason: str = field(kw_only=False)
 
     @property
     def clause(self) -> str:
@@ -292,7 +294,7 @@ class NoDaemon(KitcacheError):
     """
 
     exit_code = 20
-    effect: str = _fixed(NOTHING_BUILT)
+    effect: str = fixed_field(NOTHING_BUILT)
     kind: NoDaemonKind = "unreachable"
 
 
@@ -318,8 +320,8 @@ class BuildFailed(KitcacheError):
     """
 
     exit_code = 21
-    path: str = _fixed()
-    effect: str = _fixed()
+    path: str = fixed_field()
+    effect: str = fixed_field()
     step: str = ""
     log: tuple[str, ...] = ()
     locations: tuple[SourceLocation, ...] = ()
@@ -345,18 +347,18 @@ class BuildFailed(KitcacheError):
 
 
 class _NotRun(KitcacheError):
-    path: str = _fixed()
-    problem: str = _fixed()
-    effect: str = _fixed(NOTHING_BUILT)
-    program: str = _field(kw_only=False)
+    path: str = fixed_field()
+    problem: str = fixed_field()
+    effect: str = fixed_field(NOTHING_BUILT)
+    program: str = field(kw_only=False)
 
 
 class NotExecutable(_NotRun):
     """The program to run exists but cannot be executed. Nothing was built."""
 
     exit_code = 126
-    hints: tuple[str, ...] = _fixed(("check the file's permissions and its first line",))
-    reason: str = _field(kw_only=False)
+    hints: tuple[str, ...] = fixed_field(("check the file's permissions and its first line",))
+    reason: str = field(kw_only=False)
 
     def _complete(self) -> None:
         self.problem = f"{self.program} cannot be run: {self.reason}"
@@ -366,7 +368,7 @@ class NotInstalled(_NotRun):
     """The program to run does not exist. Nothing was built."""
 
     exit_code = 127
-    hints: tuple[str, ...] = _fixed(("install it, or name its path",))
+    hints: tuple[str, ...] = fixed_field(("install it, or name its path",))
 
     def _complete(self) -> None:
         self.problem = f"{self.program} is not installed, or not in PATH"
@@ -382,9 +384,9 @@ class Cancelled(KitcacheError):
     """
 
     exit_code = 130
-    problem: str = _field(default="stopped on request", kw_only=True)
-    details: tuple[str, ...] = _fixed(())
-    hints: tuple[str, ...] = _fixed(("run the same command again to finish",))
+    problem: str = field(default="stopped on request", kw_only=True)
+    details: tuple[str, ...] = fixed_field(())
+    hints: tuple[str, ...] = fixed_field(("run the same command again to finish",))
     deleted_blobs: int = 0
     deleted_bytes: int = 0
     timeout_s: float | None = None

@@ -1,12 +1,11 @@
-"""BuildKit's cacheconfig: which steps a cache knows, and which layers each of them made.
+"""BuildKit's cacheconfig: the steps in a cache, and the layers of their results.
 
-A record is a cache key: its digest, and for each input of the step the records that its key can be
-reached through, of which any will do. A result is what the step made, as a chain of layers. A
-record without a result still matters: keys that come after it are found through it.
-Sources: BuildKit, cache/remotecache/v1/spec.go (the fields), parse.go (what an import refuses).
+A record is a cache key: its digest, and for each input of the step the alternative records that
+lead to it. A result is the output of the step, as a chain of layers. A record without a result is
+needed too, because BuildKit finds later keys through it.
+Sources: BuildKit, cache/remotecache/v1/spec.go (the fields), parse.go (label an import refuses).
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
@@ -17,6 +16,7 @@ from kitcache.oci.document import (
     DocumentError,
     JsonObject,
     describe,
+    encode_plain,
     expect_list,
     expect_object,
     read_document,
@@ -24,39 +24,39 @@ from kitcache.oci.document import (
 )
 
 IMPORT_LIMIT_BYTES = 1024 * 1024
-"""BuildKit imports no manifest and no cacheconfig above this. Source: remotecache/import.go."""
+"""BuildKit imports no larger manifest or cacheconfig. Source: remotecache/import.go."""
 
 NO_PARENT = -1
 _CHAINED_LIMIT = 4_000_000
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 ResultKey = tuple[int, int]
-"""A result of a cacheconfig: the number of its record, and its number there, from 0."""
+"""A result of a cacheconfig: the number of its record, and its number in it, from 0."""
 
 
 class Layer(NamedTuple):
-    """A layer, and the number of the one below it; NO_PARENT for none."""
+    """A layer, and the number of the layer below it; NO_PARENT for none."""
 
     digest: Digest
     parent: int
 
 
 class Input(NamedTuple):
-    """One way to an input of a step: the number of a record, and BuildKit's selector."""
+    """An alternative for an input of a step: the number of a record, and BuildKit's selector."""
 
     link: int
     selector: str
 
 
 class Result(NamedTuple):
-    """What a step made: numbers of layers, base first. created_ns: since 1970, None if unknown."""
+    """The output of a step: numbers of layers, base first, and its time, None if unknown."""
 
     chain: tuple[int, ...]
     created_ns: int | None
 
 
 class Record(NamedTuple):
-    """A cache key. inputs: for each input of the step, its alternatives. results: may be empty."""
+    """A cache key: the alternatives for each input of the step, and any results."""
 
     digest: str
     inputs: tuple[tuple[Input, ...], ...]
@@ -64,32 +64,36 @@ class Record(NamedTuple):
 
     @property
     def sources(self) -> frozenset[int]:
-        """The records that this one is reached through, by any alternative."""
+        """The numbers of the records that lead to this one, by any alternative."""
         return frozenset(way.link for ways in self.inputs for way in ways)
 
 
 class CacheConfig(NamedTuple):
-    """A cacheconfig that BuildKit would take."""
+    """A cacheconfig that BuildKit can import."""
 
     layers: tuple[Layer, ...]
     records: tuple[Record, ...]
 
     def results(self) -> Iterator[tuple[ResultKey, Result]]:
-        """Every result with its key, in order."""
+        """Yield each result with its key, in order."""
         for number, record in enumerate(self.records):
             for at, result in enumerate(record.results):
                 yield (number, at), result
 
 
 def read_cacheconfig(data: bytes) -> CacheConfig:
-    """The cacheconfig in these bytes.
+    """Return the cacheconfig in the bytes.
 
-    Raises DocumentError (not-json, too-nested, malformed, ambiguous) where BuildKit would not
-    import it at all: other types, numbers of layers or records that are not there, loops, an
-    input without a way to it.
+    Raises DocumentError (not-json, too-nested, malformed, ambiguous) if BuildKit would not import
+    it: for other types, numbers of missing layers or records, cycles, and inputs without records.
     """
     document = expect_object(read_document(data), "the cacheconfig")
-    _require_exact(document, "layers", "records")
+    document.check_spelling(
+        (
+            "layers",
+            "records",
+        )
+    )
     layers = tuple(
         _layer(item, f"layer {n}") for n, item in enumerate(_list(document, "layers", "the config"))
     )
@@ -102,94 +106,121 @@ def read_cacheconfig(data: bytes) -> CacheConfig:
     return CacheConfig(layers, records)
 
 
-def _layer(value: Any, what: str) -> Layer:
-    fields = expect_object(value, what)
-    _require_exact(fields, "blob", "parent")
+def _layer(value: Any, label: str) -> Layer:
+    fields = expect_object(value, label)
+    fields.check_spelling(
+        (
+            "blob",
+            "parent",
+        )
+    )
     try:
         digest = parse_digest(fields.get_only("blob"))
     except ValueError as error:
-        raise DocumentError("malformed", f"the blob of {what}: {error}") from None
-    return Layer(digest, _number(fields, "parent", what))
+        raise DocumentError("malformed", f"the blob of {label}: {error}") from None
+    return Layer(digest, _number(fields, "parent", label))
 
 
-def _record(value: Any, what: str, chains: "_Chains") -> Record:
-    fields = expect_object(value, what)
-    _require_exact(fields, "digest", "inputs", "layers", "chains")
+def _record(value: Any, label: str, chains: "_Chains") -> Record:
+    fields = expect_object(value, label)
+    fields.check_spelling(
+        (
+            "digest",
+            "inputs",
+            "layers",
+            "chains",
+        )
+    )
     inputs = tuple(
-        tuple(_input(item, what) for item in expect_list(ways, f"an input of {what}"))
-        for ways in _list(fields, "inputs", what)
+        tuple(_input(item, label) for item in expect_list(ways, f"an input of {label}"))
+        for ways in _list(fields, "inputs", label)
     )
     if not all(inputs):
-        raise DocumentError("malformed", f"{what} has an input that nothing leads to")
+        raise DocumentError("malformed", f"{label} has an input without records")
     results = []
-    for item in _list(fields, "layers", what):
-        result = expect_object(item, f"a result of {what}")
-        _require_exact(result, "layer", "createdAt")
-        chain = chains.down_from(_number(result, "layer", what), what)
-        results.append(Result(chain, _time(result, what)))
-    for item in _list(fields, "chains", what):
-        result = expect_object(item, f"a result of {what}")
-        _require_exact(result, "layers", "createdAt")
-        numbers = tuple(_checked_number(n, what) for n in _list(result, "layers", what))
-        results.append(Result(chains.as_given(numbers, what), _time(result, what)))
-    return Record(_text(fields, "digest", what), inputs, tuple(results))
+    for item in _list(fields, "layers", label):
+        result = expect_object(item, f"a result of {label}")
+        result.check_spelling(
+            (
+                "layer",
+                "createdAt",
+            )
+        )
+        chain = chains.down_from(_number(result, "layer", label), label)
+        results.append(Result(chain, _time(result, label)))
+    for item in _list(fields, "chains", label):
+        result = expect_object(item, f"a result of {label}")
+        result.check_spelling(
+            (
+                "layers",
+                "createdAt",
+            )
+        )
+        numbers = tuple(_checked_number(n, label) for n in _list(result, "layers", label))
+        results.append(Result(chains.explicit(numbers, label), _time(result, label)))
+    return Record(_text(fields, "digest", label), inputs, tuple(results))
 
 
-def _input(value: Any, what: str) -> Input:
-    fields = expect_object(value, f"an input of {what}")
-    _require_exact(fields, "link", "selector")
-    return Input(_number(fields, "link", what), _text(fields, "selector", what))
+def _input(value: Any, label: str) -> Input:
+    fields = expect_object(value, f"an input of {label}")
+    fields.check_spelling(
+        (
+            "link",
+            "selector",
+        )
+    )
+    return Input(_number(fields, "link", label), _text(fields, "selector", label))
 
 
 class _Chains:
-    """The layers below a layer. All chains of a config together have a length that can be held."""
+    """The chains of layers of a config, with a limit for their total length."""
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         self._layers = layers
         self._known: dict[int, tuple[int, ...]] = {}
-        # Of each layer that some chain went by: that chain, up to the layer above it.
+        # For each layer of a known chain: that chain, and the length up to this layer.
         self._places: dict[int, tuple[tuple[int, ...], int]] = {}
         self._total = 0
 
-    def down_from(self, top: int, what: str) -> tuple[int, ...]:
+    def down_from(self, top: int, label: str) -> tuple[int, ...]:
         if top not in self._known:
-            chain = self._walk(top, what)
+            chain = self._walk(top, label)
             self._count(len(chain))
             self._known[top] = chain
         return self._known[top]
 
-    def _walk(self, top: int, what: str) -> tuple[int, ...]:
-        self._check(top, what)
+    def _walk(self, top: int, label: str) -> tuple[int, ...]:
+        self._check(top, label)
         new: dict[int, None] = {}
         layer = top
         while layer != NO_PARENT and layer not in self._places:
-            self._check(layer, what)
+            self._check(layer, label)
             if layer in new:
-                raise DocumentError("malformed", f"a result of {what} has layers in a loop")
+                raise DocumentError("malformed", f"the layers of a result of {label} form a cycle")
             new[layer] = None
             layer = self._layers[layer].parent
         below, length = self._places.get(layer, ((), 0))
         chain = (*below[:length], *reversed(new))
-        for end, one in enumerate(reversed(new), length + 1):
-            self._places[one] = chain, end
+        for end, number in enumerate(reversed(new), length + 1):
+            self._places[number] = chain, end
         return chain
 
-    def as_given(self, numbers: tuple[int, ...], what: str) -> tuple[int, ...]:
+    def explicit(self, numbers: tuple[int, ...], label: str) -> tuple[int, ...]:
         for number in numbers:
-            self._check(number, what)
+            self._check(number, label)
         self._count(len(numbers))
         return numbers
 
-    def _check(self, number: int, what: str) -> None:
+    def _check(self, number: int, label: str) -> None:
         if not 0 <= number < len(self._layers):
             raise DocumentError(
-                "malformed", f"a result of {what} names layer {number} of {len(self._layers)}"
+                "malformed", f"a result of {label} names layer {number} of {len(self._layers)}"
             )
 
     def _count(self, length: int) -> None:
         self._total += length
         if self._total > _CHAINED_LIMIT:
-            raise DocumentError("too-nested", "its chains of layers are longer than any build's")
+            raise DocumentError("too-nested", "its chains of layers are too long")
 
 
 def _check_links(records: tuple[Record, ...]) -> None:
@@ -197,14 +228,14 @@ def _check_links(records: tuple[Record, ...]) -> None:
         for link in record.sources:
             if not 0 <= link < len(records):
                 raise DocumentError(
-                    "malformed", f"record {number} leads to record {link} of {len(records)}"
+                    "malformed", f"record {number} references record {link} of {len(records)}"
                 )
     if len(sources_first(records)) < len(records):
-        raise DocumentError("malformed", "its records lead to each other in a loop")
+        raise DocumentError("malformed", "its records form a cycle")
 
 
 def sources_first(records: tuple[Record, ...]) -> list[int]:
-    """The numbers of records, each after all that it is reached through; those of loops missing."""
+    """Return the numbers of records, each after its sources; records of cycles are left out."""
     waits = [len(record.sources) for record in records]
     followers: list[list[int]] = [[] for _ in records]
     for number, record in enumerate(records):
@@ -220,7 +251,7 @@ def sources_first(records: tuple[Record, ...]) -> list[int]:
 
 
 class TrimmedConfig(NamedTuple):
-    """A cacheconfig made smaller. layers, records: what it still names, and how many it has."""
+    """A smaller cacheconfig: its bytes, the layers that it names, and its number of records."""
 
     data: bytes
     layers: frozenset[Digest]
@@ -228,60 +259,62 @@ class TrimmedConfig(NamedTuple):
 
 
 def trim_cacheconfig(data: bytes, keep: Collection[ResultKey]) -> TrimmedConfig:
-    """The same document with these results only, and with what they need.
+    """Return the document with these results, the records that lead to them, and their layers.
 
-    That is the records that they are reached through, by every alternative, and the layers of
-    their chains. All of these keep their order and their unknown fields; numbers are adjusted.
+    Records of every alternative are kept. Order and unknown fields survive; numbers are adjusted.
     Raises DocumentError as read_cacheconfig does.
     """
     return CacheConfigEditor(data).trim(keep)
 
 
 class CacheConfigEditor:
-    """A cacheconfig that is read once, to be cut to this and to that. config: what it says.
+    """A cacheconfig that is read once and trimmed several times.
 
     Raises DocumentError as read_cacheconfig does.
+
+    Attributes:
+        config: The cacheconfig.
     """
 
     def __init__(self, data: bytes) -> None:
         self.config = read_cacheconfig(data)
         self._document = read_plain(data)
 
-    def trim(self, kept: Collection[ResultKey]) -> TrimmedConfig:
-        """What cut_cacheconfig says."""
-        config, wanted, document = self.config, frozenset(kept), dict(self._document)
+    def trim(self, keep: Collection[ResultKey]) -> TrimmedConfig:
+        """Return a trimmed document; see trim_cacheconfig."""
+        config, wanted, document = self.config, frozenset(keep), dict(self._document)
         records = _with_sources(config.records, {number for number, _ in wanted})
         layers = sorted({n for key, r in config.results() if key in wanted for n in r.chain})
         new_layer = {old: new for new, old in enumerate(layers)}
         new_record = {old: new for new, old in enumerate(records)}
-        given = document.get("layers") or ()
-        document["layers"] = [_relink_layer(given[old], new_layer) for old in layers]
+        layer_items = document.get("layers") or ()
+        document["layers"] = [_relink_layer(layer_items[old], new_layer) for old in layers]
         document["records"] = [
-            _cut_record(document["records"][old], old, wanted, new_layer, new_record)
+            _trim_record(document["records"][old], old, wanted, new_layer, new_record)
             for old in records
         ]
-        encoded = json.dumps(document, separators=(",", ":")).encode()
+        encoded = encode_plain(document)
         return TrimmedConfig(
             encoded, frozenset(config.layers[old].digest for old in layers), len(records)
         )
 
 
 def _with_sources(records: tuple[Record, ...], wanted: Iterable[int]) -> list[int]:
-    found = set(wanted)
-    todo = list(found)
+    numbers = set(wanted)
+    todo = list(numbers)
     while todo:
-        for link in records[todo.pop()].sources - found:
-            found.add(link)
-            todo.append(link)
-    return sorted(found)
+        new = records[todo.pop()].sources - numbers
+        numbers |= new
+        todo += new
+    return sorted(numbers)
 
 
 def _relink_layer(item: dict[str, Any], new_layer: dict[int, int]) -> dict[str, Any]:
-    # A layer that only a chain of given layers names can have lost the one below it.
+    # The layer below can be removed if only a chain of explicit layers names this one.
     return {**item, "parent": new_layer.get(item.get("parent") or 0, NO_PARENT)}
 
 
-def _cut_record(
+def _trim_record(
     item: dict[str, Any],
     number: int,
     wanted: frozenset[ResultKey],
@@ -297,9 +330,9 @@ def _cut_record(
         results = item.get(field) or ()
         keys = [(number, at + n) for n in range(len(results))]
         at += len(results)
-        left = [r for key, r in zip(keys, results, strict=True) if key in wanted]
-        record[field] = [{**result, name: new(result.get(name))} for result in left]
-        if not left:
+        keep = [r for key, r in zip(keys, results, strict=True) if key in wanted]
+        record[field] = [{**result, name: new(result.get(name))} for result in keep]
+        if not keep:
             del record[field]
     if item.get("inputs"):
         record["inputs"] = [
@@ -309,43 +342,39 @@ def _cut_record(
     return record
 
 
-def _require_exact(fields: JsonObject, *names: str) -> None:
-    fields.check_spelling(names)
+def _list(fields: JsonObject, name: str, label: str) -> list[Any]:
+    return expect_list(fields.get_only(name), f"'{name}' of {label}")
 
 
-def _list(fields: JsonObject, name: str, what: str) -> list[Any]:
-    return expect_list(fields.get_only(name), f"'{name}' of {what}")
-
-
-def _number(fields: JsonObject, name: str, what: str) -> int:
+def _number(fields: JsonObject, name: str, label: str) -> int:
     value = fields.get_only(name)
-    return 0 if value is None else _checked_number(value, what)
+    return 0 if value is None else _checked_number(value, label)
 
 
-def _checked_number(value: Any, what: str) -> int:
+def _checked_number(value: Any, label: str) -> int:
     if type(value) is not int:
-        raise DocumentError("malformed", f"a number of {what} is {describe(value)}")
+        raise DocumentError("malformed", f"a number of {label} is {describe(value)}")
     return value
 
 
-def _text(fields: JsonObject, name: str, what: str) -> str:
+def _text(fields: JsonObject, name: str, label: str) -> str:
     value = fields.get_only(name)
     if value is not None and not isinstance(value, str):
-        raise DocumentError("malformed", f"'{name}' of {what} is {describe(value)}")
+        raise DocumentError("malformed", f"'{name}' of {label} is {describe(value)}")
     return value or ""
 
 
-def _time(fields: JsonObject, what: str) -> int | None:
+def _time(fields: JsonObject, label: str) -> int | None:
     value = fields.get_only("createdAt")
     if value is None:
         return None
     if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise DocumentError("malformed", f"a time of {what} is none: {str(value)[:40]!r}")
+        raise DocumentError("malformed", f"a time of {label} is malformed: {str(value)[:40]!r}")
     return parse_time(value)
 
 
 def parse_time(text: Any) -> int | None:
-    """An RFC 3339 time as ns since 1970; None for no time and for Go's zero time."""
+    """Return an RFC 3339 time as ns since 1970; None for other values and Go's zero time."""
     try:
         moment = datetime.fromisoformat(text)
         return None if moment.year <= 1 else int(moment.timestamp() * 10**6) * 1000

@@ -1,17 +1,23 @@
-"""The root of a cache: which layers it holds, and where its cacheconfig is.
+"""The root of a cache: its layers and its cacheconfig.
 
 It has two forms: an image manifest whose config is the cacheconfig, and an index whose entries are
 the layers and the cacheconfig (`image-manifest=false`).
 Source: BuildKit, cache/remotecache/export.go and import.go.
 """
 
-import json
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from kitcache.oci.descriptor import Descriptor, read_descriptor, retarget
 from kitcache.oci.digest import Digest
-from kitcache.oci.document import JsonObject, expect_list, expect_object, read_document, read_plain
+from kitcache.oci.document import (
+    JsonObject,
+    encode_plain,
+    expect_list,
+    expect_object,
+    read_document,
+    read_plain,
+)
 from kitcache.oci.links import CACHECONFIG
 
 UNCOMPRESSED = "containerd.io/uncompressed"
@@ -19,14 +25,14 @@ UNCOMPRESSED = "containerd.io/uncompressed"
 
 
 class CachedLayer(NamedTuple):
-    """A layer of a cache. diff_id: the digest of its uncompressed bytes as text, None if absent."""
+    """A layer of a cache, and the digest of its uncompressed bytes as text, None if absent."""
 
     descriptor: Descriptor
     diff_id: str | None
 
 
 class CacheManifest(NamedTuple):
-    """What the root of a cache says. document: all of it, as JSON."""
+    """The root of a cache: its cacheconfig, its layers, and the whole document."""
 
     config: Descriptor
     layers: tuple[CachedLayer, ...]
@@ -34,9 +40,9 @@ class CacheManifest(NamedTuple):
 
 
 def read_cache_manifest(data: bytes) -> CacheManifest | None:
-    """The root of a cache in these bytes; None where they are another manifest, or another index.
+    """Return the root of a cache, None if the bytes are another manifest or index.
 
-    Where an index lists several cacheconfigs, the last one counts, as in BuildKit. Raises
+    If an index lists several cacheconfigs, the last one counts, as in BuildKit. Raises
     DocumentError (not-json, too-nested, malformed, ambiguous).
     """
     document = expect_object(read_document(data), "the manifest")
@@ -50,8 +56,8 @@ def read_cache_manifest(data: bytes) -> CacheManifest | None:
     if not configs:
         return None
     layers = [item for item in items if not _is_config(item)]
-    found = read_descriptor(configs[-1], "the cacheconfig")
-    return CacheManifest(found, _layers(layers), document)
+    descriptor = read_descriptor(configs[-1], "the cacheconfig")
+    return CacheManifest(descriptor, _layers(layers), document)
 
 
 def _is_config(item: Any) -> bool:
@@ -77,11 +83,11 @@ def _diff_id(item: JsonObject) -> str | None:
 def trim_manifest(
     data: bytes, layers: Collection[Digest], config_digest: Digest, config_size: int
 ) -> bytes:
-    """The same root with these layers only, and with another cacheconfig; size in bytes.
+    """Return the root of a cache with these layers only, and with another cacheconfig.
 
-    Everything else survives, unknown fields too. data has been read by read_cache_manifest.
+    Unknown fields survive. `data` must be valid for read_cache_manifest.
     """
-    document, kept = read_plain(data), frozenset(map(str, layers))
+    document, keep = read_plain(data), frozenset(map(str, layers))
     is_index = (document.get("config") or {}).get("mediaType") != CACHECONFIG
     field = "manifests" if is_index else "layers"
     items = document.get(field) or []
@@ -89,8 +95,8 @@ def trim_manifest(
     document[field] = [
         retarget(item, config_digest, config_size) if item in configs[-1:] else item
         for item in items
-        if item in configs[-1:] or item.get("digest") in kept
+        if item in configs[-1:] or item.get("digest") in keep
     ]
     if not is_index:
         document["config"] = retarget(document["config"], config_digest, config_size)
-    return json.dumps(document, separators=(",", ":")).encode()
+    return encode_plain(document)

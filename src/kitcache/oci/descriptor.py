@@ -1,4 +1,4 @@
-"""Descriptors: a reading of the JSON that points at a blob. What is written back is that JSON.
+"""Descriptors: the JSON that references a blob, as read. A rewrite keeps the original JSON.
 
 Source: OCI image-spec, descriptor.md; annotations.md for the ref name.
 """
@@ -13,11 +13,14 @@ REF_NAME = "org.opencontainers.image.ref.name"
 
 
 class Descriptor(NamedTuple):
-    """Where a blob is, what it is, how long it is.
+    """A reference to a blob, as index.json, manifests and cacheconfigs contain it.
 
-    media_type: "" where absent. size: bytes, None where the format has no field for it (a
-    cacheconfig's layers). ref_name: the tag, on an entry of an index. platform: os/arch[/variant].
-    elsewhere: the blob may rightly be missing here, since its bytes are found at a URL.
+    Attributes:
+        media_type: "" if absent.
+        size: In bytes; None in a cacheconfig's layers, which have no field for it.
+        ref_name: The tag, on an entry of index.json.
+        platform: os/arch[/variant].
+        elsewhere: The blob can be missing without damage, because its bytes are at a URL.
     """
 
     media_type: str
@@ -28,21 +31,21 @@ class Descriptor(NamedTuple):
     elsewhere: bool = False
 
 
-def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
-    """The descriptor that a JSON value is.
+def read_descriptor(value: Any, label: str = "a descriptor") -> Descriptor:
+    """Return the descriptor in a JSON value. Raises DocumentError (malformed, ambiguous).
 
-    Types are checked, unknown fields are ignored. Raises DocumentError (malformed, ambiguous).
+    Types are checked; unknown fields are ignored.
     """
-    fields = expect_object(value, what)
+    fields = expect_object(value, label)
     media_type = fields.get_only("mediaType")
     if media_type is None:
         media_type = ""
     if not isinstance(media_type, str):
-        raise DocumentError("malformed", f"the media type of {what} is {describe(media_type)}")
+        raise DocumentError("malformed", f"the media type of {label} is {describe(media_type)}")
     return Descriptor(
         media_type,
-        _digest(fields.get_only("digest"), what),
-        _size(fields.get_only("size"), what),
+        _digest(fields.get_only("digest"), label),
+        _size(fields.get_only("size"), label),
         ref_name_of(fields),
         _platform(fields.get_only("platform")),
         _is_elsewhere(media_type, fields.get_only("urls")),
@@ -50,10 +53,10 @@ def read_descriptor(value: Any, what: str = "a descriptor") -> Descriptor:
 
 
 def find_descriptors(value: Any) -> list[Descriptor]:
-    """The descriptors that a JSON value may be: for documents whose kind nobody knows.
+    """Return the possible descriptors in a JSON value of a document of unknown kind.
 
-    Only an object that holds a digest counts; what else is odd about it does not. Given twice, a
-    digest makes two of them.
+    Every object with a digest counts, whatever its other fields are. A repeated digest field gives
+    one descriptor for each value.
     """
     if not isinstance(value, JsonObject):
         return []
@@ -75,43 +78,47 @@ def find_descriptors(value: Any) -> list[Descriptor]:
 
 
 def find_digests(value: Any, field: str) -> list[Digest]:
-    """Every digest that an object gives in that field; none where it is no object."""
-    found = []
+    """Return each valid digest in a field of an object; none if the value is not an object."""
+    digests = []
     for text in value.all_values(field) if isinstance(value, JsonObject) else ():
         with suppress(ValueError):
-            found.append(parse_digest(text))
-    return found
+            digests.append(parse_digest(text))
+    return digests
 
 
 def retarget(item: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
-    """A descriptor as it was written, of another blob: its embedded data, of the old one, goes."""
+    """Return a descriptor that references another blob; the embedded data is removed."""
     return {**drop_field(item, "data"), "digest": str(digest), "size": size}
 
 
 def ref_name_of(fields: JsonObject) -> str | None:
-    """The ref name among a descriptor's annotations, None where there is none."""
-    found = [
-        a.get_exact(REF_NAME) for a in fields.all_values("annotations") if isinstance(a, JsonObject)
-    ]
-    return found[-1] if found and isinstance(found[-1], str) else None
+    """Return the ref name in a descriptor's annotations, None if there is none."""
+    return annotation_of(fields, REF_NAME)
+
+
+def annotation_of(fields: JsonObject, name: str) -> str | None:
+    """Return an annotation of a descriptor, None if it is absent or not text."""
+    maps = [a for a in fields.all_values("annotations") if isinstance(a, JsonObject)]
+    value = maps[-1].get_exact(name) if maps else None
+    return value if isinstance(value, str) else None
 
 
 def _is_elsewhere(media_type: str, *urls: Any) -> bool:
     return any(urls) or "nondistributable" in media_type or "rootfs.foreign" in media_type
 
 
-def _digest(value: Any, what: str) -> Digest:
+def _digest(value: Any, label: str) -> Digest:
     try:
         return parse_digest(value)
     except ValueError as error:
-        raise DocumentError("malformed", f"the digest of {what}: {error}") from None
+        raise DocumentError("malformed", f"the digest of {label}: {error}") from None
 
 
-def _size(value: Any, what: str) -> int:
+def _size(value: Any, label: str) -> int:
     if type(value) is not int:
-        raise DocumentError("malformed", f"the size of {what} is {describe(value)}")
+        raise DocumentError("malformed", f"the size of {label} is {describe(value)}")
     if value < 0:
-        raise DocumentError("malformed", f"the size of {what} is negative")
+        raise DocumentError("malformed", f"the size of {label} is negative")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Digests: what a blob is called, and the proof that bytes are that blob.
+"""Digests: the names of blobs, and the check that bytes match a name.
 
 Source: OCI image-spec, descriptor.md, section "Digests".
 """
@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
-"""The algorithms whose blobs kitcache judges, with the exact length of their hex."""
+"""The algorithms that kitcache can check, with the length of their hex."""
 
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 _KNOWN = re.compile("|".join(f"{name}:[0-9a-f]{{{n}}}" for name, n in HEX_LENGTHS.items()))
@@ -16,7 +16,7 @@ LOWER_HEX = "0123456789abcdef"
 
 
 class Digest(NamedTuple):
-    """An algorithm and the encoded hash; for a known algorithm exactly its lower-case hex."""
+    """A hash algorithm and the encoded hash; lower-case hex if kitcache can check the algorithm."""
 
     algorithm: str
     hex: str
@@ -26,29 +26,29 @@ class Digest(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether kitcache can check bytes against it."""
+        """True if kitcache can compute the algorithm: sha256, sha384 and sha512."""
         return self.algorithm in HEX_LENGTHS
 
     @property
     def short(self) -> str:
-        """Twelve digits, for eyes only."""
+        """The algorithm and the first twelve digits, for messages."""
         return f"{self.algorithm}:{self.hex[:12]}"
 
     def matches(self, data: bytes) -> bool:
-        """Whether these bytes hash to this digest; False for an algorithm that is not known."""
+        """Return True if the bytes hash to this digest; False for an unknown algorithm."""
         return self.is_known and hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
 
 def is_blob_name(algorithm: str, name: str) -> bool:
-    """Whether a file of that name below blobs/<algorithm>/ can be a blob: exactly its hex."""
+    """Return True if a file of that name below blobs/<algorithm>/ can be a blob."""
     return len(name) == HEX_LENGTHS.get(algorithm) and not name.strip(LOWER_HEX)
 
 
 def are_blob_names(algorithm: str, names: list[str]) -> bool:
-    """is_blob_name of every one of them, at a third of the price."""
+    """Return True if is_blob_name is true for all names. Takes a third of the time."""
     text = "".join(names)
     try:
-        # fromhex takes upper case and blanks too, which do not come back.
+        # fromhex accepts upper case and blanks too, but hex() does not return them.
         is_lower_hex = bytes.fromhex(text).hex() == text
     except ValueError:
         return False
@@ -56,19 +56,21 @@ def are_blob_names(algorithm: str, names: list[str]) -> bool:
 
 
 def parse_digest(text: object) -> Digest:
-    """The digest that the text spells.
+    """Return the digest of a text. Raises ValueError with the reason.
 
-    An algorithm that is not known passes where it follows the grammar: its blobs are leaves in
-    a directory that nobody here touches. Raises ValueError with the reason otherwise.
+    An unknown algorithm is accepted if it follows the grammar: its blobs are leaves in a directory
+    that kitcache does not change.
     """
     if not isinstance(text, str):
-        raise ValueError(f"a digest has to be text, not {type(text).__name__}")
+        raise ValueError(f"a digest must be text, not {type(text).__name__}")
     algorithm, _, encoded = text.partition(":")
     if _KNOWN.fullmatch(text):
         return Digest(algorithm, encoded)
     if not _GRAMMAR.fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is no digest")
+        raise ValueError(f"{text[:80]!r} is not a digest")
     if algorithm in HEX_LENGTHS:
-        wanted = HEX_LENGTHS[algorithm]
-        raise ValueError(f"{text[:80]!r} is no digest: {algorithm} has {wanted} lower-case digits")
+        length = HEX_LENGTHS[algorithm]
+        raise ValueError(
+            f"{text[:80]!r} is not a digest: {algorithm} has {length} lower-case digits"
+        )
     return Digest(algorithm, encoded)

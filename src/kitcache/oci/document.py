@@ -1,8 +1,7 @@
-"""JSON as BuildKit reads it: Go's decoder takes keys in any case, and the last duplicate wins.
+"""JSON as BuildKit reads it: Go's decoder accepts keys in any case, and the last duplicate wins.
 
-An object comes out as Members, which forgets nothing: each folded name with every spelling and
-value that was given. So the reader of a blob can keep what *any* reading would reach, and the
-reader of index.json can refuse where two readings differ.
+A JsonObject keeps every spelling and every value of each key. So a reader of blobs can follow each
+possible reading, and the reader of index.json can refuse if two readings differ.
 Source: Go's encoding/json, "Unmarshal" and its case folding.
 """
 
@@ -11,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kitcache.errors import Damaged, _field, _fixed
+from kitcache.errors import Damaged, field, fixed_field
 
 _DIGITS = 4000
 _BLANK = " \t\r\n"
@@ -29,69 +28,68 @@ class DocumentError(Damaged):
         reason: A sentence about the document.
     """
 
-    path: str = _fixed()
-    problem: str = _fixed()
-    effect: str = _fixed()
-    kind: str = _field(kw_only=False)
-    reason: str = _field(kw_only=False)
+    path: str = fixed_field()
+    problem: str = fixed_field()
+    effect: str = fixed_field()
+    kind: str = field(kw_only=False)
+    reason: str = field(kw_only=False)
 
     def _complete(self) -> None:
         self.problem = f"cannot be parsed: {self.reason}"
 
 
 class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
-    """A JSON object: folded name → every (spelling, value) given under it, in order."""
+    """A JSON object: case-folded name → all pairs (spelling, value) of that name, in order."""
 
     def all_values(self, name: str) -> list[Any]:
-        """Each value that some reader would take for this field."""
+        """Return each value that some reader would use for this field."""
         return [value for _, value in self.get(name.casefold(), ())]
 
     def get_only(self, name: str) -> Any:
-        """The value of a field, None where it is absent or null; ambiguous if given twice."""
-        given = self.get(name.casefold(), ())
-        if len(given) > 1:
-            raise DocumentError("ambiguous", f"the field {name!r} is given {len(given)} times")
-        return given[0][1] if given else None
+        """Return the value of a field, None if it is absent or null.
+
+        Raises DocumentError (ambiguous) if it is repeated.
+        """
+        values = self.all_values(name)
+        if len(values) > 1:
+            raise DocumentError("ambiguous", f"the field {name!r} occurs {len(values)} times")
+        return values[0] if values else None
 
     def get_exact(self, name: str) -> Any:
-        """The value in a *map* (annotations): keys are exact there, the last one counts."""
+        """Return the value of a key in a map (annotations): the last one with that spelling."""
         exact = [value for spelling, value in self.get(name.casefold(), ()) if spelling == name]
         return exact[-1] if exact else None
 
     def check_spelling(self, names: tuple[str, ...]) -> None:
-        """Refuse where a reader that minds the case of these names would read something else."""
+        """Raise DocumentError (ambiguous) if a case-sensitive reader would read other values."""
         for name in names:
-            given = self.get(name.casefold(), ())
-            for spelling, _ in given:
+            for spelling, _ in self.get(name.casefold(), ()):
                 if spelling != name:
                     raise DocumentError(
-                        "ambiguous", f"{spelling!r} stands for {name!r} to some readers only"
+                        "ambiguous", f"only some readers read {spelling!r} as {name!r}"
                     )
-            if len(given) > 1:
-                self.get_only(name)
+            self.get_only(name)
 
 
 def count_values(data: bytes) -> int:
-    """Return how many values this JSON can have at most, without making one of them.
+    """Return the largest number of values that the JSON can have, without parsing it.
 
-    Marks within texts count too.
+    Punctuation inside texts counts too.
     """
     return sum(map(data.count, (b",", b"[", b"{")))
 
 
-def _members(pairs: list[tuple[str, Any]]) -> JsonObject:
-    # A tuple, as most names are given once: lists would be half of what the garbage collector sees.
-    found = JsonObject()
+def _make_object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    # Most names occur once, and the garbage collector tracks lists for longer than such tuples.
+    value = JsonObject()
     for pair in pairs:
-        found[pair[0].casefold()] = (pair,)
-    return found if len(found) == len(pairs) else _repeated_members(pairs)
-
-
-def _repeated_members(pairs: list[tuple[str, Any]]) -> JsonObject:
-    given: dict[str, list[tuple[str, Any]]] = {}
+        value[pair[0].casefold()] = (pair,)
+    if len(value) == len(pairs):
+        return value
+    lists: dict[str, list[tuple[str, Any]]] = {}
     for pair in pairs:
-        given.setdefault(pair[0].casefold(), []).append(pair)
-    return JsonObject(given)
+        lists.setdefault(pair[0].casefold(), []).append(pair)
+    return JsonObject(lists)
 
 
 def _no_constant(word: str) -> Any:
@@ -99,11 +97,14 @@ def _no_constant(word: str) -> Any:
 
 
 def read_document(data: bytes, *, strict_utf8: bool = False, allow_trailing: bool = False) -> Any:
-    """The JSON value in these bytes, each object as Members.
+    """Return the JSON value in the bytes, with each object as a JsonObject.
 
-    strict_utf8: refuse bytes that are no UTF-8, where Go would put U+FFFD in their place.
-    may_go_on: whatever follows the value is passed over, as a reader of streams does.
     Raises DocumentError (not-json, too-nested).
+
+    Args:
+        data: The whole document.
+        strict_utf8: Refuse bytes that are not UTF-8; Go replaces them by U+FFFD.
+        allow_trailing: Ignore bytes after the value, as a reader of streams does.
     """
     try:
         text = data.decode("utf-8", "strict" if strict_utf8 else "replace")
@@ -112,7 +113,7 @@ def read_document(data: bytes, *, strict_utf8: bool = False, allow_trailing: boo
         except json.JSONDecodeError:
             raise
         except ValueError:
-            # Python takes no integer of 4,300 digits; Go passes over any in an unknown field.
+            # Python refuses integers of 4,300 digits; Go ignores them in an unknown field.
             return _decode(text, allow_trailing, _integer)
     except RecursionError:
         raise DocumentError("too-nested", "its JSON is nested too deeply") from None
@@ -120,23 +121,27 @@ def read_document(data: bytes, *, strict_utf8: bool = False, allow_trailing: boo
         raise DocumentError("not-json", f"not JSON: {error}") from None
 
 
-def _decode(text: str, may_go_on: bool, parse_int: Callable[[str], float] | None) -> Any:
+def _decode(text: str, allow_trailing: bool, parse_int: Callable[[str], float] | None) -> Any:
     decoder = json.JSONDecoder(
-        object_pairs_hook=_members, parse_constant=_no_constant, parse_int=parse_int
+        object_pairs_hook=_make_object, parse_constant=_no_constant, parse_int=parse_int
     )
-    return decoder.raw_decode(text.lstrip(_BLANK))[0] if may_go_on else decoder.decode(text)
+    return decoder.raw_decode(text.lstrip(_BLANK))[0] if allow_trailing else decoder.decode(text)
 
 
 def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= _DIGITS else math.inf
 
 
-def read_plain(data: bytes) -> Any:
-    """The JSON value as Python's own, to be changed and written back.
+def encode_plain(value: Any) -> bytes:
+    """Return the JSON of a value that read_plain returned, without blanks."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
-    Of a key that is given several times the last value counts. The others are written back too:
-    their keys are RepeatedKeys. Raises DocumentError (unwritable) for a number that could not
-    be written back.
+
+def read_plain(data: bytes) -> Any:
+    """Return the JSON value as Python's own, for an edit that is written back.
+
+    If a key is repeated, the last value counts; the others have RepeatedKeys, so they are written
+    back too. Raises DocumentError (unwritable) for a number that cannot be written back.
     """
     return json.loads(
         data, parse_float=_finite, parse_int=_writable, object_pairs_hook=keep_repeated
@@ -144,7 +149,7 @@ def read_plain(data: bytes) -> Any:
 
 
 class RepeatedKey(str):
-    """A key that the same object gives again later. It equals nothing but itself."""
+    """A key that occurs again later in the same object. It is equal only to itself."""
 
     __slots__ = ()
     __hash__ = object.__hash__
@@ -157,10 +162,10 @@ class RepeatedKey(str):
 
 
 def keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a dictionary that has each pair, in order."""
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    """Return a dictionary with every pair of a JSON object, in order."""
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
     last = {key: n for n, (key, _) in enumerate(pairs)}
     return {
         key if last[key] == n else RepeatedKey(key): value for n, (key, value) in enumerate(pairs)
@@ -168,7 +173,7 @@ def keep_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def drop_field(item: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return a JSON object without a field, however often and in whatever case it is given."""
+    """Return a JSON object without a field, in any case and however often it occurs."""
     return {key: value for key, value in item.items() if key.casefold() != name.casefold()}
 
 
@@ -185,24 +190,27 @@ def _finite(text: str) -> float:
     return number
 
 
-def expect_object(value: Any, what: str) -> JsonObject:
-    """The value, which has to be an object. Raises DocumentError (malformed)."""
+def expect_object(value: Any, label: str) -> JsonObject:
+    """Return the value. Raises DocumentError (malformed) if it is not an object."""
     if not isinstance(value, JsonObject):
-        raise DocumentError("malformed", f"{what} is {describe(value)}, not an object")
+        raise DocumentError("malformed", f"{label} is {describe(value)}, not an object")
     return value
 
 
-def expect_list(value: Any, what: str) -> list[Any]:
-    """The value, which has to be a list; null counts as an empty one, as in Go."""
+def expect_list(value: Any, label: str) -> list[Any]:
+    """Return the value, [] for null as in Go.
+
+    Raises DocumentError (malformed) if it is not a list.
+    """
     if value is None:
         return []
     if not isinstance(value, list):
-        raise DocumentError("malformed", f"{what} is {describe(value)}, not a list")
+        raise DocumentError("malformed", f"{label} is {describe(value)}, not a list")
     return value
 
 
 def describe(value: Any) -> str:
-    """What kind of JSON value this is, for a message."""
+    """Return the kind of a JSON value, for a message."""
     if value is None:
         return "null"
     if isinstance(value, JsonObject):

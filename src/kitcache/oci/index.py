@@ -1,19 +1,25 @@
-"""index.json as a document: which entries it has, and the same document without some of them.
+"""index.json as a document: its entries, and edits of them.
 
-Source: OCI image-spec, image-layout.md and image-index.md. Fields that nobody here knows survive
-a rewrite.
+Unknown fields survive every edit. Source: OCI image-spec, image-layout.md and image-index.md.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from kitcache.oci.descriptor import REF_NAME, Descriptor, read_descriptor, ref_name_of, retarget
+from kitcache.oci.descriptor import (
+    REF_NAME,
+    Descriptor,
+    annotation_of,
+    read_descriptor,
+    ref_name_of,
+    retarget,
+)
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import (
     DocumentError,
     JsonObject,
+    encode_plain,
     expect_list,
     expect_object,
     read_document,
@@ -23,21 +29,22 @@ from kitcache.oci.document import (
 _INDEX_FIELDS = ("schemaVersion", "mediaType", "manifests", "subject", "annotations")
 _ENTRY_FIELDS = ("mediaType", "digest", "size", "urls", "annotations", "platform")
 _UNREADABLE_LIMIT = 1000
-"""Each entry that cannot be read is kept with its problem: a million would take 430 MB."""
+"""Malformed entries are kept with their problems; a million would take 430 MB."""
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 IMAGE_NAME = "io.containerd.image.name"
-EMPTY_INDEX = json.dumps(
-    {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}, separators=(",", ":")
-).encode()
-"""An index.json without entries, as BuildKit would begin it."""
+EMPTY_INDEX = encode_plain({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []})
+"""An index.json without entries, as BuildKit writes it first."""
 
 
 class IndexEntry(NamedTuple):
-    """One entry of index.json. descriptor: None where it cannot be read; then problem says why.
+    """An entry of index.json, or the subject of the index itself.
 
-    is_subject: it is no entry, but what the index itself is about, and has no name. image_name:
-    containerd's annotation, which BuildKit looks a tag up by before the ref name.
+    Attributes:
+        descriptor: None if the entry is malformed.
+        problem: The fault of a malformed entry, else "".
+        is_subject: It is not an entry but the subject of the index, and has no name.
+        image_name: containerd's annotation. BuildKit looks up a tag by it before the ref name.
     """
 
     ref_name: str | None
@@ -49,14 +56,14 @@ class IndexEntry(NamedTuple):
 
 @lru_cache(maxsize=2)
 def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
-    """The entries of index.json, in order; the subject of the index itself, if any, comes last.
+    """Return the entries of index.json in order, then its subject if there is one.
 
-    Raises DocumentError (not-json, too-nested, malformed, ambiguous) where it is no index, or where
-    BuildKit would read other entries than a reader that minds case and duplicates. An entry that
-    is itself malformed is returned with its problem; more than 1,000 of them make it no index.
+    A malformed entry is returned with its problem. Raises DocumentError (not-json, too-nested,
+    malformed, ambiguous) for other documents, for more than 1,000 malformed entries, and if a
+    case-sensitive reader would read other entries than BuildKit.
 
-    A command reads the same index up to five times, which took half its time with 60,000 entries:
-    what was read last is remembered.
+    The last results are cached: a command reads the same index up to five times, which took half
+    of its time with 60,000 entries.
     """
     document = expect_object(read_document(data, strict_utf8=True), "index.json")
     document.check_spelling(_INDEX_FIELDS)
@@ -66,7 +73,7 @@ def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
     entries = list(_entries(items))
     subject = document.get_only("subject")
     if subject is not None:
-        # Whatever its annotations say: no client looks it up by a name, and no edit reaches it.
+        # No client looks it up by a name, and no edit changes it, whatever its annotations are.
         entries.append(
             _entry(subject, "the subject")._replace(is_subject=True, ref_name=None, image_name=None)
         )
@@ -85,33 +92,24 @@ def _entries(items: list[Any]) -> Iterator[IndexEntry]:
         yield entry
 
 
-def _entry(value: Any, what: str) -> IndexEntry:
+def _entry(value: Any, label: str) -> IndexEntry:
     try:
-        fields = expect_object(value, what)
+        fields = expect_object(value, label)
     except DocumentError as error:
         return IndexEntry(None, None, error.reason)
     fields.check_spelling(_ENTRY_FIELDS)
     for annotations in fields.all_values("annotations"):
         if isinstance(annotations, JsonObject) and len(annotations.get(REF_NAME, ())) > 1:
-            raise DocumentError("ambiguous", f"{what} has the annotation {REF_NAME} twice")
-    entry = IndexEntry(ref_name_of(fields), None, image_name=_image_name_of(fields))
+            raise DocumentError("ambiguous", f"{label} has the annotation {REF_NAME} twice")
+    entry = IndexEntry(ref_name_of(fields), None, image_name=annotation_of(fields, IMAGE_NAME))
     try:
-        return entry._replace(descriptor=read_descriptor(fields, what))
+        return entry._replace(descriptor=read_descriptor(fields, label))
     except DocumentError as error:
         return entry._replace(problem=error.reason)
 
 
-def _image_name_of(fields: JsonObject) -> str | None:
-    found = [
-        a.get_exact(IMAGE_NAME)
-        for a in fields.all_values("annotations")
-        if isinstance(a, JsonObject)
-    ]
-    return found[-1] if found and isinstance(found[-1], str) else None
-
-
 def find_entry(entries: tuple[IndexEntry, ...], tag: str) -> IndexEntry | None:
-    """The entry that BuildKit imports for a tag: by image name, then by ref name, the first one.
+    """Return the entry that BuildKit imports for a tag: the first by image name, else by ref name.
 
     Source: BuildKit, client/ociindex, Get.
     """
@@ -122,39 +120,48 @@ def find_entry(entries: tuple[IndexEntry, ...], tag: str) -> IndexEntry | None:
 
 
 class RemovedEntry(NamedTuple):
-    """An entry that was taken out. digest: as it was written, None where it was no text."""
+    """The names of an entry as written; None for a name that is absent or not text."""
 
     ref_name: str | None
     digest: str | None
 
 
 def list_names(data: bytes) -> tuple[RemovedEntry, ...]:
-    """The ref name and the digest of each entry, as drop_entries finds them.
+    """Return the ref name and the digest of each entry, as remove_entries compares them.
 
     Raises DocumentError as read_entries does.
     """
-    read_entries(data)
-    return tuple(_seen(item) for item in read_plain(data)["manifests"] or ())
+    return tuple(map(_written_names, _read_for_edit(data)[1]))
 
 
 def remove_entries(data: bytes, names: Collection[str]) -> tuple[bytes, tuple[RemovedEntry, ...]]:
-    """The document without each entry whose ref name or whole digest is one of these names.
+    """Return the document without the entries of these ref names or digests, and those entries.
 
-    Everything else survives, unknown fields too. Raises DocumentError as read_entries does.
+    Raises DocumentError as read_entries does.
     """
+    document, items = _read_for_edit(data)
+    written = [_written_names(item) for item in items]
+    wanted = frozenset(names)
+    document["manifests"] = [
+        item for item, entry in zip(items, written, strict=True) if wanted.isdisjoint(entry)
+    ]
+    removed = tuple(entry for entry in written if not wanted.isdisjoint(entry))
+    return encode_plain(document), removed
+
+
+def _read_for_edit(data: bytes | None) -> tuple[dict[str, Any], list[Any]]:
+    """Return a document and its entries; an empty one for None. Raises DocumentError."""
+    data = EMPTY_INDEX if data is None else data
     read_entries(data)
     document = read_plain(data)
-    seen = [(item, _seen(item)) for item in document["manifests"] or ()]
-    wanted = frozenset(names)
-    document["manifests"] = [item for item, words in seen if wanted.isdisjoint(words)]
-    encoded = json.dumps(document, separators=(",", ":")).encode()
-    return encoded, tuple(words for _, words in seen if not wanted.isdisjoint(words))
+    return document, document["manifests"] or []
 
 
 class NewEntry(NamedTuple):
-    """An entry to be put into index.json: a blob, and the names that it goes by.
+    """A new entry of index.json.
 
-    image_name: containerd's annotation, for images; None for a cache's tag.
+    Attributes:
+        image_name: containerd's annotation for images; None for the tag of a cache.
     """
 
     media_type: str
@@ -165,29 +172,37 @@ class NewEntry(NamedTuple):
 
 
 def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
-    """The document with these entries, each in place of those that went by its name.
+    """Return the document with these entries, each in place of the entries of its name.
 
-    data: None where there is no index.json yet. As in BuildKit (client/ociindex, Put) an entry
-    without an image name replaces all that have its ref name and no image name, one with an image
-    name all that have that; new ones come last. An entry that is there already, alone, stays where
-    it is; where all are, the bytes are the same. Everything else survives, unknown fields too.
-    Raises DocumentError as read_entries does.
+    An entry without an image name replaces all entries with its ref name and no image name; an
+    entry with an image name replaces all entries with that image name. New entries are appended.
+    An entry that exists already, alone, keeps its place; if all exist, the bytes are the same.
+    Raises DocumentError as read_entries does. Source: BuildKit, client/ociindex, Put.
+
+    Args:
+        data: None if there is no index.json yet.
+        entries: The new entries.
     """
-    if data is None:
-        data = EMPTY_INDEX
-    read_entries(data)
-    document = read_plain(data)
-    before = document["manifests"] or []
+    data = EMPTY_INDEX if data is None else data
+    document, before = _read_for_edit(data)
     after = list(before)
     for entry in entries:
-        item = _item_of(entry)
+        names = {REF_NAME: entry.ref_name}
+        if entry.image_name is not None:
+            names[IMAGE_NAME] = entry.image_name
+        item = {
+            "mediaType": entry.media_type,
+            "digest": entry.digest,
+            "size": entry.size,
+            "annotations": names,
+        }
         rivals = [other for other in after if _is_rival(other, entry)]
         if rivals != [item]:
             after = [other for other in after if not _is_rival(other, entry)] + [item]
     if after == before:
         return data
     document["manifests"] = after
-    return json.dumps(document, separators=(",", ":")).encode()
+    return encode_plain(document)
 
 
 def edit_entries(
@@ -196,27 +211,30 @@ def edit_entries(
     remove: Collection[int] = (),
     move: Mapping[int, tuple[Digest, int]] | None = None,
 ) -> bytes:
-    """The document without some entries, and with others moved to another blob.
+    """Return the document without some entries, and with others that reference another blob.
 
-    Entries go by their position, from 0. move: the digest and size that an entry gets; all else
-    in it stays, but for data of the old blob. Everything else survives, unknown fields too. Raises
-    DocumentError as read_entries does, IndexError for a position that is not there.
+    Raises DocumentError as read_entries does, IndexError for a position that does not exist.
+
+    Args:
+        data: The document.
+        remove: Positions of entries, from 0.
+        move: By position, the new digest and size. Embedded data of the old blob is removed.
     """
-    read_entries(data)
-    document = read_plain(data)
-    items = document["manifests"] or []
+    document, items = _read_for_edit(data)
     for position, (digest, size) in (move or {}).items():
         items[position] = retarget(items[position], digest, size)
-    gone = frozenset(remove)
-    document["manifests"] = [item for n, item in enumerate(items) if n not in gone]
-    return json.dumps(document, separators=(",", ":")).encode()
+    removed = frozenset(remove)
+    document["manifests"] = [item for n, item in enumerate(items) if n not in removed]
+    return encode_plain(document)
 
 
 class CopiedEntry(NamedTuple):
-    """An entry of another index.json, or of the same one, that is to be here too.
+    """A copy of an entry of some index.json.
 
-    source: which of the documents; position: of the entry in it, from 0. ref_name: what it is to go
-    by, None as it does there.
+    Attributes:
+        source: The number of the document.
+        position: Of the entry in that document, from 0.
+        ref_name: The new ref name, None for that of the original.
     """
 
     source: int
@@ -227,68 +245,53 @@ class CopiedEntry(NamedTuple):
 def copy_entries(
     data: bytes | None, sources: Sequence[bytes], copies: Sequence[CopiedEntry]
 ) -> bytes:
-    """The document with copies of entries, in place of all that go by one of their names.
+    """Return the document with copies of entries, in place of all entries of their names.
 
-    data: None where there is no index.json yet. Copies come last, in order, with all that their
-    originals have; but one that is given a ref name loses its image name, which it no longer goes
-    by. Everything else survives, unknown fields too. Raises DocumentError as read_entries does,
-    IndexError for a position that is not there.
+    Copies are appended in order and keep all fields; a copy with a new ref name loses its image
+    name. Raises DocumentError as read_entries does, IndexError for a position that does not exist.
+
+    Args:
+        data: None if there is no index.json yet.
+        sources: The documents with the originals.
+        copies: The entries to copy.
     """
-    if data is None:
-        data = EMPTY_INDEX
-    read_entries(data)
-    document = read_plain(data)
+    document, before = _read_for_edit(data)
     originals = [read_plain(source)["manifests"] or [] for source in sources]
-    new = [_named(originals[c.source][c.position], c.ref_name) for c in copies]
+    new = [_renamed(originals[c.source][c.position], c.ref_name) for c in copies]
     names = {name for item in new for name in _names_of(item)}
-    before = document["manifests"] or []
     document["manifests"] = [item for item in before if not names & _names_of(item)] + new
-    return json.dumps(document, separators=(",", ":")).encode()
+    return encode_plain(document)
+
+
+def _annotations_of(item: Any) -> dict[str, Any]:
+    annotations = item.get("annotations") if isinstance(item, dict) else None
+    return annotations if isinstance(annotations, dict) else {}
 
 
 def _names_of(item: Any) -> set[tuple[str, str]]:
-    """The ref name and the image name of an entry, each with what it is."""
-    annotations = item.get("annotations") if isinstance(item, dict) else None
-    given = annotations if isinstance(annotations, dict) else {}
-    return {(key, given[key]) for key in (REF_NAME, IMAGE_NAME) if isinstance(given.get(key), str)}
+    """Return the ref name and the image name of an entry, each with its annotation."""
+    names = _annotations_of(item)
+    return {(key, names[key]) for key in (REF_NAME, IMAGE_NAME) if isinstance(names.get(key), str)}
 
 
-def _named(item: dict[str, Any], ref_name: str | None) -> dict[str, Any]:
+def _renamed(item: dict[str, Any], ref_name: str | None) -> dict[str, Any]:
     if ref_name is None:
         return item
-    # str: a repeated key equals nothing but itself.
-    given = item.get("annotations") or {}
-    others = {key: value for key, value in given.items() if str(key) != IMAGE_NAME}
+    # str(), because a RepeatedKey is equal only to itself.
+    others = {k: v for k, v in _annotations_of(item).items() if str(k) != IMAGE_NAME}
     return {**item, "annotations": {**others, REF_NAME: ref_name}}
 
 
-def _item_of(entry: NewEntry) -> dict[str, Any]:
-    names = {REF_NAME: entry.ref_name}
-    if entry.image_name is not None:
-        names[IMAGE_NAME] = entry.image_name
-    return {
-        "mediaType": entry.media_type,
-        "digest": entry.digest,
-        "size": entry.size,
-        "annotations": names,
-    }
-
-
 def _is_rival(item: Any, entry: NewEntry) -> bool:
-    annotations = item.get("annotations") if isinstance(item, dict) else None
-    if not isinstance(annotations, dict):
-        return False
+    annotations = _annotations_of(item)
     if entry.image_name is not None:
         return bool(annotations.get(IMAGE_NAME) == entry.image_name)
     return IMAGE_NAME not in annotations and bool(annotations.get(REF_NAME) == entry.ref_name)
 
 
-def _seen(item: Any) -> RemovedEntry:
-    if not isinstance(item, dict):
-        return RemovedEntry(None, None)
-    annotations = item.get("annotations")
-    ref_name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
-    digest = item.get("digest")
+def _written_names(item: Any) -> RemovedEntry:
+    ref_name = _annotations_of(item).get(REF_NAME)
+    digest = item.get("digest") if isinstance(item, dict) else None
     return RemovedEntry(
         ref_name if isinstance(ref_name, str) else None, digest if isinstance(digest, str) else None
     )

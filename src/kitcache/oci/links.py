@@ -1,8 +1,8 @@
-"""THE switch: what kind of thing a media type names, and what such a thing points at.
+"""The only switch over media types: the kind of a blob, and the blobs that it references.
 
-Nothing else in kitcache knows which field of which document holds a reference. Doubt keeps: a
-structural document's links are those of *every* container field it has, whichever kind it says
-it is, and a document whose kind nobody knows is looked into before it counts as a leaf.
+No other module knows which field of a document holds a reference. If in doubt, keep the blob: all
+container fields of a structural document count, whatever its kind is, and a document of unknown
+kind is inspected before it counts as a leaf.
 Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spec (schema 1 and 2),
 BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
 """
@@ -55,17 +55,17 @@ _CACHECONFIG_FIELDS = {"layers", "records"}
 
 
 class Link(NamedTuple):
-    """A reference from one blob to another, and the part it plays there."""
+    """A reference from one blob to another: its descriptor, and its role in the document."""
 
     descriptor: Descriptor
     role: Role
 
 
 def kind_in_place(link: Link) -> BlobKind | None:
-    """Return the kind of a blob where it stands; None: look into it.
+    """Return the kind of a referenced blob, None if it must be inspected.
 
-    BuildKit does not read the media type of a blob that stands where a manifest stands: it infers
-    the kind from the bytes. So a media type of a leaf says nothing there.
+    BuildKit ignores the media type of an entry of `manifests` and infers the kind from the bytes,
+    so the media type of a leaf proves nothing there.
     Source: BuildKit, util/imageutil/config.go (DetectManifestBlobMediaType).
     """
     kind = kind_of(link.descriptor.media_type)
@@ -73,27 +73,28 @@ def kind_in_place(link: Link) -> BlobKind | None:
 
 
 def kind_of(media_type: str) -> BlobKind | None:
-    """What a media type names; None where nobody knows, so that somebody has to look."""
+    """Return the kind that a media type names, None if it is unknown."""
     plain = media_type.partition(";")[0].strip().lower()
     return "leaf" if is_layer(plain) else _KINDS.get(plain)
 
 
 def is_layer(media_type: str) -> bool:
-    """Whether a media type names an image's layer, in OCI's words or Docker's."""
+    """Return True if a media type of OCI or Docker names the layer of an image."""
     return media_type.startswith(_LEAF_PREFIXES)
 
 
 def can_be_json(head: bytes) -> bool:
-    """Whether a blob that begins like this can be a JSON object; blank beginnings can."""
+    """Return True if a blob with these first bytes can be a JSON object; blanks can."""
     return head.lstrip(b" \t\r\n")[:1] in (b"{", b"")
 
 
 def read_links(kind: BlobKind | None, data: bytes) -> tuple[Link, ...]:
-    """What a blob of that kind points at, given its proven bytes.
+    """Return the references of a blob. Raises DocumentError for a malformed structural blob.
 
-    None as the kind: look for references and take what there is, even from bytes that turn out
-    to be no JSON (no links). Raises DocumentError for a structural blob that cannot be read
-    (not-json, too-nested, malformed, ambiguous), and for an unknown one nested too deeply to tell.
+    Args:
+        kind: None to search the bytes for references; bytes that are not JSON have none, and JSON
+            that is nested too deeply raises DocumentError.
+        data: The verified bytes.
     """
     match kind:
         case "leaf":
@@ -103,7 +104,7 @@ def read_links(kind: BlobKind | None, data: bytes) -> tuple[Link, ...]:
         case "index" | "manifest":
             return _container_links(expect_object(read_document(data), f"the {kind}"))
         case None:
-            return _links_by_looking(data)
+            return _search_links(data)
 
 
 def _container_links(document: JsonObject) -> tuple[Link, ...]:
@@ -124,9 +125,9 @@ def _container_links(document: JsonObject) -> tuple[Link, ...]:
 def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
     """Return the links of one list, each in its role.
 
-    BuildKit's `image-manifest=false` lists layers among `manifests`, beside the cacheconfig. In an
-    index without one, an import looks into each entry. BuildKit compares the whole media type, so
-    one in capitals, or with a parameter, makes no layers of the entries beside it.
+    With `image-manifest=false` BuildKit lists the layers in `manifests`, with the cacheconfig. In
+    an index without a cacheconfig, an import inspects each entry. BuildKit compares the whole media
+    type, so one in capitals or with a parameter does not make the other entries layers.
     Source: BuildKit, cache/remotecache/import.go.
     """
     if role != "manifest":
@@ -155,8 +156,8 @@ def _cached(document: JsonObject) -> tuple[Link, ...]:
     blobs = [_bare_layer(digest) for layer in layers for digest in layer.all_values("blob")]
     if len(blobs) == len(layers) and document.keys() <= _CACHECONFIG_FIELDS:
         return tuple(blobs)
-    # Some other document under that media type.
-    return (*blobs, *_look_for_links(document))
+    # Another kind of document has this media type.
+    return (*blobs, *_links_of_any(document))
 
 
 def _bare_layer(digest: Any) -> Link:
@@ -167,21 +168,21 @@ def _bare_layer(digest: Any) -> Link:
 
 
 BARE_LAYER = "application/vnd.oci.image.layer."
-"""Stands for the media type of a layer that is named by its digest alone."""
+"""The media type of layers that are referenced by their digest alone."""
 
 
-def _links_by_looking(data: bytes) -> tuple[Link, ...]:
+def _search_links(data: bytes) -> tuple[Link, ...]:
     try:
-        # umoci, say, reads one object and no further.
+        # Some readers, such as umoci's, ignore bytes after the first object.
         document = read_document(data, allow_trailing=True)
     except DocumentError as error:
         if error.kind == "too-nested":
             raise
         return ()
-    return _look_for_links(document) if isinstance(document, JsonObject) else ()
+    return _links_of_any(document) if isinstance(document, JsonObject) else ()
 
 
-def _look_for_links(document: JsonObject) -> tuple[Link, ...]:
+def _links_of_any(document: JsonObject) -> tuple[Link, ...]:
     links: list[Link] = []
     for field, role in _LISTS:
         for value in document.all_values(field):

@@ -48,7 +48,7 @@ def test_the_media_type_may_be_absent() -> None:
     ("changes", "says"),
     [
         ({"mediaType": 7}, "the media type of layer 3 is a number"),
-        ({"digest": None}, "the digest of layer 3: a digest has to be text"),
+        ({"digest": None}, "the digest of layer 3: a digest must be text"),
         ({"digest": f"sha256:{HEX[:-1]}"}, "the digest of layer 3: .*64 lower-case digits"),
         ({"size": None}, "the size of layer 3 is null"),
         ({"size": "4"}, "the size of layer 3 is text"),
@@ -71,7 +71,7 @@ def test_a_descriptor_is_an_object(value: object) -> None:
 
 def test_a_digest_given_twice_is_ambiguous() -> None:
     text = f'{{"mediaType": "", "digest": "sha256:{HEX}", "Digest": "sha256:{OTHER}", "size": 4}}'
-    with pytest.raises(DocumentError, match="'digest' is given 2 times") as caught:
+    with pytest.raises(DocumentError, match="'digest' occurs 2 times") as caught:
         read_descriptor(read_document(text.encode()))
     assert caught.value.kind == "ambiguous"
 

@@ -54,7 +54,7 @@ def test_an_unknown_algorithm_passes_by_the_grammar(text: str) -> None:
     ],
 )
 def test_nothing_else_is_a_digest(text: str) -> None:
-    with pytest.raises(ValueError, match="is no digest"):
+    with pytest.raises(ValueError, match="is not a digest"):
         parse_digest(text)
 
 
@@ -65,7 +65,7 @@ def test_a_digest_is_text(value: object) -> None:
 
 
 def test_a_message_quotes_only_the_beginning() -> None:
-    with pytest.raises(ValueError, match="is no digest") as caught:
+    with pytest.raises(ValueError, match="is not a digest") as caught:
         parse_digest("sha256:" + "a" * 100_000)
     assert len(str(caught.value)) < 200
 

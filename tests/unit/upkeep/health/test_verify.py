@@ -214,7 +214,7 @@ def test_an_entry_that_is_malformed(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "full"), ("odd", "unknown", "none")]
     assert found.tags[1].digest is None
-    assert "is no digest" in found.tags[1].reason
+    assert "is not a digest" in found.tags[1].reason
 
 
 def test_the_lie_of_one_entry_is_not_the_other_ones(box: Box, main: Cached) -> None:
