@@ -1,4 +1,4 @@
-"""An OSError as an error of ours: what it says about a file, and what to do next."""
+"""KitcacheErrors made from OSErrors, and the commands in hints."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable, printabl
 
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 
-_REMEDIES = {
+_HINTS = {
     errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
     errno.EPERM: "run it as the user who owns the cache, or give this one the permissions",
     errno.EROFS: "mount it writable; du, ls, why and --dry-run need no right to write",
@@ -20,37 +20,41 @@ _REMEDIES = {
     errno.ENFILE: "wait until others have closed some of their files, then run it again",
 }
 
-_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Failures that say nothing about a file: the process, or the machine, has run out of something."""
+_RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Failures that say nothing about a file: the process or the machine lacks a resource."""
 
 
 def io_error(
     path: str, doing: str, error: OSError, *, effect: str = NOTHING_CHANGED
 ) -> KitcacheError:
-    """An OSError as ours, while it is still known what was being done."""
-    remedy = _REMEDIES.get(error.errno or 0, "look at the disk and its permissions, then try again")
+    """Return the error for an OSError.
+
+    Args:
+        doing: A clause about the operation, such as "cannot read index.json".
+    """
+    hint = _HINTS.get(error.errno or 0, "look at the disk and its permissions, then try again")
     return KitcacheError(
         path,
         f"{doing}: {error.strerror or error}",
         effect=effect,
-        hints=(remedy,),
+        hints=(hint,),
     )
 
 
 def unreadable(path: str, file: str, error: OSError) -> Unreadable:
-    """The error for a file that is there and cannot be read: one failed read proves nothing."""
-    remedy = _REMEDIES.get(error.errno or 0, "look at the disk: it failed to read a file")
+    """Return the error for a file that exists and cannot be read. It may be intact."""
+    hint = _HINTS.get(error.errno or 0, "look at the disk: it failed to read a file")
     return Unreadable(
         path,
         file,
         error.strerror or str(error),
-        hints=(remedy, "run the same command again"),
+        hints=(hint, "run the same command again"),
     )
 
 
 def check_blame(path: str, error: OSError) -> None:
-    """Raises KitcacheError for a failure that is no fault of the blob which was to be read."""
-    if error.errno in _OURS:
+    """Raise KitcacheError if a failed read says nothing about the blob."""
+    if error.errno in _RESOURCE_ERRORS:
         raise io_error(path, "cannot read a blob", error) from None
 
 

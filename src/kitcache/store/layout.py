@@ -1,6 +1,6 @@
-"""Layout: a cache directory opened once. Everything below it goes by name relative to open fds.
+"""Layout: a cache directory opened once. Files below it are opened relative to open directories.
 
-DIR itself may be a link and is resolved once, here; below it none is followed to read or change.
+DIR itself can be a symlink, which is resolved here once; below it no symlink is followed.
 Source: OCI image-spec, image-layout.md.
 """
 
@@ -24,7 +24,7 @@ STRUCTURAL_LIMIT_VALUES = 1_000_000
 """No index, manifest or cacheconfig has more JSON values; each costs up to half a kilobyte."""
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
+# Without O_NONBLOCK, opening a pipe waits for its other end.
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 NEW_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HEAD_BYTES = 4096
@@ -34,25 +34,27 @@ _VERSION_WAIT_S = 2.0
 _VERSION_PAUSE_S = 0.02
 
 
-def blob_stat(found: os.stat_result) -> BlobStat:
-    """The stat of a name as what it says about a blob."""
+def blob_stat(status: os.stat_result) -> BlobStat:
+    """Return the facts of a stat about a blob."""
     kind: Literal["file", "link", "other"] = "other"
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         kind = "file"
-    elif stat.S_ISLNK(found.st_mode):
+    elif stat.S_ISLNK(status.st_mode):
         kind = "link"
-    return BlobStat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, kind, found.st_nlink)
+    return BlobStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind, status.st_nlink)
 
 
 L = TypeVar("L", bound="Layout")
 
 
 class Layout:
-    """A cache directory that passed the checks; a context manager that closes what it opened.
+    """A cache directory that passed the checks. As a context manager it closes its directories.
 
-    path: as the caller named it, for messages. root_fd: the directory. Once open_directories was
-    called, blobs has an open directory for each known algorithm that is there, and blobs_fd and
-    ingest_fd are open where those are.
+    Attributes:
+        path: As the caller named it, for messages.
+        root_fd: The open directory.
+        blobs: The open directory of each known algorithm, after open_directories().
+        blobs_fd, ingest_fd: blobs/ and ingest/, after open_directories(); None if missing.
     """
 
     def __init__(self, path: str, root_fd: int) -> None:
@@ -75,9 +77,10 @@ class Layout:
         os.close(self.root_fd)
 
     def open_directories(self) -> None:
-        """Open blobs/, blobs/<algorithm>/ and ingest/ as they are now: anew, if called again.
+        """Open blobs/, blobs/<algorithm>/ and ingest/, again if they are open.
 
-        Raises Unsafe where one of them is a link or no directory.
+        Raises:
+            Unsafe: One of them is a symlink or not a directory.
         """
         self._close_directories()
         self.blobs_fd = open_directory(self, "blobs", self.root_fd)
@@ -95,7 +98,7 @@ class Layout:
         self.blobs, self.blobs_fd, self.ingest_fd = {}, None, None
 
     def stat_blob(self, digest: Digest) -> BlobStat | None:
-        """What lies under that digest's name, None where nothing does. Reads no content."""
+        """Return what has that digest's name, None if nothing has. Reads no content."""
         fd = self.blobs.get(digest.algorithm)
         if fd is None:
             return None
@@ -107,9 +110,11 @@ class Layout:
             raise io_error(self.path, f"cannot look at blob {digest}", error) from None
 
     def open_blob(self, digest: Digest) -> int | None:
-        """An fd of a blob's file, None where no regular file has its name. Proves nothing.
+        """Open a blob's file without checking it. Return None if no regular file has its name.
 
-        Raises Unreadable, and KitcacheError where the process may open no more files.
+        Raises:
+            Unreadable: The file exists and cannot be opened.
+            KitcacheError: The process may not open more files.
         """
         try:
             fd = self._open_blob(digest)
@@ -132,12 +137,18 @@ class Layout:
         *,
         unless_binary: bool = False,
     ) -> bytes | None:
-        """The blob's bytes, proven: digest and size (where one is known) both match.
+        """Return a blob's bytes after checking its digest, and its size if one is given.
 
-        unless_binary: None, unread and unproven, for a blob whose first bytes can be no JSON.
-        Raises Damaged (kind missing, torn, wrong-digest, not-a-file) for what is proven; Unreadable
-        where nothing is; Unsafe before more than STRUCTURAL_LIMIT_BYTES are read; KitcacheError
-        where the process may open no more files. Follows no link.
+        Follows no symlink.
+
+        Args:
+            unless_binary: Return None, unchecked, if the first bytes cannot be JSON.
+
+        Raises:
+            Damaged: Kind missing, wrong-size, wrong-digest, not-a-file or unknown-algorithm.
+            Unreadable: The file exists and cannot be read, so it may be intact.
+            Unsafe: Before more than STRUCTURAL_LIMIT_BYTES are read.
+            KitcacheError: The process may not open more files.
         """
         if not digest.is_known:
             raise self._damaged("unknown-algorithm", f"{digest.algorithm} cannot be checked here")
@@ -164,22 +175,22 @@ class Layout:
     def _read_open_blob(
         self, fd: int, digest: Digest, size: int | None, unless_binary: bool
     ) -> bytes | None:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise self._damaged("not-a-file", "is no regular file")
-        if size is not None and found.st_size != size:
-            verb = "is cut short" if found.st_size < size else "is too long"
-            raise self._damaged("wrong-size", f"{verb} ({found.st_size:,} of {size:,} bytes)")
+        if size is not None and status.st_size != size:
+            verb = "is cut short" if status.st_size < size else "is too long"
+            raise self._damaged("wrong-size", f"{verb} ({status.st_size:,} of {size:,} bytes)")
         if unless_binary and not can_be_json(os.pread(fd, _HEAD_BYTES, 0)):
             return None
-        if found.st_size > STRUCTURAL_LIMIT_BYTES:
+        if status.st_size > STRUCTURAL_LIMIT_BYTES:
             raise Unsafe(
                 self.path,
                 f"is larger than any index, manifest or cacheconfig may be"
-                f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
+                f" ({status.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
             )
         with open(fd, "rb", closefd=False) as file:
-            data = file.read(found.st_size + 1)
+            data = file.read(status.st_size + 1)
         if not digest.matches(data):
             raise self._damaged("wrong-digest", "holds other bytes than its digest says")
         self._check_values(data)
@@ -196,13 +207,13 @@ class Layout:
         return Damaged(self.path, problem, kind=kind)
 
     def _unreadable(self, digest: Digest, error: OSError) -> Unreadable:
-        """Raises KitcacheError itself where the error says nothing about the blob."""
+        """Return Unreadable; raise KitcacheError if the error says nothing about the blob."""
         check_blame(self.path, error)
         return unreadable(self.path, f"blob {digest.short}", error)
 
 
 def open_checked(open_as: type[L], name: str, check: Callable[[Layout], None]) -> L:
-    """Open the directory at that path, unless `check` raises. Raises NotACache itself."""
+    """Open the directory at that path. Raises NotACache, and what `check` raises."""
     try:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -223,21 +234,25 @@ def open_checked(open_as: type[L], name: str, check: Callable[[Layout], None]) -
 
 
 def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int | None:
-    """An fd of a directory below DIR, None where there is none.
+    """Open a directory below DIR. Return None if there is none.
 
-    prefix: of the name, for messages. Raises Unsafe where it is a link or no directory.
+    Args:
+        prefix: The path of the parent, for messages.
+
+    Raises:
+        Unsafe: It is a symlink or not a directory.
     """
     try:
         return os.open(name, DIR_FLAGS, dir_fd=parent)
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        thing = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
         raise Unsafe(
             layout.path,
-            f"{prefix}{name} is {what}",
-            details=("other layouts may share what it points at",) if what[0] == "a" else (),
+            f"{prefix}{name} is {thing}",
+            details=("other layouts may share what it points at",) if thing[0] == "a" else (),
             hints=(f"put a real directory in place of {prefix}{name}",),
         ) from None
     except OSError as error:
@@ -245,9 +260,10 @@ def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
 
 
 def open_file(layout: Layout, name: str) -> int | None:
-    """An fd of a regular file directly below DIR, None where there is none.
+    """Open a regular file directly below DIR. Return None if there is none.
 
-    Raises Unsafe where the name is a link, a pipe or a directory.
+    Raises:
+        Unsafe: It is a symlink, a pipe or a directory.
     """
     try:
         fd = os.open(name, FILE_FLAGS, dir_fd=layout.root_fd)
@@ -255,14 +271,14 @@ def open_file(layout: Layout, name: str) -> int | None:
         return None
     except OSError as error:
         try:
-            found = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
+            status = os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError:
             raise io_error(layout.path, f"cannot open {name}", error) from None
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(status.st_mode):
             raise io_error(layout.path, f"cannot open {name}", error) from None
-        raise _not_regular(layout, name, found.st_mode) from None
+        raise _not_regular(layout, name, status.st_mode) from None
     try:
         mode = look_at_open(layout, fd, name).st_mode
     except KitcacheError:
@@ -275,7 +291,7 @@ def open_file(layout: Layout, name: str) -> int | None:
 
 
 def excess_values(data: bytes) -> str:
-    """Return how many JSON values these bytes have too many, a clause; "" if they may be read."""
+    """Return a clause if these bytes have too many JSON values, else ""."""
     if len(data) <= STRUCTURAL_LIMIT_VALUES or not can_be_json(data[:_HEAD_BYTES]):
         return ""
     count = count_values(data)
@@ -285,9 +301,9 @@ def excess_values(data: bytes) -> str:
 
 
 def read_at_most(fd: int, most_bytes: int) -> bytes:
-    """Return what is in a file from where it stands, to its end or until there is more than that.
+    """Read the rest of a file, or a little more than most_bytes of it. Raises OSError.
 
-    Memory grows with what is there, not with what may be there. Raises OSError.
+    Memory grows with the size of the file, not with the limit.
     """
     parts, length = [], 0
     while length <= most_bytes and (part := os.read(fd, _PART_BYTES)):
@@ -297,20 +313,20 @@ def read_at_most(fd: int, most_bytes: int) -> bytes:
 
 
 def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
-    what = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-    return Unsafe(layout.path, f"{name} is {what}", hints=(f"put a real {name} in its place",))
+    thing = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+    return Unsafe(layout.path, f"{name} is {thing}", hints=(f"put a real {name} in its place",))
 
 
 def is_bare(layout: Layout) -> bool:
-    """Whether neither oci-layout nor index.json says that this is a cache."""
+    """Return True if there is neither an oci-layout nor an index.json."""
     return _read_version(layout) is None and look_at(layout, "index.json") is None
 
 
 def check_version(layout: Layout) -> None:
-    """Raises NotACache for a bare directory, Unsafe for a version that is not known."""
+    """Raise NotACache for a bare directory, Unsafe for an unknown version."""
     version = _read_version(layout)
     deadline = time.monotonic() + _VERSION_WAIT_S
-    # BuildKit writes the file anew, in place, with every tag that it publishes.
+    # BuildKit overwrites the file in place with each tag that it publishes.
     while version == "" and _is_fresh(layout) and time.monotonic() < deadline:
         time.sleep(_VERSION_PAUSE_S)
         version = _read_version(layout)
@@ -318,17 +334,17 @@ def check_version(layout: Layout) -> None:
         if look_at(layout, "index.json") is None:
             raise NotACache(layout.path, "it has neither oci-layout nor index.json")
     elif version.split(".")[0] != "1":
-        told = f"of version {version!r}" if version else "unreadable"
-        remedy = 'restore it from a copy: {"imageLayoutVersion":"1.0.0"}'
+        state = f"of version {version!r}" if version else "unreadable"
+        hint = 'restore it from a copy: {"imageLayoutVersion":"1.0.0"}'
         raise Unsafe(
             layout.path,
-            f"oci-layout is {told}; known is 1.0.0",
-            hints=("use a kitcache that knows this version" if version else remedy,),
+            f"oci-layout is {state}; known is 1.0.0",
+            hints=("use a kitcache that knows this version" if version else hint,),
         )
 
 
 def _read_version(layout: Layout) -> str | None:
-    """What oci-layout says; "" while it says nothing that can be read, None if it is not there."""
+    """Return the version in oci-layout; "" if it cannot be parsed, None if there is no file."""
     fd = open_file(layout, "oci-layout")
     if fd is None:
         return None
@@ -345,13 +361,13 @@ def _read_version(layout: Layout) -> str | None:
 
 
 def _is_fresh(layout: Layout) -> bool:
-    """Whether oci-layout may be half written: whoever writes it may be slow, but not that slow."""
-    found = look_at(layout, "oci-layout")
-    return found is None or abs(time.time() - found.st_mtime) < _VERSION_WAIT_S
+    """Return True if oci-layout may be half-written: it was changed a moment ago."""
+    status = look_at(layout, "oci-layout")
+    return status is None or abs(time.time() - status.st_mtime) < _VERSION_WAIT_S
 
 
 def look_at_open(layout: Layout, fd: int, name: str) -> os.stat_result:
-    """What is open there. name: for messages. Raises KitcacheError."""
+    """Return the stat of an open file. Raises KitcacheError with its name."""
     try:
         return os.fstat(fd)
     except OSError as error:
@@ -359,7 +375,7 @@ def look_at_open(layout: Layout, fd: int, name: str) -> os.stat_result:
 
 
 def look_at(layout: Layout, name: str) -> os.stat_result | None:
-    """What has that name directly below DIR, None where nothing has. Raises KitcacheError."""
+    """Return the stat of a name directly below DIR, None if it is missing."""
     try:
         return os.stat(name, dir_fd=layout.root_fd, follow_symlinks=False)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""kitcache.lock and BuildKit's index.json.lock: taken by flock, waited for, never unlinked.
+"""kitcache.lock and BuildKit's index.json.lock: acquired by flock, never unlinked.
 
-BuildKit unlinks its lock file after use, so after a flock the file's inode is compared with what
-the path names now. Existing lock files are opened read-only, so that another user's will do.
+BuildKit unlinks its lock file after use, so after a flock the inode of the file is compared with
+that of its path. A lock file is opened read-only, because it can belong to another user.
 Source: BuildKit, client/ociindex.
 """
 
@@ -27,9 +27,7 @@ L = TypeVar("L", bound=Layout)
 _CREATE_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PAUSE_S = 0.1
 _RENAMED_S = 1.0
-"""For so long beyond the timeout a lock file that is unlinked again and again is tried anew."""
-
-
+"""How long after the timeout a lock file that other processes unlink again and again is retried."""
 _COMMAND_BYTES = 1024
 _CLIENT = frozenset(("bake", "build", "buildx", "builder", "compose", "image", "up"))
 _OURS = frozenset(
@@ -44,51 +42,53 @@ _SUBCOMMANDS = {
     **dict.fromkeys(("docker", "docker-buildx", "docker-compose", "buildx", "buildctl"), _CLIENT),
     **dict.fromkeys(("nerdctl", "podman", "buildah"), _CLIENT),
 }
-"""The subcommands that a message may show, by the names of their programs."""
+"""The subcommands that a message may show, by program."""
 
 
 @contextmanager
-def lock_store(layout: L, kind: LockKind, patience: WaitPolicy) -> Iterator[HeldLock[L]]:
-    """kitcache.lock, for as long as the block runs. Exporters and importers hold it shared.
+def lock_store(layout: L, kind: LockKind, wait_policy: WaitPolicy) -> Iterator[HeldLock[L]]:
+    """Hold kitcache.lock. Exporters and importers hold it shared.
 
-    Raises Busy, which names the holder, when it is not had within the timeout.
+    Raises:
+        Busy: It was not acquired within the timeout. Names the holder.
     """
-    with _hold(layout, KITCACHE_LOCK, kind, patience) as fd:
+    with _hold(layout, KITCACHE_LOCK, kind, wait_policy) as fd:
         yield HeldLock(layout, kind, fd)
 
 
 @contextmanager
-def lock_index(layout: Layout, patience: WaitPolicy) -> Iterator[None]:
-    """BuildKit's index.json.lock, exclusive. It never waits for it: hold it for milliseconds.
+def lock_index(layout: Layout, wait_policy: WaitPolicy) -> Iterator[None]:
+    """Hold BuildKit's index.json.lock. BuildKit does not wait for it: hold it for milliseconds.
 
-    Raises Busy when it is not had within the timeout.
+    Raises:
+        Busy: It was not acquired within the timeout.
     """
-    with _hold(layout, INDEX_LOCK, "exclusive", patience):
+    with _hold(layout, INDEX_LOCK, "exclusive", wait_policy):
         yield
 
 
 @contextmanager
-def _hold(layout: Layout, name: str, kind: LockKind, patience: WaitPolicy) -> Iterator[int]:
+def _hold(layout: Layout, name: str, kind: LockKind, wait_policy: WaitPolicy) -> Iterator[int]:
     operation = fcntl.LOCK_EX if kind == "exclusive" else fcntl.LOCK_SH
-    deadline = time.monotonic() + patience.timeout_s
-    pause_s, told = 0.005, False
+    deadline = time.monotonic() + wait_policy.timeout_s
+    pause_s, is_reported = 0.005, False
     while True:
         fd = _open_lock(layout, name)
         try:
-            is_had = _try_lock(layout, fd, name, operation)
-            if is_had and _is_named(layout, fd, name):
+            is_locked = _try_lock(layout, fd, name, operation)
+            if is_locked and _is_named(layout, fd, name):
                 yield fd
                 return
             left_s = deadline - time.monotonic()
-            if left_s <= (-_RENAMED_S if is_had else 0):
-                holder = LockHolder(None, None) if is_had else find_holder(fd)
-                raise _busy(layout, name, holder, patience.timeout_s)
-            if not told and not is_had:
-                told = True
-                patience.on_wait(Waiting(layout.path, name, find_holder(fd), left_s))
+            if left_s <= (-_RENAMED_S if is_locked else 0):
+                holder = LockHolder(None, None) if is_locked else find_holder(fd)
+                raise _busy(layout, name, holder, wait_policy.timeout_s)
+            if not is_reported and not is_locked:
+                is_reported = True
+                wait_policy.on_wait(Waiting(layout.path, name, find_holder(fd), left_s))
         finally:
             os.close(fd)
-        patience.pause(max(0.0, min(pause_s, left_s)))
+        wait_policy.pause(max(0.0, min(pause_s, left_s)))
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
@@ -112,7 +112,7 @@ def _open_lock(layout: Layout, name: str) -> int:
         fd = open_file(layout, name)
         if fd is not None:
             return fd
-        users = reference_stat(layout)
+        reference = reference_stat(layout)
         try:
             fd = os.open(name, _CREATE_FLAGS, 0o600, dir_fd=layout.root_fd)
         except FileExistsError:
@@ -120,10 +120,10 @@ def _open_lock(layout: Layout, name: str) -> int:
         except OSError as error:
             raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
         with suppress(OSError):
-            copy_owner_and_mode(fd, users)
-            if os.fstat(fd).st_uid != users.st_uid:
-                # It could not be given away: who owns the cache has to be able to open it.
-                os.fchmod(fd, 0o444 | users.st_mode & 0o666)
+            copy_owner_and_mode(fd, reference)
+            if os.fstat(fd).st_uid != reference.st_uid:
+                # The owner could not be set, and the owner of the cache has to open it.
+                os.fchmod(fd, 0o444 | reference.st_mode & 0o666)
         return fd
 
 
@@ -140,45 +140,45 @@ def _busy(layout: Layout, name: str, holder: LockHolder, waited_s: float) -> Bus
 
 
 def describe_holder(holder: LockHolder) -> str:
-    """The holder in words, for a message."""
+    """Return the holder for a message."""
     if holder.pid is None:
         return "another process"
     return f"process {holder.pid}" + (f" ({holder.command})" if holder.command else "")
 
 
 def describe_unlocked(path: str, error: KitcacheError) -> str:
-    """The warning of a command that goes on without the lock, and why it is not had."""
+    """Return the warning of a command that runs without the lock."""
     return f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
 
 
 def find_holder(fd: int) -> LockHolder:
-    """A process that has a flock on this file; unknown where /proc does not tell.
+    """Return a process that holds a flock on this file; unknown if /proc does not name one.
 
-    A lock outlives who took it where a child of his has it still: nobody says which.
+    A child process can hold the lock after its parent has ended; /proc does not name it.
     """
     pid = next(filter(_is_alive, list_takers(fd)), None)
     return LockHolder(pid, None if pid is None else _command_of(pid))
 
 
 def list_takers(fd: int) -> list[int]:
-    """Return the processes, ended ones too, that took a flock which this file still has.
+    """Return the processes that acquired a flock of this file, ended processes too.
 
-    The list is empty where /proc does not tell. A process of another container is 0.
+    The list is empty if /proc does not name them. A process of another container is 0.
     """
     try:
-        found = os.fstat(fd)
-        wanted = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        status = os.fstat(fd)
+        wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
         with open("/proc/locks", encoding="ascii", errors="replace") as table:
             lines = [line.split() for line in table if wanted in line]
         # "->" marks a process that waits for the lock.
-        had = [words for words in lines if "FLOCK" in words and "->" not in words]
-        return [int(words[words.index(wanted) - 1]) for words in had if wanted in words]
+        held = [words for words in lines if "FLOCK" in words and "->" not in words]
+        return [int(words[words.index(wanted) - 1]) for words in held if wanted in words]
     except (OSError, ValueError):
         return []
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it can hold anything: a process that has ended, waited for or not, cannot."""
+    """Return False if the process has ended; a zombie has."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] not in b"ZX"
@@ -187,9 +187,9 @@ def _is_alive(pid: int) -> bool:
 
 
 def _command_of(pid: int) -> str | None:
-    """Return the program and the subcommand that a process runs, None if the system does not tell.
+    """Return the program and the subcommand of a process, None if the system does not name them.
 
-    An argument may be a secret, so a word that is not in _SUBCOMMANDS is never shown.
+    An argument can be a secret, so only words in _SUBCOMMANDS are shown.
     """
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
@@ -208,14 +208,14 @@ def _command_of(pid: int) -> str | None:
 
 def _name_command(program: str, words: list[str]) -> str:
     if program.startswith("python"):
-        # A program of Python is a word of its interpreter, perhaps after -m.
+        # The name of a Python program is an argument of its interpreter, perhaps after -m.
         del words[: 2 if words[1:2] == ["-m"] else 1]
         script = os.path.basename(words[0]) if words else ""
         if script not in _SUBCOMMANDS:
             return program
         program = script
     elif os.path.basename(words[0]) != program:
-        # A script: the kernel has put its interpreter first.
+        # The interpreter of a script is its first word.
         del words[:1]
     known = _SUBCOMMANDS[program]
     named = list(takewhile(known.__contains__, words[1:3]))

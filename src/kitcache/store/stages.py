@@ -1,7 +1,6 @@
-"""DIR/.kitcache/stage-…: directories that exports of `kitcache exec` go to first.
+"""Staging directories, DIR/.kitcache/stage-…: the destinations of exports of `kitcache exec`.
 
-Each has a kitcache.lock of its own, held while the directory is in use. A directory whose lock no
-process holds was left by one that was killed.
+Each has its own kitcache.lock. If no process holds it, the owner of the directory was killed.
 """
 
 import os
@@ -18,32 +17,31 @@ from kitcache.store.scan import STATE_DIR
 L = TypeVar("L", bound=Layout)
 
 STAGE_PREFIX = "stage-"
-"""How the name of a staging directory begins."""
+"""The prefix of the name of a staging directory."""
 
 
-def open_stage_directory(layout: L, name: str, room_fd: int) -> L | None:
-    """Open a staging directory; None where it is not there. Raises Unsafe where it is a link."""
-    fd = open_directory(layout, name, room_fd, f"{STATE_DIR}/")
+def open_stage_directory(layout: L, name: str, state_fd: int) -> L | None:
+    """Open a staging directory. Return None if it is missing; raise Unsafe for a symlink."""
+    fd = open_directory(layout, name, state_fd, f"{STATE_DIR}/")
     path = os.path.join(layout.path, STATE_DIR, name)
     return None if fd is None else type(layout)(path, fd)
 
 
-def clear_stages(layout: Layout, room_fd: int) -> None:
+def clear_stages(layout: Layout, state_fd: int) -> None:
     """Delete each staging directory whose lock no process holds.
 
-    One that was just made and whose lock is not held yet may be among them. Its maker sees that
-    after it has the lock, and makes another one. Never raises a KitcacheError or an OSError: what
-    cannot be deleted stays.
+    A directory whose creator does not hold the lock yet can be among them. The creator notices
+    that when it holds the lock, and creates another one. Never raises KitcacheError or OSError.
     """
     no_wait = WaitPolicy(0.0, time.sleep, lambda _: None)
     names: list[str] = []
     with suppress(OSError):
-        names = [name for name in os.listdir(room_fd) if name.startswith(STAGE_PREFIX)]
+        names = [name for name in os.listdir(state_fd) if name.startswith(STAGE_PREFIX)]
     for name in names:
-        import shutil  # noqa: PLC0415 - mostly there is none
+        import shutil  # noqa: PLC0415 - rarely needed
 
         with suppress(KitcacheError):
-            stage = open_stage_directory(layout, name, room_fd)
+            stage = open_stage_directory(layout, name, state_fd)
             if stage is not None:
                 with stage, lock_store(stage, "exclusive", no_wait):
-                    shutil.rmtree(name, ignore_errors=True, dir_fd=room_fd)
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=state_fd)
