@@ -79,7 +79,7 @@ def test_a_job_has_the_command_and_its_cache_is_cleaned(
     good, log = job.run("command -v kitcache", "kitcache --version", "kitcache ls cache")
     assert good, log
     assert f"/tmp/kitcache-{job_id}/path/kitcache\nkitcache " in log
-    assert "cache: removed " in log
+    assert "cache: deleted " in log
     assert blobs(sample) == sample.live
     assert not Path(f"/tmp/kitcache-{job_id}").exists()
 

@@ -127,7 +127,7 @@ def test_names_that_a_terminal_acts_on(box: Box) -> None:
     box.tag(bad, {"mediaType": bad, "digest": bad, "size": 1})
     answer = run(box.top, "verify", "cache")
     assert answer.code == 12
-    assert "does not import" in answer.out
+    assert "not importable" in answer.out
     assert verify(box).code == 12
 
 

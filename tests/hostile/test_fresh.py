@@ -18,7 +18,7 @@ from tests.hostile.command import run
 from tests.hostile.privilege import NOBODY, give, needs_root, reachable_box, run_as
 
 HEX = "ab" * 32
-TOLD = "nothing to remove: no export was published here yet"
+TOLD = "nothing to delete: no export was published here yet"
 CLEAN = "nothing to verify: no export was published here yet"
 
 

@@ -69,7 +69,7 @@ def export(dest: str) -> str:
 
 
 def removed(said: subprocess.CompletedProcess[str]) -> bool:
-    return re.search(r"removed [1-9]\d* blobs", said.stdout + said.stderr) is not None
+    return re.search(r"deleted [1-9]\d* blobs", said.stdout + said.stderr) is not None
 
 
 def on_their_own(word: str) -> list[Block]:

@@ -107,112 +107,89 @@ COMMAND = options.Command(
     signals=(signal.SIGINT, signal.SIGTERM),
     rewrite=_unfold_switches,
     arguments=(
-        argument("context", metavar="CONTEXT", nargs="?", completes="dirs"),
+        argument("context", "CONTEXT", nargs="?", completes="dirs"),
         options.LOCK_TIMEOUT,
         *grouped(
             "what to build",
             argument(
-                "-f",
-                "--file",
-                metavar="PATH",
-                help="the Dockerfile, - for stdin (default: Dockerfile in CONTEXT)",
+                "-f --file",
+                "PATH",
+                "the Dockerfile, - for stdin (default: Dockerfile in CONTEXT)",
                 completes="files",
             ),
-            argument("--target", metavar="STAGE", default="", help="the stage to build"),
-            listed(
-                "--platform",
-                dest="platforms",
-                metavar="LIST",
-                help="such as linux/amd64,linux/arm64",
-            ),
+            argument("--target", "STAGE", "the stage to build", default=""),
+            listed("--platform", "LIST", "such as linux/amd64,linux/arm64", dest="platforms"),
             listed(
                 "--build-arg",
-                metavar="KEY[=VALUE]",
-                help="an ARG of the Dockerfile; without a value, from the environment",
+                "KEY[=VALUE]",
+                "an ARG of the Dockerfile; without a value, from the environment",
             ),
             listed(
                 "--build-context",
-                metavar="NAME=PLACE",
-                help="what FROM NAME or --from=NAME means: DIR, URL, docker-image://IMAGE or"
+                "NAME=PLACE",
+                "what FROM NAME or --from=NAME means: DIR, URL, docker-image://IMAGE or"
                 " oci-layout://DIR[:TAG|@DIGEST]",
             ),
             listed(
                 "--secret",
-                metavar="id=ID[,src=FILE|,env=VAR]",
-                help="for RUN --mount=type=secret; neither in the image nor in the cache",
+                "id=ID[,src=FILE|,env=VAR]",
+                "for RUN --mount=type=secret; neither in the image nor in the cache",
             ),
-            switch("--pull", help="ask registries for newer images, even if one is here"),
+            switch("--pull", "ask registries for newer images, even if one is here"),
         ),
         *grouped(
             "how its steps run",
-            switch("--no-cache", help="run every step again"),
-            listed(
-                "--no-cache-filter", metavar="STAGES", help="run the steps of these stages again"
-            ),
+            switch("--no-cache", "run every step again"),
+            listed("--no-cache-filter", "STAGES", "run the steps of these stages again"),
             argument(
                 "--network",
-                metavar="MODE",
-                default="default",
-                help=f"of RUN: {', '.join(NETWORKS)} (default: default); host needs the daemon's"
+                "MODE",
+                f"of RUN: {', '.join(NETWORKS)} (default: default); host needs the daemon's"
                 " permission",
+                default="default",
             ),
-            listed(
-                "--add-host", metavar="NAME:IP", help="a line in /etc/hosts; IP may be host-gateway"
-            ),
+            listed("--add-host", "NAME:IP", "a line in /etc/hosts; IP may be host-gateway"),
             listed(
                 "--allow",
-                metavar="ENTITLEMENT",
-                help="network.host, security.insecure, device, buildx.local.delete",
+                "ENTITLEMENT",
+                "network.host, security.insecure, device, buildx.local.delete",
             ),
-            argument("--shm-size", metavar="SIZE", help="of /dev/shm, such as 64m"),
-            listed("--ulimit", metavar="NAME=SOFT[:HARD]", help="such as nofile=1024:2048"),
+            argument("--shm-size", "SIZE", "of /dev/shm, such as 64m"),
+            listed("--ulimit", "NAME=SOFT[:HARD]", "such as nofile=1024:2048"),
         ),
         *grouped(
             "where the result goes",
-            listed("-t", "--tag", metavar="NAME[:TAG]", help="the image's name"),
+            listed("-t --tag", "NAME[:TAG]", "the image's name"),
             listed(
-                "-o",
-                "--output",
-                metavar="DEST",
-                help="DIR, - (a tar to stdout), or type=KIND[,dest=PATH][,k=v] with local, tar,"
-                " oci, docker, image, registry, cacheonly",
+                "-o --output",
+                "DEST",
+                "DIR, - (a tar to stdout), or type=KIND[,dest=PATH][,k=v] with local, tar, oci,"
+                " docker, image, registry, cacheonly",
             ),
-            switch("--load", help="into the engine: --output type=docker"),
-            switch("--push", help="to a registry: --output type=registry"),
-            listed("--label", metavar="KEY=VALUE", help="metadata of the image"),
+            switch("--load", "into the engine: --output type=docker"),
+            switch("--push", "to a registry: --output type=registry"),
+            listed("--label", "KEY=VALUE", "metadata of the image"),
+            argument("--provenance", "VALUE", "attest how it was built: true, false, mode=max"),
+            argument("--sbom", "VALUE", "attest what is in it: true, generator=IMAGE"),
+            listed("--attest", "type=KIND[,k=v]", "the long form of the two"),
+            argument("--iidfile", "FILE", "write the image's digest there", completes="files"),
             argument(
-                "--provenance",
-                metavar="VALUE",
-                help="attest how it was built: true, false, mode=max",
-            ),
-            argument("--sbom", metavar="VALUE", help="attest what is in it: true, generator=IMAGE"),
-            listed("--attest", metavar="type=KIND[,k=v]", help="the long form of the two"),
-            argument(
-                "--iidfile",
-                metavar="FILE",
-                help="write the image's digest there",
-                completes="files",
-            ),
-            argument(
-                "--metadata-file",
-                metavar="FILE",
-                help="write the results there, as JSON",
-                completes="files",
+                "--metadata-file", "FILE", "write the results there, as JSON", completes="files"
             ),
         ),
         *grouped(
             "build cache",
             listed(
                 "--cache-from",
-                metavar="SPEC",
-                help="type=local,src=DIR[,tag=TAG|,digest=DIGEST], type=registry,ref=NAME, gha, s3,"
+                "SPEC",
+                "type=local,src=DIR[,tag=TAG|,digest=DIGEST], type=registry,ref=NAME, gha, s3,"
                 " azblob",
             ),
             listed(
                 "--cache-to",
-                metavar="SPEC",
-                help="type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true],"
-                " type=registry,ref=NAME, inline, gha, s3, azblob",
+                "SPEC",
+                "type=local,dest=DIR[,tag=TAG][,mode=max][,reset=true], type=registry,ref=NAME,"
+                " inline, gha, s3, azblob",
             ),
             options.policy_file(
                 "--prune-policy",
@@ -225,38 +202,38 @@ COMMAND = options.Command(
             "which daemon",
             argument(
                 "--addr",
-                metavar="ADDRESS",
-                help="unix://PATH, tcp://HOST:PORT or docker-container://NAME (default:"
-                " BUILDKIT_HOST, BUILDX_BUILDER or the builder of docker buildx use, DOCKER_HOST,"
-                " the docker context, then the usual sockets)",
+                "ADDRESS",
+                "unix://PATH, tcp://HOST:PORT or docker-container://NAME (default: BUILDKIT_HOST,"
+                " BUILDX_BUILDER or the builder of docker buildx use, DOCKER_HOST, the docker"
+                " context, then the usual sockets)",
             ),
-            argument("--builder", metavar="NAME", help="a builder of docker buildx"),
+            argument("--builder", "NAME", "a builder of docker buildx"),
             argument(
                 "--tlsdir",
-                metavar="DIR",
-                help="with ca.pem, cert.pem, key.pem or ca.crt, tls.crt, tls.key",
+                "DIR",
+                "with ca.pem, cert.pem, key.pem or ca.crt, tls.crt, tls.key",
                 completes="dirs",
             ),
             *(
-                argument(f"--{name}", metavar="FILE", help=text, completes="files")
+                argument(f"--{name}", "FILE", text, completes="files")
                 for name, text in (
                     ("tlscacert", "the certificate that signed the daemon's"),
                     ("tlscert", "the client's certificate"),
                     ("tlskey", "its key"),
                 )
             ),
-            argument("--tlsservername", metavar="NAME", help="in the daemon's certificate"),
+            argument("--tlsservername", "NAME", "in the daemon's certificate"),
         ),
         *grouped(
             "what is shown",
             argument(
                 "--progress",
+                "MODE",
+                f"{', '.join(MODES)} (default: BUILDKIT_PROGRESS, else auto)",
                 choices=MODES,
-                metavar="MODE",
-                help=f"{', '.join(MODES)} (default: BUILDKIT_PROGRESS, else auto)",
             ),
-            switch("-q", "--quiet", help="print only the image's digest"),
+            switch("-q --quiet", "print only the image's digest"),
         ),
-        argument(*ELSEWHERE, action=_Elsewhere, nargs="?", default=argparse.SUPPRESS),
+        argument(" ".join(ELSEWHERE), "", action=_Elsewhere, nargs="?", default=argparse.SUPPRESS),
     ),
 )

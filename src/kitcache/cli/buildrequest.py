@@ -33,10 +33,14 @@ _FORMS = {
 
 
 def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> CheckedRequest:
-    """The command line as one value. Raises UsageError, which names the option.
+    """Return the command line as one checked value.
 
-    environ: for build arguments without a value, secrets, SOURCE_DATE_EPOCH,
-    DOCKER_DEFAULT_PLATFORM, and the credentials of GitHub's and Amazon's caches.
+    Args:
+        environ: For build arguments without a value, secrets, SOURCE_DATE_EPOCH,
+            DOCKER_DEFAULT_PLATFORM, and the credentials of GitHub's and Amazon's caches.
+
+    Raises:
+        UsageError: An option is wrong; the message names it.
     """
     secrets = _each("--secret", args.secret, lambda text: parse_secret(text, environ))
     request = BuildRequest(
@@ -67,7 +71,7 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> Checke
 
 
 def find_tls(args: argparse.Namespace) -> TlsConfig | None:
-    """The certificates that were named, None where none were. Raises UsageError."""
+    """Return the certificates of the command line, or None. Raises UsageError."""
     given = TlsConfig(args.tlscacert, args.tlscert, args.tlskey, args.tlsservername)
     if args.tlsdir:
         found = tls_from_directory(args.tlsdir)
@@ -79,7 +83,7 @@ def find_tls(args: argparse.Namespace) -> TlsConfig | None:
 
 
 def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[_T, ...]:
-    """What each text means; an error names the option."""
+    """Parse each text. Raises UsageError that names the option."""
     try:
         return tuple(parse(text) for text in texts)
     except UsageError as error:
@@ -87,7 +91,7 @@ def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[
 
 
 def _of_option(flag: str, error: UsageError) -> UsageError:
-    """The error with its option's name, and what to write there if it does not say."""
+    """Return the error with the name of its option, and a hint if it has none."""
     step = "kitcache build --help"
     if flag in _FORMS and error.problem.startswith("invalid value "):
         step = f"write {_FORMS[flag]}"
@@ -95,7 +99,7 @@ def _of_option(flag: str, error: UsageError) -> UsageError:
 
 
 def _split(flag: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """The parts of options that take a comma separated list."""
+    """Return the parts of comma-separated lists."""
     return tuple(part for parts in _each(flag, filter(None, texts), split_fields) for part in parts)
 
 
@@ -107,7 +111,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _build_args(texts: Sequence[str], environ: Mapping[str, str]) -> Pairs:
-    """The build arguments; one without a value is the environment's, or none at all."""
+    """Return the build arguments; one without a value has that of the environment, if any."""
     found = {}
     for text in texts:
         key, value = _each("--build-arg", [text], _pair)[0]
@@ -126,14 +130,14 @@ def _platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, .
     platforms = tuple(dict.fromkeys(filter(None, parts)))
     if "local" in platforms:
         raise UsageError(
-            "--platform: local is no platform of the daemon's",
-            hints=("leave --platform out to build for the daemon's own",),
+            "--platform: local is not a platform of the daemon",
+            hints=("leave --platform out to build for the daemon's own platform",),
         )
     return platforms
 
 
 def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
-    """The outputs, with what --push and --load add. Source: buildx commands/build.go."""
+    """Return the outputs, with those of --push and --load. Source: buildx commands/build.go."""
     outputs = list(_each("--output", filter(None, args.output), parse_output))
     if args.push:
         images = [at for at, output in enumerate(outputs) if output.kind == "image"]

@@ -1,4 +1,4 @@
-"""How a build failed and what it was warned of, in the lines that people know from buildx.
+"""The lines of a failed build and of its warnings, as buildx prints them.
 
 Source: BuildKit, solver/errdefs/source.go; buildx, commands/build.go.
 """
@@ -18,9 +18,10 @@ _RULE = "------"
 def failure_lines(
     error: BuildFailed, *, colour: bool, log_lines: int | None = LOG_LINES
 ) -> Iterator[str]:
-    """The failed step with the end of its log, the places in the Dockerfile, and the message.
+    """Yield the failed step with the end of its log, the lines of the Dockerfile, and the message.
 
-    log_lines: how much of the log, None for all that is known.
+    Args:
+        log_lines: The most lines of the log; None for all known ones.
     """
     if error.step:
         yield _RULE
@@ -41,7 +42,7 @@ def failure_lines(
 
 
 def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:
-    """The list of warnings, each with its line; nothing where there are none."""
+    """Yield the warnings, each with its line in the Dockerfile."""
     if warnings:
         yield f"{count(len(warnings), 'warning')} found:"
     for warning in warnings:

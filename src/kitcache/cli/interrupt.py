@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something waits that knows nothing of them."""
+"""Cancelling work that does not look at the cancel event itself."""
 
 import io
 import os
@@ -17,13 +17,17 @@ GLANCE_S = 0.1
 
 
 def unless_cancelled(work: Callable[[], Answer], cancel: Event) -> Answer:
-    """What work comes to, in a thread, where it is left to itself once cancel is set: Cancelled."""
+    """Do the work in a thread and return its result.
+
+    Raises:
+        Cancelled: `cancel` was set before the work ended; the thread is not waited for.
+    """
     outcome: SimpleQueue[Callable[[], Answer]] = SimpleQueue()
 
     def run() -> None:
         try:
             answer = work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             failure = error
 
             def fail() -> Answer:
@@ -43,12 +47,12 @@ def unless_cancelled(work: Callable[[], Answer], cancel: Event) -> Answer:
 
 
 def open_stdin(cancel: Event) -> BinaryIO | None:
-    """Stdin, whose reading raises Cancelled once cancel is set. None where there is none."""
+    """Return stdin as a stream whose reads raise Cancelled once `cancel` is set; None if closed."""
     if sys.stdin is None:
         return None
     try:
         fd = sys.stdin.fileno()
-    except (OSError, ValueError):  # a stand-in, which does not wait
+    except (OSError, ValueError):  # a replacement without an fd, which does not wait
         return sys.stdin.buffer
     return io.BufferedReader(_Input(fd, cancel), 256 * 1024)
 

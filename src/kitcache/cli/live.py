@@ -1,4 +1,4 @@
-"""Progress as a picture on a terminal that is drawn anew several times a second, like buildx's tty.
+"""Progress that is redrawn on a terminal several times a second, like buildx's tty.
 
 `draw` does no I/O: steps, times and a size in, lines out.
 Source: BuildKit, util/progress/progressui/display.go.
@@ -28,25 +28,28 @@ _MARKS = {"cached": "CACHED ", "error": "ERROR ", "canceled": "CANCELED "}
 
 
 class Size(NamedTuple):
-    """Of a terminal, in characters. lines: None where all may be shown."""
+    """The size of a terminal in characters; with None as `lines` there is no limit."""
 
     columns: int
     lines: int | None
 
 
 class ScreenLine(NamedTuple):
-    """A line of the picture; it is as wide as the terminal less one. colour: "" for none."""
+    """A line of the display, at most as wide as the terminal less one; "" is no colour."""
 
     text: str
     colour: str = ""
 
 
 def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> list[ScreenLine]:
-    """The picture: a header, and a line a step with what it does.
+    """Return a header, and a line per step with its transfers and the end of its log.
 
-    now_ns: by the daemon's clock. Where lines are few, steps that run come first, then the latest
-    that ended; their order stays. Steps that are only planned are counted. Without a limit of lines
-    it is the last picture: all steps, without logs.
+    If there are few lines, running steps come first, then the latest that ended, in their order.
+    Steps that are only planned are counted. Without a limit of lines all steps are shown, without
+    logs: that is the last frame.
+
+    Args:
+        now_ns: By the daemon's clock.
     """
     width = max(1, size.columns - 1)
     begun = [step for step in steps if step.state != "planned"]
@@ -66,7 +69,7 @@ def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> li
 def _choose(
     begun: Sequence[Step], room: int, block_of: Callable[[Step], list[ScreenLine]]
 ) -> Iterator[list[ScreenLine]]:
-    """The blocks that fit into so many lines."""
+    """Yield the blocks that fit into `room` lines."""
     running = [at for at, step in enumerate(begun) if step.state == "running"]
     running = running[max(0, len(running) - room) :] if room > 0 else []
     room -= len(running)
@@ -87,7 +90,7 @@ def _choose(
 
 
 def _block(step: Step, now_ns: int, width: int) -> list[ScreenLine]:
-    """The step's line, its latest transfers, and while it runs the end of its log."""
+    """Return the step's line, its latest transfers, and the end of its log while it runs."""
     lines = [_head(step, now_ns, width), *_transfer_lines(step, now_ns, width, _TRANSFERS)]
     if step.state == "running":
         texts = [line.text for line in step.log[-_TAIL_LINES:]]
@@ -142,8 +145,9 @@ def _row(name: str, amount: str, seconds: float, width: int) -> str:
 class Live:
     """A display for a person at a terminal.
 
-    clock: seconds that only ever grow. size_of: asked before each picture, so that it follows the
-    terminal's size.
+    Args:
+        clock: Returns monotonic seconds.
+        size_of: Returns the size of the terminal; called before each frame.
     """
 
     def __init__(
@@ -165,22 +169,22 @@ class Live:
         self._drawn: list[ScreenLine] = []
 
     def update(self, update: BuildUpdate) -> None:
-        """Take news."""
+        """Add news of the build."""
         self._steps.apply(update)
         if self._first is None and self._steps.started_ns is not None:
-            # The daemon's clock and ours need not agree.
+            # The daemon's clock and this machine's can differ.
             self._first = self._steps.started_ns, self._clock()
         self.tick()
 
     def tick(self) -> None:
-        """Draw the picture, ten times a second at most."""
+        """Draw a frame, at most ten times a second."""
         now_s = self._clock()
         if now_s - self._drawn_s >= _FRAME_S:
             self._drawn_s = now_s
             self._show(self._size_of())
 
     def note(self, text: str) -> None:
-        """Print a remark above the picture."""
+        """Print a remark above the display."""
         size = self._size_of()
         lines = [clean(line) for line in text.split("\n")]
         self._stream.write(self._go_back(size) + _ERASE_BELOW + "\n".join((*lines, "")))
@@ -188,7 +192,7 @@ class Live:
         self._show(size)
 
     def close(self) -> None:
-        """Leave the last picture, whole."""
+        """Draw the last frame, with all steps."""
         self._show(self._size_of()._replace(lines=None))
 
     def _show(self, size: Size) -> None:
@@ -206,6 +210,6 @@ class Live:
         return f"{line.colour}{line.text}{_RESET}" if self._colour and line.colour else line.text
 
     def _go_back(self, size: Size) -> str:
-        """To where the picture began. A terminal that became narrower has wrapped its lines."""
+        """Return the sequence that moves to the first line; a narrower terminal wraps lines."""
         rows = sum(max(1, -(-width_of(line.text) // max(1, size.columns))) for line in self._drawn)
         return f"\x1b[{rows}A\r" if rows else ""

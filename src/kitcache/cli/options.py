@@ -81,23 +81,27 @@ class Command(NamedTuple):
 
 
 def argument(
-    *names: str,
-    help: str = "",  # noqa: A002 - as in argparse
-    completes: Completes = "words",
-    **keywords: Any,
+    names: str, metavar: str, text: str = "", *, completes: Completes = "words", **keywords: Any
 ) -> Argument:
-    """Declare an argument; `keywords` are those of ArgumentParser.add_argument."""
-    return Argument(names, help, completes, "", keywords)
+    """Declare an argument.
+
+    Args:
+        names: The spellings of an option, separated by spaces; or a positional argument.
+        keywords: As of ArgumentParser.add_argument.
+    """
+    if metavar:
+        keywords["metavar"] = metavar
+    return Argument(tuple(names.split()), text, completes, "", keywords)
 
 
-def switch(*names: str, **keywords: Any) -> Argument:
+def switch(names: str, text: str) -> Argument:
     """Declare an option without a value."""
-    return argument(*names, action="store_true", **keywords)
+    return argument(names, "", text, action="store_true")
 
 
-def listed(*names: str, **keywords: Any) -> Argument:
+def listed(names: str, metavar: str, text: str, **keywords: Any) -> Argument:
     """Declare an option that can be given several times."""
-    return argument(*names, action="append", default=[], **keywords)
+    return argument(names, metavar, text, action="append", default=[], **keywords)
 
 
 def grouped(title: str, *arguments: Argument) -> tuple[Argument, ...]:
@@ -117,44 +121,40 @@ def converter(parse: Callable[[str], T]) -> Callable[[str], T]:
     return convert
 
 
-HELP = argument("-h", "--help", help="show this help message and exit", action="help")
-DIR = argument("dir", metavar="DIR", help="the cache directory", completes="dirs")
+HELP = argument("-h --help", "", "show this help message and exit", action="help")
+DIR = argument("dir", "DIR", "the cache directory", completes="dirs")
 DIRS = argument(
-    "dirs",
-    metavar="DIR",
-    nargs="+",
-    help="cache directories; the exit code is the worst",
-    completes="dirs",
+    "dirs", "DIR", "cache directories; the exit code is the worst", nargs="+", completes="dirs"
 )
 SWEEP_AGES = (
     argument(
         "--min-age",
-        metavar="AGE",
+        "AGE",
+        "keep garbage younger than this, and what young manifests reach (default: 0)",
         type=converter(parse_age),
         default=0,
-        help="keep garbage younger than this, and what young manifests reach (default: 0)",
     ),
     argument(
         "--ingest-age",
-        metavar="AGE",
+        "AGE",
+        "delete an upload without a write for this long; a write in the last minute always"
+        " means that an export runs (default: 1h)",
         type=converter(parse_age),
         default=DEFAULT_INGEST_AGE_NS,
-        help="delete an upload without a write for this long; a write in the last minute always"
-        " means that an export runs (default: 1h)",
     ),
 )
-DRY_RUN = switch("-n", "--dry-run", help="say what would be done, change nothing, take no lock")
+DRY_RUN = switch("-n --dry-run", "say what would be done, change nothing, take no lock")
 LOCK_TIMEOUT = argument(
     "--lock-timeout",
+    "AGE",
+    "how long to wait for others to release a lock (default: 30s); an AGE: " + AGE_FORMS,
     dest="lock_timeout_s",
-    metavar="AGE",
     type=converter(lambda text: parse_age(text) / _SECOND_NS),
     default=30.0,
-    help="how long to wait for others to release a lock (default: 30s); an AGE: " + AGE_FORMS,
 )
 # As every command but build has it: there the words of docker build count.
-QUIET = switch("-q", "--quiet", help="print only warnings and errors")
-JSON = switch("--json", help="print one JSON object per DIR, errors too")
+QUIET = switch("-q --quiet", "print only warnings and errors")
+JSON = switch("--json", "print one JSON object per DIR, errors too")
 CHANGES = (DRY_RUN, LOCK_TIMEOUT, JSON, QUIET)
 
 
@@ -174,13 +174,18 @@ class _RefuseRegoPolicy(argparse.Action):
 
 def policy_file(name: str, text: str) -> Argument:
     """Declare the option that names a policy file, as `args.policy`; "-" is stdin."""
-    return argument(name, dest="policy", metavar="FILE", help=text, completes="files")
+    return argument(name, "FILE", text, dest="policy", completes="files")
 
 
 def refused_policy(instead: str) -> Argument:
     """Declare --policy of docker buildx build, a Rego source policy; `instead` is the advice."""
     return argument(
-        "--policy", action=_RefuseRegoPolicy, nargs="?", const=instead, default=argparse.SUPPRESS
+        "--policy",
+        "",
+        action=_RefuseRegoPolicy,
+        nargs="?",
+        const=instead,
+        default=argparse.SUPPRESS,
     )
 
 

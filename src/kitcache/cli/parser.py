@@ -52,7 +52,8 @@ exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
 21 build failed, 126 not executable, 127 not installed, 130 interrupted"""
 VERSION = argument(
     "--version",
-    help="show the version and exit",
+    "",
+    "show the version and exit",
     action="version",
     version=f"kitcache {__version__}",
 )

@@ -1,8 +1,7 @@
-"""Progress as lines that are only ever added, as `docker buildx build --progress=plain` has them.
+"""Progress as appended lines, as `docker buildx build --progress=plain` prints it.
 
-A step has its number from when it is first shown. What has ended is printed first; of what runs,
-one step at a time, which changes about every five seconds. Logs are cleaned: escape sequences other
-than colours go, other control characters are escaped; with NO_COLOR colours go too.
+A step gets its number when it is first shown. Steps that have ended are printed first. Of the
+running steps one is printed at a time; it changes about every five seconds.
 Source: BuildKit, util/progress/progressui/printer.go.
 """
 
@@ -21,7 +20,7 @@ _STATUS_SHARE = 0.05
 
 
 class _Pending:
-    """What is known of a step and not printed yet."""
+    """News of a step that is not printed yet."""
 
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
@@ -30,12 +29,12 @@ class _Pending:
 
     @property
     def urgency(self) -> tuple[bool, float]:
-        """Orders those that wait: what has something to say comes first, then who waits longest."""
+        """The sort key: first steps with transfers or lines, then those that wait the longest."""
         return not (self.transfers or self.lines), self.since_s
 
 
 class Plain:
-    """A display for logs and for CI. clock: seconds that only ever grow."""
+    """A display for logs and for CI. `clock` returns monotonic seconds."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float], *, colour: bool) -> None:
         self._stream = stream
@@ -52,7 +51,7 @@ class Plain:
         self._out: list[str] = []
 
     def update(self, update: BuildUpdate) -> None:
-        """Take news. Those of a tenth of a second are printed together."""
+        """Add news. Those of a tenth of a second are printed together."""
         news = self._steps.apply(update)
         now_s = self._clock()
         for key in news.steps:
@@ -80,7 +79,7 @@ class Plain:
         self._flush()
 
     def close(self) -> None:
-        """Print what is left, also of steps that did not end."""
+        """Print all news, also of steps that did not end."""
         now_s = self._clock()
         self._print_ended(now_s)
         for step in self._steps.steps:
@@ -108,11 +107,11 @@ class Plain:
             self._print_step(self._current, now_s)
         self._print_unfinished(now_s)
         if self._current is None or now_s - self._turn_s >= _TURN_S:
-            following = self._who_is_next()
+            following = self._next_step()
             if following:
                 self._print_step(following, now_s)
 
-    def _who_is_next(self) -> str | None:
+    def _next_step(self) -> str | None:
         waiting = [key for key in self._pending if self._steps.get(key)]
         if waiting:
             return min(waiting, key=lambda key: self._pending[key].urgency)
@@ -122,7 +121,7 @@ class Plain:
         return next(running, None)
 
     def _print_unfinished(self, now_s: float) -> None:
-        """A line without an end is printed after five seconds: a prompt, a row of dots."""
+        """Print a line without an end after five seconds: a prompt, a row of dots."""
         step = self._steps.get(self._current) if self._current else None
         if step is None or not step.unfinished:
             self._unfinished_s = None
@@ -193,7 +192,7 @@ class Plain:
 
 
 def _is_due(transfer: Transfer, shown: Transfer | None) -> bool:
-    """Whether a transfer's state is worth a line: its first, its last, and 5 % or 5 s between."""
+    """Return True for the first and the last state of a transfer, and after each 5 % or 5 s."""
     if shown is None or transfer.completed_ns != shown.completed_ns:
         return True
     if transfer.completed_ns is not None:

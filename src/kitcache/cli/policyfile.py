@@ -1,4 +1,4 @@
-"""The file that --policy or --prune-policy names, read."""
+"""Reading the file that --policy or --prune-policy names."""
 
 import os
 import select
@@ -14,16 +14,19 @@ from kitcache.store.ioerrors import io_error
 
 STDIN = "-"
 LIMIT_BYTES = 64 * 1024
-"""No policy is larger; a hostile one of a MiB would take minutes to judge."""
+"""The largest policy: a hostile one of 1 MiB would take minutes to check."""
 WRITER_TIMEOUT_S = 30.0
-"""For so long a pipe may have no writer."""
+"""How long to wait for the writer of a pipe."""
 _GLANCE_MS = 100
 
 
 def read_file(path: str, cancel: Event | None = None) -> PrunePolicy:
-    """Return the policy in a file or pipe, read to its end; "-" is stdin.
+    """Return the policy in a file or a pipe; "-" is stdin.
 
-    Raises UsageError for what is wrong in it, Cancelled once cancel is set, KitcacheError.
+    Raises:
+        UsageError: The policy is wrong, too large or not UTF-8, or a pipe has no writer.
+        Cancelled: `cancel` was set.
+        KitcacheError: The file cannot be read.
     """
     cancel = cancel or Event()
     name = "stdin" if path == STDIN else path
@@ -51,7 +54,7 @@ def _read(path: str, cancel: Event) -> bytes:
         if stdin is None:
             raise UsageError("it is closed: no policy can be read from it", path="stdin")
         return stdin.read(LIMIT_BYTES + 1)
-    # Without O_NONBLOCK the open of a pipe waits for its other end, for ever.
+    # Without O_NONBLOCK, opening a pipe waits forever for its other end.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(fd, "rb") as file:
         head = _wait_for_writer(fd, path) if stat.S_ISFIFO(os.fstat(fd).st_mode) else b""
@@ -60,9 +63,10 @@ def _read(path: str, cancel: Event) -> bytes:
 
 
 def _wait_for_writer(fd: int, path: str) -> bytes:
-    """Return once the pipe has, or had, a writer: what it has written, if that was read.
+    """Wait until the pipe has or had a writer, and return what was read by then.
 
-    Raises UsageError if no process opens the other end in time.
+    Raises:
+        UsageError: No process opened the other end in time.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)

@@ -1,13 +1,12 @@
-"""Progress as JSON, a line an update, as `docker buildx build --progress=rawjson` has it.
+"""Progress as JSON, one line per update, as `docker buildx build --progress=rawjson` prints it.
 
-The keys are those of BuildKit's client/graph.go and solver/pb; what is empty is left out where Go
-leaves it out.
+The keys are those of BuildKit's client/graph.go and solver/pb.
 """
 
 import json
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
-from typing import TextIO
+from typing import Any, TextIO
 
 from kitcache.buildkit.status import (
     BuildUpdate,
@@ -20,11 +19,22 @@ from kitcache.buildkit.status import (
     VertexLog,
 )
 
-Json = dict[str, object]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_NS = 10**9
 _GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+# For each object its keys, in the order of Go, with the name of the field if it differs. Go leaves
+# out empty values, except for the keys with a `!`.
+_KEYS: dict[type, str] = {
+    BuildUpdate: "vertexes statuses=transfers logs warnings",
+    Vertex: "digest inputs name started=started_ns completed=completed_ns cached error"
+    " progressGroup!=group",
+    ProgressGroup: "id name weak",
+    Transfer: "id! vertex name total current! timestamp!=timestamp_ns started=started_ns"
+    " completed=completed_ns",
+    VertexLog: "vertex stream data! timestamp!=timestamp_ns",
+    BuildWarning: "vertex level short detail url sourceInfo!=source range=ranges",
+    SourceFile: "filename data language",
+}
 
 
 class RawJson:
@@ -38,122 +48,54 @@ class RawJson:
         self._stream.write(encode_update(update) + "\n")
         self._stream.flush()
 
-    def tick(self) -> None:
-        """Nothing is ever due."""
+    def tick(self) -> None: ...
 
-    def note(self, text: str) -> None:
-        """Nothing: who reads JSON reads no remarks."""
+    def note(self, text: str) -> None: ...
 
-    def close(self) -> None:
-        """Nothing is left."""
+    def close(self) -> None: ...
 
 
 def encode_update(update: BuildUpdate) -> str:
-    """The update as one JSON object on one line, in ASCII."""
-    shape: Json = {
-        "vertexes": list(map(_vertex, update.vertexes)),
-        "statuses": list(map(_transfer, update.transfers)),
-        "logs": list(map(_log, update.logs)),
-        "warnings": list(map(_warning, update.warnings)),
-    }
-    return json.dumps(_without_empty(shape), separators=(",", ":"))
+    """Return an update as one JSON object on one line of ASCII."""
+    return json.dumps(_shape(update), separators=(",", ":"))
 
 
-def _vertex(vertex: Vertex) -> Json:
-    return _without_empty(
-        {
-            "digest": vertex.digest,
-            "inputs": list(vertex.inputs),
-            "name": vertex.name,
-            "started": _time(vertex.started_ns),
-            "completed": _time(vertex.completed_ns),
-            "cached": vertex.cached,
-            "error": vertex.error,
-        }
-    ) | ({"progressGroup": _group(vertex.group)} if vertex.group else {})
+def _shape(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return b64encode(value).decode("ascii")
+    if isinstance(value, Range):
+        start = {"line": value.start_line, "character": value.start_character}
+        end = {"line": value.end_line, "character": value.end_character}
+        return {"start": _without_empty(start), "end": _without_empty(end)}
+    if isinstance(value, BuildWarning):
+        short, *detail = (
+            text.encode("utf-8", "surrogateescape") for text in (value.short, *value.detail)
+        )
+        value = value._replace(short=short, detail=tuple(detail))  # type: ignore[arg-type]
+    if type(value) in _KEYS:
+        return _shape_object(value)
+    return list(map(_shape, value)) if isinstance(value, tuple) else value
 
 
-def _group(group: ProgressGroup) -> Json:
-    return _without_empty({"id": group.id, "name": group.name, "weak": group.weak})
+def _shape_object(value: Any) -> dict[str, Any]:
+    shape = {}
+    for word in _KEYS[type(value)].split():
+        key, _, field = word.partition("=")
+        is_kept, key = key.endswith("!"), key.rstrip("!")
+        item = getattr(value, field or key)
+        if field.endswith("_ns"):
+            item = _format_time(item) or (_GO_ZERO_TIME if is_kept else None)
+        if item or (is_kept and item is not None):
+            shape[key] = _shape(item)
+    return shape
 
 
-def _transfer(transfer: Transfer) -> Json:
-    return _without_empty(
-        {
-            "id": transfer.id,
-            "vertex": transfer.vertex,
-            "name": transfer.name,
-            "total": transfer.total,
-            "current": transfer.current,
-            "timestamp": _time(transfer.timestamp_ns) or _GO_ZERO_TIME,
-            "started": _time(transfer.started_ns),
-            "completed": _time(transfer.completed_ns),
-        },
-        but=("id", "current"),
-    )
+def _without_empty(shape: dict[str, int]) -> dict[str, int]:
+    return {key: value for key, value in shape.items() if value}
 
 
-def _log(log: VertexLog) -> Json:
-    return _without_empty(
-        {
-            "vertex": log.vertex,
-            "stream": log.stream,
-            "data": _base64(log.data),
-            "timestamp": _time(log.timestamp_ns) or _GO_ZERO_TIME,
-        },
-        but=("data",),
-    )
-
-
-def _warning(warning: BuildWarning) -> Json:
-    shape: Json = {
-        "vertex": warning.vertex,
-        "level": warning.level,
-        "short": _text(warning.short),
-        "detail": list(map(_text, warning.detail)),
-        "url": warning.url,
-    }
-    if warning.source:
-        shape["sourceInfo"] = _source(warning.source)
-    shape["range"] = list(map(_range, warning.ranges))
-    return _without_empty(shape, but=("sourceInfo",))
-
-
-def _source(source: SourceFile) -> Json:
-    return _without_empty(
-        {
-            "filename": source.filename,
-            "data": _base64(source.data),
-            "language": source.language,
-        }
-    )
-
-
-def _range(place: Range) -> Json:
-    return {
-        "start": _position(place.start_line, place.start_character),
-        "end": _position(place.end_line, place.end_character),
-    }
-
-
-def _position(line: int, character: int) -> Json:
-    return _without_empty({"line": line, "character": character})
-
-
-def _without_empty(shape: Json, but: tuple[str, ...] = ()) -> Json:
-    return {key: value for key, value in shape.items() if value or key in but}
-
-
-def _text(text: str) -> str:
-    return _base64(text.encode("utf-8", "surrogateescape"))
-
-
-def _base64(data: bytes) -> str:
-    return b64encode(data).decode("ascii")
-
-
-def _time(time_ns: int | None) -> str | None:
-    """RFC 3339 with as many decimals as are needed; None for a time that has no such form."""
+def _format_time(time_ns: int | None) -> str | None:
+    """Return a time in RFC 3339 with its decimals; None if it has no such form."""
     if time_ns is None:
         return None
     seconds, nanoseconds = divmod(time_ns, _SECOND_NS)

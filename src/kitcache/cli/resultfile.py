@@ -9,12 +9,16 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def write_result(path: str, text: str, done: str) -> None:
-    """Write the text to a file, a device, or a pipe that somebody reads.
+    """Write the text to a file, a device, or a pipe with a reader.
 
-    done: says what has been done by then, for the error. Raises KitcacheError.
+    Args:
+        done: What an error says of the work that is done.
+
+    Raises:
+        KitcacheError: The file cannot be written.
     """
     try:
-        # The open of a pipe that nobody reads would wait for a reader.
+        # To open a pipe without a reader would block.
         fd = os.open(path, _FLAGS, 0o666)
         os.set_blocking(fd, True)
         with open(fd, "w", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-r"""Steps in words: what the plain and the live display have in common.
+r"""The texts of steps, for the plain and the live display.
 
-Daemons and programs in a build may print anything. What a terminal would act on is taken away or
-escaped; what stays of it is text, tabs, and colours where they are wanted.
+Daemons and programs in a build can print anything. Escape sequences and control characters are
+removed or escaped; text, tabs, and colours if they are wanted, remain.
 """
 
 import re
@@ -20,19 +20,19 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def wants_colour(environ_no_color: str | None) -> bool:
-    """Whether colours are wanted: NO_COLOR is not set, or empty. Source: no-color.org."""
+    """Return True unless NO_COLOR is set and not empty. Source: no-color.org."""
     return not environ_no_color
 
 
 def clean(text: str) -> str:
-    """The text on one line, without escape sequences, and with other control characters escaped."""
+    """Return the text on one line, without escape sequences and control characters."""
     return _escape(_SEQUENCE.sub("", text))
 
 
 def clean_log(text: str, *, colour: bool) -> str:
-    """A line of a log: as `clean`, but tabs stay, and colours too where they are wanted.
+    """Return a line of a log: as `clean`, but with tabs, and with colours if they are wanted.
 
-    A colour that is left on is turned off at the end.
+    A colour that is still on is turned off at the end.
     """
     if text.isprintable():
         return text
@@ -48,7 +48,7 @@ def clean_log(text: str, *, colour: bool) -> str:
 
 
 def bytes_text(number: int) -> str:
-    """A number of bytes as buildx prints it: 60B, 1.05MB."""
+    """Return a number of bytes as buildx prints it: 60B, 1.05MB."""
     if abs(number) < 1000:
         return f"{number}B"
     value, unit = float(number), 0
@@ -58,14 +58,14 @@ def bytes_text(number: int) -> str:
 
 
 def amount_text(current: int, total: int) -> str:
-    """How far a transfer is: 1.05MB / 3.00MB; without a known total 1.05MB, or nothing."""
+    """Return how far a transfer is: 1.05MB / 3.00MB; without a total 1.05MB, or ""."""
     if total:
         return f"{bytes_text(current)} / {bytes_text(total)}"
     return bytes_text(current) if current else ""
 
 
 def log_time(seconds: float) -> str:
-    """Seconds before a line of a log: 0.123, 12.34, 123.4."""
+    """Return the seconds before a line of a log: 0.123, 12.34, 123.4."""
     return f"{seconds:.{3 if seconds < 10 else 2 if seconds < 100 else 1}f}"
 
 

@@ -1,4 +1,4 @@
-"""The terminal: how wide it is, the answer on stdout, and the conversation on stderr."""
+"""The standard streams: the width of a terminal, results on stdout, messages on stderr."""
 
 import os
 import sys
@@ -10,7 +10,11 @@ WIDTH = 80
 
 
 def terminal_width(piped: int = WIDTH) -> int:
-    """Columns to fill on stdout: COLUMNS, else the terminal's, at least 80; piped without one."""
+    """Return the columns to fill on stdout: COLUMNS, or those of the terminal, at least 80.
+
+    Args:
+        piped: Returned if stdout is not a terminal.
+    """
     given = os.environ.get("COLUMNS", "")
     if given.isascii() and given.isdigit() and 0 < len(given) < 6 and int(given):
         return int(given)
@@ -19,7 +23,7 @@ def terminal_width(piped: int = WIDTH) -> int:
 
 
 def columns_of(stream: TextIO | None) -> int | None:
-    """Columns of the terminal that a stream is, None where it is none; a closed stream is None."""
+    """Return the columns of a terminal; None if the stream is closed (None) or not a terminal."""
     try:
         return os.get_terminal_size(stream.fileno()).columns if stream else None
     except (OSError, ValueError):
@@ -27,24 +31,24 @@ def columns_of(stream: TextIO | None) -> int | None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person reads it."""
+    """Return True if the stream is a terminal."""
     return stream is not None and stream.isatty()
 
 
 def print_stderr(line: str) -> None:
-    """Print a line to stderr, if there is one that takes it: else the work goes on without."""
+    """Print a line to stderr. If that fails, the work continues without the line."""
     if sys.stderr is not None:  # print() would take stdout in its place
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
 
 class StdoutError(OSError):
-    """Standard output does not take the answer."""
+    """Standard output cannot be written to."""
 
 
 @contextmanager
 def writing_stdout() -> Iterator[None]:
-    """A block that writes to stdout, and does nothing else. Raises StdoutError."""
+    """Turn OSError into StdoutError, in a block that only writes to stdout."""
     try:
         yield
     except OSError as error:

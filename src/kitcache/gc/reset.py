@@ -21,7 +21,7 @@ from kitcache.store.protocol import CollectableStore, HeldLock
 LOCK_TIMEOUT_S = 30.0
 MAX_SKIPPED_SWEEPS = 10
 """After this many skipped sweeps in a row, an export waits for the exclusive lock."""
-NOTHING_YET = "nothing to remove: no export was published here yet"
+NOTHING_YET = "nothing to delete: no export was published here yet"
 _DEFAULT_OPTIONS = SweepOptions()
 
 S = TypeVar("S", bound=CollectableStore)

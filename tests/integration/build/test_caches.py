@@ -68,7 +68,7 @@ def test_export_change_export_with_reset_prune_import(
     said = [line for line in second.built.err.splitlines() if line.startswith(f"{cache}: ")]
     assert len(said) == 2
     assert f"exported tag 'latest': wrote {second.cache['written']['blobs']} blobs" in said[0]
-    assert f"removed {len(removed)} blobs" in said[1]
+    assert f"deleted {len(removed)} blobs" in said[1]
 
     assert_swept(cache)
     (root,) = witness.entries(cache)

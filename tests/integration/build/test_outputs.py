@@ -124,7 +124,7 @@ def test_an_image_and_a_cache_in_one_directory(kit: Kit, where: Path, tmp_path: 
     both = tmp_path / "both"
     image, cache = f"type=oci,dest={both},tar=false", f"type=local,dest={both},tag=c,reset=true"
     built = kit.must("-t", "app:1", "-o", image, "--cache-to", cache, where)
-    assert "nothing to remove" in built.err
+    assert "nothing to delete" in built.err
     assert "not reset" not in built.err
     assert skopeo("inspect", f"oci:{both}:1")["Labels"] == {"who": "me"}
     again = kit.must("-t", "app:1", "-o", image, "--cache-to", cache, "--label", "who=you", where)

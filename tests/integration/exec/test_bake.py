@@ -45,7 +45,7 @@ def test_a_group_with_a_matrix_from_hcl(daemon: Daemon, tmp_path: Path) -> None:
     for version in "12":
         context(tmp_path, version)
         said = wrapped(daemon, tmp_path, *bake())
-    assert "kitcache: cache: removed " in said
+    assert "kitcache: cache: deleted " in said
     assert sorted(map(ref_name, entries(tmp_path / "cache"))) == ["main", "x", "y"]
     assert_swept_and_cached(daemon, tmp_path, tmp_path / "cache", "main")
 
@@ -72,7 +72,7 @@ def test_json_from_stdin(daemon: Daemon, tmp_path: Path) -> None:
     for version in "12":
         context(tmp_path, version)
         said = wrapped(daemon, tmp_path, *bake("-f", "-"), stdin=text.encode())
-    assert "kitcache: cache: removed " in said
+    assert "kitcache: cache: deleted " in said
     assert (garbage(tmp_path / "cache"), look(tmp_path / "cache").missing) == ({}, frozenset())
 
 
@@ -108,7 +108,7 @@ def test_a_definition_that_bake_fetches(
         missing = bake(f"{url}/repo#nowhere")
         alone = run(daemon, tmp_path, *missing)
         done = run(daemon, tmp_path, *PREFIX, "--", *missing)
-    assert "kitcache: mine: removed " in said
+    assert "kitcache: mine: deleted " in said
     assert sorted(map(ref_name, entries(tmp_path / "mine"))) == ["main", "x", "y"]
     assert (garbage(tmp_path / "mine"), look(tmp_path / "mine").missing) == ({}, frozenset())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["git", "here.hcl", "mine"]

@@ -45,7 +45,7 @@ def test_built_twice_with_a_change_then_imported(
         first, *rest = said_by_kitcache(said)
         assert first.startswith("kitcache: cache: merged 'main': ")
         assert [line[:16] for line in rest] == ["kitcache: cache:"]
-    assert "removed " in said
+    assert "deleted " in said
     assert_swept_and_cached(daemon, tmp_path, cache, "main")
 
 
@@ -111,7 +111,7 @@ def test_staged_then_imported(daemon: Daemon, tmp_path: Path) -> None:
         words = ("docker", "build", *PLAIN, "--cache-to=type=local,dest=cache,mode=max", app)
         said = wrapped(daemon, tmp_path, *words, options=("--reset",))
     assert "merged 'latest'" in said
-    assert " 0 were there" not in said
+    assert " 0 reused" not in said
     assert_swept_and_cached(daemon, tmp_path, tmp_path / "cache", "latest")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["app", "cache", "out"]
 

@@ -58,7 +58,7 @@ def test_build_with_a_change_then_imported(daemon: Daemon, project: Path) -> Non
         context(project, version)
         # Found from below; the caches are relative to the working directory, as in compose.
         said = wrapped(daemon, project / "deep", "docker", "compose", "build")
-    assert "kitcache: cache: removed " in said
+    assert "kitcache: cache: deleted " in said
     assert [ref_name(entry) for entry in entries(project / "deep" / "cache")] == ["web"]
     assert_swept_and_cached(daemon, project, project / "deep" / "cache", "web")
 

@@ -115,7 +115,7 @@ def test_what_people_and_machines_are_told(grown: Path) -> None:
     results = run([local(grown, "new")], CACHE, policy=LAST_ONE)
     said = lines(results, grown)
     assert said[1] == "c: removed 2 of 3 tags: 'a', 'b'"
-    assert said[2].startswith("c: removed ")
+    assert said[2].startswith("c: deleted ")
     shape = shape_metadata(BuildResult("ref", None, {}, caches=tuple(results)))
     (export,) = shape["kitcache.caches"]
     assert export["prune"]["schema"] == "kitcache.prune/1"

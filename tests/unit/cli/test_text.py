@@ -79,7 +79,7 @@ def test_a_dry_run_would() -> None:
 def test_uploads_alone_are_something_to_remove() -> None:
     words = line(ingests_deleted=Tally(2, 1_500_000))
     assert "2 unfinished uploads, 1.5 MB" in words
-    assert "nothing to remove" not in words
+    assert "nothing to delete" not in words
 
 
 def test_what_was_left_alone_and_why() -> None:

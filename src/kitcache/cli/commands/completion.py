@@ -111,7 +111,7 @@ examples:
   kitcache completion tcsh >> ~/.tcshrc""",
     arguments=(
         options.argument(
-            "shell", metavar="SHELL", choices=tuple(_SCRIPTS), help=f"one of {', '.join(_SCRIPTS)}"
+            "shell", "SHELL", f"one of {', '.join(_SCRIPTS)}", choices=tuple(_SCRIPTS)
         ),
     ),
     effect="",

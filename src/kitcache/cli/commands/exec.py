@@ -46,21 +46,19 @@ COMMAND = options.Command(
     effect="nothing was run",
     signals=(signal.SIGINT, signal.SIGTERM),
     arguments=(
-        options.switch("--reset", help="sweep after every local export, not only after reset=true"),
+        options.switch("--reset", "sweep after every local export, not only after reset=true"),
         options.switch(
             "--in-place",
-            help="let the client write into the cache itself, one export at a time; else it writes"
+            "let the client write into the cache itself, one export at a time; else it writes"
             " into a staging directory, which is merged into the cache after success",
         ),
         options.switch(
-            "-n",
-            "--dry-run",
-            help="print the command as it would be run, and the caches; run nothing",
+            "-n --dry-run", "print the command as it would be run, and the caches; run nothing"
         ),
         options.argument(
             "--metadata-file",
-            metavar="FILE",
-            help="write the results of the caches there, as JSON",
+            "FILE",
+            "write the results of the caches there, as JSON",
             completes="files",
         ),
         options.policy_file(
@@ -72,10 +70,7 @@ COMMAND = options.Command(
         options.LOCK_TIMEOUT,
         options.QUIET,
         options.argument(
-            "words",
-            metavar="COMMAND",
-            nargs=argparse.REMAINDER,
-            help="the build command, with its options",
+            "words", "COMMAND", "the build command, with its options", nargs=argparse.REMAINDER
         ),
     ),
 )
@@ -177,7 +172,7 @@ class _Command:
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
-    """The command as it would be run, and a line a local cache."""
+    """Yield the command as it would be run, and one line per local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
     staging = {e.at: _stage_name(e.cache.dest) for e in task.exports if e.is_staged}

@@ -35,11 +35,7 @@ examples:
     arguments=(
         options.DIR,
         options.argument(
-            "tag",
-            metavar="TAG",
-            nargs="?",
-            help="a tag, or the whole digest of an entry",
-            completes="tags",
+            "tag", "TAG", "a tag, or the whole digest of an entry", nargs="?", completes="tags"
         ),
         options.JSON,
         options.QUIET,

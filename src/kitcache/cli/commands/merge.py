@@ -27,21 +27,19 @@ examples:
   kitcache merge --rename 'main={dir}' ./a ./b ./all    main becomes a, and b
   kitcache merge --dry-run --replace ./new ./all        what would move?""",
     arguments=(
-        options.argument(
-            "sources", metavar="SRC", nargs="+", help="the caches to merge from", completes="dirs"
-        ),
-        options.argument("target", metavar="DST", help="the cache to merge into", completes="dirs"),
+        options.argument("sources", "SRC", "the caches to merge from", nargs="+", completes="dirs"),
+        options.argument("target", "DST", "the cache to merge into", completes="dirs"),
         options.argument(
             "--rename",
-            metavar="[GLOB=]NAME",
+            "[GLOB=]NAME",
+            "give the tags that GLOB matches (without it: all) the name NAME in DST; in NAME,"
+            " {tag} is the tag and {dir} the name of SRC; can be given again: the first GLOB"
+            " that matches counts",
             action="append",
             default=[],
-            help="give the tags that GLOB matches (without it: all) the name NAME in DST; in NAME,"
-            " {tag} is the tag and {dir} the name of SRC; can be given again: the first GLOB that"
-            " matches counts",
         ),
         options.switch(
-            "--replace", help="let a tag of DST move if a source has another digest by that name"
+            "--replace", "let a tag of DST move if a source has another digest by that name"
         ),
         *options.CHANGES,
     ),

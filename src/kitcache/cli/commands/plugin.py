@@ -35,10 +35,8 @@ examples:
   sudo kitcache plugin install --system
   kitcache plugin status""",
     arguments=(
-        options.argument(
-            "action", metavar="ACTION", choices=_ACTIONS, help=f"one of {', '.join(_ACTIONS)}"
-        ),
-        options.switch("--system", help="for all users: below /usr/local/lib/docker"),
+        options.argument("action", "ACTION", f"one of {', '.join(_ACTIONS)}", choices=_ACTIONS),
+        options.switch("--system", "for all users: below /usr/local/lib/docker"),
         options.QUIET,
     ),
 )

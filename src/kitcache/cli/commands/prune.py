@@ -35,54 +35,49 @@ _POLICY = options.grouped(
     "policy",
     argument(
         "--max-used-space",
-        metavar="SIZE",
-        type=converter(parse_amount),
-        help="the most that all tags together may hold: 5GB (10^9 bytes each), 5GiB (2^30), or"
+        "SIZE",
+        "the most that all tags together may hold: 5GB (10^9 bytes each), 5GiB (2^30), or"
         " 10% of the disk; the least recently used tags are removed first",
+        type=converter(parse_amount),
     ),
     argument(
         "--min-free-space",
-        metavar="SIZE",
+        "SIZE",
+        "what has to be free on the disk: 20GB or 10%",
         type=converter(parse_amount),
-        help="what has to be free on the disk: 20GB or 10%",
     ),
     argument(
         "--keep-tag",
-        metavar="GLOB",
+        "GLOB",
+        "keep these tags, whatever else would remove them: main, 'release-*'; can be given again",
         action="append",
-        help="keep these tags, whatever else would remove them: main, 'release-*'; can be given"
-        " again",
         completes="tags",
     ),
     argument(
         "--drop-tag",
-        metavar="GLOB",
+        "GLOB",
+        "remove these tags unless another option keeps them: 'pr-*'; can be given again",
         action="append",
-        help="remove these tags unless another option keeps them: 'pr-*'; can be given again",
         completes="tags",
     ),
     argument(
-        "--keep-last",
-        metavar="N",
-        type=converter(_parse_number),
-        help="keep the N most recently used tags",
+        "--keep-last", "N", "keep the N most recently used tags", type=converter(_parse_number)
     ),
     argument(
         "--keep-within",
-        metavar="AGE",
+        "AGE",
+        "keep tags that were used in the last AGE, such as 14d",
         type=converter(parse_span),
-        help="keep tags that were used in the last AGE, such as 14d",
     ),
     argument(
         "--unused-for",
-        metavar="AGE",
+        "AGE",
+        "remove tags that were not used for AGE, such as 30d",
         type=converter(parse_span),
-        help="remove tags that were not used for AGE, such as 30d",
     ),
-    switch("--allow-empty", help="remove the last tag, too"),
+    switch("--allow-empty", "remove the last tag, too"),
     switch(
-        "--trim",
-        help="if that is not enough, remove the least recently used steps of the kept tags",
+        "--trim", "if that is not enough, remove the least recently used steps of the kept tags"
     ),
 )
 COMMAND = options.Command(

@@ -24,12 +24,9 @@ examples:
     arguments=(
         options.DIR,
         options.argument(
-            "source",
-            metavar="SOURCE",
-            help="a tag, or the whole digest of an entry",
-            completes="tags",
+            "source", "SOURCE", "a tag, or the whole digest of an entry", completes="tags"
         ),
-        options.argument("target", metavar="TARGET", help="the tag to add", completes="tags"),
+        options.argument("target", "TARGET", "the tag to add", completes="tags"),
         *options.CHANGES,
     ),
 )

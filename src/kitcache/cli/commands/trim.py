@@ -46,18 +46,15 @@ examples:
     arguments=(
         options.DIR,
         options.argument(
-            "tag",
-            metavar="TAG",
-            help="the tag of a build cache, as ls shows it",
-            completes="tags",
+            "tag", "TAG", "the tag of a build cache, as ls shows it", completes="tags"
         ),
         options.argument(
             "--max-used-space",
-            metavar="SIZE",
+            "SIZE",
+            "the most that TAG may hold: 5GB (10^9 bytes each), 5GiB (2^30); not a part of the"
+            " disk such as 10%, which only prune takes",
             type=options.converter(_parse_size),
             required=True,
-            help="the most that TAG may hold: 5GB (10^9 bytes each), 5GiB (2^30); not a part of the"
-            " disk such as 10%, which only prune takes",
         ),
         *options.CHANGES,
     ),

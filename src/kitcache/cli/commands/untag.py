@@ -26,11 +26,7 @@ examples:
     arguments=(
         options.DIR,
         options.argument(
-            "names",
-            metavar="TAG|GLOB|DIGEST",
-            nargs="+",
-            help="the entries to remove",
-            completes="tags",
+            "names", "TAG|GLOB|DIGEST", "the entries to remove", nargs="+", completes="tags"
         ),
         *options.CHANGES,
     ),

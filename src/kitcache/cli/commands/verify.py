@@ -40,21 +40,19 @@ examples:
                                               copy missing blobs from a copy""",
     arguments=(
         options.DIRS,
-        options.switch("--repair", help="repair what is damaged"),
+        options.switch("--repair", "repair what is damaged"),
         options.argument(
             "--from",
+            "OTHER",
+            "with --repair: another copy of the cache to copy missing blobs from; can be given"
+            " again",
             dest="sources",
-            metavar="OTHER",
             action="append",
             default=[],
-            help="with --repair: another copy of the cache to copy missing blobs from; can be given"
-            " again",
             completes="dirs",
         ),
         options.switch(
-            "-n",
-            "--dry-run",
-            help="with --repair: print what it would do, change nothing, acquire no lock",
+            "-n --dry-run", "with --repair: print what it would do, change nothing, acquire no lock"
         ),
         *options.CHANGES[1:],
     ),

@@ -25,9 +25,7 @@ examples:
   kitcache why ./cache ./cache/blobs/sha256/9c1e6f…""",
     arguments=(
         options.DIR,
-        options.argument(
-            "blob", metavar="DIGEST|PREFIX|PATH", help="the blob to explain", completes="files"
-        ),
+        options.argument("blob", "DIGEST|PREFIX|PATH", "the blob to explain", completes="files"),
         options.JSON,
         options.QUIET,
     ),
