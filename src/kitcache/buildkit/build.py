@@ -232,7 +232,7 @@ class _Build:
     ) -> Solved:
         handlers = make_handlers(
             sources=sources.sources,
-            left_out=caches.left_out,
+            excluded=caches.left_out,
             uploads=sources.uploads,
             files=targets.files,
             stores={**caches.stores, **targets.stores, **sources.stores},

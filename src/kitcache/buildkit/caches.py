@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kitcache.buildkit.publish import CacheResult, Publication, publish
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
-from kitcache.buildkit.session.walk import LeftOut, identity
+from kitcache.buildkit.session.walk import ExcludedDirectories, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
@@ -101,7 +101,7 @@ class Caches:
         self.import_entries: list[SolveEntry] = []
 
     @property
-    def left_out(self) -> LeftOut:
+    def left_out(self) -> ExcludedDirectories:
         """The directories of the caches, which are not sent with a context.
 
         With them each export would change the context, and no later build could use the cache.

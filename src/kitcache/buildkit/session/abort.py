@@ -9,19 +9,19 @@ from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError, printable
 
 
-def in_one_line(error: KitcacheError) -> str:
+def one_line(error: KitcacheError) -> str:
     """What happened, and what to do about it."""
     return "; ".join(map(printable, (error.headline, *error.hints)))
 
 
-def end_with(stream: Stream, text: str, code: Code = Code.UNKNOWN) -> NoReturn:
+def abort(stream: Stream, text: str, code: Code = Code.UNKNOWN) -> NoReturn:
     """Tell the daemon in a packet, then raise the call's RpcError."""
     with suppress(RpcError):
         stream.send(encode_error(text))
     raise RpcError(code, text)
 
 
-def raise_if_told(packet: Packet, who: str) -> None:
+def raise_error_packet(packet: Packet, who: str) -> None:
     """Raises RpcError where the packet says that the other side (who) has failed."""
     if packet.kind == PacketType.ERR:
         text = printable(bytes(packet.data).decode("utf-8", "replace"))

@@ -25,7 +25,7 @@ _MOST_STEPS = 1000
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
-def follow(root: DirectoryRoot, paths: tuple[str, ...]) -> tuple[str, ...] | None:
+def resolve_followpaths(root: DirectoryRoot, paths: tuple[str, ...]) -> tuple[str, ...] | None:
     """Patterns for the paths and for every link on their way; None if one of them is the root.
 
     Raises KitcacheError for a directory that cannot be read.

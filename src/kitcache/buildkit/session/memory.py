@@ -31,7 +31,7 @@ class MemoryTree:
         paths = {tuple(path.split("/")[:n]) for path in self._files for n in _depths(path)}
         for parts in sorted(paths):
             path, parent = "/".join(parts), "/".join(parts[:-1])
-            verdict = verdicts[path] = selection.judge(path, verdicts[parent])
+            verdict = verdicts[path] = selection.match(path, verdicts[parent])
             if not verdict.is_sent:
                 continue
             for n in _depths(path):

@@ -8,7 +8,7 @@ from kitcache.buildkit.session.dirroot import DirectoryRoot, split
 from kitcache.buildkit.session.packets import FileStat
 
 
-class Sent:
+class SentNames:
     """The names of a tree, by directory."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Sent:
         """Every directory of the tree, the root first."""
         return self._names
 
-    def delete_rest(self, directory: str, root: DirectoryRoot) -> None:
+    def delete_others(self, directory: str, root: DirectoryRoot) -> None:
         """Delete what is in that directory and was not sent. Raises OSError."""
         for name in root.use(directory, os.listdir):
             if name not in self._names[directory]:

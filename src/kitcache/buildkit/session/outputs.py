@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
-from kitcache.buildkit.session.abort import end_with, in_one_line
+from kitcache.buildkit.session.abort import abort, one_line
 from kitcache.buildkit.session.unpack import unpack
 from kitcache.buildkit.wire.fields import unwrap_bytes
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first
@@ -71,8 +71,8 @@ def output_handler(
             if on_failure is not None:
                 on_failure(error)
             if isinstance(target, DirectoryTarget):
-                end_with(stream, in_one_line(error))
-            raise RpcError(Code.UNKNOWN, in_one_line(error)) from None
+                abort(stream, one_line(error))
+            raise RpcError(Code.UNKNOWN, one_line(error)) from None
 
     return handle
 

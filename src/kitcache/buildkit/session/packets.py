@@ -97,7 +97,7 @@ class Packet(NamedTuple):
     """One message. entry: of a STAT, None where it ends the list. data: a view of the message."""
 
     kind: int
-    entry: FileStat | None
+    stat: FileStat | None
     id: int
     data: memoryview
 
@@ -117,7 +117,7 @@ def permissions_of(mode: int) -> int:
     return mode & 0o777 | sum(ours for ours, theirs in _BITS if mode & theirs)
 
 
-def encode_entry(entry: FileStat) -> bytes:
+def encode_stat(entry: FileStat) -> bytes:
     """A STAT, always of user and group 0. Raises UnicodeEncodeError for a name that is no UTF-8."""
     packet = files_pb2.Packet()
     found = packet.stat

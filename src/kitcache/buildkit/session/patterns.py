@@ -29,14 +29,14 @@ class PathMatch(NamedTuple):
     """is_sent: the path itself. is_entered: a directory that something to send may lie in."""
 
     is_sent: bool
-    is_entered: bool
+    is_descended: bool
     includes: Seen | None = None
     excludes: Seen | None = None
 
 
-TOP = PathMatch(is_sent=False, is_entered=True)
+TOP = PathMatch(is_sent=False, is_descended=True)
 """The root: never sent itself."""
-ALL = PathMatch(is_sent=True, is_entered=True)
+ALL = PathMatch(is_sent=True, is_descended=True)
 
 
 class Selection:
@@ -54,7 +54,7 @@ class Selection:
         if self._excludes:
             self._taken_back = Reach(self._excludes, takes_back=True)
 
-    def judge(self, path: str, parent: PathMatch) -> PathMatch:
+    def match(self, path: str, parent: PathMatch) -> PathMatch:
         """What is to be done with a path; parent is the verdict on its directory."""
         if self._includes is None and self._excludes is None:
             return ALL

@@ -17,7 +17,7 @@ from typing import Any
 
 from kitcache.buildkit.daemon.config import CONFIG_FILE, get_object, get_text, read_object
 from kitcache.buildkit.proto.session_pb2 import CredentialsRequest, CredentialsResponse
-from kitcache.buildkit.session.unary import answering
+from kitcache.buildkit.session.unary import unary_handler
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.errors import Cancelled, UsageError, printable
 from kitcache.options.opaque import Opaque
@@ -216,7 +216,7 @@ def auth_handlers(credentials: Callable[[str], Credentials | None]) -> dict[str,
         response = CredentialsResponse(username=login.username, secret=login.secret)
         return response.SerializeToString()
 
-    return {CREDENTIALS: answering(answer)}
+    return {CREDENTIALS: unary_handler(answer)}
 
 
 def _decode_auth(auth: str) -> tuple[str, str]:

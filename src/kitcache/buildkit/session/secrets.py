@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from kitcache.buildkit.log import LOG
 from kitcache.buildkit.proto.session_pb2 import GetSecretRequest, GetSecretResponse
-from kitcache.buildkit.session.unary import answering
+from kitcache.buildkit.session.unary import unary_handler
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.options.secrets import Secret
@@ -29,7 +29,7 @@ def secret_handlers(secrets: tuple[Secret, ...]) -> dict[str, Handler]:
         asked = GetSecretRequest.FromString(request).id
         return GetSecretResponse(data=_read(named, asked)).SerializeToString()
 
-    return {GET_SECRET: answering(answer)}
+    return {GET_SECRET: unary_handler(answer)}
 
 
 def _read(named: Mapping[str, Secret], asked: str) -> bytes:

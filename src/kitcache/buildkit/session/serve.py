@@ -13,7 +13,7 @@ from kitcache.buildkit.session.outputs import Target
 from kitcache.buildkit.session.registry import Credentials, auth_handlers
 from kitcache.buildkit.session.secrets import secret_handlers
 from kitcache.buildkit.session.stores import ContentStore
-from kitcache.buildkit.session.walk import LeftOut
+from kitcache.buildkit.session.walk import ExcludedDirectories
 from kitcache.buildkit.wire.grpc import Metadata
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.errors import KitcacheError
@@ -26,7 +26,7 @@ _NAME = "kitcache"
 def make_handlers(
     *,
     sources: Mapping[str, str | MemoryFiles],
-    left_out: LeftOut,
+    excluded: ExcludedDirectories,
     uploads: Mapping[str, BinaryIO],
     files: Mapping[int, Target],
     stores: Mapping[str, ContentStore],
@@ -43,7 +43,7 @@ def make_handlers(
         **health.health_handlers(),
         **auth_handlers(credentials),
         **secret_handlers(secrets),
-        sync.DIFF_COPY: sync.sync_handler(sources, left_out=left_out, on_warning=on_notice),
+        sync.DIFF_COPY: sync.sync_handler(sources, excluded=excluded, on_warning=on_notice),
     }
     if uploads:
         handlers[upload.PULL] = upload.upload_handler(uploads)

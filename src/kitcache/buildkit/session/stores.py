@@ -125,7 +125,7 @@ class WritableContentStore(ContentStore):
             incoming.upload = self._intake.begin(ref, algorithm, total)
         except BaseException as error:
             self.forget(ref)
-            self.note_failure(error)
+            self.record_failure(error)
             raise
         return incoming
 
@@ -143,12 +143,12 @@ class WritableContentStore(ContentStore):
         with self._lock:
             self._incoming.pop(ref, None)
 
-    def note_failure(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException) -> None:
         """Remember the first failure of the disk."""
         if isinstance(error, KitcacheError) and self._failure is None:
             self._failure = error
 
-    def note_commit(self, ref: str, digest: Digest, size: int, *, is_new: bool) -> None:
+    def record_commit(self, ref: str, digest: Digest, size: int, *, is_new: bool) -> None:
         """A blob has come whole."""
         if not is_new:
             self._note_reused(ref, digest, size)
@@ -188,7 +188,7 @@ class IncomingBlob:
         try:
             self.upload.write(data)
         except KitcacheError as error:
-            self._store.note_failure(error)
+            self._store.record_failure(error)
             raise
 
     def truncate(self) -> None:
@@ -201,9 +201,9 @@ class IncomingBlob:
         try:
             digest, is_new = self.upload.commit(total, expected)
         except KitcacheError as error:
-            self._store.note_failure(error)
+            self._store.record_failure(error)
             raise
-        self._store.note_commit(self._ref, digest, size, is_new=is_new)
+        self._store.record_commit(self._ref, digest, size, is_new=is_new)
         return digest, is_new
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 from kitcache.buildkit.log import LOG
-from kitcache.buildkit.session.abort import end_with, in_one_line, raise_if_told
+from kitcache.buildkit.session.abort import abort, one_line, raise_error_packet
 from kitcache.buildkit.session.dirroot import DirectoryRoot, split
-from kitcache.buildkit.session.followpaths import follow
+from kitcache.buildkit.session.followpaths import resolve_followpaths
 from kitcache.buildkit.session.memory import MemoryFiles, MemoryTree
 from kitcache.buildkit.session.packets import (
     DATA_BYTES,
@@ -24,10 +24,15 @@ from kitcache.buildkit.session.packets import (
     PacketType,
     decode_packet,
     encode_data_head,
-    encode_entry,
+    encode_stat,
 )
 from kitcache.buildkit.session.patterns import Selection
-from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT, DirectoryTree, LeftOut, unreadable
+from kitcache.buildkit.session.walk import (
+    NOTHING_EXCLUDED,
+    DirectoryTree,
+    ExcludedDirectories,
+    unreadable,
+)
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, printable
@@ -76,7 +81,7 @@ class Request(NamedTuple):
 def sync_handler(
     sources: Mapping[str, str | MemoryFiles],
     *,
-    left_out: LeftOut = NOTHING_LEFT_OUT,
+    excluded: ExcludedDirectories = NOTHING_EXCLUDED,
     on_warning: OnWarning | None = None,
 ) -> Handler:
     """Serves DIFF_COPY: the directories (paths, or files in memory) by their names.
@@ -95,12 +100,12 @@ def sync_handler(
         LOG.debug("context %s: sent as the daemon asks for its files", printable(request.name))
         with ExitStack() as stack:
             try:
-                tree, selection = _open(source, request, stack, left_out, on_warning)
+                tree, selection = _open(source, request, stack, excluded, on_warning)
                 _Sender(stream, tree, on_warning).run(selection)
             except KitcacheError as error:
-                end_with(stream, in_one_line(error))
+                abort(stream, one_line(error))
             except BadPattern as error:
-                end_with(stream, str(error), Code.INVALID_ARGUMENT)
+                abort(stream, str(error), Code.INVALID_ARGUMENT)
 
     return handle
 
@@ -126,7 +131,7 @@ def _open(
     source: str | MemoryFiles,
     request: Request,
     stack: ExitStack,
-    left_out: LeftOut,
+    left_out: ExcludedDirectories,
     on_warning: OnWarning | None,
 ) -> tuple[SyncSource, Selection]:
     def on_left_out(name: str) -> None:
@@ -143,7 +148,7 @@ def _open(
     except OSError as error:
         problem = f"the directory cannot be opened: {error.strerror}"
         raise KitcacheError(source, problem, effect="") from None
-    includes = _includes(request, follow(root, request.followed))
+    includes = _includes(request, resolve_followpaths(root, request.followed))
     return DirectoryTree(root, left_out, on_left_out), Selection(includes, request.excludes)
 
 
@@ -237,9 +242,9 @@ class _Sender:
             path = self._files.take(packet.id)
             if path is None:
                 text = f"invalid file id {packet.id}"
-                end_with(self._stream, text, Code.INVALID_ARGUMENT)
+                abort(self._stream, text, Code.INVALID_ARGUMENT)
             self._send_file(packet.id, path)
-        raise_if_told(packet, "receiver")
+        raise_error_packet(packet, "receiver")
         return packet.kind == PacketType.FIN
 
     def _send_file(self, number: int, path: str) -> None:
@@ -284,7 +289,7 @@ class _Sender:
 def _encode(entry: FileStat) -> bytes:
     """Raises KitcacheError for names that the wire cannot carry."""
     try:
-        return encode_entry(entry)
+        return encode_stat(entry)
     except UnicodeEncodeError as error:
         is_name = error.object == entry.path
         what = "name" if is_name else "target" if error.object == entry.linkname else "attribute"

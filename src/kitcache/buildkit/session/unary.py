@@ -8,7 +8,7 @@ from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.buildkit.wire.rpc import Handler, Stream
 
 
-def answering(answer: Callable[[bytes], bytes]) -> Handler:
+def unary_handler(answer: Callable[[bytes], bytes]) -> Handler:
     """A handler that sends what answer makes of the request; what answer raises is the status."""
 
     def handle(stream: Stream) -> None:

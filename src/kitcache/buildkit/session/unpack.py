@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from kitcache.buildkit.session.abort import raise_if_told
+from kitcache.buildkit.session.abort import raise_error_packet
 from kitcache.buildkit.session.dirroot import DirectoryRoot, split
-from kitcache.buildkit.session.mirror import Sent, delete
+from kitcache.buildkit.session.mirror import SentNames, delete
 from kitcache.buildkit.session.packets import (
     FIN,
     MODE_CHAR_DEVICE,
@@ -60,7 +60,7 @@ def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
         problem = f"cannot be written to: {error.strerror}"
         raise KitcacheError(path, problem, effect="") from None
     with root:
-        receiver = _Receiver(stream, root, Sent() if is_mirror else None)
+        receiver = _Receiver(stream, root, SentNames() if is_mirror else None)
         try:
             receiver.run()
         finally:
@@ -85,7 +85,7 @@ class _Growing:
 
 
 class _Receiver:
-    def __init__(self, stream: Stream, root: DirectoryRoot, sent: Sent | None) -> None:
+    def __init__(self, stream: Stream, root: DirectoryRoot, sent: SentNames | None) -> None:
         self._sent = sent
         self._stream = stream
         self._root = root
@@ -110,7 +110,7 @@ class _Receiver:
         self._stream.send(FIN)
         for message in self._stream:
             packet = decode_packet(message)
-            raise_if_told(packet, "sender")
+            raise_error_packet(packet, "sender")
             # At once: the daemon never closes its half, it waits for our end.
             if packet.kind == PacketType.FIN:
                 return
@@ -128,7 +128,7 @@ class _Receiver:
         return self._has_all_names and not self._wanted and not self._asked
 
     def _take(self, packet: Packet) -> None:
-        raise_if_told(packet, "sender")
+        raise_error_packet(packet, "sender")
         if packet.kind == PacketType.DATA:
             self._write(packet.id, packet.data)
         elif packet.kind == PacketType.FIN:
@@ -136,10 +136,10 @@ class _Receiver:
         elif packet.kind == PacketType.STAT:
             if self._has_all_names:
                 raise self._refused("", "the daemon goes on after the end of its list")
-            if packet.entry is None:
+            if packet.stat is None:
                 self._has_all_names = True
             else:
-                self._place(packet.entry)
+                self._place(packet.stat)
 
     def _ask(self) -> None:
         requests = []
@@ -274,7 +274,7 @@ class _Receiver:
         if self._sent is not None:
             for directory in self._sent.directories:
                 with self._telling(directory, "deleted from"):
-                    self._sent.delete_rest(directory, self._root)
+                    self._sent.delete_others(directory, self._root)
         for entry, is_ours in reversed(self._directories):
             with self._telling(entry.path), _forgiving(not is_ours):
                 _set_metadata(self._root.directory(entry.path), entry)

@@ -33,9 +33,9 @@ def identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino
 
 
-LeftOut = Mapping[Identity, str]
+ExcludedDirectories = Mapping[Identity, str]
 """Directories that are not sent, wherever they lie, with what each is called in messages."""
-NOTHING_LEFT_OUT: LeftOut = {}
+NOTHING_EXCLUDED: ExcludedDirectories = {}
 
 
 def _ignore(_name: str) -> None:
@@ -70,12 +70,12 @@ class DirectoryTree:
     def __init__(
         self,
         root: DirectoryRoot,
-        left_out: LeftOut = NOTHING_LEFT_OUT,
-        on_left_out: Callable[[str], None] = _ignore,
+        excluded: ExcludedDirectories = NOTHING_EXCLUDED,
+        on_excluded: Callable[[str], None] = _ignore,
     ) -> None:
         self._root = root
-        self._left_out = left_out
-        self._on_left_out = on_left_out
+        self._left_out = excluded
+        self._on_left_out = on_excluded
 
     def entries(self, selection: Selection) -> Iterator[FileStat]:
         """What the selection takes, in the order of the protocol.
@@ -133,13 +133,13 @@ class _Walk:
         self,
         root: DirectoryRoot,
         selection: Selection,
-        left_out: LeftOut,
+        left_out: ExcludedDirectories,
         on_left_out: Callable[[str], None],
     ) -> None:
         self._root = root
         self._left_out = left_out
         self._on_left_out = on_left_out
-        self._judge = selection.judge
+        self._judge = selection.match
         self._first_names: dict[Identity, str] = {}
 
     def run(self) -> Iterator[FileStat]:
@@ -158,7 +158,7 @@ class _Walk:
             if verdict.is_sent:
                 yield from _unsent(frames)
                 yield entry
-            if entry.is_dir and verdict.is_entered:
+            if entry.is_dir and verdict.is_descended:
                 names = self._list(path, is_sent=verdict.is_sent)
                 frames.append(_Frame(path, names, verdict, None if verdict.is_sent else entry))
 
@@ -172,7 +172,7 @@ class _Walk:
 
     def _look(self, path: str, verdict: PathMatch) -> FileStat | None:
         """The entry at a path; None for what is neither sent nor entered, and for what is gone."""
-        if not verdict.is_sent and not verdict.is_entered:
+        if not verdict.is_sent and not verdict.is_descended:
             return None
         directory, name = split(path)
         try:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.session.dirroot import DirectoryRoot
-from kitcache.buildkit.session.followpaths import follow
+from kitcache.buildkit.session.followpaths import resolve_followpaths
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 def followed(root: Path, *paths: str) -> tuple[str, ...] | None:
     with DirectoryRoot(str(root)) as opened:
-        return follow(opened, paths)
+        return resolve_followpaths(opened, paths)
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ entries = st.builds(
 
 @given(entries, numbers)
 def test_what_protobuf_writes_is_read_by_hand(entry: FileStat, number: int) -> None:
-    read = packets.decode_packet(packets.encode_entry(entry))
-    assert (read.kind, read.entry, read.id) == (PacketType.STAT, entry, 0)
+    read = packets.decode_packet(packets.encode_stat(entry))
+    assert (read.kind, read.stat, read.id) == (PacketType.STAT, entry, 0)
     message = Packet(type=Packet.DATA, id=number, data=b"xyz").SerializeToString()
     assert packets.decode_packet(message) == (PacketType.DATA, None, number, b"xyz")
 
@@ -86,5 +86,5 @@ def test_times_begin_anew_where_go_s_end(years: int, go_s: int) -> None:
     """64 bits of nanoseconds are some 584 years."""
     year_ns = 2**64 // 584
     entry = FileStat("far", 0o644, 0, years * year_ns)
-    sent = Packet.FromString(packets.encode_entry(entry)).stat.mod_time
+    sent = Packet.FromString(packets.encode_stat(entry)).stat.mod_time
     assert abs(sent - go_s * year_ns) < 584

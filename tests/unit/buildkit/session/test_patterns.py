@@ -9,12 +9,12 @@ def verdict(selection: Selection, path: str) -> PathMatch:
     found = TOP
     names = path.split("/")
     for n in range(1, len(names) + 1):
-        found = selection.judge("/".join(names[:n]), found)
+        found = selection.match("/".join(names[:n]), found)
     return found
 
 
 def test_without_patterns_all_is_sent() -> None:
-    assert Selection().judge("a", TOP) == ALL
+    assert Selection().match("a", TOP) == ALL
 
 
 def test_no_include_is_not_the_same_as_none_that_counts() -> None:
@@ -39,7 +39,7 @@ def test_no_include_is_not_the_same_as_none_that_counts() -> None:
 def test_an_excluded_directory_is_entered_where_an_exception_can_lie(
     excludes: tuple[str, ...], directory: str, is_entered: bool
 ) -> None:
-    assert verdict(Selection(None, excludes), directory).is_entered is is_entered
+    assert verdict(Selection(None, excludes), directory).is_descended is is_entered
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_only_directories_where_something_included_can_lie_are_entered(
     includes: tuple[str, ...], directory: str, is_entered: bool
 ) -> None:
     found = verdict(Selection(includes), directory)
-    assert found.is_entered is is_entered
+    assert found.is_descended is is_entered

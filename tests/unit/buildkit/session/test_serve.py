@@ -9,7 +9,7 @@ from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.outputs import StreamTarget
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.stores import ContentStore
-from kitcache.buildkit.session.walk import NOTHING_LEFT_OUT
+from kitcache.buildkit.session.walk import NOTHING_EXCLUDED
 from kitcache.buildkit.wire.grpc import every, first
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.store.layout import Layout
@@ -20,7 +20,7 @@ ALWAYS = {"Health/Check", "Auth/Credentials", "Secrets/GetSecret", "FileSync/Dif
 def handlers(**offered: Any) -> dict[str, Handler]:
     nothing: dict[str, Any] = {
         "sources": {"context": MemoryFiles({})},
-        "left_out": NOTHING_LEFT_OUT,
+        "left_out": NOTHING_EXCLUDED,
         "uploads": {},
         "files": {},
         "stores": {},
