@@ -12,7 +12,7 @@ from kitcache.errors import UsageError
 from kitcache.masking import hide_password
 from kitcache.wrap import flagtables
 from kitcache.wrap.contexts import Context, contexts_of_build, contexts_of_buildctl
-from kitcache.wrap.flags import FlagTable, NotUnderstood, is_flag_set, read_line
+from kitcache.wrap.flags import FlagTable, NotUnderstood, is_flag_set, option_values, read_line
 
 UNDERSTOOD = (
     "docker build · docker buildx build|b|bake · docker image build · docker builder build",
@@ -186,6 +186,6 @@ def direct_job(command: Recognized) -> Job:
         rewrite,
         tuple(option.value or "" for option in exports),
         (0,) * len(exports),
-        tuple(option.value or "" for option in options if option.name == source),
+        tuple(option_values(options, source)),
         contexts_of_buildctl(line) if is_buildctl else contexts_of_build(argv, line),
     )

@@ -11,7 +11,7 @@ from threading import Event
 
 from kitcache.wrap import flagtables
 from kitcache.wrap.argv import Job, Recognized, Rewritten, unchanged_job
-from kitcache.wrap.flags import Option, is_flag_set, read_line
+from kitcache.wrap.flags import Option, is_flag_set, option_values, read_line
 from kitcache.wrap.query import Exports, Fields, is_remote, make_job, read_answer, run_query
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
@@ -35,7 +35,7 @@ def bake_job(
     if is_flag_set(line.options, _BUILDS_NOTHING):
         return unchanged_job(argv)
     # Source: buildx commands/bake.go (bakeEnvFiles).
-    files = [option.value or "" for option in line.options if option.name in ("f", "file")]
+    files = option_values(line.options, "f", "file")
     separator = environ.get("BUILDX_BAKE_PATH_SEPARATOR") or os.pathsep
     files = files or environ.get("BUILDX_BAKE_FILE", "").split(separator)
     stdin = read_stdin() if any(name.removeprefix(_CWD) == "-" for name in files) else None

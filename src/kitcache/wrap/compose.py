@@ -22,7 +22,7 @@ from kitcache.wrap.argv import (
     unchanged_job,
 )
 from kitcache.wrap.cacheflags import drop_reset
-from kitcache.wrap.flags import NotUnderstood, Option, is_flag_set, read_line
+from kitcache.wrap.flags import NotUnderstood, Option, is_flag_set, option_values, read_line
 from kitcache.wrap.query import (
     Exports,
     Fields,
@@ -76,7 +76,7 @@ def compose_job(
     below = read_line(argv, line.end + 1, _TABLES[verb], stops_at_argument=is_run)
     if is_flag_set((*line.options, *below.options), _BUILDS_NOTHING):
         return unchanged_job(argv)
-    files = _values(line.options, "f", "file") or _environ_files(environ)
+    files = option_values(line.options, "f", "file") or _environ_files(environ)
     stdin = read_stdin() if "-" in files else None
 
     def query(*words: str) -> Output:
@@ -118,10 +118,6 @@ def compose_job(
         stdin=stdin,
         builds_all=verb == "build",
     )
-
-
-def _values(options: Sequence[Option], *names: str) -> list[str]:
-    return [option.value or "" for option in options if option.name in names]
 
 
 def _resolve(
@@ -214,9 +210,9 @@ def _added_options(
     The .env files that compose reads depend on the file's directory and on compose's version.
     """
     added = ["--project-directory", directory]
-    if "name" in project and not _values(options, "p", "project-name"):
+    if "name" in project and not option_values(options, "p", "project-name"):
         added += ["--project-name", str(project["name"])]
-    profiles = _values(options, "profile")
+    profiles = option_values(options, "profile")
     if "*" not in profiles:
         for profile in _profiles(project, active):
             added += [] if profile in profiles else ["--profile", profile]
@@ -243,7 +239,7 @@ def _environ_files(environ: Mapping[str, str]) -> list[str]:
 
 def _directory(options: Sequence[Option], files: Sequence[str]) -> str:
     """Return the project's directory: as named, the first file's, or as compose finds it."""
-    if named := next(reversed(_values(options, "project-directory")), ""):
+    if named := next(reversed(option_values(options, "project-directory")), ""):
         return named
     if files:
         is_elsewhere = files[0] == "-" or is_remote(files[0])

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kitcache.wrap.flags import Option, ParsedArgs
+from kitcache.wrap.flags import ParsedArgs, option_values
 
 _LIMIT_BYTES = 64 * 1024
 _CWD = "cwd://"
@@ -38,8 +38,8 @@ class Context(NamedTuple):
 def contexts_of_build(words: Sequence[str], line: ParsedArgs) -> tuple[Context, ...]:
     """Return the contexts of docker build and its aliases."""
     path = words[line.positionals[-1]] if line.positionals else ""
-    (*_, file) = ["", *_values(line.options, "f", "file")]
-    named = _values(line.options, "build-context")
+    (*_, file) = ["", *option_values(line.options, "f", "file")]
+    named = option_values(line.options, "build-context")
     return (
         *_local(path, file or os.path.join(path, "Dockerfile")),
         *(context for text in named for context in _local(text.partition("=")[2])),
@@ -50,7 +50,7 @@ def contexts_of_buildctl(line: ParsedArgs) -> tuple[Context, ...]:
     """Return the contexts of buildctl build."""
     paths, options = (
         {key: value for key, _, value in (text.partition("=") for text in texts)}
-        for texts in (_values(line.options, "local"), _values(line.options, "opt"))
+        for texts in (option_values(line.options, "local"), option_values(line.options, "opt"))
     )
     file = os.path.join(paths.pop("dockerfile", ""), options.get("filename", "Dockerfile"))
     return tuple(
@@ -84,10 +84,6 @@ def contexts_of_definition(
 def _local(path: str, dockerfile: str = "") -> tuple[Context, ...]:
     """Return the context; nothing if it is fetched or read from stdin."""
     return (Context(path, dockerfile),) if os.path.isdir(path) else ()
-
-
-def _values(options: Iterable[Option], *names: str) -> list[str]:
-    return [option.value or "" for option in options if option.name in names]
 
 
 def warn_of_caches(contexts: Iterable[Context], dests: Iterable[str]) -> Iterator[str]:

@@ -56,6 +56,11 @@ class Option(NamedTuple):
         return range(self.first, self.at + 1)
 
 
+def option_values(options: Iterable[Option], *names: str) -> list[str]:
+    """Return the values of these options, "" for an option without a value."""
+    return [option.value or "" for option in options if option.name in names]
+
+
 def is_flag_set(options: Iterable[Option], names: Collection[str]) -> bool:
     """Return True if one of these is set, unless its value makes the command build after all."""
     off = ("", "build")

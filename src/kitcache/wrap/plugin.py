@@ -65,8 +65,14 @@ def search_path(config_directory: str, extra: Iterable[str] = ()) -> tuple[str, 
 
 def find_plugins(directories: Iterable[str]) -> tuple[Plugin, ...]:
     """Find every `docker-kitcache`; docker uses the first. Run each launcher of kitcache once."""
-    paths = [os.path.join(directory, LAUNCHER) for directory in directories]
-    return tuple(_examine(path) for path in paths if os.path.exists(path))
+    plugins = []
+    for path in (os.path.join(directory, LAUNCHER) for directory in directories):
+        if os.path.exists(path):
+            content = _read_launcher(path)
+            command = _command_of(content) if content is not None else ()
+            problem = _problem_of(path, command) if content is not None else ""
+            plugins.append(Plugin(path, content is not None, command, problem))
+    return tuple(plugins)
 
 
 def install_plugin(directory: str, command: tuple[str, ...]) -> Installed:
@@ -110,14 +116,6 @@ def remove_plugin(directory: str) -> str | None:
     except OSError as error:
         raise _failed(path, "cannot be deleted", error) from None
     return path
-
-
-def _examine(path: str) -> Plugin:
-    content = _read_launcher(path)
-    if content is None:
-        return Plugin(path, is_ours=False)
-    command = _command_of(content)
-    return Plugin(path, is_ours=True, command=command, problem=_problem_of(path, command))
 
 
 def _read_launcher(path: str) -> bytes | None:
