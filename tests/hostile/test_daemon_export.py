@@ -82,5 +82,5 @@ def test_a_good_build_with_uploads_under_way_publishes_what_is_whole(
 
 def test_a_good_build_that_never_exported_its_cache(context: Path, cache: Cache) -> None:
     result = success(build_nothing, context, cache)
-    assert [one.outcome for one in result.caches] == ["nothing"]
+    assert [one.outcome for one in result.caches] == ["empty"]
     cache.expect_unchanged()

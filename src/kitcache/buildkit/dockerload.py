@@ -17,8 +17,7 @@ _INFO_TIMEOUT_S = 10.0
 class DockerLoad:
     """A `docker load` that reads an archive. A context manager that ends the process.
 
-    Raises:
-        NoDaemon: There is no docker command.
+    Raises NoDaemon if there is no docker command.
     """
 
     def __init__(self) -> None:

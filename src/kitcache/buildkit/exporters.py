@@ -37,11 +37,8 @@ class Exporter(NamedTuple):
 def make_exporters(request: BuildRequest, *, is_engine: bool) -> tuple[Exporter, ...]:
     """Return the exporters; () if the result stays in the daemon's cache.
 
-    Args:
-        is_engine: True for dockerd, where the default output is an image of the engine.
-
-    Raises:
-        UsageError: The outputs contradict each other, or a push has no name.
+    On dockerd, the default output is an image of the engine. Raise UsageError for outputs that
+    contradict each other, and for a push without a name.
     """
     outputs = request.outputs
     if not outputs and is_engine:

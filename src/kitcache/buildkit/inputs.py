@@ -92,15 +92,12 @@ def find_inputs(
     stdin_is_archive: bool = False,
     upload_id: str = "",
 ) -> Inputs:
-    """Return the inputs of a build.
+    """Return the inputs of a build. Raise UsageError.
 
     Args:
         is_directory: Returns True if a path is a directory.
         stdin_is_archive: For the context "-": True if stdin is a tar.
         upload_id: For the context "-": last part of the URL at which the daemon asks for the tar.
-
-    Raises:
-        UsageError: The context or the Dockerfile cannot be what the request names.
     """
     if not request.context:
         raise UsageError('please specify build context (e.g. "." for the current directory)')
@@ -206,10 +203,7 @@ def _add_named(
 
 
 def parse_build_context(text: str) -> tuple[str, str]:
-    """Return the checked name and place of NAME=PLACE, the value of --build-context.
-
-    Raises:
-        UsageError: The text is not NAME=PLACE (in buildx's words).
+    """Return the checked name and place of NAME=PLACE. Raise UsageError in buildx's words.
 
     Source: buildx util/buildflags/context.go.
     """

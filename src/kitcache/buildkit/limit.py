@@ -20,14 +20,7 @@ def check_seconds(name: str, seconds: float) -> float:
 
 
 class Limit(Event):
-    """The caller's event, which is also set after a time limit.
-
-    Args:
-        timeout_s: Seconds from now; None: no limit.
-
-    Raises:
-        UsageError: timeout_s is not a number of seconds.
-    """
+    """The caller's event, which is also set timeout_s seconds from now. Raises UsageError."""
 
     def __init__(self, cancel: Event | None, timeout_s: float | None) -> None:
         super().__init__()

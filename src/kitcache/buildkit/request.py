@@ -82,15 +82,12 @@ class CheckedRequest(NamedTuple):
 def check_request(
     request: BuildRequest, environ: Mapping[str, str] | None = None
 ) -> CheckedRequest:
-    """Check and complete a request whose values are checked, before a daemon is asked.
+    """Check and complete a request whose values are checked. Raise UsageError.
 
     GitHub's caches without credentials are left out with a warning, as in buildx.
 
     Args:
         environ: Where credentials of GitHub's and Amazon's caches are looked up.
-
-    Raises:
-        UsageError: No daemon can build this request.
     """
     request = _complete_caches(request, environ)
     if request.network not in NETWORKS:
@@ -169,16 +166,13 @@ def frontend_attrs(
     host_gateway: str = "",
     proxies: Pairs = (),
 ) -> dict[str, str]:
-    """Return the attributes for dockerfile.v0.
+    """Return the attributes for dockerfile.v0. Raise UsageError if the gateway is unknown.
 
     Args:
         is_engine: True for dockerd, which prefers the images that it has.
         cache_imports: Each local import with a digest; the daemon reads no other cache.
         host_gateway: The IP address that HOST_GATEWAY stands for, or "".
         proxies: Build arguments that the request's own override.
-
-    Raises:
-        UsageError: A host needs the gateway's address, which the daemon did not report.
     """
     request = checked.request
     attrs = dict(inputs.attrs)

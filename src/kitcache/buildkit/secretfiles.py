@@ -20,9 +20,6 @@ def prepare_secrets(
 
     Args:
         pause: Called with the path repeatedly while a pipe has no data. It may raise.
-
-    Raises:
-        KitcacheError: A file does not exist or cannot be read.
     """
     return tuple(_prepare(secret, pause) for secret in secrets)
 

@@ -67,9 +67,6 @@ def open_sources(
     Args:
         stack: Closes the image layouts.
         pause: Called with the path repeatedly while a secret's pipe has no data. It may raise.
-
-    Raises:
-        UsageError, NotFound, NotACache, KitcacheError: A source is missing or unusable.
     """
     secrets = prepare_secrets(request.secrets, pause)
     head = b""

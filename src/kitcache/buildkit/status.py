@@ -119,10 +119,8 @@ def read_update(message: bytes) -> BuildUpdate:
     """Return a StatusResponse as a value. Unknown fields are ignored.
 
     Daemons up to BuildKit 0.17 send names that are not UTF-8. Invalid bytes become U+FFFD, as in
-    buildx's JSON. In logs they are kept, and in the texts of warnings they become surrogates.
-
-    Raises:
-        ValueError: The message is not a StatusResponse.
+    buildx's JSON. In logs they are kept, and in the texts of warnings they become surrogates. Raise
+    ValueError if the message is not a StatusResponse.
     """
     kind = control_pb2.StatusResponse
     try:

@@ -17,11 +17,7 @@ from kitcache.options.attributes import (
 
 
 def parse_attests(texts: Iterable[str]) -> Pairs:
-    """Return kind and frontend attributes of each type=KIND[,k=v] that is not disabled.
-
-    Raises:
-        UsageError: A text is not an attestation, or a kind is repeated (buildx's words).
-    """
+    """Return kind and frontend attributes of each enabled type=KIND[,k=v]. Raise UsageError."""
     values: dict[str, str | None] = {}
     for text in texts:
         attrs = {key.strip(): value for key, value in parse_attributes(text)}

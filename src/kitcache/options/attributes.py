@@ -25,8 +25,7 @@ _FIELD = r'"([^"]*(?:""[^"]*)*)("?)|([^,]*)'
 def split_fields(text: str) -> tuple[str, ...]:
     """Return the unquoted fields of one line of CSV. One newline at its end is ignored.
 
-    Raises:
-        UsageError: Go's reader refuses the line. The column counts bytes, from 1.
+    Raise UsageError if Go's reader refuses the line; the column counts bytes, from 1.
     """
     line = text.removesuffix("\n") if not text.endswith("\r\n") else text[:-2]
     if not line:
@@ -56,16 +55,15 @@ def _parse_error(line: str, at: int, problem: str) -> UsageError:
 
 
 def parse_attributes(text: str) -> Pairs:
-    """Return the keys, in lower case, and the values of k=v,k=v, in order, with repeated keys.
-
-    Raises:
-        UsageError: A field is not k=v. The message does not repeat a possible secret.
-    """
+    """Return the pairs of a text k=v,k=v. Raise UsageError."""
     return parse_pairs(split_fields(text))
 
 
 def parse_pairs(fields: Iterable[str]) -> Pairs:
-    """Return the keys, in lower case, and the values of k=v fields, as parse_attributes does."""
+    """Return the keys, in lower case, and the values of k=v fields, with repeated keys.
+
+    Raise UsageError for another field, without repeating a possible secret.
+    """
     pairs: list[tuple[str, str]] = []
     for field in fields:
         key, equals, value = field.partition("=")
@@ -87,13 +85,10 @@ def join_attributes(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def parse_bool(text: str, action: str) -> bool:
-    """Return the truth value of a text as Go's ParseBool does.
+    """Return the truth value of a text as Go's ParseBool does, or raise UsageError.
 
     Args:
         action: Beginning of the error's sentence, such as "failed to parse reset attribute".
-
-    Raises:
-        UsageError: The text is not a truth value.
     """
     if text in _TRUE:
         return True

@@ -123,8 +123,7 @@ Cache = TypeVar("Cache", CacheExport, CacheImport)
 def parse_cache_export(text: str | Pairs) -> CacheExport:
     """Return the checked value of --cache-to, or of its attributes; a bare name is a registry's.
 
-    Raises:
-        UsageError: BuildKit would refuse the text, before or after the build.
+    Raise UsageError for what BuildKit refuses, before or after the build.
     """
     kind, pairs = _split_type(text)
     attrs = dict(pairs)  # BuildKit uses the last value of a repeated key
@@ -142,10 +141,9 @@ def parse_cache_export(text: str | Pairs) -> CacheExport:
 
 
 def check_cache_export(export: CacheExport) -> CacheExport:
-    """Return an export that was not parsed from text with a warning for each unknown attribute.
+    """Return a value that is not from parse_cache_export, checked and with warnings.
 
-    Raises:
-        UsageError: The daemon would refuse it, or a kind or an attribute is almost a known one.
+    Raise UsageError also for a kind or an attribute that is almost a known one.
     """
     if export.kind == "local":
         _check_local_export(export)
@@ -156,8 +154,7 @@ def check_cache_export(export: CacheExport) -> CacheExport:
 def parse_cache_import(text: str | Pairs) -> CacheImport:
     """Return the checked value of --cache-from, or of its attributes; a bare name is a registry's.
 
-    Raises:
-        UsageError: BuildKit would refuse the text.
+    Raise UsageError for what BuildKit refuses.
     """
     kind, pairs = _split_type(text)
     attrs = dict(pairs)
@@ -175,7 +172,7 @@ def parse_cache_import(text: str | Pairs) -> CacheImport:
 
 
 def check_cache_import(source: CacheImport) -> CacheImport:
-    """Return the import with warnings, or raise UsageError, as check_cache_export does."""
+    """Return the import, checked and with warnings, as check_cache_export does."""
     if source.kind == "local":
         _check_local_import(source)
     warnings = _find_typos(source.kind, source.attrs, _IMPORTS, f"{source.kind} cache import")

@@ -166,10 +166,8 @@ _ESCAPED: dict[str, Item] = {
 def regex_items(regex: str, pattern: str) -> list[Item]:
     """Return the items of a regular expression that patternmatcher made from a pattern.
 
-    It consists of characters, classes, starred classes, escapes, `(.*/)?`, `.*` and `^`.
-
-    Raises:
-        BadPattern: Go refuses it, or it has an octal, hexadecimal or Unicode escape.
+    It consists of characters, classes, starred classes, escapes, `(.*/)?`, `.*` and `^`. Raise
+    BadPattern if Go refuses it, or if it has an octal, hexadecimal or Unicode escape.
     """
     return _Regex(regex, pattern).items()
 

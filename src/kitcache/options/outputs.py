@@ -79,8 +79,7 @@ class Output(NamedTuple):
 def parse_output(text: str) -> Output:
     """Return the checked value of --output: DIR, - (a tar to stdout) or type=KIND,dest=…,k=v.
 
-    Raises:
-        UsageError: buildx would refuse the text (in buildx's words).
+    Raise UsageError in buildx's words.
     """
     fields = split_fields(text)
     if fields == (text,) and not text.startswith("type="):
@@ -93,11 +92,7 @@ def parse_output(text: str) -> Output:
 
 
 def check_output(output: Output) -> Output:
-    """Return an output that was not parsed from text with buildx's defaults and with warnings.
-
-    Raises:
-        UsageError: The fields contradict each other.
-    """
+    """Return a value that is not from parse_output, checked and with defaults. Raise UsageError."""
     checked = _check(output.kind, dict(output.attrs), output.dest or "")
     return checked._replace(warnings=output.warnings or _find_typos(output.kind, output.attrs))
 

@@ -25,11 +25,7 @@ class Rename(NamedTuple):
 
 
 def read_rename(text: str) -> Rename:
-    """Return the rename that a text states; without a glob it applies to every tag.
-
-    Raises:
-        UsageError: The text is not [GLOB=]TEMPLATE.
-    """
+    """Return [GLOB=]TEMPLATE as a Rename; without a glob it applies to every tag."""
     glob, equals, template = text.rpartition("=")
     if not template or (equals and not glob):
         raise UsageError(f"{text!r} has an empty name or glob", hints=_FORMS)

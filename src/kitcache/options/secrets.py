@@ -93,10 +93,7 @@ def parse_secret(text: str, environ: Mapping[str, str]) -> Secret:
     """Return the value of --secret: id=ID[,src=FILE|,env=VARIABLE][,type=file|env].
 
     An id alone names the environment variable of that name, or else the file. As in buildx, a
-    variable that is not set gives an empty secret.
-
-    Raises:
-        UsageError: The text is not such a value (in buildx's words).
+    variable that is not set gives an empty secret. Raise UsageError in buildx's words.
     """
     try:
         fields = split_fields(text)

@@ -35,11 +35,7 @@ def parse_ulimit(text: str) -> str:
 
 
 def parse_memory(text: str) -> int:
-    """Return the bytes in 64m, 1.5g, 512MiB or 1073741824. All units are powers of 1024.
-
-    Raises:
-        UsageError: The text is not a size.
-    """
+    """Return the bytes in 64m, 1.5g or 512MiB. Units are powers of 1024. Raise UsageError."""
     match = _MEMORY.fullmatch(text.strip().lower())
     size = int(float(match[1]) * 1024 ** _POWERS[match[2] or ""]) if match else -1
     if not 0 <= size < _INT64:

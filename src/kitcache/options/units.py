@@ -24,8 +24,7 @@ SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 50000000
 def parse_age(text: str) -> int:
     """Return the nanoseconds in an age such as 90s, 36h, 7d or 1h30m; a bare number is seconds.
 
-    Raises:
-        ValueError: The text is not an age. The message lists the known forms.
+    Raise ValueError with the known forms if the text is not an age.
     """
     word = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", word, re.ASCII):
@@ -65,11 +64,8 @@ def parse_bytes(text: str) -> int:
     """Return the bytes in a size such as 5GB, 5 GB, 5GiB, 1.5TB, 900kB, 5g or 5000000000.
 
     GB is 10^9 and GiB is 2^30, in upper or lower case, with or without the B. The function also
-    reads the output of format_bytes, and rounds down to whole bytes.
-
-    Raises:
-        ValueError: The text is not a size, or a small number without a unit: 5 does not mean 5 B.
-            The message lists the known forms.
+    reads the output of format_bytes, and rounds down to whole bytes. Raise ValueError with the
+    known forms if the text is not a size, or a small number without a unit: 5 does not mean 5 B.
     """
     # Compiled on use, because a reset reads no size and has to start fast.
     match = re.fullmatch(_SIZE, text.strip())
