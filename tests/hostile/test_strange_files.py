@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.proto import session_pb2
-from kitcache.buildkit.secretfiles import prepare_secrets
+from kitcache.buildkit.secretfiles import prepare_secret
 from kitcache.errors import Cancelled
 from kitcache.options.secrets import Secret
 from tests.hostile.command import Answer, run, run_command
@@ -145,7 +145,7 @@ def test_a_pipe_as_a_secret_is_read_once_and_given_as_often_as_asked(context: Pa
 def test_a_named_pipe_as_a_secret_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "p"
     fifo(path)
-    secrets = (Secret("s", path=str(path)),)
+    secret = Secret("s", path=str(path))
     writers: list[threading.Thread] = []
 
     def write(named: str) -> None:
@@ -153,7 +153,7 @@ def test_a_named_pipe_as_a_secret_is_waited_for(tmp_path: Path) -> None:
             writers.append(threading.Thread(target=Path(named).write_bytes, args=(b"sesame",)))
             writers[0].start()
 
-    (ready,) = prepare_secrets(secrets, write)
+    ready = prepare_secret(secret, write)
     writers[0].join()
     assert ready.data == b"sesame"
 
@@ -161,4 +161,4 @@ def test_a_named_pipe_as_a_secret_is_waited_for(tmp_path: Path) -> None:
         raise Cancelled("")
 
     with pytest.raises(Cancelled):
-        prepare_secrets(secrets, cancel)
+        prepare_secret(secret, cancel)

@@ -210,24 +210,18 @@ def _hosts_attr(hosts: Pairs, gateway: str) -> Iterable[str]:
 
 
 def read_proxies(directory: str, host: str) -> Pairs:
-    """Return the proxies in docker's configuration directory as build arguments, for one daemon."""
+    """Return the proxies in docker's config.json as build arguments, in upper and lower case.
+
+    Args:
+        directory: Docker's configuration directory.
+        host: The daemon's address, which may have its own proxies there.
+    """
     try:
         config = read_object(os.path.join(directory, CONFIG_FILE)) or {}
     except ValueError:  # DockerConfig reports it when the daemon asks for a login
         return ()
-    return proxy_args(config.get("proxies"), host)
-
-
-def proxy_args(proxies: object, host: str = "") -> Pairs:
-    """Return the proxies in docker's config.json as build arguments, in upper and lower case.
-
-    Args:
-        proxies: The value of the key proxies, of any type.
-        host: The daemon's address, which may have its own proxies there.
-    """
-    if not isinstance(proxies, dict):
-        return ()
-    values = proxies.get(host, proxies.get("default"))
+    proxies = config.get("proxies")
+    values = proxies.get(host, proxies.get("default")) if isinstance(proxies, dict) else None
     if not isinstance(values, dict):
         return ()
     args = []

@@ -10,10 +10,8 @@ from kitcache.store.ioerrors import io_error
 from kitcache.store.userfiles import read_to_end
 
 
-def prepare_secrets(
-    secrets: tuple[Secret, ...], pause: Callable[[str], None]
-) -> tuple[Secret, ...]:
-    """Return the secrets, with the data of those that are in a pipe or a device.
+def prepare_secret(secret: Secret, pause: Callable[[str], None]) -> Secret:
+    """Return the secret, with its data if it is in a pipe or a device. Raise KitcacheError.
 
     A regular file is read when a step asks for it; here its existence is checked. A pipe, such as
     bash's <(COMMAND), can be read only once, and a step may ask twice.
@@ -21,10 +19,6 @@ def prepare_secrets(
     Args:
         pause: Called with the path repeatedly while a pipe has no data. It may raise.
     """
-    return tuple(_prepare(secret, pause) for secret in secrets)
-
-
-def _prepare(secret: Secret, pause: Callable[[str], None]) -> Secret:
     path = secret.path
     if path is None:
         return secret

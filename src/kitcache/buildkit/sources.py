@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import BinaryIO, NamedTuple, cast
 
 from kitcache.buildkit.inputs import Inputs, OciLayout, find_inputs, is_archive
-from kitcache.buildkit.secretfiles import prepare_secrets
+from kitcache.buildkit.secretfiles import prepare_secret
 from kitcache.buildkit.session.memory import MemoryFiles
 from kitcache.buildkit.session.stores import ContentStore
 from kitcache.errors import KitcacheError, NotFound, UsageError
@@ -68,7 +68,7 @@ def open_sources(
         stack: Closes the image layouts.
         pause: Called with the path repeatedly while a secret's pipe has no data. It may raise.
     """
-    secrets = prepare_secrets(request.secrets, pause)
+    secrets = tuple(prepare_secret(secret, pause) for secret in request.secrets)
     head = b""
     if request.context == "-":
         head = _read_up_to(_require_stdin(stdin), _HEAD_BYTES)

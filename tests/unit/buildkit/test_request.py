@@ -1,6 +1,7 @@
 """buildkit/request.py: BuildRequest as the fields of a Solve."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from kitcache.buildkit.inputs import Inputs
 from kitcache.buildkit.request import (
     check_request,
     frontend_attrs,
-    proxy_args,
+    read_proxies,
 )
 from kitcache.errors import UsageError
 from kitcache.options.build import BuildRequest
@@ -94,25 +95,32 @@ def test_the_imports_are_in_an_attribute_too() -> None:
     ]
 
 
-def test_proxies_give_way_to_the_builds_own_arguments() -> None:
+def proxies_of(directory: Path, proxies: object, host: str = "") -> tuple[tuple[str, str], ...]:
+    (directory / "config.json").write_text(json.dumps({"proxies": proxies}))
+    return read_proxies(str(directory), host)
+
+
+def test_proxies_give_way_to_the_builds_own_arguments(tmp_path: Path) -> None:
     request = BuildRequest(build_args=(("HTTP_PROXY", "mine"),))
-    proxies = proxy_args({"default": {"httpProxy": "theirs"}})
+    proxies = proxies_of(tmp_path, {"default": {"httpProxy": "theirs"}})
     found = attrs(request, proxies=proxies)
     assert found["build-arg:HTTP_PROXY"] == "mine"
     assert found["build-arg:http_proxy"] == "theirs"
 
 
-def test_proxies_are_dockers() -> None:
+def test_proxies_are_dockers(tmp_path: Path) -> None:
     config = {
         "default": {"httpProxy": "a", "noProxy": "b", "ftpProxy": ""},
         "tcp://x:1": {"httpsProxy": "c"},
     }
-    assert dict(proxy_args(config, "unix:///run/docker.sock")) == {
+    assert dict(proxies_of(tmp_path, config, "unix:///run/docker.sock")) == {
         "HTTP_PROXY": "a", "http_proxy": "a", "NO_PROXY": "b", "no_proxy": "b",
     }  # fmt: skip
-    assert dict(proxy_args(config, "tcp://x:1")) == {"HTTPS_PROXY": "c", "https_proxy": "c"}
+    assert dict(proxies_of(tmp_path, config, "tcp://x:1")) == {
+        "HTTPS_PROXY": "c", "https_proxy": "c",
+    }  # fmt: skip
     for junk in (None, [], {"default": 1}, {"default": {"httpProxy": 1}}):
-        assert proxy_args(junk) == ()
+        assert proxies_of(tmp_path, junk) == ()
 
 
 def test_the_gateway_of_the_host() -> None:
