@@ -18,6 +18,7 @@ from kitcache.store.protocol import (
     CollectableStore,
     DeleteResult,
     HeldLock,
+    IndexChange,
     Ingest,
     LockKind,
     Roots,
@@ -147,6 +148,15 @@ class MemoryStore:
 
     def touch_roots(self) -> None:
         self.index_changed_ns = self.clock_ns
+
+    def commit_roots(
+        self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
+    ) -> Roots | None:
+        if before is not None and before.data != self.index:
+            return None
+        self.index = change(self.index)
+        self.index_changed_ns = self.clock_ns
+        return self.read_roots(wait_policy.pause)
 
     def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
         try:

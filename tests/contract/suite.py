@@ -14,6 +14,7 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, dry_run_sweep
 from kitcache.gc.values import Plan
 from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, WaitPolicy
 from tests.hostile.build import Json, Sample, encode
@@ -302,5 +303,42 @@ class CollectingLaws:
         assert encode([tag.ref_name for tag in usage.tags]) == b'["main","dev"]'
 
 
-class StoreLaws(ReadingLaws, DeletingLaws, CollectingLaws):
+class CommittingLaws:
+    def remove_dev(self, data: bytes | None) -> bytes:
+        return edit_entries(data or b"", remove=(1,))
+
+    def test_a_commit_replaces_the_roots_and_returns_them(self, cache: Cache) -> None:
+        before = cache.store.read_roots(CONTROL.pause)
+        stamp = cache.store.roots_stamp()
+        roots = cache.store.commit_roots(self.remove_dev, NO_WAIT, before=before)
+        assert [entry.ref_name for entry in roots.entries] == ["main"]
+        assert roots.version == cache.store.read_roots(CONTROL.pause).version != before.version
+        assert cache.store.roots_stamp() != stamp
+
+    def test_outdated_roots_change_nothing(self, cache: Cache) -> None:
+        before = cache.store.read_roots(CONTROL.pause)
+        cache.sample.box.tag("new", cache.sample.main)
+        cache.sync()
+        published = cache.store.read_roots(CONTROL.pause)
+        assert cache.store.commit_roots(self.remove_dev, NO_WAIT, before=before) is None
+        assert cache.store.read_roots(CONTROL.pause) == published
+
+    def test_without_a_version_the_current_roots_are_changed(self, cache: Cache) -> None:
+        cache.sample.box.tag("new", cache.sample.main)
+        cache.sync()
+        roots = cache.store.commit_roots(self.remove_dev, NO_WAIT)
+        assert [entry.ref_name for entry in roots.entries] == ["main", "new"]
+
+    def test_a_change_that_raises_changes_nothing(self, cache: Cache) -> None:
+        before = cache.store.read_roots(CONTROL.pause)
+
+        def refuse(_: bytes | None) -> bytes:
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            cache.store.commit_roots(refuse, NO_WAIT)
+        assert cache.store.read_roots(CONTROL.pause) == before
+
+
+class StoreLaws(ReadingLaws, DeletingLaws, CollectingLaws, CommittingLaws):
     """All laws. A subclass has the fixtures `cache` and `other`, a second store."""

@@ -180,7 +180,7 @@ def test_an_unread_blob_is_not_said_to_have_been_removed(
     for fault in reads_of(stage, f"/cache/blobs/sha256/{name}"):
         ended = stage.run(fault)
         assert "meanwhile" not in ended.said
-        told.add((ended.code, "published, but not looked at once more" in ended.said))
+        told.add((ended.code, "published, but not checked again" in ended.said))
     # 12: the sweep that follows cannot read it.
     assert (1, True) in told
     assert told <= {(0, False), (1, False), (1, True), (12, False)}

@@ -35,7 +35,7 @@ KNOWN = {
         "os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)",
     ),
     ("store/create.py", "_make_directories", "os.mkdir(path, 493)"),
-    ("upkeep/naming/blobcopy.py", "_device_of", "os.stat(path)"),
+    ("store/transfer.py", "is_on_file_system_of", "os.stat(path)"),
     ("buildkit/session/unpack.py", "unpack", "os.makedirs(path, exist_ok=True)"),
     # Files outside of caches, which the user names.
     ("store/userfiles.py", "read_to_end", "os.open(path, _FLAGS)"),

@@ -39,6 +39,7 @@ SHARED = {
     "kitcache.options",
     "kitcache.options.units",
     "kitcache.store",
+    "kitcache.store.files",
     "kitcache.store.index",
     "kitcache.store.ioerrors",
     "kitcache.store.layout",
@@ -87,6 +88,7 @@ ADDING = NAMING | {
     "kitcache.gc.results",
     "kitcache.gc.reach",
     "kitcache.store.state",
+    "kitcache.store.commit",
     "kitcache.upkeep.naming.missing",
     "kitcache.upkeep.naming.tagnames",
     "kitcache.upkeep.naming.stableindex",
@@ -168,7 +170,12 @@ KITCACHE = {
     },
     "untag": SHARED
     | NAMING
-    | {"kitcache.cli.commands.untag", "kitcache.upkeep.naming.untag", "kitcache.store.state"},
+    | {
+        "kitcache.cli.commands.untag",
+        "kitcache.upkeep.naming.untag",
+        "kitcache.store.commit",
+        "kitcache.store.state",
+    },
 }
 
 EXEC = (
@@ -179,6 +186,7 @@ EXEC = (
         "kitcache.options.attributes",
         "kitcache.options.caches",
         "kitcache.store.create",
+        "kitcache.store.commit",
         "kitcache.store.state",
         "kitcache.upkeep",
         "kitcache.upkeep.jobcaches",
@@ -208,6 +216,7 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
         {
             "kitcache.store.write",
             "kitcache.store.ingest",
+            "kitcache.upkeep.publish",
             "kitcache.store.transfer",
             "kitcache.wrap.staging",
         },
@@ -303,7 +312,6 @@ def test_a_repair_loads_its_own_and_no_client(sample: Sample) -> None:
         "kitcache.upkeep.rewrite",
         "kitcache.upkeep.health.indexrecovery",
         "kitcache.store.write",
-        "kitcache.store.create",
         "kitcache.store.ingest",
         "kitcache.store.overlay",
         "kitcache.store.quarantine",

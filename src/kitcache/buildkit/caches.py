@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-from kitcache.buildkit.publish import CacheResult, Publication, publish
+from kitcache.buildkit.publish import CacheResult, Publication, publish_exports
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import ExcludedDirectories, identity
@@ -217,8 +217,8 @@ class Caches:
         self, cache: LockedCache, exports: Sequence[_Export], response: Mapping[str, str]
     ) -> list[CacheResult]:
         results = list(
-            publish(
-                cache.ingester,
+            publish_exports(
+                cache.ingester.layout,
                 tuple(Publication(e.store, tuple(e.tags), e.is_optional) for e in exports),
                 self._options.control(cache.layout),
                 lock_timeout_s=self._options.lock_timeout_s,

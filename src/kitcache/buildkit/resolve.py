@@ -13,7 +13,6 @@ from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
 from kitcache.options.units import format_bytes
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import read_stable_index
 from kitcache.upkeep.jobcaches import LockOptions
 
 
@@ -47,7 +46,7 @@ def _parse_root(digest: str) -> Descriptor:
 
 def _find_tag(layout: DirectoryStore, tag: str, options: LockOptions) -> Descriptor:
     try:
-        _, entries = read_stable_index(layout, options.control(layout).pause)
+        entries = layout.read_roots(options.control(layout).pause).entries
     except (Damaged, Unsafe) as error:
         raise SkippedError(f" due to err: {error.problem}") from None
     entry = find_entry(entries, tag)

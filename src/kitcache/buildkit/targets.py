@@ -18,12 +18,10 @@ from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.errors import Damaged, KitcacheError, UsageError
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import read_document
-from kitcache.oci.index import NewEntry, add_entries
-from kitcache.store.index import publish_index
+from kitcache.oci.index import NewEntry
 from kitcache.store.ioerrors import io_error
-from kitcache.store.locks import lock_index
-from kitcache.store.state import open_state_dir
 from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions
+from kitcache.upkeep.publish import find_faults, publish
 
 _LAYOUT_STORE = "export"
 _LATEST = "latest"
@@ -214,18 +212,24 @@ def _name_image(target: LayoutTarget, response: Mapping[str, str], options: Lock
     names = target.names or tuple(filter(None, response.get("image.name", "").split(",")))
     entries = tuple(NewEntry(*blob, _tag_of(name), image_name=name) for name in names)
     entries = entries or (NewEntry(*blob, _LATEST),)
-    target.cache.ingester.sync()
-    with open_state_dir(layout) as room_fd:
-        lock = lock_index(layout, options.wait_policy(layout))
-        publish_index(layout, room_fd, lock, lambda data: (add_entries(data, entries), None))
+    control = options.control(layout)
+    faults = find_faults(layout, control, root)
+    if faults:
+        problem = f"the image is incomplete: {faults}"
+        raise Damaged(layout.path, problem, kind="missing", effect="no tag was changed")
+    wait_policy = options.wait_policy(layout)
+    (lost,) = publish(layout, [(root, entries)], control, wait_policy)
+    if lost.clause:
+        effect = "index.json names the image already"
+        raise Damaged(layout.path, f"the image was {lost.clause}", kind="lost", effect=effect)
     target.cache.published.update(entry.ref_name for entry in entries)
 
 
-def _root(target: LayoutTarget, told: Descriptor | None) -> Descriptor | None:
-    """What the layout was really given."""
+def _root(target: LayoutTarget, hint: Descriptor | None) -> Descriptor | None:
+    """Return the root that the layout received. hint: The daemon's descriptor of an image."""
     root = target.store.root
-    if root is None or (told is not None and told.digest == root.digest):
-        return root and told
+    if root is None or (hint is not None and hint.digest == root.digest):
+        return root and hint
     data = target.cache.ingester.layout.read_blob(root.digest, root.size) or b""
     try:
         return Descriptor(media_type_of(read_document(data), None), root.digest, root.size)

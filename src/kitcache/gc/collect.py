@@ -1,9 +1,11 @@
 """The collection: survey, plan, sweep; again, if the roots changed during the sweep."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
-from kitcache.errors import Busy, Cancelled, KitcacheError
+from kitcache.errors import NOTHING_CHANGED, NOTHING_DELETED, Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.plan import (
     PUBLISH_GRACE_NS,
@@ -23,6 +25,7 @@ from kitcache.store.protocol import BATCH_SIZE, CollectableStore, HeldLock, Lock
 MAX_RETRIES = 8
 """How often other processes may change index.json during one command."""
 _POLL_S = 0.05
+Result = TypeVar("Result")
 
 
 class SurveyedPlan(NamedTuple):
@@ -123,12 +126,29 @@ def after_deleting(error: KitcacheError, total: SweepResult) -> KitcacheError:
     return error
 
 
-def index_unstable_error(path: str) -> Busy:
+class IndexChangedError(Exception):
+    """Another process changed index.json since it was read: decide again."""
+
+
+def retry_if_changed(path: str, attempt: Callable[[], Result]) -> Result:
+    """Return the result of the first attempt that does not raise IndexChangedError.
+
+    Raises:
+        Busy: All attempts raised it.
+    """
+    for _ in range(MAX_RETRIES):
+        with suppress(IndexChangedError):
+            return attempt()
+    raise index_unstable_error(path, effect=NOTHING_CHANGED)
+
+
+def index_unstable_error(path: str, effect: str = NOTHING_DELETED) -> Busy:
     """Return the error for an index.json that changes again and again."""
     return Busy(
         path,
-        f"index.json changed {MAX_RETRIES} times while the sweep ran: others are publishing",
-        hints=("try again when they are done",),
+        f"index.json changed {MAX_RETRIES} times: other processes are publishing tags",
+        effect=effect,
+        hints=("try again when their exports have ended",),
     )
 
 

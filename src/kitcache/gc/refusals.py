@@ -150,7 +150,7 @@ def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingBlob]
     more = f"and {len(holes) - 1:,} more" if len(holes) > 1 else ""
     return Damaged(
         path,
-        f"{root.label} is not whole: {problem}",
+        f"{root.label} is not complete: {problem}",
         kind=kind,
         tag=root.ref_name,
         chain=chain,

@@ -5,6 +5,7 @@ opened, unless its media type is unknown: then it is inspected.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
@@ -113,11 +114,11 @@ def survey_roots(
 
 
 def check_reachable(
-    store: CacheStore, control: Control, root: Root
+    store: CacheStore, control: Control, roots: Iterable[Root]
 ) -> tuple[tuple[DamagedPath, ...], tuple[MissingBlob, ...]]:
-    """Return the faults below one descriptor; both are empty if every blob exists.
+    """Return the faults below some roots; both are empty if every blob exists.
 
-    The descriptor need not be an entry of index.json. Structural blobs are verified; of a leaf the
+    The roots need not be entries of index.json. Structural blobs are verified; of a leaf the
     length is compared. The caller has called refresh().
 
     Raises:
@@ -125,8 +126,9 @@ def check_reachable(
 
     """
     marker = _Marker(store, control, needs_all=True)
-    if root.descriptor is not None:
-        marker.push_root(root, root.descriptor)
+    for root in roots:
+        if root.descriptor is not None:
+            marker.push_root(root, root.descriptor)
     marker.run()
     return tuple(marker.damage), tuple(marker.missing.values())
 

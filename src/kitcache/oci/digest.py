@@ -39,6 +39,11 @@ class Digest(NamedTuple):
         return self.is_known and hashlib.new(self.algorithm, data).hexdigest() == self.hex
 
 
+def sha256_of(data: bytes) -> Digest:
+    """Return the digest that kitcache gives to new bytes."""
+    return Digest("sha256", hashlib.sha256(data).hexdigest())
+
+
 def is_blob_name(algorithm: str, name: str) -> bool:
     """Return True if a file of that name below blobs/<algorithm>/ can be a blob."""
     return len(name) == HEX_LENGTHS.get(algorithm) and not name.strip(LOWER_HEX)

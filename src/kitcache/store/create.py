@@ -5,22 +5,23 @@ And what is below it is made so that the users of the cache can open it.
 
 import errno
 import os
-import stat
 from contextlib import AbstractContextManager, suppress
 
 from kitcache.errors import NotACache
 from kitcache.oci.index import EMPTY_INDEX
+from kitcache.store.commit import replace_root_file
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import (
+from kitcache.store.files import (
     INDEX,
-    copy_owner,
+    PROBE,
+    delete_file,
     reference_stat,
-    replace_file,
-    sync_root,
-    write_new,
+    temporary_name,
+    write_file,
 )
+from kitcache.store.index import sync_root
 from kitcache.store.ioerrors import io_error
-from kitcache.store.layout import Layout, check_version, is_bare, open_checked, open_directory
+from kitcache.store.layout import Layout, check_version, is_bare, open_checked
 
 OCI_LAYOUT = "oci-layout"
 _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -75,30 +76,6 @@ def _make_directories(path: str) -> None:
             os.mkdir(path, 0o755)
 
 
-def make_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> int:
-    """A directory below DIR, opened; made for the users of the cache if it is not there.
-
-    prefix: of the name, for messages. Raises Unsafe where it is a link, KitcacheError.
-    """
-    fd = open_directory(layout, name, parent, prefix)
-    if fd is not None:
-        return fd
-    users = reference_stat(layout)
-    try:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=parent)
-        fd = open_directory(layout, name, parent, prefix)
-        if fd is None:
-            raise FileNotFoundError(2, os.strerror(2))
-        copy_owner(fd, users)
-        os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
-    except OSError as error:
-        if fd is not None:
-            os.close(fd)
-        raise io_error(layout.path, f"cannot make {prefix}{name}", error) from None
-    return fd
-
-
 def _check_purpose(layout: Layout) -> None:
     if not is_bare(layout):
         check_version(layout)
@@ -132,7 +109,7 @@ def make_index(layout: Layout, lock: AbstractContextManager[None]) -> None:
         return
     with lock:
         for name, data in _missing(layout):
-            replace_file(layout, name, data)
+            replace_root_file(layout, name, data)
     sync_root(layout)
 
 
@@ -159,13 +136,12 @@ def check_writable(layout: Layout, room_fd: int | None) -> None:
             code = errno.EROFS if is_read_only else errno.EACCES
             what = f"cannot write to {name or 'the directory'}"
             raise io_error(layout.path, what, OSError(code, os.strerror(code)))
-    probe, place = f"probe.{os.urandom(8).hex()}", layout.root_fd if room_fd is None else room_fd
+    probe = (layout.root_fd if room_fd is None else room_fd, temporary_name(PROBE))
     try:
-        write_new(place, probe, bytes(_PROBE_BYTES), reference_stat(layout))
+        write_file(*probe, (bytes(_PROBE_BYTES),), reference_stat(layout))
     except OSError as error:
-        # A room of another user's says nothing about the rest.
+        # A state directory of another user says nothing about the rest.
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise io_error(layout.path, "cannot be written to", error) from None
     finally:
-        with suppress(OSError):
-            os.unlink(probe, dir_fd=place)
+        delete_file(*probe)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.store import delete, index, scan
+from kitcache.store.files import STATE_DIR
 from kitcache.store.ioerrors import io_error, unreadable
 from kitcache.store.layout import Layout, blob_stat, look_at_open
 from kitcache.store.locks import lock_store
@@ -18,6 +19,7 @@ from kitcache.store.protocol import (
     BlobStat,
     DeleteResult,
     HeldLock,
+    IndexChange,
     Ingest,
     LockKind,
     Roots,
@@ -47,8 +49,14 @@ class DirectoryStore(Layout):
         return index.stamp_index(self)
 
     def read_roots(self, pause: Callable[[float], None]) -> Roots:
-        file, entries = index.read_stable_index(self, pause)
-        return Roots(file.data, file.digest, file.changed_ns, entries)
+        return index.read_stable_index(self, pause)
+
+    def commit_roots(
+        self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
+    ) -> Roots | None:
+        from kitcache.store.commit import commit_index  # noqa: PLC0415 - a reset needs none
+
+        return commit_index(self, change, wait_policy, before=before)
 
     def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         for digest in digests:
@@ -103,6 +111,11 @@ class DirectoryStore(Layout):
             return type(self)(self.path, os.dup(self.root_fd))
         except OSError as error:
             raise io_error(self.path, "cannot be opened once more", error) from None
+
+    def identity(self) -> tuple[int, int]:
+        """Return the device and the inode of the directory: equal for the same directory only."""
+        stat = look_at_open(self, self.root_fd, "the directory")
+        return stat.st_dev, stat.st_ino
 
     def check_exists(self) -> None:
         if look_at_open(self, self.root_fd, "the directory").st_nlink == 0:
@@ -164,7 +177,7 @@ class DirectoryStore(Layout):
 
     def finish_sweep(self) -> None:
         try:
-            os.stat(scan.STATE_DIR, dir_fd=self.root_fd, follow_symlinks=False)
+            os.stat(STATE_DIR, dir_fd=self.root_fd, follow_symlinks=False)
         except OSError:
             return
         from kitcache.store.state import tidy  # noqa: PLC0415 - rarely needed

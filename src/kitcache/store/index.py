@@ -1,42 +1,38 @@
-"""index.json on disk: read while others rewrite it, written so that nobody sees half of it.
+"""index.json, read while other processes rewrite it.
 
-BuildKit overwrites the file in place, so a reader can see a torn one for a moment. We write beside
-and rename, under BuildKit's own lock.
+BuildKit overwrites the file in place, so a reader can see a half-written file.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
-from typing import Generic, NamedTuple, TypeVar
+from contextlib import suppress
+from typing import NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, NOTHING_DELETED, Damaged, Unsafe
-from kitcache.oci.digest import Digest
+from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.document import DocumentError, read_plain
 from kitcache.oci.index import IndexEntry, read_entries
+from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import io_error, repair_command
 from kitcache.store.layout import (
-    NEW_FILE_FLAGS,
     Layout,
     excess_values,
     look_at,
-    look_at_open,
     open_file,
     read_at_most,
 )
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES
-
-INDEX = "index.json"
-INDEX_TEMP = "index.json.kitcache-new"
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Roots
 
 Stamp = tuple[int, int, int, int]
-Answer = TypeVar("Answer")
 
 
 class IndexFile(NamedTuple):
-    """index.json as it was at one moment. data: None where there is no such file.
+    """index.json at one moment.
 
-    digest: of its bytes; the same digest means the same roots. changed_ns: its modification time.
+    Attributes:
+        data: None if there is no file.
+        digest: Of the bytes; equal digests mean equal roots.
+        changed_ns: The modification time, 0 if there is no file.
     """
 
     data: bytes | None
@@ -45,41 +41,38 @@ class IndexFile(NamedTuple):
 
 
 def read_index(layout: Layout) -> IndexFile:
-    """index.json's bytes as they are now.
+    """Read the bytes of index.json.
 
-    Raises Unsafe where it is a link, no regular file or above the cap, KitcacheError where it
-    cannot be read.
+    Raises:
+        Unsafe: It is a symlink, not a regular file, or larger than the caps.
+        KitcacheError: It cannot be read.
     """
     fd = open_file(layout, INDEX)
     if fd is None:
-        return IndexFile(None, Digest("sha256", hashlib.sha256(b"").hexdigest()), 0)
+        return IndexFile(None, sha256_of(b""), 0)
     try:
-        found = os.fstat(fd)
+        stat = os.fstat(fd)
         data = read_at_most(fd, STRUCTURAL_LIMIT_BYTES)
     except OSError as error:
         raise io_error(layout.path, f"cannot read {INDEX}", error) from None
     finally:
         os.close(fd)
+    hints = (f"restore {INDEX} from a copy",)
     if len(data) > STRUCTURAL_LIMIT_BYTES:
         raise Unsafe(
             layout.path,
             f"{INDEX} is larger than any index may be"
-            f" ({found.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
-            hints=(f"restore {INDEX} from a copy",),
+            f" ({stat.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
+            hints=hints,
         )
     excess = excess_values(data)
     if excess:
-        raise Unsafe(
-            layout.path,
-            f"{INDEX} has more values than any index may ({excess})",
-            hints=(f"restore {INDEX} from a copy",),
-        )
-    return IndexFile(data, Digest("sha256", hashlib.sha256(data).hexdigest()), found.st_mtime_ns)
+        problem = f"{INDEX} has more values than any index may ({excess})"
+        raise Unsafe(layout.path, problem, hints=hints)
+    return IndexFile(data, sha256_of(data), stat.st_mtime_ns)
 
 
-def read_stable_index(
-    layout: Layout, pause: Callable[[float], None]
-) -> tuple[IndexFile, tuple[IndexEntry, ...]]:
+def read_stable_index(layout: Layout, pause: Callable[[float], None]) -> Roots:
     """Read index.json and its entries; read again for half a second while it is not an index.
 
     A missing file has no entries.
@@ -90,15 +83,14 @@ def read_stable_index(
     Raises:
         Damaged: It still is not an index, or it is ambiguous.
         KitcacheError: As read_index.
-
     """
     for _ in range(10):
         index = read_index(layout)
         with suppress(DocumentError):
-            return index, () if index.data is None else read_entries(index.data)
+            return Roots(*index, () if index.data is None else read_entries(index.data))
         pause(0.05)
     index = read_index(layout)
-    return index, parse_index(layout.path, index.data)
+    return Roots(*index, parse_index(layout.path, index.data))
 
 
 def parse_index(
@@ -133,164 +125,24 @@ def index_error(path: str, error: DocumentError, effect: str = NOTHING_DELETED) 
 
 
 def stamp_index(layout: Layout) -> Stamp | None:
-    """Changes whenever index.json does, for the price of one stat; None where there is none.
-
-    Raises KitcacheError where it cannot be looked at.
-    """
-    found = look_at(layout, INDEX)
-    if found is None:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def edit_index(layout: Layout, edit: Callable[[bytes | None], tuple[bytes, Answer]]) -> Answer:
-    """Replace index.json by what `edit` makes of its bytes; the caller holds both locks.
-
-    Old or new, nothing in between, also after a crash. Owner, group and mode stay. Equal bytes
-    are not written. Raises KitcacheError (disk full, read-only): then the old index is in place.
-    """
-    before = read_index(layout).data
-    after, answer = edit(before)
-    if after == before:
-        return answer
-    replace_file(layout, INDEX, after)
-    sync_root(layout)
-    return answer
-
-
-def publish_index(
-    layout: Layout,
-    room_fd: int | None,
-    lock: AbstractContextManager[None],
-    edit: Callable[[bytes | None], tuple[bytes, Answer]],
-) -> Answer:
-    """edit_index for those who hold kitcache.lock shared, so that several may be at it at once.
-
-    lock: BuildKit's, not taken yet: it is held for a read and a rename, since the new file is on
-    the disk before. Only where index.json changed meanwhile it is also held for the write. room_fd:
-    a directory of ours below DIR for that file; None: there is none. Afterwards index.json is no
-    older than now, also where its bytes were right already: that is how others see who published.
-    """
-    prepared = None if room_fd is None else _prepare(layout, room_fd, edit)
-    try:
-        with lock:
-            if prepared is not None and _put(layout, prepared):
-                answer = prepared.answer
-            else:
-                answer = edit_index(layout, edit)
-            date_index(layout)
-    except DocumentError as error:
-        raise index_error(layout.path, error, NOTHING_CHANGED) from None
-    finally:
-        if prepared is not None:
-            with suppress(OSError):
-                os.unlink(prepared.name, dir_fd=prepared.room_fd)
-    sync_root(layout)
-    return answer
+    """Return a value that changes if index.json does, None if there is no file. One stat."""
+    stat = look_at(layout, INDEX)
+    return stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def date_index(layout: Layout) -> None:
-    """Date index.json now, if the caller may: what ended in ingest/ before was published or ours.
+    """Set the time of index.json to now, as far as the caller may.
 
-    Who finds ingest/ newer than index.json takes that for an export that has yet to publish.
+    If ingest/ is newer than index.json, a reset waits for an export that has yet to publish.
     """
     with suppress(OSError):
         os.utime(INDEX, dir_fd=layout.root_fd, follow_symlinks=False)
 
 
-class IndexChangedError(Exception):
-    """index.json is no longer what it was."""
-
-
-def replace_index_if_unchanged(
-    layout: Layout,
-    room_fd: int | None,
-    lock: AbstractContextManager[None],
-    before: bytes | None,
-    after: bytes,
-) -> bool:
-    """publish_index for bytes that were made of others: False, and no change, if those are gone.
-
-    before: index.json as it was judged; None where there was none. Also raises Unsafe, with no
-    change, for one that would be too large to be read again.
-    """
-    if len(after) > STRUCTURAL_LIMIT_BYTES:
-        raise Unsafe(
-            layout.path,
-            f"{INDEX} would be larger than any index may be"
-            f" ({len(after):,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
-            effect=f"{INDEX} is as it was",
-        )
-
-    def edit(now: bytes | None) -> tuple[bytes, bool]:
-        if now != before:
-            raise IndexChangedError
-        return after, True
-
-    try:
-        return publish_index(layout, room_fd, lock, edit)
-    except IndexChangedError:
-        return False
-
-
-class _Prepared(NamedTuple, Generic[Answer]):
-    room_fd: int
-    name: str
-    before: bytes | None
-    answer: Answer
-
-
-def _prepare(
-    layout: Layout, room_fd: int, edit: Callable[[bytes | None], tuple[bytes, Answer]]
-) -> _Prepared[Answer] | None:
-    """What edit makes of index.json as it is now, on the disk; None where only the lock will do."""
-    before = read_index(layout).data
-    try:
-        after, answer = edit(before)
-    except (DocumentError, OSError):
-        return None
-    if after == before:
-        return None
-    name = f"{INDEX}.{os.urandom(8).hex()}"
-    try:
-        write_new(room_fd, name, after, reference_stat(layout))
-    except OSError:
-        with suppress(OSError):
-            os.unlink(name, dir_fd=room_fd)
-        return None
-    return _Prepared(room_fd, name, before, answer)
-
-
-def _put(layout: Layout, prepared: _Prepared[Answer]) -> bool:
-    if read_index(layout).data != prepared.before:
-        return False
-    try:
-        os.rename(prepared.name, INDEX, src_dir_fd=prepared.room_fd, dst_dir_fd=layout.root_fd)
-    except OSError:
-        return False
-    return True
-
-
-def replace_file(layout: Layout, name: str, data: bytes) -> None:
-    """A file directly below DIR: old or new, nothing in between. The caller holds BuildKit's lock.
-
-    Raises KitcacheError; then the old one is in place.
-    """
-    root_fd = layout.root_fd
-    try:
-        # A killed writer left it, if it is there.
-        _unlink_temp(root_fd)
-        write_new(root_fd, INDEX_TEMP, data, reference_stat(layout))
-        os.rename(INDEX_TEMP, name, src_dir_fd=root_fd, dst_dir_fd=root_fd)
-    except OSError as error:
-        _unlink_temp(root_fd)
-        raise io_error(layout.path, f"cannot write {name}", error) from None
-
-
 def sync_index(layout: Layout) -> None:
-    """Put index.json on the disk, whoever wrote it: BuildKit does not, and a power cut undoes it.
+    """Make index.json durable, whichever client wrote it. Raises KitcacheError.
 
-    Raises KitcacheError.
+    BuildKit does not sync it, so a power cut can bring back an older one.
     """
     fd = open_file(layout, INDEX)
     try:
@@ -304,7 +156,7 @@ def sync_index(layout: Layout) -> None:
 
 
 def sync_root(layout: Layout) -> None:
-    """Put names directly below DIR on the disk. Raises KitcacheError."""
+    """Make the names directly below DIR durable. Raises KitcacheError."""
     try:
         os.fsync(layout.root_fd)
     except OSError as error:
@@ -314,51 +166,3 @@ def sync_root(layout: Layout) -> None:
             error,
             effect=f"the new {INDEX} is in place, but a power cut may undo it",
         ) from None
-
-
-def _unlink_temp(root_fd: int) -> None:
-    with suppress(OSError):
-        os.unlink(INDEX_TEMP, dir_fd=root_fd)
-
-
-def write_new(
-    dir_fd: int, name: str, data: bytes, owner: os.stat_result, mode: int | None = None
-) -> None:
-    """Write a new file with these bytes, on the disk, for the users of another. Raises OSError.
-
-    mode: the permissions of the file, if they are not to be those of the other one.
-    """
-    fd = os.open(name, NEW_FILE_FLAGS, 0o600, dir_fd=dir_fd)
-    with open(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        copy_owner_and_mode(fd, owner)
-        if mode is not None:
-            # By the open file: its name may lead elsewhere by now.
-            os.fchmod(fd, mode)
-        os.fsync(fd)
-
-
-def reference_stat(layout: Layout) -> os.stat_result:
-    """Whose owner, group and permissions new files take: index.json's, or else the directory's.
-
-    Raises KitcacheError.
-    """
-    return look_at(layout, INDEX) or look_at_open(layout, layout.root_fd, "the directory")
-
-
-def copy_owner_and_mode(fd: int, owner: os.stat_result) -> None:
-    """Give a new file the owner, group and permissions of another; as far as the caller may."""
-    copy_owner(fd, owner)
-    os.fchmod(fd, owner.st_mode & 0o666)
-
-
-def copy_owner(fd: int, owner: os.stat_result) -> None:
-    """Give something new the owner and group of another, as far as the caller may."""
-    mine = os.fstat(fd)
-    if mine.st_gid != owner.st_gid:
-        with suppress(OSError):
-            os.fchown(fd, -1, owner.st_gid)
-    if mine.st_uid != owner.st_uid:
-        with suppress(OSError):
-            os.fchown(fd, owner.st_uid, -1)

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
-from kitcache.store.create import make_directory
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import copy_owner, date_index, reference_stat
+from kitcache.store.files import copy_owner, make_directory, reference_stat
+from kitcache.store.index import date_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
@@ -82,7 +82,7 @@ class Ingester:
     def algorithm_fd(self, algorithm: str) -> int:
         """blobs/<algorithm>/, opened."""
         with self._lock:
-            return room_for_blobs(self.layout, algorithm)
+            return open_algorithm(self.layout, algorithm)
 
     def find(self, digest: Digest, size: int) -> int | None:
         """The length of a blob that is there whole; None where it is not, so that it has to come.
@@ -133,16 +133,6 @@ class Ingester:
         room = self.algorithm_fd(digest.algorithm)
         os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=room)
 
-    def sync(self) -> None:
-        """Put the names of all blobs on the disk, of those that others have put there too."""
-        layout = self.layout
-        try:
-            for fd in (*layout.blobs.values(), layout.blobs_fd, layout.root_fd):
-                if fd is not None:
-                    os.fsync(fd)
-        except OSError as error:
-            raise io_error(layout.path, "cannot sync blobs", error) from None
-
     def close(self) -> None:
         """No upload begins any more; those under way are removed, and fail at their next step."""
         with self._lock:
@@ -174,7 +164,7 @@ class Ingester:
         return self._is_closed
 
 
-def room_for_blobs(layout: Layout, algorithm: str) -> int:
+def open_algorithm(layout: Layout, algorithm: str) -> int:
     """blobs/<algorithm>/, opened, and made for the users of the cache if it is not there.
 
     The layout's directories have been opened. Raises Unsafe, KitcacheError.

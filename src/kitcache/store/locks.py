@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
-from kitcache.store.index import copy_owner_and_mode, reference_stat
+from kitcache.store.files import copy_owner_and_mode, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
 from kitcache.store.protocol import HeldLock, LockHolder, LockKind, Waiting, WaitPolicy

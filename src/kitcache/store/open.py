@@ -38,3 +38,14 @@ def open_published_store(address: StoreAddress) -> DirectoryStore | None:
 def address_text(address: StoreAddress) -> str:
     """Return an address as the text that messages show."""
     return os.fspath(address)
+
+
+def address_name(address: StoreAddress) -> str:
+    """Return the last part of an address."""
+    return os.path.basename(os.path.abspath(address))
+
+
+def is_nested(address: StoreAddress, other: StoreAddress) -> bool:
+    """Return True if one of the directories is, or is inside, the other."""
+    real, other_real = os.path.realpath(address), os.path.realpath(other)
+    return os.path.commonpath((real, other_real)) in (real, other_real)

@@ -10,12 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from kitcache.oci.digest import Digest
-from kitcache.store.create import make_directory
-from kitcache.store.index import INDEX, reference_stat, write_new
+from kitcache.store.files import INDEX, STATE_DIR, make_directory, reference_stat, write_file
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
 from kitcache.store.protocol import HeldLock
-from kitcache.store.scan import QUARANTINE, STATE_DIR
+from kitcache.store.scan import QUARANTINE
 
 
 class Quarantine:
@@ -80,7 +79,7 @@ class Quarantine:
                 )
                 return
             # A file system without hard links.
-            write_new(self.make(), name, data, reference_stat(layout))
+            write_file(self.make(), name, (data,), reference_stat(layout))
         except OSError as error:
             raise io_error(layout.path, f"cannot keep the old {INDEX}", error) from None
 

@@ -8,14 +8,12 @@ from contextlib import contextmanager, suppress
 from itertools import compress, islice
 
 from kitcache.oci.digest import are_blob_names, is_blob_name
-from kitcache.store.index import INDEX, INDEX_TEMP
+from kitcache.store.files import INDEX, INDEX_TEMP, STATE_DIR
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout, look_at_open
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
 from kitcache.store.protocol import BATCH_SIZE, Batch, Ingest, WriterActivity
 
-STATE_DIR = ".kitcache"
-"""The state directory. Only kitcache writes below it."""
 OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, STATE_DIR, "blobs", "ingest")
 )

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 from kitcache.errors import KitcacheError
+from kitcache.store.files import STATE_DIR
 from kitcache.store.layout import Layout, open_directory
 from kitcache.store.locks import lock_store
 from kitcache.store.protocol import WaitPolicy
-from kitcache.store.scan import STATE_DIR
 
 L = TypeVar("L", bound=Layout)
 

@@ -10,17 +10,24 @@ import errno
 import fcntl
 import json
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
-from kitcache.store.index import INDEX, copy_owner_and_mode, reference_stat, write_new
+from kitcache.store.files import (
+    INDEX,
+    NEW_BLOB,
+    PROBE,
+    STATE_DIR,
+    make_directory,
+    reference_stat,
+    replace_file,
+    temporary_name,
+)
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
-from kitcache.store.scan import STATE_DIR
 
 SKIPPED_SWEEPS = "skipped-sweeps"
 TAGS = "tags.json"
@@ -34,7 +41,7 @@ _LAYERS_KEPT = 10_000
 _TRIES = 50
 _PAUSE_S = 0.01
 _LEFT_BEHIND_S = 3600.0
-_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, "blob", "probe"))
+_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, NEW_BLOB, PROBE))
 _NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 """No file of ours is there: nothing, a directory, a link, a socket."""
 
@@ -58,7 +65,7 @@ class TagUse(NamedTuple):
 @contextmanager
 def open_state_dir(layout: Layout) -> Iterator[int | None]:
     """An fd of .kitcache/, made for the users of the cache; None where there can be none."""
-    fd = _open_room(layout, is_made=True)
+    fd = _open_state_dir(layout, create=True)
     try:
         yield fd
     finally:
@@ -80,21 +87,13 @@ def require_state_dir(layout: Layout) -> Iterator[int]:
         yield fd
 
 
-def _open_room(layout: Layout, *, is_made: bool) -> int | None:
+def _open_state_dir(layout: Layout, *, create: bool) -> int | None:
     try:
-        fd = open_directory(layout, STATE_DIR, layout.root_fd)
-        if fd is not None or not is_made:
-            return fd
-        with suppress(FileExistsError):
-            os.mkdir(STATE_DIR, 0o755, dir_fd=layout.root_fd)
-        fd = open_directory(layout, STATE_DIR, layout.root_fd)
-    except (KitcacheError, OSError):
+        if create:
+            return make_directory(layout, STATE_DIR, layout.root_fd)
+        return open_directory(layout, STATE_DIR, layout.root_fd)
+    except KitcacheError:
         return None
-    if fd is not None:
-        with suppress(OSError, KitcacheError):
-            copy_owner_and_mode(fd, reference_stat(layout))
-            os.fchmod(fd, stat.S_IMODE(os.fstat(layout.root_fd).st_mode))
-    return fd
 
 
 def read_tag_uses(layout: Layout) -> Mapping[str, TagUse]:
@@ -130,8 +129,8 @@ def record_use(
 
     digests: what was exported under each, as far as it is known. Never fails.
     """
-    with suppress(KitcacheError), _writing(layout) as room_fd:
-        if room_fd is None:
+    with suppress(KitcacheError), _writing(layout) as state_fd:
+        if state_fd is None:
             return
         notes = dict(read_tag_uses(layout))
         for tag in tags:
@@ -140,7 +139,7 @@ def record_use(
                 notes[tag] = note._replace(exported_ns=now_ns, digest=(digests or {}).get(tag))
             else:
                 notes[tag] = note._replace(imported_ns=now_ns)
-        _write_notes(layout, room_fd, notes)
+        _write_notes(layout, state_fd, notes)
 
 
 def write_tag_uses(layout: Layout, changed: Mapping[str, TagUse]) -> None:
@@ -151,19 +150,19 @@ def write_tag_uses(layout: Layout, changed: Mapping[str, TagUse]) -> None:
     before = read_tag_uses(layout)
     if all(before.get(tag, TagUse()) == note for tag, note in changed.items()):
         return
-    with _writing(layout) as room_fd:
-        if room_fd is not None:
+    with _writing(layout) as state_fd:
+        if state_fd is not None:
             notes = {**read_tag_uses(layout), **changed}
             _write_notes(
-                layout, room_fd, {t: note for t, note in notes.items() if note != TagUse()}
+                layout, state_fd, {t: note for t, note in notes.items() if note != TagUse()}
             )
 
 
-def _write_notes(layout: Layout, room_fd: int, notes: Mapping[str, TagUse]) -> None:
+def _write_notes(layout: Layout, state_fd: int, notes: Mapping[str, TagUse]) -> None:
     latest = sorted(notes, key=lambda tag: notes[tag].used_ns)
     kept = {tag: notes[tag]._asdict() for tag in latest[-_TAGS_KEPT:]}
     document = {"schema": _TAGS_SCHEMA, "tags": kept}
-    _replace(layout, room_fd, TAGS, json.dumps(document, indent=1).encode())
+    _replace(layout, state_fd, TAGS, json.dumps(document, indent=1).encode())
 
 
 def note_layers(layout: Layout, digests: Iterable[str], now_ns: int) -> None:
@@ -177,22 +176,22 @@ def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
     before = read_layer_uses(layout) if used else {}
     if all(digest in before and before[digest] >= ns for digest, ns in used.items()):
         return
-    with _writing(layout) as room_fd:
-        if room_fd is None:
+    with _writing(layout) as state_fd:
+        if state_fd is None:
             return
         uses = dict(read_layer_uses(layout))
         uses |= {digest: max(uses.get(digest, 0), ns) for digest, ns in used.items()}
         latest = sorted(uses, key=uses.__getitem__)[-_LAYERS_KEPT:]
         document = {"schema": _LAYERS_SCHEMA, "layers": {digest: uses[digest] for digest in latest}}
-        _replace(layout, room_fd, LAYERS, json.dumps(document).encode())
+        _replace(layout, state_fd, LAYERS, json.dumps(document).encode())
 
 
 def count_skipped_sweep(layout: Layout) -> int:
     """Count a sweep that was left out: how many in a row it is."""
-    with _writing(layout) as room_fd:
+    with _writing(layout) as state_fd:
         skips = read_skipped_sweeps(layout) + 1
-        if room_fd is not None:
-            _replace(layout, room_fd, SKIPPED_SWEEPS, b"%d\n" % skips)
+        if state_fd is not None:
+            _replace(layout, state_fd, SKIPPED_SWEEPS, b"%d\n" % skips)
     return skips
 
 
@@ -200,7 +199,7 @@ def tidy(layout: Layout) -> None:
     """A sweep has been done: none was left out in a row, and what killed writers left goes too."""
     from kitcache.store.stages import clear_stages  # noqa: PLC0415 - only after a sweep
 
-    fd = _open_room(layout, is_made=False)
+    fd = _open_state_dir(layout, create=False)
     if fd is not None:
         with suppress(OSError):
             os.unlink(SKIPPED_SWEEPS, dir_fd=fd)
@@ -209,15 +208,15 @@ def tidy(layout: Layout) -> None:
         os.close(fd)
 
 
-def delete_stale_files(room_fd: int) -> None:
+def delete_stale_files(state_fd: int) -> None:
     """Remove what killed writers have left: new files of an hour ago that got no name."""
     now_s = time.time()
     with suppress(OSError):
-        for name in os.listdir(room_fd):
+        for name in os.listdir(state_fd):
             if name.startswith(_TEMPS):
-                found = os.stat(name, dir_fd=room_fd, follow_symlinks=False)
+                found = os.stat(name, dir_fd=state_fd, follow_symlinks=False)
                 if found.st_mtime < now_s - _LEFT_BEHIND_S:
-                    os.unlink(name, dir_fd=room_fd)
+                    os.unlink(name, dir_fd=state_fd)
 
 
 @contextmanager
@@ -243,15 +242,15 @@ def _is_locked(fd: int) -> bool:
 def _read(layout: Layout, name: str) -> bytes:
     """The bytes of a file in .kitcache/; empty where there is none. Raises as read_notes."""
     try:
-        room_fd = open_directory(layout, STATE_DIR, layout.root_fd)
+        state_fd = open_directory(layout, STATE_DIR, layout.root_fd)
     except Unsafe:
         return b""
-    if room_fd is None:
+    if state_fd is None:
         return b""
     with ExitStack() as opened:
-        opened.callback(os.close, room_fd)
+        opened.callback(os.close, state_fd)
         try:
-            fd = os.open(name, FILE_FLAGS, dir_fd=room_fd)
+            fd = os.open(name, FILE_FLAGS, dir_fd=state_fd)
             opened.callback(os.close, fd)
             return read_at_most(fd, _LIMIT_BYTES)
         except OSError as error:
@@ -261,14 +260,10 @@ def _read(layout: Layout, name: str) -> bytes:
             raise unreadable(layout.path, f"{STATE_DIR}/{name}", error) from None
 
 
-def _replace(layout: Layout, room_fd: int, name: str, data: bytes) -> None:
-    new = f"{name}.{os.urandom(8).hex()}"
-    try:
-        write_new(room_fd, new, data, reference_stat(layout))
-        os.rename(new, name, src_dir_fd=room_fd, dst_dir_fd=room_fd)
-    except (KitcacheError, OSError):
-        with suppress(OSError):
-            os.unlink(new, dir_fd=room_fd)
+def _replace(layout: Layout, state_fd: int, name: str, data: bytes) -> None:
+    target, temporary = (state_fd, name), (state_fd, temporary_name(name))
+    with suppress(KitcacheError, OSError):
+        replace_file(target, temporary, (data,), reference_stat(layout))
 
 
 def _decode_notes(data: bytes) -> dict[str, TagUse]:

@@ -1,7 +1,7 @@
-"""A blob comes from one layout into another: as a hard link, else as a copy that was proven.
+"""Copies a blob from one cache to another: as a hard link, or as a verified copy.
 
-It gets its name in one step. A copy is written in .kitcache/ of the layout that it comes to, so
-that nobody takes it for an export under way.
+The blob gets its name in one step. A copy is written in .kitcache/ of the target, not in ingest/,
+where a reset takes an upload for a running export.
 """
 
 import errno
@@ -9,24 +9,27 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from io import FileIO
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.index import copy_owner, reference_stat
-from kitcache.store.ingest import ALWAYS_HASHED_BYTES, find_blob, room_for_blobs
+from kitcache.store.files import (
+    NEW_BLOB,
+    delete_file,
+    reference_stat,
+    replace_file,
+    temporary_name,
+)
+from kitcache.store.ingest import ALWAYS_HASHED_BYTES, find_blob, open_algorithm
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
-from kitcache.store.layout import NEW_FILE_FLAGS, Layout, look_at_open
+from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
-from kitcache.store.write import new_name
 
 CopyMethod = Literal["linked", "copied", "reused"]
 
 _CHUNK_BYTES = 1024 * 1024
-# Another file system, another's file, too many links, a file system that has none; and a name that
-# somebody swept, here or there, after the blob was opened: its bytes can still be had.
+# Another file system, another owner, too many links, no hard links; ENOENT: another process deleted
+# the name after the blob was opened, so its bytes can still be read.
 _NO_LINK = (
     errno.EXDEV,
     errno.EPERM,
@@ -37,10 +40,6 @@ _NO_LINK = (
 )
 
 
-def _nobody(_: int) -> None:
-    pass
-
-
 def copy_blob(
     source: Layout,
     target: Layout,
@@ -48,70 +47,76 @@ def copy_blob(
     size: int | None,
     *,
     proves: bool = False,
-    on_copied: Callable[[int], None] = _nobody,
+    on_copied: Callable[[int], None] = lambda _: None,
 ) -> CopyMethod:
-    """Have a blob of one layout in another one too; how it came, or "reused": it was whole already.
+    """Copy or link a blob into another cache. Return "reused" if the target had it complete.
 
-    size: bytes, None if unknown. What lies under its name and is no such blob is replaced. Blobs of
-    at most PROVEN_BYTES are hashed, and what is copied; of others that are linked or there the
-    length is believed, but for proves: then what is linked is hashed as well. A file that the owner
-    of the target could not read is copied. The name is on the disk after sync_blobs. on_copied:
-    told of the bytes of each step of a copy; what it raises ends the copy.
+    Whatever else has its name is replaced. Copied bytes are hashed, and so is a blob of at most
+    ALWAYS_HASHED_BYTES; for other blobs only the length is compared. A file that the owner of the
+    target cannot read is copied. The name is durable after sync_blobs. The caller holds
+    kitcache.lock of both caches and has opened their directories.
 
-    The caller holds kitcache.lock of both, whose directories have been opened. Raises Damaged where
-    the source has no such blob (missing, torn, not-a-file, wrong-digest), Unreadable where that is
-    not known, KitcacheError (disk full, read-only): then what was there before is there, and
-    nothing is left of a copy.
+    Args:
+        size: In bytes, None if unknown.
+        proves: Hash a linked blob of any length too.
+        on_copied: Called with the bytes of each step of a copy. What it raises ends the copy.
+
+    Raises:
+        Damaged: The source has no such blob (missing, wrong-size, not-a-file, wrong-digest).
+        Unreadable: The blob in the source cannot be read.
+        KitcacheError: Disk full, read-only. The target is unchanged.
     """
-    # The look first: to open what is not there costs more than all the rest.
+    # A stat first: to open a missing file costs more than everything else here.
     if target.stat_blob(digest) and find_blob(target, digest, size or 0) is not None:
         return "reused"
     original = _open_original(source, digest)
     try:
         original.check_length(size)
-        if proves or original.found.st_size <= ALWAYS_HASHED_BYTES:
+        if proves or original.stat.st_size <= ALWAYS_HASHED_BYTES:
             original.check_bytes()
-        room = room_for_blobs(target, digest.algorithm)
-        if _link(original, target, room):
+        target_fd = open_algorithm(target, digest.algorithm)
+        if _link(original, target, target_fd):
             return "linked"
-        _copy(original, target, room, on_copied)
+        _copy(original, target, target_fd, on_copied)
         return "copied"
     finally:
         os.close(original.fd)
 
 
 class _Original(NamedTuple):
-    """The blob's file in its source, opened. found: what fstat told of it then."""
+    """The blob in its source, opened. stat: As fstat returned it then."""
 
     source: Layout
     digest: Digest
     fd: int
-    found: os.stat_result
+    stat: os.stat_result
 
     def check_length(self, size: int | None) -> None:
-        length = self.found.st_size
+        length = self.stat.st_size
         if size is not None and length != size:
             verb = "is cut short" if length < size else "is too long"
-            self._blame("wrong-size", f"{verb} ({length:,} of {size:,} bytes)")
+            problem = f"{verb} ({length:,} of {size:,} bytes)"
+            raise _damaged(self.source, self.digest, "wrong-size", problem)
 
     def check_bytes(self) -> None:
-        size = self.found.st_size
+        size = self.stat.st_size
         if size <= ALWAYS_HASHED_BYTES and self.digest.matches(self._read(size + 1, 0)):
             return  # with one read: there may be twenty thousand of these
         for _ in self.chunks():
             pass
 
     def chunks(self) -> Iterator[bytes]:
-        """All its bytes. Raises Damaged, at the end, where they are other ones."""
-        seen = hashlib.new(self.digest.algorithm)
-        # Never 0: an empty file may have grown meanwhile.
-        count, offset = min(self.found.st_size + 1, _CHUNK_BYTES), 0
+        """Yield all bytes; then raise Damaged if they do not match the digest."""
+        hasher = hashlib.new(self.digest.algorithm)
+        # Never 0: an empty file may have grown since.
+        count, offset = min(self.stat.st_size + 1, _CHUNK_BYTES), 0
         while data := self._read(count, offset):
-            seen.update(data)
+            hasher.update(data)
             offset += len(data)
             yield data
-        if seen.hexdigest() != self.digest.hex:
-            self._blame("wrong-digest", "holds other bytes than its digest says")
+        if hasher.hexdigest() != self.digest.hex:
+            problem = "holds other bytes than its digest says"
+            raise _damaged(self.source, self.digest, "wrong-digest", problem)
 
     def _read(self, count: int, offset: int) -> bytes:
         try:
@@ -119,9 +124,6 @@ class _Original(NamedTuple):
         except OSError as error:
             check_blame(self.source.path, error)
             raise unreadable(self.source.path, f"blob {self.digest.short}", error) from None
-
-    def _blame(self, kind: str, problem: str) -> NoReturn:
-        raise _damaged(self.source, self.digest, kind, problem)
 
 
 def _open_original(source: Layout, digest: Digest) -> _Original:
@@ -137,19 +139,19 @@ def _open_original(source: Layout, digest: Digest) -> _Original:
     raise _damaged(source, digest, "not-a-file", "is no regular file")
 
 
-def _link(original: _Original, target: Layout, room: int) -> bool:
-    """Whether that very file has the blob's name in the target now. Raises KitcacheError."""
-    if not _is_readable_in(target, original.found):
+def _link(original: _Original, target: Layout, target_fd: int) -> bool:
+    """Give the opened file the blob's name in the target; return False if that is impossible."""
+    if not _is_readable_in(target, original.stat):
         return False
-    name, origin = original.digest.hex, original.source.blobs[original.digest.algorithm]
+    name, source_fd = original.digest.hex, original.source.blobs[original.digest.algorithm]
     try:
         try:
-            os.link(name, name, src_dir_fd=origin, dst_dir_fd=room, follow_symlinks=False)
+            os.link(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
         except FileExistsError:
-            return _replace_by_link(original, target, room)
-        # Where somebody has put something else in its place meanwhile, in the source or in the
-        # target, a copy of what was opened replaces it.
-        return _is_named(original, name, room)
+            return _replace_by_link(original, target, target_fd)
+        # If another process has replaced it since, here or there, a copy of the opened file
+        # replaces it.
+        return _is_named(original, name, target_fd)
     except OSError as error:
         if error.errno in _NO_LINK:
             return False
@@ -157,70 +159,66 @@ def _link(original: _Original, target: Layout, room: int) -> bool:
         raise io_error(target.path, what, error) from None
 
 
-def _replace_by_link(original: _Original, target: Layout, room: int) -> bool:
-    name, origin = original.digest.hex, original.source.blobs[original.digest.algorithm]
-    with open_state_dir(target) as own_fd:
-        if own_fd is None:
+def _replace_by_link(original: _Original, target: Layout, target_fd: int) -> bool:
+    name, source_fd = original.digest.hex, original.source.blobs[original.digest.algorithm]
+    with open_state_dir(target) as state_fd:
+        if state_fd is None:
             return False
-        new = new_name()
-        os.link(name, new, src_dir_fd=origin, dst_dir_fd=own_fd, follow_symlinks=False)
+        new = temporary_name(NEW_BLOB)
+        os.link(name, new, src_dir_fd=source_fd, dst_dir_fd=state_fd, follow_symlinks=False)
         try:
-            if not _is_named(original, new, own_fd):
+            if not _is_named(original, new, state_fd):
                 return False
-            os.rename(new, name, src_dir_fd=own_fd, dst_dir_fd=room)
+            os.rename(new, name, src_dir_fd=state_fd, dst_dir_fd=target_fd)
         finally:
-            _unlink(new, own_fd)
+            # If both names were one file, rename has done nothing.
+            delete_file(state_fd, new)
     return True
 
 
-def _is_named(original: _Original, name: str, directory: int) -> bool:
-    named = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return os.path.samestat(named, original.found)
+def _is_named(original: _Original, name: str, dir_fd: int) -> bool:
+    return os.path.samestat(os.stat(name, dir_fd=dir_fd, follow_symlinks=False), original.stat)
 
 
-def _is_readable_in(target: Layout, found: os.stat_result) -> bool:
-    """Whether the owner of the target could read this very file; a copy can be read by all."""
-    if found.st_mode & 0o444 == 0o444:
+def _is_readable_in(target: Layout, file: os.stat_result) -> bool:
+    """Return True if the owner of the target can read this very file."""
+    if file.st_mode & 0o444 == 0o444:
         return True
-    users = reference_stat(target)
+    reference = reference_stat(target)
     needed = stat.S_IROTH
-    if users.st_uid == found.st_uid:
+    if reference.st_uid == file.st_uid:
         needed = stat.S_IRUSR
-    elif users.st_gid == found.st_gid:
+    elif reference.st_gid == file.st_gid:
         needed = stat.S_IRGRP
-    return users.st_uid == 0 or bool(found.st_mode & needed)
+    return reference.st_uid == 0 or bool(file.st_mode & needed)
 
 
-def _copy(original: _Original, target: Layout, room: int, on_copied: Callable[[int], None]) -> None:
-    """The bytes, proven while they are written, under the blob's name in the target."""
-    with require_state_dir(target) as own_fd:
-        new = new_name()
+def _copy(
+    original: _Original, target: Layout, target_fd: int, on_copied: Callable[[int], None]
+) -> None:
+    """Copy the bytes, and give the copy its name once they match the digest."""
+
+    def parts() -> Iterator[bytes]:
+        for data in original.chunks():
+            yield data
+            on_copied(len(data))
+
+    with require_state_dir(target) as state_fd:
+        place, temporary = (target_fd, original.digest.hex), (state_fd, temporary_name(NEW_BLOB))
         try:
-            with open(os.open(new, NEW_FILE_FLAGS, 0o600, dir_fd=own_fd), "wb", 0) as copy:
-                for data in original.chunks():
-                    _write_all(copy, data)
-                    on_copied(len(data))
-                copy_owner(copy.fileno(), reference_stat(target))
-                os.fchmod(copy.fileno(), 0o444)
-                os.fsync(copy.fileno())
-            os.rename(new, original.digest.hex, src_dir_fd=own_fd, dst_dir_fd=room)
+            replace_file(place, temporary, parts(), reference_stat(target), 0o444)
         except OSError as error:
             what = f"cannot write blob {original.digest.short}"
             raise io_error(target.path, what, error) from None
-        finally:
-            _unlink(new, own_fd)
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) or 0 :]
-
-
-def _unlink(name: str, directory: int) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=directory)
 
 
 def _damaged(source: Layout, digest: Digest, kind: str, problem: str) -> Damaged:
     return Damaged(source.path, f"blob {digest.short} {problem}", kind=kind, effect=NOTHING_CHANGED)
+
+
+def is_on_file_system_of(source: Layout, path: str) -> bool:
+    """Return True if the path is, or will be, on the file system of the source."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return os.stat(path).st_dev == look_at_open(source, source.root_fd, "the directory").st_dev

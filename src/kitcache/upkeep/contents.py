@@ -17,7 +17,7 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.index import INDEX
+from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import open_store
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents

@@ -15,7 +15,6 @@ from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import read_stable_index
 from kitcache.store.layout import look_at_open, open_file
 from kitcache.store.locks import (
     KITCACHE_LOCK,
@@ -100,7 +99,7 @@ class LockedCache:
         layout = self.layout
         make_index(layout, lock_index(layout, options.wait_policy(layout)))
         try:
-            index, _ = read_stable_index(layout, options.control(layout).pause)
+            roots = layout.read_roots(options.control(layout).pause)
         except Damaged as error:
             error.effect = "nothing was built, and nothing was changed"
             raise
@@ -109,7 +108,7 @@ class LockedCache:
             check_writable(layout, state_fd)
             if state_fd is not None:
                 delete_stale_files(state_fd)
-        self.had_index = index.data is not None
+        self.had_index = roots.data is not None
         self._ingester = Ingester(layout)
         stack.callback(self._ingester.close)
 

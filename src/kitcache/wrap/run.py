@@ -13,7 +13,6 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache
 from kitcache.gc.values import ResetResult
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
-from kitcache.store.index import read_stable_index
 from kitcache.store.locks import describe_unlocked
 from kitcache.store.state import record_use
 from kitcache.upkeep.jobcaches import (
@@ -269,7 +268,7 @@ def _record_export(cache: LockedCache, tags: Sequence[str]) -> None:
     """Record the export of these tags, with their digests if index.json can be read."""
     digests = {}
     with suppress(KitcacheError):
-        _, entries = read_stable_index(cache.layout, time.sleep)
+        entries = cache.layout.read_roots(time.sleep).entries
         for tag in tags:
             entry = find_entry(entries, tag)
             if entry is not None and entry.descriptor:

@@ -13,35 +13,26 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control
-from kitcache.gc.refusals import describe_damage
-from kitcache.gc.survey import check_reachable, take_survey
-from kitcache.gc.values import Root, Survey, Tally
+from kitcache.gc.survey import take_survey
+from kitcache.gc.values import Survey, Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import JsonObject, read_document
 from kitcache.oci.index import NewEntry, add_entries, remove_entries
 from kitcache.oci.links import kind_of, read_links
+from kitcache.store.commit import replace_root_file
 from kitcache.store.create import make_index
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import (
-    INDEX,
-    parse_index,
-    publish_index,
-    read_index,
-    read_stable_index,
-    replace_file,
-)
+from kitcache.store.files import INDEX, STATE_DIR
+from kitcache.store.index import parse_index, read_index
 from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
 from kitcache.store.locks import lock_index
-from kitcache.store.scan import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
-from kitcache.store.state import open_state_dir, require_state_dir
+from kitcache.store.state import require_state_dir
 from kitcache.store.transfer import copy_blob
 from kitcache.upkeep.jobcaches import LockedCache, LockOptions
-
-_NAMED = 3
+from kitcache.upkeep.publish import Problem, describe_faults, publish
 
 
 class StagedMerge(NamedTuple):
@@ -73,7 +64,7 @@ def open_stage(
     Raises:
         KitcacheError: It cannot be made, or the cache's index.json is invalid.
     """
-    read_stable_index(cache.layout, time.sleep)
+    cache.layout.read_roots(time.sleep)
     state_fd = stack.enter_context(require_state_dir(cache.layout))
     clear_stages(cache.layout, state_fd)
     try:
@@ -156,9 +147,9 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
         problem = f"not published: the client's {error.problem}"
         return StagedMerge(problem=problem, code=Damaged.exit_code)
     survey = take_survey(stage.layout, control)
-    hole = _hole_in(survey)
-    if hole:
-        return StagedMerge(problem=f"not published: {hole}", code=Damaged.exit_code)
+    faults = describe_faults(survey.damage, survey.missing_blobs)
+    if faults:
+        return StagedMerge(problem=f"not published: {faults}", code=Damaged.exit_code)
     roots = [root for root in survey.roots if root.descriptor is not None]
     if not roots:
         return StagedMerge()
@@ -166,11 +157,13 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
         intake = Ingester(store.layout)
         stack.callback(intake.close)
         linked, reused = _link_all(stage.layout, intake, survey)
-        intake.sync()
-        _publish(store.layout, roots, terms)
+        wait_policy = terms.wait_policy(store.layout)
+        make_index(store.layout, lock_index(store.layout, wait_policy))
+        new = [(d, [_entry_of(root.ref_name, d)]) for root in roots if (d := root.descriptor)]
+        problems = publish(intake.layout, new, control, wait_policy)
         tags = tuple(root.ref_name or "" for root in roots)
-        problem, code = _look_again(intake.layout, roots, control)
-    return StagedMerge(tags, linked, reused, problem, code)
+        first = next((each for each in problems if each.clause), Problem())
+    return StagedMerge(tags, linked, reused, *first)
 
 
 def _mend_index(layout: DirectoryStore) -> bool:
@@ -191,7 +184,7 @@ def _mend_index(layout: DirectoryStore) -> bool:
         names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
         data, _ = remove_entries(data, names)
         entries = tuple(_entry_of(entry.ref_name, root) for entry in strays)
-        replace_file(layout, INDEX, add_entries(data, entries))
+        replace_root_file(layout, INDEX, add_entries(data, entries))
     return True
 
 
@@ -227,35 +220,6 @@ def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
     return Descriptor(media_type, digest, len(data)) if is_cache else None
 
 
-def _hole_in(survey: Survey) -> str:
-    holes = [describe_damage(one) for one in survey.damage]
-    holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in survey.missing_blobs]
-    return _some(holes)
-
-
-def _some(holes: list[str]) -> str:
-    more = len(holes) - _NAMED
-    return ", ".join(holes[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _look_again(layout: DirectoryStore, roots: list[Root], control: Control) -> tuple[str, int]:
-    """What has become of what was published: why it is not all well, and the exit code of that."""
-    holes = []
-    try:
-        for root in roots:
-            damage, missing = check_reachable(layout, control, root)
-            holes += [describe_damage(one) for one in damage]
-            holes += [f"blob {leaf.digest.short} {leaf.problem}" for leaf in missing]
-    except Cancelled:
-        raise
-    except KitcacheError as error:
-        return f"published, but not looked at once more: {error.problem}", error.exit_code
-    if not holes:
-        return "", 0
-    problem = f"published, but others removed from it meanwhile: {_some(holes)}"
-    return problem, Damaged.exit_code
-
-
 def _link_all(stage: DirectoryStore, intake: Ingester, survey: Survey) -> tuple[Tally, Tally]:
     linked = reused = Tally()
     for digest, size in survey.live.items():
@@ -266,19 +230,6 @@ def _link_all(stage: DirectoryStore, intake: Ingester, survey: Survey) -> tuple[
             copy_blob(stage, intake.layout, digest, size)
             linked = linked.plus(one)
     return linked, reused
-
-
-def _publish(layout: DirectoryStore, roots: list[Root], terms: LockOptions) -> None:
-    entries = tuple(_entry_of(root.ref_name, root.descriptor) for root in roots if root.descriptor)
-    patience = terms.wait_policy(layout)
-    make_index(layout, lock_index(layout, patience))
-    with open_state_dir(layout) as room_fd:
-        publish_index(
-            layout,
-            room_fd,
-            lock_index(layout, patience),
-            lambda data: (add_entries(data, entries), None),
-        )
 
 
 def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:

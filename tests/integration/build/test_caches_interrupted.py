@@ -212,7 +212,7 @@ def test_a_blob_that_others_take_with_publishing_is_told(
         os.kill(child, signal.SIGCONT)
         ended = build.end()
     assert ended.code == 12, ended
-    assert "tag 'new': published, but others removed from it meanwhile: " in ended.err
+    assert "tag 'new': published, but another client has deleted blobs of it: " in ended.err
     assert lost[:19] in ended.err
     assert before.items() <= witness.blobs(old.cache).items(), "it is not reset"
     assert witness.look(old.cache).missing == {lost}

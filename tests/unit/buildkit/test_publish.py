@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kitcache.buildkit import publish as publish_module
 from kitcache.errors import Cancelled, KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
 from kitcache.store.protocol import Waiting
 from kitcache.store.state import read_tag_uses
@@ -180,17 +180,17 @@ class TestHoles:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
     ) -> None:
         """A stranger's reset, which knows none of our locks."""
-        real = publish_module.publish_index
+        real = DirectoryStore.commit_roots
 
-        def met(*args: Any) -> Any:
+        def met(*args: Any, **more: Any) -> Any:
             lost = CACHE.blobs[n][1]
             (tmp_path / "c" / "blobs" / "sha256" / digest_of(lost)[7:]).unlink()
-            return real(*args)
+            return real(*args, **more)
 
-        monkeypatch.setattr(publish_module, "publish_index", met)
+        monkeypatch.setattr(DirectoryStore, "commit_roots", met)
         (result,) = run([local(tmp_path / "c", reset=True)], CACHE)
         assert (result.outcome, result.exit_code, result.reset) == ("failed", 12, None)
-        assert "published, but others removed from it meanwhile" in result.problem
+        assert "published, but another client has deleted blobs of it" in result.problem
 
     def test_beside_a_failed_export_nothing_is_removed(self, tmp_path: Path) -> None:
         run([local(tmp_path / "c")], OTHER)

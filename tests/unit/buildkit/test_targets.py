@@ -16,6 +16,7 @@ from kitcache.buildkit.session.stores import IncomingBlob, WritableContentStore
 from kitcache.buildkit.targets import Targets, open_targets
 from kitcache.errors import Damaged, KitcacheError, NotACache, UsageError
 from kitcache.oci.digest import parse_digest
+from kitcache.store.directory import DirectoryStore
 from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 from tests.hostile.build import INDEX, MANIFEST, digest_of, encode
 
@@ -107,7 +108,7 @@ def send(targets: Targets, *, media_type: str | None = MANIFEST) -> dict[str, An
     """An image of one blob, as the daemon sends it; its descriptor."""
     store = targets.stores["export"]
     assert isinstance(store, WritableContentStore)
-    body = {"schemaVersion": 2, "config": {}, "layers": []}
+    body = {"schemaVersion": 2, "layers": []}
     data = encode(body | ({"mediaType": media_type} if media_type else {}))
     digest = digest_of(data)
     begun = store.begin(digest, len(data), parse_digest(digest))
@@ -197,3 +198,27 @@ def test_an_index_that_broke_during_the_build_is_a_damaged_cache(
         targets.publish(response(image), TERMS)
     assert (caught.value.path, caught.value.kind) == (str(tmp_path / "l"), "malformed")
     assert (tmp_path / "l/index.json").read_bytes() == b"[]"
+
+
+@pytest.mark.parametrize("moment", ["before", "in between"])
+def test_an_image_that_lacks_a_blob_is_an_error(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Another client's reset, which holds none of our locks, deletes it."""
+    targets = open_one(to_layout(tmp_path / "l"), stack)
+    image = send(targets)
+    real = DirectoryStore.commit_roots
+
+    def lose(*args: Any, **more: Any) -> Any:
+        (tmp_path / "l/blobs/sha256" / image["digest"][7:]).unlink()
+        return real(*args, **more) if args else None
+
+    if moment == "before":
+        lose()
+    else:
+        monkeypatch.setattr(DirectoryStore, "commit_roots", lose)
+    with pytest.raises(Damaged, match="is missing") as caught:
+        targets.publish(response(image), TERMS)
+    is_published = moment != "before"
+    assert caught.value.kind == ("lost" if is_published else "missing")
+    assert len(entries(tmp_path / "l")) == is_published

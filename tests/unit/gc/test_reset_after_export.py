@@ -132,7 +132,7 @@ class TestLookBelow:
     def look(self, sample: Sample, layout: Layout, what: Json) -> list[str]:
         digest = parse_digest(what["digest"])
         root = Root(0, None, Descriptor(MANIFEST, digest, what["size"]))
-        damage, missing = check_reachable(layout, Control("cache", None, None), root)
+        damage, missing = check_reachable(layout, Control("cache", None, None), [root])
         return [d.problem for d in damage] + [leaf.problem for leaf in missing]
 
     def test_what_is_whole_has_no_fault(self, sample: Sample, layout: Layout) -> None:

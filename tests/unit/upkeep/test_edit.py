@@ -14,7 +14,8 @@ from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress
 from kitcache.options.prunepolicy import PrunePolicy
-from kitcache.upkeep import edit as change_module
+from kitcache.store import commit as commit_module
+from kitcache.store.directory import DirectoryStore
 from kitcache.upkeep.pruning.prune import prune
 from tests.caches.snapshot import take_snapshot
 from tests.hostile.build import Sample
@@ -49,7 +50,7 @@ class TestOthers:
     ) -> None:
         new = sample.box.manifest([sample.box.blob(b"new")])
         calls = at_the_first(
-            change_module, "publish_index", lambda: sample.box.tag("new", new), monkeypatch
+            DirectoryStore, "commit_roots", lambda: sample.box.tag("new", new), monkeypatch
         )
         pruned = prune(sample.dir, PrunePolicy(keep_tags=("main", "new")))
         assert calls[0] == 2
@@ -61,10 +62,10 @@ class TestOthers:
     ) -> None:
         """The new index.json has been written beside it by then."""
         new = sample.box.manifest([sample.box.blob(b"new")])
-        real = change_module.lock_index
+        real = commit_module.lock_index
 
         def hold(*args: Any) -> Any:
-            monkeypatch.setattr(change_module, "lock_index", real)
+            monkeypatch.setattr(commit_module, "lock_index", real)
 
             class Late:
                 def __enter__(self) -> None:
@@ -75,7 +76,7 @@ class TestOthers:
 
             return Late()
 
-        monkeypatch.setattr(change_module, "lock_index", hold)
+        monkeypatch.setattr(commit_module, "lock_index", hold)
         prune(sample.dir, PrunePolicy(keep_tags=("main", "new")))
         assert tags(sample) == ["main", "new"]
 
@@ -88,7 +89,7 @@ class TestOthers:
 
         waited: list[float] = []
         monkeypatch.setattr(Control, "pause", lambda self, seconds: settle(sample, waited))
-        at_the_first(change_module, "publish_index", upload, monkeypatch)
+        at_the_first(DirectoryStore, "commit_roots", upload, monkeypatch)
         prune(sample.dir, KEEP_MAIN)
         assert waited
         assert tags(sample) == ["main"]
@@ -125,23 +126,23 @@ class TestOthers:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.kind == "lost"
         assert caught.value.effect == (
-            "1 entry of index.json had been taken out;"
+            "1 entry of index.json had been removed;"
             " 7 blobs that no tag reached had been removed by then"
         )
 
     def test_an_index_that_never_rests_is_busy(
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = change_module.publish_index
+        real = DirectoryStore.commit_roots
 
-        def publish(*args: Any) -> Any:
+        def publish(*args: Any, **more: Any) -> Any:
             sample.box.tag(f"tag {len(sample.box.entries)}", sample.main)
-            return real(*args)
+            return real(*args, **more)
 
-        monkeypatch.setattr(change_module, "publish_index", publish)
+        monkeypatch.setattr(DirectoryStore, "commit_roots", publish)
         with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.effect == "nothing was deleted"
+        assert caught.value.effect == "nothing was changed"
         assert sample.garbage <= blobs(sample)
 
     def test_buildkits_lock_is_needed_for_the_edit_alone(self, sample: Sample) -> None:
@@ -167,8 +168,8 @@ class TestOthers:
         with pytest.raises(Cancelled) as caught:
             prune(sample.dir, KEEP_MAIN, on_progress=stop, cancel=cancel)
         assert tags(sample) == ["main"]
-        assert caught.value.effect.startswith("1 entry of index.json had been taken out; ")
-        assert caught.value.hints[-1] == "the next reset finishes what is left"
+        assert caught.value.effect.startswith("1 entry of index.json had been removed; ")
+        assert caught.value.hints[-1] == "the next reset deletes the unreachable blobs"
         reset(sample.dir)
         assert blobs(sample) == below(sample, sample.main)
 
@@ -181,7 +182,7 @@ class TestOthers:
             assert sample.garbage <= blobs(sample)
             raise full
 
-        calls = at_the_first(change_module, "publish_index", write, monkeypatch)
+        calls = at_the_first(DirectoryStore, "commit_roots", write, monkeypatch)
         pruned = prune(sample.dir, KEEP_MAIN)
         assert calls[0] == 2
         assert (tags(sample), blobs(sample)) == (["main"], below(sample, sample.main))
@@ -193,7 +194,7 @@ class TestOthers:
         def write(*_: object) -> None:
             raise KitcacheError("cache", "cannot write index.json: No space left on device")
 
-        monkeypatch.setattr(change_module, "publish_index", write)
+        monkeypatch.setattr(DirectoryStore, "commit_roots", write)
         with pytest.raises(KitcacheError, match="No space left") as caught:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.effect == "4 blobs that no tag reached had been removed by then"
@@ -203,13 +204,13 @@ class TestOthers:
         self, sample: Sample, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is in place, but its directory is not synced: a power cut brings back the old."""
-        real = change_module.publish_index
+        real = DirectoryStore.commit_roots
 
         def write(*args: Any) -> None:
             real(*args)
             raise KitcacheError("cache", "cannot sync the directory of index.json")
 
-        monkeypatch.setattr(change_module, "publish_index", write)
+        monkeypatch.setattr(DirectoryStore, "commit_roots", write)
         with pytest.raises(KitcacheError, match="cannot sync"):
             prune(sample.dir, KEEP_MAIN)
         assert tags(sample) == ["main"]

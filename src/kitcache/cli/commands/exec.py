@@ -13,7 +13,7 @@ from kitcache.cli.console import Console
 from kitcache.cli.terminal import print_stdout
 from kitcache.cli.text import missing_warnings, reset_lines, reset_notes
 from kitcache.errors import UsageError, printable
-from kitcache.store.scan import STATE_DIR
+from kitcache.store.files import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.upkeep.jobcaches import LockOptions
 from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed

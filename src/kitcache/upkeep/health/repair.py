@@ -28,13 +28,12 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import replace_index_if_unchanged
 from kitcache.store.layout import look_at_open
-from kitcache.store.locks import lock_index, lock_store
+from kitcache.store.locks import lock_store
 from kitcache.store.open import open_published_store, open_store
 from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.state import delete_stale_files, open_state_dir, read_tag_uses, write_tag_uses
+from kitcache.store.state import read_tag_uses, write_tag_uses
 from kitcache.store.transfer import copy_blob
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import rehash_some
@@ -295,10 +294,10 @@ def _put_aside(means: _RepairContext, digests: list[Digest], quarantine: Quarant
 
 
 def _publish(means: _RepairContext, before: bytes | None, after: bytes) -> None:
-    layout = means.held.store
-    lock = lock_index(layout, means.control.wait_policy(means.lock_timeout_s))
-    with open_state_dir(layout) as room_fd:
-        if room_fd is not None:
-            delete_stale_files(room_fd)
-        if not replace_index_if_unchanged(layout, room_fd, lock, before, after):
+    def change(data: bytes | None) -> bytes:
+        if data != before:
             raise IndexChangedError
+        return after
+
+    wait_policy = means.control.wait_policy(means.lock_timeout_s)
+    means.held.store.commit_roots(change, wait_policy)

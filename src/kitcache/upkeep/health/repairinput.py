@@ -19,7 +19,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import INDEX, IndexFile, read_index, read_stable_index
+from kitcache.store.files import INDEX
+from kitcache.store.index import IndexFile, read_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS
 from kitcache.store.overlay import Overlay
@@ -112,7 +113,7 @@ def _check_may_read(layout: DirectoryStore, bad: Collection[BadBlob]) -> None:
 def _read_index(layout: DirectoryStore, control: Control) -> tuple[IndexFile, str]:
     """index.json, and what is wrong with it if it says nothing; "" where it does say something."""
     try:
-        index, _ = read_stable_index(layout, control.pause)
+        index = IndexFile(*layout.read_roots(control.pause)[:3])
     except Damaged as error:
         return read_index(layout), error.problem.removeprefix(f"{INDEX} is ")
     has_blobs = any(batch.names for batch in layout.scan_blobs())

@@ -25,7 +25,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import CACHECONFIG, Link
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import INDEX, read_index
+from kitcache.store.files import INDEX
+from kitcache.store.index import read_index
 from kitcache.store.locks import lock_store
 from kitcache.store.open import open_published_store
 from kitcache.upkeep.health.faults import Faults, describe_faults

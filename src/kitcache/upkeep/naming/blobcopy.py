@@ -1,6 +1,5 @@
-"""The blobs of several caches into one: which, in which order, how each came, whether it stays."""
+"""The blobs of a merge: which to copy, in which order, and how each one is copied."""
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,18 +12,19 @@ from kitcache.gc.reach import reach
 from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import sync_root
 from kitcache.store.ingest import find_blob
 from kitcache.store.ioerrors import command_line
-from kitcache.store.layout import look_at_open
-from kitcache.store.transfer import CopyMethod, copy_blob
+from kitcache.store.transfer import CopyMethod, copy_blob, is_on_file_system_of
 from kitcache.store.write import sync_blobs
 
 
 class BlobCopy(NamedTuple):
-    """A blob that is to come.
+    """A blob to copy.
 
-    source: which of the caches has it. size: of its file, in bytes. root: who reaches it.
+    Attributes:
+        source: The number of the cache that has it.
+        size: Of its file, in bytes.
+        root: A root that reaches it.
     """
 
     source: int
@@ -34,42 +34,44 @@ class BlobCopy(NamedTuple):
 
 
 class CopyPlan(NamedTuple):
-    """All that is to come, each blob once: first what names no other, then what does.
-
-    Of the structure, nothing comes before what it names.
-    """
+    """All blobs to copy, each once. No blob of `structure` precedes a blob that it references."""
 
     leaves: tuple[BlobCopy, ...]
     structure: tuple[BlobCopy, ...]
 
+    @property
+    def blobs(self) -> tuple[BlobCopy, ...]:
+        """All blobs, in order."""
+        return self.leaves + self.structure
+
 
 class CopyCounts(NamedTuple):
-    """How blobs came: as the source's own file, as a copy, or not at all since they were there."""
+    """How blobs were copied. reused: They existed in the target."""
 
     linked: Tally = Tally()
     copied: Tally = Tally()
     reused: Tally = Tally()
 
 
-def list_wants(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> CopyPlan:
-    """All that these roots, each of one of the surveys, reach and that is there. Pure."""
-    found: dict[Digest, BlobCopy] = {}
+def plan_copies(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> CopyPlan:
+    """Return all existing blobs that these roots reach; each root has the number of its survey."""
+    copies: dict[Digest, BlobCopy] = {}
     for source, root in roots:
         live = surveys[source].live
         if root.descriptor is not None:
             for digest in reach(surveys[source], root.descriptor):
-                if digest in live and digest not in found:
-                    found[digest] = BlobCopy(source, digest, live[digest], root)
+                if digest in live and digest not in copies:
+                    copies[digest] = BlobCopy(source, digest, live[digest], root)
     order = _children_first(surveys)
     parents = frozenset(order)
     return CopyPlan(
-        tuple(one for digest, one in found.items() if digest not in parents),
-        tuple(found[digest] for digest in order if digest in found),
+        tuple(copy for digest, copy in copies.items() if digest not in parents),
+        tuple(copies[digest] for digest in order if digest in copies),
     )
 
 
 def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
-    """All that names other blobs, each after those of its children that do so too."""
+    """Return all blobs that reference other blobs, each after those that it references."""
     links = [pair for survey in surveys for pair in survey.links.items() if pair[1]]
     parents = {key[0] for key, _ in links}
     graph = TopologicalSorter[Digest]()
@@ -79,144 +81,103 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
     try:
         return list(graph.static_order())
     except CycleError:
-        # A blob that is a link leads back to what names it: it does not come, and ends the merge.
+        # Only a symlink in a blob's place leads back; its copy fails and ends the merge.
         return sorted(parents)
 
 
-def bring_all(
-    sources: Sequence[DirectoryStore], target: DirectoryStore, wants: CopyPlan, control: Control
+def copy_all(
+    sources: Sequence[DirectoryStore], target: DirectoryStore, plan: CopyPlan, control: Control
 ) -> CopyCounts:
-    """Bring them, put their names on the disk, and say how they came.
+    """Copy all blobs and make their names durable, leaves before structure.
 
-    The locks are held and the directories open. Raises as bring_blob does, and Cancelled, between
-    blobs, while one is copied and at the end: what had come by then stays.
+    The caller holds all locks and has opened the directories. Raises as copy_blob, and Cancelled:
+    blobs that were copied by then are kept.
     """
-    came = _sum_up(_bring_each(sources, target, wants, _Meter(wants, control)))
-    sync_root(target)
+    copied = _count(_copy_each(sources, target, plan, control))
     control.check()
-    return came
+    return copied
 
 
-def _bring_each(
-    sources: Sequence[DirectoryStore], target: DirectoryStore, wants: CopyPlan, meter: "_Meter"
+def _copy_each(
+    sources: Sequence[DirectoryStore], target: DirectoryStore, plan: CopyPlan, control: Control
 ) -> Iterator[tuple[CopyMethod, int]]:
-    for part in wants:
-        for one in part:
-            yield _bring(sources[one.source], target, one, meter), one.size
-            meter.end(one.size)
-        # No manifest has a name on the disk before all that it names.
+    meter = _Meter(plan, control)
+    for part in plan:
+        for copy in part:
+            yield _copy(sources[copy.source], target, copy, meter), copy.size
+            meter.finish(copy.size)
+        # No manifest has a durable name before all blobs that it references.
         sync_blobs(target, with_bytes=True)
 
 
-def _bring(
-    source: DirectoryStore, target: DirectoryStore, one: BlobCopy, meter: "_Meter"
+def _copy(
+    source: DirectoryStore, target: DirectoryStore, copy: BlobCopy, meter: "_Meter"
 ) -> CopyMethod:
     try:
-        return copy_blob(source, target, one.digest, one.size, on_copied=meter.advance)
+        return copy_blob(source, target, copy.digest, copy.size, on_copied=meter.advance)
     except Damaged as error:
         raise Damaged(
             error.path,
-            f"{one.root.label} is not whole: {error.problem}",
+            f"{copy.root.label} is not complete: {error.problem}",
             kind=error.kind,
-            tag=one.root.ref_name,
-            chain=("index.json", str(one.digest)),
+            tag=copy.root.ref_name,
+            chain=("index.json", str(copy.digest)),
             hints=(command_line("verify", error.path, "--repair"),),
         ) from None
     except Unreadable as error:
-        error.problem = f"{one.root.label} cannot come: {error.problem}"
-        error.tag, error.chain = one.root.ref_name, ("index.json", str(one.digest))
+        error.problem = f"{copy.root.label} cannot be copied: {error.problem}"
+        error.tag, error.chain = copy.root.ref_name, ("index.json", str(copy.digest))
         raise
 
 
 def dry_run(
     sources: Sequence[DirectoryStore],
     target: DirectoryStore | None,
-    place: str,
-    wants: CopyPlan,
+    target_path: str,
+    plan: CopyPlan,
     control: Control,
 ) -> CopyCounts:
-    """What bring_all would say, as far as a look can tell. place: the path of the target."""
-    device = _device_of(place)
-    is_near = [
-        look_at_open(source, source.root_fd, "the directory").st_dev == device for source in sources
-    ]
+    """Return what copy_all would return, as far as file systems and lengths show it."""
+    can_link = [is_on_file_system_of(source, target_path) for source in sources]
 
-    def how(one: BlobCopy) -> CopyMethod:
+    def method_of(copy: BlobCopy) -> CopyMethod:
         control.check()
-        if target is not None and find_blob(target, one.digest, one.size) is not None:
+        if target is not None and find_blob(target, copy.digest, copy.size) is not None:
             return "reused"
-        return "linked" if is_near[one.source] else "copied"
+        return "linked" if can_link[copy.source] else "copied"
 
-    return _sum_up((how(one), one.size) for part in wants for one in part)
-
-
-def _device_of(path: str) -> int:
-    """The file system that the path is on, or will be."""
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return os.stat(path).st_dev
+    return _count((method_of(copy), copy.size) for copy in plan.blobs)
 
 
-def _sum_up(came: Iterable[tuple[CopyMethod, int]]) -> CopyCounts:
+def _count(copies: Iterable[tuple[CopyMethod, int]]) -> CopyCounts:
     blobs, sizes = Counter[CopyMethod](), Counter[CopyMethod]()
-    for how, size in came:
-        blobs[how] += 1
-        sizes[how] += size
-    return CopyCounts(**{how: Tally(blobs[how], sizes[how]) for how in blobs})
-
-
-def find_lost(
-    target: DirectoryStore, wants: CopyPlan, control: Control
-) -> tuple[BlobCopy, str] | None:
-    """The first blob that came and is there no more, and what is wrong with it, a clause.
-
-    What names other blobs is proven once more; of the rest the length is looked at, as in a survey.
-    """
-    for part in wants:
-        for one in part:
-            control.check()
-            problem = _fault_of(target, one, proves=part is wants.structure)
-            if problem:
-                return one, problem
-    return None
-
-
-def _fault_of(target: DirectoryStore, one: BlobCopy, *, proves: bool) -> str:
-    found = target.stat_blob(one.digest)
-    if found is None:
-        return "is missing"
-    if found.size != one.size:
-        return "is another one"
-    try:
-        if proves:
-            target.read_blob(one.digest, one.size)
-    except Damaged as error:
-        return error.problem
-    return ""
+    for method, size in copies:
+        blobs[method] += 1
+        sizes[method] += size
+    return CopyCounts(**{method: Tally(blobs[method], sizes[method]) for method in blobs})
 
 
 class _Meter:
-    """How far it is, told as it goes."""
+    """Reports progress."""
 
-    def __init__(self, wants: CopyPlan, control: Control) -> None:
+    def __init__(self, plan: CopyPlan, control: Control) -> None:
         self._control = control
-        self._began_s = time.monotonic()
-        self._total = sum(one.size for part in wants for one in part)
-        self._blobs = self._whole = self._part = 0
+        self._started_s = time.monotonic()
+        self._total = sum(copy.size for copy in plan.blobs)
+        self._blobs = self._complete = self._partial = 0
 
     def advance(self, copied: int) -> None:
-        """So many bytes of the blob at hand. Raises Cancelled."""
-        self._part += copied
-        self._tell()
+        """Count bytes of the current blob. Raises Cancelled."""
+        self._partial += copied
+        self._report()
 
-    def end(self, size: int) -> None:
-        """The blob at hand is there. Raises Cancelled."""
-        self._blobs, self._whole, self._part = self._blobs + 1, self._whole + size, 0
-        self._tell()
+    def finish(self, size: int) -> None:
+        """Count the current blob as complete. Raises Cancelled."""
+        self._blobs, self._complete, self._partial = self._blobs + 1, self._complete + size, 0
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._control.check()
-        seconds = time.monotonic() - self._began_s
-        done = self._whole + self._part
+        seconds = time.monotonic() - self._started_s
+        done = self._complete + self._partial
         self._control.report(Progress("merge", self._blobs, done, self._total, seconds))

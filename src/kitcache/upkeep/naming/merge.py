@@ -1,10 +1,9 @@
-"""Several caches into one: lock, survey, decide, bring the blobs, then one edit of index.json.
+"""The merge command: lock, survey, decide, copy the blobs, then one commit of index.json.
 
-A crash at any point leaves the target's own tags as they were, and blobs that the next merge finds
-there, or the next reset removes.
+A crash at any point leaves the target's tags unchanged. The next merge reuses the blobs that were
+copied, or the next reset deletes them.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,57 +20,46 @@ from kitcache.errors import (
     NotACache,
     UsageError,
 )
-from kitcache.gc.collect import MAX_RETRIES
+from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import hole_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.gc.values import Root, Survey
-from kitcache.oci.index import copy_entries, read_entries
+from kitcache.gc.survey import check_reachable
+from kitcache.gc.values import Survey
+from kitcache.oci.index import copy_entries
 from kitcache.options.renames import Rename, read_rename
 from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import replace_index_if_unchanged
-from kitcache.store.layout import look_at_open
-from kitcache.store.locks import describe_unlocked, lock_index, lock_store
-from kitcache.store.open import open_store
-from kitcache.store.protocol import LockKind
-from kitcache.upkeep.naming.blobcopy import (
-    BlobCopy,
-    CopyCounts,
-    CopyPlan,
-    bring_all,
-    dry_run,
-    find_lost,
-    list_wants,
-)
+from kitcache.store.locks import describe_unlocked, lock_index
+from kitcache.store.open import StoreAddress, address_name, address_text, is_nested, open_store
+from kitcache.store.protocol import LockKind, Roots
+from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
 from kitcache.upkeep.naming.missing import find_missing, find_unknown
-from kitcache.upkeep.naming.stableindex import index_unstable_error, read_settled, read_target
+from kitcache.upkeep.naming.stableindex import read_surveyed_roots, read_target_roots
 from kitcache.upkeep.results import MergeResult
 
-_Text = TypeVar("_Text", bound=str | os.PathLike[str])
-_NO_TAG_CHANGED = (
-    "no tag was changed; blobs that had come by then stay, for the next merge or reset"
-)
+_Text = TypeVar("_Text", bound=StoreAddress)
+_NO_TAG_CHANGED = "no tag was changed; copied blobs are kept for the next merge or reset"
 
 
 class _SourceCache(NamedTuple):
-    """A cache that is merged from, its index.json, and the survey of just that."""
+    """A cache to merge from, its roots, and a survey of these roots."""
 
-    layout: DirectoryStore
-    data: bytes
+    store: DirectoryStore
+    roots: Roots
     survey: Survey
 
     @property
-    def side(self) -> MergeCache:
-        """The same, as the plan wants it."""
-        path = self.layout.path
-        return MergeCache(path, os.path.basename(os.path.abspath(path)), read_entries(self.data))
+    def cache(self) -> MergeCache:
+        """The facts that the plan needs."""
+        path = self.store.path
+        return MergeCache(path, address_name(path), self.roots.entries)
 
 
 class _MergeOptions(NamedTuple):
-    """What a caller wants. began_s: monotonic; lock_timeout_s: of all locks together."""
+    """The arguments of a merge. lock_timeout_s: For all locks together, since started_s."""
 
     sources: tuple[str, ...]
     target: str
@@ -79,18 +67,18 @@ class _MergeOptions(NamedTuple):
     replaces: bool
     is_dry: bool
     control: Control
-    began_s: float
+    started_s: float
     lock_timeout_s: float
 
     @property
     def left_s(self) -> float:
-        """How long a lock may still be waited for."""
-        return max(0.0, self.began_s + self.lock_timeout_s - time.monotonic())
+        """The time that is left to wait for locks."""
+        return max(0.0, self.started_s + self.lock_timeout_s - time.monotonic())
 
 
 def merge(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    target: str | os.PathLike[str],
+    sources: StoreAddress | Sequence[StoreAddress],
+    target: StoreAddress,
     *,
     rename: str | Sequence[str] = (),
     replace: bool = False,
@@ -99,299 +87,280 @@ def merge(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> MergeResult:
-    """Put all tags of the sources, and their entries without one, into the target too.
+    """Copy all tags of the sources, and their entries without a tag, into the target.
 
-    The target is made where it is not there. Blobs come as hard links where that can be, else as
-    copies that were proven. rename: renames, each `[GLOB=]TEMPLATE` (options/renames.py). replace:
-    a tag of the target that stands for something else moves.
+    On success each tag of a source names the same digest in the target, and all its blobs exist
+    there. All other entries and unknown fields are kept. index.json was replaced in one step, after
+    all blobs were durable. The recorded uses of the tags count in the target too. Nothing but lock
+    files changes in the sources.
 
-    Success guarantees: every tag of the sources stands in the target for what it stands for in its
-    source, and all of that is there; all other entries and all unknown fields are what they were;
-    index.json was replaced in one step, after all blobs were on the disk. What is noted of last
-    uses counts in the target too. In the sources nothing changes but their lock files.
+    Args:
+        target: Created if it does not exist. Blobs are hard-linked if possible, else copied.
+        rename: `[GLOB=]TEMPLATE` each; see options/renames.py.
+        replace: Move a tag of the target that names another digest.
 
-    Raises KitcacheError where two caches disagree about a tag, UsageError (the target is one of the
-    sources, or within one), Damaged (a source that is not whole, or a target without a readable
-    index.json), NotACache, Unsafe, Busy, Cancelled, and KitcacheError for I/O errors: then no tag
-    was changed. Damaged of kind lost: others removed blobs of the target meanwhile.
+    Raises:
+        UsageError: The target is a source, or inside one, or the other way round.
+        Damaged: A source is damaged, or the target's index.json is invalid. Kind lost: another
+            process deleted blobs of the target after its tags were changed.
+        Busy, NotACache, Unsafe, Cancelled: As reset.
+        KitcacheError: Two caches disagree about a tag, or an I/O error. After all errors but "lost"
+            no tag was changed.
     """
-    call = _MergeOptions(
-        tuple(os.fspath(path) for path in _listed(sources)),
-        os.fspath(target),
-        tuple(map(read_rename, _listed(rename))),
+    options = _MergeOptions(
+        tuple(address_text(path) for path in _as_sequence(sources)),
+        address_text(target),
+        tuple(map(read_rename, _as_sequence(rename))),
         replaces=replace,
         is_dry=dry_run,
-        control=Control(os.fspath(target), on_progress, cancel),
-        began_s=time.monotonic(),
+        control=Control(address_text(target), on_progress, cancel),
+        started_s=time.monotonic(),
         lock_timeout_s=lock_timeout_s,
     )
     with ExitStack() as stack:
-        return _merge(call, stack)
+        return _merge(options, stack)
 
 
-def _merge(call: _MergeOptions, stack: ExitStack) -> MergeResult:
-    layouts, home = _open(call, stack)
-    warnings = () if call.is_dry else _lock(layouts, home, call, stack)
-    read = [_read_source(layout, call.control) for layout in layouts]
-    _, groups = _decide(read, home, call)
-    wants = list_wants([source.survey for source in read], _roots(read, groups))
-    if call.is_dry:
-        came = dry_run(layouts, home, call.target, wants, call.control)
+def _merge(options: _MergeOptions, stack: ExitStack) -> MergeResult:
+    stores, target = _open(options, stack)
+    warnings = () if options.is_dry else _lock(stores, target, options, stack)
+    sources = [_read_source(store, options.control) for store in stores]
+    _, groups = _decide(sources, target, options)
+    roots = [(g.source, sources[g.source].survey.roots[p]) for g in groups for p in g.positions]
+    plan = plan_copies([source.survey for source in sources], roots)
+    if options.is_dry:
+        counts = dry_run(stores, target, options.target, plan, options.control)
     else:
-        home = _make_target(call, stack) if home is None else home
-        groups, came = _merge_held(read, home, wants, call)
+        if target is None:
+            target = stack.enter_context(make_layout(options.target))
+            wait_policy = options.control.wait_policy(options.left_s)
+            stack.enter_context(target.lock("exclusive", wait_policy))
+        groups, counts = _copy_and_commit(sources, target, plan, options)
+    is_new = any(group.tag.state != "unchanged" for group in groups)
+    outcome: Literal["done", "unchanged", "dry-run"] = "unchanged"
+    if options.is_dry:
+        outcome = "dry-run"
+    elif is_new or counts.linked.blobs or counts.copied.blobs:
+        outcome = "done"
     return MergeResult(
-        path=call.target,
-        outcome="dry-run" if call.is_dry else _outcome(groups, came),
-        sources=call.sources,
+        path=options.target,
+        outcome=outcome,
+        sources=options.sources,
         tags=tuple(group.tag for group in groups),
-        linked=came.linked,
-        copied=came.copied,
-        reused=came.reused,
+        linked=counts.linked,
+        copied=counts.copied,
+        reused=counts.reused,
         warnings=warnings,
-        seconds=round(time.monotonic() - call.began_s, 3),
+        seconds=round(time.monotonic() - options.started_s, 3),
     )
 
 
-def _listed(given: _Text | Sequence[_Text]) -> Sequence[_Text]:
-    return (given,) if isinstance(given, str | os.PathLike) else given
+def _as_sequence(value: _Text | Sequence[_Text]) -> Sequence[_Text]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (value,)
+    return value
 
 
 def _open(
-    call: _MergeOptions, stack: ExitStack
+    options: _MergeOptions, stack: ExitStack
 ) -> tuple[list[DirectoryStore], DirectoryStore | None]:
-    """The sources, and the target if it is there already; each a directory of its own."""
-    if not call.sources:
+    """Open the sources, and the target if it exists; none is inside another."""
+    if not options.sources:
         raise UsageError("name at least one cache to merge from")
-    if not call.target:
+    if not options.target:
         raise UsageError("the cache to merge into has an empty name")
-    layouts = [stack.enter_context(open_store(path)) for path in call.sources]
-    home = _find_target(call.target)
-    if home is not None:
-        stack.enter_context(home)
-    _check_apart(layouts, home, call.target)
-    return layouts, home
-
-
-def _check_apart(
-    layouts: Sequence[DirectoryStore], home: DirectoryStore | None, target: str
-) -> None:
-    """Raises UsageError where the target is a source, or one lies within the other."""
-    own = os.path.realpath(target)
-    for layout in layouts:
-        real = os.path.realpath(layout.path)
-        is_one = home is not None and _inode_of(layout) == _inode_of(home)
-        if is_one or os.path.commonpath((real, own)) in (real, own):
-            what = "are one directory" if is_one else "lie within each other"
-            raise UsageError(
-                f"{layout.path} and {target} {what}",
-                hints=("merge into a directory of its own",),
-            )
-
-
-def _find_target(name: str) -> DirectoryStore | None:
+    stores = [stack.enter_context(open_store(path)) for path in options.sources]
     try:
-        return find_layout(name)
+        target = find_layout(options.target)
     except NotACache as error:
         error.hints = ("name a cache, an empty directory, or one that is not there yet",)
         raise
-
-
-def _make_target(call: _MergeOptions, stack: ExitStack) -> DirectoryStore:
-    """The target, made and held."""
-    home = stack.enter_context(make_layout(call.target))
-    stack.enter_context(lock_store(home, "exclusive", call.control.wait_policy(call.left_s)))
-    return home
+    if target is not None:
+        stack.enter_context(target)
+    for store in stores:
+        is_target = target is not None and store.identity() == target.identity()
+        if is_target or is_nested(store.path, options.target):
+            problem = "are one directory" if is_target else "lie within each other"
+            raise UsageError(
+                f"{store.path} and {options.target} {problem}",
+                hints=("merge into a directory of its own",),
+            )
+    return stores, target
 
 
 def _lock(
-    layouts: Sequence[DirectoryStore],
-    home: DirectoryStore | None,
-    call: _MergeOptions,
+    stores: Sequence[DirectoryStore],
+    target: DirectoryStore | None,
+    options: _MergeOptions,
     stack: ExitStack,
 ) -> tuple[str, ...]:
-    """The sources shared, the target exclusive; warnings of sources that cannot be locked.
+    """Lock the sources shared and the target exclusive. Return warnings about unlocked sources.
 
-    All merges take their locks in one order, by inode: two that go opposite ways would wait for
-    each other for ever. A target that is yet to be made is nobody's source.
+    All merges acquire locks in the order of the identities. Otherwise two merges in opposite
+    directions would wait for each other. A target that does not exist yet is no other's source.
     """
-    kinds: list[tuple[DirectoryStore, LockKind]] = [(layout, "shared") for layout in layouts]
-    kinds += [] if home is None else [(home, "exclusive")]
+    kinds: list[tuple[DirectoryStore, LockKind]] = [(store, "shared") for store in stores]
+    kinds += [] if target is None else [(target, "exclusive")]
     warnings = []
-    for layout, kind in sorted(kinds, key=lambda pair: _inode_of(pair[0])):
+    for store, kind in sorted(kinds, key=lambda pair: pair[0].identity()):
         try:
-            patience = call.control.wait_policy(call.left_s)
-            stack.enter_context(lock_store(layout, kind, patience))
+            stack.enter_context(store.lock(kind, options.control.wait_policy(options.left_s)))
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:
             if kind == "exclusive":
                 raise
-            warnings.append(describe_unlocked(layout.path, error))
+            warnings.append(describe_unlocked(store.path, error))
     return tuple(warnings)
 
 
-def _inode_of(layout: DirectoryStore) -> tuple[int, int]:
-    found = look_at_open(layout, layout.root_fd, "the directory")
-    return found.st_dev, found.st_ino
-
-
-def _read_source(layout: DirectoryStore, control: Control) -> _SourceCache:
-    """A source, all of whose roots are whole. Raises Damaged."""
-    data, survey = read_settled(layout, control._replace(path=layout.path))
+def _read_source(store: DirectoryStore, control: Control) -> _SourceCache:
+    """Read and survey a source. Raises Damaged if a root of it is not complete."""
+    roots, survey = read_surveyed_roots(store, control._replace(path=store.path))
     for root in survey.roots:
         if root.position >= 0:
-            holes = find_missing(survey, root)
-            if holes or root.descriptor is None:
-                raise hole_error(layout.path, root, holes)
+            problems = find_missing(survey, root)
+            if problems or root.descriptor is None:
+                raise hole_error(store.path, root, problems)
     unknown = find_unknown(survey)
     if unknown is not None:
-        # What kitcache cannot check it cannot bring, and the tag would have a hole.
+        # kitcache does not copy a blob that it cannot verify, so the tag would lack it.
         root, digest = unknown
         raise Damaged(
-            layout.path,
-            f"{root.label} names a blob that cannot be checked here: {digest}",
+            store.path,
+            f"{root.label} references a blob that kitcache cannot verify: {digest}",
             kind="unknown-algorithm",
             tag=root.ref_name,
             effect=NOTHING_CHANGED,
-            hints=(f"untag it in a copy of {layout.path}, and merge that",),
+            hints=(f"untag it in a copy of {store.path}, and merge that",),
         )
-    return _SourceCache(layout, data, survey)
+    return _SourceCache(store, roots, survey)
 
 
 def _decide(
-    read: Sequence[_SourceCache], home: DirectoryStore | None, call: _MergeOptions
-) -> tuple[bytes | None, tuple[EntryGroup, ...]]:
-    """The target's index.json as it is now, and what is to come into it."""
-    data, entries = (None, ()) if home is None else read_target(home, call.control)
-    side = MergeCache(call.target, "", entries)
-    sides = [source.side for source in read]
-    return data, decide(side, sides, call.renames, replaces=call.replaces)
+    sources: Sequence[_SourceCache], target: DirectoryStore | None, options: _MergeOptions
+) -> tuple[Roots | None, tuple[EntryGroup, ...]]:
+    """Return the target's roots as they are now, and the entries to copy."""
+    roots = None if target is None else read_target_roots(target, options.control)
+    cache = MergeCache(options.target, "", roots.entries if roots else ())
+    caches = [source.cache for source in sources]
+    return roots, decide(cache, caches, options.renames, replaces=options.replaces)
 
 
-def _roots(read: Sequence[_SourceCache], groups: Sequence[EntryGroup]) -> list[tuple[int, Root]]:
-    return [(g.source, read[g.source].survey.roots[p]) for g in groups for p in g.positions]
-
-
-def _merge_held(
-    read: Sequence[_SourceCache], home: DirectoryStore, wants: CopyPlan, call: _MergeOptions
+def _copy_and_commit(
+    sources: Sequence[_SourceCache],
+    target: DirectoryStore,
+    plan: CopyPlan,
+    options: _MergeOptions,
 ) -> tuple[tuple[EntryGroup, ...], CopyCounts]:
-    make_index(home, lock_index(home, call.control.wait_policy(call.left_s)))
-    home.open_directories()
-    with state.open_state_dir(home) as room_fd:
-        if room_fd is not None:
-            state.delete_stale_files(room_fd)
-    noted = [_read_noted(layout) for layout in (home, *(source.layout for source in read))]
+    make_index(target, lock_index(target, options.control.wait_policy(options.left_s)))
+    target.refresh()
+    # Before anything is copied: uses that cannot be read end the merge.
+    target_uses = target.read_tag_uses()
+    target.read_layer_uses()
+    tag_uses = [source.store.read_tag_uses() for source in sources]
+    layer_uses = [source.store.read_layer_uses() for source in sources]
     try:
-        came = bring_all([source.layout for source in read], home, wants, call.control)
+        counts = copy_all([source.store for source in sources], target, plan, options.control)
     except KitcacheError as error:
         error.effect = _NO_TAG_CHANGED
         raise
     try:
-        groups = _publish(read, home, call)
+        groups = _commit(sources, target, options)
     except KitcacheError as error:
-        # One whose index.json is in place already says so itself.
+        # An error that came after the rename has its own effect.
         if error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
             error.effect = _NO_TAG_CHANGED
         raise
-    _carry_notes(noted, home, groups, wants)
-    _look_again(home, groups, wants, call.control)
-    return groups, came
-
-
-def _publish(
-    read: Sequence[_SourceCache], home: DirectoryStore, call: _MergeOptions
-) -> tuple[EntryGroup, ...]:
-    """One edit of index.json; decided anew where others changed it since."""
-    documents = [source.data for source in read]
-    for _ in range(MAX_RETRIES):
-        before, groups = _decide(read, home, call)
-        copies = [copy for group in groups for copy in group.copies]
-        if not copies:
-            return groups
-        after = copy_entries(before, documents, copies)
-        lock = lock_index(home, call.control.wait_policy(call.left_s))
-        with state.open_state_dir(home) as room_fd:
-            if replace_index_if_unchanged(home, room_fd, lock, before, after):
-                return groups
-    raise index_unstable_error(home.path)
-
-
-def _look_again(
-    home: DirectoryStore, groups: Sequence[EntryGroup], wants: CopyPlan, control: Control
-) -> None:
-    """Raises Damaged where others, who know no lock of ours, have removed what had just come."""
     try:
-        lost = find_lost(home, wants, control)
+        state.write_tag_uses(target, _merge_uses(groups, target_uses, tag_uses))
+        copied = {str(copy.digest) for copy in plan.blobs}
+        for uses in layer_uses:
+            state.put_layer_uses(target, {d: ns for d, ns in uses.items() if d in copied})
     except KitcacheError as error:
-        error.effect = "all tags have come; whether all of them is still there was not looked at"
+        error.effect = "all tags were published; not all of their last uses are recorded"
         raise
-    if lost is None:
+    _check_again(sources, target, groups, plan, options.control)
+    return groups, counts
+
+
+def _commit(
+    sources: Sequence[_SourceCache], target: DirectoryStore, options: _MergeOptions
+) -> tuple[EntryGroup, ...]:
+    documents = [source.roots.data or b"" for source in sources]
+
+    def attempt() -> tuple[EntryGroup, ...]:
+        roots, groups = _decide(sources, target, options)
+        copies = [copy for group in groups for copy in group.copies]
+        if copies:
+            after = copy_entries(roots.data if roots else None, documents, copies)
+            wait_policy = options.control.wait_policy(options.left_s)
+            if target.commit_roots(lambda _: after, wait_policy, before=roots) is None:
+                raise IndexChangedError
+        return groups
+
+    return retry_if_changed(target.path, attempt)
+
+
+def _check_again(
+    sources: Sequence[_SourceCache],
+    target: DirectoryStore,
+    groups: Sequence[EntryGroup],
+    plan: CopyPlan,
+    control: Control,
+) -> None:
+    """Raise Damaged if a process without kitcache's lock has deleted blobs of the new tags."""
+    roots = [
+        sources[group.source].survey.roots[position]._replace(ref_name=group.tag.target_name)
+        for group in groups
+        for position in group.positions
+    ]
+    try:
+        damage, missing = check_reachable(target, control, roots)
+    except KitcacheError as error:
+        error.effect = "all tags were published; their blobs were not checked again"
+        raise
+    faults = [(path.root.ref_name, path.chain[-1].digest, path.problem) for path in damage]
+    faults += [(blob.ref_name, blob.digest, blob.problem) for blob in missing]
+    # A subject may be absent in the sources too.
+    existed = {copy.digest for copy in plan.blobs}
+    lost = [fault for fault in faults if fault[1] in existed]
+    if not lost:
         return
-    one, problem = lost
-    tag = next(g.tag for g in groups if _is_of(one, g))
+    tag, digest, problem = lost[0]
+    label = "an entry without a tag" if tag is None else f"tag '{tag}'"
     raise Damaged(
-        home.path,
-        f"{one.root.label} has come, but others removed from it meanwhile: {one.digest} {problem}",
+        target.path,
+        f"{label} was published, but another client has deleted blobs of it: {digest} {problem}",
         kind="lost",
-        tag=tag.target_name,
+        tag=tag,
         effect="index.json names it already",
         hints=("run the same merge again",),
     )
 
 
-def _is_of(one: BlobCopy, group: EntryGroup) -> bool:
-    return one.source == group.source and one.root.position in group.positions
-
-
-class _Noted(NamedTuple):
-    """What a cache's notes say of its tags and its layers."""
-
-    tags: Mapping[str, state.TagUse]
-    layers: Mapping[str, int]
-
-
-def _read_noted(layout: DirectoryStore) -> _Noted:
-    """Before anything comes: notes that cannot be read end the merge."""
-    return _Noted(state.read_tag_uses(layout), state.read_layer_uses(layout))
-
-
-def _carry_notes(
-    noted: Sequence[_Noted], home: DirectoryStore, groups: Sequence[EntryGroup], wants: CopyPlan
-) -> None:
-    """The later use of both counts, for a tag that is not one of the target's alone.
-
-    noted: of the target, then of the sources.
-    """
-    (own, _), *known = noted
-    carried: dict[str, state.TagUse] = {}
+def _merge_uses(
+    groups: Sequence[EntryGroup],
+    target_uses: Mapping[str, state.TagUse],
+    source_uses: Sequence[Mapping[str, state.TagUse]],
+) -> dict[str, state.TagUse]:
+    """Return the new uses of the copied tags: the later use counts."""
+    merged: dict[str, state.TagUse] = {}
     for group in groups:
-        new, old, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
-        if new is None or old is None:
+        target, source, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
+        if target is None or source is None:
             continue
-        here = own.get(new) if group.tag.state == "unchanged" else None
-        note = known[group.source].tags.get(old, state.TagUse())
+        known = target_uses.get(target) if group.tag.state == "unchanged" else None
+        use = source_uses[group.source].get(source, state.TagUse())
         digest = digests[0] if len(digests) == 1 else None
-        carried[new] = _later(carried.get(new) or here, note)._replace(digest=digest)
-    came = {str(one.digest) for part in wants for one in part}
-    try:
-        state.write_tag_uses(home, carried)
-        for _, uses in known:
-            state.put_layer_uses(home, {d: ns for d, ns in uses.items() if d in came})
-    except KitcacheError as error:
-        error.effect = "all tags have come; not all of their last uses are noted"
-        raise
+        merged[target] = _later(merged.get(target) or known, use)._replace(digest=digest)
+    return merged
 
 
-def _later(one: state.TagUse | None, other: state.TagUse) -> state.TagUse:
-    if one is None:
-        return other
+def _later(known: state.TagUse | None, use: state.TagUse) -> state.TagUse:
+    if known is None:
+        return use
     return state.TagUse(
-        max(one.exported_ns or 0, other.exported_ns or 0) or None,
-        max(one.imported_ns or 0, other.imported_ns or 0) or None,
+        max(known.exported_ns or 0, use.exported_ns or 0) or None,
+        max(known.imported_ns or 0, use.imported_ns or 0) or None,
     )
-
-
-def _outcome(groups: Sequence[EntryGroup], came: CopyCounts) -> Literal["done", "unchanged"]:
-    is_new = any(group.tag.state != "unchanged" for group in groups)
-    return "done" if is_new or came.linked.blobs or came.copied.blobs else "unchanged"

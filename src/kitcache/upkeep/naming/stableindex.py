@@ -1,60 +1,51 @@
-"""index.json, read so that it can be relied upon; the error for one that never rests."""
+"""index.json of a cache whose entries are copied: it must be complete and rewritable."""
 
-from kitcache.errors import NOTHING_CHANGED, Busy, Damaged
-from kitcache.gc.collect import MAX_RETRIES
+from kitcache.errors import NOTHING_CHANGED, Damaged
+from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
-from kitcache.oci.index import EMPTY_INDEX, IndexEntry
-from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import INDEX, check_rewritable, read_index, read_stable_index
+from kitcache.store.index import check_rewritable
 from kitcache.store.ioerrors import repair_command
+from kitcache.store.protocol import CacheStore, CollectableStore, Roots
 
 
-def read_settled(layout: DirectoryStore, control: Control) -> tuple[bytes, Survey]:
-    """index.json's bytes, and a survey of just these; of an empty index where there is none.
+def read_surveyed_roots(store: CollectableStore, control: Control) -> tuple[Roots, Survey]:
+    """Return the roots of a store, and a survey below exactly these roots.
 
-    Raises as take_survey, Busy while others change index.json again and again, and Damaged where it
-    could not be written back.
+    Raises:
+        Busy: Other processes change index.json before each survey ends.
+        Damaged: It could not be written back; otherwise as take_survey.
     """
-    for _ in range(MAX_RETRIES):
-        survey = take_survey(layout, control)
-        index = read_index(layout)
-        if index.digest == survey.index_digest:
-            data = index.data or EMPTY_INDEX
-            check_rewritable(layout.path, data)
-            return data, survey
-    raise index_unstable_error(layout.path)
+
+    def attempt() -> tuple[Roots, Survey]:
+        survey = take_survey(store, control)
+        roots = store.read_roots(control.pause)
+        if roots.version != survey.index_digest:
+            raise IndexChangedError
+        check_rewritable(store.path, roots.data or b"null")
+        return roots, survey
+
+    return retry_if_changed(store.path, attempt)
 
 
-def read_target(
-    layout: DirectoryStore, control: Control
-) -> tuple[bytes | None, tuple[IndexEntry, ...]]:
-    """index.json's bytes and entries, of a cache that tags are to come into; None: it has none yet.
+def read_target_roots(store: CacheStore, control: Control) -> Roots:
+    """Return the roots of a cache to which tags are added; it may have no index.json yet.
 
-    Opens its directories anew. Raises Damaged where tags that are there could get lost: where it is
-    no index, or missing beside blobs; and where it could not be written back.
+    Raises:
+        Damaged: Tags could be lost: index.json is invalid, not rewritable, or missing but there are
+            blobs.
     """
-    layout.open_directories()
-    index, entries = read_stable_index(layout, control.pause)
-    if index.data is not None:
-        check_rewritable(layout.path, index.data)
-    elif any(batch.names for batch in layout.scan_blobs()):
+    store.refresh()
+    roots = store.read_roots(control.pause)
+    if roots.data is not None:
+        check_rewritable(store.path, roots.data)
+    elif any(batch.names for batch in store.scan_blobs()):
         raise Damaged(
-            layout.path,
-            f"{INDEX} is missing beside blobs",
+            store.path,
+            "index.json is missing but blobs/ is not empty",
             kind="missing",
             effect=NOTHING_CHANGED,
-            hints=(repair_command(layout.path),),
+            hints=(repair_command(store.path),),
         )
-    return index.data, entries
-
-
-def index_unstable_error(path: str) -> Busy:
-    """The error for an index.json that others changed each time it was to be."""
-    return Busy(
-        path,
-        f"index.json changed {MAX_RETRIES} times meanwhile: others are publishing",
-        effect=NOTHING_CHANGED,
-        hints=("try again when they are done",),
-    )
+    return roots

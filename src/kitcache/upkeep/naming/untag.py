@@ -1,6 +1,5 @@
-"""Take entries out of index.json. The blobs stay until the next reset."""
+"""The untag command: remove entries from index.json. The blobs are kept until the next reset."""
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -10,18 +9,16 @@ from threading import Event
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
-from kitcache.oci.index import RemovedEntry, list_names, read_entries, remove_entries
+from kitcache.oci.index import RemovedEntry, list_names, remove_entries
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import INDEX, parse_index, publish_index, read_index
 from kitcache.store.ioerrors import command_line, repair_command
-from kitcache.store.locks import lock_index, lock_store
-from kitcache.store.open import open_store
-from kitcache.store.state import TagUse, open_state_dir, write_tag_uses
+from kitcache.store.open import StoreAddress, address_text, open_store
+from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.results import UntagResult
 
 
 def untag(
-    path: str | os.PathLike[str],
+    path: StoreAddress,
     names: Iterable[str],
     *,
     dry_run: bool = False,
@@ -29,90 +26,91 @@ def untag(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> UntagResult:
-    """Take every entry with one of these ref names, or whole digests, out of index.json.
+    """Remove every entry with one of these ref names or full digests from index.json.
 
-    A name with `*`, `?` or `[` that no entry has is a pattern, as in a policy: it stands for all
-    ref names that it matches.
+    A name with `*`, `?` or `[` that no entry has is a pattern, as in a policy: it selects all ref
+    names that it matches.
 
-    Success guarantees: index.json was replaced in one step, under kitcache's and BuildKit's lock;
-    all other entries and all unknown fields are in it; no blob was removed. What was noted of a
-    tag that is gone is forgotten. Works where a tag is damaged: it is the way out that a refusal
-    names.
+    On success index.json was replaced in one step, under kitcache's and BuildKit's lock. All other
+    entries and unknown fields are kept, and no blob was deleted. The recorded use of a removed tag
+    is removed too. This works for a damaged tag; a refusal to delete names this command.
 
-    Raises NotFound if one of the names is not there, or one of the patterns matches no ref name
-    (then nothing was changed), Busy, Damaged (no readable index.json), NotACache, Unsafe,
-    Cancelled, KitcacheError for I/O errors.
+    Raises:
+        NotFound: A name is not there, or a pattern matches no ref name. Nothing was changed.
+        Damaged: index.json is invalid or missing.
+        Busy, NotACache, Unsafe, Cancelled: As reset.
+        KitcacheError: An I/O error.
     """
     wanted = (names,) if isinstance(names, str) else tuple(names)
     if not wanted:
-        raise UsageError("name at least one tag or digest to take out")
-    name = os.fspath(path)
+        raise UsageError("name at least one tag or digest to remove")
+    name = address_text(path)
     control = Control(name, on_progress, cancel)
-    with open_store(name) as layout:
+    with open_store(name) as store:
         if dry_run:
-            data = read_index(layout).data
-            parse_index(layout.path, data, NOTHING_CHANGED)
-            _, dropped = _drop(layout, data, wanted)
+            _, removed = _remove(name, store.read_roots(control.pause).data, wanted)
         else:
-            dropped = _untag_locked(layout, wanted, control, lock_timeout_s)
-    entries = tuple((entry.ref_name, entry.digest) for entry in dropped)
+            removed = _commit(store, wanted, control, lock_timeout_s)
+    entries = tuple((entry.ref_name, entry.digest) for entry in removed)
     return UntagResult(name, "dry-run" if dry_run else "done", entries)
 
 
-def _untag_locked(
-    layout: DirectoryStore, names: tuple[str, ...], control: Control, lock_timeout_s: float
+def _commit(
+    store: DirectoryStore, names: tuple[str, ...], control: Control, lock_timeout_s: float
 ) -> tuple[RemovedEntry, ...]:
-    def edit(data: bytes | None) -> tuple[bytes, tuple[bytes, tuple[RemovedEntry, ...]]]:
-        after, dropped = _drop(layout, data, names)
-        return after, (after, dropped)
+    removed: tuple[RemovedEntry, ...] = ()
+
+    def change(data: bytes | None) -> bytes:
+        nonlocal removed
+        after, removed = _remove(store.path, data, names)
+        return after
 
     deadline = time.monotonic() + lock_timeout_s
-    with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)):
+    with store.lock("exclusive", control.wait_policy(lock_timeout_s)):
         left_s = max(0.0, deadline - time.monotonic())
-        lock = lock_index(layout, control.wait_policy(left_s))
-        with open_state_dir(layout) as room_fd:
-            after, dropped = publish_index(layout, room_fd, lock, edit)
-        # Or a repair that finds no index.json would bring the tags back.
-        left = {entry.ref_name for entry in read_entries(after)}
-        gone = {entry.ref_name for entry in dropped} - left
+        roots = store.commit_roots(change, control.wait_policy(left_s))
+        kept = {entry.ref_name for entry in roots.entries} if roots else set()
+        # Otherwise a repair that finds no index.json would restore the tags.
         with suppress(KitcacheError):
-            write_tag_uses(layout, {name: TagUse() for name in gone if name is not None})
-    return dropped
+            lost_tags = {entry.ref_name for entry in removed} - kept
+            write_tag_uses(store, {tag: TagUse() for tag in lost_tags if tag is not None})
+    return removed
 
 
-def _drop(
-    layout: DirectoryStore, data: bytes | None, names: tuple[str, ...]
+def _remove(
+    path: str, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[RemovedEntry, ...]]:
+    """Return index.json without the entries with these names, and these entries."""
     if data is None:
         raise Damaged(
-            layout.path,
-            f"{INDEX} is missing",
+            path,
+            "index.json is missing",
             kind="missing",
             effect=NOTHING_CHANGED,
-            hints=(repair_command(layout.path), f"restore {INDEX} from a copy"),
+            hints=(repair_command(path), "restore index.json from a copy"),
         )
     entries = list_names(data)
-    found = tuple(_names_of(name, entries) for name in names)
-    after, dropped = remove_entries(data, tuple(chain.from_iterable(found)))
-    unknown = [name for name, those in zip(names, found, strict=True) if not those]
+    matches = {name: _matches_of(name, entries) for name in names}
+    after, removed = remove_entries(data, tuple(chain.from_iterable(matches.values())))
+    unknown = [name for name, matched in matches.items() if not matched]
     if unknown:
         from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
 
         meant = suggest(unknown[0], [entry.ref_name for entry in entries if entry.ref_name])
         raise NotFound(
-            layout.path,
-            f"no entry of {INDEX} has {' or '.join(map(_describe, unknown))}",
+            path,
+            f"no entry of index.json has {' or '.join(map(_describe, unknown))}",
             effect=NOTHING_CHANGED,
             hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
-                f"see what there is, with whole digests: {command_line('ls', layout.path)} --json",
+                f"see what there is, with whole digests: {command_line('ls', path)} --json",
             ),
         )
-    return after, dropped
+    return after, removed
 
 
-def _names_of(name: str, entries: Sequence[RemovedEntry]) -> tuple[str, ...]:
-    """The name itself, if an entry has it as its tag or digest, else the tags that it matches."""
+def _matches_of(name: str, entries: Sequence[RemovedEntry]) -> tuple[str, ...]:
+    """Return the name itself if an entry has it as tag or digest, else the tags that it matches."""
     if any(name in entry for entry in entries):
         return (name,)
     if not _is_pattern(name):

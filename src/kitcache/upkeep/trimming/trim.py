@@ -26,7 +26,7 @@ from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_distinct
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.index import INDEX
+from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.locks import lock_store
 from kitcache.store.open import open_store

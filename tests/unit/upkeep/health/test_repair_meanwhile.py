@@ -9,6 +9,7 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.protocol import LockKind
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
@@ -46,7 +47,7 @@ def test_an_upload_stops_nobody_where_nothing_is_broken(box: Box) -> None:
 
 def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list[int]:
     """Have a stranger publish a tag right before the repair writes, so many times."""
-    real, calls = module.replace_index_if_unchanged, []
+    real, calls = DirectoryStore.commit_roots, []
 
     def overtaken(*args: Any) -> Any:
         calls.append(len(calls))
@@ -55,7 +56,7 @@ def publish_first(monkeypatch: pytest.MonkeyPatch, box: Box, times: int) -> list
             grow(box, f"new-{len(calls)}", 1)
         return real(*args)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", overtaken)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", overtaken)
     return calls
 
 
@@ -106,7 +107,7 @@ def test_two_at_once_do_it_once(box: Box, cut: Cached) -> None:
 def test_what_was_done_is_told_where_the_second_look_fails(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, cancel = module.replace_index_if_unchanged, Event()
+    real, cancel = DirectoryStore.commit_roots, Event()
 
     def published(*args: Any) -> Any:
         result = real(*args)
@@ -114,7 +115,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
         return result
 
     cancel.set()
-    monkeypatch.setattr(module, "replace_index_if_unchanged", published)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", published)
     with pytest.raises(Cancelled) as caught:
         repair(box.dir)
     told = str(caught.value)
@@ -123,14 +124,15 @@ def test_what_was_done_is_told_where_the_second_look_fails(
     assert see_tags(box.dir)["cut"].is_whole
 
 
-@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "replace_index_if_unchanged"])
+@pytest.mark.parametrize("moment", ["take_blob", "write_blob", "commit_roots"])
 def test_a_cancel_between_steps_leaves_the_rest_to_the_next(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     stray = box.blob(b"nobody's")
     box.damage(stray["digest"], b"bad too")
     cancel = Event()
-    owner: Any = module.Quarantine if moment == "take_blob" else module
+    owners = {"take_blob": module.Quarantine, "commit_roots": DirectoryStore}
+    owner: Any = owners.get(moment, module)
     real = getattr(owner, moment)
 
     def then_cancel(*args: Any) -> Any:

@@ -1,17 +1,13 @@
 """naming/bring.py: which blobs come, each once, and nothing before what it names."""
 
 import json
-from threading import Event
 
-import pytest
-
-from kitcache.errors import Cancelled
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey, Tally
 from kitcache.oci.digest import parse_digest
 from kitcache.store.open import open_store
-from kitcache.upkeep.naming.blobcopy import CopyPlan, bring_all, dry_run, find_lost, list_wants
+from kitcache.upkeep.naming.blobcopy import CopyPlan, copy_all, dry_run, plan_copies
 from tests.hostile.build import Box, Sample
 
 FREE = Control("", None, None)
@@ -24,7 +20,7 @@ def survey_of(box: Box) -> Survey:
 
 def wants_of(*boxes: Box) -> CopyPlan:
     surveys = [survey_of(box) for box in boxes]
-    return list_wants(surveys, [(n, root) for n, s in enumerate(surveys) for root in s.roots])
+    return plan_copies(surveys, [(n, root) for n, s in enumerate(surveys) for root in s.roots])
 
 
 def test_of_two_caches_each_blob_comes_once_from_the_first_that_has_it(
@@ -70,29 +66,5 @@ def test_what_is_foreseen_is_what_comes(sample: Sample, other: Box) -> None:
         source.open_directories()
         target.open_directories()
         foreseen = dry_run([source], target, str(other.dir), wants, FREE)
-        assert foreseen == bring_all([source], target, wants, FREE)
+        assert foreseen == copy_all([source], target, wants, FREE)
         assert (foreseen.reused.blobs, foreseen.copied) == (1, Tally())
-
-
-@pytest.mark.parametrize("is_structure", [False, True])
-def test_what_is_lost_is_found(sample: Sample, is_structure: bool) -> None:
-    wants = wants_of(sample.box)
-    part = wants.structure if is_structure else wants.leaves
-    one = part[-1]
-    path = sample.box.path_of(str(one.digest))
-    with open_store(sample.dir) as layout:
-        layout.open_directories()
-        assert find_lost(layout, wants, FREE) is None
-        # Of a layer the length is looked at, what names other blobs is proven.
-        for data, problem in (
-            (b"!" * one.size, "holds other bytes than its digest says" if is_structure else ""),
-            (b"!", "is another one"),
-            (None, "is missing"),
-        ):
-            sample.box.damage(str(one.digest), data)
-            assert find_lost(layout, wants, FREE) == ((one, problem) if problem else None)
-        assert not path.exists()
-        cancel = Event()
-        cancel.set()
-        with pytest.raises(Cancelled):
-            find_lost(layout, wants, Control("", None, cancel))

@@ -10,10 +10,10 @@ import pytest
 
 from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_tag_uses, write_tag_uses
 from kitcache.upkeep.naming import blobcopy as bring_module
-from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from kitcache.upkeep.results import MergedTag
 from tests.caches.snapshot import differences, take_snapshot
@@ -78,9 +78,9 @@ def test_leaves_are_on_the_disk_before_manifests_and_these_before_the_index(
 
         monkeypatch.setattr(home, name, heard)
 
-    for name in ("copy_blob", "sync_blobs", "sync_root"):
+    for name in ("copy_blob", "sync_blobs"):
         listen(bring_module, name)
-    listen(module, "replace_index_if_unchanged")
+    listen(DirectoryStore, "commit_roots")
     merge([sample.dir], target)
     documents = [sample.main["digest"], sample.dev["digest"]]
     documents += [
@@ -91,7 +91,7 @@ def test_leaves_are_on_the_disk_before_manifests_and_these_before_the_index(
     assert set(done[:3]) == set(layers)
     assert set(done[4:8]) == set(documents)
     synced = "sync_blobs with_bytes"
-    assert (done[3], done[8:]) == (synced, [synced, "sync_root", "replace_index_if_unchanged"])
+    assert (done[3], done[8:]) == (synced, [synced, "commit_roots"])
 
 
 def test_a_second_merge_changes_nothing(sample: Sample, other: Box, target: Path) -> None:

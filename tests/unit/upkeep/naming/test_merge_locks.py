@@ -8,8 +8,8 @@ import pytest
 
 from kitcache.errors import Busy, KitcacheError
 from kitcache.gc.values import Progress
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.protocol import Waiting
-from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
 from tests.unit.upkeep.naming.mergekit import items
@@ -60,13 +60,13 @@ def test_locks_are_taken_by_inode(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[tuple[str, str]] = []
-    real = module.lock_store
+    real = DirectoryStore.lock
 
     def hold(layout: Any, kind: Any, patience: Any) -> Any:
         taken.append((layout.path, kind))
         return real(layout, kind, patience)
 
-    monkeypatch.setattr(module, "lock_store", hold)
+    monkeypatch.setattr(DirectoryStore, "lock", hold)
     merge([sample.dir], other.dir)
     merge([other.dir], sample.dir)
     first, second = sorted((sample.dir, other.dir), key=lambda path: path.stat().st_ino)

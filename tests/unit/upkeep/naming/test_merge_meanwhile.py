@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError
+from kitcache.store.directory import DirectoryStore
 from kitcache.upkeep.naming import blobcopy as bring_module
-from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
 from tests.unit.upkeep.naming.mergekit import items, tags
@@ -16,14 +16,14 @@ from tests.unit.upkeep.naming.mergekit import items, tags
 def test_a_tag_that_is_published_in_the_target_meanwhile_stays(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, names = module.replace_index_if_unchanged, iter(["one", "two"])
+    real, names = DirectoryStore.commit_roots, iter(["one", "two"])
 
-    def met(*args: Any) -> bool:
+    def met(*args: Any, **more: Any) -> Any:
         if name := next(names, None):
             other.tag(name, other.entries[0] | {"annotations": {}})
-        return real(*args)
+        return real(*args, **more)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", met)
     merge([sample.dir], other.dir)
     assert list(tags(other.dir)) == ["extra", "one", "two", "main", "dev"]
 
@@ -31,14 +31,14 @@ def test_a_tag_that_is_published_in_the_target_meanwhile_stays(
 def test_a_tag_that_becomes_another_meanwhile_is_not_overwritten(
     sample: Sample, other: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.replace_index_if_unchanged
+    real = DirectoryStore.commit_roots
 
-    def met(*args: Any) -> bool:
+    def met(*args: Any, **more: Any) -> Any:
         if "main" not in tags(other.dir):
             other.tag("main", other.manifest([]))
-        return real(*args)
+        return real(*args, **more)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", met)
     with pytest.raises(KitcacheError, match="tag 'main' is "):
         merge([sample.dir], other.dir)
     assert list(tags(other.dir)) == ["extra", "main"]
@@ -47,23 +47,23 @@ def test_a_tag_that_becomes_another_meanwhile_is_not_overwritten(
 def test_an_index_that_never_rests_is_busy(
     sample: Sample, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "replace_index_if_unchanged", lambda *_: False)
-    with pytest.raises(Busy, match=r"index.json changed 8 times meanwhile"):
+    monkeypatch.setattr(DirectoryStore, "commit_roots", lambda *_, **more: None)
+    with pytest.raises(Busy, match=r"index.json changed 8 times"):
         merge([sample.dir], target)
 
 
 def test_blobs_that_others_take_from_the_target_are_a_loss_that_is_told(
     sample: Sample, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.replace_index_if_unchanged
+    real = DirectoryStore.commit_roots
 
-    def met(*args: Any) -> bool:
+    def met(*args: Any, **more: Any) -> Any:
         (target / "blobs" / "sha256" / sample.layers[2]["digest"][7:]).unlink()
-        return real(*args)
+        return real(*args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "replace_index_if_unchanged", met)
-        with pytest.raises(Damaged, match="others removed from it meanwhile") as caught:
+        patch.setattr(DirectoryStore, "commit_roots", met)
+        with pytest.raises(Damaged, match="another client has deleted") as caught:
             merge([sample.dir], target)
     assert (caught.value.kind, caught.value.tag) == ("lost", "dev")
     assert merge([sample.dir], target).linked.blobs == 1

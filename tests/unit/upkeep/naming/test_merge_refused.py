@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.errors import Damaged, KitcacheError, NotACache, Unsafe, UsageError
-from kitcache.store import index as index_module
+from kitcache.store import commit as commit_module
 from kitcache.upkeep.naming.merge import merge
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Box, Sample, encode
@@ -42,7 +42,7 @@ def test_a_source_that_is_not_whole_is_refused_before_anything_is_written(
         }
         sample.box.damage(digests[part], b"wrong-size")
     for dry_run in (True, False):
-        with pytest.raises(Damaged, match="is not whole") as caught:
+        with pytest.raises(Damaged, match="is not complete") as caught:
             merge([other.dir, sample.dir], target, dry_run=dry_run)
         assert caught.value.tag == (None if part == "entry" else "dev")
         assert caught.value.path == str(sample.dir)
@@ -57,7 +57,7 @@ def test_a_layer_of_other_bytes_does_not_come(sample: Sample, other: Box, target
     sample.box.damage(layer["digest"], b"!" * layer["size"])
     with pytest.raises(Damaged, match="holds other bytes") as caught:
         merge([other.dir, sample.dir], target)
-    assert caught.value.problem.startswith("tag 'dev' is not whole: blob sha256:")
+    assert caught.value.problem.startswith("tag 'dev' is not complete: blob sha256:")
     assert (caught.value.tag, caught.value.chain) == ("dev", ("index.json", layer["digest"]))
     assert "no tag was changed" in caught.value.effect
     assert caught.value.hints == (f"kitcache verify {sample.dir} --repair",)
@@ -67,7 +67,7 @@ def test_a_layer_of_other_bytes_does_not_come(sample: Sample, other: Box, target
 def test_a_blob_that_nobody_can_check_is_refused(sample: Sample, target: Path) -> None:
     strange = {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": "b3:ab", "size": 1}
     sample.box.tag("odd", sample.box.manifest([strange]))
-    with pytest.raises(Damaged, match="cannot be checked here: b3:ab") as caught:
+    with pytest.raises(Damaged, match="cannot verify: b3:ab") as caught:
         merge([sample.dir], target)
     assert (caught.value.tag, target.exists()) == ("odd", False)
 
@@ -118,7 +118,7 @@ def test_a_target_whose_index_cannot_be_relied_upon(sample: Sample, other: Box) 
             merge([sample.dir], other.dir)
         assert index.read_bytes() == data
     index.unlink()
-    with pytest.raises(Damaged, match=r"index.json is missing beside blobs"):
+    with pytest.raises(Damaged, match=r"index.json is missing but blobs/ is not empty"):
         merge([sample.dir], other.dir)
     assert not index.exists()
 
@@ -143,11 +143,14 @@ def test_an_index_that_nobody_could_read_again_is_not_written(
 ) -> None:
     """Two of 40 MiB make one of 80, and the cap is 64."""
     sizes = [(cache / "index.json").stat().st_size for cache in (sample.dir, other.dir)]
-    monkeypatch.setattr(index_module, "STRUCTURAL_LIMIT_BYTES", max(sizes) + 10)
+    monkeypatch.setattr(commit_module, "STRUCTURAL_LIMIT_BYTES", max(sizes) + 10)
     before = items(other.dir)
     with pytest.raises(Unsafe, match=r"index.json would be larger") as caught:
         merge([sample.dir], other.dir)
-    assert (caught.value.effect, items(other.dir)) == ("index.json is as it was", before)
+    assert (caught.value.effect, items(other.dir)) == (
+        "no tag was changed; copied blobs are kept for the next merge or reset",
+        before,
+    )
 
 
 def test_a_blob_that_is_a_link_back_to_what_names_it_does_not_come(
@@ -159,5 +162,5 @@ def test_a_blob_that_is_a_link_back_to_what_names_it_does_not_come(
     assert looped["size"] == layer["size"], "else its length would give it away"
     sample.box.path_of(layer["digest"]).symlink_to(looped["digest"].partition(":")[2])
     sample.box.tag("looped", looped)
-    with pytest.raises(Damaged, match="is not whole"):
+    with pytest.raises(Damaged, match="is not complete"):
         merge([sample.dir], target)

@@ -9,14 +9,14 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, read_tag_uses, write_tag_uses
-from kitcache.upkeep.naming import merge as module
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
 from tests.unit.upkeep.naming.mergekit import blobs, tags
 
-BLOBS_STAY = "no tag was changed; blobs that had come by then stay, for the next merge or reset"
+BLOBS_STAY = "no tag was changed; copied blobs are kept for the next merge or reset"
 
 
 def test_whoever_has_buildkits_lock_at_the_end(sample: Sample, other: Box) -> None:
@@ -34,10 +34,10 @@ def test_a_failure_after_the_new_index_is_in_place_says_so(
 ) -> None:
     told = "the new index.json is in place, but a power cut may undo it"
 
-    def met(*_: Any) -> bool:
+    def met(*_: Any, **more: Any) -> Any:
         raise KitcacheError(str(other.dir), "cannot sync", effect=told)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", met)
     with pytest.raises(KitcacheError, match="cannot sync") as caught:
         merge([sample.dir], other.dir)
     assert caught.value.effect == told
@@ -64,16 +64,16 @@ def test_a_cancel_after_the_tags_have_come_says_that_they_have(
     """And with them what is noted of their uses."""
     with open_store(sample.dir) as layout:
         write_tag_uses(layout, {"main": TagUse(10)})
-    cancel, real = Event(), module.replace_index_if_unchanged
+    cancel, real = Event(), DirectoryStore.commit_roots
 
-    def met(*args: Any) -> bool:
+    def met(*args: Any, **more: Any) -> Any:
         cancel.set()
-        return real(*args)
+        return real(*args, **more)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", met)
     with pytest.raises(Cancelled) as caught:
         merge([sample.dir], other.dir, cancel=cancel)
-    assert caught.value.effect.startswith("all tags have come")
+    assert caught.value.effect.startswith("all tags were published")
     assert tags(sample.dir).items() <= tags(other.dir).items()
     with open_store(other.dir) as layout:
         assert read_tag_uses(layout)["main"].exported_ns == 10

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
 from kitcache.store.state import TagUse, read_tag_uses, record_use, write_tag_uses
-from kitcache.upkeep.naming import tag as module
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
 from tests.caches.snapshot import differences, take_snapshot
@@ -130,7 +130,7 @@ def test_what_is_no_name_is_refused(sample: Sample, new: str) -> None:
 def test_a_name_of_several_things_is_refused(sample: Sample) -> None:
     sample.box.tag("twin", sample.dev)
     sample.box.tag("twin", sample.main)
-    with pytest.raises(UsageError, match="'twin' stands for 2 things") as caught:
+    with pytest.raises(UsageError, match="'twin' names 2 digests") as caught:
         tag(sample.dir, "twin", "new")
     assert caught.value.details == (sample.dev["digest"], sample.main["digest"])
     assert tag(sample.dir, sample.dev["digest"], "new").digest == sample.dev["digest"]
@@ -149,7 +149,7 @@ def test_what_is_not_whole_gets_no_name(sample: Sample, part: str, how: bytes | 
     sample.box.damage(digest, how)
     before = take_snapshot(sample.dir / "index.json")
     for dry_run in (True, False):
-        with pytest.raises(Damaged, match="tag 'main' is not whole: ") as caught:
+        with pytest.raises(Damaged, match="tag 'main' is not complete: ") as caught:
             tag(sample.dir, "main", "new", dry_run=dry_run)
         assert (caught.value.tag, caught.value.effect) == ("main", "nothing was changed")
         assert caught.value.chain[-1].startswith(digest)
@@ -169,7 +169,7 @@ def test_a_subject_that_is_absent_is_no_hole(sample: Sample) -> None:
 def test_an_entry_that_cannot_be_read_gets_no_name(sample: Sample) -> None:
     sample.box.entries.append({"digest": "sha256:x", "size": 7, "annotations": {REF_NAME: "bad"}})
     sample.box.tag("last", sample.main)
-    with pytest.raises(Damaged, match="tag 'bad' is not whole: the digest of entry 2"):
+    with pytest.raises(Damaged, match="tag 'bad' is not complete: the digest of entry 2"):
         tag(sample.dir, "bad", "new")
     assert tag(sample.dir, "main", "bad").previous_digests == ()
     assert ("bad", sample.main["digest"]) in tags(sample)
@@ -210,21 +210,21 @@ def test_both_locks_are_needed(sample: Sample, name: str) -> None:
 def test_a_tag_that_others_publish_meanwhile_stays(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, changes = module.replace_index_if_unchanged, iter(["one", "two"])
+    real, changes = DirectoryStore.commit_roots, iter(["one", "two"])
 
-    def met(*args: Any) -> bool:
+    def met(*args: Any, **more: Any) -> Any:
         if name := next(changes, None):
             sample.box.tag(name, sample.dev)
-        return real(*args)
+        return real(*args, **more)
 
-    monkeypatch.setattr(module, "replace_index_if_unchanged", met)
+    monkeypatch.setattr(DirectoryStore, "commit_roots", met)
     tag(sample.dir, "main", "new")
     assert [name for name, _ in tags(sample)] == ["main", "dev", "one", "two", "new"]
 
 
 def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "replace_index_if_unchanged", lambda *_: False)
-    with pytest.raises(Busy, match=r"index.json changed 8 times meanwhile"):
+    monkeypatch.setattr(DirectoryStore, "commit_roots", lambda *_, **more: None)
+    with pytest.raises(Busy, match=r"index.json changed 8 times"):
         tag(sample.dir, "main", "new")
 
 

@@ -1,0 +1,97 @@
+"""New roots: check that every blob exists, publish the entries, and check again.
+
+Builds, staged exports, image layouts and merges use it. A reset of another client holds none of
+kitcache's locks, so it can delete a blob at any moment.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kitcache.errors import Cancelled, Damaged, KitcacheError
+from kitcache.gc.control import Control
+from kitcache.gc.refusals import describe_damage
+from kitcache.gc.survey import check_reachable
+from kitcache.gc.values import DamagedPath, MissingBlob, Root
+from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.index import NewEntry, add_entries
+from kitcache.store.directory import DirectoryStore
+from kitcache.store.protocol import CacheStore, WaitPolicy
+from kitcache.store.write import sync_blobs
+
+_MAX_NAMED = 3
+
+
+class Problem(NamedTuple):
+    """Why a root was not published, or is incomplete now.
+
+    Attributes:
+        clause: "" if there is no problem.
+        code: The exit code of the problem.
+    """
+
+    clause: str = ""
+    code: int = 0
+
+
+def find_faults(store: CacheStore, control: Control, *descriptors: Descriptor) -> str:
+    """Return what is missing or damaged below these manifests, a clause; "" if nothing is."""
+    roots = [Root(0, None, descriptor) for descriptor in descriptors]
+    damage, missing = check_reachable(store, control, roots)
+    return describe_faults(damage, missing)
+
+
+def describe_faults(damage: Iterable[DamagedPath], missing: Iterable[MissingBlob]) -> str:
+    """Return a clause that names the first faults, "" if there are none."""
+    faults = [describe_damage(path) for path in damage]
+    faults += [f"blob {blob.digest.short} {blob.problem}" for blob in missing]
+    more = len(faults) - _MAX_NAMED
+    return ", ".join(faults[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def publish(
+    store: DirectoryStore,
+    roots: Sequence[tuple[Descriptor, Sequence[NewEntry]]],
+    control: Control,
+    wait_policy: WaitPolicy,
+    *,
+    may_create_index: bool = True,
+) -> tuple[Problem, ...]:
+    """Publish roots whose blobs were checked: sync the blobs, add all entries, check again.
+
+    The entries are added in one step. The caller holds kitcache.lock, shared or exclusive.
+
+    Args:
+        roots: Each manifest or index, and its entries of index.json.
+        may_create_index: If index.json is missing, create it. Another process may have deleted it,
+            and it named other tags.
+
+    Returns:
+        What is wrong with each root after it was published.
+
+    Raises:
+        KitcacheError: Nothing was published.
+    """
+    entries = tuple(entry for _, new in roots for entry in new)
+
+    def change(data: bytes | None) -> bytes:
+        if data is None and not may_create_index:
+            problem = "index.json was removed while the build ran"
+            raise Damaged(store.path, problem, kind="missing")
+        return add_entries(data, entries)
+
+    sync_blobs(store)
+    store.commit_roots(change, wait_policy)
+    return tuple(_check_again(store, control, descriptor) for descriptor, _ in roots)
+
+
+def _check_again(store: CacheStore, control: Control, descriptor: Descriptor) -> Problem:
+    try:
+        faults = find_faults(store, control, descriptor)
+    except Cancelled:
+        raise
+    except KitcacheError as error:
+        return Problem(f"published, but not checked again: {error.problem}", error.exit_code)
+    if not faults:
+        return Problem()
+    clause = f"published, but another client has deleted blobs of it: {faults}"
+    return Problem(clause, Damaged.exit_code)
