@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import kitcache
 from kitcache.errors import LimitNotReached
 from kitcache.store.open import open_store
-from kitcache.store.state import note_layers
+from kitcache.store.state import record_layer_uses
 from kitcache.upkeep.trimming.steporder import CacheDocuments
 from tests.property import witness
 from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning
@@ -64,7 +64,7 @@ def test_a_trim_does_what_its_dry_run_said(
 ) -> None:
     with on_disk(tags, missing) as root:
         with open_store(root) as layout:
-            note_layers(layout, map(layer_digest, read), 1_700_000_005 * 10**9)
+            record_layer_uses(layout, map(layer_digest, read), 1_700_000_005 * 10**9)
         before = {tag.ref_name: tag for tag in kitcache.ls(root).tags}
         holes = set(witness.holes(root))
         try:

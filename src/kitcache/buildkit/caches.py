@@ -18,7 +18,7 @@ from kitcache.buildkit.session.walk import ExcludedDirectories, identity
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
-from kitcache.store.state import note_layers, record_use
+from kitcache.store.state import record_layer_uses, record_use
 from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions, sweep_after_export
 from kitcache.upkeep.results import PruneResult
 
@@ -189,7 +189,7 @@ class Caches:
         """Record which blobs of each cache the daemon has read since the last call."""
         for cache, store in self._imports:
             blobs = tuple(store.read)
-            note_layers(cache.layout, map(str, blobs), time.time_ns())
+            record_layer_uses(cache.layout, map(str, blobs), time.time_ns())
             store.read.difference_update(blobs)
 
     def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:

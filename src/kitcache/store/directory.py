@@ -180,6 +180,6 @@ class DirectoryStore(Layout):
             os.stat(STATE_DIR, dir_fd=self.root_fd, follow_symlinks=False)
         except OSError:
             return
-        from kitcache.store.state import tidy  # noqa: PLC0415 - rarely needed
+        from kitcache.store.state import finish_sweep_state  # noqa: PLC0415 - rarely needed
 
-        tidy(self)
+        finish_sweep_state(self)

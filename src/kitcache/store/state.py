@@ -1,9 +1,9 @@
-"""DIR/.kitcache/: what BuildKit does not record.
+"""DIR/.kitcache/, the state directory: what BuildKit does not record.
 
-When a tag was last exported and imported, which layers imports really read, and how many sweeps in
-a row were left out because others were at work. Where notes cannot be written nothing fails. Where
-notes are there and cannot be read, a decision that needs them stops, and no writer replaces them.
-Each file is replaced in one step; a writer that finds another at it waits a little.
+It has the last export and the last use of each tag, the layers that imports read, and the number of
+sweeps that were skipped in a row. If a record cannot be written, nothing fails. If it exists and
+cannot be read, a decision that needs it stops, and no process replaces it. Each file is replaced in
+one step; a process that meets another writer waits for it briefly.
 """
 
 import errno
@@ -36,20 +36,21 @@ LAYERS = "layers.json"
 _TAGS_SCHEMA = "kitcache.tags/1"
 _LAYERS_SCHEMA = "kitcache.layers/1"
 _LIMIT_BYTES = 4 * 1024 * 1024
-_TAGS_KEPT = 1000
-_LAYERS_KEPT = 10_000
-_TRIES = 50
+_MAX_TAGS = 1000
+_MAX_LAYERS = 10_000
+_MAX_TRIES = 50
 _PAUSE_S = 0.01
-_LEFT_BEHIND_S = 3600.0
-_TEMPS = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, NEW_BLOB, PROBE))
-_NO_NOTES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
-"""No file of ours is there: nothing, a directory, a link, a socket."""
+_STALE_S = 3600.0
+_TEMPORARY = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, NEW_BLOB, PROBE))
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+"""Nothing has the name, or a directory, a symlink or a socket has it."""
 
 
 class TagUse(NamedTuple):
-    """When a tag was last exported, and last imported, here: ns since 1970, None if never.
+    """When a tag was last exported and imported, in ns since 1970; None if never.
 
-    digest: of the manifest that was exported last; None where that is not known.
+    Attributes:
+        digest: The manifest of the last export, None if unknown.
     """
 
     exported_ns: int | None = None
@@ -58,14 +59,16 @@ class TagUse(NamedTuple):
 
     @property
     def used_ns(self) -> int:
-        """The later one of both; 0 if never."""
+        """The later of both times, 0 if there is none."""
         return max(self.exported_ns or 0, self.imported_ns or 0)
 
 
 @contextmanager
 def open_state_dir(layout: Layout) -> Iterator[int | None]:
-    """An fd of .kitcache/, made for the users of the cache; None where there can be none."""
-    fd = _open_state_dir(layout, create=True)
+    """Open .kitcache/, and create it for the users of the cache. None if that is impossible."""
+    fd = None
+    with suppress(KitcacheError):
+        fd = make_directory(layout, STATE_DIR, layout.root_fd)
     try:
         yield fd
     finally:
@@ -75,7 +78,7 @@ def open_state_dir(layout: Layout) -> Iterator[int | None]:
 
 @contextmanager
 def require_state_dir(layout: Layout) -> Iterator[int]:
-    """room_of for those who cannot do without. Raises KitcacheError where there can be none."""
+    """Open .kitcache/ as open_state_dir does; raise KitcacheError if that is impossible."""
     with open_state_dir(layout) as fd:
         if fd is None:
             raise KitcacheError(
@@ -87,30 +90,34 @@ def require_state_dir(layout: Layout) -> Iterator[int]:
         yield fd
 
 
-def _open_state_dir(layout: Layout, *, create: bool) -> int | None:
-    try:
-        if create:
-            return make_directory(layout, STATE_DIR, layout.root_fd)
-        return open_directory(layout, STATE_DIR, layout.root_fd)
-    except KitcacheError:
-        return None
-
-
 def read_tag_uses(layout: Layout) -> Mapping[str, TagUse]:
-    """What is noted of each tag; empty where nothing is, or nothing that is a note.
+    """Return the recorded use of each tag; nothing if the file is missing or has another form.
 
-    Raises Unreadable, and KitcacheError for other I/O errors: notes may be there.
+    Raises:
+        Unreadable: There may be records. KitcacheError for other I/O errors.
     """
-    return _decode_notes(_read(layout, TAGS))
+    return {
+        tag: TagUse(
+            _as_time(use.get("exported_ns")),
+            _as_time(use.get("imported_ns")),
+            use["digest"] if isinstance(use.get("digest"), str) else None,
+        )
+        for tag, use in _read_records(layout, TAGS, "tags").items()
+        if isinstance(use, dict)
+    }
 
 
 def read_layer_uses(layout: Layout) -> Mapping[str, int]:
-    """When imports last read a blob, by its digest: ns since 1970. Otherwise as read_notes."""
-    return _decode_layers(_read(layout, LAYERS))
+    """Return when imports last read a blob, in ns since 1970, by digest.
+
+    Raises as read_tag_uses.
+    """
+    uses = _read_records(layout, LAYERS, "layers")
+    return {digest: used_ns for digest, used_ns in uses.items() if _as_time(used_ns) is not None}
 
 
 def read_skipped_sweeps(layout: Layout) -> int:
-    """How many sweeps in a row were left out; 0 where that cannot be read: no tag goes by it."""
+    """Return how many sweeps in a row were skipped; 0 if unknown, as no tag depends on it."""
     data = b""
     with suppress(KitcacheError):
         data = _read(layout, SKIPPED_SWEEPS).strip()
@@ -125,81 +132,82 @@ def record_use(
     *,
     digests: Mapping[str, str] | None = None,
 ) -> None:
-    """Note that these tags were exported, or imported, now. Of a thousand tags the oldest go.
+    """Record that these tags were exported, or imported, now. Never fails.
 
-    digests: what was exported under each, as far as it is known. Never fails.
+    Args:
+        digests: The exported manifest of each tag, as far as it is known.
     """
-    with suppress(KitcacheError), _writing(layout) as state_fd:
+    with suppress(KitcacheError), _lock_state_dir(layout) as state_fd:
         if state_fd is None:
             return
-        notes = dict(read_tag_uses(layout))
+        uses = dict(read_tag_uses(layout))
         for tag in tags:
-            note = notes.get(tag, TagUse())
+            use = uses.get(tag, TagUse())
             if how == "exported":
-                notes[tag] = note._replace(exported_ns=now_ns, digest=(digests or {}).get(tag))
+                uses[tag] = use._replace(exported_ns=now_ns, digest=(digests or {}).get(tag))
             else:
-                notes[tag] = note._replace(imported_ns=now_ns)
-        _write_notes(layout, state_fd, notes)
+                uses[tag] = use._replace(imported_ns=now_ns)
+        _write_tag_uses(layout, state_fd, uses)
 
 
 def write_tag_uses(layout: Layout, changed: Mapping[str, TagUse]) -> None:
-    """Have these notes in place of what there was of their tags; an empty one is none at all.
+    """Replace the recorded uses of some tags; an empty use removes the record.
 
-    Raises as read_notes: then nothing was written.
+    Raises as read_tag_uses; nothing was written then.
     """
     before = read_tag_uses(layout)
-    if all(before.get(tag, TagUse()) == note for tag, note in changed.items()):
+    if all(before.get(tag, TagUse()) == use for tag, use in changed.items()):
         return
-    with _writing(layout) as state_fd:
+    with _lock_state_dir(layout) as state_fd:
         if state_fd is not None:
-            notes = {**read_tag_uses(layout), **changed}
-            _write_notes(
-                layout, state_fd, {t: note for t, note in notes.items() if note != TagUse()}
-            )
+            uses = {**read_tag_uses(layout), **changed}
+            known = {tag: use for tag, use in uses.items() if use != TagUse()}
+            _write_tag_uses(layout, state_fd, known)
 
 
-def _write_notes(layout: Layout, state_fd: int, notes: Mapping[str, TagUse]) -> None:
-    latest = sorted(notes, key=lambda tag: notes[tag].used_ns)
-    kept = {tag: notes[tag]._asdict() for tag in latest[-_TAGS_KEPT:]}
-    document = {"schema": _TAGS_SCHEMA, "tags": kept}
+def _write_tag_uses(layout: Layout, state_fd: int, uses: Mapping[str, TagUse]) -> None:
+    latest = sorted(uses, key=lambda tag: uses[tag].used_ns)[-_MAX_TAGS:]
+    document = {"schema": _TAGS_SCHEMA, "tags": {tag: uses[tag]._asdict() for tag in latest}}
     _replace(layout, state_fd, TAGS, json.dumps(document, indent=1).encode())
 
 
-def note_layers(layout: Layout, digests: Iterable[str], now_ns: int) -> None:
-    """Note that an import read these blobs now. Of ten thousand the oldest go. Never fails."""
+def record_layer_uses(layout: Layout, digests: Iterable[str], now_ns: int) -> None:
+    """Record that an import read these blobs now. Never fails."""
     with suppress(KitcacheError):
-        put_layer_uses(layout, dict.fromkeys(digests, now_ns))
+        write_layer_uses(layout, dict.fromkeys(digests, now_ns))
 
 
-def put_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
-    """Note when blobs were read last, where that is later. Raises as put_notes."""
+def write_layer_uses(layout: Layout, used: Mapping[str, int]) -> None:
+    """Record when blobs were read last, if that is later. Raises as write_tag_uses."""
     before = read_layer_uses(layout) if used else {}
     if all(digest in before and before[digest] >= ns for digest, ns in used.items()):
         return
-    with _writing(layout) as state_fd:
+    with _lock_state_dir(layout) as state_fd:
         if state_fd is None:
             return
         uses = dict(read_layer_uses(layout))
         uses |= {digest: max(uses.get(digest, 0), ns) for digest, ns in used.items()}
-        latest = sorted(uses, key=uses.__getitem__)[-_LAYERS_KEPT:]
+        latest = sorted(uses, key=uses.__getitem__)[-_MAX_LAYERS:]
         document = {"schema": _LAYERS_SCHEMA, "layers": {digest: uses[digest] for digest in latest}}
         _replace(layout, state_fd, LAYERS, json.dumps(document).encode())
 
 
 def count_skipped_sweep(layout: Layout) -> int:
-    """Count a sweep that was left out: how many in a row it is."""
-    with _writing(layout) as state_fd:
-        skips = read_skipped_sweeps(layout) + 1
+    """Count one more skipped sweep. Return how many in a row there are."""
+    with _lock_state_dir(layout) as state_fd:
+        skipped = read_skipped_sweeps(layout) + 1
         if state_fd is not None:
-            _replace(layout, state_fd, SKIPPED_SWEEPS, b"%d\n" % skips)
-    return skips
+            _replace(layout, state_fd, SKIPPED_SWEEPS, b"%d\n" % skipped)
+    return skipped
 
 
-def tidy(layout: Layout) -> None:
-    """A sweep has been done: none was left out in a row, and what killed writers left goes too."""
+def finish_sweep_state(layout: Layout) -> None:
+    """Reset the count of skipped sweeps, and delete what killed processes left. Never raises."""
     from kitcache.store.stages import clear_stages  # noqa: PLC0415 - only after a sweep
 
-    fd = _open_state_dir(layout, create=False)
+    fd = None
+    with suppress(KitcacheError):
+        fd = open_directory(layout, STATE_DIR, layout.root_fd)
     if fd is not None:
         with suppress(OSError):
             os.unlink(SKIPPED_SWEEPS, dir_fd=fd)
@@ -209,25 +217,25 @@ def tidy(layout: Layout) -> None:
 
 
 def delete_stale_files(state_fd: int) -> None:
-    """Remove what killed writers have left: new files of an hour ago that got no name."""
+    """Delete temporary files that are older than an hour: their writers were killed."""
     now_s = time.time()
     with suppress(OSError):
         for name in os.listdir(state_fd):
-            if name.startswith(_TEMPS):
-                found = os.stat(name, dir_fd=state_fd, follow_symlinks=False)
-                if found.st_mtime < now_s - _LEFT_BEHIND_S:
+            if name.startswith(_TEMPORARY):
+                stat = os.stat(name, dir_fd=state_fd, follow_symlinks=False)
+                if stat.st_mtime < now_s - _STALE_S:
                     os.unlink(name, dir_fd=state_fd)
 
 
 @contextmanager
-def _writing(layout: Layout) -> Iterator[int | None]:
-    """.kitcache/ with the right to write, or None: others may be at it for milliseconds."""
+def _lock_state_dir(layout: Layout) -> Iterator[int | None]:
+    """Open and lock .kitcache/, None if that is impossible. Writers hold it for milliseconds."""
     with open_state_dir(layout) as fd:
-        yield fd if fd is not None and _is_locked(fd) else None
+        yield fd if fd is not None and _try_lock(fd) else None
 
 
-def _is_locked(fd: int) -> bool:
-    for _ in range(_TRIES):
+def _try_lock(fd: int) -> bool:
+    for _ in range(_MAX_TRIES):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -239,8 +247,16 @@ def _is_locked(fd: int) -> bool:
     return False
 
 
+def _read_records(layout: Layout, name: str, field: str) -> dict[str, Any]:
+    try:
+        records = json.loads(_read(layout, name))[field]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return records if isinstance(records, dict) else {}
+
+
 def _read(layout: Layout, name: str) -> bytes:
-    """The bytes of a file in .kitcache/; empty where there is none. Raises as read_notes."""
+    """Return the bytes of a file in .kitcache/, empty if there is no file."""
     try:
         state_fd = open_directory(layout, STATE_DIR, layout.root_fd)
     except Unsafe:
@@ -254,7 +270,7 @@ def _read(layout: Layout, name: str) -> bytes:
             opened.callback(os.close, fd)
             return read_at_most(fd, _LIMIT_BYTES)
         except OSError as error:
-            if error.errno in _NO_NOTES:
+            if error.errno in _NO_FILE:
                 return b""
             check_blame(layout.path, error)
             raise unreadable(layout.path, f"{STATE_DIR}/{name}", error) from None
@@ -266,34 +282,5 @@ def _replace(layout: Layout, state_fd: int, name: str, data: bytes) -> None:
         replace_file(target, temporary, (data,), reference_stat(layout))
 
 
-def _decode_notes(data: bytes) -> dict[str, TagUse]:
-    return {
-        tag: TagUse(
-            _time(note.get("exported_ns")),
-            _time(note.get("imported_ns")),
-            _text(note.get("digest")),
-        )
-        for tag, note in _members(data, "tags").items()
-        if isinstance(note, dict)
-    }
-
-
-def _decode_layers(data: bytes) -> dict[str, int]:
-    uses = _members(data, "layers")
-    return {digest: used_ns for digest, used_ns in uses.items() if _time(used_ns) is not None}
-
-
-def _members(data: bytes, field: str) -> dict[str, Any]:
-    try:
-        found = json.loads(data)[field]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _time(value: Any) -> int | None:
+def _as_time(value: Any) -> int | None:
     return value if type(value) is int else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -15,13 +15,13 @@ from kitcache.store.state import (
     TagUse,
     count_skipped_sweep,
     delete_stale_files,
-    note_layers,
+    finish_sweep_state,
     open_state_dir,
     read_layer_uses,
     read_skipped_sweeps,
     read_tag_uses,
+    record_layer_uses,
     record_use,
-    tidy,
     write_tag_uses,
 )
 from tests.hostile.build import Sample
@@ -33,8 +33,8 @@ def test_nothing_is_noted_at_first_and_reading_makes_nothing(
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
     assert read_skipped_sweeps(layout) == 0
-    tidy(layout)
-    note_layers(layout, (), 10)
+    finish_sweep_state(layout)
+    record_layer_uses(layout, (), 10)
     write_tag_uses(layout, {"main": TagUse()})
     assert not (sample.dir / ".kitcache").exists()
 
@@ -66,15 +66,15 @@ def test_notes_that_are_put_take_the_place_of_those_before(layout: Layout) -> No
 
 
 def test_each_layer_has_the_time_of_its_last_use(layout: Layout) -> None:
-    note_layers(layout, ["sha256:a", "sha256:b"], 10)
-    note_layers(layout, iter(["sha256:b"]), 20)
+    record_layer_uses(layout, ["sha256:a", "sha256:b"], 10)
+    record_layer_uses(layout, iter(["sha256:b"]), 20)
     assert read_layer_uses(layout) == {"sha256:a": 10, "sha256:b": 20}
 
 
 def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) -> None:
-    note_layers(layout, [f"sha512:{n:0128x}" for n in range(9_999)], 10)
-    note_layers(layout, ["old"], 5)
-    note_layers(layout, ["new"], 20)
+    record_layer_uses(layout, [f"sha512:{n:0128x}" for n in range(9_999)], 10)
+    record_layer_uses(layout, ["old"], 5)
+    record_layer_uses(layout, ["new"], 20)
     uses = read_layer_uses(layout)
     assert len(uses) == 10_000
     assert "new" in uses
@@ -85,7 +85,7 @@ def test_of_ten_thousand_layers_the_oldest_go(sample: Sample, layout: Layout) ->
 def test_skips_count_up_and_are_forgotten(sample: Sample, layout: Layout) -> None:
     assert [count_skipped_sweep(layout) for _ in range(3)] == [1, 2, 3]
     assert read_skipped_sweeps(layout) == 3
-    tidy(layout)
+    finish_sweep_state(layout)
     assert read_skipped_sweeps(layout) == 0
     assert os.listdir(sample.dir / ".kitcache") == []
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_nothing(sample: Sample, layout: Layout, data: by
     assert read_skipped_sweeps(layout) == 0
     record_use(layout, ["main"], "exported", 10)
     assert read_tag_uses(layout) == {"main": TagUse(10)}
-    note_layers(layout, ["sha256:b"], 10)
+    record_layer_uses(layout, ["sha256:b"], 10)
     assert read_layer_uses(layout) == {"sha256:b": 10}
     assert count_skipped_sweep(layout) == 1
 
@@ -147,7 +147,7 @@ def test_a_link_or_a_file_in_the_way_is_left_alone(sample: Sample, layout: Layou
     (sample.dir / ".kitcache").symlink_to(outside)
     record_use(layout, ["main"], "exported", 10)
     assert count_skipped_sweep(layout) == 1
-    tidy(layout)
+    finish_sweep_state(layout)
     with open_state_dir(layout) as room_fd:
         assert room_fd is None
     assert os.listdir(outside) == []
@@ -165,7 +165,7 @@ def test_a_writer_that_hangs_is_not_waited_for_long(sample: Sample, layout: Layo
         fcntl.flock(room_fd, fcntl.LOCK_EX)
         record_use(layout, ["main"], "exported", 10)
         write_tag_uses(layout, {"main": TagUse(10)})
-        note_layers(layout, ["sha256:a"], 10)
+        record_layer_uses(layout, ["sha256:a"], 10)
         assert count_skipped_sweep(layout) == 1
     assert read_tag_uses(layout) == {}
     assert read_layer_uses(layout) == {}
@@ -178,7 +178,7 @@ def test_many_at_once_lose_nothing(sample: Sample) -> None:
             if n % 3:
                 record_use(layout, [f"t{n}"], "exported", n)
             else:
-                note_layers(layout, [f"sha256:{n}"], n)
+                record_layer_uses(layout, [f"sha256:{n}"], n)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(12)))

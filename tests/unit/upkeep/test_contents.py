@@ -8,7 +8,7 @@ import pytest
 from kitcache.errors import NotFound
 from kitcache.gc.values import Tally
 from kitcache.store.open import open_store
-from kitcache.store.state import note_layers
+from kitcache.store.state import record_layer_uses
 from kitcache.upkeep.contents import ls_tag
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import IMAGE_CONFIG, Json, Sample, encode
@@ -43,7 +43,7 @@ def test_each_layer_of_a_cache_has_the_step_that_made_it(stages: Stages) -> None
 
 def test_when_a_step_was_last_read(stages: Stages) -> None:
     with open_store(stages.dir) as layout:
-        note_layers(layout, [layer_of("base")], 5 * 10**9)
+        record_layer_uses(layout, [layer_of("base")], 5 * 10**9)
     (base,) = [b for b in ls_tag(stages.dir, "main").blobs if str(b.digest) == layer_of("base")]
     assert base.step is not None
     assert base.step.last_read_ns == 5 * 10**9

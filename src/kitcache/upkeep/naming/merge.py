@@ -276,7 +276,7 @@ def _copy_and_commit(
         state.write_tag_uses(target, _merge_uses(groups, target_uses, tag_uses))
         copied = {str(copy.digest) for copy in plan.blobs}
         for uses in layer_uses:
-            state.put_layer_uses(target, {d: ns for d, ns in uses.items() if d in copied})
+            state.write_layer_uses(target, {d: ns for d, ns in uses.items() if d in copied})
     except KitcacheError as error:
         error.effect = "all tags were published; not all of their last uses are recorded"
         raise

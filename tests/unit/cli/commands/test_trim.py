@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.store.open import open_store
-from kitcache.store.state import note_layers
+from kitcache.store.state import record_layer_uses
 from tests.hostile import stages
 from tests.hostile.command import run
 from tests.hostile.stages import LAYER_BYTES, MAIN, Stages, entries, put_cache, steps_in
@@ -47,7 +47,7 @@ def test_a_dry_run_says_would(cache: Stages) -> None:
 def test_when_an_import_read_a_layer_is_shown(cache: Stages) -> None:
     with open_store(cache.dir) as layout:
         two_hours_ago_ns = time.time_ns() - 2 * 3600 * 10**9
-        note_layers(layout, [stages.layer_of("old 2")], two_hours_ago_ns)
+        record_layer_uses(layout, [stages.layer_of("old 2")], two_hours_ago_ns)
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", LIMIT)
     (row,) = [line for line in answer.out.splitlines() if " 2 h " in line]
     assert row.startswith(stages.record_of("old 2")[:19])

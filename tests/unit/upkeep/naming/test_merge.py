@@ -12,7 +12,13 @@ from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
-from kitcache.store.state import TagUse, note_layers, read_layer_uses, read_tag_uses, write_tag_uses
+from kitcache.store.state import (
+    TagUse,
+    read_layer_uses,
+    read_tag_uses,
+    record_layer_uses,
+    write_tag_uses,
+)
 from kitcache.upkeep.naming import blobcopy as bring_module
 from kitcache.upkeep.naming.merge import merge
 from kitcache.upkeep.results import MergedTag
@@ -199,10 +205,10 @@ def test_last_uses_are_carried_over(sample: Sample, other: Box) -> None:
     garbage = f"sha256:{min(sample.garbage)}"
     with open_store(sample.dir) as layout:
         write_tag_uses(layout, {"main": TagUse(10, 20, main), "gone": TagUse(5)})
-        note_layers(layout, [sample.layers[0]["digest"], garbage], 7)
+        record_layer_uses(layout, [sample.layers[0]["digest"], garbage], 7)
     with open_store(other.dir) as layout:
         write_tag_uses(layout, {"extra": TagUse(1), "dev": TagUse(99, None, "sha256:older")})
-        note_layers(layout, [sample.layers[0]["digest"]], 3)
+        record_layer_uses(layout, [sample.layers[0]["digest"]], 3)
     merge([sample.dir], other.dir)
     with open_store(other.dir) as layout:
         assert read_tag_uses(layout) == {

@@ -24,9 +24,9 @@ from kitcache.errors import (
 from kitcache.store.open import open_store
 from kitcache.store.state import (
     count_skipped_sweep,
-    note_layers,
     read_skipped_sweeps,
     read_tag_uses,
+    record_layer_uses,
     record_use,
 )
 from kitcache.upkeep.results import CachedStep
@@ -122,7 +122,7 @@ def test_a_dry_run_says_it_all_and_touches_nothing(cache: Stages) -> None:
 
 def test_what_imports_read_is_warm(one: Stages) -> None:
     with open_store(one.dir) as layout:
-        note_layers(layout, [stages.layer_of("old 2")], time.time_ns())
+        record_layer_uses(layout, [stages.layer_of("old 2")], time.time_ns())
     done = trim(one.dir, "main", limit_for(4))
     assert sorted(steps_in(one.dir, entries(one.dir)["main"])) == [
         "base",
