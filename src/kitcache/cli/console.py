@@ -29,7 +29,6 @@ from kitcache.errors import (
     Cancelled,
     Incomplete,
     KitcacheError,
-    NotACache,
     UsageError,
     printable,
 )
@@ -40,9 +39,6 @@ from kitcache.store.protocol import Waiting
 
 _FIRST_DRAW_S = 1.0
 _REDRAW_S = 0.1
-_DAEMON_DIRECTORIES = ("/var/lib/docker/", "/var/lib/buildkit/")
-_VOLUMES = "/var/lib/docker/volumes/"
-_FOR_A_DAEMON = "docker buildx prune, where the daemon's own cache is meant"
 
 
 class Console:
@@ -132,8 +128,9 @@ class Console:
         self._erase()
         if not self.effect and error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
             error.effect = ""
-        if _is_of_daemon(error):
-            error.hints = (_FOR_A_DAEMON, *error.hints)
+        from kitcache.cli.hints import make_hints  # noqa: PLC0415 - most commands do not fail
+
+        error.hints = make_hints(error)
         if self._wants_json:
             from kitcache.cli.jsonout import encode_error  # noqa: PLC0415 - people start faster
 
@@ -168,10 +165,3 @@ def _write(text: str) -> None:
     with suppress(OSError):  # a terminal that has closed does not stop the work
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-def _is_of_daemon(error: KitcacheError) -> bool:
-    """Return True if the path is in a daemon's own store: not a cache, or not readable."""
-    path = f"{error.path}/"
-    is_kind = type(error) in (NotACache, KitcacheError)
-    return is_kind and path.startswith(_DAEMON_DIRECTORIES) and not path.startswith(_VOLUMES)

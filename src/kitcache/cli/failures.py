@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from kitcache.buildkit.solveerror import source_lines
 from kitcache.buildkit.status import BuildWarning
+from kitcache.cli.hints import make_hints
 from kitcache.cli.steptext import clean, clean_log
 from kitcache.cli.text import count
 from kitcache.errors import BuildFailed
@@ -37,8 +38,8 @@ def failure_lines(
     yield f"kitcache: {clean(first)}"
     for line in more:
         yield f"  {clean(line)}"
-    for step in error.hints:
-        yield f"  hint: {clean(step)}"
+    for hint in make_hints(error):
+        yield f"  hint: {clean(hint)}"
 
 
 def warning_lines(warnings: Sequence[BuildWarning]) -> Iterator[str]:

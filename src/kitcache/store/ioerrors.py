@@ -10,7 +10,7 @@ PERMISSION_DENIED = os.strerror(errno.EACCES)
 _HINTS = {
     errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
     errno.EPERM: "run it as the user who owns the cache, or give this one the permissions",
-    errno.EROFS: "mount it writable; du, ls, why and --dry-run need no right to write",
+    errno.EROFS: "mount it writable; du, ls, why and dry runs need no right to write",
     errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
     errno.ENOLCK: "mount the file system with locks: kitcache needs flock",
     errno.EOPNOTSUPP: "mount the file system with locks: kitcache needs flock",

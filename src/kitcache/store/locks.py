@@ -135,7 +135,7 @@ def _busy(layout: Layout, name: str, holder: LockHolder, waited_s: float) -> Bus
         holder_pid=holder.pid,
         holder_command=holder.command,
         effect=NOTHING_CHANGED,
-        hints=("try again when it is done, or wait longer with --lock-timeout",),
+        hints=("try again when it has ended", "wait longer"),
     )
 
 

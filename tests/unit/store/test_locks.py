@@ -159,7 +159,7 @@ def test_a_timeout_of_nothing_does_not_wait(sample: Sample, layout: Layout) -> N
         pass
     assert told == []
     assert caught.value.effect == "nothing was changed"
-    assert "--lock-timeout" in str(caught.value)
+    assert "wait longer" in str(caught.value)
     assert "waited" not in str(caught.value)
 
 

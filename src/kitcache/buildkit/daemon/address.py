@@ -154,7 +154,7 @@ def first_existing(sockets: tuple[Socket, ...]) -> Address:
         details=tuple(f"{path} does not exist ({origin})" for path, origin, _ in sockets),
         hints=(
             "start docker or buildkitd",
-            "name a daemon: --addr unix://PATH, --addr tcp://HOST:PORT, or DOCKER_HOST",
+            "name a daemon",
         ),
     )
 
@@ -247,7 +247,7 @@ def _builder_address(
         f"its driver {builder.driver!r} is not supported",
         kind="unsupported",
         details=("supported: docker, docker-container, remote",),
-        hints=("name another with --builder, such as --builder default", "use --addr"),
+        hints=("name another builder", "name a daemon"),
     )
 
 

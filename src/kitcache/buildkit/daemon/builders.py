@@ -52,7 +52,7 @@ def read_builder(directory: str, name: str) -> Builder | None:
         raise NoDaemon(
             path,
             f"{error}, so the builder {name!r} is unknown",
-            hints=(f"docker buildx rm {name}", "name a daemon with --addr"),
+            hints=(f"docker buildx rm {name}", "name a daemon"),
         ) from error
     if builder is None:
         return None

@@ -14,12 +14,12 @@ from kitcache.buildkit.daemon.transport import SocketTransport
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.errors import NoDaemon, NoDaemonKind
 
-ANOTHER = "name another daemon with --addr or --builder"
+ANOTHER = "name another daemon"
 _START = "start docker or buildkitd"
 _GIVE_TLS = "if it expects TLS, give its CA, and a client certificate with its key"
 _OTHER_NAME_HINTS = (
     "use the host name that is in its certificate",
-    "state the name in the certificate: --tlsservername NAME",
+    "state the name in the certificate",
 )
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 

@@ -38,7 +38,7 @@ def current_context(environ: Mapping[str, str], directory: str) -> str:
         raise NoDaemon(
             path,
             f"{error}, so the current docker context is unknown",
-            hints=("repair that file", "name a daemon with --addr"),
+            hints=("repair that file", "name a daemon"),
         ) from error
     return get_text(config or {}, "currentContext") or DEFAULT
 
@@ -94,5 +94,5 @@ def _useless(name: str, problem: str) -> NoDaemon:
     return NoDaemon(
         f"docker context {name!r}",
         problem,
-        hints=("see `docker context ls`", "name a daemon with --addr"),
+        hints=("see `docker context ls`", "name a daemon"),
     )

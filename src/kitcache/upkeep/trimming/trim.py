@@ -196,7 +196,7 @@ def _too_large(
         limit_bytes=limit_bytes,
         needed_bytes=needed_bytes,
         hints=(
-            f"allow it that much: --max-used-space {needed_bytes}B",
+            "allow that much",
             *((give_up,) if name else ()),
         ),
     )
