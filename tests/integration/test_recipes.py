@@ -1,4 +1,4 @@
-"""The recipes of the pages that need a daemon or an installation: run as they stand there."""
+"""The examples of the pages that need a daemon or an installation, run unchanged."""
 
 import os
 import re
@@ -24,7 +24,7 @@ DOCKERFILE = "FROM scratch\nCOPY one /one\n"
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory from which `pip install kitcache` gets this kitcache, and what it needs."""
+    """A directory from which `pip install kitcache` gets this kitcache and its dependencies."""
     directory = tmp_path_factory.mktemp("wheels")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
     subprocess.run([*pip, ROOT], check=True, timeout=300)
@@ -35,7 +35,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(
     daemon: Daemon, wheels: Path, tmp_path: Path
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a line in a project with a Dockerfile, in a fresh venv, against the private daemon."""
+    """Return a function that runs a line in a project, in a fresh venv, with the private daemon."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
     project = tmp_path / "project"
     project.mkdir()
@@ -68,12 +68,12 @@ def export(dest: str) -> str:
     return f"docker buildx build --cache-to type=local,dest={dest},mode=max ."
 
 
-def removed(said: subprocess.CompletedProcess[str]) -> bool:
-    return re.search(r"deleted [1-9]\d* blobs", said.stdout + said.stderr) is not None
+def has_deleted(done: subprocess.CompletedProcess[str]) -> bool:
+    return re.search(r"deleted [1-9]\d* blobs", done.stdout + done.stderr) is not None
 
 
 def on_their_own(word: str) -> list[Block]:
-    """Those without our action or template, which test_ci_recipes.py runs."""
+    """Return the blocks without the action or template; test_ci_recipes.py runs the others."""
     others = ("OWNER/kitcache", ".kitcache")
     return [block for block in of("yaml", naming=word) if not any(o in block.text for o in others)]
 
@@ -88,13 +88,13 @@ def test_gitlab_ci(
             if not line.startswith("apk add"):
                 recipe(engine.localize(line), engine.env)
         for content in ("1", "2"):
-            said = [recipe(f"echo {content} > one; {line}", engine.env) for line in job["script"]]
-    assert removed(said[-1])
+            done = [recipe(f"echo {content} > one; {line}", engine.env) for line in job["script"]]
+    assert has_deleted(done[-1])
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What the pages build."""
+    """The project that the pages build."""
     write_project(tmp_path / "project")
     return tmp_path / "project"
 
@@ -110,7 +110,7 @@ def registry(
 
 @pytest.fixture
 def env(daemon: Daemon) -> dict[str, str]:
-    """The private daemon's, and what the pages take for given."""
+    """The private daemon's environment, and a variable that a page uses."""
     return {**daemon.env, "REGISTRY_TOKEN": "none"}
 
 
@@ -130,7 +130,7 @@ def test_python_that_builds(
 def test_the_first_program_of_the_library_on_a_buildkitd(
     project: Path, env: dict[str, str], daemon: Daemon, tmp_path: Path
 ) -> None:
-    """There is no image store, so that there is no image."""
+    """Without an image store there is no image."""
     first = next(block for block in of("python", builds=True) if "library" in block.page)
     with listen_unix(tmp_path / "s", into_engine(daemon.socket)):
         check_python(first, project, {**env, "BUILDKIT_HOST": f"unix://{tmp_path / 's'}"})
@@ -160,7 +160,7 @@ def test_a_build_under_the_lock(block: Block, recipe: Callable[[str], Any]) -> N
 
 @pytest.mark.parametrize("block", of("sh", naming="make demo"), ids=name_of)
 def test_the_newcomers_command(block: Block, tmp_path: Path) -> None:
-    """`make demo` in a fresh copy of what is under version control, and of what is about to be."""
+    """Run `make demo` in a fresh copy of all files that are, or can be, under version control."""
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -187,4 +187,4 @@ def test_the_newcomers_command(block: Block, tmp_path: Path) -> None:
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
-            assert "removed" in done.stdout
+            assert "deleted" in done.stdout
