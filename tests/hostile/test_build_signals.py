@@ -224,7 +224,7 @@ def test_stdin_that_is_not_there_but_wanted(context: Path, options: tuple[str, .
             cwd=context,
         )
     assert done.returncode == 2, done.stderr.decode()
-    assert b"stands for stdin, and there is none" in done.stderr
+    assert b"means stdin, but there is no stdin" in done.stderr
 
 
 # What the process comes to where the daemon fails.

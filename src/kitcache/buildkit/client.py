@@ -51,7 +51,7 @@ class Client:
     client or ends, builds of the parent continue.
 
     Args:
-        address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST and others, or
+        address: unix://PATH, tcp://HOST:PORT, docker-container://NAME, ssh://HOST, …, or
             an Address, as find_daemon(os.environ) returns it.
         timeout_s: Limit for connecting and for each call except a build, in seconds.
 

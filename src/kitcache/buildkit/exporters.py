@@ -22,10 +22,10 @@ class Exporter(NamedTuple):
     Attributes:
         kind: The type that the daemon gets.
         attrs: The attributes that the daemon gets.
-        receives: What the daemon sends to us: nothing, the bytes of a "file", an archive to "load"
-            into an engine, the packets of a "directory" or of a "mirror", from which all other
-            files are deleted, or blobs for the content "store" named export.
-        dest: Destination of what we receive; "-" for stdout.
+        receives: The form in which the client receives the result, or "": the bytes of a "file",
+            an archive to "load" into an engine, the packets of a "directory" or of a "mirror", or
+            blobs for the content "store" named export. A mirror loses all other files.
+        dest: Where the client writes the result; "-" for stdout.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Exporter(NamedTuple):
 
 
 def make_exporters(request: BuildRequest, *, is_engine: bool) -> tuple[Exporter, ...]:
-    """Return the exporters; () if the result stays in the daemon's cache.
+    """Return the exporters; () if the result is kept in the daemon's cache.
 
     On dockerd, the default output is an image of the engine. Raise UsageError for outputs that
     contradict each other, and for a push without a name.

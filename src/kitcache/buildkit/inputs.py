@@ -1,6 +1,6 @@
 """The inputs of a build: its contexts and its Dockerfile, under the names that the daemon uses.
 
-No I/O: callers pass what is on the disk. Sources: buildx build/opt.go (loadInputs), BuildKit
+No I/O: callers report the state of the disk. Sources: buildx build/opt.go (loadInputs), BuildKit
 util/gitutil, frontend/dockerfile/dfgitutil, frontend/dockerui/context.go.
 """
 

@@ -25,7 +25,7 @@ _NO_PASSWORD = ("", "x-oauth-basic")
 
 
 class Mask:
-    """Hides known secrets in texts. The pieces of one log have to come in order."""
+    """Hides known secrets in texts. The pieces of one log have to arrive in order."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -52,7 +52,7 @@ class Mask:
         return value
 
     def update(self, update: BuildUpdate) -> BuildUpdate:
-        """Return the update masked. The end of a log can come with a later update, or `rest`."""
+        """Return the update masked. The end of a log can arrive with a later update, or `rest`."""
         ended = {v.digest for v in update.vertexes if v.completed_ns is not None}
         return BuildUpdate(
             tuple(

@@ -122,7 +122,7 @@ def _locations(error: RpcError, hide: Callable[[str], str]) -> Iterator[SourceLo
             text = b64decode(data, validate=True).decode("utf-8", "backslashreplace")
         except ValueError:
             continue
-        # An instruction of several lines comes as several ranges.
+        # An instruction of several lines has several ranges.
         lines = [
             (first, max(first, _line(place, "end")))
             for place in (ranges if isinstance(ranges, list) else [])

@@ -30,7 +30,7 @@ _MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _IGNORE_FILE = ".dockerignore"
 _UNBUILT = "nothing was built"
-_NON_BLOCKING = "stdin does not wait for its data (it is non-blocking)"
+_NON_BLOCKING = "stdin is non-blocking: it does not wait for data"
 
 
 class SessionSources(NamedTuple):
@@ -73,7 +73,7 @@ def open_sources(
     if request.context == "-":
         head = _read_up_to(_require_stdin(stdin), _HEAD_BYTES)
         if not head:
-            raise UsageError("the context is to come from stdin, and stdin is empty")
+            raise UsageError("the context is read from stdin, but stdin is empty")
         if head.startswith(_ZSTD):
             raise UsageError(
                 "stdin is compressed with zstd, which BuildKit does not unpack as a context",
@@ -108,7 +108,7 @@ def open_sources(
 
 def _require_stdin(stdin: BinaryIO | None) -> BinaryIO:
     if stdin is None:
-        raise UsageError('"-" stands for stdin, and there is none')
+        raise UsageError('"-" means stdin, but there is no stdin')
     return stdin
 
 

@@ -123,7 +123,7 @@ Cache = TypeVar("Cache", CacheExport, CacheImport)
 def parse_cache_export(text: str | Pairs) -> CacheExport:
     """Return the checked value of --cache-to, or of its attributes; a bare name is a registry's.
 
-    Raise UsageError for what BuildKit refuses, before or after the build.
+    Raise UsageError if BuildKit would refuse the export, before or after the build.
     """
     kind, pairs = _split_type(text)
     attrs = dict(pairs)  # BuildKit uses the last value of a repeated key
@@ -154,7 +154,7 @@ def check_cache_export(export: CacheExport) -> CacheExport:
 def parse_cache_import(text: str | Pairs) -> CacheImport:
     """Return the checked value of --cache-from, or of its attributes; a bare name is a registry's.
 
-    Raise UsageError for what BuildKit refuses.
+    Raise UsageError if BuildKit would refuse the import.
     """
     kind, pairs = _split_type(text)
     attrs = dict(pairs)
@@ -211,12 +211,13 @@ def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
 def left_out_warning(entry: "CacheExport | CacheImport", *, has_environ: bool) -> str:
     """Return the warning for a cache of GitHub's that is left out: it has no credentials."""
     direction = "export" if isinstance(entry, CacheExport) else "import"
-    where = (
-        " nor ACTIONS_RUNTIME_TOKEN with ACTIONS_CACHE_URL or ACTIONS_RESULTS_URL"
+    reason = (
+        "neither token= with url= nor ACTIONS_RUNTIME_TOKEN with ACTIONS_CACHE_URL or"
+        " ACTIONS_RESULTS_URL is set"
         if has_environ
-        else ", and no environ= to find ACTIONS_RUNTIME_TOKEN in"
+        else "token= with url= is not set, and no environ= to find ACTIONS_RUNTIME_TOKEN in"
     )
-    return f"{entry.kind} cache {direction}: left out, for there is neither token= with url={where}"
+    return f"{entry.kind} cache {direction}: left out, because {reason}"
 
 
 def _merge_warnings(known: tuple[str, ...], warnings: tuple[str, ...]) -> tuple[str, ...]:
@@ -260,7 +261,7 @@ def _find_typos(
 ) -> tuple[str, ...]:
     if kind in known:
         return warn_unknown(pairs, known[kind], owner)
-    similar = suggest(kind.lower(), known)  # else it may be a kind that only the daemon knows
+    similar = suggest(kind.lower(), known)  # otherwise the daemon may support this kind
     return (f"unknown cache type {quote_go(kind)}; did you mean {similar}?",) if similar else ()
 
 

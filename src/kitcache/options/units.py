@@ -39,7 +39,7 @@ def parse_age(text: str) -> int:
 
 
 def format_age(age_ns: int) -> str:
-    """Return the age in its largest whole unit, to display: 3 d, 5 h, 12 min; -5 h is 5 h ahead."""
+    """Return the age in its largest unit, to display: 3 d, 12 min, 4 s; if negative, 5 h ahead."""
     if age_ns < 0:
         return f"{format_age(-age_ns)} ahead"
     for name, unit_ns in (("d", 86_400), ("h", 3600), ("min", 60)):

@@ -114,7 +114,7 @@ def test_a_dockerfile_behind_a_loop_of_links(context: Path) -> None:
 
 @pytest.mark.parametrize("request_", [BuildRequest("-"), BuildRequest(".", dockerfile="-")])
 def test_stdin_that_is_wanted_and_not_there(request_: BuildRequest) -> None:
-    assert '"-" stands for stdin' in str(refuse(UsageError, request_))
+    assert '"-" means stdin' in str(refuse(UsageError, request_))
 
 
 def test_stdin_that_is_empty() -> None:

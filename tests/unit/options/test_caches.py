@@ -202,7 +202,9 @@ def test_why_githubs_cache_is_left_out_elsewhere() -> None:
     export = complete_cache(parse_cache_export("type=gha"), {})
     assert not export.is_active
     assert not complete_cache(CacheImport("gha"), {"ACTIONS_RUNTIME_TOKEN": "t"}).is_active
-    assert left_out_warning(export, has_environ=True).startswith("gha cache export: left out, for")
+    assert left_out_warning(export, has_environ=True).startswith(
+        "gha cache export: left out, because"
+    )
     assert "no environ=" not in left_out_warning(export, has_environ=True)
     assert "no environ=" in left_out_warning(CacheImport("gha"), has_environ=False)
 
