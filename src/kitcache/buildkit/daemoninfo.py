@@ -27,7 +27,12 @@ class DaemonInfo(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """A worker of a daemon. platforms: such as linux/arm/v7, the native platform first."""
+    """A worker of a daemon.
+
+    Attributes:
+        labels: Its properties, such as its executor.
+        platforms: Such as linux/arm/v7, the native platform first.
+    """
 
     id: str
     labels: Mapping[str, str]

@@ -51,6 +51,7 @@ class Transfer(NamedTuple):
 
     Attributes:
         id: The transfer's name within the vertex.
+        vertex: Digest of the vertex.
         current: Done so far, usually bytes.
         total: In the same unit, or 0 if unknown.
     """
@@ -66,7 +67,12 @@ class Transfer(NamedTuple):
 
 
 class VertexLog(NamedTuple):
-    """A piece of a step's output, split at any byte. stream: 1 is stdout, 2 is stderr."""
+    """A piece of a step's output, split at any byte.
+
+    Attributes:
+        vertex: Digest of the step's vertex.
+        stream: 1 is stdout, 2 is stderr.
+    """
 
     vertex: str
     stream: int
@@ -92,7 +98,17 @@ class Range(NamedTuple):
 
 
 class BuildWarning(NamedTuple):
-    """A finding of the frontend, such as a lint rule that a Dockerfile breaks."""
+    """A finding of the frontend, such as a lint rule that a Dockerfile breaks.
+
+    Attributes:
+        vertex: Digest of the vertex that it applies to.
+        level: The severity that the frontend set.
+        short: One sentence.
+        detail: More sentences.
+        url: A page about the finding, or "".
+        source: The file that it applies to, if the frontend sent it.
+        ranges: Places in the file.
+    """
 
     vertex: str
     level: int
