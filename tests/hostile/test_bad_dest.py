@@ -168,9 +168,11 @@ def test_a_user_imports_from_roots_cache_without_writing(box: Path, lock_mode: i
     before = take_snapshot(sample.dir)
 
     def run_import() -> None:
-        with open_caches((), [CacheImport("local", src=str(sample.dir), tag="main")]) as caches:
+        wanted = CacheImport("local", src=str(sample.dir), tag="main")
+        warnings: list[str] = []
+        with open_caches((), [wanted], warn=warnings.append) as caches:
             assert caches.import_entries[0][1]["digest"] == sample.main["digest"]
-            is_warned = any("not protected from a reset" in text for text in caches.warnings)
+            is_warned = any("not protected from a reset" in text for text in warnings)
             assert is_warned == (lock_mode != 0o644)
 
     as_user(NOBODY, run_import)

@@ -270,7 +270,7 @@ RESET = ResetResult(
 )
 EXPORTS = (
     CacheResult("cache", "main", "published", DIGEST, Tally(3, 16_500), Tally(4, 121_000), RESET),
-    CacheResult("other", "latest", "nothing", None, Tally(), Tally(), None),
+    CacheResult("other", "latest", "empty", None, Tally(), Tally(), None),
     CacheResult(
         "full", "latest", "failed", None, Tally(1, 10), Tally(), None, "not published: disk full", 1
     ),
