@@ -4,7 +4,9 @@ Only the module of that command is imported: start-up time is part of the produc
 """
 
 import argparse
+import io
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -12,7 +14,7 @@ from typing import NoReturn
 
 from kitcache import __version__
 from kitcache.cli.options import HELP, Argument, Command, argument
-from kitcache.cli.terminal import terminal_width, writing_stdout
+from kitcache.cli.terminal import print_stdout, terminal_width
 from kitcache.errors import UsageError
 
 PROGRAM = "kitcache"
@@ -93,10 +95,12 @@ def parse_words(words: Sequence[str], program: str = PROGRAM) -> argparse.Namesp
     else:
         meant = _guess(name, (*COMMANDS, *VERSION.names, *HELP.names))
         raise UsageError(f"unknown command {name!r}{meant}", hints=(f"{program} --help",))
+    printed = io.StringIO()
     try:
-        with writing_stdout():  # by --help and --version
+        with redirect_stdout(printed):
             args, unknown = parser.parse_known_args(words, argparse.Namespace(command=name))
-    except SystemExit:
+    except SystemExit:  # After --help and --version. argparse itself ignores errors of stdout.
+        print_stdout(printed.getvalue().rstrip("\n"))
         return None
     if unknown or name not in COMMANDS:
         parser.error(_describe_unknown(unknown or words, (HELP, *known)))
