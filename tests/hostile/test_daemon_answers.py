@@ -52,7 +52,7 @@ def test_a_daemon_without_info_is_asked_for_its_workers(context: Path) -> None:
 def test_a_server_that_is_no_buildkit() -> None:
     with (
         FakeDaemon(missing=("Info", "ListWorkers")) as daemon,
-        pytest.raises(NoDaemon, match=r"knows no moby\.buildkit\.v1\.Control"),
+        pytest.raises(NoDaemon, match=r"gRPC server without moby\.buildkit\.v1\.Control"),
     ):
         Client(daemon.address)
 

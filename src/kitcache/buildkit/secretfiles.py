@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from kitcache.buildkit.session.secrets import MOST_BYTES
+from kitcache.buildkit.session.secrets import MAX_SECRET_BYTES
 from kitcache.options.secrets import Secret
 from kitcache.store.ioerrors import io_error
 from kitcache.store.userfiles import read_to_end
@@ -26,7 +26,7 @@ def prepare_secret(secret: Secret, pause: Callable[[str], None]) -> Secret:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             return secret
-        return Secret(secret.id, data=read_to_end(path, MOST_BYTES, lambda: pause(path)))
+        return Secret(secret.id, data=read_to_end(path, MAX_SECRET_BYTES, lambda: pause(path)))
     except (OSError, ValueError) as error:
         cause = error if isinstance(error, OSError) else OSError(0, str(error))
         problem = f"the file of the secret {secret.id} cannot be read"

@@ -1,1 +1,1 @@
-"""What the daemon may ask of us while it builds."""
+"""The calls that the daemon can make during a build."""

@@ -1,4 +1,4 @@
-"""A transfer that cannot go on: both sides are told why, in one line."""
+"""Ends a file transfer that failed, with the reason in one line for both sides."""
 
 from contextlib import suppress
 from typing import NoReturn
@@ -10,19 +10,19 @@ from kitcache.errors import KitcacheError, printable
 
 
 def one_line(error: KitcacheError) -> str:
-    """What happened, and what to do about it."""
+    """Return the headline and the hints of an error."""
     return "; ".join(map(printable, (error.headline, *error.hints)))
 
 
 def abort(stream: Stream, text: str, code: Code = Code.UNKNOWN) -> NoReturn:
-    """Tell the daemon in a packet, then raise the call's RpcError."""
+    """Send an error packet to the daemon, then raise RpcError for the call."""
     with suppress(RpcError):
         stream.send(encode_error(text))
     raise RpcError(code, text)
 
 
-def raise_error_packet(packet: Packet, who: str) -> None:
-    """Raises RpcError where the packet says that the other side (who) has failed."""
+def raise_error_packet(packet: Packet, sender: str) -> None:
+    """Raise RpcError if the packet is an error of the daemon, in the role of `sender`."""
     if packet.kind == PacketType.ERR:
         text = printable(bytes(packet.data).decode("utf-8", "replace"))
-        raise RpcError(Code.UNKNOWN, f"error from {who}: {text}")
+        raise RpcError(Code.UNKNOWN, f"error from {sender}: {text}")

@@ -1,7 +1,6 @@
-"""The two messages that carry blobs, by hand: the data is not copied, neither way.
+"""The two messages that carry blobs, encoded and decoded without a copy of the data.
 
-Whatever a usual message does not have goes to protobuf itself, whose reading is the rule.
-Wire numbers: proto/content.proto.
+Messages that BuildKit never sends are left to the protobuf library. Source: proto/content.proto.
 """
 
 from contextlib import suppress
@@ -19,7 +18,7 @@ _ACTION, _REF, _TOTAL, _EXPECTED, _OFFSET, _DATA = range(1, 7)
 
 
 class WriteRequest(NamedTuple):
-    """A step of an upload. data: a view into the message. total, offset: bytes."""
+    """A step of an upload; `data` is a view of the message, `total` and `offset` are in bytes."""
 
     action: int = 0
     ref: str = ""
@@ -30,20 +29,25 @@ class WriteRequest(NamedTuple):
 
 
 def read_request(message: bytes) -> WriteRequest:
-    """The request in a message. Raises ValueError where it is none."""
+    """Return the request in a message. Raises ValueError."""
     with suppress(RpcError, ValueError):
         return _read_fast(message)
     try:
-        slow = content_pb2.WriteContentRequest.FromString(message)
+        parsed = content_pb2.WriteContentRequest.FromString(message)
     except DecodeError as error:
         raise ValueError(str(error)) from None
     return WriteRequest(
-        slow.action, slow.ref, slow.total, slow.expected, slow.offset, memoryview(slow.data)
+        parsed.action,
+        parsed.ref,
+        parsed.total,
+        parsed.expected,
+        parsed.offset,
+        memoryview(parsed.data),
     )
 
 
 def _read_fast(message: bytes) -> WriteRequest:
-    """Raises ValueError or RpcError for a message that the daemon never sends."""
+    """Return the request. Raises ValueError or RpcError if the library must parse it."""
     numbers = {_ACTION: 0, _TOTAL: 0, _OFFSET: 0}
     texts = {_REF: "", _EXPECTED: ""}
     data = memoryview(b"")
@@ -64,9 +68,11 @@ def _read_fast(message: bytes) -> WriteRequest:
 
 
 def encode_read_head(offset: int, size: int) -> bytes:
-    """What stands before the data of a ReadContentResponse.
+    """Return the bytes before the data of a ReadContentResponse.
 
-    offset: of the data, from the start of this read. size: how many bytes follow.
+    Args:
+        offset: Of the data, from the start of this read.
+        size: The number of bytes that follow.
     """
     head = b"\x08" + encode_varint(offset) if offset else b""
     return b"".join((head, b"\x12", encode_varint(size)))

@@ -1,6 +1,6 @@
-"""containerd's Content service over stores: how caches are exported and imported.
+"""containerd's Content service over content stores: export and import of caches.
 
-Each call names its store in the metadata. Semantics: containerd, plugins/services/content; which
+The metadata of each call names its store. Semantics: containerd, plugins/services/content; which
 store: BuildKit, session/content/attachable.go.
 """
 
@@ -46,7 +46,7 @@ _Serve = Callable[[Stream, ContentStore], None]
 
 
 def content_handlers(stores: Mapping[str, ContentStore]) -> dict[str, Handler]:
-    """The service's methods. stores: by their whole id, such as local:abc, oci:name or export."""
+    """Return the methods of the service; store ids are such as local:abc, oci:name or export."""
     methods: dict[str, _Serve] = {
         "Info": _info,
         "Read": _read,
@@ -54,8 +54,8 @@ def content_handlers(stores: Mapping[str, ContentStore]) -> dict[str, Handler]:
         "ListStatuses": _list_statuses,
         "Write": _write,
         "Abort": _abort,
-        "Delete": _refuse(Code.PERMISSION_DENIED, "no blob is removed from here"),
-        "Update": _refuse(Code.FAILED_PRECONDITION, "no labels are kept here"),
+        "Delete": _refuse(Code.PERMISSION_DENIED, "blobs cannot be deleted"),
+        "Update": _refuse(Code.FAILED_PRECONDITION, "labels are not supported"),
     }
     return {f"{_SERVICE}/{name}": _handler(serve, stores) for name, serve in methods.items()}
 
@@ -74,15 +74,15 @@ def _handler(serve: _Serve, stores: Mapping[str, ContentStore]) -> Handler:
     return handle
 
 
-def _refuse(code: Code, why: str) -> _Serve:
+def _refuse(code: Code, reason: str) -> _Serve:
     def refuse(_stream: Stream, _store: ContentStore) -> None:
-        raise RpcError(code, why)
+        raise RpcError(code, reason)
 
     return refuse
 
 
 def _info(stream: Stream, store: ContentStore) -> None:
-    digest = _digest(_ask(stream, pb.InfoRequest.FromString).digest)
+    digest = _digest(_receive_request(stream, pb.InfoRequest.FromString).digest)
     blob = _open(store, digest)
     os.close(blob.fd)
     time = _timestamp(blob.written_ns)
@@ -91,17 +91,20 @@ def _info(stream: Stream, store: ContentStore) -> None:
 
 
 def _read(stream: Stream, store: ContentStore) -> None:
-    request = _ask(stream, pb.ReadContentRequest.FromString)
+    request = _receive_request(stream, pb.ReadContentRequest.FromString)
     digest = _digest(request.digest)
     blob = _open(store, digest)
     store.read.add(digest)
     try:
         if not 0 <= request.offset <= blob.size:
             raise RpcError(Code.OUT_OF_RANGE, f"read past object length {blob.size} bytes")
-        # A window may reach past the end.
-        left = blob.size - request.offset
+        # A range can exceed the end.
+        rest = blob.size - request.offset
         _send_window(
-            stream, blob, request.offset, min(request.size, left) if request.size > 0 else left
+            stream,
+            blob,
+            request.offset,
+            min(request.size, rest) if request.size > 0 else rest,
         )
     except OSError as error:
         raise RpcError(Code.DATA_LOSS, f"cannot read a blob: {error.strerror}") from None
@@ -114,22 +117,22 @@ def _send_window(stream: Stream, blob: BlobFile, start: int, length: int) -> Non
     while sent < length:
         data = os.pread(blob.fd, min(_CHUNK_BYTES, length - sent), start + sent)
         if not data:
-            raise RpcError(Code.DATA_LOSS, "the blob was cut short while it was read")
+            raise RpcError(Code.DATA_LOSS, "the blob was truncated during the read")
         stream.send_parts(encode_read_head(sent, len(data)), data)
         sent += len(data)
 
 
 def _status(stream: Stream, store: ContentStore) -> None:
-    ref = _ask(stream, pb.StatusRequest.FromString).ref
-    found = next((one for one in _uploads(store) if one.ref == ref), None)
-    if found is None:
+    ref = _receive_request(stream, pb.StatusRequest.FromString).ref
+    status = next((upload for upload in _uploads(store) if upload.ref == ref), None)
+    if status is None:
         raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
-    stream.send(pb.StatusResponse(status=_status_of(found)).SerializeToString())
+    stream.send(pb.StatusResponse(status=_encode_status(status)).SerializeToString())
 
 
 def _list_statuses(stream: Stream, store: ContentStore) -> None:
     stream.receive()
-    statuses = [_status_of(one) for one in _uploads(store)]
+    statuses = [_encode_status(upload) for upload in _uploads(store)]
     stream.send(pb.ListStatusesResponse(statuses=statuses).SerializeToString())
 
 
@@ -138,19 +141,19 @@ def _uploads(store: ContentStore) -> tuple[IngestStatus, ...]:
 
 
 def _abort(stream: Stream, store: ContentStore) -> None:
-    ref = _ask(stream, pb.AbortRequest.FromString).ref
+    ref = _receive_request(stream, pb.AbortRequest.FromString).ref
     if not (isinstance(store, WritableContentStore) and store.abort(ref)):
         raise RpcError(Code.NOT_FOUND, f"ref {printable(ref[:200])}: not found")
     stream.send(b"")
 
 
 def _write(stream: Stream, store: ContentStore) -> None:
-    """One stream, one blob. A ref is free again, and nothing is left, however the stream ends."""
+    """Receive one blob. The ref and an incomplete upload are released however the stream ends."""
     request = _next_request(stream)
     if request is None:
         return
     if not isinstance(store, WritableContentStore):
-        raise RpcError(Code.PERMISSION_DENIED, "this store is only read from")
+        raise RpcError(Code.PERMISSION_DENIED, "this store is read-only")
     if not request.ref:
         raise RpcError(Code.INVALID_ARGUMENT, "first message must have a reference")
     with _failures():
@@ -166,7 +169,7 @@ def _begin(store: WritableContentStore, request: WriteRequest) -> IncomingBlob:
     try:
         begun = store.begin(request.ref, request.total, expected)
     except UploadInProgress:
-        # The daemon tries again after a pause, and finds the blob or a free ref.
+        # The daemon retries after a pause, and finds the blob or a free ref.
         name = printable(request.ref[:200])
         raise RpcError(Code.UNAVAILABLE, f"ref {name} locked: unavailable") from None
     if isinstance(begun, ExistingBlob):
@@ -175,7 +178,7 @@ def _begin(store: WritableContentStore, request: WriteRequest) -> IncomingBlob:
 
 
 class _Writing:
-    """The ping-pong of one upload: STAT, WRITE, COMMIT."""
+    """The requests of one upload (STAT, WRITE, COMMIT) and their responses."""
 
     def __init__(self, stream: Stream, incoming: IncomingBlob, request: WriteRequest) -> None:
         self._stream = stream
@@ -207,7 +210,7 @@ class _Writing:
             self._expected = _digest(request.expected)
 
     def _step(self, request: WriteRequest) -> bool:
-        """WRITE or COMMIT; whether it was the last step."""
+        """Perform WRITE or COMMIT. Return True after COMMIT."""
         offset = self._incoming.progress.offset
         if request.offset not in (0, offset):
             raise RpcError(
@@ -219,8 +222,8 @@ class _Writing:
             offset = 0
         is_last = request.action == COMMIT
         if not is_last:
-            # Answered before it is done: the next bytes travel while these are hashed and written.
-            # What fails here ends the stream, and only a commit is a promise.
+            # Respond first, so that the next bytes arrive while these are hashed and written. A
+            # failure ends the stream, and only the response to COMMIT is a guarantee.
             self._answer(request.action, offset + len(request.data))
         if request.data:
             self._incoming.write(request.data)
@@ -255,7 +258,7 @@ def _next_request(stream: Stream) -> WriteRequest | None:
     try:
         return read_request(message)
     except ValueError as error:
-        raise RpcError(Code.INVALID_ARGUMENT, f"no WriteContentRequest: {error}") from None
+        raise RpcError(Code.INVALID_ARGUMENT, f"not a WriteContentRequest: {error}") from None
 
 
 def _already_exists(digest: Digest) -> RpcError:
@@ -264,7 +267,7 @@ def _already_exists(digest: Digest) -> RpcError:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Failures of the disk, and of what came, as statuses that the daemon does not retry."""
+    """Convert errors of the disk and of the data to statuses that the daemon does not retry."""
     try:
         yield
     except DigestMismatch as error:
@@ -290,14 +293,14 @@ def _digest(text: str) -> Digest:
         raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
 
 
-def _ask(stream: Stream, decode: Callable[[bytes], Message]) -> Message:
+def _receive_request(stream: Stream, decode: Callable[[bytes], Message]) -> Message:
     try:
         return decode(stream.receive() or b"")
     except DecodeError as error:
-        raise RpcError(Code.INVALID_ARGUMENT, f"cannot read the request: {error}") from None
+        raise RpcError(Code.INVALID_ARGUMENT, f"cannot parse the request: {error}") from None
 
 
-def _status_of(progress: IngestStatus) -> pb.Status:
+def _encode_status(progress: IngestStatus) -> pb.Status:
     return pb.Status(
         started_at=_timestamp(progress.started_ns),
         updated_at=_timestamp(progress.updated_ns),

@@ -1,6 +1,6 @@
-"""A directory opened once, and what lies below it reached by open directories. No link is followed.
+"""A directory that is opened once; paths below it are relative to open directories.
 
-The root itself may be a link. A directory that is swapped for a link while we are at it is refused.
+No symlink below the root is followed, also not one that replaces a directory during the work.
 """
 
 import errno
@@ -9,18 +9,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_KEPT = 8
-"""Few: each context and output has its own, and macOS grants a process 256 files."""
+_MAX_OPEN = 8
+"""Each context and output has its own set, and macOS allows a process 256 files."""
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class DirectoryRoot:
-    """A context manager that closes what it opened. For one thread.
+    """The open root. A context manager; not thread-safe.
 
-    path: as the caller named it, for messages.
+    Attributes:
+        path: As the caller named it, for messages.
     """
 
     def __init__(self, path: str) -> None:
@@ -37,27 +38,27 @@ class DirectoryRoot:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close_kept()
+        self._close_cached()
         os.close(self._root_fd)
 
-    def use(self, path: str, work: Callable[[int], Answer]) -> Answer:
-        """What work does with the open directory at a relative path; see directory.
+    def use(self, path: str, work: Callable[[int], Result]) -> Result:
+        """Return `work(fd)` for the directory at a relative path; see `directory`.
 
-        Where too many files are open, ours are closed, and it is tried once more.
+        If too many files are open, the cached directories are closed and the work is repeated.
         """
         try:
             return work(self._reach(path))
         except OSError as error:
             if error.errno not in _TOO_MANY:
                 raise
-        self._close_kept()
+        self._close_cached()
         return work(self._reach(path))
 
     def directory(self, path: str) -> int:
-        """The open directory at a relative path, "" for the root; open until the next call.
+        """Return the directory at a relative path, "" for the root. It is open until the next call.
 
-        Raises OSError: NotADirectoryError for a link, anywhere on the way. The last ones are kept
-        open, so that neighbours, parents and deep trees cost little.
+        Raises OSError, NotADirectoryError for a symlink anywhere on the path. The last directories
+        stay open, so siblings, parents and deep trees are fast.
         """
         return self.use(path, lambda fd: fd)
 
@@ -69,27 +70,27 @@ class DirectoryRoot:
         fd = self._open[path] if path else self._root_fd
         for step in reversed(missing):
             fd = os.open(step.rpartition("/")[2], _FLAGS | os.O_NOFOLLOW, dir_fd=fd)
-            self._keep(step, fd)
+            self._cache(step, fd)
         return fd
 
     def forget(self, path: str) -> None:
-        """Something else is to be at that path from now on."""
+        """Close the cached directory of a path that is replaced."""
         fd = self._open.pop(path, None)
         if fd is not None:
             os.close(fd)
 
-    def _close_kept(self) -> None:
+    def _close_cached(self) -> None:
         for fd in self._open.values():
             os.close(fd)
         self._open = {}
 
-    def _keep(self, path: str, fd: int) -> None:
-        if len(self._open) == _KEPT:
+    def _cache(self, path: str, fd: int) -> None:
+        if len(self._open) == _MAX_OPEN:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[path] = fd
 
 
 def split(path: str) -> tuple[str, str]:
-    """A relative path's directory, "" for the root, and its last name."""
+    """Return the directory of a relative path, "" for the root, and its last name."""
     directory, _, name = path.rpartition("/")
     return directory, name

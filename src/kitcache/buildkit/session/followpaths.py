@@ -1,8 +1,8 @@
-"""followpaths: what the links on the way to a path lead to, as patterns of what is to be sent.
+"""followpaths: patterns for a path and for the targets of all symlinks on it.
 
-Links are resolved inside the root, as if it were the root of everything. The last component may
-have wildcards: what they match is looked at for links. Source: tonistiigi/fsutil, followlinks.go
-(which forgets the second of two paths through one link; the kernel does not, and neither do we).
+Symlinks are resolved below the root, as in a chroot. The last component can have wildcards; all
+matching names are checked. Source: tonistiigi/fsutil, followlinks.go (which, unlike the kernel,
+forgets the second of two paths through one symlink).
 """
 
 import errno
@@ -20,13 +20,13 @@ from kitcache.options.globs import (
 
 Parts = tuple[str, ...]
 
-# Links in a chain that nobody makes by hand; the kernel gives up after 40.
-_MOST_STEPS = 1000
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+# The kernel gives up after 40.
+_MAX_SYMLINKS = 1000
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
 def resolve_followpaths(root: DirectoryRoot, paths: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Patterns for the paths and for every link on their way; None if one of them is the root.
+    """Return patterns for the paths and the symlinks on them; None if one of them is the root.
 
     Raises KitcacheError for a directory that cannot be read.
     """
@@ -45,13 +45,13 @@ class _Follower:
 
     def follow(self, path: str) -> None:
         waiting = [_parts(path)]
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MAX_SYMLINKS):
             if not waiting:
                 return
             waiting += self._step(waiting.pop())
 
     def _step(self, parts: Parts) -> list[Parts]:
-        """Go down to the first link; the paths that lead on from there."""
+        """Follow a path to its first symlink, and return the paths from its targets."""
         current: Parts = ()
         for index, part in enumerate(parts):
             if part == "..":
@@ -70,7 +70,7 @@ class _Follower:
         return []
 
     def _targets(self, current: Parts) -> list[Parts]:
-        """Where the links lead that a path names."""
+        """Return the targets of the symlinks that a path names."""
         *parents, last = current
         if any(map(has_wildcard, parents)):
             return []
@@ -82,7 +82,7 @@ class _Follower:
             fd = self._root.directory(directory)
             return [_inside(tuple(parents), link) for name in names if (link := _link(fd, name))]
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in _MISSING:
                 return []
             raise unreadable(self._root.path, directory, error) from None
 
@@ -99,13 +99,13 @@ def _link(fd: int, name: str) -> str | None:
     try:
         return os.readlink(name, dir_fd=fd)
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in _MISSING:
             return None
         raise
 
 
 def _inside(parents: Parts, link: str) -> Parts:
-    """A link's target as a path from the root, which `..` cannot leave."""
+    """Return a symlink's target as a path from the root, which `..` cannot leave."""
     target = () if link.startswith("/") else parents
     for name in link.split("/"):
         if name == "..":

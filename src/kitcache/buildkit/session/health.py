@@ -1,6 +1,6 @@
-"""The daemon's question whether the session is alive: it drops one that does not answer.
+"""The health check of the session. The daemon makes it every 5 s and ends a session that fails it.
 
-Source: grpc's health checking protocol; moby/buildkit, session/grpc.go (every 5 s).
+Source: grpc's health checking protocol; moby/buildkit, session/grpc.go.
 """
 
 from kitcache.buildkit.proto.session_pb2 import HealthResponse
@@ -13,6 +13,6 @@ _SERVING = 1
 
 
 def health_handlers() -> dict[str, Handler]:
-    """Answers that all is well, whatever service is asked for."""
+    """Return a handler that reports every service as serving."""
     serving = HealthResponse(status=_SERVING).SerializeToString()
     return {CHECK: unary_handler(lambda _: serving)}

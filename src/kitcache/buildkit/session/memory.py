@@ -1,4 +1,4 @@
-"""A directory that is not on disk: a Dockerfile from stdin."""
+"""A directory in memory, such as a Dockerfile from stdin."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -9,15 +9,16 @@ from kitcache.buildkit.session.patterns import TOP, PathMatch, Selection
 
 
 class MemoryFiles(NamedTuple):
-    """Files by their relative paths, clean and with slashes."""
+    """Files by their relative paths, normalized and with slashes."""
 
     files: Mapping[str, bytes]
 
 
 class MemoryTree:
-    """MemoryFiles to be sent. mtime_ns: when; a file that looks like an older one is not asked for.
+    """MemoryFiles as a source of a transfer, all with one modification time.
 
-    BuildKit takes a file of the same name, size and time for the one that it has.
+    The time must be new for new content: BuildKit does not request a file whose name, size and time
+    are equal to those of a file that it has.
     """
 
     def __init__(self, files: MemoryFiles, mtime_ns: int) -> None:
@@ -25,14 +26,14 @@ class MemoryTree:
         self._mtime_ns = mtime_ns
 
     def entries(self, selection: Selection) -> Iterator[FileStat]:
-        """What the selection takes, in the order of the protocol; parents where needed."""
-        verdicts: dict[str, PathMatch] = {"": TOP}
+        """Yield the selected entries in the order of the protocol, with their parents."""
+        matches: dict[str, PathMatch] = {"": TOP}
         sent = set()
         paths = {tuple(path.split("/")[:n]) for path in self._files for n in _depths(path)}
         for parts in sorted(paths):
             path, parent = "/".join(parts), "/".join(parts[:-1])
-            verdict = verdicts[path] = selection.match(path, verdicts[parent])
-            if not verdict.is_sent:
+            match = matches[path] = selection.match(path, matches[parent])
+            if not match.is_sent:
                 continue
             for n in _depths(path):
                 name = "/".join(parts[:n])
@@ -47,7 +48,7 @@ class MemoryTree:
         return FileStat(path, 0o644, len(data), self._mtime_ns)
 
     def open(self, path: str) -> io.BytesIO | None:
-        """The file at a path."""
+        """Open the file at a path, None if there is none."""
         data = self._files.get(path)
         return None if data is None else io.BytesIO(data)
 

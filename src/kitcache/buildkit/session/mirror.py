@@ -1,4 +1,4 @@
-"""What a directory holds beside the tree that was sent to it, deleted. No link is followed."""
+"""Deletes the files of a directory that a received tree does not have. No symlink is followed."""
 
 import os
 import stat
@@ -9,13 +9,13 @@ from kitcache.buildkit.session.packets import FileStat
 
 
 class SentNames:
-    """The names of a tree, by directory."""
+    """The names of a received tree, by directory."""
 
     def __init__(self) -> None:
         self._names: dict[str, set[str]] = {"": set()}
 
     def add(self, entry: FileStat) -> None:
-        """Remember an entry; its directory was sent before it."""
+        """Add an entry, whose directory was added before."""
         directory, name = split(entry.path)
         self._names[directory].add(name)
         if entry.is_dir:
@@ -23,20 +23,20 @@ class SentNames:
 
     @property
     def directories(self) -> Iterable[str]:
-        """Every directory of the tree, the root first."""
+        """All directories of the tree, the root first."""
         return self._names
 
     def delete_others(self, directory: str, root: DirectoryRoot) -> None:
-        """Delete what is in that directory and was not sent. Raises OSError."""
+        """Delete all files of a directory that were not received. Raises OSError."""
         for name in root.use(directory, os.listdir):
             if name not in self._names[directory]:
                 delete(name, root.directory(directory))
 
 
 def delete(name: str, directory_fd: int) -> None:
-    """Delete a file, a link, or a directory with all that is in it. Raises OSError."""
+    """Delete a file, a symlink, or a directory with its content. Raises OSError."""
     if stat.S_ISDIR(os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode):
-        import shutil  # noqa: PLC0415 - few builds delete a directory, and it costs time
+        import shutil  # noqa: PLC0415 - slow to import, and seldom needed
 
         shutil.rmtree(name, dir_fd=directory_fd)
     else:

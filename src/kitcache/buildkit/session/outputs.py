@@ -1,6 +1,6 @@
-"""FileSend.DiffCopy: what a build puts out comes to where its caller wanted it, and nowhere else.
+"""FileSend.DiffCopy: receives the outputs of a build and writes them to their targets.
 
-Each output of the request has its number, and a target here. Source: BuildKit, session/filesync.
+The daemon names an output by its position in the request. Source: BuildKit, session/filesync.
 """
 
 import os
@@ -20,15 +20,17 @@ from kitcache.options.attributes import is_true
 DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
 
 MIRRORS_SINCE = (0, 31)
-"""The BuildKit that knows mode=delete, and says so with each transfer."""
+"""The first BuildKit with mode=delete; it announces the mode with each transfer."""
 _EXPORTER_ID = "buildkit-attachable-exporter-id"
 _IS_WHOLE = "buildkit-exporter-multi-platform"
 
 
 class DirectoryTarget(NamedTuple):
-    """A tree, merged into the directory at path; it is made if it is not there.
+    """A directory that receives a tree. It is created if it does not exist.
 
-    is_mirror: what the daemon does not send is deleted there.
+    Attributes:
+        path: The directory.
+        is_mirror: Delete all files that the daemon does not send.
     """
 
     path: str
@@ -36,11 +38,12 @@ class DirectoryTarget(NamedTuple):
 
 
 class StreamTarget(NamedTuple):
-    """One stream of bytes, such as a tar.
+    """A file or stream that receives bytes, such as a tar.
 
-    sink: a path (the file appears once it is whole, an older one stays until then; a device or a
-    pipe is written to), an open binary stream (left open), or what is called with each piece (a
-    view that is good for the call).
+    Attributes:
+        sink: A path, a binary stream, or a function. A file is replaced when it is complete; a
+            device or pipe is written directly. A stream is not closed. A function is called with
+            each piece, a view that is valid during the call.
     """
 
     sink: str | BinaryIO | Callable[[memoryview], object]
@@ -52,10 +55,13 @@ Target = DirectoryTarget | StreamTarget
 def output_handler(
     targets: Mapping[int, Target], on_failure: Callable[[KitcacheError], None] | None = None
 ) -> Handler:
-    """Serves DIFF_COPY: the outputs by their positions in the request.
+    """Return the handler of DIFF_COPY.
 
-    What cannot be written ends the call with a message that names it; on_failure is told too, for
-    not every daemon passes the message on.
+    A file that cannot be written ends the call with a message that names it.
+
+    Args:
+        targets: By the positions of their outputs in the request.
+        on_failure: Called with the error, because not every daemon reports the message.
     """
 
     def handle(stream: Stream) -> None:
@@ -86,13 +92,13 @@ def _choose(targets: Mapping[int, Target], metadata: Metadata) -> Target:
 
 
 def _expect_whole(metadata: Metadata) -> None:
-    """Raises NoDaemon for a daemon that may send a tree in parts: each would delete the others."""
+    """Raise NoDaemon if the daemon can send a tree in parts, as each would delete the others."""
     if not is_true(first(metadata, _IS_WHOLE) or ""):
         raise NoDaemon(
             "",
             f"local exporter mode=delete requires BuildKit {'.'.join(map(str, MIRRORS_SINCE))}",
             kind="unsupported",
-            hints=("leave out mode=delete, and empty the directory first",),
+            hints=("omit mode=delete, and empty the directory first",),
         )
 
 
@@ -109,19 +115,25 @@ def _receive(stream: Stream, sink: str | BinaryIO | Callable[[memoryview], objec
 def _receive_stream(stream: Stream, sink: BinaryIO, name: str) -> None:
     try:
         for message in stream:
-            _write(sink, unwrap_bytes(message))
+            data = unwrap_bytes(message)
+            while data:
+                data = data[sink.write(data) :]
         sink.flush()
     except OSError as error:
         raise _unwritable(name, error) from None
 
 
 def _receive_file(stream: Stream, path: str) -> None:
+    is_special = False
     try:
-        if _is_special(path):
+        with suppress(FileNotFoundError):
+            mode = os.stat(path).st_mode
+            is_special = not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+        if is_special:
             with open(path, "wb", buffering=0) as special:
                 _receive_stream(stream, special, path)
             return
-        # The caller's own link is followed: it says where the file is.
+        # A symlink at the path is followed, because the caller named it.
         path = os.path.realpath(path)
         temporary = f"{path}.{os.urandom(8).hex()}.tmp"
         try:
@@ -135,19 +147,6 @@ def _receive_file(stream: Stream, path: str) -> None:
             raise
     except OSError as error:
         raise _unwritable(path, error) from None
-
-
-def _is_special(path: str) -> bool:
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _write(sink: BinaryIO, data: memoryview) -> None:
-    while data:
-        data = data[sink.write(data) :]
 
 
 def _unwritable(path: str, error: OSError) -> KitcacheError:

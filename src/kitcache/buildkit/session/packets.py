@@ -1,6 +1,6 @@
-"""The messages of a file transfer, encoded and decoded without copies of what they carry.
+"""The messages of a file transfer, encoded and decoded without a copy of the data.
 
-Wire numbers: proto/files.proto; fsutil, types/wire.proto. File modes are Go's: io/fs, FileMode.
+Sources: proto/files.proto; fsutil, types/wire.proto. File modes are Go's: io/fs, FileMode.
 """
 
 import stat
@@ -13,7 +13,7 @@ from kitcache.buildkit.proto import files_pb2
 from kitcache.buildkit.wire.fields import encode_varint, malformed, read_fields
 
 DATA_BYTES = 256 * 1024
-"""The most that one packet carries. BuildKit's own clients send 32 KiB."""
+"""The data of one packet. BuildKit's own clients send 32 KiB."""
 
 MODE_DIR = 1 << 31
 MODE_SYMLINK = 1 << 27
@@ -34,9 +34,9 @@ MODE_TYPE = (
     | MODE_CHAR_DEVICE
     | MODE_IRREGULAR
 )
-"""What makes an entry no regular file, whose bytes can be asked for."""
+"""The bits of everything but regular files, whose bytes can be requested."""
 
-# A socket's bit is cleared, as fsutil does it: it arrives as an empty regular file.
+# As in fsutil, a socket has no bit: it is received as an empty regular file.
 _TYPES = {
     stat.S_IFDIR: MODE_DIR,
     stat.S_IFLNK: MODE_SYMLINK,
@@ -52,7 +52,7 @@ _BITS = (
 
 
 class PacketType(IntEnum):
-    """What a packet says."""
+    """The kind of a packet."""
 
     STAT = 0
     REQ = 1
@@ -62,10 +62,13 @@ class PacketType(IntEnum):
 
 
 class FileStat(NamedTuple):
-    """One name below the root.
+    """A file below the root of a transfer.
 
-    path: relative, clean, with slashes. mode: Go's FileMode. size: bytes, 0 for a directory.
-    linkname: a symlink's target, or the first sent name of a hard link.
+    Attributes:
+        path: Relative, normalized, with slashes.
+        mode: Go's FileMode.
+        size: In bytes, 0 for a directory.
+        linkname: The target of a symlink, or the first name of a hard link.
     """
 
     path: str
@@ -79,22 +82,22 @@ class FileStat(NamedTuple):
 
     @property
     def is_dir(self) -> bool:
-        """A directory."""
+        """True for a directory."""
         return bool(self.mode & MODE_DIR)
 
     @property
     def is_symlink(self) -> bool:
-        """A symbolic link."""
+        """True for a symlink."""
         return bool(self.mode & MODE_SYMLINK)
 
     @property
     def is_file(self) -> bool:
-        """Has bytes that can be asked for; a hard link counts."""
+        """True for a regular file, and for a hard link to one."""
         return not self.mode & MODE_TYPE
 
 
 class Packet(NamedTuple):
-    """One message. entry: of a STAT, None where it ends the list. data: a view of the message."""
+    """A message; `stat` is None at the end of a list, `data` is a view of the message."""
 
     kind: int
     stat: FileStat | None
@@ -103,63 +106,61 @@ class Packet(NamedTuple):
 
 
 def to_go_mode(st_mode: int) -> int:
-    """Go's FileMode for a st_mode."""
+    """Return Go's FileMode for a st_mode."""
     mode = st_mode & 0o777 | _TYPES.get(stat.S_IFMT(st_mode), 0)
     if st_mode & 0o7000:
-        for ours, theirs in _BITS:
-            if st_mode & ours:
-                mode |= theirs
+        mode |= sum(go_bit for bit, go_bit in _BITS if st_mode & bit)
     return mode
 
 
 def permissions_of(mode: int) -> int:
-    """What chmod is to be given for Go's FileMode."""
-    return mode & 0o777 | sum(ours for ours, theirs in _BITS if mode & theirs)
+    """Return the argument of chmod for Go's FileMode."""
+    return mode & 0o777 | sum(bit for bit, go_bit in _BITS if mode & go_bit)
 
 
 def encode_stat(entry: FileStat) -> bytes:
-    """A STAT, always of user and group 0. Raises UnicodeEncodeError for a name that is no UTF-8."""
+    """Return a STAT, with user and group 0. Raises UnicodeEncodeError if a name is not UTF-8."""
     packet = files_pb2.Packet()
-    found = packet.stat
-    found.path = entry.path
-    found.mode = entry.mode
-    found.size = entry.size
-    # Go's time in 64 bits ends in 2262 and begins anew: so does what buildx sends.
-    found.mod_time = (entry.mtime_ns + 2**63) % 2**64 - 2**63
+    message = packet.stat
+    message.path = entry.path
+    message.mode = entry.mode
+    message.size = entry.size
+    # Go's times have 64 bits and wrap in 2262, also those that buildx sends.
+    message.mod_time = (entry.mtime_ns + 2**63) % 2**64 - 2**63
     if entry.linkname:
-        found.linkname = entry.linkname
+        message.linkname = entry.linkname
     if entry.mode & MODE_DEVICE:
-        found.devmajor = entry.devmajor
-        found.devminor = entry.devminor
+        message.devmajor = entry.devmajor
+        message.devminor = entry.devminor
     for key, value in entry.xattrs:
-        found.xattrs[key] = value
+        message.xattrs[key] = value
     return packet.SerializeToString()
 
 
 END_OF_LIST = b""
-"""A STAT without a stat."""
+"""A STAT without a file."""
 FIN = b"\x08\x03"
 
 
 def encode_request(number: int) -> bytes:
-    """A REQ for the entry with that number."""
+    """Return a REQ for the entry with that number."""
     return b"\x08\x01\x18" + encode_varint(number)
 
 
 def encode_data_head(number: int, size: int) -> bytes:
-    """What stands before size bytes of DATA. With size 0 it is the whole packet, the end."""
+    """Return the bytes before the data of a DATA. With size 0, the packet that ends a file."""
     head = b"\x08\x02\x18" + encode_varint(number)
     return head + b"\x22" + encode_varint(size) if size else head
 
 
 def encode_error(text: str) -> bytes:
-    """An ERR: the transfer is over."""
+    """Return an ERR, which ends the transfer."""
     data = text.encode("utf-8", "replace")
     return b"\x08\x04\x22" + encode_varint(len(data)) + data
 
 
 def decode_packet(message: bytes) -> Packet:
-    """Raises RpcError for what is no packet."""
+    """Return the packet in a message. Raises RpcError."""
     kind = number = 0
     entry = None
     data = memoryview(b"")
@@ -177,16 +178,16 @@ def decode_packet(message: bytes) -> Packet:
 
 def _decode_entry(data: bytes) -> FileStat:
     try:
-        found = files_pb2.Stat.FromString(data)
+        message = files_pb2.Stat.FromString(data)
     except (DecodeError, UnicodeDecodeError):
         raise malformed() from None
     return FileStat(
-        path=found.path,
-        mode=found.mode,
-        size=found.size,
-        mtime_ns=found.mod_time,
-        linkname=found.linkname,
-        devmajor=found.devmajor,
-        devminor=found.devminor,
-        xattrs=tuple(found.xattrs.items()),
+        path=message.path,
+        mode=message.mode,
+        size=message.size,
+        mtime_ns=message.mod_time,
+        linkname=message.linkname,
+        devmajor=message.devmajor,
+        devminor=message.devminor,
+        xattrs=tuple(message.xattrs.items()),
     )

@@ -1,6 +1,6 @@
-"""Which paths of a directory are sent, and which directories are worth a look.
+"""Selects the paths of a directory that are sent, and the directories that must be listed.
 
-Source: tonistiigi/fsutil, filter.go. What a pattern takes: options/ignore.py.
+Source: tonistiigi/fsutil, filter.go. The patterns: options/ignore.py.
 """
 
 import re
@@ -11,7 +11,7 @@ from kitcache.options.ignore import Matcher, Seen
 
 
 class Reach:
-    """Where those of the patterns that take back (or those that do not) can match."""
+    """The directories below which the patterns with (or without) `!` can match."""
 
     def __init__(self, matcher: Matcher, *, takes_back: bool) -> None:
         texts = [_without_glob(p.text) for p in matcher.patterns if p.is_exception == takes_back]
@@ -19,14 +19,19 @@ class Reach:
         self._is_everywhere = any(map(_SPECIAL.search, texts))
 
     def is_below(self, directory: str) -> bool:
-        """Whether one of the patterns could match something below that directory."""
+        """Return True if a pattern can match a path below that directory."""
         prefix = directory + "/"
         at = bisect_left(self._prefixes, prefix)
         return self._is_everywhere or any(p.startswith(prefix) for p in self._prefixes[at : at + 1])
 
 
 class PathMatch(NamedTuple):
-    """is_sent: the path itself. is_entered: a directory that something to send may lie in."""
+    """The result for one path.
+
+    Attributes:
+        is_sent: The path is sent.
+        is_descended: It is a directory below which a path can be sent.
+    """
 
     is_sent: bool
     is_descended: bool
@@ -35,15 +40,16 @@ class PathMatch(NamedTuple):
 
 
 TOP = PathMatch(is_sent=False, is_descended=True)
-"""The root: never sent itself."""
+"""The root, which is not sent itself."""
 ALL = PathMatch(is_sent=True, is_descended=True)
 
 
 class Selection:
-    """What to send of a directory.
+    """The patterns of one transfer. Raises BadPattern.
 
-    includes: None for all; else only what they match, with its parents. excludes: not what they
-    match. Raises BadPattern.
+    Args:
+        includes: Only matching paths are sent, with their parents; None for all paths.
+        excludes: Matching paths are not sent.
     """
 
     def __init__(self, includes: tuple[str, ...] | None = None, excludes: tuple[str, ...] = ()):
@@ -52,10 +58,10 @@ class Selection:
         if self._includes:
             self._included = Reach(self._includes, takes_back=False)
         if self._excludes:
-            self._taken_back = Reach(self._excludes, takes_back=True)
+            self._reincluded = Reach(self._excludes, takes_back=True)
 
     def match(self, path: str, parent: PathMatch) -> PathMatch:
-        """What is to be done with a path; parent is the verdict on its directory."""
+        """Return the result for a path, given the result for its directory."""
         if self._includes is None and self._excludes is None:
             return ALL
         is_sent = is_entered = True
@@ -67,11 +73,11 @@ class Selection:
             is_out, excludes = self._excludes.match(path, parent.excludes)
             if is_out:
                 is_sent = False
-                is_entered = is_entered and self._taken_back.is_below(path)
+                is_entered = is_entered and self._reincluded.is_below(path)
         return PathMatch(is_sent, is_entered, includes, excludes)
 
 
-# What makes fsutil walk everything: a prefix with one of these says nothing of what it can match.
+# fsutil descends everywhere if a prefix has one of these characters.
 _SPECIAL = re.compile(r"[*\[\]?^\\]")
 
 

@@ -1,7 +1,7 @@
-"""Registry logins as docker keeps them: config.json, and the helper programs that it names.
+"""Registry logins of docker: config.json, and the credential helpers that it names.
 
-Only what a daemon asks for by host leaves here, and neither tokens nor keys of our own do: the
-methods for those are not served, and then the daemon fetches a token itself.
+The daemon gets only logins that it requests by host. The methods for tokens and keys are not
+served, so the daemon fetches a token itself.
 Sources: docker/cli, cli/config/configfile and credentials; docker-credential-helpers, client;
 moby/buildkit, session/auth/authprovider.
 """
@@ -24,19 +24,19 @@ from kitcache.options.opaque import Opaque
 
 CREDENTIALS = "/moby.filesync.v1.Auth/Credentials"
 HELPER_TIMEOUT_S = 30.0
-_GLANCE_S = 0.1
+_POLL_S = 0.1
 
 HUB_HOSTS = ("registry-1.docker.io", "docker.io", "index.docker.io")
 _HUB_KEY = "https://index.docker.io/v1/"
-# What a helper calls the user when the secret is an identity token.
-_TOKEN_USER = "<token>"  # noqa: S105 - a word of the protocol
+# The user name of a helper whose secret is an identity token.
+_TOKEN_USER = "<token>"  # noqa: S105 - part of the protocol
 _NOT_FOUND = b"credentials not found"
 
 
 class Credentials(Opaque):
-    """A login. username: "" where the secret is an identity token. Neither is ever shown.
+    """A login. The user name is "" if the secret is an identity token. Neither is ever shown.
 
-    Raises UsageError where one of them is not a text. Two logins are equal if they are one object.
+    Raises UsageError if one of them is not text. A login is equal only to itself.
     """
 
     __slots__ = ("_secret", "_username")
@@ -47,13 +47,13 @@ class Credentials(Opaque):
         kinds: dict[str, type] = {"username": type(username), "secret": type(secret)}
         for name, kind in kinds.items():
             if not issubclass(kind, str):
-                username = secret = ""  # so that a traceback with locals does not show the secret
+                username = secret = ""  # a traceback with locals must not show the secret
                 raise UsageError(f"Credentials: {name} is of type {kind.__name__}, not str")
         self._keep(_username=username, _secret=secret)
 
     @property
     def username(self) -> str:
-        """The user's name, "" where the secret is an identity token."""
+        """The user name, "" if the secret is an identity token."""
         return self._username()
 
     @property
@@ -66,11 +66,14 @@ class Credentials(Opaque):
 
 
 class DockerConfig:
-    """The logins in docker's configuration directory. Threads may share it.
+    """The logins in docker's configuration directory. Thread-safe; config.json is read at once.
 
-    config.json is read at once. warn: told, once each, of what cannot be used: config.json itself,
-    a helper. There is no login then, and the build goes on as far as it gets. cancel: ends a helper
-    that still runs.
+    Args:
+        directory: The configuration directory.
+        warn: Called once with each problem of config.json or of a helper. There is no login then,
+            and the build continues.
+        helper_timeout_s: The time limit of a credential helper.
+        cancel: Ends a helper that runs.
     """
 
     def __init__(
@@ -95,11 +98,11 @@ class DockerConfig:
             self._warn_once(f"{path} {error}: no registry logins")
 
     def credentials(self, host: str) -> Credentials | None:
-        """The login for a registry's host[:port]; None where there is none. A helper runs once.
+        """Return the login for a registry's host[:port], None if there is none. Raises Cancelled.
 
-        Raises Cancelled.
+        A helper runs once for each host.
         """
-        # One at a time: two helpers at once would ask a person twice for one keychain.
+        # One at a time: two helpers would ask the user twice for one keychain.
         with self._lock:
             if host not in self._known:
                 self._known[host] = self._find(_HUB_KEY if host in HUB_HOSTS else host)
@@ -112,7 +115,7 @@ class DockerConfig:
         return self._ask(helper, key) if helper else self._look_up(key)
 
     def _look_up(self, key: str) -> Credentials | None:
-        """Older dockers wrote keys with a scheme, a path, or both."""
+        # Old versions of docker wrote keys with a scheme, a path, or both.
         entries = get_object(self._config, "auths")
         if isinstance(entries.get(key), dict):
             return self._read_entry(key, entries[key])
@@ -130,7 +133,7 @@ class DockerConfig:
             try:
                 username, password = _decode_auth(get_text(entry, "auth"))
             except ValueError:
-                self._warn_once(f"the login for {key} in {CONFIG_FILE} is garbled: not used")
+                self._warn_once(f"the login for {key} in {CONFIG_FILE} is malformed and not used")
                 return None
         return Credentials(username, password) if username or password else None
 
@@ -151,15 +154,15 @@ class DockerConfig:
 def ask_helper(
     program: str, key: str, timeout_s: float, cancel: threading.Event
 ) -> Credentials | None:
-    """What a helper program keeps for a key of config.json; None where it has nothing.
+    """Return the login that a helper stores for a key of config.json, None if there is none.
 
-    Raises ValueError, which says what is wrong with the helper and quotes none of its output, and
-    Cancelled. The helper has ended by then.
+    Raises Cancelled, and ValueError with the problem of the helper; it quotes none of its output.
+    The helper has ended when this returns.
     """
-    import subprocess  # noqa: PLC0415 - few configurations have a helper, and it costs time
+    import subprocess  # noqa: PLC0415 - slow to import, and few configurations have a helper
 
     try:
-        helper = subprocess.Popen(  # noqa: S603 - docker's own way to keep logins
+        helper = subprocess.Popen(  # noqa: S603 - docker's credential helper
             [program, "get"],
             bufsize=0,
             stdin=subprocess.PIPE,
@@ -170,45 +173,45 @@ def ask_helper(
         raise ValueError("the program is not installed") from None
     except OSError as error:
         raise ValueError(error.strerror) from error
-    answer: bytes | None = None
+    output: bytes | None = None
     ends_s = time.monotonic() + timeout_s
     with helper:
         try:
-            # Not communicate's input: what a first timeout finds unwritten it never writes.
+            # The input of communicate is lost if the first timeout finds it unwritten.
             with suppress(BrokenPipeError):
                 if helper.stdin:
                     helper.stdin.write(key.encode("utf-8", "surrogateescape"))
-            while answer is None:
+            while output is None:
                 if cancel.is_set():
                     raise Cancelled("", effect="")
                 if time.monotonic() >= ends_s:
                     raise ValueError(f"no answer in {timeout_s:g} s")
                 with suppress(subprocess.TimeoutExpired):
-                    answer, _ = helper.communicate(timeout=_GLANCE_S)
+                    output, _ = helper.communicate(timeout=_POLL_S)
         finally:
             helper.kill()
     if helper.returncode:
-        if _NOT_FOUND in answer.lower():
+        if _NOT_FOUND in output.lower():
             return None
         raise ValueError(f"exit code {helper.returncode}")
-    return _read_helper(answer)
+    return _parse_login(output)
 
 
-def _read_helper(answer: bytes) -> Credentials | None:
+def _parse_login(output: bytes) -> Credentials | None:
     try:
-        found = json.loads(answer)
+        login = json.loads(output)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError("its answer is no JSON object")
-    username, secret = get_text(found, "Username"), get_text(found, "Secret")
+        login = None
+    if not isinstance(login, dict):
+        raise ValueError("its output is not a JSON object")
+    username, secret = get_text(login, "Username"), get_text(login, "Secret")
     if not secret:
         return None
     return Credentials("" if username == _TOKEN_USER else username, secret)
 
 
 def auth_handlers(credentials: Callable[[str], Credentials | None]) -> dict[str, Handler]:
-    """Gives the daemon the login for each host that it asks for."""
+    """Return the handler that sends the login for a host."""
 
     def answer(request: bytes) -> bytes:
         host = CredentialsRequest.FromString(request).host
@@ -220,7 +223,6 @@ def auth_handlers(credentials: Callable[[str], Credentials | None]) -> dict[str,
 
 
 def _decode_auth(auth: str) -> tuple[str, str]:
-    """Raises ValueError."""
     username, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
     if not colon:
         raise ValueError("no colon")

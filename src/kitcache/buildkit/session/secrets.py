@@ -1,9 +1,7 @@
-"""The secrets that a build named, given to the daemon when a step asks for one.
+"""Sends the secrets of a build to the daemon when a step requests one.
 
 Source: moby/buildkit, session/secrets/secretsprovider (limit, status of a missing one).
 """
-
-from collections.abc import Mapping
 
 from kitcache.buildkit.log import LOG
 from kitcache.buildkit.proto.session_pb2 import GetSecretRequest, GetSecretResponse
@@ -14,43 +12,39 @@ from kitcache.options.secrets import Secret
 from kitcache.store.userfiles import read_regular
 
 GET_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"  # noqa: S105 - a method's name
-MOST_BYTES = 500 * 1024
+MAX_SECRET_BYTES = 500 * 1024
 
 
 def secret_handlers(secrets: tuple[Secret, ...]) -> dict[str, Handler]:
-    """Gives these and no other; of two with one id the later counts, as in buildx.
+    """Return the handler that sends these secrets; of two with one id the last counts.
 
-    Files are read when they are asked for. A secret that was not named is NOT_FOUND, which a step
-    may tolerate; one that was named and cannot be read fails the step.
+    A file is read when it is requested. An unknown secret is NOT_FOUND, which a step can tolerate;
+    a secret that cannot be read fails the step.
     """
-    named = {secret.id: secret for secret in secrets}
+    by_id = {secret.id: secret for secret in secrets}
 
     def answer(request: bytes) -> bytes:
-        asked = GetSecretRequest.FromString(request).id
-        return GetSecretResponse(data=_read(named, asked)).SerializeToString()
+        name = GetSecretRequest.FromString(request).id
+        if name not in by_id:
+            raise RpcError(Code.NOT_FOUND, f"secret {name}: not found")
+        data = _read(by_id[name])
+        LOG.debug("secret %s: sent", name)
+        return GetSecretResponse(data=data).SerializeToString()
 
     return {GET_SECRET: unary_handler(answer)}
 
 
-def _read(named: Mapping[str, Secret], asked: str) -> bytes:
-    secret = named.get(asked)
-    if secret is None:
-        raise RpcError(Code.NOT_FOUND, f"secret {asked}: not found")
-    data = (secret.data or b"") if secret.path is None else _read_file(secret.id, secret.path)
-    if len(data) > MOST_BYTES:
-        raise RpcError(
-            Code.FAILED_PRECONDITION, f"secret {asked}: larger than {MOST_BYTES:,} bytes"
-        )
-    LOG.debug("secret %s: sent", asked)
-    return data
-
-
-def _read_file(name: str, path: str) -> bytes:
+def _read(secret: Secret) -> bytes:
     try:
-        return read_regular(path, MOST_BYTES)
+        data = secret.data or b""
+        if secret.path is not None:
+            data = read_regular(secret.path, MAX_SECRET_BYTES)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no such path"
-        # From None: the daemon gets the reason, and nobody gets more.
-        raise RpcError(
-            Code.FAILED_PRECONDITION, f"secret {name}: cannot be read: {reason}"
-        ) from None
+        problem = f"secret {secret.id}: cannot be read: {reason}"
+    else:
+        if len(data) <= MAX_SECRET_BYTES:
+            return data
+        problem = f"secret {secret.id}: larger than {MAX_SECRET_BYTES:,} bytes"
+    # Outside of the except block, so that no traceback shows the path.
+    raise RpcError(Code.FAILED_PRECONDITION, problem)

@@ -1,4 +1,4 @@
-"""The session of one build: which calls it answers, and how it introduces itself.
+"""The session of one build: its handlers and its metadata.
 
 Source: BuildKit, session/session.go and session/grpc.go.
 """
@@ -35,9 +35,18 @@ def make_handlers(
     on_notice: Callable[[str], None],
     on_failure: Callable[[KitcacheError], None],
 ) -> dict[str, Handler]:
-    """Every call that the daemon may make: nothing beyond what this build named.
+    """Return the handlers of all calls that the daemon can make; they serve only this build.
 
-    left_out: directories that no source sends. on_failure is told of an output's failure.
+    Args:
+        sources: Directories by the names that the daemon uses.
+        excluded: Directories that no source sends.
+        uploads: Streams by their ids.
+        files: Targets by the positions of their outputs in the request.
+        stores: Content stores by their ids.
+        secrets: The secrets of the build.
+        credentials: Returns the login for a registry's host.
+        on_notice: Called with each warning.
+        on_failure: Called with the error of an output.
     """
     handlers: dict[str, Handler] = {
         **health.health_handlers(),
@@ -55,7 +64,7 @@ def make_handlers(
 
 
 def make_metadata(session: str, shared_key: str, handlers: Mapping[str, Handler]) -> Metadata:
-    """What the daemon hears of a session when it is opened."""
+    """Return the headers that describe a session to the daemon."""
     return (
         (f"{_EXPOSE}uuid", session),
         (f"{_EXPOSE}name", _NAME),

@@ -1,6 +1,6 @@
-"""What a daemon may read from, and write to, while a build runs: one cache directory a store.
+"""The content stores of a build: each gives the daemon access to one cache directory.
 
-A store knows what it was really given, which is what index.json will name.
+A store records the blobs that it received, which index.json then names.
 """
 
 import os
@@ -15,7 +15,7 @@ from kitcache.store.ingest import BlobWriter, Ingester, IngestStatus
 
 
 class BlobFile(NamedTuple):
-    """A blob that can be read. fd: the caller closes it. size: bytes; written_ns: since 1970."""
+    """An open blob, whose fd the caller closes; its size and modification time."""
 
     fd: int
     size: int
@@ -23,27 +23,28 @@ class BlobFile(NamedTuple):
 
 
 class UploadInProgress(Exception):
-    """Another stream is writing that ref."""
+    """Another stream writes that ref."""
 
 
 class ExistingBlob(NamedTuple):
-    """The blob is here already. size: bytes."""
+    """A blob that exists already, and its size in bytes."""
 
     digest: Digest
     size: int
 
 
 class RootBlob(NamedTuple):
-    """A blob under which others are: a manifest, an index. size: bytes."""
+    """The blob that references all others of an export, and its size in bytes."""
 
     digest: Digest
     size: int
 
 
 class ContentStore:
-    """One layout, to read from: blobs by their digest, and nothing else.
+    """Read access to the blobs of a layout by their digests.
 
-    read: the blobs whose bytes were asked for, not only whether they are there.
+    Attributes:
+        read: The blobs whose bytes were requested.
     """
 
     def __init__(self, layout: DirectoryStore) -> None:
@@ -51,20 +52,20 @@ class ContentStore:
         self.read: set[Digest] = set()
 
     def open_blob(self, digest: Digest) -> BlobFile | None:
-        """A blob's file, None where no regular file has its name. Raises Unreadable."""
+        """Open a blob, None if no regular file has its name. Raises Unreadable."""
         fd = self._layout.open_blob(digest)
         if fd is None:
             return None
-        found = os.fstat(fd)
-        return BlobFile(fd, found.st_size, found.st_mtime_ns)
+        stat = os.fstat(fd)
+        return BlobFile(fd, stat.st_size, stat.st_mtime_ns)
 
 
 class WritableContentStore(ContentStore):
-    """One layout, to write one export to.
+    """Write access to a layout, for one export.
 
-    What was really written or found is counted, and the last blob whose ref is a bare digest is
-    the root: BuildKit sends layers, then config, then manifest, and calls only the last two so. Of
-    an image it is the last manifest or index, which have refs of their own kind.
+    Written and reused blobs are counted. The last blob whose ref is a bare digest is the root:
+    BuildKit sends layers, config and manifest, and only the last two have such refs. For an image
+    the root is the last manifest or index, whose refs begin with `manifest-` or `index-`.
     """
 
     def __init__(self, intake: Ingester) -> None:
@@ -79,36 +80,36 @@ class WritableContentStore(ContentStore):
 
     @property
     def root(self) -> RootBlob | None:
-        """The last blob that came, or was here, as what others are under."""
+        """The root of the export, None until it was received or found."""
         return self._root
 
     @property
     def written(self) -> Tally:
-        """What came and was not here before."""
+        """The blobs that were received and did not exist before."""
         with self._lock:
             return Tally(len(self._written), sum(self._written.values()))
 
     @property
     def reused(self) -> Tally:
-        """What was asked for and was here already."""
+        """The blobs that were requested and existed already."""
         with self._lock:
             sizes = [n for digest, n in self._reused.items() if digest not in self._written]
         return Tally(len(sizes), sum(sizes))
 
     @property
     def failure(self) -> KitcacheError | None:
-        """The first thing that went wrong on the disk, None where nothing did."""
+        """The first error of the disk, None for none."""
         return self._failure
 
     def progress(self) -> tuple[IngestStatus, ...]:
-        """The uploads under way."""
+        """Return the status of each running upload."""
         with self._lock:
             return tuple(incoming.progress for incoming in self._incoming.values())
 
     def begin(self, ref: str, total: int, expected: Digest | None) -> "IncomingBlob | ExistingBlob":
-        """A new upload; Present where the blob is here whole.
+        """Start an upload, or return the ExistingBlob if the blob is complete.
 
-        Raises BeingWritten while another stream has that ref, KitcacheError for the disk's faults.
+        Raises UploadInProgress if another stream writes that ref, KitcacheError for disk errors.
         """
         incoming = IncomingBlob(self, ref)
         with self._lock:
@@ -118,7 +119,7 @@ class WritableContentStore(ContentStore):
         try:
             size = None if expected is None else self._intake.find(expected, total)
             if expected is not None and size is not None:
-                self._note_reused(ref, expected, size)
+                self._record_reused(ref, expected, size)
                 self.forget(ref)
                 return ExistingBlob(expected, size)
             algorithm = expected.algorithm if expected else "sha256"
@@ -130,7 +131,7 @@ class WritableContentStore(ContentStore):
         return incoming
 
     def abort(self, ref: str) -> bool:
-        """Make an upload fail at its next step; False where none has that ref."""
+        """Make an upload fail at its next step. Return False if none has that ref."""
         with self._lock:
             incoming = self._incoming.get(ref)
         if incoming is None:
@@ -139,36 +140,36 @@ class WritableContentStore(ContentStore):
         return True
 
     def forget(self, ref: str) -> None:
-        """An upload is over: its ref is free."""
+        """Release the ref of an upload that has ended."""
         with self._lock:
             self._incoming.pop(ref, None)
 
     def record_failure(self, error: BaseException) -> None:
-        """Remember the first failure of the disk."""
+        """Record the first error of the disk."""
         if isinstance(error, KitcacheError) and self._failure is None:
             self._failure = error
 
     def record_commit(self, ref: str, digest: Digest, size: int, *, is_new: bool) -> None:
-        """A blob has come whole."""
+        """Record a complete blob."""
         if not is_new:
-            self._note_reused(ref, digest, size)
+            self._record_reused(ref, digest, size)
             return
         with self._lock:
             self._written[digest] = size
-            self._note_root(ref, digest, size)
+            self._set_root(ref, digest, size)
 
-    def _note_reused(self, ref: str, digest: Digest, size: int) -> None:
+    def _record_reused(self, ref: str, digest: Digest, size: int) -> None:
         with self._lock:
             self._reused[digest] = size
-            self._note_root(ref, digest, size)
+            self._set_root(ref, digest, size)
 
-    def _note_root(self, ref: str, digest: Digest, size: int) -> None:
+    def _set_root(self, ref: str, digest: Digest, size: int) -> None:
         if ref in (str(digest), f"manifest-{digest}", f"index-{digest}"):
             self._root = RootBlob(digest, size)
 
 
 class IncomingBlob:
-    """An upload into an export store, used by one thread; `close` ends it, however it went."""
+    """An upload into a store, for one thread; `close` ends it, complete or not."""
 
     upload: BlobWriter
 
@@ -179,12 +180,12 @@ class IncomingBlob:
 
     @property
     def progress(self) -> IngestStatus:
-        """How far it is."""
+        """The status of the upload."""
         upload = getattr(self, "upload", None)
         return upload.progress if upload else IngestStatus(self._ref, 0, 0, 0, 0)
 
     def write(self, data: memoryview) -> None:
-        """Append. Raises KitcacheError."""
+        """Append data. Raises KitcacheError."""
         try:
             self.upload.write(data)
         except KitcacheError as error:
@@ -192,11 +193,14 @@ class IncomingBlob:
             raise
 
     def truncate(self) -> None:
-        """Begin again without bytes. Raises KitcacheError."""
+        """Delete the data. Raises KitcacheError."""
         self.upload.truncate()
 
     def commit(self, total: int, expected: Digest | None) -> tuple[Digest, bool]:
-        """The digest, and whether the blob is new here. Raises Mismatch, KitcacheError."""
+        """Complete the blob; return its digest, and True if it did not exist before.
+
+        Raises DigestMismatch, KitcacheError.
+        """
         size = self.progress.offset
         try:
             digest, is_new = self.upload.commit(total, expected)
@@ -207,14 +211,14 @@ class IncomingBlob:
         return digest, is_new
 
     def close(self) -> None:
-        """Free the ref, and remove what was not committed."""
+        """Release the ref, and delete an incomplete upload."""
         self._store.forget(self._ref)
         self.upload.abort()
 
 
 def read_digest(text: str) -> Digest:
-    """A digest that can be checked here. Raises ValueError."""
+    """Return a digest whose algorithm is known. Raises ValueError."""
     digest = parse_digest(text)
     if not digest.is_known:
-        raise ValueError(f"{printable(text[:80])}: its algorithm cannot be checked here")
+        raise ValueError(f"{printable(text[:80])}: unknown algorithm")
     return digest

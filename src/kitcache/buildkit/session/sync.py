@@ -1,14 +1,15 @@
-"""FileSync.DiffCopy: the daemon gets a directory that this build named, and no other.
+"""FileSync.DiffCopy: sends a directory of this build to the daemon.
 
-It hears of every entry, asks for the files it lacks (already while it still hears), and says when
-it has them. Source: BuildKit, session/filesync; tonistiigi/fsutil, send.go.
+The daemon receives the list of entries, requests the files that it lacks (also before the end of
+the list), and confirms the end. Source: BuildKit, session/filesync; tonistiigi/fsutil, send.go.
 """
 
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol
+from io import BytesIO
+from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from kitcache.buildkit.log import LOG
@@ -31,6 +32,7 @@ from kitcache.buildkit.session.walk import (
     NOTHING_EXCLUDED,
     DirectoryTree,
     ExcludedDirectories,
+    OpenFile,
     unreadable,
 )
 from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
@@ -45,32 +47,12 @@ _BATCH_BYTES = 64 * 1024
 OnWarning = Callable[[str], None]
 
 
-class File(Protocol):
-    """An open file of a source."""
-
-    def read(self, size: int) -> bytes:
-        """The next bytes, at most size; b"" at the end. Raises OSError."""
-        ...
-
-    def close(self) -> None:
-        """Give the file back."""
-        ...
-
-
-class SyncSource(Protocol):
-    """A directory to be sent."""
-
-    def entries(self, selection: Selection) -> Iterator[FileStat]:
-        """What the selection takes, parents first, names of a directory by their bytes."""
-        ...
-
-    def open(self, path: str) -> File | None:
-        """A file of it; None where it is gone."""
-        ...
+SyncSource = DirectoryTree | MemoryTree
+"""A directory that can be sent."""
 
 
 class Request(NamedTuple):
-    """What the daemon wants. followed: paths whose links are to be resolved; they include too."""
+    """A request of the daemon; the symlinks of `followed` are resolved, and it is included too."""
 
     name: str
     includes: tuple[str, ...]
@@ -84,11 +66,15 @@ def sync_handler(
     excluded: ExcludedDirectories = NOTHING_EXCLUDED,
     on_warning: OnWarning | None = None,
 ) -> Handler:
-    """Serves DIFF_COPY: the directories (paths, or files in memory) by their names.
+    """Return the handler of DIFF_COPY. Other names are NOT_FOUND.
 
-    left_out: cache directories, which are in no directory that is sent. on_warning is told of those
-    that were met, and of files that vanished before the daemon asked for them: it gets them empty.
-    Any other name: NOT_FOUND. What cannot be read ends the call with a message that names it.
+    A file that cannot be read ends the call with a message that names it.
+
+    Args:
+        sources: Paths of directories, or files in memory, by the names that the daemon uses.
+        excluded: Cache directories, which are not sent.
+        on_warning: Called for each excluded directory, and for each file that was deleted before
+            the daemon requested it; the daemon receives an empty file.
     """
 
     def handle(stream: Stream) -> None:
@@ -111,13 +97,13 @@ def sync_handler(
 
 
 def read_request(metadata: Metadata) -> Request:
-    """The daemon's wishes; values of a key that was marked so are query-unescaped."""
+    """Return the request in the metadata; values of a key with KEY-encoded are query-unescaped."""
 
     def values(key: str) -> tuple[str, ...]:
-        found = every(metadata, key)
+        texts = every(metadata, key)
         if first(metadata, f"{key}-encoded") in ("1", "t", "T", "true", "TRUE", "True"):
-            return tuple(unquote_plus(value, errors="surrogateescape") for value in found)
-        return found
+            return tuple(unquote_plus(value, errors="surrogateescape") for value in texts)
+        return texts
 
     return Request(
         name=next(iter(values("dir-name")), ""),
@@ -131,15 +117,14 @@ def _open(
     source: str | MemoryFiles,
     request: Request,
     stack: ExitStack,
-    left_out: ExcludedDirectories,
+    excluded: ExcludedDirectories,
     on_warning: OnWarning | None,
 ) -> tuple[SyncSource, Selection]:
-    def on_left_out(name: str) -> None:
+    def on_excluded(name: str) -> None:
         if on_warning:
             on_warning(f'the cache directory "{printable(name)}" is not sent with the context')
 
     if isinstance(source, MemoryFiles):
-        # Without links there is nothing to resolve.
         is_all = not {"", ".", "/"}.isdisjoint(request.followed)
         includes = _includes(request, None if is_all else request.followed)
         return MemoryTree(source, time.time_ns()), Selection(includes, request.excludes)
@@ -149,18 +134,18 @@ def _open(
         problem = f"the directory cannot be opened: {error.strerror}"
         raise KitcacheError(source, problem, effect="") from None
     includes = _includes(request, resolve_followpaths(root, request.followed))
-    return DirectoryTree(root, left_out, on_left_out), Selection(includes, request.excludes)
+    return DirectoryTree(root, excluded, on_excluded), Selection(includes, request.excludes)
 
 
 def _includes(request: Request, followed: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """None for everything: nothing was asked for in particular, or the root itself was."""
+    """Return the patterns of a request; None for all files, also if the root is requested."""
     if request.followed and (followed is None or "." in request.includes):
         return None
     return request.includes + (followed or ()) or None
 
 
 class _Files:
-    """What can still be asked for, by number: some 30 bytes an entry, however many there are."""
+    """The files that can be requested, by number. Takes about 30 bytes for each entry."""
 
     def __init__(self) -> None:
         self._directories: list[str] = []
@@ -180,7 +165,7 @@ class _Files:
         self._is_waiting.append(entry.is_file)
 
     def take(self, number: int) -> str | None:
-        """A file's path; None for what is no file, was never told of, or was asked for before."""
+        """Return the path of a file; None if it is not a file or was requested before."""
         if number >= len(self._is_waiting) or not self._is_waiting[number]:
             return None
         self._is_waiting[number] = False
@@ -200,7 +185,7 @@ class _Sender:
         self._waiting_bytes = 0
 
     def run(self, selection: Selection) -> None:
-        """Send everything; back once the daemon has said that it has it all."""
+        """Send the selection, and return when the daemon has confirmed the end."""
         is_done = False
         for entry in self._source.entries(selection):
             message = _encode(entry)
@@ -212,11 +197,11 @@ class _Sender:
             self._put(END_OF_LIST)
             self._serve()
         self._flush()
-        # At once: the daemon never closes its half, it waits for our end.
+        # The daemon waits for the end of this stream before it closes its own.
         self._stream.send(FIN)
 
     def _serve_waiting(self) -> bool:
-        """Answer what was asked meanwhile, without waiting for more; whether it was FIN."""
+        """Serve the requests that have arrived. Return True after FIN."""
         while True:
             try:
                 message = self._stream.receive(timeout_s=0)
@@ -234,9 +219,9 @@ class _Sender:
                 return
 
     def _answer(self, message: bytes | None) -> bool:
-        """Send what a message asks for; whether it says that all is there."""
+        """Serve a request. Return True for FIN."""
         if message is None:
-            raise RpcError(Code.ABORTED, "the daemon ended a file transfer half-way")
+            raise RpcError(Code.ABORTED, "the daemon ended an incomplete file transfer")
         packet = decode_packet(message)
         if packet.kind == PacketType.REQ:
             path = self._files.take(packet.id)
@@ -251,7 +236,7 @@ class _Sender:
         file = self._source.open(path)
         if file is None:
             if self._warn:
-                self._warn(f'"{printable(path)}" vanished while it was sent: it is empty there')
+                self._warn(f'"{printable(path)}" was deleted during the transfer: it is sent empty')
         else:
             try:
                 self._send_bytes(number, file)
@@ -261,7 +246,7 @@ class _Sender:
                 file.close()
         self._put(encode_data_head(number, 0))
 
-    def _send_bytes(self, number: int, file: File) -> None:
+    def _send_bytes(self, number: int, file: OpenFile | BytesIO) -> None:
         while data := file.read(DATA_BYTES):
             head = encode_data_head(number, len(data))
             if len(data) < _BATCH_BYTES:
@@ -271,7 +256,7 @@ class _Sender:
                 self._stream.send_parts(head, data)
 
     def _put(self, message: bytes) -> bool:
-        """Send it with the next ones; whether they were sent."""
+        """Add a message to the batch. Return True if the batch was sent."""
         self._waiting.append(message)
         self._waiting_bytes += len(message)
         if self._waiting_bytes < _BATCH_BYTES:
@@ -287,15 +272,15 @@ class _Sender:
 
 
 def _encode(entry: FileStat) -> bytes:
-    """Raises KitcacheError for names that the wire cannot carry."""
+    """Return the STAT of an entry. Raises KitcacheError for names that are not UTF-8."""
     try:
         return encode_stat(entry)
     except UnicodeEncodeError as error:
         is_name = error.object == entry.path
-        what = "name" if is_name else "target" if error.object == entry.linkname else "attribute"
+        part = "name" if is_name else "target" if error.object == entry.linkname else "attribute"
         raise KitcacheError(
             "",
-            f'the {what} of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
+            f'the {part} of "{printable(entry.path)}" is not UTF-8 and cannot be sent',
             effect="",
             hints=(
                 f"{'rename it, or ' * is_name}list it in .dockerignore (a wildcard matches it)",

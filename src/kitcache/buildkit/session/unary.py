@@ -1,4 +1,4 @@
-"""Calls of one message there and one back, as handlers."""
+"""Handlers of calls with one request and one response."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from kitcache.buildkit.wire.rpc import Handler, Stream
 
 
 def unary_handler(answer: Callable[[bytes], bytes]) -> Handler:
-    """A handler that sends what answer makes of the request; what answer raises is the status."""
+    """Return a handler that sends `answer(request)`; an RpcError of `answer` is the status."""
 
     def handle(stream: Stream) -> None:
         request = stream.receive()
@@ -18,7 +18,7 @@ def unary_handler(answer: Callable[[bytes], bytes]) -> Handler:
         try:
             response = answer(request)
         except DecodeError as error:
-            raise RpcError(Code.INVALID_ARGUMENT, "the request cannot be read") from error
+            raise RpcError(Code.INVALID_ARGUMENT, "the request cannot be parsed") from error
         stream.send(response)
 
     return handle

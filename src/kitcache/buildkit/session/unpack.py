@@ -1,9 +1,9 @@
-"""A tree that the daemon sends, merged into one directory. No path that it sends leads out of it.
+"""Receives a tree from the daemon into a directory. No received path can lead out of it.
 
-Names go relative to open directories, links are never followed, a file has its name once it is
-whole. Directories get their mode and time at the end. Written as the calling user, whatever owner
-was sent. Source: tonistiigi/fsutil, receive.go, diskwriter.go (which follows links in parents, and
-empties a directory that is in a file's way: we refuse both).
+Names are relative to open directories, symlinks are not followed, and a file gets its name when it
+is complete. Directories get their modes and times at the end. The owner is the calling user.
+Source: tonistiigi/fsutil, receive.go, diskwriter.go (which also follows symlinks in parents, and
+empties a directory that a file replaces; kitcache refuses both).
 """
 
 import errno
@@ -37,7 +37,7 @@ from kitcache.buildkit.wire.rpc import Stream
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import NEW_FILE_FLAGS
 
-_ASKED_AT_ONCE = 64
+_MAX_REQUESTS = 64
 _NODES = {
     MODE_DEVICE: stat.S_IFBLK,
     MODE_DEVICE | MODE_CHAR_DEVICE: stat.S_IFCHR,
@@ -46,12 +46,15 @@ _NODES = {
 
 
 def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
-    """Receive a tree into the directory at path, which is made if it is not there.
+    """Receive a tree into a directory, which is created if it does not exist.
 
-    is_mirror: whatever else is in the directory is deleted, once all has come.
+    Return when the daemon has been told that everything is written. Raises KitcacheError for paths
+    that cannot or must not be written, RpcError if the daemon fails; complete files are kept.
 
-    Back as soon as the daemon knows that all is written. Raises KitcacheError for what cannot or
-    must not be written, RpcError where the daemon fails; what was whole by then stays.
+    Args:
+        stream: The call.
+        path: The directory.
+        is_mirror: Delete all other files of the directory, after the tree was received.
     """
     try:
         os.makedirs(path, exist_ok=True)
@@ -67,15 +70,15 @@ def unpack(stream: Stream, path: str, *, is_mirror: bool = False) -> None:
             receiver.drop()
 
 
-class _Made(NamedTuple):
-    """A directory, to get its mode and time at the end. is_ours: it was not there before."""
+class _PendingDirectory(NamedTuple):
+    """A directory that gets its mode and time at the end; `is_new` if it did not exist before."""
 
     entry: FileStat
-    is_ours: bool
+    is_new: bool
 
 
-class _Growing:
-    """A file that is being written under another name."""
+class _PartialFile:
+    """A file that is written under a temporary name."""
 
     def __init__(self, entry: FileStat) -> None:
         self.entry = entry
@@ -94,16 +97,16 @@ class _Receiver:
         self._has_all_names = False
         self._files: set[str] = set()
         self._links: list[FileStat] = []
-        self._directories: list[_Made] = []
+        self._directories: list[_PendingDirectory] = []
         self._wanted: deque[tuple[int, FileStat]] = deque()
-        self._asked: dict[int, _Growing] = {}
+        self._asked: dict[int, _PartialFile] = {}
 
     def run(self) -> None:
-        """Until the last FIN."""
+        """Receive until the last FIN."""
         while not self._is_complete():
             message = self._stream.receive()
             if message is None:
-                raise RpcError(Code.ABORTED, "the daemon ended an output half-way")
+                raise RpcError(Code.ABORTED, "the daemon ended an incomplete output")
             self._take(decode_packet(message))
             self._ask()
         self._finish()
@@ -111,12 +114,12 @@ class _Receiver:
         for message in self._stream:
             packet = decode_packet(message)
             raise_error_packet(packet, "sender")
-            # At once: the daemon never closes its half, it waits for our end.
+            # The daemon waits for the end of this stream before it closes its own.
             if packet.kind == PacketType.FIN:
                 return
 
     def drop(self) -> None:
-        """Remove what is not whole."""
+        """Delete incomplete files."""
         for file in self._asked.values():
             if file.fd >= 0:
                 os.close(file.fd)
@@ -132,10 +135,10 @@ class _Receiver:
         if packet.kind == PacketType.DATA:
             self._write(packet.id, packet.data)
         elif packet.kind == PacketType.FIN:
-            raise self._refused("", "the daemon says that all was sent, before it was")
+            raise self._refused("", "the daemon ended the transfer before it sent all files")
         elif packet.kind == PacketType.STAT:
             if self._has_all_names:
-                raise self._refused("", "the daemon goes on after the end of its list")
+                raise self._refused("", "the daemon sent an entry after the end of its list")
             if packet.stat is None:
                 self._has_all_names = True
             else:
@@ -143,9 +146,9 @@ class _Receiver:
 
     def _ask(self) -> None:
         requests = []
-        while self._wanted and len(self._asked) < _ASKED_AT_ONCE:
+        while self._wanted and len(self._asked) < _MAX_REQUESTS:
             number, entry = self._wanted.popleft()
-            self._asked[number] = _Growing(entry)
+            self._asked[number] = _PartialFile(entry)
             requests.append(encode_request(number))
         if requests:
             self._stream.send(*requests)
@@ -156,7 +159,7 @@ class _Receiver:
         self._order.check(entry)
         if self._sent is not None:
             self._sent.add(entry)
-        with self._telling(entry.path):
+        with self._named_errors(entry.path):
             if entry.is_dir:
                 self._make_directory(entry)
             elif entry.is_symlink:
@@ -164,7 +167,7 @@ class _Receiver:
                 self._set_link_time(entry)
             elif not entry.is_file:
                 if entry.mode & MODE_TYPE not in _NODES:
-                    raise self._refused(entry.path, "is of a kind that cannot be made here")
+                    raise self._refused(entry.path, "is of a kind that cannot be created")
                 self._put(entry, lambda name, fd: _make_node(entry, name, fd))
             elif entry.linkname:
                 self._expect_link(entry)
@@ -174,23 +177,25 @@ class _Receiver:
     def _make_directory(self, entry: FileStat) -> None:
         directory, name = split(entry.path)
         fd = self._root.directory(directory)
-        is_ours = True
+        is_new = True
         try:
-            # Ours alone until the end: its mode may not even let us write into it.
+            # Its final mode can forbid writing into it.
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
             mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
             if stat.S_ISLNK(mode) and self._sent is None:
-                raise self._refused(entry.path, "is a link there, and would lead out") from None
-            is_ours = not stat.S_ISDIR(mode)
-            if is_ours:
+                raise self._refused(entry.path, "is a symlink there") from None
+            is_new = not stat.S_ISDIR(mode)
+            if is_new:
                 os.unlink(name, dir_fd=fd)
                 os.mkdir(name, 0o700, dir_fd=fd)
-        self._directories.append(_Made(entry, is_ours))
+        self._directories.append(_PendingDirectory(entry, is_new))
 
     def _expect_link(self, entry: FileStat) -> None:
         if entry.linkname not in self._files:
-            raise self._refused(entry.path, f'is a link to "{entry.linkname}", which was not sent')
+            raise self._refused(
+                entry.path, f'is a hard link to "{entry.linkname}", not sent before'
+            )
         self._links.append(entry)
 
     def _expect_file(self, number: int, entry: FileStat) -> None:
@@ -202,13 +207,13 @@ class _Receiver:
     def _write(self, number: int, data: memoryview) -> None:
         file = self._asked.get(number)
         if file is None:
-            raise self._refused("", f"the daemon sends file {number}, which was not asked for")
+            raise self._refused("", f"the daemon sent file {number}, which was not requested")
         file.written += len(data)
         size = file.entry.size
         if file.written > size or (not data and file.written < size):
-            problem = f"was to have {size:,} bytes, and comes with {file.written:,}"
+            problem = f"has {file.written:,} bytes instead of {size:,}"
             raise self._refused(file.entry.path, problem)
-        with self._telling(file.entry.path):
+        with self._named_errors(file.entry.path):
             if file.fd < 0:
                 self._open(file)
             if data:
@@ -216,7 +221,7 @@ class _Receiver:
             else:
                 self._complete(number, file)
 
-    def _open(self, file: _Growing) -> None:
+    def _open(self, file: _PartialFile) -> None:
         directory, _ = split(file.entry.path)
         temporary = _temporary_name()
         file.fd = self._root.use(
@@ -224,7 +229,7 @@ class _Receiver:
         )
         file.temporary = temporary
 
-    def _complete(self, number: int, file: _Growing) -> None:
+    def _complete(self, number: int, file: _PartialFile) -> None:
         _set_metadata(file.fd, file.entry)
         os.close(file.fd)
         file.fd = -1
@@ -232,7 +237,7 @@ class _Receiver:
         self._rename(file.temporary, file.entry.path)
 
     def _put(self, entry: FileStat, make: Callable[[str, int], None]) -> None:
-        """Make something under another name, then give it its own."""
+        """Create a file under a temporary name, then rename it."""
         directory, _ = split(entry.path)
         temporary = _temporary_name()
         fd = self._root.directory(directory)
@@ -257,7 +262,7 @@ class _Receiver:
                     delete(name, fd)
                 os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         finally:
-            # Also where both were names of one file already: then rename does nothing.
+            # Rename does nothing if both are names of one file.
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=fd)
 
@@ -269,18 +274,23 @@ class _Receiver:
 
     def _finish(self) -> None:
         for entry in self._links:
-            with self._telling(entry.path):
+            with self._named_errors(entry.path):
                 self._link(entry)
         if self._sent is not None:
             for directory in self._sent.directories:
-                with self._telling(directory, "deleted from"):
+                with self._named_errors(directory, "deleted from"):
                     self._sent.delete_others(directory, self._root)
-        for entry, is_ours in reversed(self._directories):
-            with self._telling(entry.path), _forgiving(not is_ours):
-                _set_metadata(self._root.directory(entry.path), entry)
+        for entry, is_new in reversed(self._directories):
+            with self._named_errors(entry.path):
+                try:
+                    _set_metadata(self._root.directory(entry.path), entry)
+                except PermissionError:
+                    # A directory of another user keeps its mode and time.
+                    if is_new:
+                        raise
 
     def _link(self, entry: FileStat) -> None:
-        # The directory of the first name may be closed when that of the second is opened.
+        # The first directory can be closed when the second is opened.
         source_directory, source = split(entry.linkname)
         source_fd = self._root.use(source_directory, os.dup)
         try:
@@ -294,35 +304,25 @@ class _Receiver:
             os.close(source_fd)
 
     @contextmanager
-    def _telling(self, path: str, what: str = "written") -> Iterator[None]:
+    def _named_errors(self, path: str, verb: str = "written") -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            problem = f"cannot be {what}: {error.strerror}"
+            problem = f"cannot be {verb}: {error.strerror}"
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                problem = "would be written through a link or a file that is there"
+                problem = "would be written through a symlink or a file"
             elif error.errno == errno.ENOTEMPTY:
-                problem = "is a directory with files there, and none in the output"
+                problem = "is a directory with files in the target, but not in the output"
             raise self._refused(path, problem) from None
         except (OverflowError, ValueError):
-            raise self._refused(path, "has a time or a number that cannot be") from None
+            raise self._refused(path, "has an invalid time or device number") from None
 
     def _refused(self, path: str, problem: str) -> KitcacheError:
         return KitcacheError(
             self._root.path,
             f'"{path}" {problem}' if path else problem,
-            effect="what was written whole by then stays",
+            effect="files that were complete are kept",
         )
-
-
-@contextmanager
-def _forgiving(is_foreign: bool) -> Iterator[None]:
-    """What others own keeps the mode and time that it has."""
-    try:
-        yield
-    except PermissionError:
-        if not is_foreign:
-            raise
 
 
 def _temporary_name() -> str:
@@ -339,16 +339,16 @@ def _make_node(entry: FileStat, name: str, fd: int) -> None:
     device = os.makedev(entry.devmajor, entry.devminor)
     os.mknod(name, _NODES[entry.mode & MODE_TYPE] | permissions, device, dir_fd=fd)
     try:
-        # What the umask took, and of the node itself: a link may stand in its place by now.
+        # The umask has removed bits. A symlink can have replaced the node.
         os.chmod(name, permissions, dir_fd=fd, follow_symlinks=False)
     except (NotImplementedError, ValueError):
-        raise OSError(errno.ELOOP, "is not what was made") from None
+        raise OSError(errno.ELOOP, "was replaced") from None
     times = (entry.mtime_ns, entry.mtime_ns)
     os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
 
 
 def _set_metadata(fd: int, entry: FileStat) -> None:
-    # Attributes are a file system's business: upstream tries, and goes on.
+    # As in fsutil, attributes that the file system refuses are skipped.
     if sys.platform == "linux":
         for key, value in entry.xattrs:
             with suppress(OSError):

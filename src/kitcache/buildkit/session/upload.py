@@ -1,4 +1,4 @@
-"""Upload.Pull: a build context that is one stream, such as a tar on stdin.
+"""Upload.Pull: sends a build context that is one stream, such as a tar on stdin.
 
 Source: BuildKit, session/upload/uploadprovider.
 """
@@ -17,29 +17,26 @@ PULL = "/moby.upload.v1.Upload/Pull"
 
 
 def upload_handler(streams: Mapping[str, BinaryIO]) -> Handler:
-    """Serves PULL: each stream once, by the id in context=http://buildkit-session/ID.
+    """Return the handler of PULL: it sends each stream once.
 
-    Any other id, or one that was pulled: NOT_FOUND. The streams are read to their end, not closed.
+    The id is that of context=http://buildkit-session/ID; an unknown or a sent one is NOT_FOUND. The
+    streams are read to their end and not closed.
     """
     lock = Lock()
-    left = dict(streams)
+    remaining = dict(streams)
 
     def handle(stream: Stream) -> None:
         name = (first(stream.metadata, "urlpath") or "").rpartition("/")[2]
         with lock:
-            source = left.pop(name, None)
+            source = remaining.pop(name, None)
         if source is None:
             raise RpcError(Code.NOT_FOUND, f'no stream "{printable(name)}" in this session')
-        _send(stream, source)
+        # read1 returns the bytes of a pipe as they arrive.
+        read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+        try:
+            while data := read(DATA_BYTES):
+                stream.send(wrap_bytes(data))
+        except OSError as error:
+            raise RpcError(Code.UNKNOWN, f"the context cannot be read: {error.strerror}") from None
 
     return handle
-
-
-def _send(stream: Stream, source: BinaryIO) -> None:
-    # A pipe's bytes go on as they come, where the stream can tell.
-    read: Callable[[int], bytes] = getattr(source, "read1", source.read)
-    try:
-        while data := read(DATA_BYTES):
-            stream.send(wrap_bytes(data))
-    except OSError as error:
-        raise RpcError(Code.UNKNOWN, f"the context cannot be read: {error.strerror}") from None

@@ -1,7 +1,7 @@
-"""A local directory as ordered entries, and the bytes of its files. Nothing outside is looked at.
+"""Walks a local directory for a transfer, and opens its files. No symlink is followed.
 
-Depth first, names by their bytes, each parent before what is in it; symlinks are entries, never
-followed; user and group are not told. Source: tonistiigi/fsutil, fs.go, stat.go, stat_unix.go.
+Depth first, names in the order of their bytes, each parent before its children. User and group are
+not sent. Source: tonistiigi/fsutil, fs.go, stat.go, stat_unix.go.
 """
 
 import errno
@@ -19,52 +19,54 @@ from kitcache.errors import KitcacheError
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import FILE_FLAGS
 
-# What a name says once somebody has taken it away, or put something else there.
-_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+# Errors of a name that another process has deleted or replaced.
+_DELETED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 _APPLE = "com.apple."
 
 
 Identity = tuple[int, int]
-"""Device and inode: the same by whatever name, and through a bind mount."""
+"""Device and inode: equal for all names of a file, and through a bind mount."""
 
 
-def identity(found: os.stat_result) -> Identity:
-    """Return which file or directory that is."""
-    return found.st_dev, found.st_ino
+def identity(file: os.stat_result) -> Identity:
+    """Return the device and inode of a file or directory."""
+    return file.st_dev, file.st_ino
 
 
 ExcludedDirectories = Mapping[Identity, str]
-"""Directories that are not sent, wherever they lie, with what each is called in messages."""
+"""Directories that are not sent, wherever they are, with their names for messages."""
 NOTHING_EXCLUDED: ExcludedDirectories = {}
 
 
-def _ignore(_name: str) -> None:
-    """Tell nobody."""
+def _ignore(_name: str) -> None: ...
 
 
 class OpenFile:
-    """A file as it was when it was opened: what is appended later is not read."""
+    """An open file with its size at that time: bytes that are appended later are not read."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd = fd
-        # Where the system tells no size, as in /proc, what comes is taken.
-        self._left = size or sys.maxsize
+        # Files without a size, as in /proc, are read to their end.
+        self._remaining = size or sys.maxsize
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most size; b"" at the end. Raises OSError."""
-        data = os.read(self._fd, min(size, self._left))
-        self._left -= len(data)
+        """Return the next bytes, at most `size`; b"" at the end. Raises OSError."""
+        data = os.read(self._fd, min(size, self._remaining))
+        self._remaining -= len(data)
         return data
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         os.close(self._fd)
 
 
 class DirectoryTree:
-    """A directory on disk. For one thread, within `with root`.
+    """A directory on disk as the source of a transfer. Not thread-safe; `root` must be entered.
 
-    on_left_out: called with what left_out calls a directory that the selection takes.
+    Args:
+        root: The open directory.
+        excluded: Directories that are not sent.
+        on_excluded: Called with the name of each excluded directory that the selection includes.
     """
 
     def __init__(
@@ -74,21 +76,21 @@ class DirectoryTree:
         on_excluded: Callable[[str], None] = _ignore,
     ) -> None:
         self._root = root
-        self._left_out = excluded
-        self._on_left_out = on_excluded
+        self._excluded = excluded
+        self._on_excluded = on_excluded
 
     def entries(self, selection: Selection) -> Iterator[FileStat]:
-        """What the selection takes, in the order of the protocol.
+        """Yield the selected entries in the order of the protocol.
 
-        A directory that is not taken comes too, once something below it is. What vanishes on the
-        way is left out. Raises KitcacheError for what is to be sent and cannot be looked at.
+        A directory that is not selected is included if an entry below it is. Files that another
+        process deletes during the walk are skipped. Raises KitcacheError for unreadable files.
         """
-        return _Walk(self._root, selection, self._left_out, self._on_left_out).run()
+        return _Walk(self._root, selection, self._excluded, self._on_excluded).run()
 
     def open(self, path: str) -> OpenFile | io.BytesIO | None:
-        """The file at a path; None where it is gone, or no file any more. A socket is empty.
+        """Open the file at a path, None if it is no longer a file. A socket is empty.
 
-        Raises KitcacheError where it cannot be read.
+        Raises KitcacheError if it cannot be read.
         """
         directory, name = split(path)
         try:
@@ -96,18 +98,18 @@ class DirectoryTree:
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return io.BytesIO()
-            if error.errno in _GONE:
+            if error.errno in _DELETED:
                 return None
             raise unreadable(self._root.path, path, error) from None
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
+        file = os.fstat(fd)
+        if not stat.S_ISREG(file.st_mode):
             os.close(fd)
             return None
-        return OpenFile(fd, found.st_size)
+        return OpenFile(fd, file.st_size)
 
 
 def unreadable(root: str, path: str, error: OSError) -> KitcacheError:
-    """What to say of a name that is to be sent, and cannot be read."""
+    """Return the error to raise for a file that must be sent and cannot be read."""
     failure = io_error(root, f'"{path or "."}" cannot be read', error, effect="")
     if error.errno in (errno.EACCES, errno.EPERM):
         failure.hints = ("make it readable, or list it in .dockerignore",)
@@ -115,16 +117,16 @@ def unreadable(root: str, path: str, error: OSError) -> KitcacheError:
 
 
 class _Frame:
-    """A directory on the way down. unsent: its entry, as long as nothing below it was sent."""
+    """A directory of the walk; `unsent` is its entry until an entry below it is sent."""
 
-    __slots__ = ("names", "path", "unsent", "verdict")
+    __slots__ = ("match", "names", "path", "unsent")
 
     def __init__(
-        self, path: str, names: list[str], verdict: PathMatch, unsent: FileStat | None
+        self, path: str, names: list[str], match: PathMatch, unsent: FileStat | None
     ) -> None:
         self.path = path
         self.names = iter(names)
-        self.verdict = verdict
+        self.match = match
         self.unsent = unsent
 
 
@@ -133,13 +135,13 @@ class _Walk:
         self,
         root: DirectoryRoot,
         selection: Selection,
-        left_out: ExcludedDirectories,
-        on_left_out: Callable[[str], None],
+        excluded: ExcludedDirectories,
+        on_excluded: Callable[[str], None],
     ) -> None:
         self._root = root
-        self._left_out = left_out
-        self._on_left_out = on_left_out
-        self._judge = selection.match
+        self._excluded = excluded
+        self._on_excluded = on_excluded
+        self._select = selection.match
         self._first_names: dict[Identity, str] = {}
 
     def run(self) -> Iterator[FileStat]:
@@ -151,61 +153,61 @@ class _Walk:
                 frames.pop()
                 continue
             path = f"{frame.path}/{name}" if frame.path else name
-            verdict = self._judge(path, frame.verdict)
-            entry = self._look(path, verdict)
+            match = self._select(path, frame.match)
+            entry = self._look(path, match)
             if entry is None:
                 continue
-            if verdict.is_sent:
+            if match.is_sent:
                 yield from _unsent(frames)
                 yield entry
-            if entry.is_dir and verdict.is_descended:
-                names = self._list(path, is_sent=verdict.is_sent)
-                frames.append(_Frame(path, names, verdict, None if verdict.is_sent else entry))
+            if entry.is_dir and match.is_descended:
+                names = self._list(path, is_sent=match.is_sent)
+                frames.append(_Frame(path, names, match, None if match.is_sent else entry))
 
     def _list(self, path: str, *, is_sent: bool) -> list[str]:
         try:
             return sorted(self._root.use(path, os.listdir))
         except OSError as error:
-            if error.errno in _GONE or (error.errno == errno.EACCES and not is_sent):
+            if error.errno in _DELETED or (error.errno == errno.EACCES and not is_sent):
                 return []
             raise unreadable(self._root.path, path, error) from None
 
-    def _look(self, path: str, verdict: PathMatch) -> FileStat | None:
-        """The entry at a path; None for what is neither sent nor entered, and for what is gone."""
-        if not verdict.is_sent and not verdict.is_descended:
+    def _look(self, path: str, match: PathMatch) -> FileStat | None:
+        """Return the entry at a path, None if it is not needed or was deleted."""
+        if not match.is_sent and not match.is_descended:
             return None
         directory, name = split(path)
         try:
             fd = self._root.directory(directory)
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            if not verdict.is_sent and not stat.S_ISDIR(found.st_mode):
+            file = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not match.is_sent and not stat.S_ISDIR(file.st_mode):
                 return None
-            left_out = self._left_out.get(identity(found))
-            if left_out is not None:
-                if verdict.is_sent:
-                    self._on_left_out(left_out)
+            excluded = self._excluded.get(identity(file))
+            if excluded is not None:
+                if match.is_sent:
+                    self._on_excluded(excluded)
                 return None
-            return self._entry(path, found, fd, name)
+            return self._entry(path, file, fd, name)
         except OSError as error:
-            if error.errno in _GONE or (error.errno == errno.EACCES and not verdict.is_sent):
+            if error.errno in _DELETED or (error.errno == errno.EACCES and not match.is_sent):
                 return None
             raise unreadable(self._root.path, path, error) from None
 
-    def _entry(self, path: str, found: os.stat_result, fd: int, name: str) -> FileStat:
+    def _entry(self, path: str, file: os.stat_result, fd: int, name: str) -> FileStat:
         linkname, major, minor = "", 0, 0
-        is_dir = stat.S_ISDIR(found.st_mode)
-        if stat.S_ISLNK(found.st_mode):
+        is_dir = stat.S_ISDIR(file.st_mode)
+        if stat.S_ISLNK(file.st_mode):
             linkname = os.readlink(name, dir_fd=fd)
-        elif found.st_nlink > 1 and not is_dir:
-            first = self._first_names.setdefault(identity(found), path)
+        elif file.st_nlink > 1 and not is_dir:
+            first = self._first_names.setdefault(identity(file), path)
             linkname = first if first != path else ""
-        if found.st_rdev:
-            major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        if file.st_rdev:
+            major, minor = os.major(file.st_rdev), os.minor(file.st_rdev)
         return FileStat(
             path,
-            to_go_mode(found.st_mode),
-            0 if is_dir else found.st_size,
-            found.st_mtime_ns,
+            to_go_mode(file.st_mode),
+            0 if is_dir else file.st_size,
+            file.st_mtime_ns,
             linkname,
             major,
             minor,
@@ -214,17 +216,17 @@ class _Walk:
 
 
 def _xattrs(fd: int, name: str) -> tuple[tuple[str, bytes], ...]:
-    """None where the system cannot tell; one that cannot be read is left out, as upstream."""
-    found: list[tuple[str, bytes]] = []
+    # As in fsutil, an attribute that cannot be read is skipped.
+    attributes: list[tuple[str, bytes]] = []
     if sys.platform == "linux":
-        # listxattr knows no dir_fd; this link leads to the directory that is open.
-        place = f"/proc/self/fd/{fd}/{name}"
+        # listxattr has no dir_fd; this symlink names the open directory.
+        path = f"/proc/self/fd/{fd}/{name}"
         with suppress(OSError):
-            for key in os.listxattr(place, follow_symlinks=False):
+            for key in os.listxattr(path, follow_symlinks=False):
                 if not key.startswith(_APPLE):
                     with suppress(OSError):
-                        found.append((key, os.getxattr(place, key, follow_symlinks=False)))
-    return tuple(found)
+                        attributes.append((key, os.getxattr(path, key, follow_symlinks=False)))
+    return tuple(attributes)
 
 
 def _unsent(frames: list[_Frame]) -> Iterator[FileStat]:

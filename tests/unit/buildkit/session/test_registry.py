@@ -132,9 +132,9 @@ def test_a_helper_that_knows_no_login_is_no_trouble(home: Home) -> None:
     ("code", "problem"),
     [
         ("print('secret'); sys.exit('secret')", "exit code 1"),
-        ("print('secret')", "no JSON object"),
-        ("print('[\"secret\"]')", "no JSON object"),
-        ("print('[' * 100000)", "no JSON object"),
+        ("print('secret')", "not a JSON object"),
+        ("print('[\"secret\"]')", "not a JSON object"),
+        ("print('[' * 100000)", "not a JSON object"),
         ("import time; time.sleep(600)", "no answer in 0.5 s"),
     ],
 )

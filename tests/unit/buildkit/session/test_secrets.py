@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.proto.session_pb2 import GetSecretRequest, GetSecretResponse
-from kitcache.buildkit.session.secrets import GET_SECRET, MOST_BYTES, secret_handlers
+from kitcache.buildkit.session.secrets import GET_SECRET, MAX_SECRET_BYTES, secret_handlers
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.options.secrets import Secret
 from tests.unit.buildkit.calls import served
@@ -43,9 +43,9 @@ def test_a_file_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_the_limit_is_buildkits(tmp_path: Path) -> None:
     path = tmp_path / "big"
-    path.write_bytes(b"x" * MOST_BYTES)
-    assert len(ask("a", Secret("a", path=str(path)))) == MOST_BYTES == 512_000
-    path.write_bytes(b"x" * (MOST_BYTES + 1))
+    path.write_bytes(b"x" * MAX_SECRET_BYTES)
+    assert len(ask("a", Secret("a", path=str(path)))) == MAX_SECRET_BYTES == 512_000
+    path.write_bytes(b"x" * (MAX_SECRET_BYTES + 1))
     for secret in (Secret("a", path=str(path)), Secret("a", data=path.read_bytes())):
         with pytest.raises(RpcError, match="larger than 512,000") as caught:
             ask("a", secret)

@@ -20,7 +20,7 @@ ALWAYS = {"Health/Check", "Auth/Credentials", "Secrets/GetSecret", "FileSync/Dif
 def handlers(**offered: Any) -> dict[str, Handler]:
     nothing: dict[str, Any] = {
         "sources": {"context": MemoryFiles({})},
-        "left_out": NOTHING_EXCLUDED,
+        "excluded": NOTHING_EXCLUDED,
         "uploads": {},
         "files": {},
         "stores": {},

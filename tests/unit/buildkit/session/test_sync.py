@@ -135,7 +135,7 @@ def test_a_file_that_vanished_arrives_empty_and_is_told(context: Path) -> None:
     found = fetch(call.stream, before_asking=lambda: os.unlink(context / "src/main.c"))
     assert found.data["src/main.c"] == b""
     call.wait()
-    assert warnings == ['"src/main.c" vanished while it was sent: it is empty there']
+    assert warnings == ['"src/main.c" was deleted during the transfer: it is sent empty']
 
 
 @pytest.mark.parametrize("number", [1, 2, 6, 99, 2**32 - 1])
