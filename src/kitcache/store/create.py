@@ -1,11 +1,8 @@
-"""A directory becomes a cache: made, found fit and writable, given oci-layout and index.json.
-
-And what is below it is made so that the users of the cache can open it.
-"""
+"""Creation of a cache: its directory, oci-layout and an empty index.json."""
 
 import errno
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 
 from kitcache.errors import NotACache
 from kitcache.oci.index import EMPTY_INDEX
@@ -22,6 +19,9 @@ from kitcache.store.files import (
 from kitcache.store.index import sync_root
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, check_version, is_bare, open_checked
+from kitcache.store.locks import lock_index
+from kitcache.store.protocol import WaitPolicy
+from kitcache.store.state import delete_stale_files, open_state_dir
 
 OCI_LAYOUT = "oci-layout"
 _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -29,11 +29,15 @@ _PROBE_BYTES = 4096
 
 
 def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
-    """The directory at that path, opened to be written to as a cache, and made if it is not there.
+    """Open a directory to write a cache to; create it, and its parents, with mode 0755 if missing.
 
-    It and missing parents get mode 0755. Besides a cache, only a directory that holds nothing but
-    a cache's own names will do; its oci-layout and index.json are make_index's to write. Raises
-    NotACache, Unsafe as open_store does, and KitcacheError where it cannot be made.
+    It may be a cache, or hold no other names than a cache does. make_index writes its oci-layout
+    and index.json.
+
+    Raises:
+        NotACache: It holds other names, or a part of its path is not a directory.
+        Unsafe: As open_store.
+        KitcacheError: It cannot be created.
     """
     name = os.fspath(path)
     try:
@@ -52,7 +56,7 @@ def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
 
 
 def find_layout(path: str | os.PathLike[str]) -> DirectoryStore | None:
-    """What make_layout would open, None where it would make a directory; raises likewise."""
+    """Open what make_layout would open; return None if there is no directory. Raises as it does."""
     name = os.fspath(path)
     try:
         return open_checked(DirectoryStore, name, _check_purpose)
@@ -66,7 +70,7 @@ def _make_directories(path: str) -> None:
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
-        return  # whatever it is, opening it will tell
+        return  # If it is not a directory, open_checked reports it.
     except FileNotFoundError:
         parent = os.path.dirname(path.rstrip("/"))
         if not parent:
@@ -80,68 +84,74 @@ def _check_purpose(layout: Layout) -> None:
     if not is_bare(layout):
         check_version(layout)
         return
-    from kitcache.store.fresh import find_strangers  # noqa: PLC0415 - mostly it is a cache
+    from kitcache.store.fresh import find_foreign  # noqa: PLC0415 - mostly it is a cache
 
-    strangers = find_strangers(_names_in(layout))
-    if strangers:
+    foreign = find_foreign(_list_names(layout))
+    if foreign:
         raise NotACache(
             layout.path,
-            f"it has neither oci-layout nor index.json, and holds other things ({strangers[0]!r})",
+            f"it has neither oci-layout nor index.json, and holds other things ({foreign[0]!r})",
         )
 
 
-def _names_in(layout: Layout) -> list[str]:
-    """What is directly below DIR. Raises KitcacheError."""
+def _list_names(layout: Layout) -> list[str]:
     try:
         return os.listdir(layout.root_fd)
     except OSError as error:
         raise io_error(layout.path, "cannot be listed", error) from None
 
 
-def make_index(layout: Layout, lock: AbstractContextManager[None]) -> None:
-    """oci-layout, and an index.json without entries, where they are missing: an empty cache.
+def make_index(layout: Layout, wait_policy: WaitPolicy) -> None:
+    """Write oci-layout and an empty index.json if they are missing, under BuildKit's lock.
 
-    lock: BuildKit's, not taken yet, and taken only where something is missing. Beside blobs no
-    index.json is made, for it would say of each of them that it is garbage. Raises KitcacheError
-    (disk full, read-only).
+    If there are blobs, no index.json is written: it would make all of them unreachable.
+
+    Raises:
+        Busy: BuildKit's lock was not acquired.
+        KitcacheError: Disk full, read-only.
     """
-    if not _missing(layout):
+    if not _missing_files(layout):
         return
-    with lock:
-        for name, data in _missing(layout):
+    with lock_index(layout, wait_policy):
+        for name, data in _missing_files(layout):
             replace_root_file(layout, name, data)
     sync_root(layout)
 
 
-def _missing(layout: Layout) -> list[tuple[str, bytes]]:
-    names = _names_in(layout)
+def _missing_files(layout: Layout) -> list[tuple[str, bytes]]:
+    names = _list_names(layout)
     missing = [] if OCI_LAYOUT in names else [(OCI_LAYOUT, _LAYOUT_DOCUMENT)]
     if INDEX not in names and "blobs" not in names:
         missing.append((INDEX, EMPTY_INDEX))
     return missing
 
 
-def check_writable(layout: Layout, room_fd: int | None) -> None:
+def check_writable(layout: Layout) -> None:
     """Find out before a build what would stop its export at the end.
 
-    The layout's directories have been opened. room_fd: a directory of ours, for a file that is gone
-    at once; without one it is made in DIR.
-    Raises KitcacheError: read-only, no permission, disk full.
+    The caller has opened the layout's directories. A file is written to .kitcache/, or to DIR if
+    there can be no .kitcache/, and deleted at once.
+
+    Raises:
+        KitcacheError: Read-only, no permission, disk full.
     """
-    places = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
-    places |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
-    for name, fd in places.items():
+    directories = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
+    directories |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
+    for name, fd in directories.items():
         if fd is not None and not os.access(".", os.W_OK | os.X_OK, dir_fd=fd):
             is_read_only = os.fstatvfs(fd).f_flag & os.ST_RDONLY
             code = errno.EROFS if is_read_only else errno.EACCES
-            what = f"cannot write to {name or 'the directory'}"
-            raise io_error(layout.path, what, OSError(code, os.strerror(code)))
-    probe = (layout.root_fd if room_fd is None else room_fd, temporary_name(PROBE))
-    try:
-        write_file(*probe, (bytes(_PROBE_BYTES),), reference_stat(layout))
-    except OSError as error:
-        # A state directory of another user says nothing about the rest.
-        if error.errno not in (errno.EACCES, errno.EPERM):
-            raise io_error(layout.path, "cannot be written to", error) from None
-    finally:
-        delete_file(*probe)
+            doing = f"cannot write to {name or 'the directory'}"
+            raise io_error(layout.path, doing, OSError(code, os.strerror(code)))
+    with open_state_dir(layout) as state_fd:
+        if state_fd is not None:
+            delete_stale_files(state_fd)
+        probe = (layout.root_fd if state_fd is None else state_fd, temporary_name(PROBE))
+        try:
+            write_file(*probe, (bytes(_PROBE_BYTES),), reference_stat(layout))
+        except OSError as error:
+            # A state directory of another user says nothing about the rest.
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise io_error(layout.path, "cannot be written to", error) from None
+        finally:
+            delete_file(*probe)

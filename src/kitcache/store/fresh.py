@@ -1,4 +1,4 @@
-"""A directory in which no export was published yet, and what may lie in it all the same."""
+"""Directories to which no export was published yet, and the names that they may hold."""
 
 import os
 from collections.abc import Iterable
@@ -9,26 +9,26 @@ from kitcache.store.scan import OWN_NAMES
 
 # The file system's own, at the top of each ext4.
 _LOST_AND_FOUND = "lost+found"
-# Clients try fs-verity in a directory of that name, and leave it behind when they are killed.
+# Clients test fs-verity in a directory of that name. If they are killed, it stays.
 # Source: containerd, internal/fsverity, IsSupported.
 _FSVERITY_CHECK = ".fsverity-check-"
 
 
-def find_strangers(names: Iterable[str]) -> list[str]:
-    """Return the names, sorted, that neither an export nor a file system gives there."""
+def find_foreign(names: Iterable[str]) -> list[str]:
+    """Return the names, sorted, that neither an export nor a file system creates there."""
     own = OWN_NAMES | {_LOST_AND_FOUND}
     return sorted(n for n in names if n not in own and not n.startswith(_FSVERITY_CHECK))
 
 
 def is_fresh(path: str) -> bool:
-    """Return True if the directory at that path is no cache yet, and holds nothing of others.
+    """Return True if a directory is not a cache yet and has no foreign names.
 
-    It has no oci-layout, no index.json and no blob. A lost+found is one too, whatever is in it.
+    It has no oci-layout, no index.json and no blob. A lost+found is fresh, whatever is in it.
     """
     is_lost_and_found = os.path.basename(path.rstrip("/")) == _LOST_AND_FOUND
     try:
         with open_checked(Layout, path, lambda _: None) as layout:
-            return is_lost_and_found or _holds_nothing(layout)
+            return is_lost_and_found or _has_no_blobs(layout)
     except NotACache:
         return False
     except KitcacheError:
@@ -38,8 +38,8 @@ def is_fresh(path: str) -> bool:
         return False
 
 
-def _holds_nothing(layout: Layout) -> bool:
-    if not is_bare(layout) or find_strangers(os.listdir(layout.root_fd)):
+def _has_no_blobs(layout: Layout) -> bool:
+    if not is_bare(layout) or find_foreign(os.listdir(layout.root_fd)):
         return False
     layout.open_directories()
     if layout.blobs_fd is None:

@@ -1,12 +1,8 @@
-"""A blob on its way in: ingest/<name>/ while it is written, blobs/<algorithm>/<hex> when whole.
+"""Uploads: ingest/<name>/ while a blob is written, blobs/<algorithm>/<hex> when it is complete.
 
-The files of an upload are those of containerd's content store (plugins/content/local), so that
-every reset sees it. Unlike there its name is unique: two exports of one layer never meet.
-
-What is durable when. Each blob's bytes are on the disk before it gets its name, here and in
-BuildKit. The names themselves are put on the disk together, by Intake.sync, before index.json is
-replaced: until then nothing that a tag reaches depends on them, and whoever exports later asks for
-each blob by itself, so a manifest whose layers a power cut took is nobody's hole.
+An upload has the files of containerd's content store (plugins/content/local), so every reset sees
+it. Its name is unique, unlike there, so two exports of one layer do not collide. A blob is synced
+before it gets its name; sync_blobs makes all names durable before index.json is replaced.
 """
 
 import hashlib
@@ -26,18 +22,23 @@ from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
 
 ALWAYS_HASHED_BYTES = 1024 * 1024
-"""A blob that is there already and no longer than this is hashed before it is believed."""
+"""An existing blob of at most this length is hashed before it is used."""
 
 _FILES = ("ref", "startedat", "updatedat", "total", "data")
 _REFRESH_S = 10.0
 
 
 class DigestMismatch(Exception):
-    """An upload holds something else than was promised. The message is containerd's."""
+    """An upload has another size or digest than its client stated. The message is containerd's."""
 
 
 class IngestStatus(NamedTuple):
-    """How far an upload is. Times are ns since 1970; offset: bytes so far; total: 0 if unknown."""
+    """The progress of an upload.
+
+    Attributes:
+        offset: The bytes that were written.
+        total: 0 if unknown.
+    """
 
     ref: str
     offset: int
@@ -47,15 +48,18 @@ class IngestStatus(NamedTuple):
 
 
 class Ingester:
-    """Where blobs come into one layout: ingest/ and blobs/, made where they are missing.
+    """Adds blobs to one cache. Creates ingest/ and blobs/ if they are missing.
 
-    Callable from several threads. It has directories of its own open, which outlive close() for as
-    long as an upload is under way. Raises Unsafe where one of them is a link, KitcacheError where
-    one cannot be made.
+    Callable from several threads. It opens directories of its own, and closes them after close()
+    when the last upload has ended.
+
+    Raises:
+        Unsafe: One of the directories is a symlink.
+        KitcacheError: One cannot be created.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._users = reference_stat(layout)
+        self._reference = reference_stat(layout)
         self.layout = DirectoryStore(layout.path, os.dup(layout.root_fd))
         self._lock = Lock()
         self._running = 0
@@ -75,31 +79,30 @@ class Ingester:
             layout.ingest_fd = make_directory(layout, "ingest", layout.root_fd)
         self.algorithm_fd("sha256")
 
-    def give(self, fd: int) -> None:
-        """Give something new the owner and group of the cache, as far as the caller may."""
-        copy_owner(fd, self._users)
+    def copy_owner(self, fd: int) -> None:
+        """Give a new file the owner and group of the cache, as far as the caller may."""
+        copy_owner(fd, self._reference)
 
     def algorithm_fd(self, algorithm: str) -> int:
-        """blobs/<algorithm>/, opened."""
+        """Return the fd of blobs/<algorithm>/."""
         with self._lock:
             return open_algorithm(self.layout, algorithm)
 
     def find(self, digest: Digest, size: int) -> int | None:
-        """The length of a blob that is there whole; None where it is not, so that it has to come.
+        """Return the length of a complete blob and date it now; None if there is none.
 
-        size: what it should have, 0 if unknown. A short blob, and one of unknown size, is hashed.
-        What is found gets the time of now, so that age rules spare what this export counts on;
-        where that is not ours to do, it keeps its time.
+        The new time protects the blobs that this export reuses from a sweep by age. A blob of
+        another user keeps its time. See find_blob.
         """
         length = find_blob(self.layout, digest, size)
         if length is not None:
             with suppress(OSError):
-                room = self.layout.blobs[digest.algorithm]
-                os.utime(digest.hex, dir_fd=room, follow_symlinks=False)
+                fd = self.layout.blobs[digest.algorithm]
+                os.utime(digest.hex, dir_fd=fd, follow_symlinks=False)
         return length
 
     def begin(self, ref: str, algorithm: str, total: int) -> "BlobWriter":
-        """A new upload. Raises KitcacheError; then nothing is left of it."""
+        """Begin an upload. Raises KitcacheError; nothing is left of the upload."""
         with self._lock:
             if self._is_closed:
                 raise KitcacheError(
@@ -118,56 +121,56 @@ class Ingester:
         return upload
 
     def end_upload(self, upload: "BlobWriter | None") -> None:
-        """An upload is over, however it went."""
+        """Record that an upload has ended, in whatever way."""
         with self._lock:
             if upload is not None:
                 self._uploads.discard(upload)
             self._running -= 1
-            self._own_change_ns = self._look_at_uploads()
+            self._own_change_ns = self._uploads_changed_ns()
             is_last = self._is_closed and not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
 
     def put(self, ingest_fd: int, digest: Digest) -> None:
         """Give an upload's data its name below blobs/. Raises OSError."""
-        room = self.algorithm_fd(digest.algorithm)
-        os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=room)
+        target_fd = self.algorithm_fd(digest.algorithm)
+        os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=target_fd)
 
     def close(self) -> None:
-        """No upload begins any more; those under way are removed, and fail at their next step."""
+        """Refuse new uploads; delete those that are running, so that their next step fails."""
         with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
-            # Their own threads may never get to it: the process is about to end.
+            # The process is about to end, so their own threads may not get to it.
             for upload in self._uploads:
                 upload.discard()
             if self._uploads:
-                self._own_change_ns = self._look_at_uploads()
-            changed_ns = self._look_at_uploads()
+                self._own_change_ns = self._uploads_changed_ns()
+            changed_ns = self._uploads_changed_ns()
             if changed_ns is not None and changed_ns == self._own_change_ns:
-                # Also of an export that failed: no reset has to wait for what only we did.
+                # Only this process wrote to ingest/, so no reset has to wait for an export.
                 date_index(self.layout)
             is_last = not self._running
         if is_last:
             self.layout.__exit__(None, None, None)
 
-    def _look_at_uploads(self) -> int | None:
-        """When names in ingest/ last changed; None where that cannot be seen."""
+    def _uploads_changed_ns(self) -> int | None:
+        """Return when names in ingest/ changed last, None if that is unknown."""
         with suppress(KitcacheError):
             return uploads_changed_ns(self.layout)
         return None
 
     @property
     def is_closed(self) -> bool:
-        """Whether uploads can go on no more."""
+        """Return True if no upload can continue."""
         return self._is_closed
 
 
 def open_algorithm(layout: Layout, algorithm: str) -> int:
-    """blobs/<algorithm>/, opened, and made for the users of the cache if it is not there.
+    """Return the fd of blobs/<algorithm>/; create it for the users of the cache if missing.
 
-    The layout's directories have been opened. Raises Unsafe, KitcacheError.
+    The caller has opened the layout's directories. Raises Unsafe, KitcacheError.
     """
     if layout.blobs_fd is None:
         layout.blobs_fd = make_directory(layout, "blobs", layout.root_fd)
@@ -179,10 +182,11 @@ def open_algorithm(layout: Layout, algorithm: str) -> int:
 
 
 def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
-    """The length of a blob that is there whole, None where it is not.
+    """Return the length of a complete blob, None if there is none.
 
-    size: what it should have, 0 if unknown. A blob no longer than PROVEN_BYTES, and one of unknown
-    size, is hashed; of others the length is believed.
+    Args:
+        size: Expected length, 0 if unknown. A blob of at most ALWAYS_HASHED_BYTES or of unknown
+            size is hashed; for other blobs only the length is compared.
     """
     try:
         fd = layout.open_blob(digest)
@@ -196,14 +200,14 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
                 return length
             found = hashlib.file_digest(file, digest.algorithm)
             return length if found.hexdigest() == digest.hex else None
-    except (Unreadable, OSError):  # a new one takes its place, whatever it is
+    except (Unreadable, OSError):  # A new blob replaces it.
         return None
 
 
 class BlobWriter:
-    """One upload; used by one thread. It ends by commit or abort, and leaves nothing in ingest/.
+    """One upload, used by one thread. After commit or abort nothing of it is in ingest/.
 
-    Per message it costs one write; `updatedat` is renewed every ten seconds.
+    A message costs one write call. `updatedat` is renewed every ten seconds.
     """
 
     def __init__(self, intake: Ingester, ref: str, algorithm: str, total: int) -> None:
@@ -228,7 +232,7 @@ class BlobWriter:
         parent = self._intake.layout.ingest_fd
         os.mkdir(self._name, 0o755, dir_fd=parent)
         self._fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
-        self._intake.give(self._fd)
+        self._intake.copy_owner(self._fd)
         stamp = _rfc3339(self.progress.started_ns)
         self._write_file("ref", ref.encode("utf-8", "replace"))
         self._write_file("startedat", stamp)
@@ -239,7 +243,7 @@ class BlobWriter:
 
     def _create(self, name: str) -> int:
         fd = os.open(name, NEW_FILE_FLAGS, 0o644, dir_fd=self._fd)
-        self._intake.give(fd)
+        self._intake.copy_owner(fd)
         return fd
 
     def _write_file(self, name: str, data: bytes) -> None:
@@ -250,7 +254,7 @@ class BlobWriter:
             os.close(fd)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises KitcacheError (disk full, read-only, export ended); then it is aborted."""
+        """Append. Raises KitcacheError (disk full, read-only, export ended); it is aborted then."""
         try:
             self._write_all(memoryview(data))
             self._hash.update(data)
@@ -283,7 +287,7 @@ class BlobWriter:
             os.close(fd)
 
     def truncate(self) -> None:
-        """Begin again with no bytes. Raises KitcacheError; then it is aborted."""
+        """Start again without bytes. Raises KitcacheError; it is aborted then."""
         try:
             fd = self._data()
             os.ftruncate(fd, 0)
@@ -295,14 +299,20 @@ class BlobWriter:
         self.progress = self.progress._replace(offset=0)
 
     def commit(self, total: int, expected: Digest | None) -> tuple[Digest, bool]:
-        """Give the blob its name: its digest, and whether it is new here; False: it came meanwhile.
+        """Sync the blob and give it its name. Nothing is left in ingest/, also after an error.
 
-        total: its length, 0 if unknown. Its bytes are on the disk then; its name is after
-        Intake.sync. Raises Mismatch (size or digest), KitcacheError; whatever happens, nothing is
-        left in ingest/.
+        Args:
+            total: Its length, 0 if unknown.
+
+        Returns:
+            Its digest, and False if the blob has been added by another upload since.
+
+        Raises:
+            DigestMismatch: It has another size or digest.
+            KitcacheError: Disk full, read-only, export ended.
         """
         try:
-            digest = self._proven(total, expected)
+            digest = self._verify(total, expected)
             if self._intake.find(digest, self.progress.offset) is not None:
                 return digest, False
             fd = self._data()
@@ -317,7 +327,7 @@ class BlobWriter:
             self.abort()
         return digest, True
 
-    def _proven(self, total: int, expected: Digest | None) -> Digest:
+    def _verify(self, total: int, expected: Digest | None) -> Digest:
         length = self.progress.offset
         if total > 0 and total != length:
             raise DigestMismatch(f"unexpected commit size {length}, expected {total}")
@@ -327,13 +337,13 @@ class BlobWriter:
         return digest
 
     def abort(self) -> None:
-        """Remove what there is of it in ingest/. Idempotent."""
+        """Delete it from ingest/. Idempotent."""
         if not self._is_over:
             self._clear()
             self._intake.end_upload(self)
 
     def discard(self) -> None:
-        """Remove its files, from any thread; what its own thread has open stays open."""
+        """Delete its files, from any thread. Files that its own thread has open stay open."""
         parent = self._intake.layout.ingest_fd
         with suppress(OSError):
             fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
@@ -357,6 +367,6 @@ class BlobWriter:
 
 
 def _rfc3339(ns: int) -> bytes:
-    """Always of the same length, so that a later one can be written over it."""
+    """Return a text of a fixed length, so that a later time can overwrite it."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 10**9))
     return f"{stamp}.{ns % 10**9:09d}Z".encode()

@@ -1,7 +1,7 @@
-"""DIR/.kitcache/quarantine/: blobs that hold other bytes than their names say, and an old index.
+"""DIR/.kitcache/quarantine/: blobs that do not match their digests, and replaced indexes.
 
-They are renamed: no space is needed, and nothing is lost. One whose name is taken there gets a
-number. What is in there is nobody's any more: kitcache only counts it.
+Files are renamed, so no space is needed and no byte is lost. If a name is taken, the new file gets
+a number. kitcache counts these files and does nothing else with them.
 """
 
 import os
@@ -18,11 +18,11 @@ from kitcache.store.scan import QUARANTINE
 
 
 class Quarantine:
-    """The quarantine of one layout; a context manager. It is made once something comes into it."""
+    """The quarantine of one cache; a context manager. Its directory is created when needed."""
 
     def __init__(self, held: HeldLock[Layout]) -> None:
         if held.kind != "exclusive":
-            raise ValueError("moving blobs takes the exclusive lock")
+            raise ValueError("a quarantine requires the exclusive lock")
         self._layout: Layout = held.store
         self._fd: int | None = None
 
@@ -39,19 +39,20 @@ class Quarantine:
             os.close(self._fd)
 
     def make(self) -> int:
-        """An fd of it. Called early, it fails before anything was changed that needs it.
+        """Open the directory, and create it if it is missing. Return its fd.
 
-        Raises Unsafe where it, or .kitcache, is a link; KitcacheError where it cannot be made.
+        A caller that does this early fails before it has changed anything.
+
+        Raises:
+            Unsafe: It, or .kitcache, is a symlink.
+            KitcacheError: It cannot be created.
         """
         if self._fd is None:
             self._fd = _open(self._layout)
         return self._fd
 
     def take_blob(self, digest: Digest) -> None:
-        """Move a blob here; one that is gone already is nothing.
-
-        Raises KitcacheError: then it is where it was.
-        """
+        """Move a blob to the quarantine, if it exists. Raises KitcacheError; it was not moved."""
         name = self._free_name(f"{digest.algorithm}-{digest.hex}")
         source = self._layout.blobs[digest.algorithm]
         try:
@@ -63,9 +64,9 @@ class Quarantine:
             ) from None
 
     def keep_index(self, data: bytes) -> None:
-        """Give the index.json that is about to be replaced, and has these bytes, a name here.
+        """Keep the index.json that is replaced next, and has these bytes, in the quarantine.
 
-        Raises KitcacheError: then nothing was changed.
+        Raises KitcacheError; nothing was changed.
         """
         layout, name = self._layout, self._free_name(INDEX)
         try:
@@ -84,7 +85,7 @@ class Quarantine:
             raise io_error(layout.path, f"cannot keep the old {INDEX}", error) from None
 
     def sync(self) -> None:
-        """Put the new names on the disk. Raises KitcacheError."""
+        """Make the new names durable. Raises KitcacheError."""
         if self._fd is None:
             return
         try:
@@ -93,7 +94,7 @@ class Quarantine:
             raise io_error(self._layout.path, "cannot sync the quarantine", error) from None
 
     def _free_name(self, wanted: str) -> str:
-        """A name that nothing has here: who holds the exclusive lock is alone."""
+        """Return an unused name. No other process adds names, because of the exclusive lock."""
         name, number = wanted, 1
         while self._has(name):
             number += 1

@@ -1,7 +1,7 @@
 """Files outside of caches: docker's configuration, certificates, secrets.
 
-Something else may be in their place. Opening a pipe waits for its other end, a device may have no
-end, so no open here waits and no read goes past a limit.
+A pipe or a device can be in their place. The open of a pipe waits for its other end, and a device
+may have no end. So no open here waits, and each read has a limit.
 """
 
 import errno
@@ -15,10 +15,11 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_regular(path: str, limit_bytes: int) -> bytes:
-    """Return the bytes of a regular file; links are followed.
+    """Return the bytes of a regular file; symlinks are followed.
 
-    Raises OSError, also for what is not a regular file or has more bytes than the limit; ValueError
-    for a path with a NUL.
+    Raises:
+        OSError: Also if it is not a regular file, or larger than the limit.
+        ValueError: The path has a NUL.
     """
     fd = _open_regular(path)
     try:
@@ -28,7 +29,7 @@ def read_regular(path: str, limit_bytes: int) -> bytes:
 
 
 def check_regular(path: str, limit_bytes: int) -> None:
-    """Raises OSError where read_regular would, without reading the file."""
+    """Raise OSError where read_regular would, without reading the file."""
     fd = _open_regular(path)
     try:
         if os.fstat(fd).st_size > limit_bytes:
@@ -38,9 +39,10 @@ def check_regular(path: str, limit_bytes: int) -> None:
 
 
 def read_to_end(path: str, limit_bytes: int, pause: Callable[[], None]) -> bytes:
-    """Return what a pipe or a device gives, such as bash's <(COMMAND); it is read to its end.
+    """Read a pipe or a device, such as bash's <(COMMAND), to its end. Raises OSError.
 
-    pause: called again and again while nothing comes; it may raise. Raises OSError.
+    Args:
+        pause: Called repeatedly while there is nothing to read. It may raise.
     """
     fd = os.open(path, _FLAGS)
     try:

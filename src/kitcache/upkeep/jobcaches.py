@@ -20,7 +20,6 @@ from kitcache.store.locks import (
     KITCACHE_LOCK,
     describe_unlocked,
     list_takers,
-    lock_index,
     lock_store,
 )
 from kitcache.store.open import open_store
@@ -94,20 +93,16 @@ class LockedCache:
         if self._ingester is not None:
             return
         from kitcache.store.ingest import Ingester  # noqa: PLC0415 - exec does not need it
-        from kitcache.store.state import delete_stale_files, open_state_dir  # noqa: PLC0415
 
         layout = self.layout
-        make_index(layout, lock_index(layout, options.wait_policy(layout)))
+        make_index(layout, options.wait_policy(layout))
         try:
             roots = layout.read_roots(options.control(layout).pause)
         except Damaged as error:
             error.effect = "nothing was built, and nothing was changed"
             raise
         layout.open_directories()
-        with open_state_dir(layout) as state_fd:
-            check_writable(layout, state_fd)
-            if state_fd is not None:
-                delete_stale_files(state_fd)
+        check_writable(layout)
         self.had_index = roots.data is not None
         self._ingester = Ingester(layout)
         stack.callback(self._ingester.close)

@@ -27,7 +27,6 @@ from kitcache.store.files import INDEX, STATE_DIR
 from kitcache.store.index import parse_index, read_index
 from kitcache.store.ingest import Ingester
 from kitcache.store.ioerrors import io_error
-from kitcache.store.locks import lock_index
 from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directory
 from kitcache.store.state import require_state_dir
 from kitcache.store.transfer import copy_blob
@@ -158,7 +157,7 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
         stack.callback(intake.close)
         linked, reused = _link_all(stage.layout, intake, survey)
         wait_policy = terms.wait_policy(store.layout)
-        make_index(store.layout, lock_index(store.layout, wait_policy))
+        make_index(store.layout, wait_policy)
         new = [(d, [_entry_of(root.ref_name, d)]) for root in roots if (d := root.descriptor)]
         problems = publish(intake.layout, new, control, wait_policy)
         tags = tuple(root.ref_name or "" for root in roots)

@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 
 from kitcache.errors import KitcacheError, NotACache, Unsafe
+from kitcache.store import create as module
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.layout import Layout
+from kitcache.store.protocol import WaitPolicy
 from tests.hostile.build import Sample
 
-
-class Lock:
-    """Counts how often it was taken."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        self.taken += 1
-        yield
+NO_WAIT = WaitPolicy(0.0, lambda _: None, lambda _: None)
 
 
 def test_parents_have_0755_whatever_the_umask_leaves(tmp_path: Path) -> None:
@@ -64,7 +56,7 @@ def test_what_may_have_been_there_before(tmp_path: Path, names: list[str]) -> No
     for name in names:
         (tmp_path / name).mkdir()
     with make_layout(tmp_path) as layout:
-        make_index(layout, Lock().take())
+        make_index(layout, NO_WAIT)
     assert (tmp_path / "oci-layout").exists()
     assert (tmp_path / "index.json").exists() == ("blobs" not in names)
 
@@ -82,45 +74,48 @@ def test_a_version_that_nobody_knows_is_refused(sample: Sample) -> None:
         make_layout(sample.dir)
 
 
-def test_a_whole_cache_is_not_locked_to_find_that_out(sample: Sample, layout: Layout) -> None:
-    lock, before = Lock(), (sample.dir / "index.json").read_bytes()
-    make_index(layout, lock.take())
-    assert lock.taken == 0
+def test_a_whole_cache_is_not_locked_to_find_that_out(
+    sample: Sample, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock(*_: object) -> None:
+        raise AssertionError("locked")
+
+    before = (sample.dir / "index.json").read_bytes()
+    monkeypatch.setattr(module, "lock_index", lock)
+    make_index(layout, NO_WAIT)
     assert (sample.dir / "index.json").read_bytes() == before
 
 
-def test_what_another_made_meanwhile_stays(tmp_path: Path) -> None:
+def test_what_another_made_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two exporters find the same empty directory; the second gets the lock later."""
 
     @contextmanager
-    def after_the_other() -> Iterator[None]:
+    def after_the_other(*_: object) -> Iterator[None]:
         (tmp_path / "index.json").write_bytes(b"published already")
         yield
 
+    monkeypatch.setattr(module, "lock_index", after_the_other)
     with make_layout(tmp_path) as layout:
-        make_index(layout, after_the_other())
+        make_index(layout, NO_WAIT)
     assert (tmp_path / "index.json").read_bytes() == b"published already"
 
 
 def test_a_missing_oci_layout_is_made(sample: Sample, layout: Layout) -> None:
     (sample.dir / "oci-layout").unlink()
-    make_index(layout, Lock().take())
+    make_index(layout, NO_WAIT)
     assert (sample.dir / "oci-layout").read_bytes() == b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def test_a_full_disk_is_found_before_a_build(
     sample: Sample, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (sample.dir / ".kitcache").mkdir()
-    room = os.open(sample.dir / ".kitcache", os.O_RDONLY)
-    check_writable(layout, room)
-    assert os.listdir(room) == []
+    check_writable(layout)
+    assert os.listdir(sample.dir / ".kitcache") == []
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(KitcacheError, match="cannot be written to: No space left"):
-        check_writable(layout, room)
-    assert os.listdir(room) == []
-    os.close(room)
+        check_writable(layout)
+    assert os.listdir(sample.dir / ".kitcache") == []
