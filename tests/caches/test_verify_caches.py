@@ -36,7 +36,7 @@ VERDICTS: dict[str, list[str]] = {
     "index-empty-list": [],
     "index-entry-null": [BARE, BARE, "entry 2 is null, not an object"],
     "index-manifests-null": [],
-    "index-size-huge": ["is cut short (552 of 4,611,686,018,427,387,904 bytes)", BARE],
+    "index-size-huge": ["is truncated (552 of 4,611,686,018,427,387,904 bytes)", BARE],
     "index-size-negative": ["the size of entry 0 is negative", BARE],
     "layout-no-blobs": [],
     "leaf-layer-missing": [BARE, "layer sha256:3ce92d05f916 is missing"],
@@ -50,9 +50,9 @@ VERDICTS: dict[str, list[str]] = {
     "race-7102-by-hand": [BARE, "manifest sha256:f6ea197302e6 is missing"],
     "sk-sparse": ["manifest sha256:7f7aa20a6261 is missing"],
     "subject-chain": [FULLY],
-    "torn-manifest-digest-lies": [BARE, "holds other bytes than its digest says"],
+    "torn-manifest-digest-lies": [BARE, "does not match its digest"],
     "torn-manifest-missing": [BARE, "manifest sha256:43fbd4525d7b is missing"],
-    "torn-manifest-truncated": [BARE, "is cut short (512 of 552 bytes)"],
+    "torn-manifest-truncated": [BARE, "is truncated (512 of 552 bytes)"],
     "torn-nested-index-missing": ["index sha256:d8084c373f08 is missing"],
 }
 # A maker's cache is clean, and its tags are as many as there are.

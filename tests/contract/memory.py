@@ -12,6 +12,7 @@ from kitcache.errors import Damaged
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
+from kitcache.store.ioerrors import size_problem
 from kitcache.store.protocol import (
     Batch,
     BlobStat,
@@ -85,12 +86,11 @@ class MemoryStore:
         if blob is None:
             raise self._damaged("missing", "is missing")
         if size is not None and size != blob.st_size:
-            verb = "is cut short" if blob.st_size < size else "is too long"
-            raise self._damaged("wrong-size", f"{verb} ({blob.st_size:,} of {size:,} bytes)")
+            raise self._damaged("wrong-size", size_problem(blob.st_size, size))
         if unless_binary and not can_be_json(blob.data):
             return None
         if not digest.matches(blob.data):
-            raise self._damaged("wrong-digest", "holds other bytes than its digest says")
+            raise self._damaged("wrong-digest", "does not match its digest")
         return blob.data
 
     def _damaged(self, kind: str, problem: str) -> Damaged:

@@ -63,7 +63,7 @@ def test_a_directory_that_is_none_is_refused(sample: Sample, name: str, kind: st
     if (sample.dir / name).exists():
         do(sample, ["rename", name, "../aside"])
     do(sample, ["write", name, "x"] if kind == "write" else [kind, name])
-    assert_refused(sample.box.top, 13, name, "no directory")
+    assert_refused(sample.box.top, 13, name, "not a directory")
 
 
 ODD_THINGS: dict[str, list[list[str]]] = {

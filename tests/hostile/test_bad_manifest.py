@@ -83,14 +83,14 @@ def steps(sample: Sample, digest: str, *todo: list[str]) -> None:
 
 HURTS: dict[str, Hurt] = {
     "missing": Hurt(lose, "missing", "missing"),
-    "wrong-size": Hurt(cut, "cut short", "wrong-size"),
-    "empty": Hurt(empty, "cut short (0 of ", "wrong-size"),
+    "wrong-size": Hurt(cut, "truncated", "wrong-size"),
+    "empty": Hurt(empty, "truncated (0 of ", "wrong-size"),
     "too long": Hurt(lengthen, "too long", "wrong-size"),
-    "lying": Hurt(lie, "other bytes", "wrong-digest"),
-    "a symlink": Hurt(link, "a link, which is not followed", "not-a-file"),
-    "a pipe": Hurt(pipe, "no regular file", "not-a-file"),
-    "a directory": Hurt(directory, "no regular file", "not-a-file"),
-    "a socket": Hurt(socket, "no regular file", "not-a-file"),
+    "lying": Hurt(lie, "does not match its digest", "wrong-digest"),
+    "a symlink": Hurt(link, "a symlink, which kitcache does not follow", "not-a-file"),
+    "a pipe": Hurt(pipe, "not a regular file", "not-a-file"),
+    "a directory": Hurt(directory, "not a regular file", "not-a-file"),
+    "a socket": Hurt(socket, "not a regular file", "not-a-file"),
 }
 
 

@@ -83,7 +83,7 @@ def test_a_source_on_a_read_only_disk_is_merged_and_told(disk: Path, tmp_path: P
     before = take_snapshot(disk)
     answer = run(tmp_path, "merge", str(source.dir), "all")
     assert (answer.code, tags(tmp_path / "all")) == (0, tags(source.dir))
-    assert "not protected from a reset that runs meanwhile" in answer.err
+    assert "not protected from a concurrent reset" in answer.err
     assert take_snapshot(disk) == before
     assert run(tmp_path, "merge", "all", str(source.dir)).code == 1
 
@@ -120,7 +120,7 @@ def test_from_a_cache_of_somebody_else(theirs: Sample) -> None:
     before = take_snapshot(theirs.dir)
     answer = run_as(NOBODY, theirs.box.top, "merge", "cache", "mine/all")
     assert answer.code == 0, answer.err
-    assert "not protected from a reset" in answer.err
+    assert "not protected from a concurrent reset" in answer.err
     target = theirs.box.top / "mine" / "all"
     assert (tags(target), witness.holes(target)) == (tags(theirs.dir), ())
     assert differences(before, take_snapshot(theirs.dir)) == []

@@ -60,7 +60,7 @@ ODD_THINGS: dict[str, list[list[str]]] = {
 LEADS_TO_A_FILE = "a symlink to outside"
 NOTHING = {"a dangling symlink", "a symlink to itself"}
 PROBLEMS = {
-    name: "is a link that leads to nothing" if name in NOTHING else "is no regular file"
+    name: "is a link that leads to nothing" if name in NOTHING else "is not a regular file"
     for name in ODD_THINGS
 }
 
@@ -87,8 +87,8 @@ def test_in_the_place_of_a_layer_it_is_told_of(box: Box, cached: Cached, name: s
     (why,) = {miss["reason"] for miss in tag["unusable_steps"]}
     if name == LEADS_TO_A_FILE:
         # Of another length: what BuildKit would find there is not what the tag names.
-        assert "is cut short (1 of " in why
-        assert "is a link, which is not followed" in answer.value["warnings"][0]
+        assert "is truncated (1 of " in why
+        assert "is a symlink, which kitcache does not follow" in answer.value["warnings"][0]
         assert answer.value["bad_blobs"] == []
     else:
         assert why.endswith(PROBLEMS[name])
@@ -112,7 +112,7 @@ def test_a_device_is_not_read(box: Box, cached: Cached) -> None:
     if made.returncode != 0:
         cannot(f"no device can be made here: {made.stderr.strip()}", must_in_ci=False)
     (bad,) = verify(box).value["bad_blobs"]
-    assert bad["problem"] == "is no regular file"
+    assert bad["problem"] == "is not a regular file"
 
 
 def test_names_that_a_terminal_acts_on(box: Box) -> None:
@@ -162,8 +162,8 @@ def test_a_cache_that_its_reader_may_not_write() -> None:
         assert sorted(os.listdir(box.dir)) == ["blobs", "index.json", "ingest", "oci-layout"]
     assert answer.code == 0
     assert answer.err == (
-        "kitcache: cache: not protected from a reset that runs meanwhile:"
-        " cannot make the lock file kitcache.lock: Permission denied\n"
+        "kitcache: cache: the cache is not protected from a concurrent reset:"
+        " cannot create the lock file kitcache.lock: Permission denied\n"
     )
 
 

@@ -32,7 +32,7 @@ def _tool() -> None:
 
 
 def grown(garbage_blobs: int = 4) -> Cache:
-    """Two tags that share layers, an older export of one of them, and uploads left behind."""
+    """Two tags that share layers, an older export of one of them, and unfinished uploads."""
     layers = [make.leaf(b"layer %d" % n, algorithm=("sha256", "sha512")[n % 2]) for n in range(6)]
     new_config, old_config = make.cacheconfig(layers[:4]), make.cacheconfig(layers[2:], 1)
     new = make.manifest(make.honest(new_config), [make.honest(n) for n in layers[:4]])

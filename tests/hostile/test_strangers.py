@@ -68,7 +68,7 @@ class TestTraces:
 
             with pytest.raises(kitcache.Busy) as caught:
                 kitcache.reset(root, on_progress=begin)
-        assert "an export is under way" in str(caught.value)
+        assert "another client is exporting" in str(caught.value)
         assert blobs(root) == cache.present
 
     def test_who_is_about_to_publish_is_waited_for(self, root: Path) -> None:
@@ -117,7 +117,7 @@ class TestExportsBesideResets:
     def test_exports_of_new_blobs_lose_nothing(self) -> None:
         """All that such an export needs is written under a reset's eyes."""
         complaints, holes = export_beside_resets(reused=0)
-        assert [said for said in complaints if "an export is under way" not in said] == []
+        assert [said for said in complaints if "another client is exporting" not in said] == []
         assert holes == ()
 
     def test_a_loss_of_reused_blobs_is_named(self) -> None:

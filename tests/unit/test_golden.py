@@ -99,7 +99,7 @@ def clean(top: Path) -> Sample:
 
 
 def damaged(top: Path) -> Sample:
-    """The image's arm64 manifest is cut short, and dev's is missing."""
+    """The image's arm64 manifest is truncated, and dev's is missing."""
     sample = whole(top)
     index = json.loads(sample.box.path_of(sample.box.entries[2]["digest"]).read_bytes())
     sample.box.damage(index["manifests"][1]["digest"], b'{"schemaVersion":2,"conf')

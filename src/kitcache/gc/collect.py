@@ -118,11 +118,11 @@ def after_deleting(error: KitcacheError, total: SweepResult) -> KitcacheError:
         size = total.deleted.bytes
         error = Cancelled(error.path, deleted_blobs=blobs, deleted_bytes=size)
         if uploads and not blobs:
-            error.effect = f"uploads left behind had been removed ({uploads:,}), and no blob"
+            error.effect = f"unfinished uploads had been deleted ({uploads:,}), and no blob"
         return error
     if blobs or uploads:
-        also = f" and {uploads:,} uploads left behind" if uploads else ""
-        error.effect = f"{blobs:,} blobs that no tag reached{also} had been removed by then"
+        also = f" and {uploads:,} unfinished uploads" if uploads else ""
+        error.effect = f"{blobs:,} blobs that no tag reached{also} had been deleted by then"
     return error
 
 

@@ -14,7 +14,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import kind_of
 from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
 
-IS_LINK = "is a link, which is not followed"
+IS_SYMLINK = "is a symlink, which kitcache does not follow"
 """The problem of a symlink in the place of a manifest."""
 CANNOT_READ = "cannot be read: "
 """A part of the problem of a blob that exists and may be intact."""
@@ -26,9 +26,10 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
     if refusal.kind == "busy":
         return Busy(
             path,
-            "an export is under way: ingest/ was written less than a minute ago",
+            "another client is exporting to this cache"
+            " (last write to ingest/ less than a minute ago)",
             retry_after_s=round(refusal.retry_after_s, 1),
-            hints=(f"try again in {refusal.retry_after_s:.0f} s, when it has ended",),
+            hints=(f"try again in {refusal.retry_after_s:.0f} s, when the export has ended",),
         )
     first, *others = refusal.damage
     problem = f"{first.root.label} cannot be read: {describe_damage(first)}"
@@ -88,18 +89,18 @@ def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
     if problem.endswith(PERMISSION_DENIED):
         # The blob may be intact, so no hint removes the tag.
         return ("run it as the user who owns the cache",)
-    if problem.endswith(IS_LINK):
-        return ("put the file itself in its place",)
+    if problem.endswith(IS_SYMLINK):
+        return ("replace the symlink by its file",)
     repair = repair_command(path)
     if CANNOT_READ in problem:
         return ("run the same command again: one failed read proves nothing", repair)
     if root.position < 0:
-        return ("take the field 'subject' out of index.json by hand",)
+        return ("remove the field 'subject' from index.json by hand",)
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
     if name is None:
-        return (repair, f"take entry {root.position} out of index.json by hand")
+        return (repair, f"take entry {root.position} from index.json by hand")
     untag = command_line("untag", path, name)
     return (repair, untag) if root.ref_name is None else (repair, untag, "export to that tag again")
 
@@ -125,7 +126,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
         step = ("export to that tag again",)
     return Damaged(
         path,
-        f"{label} was published while the sweep ran, and lacks {len(lost):,}"
+        f"{label} was published during the sweep and lacks {len(lost):,}"
         f" {'blob' if len(lost) == 1 else 'blobs'}",
         kind="lost",
         tag=tag,
@@ -133,7 +134,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
         details=(
             *(_name_of(item) for item in lost[:_ALSO]),
             *((f"and {len(lost) - _ALSO:,} more",) if len(lost) > _ALSO else ()),
-            "its exporter holds no lock that kitcache knows",
+            "its exporter does not use kitcache's lock",
         ),
         hints=step,
     )

@@ -134,7 +134,7 @@ def unswept_result(
         count = store.count_skipped_sweep()
         reason = f"{error.problem}; left to the next export"
         if count > 1:
-            reason += f" ({count} sweeps in a row were left out)"
+            reason += f" ({count} sweeps in a row were skipped)"
     elif not isinstance(error, Cancelled):
         tag = error.facts.get("tag")
         is_own = error.facts.get("kind") == "lost" or (tag is not None and tag in published)
@@ -167,7 +167,8 @@ def _find_lost_blob(survey: Survey, published: Collection[str]) -> str:
         if root.descriptor is not None and root.ref_name in published:
             for digest in reach(survey, root.descriptor):
                 if digest in missing:
-                    return f"{root.label} has lost a blob to others: {digest} {missing[digest]}"
+                    problem = f"{digest} {missing[digest]}"
+                    return f"{root.label} has lost a blob to another process: {problem}"
     return ""
 
 

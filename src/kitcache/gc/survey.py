@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import IS_LINK
+from kitcache.gc.refusals import IS_SYMLINK
 from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
@@ -24,7 +24,7 @@ from kitcache.gc.values import (
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
-from kitcache.store.ioerrors import repair_command
+from kitcache.store.ioerrors import repair_command, size_problem
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat, CacheStore, Roots
 
 DEPTH_LIMIT = 32
@@ -56,12 +56,13 @@ def take_survey(
     if roots.data is None and any(batch.names for batch in store.scan_blobs()):
         raise Damaged(
             store.path,
-            "index.json is missing beside blobs, so kitcache cannot know which of them are in use",
+            "index.json is missing but blobs/ is not empty:"
+            " kitcache cannot tell which blobs are in use",
             kind="missing",
             hints=(
                 repair_command(store.path),
                 "restore index.json from a copy",
-                "export again: then only what that export names is kept",
+                "export again: then only the blobs of that export are kept",
             ),
         )
     return survey_roots(store, control, roots, began_ns=began_ns, young_since_ns=young_since_ns)
@@ -313,7 +314,7 @@ class _Marker:
 
     def _add_fault(self, visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> None:
         is_symlink = visit.link.descriptor.digest in self._symlinks
-        problem = IS_LINK if is_symlink else error.problem
+        problem = IS_SYMLINK if is_symlink else error.problem
         if not _is_harmless(visit, kind, error):
             fault = "over-cap" if isinstance(error, Unsafe) else error.kind
             self._add_damage(visit, fault, problem)
@@ -335,11 +336,10 @@ class _Marker:
 def _problem_of(stat: BlobStat, size: int | None) -> str:
     """Return what the stat of a leaf shows to be wrong with it, "" if nothing."""
     if stat.kind == "other":
-        return "is no regular file"
+        return "is not a regular file"
     if stat.kind == "link" or size is None or stat.size == size:
         return ""
-    verb = "is cut short" if stat.size < size else "is too long"
-    return f"{verb} ({stat.size:,} of {size:,} bytes)"
+    return size_problem(stat.size, size)
 
 
 def _is_harmless(visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> bool:

@@ -71,16 +71,16 @@ def _find_blob(store: CacheStore, survey: Survey, text: str) -> Digest:
     if not named:
         raise NotFound(
             store.path,
-            f"no blob here is called {text!r}, and no tag names one",
+            f"no blob here is named {text!r}, and no tag names one",
             effect="",
             hints=(f"see what there is: {command_line('ls', store.path)}, or in blobs/",),
         )
     shown = sorted(map(str, named))[:_MAX_CANDIDATES]
     raise UsageError(
-        f"{len(named):,} blobs begin with {text!r}: {', '.join(shown)}"
+        f"{len(named):,} blobs have digests that begin with {text!r}: {', '.join(shown)}"
         + (", …" if len(named) > len(shown) else ""),
         path=store.path,
-        hints=("give more digits",),
+        hints=("name more digits",),
     )
 
 
@@ -95,10 +95,10 @@ def _split_blob(path: str, text: str) -> tuple[str | None, str]:
     algorithm, colon, prefix = text.rpartition(":")
     if len(prefix) < _SHORTEST_PREFIX or prefix.strip(LOWER_HEX):
         raise UsageError(
-            f"{text!r} is no digest, no beginning of one and no path of a blob",
+            f"{text!r} is not a digest, a prefix of one, or the path of a blob",
             path=path,
             hints=(
-                "give sha256:9c1e…, at least four digits of it, or a file below blobs/",
+                "name sha256:9c1e…, at least four of its digits, or a file below blobs/",
                 f"see the tags: {command_line('ls', path)}",
             ),
         )

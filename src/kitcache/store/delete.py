@@ -46,7 +46,7 @@ def delete_ingest(layout: Layout, lock: HeldLock[Layout], name: str) -> None:
         for inner in names:
             with suppress(FileNotFoundError):
                 if not stat.S_ISREG(os.stat(inner, dir_fd=fd, follow_symlinks=False).st_mode):
-                    raise OSError(0, f"{inner} in it is no regular file")
+                    raise OSError(0, f"{inner} in it is not a regular file")
         marked = name.removesuffix(REMOVING) + REMOVING
         os.rename(name, marked, src_dir_fd=parent, dst_dir_fd=parent)
         deleted = 0

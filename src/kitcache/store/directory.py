@@ -121,7 +121,7 @@ class DirectoryStore(Layout):
         if look_at_open(self, self.root_fd, "the directory").st_nlink == 0:
             raise KitcacheError(
                 self.path,
-                "the directory was removed by somebody else meanwhile",
+                "another process deleted the directory",
                 effect="",
                 hints=("see what is there now, then run it again",),
             )

@@ -20,7 +20,7 @@ _HASHES: dict[str, Callable[[], "hashlib._Hash"]] = {
     name: getattr(hashlib, name) for name in HEX_LENGTHS
 }
 _SHOWN_DIGITS = 12
-_NOT_REGULAR = "is no regular file"
+_NOT_REGULAR = "is not a regular file"
 
 
 class Hashed(NamedTuple):

@@ -17,7 +17,7 @@ _HINTS = {
     errno.EXDEV: "blobs/ and .kitcache/ lie on two file systems: move it aside by hand",
     errno.EDQUOT: "free a little of the quota, then run it again",
     errno.EMFILE: "allow more open files (ulimit -n), or name fewer directories",
-    errno.ENFILE: "wait until others have closed some of their files, then run it again",
+    errno.ENFILE: "wait until other processes have closed files, then run it again",
 }
 
 _RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -56,6 +56,12 @@ def check_blame(path: str, error: OSError) -> None:
     """Raise KitcacheError if a failed read says nothing about the blob."""
     if error.errno in _RESOURCE_ERRORS:
         raise io_error(path, "cannot read a blob", error) from None
+
+
+def size_problem(actual: int, expected: int) -> str:
+    """Return the clause about a blob whose length is not the expected one."""
+    state = "truncated" if actual < expected else "too long"
+    return f"is {state} ({actual:,} of {expected:,} bytes)"
 
 
 def repair_command(path: str) -> str:

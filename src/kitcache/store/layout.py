@@ -17,7 +17,7 @@ from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsaf
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
-from kitcache.store.ioerrors import check_blame, io_error, unreadable
+from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreadable
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat
 
 STRUCTURAL_LIMIT_VALUES = 1_000_000
@@ -107,7 +107,7 @@ class Layout:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise io_error(self.path, f"cannot look at blob {digest}", error) from None
+            raise io_error(self.path, f"cannot stat blob {digest}", error) from None
 
     def open_blob(self, digest: Digest) -> int | None:
         """Open a blob's file without checking it. Return None if no regular file has its name.
@@ -169,7 +169,7 @@ class Layout:
             raise self._damaged("missing", "is missing") from None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise self._damaged("not-a-file", "is no regular file") from None
+                raise self._damaged("not-a-file", "is not a regular file") from None
             raise self._unreadable(digest, error) from None
 
     def _read_open_blob(
@@ -177,22 +177,21 @@ class Layout:
     ) -> bytes | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise self._damaged("not-a-file", "is no regular file")
+            raise self._damaged("not-a-file", "is not a regular file")
         if size is not None and status.st_size != size:
-            verb = "is cut short" if status.st_size < size else "is too long"
-            raise self._damaged("wrong-size", f"{verb} ({status.st_size:,} of {size:,} bytes)")
+            raise self._damaged("wrong-size", size_problem(status.st_size, size))
         if unless_binary and not can_be_json(os.pread(fd, _HEAD_BYTES, 0)):
             return None
         if status.st_size > STRUCTURAL_LIMIT_BYTES:
             raise Unsafe(
                 self.path,
-                f"is larger than any index, manifest or cacheconfig may be"
+                f"is larger than an index, manifest or cacheconfig may be"
                 f" ({status.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
             )
         with open(fd, "rb", closefd=False) as file:
             data = file.read(status.st_size + 1)
         if not digest.matches(data):
-            raise self._damaged("wrong-digest", "holds other bytes than its digest says")
+            raise self._damaged("wrong-digest", "does not match its digest")
         self._check_values(data)
         return data
 
@@ -200,7 +199,7 @@ class Layout:
         excess = excess_values(data)
         if excess:
             raise Unsafe(
-                self.path, f"has more values than any index, manifest or cacheconfig may ({excess})"
+                self.path, f"has more values than an index, manifest or cacheconfig may ({excess})"
             )
 
     def _damaged(self, kind: str, problem: str) -> Damaged:
@@ -219,7 +218,7 @@ def open_checked(open_as: type[L], name: str, check: Callable[[Layout], None]) -
     except FileNotFoundError:
         raise NotACache(name, "no such directory") from None
     except NotADirectoryError:
-        raise NotACache(name, "it is no directory") from None
+        raise NotACache(name, "it is not a directory") from None
     except OSError as error:
         raise io_error(name, "cannot be opened", error) from None
     except ValueError as error:
@@ -248,11 +247,11 @@ def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
         return None
     except NotADirectoryError:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        thing = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no directory"
+        thing = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
         raise Unsafe(
             layout.path,
             f"{prefix}{name} is {thing}",
-            details=("other layouts may share what it points at",) if thing[0] == "a" else (),
+            details=("other caches may share its target",) if thing[0] == "a" else (),
             hints=(f"put a real directory in place of {prefix}{name}",),
         ) from None
     except OSError as error:
@@ -313,7 +312,7 @@ def read_at_most(fd: int, most_bytes: int) -> bytes:
 
 
 def _not_regular(layout: Layout, name: str, mode: int) -> Unsafe:
-    thing = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
+    thing = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
     return Unsafe(layout.path, f"{name} is {thing}", hints=(f"put a real {name} in its place",))
 
 
@@ -371,7 +370,7 @@ def look_at_open(layout: Layout, fd: int, name: str) -> os.stat_result:
     try:
         return os.fstat(fd)
     except OSError as error:
-        raise io_error(layout.path, f"cannot look at {name}", error) from None
+        raise io_error(layout.path, f"cannot stat {name}", error) from None
 
 
 def look_at(layout: Layout, name: str) -> os.stat_result | None:
@@ -381,4 +380,4 @@ def look_at(layout: Layout, name: str) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise io_error(layout.path, f"cannot look at {name}", error) from None
+        raise io_error(layout.path, f"cannot stat {name}", error) from None

@@ -118,7 +118,7 @@ def _open_lock(layout: Layout, name: str) -> int:
         except FileExistsError:
             continue
         except OSError as error:
-            raise io_error(layout.path, f"cannot make the lock file {name}", error) from None
+            raise io_error(layout.path, f"cannot create the lock file {name}", error) from None
         with suppress(OSError):
             copy_owner_and_mode(fd, reference)
             if os.fstat(fd).st_uid != reference.st_uid:
@@ -148,7 +148,7 @@ def describe_holder(holder: LockHolder) -> str:
 
 def describe_unlocked(path: str, error: KitcacheError) -> str:
     """Return the warning of a command that runs without the lock."""
-    return f"{path}: not protected from a reset that runs meanwhile: {error.problem}"
+    return f"{path}: the cache is not protected from a concurrent reset: {error.problem}"
 
 
 def find_holder(fd: int) -> LockHolder:

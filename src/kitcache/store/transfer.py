@@ -94,7 +94,7 @@ class _Original(NamedTuple):
     def check_length(self, size: int | None) -> None:
         length = self.stat.st_size
         if size is not None and length != size:
-            verb = "is cut short" if length < size else "is too long"
+            verb = "is truncated" if length < size else "is too long"
             problem = f"{verb} ({length:,} of {size:,} bytes)"
             raise _damaged(self.source, self.digest, "wrong-size", problem)
 
@@ -115,7 +115,7 @@ class _Original(NamedTuple):
             offset += len(data)
             yield data
         if hasher.hexdigest() != self.digest.hex:
-            problem = "holds other bytes than its digest says"
+            problem = "does not match its digest"
             raise _damaged(self.source, self.digest, "wrong-digest", problem)
 
     def _read(self, count: int, offset: int) -> bytes:
@@ -136,7 +136,7 @@ def _open_original(source: Layout, digest: Digest) -> _Original:
             raise
     if source.stat_blob(digest) is None:
         raise _damaged(source, digest, "missing", "is missing")
-    raise _damaged(source, digest, "not-a-file", "is no regular file")
+    raise _damaged(source, digest, "not-a-file", "is not a regular file")
 
 
 def _link(original: _Original, target: Layout, target_fd: int) -> bool:

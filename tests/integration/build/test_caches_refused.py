@@ -261,7 +261,7 @@ def test_a_src_on_a_read_only_disk_works_and_is_said_to_be_unprotected(
     before = take_snapshot(disk)
     assert_cached(kit, where, f"type=local,src={cache}")
     built = kit.must(*CACHEONLY, f"--cache-from=type=local,src={cache}", where)
-    assert f"warning: {cache}: not protected from a reset that runs meanwhile: " in built.err
+    assert f"warning: {cache}: the cache is not protected from a concurrent reset: " in built.err
     assert "Read-only file system" in built.err
     assert differences(before, take_snapshot(disk)) == []
 

@@ -65,7 +65,7 @@ class TestWhatIsNoDest:
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for path in (tmp_path / "file", tmp_path / "file" / "below"):
-            with pytest.raises(NotACache, match="is no directory"), open_caches([local(path)], ()):
+            with pytest.raises(NotACache, match="directory"), open_caches([local(path)], ()):
                 pass
 
     def test_a_directory_of_other_things(self, tmp_path: Path) -> None:

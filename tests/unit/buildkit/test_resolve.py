@@ -82,7 +82,7 @@ class TestImports:
         told = self.warning_of(sample.dir, digest="sha256:abc")
         assert told.startswith("skipped: digest sha256:abc unavailable:")
         sample.box.damage(sample.main["digest"], b"{}")
-        assert "unavailable: is cut short" in self.warning_of(sample.dir, "main")
+        assert "unavailable: is truncated" in self.warning_of(sample.dir, "main")
         sample.box.write_index(b"[")
         told = self.warning_of(sample.dir, "dev")
         assert told.startswith("skipped due to err: index.json is invalid or ambiguous")

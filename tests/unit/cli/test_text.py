@@ -120,11 +120,11 @@ def test_missing_blobs_are_told_with_their_tags() -> None:
         " is missing",
         "c: hint: kitcache verify c --repair",
     ]
-    two = MissingBlob(digest("b"), None, "is cut short (1 of 2 bytes)")
+    two = MissingBlob(digest("b"), None, "is truncated (1 of 2 bytes)")
     assert list(missing_warnings("c", [one, two])) == [
         "c: 2 blobs missing or incomplete,"
         " first reached by tag 'main', an entry without a tag:"
-        f" {digest('a').short} is missing, {digest('b').short} is cut short (1 of 2 bytes)",
+        f" {digest('a').short} is missing, {digest('b').short} is truncated (1 of 2 bytes)",
         "c: hint: kitcache verify c --repair",
     ]
 

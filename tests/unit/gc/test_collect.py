@@ -75,11 +75,11 @@ def test_a_tag_that_was_published_meanwhile_and_lost_a_blob_is_named(
         return swept
 
     monkeypatch.setattr(module, "apply", publish)
-    with pytest.raises(Damaged, match="tag 'stranger' was published while the sweep") as caught:
+    with pytest.raises(Damaged, match="tag 'stranger' was published during the sweep") as caught:
         reset(sample.dir)
     assert caught.value.kind == "lost"
     assert layer["digest"] in str(caught.value)
-    assert caught.value.effect == "5 blobs that no tag reached had been removed by then"
+    assert caught.value.effect == "5 blobs that no tag reached had been deleted by then"
 
 
 def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.M
     monkeypatch.setattr(module, "apply", publish)
     with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
         reset(sample.dir)
-    assert caught.value.effect == "4 blobs that no tag reached had been removed by then"
+    assert caught.value.effect == "4 blobs that no tag reached had been deleted by then"
 
 
 def test_a_failure_in_mid_sweep_tells_what_had_gone(
@@ -103,7 +103,7 @@ def test_a_failure_in_mid_sweep_tells_what_had_gone(
         raise KitcacheError("cache", "cannot list blobs: Input/output error")
 
     monkeypatch.setattr(DirectoryStore, "foreign_names", fail)
-    with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been removed"):
+    with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been deleted"):
         reset(sample.dir)
     assert blobs(sample) == sample.live
 
@@ -158,4 +158,4 @@ def test_cancelled_after_uploads_had_gone_it_says_so(
     monkeypatch.setattr(module, "apply", stop)
     with pytest.raises(Cancelled) as caught:
         reset(sample.dir)
-    assert caught.value.effect == "uploads left behind had been removed (1), and no blob"
+    assert caught.value.effect == "unfinished uploads had been deleted (1), and no blob"

@@ -86,7 +86,7 @@ def test_an_entry_that_cannot_be_read_has_no_share(box: Box) -> None:
 def test_no_index_no_answer(sample: Sample) -> None:
     (sample.dir / "index.json").unlink()
     for ask in (lambda: du(sample.dir), lambda: why(sample.dir, min(sample.live))):
-        with pytest.raises(Damaged, match=r"index.json is missing beside blobs"):
+        with pytest.raises(Damaged, match=r"index.json is missing but blobs"):
             ask()
 
 
@@ -155,13 +155,13 @@ def test_a_blob_is_named_in_many_forms(sample: Sample, form: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "abc", "xyzw", "ABCD", "sha256:", "sha256:ab", "a/b", ":"])
 def test_what_names_no_blob(sample: Sample, text: str) -> None:
-    with pytest.raises(UsageError, match="is no digest, no beginning of one and no path"):
+    with pytest.raises(UsageError, match="is not a digest, a prefix of one"):
         why(sample.dir, text)
 
 
 @pytest.mark.parametrize("text", ["0" * 64, "sha256:" + "0" * 64, "00000000", "sha512:0000"])
 def test_a_blob_that_nobody_knows(sample: Sample, text: str) -> None:
-    with pytest.raises(NotFound, match="no blob here is called"):
+    with pytest.raises(NotFound, match="no blob here is named"):
         why(sample.dir, text)
 
 
@@ -169,7 +169,7 @@ def test_a_beginning_of_several_blobs_names_them(box: Box) -> None:
     box.write_index(encode({"manifests": []}))
     for n in range(12):
         (box.dir / "blobs" / "sha256" / f"{n:02d}".rjust(64, "a")).touch()
-    with pytest.raises(UsageError, match="12 blobs begin with 'aaaa'") as caught:
+    with pytest.raises(UsageError, match="12 blobs have digests that begin with 'aaaa'") as caught:
         why(box.dir, "aaaa")
     assert f"sha256:{'00'.rjust(64, 'a')}, " in str(caught.value)
     assert str(caught.value).count("sha256:") == 10
@@ -182,7 +182,7 @@ def test_the_algorithm_tells_two_beginnings_apart(box: Box) -> None:
     (box.dir / "blobs" / "sha256" / ("a" * 64)).touch()
     box.write_index(encode({"manifests": []}))
     assert str(why(box.dir, "sha512:aaaa").digest) == "sha512:" + "a" * 128
-    with pytest.raises(UsageError, match="2 blobs begin"):
+    with pytest.raises(UsageError, match="2 blobs have digests that begin"):
         why(box.dir, "aaaa")
 
 

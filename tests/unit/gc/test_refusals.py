@@ -24,7 +24,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 ROOT = Root(0, "main", Descriptor(INDEX, digest("index"), 7))
 UNNAMED = ROOT._replace(position=2, ref_name=None)
 BELOW = Descriptor(MANIFEST, digest("manifest"), 7, platform="linux/arm64")
-DAMAGE = DamagedPath(ROOT, (ROOT.descriptor, BELOW), "wrong-size", "is cut short (4 of 7 bytes)")  # type: ignore[arg-type]
+DAMAGE = DamagedPath(ROOT, (ROOT.descriptor, BELOW), "wrong-size", "is truncated (4 of 7 bytes)")  # type: ignore[arg-type]
 SURVEY = EMPTY._replace(roots=(ROOT,))
 MEND = "kitcache verify ./cache --repair"
 
@@ -40,9 +40,10 @@ def test_an_export_under_way_says_when_to_try_again() -> None:
     assert isinstance(error, Busy)
     assert error.facts == {"holder_pid": None, "holder_command": None, "retry_after_s": 41.3}
     assert str(error).splitlines() == [
-        "./cache: an export is under way: ingest/ was written less than a minute ago",
+        "./cache: another client is exporting to this cache"
+        " (last write to ingest/ less than a minute ago)",
         "  nothing was deleted",
-        "  hint: try again in 41 s, when it has ended",
+        "  hint: try again in 41 s, when the export has ended",
     ]
 
 
@@ -52,7 +53,7 @@ def test_damage_names_tag_path_and_way_out() -> None:
     assert (error.tag, error.kind) == ("main", "wrong-size")
     assert str(error).splitlines() == [
         f"./cache: tag 'main' cannot be read: manifest {digest('manifest').short}"
-        " is cut short (4 of 7 bytes)",
+        " is truncated (4 of 7 bytes)",
         f"  path: index.json > {digest('index')} (index) > {digest('manifest')}"
         " (manifest, linux/arm64)",
         "  nothing was deleted",
@@ -109,8 +110,8 @@ def test_an_entry_that_is_malformed_has_no_path() -> None:
             (MEND, f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
         ),
         (Root(3, "ok", None), (MEND, "kitcache untag ./cache ok", "export to that tag again")),
-        (Root(3, None, None), (MEND, "take entry 3 out of index.json by hand")),
-        (Root(3, "\x1b", None), (MEND, "take entry 3 out of index.json by hand")),
+        (Root(3, None, None), (MEND, "take entry 3 from index.json by hand")),
+        (Root(3, "\x1b", None), (MEND, "take entry 3 from index.json by hand")),
     ],
 )
 def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:
@@ -176,10 +177,10 @@ def test_a_lost_layer_is_named() -> None:
     error = loss_error("./cache", (MissingBlob(digest("layer"), "dev"),))
     assert (error.kind, error.tag, error.exit_code) == ("lost", "dev", 12)
     assert str(error).splitlines() == [
-        "./cache: tag 'dev' was published while the sweep ran, and lacks 1 blob",
+        "./cache: tag 'dev' was published during the sweep and lacks 1 blob",
         f"  path: index.json > {digest('layer')}",
         f"  missing: {digest('layer')} (layer)",
-        "  its exporter holds no lock that kitcache knows",
+        "  its exporter does not use kitcache's lock",
         "  nothing was deleted",
         "  hint: export to that tag again",
     ]

@@ -136,7 +136,7 @@ def test_missing_layers_are_told_and_no_hindrance(sample: Sample) -> None:
 
 def test_an_export_under_way_is_left_alone_at_once(sample: Sample) -> None:
     name = sample.box.ingest("busy", age_s=10)
-    with pytest.raises(Busy, match="an export is under way") as caught:
+    with pytest.raises(Busy, match="another client is exporting") as caught:
         reset(sample.dir)
     assert caught.value.retry_after_s == pytest.approx(50, abs=5)
     assert len(blobs(sample)) == 11

@@ -73,7 +73,7 @@ def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
     sample.box.ingest("busy", age_s=10)
     report = after_export(layout, "main")
     assert report.outcome == "skipped"
-    assert "an export is under way" in report.reason
+    assert "another client is exporting" in report.reason
 
 
 @pytest.mark.usefixtures("other")
@@ -114,7 +114,7 @@ def test_a_missing_layer_is_lost_where_a_tag_of_ours_has_it(sample: Sample, layo
     report = after_export(layout, "dev")
     assert report.missing_blobs[0].ref_name == "main"
     assert (report.outcome, report.exit_code) == ("damaged", 12)
-    assert report.reason.startswith("tag 'dev' has lost a blob to others: sha256:")
+    assert report.reason.startswith("tag 'dev' has lost a blob to another process: sha256:")
     assert report.deleted.blobs == len(sample.garbage)
     sample.box.blob(b"layer 1" * 20)
     sample.box.damage(sample.layers[0]["digest"], None)
@@ -125,7 +125,7 @@ def test_a_lock_that_cannot_be_had_is_a_refusal(sample: Sample, layout: Layout) 
     (sample.dir / "kitcache.lock").mkdir()
     report = after_export(layout, "main")
     assert (report.outcome, report.exit_code) == ("refused", 0)
-    assert "kitcache.lock is no regular file" in report.reason
+    assert "kitcache.lock is not a regular file" in report.reason
 
 
 class TestLookBelow:
@@ -150,8 +150,8 @@ class TestLookBelow:
         assert self.look(sample, layout, sample.dev) == ["is missing"]
         sample.box.damage(sample.layers[1]["digest"], b"cut")
         assert sorted(self.look(sample, layout, sample.dev)) == [
-            "is cut short (3 of 140 bytes)",
             "is missing",
+            "is truncated (3 of 140 bytes)",
         ]
         sample.box.damage(sample.dev["digest"], None)
         assert self.look(sample, layout, sample.dev) == ["is missing"]

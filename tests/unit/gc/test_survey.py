@@ -84,7 +84,7 @@ def test_an_empty_store_without_index_is_a_cache(box: Box) -> None:
 
 def test_blobs_without_an_index_are_nobodys_to_judge(sample: Sample) -> None:
     (sample.dir / "index.json").unlink()
-    with pytest.raises(Damaged, match=r"index.json is missing beside blobs") as caught:
+    with pytest.raises(Damaged, match=r"index.json is missing but blobs") as caught:
         survey(sample.box)
     assert caught.value.kind == "missing"
 
@@ -110,7 +110,7 @@ def test_a_malformed_entry_is_damage_of_its_own(sample: Sample) -> None:
     ("data", "kind", "detail"),
     [
         (None, "missing", "is missing"),
-        (b"{", "wrong-size", "is cut short"),
+        (b"{", "wrong-size", "is truncated"),
         (b"{" * 10_000, "wrong-size", "is too long"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_torn_layer_is_told_and_no_hindrance(sample: Sample) -> None:
     sample.box.damage(sample.layers[1]["digest"], b"torn layer")
     found = survey(sample.box)
     assert found.damage == ()
-    problem = f"is cut short (10 of {sample.layers[1]['size']} bytes)"
+    problem = f"is truncated (10 of {sample.layers[1]['size']} bytes)"
     assert missing(found) == [(sample.layers[1]["digest"], "main", problem)]
     assert found.live[parse_digest(sample.layers[1]["digest"])] == len(b"torn layer")
 
@@ -240,7 +240,7 @@ def test_an_index_whose_entries_are_layers_is_a_cache_too(box: Box) -> None:
     assert found.damage == ()
     ((digest, ref_name, problem),) = missing(found)
     assert (digest, ref_name) == (config["digest"], "old")
-    assert problem.startswith("is cut short (1 of ")
+    assert problem.startswith("is truncated (1 of ")
 
 
 def test_an_unknown_blob_is_looked_into_and_what_it_names_stays(box: Box) -> None:

@@ -45,9 +45,9 @@ def move_out(box: Box, blob: Json) -> Path:
         ("/nowhere/at/all", "is missing", False),
         ("../../../bystander/below-a-file", "is missing", False),
         ("itself", "is missing", False),
-        ("../../../bystander", "is cut short (13 of 140 bytes)", True),
-        ("../../../neighbour", "is no regular file", True),
-        ("/dev/zero", "is no regular file", True),
+        ("../../../bystander", "is truncated (13 of 140 bytes)", True),
+        ("../../../neighbour", "is not a regular file", True),
+        ("/dev/zero", "is not a regular file", True),
     ],
 )
 def test_a_layer_that_leads_to_no_such_file_is_told(
@@ -90,9 +90,9 @@ def test_what_lies_where_nobody_may_look_is_in_doubt_there(
 
 def test_a_manifest_that_is_a_link_stops_a_reset_which_says_what_to_do(sample: Sample) -> None:
     path = move_out(sample.box, sample.main)
-    with pytest.raises(Damaged, match="is a link, which is not followed") as caught:
+    with pytest.raises(Damaged, match="is a symlink, which kitcache does not follow") as caught:
         kitcache.reset(sample.dir)
-    assert caught.value.hints == ("put the file itself in its place",)
+    assert caught.value.hints == ("replace the symlink by its file",)
     assert path.exists()
 
 

@@ -253,7 +253,7 @@ def test_an_upload_that_vanished_is_nothing_and_one_that_cannot_go_is_left(
     upload = upload._replace(writes_ns=tuple(sorted((*upload.writes_ns, dated))))
     swept = sweep(layout, plan._replace(drop_ingests=(Ingest("0" * 64, (0,), 7), upload)))
     assert swept.ingests_deleted == Tally()
-    assert swept.not_deleted == ((f"ingest/{name}", "odd in it is no regular file"),)
+    assert swept.not_deleted == ((f"ingest/{name}", "odd in it is not a regular file"),)
 
 
 def test_an_upload_that_was_taken_up_again_since_the_survey_stays(

@@ -158,7 +158,7 @@ def test_an_upload_that_holds_anything_else_keeps_all_it_has(
     else:
         (folder / "odd").symlink_to(sample.box.top / "bystander")
     before = take_snapshot(sample.box.top)
-    with pytest.raises(OSError, match="odd in it is no regular file"):
+    with pytest.raises(OSError, match="odd in it is not a regular file"):
         deleter.ingest(folder.name)
     assert differences(before, take_snapshot(sample.box.top)) == []
 

@@ -75,7 +75,7 @@ def test_what_is_no_file(layout: Layout, sample: Sample, kind: str) -> None:
             path.mkdir()
         case _:
             os.mkfifo(path)
-    assert hasher(layout).hash_blob(digest) == Hashed(0, "is no regular file")
+    assert hasher(layout).hash_blob(digest) == Hashed(0, "is not a regular file")
 
 
 def test_a_read_that_fails(layout: Layout, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:

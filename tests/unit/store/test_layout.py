@@ -97,8 +97,8 @@ def test_no_such_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, problem in (
         ("nowhere", "no such directory"),
-        ("file", "it is no directory"),
-        ("file/below", "it is no directory"),
+        ("file", "it is not a directory"),
+        ("file/below", "it is not a directory"),
     ):
         with pytest.raises(NotACache, match=f"not a cache: {problem}"):
             open_store(tmp_path / name)
@@ -193,7 +193,7 @@ def test_a_directory_below_dir_is_a_real_one(box: Box, name: str, is_link: bool)
         path.symlink_to(box.top / "moved", target_is_directory=True)
     else:
         path.touch()
-    what = "a symbolic link" if is_link else "no directory"
+    what = "a symbolic link" if is_link else "not a directory"
     with open_store(box.dir) as layout, pytest.raises(Unsafe, match=f": {name} is {what}"):
         layout.open_directories()
 
@@ -214,11 +214,11 @@ def test_sha512_is_believed_too(box: Box) -> None:
 @pytest.mark.parametrize(
     ("content", "size", "kind", "says"),
     [
-        (b"blo", 4, "wrong-size", r"is cut short \(3 of 4 bytes\)"),
-        (b"", 4, "wrong-size", r"is cut short \(0 of 4 bytes\)"),
+        (b"blo", 4, "wrong-size", r"is truncated \(3 of 4 bytes\)"),
+        (b"", 4, "wrong-size", r"is truncated \(0 of 4 bytes\)"),
         (b"blobs", 4, "wrong-size", r"is too long \(5 of 4 bytes\)"),
-        (b"blub", 4, "wrong-digest", "holds other bytes than its digest says"),
-        (b"blo", None, "wrong-digest", "holds other bytes than its digest says"),
+        (b"blub", 4, "wrong-digest", "does not match its digest"),
+        (b"blo", None, "wrong-digest", "does not match its digest"),
         (None, 4, "missing", "is missing"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_blob_that_is_not_what_it_is_called(
 def test_a_blob_is_a_regular_file(box: Box, opened: Layout, make: Callable[[Path], None]) -> None:
     digest = Digest("sha256", hashlib.sha256(b"").hexdigest())
     make(box.path_of(str(digest)))
-    with pytest.raises(Damaged, match="is no regular file") as caught:
+    with pytest.raises(Damaged, match="is not a regular file") as caught:
         opened.read_blob(digest, None)
     assert caught.value.kind == "not-a-file"
     found = opened.stat_blob(digest)
@@ -274,7 +274,7 @@ def test_a_binary_blob_is_neither_read_nor_proven_if_so_asked(box: Box, opened: 
     box.damage(digest, b"\x1f\x8b" * 50)
     known = parse_digest(digest)
     assert opened.read_blob(known, 100, unless_binary=True) is None
-    with pytest.raises(Damaged, match="other bytes"):
+    with pytest.raises(Damaged, match="does not match its digest"):
         opened.read_blob(known, 100)
 
 
@@ -282,7 +282,7 @@ def test_what_could_be_json_is_proven_all_the_same(box: Box, opened: Layout) -> 
     digest = box.blob(b"{}")["digest"]
     assert opened.read_blob(parse_digest(digest), 2, unless_binary=True) == b"{}"
     box.damage(digest, b"{x")
-    with pytest.raises(Damaged, match="other bytes"):
+    with pytest.raises(Damaged, match="does not match its digest"):
         opened.read_blob(parse_digest(digest), 2, unless_binary=True)
 
 

@@ -259,7 +259,7 @@ def test_a_directory_that_is_gone_has_no_lock(sample: Sample, layout: Layout) ->
         path.rmdir()
     (sample.box.top / "moved").rmdir()
     with (
-        pytest.raises(KitcacheError, match=r"cannot make the lock file kitcache\.lock: No such"),
+        pytest.raises(KitcacheError, match=r"cannot create the lock file kitcache\.lock: No such"),
         lock_store(layout, "exclusive", patience()),
     ):
         pass

@@ -122,12 +122,12 @@ class TestOthers:
             return swept
 
         monkeypatch.setattr(collect_module, "apply", publish)
-        with pytest.raises(Damaged, match="tag 'dev' was published while the sweep") as caught:
+        with pytest.raises(Damaged, match="tag 'dev' was published during the sweep") as caught:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.kind == "lost"
         assert caught.value.effect == (
             "1 entry of index.json had been removed;"
-            " 7 blobs that no tag reached had been removed by then"
+            " 7 blobs that no tag reached had been deleted by then"
         )
 
     def test_an_index_that_never_rests_is_busy(
@@ -197,7 +197,7 @@ class TestOthers:
         monkeypatch.setattr(DirectoryStore, "commit_roots", write)
         with pytest.raises(KitcacheError, match="No space left") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.effect == "4 blobs that no tag reached had been removed by then"
+        assert caught.value.effect == "4 blobs that no tag reached had been deleted by then"
         assert (tags(sample), blobs(sample)) == (["main", "dev"], set(sample.live))
 
     def test_an_index_that_may_be_undone_is_not_followed_by_a_sweep(

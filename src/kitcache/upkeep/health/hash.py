@@ -76,7 +76,7 @@ def _sort_out(
 
 
 def _look_at_odd(layout: DirectoryStore, hashed: HashResult, odd: Iterable[Digest]) -> HashResult:
-    """The same, with what is no regular file."""
+    """The same, with what is not a regular file."""
     bad, links = list(hashed.bad), []
     for digest in odd:
         found = layout.stat_blob(digest)
@@ -86,7 +86,7 @@ def _look_at_odd(layout: DirectoryStore, hashed: HashResult, odd: Iterable[Diges
         if real is None:
             bad.append(BadBlob(digest, "is a link that leads to nothing", 0))
         elif real.kind == "other":
-            bad.append(BadBlob(digest, "is no regular file", 0))
+            bad.append(BadBlob(digest, "is not a regular file", 0))
         else:
             links.append(digest)
     return hashed._replace(bad=tuple(sorted(bad)), links=tuple(sorted(links)))

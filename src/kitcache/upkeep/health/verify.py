@@ -15,7 +15,7 @@ from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, Unreadable,
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
 from kitcache.gc.reach import first_links, links_below
-from kitcache.gc.refusals import IS_LINK, recovery_hints
+from kitcache.gc.refusals import IS_SYMLINK, recovery_hints
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, Root, Survey, Tally
@@ -67,7 +67,7 @@ def verify(
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:
-            warnings.append(f"not protected from a reset that runs meanwhile: {error.problem}")
+            warnings.append(f"the cache is not protected from a concurrent reset: {error.problem}")
         verified = verify_held(layout, control)
     return verified._replace(
         warnings=(*warnings, *verified.warnings), seconds=round(time.monotonic() - started, 3)
@@ -149,7 +149,7 @@ def _judge(
         damage=damage,
         warnings=(
             *warnings,
-            *(f"blob {d.short} {IS_LINK}: put the file itself in its place" for d in links),
+            *(f"blob {d.short} {IS_SYMLINK}: replace the symlink by its file" for d in links),
             *_steps_by_hand(layout.path, damage),
         ),
         seconds=0.0,

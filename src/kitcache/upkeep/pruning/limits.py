@@ -70,7 +70,7 @@ def _disk(layout: DirectoryStore) -> tuple[int, int]:
 
 
 def _freed_by_sweep(layout: DirectoryStore, judged: SurveyedPlan, control: Control) -> int:
-    """What garbage and uploads left behind give back, in bytes."""
+    """What garbage and unfinished uploads give back, in bytes."""
     plan = judged.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
     for algorithm in layout.blobs:

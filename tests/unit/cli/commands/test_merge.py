@@ -94,5 +94,5 @@ def test_an_unprotected_source_is_told_also_to_who_wants_quiet(top: Path, sample
     (sample.dir / "kitcache.lock").symlink_to("nowhere")
     answer = run(top, "merge", "--quiet", "cache", "all")
     assert (answer.code, answer.out) == (0, "")
-    assert answer.err.startswith("kitcache: cache: not protected from a reset")
+    assert answer.err.startswith("kitcache: cache: the cache is not protected from a")
     assert run(top, "merge", "cache", "all", "--json").value["warnings"] != []

@@ -22,10 +22,10 @@ def test_garbage(sample: Sample) -> None:
 def test_no_such_blob_and_no_such_form(sample: Sample) -> None:
     answer = run(sample.box.top, "why", "cache", "0" * 64)
     assert (answer.code, answer.out) == (1, "")
-    assert "no blob here is called" in answer.err
+    assert "no blob here is named" in answer.err
     answer = run(sample.box.top, "why", "cache", "zzz")
     assert (answer.code, answer.out) == (2, "")
-    assert "'zzz' is no digest" in answer.err
+    assert "'zzz' is not a digest" in answer.err
 
 
 def test_an_error_in_json_names_the_directory(sample: Sample) -> None:

@@ -82,7 +82,7 @@ def test_what_has_a_blobs_name_and_is_none(
     (where / ("f" * 64)).symlink_to(sample.layers[0]["digest"].removeprefix("sha256:"))
     (where / "tmp-upload").touch()
     odd = [Digest("sha256", letter * 64) for letter in "abcdef"]
-    nothing, other = "is a link that leads to nothing", "is no regular file"
+    nothing, other = "is a link that leads to nothing", "is not a regular file"
     for found in (rehash(layout, control), rehash_some(layout, odd, control)):
         assert [(one.digest.hex[0], one.problem, one.size) for one in found.bad] == [
             ("a", nothing, 0),

@@ -91,7 +91,7 @@ def test_a_missing_layer_costs_all_steps_above_it() -> None:
 
 
 def test_each_layer_at_fault_is_named() -> None:
-    store = BlobHealth(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is cut short"})
+    store = BlobHealth(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is truncated"})
     found = judge(store=store)
     assert [miss.layers for miss in found.misses] == [
         (DIGESTS[1],),
@@ -212,10 +212,10 @@ def test_no_cacheconfig() -> None:
     digest = parse_digest(digest_of(data))
     found = judge_cache(manifest(layers(), data), None, ALL)
     assert found == ImportCheck("none", f"its cacheconfig {digest.short} is missing")
-    torn = BlobHealth(DIGESTS, {digest: "is cut short (1 of 2 bytes)"})
+    torn = BlobHealth(DIGESTS, {digest: "is truncated (1 of 2 bytes)"})
     found = judge_cache(manifest(layers(), data), None, torn)
     assert found == ImportCheck(
-        "none", f"its cacheconfig {digest.short} is cut short (1 of 2 bytes)"
+        "none", f"its cacheconfig {digest.short} is truncated (1 of 2 bytes)"
     )
 
 

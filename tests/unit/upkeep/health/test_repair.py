@@ -169,7 +169,9 @@ def test_no_tag_goes_for_a_link_that_may_lead_to_the_right_bytes(box: Box, blob:
     assert (done.actions, done.exit_code) == ((), 12)
     assert {k: v for k, v in snapshot(box.dir).items() if k != "kitcache.lock"} == before
     (warning,) = done.verification.warnings
-    assert "is a link, which is not followed: put the file itself in its place" in warning
+    assert (
+        "is a symlink, which kitcache does not follow: replace the symlink by its file" in warning
+    )
 
 
 def test_an_image_that_lacks_more_than_is_in_doubt_goes(box: Box) -> None:

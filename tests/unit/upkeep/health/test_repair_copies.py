@@ -167,7 +167,7 @@ def test_what_is_no_file_here_comes_as_one_from_a_copy(box: Box, thing: str, blo
     box.damage(box.blob(b"nobody's")["digest"], b"bad")
     done = repair(box.dir, sources=[copy])
     links = {"link": "is a link", "dangling link": "is a link that leads to nothing"}
-    told = links.get(thing, "is no regular file")
+    told = links.get(thing, "is not a regular file")
     assert done.actions[0].kind == "copy-blob"
     assert done.actions[0].description.endswith(f"from {copy}: here it {told}")
     assert done.exit_code == 0

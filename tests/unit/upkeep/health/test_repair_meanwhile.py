@@ -33,7 +33,7 @@ def test_it_waits_for_builds_and_resets(box: Box, cut: Cached, kind: LockKind) -
 def test_an_upload_of_a_stranger_is_left_to_end(box: Box, cut: Cached) -> None:
     box.ingest("layer-new", age_s=1)
     before = snapshot(box.dir)
-    with pytest.raises(Busy, match="export is under way") as caught:
+    with pytest.raises(Busy, match="another client is exporting") as caught:
         repair(box.dir)
     assert caught.value.effect == "nothing was changed"
     assert snapshot(box.dir) == before

@@ -60,8 +60,8 @@ def test_a_layer_that_is_cut_short_says_so(box: Box, main: Cached) -> None:
     box.damage(main.layers[2]["digest"], b"layer")
     found = verify(box.dir)
     size = main.layers[2]["size"]
-    assert [one.problem for one in found.bad_blobs] == [f"is cut short (5 of {size} bytes)"]
-    assert only(found).unusable_steps[0].reason.endswith(f"is cut short (5 of {size} bytes)")
+    assert [one.problem for one in found.bad_blobs] == [f"is truncated (5 of {size} bytes)"]
+    assert only(found).unusable_steps[0].reason.endswith(f"is truncated (5 of {size} bytes)")
 
 
 def test_a_missing_layer_is_no_bad_blob(box: Box, main: Cached) -> None:
@@ -195,7 +195,7 @@ def test_a_subject_of_the_index_itself_is_mended_by_hand(
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "full")]
     assert [damage.root.position for damage in found.damage] == [-1]
-    assert found.warnings == ("hint: take the field 'subject' out of index.json by hand",)
+    assert found.warnings == ("hint: remove the field 'subject' from index.json by hand",)
     assert found.exit_code == 12
 
 
@@ -221,7 +221,7 @@ def test_the_lie_of_one_entry_is_not_the_other_ones(box: Box, main: Cached) -> N
     box.tag("liar", main.root | {"size": main.root["size"] + 1})
     found = verify(box.dir)
     assert words(found) == [("main", "cache", "full"), ("liar", "unknown", "none")]
-    assert "is cut short" in found.tags[1].reason
+    assert "is truncated" in found.tags[1].reason
 
 
 def test_a_layer_that_is_a_link_is_told_of(box: Box, main: Cached) -> None:
@@ -231,7 +231,8 @@ def test_a_layer_that_is_a_link_is_told_of(box: Box, main: Cached) -> None:
     path.symlink_to(box.top / "elsewhere")
     found = verify(box.dir)
     short = parse_digest(main.layers[2]["digest"]).short
-    told = f"blob {short} is a link, which is not followed: put the file itself in its place"
+    told = f"blob {short} is a symlink, which kitcache does not follow:"
+    told += " replace the symlink by its file"
     assert found.warnings == (told,)
     assert found.exit_code == 0
 
@@ -280,7 +281,7 @@ def test_a_manifest_with_a_field_twice(box: Box, main: Cached) -> None:
 
 
 BROKEN_INDEXES: dict[str, tuple[bytes | None, str]] = {
-    "missing": (None, "index.json is missing beside blobs"),
+    "missing": (None, "index.json is missing but blobs/ is not empty"),
     "wrong-size": (b'{"schemaVersion":2,"mani', "index.json is invalid or ambiguous: not JSON"),
     "empty": (b"", "index.json is invalid or ambiguous: not JSON"),
     "ambiguous": (b'{"manifests":[],"Manifests":[]}', "index.json is invalid or ambiguous"),

@@ -53,7 +53,9 @@ def test_without_a_lock_it_goes_on_and_says_so(box: Box, main: Cached) -> None:
     found = verify(box.dir)
     assert found.exit_code == 0
     (warning,) = found.warnings
-    assert warning.startswith("not protected from a reset that runs meanwhile: kitcache.lock is")
+    assert warning.startswith(
+        "the cache is not protected from a concurrent reset: kitcache.lock is"
+    )
 
 
 def while_hashing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:

@@ -83,7 +83,7 @@ def test_a_source_that_cannot_be_locked_is_merged_and_told(
     merged = merge([sample.dir], target)
     assert merged.outcome == "done"
     assert merged.warnings == (
-        f"{sample.dir}: not protected from a reset that runs meanwhile:"
+        f"{sample.dir}: the cache is not protected from a concurrent reset:"
         " kitcache.lock is a symbolic link",
     )
     assert not (tmp_path / "nowhere").exists()

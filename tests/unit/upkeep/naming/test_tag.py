@@ -252,7 +252,7 @@ def test_no_cache_and_no_index(sample: Sample, tmp_path: Path) -> None:
     with pytest.raises(NotACache):
         tag(tmp_path / "nowhere", "a", "b")
     (sample.dir / "index.json").unlink()
-    with pytest.raises(Damaged, match="missing beside blobs"):
+    with pytest.raises(Damaged, match="is missing but blobs"):
         tag(sample.dir, "main", "new")
     assert not (sample.dir / "index.json").exists()
 

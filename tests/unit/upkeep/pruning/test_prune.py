@@ -86,7 +86,7 @@ class TestPrune:
 
     def test_while_others_export_nothing_is_decided(self, sample: Sample) -> None:
         sample.box.ingest("busy", age_s=10)
-        with pytest.raises(Busy, match="an export is under way"):
+        with pytest.raises(Busy, match="another client is exporting"):
             prune(sample.dir, KEEP_MAIN)
         assert tags(sample) == ["main", "dev"]
 
