@@ -88,7 +88,7 @@ def test_commands_say_and_do_the_same(docker: Docker) -> None:
 def test_completion(docker: Docker) -> None:
     command = ["docker", "__complete", "kitcache", "un"]
     said = subprocess.check_output(command, env=os.environ | docker.env, text=True)
-    assert said == "untag\ttake entries out of index.json\n:4\n"
+    assert said == "untag\tremove entries from index.json\n:4\n"
 
 
 def test_docker_s_options_choose_the_daemon(docker: Docker) -> None:

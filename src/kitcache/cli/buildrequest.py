@@ -72,14 +72,14 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> Checke
 
 def find_tls(args: argparse.Namespace) -> TlsConfig | None:
     """Return the certificates of the command line, or None. Raises UsageError."""
-    given = TlsConfig(args.tlscacert, args.tlscert, args.tlskey, args.tlsservername)
-    if args.tlsdir:
-        found = tls_from_directory(args.tlsdir)
-        given = TlsConfig(
-            given.ca or found.ca, given.cert or found.cert, given.key or found.key,
-            given.server_name,
-        )  # fmt: skip
-    return check_key_pair(given) if any(given[:4]) else None
+    directory = tls_from_directory(args.tlsdir) if args.tlsdir else TlsConfig()
+    config = TlsConfig(
+        args.tlscacert or directory.ca,
+        args.tlscert or directory.cert,
+        args.tlskey or directory.key,
+        args.tlsservername,
+    )
+    return check_key_pair(config) if any(config[:4]) else None
 
 
 def _each(flag: str, texts: Iterable[str], parse: Callable[[str], _T]) -> tuple[_T, ...]:
@@ -112,16 +112,15 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _build_args(texts: Sequence[str], environ: Mapping[str, str]) -> Pairs:
     """Return the build arguments; one without a value has that of the environment, if any."""
-    found = {}
-    for text in texts:
-        key, value = _each("--build-arg", [text], _pair)[0]
+    values = {}
+    for text, (key, value) in zip(texts, _each("--build-arg", texts, _pair), strict=True):
         if "=" in text:
-            found[key] = value
+            values[key] = value
         elif key in environ:
-            found[key] = environ[key]
+            values[key] = environ[key]
     if epoch := environ.get(_EPOCH):
-        found.setdefault(_EPOCH, epoch)
-    return tuple(found.items())
+        values.setdefault(_EPOCH, epoch)
+    return tuple(values.items())
 
 
 def _platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:

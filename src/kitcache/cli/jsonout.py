@@ -13,7 +13,7 @@ from kitcache.gc.refusals import chain_of, describe_damage
 from kitcache.gc.values import MAX_LISTED
 from kitcache.oci.digest import Digest
 
-if TYPE_CHECKING:  # du, ls and the others need no client
+if TYPE_CHECKING:  # other commands than build need no client
     from kitcache.buildkit.result import BuildResult
 
 Json = dict[str, Any]

@@ -147,7 +147,7 @@ DRY_RUN = switch("-n --dry-run", "say what would be done, change nothing, take n
 LOCK_TIMEOUT = argument(
     "--lock-timeout",
     "AGE",
-    "how long to wait for others to release a lock (default: 30s); an AGE: " + AGE_FORMS,
+    "how long to wait for other processes to release a lock (default: 30s); an AGE: " + AGE_FORMS,
     dest="lock_timeout_s",
     type=converter(lambda text: parse_age(text) / _SECOND_NS),
     default=30.0,

@@ -117,7 +117,7 @@ def test_push_and_load_add_an_output(words: str, outputs: tuple[Output, ...]) ->
         ("--sbom yes .", "--sbom: invalid value yes"),
         ("--shm-size lots .", "--shm-size: invalid size: 'lots'"),
         ("--ulimit x=1 .", "--ulimit: invalid ulimit type: x"),
-        ("--platform local .", "--platform: local is no platform of the daemon's"),
+        ("--platform local .", "--platform: local is not a platform of the daemon"),
         ("--add-host x .", "invalid host x"),
         ("--push .", "tag is needed when pushing to registry"),
         ("--network bridge .", 'network mode "bridge" not supported by buildkit'),

@@ -31,11 +31,11 @@ when the step was created and last read; a layer of an image shows its command."
 examples:
   kitcache ls ./cache           which tags, of what age and size?
   kitcache ls ./cache main      which layers and steps of main are large?
-  kitcache ls --json ./cache    with whole digests, for programs""",
+  kitcache ls --json ./cache    with full digests, for programs""",
     arguments=(
         options.DIR,
         options.argument(
-            "tag", "TAG", "a tag, or the whole digest of an entry", nargs="?", completes="tags"
+            "tag", "TAG", "a tag, or the full digest of an entry", nargs="?", completes="tags"
         ),
         options.JSON,
         options.QUIET,

@@ -77,8 +77,8 @@ def _remove(console: Console, is_system: bool) -> int:
 
 def _status(console: Console, is_system: bool) -> int:
     directories = SYSTEM_DIRECTORIES if is_system else _search_path()
-    found = find_plugins(directories)
-    if not found:
+    plugins = find_plugins(directories)
+    if not plugins:
         raise NotFound(
             "",
             "docker has no kitcache plugin",
@@ -86,12 +86,12 @@ def _status(console: Console, is_system: bool) -> int:
             effect="",
             hints=("kitcache plugin install",),
         )
-    console.print_result(found, _status_lines(found))
-    return int(not found[0].is_ours or bool(found[0].problem))
+    console.print_result(plugins, _status_lines(plugins))
+    return int(not plugins[0].is_ours or bool(plugins[0].problem))
 
 
-def _status_lines(found: tuple[Plugin, ...]) -> Iterator[str]:
-    for position, plugin in enumerate(found):
+def _status_lines(plugins: tuple[Plugin, ...]) -> Iterator[str]:
+    for position, plugin in enumerate(plugins):
         use = "not run by docker: one above comes first" if position else "docker runs this"
         yield printable(f"{plugin.path}: {use}")
         if not plugin.is_ours:

@@ -24,7 +24,7 @@ examples:
     arguments=(
         options.DIR,
         options.argument(
-            "source", "SOURCE", "a tag, or the whole digest of an entry", completes="tags"
+            "source", "SOURCE", "a tag, or the full digest of an entry", completes="tags"
         ),
         options.argument("target", "TARGET", "the tag to add", completes="tags"),
         *options.CHANGES,

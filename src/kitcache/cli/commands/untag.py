@@ -12,7 +12,7 @@ from kitcache.upkeep.results import UntagResult
 
 COMMAND = options.Command(
     description="""\
-Removes every entry with that tag, or that whole digest, from index.json: in one
+Removes every entry with that tag, or that full digest, from index.json: in one
 step, under the locks. Deletes no blob; the next reset does. Works for a damaged
 tag too. A name with *, ? or [ that is not the tag of an entry is a pattern, and
 all tags that it matches are removed: quote it. If one of the names does not
@@ -22,7 +22,7 @@ examples:
   kitcache untag ./cache feature-x       remove a tag, then reset
   kitcache untag ./cache 'pr-*' --dry-run
       which tags would be removed?
-  kitcache untag ./cache sha256:9c1e6f…  an entry by its whole digest""",
+  kitcache untag ./cache sha256:9c1e6f…  an entry by its full digest""",
     arguments=(
         options.DIR,
         options.argument(
