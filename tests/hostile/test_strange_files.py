@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kitcache.buildkit.proto import session_pb2
-from kitcache.buildkit.secretfiles import prepare_secret
+from kitcache.buildkit.sources import prepare_secret
 from kitcache.errors import Cancelled
 from kitcache.options.secrets import Secret
 from tests.hostile.command import Answer, run, run_command

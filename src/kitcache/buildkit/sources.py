@@ -13,8 +13,8 @@ from contextlib import ExitStack, suppress
 from typing import BinaryIO, NamedTuple, cast
 
 from kitcache.buildkit.inputs import Inputs, OciLayout, find_inputs, is_archive
-from kitcache.buildkit.secretfiles import prepare_secret
 from kitcache.buildkit.session.memory import MemoryFiles
+from kitcache.buildkit.session.secrets import MAX_SECRET_BYTES
 from kitcache.buildkit.session.stores import ContentStore
 from kitcache.errors import KitcacheError, NotFound, UsageError
 from kitcache.oci.index import find_entry
@@ -23,6 +23,7 @@ from kitcache.options.secrets import Secret
 from kitcache.store.index import parse_index, read_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.open import open_store
+from kitcache.store.userfiles import read_to_end
 
 _HEAD_BYTES = 1024
 _MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
@@ -104,6 +105,32 @@ def open_sources(
         stores[f"oci:{layout.store}"] = store
         inputs = inputs._replace(attrs=(*inputs.attrs, attr))
     return SessionSources(sources, uploads, stores, inputs, secrets)
+
+
+def prepare_secret(secret: Secret, pause: Callable[[str], None]) -> Secret:
+    """Return the secret, with its data if it is in a pipe or a device. Raise KitcacheError.
+
+    A regular file is read when a step asks for it; here its existence is checked. A pipe, such as
+    bash's <(COMMAND), can be read only once, and a step may ask twice.
+
+    Args:
+        pause: Called with the path repeatedly while a pipe has no data. It may raise.
+    """
+    path = secret.path
+    if path is None:
+        return secret
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return secret
+        return Secret(secret.id, data=read_to_end(path, MAX_SECRET_BYTES, lambda: pause(path)))
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else OSError(0, str(error))
+        problem = f"the file of the secret {secret.id} cannot be read"
+        failure = io_error(path, problem, cause, effect=_UNBUILT)
+        if isinstance(error, FileNotFoundError):
+            failure.hints = ("name a file that exists",)
+        raise failure from None
 
 
 def _require_stdin(stdin: BinaryIO | None) -> BinaryIO:
