@@ -3,17 +3,21 @@
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from kitcache.buildkit import client as client_module
 from kitcache.buildkit.arguments import as_tuple, check_values
 from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.errors import UsageError
+from kitcache.options import caches
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.options.outputs import Output
@@ -137,6 +141,28 @@ def test_settling_twice_changes_nothing() -> None:
     assert once.outputs[0].dest == "-"
     assert once.attests == (("provenance", "mode=max"), ("sbom", ""))
     assert check_values(once) == once
+
+
+def test_a_text_is_parsed_once_and_a_request_is_checked_once(
+    daemon: FakeDaemon, context: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(module: ModuleType, name: str) -> None:
+        function = getattr(module, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            calls[name] += 1
+            return function(*args, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(caches, "split_fields")
+    count(caches, "warn_unknown")
+    count(client_module, "check_request")
+    with Client(daemon.address) as client:
+        client.build(context, cache_to=f"type=local,dest={context}/cache", outputs="type=cacheonly")
+    assert calls == {"split_fields": 1, "warn_unknown": 1, "check_request": 1}
 
 
 OFF: list[dict[str, str | bool]] = [
