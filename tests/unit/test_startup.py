@@ -43,6 +43,7 @@ SHARED = {
     "kitcache.store.index",
     "kitcache.store.ioerrors",
     "kitcache.store.layout",
+    "kitcache.store.verified",
     "kitcache.store.locks",
     "kitcache.store.delete",
     "kitcache.store.directory",

@@ -60,7 +60,7 @@ def temporary_name(purpose: str) -> str:
 def write_file(
     dir_fd: int,
     name: str,
-    parts: Iterable[bytes],
+    parts: Iterable[bytes | memoryview],
     reference: os.stat_result,
     mode: int | None = None,
 ) -> None:
@@ -83,7 +83,7 @@ def write_file(
 def replace_file(
     target: tuple[int, str],
     temporary: tuple[int, str],
-    parts: Iterable[bytes],
+    parts: Iterable[bytes | memoryview],
     reference: os.stat_result,
     mode: int | None = None,
 ) -> None:

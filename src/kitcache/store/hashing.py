@@ -4,21 +4,16 @@ One open, one stat, one read and one close for a small file: there may be a hund
 """
 
 import errno
-import hashlib
 import os
 import stat
-from collections.abc import Callable
 from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.oci.digest import HEX_LENGTHS, Digest
+from kitcache.oci.digest import Digest
 from kitcache.store.ioerrors import check_blame
 from kitcache.store.layout import FILE_FLAGS, Layout
+from kitcache.store.verified import WrongDigest, read_parts
 
-# Half the price of hashlib.new, which shows with small blobs.
-_HASHES: dict[str, Callable[[], "hashlib._Hash"]] = {
-    name: getattr(hashlib, name) for name in HEX_LENGTHS
-}
 _SHOWN_DIGITS = 12
 _NOT_REGULAR = "is not a regular file"
 
@@ -44,7 +39,6 @@ class BlobHasher:
         self._layout = layout
         self._stop = stop
         self._buffer = bytearray(chunk_bytes)
-        self._view = memoryview(self._buffer)
         self.bytes = 0
 
     def hash_blob(self, digest: Digest, *, largest: int | None = None) -> Hashed | Unhashed:
@@ -75,38 +69,27 @@ class BlobHasher:
             size = found.st_size
             if largest is not None and size > largest:
                 return "large"
-            told = self._hash_file(fd, digest.algorithm, size)
+            return self._hash_file(fd, digest, size)
         except OSError as error:
             check_blame(self._layout.path, error)
             return Hashed(size, _unreadable(error))
-        if told == digest.hex:
-            return Hashed(size, "")
-        return "stopped" if self._stop.is_set() else Hashed(size, _lie(digest, told, size))
 
-    def _hash_file(self, fd: int, algorithm: str, size: int) -> str:
-        """The hash of `size` bytes: what is appended meanwhile will be seen the next time."""
+    def _hash_file(self, fd: int, digest: Digest, size: int) -> Hashed | Unhashed:
         if size > len(self._buffer) and hasattr(os, "posix_fadvise"):
             # The kernel then reads twice as far ahead.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        taken = _HASHES[algorithm]()
-        left = size
-        while left > 0 and not self._stop.is_set():
-            count = os.readv(fd, (self._buffer,))
-            if not count:
-                break
-            taken.update(self._view[:count])
-            self.bytes += count
-            left -= count
-        return taken.hexdigest()
+        try:
+            for part in read_parts(fd, digest, size, self._buffer, to_end=False):
+                self.bytes += len(part)
+                if self._stop.is_set():
+                    return "stopped"
+        except WrongDigest as error:
+            actual = f"{digest.algorithm}:{error.actual_hex[:_SHOWN_DIGITS]}"
+            return Hashed(size, f"holds other bytes ({actual}…)" if size else "is empty")
+        return Hashed(size, "")
 
 
 def _unreadable(error: OSError) -> str:
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return _NOT_REGULAR
     return f"cannot be read: {error.strerror or error}"
-
-
-def _lie(digest: Digest, told: str, size: int) -> str:
-    if not size:
-        return "is empty"
-    return f"holds other bytes ({digest.algorithm}:{told[:_SHOWN_DIGITS]}…)"

@@ -20,6 +20,7 @@ from kitcache.store.index import date_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
+from kitcache.store.verified import WrongDigest, verify
 
 ALWAYS_HASHED_BYTES = 1024 * 1024
 """An existing blob of at most this length is hashed before it is used."""
@@ -192,15 +193,15 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
         fd = layout.open_blob(digest)
         if fd is None:
             return None
-        with open(fd, "rb") as file:
+        with open(fd, "rb"):
             length = os.fstat(fd).st_size
             if size > 0 and length != size:
                 return None
             if size > 0 and length > ALWAYS_HASHED_BYTES:
                 return length
-            found = hashlib.file_digest(file, digest.algorithm)
-            return length if found.hexdigest() == digest.hex else None
-    except (Unreadable, OSError):  # A new blob replaces it.
+            verify(fd, digest, length)
+            return length
+    except (Unreadable, WrongDigest, OSError):  # A new blob replaces it.
         return None
 
 

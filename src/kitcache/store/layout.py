@@ -19,6 +19,7 @@ from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreadable
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat
+from kitcache.store.verified import WrongDigest, read_whole
 
 STRUCTURAL_LIMIT_VALUES = 1_000_000
 """No index, manifest or cacheconfig has more JSON values; each costs up to half a kilobyte."""
@@ -188,10 +189,10 @@ class Layout:
                 f"is larger than an index, manifest or cacheconfig may be"
                 f" ({status.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
             )
-        with open(fd, "rb", closefd=False) as file:
-            data = file.read(status.st_size + 1)
-        if not digest.matches(data):
-            raise self._damaged("wrong-digest", "does not match its digest")
+        try:
+            data = read_whole(fd, digest, status.st_size)
+        except WrongDigest as error:
+            raise self._damaged("wrong-digest", error.problem) from None
         self._check_values(data)
         return data
 

@@ -5,10 +5,10 @@ where a reset takes an upload for a running export.
 """
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
@@ -24,10 +24,10 @@ from kitcache.store.ingest import ALWAYS_HASHED_BYTES, find_blob, open_algorithm
 from kitcache.store.ioerrors import check_blame, io_error, unreadable
 from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
+from kitcache.store.verified import WrongDigest, make_buffer, read_parts, verify
 
 CopyMethod = Literal["linked", "copied", "reused"]
 
-_CHUNK_BYTES = 1024 * 1024
 # Another file system, another owner, too many links, no hard links; ENOENT: another process deleted
 # the name after the blob was opened, so its bytes can still be read.
 _NO_LINK = (
@@ -99,28 +99,23 @@ class _Original(NamedTuple):
             raise _damaged(self.source, self.digest, "wrong-size", problem)
 
     def check_bytes(self) -> None:
-        size = self.stat.st_size
-        if size <= ALWAYS_HASHED_BYTES and self.digest.matches(self._read(size + 1, 0)):
-            return  # with one read: there may be twenty thousand of these
-        for _ in self.chunks():
-            pass
+        with self._blaming():
+            verify(self.fd, self.digest, self.stat.st_size)
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[memoryview]:
         """Yield all bytes; then raise Damaged if they do not match the digest."""
-        hasher = hashlib.new(self.digest.algorithm)
-        # Never 0: an empty file may have grown since.
-        count, offset = min(self.stat.st_size + 1, _CHUNK_BYTES), 0
-        while data := self._read(count, offset):
-            hasher.update(data)
-            offset += len(data)
-            yield data
-        if hasher.hexdigest() != self.digest.hex:
-            problem = "does not match its digest"
-            raise _damaged(self.source, self.digest, "wrong-digest", problem)
+        size = self.stat.st_size
+        with self._blaming():
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            yield from read_parts(self.fd, self.digest, size, make_buffer(size))
 
-    def _read(self, count: int, offset: int) -> bytes:
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Convert failures to errors of the source."""
         try:
-            return os.pread(self.fd, count, offset)
+            yield
+        except WrongDigest as error:
+            raise _damaged(self.source, self.digest, "wrong-digest", error.problem) from None
         except OSError as error:
             check_blame(self.source.path, error)
             raise unreadable(self.source.path, f"blob {self.digest.short}", error) from None
@@ -198,7 +193,7 @@ def _copy(
 ) -> None:
     """Copy the bytes, and give the copy its name once they match the digest."""
 
-    def parts() -> Iterator[bytes]:
+    def parts() -> Iterator[memoryview]:
         for data in original.chunks():
             yield data
             on_copied(len(data))

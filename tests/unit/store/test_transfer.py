@@ -317,7 +317,7 @@ def test_a_source_that_cannot_be_read_is_told_as_the_sources_fault(
     def broken(*_: Any) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "pread", broken)
+    monkeypatch.setattr(os, "readv", broken)
     with pytest.raises(Unreadable, match="cannot be read: Input/output error") as caught:
         copy_blob(layout, target, digest, len(LONG))
     assert caught.value.path == layout.path
@@ -331,7 +331,7 @@ def test_a_process_that_is_out_of_memory_is_no_fault_of_the_source(
     def starved(*_: Any) -> bytes:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    monkeypatch.setattr(os, "pread", starved)
+    monkeypatch.setattr(os, "readv", starved)
     with pytest.raises(KitcacheError, match="cannot read a blob") as caught:
         copy_blob(layout, target, digest, len(SHORT))
     assert not isinstance(caught.value, Damaged)
@@ -342,8 +342,8 @@ def test_a_read_that_gives_less_than_there_is_is_no_damage(
 ) -> None:
     """As a file system over a network may."""
     digest, _ = put(sample.box, SHORT)
-    real = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, count, at: real(fd, min(count, 7), at))
+    real = os.readv
+    monkeypatch.setattr(os, "readv", lambda fd, parts: real(fd, [memoryview(parts[0])[:7]]))
     assert copy_blob(layout, target, digest, len(SHORT)) == "linked"
 
 
