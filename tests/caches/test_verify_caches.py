@@ -27,7 +27,7 @@ FULLY = ""
 # What is said of each tag, in order: a part of the sentence, FULLY where nothing is.
 VERDICTS: dict[str, list[str]] = {
     "cacheconfig-missing": [BARE, "its cacheconfig sha256:454024a47f5a is missing"],
-    "cap-manifest-below": ["its manifest has 5,242,880 bytes, and BuildKit imports none above"],
+    "cap-manifest-below": ["its manifest has 5,242,880 bytes, and BuildKit imports at most"],
     "data-embedded-match": [FULLY],
     "deep-4": [FULLY],
     "digest-blake3-layer": [FULLY],

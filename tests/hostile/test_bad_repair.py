@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_every_whole_tag_and_the_next_repair_goes_on(
     answer = run(disk, "verify", "--repair", "cache")
     assert answer.code == 1
     assert "No space left" in answer.err
-    assert "  every tag that was whole still is; the next repair goes on\n" in answer.err
+    assert "  every tag that was importable still is; the next repair continues\n" in answer.err
     assert (box.dir / "index.json").read_bytes() == index
     assert see_tags(box.dir)["whole"].is_whole
     for path in [*disk.glob("filler"), *disk.glob("name-*")]:

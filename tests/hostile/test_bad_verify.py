@@ -60,7 +60,7 @@ ODD_THINGS: dict[str, list[list[str]]] = {
 LEADS_TO_A_FILE = "a symlink to outside"
 NOTHING = {"a dangling symlink", "a symlink to itself"}
 PROBLEMS = {
-    name: "is a link that leads to nothing" if name in NOTHING else "is not a regular file"
+    name: "is a symlink that leads to nothing" if name in NOTHING else "is not a regular file"
     for name in ODD_THINGS
 }
 

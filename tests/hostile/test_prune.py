@@ -315,7 +315,7 @@ class TestNames:
         for content, says in (
             (b"\x00\xff", "UTF-8"),
             (b"x" * (64 * 1024 + 1), "65,536"),
-            (b"[[rule]", "line 1"),
+            (b"[[rule]", "at line 1"),
             (b'max-used-spice = "5GB"', "max-used-spice"),
             (b'max-used-space = "5 gigs"', "5 gigs"),
         ):

@@ -137,7 +137,7 @@ class TestOthers:
         assert len(steps_in(cache.dir, entries(cache.dir)["dev"])) == 3
 
     @pytest.mark.parametrize(
-        "moment", ["kitcache.upkeep.trimming.trim.cut_roots", "kitcache.upkeep.edit.write_root"]
+        "moment", ["kitcache.upkeep.trimming.trim.plan_trims", "kitcache.upkeep.edit.write_root"]
     )
     def test_who_publishes_another_tag_before_it_moves_is_heard(
         self, cache: Stages, monkeypatch: pytest.MonkeyPatch, moment: str

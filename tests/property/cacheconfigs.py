@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.upkeep.trimming.steporder import CacheDocuments
+from kitcache.upkeep.project import CacheDocuments
 from tests.property.model import digest_of
 
 CACHECONFIG = "application/vnd.buildkit.cacheconfig.v0"
@@ -67,7 +67,7 @@ class Config(NamedTuple):
         else:
             root |= {"mediaType": "application/vnd.oci.image.manifest.v1+json"}
             root |= {"config": config, "layers": layers}
-        return CacheDocuments("main", json.dumps(root, separators=(",", ":")).encode(), self.data)
+        return CacheDocuments(json.dumps(root, separators=(",", ":")).encode(), self.data)
 
 
 @st.composite

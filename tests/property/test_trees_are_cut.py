@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.rewrite import make_root
+from kitcache.upkeep.project import CacheDocuments, make_root
 from kitcache.upkeep.trimming.steporder import (
-    CacheDocuments,
     TrimSelection,
-    cut_trees,
-    cut_until,
-    rank,
+    keep_until_fits,
+    rank_steps,
+    select_steps,
 )
 from tests.property.cacheconfigs import (
     BASE_S,
@@ -39,7 +38,9 @@ class Case(NamedTuple):
     other_bytes: int
 
     def cut(self, limit_bytes: int) -> TrimSelection:
-        return cut_trees(self.trees, self.used, SIZES, self.other_bytes, limit_bytes, now_ns=NOW_NS)
+        return select_steps(
+            self.trees, self.used, SIZES, self.other_bytes, limit_bytes, now_ns=NOW_NS
+        )
 
     @property
     def whole(self) -> int:
@@ -67,8 +68,8 @@ def after(case: Case, cuts: TrimSelection) -> dict[int, CacheDocuments]:
     for number, (tree, kept) in enumerate(zip(case.trees, cuts.kept, strict=True)):
         found[number] = tree
         if kept is not None:
-            root = make_root(tree.manifest, tree.config, kept, SIZES)
-            found[number] = CacheDocuments(tree.tag, root.manifest, root.config)
+            root = make_root(tree, kept)
+            found[number] = CacheDocuments(root.manifest, root.config)
     return found
 
 
@@ -146,7 +147,7 @@ def test_what_fits_is_left_alone(case: Case) -> None:
 @given(configs(), st.booleans())
 def test_a_cut_that_keeps_everything_means_the_same(config: Config, is_index: bool) -> None:
     tree = config.tree(is_index=is_index)
-    root = make_root(tree.manifest, tree.config, list(meaning(tree.config)), SIZES)
+    root = make_root(tree, list(meaning(tree.config)))
     assert sorted(meaning(root.config).values(), key=repr) == sorted(
         meaning(tree.config).values(), key=repr
     )
@@ -154,8 +155,8 @@ def test_a_cut_that_keeps_everything_means_the_same(config: Config, is_index: bo
 
 @given(cases())
 def test_the_order_names_each_result_once_and_each_layer_once(case: Case) -> None:
-    order = rank(case.trees, case.used, NOW_NS)
-    assert sorted((r.tree, r.key) for r in order) == sorted(
+    order = rank_steps(case.trees, case.used, NOW_NS)
+    assert sorted((r.cache, r.key) for r in order) == sorted(
         (n, key) for n, tree in enumerate(case.trees) for key in meaning(tree.config)
     )
     going = [layer for ranked in order for layer in ranked.layers]
@@ -165,15 +166,15 @@ def test_the_order_names_each_result_once_and_each_layer_once(case: Case) -> Non
 @given(cases())
 def test_what_two_trees_share_goes_from_both_at_once(case: Case) -> None:
     """The same step with the same layers: apart, the first to lose it would free nothing."""
-    order = rank(case.trees, case.used, NOW_NS)
-    lasts = {ranked.tree: n for n, ranked in enumerate(order)}
+    order = rank_steps(case.trees, case.used, NOW_NS)
+    lasts = {ranked.cache: n for n, ranked in enumerate(order)}
     found: dict[object, list[int]] = {}
     for n, ranked in enumerate(order):
         if n not in lasts.values():
-            identity, chain, _ = meaning(case.trees[ranked.tree].config)[ranked.key]
+            identity, chain, _ = meaning(case.trees[ranked.cache].config)[ranked.key]
             found.setdefault((identity, chain), []).append(n)
     for places in found.values():
-        between = {order[n].warm_ns for n in range(places[0], places[-1] + 1)}
+        between = {order[n].last_used_ns for n in range(places[0], places[-1] + 1)}
         assert len(between) == 1
 
 
@@ -181,11 +182,8 @@ def test_what_two_trees_share_goes_from_both_at_once(case: Case) -> None:
 def test_a_cut_until_it_fits(config: Config, used: dict[Digest, int], most: int) -> None:
     """By the size of the cacheconfig alone, as BuildKit's import has it."""
     tree = config.tree()
-    kept = cut_until(tree, used, lambda _, size: size <= most, now_ns=NOW_NS)
-    keys = [ranked.key for ranked in rank([tree], used, NOW_NS)]
-    sizes = [
-        len(make_root(tree.manifest, tree.config, keys[n:], {}).config)
-        for n in range(max(1, len(keys)))
-    ]
+    kept = keep_until_fits(tree, used, lambda _, size: size <= most, now_ns=NOW_NS)
+    keys = [ranked.key for ranked in rank_steps([tree], used, NOW_NS)]
+    sizes = [len(make_root(tree, keys[n:]).config) for n in range(max(1, len(keys)))]
     fitting = [n for n, size in enumerate(sizes) if size <= most]
     assert kept == (frozenset(keys[fitting[0] :]) if fitting else None)

@@ -13,7 +13,7 @@ import kitcache
 from kitcache.errors import LimitNotReached
 from kitcache.store.open import open_store
 from kitcache.store.state import record_layer_uses
-from kitcache.upkeep.trimming.steporder import CacheDocuments
+from kitcache.upkeep.project import CacheDocuments
 from tests.property import witness
 from tests.property.cacheconfigs import POOL, configs, layer_bytes, layer_digest, meaning
 from tests.property.disk import REF_NAME, blob_path, blobs, put_blob, settle

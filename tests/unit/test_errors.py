@@ -59,7 +59,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     "Unreadable": Unreadable("cache", "blob sha256:9c1e", "Input/output error"),
     "Unsafe": Unsafe("cache", "blobs is a symbolic link"),
     "LimitNotReached": LimitNotReached(
-        "cache", "what has to stay holds 2 kB", limit_bytes=1000, needed_bytes=2000
+        "cache", "the kept tags need 2 kB", limit_bytes=1000, needed_bytes=2000
     ),
     "NoDaemon": NoDaemon("cache", "nobody answers", hints=("start it",)),
     "BuildFailed": BuildFailed(

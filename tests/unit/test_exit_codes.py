@@ -160,7 +160,7 @@ def test_a_limit_that_is_not_reached(sample: Sample) -> None:
     answer = run(sample.box.top, *words)
     assert answer.code == errors.LimitNotReached.exit_code == 14
     assert answer.out.startswith("cache\n")
-    assert "kitcache: cache: what has to stay holds 2.0 kB" in answer.err
+    assert "kitcache: cache: the kept tags need 2.0 kB" in answer.err
     in_json = run(sample.box.top, *words, "--json")
     assert (in_json.code, in_json.value["exit_code"], in_json.err) == (14, 14, "")
     assert in_json.value["schema"] == "kitcache.prune/1"

@@ -124,6 +124,7 @@ KITCACHE = {
         "kitcache.upkeep.health",
         "kitcache.cli.commands.verify",
         "kitcache.upkeep.health.faults",
+        "kitcache.upkeep.health.judge",
         "kitcache.upkeep.health.importrules",
         "kitcache.gc.reach",
         "kitcache.upkeep.health.hash",
@@ -146,6 +147,7 @@ KITCACHE = {
         "kitcache.upkeep.pruning.decisions",
         "kitcache.upkeep.pruning.lastuse",
         "kitcache.options.prunepolicy",
+        "kitcache.options.tagpatterns",
     },
     "trim": SHARED
     | ANSWERS
@@ -173,6 +175,7 @@ KITCACHE = {
     | NAMING
     | {
         "kitcache.cli.commands.untag",
+        "kitcache.options.tagpatterns",
         "kitcache.upkeep.naming.untag",
         "kitcache.store.commit",
         "kitcache.store.state",

@@ -1,14 +1,14 @@
-"""Policy files: TOML, with the names of the command line's options as keys.
+"""Policy files: TOML whose keys are the names of the command line's options.
 
-Above the first [[rule]] they speak of all tags; in one, of the tags that it names.
+Keys above the first [[rule]] apply to all tags; keys of a rule apply to the tags that it names. An
+error names the key path, such as rule[2].keep-last for a key of the second rule.
 """
 
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import quote_go, suggest
@@ -17,17 +17,18 @@ from kitcache.options.prunepolicy import (
     PrunePolicy,
     PruneRule,
     find_contradictions,
-    name_rule,
-    parse_amount,
+    parse_disk_space,
     parse_span,
 )
-from kitcache.options.tomllines import Path, find_lines, line_of
 
 _Reader = Callable[[Any], Any]
-_MOST_TAGS = 10**9
+_Problem = tuple[int, str]
+"""A position in PrunePolicy.rules, -1 for keys of all tags, and a clause that names the key."""
+_ALL_TAGS = -1
+_MAX_TAGS = 10**9
 _KEY = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
-# tomllib takes half a minute for a key that fills the file, and names no line for such a number.
-_REFUSED = (
+# tomllib takes half a minute for a key that fills the file, and gives no line for such a number.
+_COSTLY = (
     (
         re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_KEY}[ \t]*\.[ \t]*){{100}}", re.MULTILINE),
         "a key has more than 100 parts",
@@ -36,29 +37,21 @@ _REFUSED = (
 )
 
 
-class _Problem(NamedTuple):
-    """What is wrong with what is at that path."""
-
-    path: Path
-    text: str
-
-
 def read_policy(text: str, name: str) -> PrunePolicy:
-    """The policy that a file of that name holds; it does not contradict itself.
+    """Return the policy in the text of a policy file.
 
-    Raises UsageError, which names the file, and lines and keys of all that is wrong.
+    Args:
+        text: TOML.
+        name: Name of the file, for messages.
+
+    Raises:
+        UsageError: The text is not TOML, or the policy is invalid or contradicts itself. The error
+            names the file and the key path of every mistake.
     """
-    _refuse_costly(text, name)
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _not_toml(text, name, error) from None
-    top, problems = _read_table(document, _TOP_KEYS, (), "")
-    rules = []
-    for place, table in enumerate(top.get("rule", ())):
-        rule, found = _read_rule(table, place)
-        rules.append(rule)
-        problems += found
+    document = _parse_toml(text, name)
+    problems: list[_Problem] = []
+    top = _read_table(document, _TOP_KEYS, "", _ALL_TAGS, problems)
+    rules = [_read_rule(table, n, problems) for n, table in enumerate(top.get("rule", ()))]
     common = PruneRule(
         keep_last=top.get("keep-last"),
         keep_within_ns=top.get("keep-within"),
@@ -74,41 +67,43 @@ def read_policy(text: str, name: str) -> PrunePolicy:
         trim=top.get("trim", False),
         source=name,
     )
-    problems += _contradictions(policy, problems)
+    incomplete = {position for position, _ in problems}
+    for found in find_contradictions(policy):
+        is_common = found.rule is None or policy.rules[found.rule].is_common
+        position = _ALL_TAGS if is_common else found.rule or 0
+        # A value that could not be read can be the reason for these two.
+        if position not in incomplete or found.key not in ("tags", "trim"):
+            problems.append((position, found.problem))
     if problems:
-        raise _wrong(text, name, problems)
+        first, *others = [problem for _, problem in sorted(problems, key=itemgetter(0))]
+        raise UsageError(first, path=name, details=tuple(others))
     return policy
 
 
-def _refuse_costly(text: str, name: str) -> None:
-    for costly, problem in _REFUSED:
-        if found := costly.search(text):
-            raise UsageError(f"line {_line_at(text, found.end())}: {problem}", path=name)
-
-
-def _contradictions(policy: PrunePolicy, problems: list[_Problem]) -> list[_Problem]:
-    """What contradicts itself, but for what may be so only since something could not be read."""
-    unread = {problem.path[:-1] for problem in problems}
-    found = []
-    for rule, key, text in find_contradictions(policy):
-        is_top = rule is None or policy.rules[rule].is_common
-        table: Path = () if is_top else ("rule", rule or 0)
-        if table not in unread or key not in ("tags", "trim"):
-            found.append(_Problem((*table, key), text))
-    return found
-
-
-def _read_rule(table: dict[str, Any], place: int) -> tuple[PruneRule, list[_Problem]]:
-    path = ("rule", place)
+def _parse_toml(text: str, name: str) -> dict[str, Any]:
+    for pattern, problem in _COSTLY:
+        if match := pattern.search(text):
+            line = text.count("\n", 0, match.end()) + 1
+            raise UsageError(f"{problem} (at line {line})", path=name)
     try:
-        name = name_rule(place + 1, _globs(table.get("tags", [])))
-    except ValueError:
-        name = name_rule(place + 1, ())
-    values, problems = _read_table(table, _RULE_KEYS, path, f"{name}: ")
+        return tomllib.loads(text)
+    except RecursionError:
+        problem = "brackets are nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    raise UsageError(
+        f"this is not TOML: {problem}",
+        path=name,
+        hints=('put names, ages and sizes in quotes, such as max-used-space = "5GB"',),
+    )
+
+
+def _read_rule(table: dict[str, Any], position: int, problems: list[_Problem]) -> PruneRule:
+    name = f"rule[{position + 1}]"
+    values = _read_table(table, _RULE_KEYS, f"{name}.", position, problems)
     if "tags" not in table:
-        text = f'{name} has no tags: add a line such as tags = "pr-*"'
-        problems.append(_Problem((*path, "tags"), text))
-    rule = PruneRule(
+        problems.append((position, f'{name} has no tags: add a line such as tags = "pr-*"'))
+    return PruneRule(
         name,
         values.get("tags", ()),
         values.get("keep", False),
@@ -116,138 +111,107 @@ def _read_rule(table: dict[str, Any], place: int) -> tuple[PruneRule, list[_Prob
         values.get("keep-within"),
         values.get("unused-for"),
     )
-    return rule, problems
 
 
 def _read_table(
-    table: dict[str, Any], readers: Mapping[str, _Reader], path: Path, where: str
-) -> tuple[dict[str, Any], list[_Problem]]:
-    """The values that could be read, by key, and what is wrong with the others."""
+    table: dict[str, Any],
+    readers: Mapping[str, _Reader],
+    prefix: str,
+    position: int,
+    problems: list[_Problem],
+) -> dict[str, Any]:
+    """Return the valid values by key; append the problems of the other keys."""
     values: dict[str, Any] = {}
-    problems = []
     for key, value in table.items():
+        path = prefix + (key if re.fullmatch(r"[\w-]{1,40}", key, re.ASCII) else quote_go(key[:40]))
         try:
             if key in readers:
                 values[key] = readers[key](value)
             else:
-                problems.append(_Problem((*path, key), where + _unknown(key, readers)))
+                problems.append((position, f"{path}: {_describe_unknown(key, readers)}"))
         except ValueError as error:
-            problems.append(_Problem((*path, key), f"{where}{key}: {error}"))
-    return values, problems
+            problems.append((position, f"{path}: {error}"))
+    return values
 
 
-def _unknown(key: str, known: Mapping[str, _Reader]) -> str:
+def _describe_unknown(key: str, readers: Mapping[str, _Reader]) -> str:
     if key in _TOP_KEYS:
-        return f"{key} is for the whole policy: it belongs above the first [[rule]]"
+        return "applies to the whole policy: write it above the first [[rule]]"
     if key in _RULE_KEYS:
-        return f"{key} is for some tags: it belongs in a [[rule]]"
-    meant = suggest(key, known)
-    hint = f"did you mean {meant}?" if meant else f"known: {', '.join(known)}"
-    return f"unknown key {quote_go(key[:40])}; {hint}"
+        return "applies to some tags: write it in a [[rule]]"
+    similar = suggest(key, readers)
+    hint = f"did you mean {similar}?" if similar else f"known: {', '.join(readers)}"
+    return f"unknown key; {hint}"
 
 
-def _globs(value: Any) -> tuple[str, ...]:
-    globs = [value] if isinstance(value, str) else value
-    if not isinstance(globs, list) or not all(isinstance(glob, str) for glob in globs):
-        raise _mistyped(value, 'a pattern such as "pr-*", or a list of patterns')
-    return tuple(globs)
+def _read_patterns(value: Any) -> tuple[str, ...]:
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+        raise _type_error(value, 'a pattern such as "pr-*", or a list of patterns')
+    return tuple(patterns)
 
 
-def _age_ns(value: Any) -> int:
-    # A bare number would be seconds, and is hardly meant to be.
+def _read_age_ns(value: Any) -> int:
+    # A bare number would be seconds, which is hardly ever meant.
     if not isinstance(value, str):
-        raise _mistyped(value, 'an age in quotes, such as "30d"')
+        raise _type_error(value, 'an age in quotes, such as "30d"')
     return parse_span(value)
 
 
-def _amount(value: Any) -> DiskSpace:
+def _read_disk_space(value: Any) -> DiskSpace:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _mistyped(value, 'a size such as "5GB", or a part of the disk such as "10%"')
+        raise _type_error(value, 'a size such as "5GB", or a part of the disk such as "10%"')
     if isinstance(value, int) and value.bit_length() > 63:
         raise ValueError("is more than any disk has")
-    return parse_amount(str(value))
+    return parse_disk_space(str(value))
 
 
-def _count(value: Any) -> int:
+def _read_count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _mistyped(value, "a number such as 5, without quotes")
+        raise _type_error(value, "a number such as 5, without quotes")
     if value < 0:
-        raise ValueError("is no number of tags")
-    if value >= _MOST_TAGS:
+        raise ValueError("is not a number of tags")
+    if value >= _MAX_TAGS:
         raise ValueError("is more tags than any cache has")
     return value
 
 
-def _flag(value: Any) -> bool:
+def _read_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _mistyped(value, "true or false, without quotes")
+        raise _type_error(value, "true or false, without quotes")
     return value
 
 
-def _tables(value: Any) -> list[dict[str, Any]]:
+def _read_tables(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, dict):
         raise ValueError("each rule begins with [[rule]], in two brackets")
     if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        raise _mistyped(value, "tables, each under [[rule]]")
+        raise _type_error(value, "tables, each under [[rule]]")
     return value
 
 
-def _mistyped(value: Any, wanted: str) -> ValueError:
+def _type_error(value: Any, wanted: str) -> ValueError:
     kinds = {bool: "a boolean", int: "an integer", float: "a float", str: "a string"}
-    kinds |= {list: "an array of other things", dict: "a table"}
-    return ValueError(f"has to be {wanted}; this is {kinds.get(type(value), 'a date or a time')}")
+    kinds |= {list: "an array of other values", dict: "a table"}
+    return ValueError(f"must be {wanted}, not {kinds.get(type(value), 'a date or a time')}")
 
 
 _RULE_KEYS: dict[str, _Reader] = {
-    "tags": _globs,
-    "keep": _flag,
-    "keep-last": _count,
-    "keep-within": _age_ns,
-    "unused-for": _age_ns,
+    "tags": _read_patterns,
+    "keep": _read_flag,
+    "keep-last": _read_count,
+    "keep-within": _read_age_ns,
+    "unused-for": _read_age_ns,
 }
 _TOP_KEYS: dict[str, _Reader] = {
-    "max-used-space": _amount,
-    "min-free-space": _amount,
-    "keep-tag": _globs,
-    "drop-tag": _globs,
-    "keep-last": _count,
-    "keep-within": _age_ns,
-    "unused-for": _age_ns,
-    "allow-empty": _flag,
-    "trim": _flag,
-    "rule": _tables,
+    "max-used-space": _read_disk_space,
+    "min-free-space": _read_disk_space,
+    "keep-tag": _read_patterns,
+    "drop-tag": _read_patterns,
+    "keep-last": _read_count,
+    "keep-within": _read_age_ns,
+    "unused-for": _read_age_ns,
+    "allow-empty": _read_flag,
+    "trim": _read_flag,
+    "rule": _read_tables,
 }
-
-
-def _wrong(text: str, name: str, problems: list[_Problem]) -> UsageError:
-    """All problems, in the order of their lines."""
-    lines = find_lines(text)
-    placed = [(line_of(problem.path, lines) or 1, problem.text) for problem in problems]
-    first, *others = [f"line {line}: {said}" for line, said in sorted(placed, key=itemgetter(0))]
-    return UsageError(first, path=name, details=tuple(others))
-
-
-def _not_toml(text: str, name: str, error: Exception) -> UsageError:
-    """What tomllib says, with its line in front."""
-    problem = str(error)
-    if isinstance(error, RecursionError):
-        problem = f"line {_line_at(text, _deepest(text))}: too many brackets, each within another"
-    place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", problem)
-    if place is not None:
-        line = place[1] or text.rstrip().count("\n") + 1
-        problem = f"line {line}: {problem[: place.start()]}"
-    return UsageError(
-        f"{problem} (this is not TOML)",
-        path=name,
-        hints=('put names, ages and sizes in quotes, such as max-used-space = "5GB"',),
-    )
-
-
-def _line_at(text: str, place: int) -> int:
-    return text.count("\n", 0, place) + 1
-
-
-def _deepest(text: str) -> int:
-    """Where in the text the most brackets are open."""
-    depths = list(accumulate((char in "[{") - (char in "]}") for char in text))
-    return depths.index(max(depths))

@@ -1,37 +1,37 @@
-"""Retention: which tags a policy keeps, which it lets go, and what in it contradicts itself.
+"""The prune policy: which tags prune keeps and removes, and what in a policy contradicts itself.
 
-The words are docker's (max-used-space, min-free-space) and restic's (keep-tag, keep-last,
+The terms are docker's (max-used-space, min-free-space) and restic's (keep-tag, keep-last,
 keep-within).
 """
 
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import NamedTuple
 
 from kitcache.errors import UsageError
+from kitcache.options.tagpatterns import covers, find_pattern
 from kitcache.options.units import AGE_FORMS, SIZE_FORMS, parse_age, parse_bytes, spell_age
 
 RULE_FIELDS = ("keep", "keep_last", "keep_within_ns", "unused_for_ns")
-_SHOWN_GLOBS = 2
+_MAX_SHOWN_PATTERNS = 2
 
 
 class DiskSpace(NamedTuple):
-    """A size on a disk: bytes, or a percentage of all that the disk has. One of both is set."""
+    """A size on a disk: either bytes or a percentage of the whole disk."""
 
     bytes: int | None = None
     percentage: float | None = None
 
     def of(self, disk_bytes: int) -> int:
-        """Bytes, on a disk that has so many."""
+        """Return the size in bytes on a disk of `disk_bytes`."""
         if self.bytes is not None:
             return self.bytes
         return int(disk_bytes * (self.percentage or 0) / 100)
 
 
-def parse_amount(text: str) -> DiskSpace:
-    """5GB, or 10% of the disk. Raises ValueError, which says what forms are known."""
+def parse_disk_space(text: str) -> DiskSpace:
+    """Parse 5GB, or 10% (of the disk). Raises ValueError with the known forms."""
     share = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?%", text.strip(), re.ASCII)
     if share is not None:
         return DiskSpace(percentage=float(share[1]))
@@ -43,9 +43,10 @@ def parse_amount(text: str) -> DiskSpace:
 
 
 def parse_span(text: str) -> int:
-    """Nanoseconds in 30d or 1h30m. Raises ValueError, which says what forms are known.
+    """Parse 30d or 1h30m as nanoseconds.
 
-    Also for a number alone: who writes 30 may mean days, and tags would go for it.
+    Raises ValueError with the known forms, also for a number without a unit: 30 may be meant as
+    days, and as seconds it would remove tags.
     """
     try:
         age_ns = parse_age(text)
@@ -57,12 +58,17 @@ def parse_span(text: str) -> int:
 
 
 class PruneRule(NamedTuple):
-    """What is said of the tags that one of these globs matches; `*` is any text, with slashes too.
+    """What a policy says about the tags that one of its patterns matches.
 
-    name: for messages. Without a name and for all tags it is the common rule, which counts where
-    the others say nothing. keep: nothing drops them. keep_last: nor so many of them, the last used.
-    keep_within_ns: nor one used less than that long ago. unused_for_ns: one last used at least that
-    long ago goes.
+    A rule without a name for all tags is the common rule: it applies to what the others leave open.
+
+    Attributes:
+        name: For messages, such as rule[2].
+        tags: Patterns; `*` matches any text, slashes too.
+        keep: The tags are never removed.
+        keep_last: So many of them are not removed, the most recently used.
+        keep_within_ns: A tag that was used less long ago is not removed.
+        unused_for_ns: A tag that was not used for at least so long is removed.
     """
 
     name: str = ""
@@ -74,59 +80,39 @@ class PruneRule(NamedTuple):
 
     @property
     def is_common(self) -> bool:
-        """Whether it is what is said of all tags at once."""
+        """True if it applies to all tags."""
         return not self.name and self.tags == ("*",)
 
     @property
     def label(self) -> str:
-        """What it is called in messages: rule 2 (pr-*)."""
-        return self.name or f"rule{_listed(self.tags)}"
+        """The name and the first patterns, for messages: rule[2] (pr-*)."""
+        more = ", …" if len(self.tags) > _MAX_SHOWN_PATTERNS else ""
+        shown = ", ".join(self.tags[:_MAX_SHOWN_PATTERNS])
+        return (self.name or "rule") + (f" ({shown}{more})" if any(self.tags) else "")
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that it sets, of RULE_FIELDS."""
+        """The fields of RULE_FIELDS that it sets."""
         values = ((field, getattr(self, field)) for field in RULE_FIELDS)
         return tuple(field for field, value in values if value is not None and value is not False)
 
     def matches(self, ref_name: str) -> bool:
-        """Whether it speaks of that tag."""
-        return find_glob(self.tags, ref_name) is not None
-
-
-def find_glob(globs: tuple[str, ...], ref_name: str) -> str | None:
-    """The first of them that matches the tag."""
-    return next((glob for glob in globs if _matches(glob, ref_name)), None)
-
-
-def _matches(glob: str, ref_name: str) -> bool:
-    # Whoever names the tag v[1] means that one too. And most of hundreds are plain: fnmatch makes a
-    # regular expression of each, and remembers few.
-    return ref_name == glob or (not is_plain(glob) and fnmatchcase(ref_name, glob))
-
-
-def is_plain(glob: str) -> bool:
-    """Whether it can match one name only: its own."""
-    return not ("*" in glob or "?" in glob or "[" in glob)
-
-
-def name_rule(number: int, tags: tuple[str, ...]) -> str:
-    """A name for a rule by its place in a file, from 1: rule 2 (pr-*)."""
-    return f"rule {number}{_listed(tags)}"
-
-
-def _listed(tags: tuple[str, ...]) -> str:
-    more = ", …" if len(tags) > _SHOWN_GLOBS else ""
-    return f" ({', '.join(tags[:_SHOWN_GLOBS])}{more})" if any(tags) else ""
+        """Return True if it applies to the tag."""
+        return find_pattern(self.tags, ref_name) is not None
 
 
 class PrunePolicy(NamedTuple):
-    """A policy. What a rule does not say of its tags, the common one does.
+    """A policy. The common rule applies to what a rule leaves open for its tags.
 
-    keep_tags: globs of tags that nothing drops. drop_tags: globs of tags that go, whatever their
-    use, where nothing keeps them. rules: the first that matches a tag counts.
-    max_used: for all that the tags reach. min_free: on the cache's disk. allow_empty: the last tag
-    may go too. trim: tags may be made smaller, where to drop some is not enough. source: the policy
-    file's name, "" for the command line.
+    Attributes:
+        keep_tags: Patterns of tags that are never removed.
+        rules: The first rule that matches a tag applies.
+        max_used: For all blobs that the tags reach.
+        min_free: For the disk of the cache.
+        allow_empty: The last tag can be removed too.
+        trim: Tags can be made smaller if removing some is not enough.
+        source: The name of the policy file; "" for the command line.
+        drop_tags: Patterns of tags that are removed whenever they were used, unless they are kept.
     """
 
     keep_tags: tuple[str, ...] = ()
@@ -140,42 +126,45 @@ class PrunePolicy(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """True where nothing is asked for: no limit, no rule, no tag to keep or to drop."""
+        """True if it has no limit, no rule, and no tag to keep or remove."""
         has_tags = bool(self.keep_tags or self.drop_tags)
         return not (self.has_limit or has_tags or any(rule.fields for rule in self.rules))
 
     @property
     def has_limit(self) -> bool:
-        """True where a size is to be kept to."""
+        """True if it limits the size."""
         return self.max_used is not None or self.min_free is not None
 
     @property
     def has_age(self) -> bool:
-        """True where some tags, or all, go by their age."""
+        """True if it removes some tags, or all, by their age."""
         return any(rule.unused_for_ns is not None for rule in self.rules)
 
     def spell(self, key: str, value: object = None) -> str:
-        """The key and its value as they are written: --keep-last 5; in a file without dashes."""
+        """Return an option as the user writes it: --keep-last 5, in a file keep-last 5."""
         word = key if self.source else f"--{key}"
         return word if value is None else f"{word} {value}"
 
 
 def common_rule(policy: PrunePolicy) -> PruneRule:
-    """What is said of all tags at once."""
-    # A file has it at the end, after hundreds of others.
+    """Return what the policy says about all tags at once."""
+    # In a file it comes last, after hundreds of others.
     return next((rule for rule in reversed(policy.rules) if rule.is_common), PruneRule())
 
 
 def find_rule(policy: PrunePolicy, ref_name: str) -> PruneRule | None:
-    """The first rule that speaks of that tag, the common one aside."""
+    """Return the first rule that matches the tag, except the common one."""
     others = (rule for rule in policy.rules if not rule.is_common)
     return next((rule for rule in others if rule.matches(ref_name)), None)
 
 
-def counting_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, PruneRule]:
-    """For each field that counts for the rule's tags, the rule that sets it: it, or the common one.
+def applying_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, PruneRule]:
+    """Return by field the rule that sets it for the tags of a rule: this one or the common one.
 
-    None stands for tags of which no other rule speaks. Where it says keep, nothing else counts.
+    With `keep` no other field applies.
+
+    Args:
+        rule: None for the tags that no rule but the common one matches.
     """
     own = dict.fromkeys(rule.fields, rule) if rule is not None else {}
     if "keep" in own:
@@ -185,24 +174,27 @@ def counting_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, Pru
 
 
 def quote(policy: PrunePolicy, rule: PruneRule, field: str) -> str:
-    """What the rule says there: rule 2 (pr-*): keep-last 5."""
-    key, value = key_of(field), getattr(rule, field)
+    """Return what a rule says in a field: rule[2].keep-last 5."""
+    key, value = _key_of(field), getattr(rule, field)
     if field.endswith("_ns"):
         value = spell_age(value)
     if rule.is_common:
         return policy.spell(key, value)
-    return f"{rule.label}: {key}" if value is True else f"{rule.label}: {key} {value}"
+    path = f"{rule.name}.{key}" if rule.name else f"{rule.label}: {key}"
+    return path if value is True else f"{path} {value}"
 
 
-def key_of(field: str) -> str:
-    """A field's name as users write it: keep-within for keep_within_ns."""
+def _key_of(field: str) -> str:
+    """Return a field's name as users write it: keep-within for keep_within_ns."""
     return field.removesuffix("_ns").replace("_", "-")
 
 
 class Contradiction(NamedTuple):
-    """What cannot be meant. rule: its position in `rules`, None where it is not a rule's.
+    """A part of a policy that cannot be meant.
 
-    key: as users write it, "tags" where a whole rule is meant.
+    Attributes:
+        rule: Position in PrunePolicy.rules; None if it is not in a rule.
+        key: As users write it; "tags" for a whole rule.
     """
 
     rule: int | None
@@ -211,10 +203,10 @@ class Contradiction(NamedTuple):
 
 
 def check_policy(policy: object) -> None:
-    """Raise UsageError for what is not a policy, or contradicts itself; the message names all."""
+    """Raise UsageError with all problems if the argument is not a policy or contradicts itself."""
     if not isinstance(policy, PrunePolicy):
         raise UsageError(
-            f"the policy is of type {type(policy).__name__}, not Retention",
+            f"the policy is of type {type(policy).__name__}, not PrunePolicy",
             hints=("kitcache.read_policy(TEXT, NAME)",),
         )
     problems = [found.problem for found in find_contradictions(policy)]
@@ -223,23 +215,23 @@ def check_policy(policy: object) -> None:
 
 
 def find_contradictions(policy: PrunePolicy) -> Iterator[Contradiction]:
-    """All that contradicts itself in the policy, or can have no effect."""
+    """Yield everything in the policy that contradicts itself or can have no effect."""
     named = (("keep-tag", policy.keep_tags), ("drop-tag", policy.drop_tags))
-    globs: list[tuple[str, object]] = [*named, *(("keep-tag", rule.tags) for rule in policy.rules)]
-    key = next((key for key, each in globs if isinstance(each, str)), None)
+    lists: list[tuple[str, object]] = [*named, *(("keep-tag", rule.tags) for rule in policy.rules)]
+    key = next((key for key, patterns in lists if isinstance(patterns, str)), None)
     if key is not None:
         problem = "patterns are a tuple of strings: of one string each letter would be a pattern"
         yield Contradiction(None, key, problem)
         return
-    for key, tags in named:
-        if "" in tags:
+    for key, patterns in named:
+        if "" in patterns:
             problem = f"{policy.spell(key)}: an empty pattern matches no tag"
             yield Contradiction(None, key, problem)
-    yield from _kept_all_the_same(policy)
+    yield from _useless_drop_tags(policy)
     if sum(rule.is_common for rule in policy.rules) > 1:
-        problem = "two rules without a name speak of all tags, and only one can count"
+        problem = "two rules without a name apply to all tags, and only one can count"
         yield Contradiction(None, "rule", problem)
-    yield from _amounts(policy)
+    yield from _invalid_sizes(policy)
     if policy.trim and not policy.has_limit:
         yield Contradiction(
             None,
@@ -248,102 +240,92 @@ def find_contradictions(policy: PrunePolicy) -> Iterator[Contradiction]:
             f" {policy.spell('max-used-space')} or {policy.spell('min-free-space')}",
         )
     for position, rule in enumerate(policy.rules):
-        for key, problem in _in_rule(policy, rule):
+        for key, problem in _problems_of_rule(policy, rule):
             yield Contradiction(position, key, problem)
-        if problem := _never_reached(policy, position):
-            key = key_of(rule.fields[0]) if rule.is_common else "tags"
+        if problem := _unreachable(policy, position):
+            key = _key_of(rule.fields[0]) if rule.is_common else "tags"
             yield Contradiction(position, key, problem)
 
 
-def _kept_all_the_same(policy: PrunePolicy) -> Iterator[Contradiction]:
-    """Patterns of tags to drop that match only tags that are kept."""
+def _useless_drop_tags(policy: PrunePolicy) -> Iterator[Contradiction]:
+    """Yield the patterns of tags to remove that match only tags that are kept."""
     named = (rule for rule in policy.rules if not rule.is_common)
-    # An earlier rule that keeps nothing may have taken some of the tags away.
+    # A rule that does not keep its tags can match some of them first.
     first = takewhile(lambda rule: rule.keep, named)
-    keeps = [(policy.spell("keep-tag", glob), glob) for glob in policy.keep_tags]
-    keeps += [(f"{rule.label}: keep", glob) for rule in first for glob in rule.tags]
-    for glob in filter(None, policy.drop_tags):
-        by = next((name for name, wide in keeps if _covers(wide, glob)), None)
+    keeps = [(policy.spell("keep-tag", pattern), pattern) for pattern in policy.keep_tags]
+    keeps += [(quote(policy, rule, "keep"), pattern) for rule in first for pattern in rule.tags]
+    for pattern in filter(None, policy.drop_tags):
+        by = next((name for name, wide in keeps if covers(wide, pattern)), None)
         if by is not None:
-            said = policy.spell("drop-tag", glob)
-            yield Contradiction(None, "drop-tag", f"{said} drops no tag: {by} keeps them all")
+            option = policy.spell("drop-tag", pattern)
+            yield Contradiction(None, "drop-tag", f"{option} drops no tag: {by} keeps them all")
 
 
-def _amounts(policy: PrunePolicy) -> Iterator[Contradiction]:
-    for key, amount in (("max-used-space", policy.max_used), ("min-free-space", policy.min_free)):
-        if amount is None:
+def _invalid_sizes(policy: PrunePolicy) -> Iterator[Contradiction]:
+    for key, size in (("max-used-space", policy.max_used), ("min-free-space", policy.min_free)):
+        if size is None:
             continue
-        if (amount.bytes is None) == (amount.percentage is None) or (amount.bytes or 0) < 0:
+        if (size.bytes is None) == (size.percentage is None) or (size.bytes or 0) < 0:
             problem = f"{policy.spell(key)} is bytes, 0 or more, or else a percentage"
             yield Contradiction(None, key, problem)
-        elif amount.percentage is not None and not 0 <= amount.percentage <= 100:
-            said = policy.spell(key, f"{amount.percentage:g}%")
-            yield Contradiction(None, key, f"{said} is not a part of the disk: 0% to 100%")
+        elif size.percentage is not None and not 0 <= size.percentage <= 100:
+            option = policy.spell(key, f"{size.percentage:g}%")
+            yield Contradiction(None, key, f"{option} is not a part of the disk: 0% to 100%")
 
 
-def _in_rule(policy: PrunePolicy, rule: PruneRule) -> Iterator[tuple[str, str]]:
-    """What the rule says that cannot be meant: the key, and the problem."""
+def _problems_of_rule(policy: PrunePolicy, rule: PruneRule) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a rule that cannot be meant, each with the problem."""
     if not rule.tags or "" in rule.tags:
         yield "tags", f"{rule.label}: an empty pattern matches no tag"
     if not rule.is_common and not rule.fields:
-        keys = ", ".join(map(key_of, RULE_FIELDS))
+        keys = ", ".join(map(_key_of, RULE_FIELDS))
         yield "tags", f"{rule.label} says nothing of its tags; it can have {keys}"
     if rule.keep_last is not None and rule.keep_last < 1:
         yield "keep-last", f"{quote(policy, rule, 'keep_last')} keeps nothing; name 1 or more"
     for field in ("keep_within_ns", "unused_for_ns"):
         if (getattr(rule, field) or 0) < 0:
-            yield key_of(field), f"{quote(policy, rule, field)} is below zero"
+            yield _key_of(field), f"{quote(policy, rule, field)} is below zero"
     if rule.keep_within_ns == 0:
         yield "keep-within", f"{quote(policy, rule, 'keep_within_ns')} keeps nothing"
     if rule.keep and len(rule.fields) > 1:
-        useless = " and ".join(map(key_of, rule.fields[1:]))
-        said = quote(policy, rule, "keep")
-        yield "keep", f"{said} keeps all of its tags; take out {useless}"
-    elif problem := _ages_at_odds(policy, rule):
+        useless = " and ".join(map(_key_of, rule.fields[1:]))
+        yield "keep", f"{quote(policy, rule, 'keep')} keeps all of its tags; remove {useless}"
+    elif problem := _contradicting_ages(policy, rule):
         yield "unused-for" if "unused_for_ns" in rule.fields else "keep-within", problem
 
 
-def _ages_at_odds(policy: PrunePolicy, rule: PruneRule) -> str:
-    """Why an age after which tags go has no effect, where this rule has a part in it; or ""."""
-    counts = counting_rules(policy, None if rule.is_common else rule)
-    within, unused = counts.get("keep_within_ns"), counts.get("unused_for_ns")
+def _contradicting_ages(policy: PrunePolicy, rule: PruneRule) -> str:
+    """Return why an age of removal has no effect if this rule sets one of the ages, else ""."""
+    applying = applying_rules(policy, None if rule.is_common else rule)
+    within, unused = applying.get("keep_within_ns"), applying.get("unused_for_ns")
     if within is None or unused is None or not (within is rule or unused is rule):
         return ""
-    # 0s says: all that is not kept goes. To keep something is the point of that.
+    # 0s removes everything that is not kept, so keeping something is its purpose.
     if not 0 < (unused.unused_for_ns or 0) < (within.keep_within_ns or 0):
         return ""
-    said, longer = quote(policy, unused, "unused_for_ns"), quote(policy, within, "keep_within_ns")
+    shorter = quote(policy, unused, "unused_for_ns")
+    longer = quote(policy, within, "keep_within_ns")
     if within is unused:
-        longer = longer.removeprefix(f"{rule.label}: ")
-    return f"{said} is shorter than {longer}, which keeps what would go by it"
+        longer = longer.removeprefix(f"{rule.name}." if rule.name else f"{rule.label}: ")
+    return f"{shorter} is shorter than {longer}, which keeps what would be removed by it"
 
 
-def _never_reached(policy: PrunePolicy, position: int) -> str:
-    """Why the rule at this position never decides anything, or ""."""
+def _unreachable(policy: PrunePolicy, position: int) -> str:
+    """Return why the rule at this position never decides anything, or ""."""
     rule = policy.rules[position]
     if not rule.tags or not rule.fields:
         return ""
-    earlier = [(policy.spell("keep-tag", glob), glob) for glob in policy.keep_tags]
-    if rule.fields == ("unused_for_ns",):  # which only drops, as the patterns have done already
-        earlier += [(policy.spell("drop-tag", glob), glob) for glob in policy.drop_tags]
+    earlier = [(policy.spell("keep-tag", pattern), pattern) for pattern in policy.keep_tags]
+    if rule.fields == ("unused_for_ns",):  # it only removes, and the patterns have done so
+        earlier += [(policy.spell("drop-tag", pattern), pattern) for pattern in policy.drop_tags]
     if not rule.is_common:
         others = (other for other in policy.rules[:position] if not other.is_common)
-        earlier += [(other.label, glob) for other in others for glob in other.tags]
+        earlier += [(other.label, pattern) for other in others for pattern in other.tags]
     by = []
-    for glob in rule.tags:
-        name = next((name for name, wide in earlier if _covers(wide, glob)), "")
+    for pattern in rule.tags:
+        name = next((name for name, wide in earlier if covers(wide, pattern)), "")
         if not name:
             return ""
         by.append(name)
-    said = quote(policy, rule, rule.fields[0]) if rule.is_common else rule.label
-    return f"{said} has no tag left after {' and '.join(dict.fromkeys(by))}"
-
-
-def _covers(wide: str, narrow: str) -> bool:
-    """Whether all that one glob matches is matched by the other; False where that is not plain."""
-    if wide == narrow or (wide and not wide.strip("*")):
-        return True
-    if "[" in narrow or (("[" in wide or "?" in wide) and not is_plain(narrow)):
-        return False
-    # The wildcards of the narrow one can be matched by a star alone: it is text like any other.
-    return _matches(wide, narrow)
+    subject = quote(policy, rule, rule.fields[0]) if rule.is_common else rule.label
+    return f"{subject} has no tag left after {' and '.join(dict.fromkeys(by))}"

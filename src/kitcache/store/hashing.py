@@ -10,7 +10,7 @@ from threading import Event
 from typing import Literal, NamedTuple
 
 from kitcache.oci.digest import Digest
-from kitcache.store.ioerrors import check_blame
+from kitcache.store.ioerrors import check_blame, io_error
 from kitcache.store.layout import FILE_FLAGS, Layout
 from kitcache.store.verified import WrongDigest, read_parts
 
@@ -87,6 +87,26 @@ class BlobHasher:
             actual = f"{digest.algorithm}:{error.actual_hex[:_SHOWN_DIGITS]}"
             return Hashed(size, f"holds other bytes ({actual}…)" if size else "is empty")
         return Hashed(size, "")
+
+
+def check_may_read(layout: Layout, digest: Digest) -> None:
+    """Raise KitcacheError if the process lacks the permission to read a blob.
+
+    Such a blob may be intact: another user has to look at it.
+    """
+    try:
+        os.close(os.open(digest.hex, FILE_FLAGS, dir_fd=layout.blobs[digest.algorithm]))
+    except PermissionError as error:
+        raise io_error(layout.path, f"cannot read blob {digest.short}", error) from None
+    except OSError:
+        pass
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _unreadable(error: OSError) -> str:

@@ -20,9 +20,10 @@ from kitcache.oci.links import Link
 from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import open_store
+from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
-from kitcache.upkeep.trimming.steporder import CacheDocuments, rank
-from kitcache.upkeep.trimming.trimplan import layer_uses, read_tree
+from kitcache.upkeep.trimming.steporder import rank_steps
+from kitcache.upkeep.trimming.trimplan import layer_uses, read_cache
 
 
 def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = None) -> TagContents:
@@ -148,7 +149,7 @@ def _steps(
     tree: CacheDocuments | None = None
     try:
         with suppress(Damaged, Unsafe):
-            tree = read_tree(reader.store, descriptor)
+            tree = read_cache(reader.store, descriptor)
     except Unreadable as error:
         reader.add_damage(descriptor, error)
     if tree is None:
@@ -157,7 +158,7 @@ def _steps(
     used: Mapping[Digest, int] = {}
     with suppress(KitcacheError):  # then it is not known when a step was last read
         used = layer_uses(reader.store)
-    for ranked in rank([tree], used, time.time_ns()):
+    for ranked in rank_steps([tree], used, time.time_ns()):
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None

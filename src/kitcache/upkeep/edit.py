@@ -26,8 +26,8 @@ from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.protocol import CollectableStore, HeldLock
-from kitcache.upkeep.project import NewContent, project
-from kitcache.upkeep.rewrite import RewrittenRoot, write_root
+from kitcache.upkeep.project import RewrittenRoot, project
+from kitcache.upkeep.rewrite import write_root
 
 Choice = TypeVar("Choice")
 
@@ -158,13 +158,14 @@ def _project(
     if edit.is_empty:
         return surveyed
     survey, plan = surveyed
-    move = {position: NewContent(n.manifest, n.config) for position, n in edit.move.items()}
-    after = project(survey, drop=edit.drop, move=move, index_digest=index_digest)
+    after = project(survey, drop=edit.drop, move=edit.move, index_digest=index_digest)
     if context.options.min_age_ns:
         unreferenced = survey.live.keys() - after.live.keys()
         stats = store.stat_blobs(unreferenced)
         young = [digest for digest, stat in stats if stat.mtime_ns >= plan.young_since_ns]
-        after = project(survey, drop=edit.drop, move=move, young=young, index_digest=index_digest)
+        after = project(
+            survey, drop=edit.drop, move=edit.move, young=young, index_digest=index_digest
+        )
     made = make_plan(after, context.options, store.now_ns())
     return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 

@@ -3,29 +3,51 @@
 What is given up by hand needs no second look at the disk: the links that were read still hold.
 """
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from kitcache.gc.reach import reach
 from kitcache.gc.values import MissingBlob, NodeKey, Root, Survey, key_of
-from kitcache.oci.digest import Digest
+from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
+from kitcache.oci.cachemanifest import trim_manifest
+from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.links import Link, kind_in_place, read_links
 
 
-class NewContent(NamedTuple):
-    """What a root is moved to: the bytes of its new manifest and of its new cacheconfig."""
+class CacheDocuments(NamedTuple):
+    """The manifest and the cacheconfig of a cache: verified bytes, known to be readable."""
 
     manifest: bytes
     config: bytes
+
+
+class RewrittenRoot(NamedTuple):
+    """A smaller root: two blobs to write, and the layers that it lists."""
+
+    manifest: bytes
+    config: bytes
+    layers: frozenset[Digest] = frozenset()
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of the new manifest."""
+        return sha256_of(self.manifest)
+
+
+def make_root(cache: CacheDocuments, kept: Collection[ResultKey]) -> RewrittenRoot:
+    """Return the root of a cache that keeps only these results."""
+    trimmed = trim_cacheconfig(cache.config, kept)
+    config_digest = sha256_of(trimmed.data)
+    manifest = trim_manifest(cache.manifest, trimmed.layers, config_digest, len(trimmed.data))
+    return RewrittenRoot(manifest, trimmed.data, trimmed.layers)
 
 
 def project(
     survey: Survey,
     *,
     drop: Collection[int] = (),
-    move: Mapping[int, NewContent] | None = None,
+    move: Mapping[int, RewrittenRoot] | None = None,
     young: Collection[Digest] = (),
     index_digest: Digest,
 ) -> Survey:
@@ -60,15 +82,16 @@ def project(
 
 def _move(
     root: Root,
-    moved: NewContent,
+    moved: RewrittenRoot,
     sizes: dict[Digest, int],
     links: dict[NodeKey, tuple[Link, ...]],
 ) -> Root:
     """The root with its new manifest; what that is, and points at, is noted."""
     if root.descriptor is None:
         raise ValueError("a root that cannot be read cannot be moved")
-    digests = [Digest("sha256", hashlib.sha256(data).hexdigest()) for data in moved]
-    sizes.update(zip(digests, map(len, moved), strict=True))
+    documents = moved.manifest, moved.config
+    digests = [sha256_of(data) for data in documents]
+    sizes.update(zip(digests, map(len, documents), strict=True))
     new = root.descriptor._replace(digest=digests[0], size=len(moved.manifest))
     children = read_links(kind_in_place(Link(new, "manifest")), moved.manifest)
     links[key_of(new)] = children

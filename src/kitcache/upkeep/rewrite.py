@@ -3,38 +3,15 @@
 The blobs come first and the entry of index.json after them, so a crash leaves garbage, no hole.
 """
 
-import hashlib
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from contextlib import suppress
 
-from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
-from kitcache.oci.cachemanifest import trim_manifest
+from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
+from kitcache.store.state import read_tag_uses, write_tag_uses
 from kitcache.store.write import sync_blobs, write_blob
-
-
-class RewrittenRoot(NamedTuple):
-    """Two blobs that are to be written, and what the new root reaches: layers, bytes in all."""
-
-    manifest: bytes
-    config: bytes
-    layers: frozenset[Digest]
-    bytes: int
-
-
-def make_root(
-    manifest: bytes, config: bytes, kept: Collection[ResultKey], sizes: Mapping[Digest, int]
-) -> RewrittenRoot:
-    """The root of a cache that keeps these results only. sizes: of layers, in bytes.
-
-    manifest, config: proven, and read by read_cache_manifest and read_cacheconfig without error.
-    """
-    cut = trim_cacheconfig(config, kept)
-    digest = Digest("sha256", hashlib.sha256(cut.data).hexdigest())
-    smaller = trim_manifest(manifest, cut.layers, digest, len(cut.data))
-    layer_bytes = sum(sizes.get(layer, 0) for layer in cut.layers)
-    return RewrittenRoot(smaller, cut.data, cut.layers, layer_bytes + len(cut.data) + len(smaller))
+from kitcache.upkeep.project import RewrittenRoot
 
 
 def write_root(layout: DirectoryStore, new: RewrittenRoot) -> tuple[Digest, int]:
@@ -46,3 +23,21 @@ def write_root(layout: DirectoryStore, new: RewrittenRoot) -> tuple[Digest, int]
     digest = write_blob(layout, new.manifest)
     sync_blobs(layout)
     return digest, len(new.manifest)
+
+
+def move_recorded_exports(
+    layout: DirectoryStore, moved: Mapping[str, tuple[Digest, Digest]]
+) -> None:
+    """Record new roots as the last exports of their tags, if the records can be read.
+
+    Args:
+        moved: By tag, the root that was exported and the root that replaces it.
+    """
+    with suppress(KitcacheError):
+        uses = read_tag_uses(layout) if moved else {}
+        changed = {
+            tag: uses[tag]._replace(digest=str(after))
+            for tag, (before, after) in moved.items()
+            if tag in uses and uses[tag].digest == str(before)
+        }
+        write_tag_uses(layout, changed)

@@ -70,7 +70,7 @@ def test_a_limit_that_is_not_reached_is_told_and_no_failure(grown: Path) -> None
     assert result.prune is not None
     assert set(tags(grown)) == {"new"}
     (line,) = excess_lines(result.prune)
-    assert line.startswith(f"{grown}: what has to stay holds ")
+    assert line.startswith(f"{grown}: the kept tags need ")
     assert line.endswith(" more than max-used-space 10 B allows")
 
 

@@ -114,7 +114,7 @@ def test_a_bad_policy_says_what_was_left_alone_and_what_next(
     answer = run(tmp_path, *words.split())
     assert (answer.code, answer.out) == (2, "")
     first, *_, left, step = answer.err.splitlines()
-    assert first.startswith("kitcache: p.toml: line 1: ")
+    assert first.startswith("kitcache: p.toml: keep-tog: unknown key")
     assert (left, step) == (f"  {undone}", f"  hint: {options.REPAIR_POLICY}")
 
 

@@ -35,11 +35,14 @@ def test_lines_may_end_as_anywhere(path: Path, text: str) -> None:
     [
         (TEXT.encode("utf-16"), "it is not UTF-8: this is not TOML"),
         (TEXT.encode() + b"# \xe9", "it is not UTF-8: this is not TOML"),
-        (("\ufeff" * 2 + TEXT).encode(), "line 1: Invalid statement (this is not TOML)"),
-        (TEXT.replace("\n", "").encode(), "line 1: Found invalid character '\\r'"),
-        (TEXT.encode() + b"keep-lsat = 1\r\n", 'line 5: unknown key "keep-lsat"'),
-        (TEXT.encode() + b"keep-last = 1\r\n", "line 5: Cannot overwrite a value"),
-        (TEXT.encode() + b"\0", "line 5: Invalid statement"),
+        (
+            ("\ufeff" * 2 + TEXT).encode(),
+            "this is not TOML: Invalid statement (at line 1, column 1)",
+        ),
+        (TEXT.replace("\n", "").encode(), "this is not TOML: Found invalid character '\\r'"),
+        (TEXT.encode() + b"keep-lsat = 1\r\n", "keep-lsat: unknown key"),
+        (TEXT.encode() + b"keep-last = 1\r\n", "this is not TOML: Cannot overwrite a value"),
+        (TEXT.encode() + b"\0", "this is not TOML: Invalid statement"),
         (b"#" * (64 * 1024 + 1), "a policy has at most 65,536 bytes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""options/policyfile.py: TOML as a policy, and every mistake with its line."""
+"""options/policyfile.py: TOML as a policy, and every mistake with its key path."""
 
 import pytest
 
@@ -41,8 +41,8 @@ def test_every_key() -> None:
     assert read_policy(text, "policy.toml") == PrunePolicy(
         keep_tags=("main", "release-*"),
         rules=(
-            PruneRule("rule 1 (trunk)", ("trunk",), keep=True),
-            PruneRule("rule 2 (pr-*, exp-*)", ("pr-*", "exp-*"), False, 2, D, 7 * D),
+            PruneRule("rule[1]", ("trunk",), keep=True),
+            PruneRule("rule[2]", ("pr-*", "exp-*"), False, 2, D, 7 * D),
             PruneRule("", ("*",), False, 5, 7 * D, 30 * D),
         ),
         max_used=DiskSpace(bytes=5 * 10**9),
@@ -77,15 +77,15 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('keep-lsat = "5"', 'unknown key "keep-lsat"; did you mean keep-last?'),
-        ("keep_last = 5", 'unknown key "keep_last"; did you mean keep-last?'),
+        ('keep-lsat = "5"', "keep-lsat: unknown key; did you mean keep-last?"),
+        ("keep_last = 5", "keep_last: unknown key; did you mean keep-last?"),
         (
             '"x\\u202e" = 5',
-            'unknown key "x\u202e"; known: max-used-space, min-free-space, keep-tag, drop-tag,'
+            '"x\u202e": unknown key; known: max-used-space, min-free-space, keep-tag, drop-tag,'
             " keep-last, keep-within, unused-for, allow-empty, trim, rule",
         ),
-        ('tags = "a"', "tags is for some tags: it belongs in a [[rule]]"),
-        ("keep = true", "keep is for some tags: it belongs in a [[rule]]"),
+        ('tags = "a"', "tags: applies to some tags: write it in a [[rule]]"),
+        ("keep = true", "keep: applies to some tags: write it in a [[rule]]"),
         (
             'max-used-space = "5 gigs"',
             "max-used-space: '5 gigs' is not a size; known forms: 5GB (10^9 bytes each),"
@@ -93,21 +93,21 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
         ),
         (
             "min-free-space = 5.5",
-            'min-free-space: has to be a size such as "5GB", or a part of the disk such as "10%";'
-            " this is a float",
+            'min-free-space: must be a size such as "5GB", or a part of the disk such as "10%",'
+            " not a float",
         ),
         (
             "max-used-space = true",
-            'max-used-space: has to be a size such as "5GB", or a part of the disk such as "10%";'
-            " this is a boolean",
+            'max-used-space: must be a size such as "5GB", or a part of the disk such as "10%",'
+            " not a boolean",
         ),
         (
             "keep-within = 30",
-            'keep-within: has to be an age in quotes, such as "30d"; this is an integer',
+            'keep-within: must be an age in quotes, such as "30d", not an integer',
         ),
         (
             "unused-for = 2020-01-01",
-            'unused-for: has to be an age in quotes, such as "30d"; this is a date or a time',
+            'unused-for: must be an age in quotes, such as "30d", not a date or a time',
         ),
         (
             'unused-for = "a while"',
@@ -117,35 +117,35 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
             'unused-for = "30"',
             "unused-for: '30' has no unit; known forms: 90s, 15m, 36h, 7d, 2w, 1h30m",
         ),
-        ("keep-last = -1", "keep-last: is no number of tags"),
+        ("keep-last = -1", "keep-last: is not a number of tags"),
         ("max-used-space = 0x" + "f" * 5000, "max-used-space: is more than any disk has"),
         (
             "k" * 5000 + " = 1",
-            f'unknown key "{"k" * 40}"; known: max-used-space, min-free-space, keep-tag,'
+            f'"{"k" * 40}": unknown key; known: max-used-space, min-free-space, keep-tag,'
             " drop-tag, keep-last, keep-within, unused-for, allow-empty, trim, rule",
         ),
         (
             'keep-last = "5"',
-            "keep-last: has to be a number such as 5, without quotes; this is a string",
+            "keep-last: must be a number such as 5, without quotes, not a string",
         ),
         (
             "keep-last = true",
-            "keep-last: has to be a number such as 5, without quotes; this is a boolean",
+            "keep-last: must be a number such as 5, without quotes, not a boolean",
         ),
-        ("trim = 1", "trim: has to be true or false, without quotes; this is an integer"),
+        ("trim = 1", "trim: must be true or false, without quotes, not an integer"),
         (
             'keep-tag = ["a", 1]',
-            'keep-tag: has to be a pattern such as "pr-*", or a list of patterns;'
-            " this is an array of other things",
+            'keep-tag: must be a pattern such as "pr-*", or a list of patterns,'
+            " not an array of other values",
         ),
         (
             "keep-tag = {}",
-            'keep-tag: has to be a pattern such as "pr-*", or a list of patterns; this is a table',
+            'keep-tag: must be a pattern such as "pr-*", or a list of patterns, not a table',
         ),
-        ("rule = 5", "rule: has to be tables, each under [[rule]]; this is an integer"),
+        ("rule = 5", "rule: must be tables, each under [[rule]], not an integer"),
         (
             'rule = ["a"]',
-            "rule: has to be tables, each under [[rule]]; this is an array of other things",
+            "rule: must be tables, each under [[rule]], not an array of other values",
         ),
         ("[rule]", "rule: each rule begins with [[rule]], in two brackets"),
         ("keep-last = 0", "keep-last 0 keeps nothing; name 1 or more"),
@@ -156,81 +156,68 @@ def test_other_ways_to_say_it(text: str, policy: PrunePolicy) -> None:
     ],
 )
 def test_a_wrong_key_of_all_tags(line: str, problem: str) -> None:
-    assert problems(f"# a policy\n\n{line}\n") == [f"line 3: {problem}"]
+    assert problems(f"# a policy\n\n{line}\n") == [problem]
 
 
 RULE = 'keep-last = 3\n[[rule]]\ntags = "main"\nkeep = true\n\n[[rule]]\ntags = ["pr-*"]\n'
 
 
 @pytest.mark.parametrize(
-    ("line", "number", "problem"),
+    ("line", "problem"),
     [
-        ("keep-lsat = 5", 8, 'rule 2 (pr-*): unknown key "keep-lsat"; did you mean keep-last?'),
+        ("keep-lsat = 5", "rule[2].keep-lsat: unknown key; did you mean keep-last?"),
         (
             "nosuch = 5",
-            8,
-            'rule 2 (pr-*): unknown key "nosuch";'
-            " known: tags, keep, keep-last, keep-within, unused-for",
+            "rule[2].nosuch: unknown key; known: tags, keep, keep-last, keep-within, unused-for",
         ),
+        ("'a.b\\' = 5", 'rule[2]."a.b\\\\": unknown key;'),
         (
             "max-used-space = 5",
-            8,
-            "rule 2 (pr-*): max-used-space is for the whole policy:"
-            " it belongs above the first [[rule]]",
+            "rule[2].max-used-space: applies to the whole policy:"
+            " write it above the first [[rule]]",
         ),
         (
             "keep-within = 7",
-            8,
-            'rule 2 (pr-*): keep-within: has to be an age in quotes, such as "30d";'
-            " this is an integer",
+            'rule[2].keep-within: must be an age in quotes, such as "30d", not an integer',
         ),
-        (
-            "[[rule]]\nkeep = true",
-            8,
-            'rule 3 has no tags: add a line such as tags = "pr-*"',
-        ),
+        ("[[rule]]\nkeep = true", 'rule[3] has no tags: add a line such as tags = "pr-*"'),
         (
             "[[rule]]\ntags = 5\nkeep = true",
-            9,
-            'rule 3: tags: has to be a pattern such as "pr-*", or a list of patterns;'
-            " this is an integer",
+            'rule[3].tags: must be a pattern such as "pr-*", or a list of patterns, not an integer',
         ),
         (
             'keep-last = 2\n[[rule]]\ntags = "pr-1"\nkeep-last = 1',
-            10,
-            "rule 3 (pr-1) has no tag left after rule 2 (pr-*)",
+            "rule[3] (pr-1) has no tag left after rule[2] (pr-*)",
         ),
         (
             'unused-for = "1d"\n\nkeep-within = "2d"',
-            8,
-            "rule 2 (pr-*): unused-for 1d is shorter than keep-within 2d,"
-            " which keeps what would go by it",
+            "rule[2].unused-for 1d is shorter than keep-within 2d,"
+            " which keeps what would be removed by it",
         ),
-        ("keep-last = 0", 8, "rule 2 (pr-*): keep-last 0 keeps nothing; name 1 or more"),
+        ("keep-last = 0", "rule[2].keep-last 0 keeps nothing; name 1 or more"),
         (
             "keep = false",
-            7,
-            "rule 2 (pr-*) says nothing of its tags;"
+            "rule[2] (pr-*) says nothing of its tags;"
             " it can have keep, keep-last, keep-within, unused-for",
         ),
     ],
 )
-def test_a_wrong_key_of_a_rule(line: str, number: int, problem: str) -> None:
+def test_a_wrong_key_of_a_rule(line: str, problem: str) -> None:
     found = problems(f"{RULE}{line}\n")
-    assert f"line {number}: {problem}" in found
-    # Where the line is not of rule 2, that one is left without a word.
+    assert any(text.startswith(problem) for text in found)
+    # Where the key is not of rule 2, that one is left without a word.
     assert len(found) == 1 + line.startswith("[[")
 
 
-def test_a_rule_in_one_line_has_the_line_of_its_statement() -> None:
+def test_rules_in_one_line_are_counted_as_well() -> None:
     text = '\nrule = [{tags = "a", keep = 1},\n  {tags = "b", keep-last = 0}]\n'
     assert problems(text) == [
-        "line 2: rule 1 (a): keep: has to be true or false, without quotes; this is an integer",
-        "line 2: rule 2 (b): keep-last 0 keeps nothing; name 1 or more",
+        "rule[1].keep: must be true or false, without quotes, not an integer",
+        "rule[2].keep-last 0 keeps nothing; name 1 or more",
     ]
 
 
-def test_all_that_is_wrong_is_said_at_once_in_the_order_of_the_lines() -> None:
+def test_all_that_is_wrong_is_said_at_once_rule_by_rule() -> None:
     text = """max-used-space = "5 gigs"
 trim = true
 [[rule]]
@@ -247,11 +234,11 @@ keep = true
     found = problems(text)
     assert [line.partition(" is not a")[0] for line in found] == [
         # That trim has no limit is not said: one is named.
-        "line 1: max-used-space: '5 gigs'",
-        "line 4: rule 1 (a): keep-last 0 keeps nothing; name 1 or more",
-        "line 6: rule 1 (a): unused-for: 'soon'",
-        "line 8: rule 2 (b): keep-last 0 keeps nothing; name 1 or more",
-        "line 11: rule 3 (a) has no tag left after rule 1 (a)",
+        "max-used-space: '5 gigs'",
+        "rule[1].unused-for: 'soon'",
+        "rule[1].keep-last 0 keeps nothing; name 1 or more",
+        "rule[2].keep-last 0 keeps nothing; name 1 or more",
+        "rule[3] (a) has no tag left after rule[1] (a)",
     ]
 
 
@@ -259,30 +246,29 @@ def test_the_message_names_the_file() -> None:
     with pytest.raises(UsageError) as caught:
         read_policy("keep-last = 0\ntrim = true", "ci/policy.toml")
     assert str(caught.value).splitlines() == [
-        "ci/policy.toml: line 1: keep-last 0 keeps nothing; name 1 or more",
-        "  line 2: trim needs a limit to trim to: max-used-space or min-free-space",
+        "ci/policy.toml: trim needs a limit to trim to: max-used-space or min-free-space",
+        "  keep-last 0 keeps nothing; name 1 or more",
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "line"),
+    ("text", "place"),
     [
-        ("max-used-space = 5GB", "line 1: "),
-        ("\n\nkeep-last = 1 2\n", "line 3: "),
-        ("keep-last = 1\nkeep-last = 2\n", "line 2: "),
-        ("[[rule]\n", "line 1: "),
-        ('keep-tag = ["a",\n\n', "line 1: "),
-        ('keep-tag = "a\n', "line 1: "),
-        ("\nkeep-tag = " + "[" * 60_000, "line 2: too many brackets, each within another"),
-        ("keep-tag = [" + "\n[" * 5000, "line 5001: too many brackets, each within another"),
-        ("\nrule = " + "{a=" * 20_000, "line 2: too many brackets, each within another"),
+        ("max-used-space = 5GB", " (at line 1, column 19)"),
+        ("\n\nkeep-last = 1 2\n", " (at line 3, column 15)"),
+        ("keep-last = 1\nkeep-last = 2\n", " (at line 2, column 14)"),
+        ("[[rule]\n", " (at line 1, column 7)"),
+        ('keep-tag = ["a",\n\n', " (at end of document)"),
+        ('keep-tag = "a\n', " (at line 1, column 14)"),
+        ("\nkeep-tag = " + "[" * 60_000, "brackets are nested too deeply"),
+        ("keep-tag = [" + "\n[" * 5000, "brackets are nested too deeply"),
+        ("\nrule = " + "{a=" * 20_000, "brackets are nested too deeply"),
     ],
 )
-def test_what_is_not_toml(text: str, line: str) -> None:
+def test_what_is_not_toml(text: str, place: str) -> None:
     (problem,) = problems(text)
-    assert problem.startswith(line)
-    assert problem.endswith(" (this is not TOML)")
-    assert "(at " not in problem
+    assert problem.startswith("this is not TOML: ")
+    assert problem.endswith(place)
 
 
 LONG = "a." * 100 + "a"
@@ -291,13 +277,13 @@ LONG = "a." * 100 + "a"
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("keep-last = 1\n" + "a." * 32_000 + "a = 1", "line 2: a key has more than 100 parts"),
-        (f"\n\n[{LONG}]\n" + "a = 1\n" * 9000, "line 3: a key has more than 100 parts"),
-        (f"[[rule]]\n[[ {LONG} ]]", "line 2: a key has more than 100 parts"),
-        (f"rule = [{{tags = 1, {LONG} = 2}}]", "line 1: a key has more than 100 parts"),
-        ("\n" + "'.' \t. " * 100 + "a = 1", "line 2: a key has more than 100 parts"),
-        ('"\\"=" .' * 100 + "a = 1", "line 1: a key has more than 100 parts"),
-        ("\nkeep-last = " + "9" * 5000, "line 2: a number is too long"),
+        ("keep-last = 1\n" + "a." * 32_000 + "a = 1", "a key has more than 100 parts (at line 2)"),
+        (f"\n\n[{LONG}]\n" + "a = 1\n" * 9000, "a key has more than 100 parts (at line 3)"),
+        (f"[[rule]]\n[[ {LONG} ]]", "a key has more than 100 parts (at line 2)"),
+        (f"rule = [{{tags = 1, {LONG} = 2}}]", "a key has more than 100 parts (at line 1)"),
+        ("\n" + "'.' \t. " * 100 + "a = 1", "a key has more than 100 parts (at line 2)"),
+        ('"\\"=" .' * 100 + "a = 1", "a key has more than 100 parts (at line 1)"),
+        ("\nkeep-last = " + "9" * 5000, "a number is too long (at line 2)"),
     ],
 )
 def test_what_would_take_tomllib_long_is_not_read(
@@ -310,10 +296,10 @@ def test_what_would_take_tomllib_long_is_not_read(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a." * 99 + "a = 1", 'line 1: unknown key "a";'),
-        (f"# {LONG}\nx = '{LONG}'", 'line 2: unknown key "x";'),
-        ('x = ["' + '", "'.join(["1.2.3.4"] * 500) + '"]', 'line 1: unknown key "x";'),
-        ("keep-last = " + "9" * 600, "line 1: keep-last: is more tags than any cache has"),
+        ("a." * 99 + "a = 1", "a: unknown key;"),
+        (f"# {LONG}\nx = '{LONG}'", "x: unknown key;"),
+        ('x = ["' + '", "'.join(["1.2.3.4"] * 500) + '"]', "x: unknown key;"),
+        ("keep-last = " + "9" * 600, "keep-last: is more tags than any cache has"),
     ],
 )
 def test_what_is_only_long_is_read(text: str, problem: str) -> None:

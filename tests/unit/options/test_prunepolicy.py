@@ -7,22 +7,21 @@ from kitcache.options.prunepolicy import (
     DiskSpace,
     PrunePolicy,
     PruneRule,
+    applying_rules,
     check_policy,
     common_rule,
-    counting_rules,
     find_contradictions,
-    find_glob,
     find_rule,
-    name_rule,
-    parse_amount,
+    parse_disk_space,
     quote,
 )
+from kitcache.options.tagpatterns import find_pattern
 
 D = 86_400 * 10**9
 
 
 def named(number: int, *tags: str, **fields: int | bool) -> PruneRule:
-    return PruneRule(name_rule(number, tags), tags, **fields)  # type: ignore[arg-type]
+    return PruneRule(f"rule[{number}]", tags, **fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -37,13 +36,13 @@ def named(number: int, *tags: str, **fields: int | bool) -> PruneRule:
     ],
 )
 def test_amounts(text: str, amount: DiskSpace) -> None:
-    assert parse_amount(text) == amount
+    assert parse_disk_space(text) == amount
 
 
 @pytest.mark.parametrize("text", ["", "%", "-1%", "nan%", "10%%", "%10", "ten%", "\u0661%", "1,5%"])
 def test_no_amount(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a size; known forms: .*, 10% .of the disk"):
-        parse_amount(text)
+        parse_disk_space(text)
 
 
 def test_a_share_is_one_of_the_disk() -> None:
@@ -72,16 +71,15 @@ def test_globs(glob: str, matched: list[str], other: list[str]) -> None:
 
 
 def test_what_a_rule_is_called() -> None:
-    assert name_rule(2, ("pr-*",)) == "rule 2 (pr-*)"
-    assert name_rule(3, ("a", "b")) == "rule 3 (a, b)"
-    assert name_rule(3, ("a", "b", "c")) == "rule 3 (a, b, …)"
-    assert name_rule(4, ()) == name_rule(4, ("",)) == "rule 4"
-    assert named(2, "pr-*").label == "rule 2 (pr-*)"
+    assert named(2, "pr-*").label == "rule[2] (pr-*)"
+    assert named(3, "a", "b").label == "rule[3] (a, b)"
+    assert named(3, "a", "b", "c").label == "rule[3] (a, b, …)"
+    assert named(4).label == named(4, "").label == "rule[4]"
     assert PruneRule(tags=("pr-*", "x")).label == "rule (pr-*, x)"
 
 
 def test_only_a_rule_for_all_tags_without_a_name_is_the_common_one() -> None:
-    rules = (PruneRule("rule 1 (*)"), PruneRule(tags=("pr-*",)), PruneRule(keep_last=3))
+    rules = (PruneRule("rule[1]"), PruneRule(tags=("pr-*",)), PruneRule(keep_last=3))
     assert [rule.is_common for rule in rules] == [False, False, True]
     policy = PrunePolicy(rules=rules[1:])
     assert find_rule(policy, "pr-1") is rules[1]
@@ -102,8 +100,8 @@ def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
     own = named(1, "pr-*", keep_last=1, keep_within_ns=5)
     policy = PrunePolicy(rules=(own, common))
     assert common_rule(policy) is common
-    assert counting_rules(policy, None) == {"keep_last": common, "unused_for_ns": common}
-    assert counting_rules(policy, own) == {
+    assert applying_rules(policy, None) == {"keep_last": common, "unused_for_ns": common}
+    assert applying_rules(policy, own) == {
         "keep_last": own,
         "keep_within_ns": own,
         "unused_for_ns": common,
@@ -113,7 +111,7 @@ def test_a_rule_replaces_what_is_said_of_all_and_leaves_the_rest() -> None:
 def test_of_what_is_kept_nothing_else_is_said() -> None:
     own = named(1, "main", keep=True)
     policy = PrunePolicy(rules=(own, PruneRule(keep_last=9, unused_for_ns=D)))
-    assert counting_rules(policy, own) == {"keep": own}
+    assert applying_rules(policy, own) == {"keep": own}
 
 
 @pytest.mark.parametrize(
@@ -140,8 +138,8 @@ def test_words_are_those_that_the_user_wrote() -> None:
     assert file.spell("keep-tag", "main") == "keep-tag main"
     assert quote(line, common, "keep_last") == "--keep-last 5"
     assert quote(file, common, "unused_for_ns") == "unused-for 12h"
-    assert quote(file, own, "keep") == "rule 1 (main): keep"
-    assert quote(file, own._replace(keep_last=3), "keep_last") == "rule 1 (main): keep-last 3"
+    assert quote(file, own, "keep") == "rule[1].keep"
+    assert quote(file, own._replace(keep_last=3), "keep_last") == "rule[1].keep-last 3"
 
 
 FINE = [
@@ -198,19 +196,19 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
         None,
         "drop-tag",
-        "--drop-tag pr-1* drops no tag: rule 1 (pr-*): keep keeps them all",
+        "--drop-tag pr-1* drops no tag: rule[1].keep keeps them all",
     ),
     (
         PrunePolicy(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),
         0,
         "tags",
-        "rule 1 (pr-*) has no tag left after --drop-tag p*",
+        "rule[1] (pr-*) has no tag left after --drop-tag p*",
     ),
     (
         PrunePolicy(rules=(PruneRule(keep_last=3), PruneRule(unused_for_ns=5))),
         None,
         "rule",
-        "two rules without a name speak of all tags, and only one can count",
+        "two rules without a name apply to all tags, and only one can count",
     ),
     (
         PrunePolicy(max_used=DiskSpace(percentage=101)),
@@ -240,7 +238,7 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(named(1, "x", keep_last=-1), PruneRule())),
         0,
         "keep-last",
-        "rule 1 (x): keep-last -1 keeps nothing; name 1 or more",
+        "rule[1].keep-last -1 keeps nothing; name 1 or more",
     ),
     (
         PrunePolicy(rules=(PruneRule(keep_within_ns=0),)),
@@ -252,14 +250,15 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(PruneRule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
-        "--unused-for 7d is shorter than --keep-within 30d, which keeps what would go by it",
+        "--unused-for 7d is shorter than --keep-within 30d,"
+        " which keeps what would be removed by it",
     ),
     (
         PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
-        "rule 1 (x): unused-for 7d is shorter than keep-within 30d,"
-        " which keeps what would go by it",
+        "rule[1].unused-for 7d is shorter than keep-within 30d,"
+        " which keeps what would be removed by it",
     ),
     (
         PrunePolicy(
@@ -267,39 +266,40 @@ CONTRADICTIONS = [
         ),
         0,
         "unused-for",
-        "rule 1 (x): unused-for 7d is shorter than keep-within 30d,"
-        " which keeps what would go by it",
+        "rule[1].unused-for 7d is shorter than keep-within 30d,"
+        " which keeps what would be removed by it",
     ),
     (
         PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D), PruneRule(unused_for_ns=7 * D))),
         0,
         "keep-within",
-        "--unused-for 7d is shorter than rule 1 (x): keep-within 30d,"
-        " which keeps what would go by it",
+        "--unused-for 7d is shorter than rule[1].keep-within 30d,"
+        " which keeps what would be removed by it",
     ),
     (
         PrunePolicy(rules=(named(1, "x", keep=True, keep_last=3, unused_for_ns=D),)),
         0,
         "keep",
-        "rule 1 (x): keep keeps all of its tags; take out keep-last and unused-for",
+        "rule[1].keep keeps all of its tags; remove keep-last and unused-for",
     ),
     (
         PrunePolicy(rules=(named(1, "x"),)),
         0,
         "tags",
-        "rule 1 (x) says nothing of its tags; it can have keep, keep-last, keep-within, unused-for",
+        "rule[1] (x) says nothing of its tags;"
+        " it can have keep, keep-last, keep-within, unused-for",
     ),
     (
         PrunePolicy(rules=(named(1, "x", "", keep=True),)),
         0,
         "tags",
-        "rule 1 (x, ): an empty pattern matches no tag",
+        "rule[1] (x, ): an empty pattern matches no tag",
     ),
     (
         PrunePolicy(rules=(named(1, keep=True),)),
         0,
         "tags",
-        "rule 1: an empty pattern matches no tag",
+        "rule[1]: an empty pattern matches no tag",
     ),
     (
         PrunePolicy(("*",), (PruneRule(unused_for_ns=D),)),
@@ -311,16 +311,16 @@ CONTRADICTIONS = [
         PrunePolicy(("pr-*",), (named(1, "pr-*", unused_for_ns=D),), source="p"),
         0,
         "tags",
-        "rule 1 (pr-*) has no tag left after keep-tag pr-*",
+        "rule[1] (pr-*) has no tag left after keep-tag pr-*",
     ),
 ]
 UNREACHED = [
-    (("*",), ("x", "y*"), "rule 1 (*)"),
-    (("**",), ("[ab]",), "rule 1 (**)"),
-    (("pr-*",), ("pr-*",), "rule 1 (pr-*)"),
-    (("pr-*",), ("pr-1*", "pr-?"), "rule 1 (pr-*)"),
-    (("v[0-9]", "w?"), ("v1", "wx"), "rule 1 (v[0-9], w?)"),
-    (("v[0-9]",), ("v[0-9]",), "rule 1 (v[0-9])"),
+    (("*",), ("x", "y*"), "rule[1] (*)"),
+    (("**",), ("[ab]",), "rule[1] (**)"),
+    (("pr-*",), ("pr-*",), "rule[1] (pr-*)"),
+    (("pr-*",), ("pr-1*", "pr-?"), "rule[1] (pr-*)"),
+    (("v[0-9]", "w?"), ("v1", "wx"), "rule[1] (v[0-9], w?)"),
+    (("v[0-9]",), ("v[0-9]",), "rule[1] (v[0-9])"),
 ]
 
 
@@ -340,7 +340,7 @@ def test_a_rule_that_is_never_reached(
     wide: tuple[str, ...], narrow: tuple[str, ...], by: str
 ) -> None:
     rules = (named(1, *wide, keep_last=1), named(2, *narrow, keep_last=1))
-    said = f"{name_rule(2, narrow)} has no tag left after {by}"
+    said = f"{named(2, *narrow).label} has no tag left after {by}"
     assert list(find_contradictions(PrunePolicy(rules=rules))) == [(1, "tags", said)]
     assert list(find_contradictions(PrunePolicy(rules=rules[:1]))) == []
 
@@ -348,7 +348,7 @@ def test_a_rule_that_is_never_reached(
 def test_several_that_come_first_are_all_named() -> None:
     policy = PrunePolicy(("a",), (named(1, "b*", keep_last=1), named(2, "a", "b1", keep_last=1)))
     (found,) = find_contradictions(policy)
-    assert found.problem == ("rule 2 (a, b1) has no tag left after --keep-tag a and rule 1 (b*)")
+    assert found.problem == ("rule[2] (a, b1) has no tag left after --keep-tag a and rule[1] (b*)")
 
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:
@@ -365,6 +365,6 @@ def test_all_that_contradicts_itself_is_said_at_once() -> None:
 
 
 def test_a_tag_is_matched_by_its_own_name() -> None:
-    assert find_glob(("v[1]",), "v[1]") == "v[1]"
-    assert find_glob(("v[1]",), "v1") == "v[1]"
-    assert find_glob(("v[1]",), "v2") is None
+    assert find_pattern(("v[1]",), "v[1]") == "v[1]"
+    assert find_pattern(("v[1]",), "v1") == "v[1]"
+    assert find_pattern(("v[1]",), "v2") is None

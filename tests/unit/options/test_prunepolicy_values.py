@@ -75,10 +75,10 @@ def test_no_span(text: str) -> None:
             "--unused-for -1d is below zero",
         ),
         (
-            PrunePolicy(rules=(PruneRule("rule 1 (x)", ("x",), keep_within_ns=-90 * 10**9),)),
+            PrunePolicy(rules=(PruneRule("rule[1]", ("x",), keep_within_ns=-90 * 10**9),)),
             0,
             "keep-within",
-            "rule 1 (x): keep-within -1m30s is below zero",
+            "rule[1].keep-within -1m30s is below zero",
         ),
     ],
 )
@@ -91,5 +91,5 @@ def test_what_only_a_caller_can_say(
 
 @pytest.mark.parametrize("policy", [None, "keep-tag = []", {"keep-last": 3}])
 def test_what_is_not_a_policy_is_refused(policy: object) -> None:
-    with pytest.raises(UsageError, match=r"the policy is of type \w+, not Retention"):
+    with pytest.raises(UsageError, match=r"the policy is of type \w+, not PrunePolicy"):
         check_policy(policy)

@@ -6,12 +6,13 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.layout import Layout
-from kitcache.upkeep.rewrite import make_root, write_root
+from kitcache.upkeep.project import CacheDocuments, make_root
+from kitcache.upkeep.rewrite import write_root
 from tests.hostile.build import CACHECONFIG, Json, Sample, encode
 
 
-def root_of(sample: Sample) -> tuple[bytes, bytes, dict[Digest, int]]:
-    """Three layers on top of each other, a step for each; both documents, and sizes."""
+def root_of(sample: Sample) -> tuple[CacheDocuments, list[Digest]]:
+    """Three layers on top of each other, a step for each; both documents, and layers."""
     layers = list(sample.layers)
     listed: list[Json] = [{"blob": d["digest"], "parent": n - 1} for n, d in enumerate(layers)]
     records: list[Json] = [
@@ -25,29 +26,28 @@ def root_of(sample: Sample) -> tuple[bytes, bytes, dict[Digest, int]]:
     data = encode({"layers": listed, "records": records})
     config = sample.box.blob(data, CACHECONFIG)
     manifest = sample.box.manifest(layers, config)
-    sizes = {parse_digest(d["digest"]): d["size"] for d in layers}
-    return sample.box.path_of(manifest["digest"]).read_bytes(), data, sizes
+    root = sample.box.path_of(manifest["digest"]).read_bytes()
+    return CacheDocuments(root, data), [parse_digest(d["digest"]) for d in layers]
 
 
-def test_it_reaches_what_is_kept_and_counts_it(sample: Sample, layout: Layout) -> None:
-    manifest, config, sizes = root_of(sample)
-    new = make_root(manifest, config, [(1, 0)], sizes)
-    first, second = list(sizes)[:2]
+def test_it_reaches_what_is_kept(sample: Sample, layout: Layout) -> None:
+    cache, (first, second, _) = root_of(sample)
+    new = make_root(cache, [(1, 0)])
     assert new.layers == {first, second}
-    assert new.bytes == len(new.manifest) + len(new.config) + sizes[first] + sizes[second]
 
     digest, size = write_root(layout, new)
+    assert digest == new.digest
     found = read_cache_manifest(layout.read_blob(digest, size) or b"")
     assert found is not None
     assert [layer.descriptor.digest for layer in found.layers] == [first, second]
     kept = read_cacheconfig(layout.read_blob(found.config.digest, found.config.size) or b"")
     assert [record.digest for record in kept.records] == ["step 0", "step 1"]
     assert [len(record.results) for record in kept.records] == [0, 1]
-    assert json.loads(new.manifest)["mediaType"] == json.loads(manifest)["mediaType"]
+    assert json.loads(new.manifest)["mediaType"] == json.loads(cache.manifest)["mediaType"]
 
 
 def test_all_kept_is_the_same_root(sample: Sample) -> None:
-    manifest, config, sizes = root_of(sample)
-    new = make_root(manifest, config, [(0, 0), (1, 0), (2, 0)], sizes)
-    assert json.loads(new.manifest) == json.loads(manifest)
-    assert new.config == config
+    cache, _ = root_of(sample)
+    new = make_root(cache, [(0, 0), (1, 0), (2, 0)])
+    assert json.loads(new.manifest) == json.loads(cache.manifest)
+    assert new.config == cache.config

@@ -15,13 +15,13 @@ from kitcache.options.prunepolicy import (
     PrunePolicy,
     PruneRule,
     check_policy,
-    is_plain,
-    parse_amount,
+    parse_disk_space,
     parse_span,
 )
 from kitcache.options.sweep import SweepOptions
+from kitcache.options.tagpatterns import is_pattern
 from kitcache.options.units import format_age, format_bytes
-from kitcache.upkeep.pruning.prune import not_reached, prune
+from kitcache.upkeep.pruning.prune import limit_error, prune
 from kitcache.upkeep.results import PruneResult, TagDecision
 
 
@@ -38,13 +38,13 @@ _POLICY = options.grouped(
         "SIZE",
         "the most that all tags together may hold: 5GB (10^9 bytes each), 5GiB (2^30), or"
         " 10% of the disk; the least recently used tags are removed first",
-        type=converter(parse_amount),
+        type=converter(parse_disk_space),
     ),
     argument(
         "--min-free-space",
         "SIZE",
         "what has to be free on the disk: 20GB or 10%",
-        type=converter(parse_amount),
+        type=converter(parse_disk_space),
     ),
     argument(
         "--keep-tag",
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             console.print_warning(missing_warnings(path, result.reset.missing_blobs))
         else:
             console.print_reset(result.reset)
-        error = not_reached(result, policy)
+        error = limit_error(result, policy)
         if error is not None and not args.json:
             console.print_error(error)
         return result.exit_code
@@ -232,7 +232,7 @@ def unmatched_warnings(result: PruneResult, policy: PrunePolicy) -> Iterator[str
     globs = [("keep-tag", glob) for glob in policy.keep_tags]
     globs += [("drop-tag", glob) for glob in policy.drop_tags]
     for key, glob in globs:
-        if is_plain(glob) and glob not in tags:
+        if not is_pattern(glob) and glob not in tags:
             from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
 
             meant = suggest(glob, tags)

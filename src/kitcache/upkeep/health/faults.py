@@ -1,63 +1,60 @@
-"""What is wrong with what roots reach: by blob, by node, and in words. Pure."""
+"""What is wrong with a root: the faulty blobs that it reaches, and its status. No I/O."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Literal, NamedTuple
 
-from kitcache.gc.values import Survey, key_of
+from kitcache.gc.values import Root, Survey
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place
+from kitcache.upkeep.health.importrules import ImportCheck
 
-_NAMED = 3
+_MAX_NAMED = 3
 
 
 class Fault(NamedTuple):
-    """What is wrong with something that a root reaches: a clause, such as "is missing"."""
+    """What is wrong with a blob that a root reaches: a clause, such as "is missing"."""
 
     link: Link
     problem: str
 
 
-class Faults:
-    """All that a survey and the hashing tell.
+class RootStatus(NamedTuple):
+    """What a root is, and whether a build could import it.
 
-    flat: of a blob, whatever is said of it. damaged: where a chain of damage ends. nodes: the same,
-    with what is said of the blob there.
+    Attributes:
+        check: The import. A root that is not a cache is importable if every blob that it needs is
+            intact.
+        faults: The blobs that it needs and that are missing, bad or damaged.
+        side_faults: Damaged blobs that only a subject or a hint leads to: a reset refuses because
+            of them, an import does not need them.
     """
 
-    def __init__(self, survey: Survey, bad: Mapping[Digest, str]) -> None:
-        self.damaged = {d.chain[-1].digest: d.problem for d in survey.damage if d.chain}
-        # A manifest that is gone is no missing leaf, also where somebody calls it a layer.
-        gone = (d for d in self.damaged if d.is_known and d not in survey.live)
-        self.flat = {leaf.digest: leaf.problem for leaf in survey.missing_blobs}
-        self.flat |= {digest: self.damaged[digest] for digest in gone}
-        # What a blob is says more than that it counts as missing.
-        self.flat |= bad
-        ends = [(d.chain[-1], d.problem) for d in survey.damage if d.chain]
-        self.nodes = {
-            key_of(end): told if end.digest in survey.live else self.flat.get(end.digest, told)
-            for end, told in ends
-        }
+    kind: Literal["cache", "image", "artifact", "unknown"]
+    check: ImportCheck
+    faults: Mapping[Digest, Fault] = {}
+    side_faults: Mapping[Digest, Fault] = {}
 
-    def below(self, links: Iterable[Link]) -> dict[Digest, Fault]:
-        """The faults of these blobs: that one entry lies about a size is no other's."""
-        found: dict[Digest, Fault] = {}
-        for link in links:
-            digest = link.descriptor.digest
-            problem = self.nodes.get(key_of(link.descriptor)) or self.flat.get(digest)
-            if problem:
-                found.setdefault(digest, Fault(link, problem))
-        return found
+    @property
+    def is_intact(self) -> bool:
+        """True if nothing is wrong with the root or with a blob that it reaches."""
+        return self.check.importable == "full" and not (self.faults or self.side_faults)
+
+
+def malformed_entry(survey: Survey, root: Root) -> str:
+    """Return what is wrong with an entry that has no descriptor, a clause."""
+    return next(d.problem for d in survey.damage if d.root == root and not d.chain)
 
 
 def describe_faults(faults: Collection[Fault]) -> str:
-    """The first of them, each with what it is and its digest; "" where there are none."""
-    told = [
-        f"{_word_of(link)} {link.descriptor.digest.short} {problem}" for link, problem in faults
+    """Return the first faults, each with the kind and the digest of its blob; "" if none."""
+    clauses = [
+        f"{_kind_of(fault.link)} {fault.link.descriptor.digest.short} {fault.problem}"
+        for fault in faults
     ]
-    more = len(told) - _NAMED
-    return ", ".join(told[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(clauses) - _MAX_NAMED
+    return ", ".join(clauses[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _word_of(link: Link) -> str:
+def _kind_of(link: Link) -> str:
     kind = kind_in_place(link)
     return link.role if kind in ("leaf", None) else str(kind)

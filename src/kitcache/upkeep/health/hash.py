@@ -1,11 +1,10 @@
-"""Every blob's bytes against its digest, on all cores.
+"""Hashes blobs on all cores and compares the hashes with the names.
 
-Small files are hashed by the caller's own thread: what they cost is calls, and threads that take
-the interpreter from each other between calls are slower than one. Large ones go to a thread a
-core, since hashing lets go of the interpreter.
+The caller's thread hashes small files: they cost system calls, and threads that contend for the GIL
+between calls are slower than one. Large files go to one thread per core, because hashing releases
+the GIL.
 """
 
-import os
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
@@ -19,152 +18,180 @@ from kitcache.gc.control import Control
 from kitcache.gc.values import Progress, Tally
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.hashing import BlobHasher
+from kitcache.store.hashing import BlobHasher, count_cores
 from kitcache.upkeep.results import BadBlob
 
 _SMALL_BYTES = 64 * 1024
-# A cancel is noticed between two chunks. 256 KiB take a millisecond, and stay in a core's cache.
+# A cancel is noticed between two chunks. 256 KiB take a millisecond and stay in a core's cache.
 _CHUNK_BYTES = 256 * 1024
-_GLANCE_S = 0.02
-_TELL_S = 0.1
+_WAIT_S = 0.02
+_REPORT_S = 0.1
 _COUNT_AFTER_S = 1.0
 
 
 class HashResult(NamedTuple):
-    """How many blobs were hashed, with the bytes of their files, and which are not what they say.
+    """What hashing found.
 
-    bad: in the order of their digests; among them what is no regular file. links: those that lead
-    to one, which are not followed any further.
+    Attributes:
+        blobs: The blobs that exist, with the sizes of their files.
+        bad_blobs: Blobs that do not match their digest, by digest; also names of blobs that are
+            not regular files.
+        symlinks: Those that lead to a file; it is not read.
+        began_ns: When hashing began, by the clock of the file system. Blobs that are written,
+            replaced or added afterwards are dated later. 0 if unknown.
     """
 
     blobs: Tally
-    bad: tuple[BadBlob, ...]
-    links: tuple[Digest, ...] = ()
+    bad_blobs: tuple[BadBlob, ...]
+    symlinks: tuple[Digest, ...] = ()
+    began_ns: int = 0
 
 
-def rehash(layout: DirectoryStore, control: Control) -> HashResult:
-    """Hash every file below blobs/<known algorithm>/ that has a blob's name.
+def hash_all(
+    store: DirectoryStore, control: Control, *, before: HashResult | None = None, began_ns: int = 0
+) -> HashResult:
+    """Hash every blob below blobs/<known algorithm>/. The store's directories have been opened.
 
-    The layout's directories have been opened. A blob that vanishes meanwhile is not counted. Memory
-    grows with what is bad or odd alone. Tells Progress in this thread; what there is in all is
-    counted once a second has passed. Raises Cancelled within a tenth of a second, inside a large
-    blob too, and KitcacheError where a directory cannot be listed.
+    A blob that vanishes is not counted. Memory grows with the bad blobs only. Progress is reported
+    in the caller's thread; the total is counted after one second.
+
+    Args:
+        before: Skip the blobs that were intact then and have not changed since.
+
+    Raises:
+        Cancelled: Within a tenth of a second, also inside a large blob.
+        KitcacheError: A directory cannot be listed.
     """
-    odd: list[Digest] = []
-    with closing(_every_blob(layout, odd)) as digests:
-        found = _rehash(layout, control, digests, is_all=True)
-    return _look_at_odd(layout, found, odd)
+    irregular: list[Digest] = []
+    skipped = Tally()
+    suspects = {blob.digest for blob in before.bad_blobs} if before else set()
 
-
-def rehash_some(layout: DirectoryStore, digests: Iterable[Digest], control: Control) -> HashResult:
-    """The same of these blobs; of them are counted those that are there."""
-    odd: list[Digest] = []
-    found = _rehash(layout, control, _sort_out(layout, digests, odd), is_all=False)
-    return _look_at_odd(layout, found, odd)
-
-
-def _sort_out(
-    layout: DirectoryStore, digests: Iterable[Digest], odd: list[Digest]
-) -> Iterator[Digest]:
-    """Those that are regular files. odd: gets those that are something else."""
-    for digest in digests:
-        found = layout.stat_blob(digest)
-        if found is not None and found.kind == "file":
+    def changed() -> Generator[Digest]:
+        nonlocal skipped
+        for digest in _every_blob(store, irregular):
+            if before is not None and digest not in suspects:
+                stat = store.stat_blob(digest)
+                # No program can choose a change time.
+                if stat and max(stat.mtime_ns, stat.ctime_ns) < before.began_ns:
+                    skipped = skipped.plus(Tally(1, stat.size))
+                    continue
             yield digest
-        elif found is not None:
-            odd.append(digest)
+
+    with closing(changed()) as digests:
+        result = _hash(store, control, digests, counts_total=True)
+    result = _add_irregular(store, result, irregular)
+    return result._replace(blobs=result.blobs.plus(skipped), began_ns=began_ns)
 
 
-def _look_at_odd(layout: DirectoryStore, hashed: HashResult, odd: Iterable[Digest]) -> HashResult:
-    """The same, with what is not a regular file."""
-    bad, links = list(hashed.bad), []
-    for digest in odd:
-        found = layout.stat_blob(digest)
-        if found is None or found.kind == "file":
-            continue  # gone, or a blob, by now
-        real, _ = layout.follow_symlink(digest)
-        if real is None:
-            bad.append(BadBlob(digest, "is a link that leads to nothing", 0))
-        elif real.kind == "other":
-            bad.append(BadBlob(digest, "is not a regular file", 0))
+def hash_some(store: DirectoryStore, digests: Iterable[Digest], control: Control) -> HashResult:
+    """Hash these blobs as hash_all does; count those that exist."""
+    irregular: list[Digest] = []
+
+    def regular() -> Iterator[Digest]:
+        for digest in digests:
+            stat = store.stat_blob(digest)
+            if stat is not None and stat.kind == "file":
+                yield digest
+            elif stat is not None:
+                irregular.append(digest)
+
+    result = _hash(store, control, regular(), counts_total=False)
+    return _add_irregular(store, result, irregular)
+
+
+def _add_irregular(
+    store: DirectoryStore, result: HashResult, digests: Iterable[Digest]
+) -> HashResult:
+    bad_blobs, symlinks = list(result.bad_blobs), []
+    for digest in digests:
+        stat = store.stat_blob(digest)
+        if stat is None or stat.kind == "file":
+            continue  # deleted or replaced since it was listed
+        target, _ = store.follow_symlink(digest)
+        if target is None:
+            bad_blobs.append(BadBlob(digest, "is a symlink that leads to nothing", 0))
+        elif target.kind == "other":
+            bad_blobs.append(BadBlob(digest, "is not a regular file", 0))
         else:
-            links.append(digest)
-    return hashed._replace(bad=tuple(sorted(bad)), links=tuple(sorted(links)))
+            symlinks.append(digest)
+    return result._replace(bad_blobs=tuple(sorted(bad_blobs)), symlinks=tuple(sorted(symlinks)))
 
 
-def _every_blob(layout: DirectoryStore, odd: list[Digest] | None = None) -> Generator[Digest]:
-    """odd: gets what has the name of a blob and is none."""
-    for batch in layout.scan_blobs():
+def _every_blob(store: DirectoryStore, irregular: list[Digest] | None = None) -> Iterator[Digest]:
+    """Yield the digest of every regular file; append the names of blobs that are not files."""
+    for batch in store.scan_blobs():
         for name in batch.names:
             yield Digest(batch.algorithm, name)
-        if odd is not None:
+        if irregular is not None:
             names = [path.rpartition("/")[2] for path in batch.foreign]
-            odd += [Digest(batch.algorithm, n) for n in names if is_blob_name(batch.algorithm, n)]
+            irregular += [
+                Digest(batch.algorithm, n) for n in names if is_blob_name(batch.algorithm, n)
+            ]
 
 
-def _rehash(
-    layout: DirectoryStore, control: Control, digests: Iterable[Digest], *, is_all: bool
+def _hash(
+    store: DirectoryStore, control: Control, digests: Iterable[Digest], *, counts_total: bool
 ) -> HashResult:
-    with _Pool(layout, control) as pool:
-        own = _Worker(layout, pool.stop, _SMALL_BYTES)
-        hands = [own]
-        teller = _ProgressReporter(layout, control, hands, counts=is_all)
+    with _Pool(store, control) as pool:
+        own = _Worker(store, pool.stop, _SMALL_BYTES)
+        workers = [own]
+        reporter = _ProgressReporter(store, control, workers, counts_total=counts_total)
         for digest in digests:
             control.check()
-            if not own.take(digest, largest=_SMALL_BYTES):
-                hands[1:] = pool.start()
-                if not hands[1:]:
-                    own.take(digest)
-                while hands[1:] and not pool.offer(digest):
-                    teller.tell()
-            teller.tell()
+            if not own.hash(digest, largest=_SMALL_BYTES):
+                workers[1:] = pool.start()
+                if not workers[1:]:
+                    own.hash(digest)
+                while workers[1:] and not pool.offer(digest):
+                    reporter.report()
+            reporter.report()
         while not pool.finish():
-            teller.tell()
-        teller.tell(is_last=True)
-    bad = sorted(one for hand in hands for one in hand.bad)
-    return HashResult(_tally(hands), tuple(bad))
+            reporter.report()
+        reporter.report(is_last=True)
+    bad_blobs = sorted(blob for worker in workers for blob in worker.bad_blobs)
+    return HashResult(_sum(workers), tuple(bad_blobs))
 
 
-def _tally(hands: Iterable["_Worker"]) -> Tally:
-    return Tally(sum(hand.blobs for hand in hands), sum(hand.bytes for hand in hands))
+def _sum(workers: Iterable["_Worker"]) -> Tally:
+    return Tally(sum(w.blobs for w in workers), sum(w.bytes for w in workers))
 
 
 class _Worker:
-    """What one thread hashes, and what it found. Others read the figures while it works."""
+    """Hashes blobs for one thread. Other threads read its figures in the meantime."""
 
-    def __init__(self, layout: DirectoryStore, stop: Event, chunk_bytes: int) -> None:
-        self._hasher = BlobHasher(layout, stop, chunk_bytes)
+    def __init__(self, store: DirectoryStore, stop: Event, chunk_bytes: int) -> None:
+        self._hasher = BlobHasher(store, stop, chunk_bytes)
         self.blobs = 0
-        self.bad: list[BadBlob] = []
+        self.bad_blobs: list[BadBlob] = []
 
     @property
     def bytes(self) -> int:
         return self._hasher.bytes
 
-    def take(self, digest: Digest, *, largest: int | None = None) -> bool:
-        """Hash a blob; False where it is larger than that, in bytes."""
-        found = self._hasher.hash_blob(digest, largest=largest)
-        if found == "large":
+    def hash(self, digest: Digest, *, largest: int | None = None) -> bool:
+        """Hash a blob; return False if its file has more than `largest` bytes."""
+        hashed = self._hasher.hash_blob(digest, largest=largest)
+        if hashed == "large":
             return False
-        if not isinstance(found, str):
+        if not isinstance(hashed, str):
             self.blobs += 1
-            if found.problem:
-                self.bad.append(BadBlob(digest, found.problem, found.size))
+            if hashed.problem:
+                self.bad_blobs.append(BadBlob(digest, hashed.problem, hashed.size))
         return True
 
 
 class _Pool:
-    """A thread a core, from the first large blob on; all have ended when the block has."""
+    """One thread per core, started at the first large blob and joined at the end of the block."""
 
-    def __init__(self, layout: DirectoryStore, control: Control) -> None:
-        self._layout = layout
+    def __init__(self, store: DirectoryStore, control: Control) -> None:
+        self._store = store
         self._control = control
-        self._cores = _count_cores()
-        self._hands: list[_Worker] = []
+        self._cores = count_cores()
+        self._workers: list[_Worker] = []
         self._threads: list[Thread] = []
         self._failures: list[BaseException] = []
-        # None: there is no more to come; each thread leaves it for the next one.
-        self._waiting: Queue[Digest | None] = Queue(2 * self._cores)
+        # None ends the queue; each thread leaves it to the next one.
+        self._queue: Queue[Digest | None] = Queue(2 * self._cores)
         self._is_closed = False
         self.stop = Event()
 
@@ -180,46 +207,46 @@ class _Pool:
         self.stop.set()
         with suppress(Empty):
             while True:
-                self._waiting.get_nowait()
-        self._waiting.put_nowait(None)
+                self._queue.get_nowait()
+        self._queue.put_nowait(None)
         for thread in self._threads:
             thread.join()
 
     def start(self) -> list[_Worker]:
-        """The hands of all threads, which have been started; none where the system has none."""
+        """Start the threads and return their workers; none if the system grants no thread."""
         while len(self._threads) < self._cores:
-            hand = _Worker(self._layout, self.stop, _CHUNK_BYTES)
-            thread = Thread(target=self._work, args=(hand,), name="kitcache-rehash")
+            worker = _Worker(self._store, self.stop, _CHUNK_BYTES)
+            thread = Thread(target=self._work, args=(worker,), name="kitcache-hash")
             try:
                 thread.start()
-            except RuntimeError:  # fewer take longer
+            except RuntimeError:  # go on with fewer
                 self._cores = len(self._threads)
                 break
             self._threads.append(thread)
-            self._hands.append(hand)
-        return self._hands
+            self._workers.append(worker)
+        return self._workers
 
     def offer(self, digest: Digest) -> bool:
-        """Hand over a blob; False where no thread had time for it for a moment."""
+        """Queue a blob; return False if the queue is full for a moment."""
         self._check()
         return self._put(digest)
 
     def finish(self) -> bool:
-        """No more comes: whether all is hashed. Waits for a moment where it is not."""
+        """Close the queue; return True if every blob is hashed, else wait for a moment."""
         self._check()
         if self._threads and not self._is_closed:
             self._is_closed = self._put(None)
             return False
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(_GLANCE_S)
+                thread.join(_WAIT_S)
                 return False
         self._check()
         return True
 
     def _put(self, digest: Digest | None) -> bool:
         try:
-            self._waiting.put(digest, timeout=_GLANCE_S)
+            self._queue.put(digest, timeout=_WAIT_S)
         except Full:
             return False
         return True
@@ -229,52 +256,40 @@ class _Pool:
         if self._failures:
             raise self._failures[0]
 
-    def _work(self, hand: _Worker) -> None:
+    def _work(self, worker: _Worker) -> None:
         try:
-            while (digest := self._waiting.get()) is not None:
-                hand.take(digest)
-            self._waiting.put_nowait(None)
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            while (digest := self._queue.get()) is not None:
+                worker.hash(digest)
+            self._queue.put_nowait(None)
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             self._failures.append(error)
 
 
 class _ProgressReporter:
-    """Says how far the hands are, ten times a second, where somebody listens."""
+    """Reports the progress of the workers ten times a second, if the caller wants it."""
 
     def __init__(
-        self, layout: DirectoryStore, control: Control, hands: list[_Worker], *, counts: bool
+        self, store: DirectoryStore, control: Control, workers: list[_Worker], *, counts_total: bool
     ) -> None:
-        self._layout = layout
+        self._store = store
         self._control = control
-        self._hands = hands
-        self._counts = counts
+        self._workers = workers
+        self._counts_total = counts_total
         self._began_s = time.monotonic()
-        self._next_s = inf if control.on_progress is None else self._began_s + _TELL_S
+        self._next_s = inf if control.on_progress is None else self._began_s + _REPORT_S
         self._total_bytes = 0
 
-    def tell(self, *, is_last: bool = False) -> None:
+    def report(self, *, is_last: bool = False) -> None:
         now_s = time.monotonic()
         if now_s < self._next_s and not is_last:
             return
-        self._next_s = now_s + _TELL_S
-        if self._counts and now_s >= self._began_s + _COUNT_AFTER_S and not is_last:
-            self._counts = False
-            self._total_bytes = self._count_bytes()
-        done = _tally(self._hands)
+        self._next_s = now_s + _REPORT_S
+        if self._counts_total and now_s >= self._began_s + _COUNT_AFTER_S and not is_last:
+            self._counts_total = False
+            for digest in _every_blob(self._store):
+                self._control.check()
+                stat = self._store.stat_blob(digest)
+                self._total_bytes += stat.size if stat else 0
         seconds = time.monotonic() - self._began_s
+        done = _sum(self._workers)
         self._control.report(Progress("verify", *done, self._total_bytes, seconds))
-
-    def _count_bytes(self) -> int:
-        total = 0
-        for digest in _every_blob(self._layout):
-            self._control.check()
-            found = self._layout.stat_blob(digest)
-            total += found.size if found else 0
-        return total
-
-
-def _count_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

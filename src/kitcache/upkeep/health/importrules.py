@@ -1,14 +1,15 @@
-"""What BuildKit would make of a cache that is imported, step by step. Pure.
+"""What BuildKit makes of an imported cache, step by step. No I/O.
 
-An import reads the root and its cacheconfig, whole or not at all. A layer is looked at when a step
-comes that needs it: what is wrong with one costs the steps that were made of it, or the build.
-Sources: BuildKit, cache/remotecache/import.go (the caps, the two forms of a root),
-util/imageutil/config.go (what counts as which form), cache/remotecache/v1/parse.go (a layer that
+An import reads the root and its cacheconfig completely or not at all. A layer is read when a step
+needs it: if it is faulty, the steps that were built from it do not hit, or the build fails.
+
+Source: BuildKit, cache/remotecache/import.go (the caps, the two forms of a root),
+util/imageutil/config.go (how the forms are told apart), cache/remotecache/v1/parse.go (a layer that
 the root does not list makes a result absent; before 2020 it stopped the whole import),
 cache/manager.go (the annotation without which no layer is loaded), util/compression (media types).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged
@@ -23,10 +24,8 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.results import UnusableStep
 
-Imports = Literal["full", "partial", "none"]
-
-_NEAR_LIMIT = 0.8
-_NAMED = 3
+_WARN_ABOVE = 0.8
+_MAX_NAMED = 3
 _INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -48,9 +47,11 @@ _LAYER_TYPES = frozenset(
 
 
 class BlobHealth(NamedTuple):
-    """What is known of a cache's blobs. live: whose files are there, reached by some root.
+    """What is known about a cache's blobs.
 
-    faults: what is wrong with a blob, a clause such as "is missing".
+    Attributes:
+        live: The blobs that exist and that a root reaches.
+        faults: What is wrong with a blob, a clause such as "is missing".
     """
 
     live: Collection[Digest]
@@ -58,41 +59,49 @@ class BlobHealth(NamedTuple):
 
 
 class ImportCheck(NamedTuple):
-    """What an import of one cache comes to. why: a clause where it is not fully.
+    """What an import of one root comes to.
 
-    steps: results in its cacheconfig. misses: those that would not be had. warnings: clauses.
+    Attributes:
+        reason: A clause, if it is not fully importable.
+        steps: The number of results in its cacheconfig.
+        unusable_steps: Those of them that BuildKit cannot load.
+        warnings: Clauses.
     """
 
-    imports: Imports
-    why: str = ""
+    importable: Literal["full", "partial", "none"]
+    reason: str = ""
     steps: int = 0
-    misses: tuple[UnusableStep, ...] = ()
+    unusable_steps: tuple[UnusableStep, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def judge_cache(
-    manifest: bytes, config: bytes | None, store: BlobHealth, root: CacheManifest | None = None
-) -> ImportCheck:
-    """What BuildKit would make of this cache.
+class _RefusedError(Exception):
+    """Why BuildKit imports nothing of the cache, a clause."""
 
-    manifest, config: proven bytes of its root and its cacheconfig; config None where that cannot be
-    had, or is above the cap. The root is one that read_cache_manifest knows for a cache's.
-    root: what that made of it, where the caller has it.
+
+def check_import(
+    manifest: bytes, config: bytes | None, health: BlobHealth, root: CacheManifest | None = None
+) -> ImportCheck:
+    """Return what BuildKit would import of a cache.
+
+    Args:
+        manifest: Verified bytes of its root, which read_cache_manifest takes for a cache's.
+        config: Verified bytes of its cacheconfig; None if it cannot be read or is too large.
+        root: The parsed manifest, if the caller has it.
     """
     try:
         root = _check_root(manifest, root)
-        parsed = _read_config(root, config, store)
+        parsed = _read_config(root, config, health)
     except _RefusedError as refusal:
         return ImportCheck("none", str(refusal))
-    near = (
-        *_near_limit("manifest", len(manifest)),
-        *_near_limit("cacheconfig", root.config.size or 0),
-    )
-    return _judge_steps(root, parsed, store)._replace(warnings=near)
+    check = _check_steps(root, parsed, health)
+    sizes = (("manifest", len(manifest)), ("cacheconfig", root.config.size or 0))
+    return check._replace(warnings=tuple(_size_warnings(sizes)))
 
 
-class _RefusedError(Exception):
-    """Why BuildKit imports nothing at all of it, a clause."""
+def is_too_large(size: int) -> bool:
+    """Return True if BuildKit does not import a manifest or cacheconfig of that many bytes."""
+    return size > IMPORT_LIMIT_BYTES
 
 
 def _check_root(manifest: bytes, root: CacheManifest | None) -> CacheManifest:
@@ -104,81 +113,95 @@ def _check_root(manifest: bytes, root: CacheManifest | None) -> CacheManifest:
         check_form(expect_object(read_document(manifest), "the manifest"))
         root = read_cache_manifest(manifest)
     except Damaged as error:
-        raise _RefusedError(f"BuildKit would not take its manifest: it {error.problem}") from None
+        raise _RefusedError(f"BuildKit does not accept its manifest: it {error.problem}") from None
     if root is None:
         raise _RefusedError("its manifest names no cacheconfig")
     return root
 
 
-def _read_config(root: CacheManifest, config: bytes | None, store: BlobHealth) -> CacheConfig:
+def _read_config(root: CacheManifest, config: bytes | None, health: BlobHealth) -> CacheConfig:
     digest = root.config.digest
     _check_size("cacheconfig", root.config.size or 0)
     if config is None:
-        fault = store.faults.get(digest, "is missing")
+        fault = health.faults.get(digest, "is missing")
         raise _RefusedError(f"its cacheconfig {digest.short} {fault}")
     try:
         return read_cacheconfig(config)
     except Damaged as error:
-        problem = f"BuildKit would not take its cacheconfig {digest.short}: it {error.problem}"
+        problem = f"BuildKit does not accept its cacheconfig {digest.short}: it {error.problem}"
         raise _RefusedError(problem) from None
 
 
-def _judge_steps(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> ImportCheck:
-    found = layer_faults(root, config, store)
-    faults = {number: fault for number, fault in enumerate(found) if fault}
-    misses = []
+def _check_size(name: str, size: int) -> None:
+    if is_too_large(size):
+        limit = f"BuildKit imports at most {IMPORT_LIMIT_BYTES:,}"
+        raise _RefusedError(f"its {name} has {size:,} bytes, and {limit}")
+
+
+def _size_warnings(sizes: Collection[tuple[str, int]]) -> Iterator[str]:
+    for name, size in sizes:
+        if size > _WARN_ABOVE * IMPORT_LIMIT_BYTES:
+            limit = f"{IMPORT_LIMIT_BYTES:,} bytes that BuildKit imports"
+            yield f"its {name} has {size:,} of the {limit}"
+
+
+def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -> ImportCheck:
+    marks = layer_faults(root, config, health)
+    faults = {number: fault for number, fault in enumerate(marks) if fault}
+    unusable = []
     steps = 0
-    # Thousands of results may have one long chain, the very same object: it is looked at once.
-    lost_of: dict[int, tuple[tuple[Digest, ...], str]] = {}
-    for (number, at), result in config.results():
+    # Thousands of results may share one long chain, the same object: it is read once.
+    known: dict[int, tuple[tuple[Digest, ...], str]] = {}
+    for key, result in config.results():
         steps += 1
-        if id(result.chain) not in lost_of:
-            lost_of[id(result.chain)] = _lost_layers(config, result.chain, faults)
-        layers, why = lost_of[id(result.chain)]
+        if id(result.chain) not in known:
+            known[id(result.chain)] = _faulty_layers(config, result.chain, faults)
+        layers, reason = known[id(result.chain)]
         if layers:
-            record = config.records[number].digest
-            misses.append(UnusableStep((number, at), record, result.created_ns, layers, why))
-    if misses and len(misses) == steps:
-        return ImportCheck(
-            "none", f"none of its steps is left: {misses[0].reason}", steps, tuple(misses)
-        )
-    if misses:
-        why = f"{len(misses):,} of {steps:,} steps cannot be loaded"
-        return ImportCheck("partial", why, steps, tuple(misses))
-    idle = [d.digest for d, _ in root.layers if d.digest in store.faults]
-    if idle:
-        told = ", ".join(f"{digest.short} {store.faults[digest]}" for digest in idle[:_NAMED])
-        return ImportCheck("partial", f"no step needs it, but layer {told}", steps)
+            cache_key = config.records[key[0]].digest
+            unusable.append(UnusableStep(key, cache_key, result.created_ns, layers, reason))
+    if unusable and len(unusable) == steps:
+        reason = f"none of its steps is left: {unusable[0].reason}"
+        return ImportCheck("none", reason, steps, tuple(unusable))
+    if unusable:
+        reason = f"{len(unusable):,} of {steps:,} steps cannot be loaded"
+        return ImportCheck("partial", reason, steps, tuple(unusable))
+    unused = [d.digest for d, _ in root.layers if d.digest in health.faults]
+    if unused:
+        clauses = [f"{digest.short} {health.faults[digest]}" for digest in unused[:_MAX_NAMED]]
+        reason = f"no step needs it, but layer {', '.join(clauses)}"
+        return ImportCheck("partial", reason, steps)
     return ImportCheck("full", "", steps)
 
 
-def _lost_layers(
+def _faulty_layers(
     config: CacheConfig, chain: tuple[int, ...], faults: Mapping[int, str]
 ) -> tuple[tuple[Digest, ...], str]:
-    """The layers of a chain that are at fault, each once, and a clause about the first."""
-    is_sound = not faults or faults.keys().isdisjoint(chain)
-    lost = [] if is_sound else [n for n in chain if n in faults]
-    layers = tuple(dict.fromkeys(config.layers[n].digest for n in lost))
-    return layers, f"layer {layers[0].short} {faults[lost[0]]}" if lost else ""
+    """Return the faulty layers of a chain, each once, and a clause about the first."""
+    faulty = (
+        [] if not faults or faults.keys().isdisjoint(chain) else [n for n in chain if n in faults]
+    )
+    layers = tuple(dict.fromkeys(config.layers[n].digest for n in faulty))
+    return layers, f"layer {layers[0].short} {faults[faulty[0]]}" if layers else ""
 
 
-def layer_faults(root: CacheManifest, config: CacheConfig, store: BlobHealth) -> tuple[str, ...]:
-    """Of each layer of the cacheconfig why BuildKit could not load it: a clause, "" if it could."""
-    # Of one that is listed twice the last counts.
+def layer_faults(root: CacheManifest, config: CacheConfig, health: BlobHealth) -> tuple[str, ...]:
+    """Return for each layer of the cacheconfig why BuildKit cannot load it, "" if it can."""
+    # If a layer is listed twice, the last entry applies.
     listed = {layer.descriptor.digest: layer for layer in root.layers}
     known: dict[Digest, str] = {}
     for layer in config.layers:
         if layer.digest not in known:
-            known[layer.digest] = _layer_fault(layer.digest, listed.get(layer.digest), store)
+            known[layer.digest] = _layer_fault(layer.digest, listed.get(layer.digest), health)
     return tuple(known[layer.digest] for layer in config.layers)
 
 
-def _layer_fault(digest: Digest, listed: CachedLayer | None, store: BlobHealth) -> str:
+def _layer_fault(digest: Digest, listed: CachedLayer | None, health: BlobHealth) -> str:
     if listed is None:
         return "is not listed in the manifest"
-    if digest in store.faults:
-        return store.faults[digest]
-    if digest not in store.live:
+    if digest in health.faults:
+        return health.faults[digest]
+    if digest not in health.live:
         return "is missing" if digest.is_known else f"has a digest of the kind {digest.algorithm}"
     if listed.descriptor.media_type not in _LAYER_TYPES:
         return f"has a media type that BuildKit cannot unpack: {listed.descriptor.media_type!r}"
@@ -191,30 +214,18 @@ def _annotation_fault(diff_id: str | None) -> str:
     try:
         parse_digest(diff_id)
     except ValueError:
-        return f"has an annotation {UNCOMPRESSED} that is no digest"
+        return f"has an annotation {UNCOMPRESSED} that is not a digest"
     return ""
 
 
 def check_form(document: JsonObject) -> None:
-    """Raises DocumentError where BuildKit cannot tell a manifest from an index."""
+    """Raise DocumentError if BuildKit cannot tell a manifest from an index."""
     document.check_spelling(("mediaType", "config", "layers", "manifests"))
     is_manifest = "config" in document or "layers" in document
     if is_manifest and "manifests" in document:
         raise DocumentError("ambiguous", "it is a manifest and an index at once")
-    told = document.get_only("mediaType")
-    if told is not None and not isinstance(told, str):
-        raise DocumentError("malformed", "its media type is no text")
-    if told in (_INDEX_TYPES if is_manifest else _MANIFEST_TYPES):
-        raise DocumentError("ambiguous", f"it says that it is {told!r}, and is not")
-
-
-def _check_size(what: str, size: int) -> None:
-    if size > IMPORT_LIMIT_BYTES:
-        limit = f"BuildKit imports none above {IMPORT_LIMIT_BYTES:,}"
-        raise _RefusedError(f"its {what} has {size:,} bytes, and {limit}")
-
-
-def _near_limit(what: str, size: int) -> list[str]:
-    if size <= _NEAR_LIMIT * IMPORT_LIMIT_BYTES:
-        return []
-    return [f"its {what} has {size:,} of the {IMPORT_LIMIT_BYTES:,} bytes that BuildKit imports"]
+    media_type = document.get_only("mediaType")
+    if media_type is not None and not isinstance(media_type, str):
+        raise DocumentError("malformed", "its media type is not text")
+    if media_type in (_INDEX_TYPES if is_manifest else _MANIFEST_TYPES):
+        raise DocumentError("ambiguous", f"its media type is {media_type!r}, its content is not")

@@ -1,15 +1,15 @@
-"""verify → plan → mend: the least that makes every tag importable or gone.
+"""The repair command: verify, plan, and do the least that makes every tag importable or removes it.
 
-Order: blobs that come, new roots, one edit of index.json, then the quarantine. Killed at any point,
-it leaves every healthy tag whole, and the next repair goes on. It sweeps nothing.
+Order: copy blobs, write new roots, edit index.json once, quarantine bad blobs. If a repair is
+killed at any point, every importable tag is still complete and the next repair continues.
+It deletes nothing.
 """
 
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from threading import Event
-from typing import NamedTuple
 
 from kitcache.errors import (
     NOTHING_CHANGED,
@@ -29,38 +29,19 @@ from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import look_at_open
-from kitcache.store.locks import lock_store
 from kitcache.store.open import open_published_store, open_store
 from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
-from kitcache.store.state import read_tag_uses, write_tag_uses
 from kitcache.store.transfer import copy_blob
 from kitcache.store.write import sync_blobs, write_blob
-from kitcache.upkeep.health.hash import rehash_some
-from kitcache.upkeep.health.repairinput import Copies, Diagnosis, diagnose
-from kitcache.upkeep.health.repairplan import RepairPlan, make_repair_plan
-from kitcache.upkeep.health.verify import nothing_published, verify_held
+from kitcache.upkeep.health.hash import HashResult, hash_some
+from kitcache.upkeep.health.repairinput import Copies, read_repair_input
+from kitcache.upkeep.health.repairplan import RepairInput, RepairPlan, make_repair_plan
+from kitcache.upkeep.health.verify import nothing_published, verify_locked
 from kitcache.upkeep.results import BadBlob, RepairAction, RepairResult, VerifyResult
+from kitcache.upkeep.rewrite import move_recorded_exports
 
-
-class _RepairContext(NamedTuple):
-    """What a repair has at hand. lock_timeout_s: how long to wait for others, for each lock."""
-
-    held: HeldLock[DirectoryStore]
-    copies: Copies
-    control: Control
-    lock_timeout_s: float
-
-
-class IndexChangedError(Exception):
-    """index.json, or a copy, was changed since it was read: the plan no longer holds.
-
-    steps: those of it that were done.
-    """
-
-    def __init__(self, steps: tuple[RepairAction, ...] = ()) -> None:
-        super().__init__()
-        self.steps = steps
+_TAGS_INTACT = "every tag that was importable still is; the next repair continues"
 
 
 def repair(
@@ -72,20 +53,30 @@ def repair(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> RepairResult:
-    """Make every tag importable or gone, by the least that does it; see RepairStep.
+    """Make every tag importable or remove it, with as few changes as possible; see RepairAction.
 
-    Success guarantees: a tag that imported fully has its digest and all its blobs; what was cut out
-    of others cannot be imported by anybody; no byte of a blob was lost: bad ones, and an old
-    index.json, are in .kitcache/quarantine. What no tag reaches any more stays for the next reset.
+    Guarantees on success: every tag that was importable has its digest and all its blobs; what was
+    removed from other tags could not be imported; no byte of a blob was lost, because bad blobs
+    and an invalid index.json are moved to .kitcache/quarantine. Blobs that no tag reaches any more
+    stay until the next reset. Every blob is hashed once; hashed again are only bad blobs and blobs
+    that were written since.
 
-    sources: other cache directories that missing and bad blobs are taken from, once their bytes
-    are proven; nothing in them is changed but kitcache.lock, which is held shared where it can be.
-    dry_run: verify, and say what would be done; takes no lock. lock_timeout_s: how long to wait
-    for others, for each lock. cancel: is looked at between steps, and in the course of hashing.
+    Args:
+        sources: Other copies of the cache. Missing and bad blobs are copied from them after their
+            bytes were verified. In them only kitcache.lock is written; it is held shared if
+            possible.
+        dry_run: Verify and report what would be done, without a lock.
+        lock_timeout_s: How long to wait for each lock.
+        cancel: Checked between actions and while hashing.
 
-    Raises NotACache, Busy (locked, or an export is under way), Unsafe, Cancelled, UsageError (a
-    source that is the cache itself), and KitcacheError for I/O errors: then every tag that was
-    whole still is, and the next repair goes on.
+    Raises:
+        NotACache: The directory does not exist or is not a cache.
+        Busy: A lock was not acquired in time, or an export is running.
+        Unsafe: A directory of the cache is a symlink, or a cap is exceeded.
+        UsageError: A source is the cache itself.
+        Cancelled: `cancel` was set.
+        KitcacheError: An I/O error. Every importable tag is still complete, and the next repair
+            continues.
     """
     name = os.fspath(path)
     control = Control(name, on_progress, cancel)
@@ -93,211 +84,205 @@ def repair(
         opened = open_store(name) if sources else open_published_store(name)
         if opened is None:
             return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
-        layout = stack.enter_context(opened)
+        store = stack.enter_context(opened)
         copies = {
-            os.fspath(source): _open_copy(stack, layout, os.fspath(source))
+            os.fspath(source): _open_copy(stack, store, os.fspath(source))
             for source in ((sources,) if isinstance(sources, str) else sources)
         }
         if dry_run:
-            verified = verify_held(layout, control)
-            steps = _foresee(layout, copies, verified, control)
-            return RepairResult(name, "dry-run", steps, verified)
-        verified = _verify(layout, control, lock_timeout_s)
+            verified, _ = verify_locked(store, control)
+            actions: tuple[RepairAction, ...] = ()
+            if verified.exit_code:
+                source = read_repair_input(store, copies, verified.bad_blobs, control)
+                actions = make_repair_plan(source, now_ns=time.time_ns(), is_dry=True).actions
+            return RepairResult(name, "dry-run", actions, verified)
+        verified, hashed = _verify(store, control, lock_timeout_s)
         if not verified.exit_code:
             return RepairResult(name, "done", (), verified)
         with ExitStack() as locks:
-            held = _lock(locks, layout, copies, control, lock_timeout_s)
-            steps = _mend(_RepairContext(held, copies, control, lock_timeout_s), verified.bad_blobs)
+            held = _lock(locks, store, copies, control, lock_timeout_s)
+            actions = _Repair(held, copies, control, lock_timeout_s).run(verified.bad_blobs)
         try:
-            # Also where nothing was left to do: others may have mended it meanwhile.
-            verified = _verify(layout, control, lock_timeout_s)
+            # Also without actions: another process may have repaired the cache.
+            verified, _ = _verify(store, control, lock_timeout_s, before=hashed)
         except KitcacheError as error:
-            error.details += tuple(step.description for step in steps)
-            error.effect = "all that had to be mended was, and was not looked at once more"
+            error.details += tuple(action.description for action in actions)
+            error.effect = "everything was repaired, but not verified again"
             raise
-    return RepairResult(name, "done", steps, verified)
+    return RepairResult(name, "done", actions, verified)
 
 
-def _foresee(
-    layout: DirectoryStore, copies: Copies, verified: VerifyResult, control: Control
-) -> tuple[RepairAction, ...]:
-    """What would be done."""
-    if not verified.exit_code:
-        return ()
-    found = diagnose(layout, copies, verified.bad_blobs, control).found
-    return make_repair_plan(found, now_ns=time.time_ns(), is_dry=True).actions
+def _verify(
+    store: DirectoryStore, control: Control, lock_timeout_s: float, before: HashResult | None = None
+) -> tuple[VerifyResult, HashResult]:
+    with store.lock("shared", control.wait_policy(lock_timeout_s)) as held:
+        return verify_locked(store, control, began_ns=store.next_tick_ns(held), before=before)
 
 
-def _verify(layout: DirectoryStore, control: Control, lock_timeout_s: float) -> VerifyResult:
-    with lock_store(layout, "shared", control.wait_policy(lock_timeout_s)):
-        return verify_held(layout, control)
-
-
-def _open_copy(stack: ExitStack, layout: DirectoryStore, path: str) -> DirectoryStore:
+def _open_copy(stack: ExitStack, store: DirectoryStore, path: str) -> DirectoryStore:
     copy = stack.enter_context(open_store(path))
-    if os.path.sameopenfile(copy.root_fd, layout.root_fd):
-        raise UsageError(f"{path} is the cache that is to be repaired", path=layout.path)
+    if os.path.sameopenfile(copy.root_fd, store.root_fd):
+        raise UsageError(f"{path} is the cache that is to be repaired", path=store.path)
     copy.open_directories()
     return copy
 
 
 def _lock(
-    stack: ExitStack,
-    layout: DirectoryStore,
-    copies: Copies,
-    control: Control,
-    lock_timeout_s: float,
+    stack: ExitStack, store: DirectoryStore, copies: Copies, control: Control, lock_timeout_s: float
 ) -> HeldLock[DirectoryStore]:
-    """The cache exclusive, the copies shared.
+    """Acquire the exclusive lock of the cache and the shared locks of the copies.
 
-    All take these locks in one order, by inode, as merges do: two that are repaired from each other
-    would else wait for each other.
+    Locks are acquired in the order of inodes, as merges do. Otherwise two caches that are repaired
+    from each other would wait for each other.
     """
-    own, others = _inode_of(layout), sorted(copies.values(), key=_inode_of)
+    own, others = _inode_of(store), sorted(copies.values(), key=_inode_of)
     for copy in others:
         if _inode_of(copy) < own:
             _lock_copy(stack, copy, control, lock_timeout_s)
-    patience = control.wait_policy(lock_timeout_s)
-    held = stack.enter_context(lock_store(layout, "exclusive", patience))
+    wait_policy = control.wait_policy(lock_timeout_s)
+    held = stack.enter_context(store.lock("exclusive", wait_policy))
     for copy in others:
         if _inode_of(copy) > own:
             _lock_copy(stack, copy, control, lock_timeout_s)
     return held
 
 
-def _inode_of(layout: DirectoryStore) -> tuple[int, int]:
-    found = look_at_open(layout, layout.root_fd, "the directory")
-    return found.st_dev, found.st_ino
+def _inode_of(store: DirectoryStore) -> tuple[int, int]:
+    stat = look_at_open(store, store.root_fd, "the directory")
+    return stat.st_dev, stat.st_ino
 
 
 def _lock_copy(
     stack: ExitStack, copy: DirectoryStore, control: Control, lock_timeout_s: float
 ) -> None:
-    """Where that can be: a copy on a read-only disk, or somebody else's, will do as well."""
+    """Acquire the shared lock if possible: a copy on a read-only disk is used without it."""
     try:
-        stack.enter_context(lock_store(copy, "shared", control.wait_policy(lock_timeout_s)))
+        stack.enter_context(copy.lock("shared", control.wait_policy(lock_timeout_s)))
     except (Busy, Cancelled, Unsafe):
         raise
     except KitcacheError:
         pass
 
 
-def _mend(means: _RepairContext, suspects: Collection[BadBlob]) -> tuple[RepairAction, ...]:
-    """Plan and apply, until nobody has changed index.json meanwhile: all that was done."""
-    told: list[RepairAction] = []
-    for _ in range(MAX_RETRIES):
+class _Overtaken(Exception):
+    """index.json or a copy has changed since it was read. `actions`: those that were done."""
+
+    def __init__(self, actions: Iterable[RepairAction] = ()) -> None:
+        super().__init__()
+        self.actions = tuple(actions)
+
+
+class _Repair:
+    """Plans and carries out a repair under the exclusive lock."""
+
+    def __init__(
+        self,
+        held: HeldLock[DirectoryStore],
+        copies: Copies,
+        control: Control,
+        lock_timeout_s: float,
+    ) -> None:
+        self._held = held
+        self._store = held.store
+        self._copies = copies
+        self._control = control
+        self._lock_timeout_s = lock_timeout_s
+
+    def run(self, suspects: Sequence[BadBlob]) -> tuple[RepairAction, ...]:
+        """Plan and apply until index.json does not change in between; return what was done."""
+        done: list[RepairAction] = []
+        for _ in range(MAX_RETRIES):
+            try:
+                return (*done, *self._attempt(suspects, has_begun=bool(done)))
+            except _Overtaken as overtaken:
+                done += overtaken.actions
+        error = index_unstable_error(self._store.path)
+        error.effect = _TAGS_INTACT
+        raise error
+
+    def _attempt(self, suspects: Sequence[BadBlob], *, has_begun: bool) -> tuple[RepairAction, ...]:
+        store, control = self._store, self._control
+        store.open_directories()
+        # Hash again what would be moved: an export may have written the right bytes since. Blobs
+        # that were added since are hashed after the repair, because builds wait for this lock.
+        digests = [blob.digest for blob in suspects]
+        still_bad = {blob.digest for blob in hash_some(store, digests, control).bad_blobs}
+        bad_blobs = [blob for blob in suspects if blob.digest in still_bad]
+        source = read_repair_input(store, self._copies, bad_blobs, control)
+        now_ns = time.time_ns()
+        plan = make_repair_plan(source, now_ns=now_ns, is_dry=False)
+        if not plan.actions:
+            return ()
+        refusal = make_plan(source.survey, SweepOptions(), now_ns).refusal
+        if refusal is not None and refusal.kind == "busy":
+            error = refusal_error(store.path, refusal)
+            error.effect = _TAGS_INTACT if has_begun else NOTHING_CHANGED
+            raise error
         try:
-            return (*told, *_attempt(means, suspects, has_begun=bool(told)))
-        except IndexChangedError as error:
-            told += error.steps
-    raise _honest(index_unstable_error(means.held.store.path), has_begun=True)
+            self._apply(source, plan)
+        except _Overtaken:
+            raise _Overtaken(self._arrived(plan)) from None
+        return plan.actions
 
+    def _arrived(self, plan: RepairPlan) -> Iterator[RepairAction]:
+        """Yield the actions that were done before index.json was edited."""
+        for action in plan.actions:
+            if action.digest is None or action.digest not in plan.arriving:
+                continue
+            stat = self._store.stat_blob(action.digest) if action.kind == "copy-blob" else None
+            if action.kind == "quarantine-blob" or (stat is not None and stat.kind == "file"):
+                yield action
 
-def _attempt(
-    means: _RepairContext, suspects: Collection[BadBlob], *, has_begun: bool
-) -> tuple[RepairAction, ...]:
-    """Plan and apply once: what was done. Raises _OvertakenError."""
-    layout, control = means.held.store, means.control
-    layout.open_directories()
-    # A second look: an export may have brought what was missing, or the right bytes.
-    still = {one.digest for one in rehash_some(layout, [s.digest for s in suspects], control).bad}
-    bad = [one for one in suspects if one.digest in still]
-    diagnosis = diagnose(layout, means.copies, bad, control)
-    now_ns = time.time_ns()
-    mending = make_repair_plan(diagnosis.found, now_ns=now_ns, is_dry=False)
-    if not mending.actions:
-        return ()
-    busy = make_plan(diagnosis.found.survey, SweepOptions(), now_ns).refusal
-    if busy is not None and busy.kind == "busy":
-        raise _honest(refusal_error(layout.path, busy), has_begun=has_begun)
-    try:
-        _apply(means, diagnosis, mending)
-    except IndexChangedError:
-        raise IndexChangedError(tuple(_come_about(layout, mending))) from None
-    return mending.actions
+    def _apply(self, source: RepairInput, plan: RepairPlan) -> None:
+        """Carry out the plan. Raises _Overtaken if index.json was not changed."""
+        old_index = source.old_index if source.lost else None
+        with Quarantine(self._held) as quarantine:
+            if plan.bad or old_index is not None:
+                quarantine.make()
+            try:
+                self._add_blobs(plan, quarantine)
+                if plan.new_index is not None:
+                    self._control.check()
+                    if old_index is not None:
+                        quarantine.keep_index(old_index)
+                    self._publish(source.old_index, plan.new_index)
+                    move_recorded_exports(self._store, plan.moved_exports)
+                self._quarantine([d for d in plan.bad if d not in plan.arriving], quarantine)
+            except KitcacheError as error:
+                error.effect = _TAGS_INTACT
+                raise
 
+    def _add_blobs(self, plan: RepairPlan, quarantine: Quarantine) -> None:
+        """Copy and write blobs, and sync them.
 
-def _come_about(layout: DirectoryStore, mending: RepairPlan) -> Iterator[RepairAction]:
-    """The steps that were done, where it did not come to index.json."""
-    for step in mending.actions:
-        if step.digest is None or step.digest not in mending.comes:
-            continue
-        found = layout.stat_blob(step.digest) if step.kind == "copy-blob" else None
-        if step.kind == "quarantine-blob" or (found is not None and found.kind == "file"):
-            yield step
+        The bad originals are quarantined first: no importable tag references them.
+        """
+        self._quarantine([digest for digest in plan.bad if digest in plan.arriving], quarantine)
+        for digest, path in plan.copies.items():
+            self._control.check()
+            try:
+                copy_blob(self._copies[path], self._store, digest, None, proves=True)
+            except Damaged:
+                # The copy has changed since it was hashed: plan again.
+                raise _Overtaken from None
+        for data in plan.new_blobs.values():
+            self._control.check()
+            write_blob(self._store, data)
+        if plan.arriving:
+            sync_blobs(self._store, with_bytes=True)
 
+    def _publish(self, before: bytes | None, after: bytes) -> None:
+        def change(data: bytes | None) -> bytes:
+            if data != before:
+                raise _Overtaken
+            return after
 
-def _honest(error: KitcacheError, *, has_begun: bool) -> KitcacheError:
-    """The same failure, and what it left as it was."""
-    error.effect = NOTHING_CHANGED
-    if has_begun:
-        error.effect = "every tag that was whole still is; the next repair goes on"
-    return error
+        self._store.commit_roots(change, self._control.wait_policy(self._lock_timeout_s))
 
-
-def _apply(means: _RepairContext, diagnosis: Diagnosis, mending: RepairPlan) -> None:
-    """Put the mending on the disk. Raises _OvertakenError: then index.json was not changed."""
-    old_index = diagnosis.old_index
-    keeps_index = bool(diagnosis.found.lost) and old_index is not None
-    with Quarantine(means.held) as quarantine:
-        if mending.bad or keeps_index:
-            quarantine.make()
-        try:
-            _bring(means, mending, quarantine)
-            if mending.new_index is not None:
-                means.control.check()
-                if keeps_index and old_index is not None:
-                    quarantine.keep_index(old_index)
-                _publish(means, old_index, mending.new_index)
-                _move_notes(means.held.store, mending)
-            _put_aside(means, [d for d in mending.bad if d not in mending.comes], quarantine)
-        except KitcacheError as error:
-            raise _honest(error, has_begun=True) from None
-
-
-def _bring(means: _RepairContext, mending: RepairPlan, quarantine: Quarantine) -> None:
-    """All blobs that come, on the disk. What was bad of them goes first: no healthy tag has it."""
-    layout, check = means.held.store, means.control.check
-    _put_aside(means, [digest for digest in mending.bad if digest in mending.comes], quarantine)
-    for digest, path in mending.takes.items():
-        check()
-        try:
-            copy_blob(means.copies[path], layout, digest, None, proves=True)
-        except Damaged:
-            # The copy is not what it was when it was hashed: it is judged anew.
-            raise IndexChangedError from None
-    for data in mending.new_blobs.values():
-        check()
-        write_blob(layout, data)
-    if mending.comes:
-        sync_blobs(layout, with_bytes=True)
-
-
-def _move_notes(layout: DirectoryStore, mending: RepairPlan) -> None:
-    """Have the notes of last exports name what those have become, if they can be read."""
-    with suppress(KitcacheError):
-        notes, moved = read_tag_uses(layout), {}
-        for tag, (old, new) in mending.became.items():
-            note = notes.get(tag)
-            if note is not None and note.digest == str(old):
-                moved[tag] = note._replace(digest=str(new))
-        write_tag_uses(layout, moved)
-
-
-def _put_aside(means: _RepairContext, digests: list[Digest], quarantine: Quarantine) -> None:
-    for digest in digests:
-        means.control.check()
-        quarantine.take_blob(digest)
-    if digests:
-        quarantine.sync()
-        sync_blobs(means.held.store)
-
-
-def _publish(means: _RepairContext, before: bytes | None, after: bytes) -> None:
-    def change(data: bytes | None) -> bytes:
-        if data != before:
-            raise IndexChangedError
-        return after
-
-    wait_policy = means.control.wait_policy(means.lock_timeout_s)
-    means.held.store.commit_roots(change, wait_policy)
+    def _quarantine(self, digests: Sequence[Digest], quarantine: Quarantine) -> None:
+        for digest in digests:
+            self._control.check()
+            quarantine.take_blob(digest)
+        if digests:
+            quarantine.sync()
+            sync_blobs(self._store)

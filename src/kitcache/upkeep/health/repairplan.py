@@ -1,414 +1,390 @@
-"""What was found broken → the least that makes every tag importable or gone. Pure.
+"""The repair plan: the least that makes every tag importable or removes it. No I/O.
 
-A tag that imports fully is never touched. Of a cache that has lost layers the steps go that need
-them; of one without its manifest or its cacheconfig nothing is left; an image is what it is, or it
-goes.
+An importable tag is not changed. A cache that lacks layers is rewritten without the steps that need
+them. A cache without its manifest or its cacheconfig is removed. An image or artifact cannot be
+rewritten without changing what it is: it stays if it is complete, else its entry is removed.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged
-from kitcache.gc.reach import links_below, reach
-from kitcache.gc.values import NodeKey, Root, Survey, key_of
-from kitcache.oci.cacheconfig import (
-    IMPORT_LIMIT_BYTES,
-    ResultKey,
-    read_cacheconfig,
-    trim_cacheconfig,
-)
-from kitcache.oci.cachemanifest import read_cache_manifest, trim_manifest
+from kitcache.gc.reach import reach
+from kitcache.gc.values import Root, Survey
+from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, ResultKey, read_cacheconfig
+from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
-from kitcache.oci.digest import Digest
+from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.document import read_plain
 from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
-from kitcache.upkeep.health.faults import Fault, Faults, describe_faults
+from kitcache.upkeep.health.faults import Fault, RootStatus, describe_faults, malformed_entry
 from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
 from kitcache.upkeep.health.indexrecovery import RecoveredEntry
-from kitcache.upkeep.project import NewContent
+from kitcache.upkeep.project import CacheDocuments, RewrittenRoot, make_root
 from kitcache.upkeep.results import RepairAction
-from kitcache.upkeep.trimming.steporder import CacheDocuments, cut_until
-
-
-class CacheRoot(NamedTuple):
-    """A cache's manifest and cacheconfig: proven bytes; config None where it is gone."""
-
-    manifest: bytes
-    config: bytes | None
+from kitcache.upkeep.trimming.steporder import keep_until_fits
 
 
 class RepairInput(NamedTuple):
-    """All that a repair decides by.
+    """Everything that a repair is planned by.
 
-    index_data: what an edit of index.json begins with; None where there is none, and no need for
-    one. survey: of the store as it would be without its bad blobs, and with what other copies
-    have; its roots are the entries of index_data. noted: by tag, what was exported last under it,
-    where that is there and another root than the entry's; the survey reaches it as well. caches:
-    of both those that do not import fully, by the digest of their root. used: when layers were
-    last read, ns since 1970.
-
-    bad: blobs here that are not what their names say, and why: a clause. offers: blobs that are
-    missing or bad here, and the path of the copy that has them, proven. corrected: positions of
-    entries whose size was wrong, and is right in index_data. links: of what is at fault or
-    offered, what is a link to a file here. lost: what is wrong with index.json so that it has to be
-    made anew, "" if it has not. candidates: what it was made of, an entry each.
+    Attributes:
+        old_index: The bytes of index.json; None if it is missing.
+        index_data: The bytes that an edit of index.json starts from; None if there is no
+            index.json and none is needed.
+        survey: Of the store without its bad blobs and with the blobs that other copies offer. Its
+            roots are the entries of index_data; it also reaches the last exports.
+        last_exports: By tag, the root that was exported last to it, if it exists and the entry
+            names another root.
+        statuses: Of all these roots, by their descriptor without a name.
+        caches: By the digest of the root, the readable documents of the caches among them that are
+            not importable, or not without faults.
+        last_used_ns: When imports last read a layer.
+        bad: Blobs that do not match their names, each with a clause.
+        problems: By blob, what is wrong with it, whoever names it.
+        offers: Missing and bad blobs, with the path of the copy that has them, verified.
+        corrected: Positions of the entries whose size was wrong; in index_data it is right.
+        symlinks: Those of the faulty and the offered blobs that are symlinks to files.
+        lost: What is wrong with index.json if it has to be rebuilt, else "".
+        candidates: The entries of a rebuilt index.json.
     """
 
+    old_index: bytes | None
     index_data: bytes | None
     survey: Survey
-    noted: Mapping[str, Descriptor]
-    caches: Mapping[Digest, CacheRoot]
-    used: Mapping[Digest, int]
+    last_exports: Mapping[str, Descriptor]
+    statuses: Mapping[Descriptor, RootStatus]
+    caches: Mapping[Digest, CacheDocuments]
+    last_used_ns: Mapping[Digest, int]
     bad: Mapping[Digest, str]
+    problems: Mapping[Digest, str]
     offers: Mapping[Digest, str]
     corrected: frozenset[int]
-    links: frozenset[Digest]
+    symlinks: frozenset[Digest]
     lost: str
     candidates: Sequence[RecoveredEntry]
 
 
 class RepairPlan(NamedTuple):
-    """What is to be done, in this order, and each step in words; no steps: nothing is.
+    """What a repair does, in this order. Without actions there is nothing to do.
 
-    takes: blobs to come from the copy at that path. new_blobs: to be written in this order.
-    new_index: the bytes of index.json then, None where it stays. became: by tag, the root that was
-    exported, and the one that the tag names for it then. bad: blobs to be put aside.
+    Attributes:
+        actions: What is done, described.
+        copies: Blobs to copy, with the path of the copy that has them.
+        new_blobs: Blobs to write, in this order.
+        new_index: The new bytes of index.json; None if it is not changed.
+        moved_exports: By tag, the root that was exported and the root that replaces it.
+        bad: Blobs to quarantine.
     """
 
     actions: tuple[RepairAction, ...]
-    takes: Mapping[Digest, str]
+    copies: Mapping[Digest, str]
     new_blobs: Mapping[Digest, bytes]
     new_index: bytes | None
-    became: Mapping[str, tuple[Digest, Digest]]
+    moved_exports: Mapping[str, tuple[Digest, Digest]]
     bad: tuple[Digest, ...]
 
     @property
-    def comes(self) -> frozenset[Digest]:
-        """Every blob that will be there and is not, or is bad."""
-        return frozenset(self.takes) | frozenset(self.new_blobs)
+    def arriving(self) -> frozenset[Digest]:
+        """Every blob that is missing or bad and will be there."""
+        return frozenset(self.copies) | frozenset(self.new_blobs)
 
 
 class _RootOutcome(NamedTuple):
-    """What becomes of a root. to: what its entry names then, None where it goes.
+    """What becomes of an entry.
 
-    why: a clause, or several. content: the new root, where one has to be written.
+    Attributes:
+        target: What the entry names afterwards; None if the entry is removed.
+        reason: One or several clauses.
+        content: The new root, if one has to be written.
     """
 
-    kind: Literal["healthy", "rewrite-cache", "move-tag", "remove-tag"]
-    to: Descriptor | None
-    why: str = ""
-    content: NewContent | None = None
+    kind: Literal["unchanged", "rewrite-cache", "move-tag", "remove-tag"]
+    target: Descriptor | None
+    reason: str = ""
+    content: RewrittenRoot | None = None
 
 
-def make_repair_plan(found: RepairInput, *, now_ns: int, is_dry: bool) -> RepairPlan:
-    """The least that makes every tag importable or gone. is_dry: words say what would be done."""
-    judge = _Judge(found, now_ns)
-    fates = {root: judge.of_root(root) for root in found.survey.roots if root.position >= 0}
-    if found.lost:
-        fates = dict(_told(found, fates))
-    kept = [fate for fate in fates.values() if fate.to is not None]
-    needed = dict.fromkeys(digest for fate in kept for digest in judge.needs(fate))
-    takes = {digest: found.offers[digest] for digest in needed if digest in found.offers}
-    bad = {**found.bad, **{d: problem for d, problem in judge.odd_links() if d not in needed}}
-    contents = [fate.content for fate in kept if fate.content is not None]
+def make_repair_plan(source: RepairInput, *, now_ns: int, is_dry: bool) -> RepairPlan:
+    """Return the least that makes every tag importable or removes it.
+
+    Args:
+        is_dry: The actions are described as something that would be done.
+    """
+    planner = _Planner(source, now_ns)
+    outcomes = {
+        root: planner.plan_entry(root) for root in source.survey.roots if root.position >= 0
+    }
+    if source.lost:
+        outcomes = dict(_rebuilt_entries(source, outcomes))
+    kept = [outcome for outcome in outcomes.values() if outcome.target is not None]
+    needed = dict.fromkeys(digest for outcome in kept for digest in planner.needed_by(outcome))
+    copies = {digest: source.offers[digest] for digest in needed if digest in source.offers}
+    bad = {**source.bad, **{d: problem for d, problem in _bad_symlinks(source) if d not in needed}}
+    contents = [outcome.content for outcome in kept if outcome.content is not None]
     was = "would be" if is_dry else "was"
     return RepairPlan(
         actions=(
-            *_take_steps(found, takes, was),
-            *_index_steps(found, fates, was),
-            *_tag_steps(fates, was),
-            *_quarantine_steps(bad, was),
+            *_copy_actions(source, copies, was),
+            *_index_actions(source, outcomes, was),
+            *_tag_actions(outcomes, was),
+            *_quarantine_actions(bad, was),
         ),
-        takes=takes,
+        copies=copies,
         new_blobs={
-            _digest_of(data): data
+            sha256_of(data): data
             for content in contents
             for data in (content.config, content.manifest)
         },
-        new_index=_edit(found, fates),
-        became=dict(_became(found, fates)),
+        new_index=_edit_index(source, outcomes),
+        moved_exports=dict(_moved_exports(source, outcomes)),
         bad=tuple(bad),
     )
 
 
-def _told(
-    found: RepairInput, fates: Mapping[Root, _RootOutcome]
-) -> Iterator[tuple[Root, _RootOutcome]]:
-    """What a new index.json has, or misses: a root without a name has to be whole.
+class _Planner:
+    """Plans what becomes of each root, once for each descriptor."""
 
-    One that a named root comes to was written by a repair that was killed before it had an entry.
-    """
-    taken = set()
-    for root, fate in fates.items():
-        named_by = found.candidates[root.position].named_by
-        is_new = fate.to is not None and fate.to.digest not in taken
-        if named_by == "nobody" and not (fate.kind == "healthy" and is_new):
-            continue
-        if fate.to is not None:
-            taken.add(fate.to.digest)
-        if fate.to is not None or named_by == "index":
-            yield root, fate
-
-
-class _Judge:
-    """Says of a root what it comes to, each digest once."""
-
-    def __init__(self, found: RepairInput, now_ns: int) -> None:
-        self._found = found
+    def __init__(self, source: RepairInput, now_ns: int) -> None:
+        self._source = source
         self._now_ns = now_ns
-        survey = found.survey
-        # A bad blob that a copy has will be there.
-        bad = {d: problem for d, problem in found.bad.items() if d not in survey.live}
-        self._faults = Faults(survey, bad)
-        self._links = found.links - found.offers.keys()
-        self._malformed = {d.root: d.problem for d in survey.damage if not d.chain}
-        self._known: dict[NodeKey, _RootOutcome] = {}
+        # A symlink that a copy replaces is not in doubt.
+        self._symlinks = source.symlinks - source.offers.keys()
+        self._known: dict[Descriptor, _RootOutcome] = {}
 
-    def of_root(self, root: Root) -> _RootOutcome:
+    def plan_entry(self, root: Root) -> _RootOutcome:
         if root.descriptor is None:
-            fate = _gone(self._malformed.get(root, "its entry cannot be read"))
+            outcome = _removed(malformed_entry(self._source.survey, root))
         else:
-            fate = self._of(root.descriptor)
-        noted = self._found.noted.get(root.ref_name) if root.ref_name is not None else None
-        if fate.to is not None or noted is None:
-            return fate
-        last = self._of(noted)
-        return fate if last.to is None else last._replace(kind="move-tag", why=fate.why)
+            outcome = self._plan(root.descriptor)
+        last = self._source.last_exports.get(root.ref_name) if root.ref_name is not None else None
+        if outcome.target is not None or last is None:
+            return outcome
+        previous = self._plan(last)
+        if previous.target is None:
+            return outcome
+        return previous._replace(kind="move-tag", reason=outcome.reason)
 
-    def needs(self, fate: _RootOutcome) -> Collection[Digest]:
-        """What has to be there for what an entry will name, but for what will be written."""
-        if fate.content is not None:
-            config = read_cacheconfig(fate.content.config)
-            return {layer.digest for layer in config.layers}
-        if fate.to is None:
+    def needed_by(self, outcome: _RootOutcome) -> Collection[Digest]:
+        """Return the blobs that the entry will need, except those that will be written."""
+        if outcome.content is not None:
+            return outcome.content.layers
+        if outcome.target is None:
             return ()
-        return self._needed(fate.to)
+        survey = self._source.survey
+        return reach(survey, outcome.target, with_subjects=False, with_hints=False)
 
-    def odd_links(self) -> Iterator[tuple[Digest, str]]:
-        """Links to something else than a tag names: an export would be told that it is there."""
-        for digest in sorted(self._links):
-            if digest in self._faults.flat:
-                yield digest, f"is a link, and {self._faults.flat[digest]}"
+    def _plan(self, descriptor: Descriptor) -> _RootOutcome:
+        descriptor = descriptor._replace(ref_name=None)
+        if descriptor not in self._known:
+            self._known[descriptor] = self._plan_root(descriptor)
+        return self._known[descriptor]
 
-    def _of(self, descriptor: Descriptor) -> _RootOutcome:
-        key = key_of(descriptor)
-        if key not in self._known:
-            faults = self._faults_of(descriptor)
-            cache = self._found.caches.get(descriptor.digest)
-            doubts = {d for d, fault in faults.items() if self._is_doubtful(fault.link)}
-            if doubts and (cache is not None or doubts == faults.keys()):
-                fate = _RootOutcome("healthy", descriptor)
-            elif cache is not None:
-                fate = self._of_cache(descriptor, cache, faults)
-            elif faults:
-                fate = _gone(describe_faults(faults.values()))
-            else:
-                fate = _RootOutcome("healthy", descriptor)
-            self._known[key] = fate
-        return self._known[key]
+    def _plan_root(self, descriptor: Descriptor) -> _RootOutcome:
+        status = self._source.statuses[descriptor]
+        faults = {**status.faults, **status.side_faults}
+        documents = self._source.caches.get(descriptor.digest)
+        doubtful = {digest for digest, fault in faults.items() if self._is_doubtful(fault.link)}
+        if doubtful and (status.kind == "cache" or doubtful == faults.keys()):
+            return _RootOutcome("unchanged", descriptor)
+        if documents is not None:
+            return self._plan_cache(descriptor, documents, faults)
+        if faults:
+            return _removed(describe_faults(faults.values()))
+        return _RootOutcome("unchanged", descriptor)
 
     def _is_doubtful(self, link: Link) -> bool:
-        """Whether it may be whole: BuildKit follows links, and nobody here has read it."""
-        return kind_in_place(link) != "leaf" and link.descriptor.digest in self._links
+        """Return True if BuildKit, which follows symlinks, may read a document here."""
+        return kind_in_place(link) != "leaf" and link.descriptor.digest in self._symlinks
 
-    def _needed(self, descriptor: Descriptor) -> dict[Digest, Link]:
-        return reach(self._found.survey, descriptor, with_subjects=False, with_hints=False)
-
-    def _faults_of(self, descriptor: Descriptor) -> dict[Digest, Fault]:
-        """What is missing, bad or damaged below it. A subject may be absent, but not be damaged."""
-        found: dict[Digest, Fault] = {}
-        for link in links_below(self._found.survey, descriptor):
-            problem = self._faults.nodes.get(key_of(link.descriptor))
-            is_absent = link.descriptor.digest not in self._found.survey.live
-            if problem and not (link.role == "subject" and is_absent):
-                found.setdefault(link.descriptor.digest, Fault(link, problem))
-        for digest, link in self._needed(descriptor).items():
-            if digest in self._faults.flat:
-                found.setdefault(digest, Fault(link, self._faults.flat[digest]))
-        return found
-
-    def _of_cache(
-        self, descriptor: Descriptor, cache: CacheRoot, faults: Mapping[Digest, Fault]
+    def _plan_cache(
+        self, descriptor: Descriptor, documents: CacheDocuments, faults: Mapping[Digest, Fault]
     ) -> _RootOutcome:
+        survey = self._source.survey
         try:
-            root = read_cache_manifest(cache.manifest)
-            if root is None or cache.config is None:
-                return _gone(describe_faults(faults.values()) or "its cacheconfig cannot be read")
+            root = read_cache_manifest(documents.manifest)
+            if root is None:
+                return _removed(describe_faults(faults.values()))
             check_form(root.document)
-            config = read_cacheconfig(cache.config)
+            config = read_cacheconfig(documents.config)
         except Damaged as error:
-            return _gone(f"BuildKit would import none of it: it {error.problem}")
+            return _removed(f"BuildKit would import none of it: it {error.problem}")
         every = [key for key, _ in config.results()]
         problems = {digest: fault.problem for digest, fault in faults.items()}
-        marks = layer_faults(root, config, BlobHealth(self._found.survey.live, problems))
-        usable = {
+        marks = layer_faults(root, config, BlobHealth(survey.live, problems))
+        kept: Collection[ResultKey] = {
             key for key, result in config.results() if not any(marks[n] for n in result.chain)
         }
-        before = NewContent(cache.manifest, cache.config)
-        if not faults and len(usable) == len(every) and _is_small(before):
-            return _RootOutcome("healthy", descriptor)
-        content = _cut(before, usable)
-        if not _is_small(content):
-            warm = cut_until(
-                CacheDocuments("", *content), self._found.used, _fits, now_ns=self._now_ns
-            )
-            content = _cut(content, warm or ())
-            usable = set(warm or ())
+        if not faults and len(kept) == len(every) and _fits(*map(len, documents)):
+            return _RootOutcome("unchanged", descriptor)
+        content = make_root(documents, kept)
+        if not _fits(len(content.manifest), len(content.config)):
+            smaller = CacheDocuments(content.manifest, content.config)
+            used = self._source.last_used_ns
+            kept = keep_until_fits(smaller, used, _fits, now_ns=self._now_ns) or ()
+            content = make_root(smaller, kept)
         unusable = {
-            layer.digest: Fault(_layer(layer.digest), mark)
+            layer.digest: Fault(Link(Descriptor(BARE_LAYER, layer.digest, None), "layer"), mark)
             for layer, mark in zip(config.layers, marks, strict=True)
             if mark
         }
-        why = describe_faults({**faults, **unusable}.values()) or _tell_size(before)
-        if not usable:
-            return _gone(f"none of its steps is left: {why}")
-        size = len(content.manifest)
-        to = descriptor._replace(digest=_digest_of(content.manifest), size=size)
-        if to.digest == descriptor.digest:
-            return _gone(why)
-        return _RootOutcome(
-            "rewrite-cache", to, f"{_tell_steps(len(usable), len(every))}: {why}", content
-        )
+        reason = describe_faults({**faults, **unusable}.values()) or _describe_size(documents)
+        if not kept:
+            return _removed(f"none of its steps is left: {reason}")
+        target = descriptor._replace(digest=content.digest, size=len(content.manifest))
+        if target.digest == descriptor.digest:
+            return _removed(reason)
+        clause = _describe_removed_steps(len(kept), len(every))
+        return _RootOutcome("rewrite-cache", target, f"{clause}: {reason}", content)
 
 
-def _gone(why: str) -> _RootOutcome:
-    return _RootOutcome("remove-tag", None, why)
+def _removed(reason: str) -> _RootOutcome:
+    return _RootOutcome("remove-tag", None, reason)
 
 
 def _fits(manifest_bytes: int, config_bytes: int) -> bool:
     return max(manifest_bytes, config_bytes) <= IMPORT_LIMIT_BYTES
 
 
-def _is_small(content: NewContent) -> bool:
-    return _fits(len(content.manifest), len(content.config))
+def _rebuilt_entries(
+    source: RepairInput, outcomes: Mapping[Root, _RootOutcome]
+) -> Iterator[tuple[Root, _RootOutcome]]:
+    """Yield what a rebuilt index.json lists or lacks. A root without a name has to be complete.
 
-
-def _cut(before: NewContent, kept: Collection[ResultKey]) -> NewContent:
-    cut = trim_cacheconfig(before.config, kept)
-    digest = _digest_of(cut.data)
-    return NewContent(trim_manifest(before.manifest, cut.layers, digest, len(cut.data)), cut.data)
-
-
-def _digest_of(data: bytes) -> Digest:
-    return Digest("sha256", hashlib.sha256(data).hexdigest())
-
-
-def _became(
-    found: RepairInput, fates: Mapping[Root, _RootOutcome]
-) -> Iterator[tuple[str, tuple[Digest, Digest]]]:
-    for root, fate in fates.items():
-        old = (
-            root.descriptor
-            if fate.kind == "rewrite-cache"
-            else found.noted.get(root.ref_name or "")
-        )
-        if fate.content is not None and fate.to is not None and root.ref_name and old is not None:
-            yield root.ref_name, (old.digest, fate.to.digest)
-
-
-def _edit(found: RepairInput, fates: Mapping[Root, _RootOutcome]) -> bytes | None:
-    """The new bytes of index.json, None where what is there is right."""
-    if found.index_data is None:
-        return None
-    drop, move, types = [], {}, {}
-    for root in found.survey.roots:
-        fate = fates.get(root)
-        if root.position < 0 or (fate is not None and fate.kind == "healthy"):
+    A nameless root that a named entry moves to was written by a repair that was killed before it
+    wrote index.json.
+    """
+    taken = set()
+    for root, outcome in outcomes.items():
+        named_by = source.candidates[root.position].named_by
+        is_new = outcome.target is not None and outcome.target.digest not in taken
+        if named_by == "nobody" and not (outcome.kind == "unchanged" and is_new):
             continue
-        to = fate.to if fate is not None else None
-        if to is None:
+        if outcome.target is not None:
+            taken.add(outcome.target.digest)
+        if outcome.target is not None or named_by == "index":
+            yield root, outcome
+
+
+def _bad_symlinks(source: RepairInput) -> Iterator[tuple[Digest, str]]:
+    """Yield symlinks to a wrong file: an exporter would be told that the blob exists."""
+    for digest in sorted(source.symlinks - source.offers.keys()):
+        if digest in source.problems:
+            yield digest, f"is a symlink, and {source.problems[digest]}"
+
+
+def _moved_exports(
+    source: RepairInput, outcomes: Mapping[Root, _RootOutcome]
+) -> Iterator[tuple[str, tuple[Digest, Digest]]]:
+    for root, outcome in outcomes.items():
+        is_own = outcome.kind == "rewrite-cache"
+        before = root.descriptor if is_own else source.last_exports.get(root.ref_name or "")
+        if outcome.content and outcome.target and root.ref_name and before is not None:
+            yield root.ref_name, (before.digest, outcome.target.digest)
+
+
+def _edit_index(source: RepairInput, outcomes: Mapping[Root, _RootOutcome]) -> bytes | None:
+    """Return the new bytes of index.json, None if it is not changed."""
+    if source.index_data is None:
+        return None
+    drop, move, media_types = [], {}, {}
+    for root in source.survey.roots:
+        outcome = outcomes.get(root)
+        if root.position < 0 or (outcome is not None and outcome.kind == "unchanged"):
+            continue
+        target = outcome.target if outcome is not None else None
+        if target is None:
             drop.append(root.position)
         else:
-            move[root.position] = (to.digest, to.size or 0)
-            types[root.position] = to.media_type
-    if not (drop or move or found.corrected or found.lost):
+            move[root.position] = (target.digest, target.size or 0)
+            media_types[root.position] = target.media_type
+    if not (drop or move or source.corrected or source.lost):
         return None
-    return edit_entries(_retype(found.index_data, types), remove=drop, move=move)
-
-
-def _retype(data: bytes, types: Mapping[int, str]) -> bytes:
-    """index.json where entries say what their new root is: it may be a cache of the other form."""
-    document = read_plain(data)
-    for position, media_type in types.items():
+    document = read_plain(source.index_data)
+    # The last export can be a cache of the other form, image manifest or index.
+    for position, media_type in media_types.items():
         document["manifests"][position]["mediaType"] = media_type
-    return json.dumps(document).encode()
+    return edit_entries(json.dumps(document).encode(), remove=drop, move=move)
 
 
-def _take_steps(
-    found: RepairInput, takes: Mapping[Digest, str], was: str
+def _copy_actions(
+    source: RepairInput, copies: Mapping[Digest, str], was: str
 ) -> Iterator[RepairAction]:
-    for digest, path in takes.items():
-        size = format_bytes(found.survey.live[digest])
-        problem = found.bad.get(digest, "is a link" if digest in found.links else "is missing")
-        what = f"blob {digest.short} ({size}) {was} taken from {path}: here it {problem}"
-        yield RepairAction("copy-blob", None, digest, what)
+    for digest, path in copies.items():
+        size = format_bytes(source.survey.live[digest])
+        problem = "is a symlink" if digest in source.symlinks else "is missing"
+        problem = source.bad.get(digest, problem)
+        sentence = f"blob {digest.short} ({size}) {was} copied from {path}: here it {problem}"
+        yield RepairAction("copy-blob", None, digest, sentence)
 
 
-def _index_steps(
-    found: RepairInput, fates: Mapping[Root, _RootOutcome], was: str
-) -> Iterator[RepairAction]:
-    if found.lost:
-        count = sum(fate.to is not None for fate in fates.values())
-        entries = "entry" if count == 1 else "entries"
-        what = f"index.json ({found.lost}) {was} rebuilt, with {count:,} {entries}"
-        yield RepairAction("rebuild-index", None, None, what)
-    known_by = [c.named_by for c in found.candidates]
-    # Those without a known name come newest first.
-    unnamed = [r for r, f in fates.items() if f.to and known_by[r.position :][:1] == ["nobody"]]
-    for root, fate in fates.items():
-        if found.lost and fate.to is not None:
-            newest = "; it is the newest of them" if root in unnamed[:1] and unnamed[1:] else ""
-            what = f"{root.label} {was} found again: {_KNEW[known_by[root.position]]}{newest}"
-            yield RepairAction("rebuild-index", root.ref_name, fate.to.digest, what)
-        elif root.position in found.corrected and fate.to is not None:
-            what = f"{root.label} {was} given the right size of its manifest in index.json"
-            yield RepairAction("move-tag", root.ref_name, fate.to.digest, what)
-
-
-_KNEW = {
+_NAME_SOURCES = {
     "index": "the old index.json still names it",
-    "notes": "it is the last export that kitcache noted",
+    "notes": "it is the last export that kitcache recorded",
     "copy": "the index.json of another copy names it",
-    "nobody": "its blobs are whole, but its name is not known",
+    "nobody": "its blobs are intact, but its name is not known",
 }
 
 
-def _tag_steps(fates: Mapping[Root, _RootOutcome], was: str) -> Iterator[RepairAction]:
-    for root, fate in fates.items():
-        digest = root.descriptor.digest if root.descriptor else None
-        match fate.kind, fate.to:
-            case "rewrite-cache", Descriptor() as to:
-                what = f"{root.label} {was} rewritten{fate.why}"
-                yield RepairAction("rewrite-cache", root.ref_name, to.digest, what)
-            case "move-tag", Descriptor() as to:
-                last = f"{to.digest.short}, the last export that kitcache noted"
-                what = f"{root.label} {was} moved to {last}: {fate.why}"
-                yield RepairAction("move-tag", root.ref_name, to.digest, what)
-            case "remove-tag", _:
-                what = f"{root.label} {was} taken out of index.json: {fate.why}"
-                yield RepairAction("remove-tag", root.ref_name, digest, what)
+def _index_actions(
+    source: RepairInput, outcomes: Mapping[Root, _RootOutcome], was: str
+) -> Iterator[RepairAction]:
+    if source.lost:
+        count = sum(outcome.target is not None for outcome in outcomes.values())
+        entries = "entry" if count == 1 else "entries"
+        sentence = f"index.json ({source.lost}) {was} rebuilt, with {count:,} {entries}"
+        yield RepairAction("rebuild-index", None, None, sentence)
+    named_by = [candidate.named_by for candidate in source.candidates]
+    # Entries without a known name are listed newest first.
+    unnamed = [
+        root
+        for root, outcome in outcomes.items()
+        if outcome.target and named_by[root.position :][:1] == ["nobody"]
+    ]
+    for root, outcome in outcomes.items():
+        if outcome.target is None:
+            continue
+        if source.lost:
+            newest = "; it is the newest of them" if root in unnamed[:1] and unnamed[1:] else ""
+            why = _NAME_SOURCES[named_by[root.position]]
+            sentence = f"{root.label} {was} recovered: {why}{newest}"
+            yield RepairAction("rebuild-index", root.ref_name, outcome.target.digest, sentence)
+        elif root.position in source.corrected:
+            sentence = f"{root.label} {was} given the right size of its manifest in index.json"
+            yield RepairAction("move-tag", root.ref_name, outcome.target.digest, sentence)
 
 
-def _quarantine_steps(bad: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
+def _tag_actions(outcomes: Mapping[Root, _RootOutcome], was: str) -> Iterator[RepairAction]:
+    for root, outcome in outcomes.items():
+        if outcome.kind == "unchanged":
+            continue
+        target, digest = outcome.target, root.descriptor.digest if root.descriptor else None
+        if target is None:
+            sentence = f"{root.label} {was} removed from index.json: {outcome.reason}"
+        elif outcome.kind == "rewrite-cache":
+            sentence = f"{root.label} {was} rewritten{outcome.reason}"
+        else:
+            last = f"{target.digest.short}, the last export that kitcache recorded"
+            sentence = f"{root.label} {was} moved to {last}: {outcome.reason}"
+        named = digest if target is None else target.digest
+        yield RepairAction(outcome.kind, root.ref_name, named, sentence)
+
+
+def _quarantine_actions(bad: Mapping[Digest, str], was: str) -> Iterator[RepairAction]:
     for digest, problem in bad.items():
-        what = f"blob {digest.short} {was} put into the quarantine: it {problem}"
-        yield RepairAction("quarantine-blob", None, digest, what)
+        sentence = f"blob {digest.short} {was} quarantined: it {problem}"
+        yield RepairAction("quarantine-blob", None, digest, sentence)
 
 
-def _layer(digest: Digest) -> Link:
-    return Link(Descriptor(BARE_LAYER, digest, None), "layer")
+def _describe_size(documents: CacheDocuments) -> str:
+    size, limit = max(map(len, documents)), IMPORT_LIMIT_BYTES
+    return f"its manifest or cacheconfig has {size:,} bytes, and BuildKit imports at most {limit:,}"
 
 
-def _tell_size(content: NewContent) -> str:
-    size, limit = max(map(len, content)), IMPORT_LIMIT_BYTES
-    return f"its manifest or cacheconfig has {size:,} bytes, and BuildKit imports {limit:,} at most"
-
-
-def _tell_steps(kept: int, before: int) -> str:
+def _describe_removed_steps(kept: int, before: int) -> str:
     if kept == before:
         return ", with all its steps"
     return f" without {before - kept:,} of its {before:,} steps"

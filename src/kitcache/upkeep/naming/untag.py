@@ -10,6 +10,7 @@ from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, U
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.index import RemovedEntry, list_names, remove_entries
+from kitcache.options.tagpatterns import find_pattern, is_pattern
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
@@ -113,17 +114,11 @@ def _matches_of(name: str, entries: Sequence[RemovedEntry]) -> tuple[str, ...]:
     """Return the name itself if an entry has it as tag or digest, else the tags that it matches."""
     if any(name in entry for entry in entries):
         return (name,)
-    if not _is_pattern(name):
+    if not is_pattern(name):
         return ()
-    from kitcache.options.prunepolicy import find_glob  # noqa: PLC0415 - only a pattern needs it
-
     tags = {entry.ref_name for entry in entries if entry.ref_name is not None}
-    return tuple(tag for tag in tags if find_glob((name,), tag))
-
-
-def _is_pattern(name: str) -> bool:
-    return any(sign in name for sign in "*?[")
+    return tuple(tag for tag in tags if find_pattern((name,), tag))
 
 
 def _describe(name: str) -> str:
-    return f"a tag that matches {name!r}" if _is_pattern(name) else f"the tag or digest {name!r}"
+    return f"a tag that matches {name!r}" if is_pattern(name) else f"the tag or digest {name!r}"

@@ -1,7 +1,7 @@
-"""(tags, sizes, policy, now) → which tags stay. Pure.
+"""Decisions: which tags a policy keeps, by their sizes, their last uses and the time. No I/O.
 
-A policy protects tags, and gives causes for which others go: named as such; unused for too long;
-not kept, where to keep is all that is asked for; a limit. What is protected nothing drops.
+A policy protects tags, and it names reasons to remove others: a pattern; an age; that they are not
+kept, if keeping is all that the policy asks for; a limit. A protected tag is never removed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,29 +12,31 @@ from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import (
     PrunePolicy,
     PruneRule,
-    counting_rules,
-    find_glob,
+    applying_rules,
     find_rule,
     quote,
 )
+from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_age
 from kitcache.upkeep.results import TagDecision
 
 Blobs = frozenset[Digest]
 
 LAST_TAG = "the last tag"
-ALIAS = "costs nothing: what stays holds all of it"
+ALIAS = "frees nothing: the kept tags have all its blobs"
 NEW = "just exported"
 _WITHIN = "within the limit"
-_UNNAMED = "nothing in the policy drops it"
+_UNNAMED = "no rule of the policy removes it"
 
 
 class TagFacts(NamedTuple):
-    """What is decided on: all entries of one ref name together, or one entry that has none.
+    """What is decided about: all entries with one ref name, or one entry without a name.
 
-    positions: of the entries in index.json, -1 for its own subject. used_ns: the last use, by
-    used_from; by "unknown" it does not count. blobs: all that they reach. digest: of the first
-    entry, if it can be read.
+    Attributes:
+        positions: Of the entries in index.json, -1 for its own subject.
+        used_ns: The last use, as used_from tells it; ignored if that is "unknown".
+        blobs: All existing blobs that the entries reach.
+        digest: Of the first entry, if it can be read.
     """
 
     ref_name: str | None
@@ -46,14 +48,14 @@ class TagFacts(NamedTuple):
 
 
 class _KeepDecision(NamedTuple):
-    """keep, or not; why: the rule that decided, in words."""
+    """Whether a tag is kept, and why."""
 
     keep: bool
-    why: str
+    reason: str
 
 
 class _Tag(NamedTuple):
-    """A tag while it is judged. used_ns: as it counts. rules: a rule for each field that counts."""
+    """A named tag. rules: by field, the rule that sets it for this tag."""
 
     name: str
     positions: tuple[int, ...]
@@ -62,8 +64,8 @@ class _Tag(NamedTuple):
     rules: Mapping[str, PruneRule]
 
 
-_UNTAGGED = _KeepDecision(True, "no tag: such an entry stays until it is untagged by its digest")
-_SUBJECT = _KeepDecision(True, "no entry, but the subject of index.json itself: nothing drops it")
+_UNTAGGED = _KeepDecision(True, "it has no tag: such an entry is kept until it is untagged")
+_SUBJECT = _KeepDecision(True, "it is the subject of index.json itself and never removed")
 
 
 def decide(
@@ -77,24 +79,28 @@ def decide(
     held: Blobs = frozenset(),
     protected: Collection[str] = (),
 ) -> tuple[TagDecision, ...]:
-    """A decision for each of the facts, in their order.
+    """Return a decision for each of the facts, in their order.
 
-    sizes: of all blobs that are there; any other counts nothing. limit_bytes: for all that the
-    entries reach afterwards, by the limit of that name; None where none is in force. held: what
-    keeps its room whatever goes. The least recently used go first, in one order for every limit, so
-    that a tighter one never keeps more. Where a limit cannot be reached, all that may go goes, but
-    for what would free nothing. protected: ref names that nothing drops, since they are new. A last
-    use that is ahead, or unknown, counts as now.
+    Tags are removed least recently used first, in one order for every limit, so a smaller limit
+    never keeps a tag that a larger limit removes. If the limit cannot be reached, all tags that may
+    be removed are, except those that would free nothing. A last use in the future, or an unknown
+    one, counts as now.
+
+    Args:
+        sizes: Of all blobs that exist; other blobs count nothing.
+        limit_bytes: For all blobs that the remaining entries reach; None without a limit.
+        held: Blobs that take space whatever is removed.
+        protected: Ref names that are never removed, because they are new.
     """
-    tags = _coldest_first(facts, policy, now_ns)
+    tags = _by_last_use(facts, policy, now_ns)
     has_limit = policy.has_limit or limit_bytes is not None
-    verdicts = _protected(tags, policy, now_ns, protected)
-    verdicts |= _due(tags, verdicts, policy, now_ns, has_limit=has_limit)
+    decisions = _protected(tags, policy, now_ns, protected)
+    decisions |= _due(tags, decisions, policy, now_ns, has_limit=has_limit)
     if limit_bytes is not None:
         others = [held, *(fact.blobs for fact in facts if fact.ref_name is None)]
-        verdicts |= _limited(
+        decisions |= _limited(
             tags,
-            verdicts,
+            decisions,
             others,
             sizes,
             limit_bytes=limit_bytes,
@@ -102,15 +108,23 @@ def decide(
             allow_empty=policy.allow_empty,
         )
     for tag in tags:
-        if tag.name not in verdicts:
-            verdicts[tag.name] = _KeepDecision(True, _why(tag, policy, now_ns, has_limit=has_limit))
+        if tag.name not in decisions:
+            reason = _WITHIN if has_limit else _UNNAMED
+            if not has_limit and "unused_for_ns" in tag.rules:
+                reason = _quote_age(tag, "unused_for_ns", policy, now_ns)
+            decisions[tag.name] = _KeepDecision(True, reason)
     shared = _shared(facts)
+    nameless = {True: _SUBJECT, False: _UNTAGGED}
     return tuple(
         TagDecision(
             fact.ref_name,
             fact.digest,
             fact.positions,
-            *(_nameless(fact) if fact.ref_name is None else verdicts[fact.ref_name]),
+            *(
+                nameless[-1 in fact.positions]
+                if fact.ref_name is None
+                else decisions[fact.ref_name]
+            ),
             _used_ns(fact, now_ns),
             fact.used_from,
             _tally(fact.blobs, sizes),
@@ -120,13 +134,9 @@ def decide(
     )
 
 
-def _nameless(fact: TagFacts) -> _KeepDecision:
-    return _SUBJECT if -1 in fact.positions else _UNTAGGED
-
-
-def _coldest_first(facts: Sequence[TagFacts], policy: PrunePolicy, now_ns: int) -> list[_Tag]:
-    """The tags by last use, then by their places in the index."""
-    rules = {rule: counting_rules(policy, rule) for rule in (None, *policy.rules)}
+def _by_last_use(facts: Sequence[TagFacts], policy: PrunePolicy, now_ns: int) -> list[_Tag]:
+    """Return the tags, least recently used first, then by their positions in the index."""
+    rules = {rule: applying_rules(policy, rule) for rule in (None, *policy.rules)}
     tags = [
         _Tag(
             fact.ref_name,
@@ -142,95 +152,92 @@ def _coldest_first(facts: Sequence[TagFacts], policy: PrunePolicy, now_ns: int) 
 
 
 def _used_ns(fact: TagFacts, now_ns: int) -> int:
-    """The last use as it counts. What is not known may be in use: it counts as now."""
+    """Return the last use as it counts: a tag whose use is unknown may be in use now."""
     return now_ns if fact.used_from == "unknown" else min(fact.used_ns, now_ns)
 
 
 def _protected(
     tags: Sequence[_Tag], policy: PrunePolicy, now_ns: int, protected: Collection[str]
 ) -> dict[str, _KeepDecision]:
-    """The tags that nothing drops, each with the rule that keeps it."""
-    verdicts: dict[str, _KeepDecision] = {}
+    """Return the tags that are never removed, each with the rule that keeps it."""
+    decisions: dict[str, _KeepDecision] = {}
     last_used = _last_used(tags)
     for tag in tags:
+        within = tag.rules.get("keep_within_ns")
         if tag.name in protected:
-            why = NEW
-        elif glob := find_glob(policy.keep_tags, tag.name):
-            why = policy.spell("keep-tag", glob)
+            reason = NEW
+        elif pattern := find_pattern(policy.keep_tags, tag.name):
+            reason = policy.spell("keep-tag", pattern)
         elif "keep" in tag.rules:
-            why = quote(policy, tag.rules["keep"], "keep")
+            reason = quote(policy, tag.rules["keep"], "keep")
         elif tag.name in last_used:
-            why = quote(policy, tag.rules["keep_last"], "keep_last")
-        elif now_ns - tag.used_ns < _within_ns(tag):
-            why = _aged(tag, "keep_within_ns", policy, now_ns)
+            reason = quote(policy, tag.rules["keep_last"], "keep_last")
+        elif within is not None and now_ns - tag.used_ns < (within.keep_within_ns or 0):
+            reason = _quote_age(tag, "keep_within_ns", policy, now_ns)
         else:
             continue
-        verdicts[tag.name] = _KeepDecision(True, why)
-    return verdicts
-
-
-def _within_ns(tag: _Tag) -> int:
-    """The age below which it is kept; 0 where none is named."""
-    return (tag.rules["keep_within_ns"].keep_within_ns or 0) if "keep_within_ns" in tag.rules else 0
+        decisions[tag.name] = _KeepDecision(True, reason)
+    return decisions
 
 
 def _last_used(tags: Sequence[_Tag]) -> frozenset[str]:
-    """What is kept by a keep-last: the N last used of the tags for which that rule counts."""
-    counted: dict[PruneRule, list[str]] = {}
+    """Return the tags that a keep-last keeps: the last used ones to which its rule applies."""
+    names: dict[PruneRule, list[str]] = {}
     for tag in tags:
         if rule := tag.rules.get("keep_last"):
-            counted.setdefault(rule, []).append(tag.name)
+            names.setdefault(rule, []).append(tag.name)
     return frozenset(
         name
-        for rule, names in counted.items()
-        for name in names[max(0, len(names) - (rule.keep_last or 0)) :]
+        for rule, own in names.items()
+        for name in own[max(0, len(own) - (rule.keep_last or 0)) :]
     )
 
 
 def _due(
     tags: Sequence[_Tag],
-    verdicts: Mapping[str, _KeepDecision],
+    decided: Mapping[str, _KeepDecision],
     policy: PrunePolicy,
     now_ns: int,
     *,
     has_limit: bool,
 ) -> dict[str, _KeepDecision]:
-    """The tags that go whatever their size; where none would be left, the last used one stays."""
+    """Return the tags to remove whatever their size; the last used one stays if none else does."""
     due = {}
     for tag in tags:
-        if tag.name not in verdicts and (why := _why_due(tag, policy, now_ns, has_limit=has_limit)):
-            due[tag.name] = _KeepDecision(False, why)
+        if tag.name not in decided:
+            reason = _due_reason(tag, policy, now_ns, has_limit=has_limit)
+            if reason:
+                due[tag.name] = _KeepDecision(False, reason)
     if tags and len(due) == len(tags) and not policy.allow_empty:
         due[tags[-1].name] = _KeepDecision(True, LAST_TAG)
     return due
 
 
-def _why_due(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
-    """The cause for which a tag goes that nothing protects, whatever its size; or ""."""
-    if glob := find_glob(policy.drop_tags, tag.name):
-        return policy.spell("drop-tag", glob)
-    if "unused_for_ns" in tag.rules:
-        is_due = now_ns - tag.used_ns >= (tag.rules["unused_for_ns"].unused_for_ns or 0)
-        return _aged(tag, "unused_for_ns", policy, now_ns) if is_due else ""
+def _due_reason(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
+    """Return why an unprotected tag is removed whatever its size, or ""."""
+    if pattern := find_pattern(policy.drop_tags, tag.name):
+        return policy.spell("drop-tag", pattern)
+    if unused := tag.rules.get("unused_for_ns"):
+        is_due = now_ns - tag.used_ns >= (unused.unused_for_ns or 0)
+        return _quote_age(tag, "unused_for_ns", policy, now_ns) if is_due else ""
     if has_limit:
         return ""
-    # To name what is kept is to let the rest go, where nothing else is said of it. A keep-tag says
-    # nothing of the rest: beside an age, be it of other tags, it only protects. So does all that is
-    # said of all tags at once, beside tags to drop.
-    names_what_goes = policy.has_age or policy.drop_tags
-    asked = [policy.spell("keep-tag")] if policy.keep_tags and not names_what_goes else []
-    counting = ((f, tag.rules[f]) for f in ("keep_last", "keep_within_ns") if f in tag.rules)
-    asked += [
+    # A policy that only says what to keep removes the rest. A keep-tag does not, next to an age,
+    # also one of other tags: then it only protects. Nor do rules for all tags, next to a drop-tag.
+    removes_others = policy.has_age or policy.drop_tags
+    kept_by = [policy.spell("keep-tag")] if policy.keep_tags and not removes_others else []
+    applying = ((f, tag.rules[f]) for f in ("keep_last", "keep_within_ns") if f in tag.rules)
+    kept_by += [
         quote(policy, rule, field)
-        for field, rule in counting
+        for field, rule in applying
         if not (policy.drop_tags and rule.is_common)
     ]
-    return f"not kept by {' or '.join(asked)}" if asked else ""
+    return f"not kept by {' or '.join(kept_by)}" if kept_by else ""
 
 
 def _limited(
     tags: Sequence[_Tag],
-    verdicts: Mapping[str, _KeepDecision],
+    decided: Mapping[str, _KeepDecision],
     others: Sequence[Blobs],
     sizes: Mapping[Digest, int],
     *,
@@ -238,66 +245,57 @@ def _limited(
     limit_name: str,
     allow_empty: bool,
 ) -> dict[str, _KeepDecision]:
-    """What the limit says of the tags that have no verdict: those that go, and some that stay.
+    """Return what the limit decides about the undecided tags: all removals, and some that stay.
 
-    others: what each entry without a tag holds, and what else keeps its room.
+    Args:
+        others: The blobs of each entry without a tag, and the blobs that take space anyway.
     """
-    may_go = [tag for tag in tags if tag.name not in verdicts]
-    kept = [tag.blobs for tag in tags if tag.name in verdicts and verdicts[tag.name].keep]
-    last = may_go.pop() if may_go and not kept and not allow_empty else None
+    removable = [tag for tag in tags if tag.name not in decided]
+    kept = [tag.blobs for tag in tags if tag.name in decided and decided[tag.name].keep]
+    last = removable.pop() if removable and not kept and not allow_empty else None
     if last is not None:
         kept.append(last.blobs)
     staying = [*others, *kept]
-    count, fits = _count_to_drop([tag.blobs for tag in may_go], staying, sizes, limit_bytes)
-    held = frozenset().union(*staying, *(tag.blobs for tag in may_go[count:]))
-    found = {}
-    for tag in may_go[:count]:
-        is_alias = not any(sizes.get(digest) for digest in tag.blobs - held)
-        found[tag.name] = (
-            _KeepDecision(True, ALIAS) if is_alias else _KeepDecision(False, limit_name)
-        )
+    count, fits = _count_removals([tag.blobs for tag in removable], staying, sizes, limit_bytes)
+    held = frozenset().union(*staying, *(tag.blobs for tag in removable[count:]))
+    decisions = {}
+    for tag in removable[:count]:
+        frees_space = any(sizes.get(digest) for digest in tag.blobs - held)
+        decisions[tag.name] = _KeepDecision(not frees_space, limit_name if frees_space else ALIAS)
     if last is not None and not fits:
-        found[last.name] = _KeepDecision(True, LAST_TAG)
-    return found
+        decisions[last.name] = _KeepDecision(True, LAST_TAG)
+    return decisions
 
 
-def _count_to_drop(
-    may_go: Sequence[Blobs],
+def _count_removals(
+    removable: Sequence[Blobs],
     staying: Sequence[Blobs],
     sizes: Mapping[Digest, int],
     limit_bytes: int,
 ) -> tuple[int, bool]:
-    """How many of those that may go have to, from the first on; and whether that is enough."""
-    # A blob is free once the last of its holders has gone: that one's rank is all that matters.
+    """Return how many tags have to be removed, from the first on, and whether that is enough."""
+    # The removal of the last holder frees a blob, so only the rank of that one counts.
     freed_by: dict[Digest, int] = {}
-    for rank, blobs in enumerate((*may_go, *staying)):
+    for rank, blobs in enumerate((*removable, *staying)):
         freed_by.update(dict.fromkeys(blobs, rank))
-    freed = [0] * (len(may_go) + len(staying))
+    freed = [0] * (len(removable) + len(staying))
     for digest, rank in freed_by.items():
         freed[rank] += sizes.get(digest, 0)
     needed = sum(freed)
     count = 0
-    while needed > limit_bytes and count < len(may_go):
+    while needed > limit_bytes and count < len(removable):
         needed -= freed[count]
         count += 1
     return count, needed <= limit_bytes
 
 
-def _why(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
-    """Why a tag stays that nothing protects."""
-    if has_limit:
-        return _WITHIN
-    is_aged = "unused_for_ns" in tag.rules
-    return _aged(tag, "unused_for_ns", policy, now_ns) if is_aged else _UNNAMED
-
-
-def _aged(tag: _Tag, field: str, policy: PrunePolicy, now_ns: int) -> str:
-    said = quote(policy, tag.rules[field], field)
-    return f"{said}: last used {format_age(now_ns - tag.used_ns)} ago"
+def _quote_age(tag: _Tag, field: str, policy: PrunePolicy, now_ns: int) -> str:
+    age = format_age(now_ns - tag.used_ns)
+    return f"{quote(policy, tag.rules[field], field)}: last used {age} ago"
 
 
 def _shared(facts: Sequence[TagFacts]) -> Blobs:
-    """The blobs that more than one of them reaches."""
+    """Return the blobs that several of the facts have."""
     once: set[Digest] = set()
     shared: set[Digest] = set()
     for fact in facts:
@@ -307,5 +305,5 @@ def _shared(facts: Sequence[TagFacts]) -> Blobs:
 
 
 def _tally(blobs: Blobs, sizes: Mapping[Digest, int]) -> Tally:
-    found = [size for size in map(sizes.get, blobs) if size is not None]
-    return Tally(len(found), sum(found))
+    existing = [size for size in map(sizes.get, blobs) if size is not None]
+    return Tally(len(existing), sum(existing))

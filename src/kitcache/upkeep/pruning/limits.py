@@ -1,4 +1,4 @@
-"""How much all that the tags reach may hold, by a policy and by what its disk has left."""
+"""Limits: how many bytes the tags may hold, by a policy and by the free space of the disk."""
 
 import os
 from typing import NamedTuple
@@ -7,18 +7,19 @@ from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
-from kitcache.options.units import format_bytes
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import io_error
-from kitcache.store.scan import scan_blobs
 from kitcache.upkeep.project import project
 
 
 class Limit(NamedTuple):
-    """For all that the tags reach, in bytes; below 0 where even an empty cache would not do.
+    """A limit in bytes for all blobs that the tags reach.
 
-    option: as it is written, with a percentage if it has one; wanted_bytes: what it asks for. held:
-    what keeps its room whatever goes, and so counts as if it stayed.
+    Attributes:
+        bytes: Below 0 if even an empty cache would be too large.
+        option: As the user writes it, with a percentage if it has one.
+        wanted_bytes: What the option asks for.
+        held: Blobs that take space whatever is removed, and so count as kept.
     """
 
     bytes: int
@@ -26,73 +27,65 @@ class Limit(NamedTuple):
     wanted_bytes: int
     held: frozenset[Digest] = frozenset()
 
-    @property
-    def name(self) -> str:
-        """The option with its value, for eyes."""
-        return self.spell(format_bytes(self.wanted_bytes))
-
     def spell(self, size: str) -> str:
-        """The option with its value, where that has been spelled."""
+        """Return the option with a size."""
         return f"{self.option} ({size})" if self.option.endswith("%") else f"{self.option} {size}"
 
 
 def find_limits(
-    layout: DirectoryStore, judged: SurveyedPlan, policy: PrunePolicy, control: Control
+    store: DirectoryStore, planned: SurveyedPlan, policy: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
-    """Those that the policy names, the tighter one first. Raises Cancelled, KitcacheError."""
-    allowed, wanted = policy.max_used, policy.min_free
-    if allowed is None and wanted is None:
+    """Return the limits of the policy, smallest first. Raises Cancelled, KitcacheError."""
+    max_used, min_free = policy.max_used, policy.min_free
+    if max_used is None and min_free is None:
         return ()
-    size, free = _disk(layout)
+    size, free = _disk_size(store)
     limits = []
-    if allowed is not None:
-        option = _spell(policy, "max-used-space", allowed)
-        limits.append(Limit(allowed.of(size), option, allowed.of(size)))
-    if wanted is not None:
-        free += _freed_by_sweep(layout, judged, control)
-        room = free + judged.survey.live_tally.bytes - wanted.of(size)
-        option = _spell(policy, "min-free-space", wanted)
-        limits.append(Limit(room, option, wanted.of(size), _held(layout, judged)))
+    if max_used is not None:
+        option = _spell(policy, "max-used-space", max_used)
+        limits.append(Limit(max_used.of(size), option, max_used.of(size)))
+    if min_free is not None:
+        free += _freed_by_sweep(store, planned, control)
+        allowed = free + planned.survey.live_tally.bytes - min_free.of(size)
+        option = _spell(policy, "min-free-space", min_free)
+        limits.append(Limit(allowed, option, min_free.of(size), _held(store, planned)))
     return tuple(sorted(limits, key=lambda limit: limit.bytes))
 
 
-def _spell(policy: PrunePolicy, key: str, amount: DiskSpace) -> str:
-    return policy.spell(key, None if amount.percentage is None else f"{amount.percentage:g}%")
+def _spell(policy: PrunePolicy, key: str, size: DiskSpace) -> str:
+    return policy.spell(key, None if size.percentage is None else f"{size.percentage:g}%")
 
 
-def _disk(layout: DirectoryStore) -> tuple[int, int]:
-    """The size of the cache's file system, and what is free there for its user, in bytes."""
+def _disk_size(store: DirectoryStore) -> tuple[int, int]:
+    """Return the size of the cache's file system and its free space for the user, in bytes."""
     try:
-        found = os.fstatvfs(layout.root_fd)
+        stat = os.fstatvfs(store.root_fd)
     except OSError as error:
-        raise io_error(layout.path, "cannot ask how full the disk is", error) from None
-    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        raise io_error(store.path, "cannot ask how full the disk is", error) from None
+    return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
 
 
-def _freed_by_sweep(layout: DirectoryStore, judged: SurveyedPlan, control: Control) -> int:
-    """What garbage and unfinished uploads give back, in bytes."""
-    plan = judged.plan
+def _freed_by_sweep(store: DirectoryStore, planned: SurveyedPlan, control: Control) -> int:
+    """Return the bytes that unreachable blobs and abandoned uploads take."""
+    plan = planned.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
-    for algorithm in layout.blobs:
-        for batch in scan_blobs(layout, algorithm):
-            control.check()
-            for name in batch.names:
-                if name not in plan.keep[algorithm]:
-                    found = layout.stat_blob(Digest(algorithm, name))
-                    freed += found.size if found is not None and found.names == 1 else 0
+    for batch in store.scan_blobs():
+        control.check()
+        for name in batch.names:
+            if name not in plan.keep[batch.algorithm]:
+                stat = store.stat_blob(Digest(batch.algorithm, name))
+                freed += stat.size if stat is not None and stat.names == 1 else 0
     return freed
 
 
-def _held(layout: DirectoryStore, judged: SurveyedPlan) -> frozenset[Digest]:
-    """What keeps its room though all entries go: files with other names, and what is too young."""
-    survey, plan = judged.survey, judged.plan
-    found = {digest: layout.stat_blob(digest) for digest in survey.live}
-    linked = {digest for digest, blob in found.items() if blob and blob.names > 1}
+def _held(store: DirectoryStore, planned: SurveyedPlan) -> frozenset[Digest]:
+    """Return what takes space even without any entry: files with other names, and young ones."""
+    survey, plan = planned.survey, planned.plan
+    stats = {digest: store.stat_blob(digest) for digest in survey.live}
+    linked = {digest for digest, stat in stats.items() if stat and stat.names > 1}
     young = [
-        digest
-        for digest, blob in found.items()
-        if blob and plan.is_too_young(blob.mtime_ns, blob.ctime_ns)
+        d for d, stat in stats.items() if stat and plan.is_too_young(stat.mtime_ns, stat.ctime_ns)
     ]
     positions = {root.position for root in survey.roots}
-    bare = project(survey, drop=positions, young=young, index_digest=survey.index_digest)
-    return frozenset(linked | (bare.young.keys() & survey.live.keys()))
+    empty = project(survey, drop=positions, young=young, index_digest=survey.index_digest)
+    return frozenset(linked | (empty.young.keys() & survey.live.keys()))

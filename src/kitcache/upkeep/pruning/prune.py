@@ -1,9 +1,9 @@
-"""Retire tags by a policy, then collect what only they reached."""
+"""The prune command: remove tags by a policy, then collect the blobs that only they reached."""
 
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from threading import Event
 from typing import Literal, NamedTuple
@@ -20,91 +20,92 @@ from kitcache.gc.reset import (
     unswept_result,
 )
 from kitcache.gc.values import ResetResult, Survey
-from kitcache.oci.digest import Digest
-from kitcache.options.prunepolicy import PrunePolicy, check_policy, find_glob
+from kitcache.options.prunepolicy import PrunePolicy, check_policy
 from kitcache.options.sweep import SweepOptions
+from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
-from kitcache.store.locks import lock_store
 from kitcache.store.open import open_published_store
 from kitcache.store.state import TagUse, write_tag_uses
-from kitcache.upkeep.edit import EditContext, EditResult, IndexEdit, dry_run_edit, edit_and_collect
+from kitcache.upkeep.edit import (
+    Choose,
+    EditContext,
+    EditResult,
+    IndexEdit,
+    dry_run_edit,
+    edit_and_collect,
+)
 from kitcache.upkeep.project import project
-from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, TagFacts, decide
+from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
 from kitcache.upkeep.pruning.limits import Limit, find_limits
 from kitcache.upkeep.results import PruneResult, TagDecision
-from kitcache.upkeep.trimming.trimplan import (
-    TrimPlan,
-    cut_roots,
-    describe_cut,
-    layer_uses,
-    move_note,
-)
+from kitcache.upkeep.rewrite import move_recorded_exports
+from kitcache.upkeep.trimming.trimplan import TrimPlan, layer_uses, plan_trims
 
-NO_POLICY = "no policy was named, so every tag stays and nothing was changed"
-_DEFAULT_POLICY = SweepOptions()
-_NO_RETENTION = PrunePolicy()
-_ALSO = 5
+NO_POLICY = "no policy was named: every tag is kept and nothing was changed"
+_DEFAULT_OPTIONS = SweepOptions()
+_EMPTY_POLICY = PrunePolicy()
+_MAX_DETAILS = 5
 
 
 def prune(
     path: str | os.PathLike[str],
     policy: PrunePolicy,
     *,
-    options: SweepOptions = _DEFAULT_POLICY,
+    options: SweepOptions = _DEFAULT_OPTIONS,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> PruneResult:
-    """Take the tags that a policy retires out of index.json, then do what a reset does.
+    """Remove the tags that a policy does not keep from index.json, then do what a reset does.
 
-    Success guarantees: every tag that the policy keeps reaches what it reached before; the entries
-    of the others went in one step, before the first of their blobs. A crash at any point leaves
-    garbage, never a hole. Where a limit cannot be reached, what may go has gone, `needed_bytes`
-    says how much would do, and the exit code is 14. A policy that names nothing changes nothing.
+    Guarantees on success: every kept tag reaches what it reached before; the entries of the others
+    were removed in one step, before their first blob was deleted. A crash at any point leaves
+    garbage, never a missing blob. If a limit cannot be reached, everything that may be removed was,
+    `needed_bytes` says how much would be enough, and the exit code is 14. An empty policy changes
+    nothing.
 
-    policy: what the sweep spares. The other arguments are as in reset. Raises UsageError for a
-    policy that contradicts itself, or by which tags would go only since no tag to keep is there;
-    and what reset raises.
+    Args:
+        options: What the sweep keeps because it is young. The other arguments are as in reset.
+
+    Raises:
+        UsageError: The policy contradicts itself, or removes tags only because no tag matches its
+            keep_tags. And what reset raises.
     """
     check_policy(policy)
     started = time.monotonic()
     name = os.fspath(path)
-    control = Control(name, on_progress, cancel)
-    choose = _Chooser(policy, control, ()).choose
-    terms = EditContext(options, control, lock_timeout_s)
-    layout = open_published_store(name)
-    if layout is None:
-        return _answer(None, new_reset_result(name, started, is_dry=dry_run or policy.is_empty))
-    with layout:
-        if dry_run or policy.is_empty:
-            done = dry_run_edit(layout, choose, terms)
-        else:
-            with lock_store(layout, "exclusive", control.wait_policy(lock_timeout_s)) as held:
-                done = edit_and_collect(held, choose, terms)
-                layout.finish_sweep()
-                _tend_notes(layout, done.choice)
     is_dry = dry_run or policy.is_empty
-    report = make_reset_result(
-        name, "dry-run" if is_dry else "done", done.judged, done.swept, started
-    )
-    answer = _answer(done, report)
-    if policy.is_empty:
-        return answer._replace(outcome="no-policy", reason=_no_policy(policy))
-    return answer
-
-
-def _no_policy(policy: PrunePolicy) -> str:
-    if not policy.source:
-        return NO_POLICY
-    return f"{policy.source} says nothing of any tag, so every tag stays and nothing was changed"
+    control = Control(name, on_progress, cancel)
+    choose = _make_choose(policy, control, ())
+    context = EditContext(options, control, lock_timeout_s)
+    store = open_published_store(name)
+    if store is None:
+        return _make_result(None, new_reset_result(name, started, is_dry=is_dry))
+    with store:
+        if is_dry:
+            done = dry_run_edit(store, choose, context)
+        else:
+            with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
+                done = edit_and_collect(held, choose, context)
+                store.finish_sweep()
+                _record(store, done.choice)
+    outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
+    reset = make_reset_result(name, outcome, done.judged, done.swept, started)
+    result = _make_result(done, reset)
+    if not policy.is_empty:
+        return result
+    reason = NO_POLICY
+    if policy.source:
+        reason = f"{policy.source} applies to no tag: every tag is kept and nothing was changed"
+    return result._replace(outcome="no-policy", reason=reason)
 
 
 def prune_after_export(
-    layout: DirectoryStore,
+    store: DirectoryStore,
     published: Collection[str],
     policy: PrunePolicy,
     control: Control,
@@ -117,266 +118,250 @@ def prune_after_export(
     reached, the result's `reason` says so.
     """
     started = time.monotonic()
-    choose = _Chooser(policy, control, published).choose
+    choose = _make_choose(policy, control, published)
+    context = EditContext(_DEFAULT_OPTIONS, control, lock_timeout_s)
     done = None
     try:
-        with lock_after_export(layout, control, lock_timeout_s) as held:
-            done = edit_and_collect(
-                held, choose, EditContext(_DEFAULT_POLICY, control, lock_timeout_s)
-            )
-            _tend_notes(held.store, done.choice)
+        with lock_after_export(store, control, lock_timeout_s) as held:
+            done = edit_and_collect(held, choose, context)
+            _record(held.store, done.choice)
     except KitcacheError as error:
-        return _answer(done, unswept_result(layout, error, published, started))
-    return _answer(done, swept_result(layout.path, done.judged, done.swept, published, started))
+        return _make_result(done, unswept_result(store, error, published, started))
+    reset = swept_result(store.path, done.judged, done.swept, published, started)
+    return _make_result(done, reset)
 
 
 class _Choice(NamedTuple):
-    """What is to become of the tags, by that survey. used: when imports last read which layers."""
+    """What becomes of the tags.
+
+    Attributes:
+        survey: The survey that was decided by.
+        trim_plan: The tags that get smaller, and the survey of everything that is kept.
+    """
 
     survey: Survey
-    now_ns: int
     decisions: tuple[TagDecision, ...]
     limits: tuple[Limit, ...]
-    cutting: TrimPlan
-    used: Mapping[Digest, int] = {}
-
-    @property
-    def change(self) -> IndexEdit:
-        """What that comes to in index.json."""
-        return IndexEdit(_dropped(self.decisions), self.cutting.moves)
+    trim_plan: TrimPlan
 
     def kept_bytes(self, limit: Limit) -> int:
-        """What stays, as far as that limit counts it."""
-        live = self.cutting.after.live
+        """Return the bytes that are kept, as the limit counts them."""
+        live = self.trim_plan.after.live
         held = (self.survey.live[digest] for digest in limit.held if digest not in live)
         return sum(live.values()) + sum(held)
 
     def held_bytes(self, limit: Limit) -> int:
-        """Of that, what would keep its room whatever went."""
+        """Return the bytes that would take space even without any tag."""
         return sum(self.survey.live[digest] for digest in limit.held)
 
     def excess_bytes(self, limit: Limit) -> int:
-        """By how much what stays is above the limit; 0 or less where it is reached."""
+        """Return by how much the kept bytes exceed the limit; 0 or less if it is reached."""
         return self.kept_bytes(limit) - limit.bytes
 
     @property
     def limit(self) -> Limit | None:
-        """The one that is the furthest from being reached."""
+        """The limit that is furthest from being reached."""
         return max(self.limits, key=self.excess_bytes, default=None)
 
 
-def _dropped(decisions: Sequence[TagDecision]) -> frozenset[int]:
-    return frozenset(p for d in decisions if not d.keep for p in d.positions)
+def _make_choose(
+    policy: PrunePolicy, control: Control, protected: Collection[str]
+) -> Choose[_Choice]:
+    """Return the function that decides by a policy. protected: ref names that are kept."""
 
-
-class _Chooser:
-    """Decides by a policy. protected: ref names that nothing drops, since they are new."""
-
-    def __init__(self, policy: PrunePolicy, control: Control, protected: Collection[str]) -> None:
-        self._retention = policy
-        self._control = control
-        self._protected = protected
-
-    def choose(self, layout: DirectoryStore, judged: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
-        """The entries that go, and those that get smaller."""
-        survey, now_ns = judged.survey, time.time_ns()
-        facts = read_uses(layout, survey, now_ns)
-        limits = find_limits(layout, judged, self._retention, self._control)
-        by_limit = [self._decide(facts, survey, limit, now_ns) for limit in limits or (None,)]
-        # In one order for all limits: what one of them drops goes.
+    def choose(store: DirectoryStore, planned: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
+        survey, now_ns = planned.survey, time.time_ns()
+        facts = read_uses(store, survey, now_ns)
+        limits = find_limits(store, planned, policy, control)
+        by_limit = [
+            decide(
+                facts,
+                survey.live,
+                policy,
+                now_ns=now_ns,
+                limit_bytes=limit.bytes if limit else None,
+                limit_name=limit.spell(format_bytes(limit.wanted_bytes)) if limit else "",
+                held=limit.held if limit else frozenset(),
+                protected=protected,
+            )
+            for limit in limits or (None,)
+        ]
+        # All limits remove tags in one order: a tag is removed if one of them requires it.
         decisions = tuple(
             next((decision for decision in same if not decision.keep), same[0])
             for same in zip(*by_limit, strict=True)
         )
-        _check_kept(layout.path, self._retention, decisions)
-        stays = project(survey, drop=_dropped(decisions), index_digest=survey.index_digest)
-        choice = _Choice(survey, now_ns, decisions, limits, TrimPlan((), stays, {}))
-        if self._retention.trim:
-            choice = _cut(layout, choice)
-        return choice.change, choice
+        _check_kept(store.path, policy, decisions)
+        drop = frozenset(p for d in decisions if not d.keep for p in d.positions)
+        kept = project(survey, drop=drop, index_digest=survey.index_digest)
+        choice = _Choice(survey, decisions, limits, TrimPlan((), survey, kept, {}, {}, now_ns))
+        if policy.trim:
+            choice = choice._replace(trim_plan=_plan_trims(store, choice, drop))
+        return IndexEdit(drop, choice.trim_plan.moves), choice
 
-    def _decide(
-        self, facts: Sequence[TagFacts], survey: Survey, limit: Limit | None, now_ns: int
-    ) -> tuple[TagDecision, ...]:
-        return decide(
-            facts,
-            survey.live,
-            self._retention,
-            now_ns=now_ns,
-            limit_bytes=limit.bytes if limit else None,
-            limit_name=limit.name if limit else "",
-            held=limit.held if limit else frozenset(),
-            protected=self._protected,
+    return choose
+
+
+def _plan_trims(store: DirectoryStore, choice: _Choice, drop: Collection[int]) -> TrimPlan:
+    """Return which of the kept tags get smaller; entries without a tag are not changed."""
+    used = layer_uses(store)
+    roots = [root for root in choice.survey.roots if root.position not in drop]
+    plans = [
+        plan_trims(
+            store,
+            choice.survey,
+            roots,
+            [root.position for root in roots if root.ref_name is not None],
+            limit.bytes,
+            used=used,
+            now_ns=choice.trim_plan.now_ns,
+            held=limit.held,
         )
+        for limit in choice.limits
+        if choice.excess_bytes(limit) > 0
+    ]
+    # All limits remove steps in one order too: the smallest plan satisfies all of them.
+    return min(plans, key=lambda plan: plan.after.live_tally.bytes, default=choice.trim_plan)
 
 
 def _check_kept(path: str, policy: PrunePolicy, decisions: Sequence[TagDecision]) -> None:
-    """Raises UsageError where tags would go since no tag to keep is there: mistyped, maybe.
+    """Raise UsageError if tags would be removed only because no keep-tag matches: a typo, maybe.
 
-    A limit, an age or a drop-tag drops by itself; and where another rule keeps a tag, that one was
+    A limit, an age or a drop-tag is a reason of its own. If another rule keeps a tag, the policy is
     meant.
     """
     tags = {d.ref_name: d for d in decisions if d.ref_name is not None}
-    is_only_cause = not (policy.has_limit or policy.has_age or policy.drop_tags)
-    if not policy.keep_tags or not is_only_cause or all(d.keep for d in decisions):
+    is_only_reason = not (policy.has_limit or policy.has_age or policy.drop_tags)
+    if not policy.keep_tags or not is_only_reason or all(d.keep for d in decisions):
         return
-    by_no_rule = {LAST_TAG} if policy.rules else {LAST_TAG, NEW}
-    is_any_kept = any(d.keep and d.reason not in by_no_rule for d in tags.values())
-    if is_any_kept or any(find_glob(policy.keep_tags, name) for name in tags):
+    without_rule = {LAST_TAG} if policy.rules else {LAST_TAG, NEW}
+    is_any_kept = any(d.keep and d.reason not in without_rule for d in tags.values())
+    if is_any_kept or any(find_pattern(policy.keep_tags, name) for name in tags):
         return
     from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
 
-    gone = sum(not decision.keep for decision in tags.values())
-    asked = [policy.spell("keep-tag", glob) for glob in policy.keep_tags]
-    meant = dict.fromkeys(suggest(glob, tags) for glob in policy.keep_tags)
+    removed = sum(not decision.keep for decision in tags.values())
+    patterns = ", ".join(policy.spell("keep-tag", pattern) for pattern in policy.keep_tags)
+    similar = dict.fromkeys(suggest(pattern, tags) for pattern in policy.keep_tags)
+    add = _spell_addition(policy, "unused-for", "0s")
     error = UsageError(
-        f"no tag matches {', '.join(asked)}, so {gone:,} of {len(tags):,} would go",
+        f"no tag matches {patterns}: prune would remove {removed:,} of {len(tags):,} tags",
         path=path,
         hints=(
-            *(f"did you mean {name!r}?" for name in meant if name),
-            f"if they are to go: {_write(policy, 'unused-for', '0s')}",
+            *(f"did you mean {name!r}?" for name in similar if name),
+            f"to remove them anyway, add {add}",
         ),
     )
     error.effect = NOTHING_CHANGED
     raise error
 
 
-def _write(policy: PrunePolicy, key: str, value: str | None = None) -> str:
-    """A line for the policy, to be pasted: an option, or TOML."""
+def _spell_addition(policy: PrunePolicy, key: str, value: str | None = None) -> str:
+    """Return what the user adds to the policy: an option, or a line of TOML."""
     if not policy.source:
         return policy.spell(key, value)
     return f"{key} = {'true' if value is None else json.dumps(value)}"
 
 
-def _tend_notes(layout: DirectoryStore, choice: _Choice) -> None:
-    """Have the notes that can be read speak of the tags as they are now: a repair goes by them."""
-    gone = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
+def _record(store: DirectoryStore, choice: _Choice) -> None:
+    """Update the records of last uses, by which a repair restores tags, if they can be read."""
+    removed = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
     with suppress(KitcacheError):
-        write_tag_uses(layout, dict.fromkeys(gone, TagUse()))
-    for cut in choice.cutting.cuts:
-        move_note(layout, cut)
+        write_tag_uses(store, dict.fromkeys(removed, TagUse()))
+    move_recorded_exports(store, choice.trim_plan.moved_exports)
 
 
-def _cut(layout: DirectoryStore, choice: _Choice) -> _Choice:
-    """The same, with tags that get smaller; what has no tag stays as it is."""
-    survey, used = choice.survey, layer_uses(layout)
-    roots = [root for root in survey.roots if root.position not in choice.change.drop]
-    tagged = [root.position for root in roots if root.ref_name is not None]
-    cuttings = [
-        cut_roots(
-            layout,
-            survey,
-            roots,
-            tagged,
-            limit.bytes,
-            used=used,
-            now_ns=choice.now_ns,
-            held=limit.held,
-        )
-        for limit in choice.limits
-        if choice.excess_bytes(limit) > 0
-    ]
-    if not cuttings:
-        return choice
-    # In one order for all limits, too: the smallest is what all of them ask for.
-    smallest = min(cuttings, key=lambda cutting: cutting.after.live_tally.bytes)
-    return choice._replace(cutting=smallest, used=used)
-
-
-def _answer(done: EditResult[_Choice] | None, report: ResetResult) -> PruneResult:
+def _make_result(done: EditResult[_Choice] | None, reset: ResetResult) -> PruneResult:
     if done is None:
-        return PruneResult(report.path, report.outcome, (), (), report, None, None, report.reason)
+        return PruneResult(reset.path, reset.outcome, (), (), reset, None, None, reset.reason)
     choice = done.choice
-    limit = choice.limit
-    is_missed = limit is not None and choice.excess_bytes(limit) > 0
-    held_bytes = choice.held_bytes(limit) if limit else 0
-    outcome: Literal["done", "dry-run"] = "dry-run" if report.outcome == "dry-run" else "done"
-    trimmed = tuple(
-        describe_cut(
-            cut,
-            choice.survey,
-            choice.cutting.after,
-            choice.used,
-            path=report.path,
-            outcome=outcome,
-            limit_bytes=limit.bytes if limit else 0,
-            now_ns=choice.now_ns,
-        )
-        for cut in choice.cutting.cuts
-    )
-    return PruneResult(
-        path=report.path,
-        outcome=report.outcome,
+    outcome: Literal["done", "dry-run"] = "dry-run" if reset.outcome == "dry-run" else "done"
+    limit, plan = choice.limit, choice.trim_plan
+    result = PruneResult(
+        path=reset.path,
+        outcome=reset.outcome,
         tags=choice.decisions,
-        trimmed=trimmed,
-        reset=report,
-        limit_bytes=limit.bytes - held_bytes if limit else None,
-        needed_bytes=choice.kept_bytes(limit) - held_bytes if limit and is_missed else None,
-        reason=report.reason
-        or (_why_missed(choice, limit, outcome) if limit and is_missed else ""),
+        trimmed=tuple(
+            plan.describe(trim, reset.path, outcome, limit.bytes if limit else 0)
+            for trim in plan.trims
+        ),
+        reset=reset,
+        limit_bytes=None,
+        needed_bytes=None,
+        reason=reset.reason,
     )
-
-
-def _why_missed(choice: _Choice, limit: Limit, outcome: Literal["done", "dry-run"]) -> str:
+    if limit is None:
+        return result
     held_bytes = choice.held_bytes(limit)
-    needed, allowed = format_distinct(choice.kept_bytes(limit) - held_bytes, limit.wanted_bytes)
+    result = result._replace(limit_bytes=limit.bytes - held_bytes)
+    if choice.excess_bytes(limit) <= 0:
+        return result
+    needed_bytes = choice.kept_bytes(limit) - held_bytes
+    needed, allowed = format_distinct(needed_bytes, limit.wanted_bytes)
     excess = format_bytes(choice.excess_bytes(limit))
-    why = f"what has to stay holds {needed}, {excess} more than {limit.spell(allowed)} allows"
+    reason = f"the kept tags need {needed}, {excess} more than {limit.spell(allowed)} allows"
     if held_bytes:
-        why += f"; {format_bytes(held_bytes)} beside it, linked elsewhere or young, free nothing"
-    if choice.cutting.cuts:
-        would = "was" if outcome == "done" else "would be"
-        why += f", although each tag of which a cut frees anything {would} cut to one step"
-    return why
+        held = format_bytes(held_bytes)
+        reason += f"; another {held} would free nothing, because it is linked elsewhere or young"
+    if plan.trims:
+        was = "was" if outcome == "done" else "would be"
+        reason += f", although each tag that a trim makes smaller {was} trimmed to one step"
+    return result._replace(needed_bytes=needed_bytes, reason=reset.reason or reason)
 
 
-def not_reached(pruned: PruneResult, policy: PrunePolicy = _NO_RETENTION) -> LimitNotReached | None:
-    """The error for a limit that was not reached; None where it was, or where there was none.
+def limit_error(result: PruneResult, policy: PrunePolicy = _EMPTY_POLICY) -> LimitNotReached | None:
+    """Return the error for a limit that was not reached, None if there is none.
 
-    retention: the policy that named it, for the ways out.
+    Args:
+        policy: The policy that named the limit, for the hints.
     """
-    if pruned.needed_bytes is None or pruned.limit_bytes is None:
+    if result.needed_bytes is None or result.limit_bytes is None:
         return None
     untagged = [
-        d for d in pruned.tags if d.ref_name is None and d.unique.bytes and -1 not in d.positions
+        d for d in result.tags if d.ref_name is None and d.unique.bytes and -1 not in d.positions
     ]
-    is_done = pruned.outcome == "done"
+    is_done = result.outcome == "done"
     return LimitNotReached(
-        pruned.path,
-        pruned.reason,
-        limit_bytes=pruned.limit_bytes,
-        needed_bytes=pruned.needed_bytes,
+        result.path,
+        result.reason,
+        limit_bytes=result.limit_bytes,
+        needed_bytes=result.needed_bytes,
         details=tuple(
-            f"{d.digest} has no tag, and holds {format_bytes(d.unique.bytes)} alone"
-            for d in untagged[:_ALSO]
+            f"{d.digest} has no tag; {format_bytes(d.unique.bytes)} belong to it alone"
+            for d in untagged[:_MAX_DETAILS]
         ),
-        effect="what may go has gone, and nothing else" if is_done else NOTHING_CHANGED,
-        hints=tuple(_ways_out(pruned, policy, pruned.needed_bytes, pruned.limit_bytes, untagged)),
+        effect="every tag that may be removed was removed, and nothing else"
+        if is_done
+        else NOTHING_CHANGED,
+        hints=tuple(
+            _limit_hints(result, policy, result.needed_bytes, result.limit_bytes, untagged)
+        ),
     )
 
 
-def _ways_out(
-    pruned: PruneResult,
+def _limit_hints(
+    result: PruneResult,
     policy: PrunePolicy,
     needed_bytes: int,
     limit_bytes: int,
     untagged: Sequence[TagDecision],
 ) -> Iterator[str]:
-    """What would help, of what was not asked for yet."""
+    """Yield what would help and was not asked for yet."""
     excess = needed_bytes - limit_bytes
     if limit_bytes < 0:
         yield f"free {format_bytes(excess)} elsewhere on the disk: an empty cache is not enough"
         yield f"loosen the limit by {excess:,} bytes"
         return
     if policy.max_used is not None and policy.min_free is None:
-        yield f"allow that much: {_write(policy, 'max-used-space', f'{needed_bytes}B')}"
+        enough = _spell_addition(policy, "max-used-space", f"{needed_bytes}B")
+        yield f"allow that much: {enough}"
     else:
         yield f"loosen the limit by {excess:,} bytes"
-    yield from (command_line("untag", pruned.path, str(d.digest)) for d in untagged[:1])
+    yield from (command_line("untag", result.path, str(d.digest)) for d in untagged[:1])
     if not policy.trim:
-        yield f"make what stays smaller: {_write(policy, 'trim')}"
-    rules = {d.reason for d in pruned.tags if d.keep and d.ref_name is not None}
-    if LAST_TAG in rules and not policy.allow_empty:
-        yield f"let the last tag go too: {_write(policy, 'allow-empty')}"
-    if rules - {LAST_TAG, ALIAS}:
+        yield f"make the kept tags smaller: {_spell_addition(policy, 'trim')}"
+    reasons = {d.reason for d in result.tags if d.keep and d.ref_name is not None}
+    if LAST_TAG in reasons and not policy.allow_empty:
+        yield f"allow the last tag to be removed: {_spell_addition(policy, 'allow-empty')}"
+    if reasons - {LAST_TAG, ALIAS}:
         yield "protect fewer tags"

@@ -1,9 +1,9 @@
-"""Which steps of a cache are the coldest, and how many have to go. Pure: bytes in, choices out.
+"""Step order: ranks the steps of caches by last use and selects how many to remove. No I/O.
 
-A step's result goes before the results of the steps that it was made from: what is left is closed,
-and hits as far as it goes. A layer goes once no result that is left has it in its chain, so never
-before one above it. All trees are cut in one order, and a cut is a beginning of it: a tighter limit
-never keeps more.
+A result is removed before the results it was built from, so every kept result keeps its inputs and
+still hits. A layer is removed once no kept result has it in its chain, so never before a layer
+above it. All caches share one order and a selection is a prefix of it: a smaller limit never keeps
+more.
 """
 
 import heapq
@@ -22,41 +22,36 @@ from kitcache.oci.cacheconfig import (
 )
 from kitcache.oci.cachemanifest import read_cache_manifest, trim_manifest
 from kitcache.oci.digest import Digest
+from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep
 
-_ANY = Digest("sha256", "0" * 64)
-
-
-class CacheDocuments(NamedTuple):
-    """The root of a cache and its cacheconfig: proven, and known to be readable."""
-
-    tag: str
-    manifest: bytes
-    config: bytes
+_ANY_DIGEST = Digest("sha256", "0" * 64)
 
 
 class TrimSelection(NamedTuple):
-    """For each tree the results that stay, None where all do; and how many bytes that comes to."""
+    """The results that are kept of each cache, None if all are; and the bytes of all kept blobs."""
 
     kept: tuple[frozenset[ResultKey] | None, ...]
     bytes: int
 
 
-class Ranked(NamedTuple):
-    """A result in the order in which results go. tree: the number of its tree.
+class RankedResult(NamedTuple):
+    """A result in the order of removal.
 
-    warm_ns: when it was of use last, as far as that is known; 0 if it is not. layers: that go with
-    it, since whatever else names them went before.
+    Attributes:
+        cache: The number of its cache.
+        last_used_ns: When it was last used, as far as is known; else 0.
+        layers: Removed together with it, because everything else that has them was removed before.
     """
 
-    tree: int
+    cache: int
     key: ResultKey
-    warm_ns: int
+    last_used_ns: int
     layers: tuple[Digest, ...]
 
 
-def cut_trees(
-    trees: Sequence[CacheDocuments],
+def select_steps(
+    caches: Sequence[CacheDocuments],
     used: Mapping[Digest, int],
     sizes: Mapping[Digest, int],
     other_bytes: int,
@@ -64,156 +59,164 @@ def cut_trees(
     *,
     now_ns: int,
 ) -> TrimSelection:
-    """The fewest results to go, coldest first over all trees, so that everything fits the limit.
+    """Select the fewest results to remove from all caches so that everything fits the limit.
 
-    used: when a layer was last read, where that is known. sizes: of layers, in bytes; 0 for one
-    that is counted in other_bytes already. Of each tree its last result stays. Where the limit
-    cannot be reached, bytes is above it: the least that would do. Documents count for each tree, so
-    bytes is more than it comes to where two trees have been cut to the same.
+    The last result of each cache is kept. If the limit cannot be reached, `bytes` is above it: the
+    least that would be enough. Documents count once per cache, so `bytes` is too large if two
+    caches become equal.
+
+    Args:
+        used: When an import last read a layer, if known.
+        sizes: Of layers, in bytes; 0 for a layer that other_bytes includes.
     """
-    numbers = {pair: n for n, pair in enumerate(dict.fromkeys(tree[1:] for tree in trees))}
-    distinct = [CacheDocuments("", *pair) for pair in numbers]
-    shears = [CacheConfigEditor(tree.config) for tree in distinct]
-    configs = [each.config for each in shears]
+    numbers = {cache: n for n, cache in enumerate(dict.fromkeys(caches))}
+    distinct = list(numbers)
+    editors = [CacheConfigEditor(cache.config) for cache in distinct]
+    configs = [editor.config for editor in editors]
     order = _rank(distinct, configs, used, now_ns)
-    documents = _Documents(distinct, shears, order)
-    most = len(order) - len({ranked.tree for ranked in order})
+    documents = _DocumentSizes(distinct, editors, order)
+    most = len(order) - len({ranked.cache for ranked in order})
     layers = {
         digest
-        for tree, config in zip(distinct, configs, strict=True)
-        for digest in _listed_layers(tree, config)
+        for cache, config in zip(distinct, configs, strict=True)
+        for digest in _listed_layers(cache, config)
     }
     held = [other_bytes + _bytes_of(layers, sizes)]
     for ranked in order[:most]:
         held.append(held[-1] - _bytes_of(ranked.layers, sizes))
 
-    # Documents weigh little: the answer is near where the layers alone would fit.
+    # Documents are small: the answer is near the one for the layers alone.
     low = bisect_left(range(most), True, key=lambda n: held[n] <= limit_bytes)
-    dropped = _fewest(low, most, lambda n: held[n] + documents.bytes(n) <= limit_bytes)
-    kept = documents.kept(dropped)
+    removed = _fewest(low, most, lambda n: held[n] + documents.bytes(n) <= limit_bytes)
+    kept = documents.kept(removed)
     return TrimSelection(
-        tuple(kept[numbers[tree[1:]]] for tree in trees), held[dropped] + documents.bytes(dropped)
+        tuple(kept[numbers[cache]] for cache in caches), held[removed] + documents.bytes(removed)
     )
 
 
-def cut_until(
-    tree: CacheDocuments,
+def keep_until_fits(
+    cache: CacheDocuments,
     used: Mapping[Digest, int],
     fits: Callable[[int, int], bool],
     *,
     now_ns: int,
 ) -> frozenset[ResultKey] | None:
-    """The results that stay where the coldest go until it fits; None where the last does not fit.
+    """Return the most results that fit, least recently used removed first; None if not even one.
 
-    fits: is asked with the bytes of the new manifest and of the new cacheconfig.
+    Args:
+        fits: Called with the bytes of the new manifest and of the new cacheconfig.
     """
-    shears = CacheConfigEditor(tree.config)
-    keys = [ranked.key for ranked in _rank([tree], [shears.config], used, now_ns)]
+    editor = CacheConfigEditor(cache.config)
+    keys = [ranked.key for ranked in _rank([cache], [editor.config], used, now_ns)]
 
-    def is_small(dropped: int) -> bool:
-        return fits(*_weigh(tree, shears, keys[dropped:]))
+    def fits_without(removed: int) -> bool:
+        return fits(*_measure(cache, editor, keys[removed:]))
 
-    dropped = _fewest(0, max(len(keys) - 1, 0), is_small)
-    return frozenset(keys[dropped:]) if is_small(dropped) else None
+    removed = _fewest(0, max(len(keys) - 1, 0), fits_without)
+    return frozenset(keys[removed:]) if fits_without(removed) else None
 
 
-def rank(
-    trees: Sequence[CacheDocuments], used: Mapping[Digest, int], now_ns: int
-) -> tuple[Ranked, ...]:
-    """Every result of these trees in the order in which they go; the last of each tree at the end.
+def rank_steps(
+    caches: Sequence[CacheDocuments], used: Mapping[Digest, int], now_ns: int
+) -> tuple[RankedResult, ...]:
+    """Return every result in the order of removal, the last one of each cache at the end.
 
-    Free to go is a result once all those are gone that were made from it. Of these the one goes
-    that was of use the longest ago: made, or its last layer read by an import, whichever came
-    later. At the same time the one with more below it goes first. What several trees have, the same
-    step with the same layers, goes from all at once. Times after now_ns count as now.
+    A result can be removed once the results that were built from it are removed. Of these the
+    least recently used is removed first: it was created, or an import read its last layer,
+    whichever was later. At equal times the result with more results below it is first. A step
+    that several caches have with the same layers is removed from all of them at once. Times after
+    now_ns count as now.
     """
-    return _rank(trees, [read_cacheconfig(tree.config) for tree in trees], used, now_ns)
+    return _rank(caches, [read_cacheconfig(cache.config) for cache in caches], used, now_ns)
 
 
 def _rank(
-    trees: Sequence[CacheDocuments],
+    caches: Sequence[CacheDocuments],
     configs: Sequence[CacheConfig],
     used: Mapping[Digest, int],
     now_ns: int,
-) -> tuple[Ranked, ...]:
-    forest = _Forest(configs)
-    heap: list[tuple[int, int, int, list[_Place]]] = []
+) -> tuple[RankedResult, ...]:
+    graph = _StepGraph(configs)
+    heap: list[tuple[int, int, int, list[_Occurrence]]] = []
 
-    def offer(steps: Iterable[int]) -> None:
+    def push(steps: Iterable[int]) -> None:
         for number in steps:
-            step = forest.steps[number]
-            for chain, places in ((forest.chains[n], step.results[n]) for n in step.results):
-                read_ns = used.get(chain[-1], 0) if chain else 0
-                warm_ns = min(max(read_ns, *(place.created_ns for place in places)), now_ns)
-                heapq.heappush(heap, (warm_ns, -len(chain), -step.depth, places))
+            step = graph.steps[number]
+            for chain, results in ((graph.chains[n], step.results[n]) for n in step.results):
+                last_read_ns = used.get(chain[-1], 0) if chain else 0
+                used_ns = max(last_read_ns, *(result.created_ns for result in results))
+                heapq.heappush(heap, (min(used_ns, now_ns), -len(chain), -step.depth, results))
 
-    offer(forest.begin())
+    push(graph.removable())
     order = []
     while heap:
-        warm_ns, _, _, places = heapq.heappop(heap)
-        order += [Ranked(place.tree, place.key, warm_ns, ()) for place in places]
-        offer(forest.take(places[0].step))
-    last = {ranked.tree: ranked for ranked in order}
-    order = [ranked for ranked in order if last[ranked.tree] != ranked] + list(last.values())
-    return _with_layers(trees, configs, order)
+        used_ns, _, _, results = heapq.heappop(heap)
+        order += [RankedResult(result.cache, result.key, used_ns, ()) for result in results]
+        push(graph.remove(results[0].step))
+    last = {ranked.cache: ranked for ranked in order}
+    order = [ranked for ranked in order if last[ranked.cache] != ranked] + list(last.values())
+    return _with_layers(caches, configs, order)
 
 
-def weigh_steps(
-    tree: CacheDocuments,
+def describe_steps(
+    cache: CacheDocuments,
     kept: Collection[ResultKey] | None,
     used: Mapping[Digest, int],
     sizes: Mapping[Digest, int],
     now_ns: int,
 ) -> tuple[tuple[CachedStep, ...], tuple[CachedStep, ...]]:
-    """The steps that stay (None: all) and those that go, coldest first, with their layers' bytes.
+    """Return the kept steps (None: all) and the removed ones, least recently used first.
 
-    A layer counts for the warmest step that has it, of those that stay if one of them does.
+    A layer counts for the most recently used step that has it, of the kept ones if possible.
     """
-    config = read_cacheconfig(tree.config)
-    order = [ranked.key for ranked in _rank([tree], [config], used, now_ns)]
+    config = read_cacheconfig(cache.config)
+    order = [ranked.key for ranked in _rank([cache], [config], used, now_ns)]
     staying = [key for key in order if kept is None or key in kept]
-    going = [key for key in order if kept is not None and key not in kept]
+    removed = [key for key in order if kept is not None and key not in kept]
     seen: set[Digest] = set()
-    weighed: set[int] = set()
+    done: set[int] = set()
     steps: dict[ResultKey, CachedStep] = {}
-    for key in (*reversed(staying), *reversed(going)):
+    for key in (*reversed(staying), *reversed(removed)):
         record = config.records[key[0]]
         result = record.results[key[1]]
-        # Thousands of results may have one long chain, the very same object: it is looked at once.
-        chain = () if id(result.chain) in weighed else result.chain
-        weighed.add(id(result.chain))
+        # Thousands of results may share one long chain, the same object: it is read once.
+        chain = () if id(result.chain) in done else result.chain
+        done.add(id(result.chain))
         new = {config.layers[n].digest for n in chain} - seen
-        size = sum(sizes.get(layer, 0) for layer in new)
+        size = _bytes_of(new, sizes)
         seen |= new
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
         steps[key] = CachedStep(record.digest, result.created_ns, read_ns, size)
-    return tuple(steps[key] for key in staying), tuple(steps[key] for key in going)
+    return tuple(steps[key] for key in staying), tuple(steps[key] for key in removed)
 
 
-class _Place(NamedTuple):
-    """Where a result stands. step: the number of its step in the forest."""
+class _Occurrence(NamedTuple):
+    """A result in one cache. step: the number of its step in the graph."""
 
-    tree: int
+    cache: int
     key: ResultKey
     step: int
     created_ns: int
 
 
 class _Step(NamedTuple):
-    """A record together with all that it is reached through, in whichever trees it stands.
+    """A record and everything that it is reached through, in whichever caches.
 
-    The digest of a record is that of its operation alone: the same one may stand on other ground.
-    sources: numbers of steps. depth: how many are below each other at most down to one without
-    inputs. results: by the numbers of their chains in the forest, in which places they are.
+    The digest of a record names its operation only: the same record can have other inputs.
+
+    Attributes:
+        sources: Numbers of steps.
+        depth: The length of the longest way down to a step without inputs.
+        results: By the numbers of their chains in the graph.
     """
 
     sources: frozenset[int]
     depth: int
-    results: dict[int, list[_Place]]
+    results: dict[int, list[_Occurrence]]
 
 
-class _Forest:
-    """The steps of all trees, taken off from the outside: which are free to lose their results.
+class _StepGraph:
+    """The steps of all caches, which are removed from the outside inwards.
 
     chains: the layers of results, base first, each combination once.
     """
@@ -223,17 +226,17 @@ class _Forest:
         self.chains: list[tuple[Digest, ...]] = []
         self._chain_numbers: dict[tuple[Digest, ...], int] = {}
         self._numbers: dict[tuple[str, tuple[frozenset[tuple[int, str]], ...]], int] = {}
-        for tree, config in enumerate(configs):
+        for cache, config in enumerate(configs):
             numbers: dict[int, int] = {}
             chains: dict[int, int] = {}
             for record in sources_first(config.records):
-                numbers[record] = self._number(config.records[record], numbers)
-                self._add_results(tree, config, record, numbers[record], chains)
+                numbers[record] = self._number_step(config.records[record], numbers)
+                self._add_results(cache, config, record, numbers[record], chains)
         self._left = [len(step.results) for step in self.steps]
         self._followers = Counter(link for step in self.steps for link in step.sources)
 
-    def _number(self, record: Record, numbers: dict[int, int]) -> int:
-        """The number of a record's step. numbers: of the records that it is reached through."""
+    def _number_step(self, record: Record, numbers: dict[int, int]) -> int:
+        """Return the number of a record's step. numbers: of the records below it."""
         ways = [frozenset((numbers[way.link], way.selector) for way in w) for w in record.inputs]
         number = self._numbers.setdefault((record.digest, tuple(ways)), len(self.steps))
         if number == len(self.steps):
@@ -243,73 +246,72 @@ class _Forest:
         return number
 
     def _add_results(
-        self, tree: int, config: CacheConfig, record: int, step: int, chains: dict[int, int]
+        self, cache: int, config: CacheConfig, record: int, step: int, chains: dict[int, int]
     ) -> None:
-        """chains: the numbers of the config's chains that were met already, each by its id."""
+        """Add a record's results. chains: numbers of the chains of the config, by their id."""
         for at, result in enumerate(config.records[record].results):
             if id(result.chain) not in chains:
                 layers = tuple(config.layers[number].digest for number in result.chain)
-                chains[id(result.chain)] = self._chain_number(layers)
-            place = _Place(tree, (record, at), step, result.created_ns or 0)
-            self.steps[step].results.setdefault(chains[id(result.chain)], []).append(place)
+                number = self._chain_numbers.setdefault(layers, len(self.chains))
+                if number == len(self.chains):
+                    self.chains.append(layers)
+                chains[id(result.chain)] = number
+            occurrence = _Occurrence(cache, (record, at), step, result.created_ns or 0)
+            self.steps[step].results.setdefault(chains[id(result.chain)], []).append(occurrence)
 
-    def _chain_number(self, layers: tuple[Digest, ...]) -> int:
-        number = self._chain_numbers.setdefault(layers, len(self.chains))
-        if number == len(self.chains):
-            self.chains.append(layers)
-        return number
+    def removable(self) -> Iterator[int]:
+        """Yield the steps that have results, and from which no other results were built."""
+        return self._with_results([n for n in range(len(self.steps)) if not self._followers[n]])
 
-    def begin(self) -> Iterator[int]:
-        """The steps that have results, and that nothing with results was made from."""
-        return self._free([n for n in range(len(self.steps)) if not self._followers[n]])
-
-    def take(self, number: int) -> Iterator[int]:
-        """Take a result from a step: the steps that become free by that."""
+    def remove(self, number: int) -> Iterator[int]:
+        """Remove a result of a step; yield the steps that become removable."""
         self._left[number] -= 1
-        return self._free([] if self._left[number] else self._let_go(number))
+        return self._with_results([] if self._left[number] else self._release_sources(number))
 
-    def _free(self, numbers: list[int]) -> Iterator[int]:
+    def _with_results(self, numbers: list[int]) -> Iterator[int]:
         while numbers:
             number = numbers.pop()
             if self._left[number]:
                 yield number
             else:
-                numbers += self._let_go(number)
+                numbers += self._release_sources(number)
 
-    def _let_go(self, number: int) -> list[int]:
+    def _release_sources(self, number: int) -> list[int]:
         sources = self.steps[number].sources
         self._followers.subtract(sources)
         return [source for source in sources if not self._followers[source]]
 
 
 def _with_layers(
-    trees: Sequence[CacheDocuments], configs: Sequence[CacheConfig], order: Sequence[Ranked]
-) -> tuple[Ranked, ...]:
-    """The layers that go with each: from the end, those that none after it holds."""
-    first = {ranked.tree: ranked for ranked in reversed(order)}
+    caches: Sequence[CacheDocuments],
+    configs: Sequence[CacheConfig],
+    order: Sequence[RankedResult],
+) -> tuple[RankedResult, ...]:
+    """Return the results with the layers that no later result has."""
+    first = {ranked.cache: ranked for ranked in reversed(order)}
     seen: set[Digest] = set()
-    for number in set(range(len(trees))) - set(first):
-        seen.update(_listed_layers(trees[number], configs[number]))
-    ranked_anew = []
+    for number in set(range(len(caches))) - set(first):
+        seen.update(_listed_layers(caches[number], configs[number]))
+    complete = []
     done: set[int] = set()
     for ranked in reversed(order):
         number, at = ranked.key
-        config = configs[ranked.tree]
+        config = configs[ranked.cache]
         chain = config.records[number].results[at].chain
-        named = [] if id(chain) in done else [config.layers[n].digest for n in chain]
+        listed = [] if id(chain) in done else [config.layers[n].digest for n in chain]
         done.add(id(chain))
-        if ranked is first[ranked.tree]:
-            # Its root as it is may list layers that no result has: they go with the first cut.
-            named += _listed_layers(trees[ranked.tree], config)
-        own = tuple(dict.fromkeys(digest for digest in named if digest not in seen))
+        if ranked is first[ranked.cache]:
+            # The root may list layers that no result has: the first removal rewrites it.
+            listed += _listed_layers(caches[ranked.cache], config)
+        own = tuple(dict.fromkeys(digest for digest in listed if digest not in seen))
         seen.update(own)
-        ranked_anew.append(ranked._replace(layers=own))
-    return tuple(reversed(ranked_anew))
+        complete.append(ranked._replace(layers=own))
+    return tuple(reversed(complete))
 
 
-def _listed_layers(tree: CacheDocuments, config: CacheConfig) -> list[Digest]:
-    """Every layer that a root names as it is, in its manifest or in its cacheconfig."""
-    root = read_cache_manifest(tree.manifest)
+def _listed_layers(cache: CacheDocuments, config: CacheConfig) -> list[Digest]:
+    """Return every layer that the manifest or the cacheconfig lists."""
+    root = read_cache_manifest(cache.manifest)
     in_root = [layer.descriptor.digest for layer in root.layers] if root else []
     return in_root + [layer.digest for layer in config.layers]
 
@@ -318,53 +320,54 @@ def _bytes_of(layers: Iterable[Digest], sizes: Mapping[Digest, int]) -> int:
     return sum(sizes.get(layer, 0) for layer in layers)
 
 
-class _Documents:
-    """Manifests and cacheconfigs, once so many results have been dropped."""
+class _DocumentSizes:
+    """The sizes of manifests and cacheconfigs after a number of results was removed."""
 
     def __init__(
         self,
-        trees: Sequence[CacheDocuments],
-        shears: Sequence[CacheConfigEditor],
-        order: Sequence[Ranked],
+        caches: Sequence[CacheDocuments],
+        editors: Sequence[CacheConfigEditor],
+        order: Sequence[RankedResult],
     ) -> None:
-        self._trees, self._shears, self._order = trees, shears, order
-        self._keys: list[list[ResultKey]] = [[] for _ in trees]
+        self._caches, self._editors, self._order = caches, editors, order
+        self._keys: list[list[ResultKey]] = [[] for _ in caches]
         for ranked in order:
-            self._keys[ranked.tree].append(ranked.key)
+            self._keys[ranked.cache].append(ranked.key)
         self._known: dict[tuple[int, int], int] = {}
 
-    def bytes(self, dropped: int) -> int:
-        gone = Counter(ranked.tree for ranked in self._order[:dropped])
-        return sum(self._bytes_of(tree, gone[tree]) for tree in range(len(self._trees)))
+    def bytes(self, removed: int) -> int:
+        counts = Counter(ranked.cache for ranked in self._order[:removed])
+        return sum(self._bytes_of(number, counts[number]) for number in range(len(self._caches)))
 
-    def kept(self, dropped: int) -> list[frozenset[ResultKey] | None]:
-        gone = Counter(ranked.tree for ranked in self._order[:dropped])
+    def kept(self, removed: int) -> list[frozenset[ResultKey] | None]:
+        counts = Counter(ranked.cache for ranked in self._order[:removed])
         return [
-            frozenset(keys[gone[tree] :]) if gone[tree] else None
-            for tree, keys in enumerate(self._keys)
+            frozenset(keys[counts[number] :]) if counts[number] else None
+            for number, keys in enumerate(self._keys)
         ]
 
-    def _bytes_of(self, number: int, gone: int) -> int:
-        tree = self._trees[number]
-        if not gone:
-            return len(tree.manifest) + len(tree.config)
-        if (number, gone) not in self._known:
-            kept = self._keys[number][gone:]
-            self._known[number, gone] = sum(_weigh(tree, self._shears[number], kept))
-        return self._known[number, gone]
+    def _bytes_of(self, number: int, removed: int) -> int:
+        cache = self._caches[number]
+        if not removed:
+            return len(cache.manifest) + len(cache.config)
+        if (number, removed) not in self._known:
+            kept = self._keys[number][removed:]
+            self._known[number, removed] = sum(_measure(cache, self._editors[number], kept))
+        return self._known[number, removed]
 
 
-def _weigh(
-    tree: CacheDocuments, shears: CacheConfigEditor, kept: Collection[ResultKey]
+def _measure(
+    cache: CacheDocuments, editor: CacheConfigEditor, kept: Collection[ResultKey]
 ) -> tuple[int, int]:
-    """The bytes of the manifest and of the cacheconfig that keep these results only."""
-    cut = shears.trim(kept)
-    # Every digest is as long.
-    return len(trim_manifest(tree.manifest, cut.layers, _ANY, len(cut.data))), len(cut.data)
+    """Return the bytes of the manifest and of the cacheconfig that keep only these results."""
+    trimmed = editor.trim(kept)
+    # Every digest has the same length.
+    manifest = trim_manifest(cache.manifest, trimmed.layers, _ANY_DIGEST, len(trimmed.data))
+    return len(manifest), len(trimmed.data)
 
 
 def _fewest(low: int, most: int, fits: Callable[[int], bool]) -> int:
-    """The smallest number from low on that fits, or else `most`; looked for near low first."""
+    """Return the smallest number from low on that fits, else `most`; search near low first."""
     step, high = 1, low
     while high < most and not fits(high):
         low, high, step = high + 1, min(high + step, most), 2 * step

@@ -85,7 +85,7 @@ def test_a_file_says_the_same(sample: Sample) -> None:
     ("data", "says"),
     [
         (b"\xef\xbb\xbfkeep-last = 1\r\n", "would remove 1 of 2 tags"),
-        (b"keep-last = 0x" + b"f" * 5000, "line 1: keep-last: is more tags than any cache has"),
+        (b"keep-last = 0x" + b"f" * 5000, "keep-last: is more tags than any cache has"),
         (b"#" * (64 * 1024 + 1), "a policy has at most 65,536 bytes"),
     ],
 )
@@ -131,10 +131,10 @@ def test_a_name_that_is_no_tag_drops_nothing_where_none_is_kept(sample: Sample) 
     answer = run(sample.box.top, "prune", "--keep-tag", "mian", "cache")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err == (
-        "kitcache: cache: no tag matches --keep-tag mian, so 1 of 2 would go\n"
+        "kitcache: cache: no tag matches --keep-tag mian: prune would remove 1 of 2 tags\n"
         "  nothing was changed\n"
         "  hint: did you mean 'main'?\n"
-        "  hint: if they are to go: --unused-for 0s\n"
+        "  hint: to remove them anyway, add --unused-for 0s\n"
     )
     assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2
 
@@ -148,7 +148,7 @@ def test_a_file_that_says_nothing_is_named(sample: Sample) -> None:
     (sample.box.top / "p.toml").write_text("keep-tag = []\n")
     answer = run(sample.box.top, "prune", "--policy", "p.toml", "cache")
     assert answer.code == 0
-    assert "cache: p.toml says nothing of any tag, so every tag stays" in answer.err
+    assert "cache: p.toml applies to no tag: every tag is kept" in answer.err
     assert len(json.loads((sample.dir / "index.json").read_bytes())["manifests"]) == 2
 
 

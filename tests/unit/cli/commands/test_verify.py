@@ -146,7 +146,7 @@ def test_lost_blobs_come_from_other_copies(box: Box, cached: Cached) -> None:
     words = ("--from", "empty/cache", "--from", "copy/cache")
     answer = run(box.top, "verify", "--repair", *words, "cache")
     assert answer.code == 0
-    assert "taken from copy/cache" in answer.out
+    assert "copied from copy/cache" in answer.out
     assert run(box.top, "verify", "--json", "cache").value["tags"][0]["steps"] == 3
 
 

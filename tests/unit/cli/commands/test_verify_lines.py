@@ -142,7 +142,7 @@ def test_the_next_step_can_be_pasted() -> None:
 
 
 def test_what_a_repair_did() -> None:
-    step = RepairAction("remove-tag", "main", ONE, "tag 'main' was taken out of index.json: why")
+    step = RepairAction("remove-tag", "main", ONE, "tag 'main' was removed from index.json: why")
     done = RepairResult("cache", "done", (step,), CLEAN)
     assert list(repair_lines(done)) == [f"cache: {step.description}"]
     dry = done._replace(outcome="dry-run")

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from kitcache.errors import Damaged
 from kitcache.gc.values import DamagedPath, MissingBlob, NodeKey, Root, Survey, key_of
 from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
@@ -10,7 +11,9 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import Link, kind_of, read_links
-from kitcache.upkeep.health.repairplan import CacheRoot, RepairInput, RepairPlan, make_repair_plan
+from kitcache.upkeep.health.judge import Judge
+from kitcache.upkeep.health.repairplan import RepairInput, RepairPlan, make_repair_plan
+from kitcache.upkeep.project import CacheDocuments
 from tests.hostile.build import (
     CACHECONFIG,
     IMAGE_CONFIG,
@@ -77,32 +80,42 @@ class Shelf:
         entries = read_entries(data)
         roots = tuple(Root(n, e.ref_name, e.descriptor) for n, e in enumerate(entries))
         survey = self.survey(roots, [(e.problem, r) for e, r in zip(entries, roots, strict=True)])
-        digests = {r.descriptor.digest for r in roots if r.descriptor}
-        digests |= {last.digest for last in self.noted.values()}
-        caches = {d: root for d in digests if (root := self.read_cache(d)) is not None}
+        judge = Judge(self, survey, {d: bad for d, bad in self.bad.items() if d not in survey.live})
+        named = [r.descriptor for r in roots if r.descriptor] + list(self.noted.values())
+        statuses = {root: judge.judge(root) for root in (r._replace(ref_name=None) for r in named)}
+        caches = {root.digest: self.read_cache(root.digest) for root in statuses}
         whole = RepairInput(
+            old_index=data,
             index_data=data,
             survey=survey,
-            noted=self.noted,
-            caches=caches,
-            used={},
+            last_exports=self.noted,
+            statuses=statuses,
+            caches={digest: cache for digest, cache in caches.items() if cache is not None},
+            last_used_ns={},
             bad=self.bad,
+            problems=judge.problems,
             offers=self.offers,
             corrected=frozenset(),
-            links=frozenset(),
+            symlinks=frozenset(),
             lost="",
             candidates=(),
         )
         return whole._replace(**more)
 
-    def read_cache(self, root: Digest) -> CacheRoot | None:
+    def read_cache(self, root: Digest) -> CacheDocuments | None:
         try:
             cache = read_cache_manifest(self.blobs.get(root, b"{}"))
         except DocumentError:
             return None
-        if cache is None:
-            return None
-        return CacheRoot(self.blobs[root], self.blobs.get(cache.config.digest))
+        config = cache and self.blobs.get(cache.config.digest)
+        return CacheDocuments(self.blobs[root], config) if config else None
+
+    def read_blob(
+        self, digest: Digest, size: int | None, *, unless_binary: bool = False
+    ) -> bytes | None:
+        if digest not in self.blobs:
+            raise Damaged("shelf", "is missing", kind="missing")
+        return self.blobs[digest]
 
     def survey(self, roots: tuple[Root, ...], problems: list[tuple[str, Root]]) -> Survey:
         live: dict[Digest, int] = {}

@@ -1,4 +1,4 @@
-"""health/rehash.py: every blob, small ones here, large ones in threads; few files open."""
+"""health/hash.py: every blob, small ones here, large ones in threads; few files open."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.upkeep.health import hash as module
-from kitcache.upkeep.health.hash import rehash, rehash_some
+from kitcache.upkeep.health.hash import hash_all, hash_some
 from kitcache.upkeep.results import BadBlob
 from tests.hostile.build import Sample
 
@@ -45,16 +45,16 @@ def add_large(sample: Sample, count: int = 5) -> list[Digest]:
 
 
 def test_a_sound_cache(layout: Layout, sample: Sample, control: Control) -> None:
-    found = rehash(layout, control)
+    found = hash_all(layout, control)
     assert found.blobs == Tally(count_in(sample), bytes_in(sample))
-    assert (found.bad, found.links) == ((), ())
+    assert (found.bad_blobs, found.symlinks) == ((), ())
 
 
 def test_large_blobs_too(layout: Layout, sample: Sample, control: Control) -> None:
     add_large(sample)
-    found = rehash(layout, control)
+    found = hash_all(layout, control)
     assert found.blobs == Tally(count_in(sample), bytes_in(sample))
-    assert found.bad == ()
+    assert found.bad_blobs == ()
 
 
 def test_every_bad_blob_is_named_in_order(layout: Layout, sample: Sample, control: Control) -> None:
@@ -63,10 +63,10 @@ def test_every_bad_blob_is_named_in_order(layout: Layout, sample: Sample, contro
         sample.box.damage(str(digest), b"x" * LARGE)
     small = sample.layers[1]["digest"]
     sample.box.damage(small, b"")
-    found = rehash(layout, control)
+    found = hash_all(layout, control)
     bad = sorted([*large[1:3], parse_digest(small)])
-    assert [one.digest for one in found.bad] == bad
-    assert {one.size for one in found.bad} == {LARGE, 0}
+    assert [one.digest for one in found.bad_blobs] == bad
+    assert {one.size for one in found.bad_blobs} == {LARGE, 0}
     assert found.blobs.blobs == count_in(sample)
 
 
@@ -82,17 +82,17 @@ def test_what_has_a_blobs_name_and_is_none(
     (where / ("f" * 64)).symlink_to(sample.layers[0]["digest"].removeprefix("sha256:"))
     (where / "tmp-upload").touch()
     odd = [Digest("sha256", letter * 64) for letter in "abcdef"]
-    nothing, other = "is a link that leads to nothing", "is not a regular file"
-    for found in (rehash(layout, control), rehash_some(layout, odd, control)):
-        assert [(one.digest.hex[0], one.problem, one.size) for one in found.bad] == [
+    nothing, other = "is a symlink that leads to nothing", "is not a regular file"
+    for found in (hash_all(layout, control), hash_some(layout, odd, control)):
+        assert [(one.digest.hex[0], one.problem, one.size) for one in found.bad_blobs] == [
             ("a", nothing, 0),
             ("b", other, 0),
             ("c", other, 0),
             ("d", other, 0),
             ("e", nothing, 0),
         ]
-        assert found.links == (odd[5],)
-    assert rehash(layout, control).blobs.blobs == count_in(sample) - 7
+        assert found.symlinks == (odd[5],)
+    assert hash_all(layout, control).blobs.blobs == count_in(sample) - 7
 
 
 def test_some(layout: Layout, sample: Sample, control: Control) -> None:
@@ -100,15 +100,15 @@ def test_some(layout: Layout, sample: Sample, control: Control) -> None:
     sample.box.damage(bad, b"other")
     unknown = Digest("blake3", "0")
     digests = [*map(parse_digest, (good, bad, gone)), unknown]
-    found = rehash_some(layout, digests, control)
+    found = hash_some(layout, digests, control)
     assert found.blobs == Tally(2, sample.layers[0]["size"] + 5)
-    assert [one.digest for one in found.bad] == [parse_digest(bad)]
-    assert found.bad[0] == BadBlob(parse_digest(bad), found.bad[0].problem, 5)
+    assert [one.digest for one in found.bad_blobs] == [parse_digest(bad)]
+    assert found.bad_blobs[0] == BadBlob(parse_digest(bad), found.bad_blobs[0].problem, 5)
 
 
 def test_progress(layout: Layout, sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     add_large(sample)
-    monkeypatch.setattr(module, "_TELL_S", 0.0)
+    monkeypatch.setattr(module, "_REPORT_S", 0.0)
     monkeypatch.setattr(module, "_COUNT_AFTER_S", 0.0)
     events: list[Any] = []
     here = threading.current_thread()
@@ -117,7 +117,7 @@ def test_progress(layout: Layout, sample: Sample, monkeypatch: pytest.MonkeyPatc
         assert threading.current_thread() is here
         events.append(event)
 
-    found = rehash(layout, Control("cache", hear, None))
+    found = hash_all(layout, Control("cache", hear, None))
     assert {event.phase for event in events} == {"verify"}
     assert [e.bytes for e in events] == sorted(e.bytes for e in events)
     last = events[-1]
@@ -128,24 +128,24 @@ def test_progress(layout: Layout, sample: Sample, monkeypatch: pytest.MonkeyPatc
 def test_the_end_is_told_even_if_it_comes_at_once(layout: Layout, sample: Sample) -> None:
     """What there is in all is not worth counting then."""
     events: list[Any] = []
-    found = rehash(layout, Control("cache", events.append, None))
+    found = hash_all(layout, Control("cache", events.append, None))
     assert events == [Progress("verify", *found.blobs, 0, events[0].seconds)]
 
 
 def test_without_a_listener_nothing_is_counted(
     layout: Layout, sample: Sample, control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_TELL_S", 0.0)
+    monkeypatch.setattr(module, "_REPORT_S", 0.0)
     monkeypatch.setattr(module, "_COUNT_AFTER_S", 0.0)
     monkeypatch.setattr(Layout, "stat_blob", lambda *_: pytest.fail("a stat for nobody"))
-    rehash(layout, control)
+    hash_all(layout, control)
 
 
 def test_cancel_before(layout: Layout, control: Control) -> None:
     cancel = Event()
     cancel.set()
     with pytest.raises(Cancelled):
-        rehash(layout, control._replace(cancel=cancel))
+        hash_all(layout, control._replace(cancel=cancel))
 
 
 def test_cancel_inside_a_large_blob(
@@ -163,7 +163,7 @@ def test_cancel_inside_a_large_blob(
             cancel.set()
 
     with pytest.raises(Cancelled):
-        rehash(layout, Control("cache", stop_soon, cancel))
+        hash_all(layout, Control("cache", stop_soon, cancel))
 
 
 def test_a_thread_that_fails_ends_the_call(
@@ -179,7 +179,7 @@ def test_a_thread_that_fails_ends_the_call(
 
     monkeypatch.setattr(module.BlobHasher, "hash_blob", fail)
     with pytest.raises(MemoryError):
-        rehash(layout, control)
+        hash_all(layout, control)
 
 
 def test_a_directory_that_cannot_be_listed(
@@ -190,7 +190,7 @@ def test_a_directory_that_cannot_be_listed(
 
     monkeypatch.setattr(DirectoryStore, "scan_blobs", fail)
     with pytest.raises(KitcacheError, match="cannot list blobs/sha256"):
-        rehash(layout, control)
+        hash_all(layout, control)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 7])
@@ -199,10 +199,10 @@ def test_any_number_of_cores(
 ) -> None:
     large = add_large(sample, 12)
     sample.box.damage(str(large[3]), b"x" * LARGE)
-    monkeypatch.setattr(module, "_count_cores", lambda: cores)
-    found = rehash(layout, control)
+    monkeypatch.setattr(module, "count_cores", lambda: cores)
+    found = hash_all(layout, control)
     assert found.blobs.blobs == count_in(sample)
-    assert [one.digest for one in found.bad] == [large[3]]
+    assert [one.digest for one in found.bad_blobs] == [large[3]]
 
 
 def test_blobs_that_vanish_are_no_problem(
@@ -213,9 +213,9 @@ def test_blobs_that_vanish_are_no_problem(
     monkeypatch.setattr(DirectoryStore, "scan_blobs", lambda _: iter(listed))
     for name in sample.garbage:
         Path(sample.dir, "blobs", "sha256", name).unlink()
-    found = rehash(layout, control)
+    found = hash_all(layout, control)
     assert found.blobs.blobs == len(sample.live)
-    assert found.bad == ()
+    assert found.bad_blobs == ()
 
 
 @pytest.mark.parametrize("granted", [0, 1])
@@ -235,7 +235,7 @@ def test_where_the_system_has_no_more_threads_fewer_do_it_all(
         started.append(thread)
         real(thread)
 
-    monkeypatch.setattr(module, "_count_cores", lambda: 2)
+    monkeypatch.setattr(module, "count_cores", lambda: 2)
     monkeypatch.setattr(threading.Thread, "start", start)
-    found = rehash(layout, control)
-    assert (found.blobs, found.bad) == (Tally(count_in(sample), bytes_in(sample)), ())
+    found = hash_all(layout, control)
+    assert (found.blobs, found.bad_blobs) == (Tally(count_in(sample), bytes_in(sample)), ())

@@ -13,7 +13,7 @@ from kitcache.upkeep.health.importrules import (
     BlobHealth,
     ImportCheck,
     check_form,
-    judge_cache,
+    check_import,
     layer_faults,
 )
 from kitcache.upkeep.results import UnusableStep
@@ -61,7 +61,7 @@ def judge(
     listed: list[Json] | None = None, config: Json | None = None, store: BlobHealth = ALL
 ) -> ImportCheck:
     data = encode(chain_of_steps(layers()) if config is None else config)
-    return judge_cache(manifest(layers() if listed is None else listed, data), data, store)
+    return check_import(manifest(layers() if listed is None else listed, data), data, store)
 
 
 @pytest.mark.parametrize("form", [manifest, index])
@@ -73,16 +73,16 @@ def test_a_sound_cache_of_each_form(form: Any, media_type: str | None) -> None:
         del document["mediaType"]
     elif media_type == "docker":
         document["mediaType"] = DOCKER_MANIFEST if form is manifest else DOCKER_LIST
-    assert judge_cache(encode(document), data, ALL) == ImportCheck("full", steps=4)
+    assert check_import(encode(document), data, ALL) == ImportCheck("full", steps=4)
 
 
 def test_a_missing_layer_costs_all_steps_above_it() -> None:
     store = BlobHealth(DIGESTS[:2] + DIGESTS[3:], {DIGESTS[2]: "is missing"})
     found = judge(store=store)
-    assert (found.imports, found.why) == ("partial", "2 of 4 steps cannot be loaded")
+    assert (found.importable, found.reason) == ("partial", "2 of 4 steps cannot be loaded")
     why = f"layer {DIGESTS[2].short} is missing"
     created_ns = 1_780_480_800 * 10**9
-    assert found.misses == tuple(
+    assert found.unusable_steps == tuple(
         UnusableStep(
             (n, 0), digest_of(b"step  %d" % n), created_ns + (n - 2) * 86_400 * 10**9, lost, why
         )
@@ -93,18 +93,23 @@ def test_a_missing_layer_costs_all_steps_above_it() -> None:
 def test_each_layer_at_fault_is_named() -> None:
     store = BlobHealth(DIGESTS, {DIGESTS[1]: "is empty", DIGESTS[3]: "is truncated"})
     found = judge(store=store)
-    assert [miss.layers for miss in found.misses] == [
+    assert [miss.layers for miss in found.unusable_steps] == [
         (DIGESTS[1],),
         (DIGESTS[1],),
         (DIGESTS[1], DIGESTS[3]),
     ]
-    assert found.misses[2].reason == f"layer {DIGESTS[1].short} is empty"
+    assert found.unusable_steps[2].reason == f"layer {DIGESTS[1].short} is empty"
 
 
 def test_without_its_lowest_layer_nothing_is_left() -> None:
     found = judge(store=BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"}))
     why = f"none of its steps is left: layer {DIGESTS[0].short} is missing"
-    assert (found.imports, found.why, found.steps, len(found.misses)) == ("none", why, 4, 4)
+    assert (found.importable, found.reason, found.steps, len(found.unusable_steps)) == (
+        "none",
+        why,
+        4,
+        4,
+    )
 
 
 def test_a_step_of_given_layers() -> None:
@@ -115,9 +120,9 @@ def test_a_step_of_given_layers() -> None:
         "digest": digest_of(b"merge"),
         "chains": [{"layers": [3, 0], "createdAt": "2026-06-01T10:00:00Z"}],
     }
-    assert judge(config=config).imports == "full"
+    assert judge(config=config).importable == "full"
     found = judge(config=config, store=BlobHealth(DIGESTS, {DIGESTS[2]: "is missing"}))
-    assert [miss.cache_key for miss in found.misses] == [digest_of(b"step  2")]
+    assert [miss.cache_key for miss in found.unusable_steps] == [digest_of(b"step  2")]
 
 
 def test_a_record_without_a_result_needs_no_layer() -> None:
@@ -129,8 +134,8 @@ def test_a_record_without_a_result_needs_no_layer() -> None:
 
 def test_a_layer_that_the_manifest_does_not_list() -> None:
     found = judge(layers()[:3])
-    assert found.imports == "partial"
-    assert [miss.reason for miss in found.misses] == [
+    assert found.importable == "partial"
+    assert [miss.reason for miss in found.unusable_steps] == [
         f"layer {DIGESTS[3].short} is not listed in the manifest"
     ]
 
@@ -149,7 +154,7 @@ ANNOTATIONS: dict[str, tuple[Any, str]] = {
     "a number": ({UNCOMPRESSED: 5}, "has no annotation containerd.io/uncompressed"),
     "no digest": (
         {UNCOMPRESSED: "sha256:12"},
-        "has an annotation containerd.io/uncompressed that is no digest",
+        "has an annotation containerd.io/uncompressed that is not a digest",
     ),
 }
 
@@ -160,7 +165,7 @@ def test_a_layer_without_its_annotation_cannot_be_loaded(name: str) -> None:
     listed = layers()
     listed[3]["annotations"] = value
     found = judge(listed)
-    assert [miss.reason for miss in found.misses] == [f"layer {DIGESTS[3].short} {problem}"]
+    assert [miss.reason for miss in found.unusable_steps] == [f"layer {DIGESTS[3].short} {problem}"]
 
 
 @pytest.mark.parametrize(
@@ -175,45 +180,47 @@ def test_a_layer_without_its_annotation_cannot_be_loaded(name: str) -> None:
     ],
 )
 def test_media_types_of_layers(media_type: str) -> None:
-    assert judge(layers(mediaType=media_type)).imports == "full"
+    assert judge(layers(mediaType=media_type)).importable == "full"
 
 
 def test_a_media_type_that_nobody_unpacks() -> None:
     strange = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted"
     listed = layers()
     listed[3]["mediaType"] = strange
-    (miss,) = judge(listed).misses
+    (miss,) = judge(listed).unusable_steps
     why = f"layer {DIGESTS[3].short} has a media type that BuildKit cannot unpack: {strange!r}"
     assert miss.reason == why
 
 
 def test_a_layer_that_is_listed_twice_is_as_the_last_one_says() -> None:
     bare = layers()[0] | {"annotations": {}}
-    assert judge([*layers(), bare]).imports == "none"
-    assert judge([bare, *layers()]).imports == "full"
+    assert judge([*layers(), bare]).importable == "none"
+    assert judge([bare, *layers()]).importable == "full"
 
 
 def test_an_algorithm_that_is_not_known() -> None:
     odd = "blake3:abc"
     listed, config = layers(), chain_of_steps(layers())
     listed[3]["digest"] = config["layers"][3]["blob"] = odd
-    (miss,) = judge(listed, config).misses
+    (miss,) = judge(listed, config).unusable_steps
     assert miss.reason == "layer blake3:abc has a digest of the kind blake3"
 
 
 def test_a_layer_of_elsewhere_that_is_not_here() -> None:
     """It is no hole in the layout, but an import finds no bytes either."""
     found = judge(layers(urls=["https://example.com/l"]), store=BlobHealth(DIGESTS[:3], {}))
-    assert [miss.reason for miss in found.misses] == [f"layer {DIGESTS[3].short} is missing"]
+    assert [miss.reason for miss in found.unusable_steps] == [
+        f"layer {DIGESTS[3].short} is missing"
+    ]
 
 
 def test_no_cacheconfig() -> None:
     data = encode(chain_of_steps(layers()))
     digest = parse_digest(digest_of(data))
-    found = judge_cache(manifest(layers(), data), None, ALL)
+    found = check_import(manifest(layers(), data), None, ALL)
     assert found == ImportCheck("none", f"its cacheconfig {digest.short} is missing")
     torn = BlobHealth(DIGESTS, {digest: "is truncated (1 of 2 bytes)"})
-    found = judge_cache(manifest(layers(), data), None, torn)
+    found = check_import(manifest(layers(), data), None, torn)
     assert found == ImportCheck(
         "none", f"its cacheconfig {digest.short} is truncated (1 of 2 bytes)"
     )
@@ -237,18 +244,18 @@ REFUSED: dict[str, Json] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_cacheconfig_that_buildkit_refuses_whole(name: str) -> None:
     found = judge(config=REFUSED[name])
-    assert found.imports == "none"
-    assert found.why.startswith("BuildKit would not take its cacheconfig sha256:")
+    assert found.importable == "none"
+    assert found.reason.startswith("BuildKit does not accept its cacheconfig sha256:")
 
 
 FORMS: dict[str, tuple[Json, str]] = {
     "both": ({"config": {}, "manifests": []}, "a manifest and an index at once"),
     "both, with nothing in it": ({"layers": None, "manifests": None}, "at once"),
-    "an index that says manifest": ({"mediaType": MANIFEST, "manifests": []}, "and is not"),
-    "a list that says manifest": ({"mediaType": DOCKER_MANIFEST}, "and is not"),
-    "a manifest that says index": ({"mediaType": INDEX, "layers": []}, "and is not"),
-    "a manifest that says list": ({"mediaType": DOCKER_LIST, "config": {}}, "and is not"),
-    "a number": ({"mediaType": 7, "config": {}}, "is no text"),
+    "an index that says manifest": ({"mediaType": MANIFEST, "manifests": []}, "its content is not"),
+    "a list that says manifest": ({"mediaType": DOCKER_MANIFEST}, "its content is not"),
+    "a manifest that says index": ({"mediaType": INDEX, "layers": []}, "its content is not"),
+    "a manifest that says list": ({"mediaType": DOCKER_LIST, "config": {}}, "its content is not"),
+    "a number": ({"mediaType": 7, "config": {}}, "is not text"),
 }
 
 
@@ -276,13 +283,15 @@ def test_a_root_whose_form_it_can_tell(document: Json) -> None:
 
 def test_a_cache_of_two_forms_is_not_imported() -> None:
     data = encode(chain_of_steps(layers()))
-    found = judge_cache(manifest(layers(), data, manifests=[]), data, ALL)
-    assert found.imports == "none"
-    assert found.why.startswith("BuildKit would not take its manifest: ")
+    found = check_import(manifest(layers(), data, manifests=[]), data, ALL)
+    assert found.importable == "none"
+    assert found.reason.startswith("BuildKit does not accept its manifest: ")
 
 
 def test_what_names_no_cacheconfig() -> None:
-    assert judge_cache(b"{}", None, ALL) == ImportCheck("none", "its manifest names no cacheconfig")
+    assert check_import(b"{}", None, ALL) == ImportCheck(
+        "none", "its manifest names no cacheconfig"
+    )
 
 
 def padded(document: Json, size: int) -> bytes:
@@ -308,12 +317,12 @@ def test_the_caps(size: int, imports: str, warned: bool, what: str) -> None:
     if what == "manifest":
         root = padded(json.loads(root), size)
     is_read = what == "manifest" or size <= IMPORT_LIMIT_BYTES
-    found = judge_cache(root, config if is_read else None, ALL)
-    assert (found.imports, bool(found.warnings)) == (imports, warned)
+    found = check_import(root, config if is_read else None, ALL)
+    assert (found.importable, bool(found.warnings)) == (imports, warned)
     if imports == "none":
         limit = f"{IMPORT_LIMIT_BYTES:,}"
-        assert found.why == (
-            f"its {what} has {size:,} bytes, and BuildKit imports none above {limit}"
+        assert found.reason == (
+            f"its {what} has {size:,} bytes, and BuildKit imports at most {limit}"
         )
     if warned:
         assert found.warnings[0].startswith(f"its {what} has {size:,} of the 1,048,576 bytes")
@@ -336,6 +345,6 @@ def test_a_long_chain_of_many_results_is_looked_at_once() -> None:
     }
     store = BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"})
     found = judge(config=config, store=store)
-    assert (found.imports, found.steps, len(found.misses)) == ("none", count, count)
-    assert {miss.layers for miss in found.misses} == {(DIGESTS[0],)}
-    assert len({id(miss.layers) for miss in found.misses}) == 1
+    assert (found.importable, found.steps, len(found.unusable_steps)) == ("none", count, count)
+    assert {miss.layers for miss in found.unusable_steps} == {(DIGESTS[0],)}
+    assert len({id(miss.layers) for miss in found.unusable_steps}) == 1

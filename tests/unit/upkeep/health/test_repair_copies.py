@@ -166,7 +166,7 @@ def test_what_is_no_file_here_comes_as_one_from_a_copy(box: Box, thing: str, blo
     # Else a link to the right layer is nothing that has to be mended.
     box.damage(box.blob(b"nobody's")["digest"], b"bad")
     done = repair(box.dir, sources=[copy])
-    links = {"link": "is a link", "dangling link": "is a link that leads to nothing"}
+    links = {"link": "is a symlink", "dangling link": "is a symlink that leads to nothing"}
     told = links.get(thing, "is not a regular file")
     assert done.actions[0].kind == "copy-blob"
     assert done.actions[0].description.endswith(f"from {copy}: here it {told}")
@@ -195,15 +195,15 @@ def test_two_that_are_repaired_from_each_other_do_not_wait_for_each_other(
     copy = copy_of(box)
     box.damage(cached.layers[0]["digest"], None)
     blob_path(copy, cached.layers[1]["digest"]).unlink()
-    real, both, calls = module.verify_held, Barrier(2), []
+    real, both, calls = module.verify_locked, Barrier(2), []
 
-    def together(*args: Any) -> Any:
+    def together(*args: Any, **more: Any) -> Any:
         calls.append(args)
         if len(calls) <= 2:
             both.wait(10)
-        return real(*args)
+        return real(*args, **more)
 
-    monkeypatch.setattr(module, "verify_held", together)
+    monkeypatch.setattr(module, "verify_locked", together)
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(repair, box.dir, sources=[copy], lock_timeout_s=5.0)
         other = pool.submit(repair, copy, sources=[box.dir], lock_timeout_s=5.0)

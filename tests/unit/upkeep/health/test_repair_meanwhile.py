@@ -83,14 +83,14 @@ def test_an_export_that_mends_a_blob_meanwhile_has_done_it(
     box: Box, cut: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the two locks: the second look sees the right bytes."""
-    real = module.verify_held
+    real = module.verify_locked
 
-    def verified_then_mended(*args: Any) -> Any:
-        found = real(*args)
+    def verified_then_mended(*args: Any, **more: Any) -> Any:
+        found = real(*args, **more)
         box.damage(cut.layers[1]["digest"], b"layer cut " * 30)
         return found
 
-    monkeypatch.setattr(module, "verify_held", verified_then_mended)
+    monkeypatch.setattr(module, "verify_locked", verified_then_mended)
     done = repair(box.dir)
     assert (done.actions, done.exit_code) == ((), 0)
     assert verify(box.dir).exit_code == 0
@@ -111,7 +111,9 @@ def test_what_was_done_is_told_where_the_second_look_fails(
 
     def published(*args: Any) -> Any:
         result = real(*args)
-        monkeypatch.setattr(module, "verify_held", lambda *_: Control("", None, cancel).check())
+        monkeypatch.setattr(
+            module, "verify_locked", lambda *_, **__: Control("", None, cancel).check()
+        )
         return result
 
     cancel.set()
@@ -120,7 +122,7 @@ def test_what_was_done_is_told_where_the_second_look_fails(
         repair(box.dir)
     told = str(caught.value)
     assert "tag 'cut' was rewritten without 1 of its 2 steps" in told
-    assert "all that had to be mended was" in told
+    assert "everything was repaired" in told
     assert see_tags(box.dir)["cut"].is_whole
 
 
@@ -143,7 +145,9 @@ def test_a_cancel_between_steps_leaves_the_rest_to_the_next(
     monkeypatch.setattr(owner, moment, then_cancel)
     with pytest.raises(Cancelled) as caught:
         repair(box.dir, cancel=cancel)
-    assert caught.value.effect == "every tag that was whole still is; the next repair goes on"
+    assert (
+        caught.value.effect == "every tag that was importable still is; the next repair continues"
+    )
     monkeypatch.undo()
     assert see_tags(box.dir)["whole"].is_whole
     assert repair(box.dir).exit_code == 0
@@ -159,5 +163,5 @@ def test_what_fails_on_the_way_says_that_the_next_goes_on(
     before = see_tags(box.dir)
     with pytest.raises(KitcacheError, match="No space left") as caught:
         repair(box.dir)
-    assert "the next repair goes on" in str(caught.value)
+    assert "the next repair continues" in str(caught.value)
     assert see_tags(box.dir) == before

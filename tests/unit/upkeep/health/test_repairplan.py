@@ -64,7 +64,7 @@ def test_the_steps_that_need_a_lost_layer_go(shelf: Shelf, as_index: bool) -> No
     )
     assert mending.actions[0].digest == parse_digest(digest_of(manifest))
     moved = parse_digest(root["digest"]), parse_digest(digest_of(manifest))
-    assert mending.became == {"main": moved, "alias": moved}
+    assert mending.moved_exports == {"main": moved, "alias": moved}
 
 
 def test_a_dry_run_says_would(shelf: Shelf) -> None:
@@ -74,7 +74,7 @@ def test_a_dry_run_says_would(shelf: Shelf) -> None:
     mending = mend(shelf, is_dry=True)
     assert [step.description.split(" would be ")[1].split()[0] for step in mending.actions] == [
         "rewritten",
-        "put",
+        "quarantined:",
     ]
 
 
@@ -84,9 +84,7 @@ def test_a_bad_blob_is_put_aside_whoever_reaches_it(shelf: Shelf) -> None:
     mending = mend(shelf)
     assert kinds(mending) == [("quarantine-blob", None)]
     assert (mending.bad, mending.new_index) == ((stray,), None)
-    assert mending.actions[0].description.endswith(
-        "was put into the quarantine: it holds other bytes"
-    )
+    assert mending.actions[0].description.endswith("was quarantined: it holds other bytes")
 
 
 def test_what_another_copy_has_is_taken_and_the_tag_stays(shelf: Shelf) -> None:
@@ -98,9 +96,9 @@ def test_what_another_copy_has_is_taken_and_the_tag_stays(shelf: Shelf) -> None:
     shelf.offers[bad] = "./other"
     mending = mend(shelf)
     assert kinds(mending) == [("copy-blob", None), ("quarantine-blob", None)]
-    assert (mending.takes, mending.comes) == ({bad: "./other"}, {bad})
+    assert (mending.copies, mending.arriving) == ({bad: "./other"}, {bad})
     assert mending.new_index is None
-    assert "was taken from ./other: here it is empty" in mending.actions[0].description
+    assert "was copied from ./other: here it is empty" in mending.actions[0].description
 
 
 def test_nothing_is_taken_for_a_tag_that_goes_or_is_cut(shelf: Shelf) -> None:
@@ -115,7 +113,7 @@ def test_nothing_is_taken_for_a_tag_that_goes_or_is_cut(shelf: Shelf) -> None:
     shelf.offers[parse_digest(layers[2]["digest"])] = "./other"
     mending = mend(shelf)
     assert kinds(mending) == [("remove-tag", "image"), ("rewrite-cache", "main")]
-    assert mending.takes == {}
+    assert mending.copies == {}
 
 
 @pytest.mark.parametrize("what", ["root", "config"])
@@ -134,7 +132,7 @@ def test_without_its_structure_nothing_of_a_tag_is_left(shelf: Shelf, what: str)
     assert list(tags(mending)) == ["other"]
     kind = "manifest" if what == "root" else "cacheconfig"
     assert mending.actions[0].description == (
-        f"tag 'main' was taken out of index.json: {kind} {bad.short} holds other bytes"
+        f"tag 'main' was removed from index.json: {kind} {bad.short} holds other bytes"
     )
 
 
@@ -193,7 +191,7 @@ def test_what_is_above_buildkits_cap_loses_its_coldest_steps(shelf: Shelf) -> No
     left = [record.digest for record in read_cacheconfig(config).records]
     assert left == [f"{n:02000}" for n in range(600 - len(left), 600)]
     assert 400 < len(left) < 600
-    assert "BuildKit imports 1,048,576 at most" in mending.actions[0].description
+    assert "BuildKit imports at most 1,048,576" in mending.actions[0].description
 
 
 def test_a_subject_may_be_missing(shelf: Shelf) -> None:

@@ -32,7 +32,7 @@ def test_a_last_export_that_is_damaged_is_rewritten_on_the_way(shelf: Shelf) -> 
     mending = mend(shelf)
     assert kinds(mending) == [("move-tag", "main")]
     _, manifest = mending.new_blobs.values()
-    assert mending.became == {
+    assert mending.moved_exports == {
         "main": (parse_digest(new["digest"]), parse_digest(digest_of(manifest)))
     }
     # The other form of a cache: what the entry says of its blob has to be true.
@@ -48,7 +48,7 @@ def test_an_entry_that_moves_keeps_its_place_and_all_else_it_says(shelf: Shelf) 
     shelf.lose(gone)
     mending = mend(shelf)
     assert kinds(mending) == [("move-tag", "main")]
-    assert "the last export that kitcache noted: index " in mending.actions[0].description
+    assert "the last export that kitcache recorded: index " in mending.actions[0].description
     assert mending.new_index is not None
     assert json.loads(mending.new_index)["manifests"] == [
         shelf.entries[0] | new,
@@ -61,7 +61,7 @@ def test_an_entry_that_cannot_be_read_goes(shelf: Shelf) -> None:
     shelf.entries.insert(0, {"mediaType": MANIFEST, "digest": 7, "size": 1})
     mending = mend(shelf)
     assert kinds(mending) == [("remove-tag", None)]
-    assert mending.actions[0].description.startswith("entry 0 was taken out of index.json: ")
+    assert mending.actions[0].description.startswith("entry 0 was removed from index.json: ")
     assert list(tags(mending)) == ["main"]
 
 
@@ -81,7 +81,7 @@ def lost_index(shelf: Shelf, named_by: dict[str, str]) -> RepairPlan:
         )
         for entry in shelf.entries
     ]
-    return mend(shelf, lost="missing beside blobs", candidates=candidates)
+    return mend(shelf, lost="missing although there are blobs", candidates=candidates)
 
 
 def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> None:
@@ -116,7 +116,7 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
     ]
     assert (
         mending.actions[0].description
-        == "index.json (missing beside blobs) was rebuilt, with 5 entries"
+        == "index.json (missing although there are blobs) was rebuilt, with 5 entries"
     )
 
 

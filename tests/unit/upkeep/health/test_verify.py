@@ -242,8 +242,8 @@ def test_a_layer_that_is_a_link_to_nothing_is_bad(box: Box, main: Cached) -> Non
     path.unlink()
     path.symlink_to("nowhere")
     found = verify(box.dir)
-    assert [one.problem for one in found.bad_blobs] == ["is a link that leads to nothing"]
-    assert only(found).unusable_steps[0].reason.endswith("is a link that leads to nothing")
+    assert [one.problem for one in found.bad_blobs] == ["is a symlink that leads to nothing"]
+    assert only(found).unusable_steps[0].reason.endswith("is a symlink that leads to nothing")
     assert found.warnings == ()
 
 
@@ -261,7 +261,7 @@ def test_a_cacheconfig_above_the_cap(box: Box) -> None:
     add_cache(box, "main", [layer(box, "0")], config)
     verdict = only(verify(box.dir))
     assert verdict.importable == "none"
-    assert "imports none above 1,048,576" in verdict.reason
+    assert "imports at most 1,048,576" in verdict.reason
 
 
 def test_a_manifest_that_is_two_things_at_once(box: Box) -> None:

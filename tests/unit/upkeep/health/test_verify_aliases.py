@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.gc.reach import links_below
 from kitcache.oci.digest import Digest
-from kitcache.upkeep.health import verify as module
+from kitcache.upkeep.health import judge as module
 from kitcache.upkeep.health.verify import verify
 from kitcache.upkeep.results import TagStatus
 from tests.hostile.build import MANIFEST, Box

@@ -11,9 +11,11 @@ import pytest
 
 from kitcache.errors import Busy, Cancelled
 from kitcache.gc.control import Control
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
+from kitcache.upkeep.health import judge
 from kitcache.upkeep.health import verify as module
-from kitcache.upkeep.health.verify import verify, verify_held
+from kitcache.upkeep.health.verify import verify, verify_locked
 from tests.hostile.build import Box, encode
 from tests.hostile.importable import Cached, add_cache, layer
 from tests.unit.upkeep.health.healthkit import flip, words
@@ -31,9 +33,9 @@ def test_a_reset_is_waited_for_and_an_export_is_not(box: Box, main: Cached) -> N
 def test_the_lock_is_held_while_blobs_are_hashed(
     box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tried = module.rehash, []
+    real, tried = module.hash_all, []
 
-    def try_to_lock(*words: Any) -> Any:
+    def try_to_lock(*words: Any, **more: Any) -> Any:
         with (box.dir / "kitcache.lock").open() as file:
             for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
                 try:
@@ -41,9 +43,9 @@ def test_the_lock_is_held_while_blobs_are_hashed(
                     tried.append("had")
                 except BlockingIOError:
                     tried.append("busy")
-        return real(*words)
+        return real(*words, **more)
 
-    monkeypatch.setattr(module, "rehash", try_to_lock)
+    monkeypatch.setattr(module, "hash_all", try_to_lock)
     verify(box.dir)
     assert tried == ["had", "busy"]
 
@@ -59,14 +61,14 @@ def test_without_a_lock_it_goes_on_and_says_so(box: Box, main: Cached) -> None:
 
 
 def while_hashing(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
-    real = module.rehash
+    real = module.hash_all
 
-    def hash_and_do(*words: Any) -> Any:
-        found = real(*words)
+    def hash_and_do(*words: Any, **more: Any) -> Any:
+        found = real(*words, **more)
         do()
         return found
 
-    monkeypatch.setattr(module, "rehash", hash_and_do)
+    monkeypatch.setattr(module, "hash_all", hash_and_do)
 
 
 def test_what_is_published_meanwhile_is_looked_at(
@@ -108,7 +110,7 @@ def test_an_index_that_is_lost_meanwhile(
 def test_an_index_that_never_stops_changing(
     box: Box, main: Cached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, count = module.read_index, 0
+    real, count = DirectoryStore.read_roots, 0
 
     def change_and_read(*words: Any) -> Any:
         nonlocal count
@@ -117,9 +119,11 @@ def test_an_index_that_never_stops_changing(
         (box.dir / "index.json").write_bytes(encode(index))
         return real(*words)
 
-    monkeypatch.setattr(module, "read_index", change_and_read)
+    monkeypatch.setattr(DirectoryStore, "read_roots", change_and_read)
     found = verify(box.dir)
-    assert found.warnings == ("index.json kept changing: the last one that was read is judged",)
+    assert found.warnings == (
+        "index.json kept changing: the version that was read last is verified",
+    )
     assert found.exit_code == 0
 
 
@@ -146,7 +150,7 @@ def test_progress_is_told(box: Box, main: Cached) -> None:
 def test_held_takes_no_lock(box: Box, main: Cached) -> None:
     before = os.listdir(box.dir)
     with open_store(box.dir) as layout:
-        found = verify_held(layout, Control("cache", None, None))
+        found, _ = verify_locked(layout, Control("cache", None, None))
     assert os.listdir(box.dir) == before
     assert found.exit_code == 0
 
@@ -155,14 +159,14 @@ def test_ctrl_c_is_noticed_between_two_tags(box: Box, monkeypatch: pytest.Monkey
     for name in ("main", "dev"):
         add_cache(box, name, [layer(box, 0)])
     cancel, judged = Event(), []
-    real = module.judge_cache
+    real = judge.check_import
 
-    def judge(*args: Any) -> Any:
+    def check(*args: Any) -> Any:
         judged.append(args)
         cancel.set()
         return real(*args)
 
-    monkeypatch.setattr(module, "judge_cache", judge)
+    monkeypatch.setattr(judge, "check_import", check)
     with pytest.raises(Cancelled):
         verify(box.dir, cancel=cancel)
     assert len(judged) == 1

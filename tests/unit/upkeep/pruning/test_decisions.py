@@ -65,7 +65,7 @@ THREE = [tag("a", 1), tag("b", 10), tag("c", 100)]
 
 
 def test_without_a_policy_everything_stays() -> None:
-    why = (True, "nothing in the policy drops it")
+    why = (True, "no rule of the policy removes it")
     assert choose(THREE, PrunePolicy()) == {"a": why, "b": why, "c": why}
     assert choose([], PrunePolicy()) == {}
 
@@ -81,7 +81,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
             digest=digest("first"),
             positions=(3, 5),
             keep=True,
-            reason="nothing in the policy drops it",
+            reason="no rule of the policy removes it",
             last_used_ns=NOW - D,
             last_used_from="export",
             size=Tally(3, 30),
@@ -92,7 +92,7 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
             digest=None,
             positions=(1,),
             keep=True,
-            reason="no tag: such an entry stays until it is untagged by its digest",
+            reason="it has no tag: such an entry is kept until it is untagged",
             last_used_ns=NOW,
             last_used_from="unknown",
             size=Tally(1, 10),
@@ -141,12 +141,12 @@ def test_a_time_that_is_not_known_counts_as_now() -> None:
 def test_what_is_kept_in_any_case() -> None:
     policy = PrunePolicy(
         ("nothing", "a*"),
-        (rule("rule 1 (b)", "b", keep=True), PruneRule(keep_last=1, keep_within_ns=11 * D)),
+        (rule("rule[1]", "b", keep=True), PruneRule(keep_last=1, keep_within_ns=11 * D)),
     )
     facts = [tag("a1", 100), tag("b", 100), tag("d", 0), tag("e", 10), tag("f", 11), tag("g", 90)]
     assert choose(facts, policy, 0, "g") == {
         "a1": (True, "--keep-tag a*"),
-        "b": (True, "rule 1 (b): keep"),
+        "b": (True, "rule[1].keep"),
         "d": (True, "--keep-last 1"),
         "e": (True, "--keep-within 11d: last used 10 d ago"),
         "f": (False, "--max-used-space 50 B"),
@@ -215,36 +215,36 @@ PRS = [tag("main", 3), tag("pr-1", 1), tag("pr-2", 2), tag("pr-3", 30), tag("x",
 
 
 def test_a_rule_counts_its_own_tags() -> None:
-    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1), PruneRule(keep_last=1)))
+    policy = PrunePolicy(rules=(rule("rule[1]", "pr-*", keep_last=1), PruneRule(keep_last=1)))
     assert choose(PRS, policy) == {
         "main": (True, "--keep-last 1"),
-        "pr-1": (True, "rule 1 (pr-*): keep-last 1"),
-        "pr-2": (False, "not kept by rule 1 (pr-*): keep-last 1"),
-        "pr-3": (False, "not kept by rule 1 (pr-*): keep-last 1"),
+        "pr-1": (True, "rule[1].keep-last 1"),
+        "pr-2": (False, "not kept by rule[1].keep-last 1"),
+        "pr-3": (False, "not kept by rule[1].keep-last 1"),
         "x": (False, "not kept by --keep-last 1"),
     }
 
 
 def test_a_rule_that_says_nothing_of_it_leaves_its_tags_in_the_count_of_all() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (pr-*)", "pr-*", keep_within_ns=D // 2), PruneRule(keep_last=2))
+        rules=(rule("rule[1]", "pr-*", keep_within_ns=D // 2), PruneRule(keep_last=2))
     )
     assert choose(PRS, policy)["pr-2"] == (True, "--keep-last 2")
     assert kept(PRS, policy) == "pr-1pr-2"
 
 
 def test_a_tag_that_is_kept_by_a_rule_takes_no_place_in_the_count_of_all() -> None:
-    one = PrunePolicy(rules=(rule("rule 1 (pr-1)", "pr-1", keep=True), PruneRule(keep_last=1)))
+    one = PrunePolicy(rules=(rule("rule[1]", "pr-1", keep=True), PruneRule(keep_last=1)))
     assert kept(PRS, one) == "pr-1pr-2"
     # But --keep-tag leaves it where it is.
     assert kept(PRS, PrunePolicy(("pr-1",), (PruneRule(keep_last=1),))) == "pr-1"
 
 
 def test_of_a_tag_that_no_rule_speaks_of_nothing_is_said() -> None:
-    policy = PrunePolicy(rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=1),))
-    assert choose(PRS, policy)["x"] == (True, "nothing in the policy drops it")
+    policy = PrunePolicy(rules=(rule("rule[1]", "pr-*", keep_last=1),))
+    assert choose(PRS, policy)["x"] == (True, "no rule of the policy removes it")
     assert kept(PRS, policy) == "mainpr-1x"
-    assert kept(PRS, PrunePolicy(rules=(rule("rule 1 (main)", "main", keep=True),))) == (
+    assert kept(PRS, PrunePolicy(rules=(rule("rule[1]", "main", keep=True),))) == (
         "mainpr-1pr-2pr-3x"
     )
 
@@ -252,23 +252,23 @@ def test_of_a_tag_that_no_rule_speaks_of_nothing_is_said() -> None:
 def test_the_first_rule_that_matches_counts() -> None:
     policy = PrunePolicy(
         rules=(
-            rule("rule 1 (pr-3)", "pr-3", unused_for_ns=100 * D),
-            rule("rule 2 (*)", unused_for_ns=2 * D),
+            rule("rule[1]", "pr-3", unused_for_ns=100 * D),
+            rule("rule[2]", unused_for_ns=2 * D),
             PruneRule(unused_for_ns=0),
         )
     )
     assert choose(PRS, policy) == {
-        "main": (False, "rule 2 (*): unused-for 2d: last used 3 d ago"),
-        "pr-1": (True, "rule 2 (*): unused-for 2d: last used 1 d ago"),
-        "pr-2": (False, "rule 2 (*): unused-for 2d: last used 2 d ago"),
-        "pr-3": (True, "rule 1 (pr-3): unused-for 100d: last used 30 d ago"),
-        "x": (False, "rule 2 (*): unused-for 2d: last used 40 d ago"),
+        "main": (False, "rule[2].unused-for 2d: last used 3 d ago"),
+        "pr-1": (True, "rule[2].unused-for 2d: last used 1 d ago"),
+        "pr-2": (False, "rule[2].unused-for 2d: last used 2 d ago"),
+        "pr-3": (True, "rule[1].unused-for 100d: last used 30 d ago"),
+        "x": (False, "rule[2].unused-for 2d: last used 40 d ago"),
     }
 
 
 def test_a_keep_last_protects_from_an_age_that_is_said_of_all() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (pr-*)", "pr-*", keep_last=3), PruneRule(unused_for_ns=5 * D))
+        rules=(rule("rule[1]", "pr-*", keep_last=3), PruneRule(unused_for_ns=5 * D))
     )
     assert kept(PRS, policy) == "mainpr-1pr-2pr-3"
 
@@ -318,7 +318,7 @@ def test_what_three_tags_hold_is_unique_to_none() -> None:
 def test_another_name_for_what_stays_costs_nothing_and_stays() -> None:
     facts = [tag("old", 9, "x"), tag("b", 8, "bcd"), tag("a", 1, "xy")]
     assert choose(facts, PrunePolicy(), 20) == {
-        "old": (True, "costs nothing: what stays holds all of it"),
+        "old": (True, "frees nothing: the kept tags have all its blobs"),
         "b": (False, "--max-used-space 50 B"),
         "a": (True, "within the limit"),
     }
@@ -375,7 +375,7 @@ def test_a_limit_leaves_the_last_tag() -> None:
 
 def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
     policy = PrunePolicy(
-        rules=(rule("rule 1 (a)", "a", unused_for_ns=0), PruneRule(unused_for_ns=50 * D))
+        rules=(rule("rule[1]", "a", unused_for_ns=0), PruneRule(unused_for_ns=50 * D))
     )
     assert kept(THREE, policy, 100) == "b"
     assert kept(THREE, policy, 0) == "b"
@@ -383,7 +383,7 @@ def test_a_limit_leaves_the_last_tag_that_an_age_left() -> None:
 
 def test_an_entry_without_a_tag_stays_and_counts() -> None:
     facts = [tag(None, 1000, "xyz"), tag("a", 3, "xa"), tag("b", 2)]
-    why = (True, "no tag: such an entry stays until it is untagged by its digest")
+    why = (True, "it has no tag: such an entry is kept until it is untagged")
     assert choose(facts, PrunePolicy(allow_empty=True, rules=(PruneRule(unused_for_ns=0),)), 0) == {
         None: why,
         "a": (False, "--unused-for 0s: last used 3 d ago"),

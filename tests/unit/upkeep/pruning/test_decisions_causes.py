@@ -5,15 +5,15 @@ import pytest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy, PruneRule
 from tests.unit.upkeep.pruning.test_decisions import PRS, D, choose, kept, rule
 
-AGED = rule("rule 1 (pr-*)", "pr-*", unused_for_ns=14 * D)
-COUNTED = rule("rule 1 (pr-*)", "pr-*", keep_last=1)
+AGED = rule("rule[1]", "pr-*", unused_for_ns=14 * D)
+COUNTED = rule("rule[1]", "pr-*", keep_last=1)
 
 
 @pytest.mark.parametrize(
     ("policy", "names"),
     [
         (PrunePolicy(("main",)), "main"),
-        (PrunePolicy(("main",), (rule("rule 1 (x)", "x", keep=True),)), "mainx"),
+        (PrunePolicy(("main",), (rule("rule[1]", "x", keep=True),)), "mainx"),
         # Nothing says how tags go, here neither: to keep is all that is asked for.
         (PrunePolicy(("main",), (COUNTED,)), "mainpr-1"),
         # Whoever says which tags go by their age has not asked for the others.
@@ -34,7 +34,7 @@ def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
     assert kept(PRS, limited, 1000) == kept(PRS, limited._replace(max_used=None))
     assert choose(PRS, limited._replace(max_used=None))["x"] == (
         True,
-        "nothing in the policy drops it",
+        "no rule of the policy removes it",
     )
 
 

@@ -11,7 +11,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
 from kitcache.upkeep.pruning import limits
-from kitcache.upkeep.pruning.prune import not_reached, prune
+from kitcache.upkeep.pruning.prune import limit_error, prune
 from tests.hostile import stages
 from tests.hostile.build import Sample
 from tests.hostile.stages import LAYER_BYTES
@@ -24,7 +24,7 @@ MINUTE_NS = 60 * 10**9
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A disk of 1,000,000 bytes: how many of them are free."""
     free = [0]
-    monkeypatch.setattr(limits, "_disk", lambda layout: (1_000_000, free[0]))
+    monkeypatch.setattr(limits, "_disk_size", lambda layout: (1_000_000, free[0]))
     return free
 
 
@@ -54,11 +54,11 @@ def test_a_tag_whose_files_have_other_names_is_not_dropped_in_vain(
     assert tags(sample) == ["main", "dev"]
     assert (pruned.exit_code, kept(pruned)) == (14, ["main", "dev"])
     assert (pruned.needed_bytes, pruned.limit_bytes) == (0, -500)
-    assert pruned.reason.startswith("what has to stay holds 0 B, 500 B more than --min-free-space ")
+    assert pruned.reason.startswith("the kept tags need 0 B, 500 B more than --min-free-space ")
     assert pruned.reason.endswith(
-        " allows; 2.0 kB beside it, linked elsewhere or young, free nothing"
+        " allows; another 2.0 kB would free nothing, because it is linked elsewhere or young"
     )
-    error = not_reached(pruned)
+    error = limit_error(pruned)
     assert error is not None
     assert error.hints == (
         "free 500 B elsewhere on the disk: an empty cache is not enough",
@@ -142,16 +142,16 @@ def test_sizes_that_look_the_same_are_told_apart(sample: Sample) -> None:
     live = size_of(sample, set(sample.live))
     pruned = prune(sample.dir, most(live - 2, keep_tags=("*",)))
     assert pruned.reason == (
-        f"what has to stay holds {live:,} B, 2 B more than --max-used-space {live - 2:,} B allows"
+        f"the kept tags need {live:,} B, 2 B more than --max-used-space {live - 2:,} B allows"
     )
 
 
 def test_a_way_out_can_be_pasted_into_the_file_that_named_the_limit(sample: Sample) -> None:
     policy = most(100, source="policy.toml")
-    error = not_reached(pruned := prune(sample.dir, policy), policy)
+    error = limit_error(pruned := prune(sample.dir, policy), policy)
     assert error is not None
     assert error.hints == (
         f'allow that much: max-used-space = "{pruned.needed_bytes}B"',
-        "make what stays smaller: trim = true",
-        "let the last tag go too: allow-empty = true",
+        "make the kept tags smaller: trim = true",
+        "allow the last tag to be removed: allow-empty = true",
     )

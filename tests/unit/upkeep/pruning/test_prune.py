@@ -18,7 +18,7 @@ from kitcache.store.locks import lock_store
 from kitcache.store.open import open_store
 from kitcache.store.state import read_skipped_sweeps, read_tag_uses, record_use
 from kitcache.upkeep.pruning import limits
-from kitcache.upkeep.pruning.prune import NO_POLICY, not_reached, prune
+from kitcache.upkeep.pruning.prune import NO_POLICY, limit_error, prune
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, encode
 from tests.unit.gc.prunekit import IMPATIENT, KEEP_MAIN, below, blobs, kept, most, size_of, tags
@@ -169,39 +169,39 @@ class TestLimits:
         assert (pruned.exit_code, pruned.limit_bytes, pruned.needed_bytes) == (14, 100, needed)
         assert (dry.exit_code, dry.needed_bytes) == (14, needed)
         assert blobs(sample) == below(sample, sample.dev)
-        error = not_reached(pruned)
+        error = limit_error(pruned)
         assert error is not None
         assert (error.limit_bytes, error.needed_bytes) == (100, needed)
-        assert "what has to stay holds 1.0 kB, 948 B more than --max-used-space 100 B" in str(error)
+        assert "the kept tags need 1.0 kB, 948 B more than --max-used-space 100 B" in str(error)
         assert "loosen the limit by 948 bytes" in str(error)
-        asked = not_reached(pruned, most(100))
+        asked = limit_error(pruned, most(100))
         assert asked is not None
         assert asked.hints == (
             f"allow that much: --max-used-space {needed}B",
-            "make what stays smaller: --trim",
-            "let the last tag go too: --allow-empty",
+            "make the kept tags smaller: --trim",
+            "allow the last tag to be removed: --allow-empty",
         )
         all_kept = prune(sample.dir, most(100, keep_tags=("*",), trim=True))
-        kept_error = not_reached(all_kept, most(100, keep_tags=("*",), trim=True))
+        kept_error = limit_error(all_kept, most(100, keep_tags=("*",), trim=True))
         assert kept_error is not None
         assert kept_error.hints[1:] == ("protect fewer tags",)
-        assert error.effect == "what may go has gone, and nothing else"
-        dry_error = not_reached(dry)
+        assert error.effect == "every tag that may be removed was removed, and nothing else"
+        dry_error = limit_error(dry)
         assert dry_error is not None
         assert dry_error.effect == "nothing was changed"
 
     def test_what_has_no_tag_is_named_as_a_way_out(self, sample: Sample) -> None:
         sample.box.tag(None, sample.box.manifest([sample.box.blob(b"big" * 500)]))
         pruned = prune(sample.dir, most(100))
-        error = not_reached(pruned)
+        error = limit_error(pruned)
         assert error is not None
         digest = str(pruned.tags[2].digest)
-        assert f"{digest} has no tag, and holds 2.0 kB alone" in str(error)
+        assert f"{digest} has no tag; 2.0 kB belong to it alone" in str(error)
         assert f"kitcache untag {sample.dir} {digest}" in str(error)
 
     def test_a_reached_one_is_no_error(self, sample: Sample) -> None:
-        assert not_reached(prune(sample.dir, most(10**9))) is None
-        assert not_reached(prune(sample.dir, KEEP_MAIN)) is None
+        assert limit_error(prune(sample.dir, most(10**9))) is None
+        assert limit_error(prune(sample.dir, KEEP_MAIN)) is None
 
     def test_an_empty_cache_where_it_is_wanted(self, sample: Sample) -> None:
         pruned = prune(sample.dir, most(0, allow_empty=True))
@@ -211,7 +211,7 @@ class TestLimits:
     def disk(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """A disk of 10,000 bytes: how many of them are free."""
         free = [0]
-        monkeypatch.setattr(limits, "_disk", lambda layout: (10_000, free[0]))
+        monkeypatch.setattr(limits, "_disk_size", lambda layout: (10_000, free[0]))
         return free
 
     @pytest.mark.parametrize("amount", [DiskSpace(percentage=11.0), DiskSpace(bytes=1100)])
@@ -245,7 +245,7 @@ class TestLimits:
     ) -> None:
         """To trim, or to drop the last tag, would cost the cache and not be enough."""
         policy = PrunePolicy(min_free=DiskSpace(percentage=90.0), keep_tags=("main",))
-        error = not_reached(prune(sample.dir, policy), policy)
+        error = limit_error(prune(sample.dir, policy), policy)
         assert error is not None
         assert error.hints == (
             "free 6.7 kB elsewhere on the disk: an empty cache is not enough",
@@ -332,9 +332,9 @@ class TestTrim:
         pruned = prune(box.dir, most(100, trim=True))
         assert pruned.exit_code == 14
         assert dry.reason.endswith(
-            "each tag of which a cut frees anything would be cut to one step"
+            "each tag that a trim makes smaller would be trimmed to one step"
         )
-        assert pruned.reason.endswith("each tag of which a cut frees anything was cut to one step")
+        assert pruned.reason.endswith("each tag that a trim makes smaller was trimmed to one step")
         assert pruned.needed_bytes == pruned.reset.kept.bytes
         assert len(pruned.trimmed[0].kept_steps) == 1
         again = prune(box.dir, most(100, trim=True))

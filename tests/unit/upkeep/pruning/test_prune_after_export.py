@@ -40,7 +40,7 @@ class TestAfterExport:
             "done",
             0,
         )
-        assert pruned.reason.startswith("what has to stay holds 2.0 kB, 1.9 kB more than")
+        assert pruned.reason.startswith("the kept tags need 2.0 kB, 1.9 kB more than")
         assert blobs(sample) == sample.live
 
     def test_while_others_export_it_is_left_to_them(self, sample: Sample, layout: Layout) -> None:

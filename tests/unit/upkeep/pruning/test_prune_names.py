@@ -13,7 +13,7 @@ from kitcache.store.layout import Layout
 from kitcache.store.open import open_store
 from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
-from kitcache.upkeep.pruning.prune import not_reached, prune, prune_after_export
+from kitcache.upkeep.pruning.prune import limit_error, prune, prune_after_export
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import REF_NAME, Json, Sample, encode
 from tests.unit.gc.prunekit import KEEP_MAIN, below, blobs, kept, most, tags
@@ -40,16 +40,16 @@ class TestKeepTag:
         (sample.dir / "kitcache.lock").unlink(missing_ok=True)
         assert differences(before, take_snapshot(sample.dir)) == []
         assert (e.value.exit_code, e.value.effect) == (2, "nothing was changed")
-        assert f"so {2 if allow_empty else 1} of 2 would go" in str(e.value)
+        assert f"prune would remove {2 if allow_empty else 1} of 2 tags" in str(e.value)
         assert e.value.hints == (
             "did you mean 'main'?",
-            "if they are to go: --unused-for 0s",
+            "to remove them anyway, add --unused-for 0s",
         )
 
     def test_in_a_file_too(self, sample: Sample) -> None:
-        with pytest.raises(UsageError, match=r"no tag matches keep-tag mian, so") as caught:
+        with pytest.raises(UsageError, match=r"no tag matches keep-tag mian: prune") as caught:
             prune(sample.dir, PrunePolicy(("mian",), source="policy.toml"))
-        assert caught.value.hints[1] == 'if they are to go: unused-for = "0s"'
+        assert caught.value.hints[1] == 'to remove them anyway, add unused-for = "0s"'
 
     @pytest.mark.parametrize(
         ("policy", "stay"),
@@ -80,7 +80,9 @@ class TestKeepTag:
         policy = PrunePolicy(("mian",))
         refused = prune_after_export(layout, ("dev",), policy, CONTROL)
         assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
-        assert refused.reason.startswith("no tag matches --keep-tag mian, so 1 of 2 would go")
+        assert refused.reason.startswith(
+            "no tag matches --keep-tag mian: prune would remove 1 of 2 tags"
+        )
         done = prune_after_export(layout, ("main",), KEEP_MAIN, CONTROL)
         assert (done.outcome, tags(sample)) == ("done", ["main"])
 
@@ -108,12 +110,12 @@ class TestSubject:
         assert blobs(sample) == sample.live
         own = pruned.tags[-1]
         assert (own.ref_name, own.positions, own.keep) == (None, (-1,), True)
-        assert own.reason == "no entry, but the subject of index.json itself: nothing drops it"
+        assert own.reason == "it is the subject of index.json itself and never removed"
         assert reset(sample.dir).deleted == Tally()
 
     def test_untag_is_no_way_out_of_it(self, sample: Sample, named: Json) -> None:
         policy = most(10)
-        error = not_reached(prune(sample.dir, policy), policy)
+        error = limit_error(prune(sample.dir, policy), policy)
         assert error is not None
         assert "kitcache untag" not in str(error)
         assert blobs(sample) >= below(sample, sample.dev)

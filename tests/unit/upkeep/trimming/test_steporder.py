@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from kitcache.oci.digest import Digest
+from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.trimming.steporder import (
-    CacheDocuments,
     TrimSelection,
-    cut_trees,
-    cut_until,
-    rank,
+    keep_until_fits,
+    rank_steps,
+    select_steps,
 )
 from tests.unit.gc.surveys import digest
 
@@ -51,7 +51,7 @@ class Cache:
             "config": {"mediaType": CACHECONFIG, "digest": str(digest("x")), "size": len(config)},
             "layers": [{"mediaType": LAYER, "digest": blob, "size": SIZE} for blob in listed],
         }
-        return CacheDocuments("main", json.dumps(root).encode(), config)
+        return CacheDocuments(json.dumps(root).encode(), config)
 
     def sizes(self) -> dict[Digest, int]:
         return {digest(f"layer {name}"): SIZE for name in self.names}
@@ -59,7 +59,7 @@ class Cache:
     def order(self, used: dict[str, int] | None = None) -> list[str]:
         """The names of the steps as they go."""
         read = {digest(f"layer {name}"): day * DAY_NS for name, day in (used or {}).items()}
-        return [self.names[r.key[0]] for r in rank([self.tree()], read, NOW_NS)]
+        return [self.names[r.key[0]] for r in rank_steps([self.tree()], read, NOW_NS)]
 
 
 def said(day: int) -> str:
@@ -114,8 +114,8 @@ def test_times_ahead_count_as_now() -> None:
     cache.step("from tomorrow", 50_000, "base")
     cache.step("of today", 2, "base")
     assert cache.order({"of today": 2000})[0] == "from tomorrow"
-    ranked = rank([cache.tree()], {}, NOW_NS)
-    assert max(r.warm_ns for r in ranked) == NOW_NS
+    ranked = rank_steps([cache.tree()], {}, NOW_NS)
+    assert max(r.last_used_ns for r in ranked) == NOW_NS
 
 
 def test_without_any_time_the_one_with_more_below_it_goes_first() -> None:
@@ -132,7 +132,7 @@ def test_a_step_without_a_result_is_only_a_way() -> None:
     cache.step("far", 9, "content")
     cache.step("near", 2, "base")
     assert cache.order() == ["near", "far", "base"]
-    kept = cut_trees([cache.tree()], {}, cache.sizes(), 0, 2 * SIZE + 1500, now_ns=NOW_NS).kept
+    kept = select_steps([cache.tree()], {}, cache.sizes(), 0, 2 * SIZE + 1500, now_ns=NOW_NS).kept
     assert kept == (frozenset({(0, 0), (2, 0)}),)
 
 
@@ -153,7 +153,9 @@ def test_two_tags_lose_what_they_share_when_neither_needs_it() -> None:
     cold.step("old", 3, "shared")
     warm.step("new", 40, "shared")
     trees = [cold.tree(), warm.tree()]
-    order = [(r.tree, (cold, warm)[r.tree].names[r.key[0]]) for r in rank(trees, {}, NOW_NS)]
+    order = [
+        (r.cache, (cold, warm)[r.cache].names[r.key[0]]) for r in rank_steps(trees, {}, NOW_NS)
+    ]
     assert order == [
         (0, "old"),
         (1, "new"),
@@ -167,12 +169,12 @@ def test_two_tags_lose_what_they_share_when_neither_needs_it() -> None:
 def test_a_cut_ends_as_soon_as_it_fits() -> None:
     cache = two_stages()
     tree, sizes = cache.tree(), cache.sizes()
-    whole = cut_trees([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
+    whole = select_steps([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
     assert whole == TrimSelection((None,), 8 * SIZE + len(tree.manifest) + len(tree.config))
-    assert cut_trees([tree], {}, sizes, 0, whole.bytes, now_ns=NOW_NS) == whole
+    assert select_steps([tree], {}, sizes, 0, whole.bytes, now_ns=NOW_NS) == whole
     for dropped in range(1, 8):
         limit = (8 - dropped) * SIZE + 10_000
-        cuts = cut_trees([tree], {}, sizes, 0, limit, now_ns=NOW_NS)
+        cuts = select_steps([tree], {}, sizes, 0, limit, now_ns=NOW_NS)
         (kept,) = cuts.kept
         assert kept is not None
         assert (len(kept), cuts.bytes <= limit) == (8 - dropped, True)
@@ -183,26 +185,26 @@ def test_other_bytes_count_and_layers_of_others_do_not() -> None:
     sizes = cache.sizes()
     other = {digest("layer base"): 0}
     limit = 6 * SIZE
-    alone = cut_trees([cache.tree()], {}, sizes, 0, limit, now_ns=NOW_NS)
-    beside = cut_trees([cache.tree()], {}, sizes | other, SIZE, limit, now_ns=NOW_NS)
+    alone = select_steps([cache.tree()], {}, sizes, 0, limit, now_ns=NOW_NS)
+    beside = select_steps([cache.tree()], {}, sizes | other, SIZE, limit, now_ns=NOW_NS)
     assert alone == beside
 
 
 def test_the_last_step_stays_and_what_it_takes_is_said() -> None:
     cache = two_stages()
-    cuts = cut_trees([cache.tree()], {}, cache.sizes(), 7, 10, now_ns=NOW_NS)
+    cuts = select_steps([cache.tree()], {}, cache.sizes(), 7, 10, now_ns=NOW_NS)
     assert cuts.kept == (frozenset({(0, 0)}),)
     assert SIZE < cuts.bytes < SIZE + 1000
-    assert cut_trees([cache.tree()], {}, cache.sizes(), 7, cuts.bytes, now_ns=NOW_NS) == cuts
+    assert select_steps([cache.tree()], {}, cache.sizes(), 7, cuts.bytes, now_ns=NOW_NS) == cuts
 
 
 def test_a_layer_that_no_step_has_goes_with_the_first_cut() -> None:
     cache = two_stages()
     stray = digest("stray")
     tree, sizes = cache.tree(str(stray)), cache.sizes() | {stray: 5 * SIZE}
-    whole = cut_trees([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
+    whole = select_steps([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
     assert whole.bytes > 13 * SIZE
-    (kept,) = cut_trees([tree], {}, sizes, 0, 9 * SIZE, now_ns=NOW_NS).kept
+    (kept,) = select_steps([tree], {}, sizes, 0, 9 * SIZE, now_ns=NOW_NS).kept
     assert kept is not None
     assert len(kept) == 7
 
@@ -210,26 +212,26 @@ def test_a_layer_that_no_step_has_goes_with_the_first_cut() -> None:
 def test_a_cache_without_steps_has_nothing_to_cut() -> None:
     cache = Cache()
     cache.step("content", None)
-    cuts = cut_trees([cache.tree()], {}, {}, 0, 5, now_ns=NOW_NS)
+    cuts = select_steps([cache.tree()], {}, {}, 0, 5, now_ns=NOW_NS)
     assert (cuts.kept, cuts.bytes > 5) == ((None,), True)
-    assert cut_trees([], {}, {}, 3, 2, now_ns=NOW_NS) == TrimSelection((), 3)
+    assert select_steps([], {}, {}, 3, 2, now_ns=NOW_NS) == TrimSelection((), 3)
 
 
 def test_the_same_root_twice_is_cut_once() -> None:
     tree, sizes = two_stages().tree(), two_stages().sizes()
-    one = cut_trees([tree], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
-    both = cut_trees([tree, tree._replace(tag="dev")], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
+    one = select_steps([tree], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
+    both = select_steps([tree, tree], {}, sizes, 0, 5 * SIZE, now_ns=NOW_NS)
     assert both == TrimSelection(one.kept * 2, one.bytes)
 
 
 def test_until_the_documents_fit() -> None:
     tree = two_stages().tree()
-    full = cut_until(tree, {}, lambda manifest, config: True, now_ns=NOW_NS)
+    full = keep_until_fits(tree, {}, lambda manifest, config: True, now_ns=NOW_NS)
     assert full is not None
     assert len(full) == 8
-    half = cut_until(
+    half = keep_until_fits(
         tree, {}, lambda manifest, config: config < len(tree.config) // 2, now_ns=NOW_NS
     )
     assert half is not None
     assert half < full
-    assert cut_until(tree, {}, lambda manifest, config: manifest < 10, now_ns=NOW_NS) is None
+    assert keep_until_fits(tree, {}, lambda manifest, config: manifest < 10, now_ns=NOW_NS) is None

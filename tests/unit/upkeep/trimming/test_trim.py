@@ -172,16 +172,18 @@ def test_sizes_that_look_the_same_are_told_apart(one: Stages) -> None:
 
 def test_what_is_no_cache_is_said_to_be_none(one: Stages) -> None:
     with pytest.raises(
-        KitcacheError, match="tag 'image' is no build cache, but an image"
+        KitcacheError, match="tag 'image' is not a build cache but an image"
     ) as caught:
         trim(one.dir, "image", 10)
     assert (caught.value.exit_code, caught.value.effect) == (1, "nothing was changed")
     one.box.tag("both", one.box.index_of([one.main, one.dev]))
-    with pytest.raises(KitcacheError, match="no build cache, but holds build caches") as nested:
+    with pytest.raises(
+        KitcacheError, match="is not a build cache but an index of build caches"
+    ) as nested:
         trim(one.dir, "both", 10)
     assert nested.value.hints == (), "ls calls it a cache"
     one.box.tag("what", one.box.blob(b'{"a":1}', "application/x"))
-    with pytest.raises(KitcacheError, match="tag 'what' is no build cache, but something else"):
+    with pytest.raises(KitcacheError, match="tag 'what' is not a build cache but something else"):
         trim(one.dir, "what", 10)
 
 
@@ -216,15 +218,15 @@ def test_a_tag_that_stands_for_two_things_is_refused(one: Stages, dry_run: bool)
     """To cut the first alone would not make all that the tag reaches fit."""
     one.box.tag("main", one.dev)
     before = take_snapshot(one.box.top)
-    with pytest.raises(UsageError, match=r"'main' stands for 2 things in index\.json") as caught:
+    with pytest.raises(UsageError, match=r"'main' names 2 roots in index\.json") as caught:
         trim(one.dir, "main", limit_for(4), dry_run=dry_run)
     after = {n: e for n, e in take_snapshot(one.box.top).items() if n not in OURS}
     assert differences(before, after) == []
     assert caught.value.details == (one.main["digest"], one.dev["digest"])
     assert caught.value.hints == (
-        "trim all that the tags reach:"
+        "trim everything that the tags reach:"
         f" kitcache prune {one.dir} --trim --keep-tag '*' --max-used-space SIZE",
-        f"let it stand for one of them: kitcache tag {one.dir} {one.main['digest']} main",
+        f"let the tag name one of them: kitcache tag {one.dir} {one.main['digest']} main",
     )
 
 

@@ -9,7 +9,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.open import open_store
-from kitcache.upkeep.trimming.trimplan import TrimPlan, cut_roots
+from kitcache.upkeep.trimming.trimplan import TrimPlan, plan_trims
 from tests.hostile import stages
 from tests.hostile.stages import LAYER_BYTES, Stages
 
@@ -34,7 +34,9 @@ def cut(
         survey = take_survey(layout, Control("cache", None, None))
         roots = [root for root in survey.roots if root.ref_name in tags]
         positions = [root.position for root in roots if root.ref_name in of]
-        return cut_roots(layout, survey, roots, positions, limit, used={}, now_ns=NOW_NS, held=held)
+        return plan_trims(
+            layout, survey, roots, positions, limit, used={}, now_ns=NOW_NS, held=held
+        )
 
 
 def bytes_after(cutting: TrimPlan) -> int:
@@ -42,15 +44,15 @@ def bytes_after(cutting: TrimPlan) -> int:
 
 
 def steps_of(cutting: TrimPlan) -> dict[str | None, int]:
-    return {each.ref_name: len(each.kept) for each in cutting.cuts}
+    return {each.ref_name: len(each.kept) for each in cutting.trims}
 
 
 def test_all_roots_count_each_blob_once(cache: Stages) -> None:
     whole = cache.bytes_of(cache.main, cache.dev, cache.image)
     cutting = cut(cache, 10**9)
-    assert (cutting.cuts, bytes_after(cutting)) == ((), whole)
-    assert set(cutting.trees) == {0, 1}, "an image is no tree"
-    assert cut(cache, whole).cuts == ()
+    assert (cutting.trims, bytes_after(cutting)) == ((), whole)
+    assert set(cutting.caches) == {0, 1}, "an image is no tree"
+    assert cut(cache, whole).trims == ()
     assert steps_of(cut(cache, whole - 1)) == {"main": 7}, "the newest step is dev's"
 
 
@@ -66,10 +68,10 @@ def test_what_is_shared_goes_from_both(cache: Stages) -> None:
     cutting = cut(cache, image + 3 * LAYER_BYTES + 4000)
     assert steps_of(cutting) == {"main": 3, "dev": 3}
     names = {stages.layer_of(name) for name in ("base", "old 1", "old 2")}
-    kept = {str(layer) for each in cutting.cuts for layer in each.new.layers}
+    kept = {str(layer) for each in cutting.trims for layer in each.new.layers}
     assert kept == names
     assert set(cutting.moves) == {0, 1}
-    written = {data for each in cutting.cuts for data in (each.new.manifest, each.new.config)}
+    written = {data for each in cutting.trims for data in (each.new.manifest, each.new.config)}
     assert len(written) == 2, "both are the same now, and count once"
     assert bytes_after(cutting) == image + 3 * LAYER_BYTES + sum(map(len, written))
 
@@ -78,7 +80,7 @@ def test_what_another_root_holds_is_no_gain(cache: Stages) -> None:
     """Of main alone, beside dev as it is: layers that dev has weigh nothing in main."""
     dev = cache.bytes_of(cache.dev)
     cutting = cut(cache, dev + LAYER_BYTES + 3500, tags=["main", "dev"], of=["main"])
-    (only,) = cutting.cuts
+    (only,) = cutting.trims
     assert (only.ref_name, len(only.kept)) == ("main", 2)
     assert dev < bytes_after(cutting) <= dev + LAYER_BYTES + 3500
 
@@ -97,13 +99,13 @@ def test_a_root_that_cannot_be_read_as_a_cache_is_left_as_it_is(cache: Stages) -
     cache.box.tag("odd", cache.box.manifest(layers, config))
     cutting = cut(cache, 10, tags=["main", "odd"], of=["main", "odd"])
     assert steps_of(cutting) == {"main": 1}
-    assert set(cutting.trees) == {0}
+    assert set(cutting.caches) == {0}
 
 
 def test_two_tags_of_one_root_are_two_cuts_to_the_same(cache: Stages) -> None:
     cache.box.tag("alias", cache.main)
     cutting = cut(cache, 3 * LAYER_BYTES, tags=["main", "alias"], of=["main", "alias"])
-    one, other = cutting.cuts
+    one, other = cutting.trims
     assert (one.ref_name, one.positions) == ("main", (0,))
     assert (other.ref_name, other.positions) == ("alias", (3,))
     assert one.new == other.new
@@ -115,8 +117,8 @@ def test_a_root_whose_layers_others_hold_is_not_cut_in_vain(cache: Stages) -> No
     cache.box.tag("copy", cache.main)
     cache.box.tag("nested", cache.box.index_of([cache.dev]))
     cutting = cut(cache, 10, tags=["main", "dev", "copy", "nested"], of=["main", "dev"])
-    assert cutting.cuts == ()
-    assert set(cutting.trees) == {0, 1}
+    assert cutting.trims == ()
+    assert set(cutting.caches) == {0, 1}
     nested = cache.box.entries[-1]
     assert bytes_after(cutting) == cache.bytes_of(cache.main, cache.dev, nested)
 
@@ -124,7 +126,7 @@ def test_a_root_whose_layers_others_hold_is_not_cut_in_vain(cache: Stages) -> No
 def test_what_is_held_anyway_is_no_gain_and_counts(cache: Stages) -> None:
     whole = cache.bytes_of(cache.main, cache.dev)
     every = [Digest("sha256", name) for name in cache.live]
-    assert cut(cache, whole - 1, tags=["main", "dev"], held=every).cuts == ()
+    assert cut(cache, whole - 1, tags=["main", "dev"], held=every).trims == ()
     result = [parse_digest(stages.layer_of("result"))]
     less = whole - LAYER_BYTES + 1000
     assert steps_of(cut(cache, less, tags=["main", "dev"])) == {"main": 7}
