@@ -1,4 +1,4 @@
-"""Where a build's results go: files, directories, stdout, image layouts.
+"""The destinations of a build's results: files, directories, stdout, image layouts.
 
 Source: buildx, build/opt.go; BuildKit, client/solve.go (the index entries of a layout).
 """
@@ -28,7 +28,7 @@ _LATEST = "latest"
 
 
 class LayoutTarget(NamedTuple):
-    """An OCI layout that an image goes to. names: its names, () where only the daemon knows."""
+    """An OCI layout that receives an image. names: Empty if only the daemon knows them."""
 
     cache: LockedCache
     store: WritableContentStore
@@ -36,12 +36,12 @@ class LayoutTarget(NamedTuple):
 
     @property
     def tags(self) -> frozenset[str]:
-        """What it is to go by in index.json, as far as that is known before it is built."""
+        """The tags of the image in index.json, as far as they are known before the build."""
         return frozenset(map(_tag_of, self.names)) or frozenset((_LATEST,))
 
 
 class Targets(NamedTuple):
-    """What the daemon may write to. files: by exporter id. layout: if one is wanted."""
+    """The destinations that the daemon may write to. files: By exporter id."""
 
     files: Mapping[int, Target]
     layout: LayoutTarget | None
@@ -49,12 +49,12 @@ class Targets(NamedTuple):
 
     @property
     def stores(self) -> Mapping[str, ContentStore]:
-        """What the daemon may write blobs to."""
+        """The stores that the daemon may write blobs to."""
         return {_LAYOUT_STORE: self.layout.store} if self.layout else {}
 
     @property
     def failure(self) -> KitcacheError | None:
-        """The first fault of a disk while the layout was written to."""
+        """The first I/O error while the layout was written."""
         return self.layout.store.failure if self.layout else None
 
     @property
@@ -135,7 +135,7 @@ def _expect_directory(path: str) -> str:
 
 
 def _expect_below_here(path: str) -> None:
-    """Raises UsageError for the current directory, and for one that a link or .. leads out to."""
+    """Raise UsageError unless the resolved path is below the current directory."""
     here = os.path.realpath(".")
     real = os.path.realpath(path)
     if real == here or os.path.commonpath((here, real)) != here:
@@ -147,7 +147,7 @@ def _expect_below_here(path: str) -> None:
 
 
 def expect_kept(targets: Targets, caches: LockedCaches) -> None:
-    """Raises UsageError where a cache or another output of this build would be deleted with one."""
+    """Raise UsageError if mode=delete would delete a cache or another output of this build."""
     for target in targets.files.values():
         if isinstance(target, DirectoryTarget) and target.is_mirror:
             others = [
@@ -164,7 +164,7 @@ def expect_kept(targets: Targets, caches: LockedCaches) -> None:
 
 
 def _shown_and_real(target: Target) -> tuple[str, str]:
-    """The path of an output, and the real one of its directory; "" for what is no file."""
+    """Return the path of an output, and the real path of its directory; "" if it is not a file."""
     if isinstance(target, DirectoryTarget):
         return target.path, os.path.realpath(target.path)
     if isinstance(target.sink, str):

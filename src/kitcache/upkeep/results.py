@@ -1,4 +1,4 @@
-"""What prune, trim, verify, repair, tag, untag and merge answer. None holds a file or a lock."""
+"""The results of prune, trim, verify, repair, tag, untag and merge. They hold no files or locks."""
 
 from typing import Literal, NamedTuple
 
@@ -8,12 +8,16 @@ from kitcache.oci.links import Role
 
 
 class TagDecision(NamedTuple):
-    """What a policy makes of a tag, or of an entry without one (ref_name None; never dropped).
+    """The decision of a policy about a tag, or about an entry without one (always kept).
 
-    digest: of its first entry, None where that cannot be read. positions: of all its entries in
-    index.json, -1 for its own subject. rule: what decided, in words. used_ns: its last use as far
-    as it counted, by used_from. size: all that it reaches. unique: what nothing else reaches,
-    before anything goes.
+    Attributes:
+        ref_name: None if the entry has no tag.
+        digest: Of its first entry; None if that cannot be read.
+        positions: Of all its entries in index.json; -1 for the index's own subject.
+        reason: The rule that decided, a sentence.
+        last_used_ns: Its last use, as known from `last_used_from`.
+        size: All blobs that it reaches.
+        unique: The blobs that no other entry reaches, before anything is removed.
     """
 
     ref_name: str | None
@@ -28,7 +32,7 @@ class TagDecision(NamedTuple):
 
 
 class UntagResult(NamedTuple):
-    """The entries that were taken out of index.json (or would be), as (ref name, digest)."""
+    """The entries that were, or would be, removed from index.json, as (ref name, digest)."""
 
     path: str
     outcome: Literal["done", "dry-run"]
@@ -36,11 +40,13 @@ class UntagResult(NamedTuple):
 
 
 class CachedStep(NamedTuple):
-    """What a cache knows of a step's result.
+    """The result of a cached step.
 
-    record: the step's cache key, a digest. created_ns: since 1970, None if unknown. read_ns: when
-    an import last read its last layer, None if that is not known. bytes: of layers that are there
-    for it alone: no warmer step of the tag has them.
+    Attributes:
+        cache_key: The digest of its record.
+        created_ns: Since 1970, None if unknown.
+        last_read_ns: When an import last read its last layer, None if unknown.
+        bytes: Of the layers that only this step needs, of the steps used no more recently.
     """
 
     cache_key: str
@@ -52,9 +58,11 @@ class CachedStep(NamedTuple):
 class HeldBlob(NamedTuple):
     """A blob that a tag reaches.
 
-    bytes: None if the blob is missing. unique_bytes: what would be free without the tag, 0 if
-    another entry reaches the blob too. platform, created_by: of a layer of an image, as its config
-    has them; "" if unknown. step: the step that made a layer of a build cache.
+    Attributes:
+        bytes: None if the blob is missing.
+        unique_bytes: What would be free without the tag; 0 if another entry reaches the blob.
+        platform, created_by: Of a layer of an image, from its config; "" if unknown.
+        step: The step that made a layer of a build cache.
     """
 
     digest: Digest
@@ -70,8 +78,11 @@ class HeldBlob(NamedTuple):
 class TagContents(NamedTuple):
     """The blobs of a tag, largest first.
 
-    digests: of its entries; a tag can have several. size: all blobs that are there. unique: those
-    of them that no other entry reaches. damage: of the whole cache; with damage both may be wrong.
+    Attributes:
+        digests: Of its entries; a tag can have several.
+        size: All existing blobs.
+        unique: Those that no other entry reaches.
+        damage: Of the whole cache. If there is any, both sizes may be wrong.
     """
 
     path: str
@@ -90,11 +101,15 @@ class TagContents(NamedTuple):
 
 
 class TrimResult(NamedTuple):
-    """A tag that was made smaller (outcome done), would be (dry-run), or is small enough (fits).
+    """A trimmed tag.
 
-    before, after: the digest of its manifest, and all that it reaches. limit_bytes: for all that.
-    kept, dropped: its steps, coldest first. report: of the sweep that followed, None where there
-    was none of its own.
+    Attributes:
+        outcome: done, dry-run, or unchanged if it is small enough.
+        limit_bytes: The limit for all blobs that the tag reaches.
+        before, after: The digest of its manifest.
+        before_size, after_size: All blobs that it reaches.
+        kept_steps, removed_steps: Its steps, least recently used first.
+        reset: The sweep that followed; None if the tag was trimmed as a part of a prune.
     """
 
     path: str
@@ -111,15 +126,16 @@ class TrimResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """That of the report, or 0."""
+        """The exit code of the reset, or 0."""
         return self.reset.exit_code if self.reset else 0
 
 
 class BadBlob(NamedTuple):
-    """A blob whose bytes are not those of its digest, that cannot be read, or is no regular file.
+    """A blob that does not match its digest, cannot be read, or is not a regular file.
 
-    problem: a clause, such as "holds other bytes (sha256:9c1e…)". size: its length in bytes, as far
-    as it could be read.
+    Attributes:
+        problem: A clause, such as "holds other bytes (sha256:9c1e…)".
+        size: Its length in bytes, as far as it could be read.
     """
 
     digest: Digest
@@ -128,11 +144,14 @@ class BadBlob(NamedTuple):
 
 
 class UnusableStep(NamedTuple):
-    """A result of a cached step that BuildKit would not have from this cache.
+    """The result of a cached step that BuildKit cannot load from this cache.
 
-    key: the number of the record in the cacheconfig, and of the result there. record: the record's
-    digest, which is the step's cache key. created_ns: since 1970, None if unknown. layers: those of
-    its chain that are at fault. why: what is wrong with the first of them, a sentence.
+    Attributes:
+        key: The number of the record in the cacheconfig, and of the result in the record.
+        cache_key: The digest of the record.
+        created_ns: Since 1970, None if unknown.
+        layers: The faulty layers of its chain.
+        reason: What is wrong with the first of them, a clause.
     """
 
     key: tuple[int, int]
@@ -143,10 +162,13 @@ class UnusableStep(NamedTuple):
 
 
 class TagStatus(NamedTuple):
-    """What becomes of an entry of index.json when it is imported.
+    """Whether an entry of index.json can be imported.
 
-    imports: fully; with-misses (a cache: some steps cannot be loaded); not, and why says so. Of
-    what is no cache: fully, where all that it reaches is whole. steps: results in its cacheconfig.
+    Attributes:
+        importable: full; partial (a cache, some steps of which cannot be loaded); none. An entry
+            that is not a cache is full if all its blobs are intact.
+        reason: Why it is not full.
+        steps: The number of results in its cacheconfig.
     """
 
     position: int
@@ -160,12 +182,16 @@ class TagStatus(NamedTuple):
 
 
 class VerifyResult(NamedTuple):
-    """What a verification found.
+    """The result of a verification.
 
-    blobs: all that were rehashed. bad: each that is not what its name says, reached or not.
-    index_problem: why index.json says nothing, "" if it does; then there are no verdicts. damage:
-    what a reset would refuse for and no verdict names. warnings: what is no fault yet, a sentence
-    each. seconds: wall time. why: a sentence where there was nothing to look at, else "".
+    Attributes:
+        blobs: All blobs that were hashed.
+        bad_blobs: Reachable or not.
+        index_problem: Why index.json is unusable, "" if it is usable; then there are no tags.
+        damage: What a reset would refuse for, and no tag names.
+        warnings: What is not a fault yet, a sentence each.
+        seconds: Wall time.
+        reason: Why there was nothing to verify, "" if there was.
     """
 
     path: str
@@ -180,23 +206,24 @@ class VerifyResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 12 where something is wrong."""
+        """0, or 12 if something is wrong."""
         is_faulty = self.bad_blobs or self.index_problem or self.damage
         return 12 if is_faulty or any(v.importable != "full" for v in self.tags) else 0
 
 
 RECOVERED = "recovered-"
-"""Begins the name of a root that nobody has a name for: a wrong name would be exported over."""
+"""The prefix of a recovered root whose name is unknown. A wrong name would be overwritten."""
 
 
 class RepairAction(NamedTuple):
     """Something that a repair did, or would do.
 
-    take: a blob came from another copy. rebuild-index: index.json was made anew, or has an entry
-    again. move-tag: an entry names what was exported last, or has its size right. rewrite: a cache
-    names only what can be imported. drop-tag: an entry went. quarantine: a blob was put aside.
-    digest: of the blob, or of what the tag names then; of a dropped one, what it named. what: a
-    sentence.
+    Attributes:
+        kind: copy-blob (from another copy); rebuild-index (index.json, or an entry of it, was
+            restored); move-tag (an entry names the last export, or has its true size);
+            rewrite-cache (a cache names only what can be imported); remove-tag; quarantine-blob.
+        digest: Of the blob, or of the manifest that the tag names now; if it was removed, before.
+        description: A sentence.
     """
 
     kind: Literal[
@@ -208,9 +235,10 @@ class RepairAction(NamedTuple):
 
 
 class RepairResult(NamedTuple):
-    """What a repair did (done), or would do (dry-run); no steps: nothing was broken.
+    """The result of a repair. Without actions nothing was broken.
 
-    verified: what was found afterwards; of a dry run, what is there now.
+    Attributes:
+        verification: Of the repaired cache; after a dry run, of the cache as it is.
     """
 
     path: str
@@ -220,20 +248,22 @@ class RepairResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 12 where something is wrong still."""
+        """0, or 12 if something is still wrong."""
         return self.verification.exit_code
 
 
 class PruneResult(NamedTuple):
-    """What a policy made of the tags, and the sweep that followed.
+    """The decisions of a policy, and the sweep that followed.
 
-    outcome: as of the report; no-policy where none was named, so that nothing was changed. A
-    dry-run, or no-policy, says what would be. decisions: a tag each, in the order of index.json;
-    empty where it did not come to that. trimmed: tags that stay and were made smaller. limit_bytes:
-    what the policy allows all that the tags reach to hold, None where it names no limit; below 0
-    where an empty cache would leave the disk too full. needed_bytes: what has to stay holds, where
-    that is more; else None. What would free nothing counts for neither. why: a sentence where it
-    did not do all that was asked for, else "".
+    Attributes:
+        outcome: That of the sweep; no-policy if there is no policy, so nothing was changed. After
+            dry-run and no-policy the rest says what would be done.
+        tags: One decision per tag, in the order of index.json; empty if nothing was decided.
+        trimmed: Tags that were kept and trimmed.
+        limit_bytes: The most that all tags may reach, None without a limit. Below 0 if even an
+            empty cache would leave too little free space.
+        needed_bytes: What the tags that must be kept reach, if it is more than the limit.
+        reason: Why it did not do all that was asked for, else "".
     """
 
     path: str
@@ -247,15 +277,18 @@ class PruneResult(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """That of the report, or 14 where the limit was not reached."""
+        """The exit code of the reset, or 14 if the limit was not reached."""
         return max(self.reset.exit_code, 14 if self.needed_bytes is not None else 0)
 
 
 class TagResult(NamedTuple):
-    """A further name for an entry of index.json: given (done), to be given, or there already.
+    """One more name for an entry of index.json.
 
-    old: what the entry was found by. digest: of what both names stand for. moved_from: the digests
-    that `new` stood for before; none where it is a new name.
+    Attributes:
+        outcome: done, dry-run, or unchanged if the target named the digest already.
+        source: The tag or digest by which the entry was found.
+        digest: What both names name.
+        previous_digests: What the target named before.
     """
 
     path: str
@@ -267,10 +300,13 @@ class TagResult(NamedTuple):
 
 
 class MergedTag(NamedTuple):
-    """What became of a tag of a source, or of an entry without one, for which both names are None.
+    """A tag of a source, or an entry without one (both names are None).
 
-    source: the path of its cache. new: what it goes by in the target. digests: what it stands for.
-    state: new there; moved from what it stood for there before, moved_from; or there already.
+    Attributes:
+        source: The path of its cache.
+        target_name: Its name in the target.
+        digests: What it names.
+        state: new in the target; moved from `previous_digests`; unchanged.
     """
 
     source: str
@@ -282,11 +318,17 @@ class MergedTag(NamedTuple):
 
 
 class MergeResult(NamedTuple):
-    """What a merge did, or would do; unchanged where all was there.
+    """The result of a merge.
 
-    path: of the target. tags: of all sources, in order. linked, copied, there: blobs that are the
-    sources' own files now, that are copies, and that were there. warnings: a sentence each.
-    seconds: wall time.
+    Attributes:
+        path: Of the target.
+        outcome: done, dry-run, or unchanged if the target had everything.
+        tags: Of all sources, in order.
+        linked: Blobs that are hard links to files of the sources.
+        copied: Blobs that were copied and verified.
+        reused: Blobs that existed in the target.
+        warnings: A sentence each.
+        seconds: Wall time.
     """
 
     path: str

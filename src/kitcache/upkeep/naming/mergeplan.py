@@ -1,7 +1,7 @@
-"""(target, sources, renames) → which entries come, under which names. Pure.
+"""(target, sources, renames) → which entries to copy, under which names. No I/O.
 
-All entries of one ref name go together. A name means one thing: where two caches disagree about
-what it stands for, nothing is decided for the user.
+All entries with one ref name are copied together. If two caches disagree about a name, the merge is
+refused: the user decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +15,11 @@ from kitcache.upkeep.results import MergedTag
 
 State = Literal["new", "moved", "unchanged"]
 
-_ALSO = 5
+_MAX_LISTED = 5
 
 
 class MergeCache(NamedTuple):
-    """A cache of a merge: its path, the name of its directory, the entries of its index.json."""
+    """A cache of a merge. name: The last part of its path."""
 
     path: str
     name: str
@@ -27,7 +27,7 @@ class MergeCache(NamedTuple):
 
 
 class EntryGroup(NamedTuple):
-    """Entries of one source that go together. source: which; positions: in its index.json."""
+    """Entries of one source that are copied together, by their positions in its index.json."""
 
     source: int
     positions: tuple[int, ...]
@@ -35,7 +35,7 @@ class EntryGroup(NamedTuple):
 
     @property
     def copies(self) -> tuple[CopiedEntry, ...]:
-        """What is to be put into the target's index.json for them: nothing where they are there."""
+        """The entries to add to the target's index.json; none if the target has them."""
         if self.tag.state == "unchanged":
             return ()
         new = None if self.tag.target_name == self.tag.source_name else self.tag.target_name
@@ -45,24 +45,29 @@ class EntryGroup(NamedTuple):
 def decide(
     target: MergeCache, sources: Sequence[MergeCache], renames: Sequence[Rename], *, replaces: bool
 ) -> tuple[EntryGroup, ...]:
-    """What becomes of each tag of the sources, and of each entry without one; in their order.
+    """Return the entries to copy, in the order of the sources: one group for each tag.
 
-    replaces: a tag of the target that stands for something else moves. Raises KitcacheError where
-    two caches disagree about a name, unless it is one of the target's and moves.
+    An entry without a tag is a group of its own.
+
+    Args:
+        replaces: Move a tag of the target that names another digest.
+
+    Raises:
+        KitcacheError: Two caches disagree about a name, and it is not a tag of the target to move.
     """
-    ledger = _KnownNames(target, replaces=replaces)
+    names = _KnownNames(target, replaces=replaces)
     groups = []
     for n, source in enumerate(sources):
         for old, positions in _by_name(source).items():
             new = _new_name(renames, old, source) if isinstance(old, str) else None
             entries = [source.entries[position] for position in positions]
             named = [_renamed(entry, new) for entry in entries]
-            state, moved_from = ledger.add(source.path, named)
+            state, previous = names.add(source.path, named)
             digests = tuple(dict.fromkeys(map(_digest_of, entries)))
-            tag = MergedTag(source.path, entries[0].ref_name, new, digests, state, moved_from)
+            tag = MergedTag(source.path, entries[0].ref_name, new, digests, state, previous)
             groups.append(EntryGroup(n, tuple(positions), tag))
-    if ledger.clashes:
-        raise _clash_error(target.path, ledger.clashes)
+    if names.conflicts:
+        raise _conflict_error(target.path, names.conflicts)
     return tuple(groups)
 
 
@@ -74,7 +79,7 @@ def _new_name(renames: Sequence[Rename], old: str, source: MergeCache) -> str:
 
 
 def _by_name(source: MergeCache) -> dict[str | int, list[int]]:
-    """The positions of the entries by their ref name; of one without by its own position."""
+    """Return the positions of the entries by ref name; an entry without one by its position."""
     found: dict[str | int, list[int]] = {}
     for position, entry in enumerate(source.entries):
         if not entry.is_subject:
@@ -84,7 +89,7 @@ def _by_name(source: MergeCache) -> dict[str | int, list[int]]:
 
 
 def _renamed(entry: IndexEntry, new: str | None) -> IndexEntry:
-    """The entry as it will go by its names: a new one takes the image name's place too."""
+    """Return the entry with its new ref name, which also replaces its image name."""
     if new == entry.ref_name:
         return entry
     return entry._replace(ref_name=new, image_name=None)
@@ -98,7 +103,7 @@ _Key = tuple[Literal["tag", "image", "entry"], str]
 
 
 def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
-    """What these go by, ref names, image names, else digests; each with all that it stands for."""
+    """Return the digests that each ref name and image name names; else each digest itself."""
     found: dict[_Key, frozenset[str]] = {}
     for entry in entries:
         digest = _digest_of(entry)
@@ -127,43 +132,43 @@ def _shown(digests: Iterable[str]) -> str:
 
 
 class _KnownNames:
-    """What each name stands for: in the target, then in what comes. clashes: what cannot be."""
+    """The digests that each name names: in the target, then in the copied entries."""
 
     def __init__(self, target: MergeCache, *, replaces: bool) -> None:
         own = _claims(entry for entry in target.entries if not entry.is_subject)
         self._own = {key: (target.path, digests) for key, digests in own.items()}
-        self._come: dict[_Key, tuple[str, frozenset[str]]] = {}
+        self._copied: dict[_Key, tuple[str, frozenset[str]]] = {}
         self._replaces = replaces
-        self.clashes: list[_NameConflict] = []
+        self.conflicts: list[_NameConflict] = []
 
     def add(self, path: str, entries: Sequence[IndexEntry]) -> tuple[State, tuple[str, ...]]:
-        """How entries that go together come, and the digests that their names stood for before."""
+        """Return how a group is copied, and the digests that its names named before."""
         state: State = "unchanged"
-        moved_from: set[str] = set()
+        previous: set[str] = set()
         for key, digests in _claims(entries).items():
-            known = self._come.get(key) or self._own.get(key)
+            known = self._copied.get(key) or self._own.get(key)
             if known is None:
                 state = "new" if state == "unchanged" else state
             elif known[1] != digests:
-                state, is_own = "moved", key not in self._come
-                moved_from |= known[1] - digests
+                state, is_own = "moved", key not in self._copied
+                previous |= known[1] - digests
                 if not (is_own and self._replaces):
-                    self.clashes.append(_NameConflict(key, known, (path, digests), is_own))
-            self._come.setdefault(key, (path, digests))
-        return state, tuple(sorted(moved_from))
+                    self.conflicts.append(_NameConflict(key, known, (path, digests), is_own))
+            self._copied.setdefault(key, (path, digests))
+        return state, tuple(sorted(previous))
 
 
-def _clash_error(path: str, clashes: Sequence[_NameConflict]) -> KitcacheError:
-    also = [f"also: {clash}" for clash in clashes[1 : 1 + _ALSO]]
-    if len(clashes) > 1 + _ALSO:
-        also.append(f"and {len(clashes) - 1 - _ALSO:,} more")
-    steps = ["--rename '{dir}-{tag}' keeps both, each by the name of its directory"]
-    if all(clash.is_own for clash in clashes):
-        steps.append(f"--replace lets the tags of {path} move")
+def _conflict_error(path: str, conflicts: Sequence[_NameConflict]) -> KitcacheError:
+    also = [f"also: {conflict}" for conflict in conflicts[1 : 1 + _MAX_LISTED]]
+    if len(conflicts) > 1 + _MAX_LISTED:
+        also.append(f"and {len(conflicts) - 1 - _MAX_LISTED:,} more")
+    hints = ["--rename '{dir}-{tag}' keeps both, each by the name of its directory"]
+    if all(conflict.is_own for conflict in conflicts):
+        hints.append(f"--replace lets the tags of {path} move")
     return KitcacheError(
         path,
-        str(clashes[0]),
+        str(conflicts[0]),
         details=tuple(also),
         effect=NOTHING_CHANGED,
-        hints=tuple(steps),
+        hints=tuple(hints),
     )

@@ -1,4 +1,4 @@
-"""What a survey has against its roots: whether they could be imported whole as they are. Pure."""
+"""The blobs that a root lacks, according to a survey. No I/O."""
 
 from kitcache.gc.reach import reach
 from kitcache.gc.values import DamagedPath, MissingBlob, Root, Survey
@@ -8,9 +8,9 @@ Hole = DamagedPath | MissingBlob
 
 
 def find_missing(survey: Survey, root: Root) -> tuple[Hole, ...]:
-    """What is damaged, missing or not whole of all that a root of this survey reaches.
+    """Return the damaged and missing blobs that a root of this survey reaches.
 
-    The subject of an artifact may be absent, as OCI has it.
+    The subject of an artifact may be absent. Source: OCI image-spec, manifest.md.
     """
     if root.descriptor is None:
         return tuple(damage for damage in survey.damage if damage.root == root)
@@ -23,7 +23,7 @@ def find_missing(survey: Survey, root: Root) -> tuple[Hole, ...]:
 
 
 def find_unknown(survey: Survey) -> tuple[Root, Digest] | None:
-    """A root that needs a blob which nobody here can check, and that blob. A subject may be one."""
+    """Return a root and a blob that it needs and that kitcache cannot verify, if there is one."""
     named = {link.descriptor.digest for links in survey.links.values() for link in links}
     named |= {root.descriptor.digest for root in survey.roots if root.descriptor is not None}
     unknown = {digest for digest in named if not digest.is_known}

@@ -1,11 +1,11 @@
-"""What a tag that kitcache gives may be called. Pure."""
+"""The names that kitcache gives to tags. No I/O."""
 
 from kitcache.errors import UsageError
 from kitcache.oci.digest import parse_digest
 
 
 def check_tag_name(name: str) -> None:
-    """Raises UsageError for what is empty, cannot be printed, or would be taken for a digest."""
+    """Raise UsageError if a name is empty, not printable, or a digest."""
     if not name:
         raise UsageError("a tag needs a name: it is empty")
     if not name.isprintable():
