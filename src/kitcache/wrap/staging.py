@@ -9,12 +9,12 @@ while it is in use. If no process holds that lock, its owner was killed.
 import os
 import shutil
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
 from kitcache.gc.survey import take_survey
-from kitcache.gc.values import Survey, Tally
+from kitcache.gc.values import Tally
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import JsonObject, read_document
@@ -128,19 +128,21 @@ def _seed(cache: DirectoryStore, stage: DirectoryStore, options: LockOptions) ->
             )
 
 
-def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedMerge:
-    """Bring all tags of a staging directory into the store, whose lock the caller holds shared.
+def merge(cache: LockedCache, stage: LockedCache, options: LockOptions) -> StagedMerge:
+    """Merge all tags of a staging directory into the cache, whose shared lock the caller holds.
 
-    First the blobs, by hard links and synced, then the entries of index.json in one step. All that
-    a tag reaches is looked for before that, in the staging directory, and once more after it, in
-    the store. Structural blobs are proven by their digests; of leaves the length counts, which the
-    client has proven when it wrote them, and short ones are proven again. Raises KitcacheError:
-    then no tag was changed.
+    Blobs are hard-linked and synced first; then all entries are added to index.json in one step.
+    Every blob that a tag reaches is checked in the staging directory before that, and in the
+    cache after it: structural blobs and short leaves by digest, long leaves by length, because
+    the client has verified their digests.
+
+    Raises:
+        KitcacheError: No tag was changed.
     """
-    control = terms.control(stage.layout)
+    control = options.control(stage.layout)
     stage.layout.open_directories()
     try:
-        if not _mend_index(stage.layout):
+        if not _correct_index(stage.layout):
             return StagedMerge()
     except Damaged as error:
         problem = f"not published: the client's {error.problem}"
@@ -149,87 +151,70 @@ def merge(store: LockedCache, stage: LockedCache, terms: LockOptions) -> StagedM
     faults = describe_faults(survey.damage, survey.missing_blobs)
     if faults:
         return StagedMerge(problem=f"not published: {faults}", code=Damaged.exit_code)
-    roots = [root for root in survey.roots if root.descriptor is not None]
+    roots = [(root.ref_name or "", root.descriptor) for root in survey.roots if root.descriptor]
     if not roots:
         return StagedMerge()
-    with ExitStack() as stack:
-        intake = Ingester(store.layout)
-        stack.callback(intake.close)
-        linked, reused = _link_all(stage.layout, intake, survey)
-        wait_policy = terms.wait_policy(store.layout)
-        make_index(store.layout, wait_policy)
-        new = [(d, [_entry_of(root.ref_name, d)]) for root in roots if (d := root.descriptor)]
-        problems = publish(intake.layout, new, control, wait_policy)
-        tags = tuple(root.ref_name or "" for root in roots)
-        first = next((each for each in problems if each.clause), Problem())
-    return StagedMerge(tags, linked, reused, *first)
+    wait_policy = options.wait_policy(cache.layout)
+    linked = reused = Tally()
+    with closing(Ingester(cache.layout)) as ingester:
+        for digest, size in survey.live.items():
+            if ingester.find(digest, size) is not None:
+                reused = reused.plus(Tally(1, size))
+            else:
+                copy_blob(stage.layout, ingester.layout, digest, size)
+                linked = linked.plus(Tally(1, size))
+        make_index(cache.layout, wait_policy)
+        entries = [(root, [_make_entry(tag, root)]) for tag, root in roots]
+        problems = publish(ingester.layout, entries, control, wait_policy)
+    first = next((problem for problem in problems if problem.clause), Problem())
+    return StagedMerge(tuple(tag for tag, _ in roots), linked, reused, *first)
 
 
-def _mend_index(layout: DirectoryStore) -> bool:
-    """Let a tag name the root that was really written here; False where nothing was exported.
+def _correct_index(layout: DirectoryStore) -> bool:
+    """Let each tag name the root that was written to this directory. False: nothing was exported.
 
-    Of a build with several exports clients write one root's digest into all directories.
+    If a build has several exports, clients write the digest of one root into all directories.
     Source: BuildKit client/solve.go, cacheExporter responses.
     """
     data = read_index(layout).data
     if data is None:
         return False
     strays = [
-        e
-        for e in parse_index(layout.path, data)
-        if e.descriptor and not _is_there(layout, e.descriptor)
+        (entry.ref_name, entry.descriptor)
+        for entry in parse_index(layout.path, data)
+        if entry.descriptor and layout.stat_blob(entry.descriptor.digest) is None
     ]
     if strays and (root := _find_root(layout)) is not None:
-        names = tuple(str(entry.descriptor.digest) for entry in strays if entry.descriptor)
-        data, _ = remove_entries(data, names)
-        entries = tuple(_entry_of(entry.ref_name, root) for entry in strays)
+        data, _ = remove_entries(data, tuple(str(missing.digest) for _, missing in strays))
+        entries = tuple(_make_entry(tag, root) for tag, _ in strays)
         replace_root_file(layout, INDEX, add_entries(data, entries))
     return True
 
 
-def _is_there(layout: DirectoryStore, descriptor: Descriptor) -> bool:
-    return layout.stat_blob(descriptor.digest) is not None
-
-
 def _find_root(layout: DirectoryStore) -> Descriptor | None:
-    """The cache's root among blobs of one export; None where there is not just one.
+    """Return the only cache root among the blobs of an export; None if there is not exactly one.
 
-    Raises Unreadable: what cannot be read may be another one.
+    Raises:
+        KitcacheError: A blob cannot be read, so it may be a second root.
     """
-    found = []
+    roots = []
     for algorithm, fd in layout.blobs.items():
         for name in os.listdir(fd):
             digest = Digest(algorithm, name)
             with suppress(Damaged, Unsafe):
-                data = layout.read_blob(digest, None, unless_binary=True)
-                root = None if data is None else _read_root(digest, data)
-                if root is not None:
-                    found.append(root)
-    return found[0] if len(found) == 1 else None
+                data = layout.read_blob(digest, None, unless_binary=True) or b""
+                document = read_document(data) if data else None
+                media_type = (
+                    document.get_only("mediaType") if isinstance(document, JsonObject) else None
+                )
+                kind = kind_of(media_type) if isinstance(media_type, str) else None
+                if kind in ("index", "manifest") and any(
+                    kind_of(child.media_type) == "cacheconfig"
+                    for child, _ in read_links(kind, data)
+                ):
+                    roots.append(Descriptor(str(media_type), digest, len(data)))
+    return roots[0] if len(roots) == 1 else None
 
 
-def _read_root(digest: Digest, data: bytes) -> Descriptor | None:
-    document = read_document(data)
-    fields = document if isinstance(document, JsonObject) else JsonObject()
-    media_type = fields.get_only("mediaType")
-    if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
-        return None
-    links = read_links(kind_of(media_type), data)
-    is_cache = any(kind_of(below.media_type) == "cacheconfig" for below, _ in links)
-    return Descriptor(media_type, digest, len(data)) if is_cache else None
-
-
-def _link_all(stage: DirectoryStore, intake: Ingester, survey: Survey) -> tuple[Tally, Tally]:
-    linked = reused = Tally()
-    for digest, size in survey.live.items():
-        one = Tally(1, size)
-        if intake.find(digest, size) is not None:
-            reused = reused.plus(one)
-        else:
-            copy_blob(stage, intake.layout, digest, size)
-            linked = linked.plus(one)
-    return linked, reused
-
-
-def _entry_of(tag: str | None, root: Descriptor) -> NewEntry:
+def _make_entry(tag: str | None, root: Descriptor) -> NewEntry:
     return NewEntry(root.media_type, str(root.digest), root.size or 0, tag or "")
