@@ -218,13 +218,10 @@ class Caches:
     ) -> list[CacheResult]:
         results = list(
             publish_exports(
-                cache.ingester.layout,
+                cache,
                 tuple(Publication(e.store, tuple(e.tags), e.is_optional) for e in exports),
-                self._options.control(cache.layout),
-                lock_timeout_s=self._options.lock_timeout_s,
-                response=response,
-                warn=self._options.warn,
-                had_index=cache.had_index,
+                self._options,
+                response,
             )
         )
         published = {r.tag: r.digest for r in results if r.digest and r.outcome == "published"}

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from kitcache.buildkit.session.stores import WritableContentStore
 from kitcache.errors import Cancelled, Damaged, KitcacheError, Unsafe
-from kitcache.gc.control import Control, Warn
+from kitcache.gc.control import Warn
 from kitcache.gc.values import ResetResult, Tally
 from kitcache.oci.descriptor import Descriptor, read_descriptor
 from kitcache.oci.document import JsonObject, read_document
@@ -17,6 +17,7 @@ from kitcache.oci.index import INDEX_TYPE, NewEntry
 from kitcache.oci.links import kind_of, read_links
 from kitcache.options.units import format_bytes
 from kitcache.store.directory import DirectoryStore
+from kitcache.upkeep.jobcaches import LockedCache, LockOptions
 from kitcache.upkeep.publish import Problem, find_faults, publish
 from kitcache.upkeep.results import PruneResult
 
@@ -85,40 +86,36 @@ class _Export(NamedTuple):
 
 
 def publish_exports(
-    store: DirectoryStore,
+    cache: LockedCache,
     publications: tuple[Publication, ...],
-    control: Control,
-    *,
-    lock_timeout_s: float,
+    options: LockOptions,
     response: Mapping[str, str],
-    warn: Warn,
-    had_index: bool = True,
 ) -> tuple[CacheResult, ...]:
-    """Publish all tags of one directory in one step. The caller holds kitcache.lock.
+    """Publish all tags of one cache in one step.
 
     A root below which a blob is missing is not published. If a root loses a blob while it is
     published, its result says so; so does every other failure.
 
     Args:
         response: The daemon's. It names a media type that the bytes of a root do not.
-        had_index: If index.json existed before and is missing now, it is not created anew, because
-            it named other tags.
 
     Raises:
         Cancelled: Nothing was published.
     """
-    hint = _read_hint(response)
-    exports = [_examine(store, p, control, hint, warn) for p in publications]
+    store, hint = cache.ingester.layout, _read_hint(response)
+    exports = [_examine(store, p, hint, options) for p in publications]
     roots = [
         (each.root, [_entry(each.root, tag) for tag in each.publication.tags])
         for each in exports
         if each.root is not None
     ]
     if roots:
-        wait_policy = control.wait_policy(lock_timeout_s)
+        control, wait_policy = options.control(store), options.wait_policy(store)
+        # If index.json is missing now, it named other tags, so it is not created anew.
+        may_create = not cache.had_index
         try:
             problems = iter(
-                publish(store, roots, control, wait_policy, may_create_index=not had_index)
+                publish(store, roots, control, wait_policy, may_create_index=may_create)
             )
         except Cancelled:
             raise
@@ -135,11 +132,7 @@ def publish_exports(
 
 
 def _examine(
-    store: DirectoryStore,
-    publication: Publication,
-    control: Control,
-    hint: Descriptor | None,
-    warn: Warn,
+    store: DirectoryStore, publication: Publication, hint: Descriptor | None, options: LockOptions
 ) -> _Export:
     """Check the root of an export, and all blobs below it."""
     root = publication.store.root
@@ -153,8 +146,8 @@ def _examine(
         if kind_of(media_type) not in ("index", "manifest"):
             return _empty(export, "the export ended before its manifest")
         descriptor = Descriptor(media_type, root.digest, root.size)
-        _warn_of_size(store.path, descriptor, data, warn)
-        faults = find_faults(store, control, descriptor)
+        _warn_of_size(store.path, descriptor, data, options.warn)
+        faults = find_faults(store, options.control(store), descriptor)
     except (Damaged, Unsafe) as error:
         faults = f"the root {root.digest.short} {error.problem}"
     except Cancelled:
