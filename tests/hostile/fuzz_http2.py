@@ -89,7 +89,7 @@ def attempt(connection: Http2Connection, data: bytes, cuts: list[int]) -> None:
             for _ in connection.receive(piece):
                 pass
     except ProtocolError:
-        output = b"".join(connection.outbox.take(2**40))
+        output = b"".join(connection.send_queue.take(2**40))
         assert b"\0\0\0\0\0" in output
         assert output.rfind(bytes([Http2FrameType.GOAWAY]) + bytes(5)) >= 0
 

@@ -55,7 +55,7 @@ def test_bytes_that_are_no_http2(context: Path, cache: Cache, is_engine: bool) -
 
     error = failure(script, context, cache, is_engine=is_engine)
     expect_lost(error)
-    assert "the peer broke HTTP/2" in str(error)
+    assert "the peer violated HTTP/2" in str(error)
 
 
 def test_a_daemon_that_goes_away_lets_the_build_end(context: Path, cache: Cache) -> None:

@@ -36,7 +36,7 @@ def test_messages_come_out_as_they_went_in_however_cut(
 ) -> None:
     reader = MessageReader()
     assert feed_cut(reader, b"".join(frame_messages(messages)), cuts) == messages
-    assert not reader.is_amid
+    assert not reader.is_partial
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20), st.sampled_from([0, 20_000]))
@@ -53,7 +53,7 @@ def test_a_message_that_was_cut_off_is_noticed(
     missing = data.draw(st.integers(1, len(last) + 4))
     reader = MessageReader()
     assert feed_cut(reader, whole[:-missing], cuts) == messages
-    assert reader.is_amid
+    assert reader.is_partial
 
 
 @given(st.integers(1, 255), st.binary(max_size=9), st.lists(st.integers(0, 12)))

@@ -209,7 +209,7 @@ def test_no_answer_at_all(daemon: Daemon) -> None:
 def test_an_answer_that_comes_before_the_question_was_sent(daemon: Daemon) -> None:
     with served({f"{CONTROL}Solve": lambda stream: stream.send(GOOD)}) as channel:
         stream = channel.open(f"{CONTROL}Solve")
-        while channel._link.calls:
+        while channel._threads.calls:
             threading.Event().wait(0.01)
         assert module._ask(stream, b"question") == GOOD
 

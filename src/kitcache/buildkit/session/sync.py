@@ -35,7 +35,7 @@ from kitcache.buildkit.session.walk import (
     OpenFile,
     unreadable,
 )
-from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, every, first
+from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, all_values, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, printable
 from kitcache.options.globs import BadPattern
@@ -100,7 +100,7 @@ def read_request(metadata: Metadata) -> Request:
     """Return the request in the metadata; values of a key with KEY-encoded are query-unescaped."""
 
     def values(key: str) -> tuple[str, ...]:
-        texts = every(metadata, key)
+        texts = all_values(metadata, key)
         if first(metadata, f"{key}-encoded") in ("1", "t", "T", "true", "TRUE", "True"):
             return tuple(unquote_plus(value, errors="surrogateescape") for value in texts)
         return texts

@@ -1,4 +1,4 @@
-"""What can happen on an HTTP/2 connection, as its user sees it."""
+"""The events of an HTTP/2 connection."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from kitcache.buildkit.wire.headers import Headers
 
 
 class HeadersReceived(NamedTuple):
-    """Headers, or trailers: those are the second on their stream, and is_end. 1xx never come."""
+    """Headers, or trailers, which are the second of their stream and end it. 1xx are skipped."""
 
     stream_id: int
     headers: Headers
@@ -14,7 +14,7 @@ class HeadersReceived(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """Bytes of a stream, a view of what was received. They want credit once they are consumed."""
+    """Bytes of a stream, as a view. The receiver credits them after it has consumed them."""
 
     stream_id: int
     data: memoryview
@@ -22,7 +22,7 @@ class DataReceived(NamedTuple):
 
 
 class StreamReset(NamedTuple):
-    """The stream is gone. problem: "" when the peer reset it, else what it did wrong."""
+    """The stream has ended. The problem is "" if the peer reset it, else the peer's error."""
 
     stream_id: int
     code: int
@@ -30,11 +30,11 @@ class StreamReset(NamedTuple):
 
 
 class WindowUpdated(NamedTuple):
-    """More can be sent, or opened, than before, on one stream or on all: look again."""
+    """A stream can send more data than before, or more streams can be opened."""
 
 
 class GoAwayReceived(NamedTuple):
-    """The peer takes no new streams; it never looked at those above last_stream_id."""
+    """The peer accepts no new streams, and has ignored those above last_stream_id."""
 
     last_stream_id: int
     code: int

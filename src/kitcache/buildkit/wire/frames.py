@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes: cut out of a stream of any pieces, and made.
+"""HTTP/2 frames: split from a byte stream, and encoded.
 
 Source: RFC 9113, sections 4, 6 and 7.
 """
@@ -17,17 +17,17 @@ LARGEST_FRAME_SIZE = 2**24 - 1
 DEFAULT_WINDOW = 65_535
 LARGEST_WINDOW = 2**31 - 1
 
-# The 24 bits of the length and the 8 of the kind; flags; stream.
+# Length (24 bits) and type (8 bits), flags, stream.
 _HEADER = Struct(">IBI")
 _UINT32 = Struct(">I")
 _SETTING = Struct(">HI")
 _STREAM_BITS = 0x7FFF_FFFF
-# What "HTTP/1.1 400 …" looks like where the length of a frame is expected.
+# The first bytes of "HTTP/1.1 400 …", read as the length of a frame.
 _HTTP1_LENGTH = int.from_bytes(b"HTT", "big")
 
 
 class Http2FrameType(IntEnum):
-    """What a frame is."""
+    """The type of a frame."""
 
     DATA = 0
     HEADERS = 1
@@ -49,7 +49,7 @@ PRIORITY = 0x20
 
 
 class Setting(IntEnum):
-    """The settings that we know."""
+    """The settings of RFC 9113."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -60,7 +60,7 @@ class Setting(IntEnum):
 
 
 class ErrorCode(IntEnum):
-    """Why a stream was reset, or a connection ended."""
+    """The reason of a reset stream or a closed connection."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -79,12 +79,12 @@ class ErrorCode(IntEnum):
 
 
 def error_name(code: int) -> str:
-    """An error code in words; the number where it is unknown."""
+    """Return the name of an error code, or its number if it is unknown."""
     return ErrorCode(code).name if code < len(ErrorCode) else str(code)
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol in a way that ends the connection. code: an ErrorCode."""
+    """The peer violated the protocol, which ends the connection."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(code, message)
@@ -96,10 +96,11 @@ class ProtocolError(Exception):
 
 
 class Frame(NamedTuple):
-    """A frame, or a piece of a DATA frame without padding: those come as their bytes come.
+    """A frame, or a piece of a DATA frame without padding, which is not reassembled.
 
-    length: the payload's, as flow control counts it; 0 for all pieces of a frame but the first.
-    END_STREAM is set on the last piece only.
+    Attributes:
+        length: The length of the payload for flow control; 0 for all pieces but the first.
+        flags: END_STREAM is set on the last piece only.
     """
 
     kind: int
@@ -110,21 +111,21 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Cuts a stream of bytes into frames. preface: what has to come before the first one."""
+    """Splits a byte stream into frames; the preface must precede the first one."""
 
     def __init__(self, largest: int, preface: bytes = b"") -> None:
         self._largest = largest
         self._preface = preface
         self._carry = bytearray()
         self._needed = HEADER_SIZE
-        # The DATA frame that we are in.
-        self._data_left = 0
+        # The current DATA frame.
+        self._data_missing = 0
         self._data_length = 0
         self._data_flags = 0
         self._data_stream = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that these bytes complete. Payloads are views of data, not copies.
+        """Yield the frames that these bytes complete. Payloads are views of `data`.
 
         Raises ProtocolError for a wrong preface and for a frame over the limit.
         """
@@ -132,8 +133,8 @@ class FrameReader:
         if self._preface:
             place = self._skip_preface(data)
         while place < size:
-            if self._data_left:
-                piece = view[place : place + self._data_left]
+            if self._data_missing:
+                piece = view[place : place + self._data_missing]
                 place += len(piece)
                 yield self._piece_of_data(piece)
             elif not self._carry and size - place >= HEADER_SIZE:
@@ -157,7 +158,7 @@ class FrameReader:
     def _skip_preface(self, data: bytes) -> int:
         count = min(len(self._preface), len(data))
         if data[:count] != self._preface[:count]:
-            raise broken("the peer does not speak HTTP/2")
+            raise protocol_error("the peer does not use HTTP/2")
         self._preface = self._preface[count:]
         return count
 
@@ -170,17 +171,17 @@ class FrameReader:
         if length > self._largest:
             raise ProtocolError(
                 ErrorCode.FRAME_SIZE_ERROR,
-                f"a frame of {length:,} bytes came, over the limit of {self._largest:,}",
+                f"a frame has {length:,} bytes, more than the limit of {self._largest:,}",
             )
         return length
 
     def _begin_data(self, flags: int, stream_id: int, length: int) -> None:
-        self._data_left = self._data_length = length
+        self._data_missing = self._data_length = length
         self._data_flags, self._data_stream = flags, stream_id
 
     def _piece_of_data(self, piece: memoryview) -> Frame:
-        self._data_left -= len(piece)
-        flags = self._data_flags & ~END_STREAM if self._data_left else self._data_flags
+        self._data_missing -= len(piece)
+        flags = self._data_flags & ~END_STREAM if self._data_missing else self._data_flags
         length, self._data_length = self._data_length, 0
         return Frame(Http2FrameType.DATA, flags, self._data_stream, piece, length)
 
@@ -206,67 +207,67 @@ class FrameReader:
         yield Frame(kind, flags, stream_id, payload, length)
 
 
-def broken(message: str) -> ProtocolError:
-    """The error for what has no error code of its own."""
+def protocol_error(message: str) -> ProtocolError:
+    """Return a ProtocolError with the code PROTOCOL_ERROR."""
     return ProtocolError(ErrorCode.PROTOCOL_ERROR, message)
 
 
-def wrong_size(frame: Frame) -> ProtocolError:
-    """The error for a frame whose length is none that its kind can have."""
+def size_error(frame: Frame) -> ProtocolError:
+    """Return the error for a frame whose length is invalid for its type."""
     name = Http2FrameType(frame.kind).name
     return ProtocolError(ErrorCode.FRAME_SIZE_ERROR, f"{name} with {frame.length:,} bytes")
 
 
 def frame_header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
-    """The nine bytes before a payload."""
+    """Return the nine bytes before a payload."""
     return _HEADER.pack(length << 8 | kind, flags, stream_id)
 
 
 def make_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """A whole frame."""
+    """Return a complete frame."""
     return _HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 def make_settings(settings: dict[Setting, int]) -> bytes:
-    """A SETTINGS frame."""
+    """Return a SETTINGS frame."""
     payload = b"".join(_SETTING.pack(key, value) for key, value in settings.items())
     return make_frame(Http2FrameType.SETTINGS, 0, 0, payload)
 
 
 def make_window_update(stream_id: int, credit: int) -> bytes:
-    """A WINDOW_UPDATE frame; stream 0 is the connection. credit: bytes."""
+    """Return a WINDOW_UPDATE frame with a credit in bytes; stream 0 is the connection."""
     return make_frame(Http2FrameType.WINDOW_UPDATE, 0, stream_id, _UINT32.pack(credit))
 
 
 def make_reset(stream_id: int, code: int) -> bytes:
-    """A RST_STREAM frame."""
+    """Return a RST_STREAM frame."""
     return make_frame(Http2FrameType.RST_STREAM, 0, stream_id, _UINT32.pack(code))
 
 
 def make_goaway(last_stream_id: int, code: int, text: str) -> bytes:
-    """A GOAWAY frame."""
+    """Return a GOAWAY frame."""
     payload = _UINT32.pack(last_stream_id) + _UINT32.pack(code) + text.encode()
     return make_frame(Http2FrameType.GOAWAY, 0, 0, payload)
 
 
 def read_uint32(payload: memoryview, place: int = 0) -> int:
-    """Four bytes as a number."""
+    """Return four bytes as a number."""
     number: int = _UINT32.unpack_from(payload, place)[0]
     return number
 
 
 def read_settings(payload: memoryview) -> Iterator[tuple[int, int]]:
-    """The settings of a SETTINGS frame, unknown ones too. The length is a multiple of six."""
+    """Return the settings of a SETTINGS frame whose length is a multiple of six."""
     return _SETTING.iter_unpack(payload)
 
 
-def without_padding(frame: Frame) -> memoryview:
-    """The payload of a DATA or HEADERS frame without its padding.
+def strip_padding(frame: Frame) -> memoryview:
+    """Return the payload of a DATA or HEADERS frame without its padding.
 
-    Raises ProtocolError when the padding is longer than the frame.
+    Raises ProtocolError if the padding is longer than the frame.
     """
     if not frame.flags & PADDED:
         return frame.payload
     if not frame.payload or frame.payload[0] >= len(frame.payload):
-        raise broken("padding that is longer than its frame")
+        raise protocol_error("padding that is longer than its frame")
     return frame.payload[1 : len(frame.payload) - frame.payload[0]]

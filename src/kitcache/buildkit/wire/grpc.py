@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2, the pure part: metadata, statuses, messages.
+"""gRPC over HTTP/2 without I/O: metadata, statuses and messages.
 
 Source: grpc's PROTOCOL-HTTP2.md, http-grpc-status-mapping.md.
 """
@@ -24,27 +24,27 @@ CONTENT_TYPE = "application/grpc"
 MAX_MESSAGE = 16 * 2**20
 
 _PREFIX = Struct(">BI")
-# Up to this a message is copied, so that many small ones become one buffer.
+# Smaller messages are copied, so that many of them become one buffer.
 _SMALL = 16_384
 _STATUS, _MESSAGE, _DETAILS = "grpc-status", "grpc-message", "grpc-status-details-bin"
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _VALUE = re.compile(r"[ -~]*")
-# A message may hold all that is printable in ASCII, but for the percent sign.
+# The characters of grpc-message: printable ASCII without the percent sign.
 _SAFE = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 
 
 def first(metadata: Metadata, key: str) -> str | None:
-    """The first value of a key, None where there is none."""
+    """Return the first value of a key, None if there is none."""
     return next((value for name, value in metadata if name == key), None)
 
 
-def every(metadata: Metadata, key: str) -> tuple[str, ...]:
-    """All values of a key, in order."""
+def all_values(metadata: Metadata, key: str) -> tuple[str, ...]:
+    """Return all values of a key, in order."""
     return tuple(value for name, value in metadata if name == key)
 
 
 class Code(IntEnum):
-    """How a call ended."""
+    """The status code of a call."""
 
     OK = 0
     CANCELLED = 1
@@ -66,14 +66,14 @@ class Code(IntEnum):
 
 
 class Detail(NamedTuple):
-    """One detail of a failure. type_url says what the value is."""
+    """A detail of an error; its type_url names the type of the value."""
 
     type_url: str
     value: bytes
 
 
 class RpcError(Exception):
-    """A call that ended with another status than OK. code may be a number that Code lacks."""
+    """A call ended with a status other than OK. The code can be unknown to Code."""
 
     def __init__(self, code: int, message: str, details: tuple[Detail, ...] = ()) -> None:
         super().__init__(code, message, details)
@@ -84,20 +84,20 @@ class RpcError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def again(self) -> "RpcError":
-        """An equal one, to be raised elsewhere: tracebacks pile up on one that is raised twice."""
+    def copy(self) -> "RpcError":
+        """Return an equal error: one that is raised twice collects tracebacks."""
         return RpcError(self.code, self.message, self.details)
 
 
 def check_metadata(metadata: Metadata) -> None:
-    """Raise ValueError for what cannot be sent: a key not in lower case, a value not in ASCII."""
+    """Raise ValueError for a key that is not in lower case, or a value that is not ASCII."""
     for key, value in metadata:
         if not _KEY.fullmatch(key) or not _VALUE.fullmatch(value):
             raise ValueError(f"metadata that gRPC cannot carry: {key!r}")
 
 
 def encode_status(error: RpcError | None) -> Metadata:
-    """Trailers; None is OK."""
+    """Return the trailers of a status; None is OK."""
     if error is None:
         return ((_STATUS, "0"),)
     trailers = [(_STATUS, str(int(error.code)))]
@@ -112,7 +112,7 @@ def encode_status(error: RpcError | None) -> Metadata:
 
 
 def decode_status(trailers: Metadata) -> RpcError | None:
-    """How the call ended; None for OK. Damaged details are left out."""
+    """Return the status of a call, None for OK. Malformed details are ignored."""
     text = first(trailers, _STATUS)
     if text is None:
         return RpcError(Code.UNKNOWN, "the call ended without a status")
@@ -145,13 +145,18 @@ _HTTP_CODES = {
 }
 
 
-def problem_of_reply(headers: Metadata) -> RpcError | None:
-    """Why the headers of a response are none of a gRPC server; None when they are."""
-    http, kind = first(headers, ":status") or "", first(headers, "content-type") or ""
-    if first(headers, _STATUS) is not None or (http == "200" and kind.startswith(CONTENT_TYPE)):
+def check_reply(headers: Metadata) -> RpcError | None:
+    """Return the error for headers that are not those of a gRPC server, else None."""
+    http = first(headers, ":status") or ""
+    media_type = first(headers, "content-type") or ""
+    if first(headers, _STATUS) is not None or (
+        http == "200" and media_type.startswith(CONTENT_TYPE)
+    ):
         return None
     code = _HTTP_CODES.get(http, Code.UNKNOWN)
-    return RpcError(code, f"the answer is not gRPC: HTTP status {http}, content type {kind!r}")
+    return RpcError(
+        code, f"the answer is not gRPC: HTTP status {http}, content type {media_type!r}"
+    )
 
 
 _RESET_CODES: dict[int, Code] = {
@@ -163,13 +168,18 @@ _RESET_CODES: dict[int, Code] = {
 
 
 def reset_error(code: int, problem: str) -> RpcError:
-    """What a stream's reset means for its call. problem: what the peer had done wrong, or ""."""
+    """Return the error of a call whose stream was reset.
+
+    Args:
+        code: Of the reset.
+        problem: The error of the peer that caused it, "" for none.
+    """
     message = problem or f"the other side reset the call: {error_name(code)}"
     return RpcError(_RESET_CODES.get(code, Code.INTERNAL), message)
 
 
 def frame_messages(messages: Sequence[bytes]) -> list[bytes]:
-    """Messages as they are sent, in few buffers; large ones are not copied."""
+    """Return messages with their prefixes, in few buffers; large messages are not copied."""
     buffers: list[bytes] = []
     small: list[bytes] = []
     for message in messages:
@@ -185,58 +195,58 @@ def frame_messages(messages: Sequence[bytes]) -> list[bytes]:
 
 
 def frame_parts(head: bytes, data: Buffer) -> list[Buffer]:
-    """One message of two parts, as it is sent; large data is not copied."""
+    """Return a message of two parts with its prefix; large data is not copied."""
     start = _PREFIX.pack(0, len(head) + len(data)) + head
     return [start, data] if len(data) > _SMALL else [start + data]
 
 
 class MessageReader:
-    """Puts messages together from pieces of any size."""
+    """Reassembles messages from pieces of any size."""
 
     def __init__(self, limit: int = MAX_MESSAGE) -> None:
         self._limit = limit
         self._prefix = bytearray()
         self._pieces: list[Buffer] = []
-        self._left = 0
+        self._missing = 0
         self._size = 0
         self._ready: deque[bytes] = deque()
 
     @property
-    def is_amid(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return bool(self._left or self._prefix)
+    def is_partial(self) -> bool:
+        """True if a message is incomplete."""
+        return bool(self._missing or self._prefix)
 
     @property
-    def held(self) -> int:
-        """How many bytes are kept of a message that has not ended."""
-        return self._size - self._left
+    def partial_bytes(self) -> int:
+        """The number of bytes of an incomplete message."""
+        return self._size - self._missing
 
     def take(self) -> bytes | None:
-        """The next whole message; None when more has to be fed first."""
+        """Return the next complete message, None if more data is needed."""
         return self._ready.popleft() if self._ready else None
 
     def feed(self, data: Buffer) -> None:
-        """More bytes. They may change afterwards once the messages that they end were taken.
+        """Add bytes, which must not change until the messages that they complete were taken.
 
         Raises RpcError for a message that is compressed or over the limit.
         """
-        view, place, size = memoryview(data), 0, len(data)
-        while place < size:
-            if self._left:
-                piece = view[place : place + self._left]
-                place += len(piece)
-                self._left -= len(piece)
+        view, at, size = memoryview(data), 0, len(data)
+        while at < size:
+            if self._missing:
+                piece = view[at : at + self._missing]
+                at += len(piece)
+                self._missing -= len(piece)
                 self._pieces.append(piece)
-                if not self._left:
+                if not self._missing:
                     self._ready.append(b"".join(self._pieces))
                     self._pieces.clear()
                     self._size = 0
-            elif not self._prefix and size - place >= _PREFIX.size:
-                self._begin(*_PREFIX.unpack_from(view, place))
-                place += _PREFIX.size
+            elif not self._prefix and size - at >= _PREFIX.size:
+                self._begin(*_PREFIX.unpack_from(view, at))
+                at += _PREFIX.size
             else:
-                piece = view[place : place + _PREFIX.size - len(self._prefix)]
-                place += len(piece)
+                piece = view[at : at + _PREFIX.size - len(self._prefix)]
+                at += len(piece)
                 self._prefix += piece
                 if len(self._prefix) == _PREFIX.size:
                     self._begin(*_PREFIX.unpack(self._prefix))
@@ -244,12 +254,12 @@ class MessageReader:
 
     def _begin(self, flag: int, length: int) -> None:
         if flag:
-            raise RpcError(Code.INTERNAL, f"a compressed message came (flag {flag})")
+            raise RpcError(Code.INTERNAL, f"a message is compressed (flag {flag})")
         if length > self._limit:
             raise RpcError(
                 Code.RESOURCE_EXHAUSTED,
-                f"a message of {length:,} bytes came, over the limit of {self._limit:,}",
+                f"a message has {length:,} bytes, more than the limit of {self._limit:,}",
             )
-        self._left = self._size = length
+        self._missing = self._size = length
         if not length:
             self._ready.append(b"")

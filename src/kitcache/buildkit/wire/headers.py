@@ -1,4 +1,4 @@
-"""Header blocks: put together, HPACK both ways with limits, and what is malformed.
+"""Header blocks: reassembly, HPACK with limits, and the checks of RFC 9113.
 
 Source: RFC 9113, section 8; RFC 7541.
 """
@@ -16,9 +16,9 @@ from kitcache.buildkit.wire.frames import (
     Frame,
     Http2FrameType,
     ProtocolError,
-    broken,
-    without_padding,
-    wrong_size,
+    protocol_error,
+    size_error,
+    strip_padding,
 )
 
 Headers = tuple[tuple[str, str], ...]
@@ -36,28 +36,28 @@ _CONNECTION = frozenset(
 
 
 class HeaderCodec:
-    """The two HPACK states of a connection."""
+    """The HPACK encoder and decoder of a connection."""
 
     def __init__(self) -> None:
         self._encoder = Encoder()
         self._decoder = Decoder(MAX_HEADER_LIST)
 
     def limit_table(self, size: int) -> None:
-        """Obey the peer's SETTINGS_HEADER_TABLE_SIZE, and never keep more than the default."""
+        """Apply the peer's SETTINGS_HEADER_TABLE_SIZE, at most the default."""
         self._encoder.header_table_size = min(size, _TABLE_SIZE)
 
     def encode(self, headers: Iterable[tuple[str, str]]) -> bytes:
-        """One block. The encoder's state moves: blocks have to be sent in the order made."""
-        # hpack's Huffman coder takes time that grows with the square of the length.
+        """Return a block. Blocks must be sent in the order in which they are encoded."""
+        # The time of hpack's Huffman coder grows with the square of the length.
         return self._encoder.encode(
             [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in headers],
             huffman=False,
         )
 
     def decode(self, block: bytes) -> Headers:
-        """The headers of a block; bytes that are no UTF-8 come as surrogates.
+        """Return the headers of a block; bytes that are not UTF-8 become surrogates.
 
-        Raises ProtocolError: after that the connection cannot be read any further.
+        Raises ProtocolError, after which the connection cannot be read.
         """
         try:
             headers = self._decoder.decode(block, raw=True)
@@ -67,7 +67,7 @@ class HeaderCodec:
 
 
 class Block(NamedTuple):
-    """All headers of a HEADERS frame and what continues it."""
+    """The headers of a HEADERS frame and its CONTINUATION frames."""
 
     stream_id: int
     headers: Headers
@@ -75,39 +75,39 @@ class Block(NamedTuple):
 
 
 def is_informational(block: Block) -> bool:
-    """Whether it is an answer of the kind 1xx, which the real one follows."""
+    """Return True for a 1xx response, which another response follows."""
     return not block.is_end and dict(block.headers)[":status"].startswith("1")
 
 
 class BlockReader:
-    """Puts header blocks together from HEADERS and CONTINUATION frames."""
+    """Reassembles header blocks from HEADERS and CONTINUATION frames."""
 
     def __init__(self, codec: HeaderCodec) -> None:
         self._codec = codec
         self._data = bytearray()
-        # The stream of a block that is not complete, 0 for none; whether its stream ends.
+        # The stream of an incomplete block, 0 for none; and its END_STREAM flag.
         self._stream_id = 0
         self._is_end = False
 
     def check_order(self, frame: Frame) -> None:
-        """Raise ProtocolError for any other frame within a block."""
+        """Raise ProtocolError for another frame inside a block."""
         is_more = frame.kind == Http2FrameType.CONTINUATION
         if self._stream_id and not (is_more and frame.stream_id == self._stream_id):
-            raise broken("another frame inside a header block")
+            raise protocol_error("another frame inside a header block")
         if is_more and not self._stream_id:
-            raise broken("CONTINUATION without HEADERS")
+            raise protocol_error("CONTINUATION without HEADERS")
 
     def feed(self, frame: Frame) -> Block | None:
-        """The block that this frame completes. Raises ProtocolError; see HeaderCodec.decode."""
+        """Return the block that this frame completes. Raises ProtocolError."""
         if frame.kind == Http2FrameType.HEADERS:
             if not frame.stream_id:
-                raise broken("HEADERS for the connection")
+                raise protocol_error("HEADERS for the connection")
             self._stream_id, self._is_end = frame.stream_id, bool(frame.flags & END_STREAM)
             self._data += _without_priority(frame)
         else:
             self._data += frame.payload
         if len(self._data) > MAX_HEADER_LIST:
-            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "headers without an end")
+            raise ProtocolError(ErrorCode.ENHANCE_YOUR_CALM, "the headers are too long")
         if not frame.flags & END_HEADERS:
             return None
         block = Block(self._stream_id, self._codec.decode(bytes(self._data)), self._is_end)
@@ -117,11 +117,11 @@ class BlockReader:
 
 
 def _without_priority(frame: Frame) -> memoryview:
-    payload = without_padding(frame)
+    payload = strip_padding(frame)
     if not frame.flags & PRIORITY:
         return payload
     if len(payload) < _PRIORITY_SIZE:
-        raise wrong_size(frame)
+        raise size_error(frame)
     return payload[_PRIORITY_SIZE:]
 
 
@@ -129,24 +129,24 @@ def _text(data: bytes | str) -> str:
     return data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
 
 
-def problem_of_request(headers: Headers) -> str:
-    """What is wrong with the headers of a request; "" if nothing is."""
+def check_request(headers: Headers) -> str:
+    """Return the problem of the headers of a request, "" for none."""
     return _problem(headers, _REQUEST) or _missing(headers, {":method", ":scheme", ":path"})
 
 
-def problem_of_response(headers: Headers) -> str:
-    """What is wrong with the headers of a response; "" if nothing is."""
+def check_response(headers: Headers) -> str:
+    """Return the problem of the headers of a response, "" for none."""
     return _problem(headers, _RESPONSE) or _missing(headers, _RESPONSE)
 
 
-def problem_of_trailers(headers: Headers) -> str:
-    """What is wrong with trailers; "" if nothing is."""
+def check_trailers(headers: Headers) -> str:
+    """Return the problem of trailers, "" for none."""
     return _problem(headers, frozenset())
 
 
-def _missing(headers: Headers, wanted: Iterable[str]) -> str:
+def _missing(headers: Headers, required: Iterable[str]) -> str:
     names = {name for name, _ in headers}
-    return next((f"no {name} in the headers" for name in sorted(wanted) if name not in names), "")
+    return next((f"no {name} in the headers" for name in sorted(required) if name not in names), "")
 
 
 def _problem(headers: Headers, pseudo: frozenset[str]) -> str:
@@ -157,7 +157,7 @@ def _problem(headers: Headers, pseudo: frozenset[str]) -> str:
                 return f"an unexpected header {name}"
             seen.add(name)
             continue
-        # No pseudo-header may follow.
+        # A pseudo-header after this one is an error.
         pseudo = frozenset()
         if name != name.lower() or name in _CONNECTION or not name:
             return f"a header that HTTP/2 forbids: {name}"

@@ -1,7 +1,7 @@
-"""Calls over one HTTP/2 connection: Channel (we call) and Server (we are called).
+"""Calls over one HTTP/2 connection: Channel (client) and Server.
 
-A connection has a thread that reads and one that writes; each call to a Server runs in a thread
-of its own. All of them are daemon threads and end with the connection, or soon after.
+A connection has a reader and a writer thread; each call of a Server runs in its own thread. All are
+daemon threads, which end with the connection or soon after.
 """
 
 import threading
@@ -19,7 +19,7 @@ from kitcache.buildkit.wire.grpc import (
 )
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import MAX_STREAMS, Http2Connection
-from kitcache.buildkit.wire.stream import REPLY, Stream, make_deadline, wait
+from kitcache.buildkit.wire.stream import REPLY, Stream, make_deadline, wait_until
 from kitcache.buildkit.wire.threads import ConnectionThreads, Transport
 
 __all__ = ["Channel", "Handler", "Server", "Stream", "Transport"]
@@ -29,10 +29,12 @@ Handler = Callable[[Stream], None]
 
 
 class Channel:
-    """The calling side of a connection, over a transport that it closes with itself.
+    """The client side of a connection. It owns the transport.
 
-    authority: what requests name as their host; BuildKit does not look at it. timeout_s: for the
-    start of each call, and for a whole unary one.
+    Args:
+        transport: A connected transport.
+        authority: The host in requests; BuildKit ignores it.
+        timeout_s: For the start of each call, and for all of a unary call.
     """
 
     def __init__(
@@ -44,8 +46,8 @@ class Channel:
     ) -> None:
         self.timeout_s = timeout_s
         self._authority = authority
-        self._link = ConnectionThreads(transport, Http2Connection(is_client=True), None)
-        self._link.start()
+        self._threads = ConnectionThreads(transport, Http2Connection(is_client=True), None)
+        self._threads.start()
 
     def unary(
         self,
@@ -55,10 +57,10 @@ class Channel:
         metadata: Metadata = (),
         timeout_s: float | None = None,
     ) -> bytes:
-        """Send one message and get one back.
+        """Send one message and return the response.
 
-        timeout_s: for all of it, the channel's where none is given; the server is told. Raises
-        RpcError: the status of the call, DEADLINE_EXCEEDED, UNAVAILABLE without a connection.
+        The server gets the timeout, by default the channel's. Raises RpcError: the status of the
+        call, DEADLINE_EXCEEDED, or UNAVAILABLE without a connection.
         """
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         deadline = make_deadline(timeout_s)
@@ -70,34 +72,34 @@ class Channel:
             _send_request(stream, request, deadline)
             reply = stream.receive_until(deadline)
             if reply is None:
-                raise RpcError(Code.INTERNAL, "the call ended without an answer")
+                raise RpcError(Code.INTERNAL, "the call ended without a response")
             if stream.receive_until(deadline) is not None:
-                raise RpcError(Code.INTERNAL, "more than one answer came")
+                raise RpcError(Code.INTERNAL, "the call has more than one response")
             return reply
         finally:
             stream.cancel()
 
     def open(self, method: str, *, metadata: Metadata = ()) -> Stream:
-        """Start a call, which sends its headers. Waits while the server has too many calls.
+        """Start a call. Waits while the server has too many calls.
 
-        Raises RpcError UNAVAILABLE without a connection, DEADLINE_EXCEEDED after the channel's
-        timeout, ValueError for bad metadata.
+        Raises RpcError: UNAVAILABLE without a connection, DEADLINE_EXCEEDED after the channel's
+        timeout. Raises ValueError for invalid metadata.
         """
         return self._open(method, metadata, make_deadline(self.timeout_s))
 
     @property
     def is_alive(self) -> bool:
-        """Whether calls can be made: connected, and the server is not going away."""
-        return self._link.is_open
+        """True if calls can start: connected, and the server has not sent GOAWAY."""
+        return self._threads.is_open
 
     @property
     def failure(self) -> str | None:
-        """Why the connection ended; None while it lives, and when it was closed by us."""
-        return self._link.failure
+        """Why the connection ended; None while it is open and after `close`."""
+        return self._threads.failure
 
     def close(self) -> None:
-        """End all calls with CANCELLED, and the connection. Again: nothing. Takes 2 s at most."""
-        self._link.close()
+        """End all calls with CANCELLED, and the connection. Idempotent; takes at most 2 s."""
+        self._threads.close()
 
     def _open(self, method: str, metadata: Metadata, deadline: float | None) -> Stream:
         check_metadata(metadata)
@@ -111,16 +113,16 @@ class Channel:
             ("user-agent", "kitcache"),
             *metadata,
         )
-        link = self._link
-        with link.lock:
-            while link.is_open and not link.connection.can_open:
-                wait(link.can_send, deadline)
-            if not link.is_open:
-                raise link.ending
-            stream_id = link.connection.open_stream(headers)
-            stream = Stream(link, stream_id, method, metadata)
-            link.calls[stream_id] = stream
-            link.wake_writer()
+        threads = self._threads
+        with threads.lock:
+            while threads.is_open and not threads.connection.can_open:
+                wait_until(threads.can_send, deadline)
+            if not threads.is_open:
+                raise threads.closing_error
+            stream_id = threads.connection.open_stream(headers)
+            stream = Stream(threads, stream_id, method, metadata)
+            threads.calls[stream_id] = stream
+            threads.wake_writer()
             return stream
 
 
@@ -128,40 +130,41 @@ def _send_request(stream: Stream, request: bytes, deadline: float | None) -> Non
     try:
         stream.send_until((request,), deadline, is_end=True)
     except RpcError as error:
-        # A server may answer without reading all: what it says then is received.
+        # A server can respond before it has read everything; the response is received next.
         if error.code == Code.DEADLINE_EXCEEDED:
             raise
 
 
 class Server:
-    """The called side of a connection; serves from the moment it is made.
+    """The server side of a connection; it serves at once, and owns the transport.
 
-    handlers: by path, "/package.Service/Method", in any case. failure: why the connection ended;
-    None while it lives, and when it was closed by us.
+    Args:
+        transport: A connected transport.
+        handlers: By path, "/package.Service/Method", in any case.
     """
 
     def __init__(self, transport: Transport, handlers: Mapping[str, Handler]) -> None:
         self._handlers = {path.lower(): handler for path, handler in handlers.items()}
         self._running = 0
-        self._link = ConnectionThreads(transport, Http2Connection(is_client=False), self._accept)
-        self._is_idle = threading.Condition(self._link.lock)
-        self._link.start()
+        self._threads = ConnectionThreads(transport, Http2Connection(is_client=False), self._accept)
+        self._is_idle = threading.Condition(self._threads.lock)
+        self._threads.start()
 
     @property
     def failure(self) -> str | None:
-        """Why the connection ended; None while it lives, and when it was closed by us."""
-        return self._link.failure
+        """Why the connection ended; None while it is open and after `close`."""
+        return self._threads.failure
 
     def close(self) -> None:
-        """End every call, and the connection. Handlers get RpcError CANCELLED; not waited for."""
-        self._link.close()
+        """End all calls and the connection. Handlers get RpcError CANCELLED and can still run."""
+        self._threads.close()
 
     def wait_closed(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end of the connection; whether it came in time."""
-        return self._link.closed.wait(timeout_s)
+        """Wait for the end of the connection. Return False after the timeout."""
+        return self._threads.closed.wait(timeout_s)
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no handler runs; whether that came in time."""
+        """Wait until no handler runs. Return False after the timeout."""
         with self._is_idle:
             return self._is_idle.wait_for(lambda: not self._running, timeout_s)
 
@@ -176,19 +179,19 @@ class Server:
             self._refuse(stream_id, REPLY + encode_status(error))
             return None
         if self._running >= MAX_STREAMS:
-            self._link.drop(stream_id, ErrorCode.REFUSED_STREAM)
+            self._threads.drop(stream_id, ErrorCode.REFUSED_STREAM)
             return None
         metadata = tuple(header for header in headers if not header[0].startswith(":"))
-        stream = Stream(self._link, stream_id, path, metadata)
-        self._link.calls[stream_id] = stream
+        stream = Stream(self._threads, stream_id, path, metadata)
+        self._threads.calls[stream_id] = stream
         self._running += 1
         if is_end:
-            stream.headers_came((), is_end)
+            stream.receive_headers((), is_end)
         return lambda: self._start(handler, stream)
 
     def _refuse(self, stream_id: int, headers: Headers) -> None:
-        self._link.connection.send_headers(stream_id, headers, is_end=True)
-        self._link.drop(stream_id, ErrorCode.NO_ERROR)
+        self._threads.connection.send_headers(stream_id, headers, is_end=True)
+        self._threads.drop(stream_id, ErrorCode.NO_ERROR)
 
     def _start(self, handler: Handler, stream: Stream) -> None:
         name = stream.method.rpartition("/")[2]
@@ -205,7 +208,7 @@ class Server:
             handler(stream)
         except RpcError as raised:
             error = raised
-        except Exception as raised:  # noqa: BLE001  # a handler's failure is its call's alone
+        except Exception as raised:  # noqa: BLE001 - a handler's failure ends only its call
             error = RpcError(Code.UNKNOWN, type(raised).__name__)
         self._finish(stream, error)
 

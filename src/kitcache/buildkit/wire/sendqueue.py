@@ -1,4 +1,4 @@
-"""Frames on their way out: headers and data cut to the peer's frame size, kept in order."""
+"""The queue of frames to send: headers and data are split to the peer's frame size."""
 
 from collections import deque
 
@@ -14,8 +14,8 @@ from kitcache.buildkit.wire.frames import (
 )
 
 
-class Outbox:
-    """What is to be written next. size: bytes in it. frame_size: the peer's limit."""
+class SendQueue:
+    """Buffers to write, in order; `size` is their length, `frame_size` the peer's limit."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -23,7 +23,7 @@ class Outbox:
         self._buffers: deque[Buffer] = deque()
 
     def take(self, limit: int) -> list[Buffer]:
-        """The next buffers, to about so many bytes; at least one if there is any."""
+        """Remove and return the next buffers, up to the limit, but at least one."""
         taken: list[Buffer] = []
         while self._buffers and (not taken or limit >= len(self._buffers[0])):
             size = len(self._buffers[0])
@@ -33,27 +33,27 @@ class Outbox:
         return taken
 
     def put(self, data: Buffer) -> None:
-        """Whole frames."""
+        """Append complete frames."""
         self._buffers.append(data)
         self.size += len(data)
 
     def put_headers(self, stream_id: int, block: bytes, *, is_end: bool) -> None:
-        """A header block: HEADERS, and CONTINUATION for what is too long for it."""
-        most = self.frame_size
+        """Append a header block as HEADERS and any CONTINUATION frames."""
+        limit = self.frame_size
         kind, flags = Http2FrameType.HEADERS, END_STREAM if is_end else 0
-        place = 0
-        while len(block) - place > most:
-            self.put(make_frame(kind, flags, stream_id, block[place : place + most]))
-            place += most
+        start = 0
+        while len(block) - start > limit:
+            self.put(make_frame(kind, flags, stream_id, block[start : start + limit]))
+            start += limit
             kind, flags = Http2FrameType.CONTINUATION, 0
-        self.put(make_frame(kind, flags | END_HEADERS, stream_id, block[place:]))
+        self.put(make_frame(kind, flags | END_HEADERS, stream_id, block[start:]))
 
     def put_data(self, stream_id: int, data: memoryview, *, is_end: bool) -> None:
-        """DATA frames, which hold views: the data is not copied. One empty frame for no data."""
-        put, size, most = self._buffers.append, len(data), self.frame_size
-        for place in range(0, size or 1, most):
-            piece = data[place : place + most]
-            flags = END_STREAM if is_end and place + most >= size else 0
+        """Append DATA frames that hold views of the data; one empty frame for no data."""
+        put, size, limit = self._buffers.append, len(data), self.frame_size
+        for start in range(0, size or 1, limit):
+            piece = data[start : start + limit]
+            flags = END_STREAM if is_end and start + limit >= size else 0
             put(frame_header(Http2FrameType.DATA, flags, stream_id, len(piece)))
             put(piece)
             self.size += HEADER_SIZE + len(piece)

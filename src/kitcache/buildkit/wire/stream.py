@@ -1,4 +1,4 @@
-"""One call, seen from either side: whole messages in and out."""
+"""One call, on either side: complete messages in both directions."""
 
 import threading
 import time
@@ -12,93 +12,100 @@ from kitcache.buildkit.wire.grpc import (
     MessageReader,
     Metadata,
     RpcError,
+    check_reply,
     decode_status,
     encode_status,
     frame_messages,
     frame_parts,
-    problem_of_reply,
 )
 from kitcache.buildkit.wire.headers import Headers
-from kitcache.buildkit.wire.threads import HELD_LIMIT, OUTBOX_LIMIT, ConnectionThreads
+from kitcache.buildkit.wire.threads import MAX_PARTIAL_BYTES, MAX_QUEUED_BYTES, ConnectionThreads
 
-# How much is taken from a stream, or put in the outbox, each time the lock is had.
+# The bytes that are received or queued each time the lock is acquired.
 _STEP = 256 * 1024
-# Pieces below this are copied together, so that they neither pile up nor keep what was read alive.
+# Smaller pieces are copied together: each view keeps its whole read buffer in memory.
 _SMALL_PIECE = 1024
 _OVER = RpcError(Code.FAILED_PRECONDITION, "the call has ended")
 REPLY = ((":status", "200"), ("content-type", CONTENT_TYPE))
 
 
 class Stream:
-    """A call. One thread may receive while others send; messages are never mixed.
+    """A call. One thread can receive while others send; messages are never interleaved.
 
-    method: "/package.Service/Method". metadata: the request's. trailers: what came with the end
-    of the call (client side). Drop a call that has not ended with `cancel`: what it received and
-    nobody took would stay.
+    An abandoned call must be cancelled, or the messages that it received stay in memory.
+
+    Attributes:
+        method: "/package.Service/Method".
+        metadata: Of the request.
+        trailers: The metadata at the end of the call (client side).
     """
 
     def __init__(
-        self, link: ConnectionThreads, stream_id: int, method: str, metadata: Metadata
+        self, threads: ConnectionThreads, stream_id: int, method: str, metadata: Metadata
     ) -> None:
         self.method = method
         self.metadata = metadata
         self.trailers: Metadata = ()
-        self._link = link
+        self._threads = threads
         self._id = stream_id
-        self._is_client = link.connection.is_client
+        self._is_client = threads.connection.is_client
         self._sending = threading.Lock()
         self._has_sent_headers = self._is_client
-        self._is_amid_message = False
-        self._arrived = threading.Condition(link.lock)
+        self._is_sending_message = False
+        self._arrived = threading.Condition(threads.lock)
         self._pieces: deque[Buffer] = deque()
         self._messages = MessageReader()
-        self._held = 0
-        # How the receiving side ended: an error, or well.
+        self._partial_bytes = 0
+        # The end of the receiving side, and its error.
         self._error: RpcError | None = None
         self._is_received = False
         self._is_abandoned = False
         self._has_reply = False
-        # Why nothing can be sent any more.
+        # The reason why nothing can be sent.
         self._refusal: RpcError | None = None
 
     def send(self, *messages: bytes) -> None:
-        """Send whole messages, in order; waits for the peer to make room.
+        """Send messages in order. Waits for the peer's window.
 
-        Raises RpcError once the call is over: with its status if it failed, else with
-        FAILED_PRECONDITION.
+        Raises RpcError after the end of the call: its status, or FAILED_PRECONDITION after OK.
         """
         self.send_until(messages, None)
 
     def send_until(
         self, messages: Sequence[bytes], deadline: float | None, *, is_end: bool = False
     ) -> None:
-        """The same until a time of the monotonic clock; is_end: and nothing after them.
+        """Send messages before a time of the monotonic clock.
 
-        Raises RpcError DEADLINE_EXCEEDED too; then the call can only be cancelled.
+        Raises RpcError as `send`, and DEADLINE_EXCEEDED; then the call can only be cancelled.
+
+        Args:
+            messages: In order.
+            deadline: None for none.
+            is_end: These are the last messages.
         """
         self._send_buffers(frame_messages(messages), deadline, is_end=is_end)
 
     def send_parts(self, head: bytes, data: Buffer) -> None:
-        """Send one message, given in two parts: large data is not copied to join them.
+        """Send one message of two parts, without a copy of large data.
 
-        Raises RpcError like `send`.
+        Raises RpcError as `send`.
         """
         self._send_buffers(frame_parts(head, data), None, is_end=False)
 
     def receive(self, timeout_s: float | None = None) -> bytes | None:
-        """The next message; None when the other side is done, on the client side with OK.
+        """Return the next message; None at the end, which is OK on the client side.
 
         Raises RpcError: the status of the call; CANCELLED or another code after a reset;
-        UNAVAILABLE when the connection is lost; DEADLINE_EXCEEDED after the timeout, and then
-        the call goes on. Not for two threads at once.
+        UNAVAILABLE if the connection is lost; DEADLINE_EXCEEDED after the timeout, and the call
+        continues. Only one thread can receive.
         """
         return self.receive_until(make_deadline(timeout_s))
 
     def receive_until(self, deadline: float | None) -> bytes | None:
-        """The same until a time of the monotonic clock."""
+        """Return the next message, as `receive`, before a time of the monotonic clock."""
         while True:
             if self._is_abandoned and self._error is not None:
-                raise self._error.again()
+                raise self._error.copy()
             message = self._messages.take()
             if message is not None:
                 return message
@@ -112,40 +119,39 @@ class Stream:
             yield message
 
     def end(self) -> None:
-        """Say that nothing more will be sent (client side); again, or after the end: nothing."""
-        with self._sending, self._link.lock:
+        """End the sending side (client side). Idempotent."""
+        with self._sending, self._threads.lock:
             if self._refusal is None:
-                self._link.connection.send_data(self._id, memoryview(b""), is_end=True)
+                self._threads.connection.send_data(self._id, memoryview(b""), is_end=True)
                 self._refusal = _OVER
-                self._link.wake_writer()
+                self._threads.wake_writer()
 
     def cancel(self) -> None:
-        """Give the call up, from any thread; who sends or receives gets RpcError CANCELLED.
+        """Cancel the call, from any thread; sends and receives raise RpcError CANCELLED.
 
-        Nothing for a call that has ended and of which all was received.
+        Nothing happens if the call has ended and all messages were received.
         """
-        with self._link.lock:
-            if self._pieces or self._link.calls.get(self._id) is self:
+        with self._threads.lock:
+            if self._pieces or self._threads.calls.get(self._id) is self:
                 error = RpcError(Code.CANCELLED, "the call was cancelled")
                 self._abandon(error)
                 self._close(error, ErrorCode.CANCEL)
 
     def finish(self, error: RpcError | None) -> None:
-        """End the call with a status, None for OK, whatever the client still sends (server side).
+        """End the call with a status, None for OK (server side).
 
-        After a failure a message that waits for room in another thread is cut short, and the call
-        is reset.
+        If another thread is sending a message, an error truncates it and resets the call.
         """
-        with self._link.lock:
+        with self._threads.lock:
             if error is not None and self._refusal is None:
                 self._refusal = error
-                self._link.can_send.notify_all()
-        with self._sending, self._link.lock:
-            is_cut = self._is_amid_message
-            if self._link.calls.get(self._id) is self and not is_cut:
+                self._threads.can_send.notify_all()
+        with self._sending, self._threads.lock:
+            is_cut = self._is_sending_message
+            if self._threads.calls.get(self._id) is self and not is_cut:
                 trailers = encode_status(error)
                 headers = trailers if self._has_sent_headers else REPLY + trailers
-                self._link.connection.send_headers(self._id, headers, is_end=True)
+                self._threads.connection.send_headers(self._id, headers, is_end=True)
             self._abandon(error or _OVER)
             self._close(error or _OVER, ErrorCode.CANCEL if is_cut else ErrorCode.NO_ERROR)
 
@@ -156,15 +162,15 @@ class Stream:
     ) -> None:
         with self._sending:
             for buffer in buffers:
-                self._is_amid_message = True
+                self._is_sending_message = True
                 self._send_buffer(memoryview(buffer), deadline, is_end and buffer is buffers[-1])
-            self._is_amid_message = False
+            self._is_sending_message = False
 
     def _send_buffer(self, view: memoryview, deadline: float | None, is_end: bool) -> None:
-        connection = self._link.connection
+        connection = self._threads.connection
         while True:
-            with self._link.lock:
-                count = self._wait_for_room(len(view), deadline)
+            with self._threads.lock:
+                count = self._wait_for_window(len(view), deadline)
                 if not self._has_sent_headers:
                     self._has_sent_headers = True
                     connection.send_headers(self._id, REPLY, is_end=False)
@@ -172,32 +178,32 @@ class Stream:
                 connection.send_data(self._id, view[:count], is_end=is_end and is_last)
                 if is_end and is_last:
                     self._refusal = _OVER
-                self._link.wake_writer()
+                self._threads.wake_writer()
             if is_last:
                 return
             view = view[count:]
 
-    def _wait_for_room(self, wanted: int, deadline: float | None) -> int:
-        connection = self._link.connection
+    def _wait_for_window(self, wanted: int, deadline: float | None) -> int:
+        connection = self._threads.connection
         while True:
             if self._refusal is not None:
-                raise self._refusal.again()
-            room = connection.send_window(self._id)
-            if room > 0 and connection.outbox.size < OUTBOX_LIMIT:
-                return min(room, wanted, _STEP)
-            wait(self._link.can_send, deadline)
+                raise self._refusal.copy()
+            size = connection.send_window(self._id)
+            if size > 0 and connection.send_queue.size < MAX_QUEUED_BYTES:
+                return min(size, wanted, _STEP)
+            wait_until(self._threads.can_send, deadline)
 
     # Receiving.
 
     def _take_pieces(self, deadline: float | None) -> list[Buffer]:
-        with self._link.lock:
+        with self._threads.lock:
             while not self._pieces and not self._is_received:
-                wait(self._arrived, deadline)
+                wait_until(self._arrived, deadline)
             if not self._pieces:
-                if self._error is None and self._messages.is_amid:
+                if self._error is None and self._messages.is_partial:
                     self._error = RpcError(Code.INTERNAL, "the call ended within a message")
                 if self._error is not None:
-                    raise self._error.again()
+                    raise self._error.copy()
             taken, size = [], 0
             while self._pieces and size < _STEP:
                 taken.append(self._pieces.popleft())
@@ -209,38 +215,38 @@ class Stream:
         try:
             for piece in pieces:
                 self._messages.feed(piece)
-            self._hold(self._messages.held)
+            self._hold(self._messages.partial_bytes)
         except RpcError as error:
-            with self._link.lock:
+            with self._threads.lock:
                 self._abandon(error)
                 if self._is_client:
                     self._close(error, ErrorCode.CANCEL)
             raise
 
     def _hold(self, count: int) -> None:
-        with self._link.lock:
-            self._link.held += count - self._held
-            self._held = count
-            if count and self._link.held > HELD_LIMIT:
-                raise RpcError(Code.RESOURCE_EXHAUSTED, "too many messages are there in part")
+        with self._threads.lock:
+            self._threads.partial_bytes += count - self._partial_bytes
+            self._partial_bytes = count
+            if count and self._threads.partial_bytes > MAX_PARTIAL_BYTES:
+                raise RpcError(Code.RESOURCE_EXHAUSTED, "too many incomplete messages")
 
     def _credit(self, count: int) -> None:
-        self._link.connection.credit(self._id, count)
-        self._link.wake_writer()
+        self._threads.connection.credit(self._id, count)
+        self._threads.wake_writer()
 
     def _end_receiving(self, error: RpcError | None) -> None:
         if not self._is_received:
             self._is_received, self._error = True, error
             self._arrived.notify()
 
-    # What the link tells, with the lock held.
+    # StreamListener: the reader holds the lock.
 
-    def headers_came(self, headers: Headers, is_end: bool) -> None:
-        """A reply's headers, or trailers of either side."""
+    def receive_headers(self, headers: Headers, is_end: bool) -> None:
+        """Receive the headers of a reply, or trailers."""
         if not self._is_client:
             self._end_receiving(None)
             return
-        problem = None if self._has_reply else problem_of_reply(headers)
+        problem = None if self._has_reply else check_reply(headers)
         self._has_reply = True
         if problem is not None:
             self._end_receiving(problem)
@@ -251,8 +257,8 @@ class Stream:
             self._end_receiving(error)
             self._close(error or _OVER, ErrorCode.NO_ERROR)
 
-    def data_came(self, data: memoryview, is_end: bool) -> None:
-        """Bytes of messages."""
+    def receive_data(self, data: memoryview, is_end: bool) -> None:
+        """Receive bytes of messages."""
         if self._is_received:
             self._credit(len(data))
         elif len(data) >= _SMALL_PIECE:
@@ -279,9 +285,9 @@ class Stream:
             self._end_receiving(None)
 
     def fail(self, error: RpcError) -> None:
-        """The end of both sides, by the peer or with the connection.
+        """End both sides: the peer or the connection has ended the call.
 
-        A client still gets what had come before; a handler is told at once.
+        A client can still receive earlier messages; a handler fails at once.
         """
         self._end_receiving(error)
         if self._refusal is None:
@@ -290,31 +296,31 @@ class Stream:
             self._abandon(error)
 
     def _abandon(self, error: RpcError) -> None:
-        """What came and was not taken is void, and so is what is still to come."""
+        """Discard received and future messages."""
         self._is_abandoned = self._is_received = True
         self._error = error
         self._credit(sum(map(len, self._pieces)))
         self._pieces.clear()
-        self._link.held -= self._held
-        self._held = 0
+        self._threads.partial_bytes -= self._partial_bytes
+        self._partial_bytes = 0
         self._messages = MessageReader()
         self._arrived.notify()
 
     def _close(self, error: RpcError, code: ErrorCode) -> None:
-        """The end of sending, and of the stream. code: for the reset, if it needs one."""
+        """End the sending side and the stream; `code` is for a reset, if one is needed."""
         if self._refusal is None:
             self._refusal = error
-        self._link.drop(self._id, code)
+        self._threads.drop(self._id, code)
 
 
 def make_deadline(timeout_s: float | None) -> float | None:
-    """The moment of the monotonic clock at which the time is over; None: never."""
+    """Return the end of a timeout on the monotonic clock, None for none."""
     return None if timeout_s is None else time.monotonic() + timeout_s
 
 
-def wait(condition: threading.Condition, deadline: float | None) -> None:
-    """Wait for a change, its lock held; raises RpcError DEADLINE_EXCEEDED at the deadline."""
-    left_s = None if deadline is None else deadline - time.monotonic()
-    if left_s is not None and left_s <= 0:
+def wait_until(condition: threading.Condition, deadline: float | None) -> None:
+    """Wait for the condition, whose lock is held. Raises RpcError DEADLINE_EXCEEDED."""
+    timeout_s = None if deadline is None else deadline - time.monotonic()
+    if timeout_s is not None and timeout_s <= 0:
         raise RpcError(Code.DEADLINE_EXCEEDED, "no answer in time")
-    condition.wait(left_s)
+    condition.wait(timeout_s)

@@ -1,8 +1,8 @@
-"""One connection's threads: a reader that never waits for a writer, and a writer that joins.
+"""The threads of a connection: a reader that never waits for the writer, and a writer.
 
-All state of the connection is kept by one lock. The reader hands events to the calls while it
-holds it, so calls only take note; whoever has something to send puts it in the outbox and wakes
-the writer. What waits for room to send waits for `can_send`.
+One lock protects all state of the connection. The reader passes events to the calls while it holds
+the lock, so calls only record them. A sender queues its data and wakes the writer; it waits for
+`can_send` if the window or the queue is full.
 """
 
 import threading
@@ -22,56 +22,57 @@ from kitcache.buildkit.wire.grpc import Code, RpcError, reset_error
 from kitcache.buildkit.wire.headers import Headers
 from kitcache.buildkit.wire.http2 import Http2Connection
 
-# A peer that begins many messages and ends none is refused at so many bytes.
-HELD_LIMIT = 128 * 2**20
-# Senders wait while so much is unwritten.
-OUTBOX_LIMIT = 2**20
+# The limit for the bytes of all incomplete messages.
+MAX_PARTIAL_BYTES = 128 * 2**20
+# Senders wait while the queue is longer.
+MAX_QUEUED_BYTES = 2**20
 WRITE_SIZE = 256 * 1024
-# For how long what is still unwritten holds up a close.
+# The time that a close waits for the writer.
 _LINGER_S = 1.0
 
 
 class Transport(Protocol):
-    """Bytes both ways. read and write are called by a thread each, close by any."""
+    """A byte stream in both directions. One thread reads, one writes, any thread closes."""
 
     def read(self) -> bytes:
-        """Some bytes, 64 KiB or more at a time if there are; b"" at the end. May raise OSError."""
+        """Return some bytes, 64 KiB or more if possible; b"" at the end. Can raise OSError."""
         ...
 
     def write(self, data: Buffer) -> None:
-        """Write all of it. May raise OSError."""
+        """Write all of the data. Can raise OSError."""
         ...
 
     def close(self) -> None:
-        """Idempotent. Ends a read and a write that wait in other threads."""
+        """Close the transport. Idempotent; reads and writes in other threads end."""
         ...
 
 
 class StreamListener(Protocol):
-    """What a link tells a call, with the lock held. After fail it tells nothing more."""
+    """A call, as the reader sees it. The reader holds the lock; fail is the last event."""
 
-    def headers_came(self, headers: Headers, is_end: bool) -> None:
-        """Headers, or trailers."""
+    def receive_headers(self, headers: Headers, is_end: bool) -> None:
+        """Receive headers or trailers."""
         ...
 
-    def data_came(self, data: memoryview, is_end: bool) -> None:
-        """Bytes, which want credit once they are consumed."""
+    def receive_data(self, data: memoryview, is_end: bool) -> None:
+        """Receive bytes, which are credited after they are consumed."""
         ...
 
     def fail(self, error: RpcError) -> None:
-        """The call is over, and the link has forgotten it."""
+        """End the call, which is no longer registered."""
         ...
 
 
-# Takes a new call in, with the lock held; what it returns is run without it.
+# Accepts a new call while the lock is held; the result is called without the lock.
 Accept = Callable[[int, Headers, bool], Callable[[], None] | None]
 
 
 class ConnectionThreads:
     """A connection with its threads, which `start` starts.
 
-    failure: why it ended, None while it lives and when it was closed by us. held: bytes of messages
-    that have not ended, of all calls.
+    Attributes:
+        failure: Why the connection ended; None while it is open and after `close`.
+        partial_bytes: The bytes of the incomplete messages of all calls.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ConnectionThreads:
         self.can_send = threading.Condition(self.lock)
         self.connection = connection
         self.calls: dict[int, StreamListener] = {}
-        self.held = 0
+        self.partial_bytes = 0
         self.failure: str | None = None
         self.closed = threading.Event()
         self._transport = transport
@@ -98,20 +99,20 @@ class ConnectionThreads:
         self._writer = threading.Thread(target=self._write, name=f"rpc-{side}-writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to read and to write."""
+        """Start both threads."""
         self._writer.start()
         self._reader.start()
 
-    # For callers that hold the lock.
+    # The caller holds the lock.
 
     @property
     def is_open(self) -> bool:
-        """Whether new calls can be made."""
+        """True if new calls can start."""
         return not self._is_closing and self._goaway is None
 
     @property
-    def ending(self) -> RpcError:
-        """Why there are no calls any more."""
+    def closing_error(self) -> RpcError:
+        """The error of all calls after the connection has ended."""
         if self._is_closing and self.failure is None:
             return RpcError(Code.CANCELLED, "the connection was closed")
         if self.failure is None and self._goaway is not None:
@@ -119,22 +120,22 @@ class ConnectionThreads:
         return RpcError(Code.UNAVAILABLE, f"the connection was lost: {self.failure}")
 
     def wake_writer(self) -> None:
-        """Something was put in the outbox."""
-        if self._is_writer_waiting and self.connection.outbox.size:
+        """Wake the writer if the queue is not empty."""
+        if self._is_writer_waiting and self.connection.send_queue.size:
             self._is_writer_waiting = False
             self._has_output.notify()
 
     def drop(self, stream_id: int, code: ErrorCode) -> None:
-        """Forget a call, and reset its stream unless that is closed on both sides."""
+        """Remove a call, and reset its stream unless both sides have closed it."""
         self.calls.pop(stream_id, None)
         self.connection.reset(stream_id, code)
         self.can_send.notify_all()
         self.wake_writer()
 
-    # For callers that do not.
+    # The caller does not hold the lock.
 
     def close(self) -> None:
-        """End every call and the connection. Returns in bounded time, whatever the peer does."""
+        """End all calls and the connection, in bounded time."""
         self._end(None)
         deadline = time.monotonic() + _LINGER_S
         for thread in (self._writer, self._reader):
@@ -149,7 +150,7 @@ class ConnectionThreads:
                 self.failure = failure
                 if failure is None:
                     self.connection.go_away(ErrorCode.NO_ERROR)
-                self._fail_calls(list(self.calls), self.ending)
+                self._fail_calls(list(self.calls), self.closing_error)
                 self._is_writer_waiting = False
                 self._has_output.notify()
         if is_first and not has_lost_peer:
@@ -175,8 +176,8 @@ class ConnectionThreads:
                 for start in accepted:
                     start()
         except ProtocolError as error:
-            self._end(f"the peer broke HTTP/2: {error}")
-        except Exception as error:  # noqa: BLE001  # whatever a transport raises, nobody hangs
+            self._end(f"the peer violated HTTP/2: {error}")
+        except Exception as error:  # noqa: BLE001 - no call may hang, whatever a transport raises
             self._end(str(error) or type(error).__name__, has_lost_peer=True)
         else:
             goaway = f": {_describe(self._goaway)}" if self._goaway else ""
@@ -189,7 +190,7 @@ class ConnectionThreads:
             case DataReceived(stream_id, data, is_end):
                 call = self.calls.get(stream_id)
                 if call is not None:
-                    call.data_came(data, is_end)
+                    call.receive_data(data, is_end)
                 else:
                     self.connection.credit(stream_id, len(data))
             case HeadersReceived(stream_id, headers, is_end):
@@ -198,14 +199,14 @@ class ConnectionThreads:
                 self._fail_calls([stream_id], reset_error(code, problem))
             case GoAwayReceived(last_stream_id) if self.connection.is_client:
                 self._goaway = event
-                self._fail_calls([i for i in self.calls if i > last_stream_id], self.ending)
+                self._fail_calls([i for i in self.calls if i > last_stream_id], self.closing_error)
             case _:
                 self.can_send.notify_all()
 
     def _take_headers(self, stream_id: int, headers: Headers, is_end: bool) -> None:
         call = self.calls.get(stream_id)
         if call is not None:
-            call.headers_came(headers, is_end)
+            call.receive_headers(headers, is_end)
         elif self._accept is not None:
             start = self._accept(stream_id, headers, is_end)
             if start is not None:
@@ -216,20 +217,20 @@ class ConnectionThreads:
             while buffers := self._next_buffers():
                 self._transport.write(b"".join(buffers) if len(buffers) > 1 else buffers[0])
             self._wrote_all.set()
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001 - as above
             self._wrote_all.set()
-            # What the peer said before it hung up may still be read, and explains more.
+            # The last bytes of the peer can still be read, and explain more.
             self._read_all.wait(_LINGER_S)
             self._end(str(error) or type(error).__name__, has_lost_peer=True)
 
     def _next_buffers(self) -> list[Buffer]:
-        outbox = self.connection.outbox
+        send_queue = self.connection.send_queue
         with self.lock:
-            while not outbox.size and not self._is_closing:
+            while not send_queue.size and not self._is_closing:
                 self._is_writer_waiting = True
                 self._has_output.wait()
-            was_full = outbox.size >= OUTBOX_LIMIT
-            buffers = outbox.take(WRITE_SIZE)
+            was_full = send_queue.size >= MAX_QUEUED_BYTES
+            buffers = send_queue.take(WRITE_SIZE)
             if was_full:
                 self.can_send.notify_all()
             return buffers

@@ -10,7 +10,7 @@ from kitcache.buildkit.session.outputs import StreamTarget
 from kitcache.buildkit.session.serve import make_handlers, make_metadata
 from kitcache.buildkit.session.stores import ContentStore
 from kitcache.buildkit.session.walk import NOTHING_EXCLUDED
-from kitcache.buildkit.wire.grpc import every, first
+from kitcache.buildkit.wire.grpc import all_values, first
 from kitcache.buildkit.wire.rpc import Handler
 from kitcache.store.layout import Layout
 
@@ -75,5 +75,5 @@ def test_a_session_introduces_itself_with_all_that_it_serves() -> None:
     assert first(metadata, "x-docker-expose-session-uuid") == "id"
     assert first(metadata, "x-docker-expose-session-sharedkey") == "key"
     assert first(metadata, "x-docker-expose-session-name") == "kitcache"
-    assert set(every(metadata, "x-docker-expose-session-grpc-method")) == set(served)
+    assert set(all_values(metadata, "x-docker-expose-session-grpc-method")) == set(served)
     assert len(metadata) == 3 + len(served)

@@ -50,7 +50,7 @@ class Ours(Peer):
         self.connection = Http2Connection(is_client=is_client)
 
     def output(self) -> bytes:
-        return b"".join(self.connection.outbox.take(2**40))
+        return b"".join(self.connection.send_queue.take(2**40))
 
     def receive(self, data: bytes) -> None:
         for event in self.connection.receive(data):

@@ -18,7 +18,7 @@ from kitcache.buildkit.wire.frames import (
     ProtocolError,
     error_name,
     make_frame,
-    without_padding,
+    strip_padding,
 )
 
 FRAMES = st.lists(
@@ -77,20 +77,20 @@ def test_an_answer_in_http1_is_named() -> None:
 def test_a_wrong_preface_is_refused_at_its_first_wrong_byte() -> None:
     reader = FrameReader(10, PREFACE)
     assert list(reader.feed(PREFACE[:10])) == []
-    with pytest.raises(ProtocolError, match="does not speak HTTP/2"):
+    with pytest.raises(ProtocolError, match="does not use HTTP/2"):
         list(reader.feed(b"G"))
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x01", b"\x05abcd"])
 def test_padding_longer_than_its_frame_is_refused(payload: bytes) -> None:
     with pytest.raises(ProtocolError, match="padding"):
-        without_padding(Frame(Http2FrameType.DATA, PADDED, 1, memoryview(payload), len(payload)))
+        strip_padding(Frame(Http2FrameType.DATA, PADDED, 1, memoryview(payload), len(payload)))
 
 
 def test_padding_is_taken_off() -> None:
     padded = Frame(Http2FrameType.DATA, PADDED, 1, memoryview(b"\x02abc\0\0"), 6)
-    assert without_padding(padded) == b"abc"
-    assert without_padding(padded._replace(payload=memoryview(b"\x00"), length=1)) == b""
+    assert strip_padding(padded) == b"abc"
+    assert strip_padding(padded._replace(payload=memoryview(b"\x00"), length=1)) == b""
 
 
 def test_an_unknown_error_code_is_a_number() -> None:

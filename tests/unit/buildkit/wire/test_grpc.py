@@ -11,21 +11,21 @@ from kitcache.buildkit.wire.grpc import (
     Detail,
     Metadata,
     RpcError,
+    all_values,
+    check_reply,
     decode_status,
     encode_status,
-    every,
     first,
     frame_messages,
     frame_parts,
-    problem_of_reply,
     reset_error,
 )
 
 
 def test_keys_may_repeat_and_keep_their_order() -> None:
     metadata = (("a", "1"), ("b", "2"), ("a", "3"))
-    assert (first(metadata, "a"), every(metadata, "a")) == ("1", ("1", "3"))
-    assert (first(metadata, "c"), every(metadata, "c")) == (None, ())
+    assert (first(metadata, "a"), all_values(metadata, "a")) == ("1", ("1", "3"))
+    assert (first(metadata, "c"), all_values(metadata, "c")) == (None, ())
 
 
 @pytest.mark.parametrize("padding", ["", "="])
@@ -81,16 +81,14 @@ def test_a_message_has_no_line_breaks_on_the_wire() -> None:
     ],
 )
 def test_what_is_not_grpc_says_what_it_is(headers: Metadata, code: Code) -> None:
-    error = problem_of_reply(headers)
+    error = check_reply(headers)
     assert error is not None
     assert error.code == code
     assert (first(headers, "content-type") or "") in error.message
 
 
 def test_a_reply_with_any_grpc_content_type_is_one() -> None:
-    assert (
-        problem_of_reply(((":status", "200"), ("content-type", "application/grpc+proto"))) is None
-    )
+    assert check_reply(((":status", "200"), ("content-type", "application/grpc+proto"))) is None
 
 
 def test_a_reset_says_who_was_wrong() -> None:

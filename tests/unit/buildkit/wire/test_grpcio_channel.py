@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from kitcache.buildkit.wire.grpc import Code, RpcError, decode_status, every
+from kitcache.buildkit.wire.grpc import Code, RpcError, all_values, decode_status
 from kitcache.buildkit.wire.rpc import Stream
 from tests.unit.buildkit.wire.grpciokit import (
     DETAILS,
@@ -69,9 +69,9 @@ def test_metadata_arrives_at_us_with_repeated_keys_in_order(socket_path: str) ->
     with their_channel(socket_path, {"/T.t/LOOK": look}) as channel:
         channel.unary_unary("/t.T/Look")(b"", metadata=metadata, timeout=WAIT_S)
     assert seen[0].method == "/t.T/Look"
-    assert every(seen[0].metadata, "k") == ("1", "2")
-    assert every(seen[0].metadata, "other") == ("x y",)
-    assert every(seen[0].metadata, "k-bin") in {("AP8",), ("AP8=",)}
+    assert all_values(seen[0].metadata, "k") == ("1", "2")
+    assert all_values(seen[0].metadata, "other") == ("x y",)
+    assert all_values(seen[0].metadata, "k-bin") in {("AP8",), ("AP8=",)}
 
 
 def test_a_failure_of_ours_arrives_with_its_details(socket_path: str) -> None:

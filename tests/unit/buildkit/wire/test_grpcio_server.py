@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from kitcache.buildkit.proto import rpc_pb2
-from kitcache.buildkit.wire.grpc import Code, RpcError, every
+from kitcache.buildkit.wire.grpc import Code, RpcError, all_values
 from tests.unit.buildkit.wire.grpciokit import (
     DETAILS,
     MESSAGES,
@@ -79,8 +79,8 @@ def test_metadata_arrives_with_repeated_keys_in_order(socket_path: str) -> None:
         assert list(stream) == [b""]
     assert [value for key, value in seen if key == "k"] == ["1", "2"]
     assert ("k-bin", b"\x00\xff") in seen
-    assert every(stream.trailers, "t") == ("1", "2")
-    assert every(stream.trailers, "t-bin") in {("AP8",), ("AP8=",)}
+    assert all_values(stream.trailers, "t") == ("1", "2")
+    assert all_values(stream.trailers, "t-bin") in {("AP8",), ("AP8=",)}
 
 
 def test_a_failure_arrives_with_its_details(socket_path: str) -> None:

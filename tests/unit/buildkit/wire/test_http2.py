@@ -53,7 +53,7 @@ def data_frame(stream_id: int, data: bytes, flags: int = 0) -> bytes:
 
 
 def sent(connection: Http2Connection) -> list[Frame]:
-    data = b"".join(connection.outbox.take(2**40))
+    data = b"".join(connection.send_queue.take(2**40))
     return list(FrameReader(2**24).feed(data.removeprefix(PREFACE)))
 
 
@@ -201,7 +201,7 @@ def test_anything_before_settings_ends_the_connection() -> None:
         make_frame(Kind.PING, 0, 0, b"12345678"),
         make_frame(Kind.SETTINGS, ACK, 0),
     ):
-        with pytest.raises(ProtocolError, match="no SETTINGS"):
+        with pytest.raises(ProtocolError, match="not SETTINGS"):
             list(Http2Connection(is_client=True).receive(data))
 
 

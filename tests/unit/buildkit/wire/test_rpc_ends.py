@@ -50,7 +50,7 @@ def test_the_channels_end_wakes_handlers_and_is_no_mystery(connect: Connect) -> 
 def test_a_close_is_bounded_though_the_peer_does_not_read() -> None:
     one, other = transport_pair()
     channel = Channel(one)
-    # A window of a gigabyte, and nobody who reads: what is sent is stuck in the outbox.
+    # A window of a gigabyte, and nobody who reads: what is sent is stuck in the send_queue.
     other.write(b"\0\0\6\4\0\0\0\0\0" + b"\0\4\x40\0\0\0" + b"\0\0\4\x08\0\0\0\0\0" + b"\x40\0\0\0")
     stream = channel.open("/s/M")
     sending = in_thread(lambda: [stream.send(b"x" * MAX_MESSAGE) for _ in range(10)])

@@ -104,7 +104,7 @@ def test_data_in_tiny_frames_does_not_pile_up_as_such(raw: Raw) -> None:
     sending = in_thread(raw.write)
     assert sending.exception(WAIT_S) is None
     # With the end of the call all its data is there.
-    while raw.channel._link.calls:
+    while raw.channel._threads.calls:
         threading.Event().wait(0.001)
     assert len(stream._pieces) == 2
     assert list(stream) == [bytes(100)] * 300
@@ -114,7 +114,7 @@ def test_many_messages_that_never_end_are_refused_together(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is below its own limit: 250 of them were 4 GB."""
-    monkeypatch.setattr(module, "HELD_LIMIT", 10 * 2**20)
+    monkeypatch.setattr(module, "MAX_PARTIAL_BYTES", 10 * 2**20)
     errors: SimpleQueue[RpcError] = SimpleQueue()
 
     def collect(stream: Stream) -> None:

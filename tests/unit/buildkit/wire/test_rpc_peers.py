@@ -13,8 +13,8 @@ from tests.unit.buildkit.wire.sockets import WAIT_S, transport_pair
     ("data", "problem"),
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1"),
-        (b"\0" * 40, "no SETTINGS"),
-        (b"\xff" * 40, "over the limit"),
+        (b"\0" * 40, "not SETTINGS"),
+        (b"\xff" * 40, "more than the limit"),
     ],
     ids=["another protocol", "zeros", "ones"],
 )
