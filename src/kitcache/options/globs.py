@@ -72,52 +72,27 @@ def glob_items(pattern: str) -> list[Item]:
     items: list[Item] = []
     at = 0
     while at < len(pattern):
-        char = pattern[at]
-        at += 1
-        if char == "*":
+        match = re.compile(_GLOB_ITEM, re.DOTALL).match(pattern, at)
+        if match is None:
+            raise BadPattern(pattern, SYNTAX_ERROR)
+        at = match.end()
+        negation, members, escaped = match.groups()
+        if members:
+            ends = re.findall(_GLOB_SPAN, members, re.DOTALL)
+            spans = tuple((low[-1], high[-1] if high else low[-1]) for low, high in ends)
+            items.append(complement(spans) if negation else Chars(spans))
+        elif match[0] == "*":
             items.append(Star(NO_SLASH))
-        elif char == "?":
+        elif match[0] == "?":
             items.append(NO_SLASH)
-        elif char == "[":
-            chars, at = _glob_class(pattern, at)
-            items.append(chars)
         else:
-            if char == "\\":
-                char, at = _glob_char(pattern, at - 1)
-            items.append(char)
+            items.append(escaped or match[0])
     return items
 
 
-def _glob_class(pattern: str, at: int) -> tuple[Chars, int]:
-    """Return the class and the index after it. at: the index after the opening bracket."""
-    is_negated = pattern.startswith("^", at)
-    at += is_negated
-    spans: list[Span] = []
-    while not (spans and pattern.startswith("]", at)):
-        low, at = _class_end(pattern, at)
-        high = low
-        if pattern[at] == "-":
-            high, at = _class_end(pattern, at + 1)
-        spans.append((low, high))
-    return complement(spans) if is_negated else Chars(tuple(spans)), at + 1
-
-
-def _class_end(pattern: str, at: int) -> tuple[str, int]:
-    """Return one end of a span. At least the closing bracket must follow it."""
-    if pattern[at : at + 1] in ("", "-", "]"):
-        raise BadPattern(pattern, SYNTAX_ERROR)
-    char, at = _glob_char(pattern, at)
-    if at == len(pattern):
-        raise BadPattern(pattern, SYNTAX_ERROR)
-    return char, at
-
-
-def _glob_char(pattern: str, at: int) -> tuple[str, int]:
-    if pattern[at] == "\\":
-        at += 1
-        if at == len(pattern):
-            raise BadPattern(pattern, SYNTAX_ERROR)
-    return pattern[at], at + 1
+_GLOB_CHAR = r"\\.|[^\\\]-]"
+_GLOB_SPAN = rf"({_GLOB_CHAR})(?:-({_GLOB_CHAR}))?"
+_GLOB_ITEM = rf"\[(\^?+)((?:(?:{_GLOB_CHAR})(?:-(?:{_GLOB_CHAR}))?)+)\]|\\(.)|[^\\\[]"
 
 
 def _spans(text: str) -> tuple[Span, ...]:
