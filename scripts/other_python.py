@@ -31,7 +31,7 @@ def main() -> None:
     shutil.rmtree(venv, ignore_errors=True)
     other = find_other()
     if other is None:
-        print(f"setup: no second Python beside {sys.version.split()[0]}: its tests are left out")
+        print(f"setup: no second Python but {sys.version.split()[0]}: its tests are left out")
         venv.mkdir()
         return
     subprocess.run([sys.executable, "-m", "virtualenv", "--quiet", "-p", other, venv], check=True)
