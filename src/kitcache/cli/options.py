@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 DEFAULT_INGEST_AGE_NS = 3600 * 10**9
 REPAIR_POLICY = "correct the file: its keys are the options that kitcache prune --help lists"
+STDIN = "-"
 _SECOND_NS = 10**9
 
 
@@ -187,6 +188,15 @@ def refused_policy(instead: str) -> Argument:
         const=instead,
         default=argparse.SUPPRESS,
     )
+
+
+def check_stdin(args: argparse.Namespace, reader: str) -> None:
+    """Raise UsageError if the policy comes from stdin, which `reader` reads too."""
+    if args.policy == STDIN:
+        raise UsageError(
+            f"--prune-policy - and {reader} would both read stdin",
+            hints=("write the policy to a file, and name that",),
+        )
 
 
 def read_policy_of(args: argparse.Namespace) -> "PrunePolicy | None":

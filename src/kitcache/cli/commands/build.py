@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # most builds name no policy
 
 COMMAND = buildoptions.COMMAND
 
-_STDIN = "-"
 _DONE = "the build itself is done"
 _CANCEL_TIMEOUT_S = 10.0
 _CANCELLING = "cancelling the build on the daemon; Ctrl-C again leaves at once"
@@ -64,11 +63,8 @@ class _Command:
                 hints=("kitcache build --help",),
             )
         request = make_request(args, os.environ)
-        if args.policy == _STDIN and _STDIN in (args.context, args.file):
-            raise UsageError(
-                "--prune-policy - and the build would both read stdin",
-                hints=("write the policy to a file, and name that",),
-            )
+        if options.STDIN in (args.context, args.file):
+            options.check_stdin(args, "the build")
         policy = options.read_policy_of(args)
         address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
         display = make_display(self._mode, sys.stderr, os.environ)

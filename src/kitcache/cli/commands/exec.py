@@ -12,7 +12,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.terminal import print_stdout
 from kitcache.cli.text import missing_warnings, reset_lines, reset_notes
-from kitcache.errors import UsageError, printable
+from kitcache.errors import printable
 from kitcache.store.files import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
 from kitcache.upkeep.jobcaches import LockOptions
@@ -36,8 +36,6 @@ examples:
   kitcache exec --prune-policy cache.toml -- docker buildx build \\
     --cache-to type=local,dest=../cache,mode=max .
   kitcache exec --dry-run -- docker build --cache-to type=local,dest=../cache ."""
-
-_STDIN = "-"
 
 COMMAND = options.Command(
     description=_DESCRIPTION,
@@ -101,8 +99,8 @@ class _Command:
         args = self._args
         words = args.words[1:] if args.words[:1] == ["--"] else args.words
         environ = dict(os.environ)
-        if _STDIN in words:
-            self._check_stdin()
+        if options.STDIN in words:
+            options.check_stdin(args, "the command")
         policy = options.read_policy_of(args)
         resets = args.reset or policy is not None
         if words and not args.dry_run:
@@ -133,9 +131,9 @@ class _Command:
         result = run_task(task, environ, terms, policy=policy)
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
-        for store in result.caches:
-            self._console.print_note(_store_lines(store))
-            self._console.print_warning(_warning_lines(store))
+        for cache in result.caches:
+            self._console.print_note(_result_lines(cache))
+            self._console.print_warning(_warning_lines(cache))
         if args.metadata_file:
             from kitcache.cli.jsonout import shape_value  # noqa: PLC0415 - seldom asked for
             from kitcache.cli.resultfile import write_result  # noqa: PLC0415
@@ -153,19 +151,12 @@ class _Command:
     def _warn(self, sentence: str) -> None:
         self._console.print_warning([sentence])
 
-    def _check_stdin(self) -> None:
-        if self._args.policy == _STDIN:
-            raise UsageError(
-                "--prune-policy - and the command would both read stdin",
-                hints=("write the policy to a file, and name that",),
-            )
-
     def _read_stdin(self) -> bytes | None:
-        self._check_stdin()
+        options.check_stdin(self._args, "the command")
         from kitcache.cli.interrupt import open_stdin  # noqa: PLC0415 - seldom needed
 
         stdin = open_stdin(self._args.cancel)
-        # Where nothing can be read, the client is to see that for itself.
+        # If stdin cannot be read, the client reports that itself.
         with suppress(OSError):
             return None if stdin is None else stdin.read()
         return None
@@ -175,7 +166,12 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
     """Yield the command as it would be run, and one line per local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
-    staging = {e.at: _stage_name(e.cache.dest) for e in task.exports if e.is_staged}
+    stage_name = STAGE_PREFIX + "X" * 16
+    staging = {
+        export.at: os.path.join(export.cache.dest, STATE_DIR, stage_name)
+        for export in task.exports
+        if export.is_staged
+    }
     argv = task.job.rewrite(task.client_exports(staging)).argv
     shown = ["resolved-project.json" if word == FILE_PLACEHOLDER else word for word in argv]
     yield printable(shlex.join(map(show_word, shown)))
@@ -192,31 +188,27 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
         yield printable(f"# from {source.src}, {what}: under the shared lock")
 
 
-def _stage_name(path: str) -> str:
-    return os.path.join(path, STATE_DIR, STAGE_PREFIX + "X" * 16)
-
-
-def _store_lines(store: ExecCacheResult) -> Iterator[str]:
-    if store.is_staged and store.tags:
-        names = ", ".join(f"'{tag}'" for tag in store.tags)
+def _result_lines(cache: ExecCacheResult) -> Iterator[str]:
+    if cache.is_staged and cache.tags:
+        names = ", ".join(f"'{tag}'" for tag in cache.tags)
         yield printable(
-            f"{store.path}: merged {names}: {store.linked:,} new blobs, {store.reused:,} were there"
+            f"{cache.path}: merged {names}: {cache.linked:,} new blobs, {cache.reused:,} reused"
         )
-    if store.prune is not None:
+    if cache.prune is not None:
         from kitcache.cli.cachetext import removed_tag_lines  # noqa: PLC0415 - seldom needed
 
-        yield from removed_tag_lines(store.prune)
-    if store.reset is not None:
-        yield from reset_lines(store.reset)
-        yield from reset_notes(store.reset)
+        yield from removed_tag_lines(cache.prune)
+    if cache.reset is not None:
+        yield from reset_lines(cache.reset)
+        yield from reset_notes(cache.reset)
 
 
-def _warning_lines(store: ExecCacheResult) -> Iterator[str]:
-    for problem in store.problems:
-        yield printable(f"{store.path}: {problem}")
-    if store.prune is not None:
+def _warning_lines(cache: ExecCacheResult) -> Iterator[str]:
+    for problem in cache.problems:
+        yield printable(f"{cache.path}: {problem}")
+    if cache.prune is not None:
         from kitcache.cli.cachetext import excess_lines  # noqa: PLC0415 - seldom needed
 
-        yield from excess_lines(store.prune)
-    if store.reset is not None:
-        yield from missing_warnings(store.path, store.reset.missing_blobs)
+        yield from excess_lines(cache.prune)
+    if cache.reset is not None:
+        yield from missing_warnings(cache.path, cache.reset.missing_blobs)
