@@ -130,7 +130,9 @@ class IndexChangedError(Exception):
     """Another process changed index.json since it was read: decide again."""
 
 
-def retry_if_changed(path: str, attempt: Callable[[], Result]) -> Result:
+def retry_if_changed(
+    path: str, attempt: Callable[[], Result], *, effect: str = NOTHING_CHANGED
+) -> Result:
     """Return the result of the first attempt that does not raise IndexChangedError.
 
     Raises:
@@ -139,7 +141,7 @@ def retry_if_changed(path: str, attempt: Callable[[], Result]) -> Result:
     for _ in range(MAX_RETRIES):
         with suppress(IndexChangedError):
             return attempt()
-    raise index_unstable_error(path, effect=NOTHING_CHANGED)
+    raise index_unstable_error(path, effect=effect)
 
 
 def index_unstable_error(path: str, effect: str = NOTHING_DELETED) -> Busy:

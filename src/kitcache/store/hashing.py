@@ -1,6 +1,6 @@
-"""A blob's file, read as a stream, against the digest that it is named by.
+"""Verification of blobs by reading their files.
 
-One open, one stat, one read and one close for a small file: there may be a hundred thousand.
+A small file costs one open, one stat, one read and one close: there may be a hundred thousand.
 """
 
 import errno
@@ -19,20 +19,21 @@ _NOT_REGULAR = "is not a regular file"
 
 
 class Hashed(NamedTuple):
-    """A file's length in bytes, and what is wrong with it: a clause, "" if nothing is."""
+    """The length of a file in bytes, and what is wrong with it, a clause; "" if nothing is."""
 
     size: int
     problem: str
 
 
 Unhashed = Literal["gone", "large", "stopped"]
-"""Why nothing is known of a blob: there is no such file, it is too large, or `stop` was set."""
+"""Why a blob was not hashed: it does not exist, it is too large, or `stop` was set."""
 
 
 class BlobHasher:
-    """Hashes blobs one after the other, through one buffer: for one thread.
+    """Hashes blobs one after another in one thread, through one buffer.
 
-    stop: looked at between two chunks. bytes: how many were read so far, for others to look at.
+    Attributes:
+        bytes: The number of bytes read so far. Other threads may read it.
     """
 
     def __init__(self, layout: Layout, stop: Event, chunk_bytes: int) -> None:
@@ -42,11 +43,16 @@ class BlobHasher:
         self.bytes = 0
 
     def hash_blob(self, digest: Digest, *, largest: int | None = None) -> Hashed | Unhashed:
-        """Hash the blob with that digest, of a known algorithm, where its directory is open.
+        """Hash a blob of a known algorithm whose directory is open. No symlink is followed.
 
-        largest: leave a larger file, in bytes, alone. Follows no link. Never raises OSError: a file
-        that cannot be read is one that has a problem. Raises KitcacheError where the process may
-        open no more files: that is no problem of a blob's.
+        Args:
+            largest: Do not hash a file with more bytes.
+
+        Returns:
+            Its length and its problem: also if it cannot be read.
+
+        Raises:
+            KitcacheError: The process may open no more files.
         """
         try:
             fd = os.open(digest.hex, FILE_FLAGS, dir_fd=self._layout.blobs[digest.algorithm])
@@ -63,10 +69,10 @@ class BlobHasher:
     def _hash_open(self, fd: int, digest: Digest, largest: int | None) -> Hashed | Unhashed:
         size = 0
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
+            file = os.fstat(fd)
+            if not stat.S_ISREG(file.st_mode):
                 return Hashed(0, _NOT_REGULAR)
-            size = found.st_size
+            size = file.st_size
             if largest is not None and size > largest:
                 return "large"
             return self._hash_file(fd, digest, size)

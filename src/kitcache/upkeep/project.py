@@ -1,6 +1,6 @@
-"""A Survey as it would be found after an edit of index.json. Pure: the disk was read before.
+"""The survey of an edited index.json, without a second look at the disk. No I/O.
 
-What is given up by hand needs no second look at the disk: the links that were read still hold.
+An edit only removes references, so the links that the survey has read still hold.
 """
 
 from bisect import bisect_left
@@ -51,33 +51,36 @@ def project(
     young: Collection[Digest] = (),
     index_digest: Digest,
 ) -> Survey:
-    """The survey of an index.json without some entries, and with others moved to new blobs.
+    """Return the survey of an index.json without some entries, and with new roots of others.
 
-    Entries go by their position; what a new manifest names was live before. young: of what only
-    dropped entries reach, the blobs that are too young to go: they shelter what they reach.
-    index_digest: of the bytes of that index.json.
+    Args:
+        drop: The positions of the entries to remove.
+        move: The new roots by position. They reach no blob that was not live before.
+        young: The blobs that only removed entries reach and that are too young to delete. They, and
+            all that they reach, are kept.
+        index_digest: Of the bytes of the edited index.json.
     """
     sizes, links = dict(survey.live), dict(survey.links)
-    roots, gone = [], sorted(drop)
+    roots, dropped = [], sorted(drop)
     for root in survey.roots:
         if root.position not in drop:
             moved = (move or {}).get(root.position)
             kept = root if moved is None else _move(root, moved, sizes, links)
-            before = bisect_left(gone, root.position)
+            before = bisect_left(dropped, root.position)
             roots.append(kept._replace(position=root.position - before))
     starts = [key_of(root.descriptor) for root in roots if root.descriptor is not None]
     live = {digest: sizes[digest] for digest in _reach_all(links, starts) if digest in sizes}
-    sheltering = {*survey.young, *young}
-    nodes = [key for key in links if key[0] in sheltering] if sheltering else []
-    sheltered = [d for d in {*young, *_reach_all(links, nodes)} if d in sizes and d not in live]
-    narrowed = survey._replace(
+    keepers = {*survey.young, *young}
+    nodes = [key for key in links if key[0] in keepers] if keepers else []
+    kept_young = [d for d in {*young, *_reach_all(links, nodes)} if d in sizes and d not in live]
+    projected = survey._replace(
         index_digest=index_digest,
         roots=tuple(roots),
         live=live,
-        young={**survey.young, **{digest: sizes[digest] for digest in sheltered}},
+        young={**survey.young, **{digest: sizes[digest] for digest in kept_young}},
         links=links,
     )
-    return narrowed._replace(missing_blobs=tuple(_missing(narrowed, survey.missing_blobs)))
+    return projected._replace(missing_blobs=tuple(_missing(projected, survey.missing_blobs)))
 
 
 def _move(
@@ -86,7 +89,7 @@ def _move(
     sizes: dict[Digest, int],
     links: dict[NodeKey, tuple[Link, ...]],
 ) -> Root:
-    """The root with its new manifest; what that is, and points at, is noted."""
+    """Return the root with its new manifest, and add that manifest to sizes and links."""
     if root.descriptor is None:
         raise ValueError("a root that cannot be read cannot be moved")
     documents = moved.manifest, moved.config
@@ -102,7 +105,7 @@ def _move(
 
 
 def _reach_all(links: Mapping[NodeKey, tuple[Link, ...]], starts: Iterable[NodeKey]) -> set[Digest]:
-    """Every digest at or below one of these nodes, each node looked at once."""
+    """Return all digests at or below these nodes."""
     todo = list(starts)
     done = set(todo)
     while todo:
@@ -114,12 +117,12 @@ def _reach_all(links: Mapping[NodeKey, tuple[Link, ...]], starts: Iterable[NodeK
     return {digest for digest, _, _ in done}
 
 
-def _missing(survey: Survey, leaves: Collection[MissingBlob]) -> Iterable[MissingBlob]:
-    """Those leaves that a root still names, each with the first tag that does."""
-    wanted = {leaf.digest: leaf for leaf in leaves}
+def _missing(survey: Survey, blobs: Collection[MissingBlob]) -> Iterable[MissingBlob]:
+    """Yield the missing blobs that a root still reaches, each with the first tag that does."""
+    wanted = {blob.digest: blob for blob in blobs}
     for root in survey.roots if wanted else ():
         if root.descriptor is not None:
             for digest, link in reach(survey, root.descriptor).items():
-                # What is to be found at a URL may rightly be missing here.
+                # A blob with a URL may be absent.
                 if digest in wanted and not link.descriptor.elsewhere:
                     yield wanted.pop(digest)._replace(ref_name=root.ref_name)

@@ -1,6 +1,7 @@
-"""A smaller root for a tag: the cacheconfig and the manifest that name only what is kept.
+"""The blobs and the records of a new root.
 
-The blobs come first and the entry of index.json after them, so a crash leaves garbage, no hole.
+The blobs are written before the entry of index.json is moved, so a crash leaves unreachable blobs,
+never a missing blob.
 """
 
 from collections.abc import Mapping
@@ -9,24 +10,24 @@ from contextlib import suppress
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.state import read_tag_uses, write_tag_uses
+from kitcache.store.state import write_tag_uses
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.project import RewrittenRoot
 
 
-def write_root(layout: DirectoryStore, new: RewrittenRoot) -> tuple[Digest, int]:
-    """Write both blobs, config first: the manifest's digest and size. Both are on the disk then.
+def write_root(store: DirectoryStore, root: RewrittenRoot) -> tuple[Digest, int]:
+    """Write and sync both blobs, config first. Return the digest and the size of the manifest.
 
-    The caller holds kitcache.lock and moves the entry of index.json. Raises KitcacheError.
+    The caller holds kitcache.lock, and moves the entry of index.json. Raises KitcacheError.
     """
-    write_blob(layout, new.config)
-    digest = write_blob(layout, new.manifest)
-    sync_blobs(layout)
-    return digest, len(new.manifest)
+    write_blob(store, root.config)
+    digest = write_blob(store, root.manifest)
+    sync_blobs(store)
+    return digest, len(root.manifest)
 
 
 def move_recorded_exports(
-    layout: DirectoryStore, moved: Mapping[str, tuple[Digest, Digest]]
+    store: DirectoryStore, moved: Mapping[str, tuple[Digest, Digest]]
 ) -> None:
     """Record new roots as the last exports of their tags, if the records can be read.
 
@@ -34,10 +35,10 @@ def move_recorded_exports(
         moved: By tag, the root that was exported and the root that replaces it.
     """
     with suppress(KitcacheError):
-        uses = read_tag_uses(layout) if moved else {}
+        uses = store.read_tag_uses() if moved else {}
         changed = {
             tag: uses[tag]._replace(digest=str(after))
             for tag, (before, after) in moved.items()
             if tag in uses and uses[tag].digest == str(before)
         }
-        write_tag_uses(layout, changed)
+        write_tag_uses(store, changed)

@@ -7,7 +7,7 @@ It deletes nothing.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from threading import Event
 
@@ -20,7 +20,7 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
-from kitcache.gc.collect import MAX_RETRIES, index_unstable_error
+from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.plan import make_plan
 from kitcache.gc.refusals import refusal_error
@@ -164,14 +164,6 @@ def _lock_copy(
         pass
 
 
-class _Overtaken(Exception):
-    """index.json or a copy has changed since it was read. `actions`: those that were done."""
-
-    def __init__(self, actions: Iterable[RepairAction] = ()) -> None:
-        super().__init__()
-        self.actions = tuple(actions)
-
-
 class _Repair:
     """Plans and carries out a repair under the exclusive lock."""
 
@@ -191,16 +183,16 @@ class _Repair:
     def run(self, suspects: Sequence[BadBlob]) -> tuple[RepairAction, ...]:
         """Plan and apply until index.json does not change in between; return what was done."""
         done: list[RepairAction] = []
-        for _ in range(MAX_RETRIES):
-            try:
-                return (*done, *self._attempt(suspects, has_begun=bool(done)))
-            except _Overtaken as overtaken:
-                done += overtaken.actions
-        error = index_unstable_error(self._store.path)
-        error.effect = _TAGS_INTACT
-        raise error
 
-    def _attempt(self, suspects: Sequence[BadBlob], *, has_begun: bool) -> tuple[RepairAction, ...]:
+        def attempt() -> tuple[RepairAction, ...]:
+            return (*done, *self._attempt(suspects, done))
+
+        return retry_if_changed(self._store.path, attempt, effect=_TAGS_INTACT)
+
+    def _attempt(
+        self, suspects: Sequence[BadBlob], done: list[RepairAction]
+    ) -> tuple[RepairAction, ...]:
+        """Plan and apply once. If index.json has changed, add what was done to `done`."""
         store, control = self._store, self._control
         store.open_directories()
         # Hash again what would be moved: an export may have written the right bytes since. Blobs
@@ -216,12 +208,13 @@ class _Repair:
         refusal = make_plan(source.survey, SweepOptions(), now_ns).refusal
         if refusal is not None and refusal.kind == "busy":
             error = refusal_error(store.path, refusal)
-            error.effect = _TAGS_INTACT if has_begun else NOTHING_CHANGED
+            error.effect = _TAGS_INTACT if done else NOTHING_CHANGED
             raise error
         try:
             self._apply(source, plan)
-        except _Overtaken:
-            raise _Overtaken(self._arrived(plan)) from None
+        except IndexChangedError:
+            done += self._arrived(plan)
+            raise
         return plan.actions
 
     def _arrived(self, plan: RepairPlan) -> Iterator[RepairAction]:
@@ -234,7 +227,7 @@ class _Repair:
                 yield action
 
     def _apply(self, source: RepairInput, plan: RepairPlan) -> None:
-        """Carry out the plan. Raises _Overtaken if index.json was not changed."""
+        """Carry out the plan. Raises IndexChangedError if index.json was not edited."""
         old_index = source.old_index if source.lost else None
         with Quarantine(self._held) as quarantine:
             if plan.bad or old_index is not None:
@@ -264,7 +257,7 @@ class _Repair:
                 copy_blob(self._copies[path], self._store, digest, None, proves=True)
             except Damaged:
                 # The copy has changed since it was hashed: plan again.
-                raise _Overtaken from None
+                raise IndexChangedError from None
         for data in plan.new_blobs.values():
             self._control.check()
             write_blob(self._store, data)
@@ -274,7 +267,7 @@ class _Repair:
     def _publish(self, before: bytes | None, after: bytes) -> None:
         def change(data: bytes | None) -> bytes:
             if data != before:
-                raise _Overtaken
+                raise IndexChangedError
             return after
 
         self._store.commit_roots(change, self._control.wait_policy(self._lock_timeout_s))
