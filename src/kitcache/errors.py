@@ -102,9 +102,9 @@ class KitcacheError(_Declared):
 
     Attributes:
         path: The directory as the caller named it, "" if the error is not about one.
-        problem: What happened, one clause.
+        problem: The event, one clause.
         details: Further lines.
-        effect: What was changed or not changed.
+        effect: The changes, such as "nothing was deleted".
         hints: Commands or advice, best first.
     """
 
@@ -115,7 +115,6 @@ class KitcacheError(_Declared):
     hints: tuple[str, ...] = ()
 
     def _fill(self, arguments: dict[str, Any]) -> None:
-        """Set the fields of a new error; the constructor calls it."""
         del arguments["self"]
         defaults = {name: field.default for name, field in self._declared.items()}
         self.__dict__.update(defaults | arguments)
@@ -269,7 +268,7 @@ class Unreadable(_BlobError):
 
 
 class Unsafe(_BlobError):
-    """Refused: to continue could change or load what it must not (a symlink, a cap, a version)."""
+    """Refused: to continue could change or load other files (a symlink, a cap, a version)."""
 
     exit_code = 13
 

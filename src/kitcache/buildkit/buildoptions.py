@@ -29,8 +29,8 @@ class BuildOptions(NamedTuple):
         on_progress: Called while waiting for locks, and during resets.
         cancel: Set it to cancel the build.
         credentials: Returns the login for a registry's host.
-        stdin: What "-" reads.
-        stdout: What dest "-" writes to.
+        stdin: The stream that "-" reads.
+        stdout: The stream that dest "-" writes to.
         proxy_args: Build arguments that the request's own override.
         prune_policy: Which tags to remove from every local cache that is exported to; implies
             a reset.

@@ -20,7 +20,7 @@ class BuildRequest(NamedTuple):
         allow: Entitlements, such as "network.host".
         shm_size: Bytes of /dev/shm; 0 for the daemon's default.
         ulimits: "nofile=1024:2048".
-        warnings: What looks mistyped, apart from the warnings of caches and outputs.
+        warnings: A sentence for each probable mistake; caches and outputs have their own.
     """
 
     context: str = "."

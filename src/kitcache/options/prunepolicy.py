@@ -58,15 +58,15 @@ def parse_span(text: str) -> int:
 
 
 class PruneRule(NamedTuple):
-    """What a policy says about the tags that one of its patterns matches.
+    """The rule of a policy for the tags that one of its patterns matches.
 
-    A rule without a name for all tags is the common rule: it applies to what the others leave open.
+    A rule without a name for all tags is the common rule: it fills settings that others omit.
 
     Attributes:
         name: For messages, such as rule[2].
         tags: Patterns; `*` matches any text, slashes too.
         keep: The tags are never removed.
-        keep_last: So many of them are not removed, the most recently used.
+        keep_last: The number of most recently used tags that are kept.
         keep_within_ns: A tag that was used less long ago is not removed.
         unused_for_ns: A tag that was not used for at least so long is removed.
     """
@@ -102,7 +102,7 @@ class PruneRule(NamedTuple):
 
 
 class PrunePolicy(NamedTuple):
-    """A policy. The common rule applies to what a rule leaves open for its tags.
+    """A policy. The common rule fills the settings that the rule of a tag omits.
 
     Attributes:
         keep_tags: Patterns of tags that are never removed.

@@ -1,4 +1,4 @@
-"""Policy: what is too young to go."""
+"""The options of a sweep."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,12 @@ HOUR_NS = 3600 * 10**9
 
 
 class SweepOptions(NamedTuple):
-    """What a reset spares although nothing reaches it. Times are nanoseconds.
+    """The ages below which a reset keeps unreachable blobs and uploads.
 
-    min_age_ns: unreferenced blobs younger than this stay, with everything that young unreferenced
-    manifests reach; 0 spares nothing. ingest_age_ns: uploads without a write for this long are
-    taken for left behind, and go.
+    Attributes:
+        min_age_ns: Younger unreachable blobs are kept, and all blobs that young unreachable
+            manifests reach; 0 keeps none.
+        ingest_age_ns: An upload without a write for this long is abandoned, and is deleted.
     """
 
     min_age_ns: int = 0

@@ -148,7 +148,7 @@ class DeleteResult(NamedTuple):
 
 
 class LockHolder(NamedTuple):
-    """The process that holds a lock. A fact is None if the system does not tell it.
+    """The process that holds a lock. A field is None if it is unknown.
 
     Attributes:
         command: The program, and its subcommand if that is a known one; never an argument.

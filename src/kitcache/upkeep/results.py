@@ -60,7 +60,7 @@ class HeldBlob(NamedTuple):
 
     Attributes:
         bytes: None if the blob is missing.
-        unique_bytes: What would be free without the tag; 0 if another entry reaches the blob.
+        unique_bytes: The bytes that only this tag needs; 0 if another entry reaches the blob.
         platform, created_by: Of a layer of an image, from its config; "" if unknown.
         step: The step that made a layer of a build cache.
     """
@@ -188,8 +188,8 @@ class VerifyResult(NamedTuple):
         blobs: All blobs that were hashed.
         bad_blobs: Reachable or not.
         index_problem: Why index.json is unusable, "" if it is usable; then there are no tags.
-        damage: What a reset would refuse for, and no tag names.
-        warnings: What is not a fault yet, a sentence each.
+        damage: Damage that makes a reset refuse and that no tag names.
+        warnings: Possible faults, a sentence each.
         seconds: Wall time.
         reason: Why there was nothing to verify, "" if there was.
     """
@@ -216,7 +216,7 @@ RECOVERED = "recovered-"
 
 
 class RepairAction(NamedTuple):
-    """Something that a repair did, or would do.
+    """A change that a repair made, or would make.
 
     Attributes:
         kind: copy-blob (from another copy); rebuild-index (index.json, or an entry of it, was
@@ -262,8 +262,8 @@ class PruneResult(NamedTuple):
         trimmed: Tags that were kept and trimmed.
         limit_bytes: The most that all tags may reach, None without a limit. Below 0 if even an
             empty cache would leave too little free space.
-        needed_bytes: What the tags that must be kept reach, if it is more than the limit.
-        reason: Why it did not do all that was asked for, else "".
+        needed_bytes: The bytes that the tags to keep reach, if they exceed the limit.
+        reason: Why it could not reach its limit, else "".
     """
 
     path: str
@@ -287,8 +287,8 @@ class TagResult(NamedTuple):
     Attributes:
         outcome: done, dry-run, or unchanged if the target named the digest already.
         source: The tag or digest by which the entry was found.
-        digest: What both names name.
-        previous_digests: What the target named before.
+        digest: The digest of both names.
+        previous_digests: The digests that the target named before.
     """
 
     path: str
@@ -305,7 +305,7 @@ class MergedTag(NamedTuple):
     Attributes:
         source: The path of its cache.
         target_name: Its name in the target.
-        digests: What it names.
+        digests: The digests that it names.
         state: new in the target; moved from `previous_digests`; unchanged.
     """
 
