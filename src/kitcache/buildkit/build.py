@@ -11,7 +11,7 @@ from itertools import chain
 from kitcache.buildkit.abilities import Abilities
 from kitcache.buildkit.arguments import check_options
 from kitcache.buildkit.buildoptions import BuildOptions
-from kitcache.buildkit.caches import Caches, SolveEntry, open_caches
+from kitcache.buildkit.caches import Caches, open_caches
 from kitcache.buildkit.daemon.connect import DaemonConnection
 from kitcache.buildkit.exporters import Exporter
 from kitcache.buildkit.history import read_provenance
@@ -20,7 +20,7 @@ from kitcache.buildkit.log import log_calls, log_solve
 from kitcache.buildkit.logins import Logins
 from kitcache.buildkit.masks import Mask, make_mask
 from kitcache.buildkit.proto import control_pb2
-from kitcache.buildkit.request import LOCAL_DELETE, CheckedRequest, frontend_attrs
+from kitcache.buildkit.request import LOCAL_DELETE, CacheEntry, CheckedRequest, frontend_attrs
 from kitcache.buildkit.result import (
     BuildResult,
     decode_response,
@@ -352,5 +352,5 @@ def _check_contexts(sources: SessionSources, caches: Caches) -> None:
             )
 
 
-def _entries(entries: Sequence[SolveEntry]) -> list[control_pb2.CacheEntry]:
+def _entries(entries: Sequence[CacheEntry]) -> list[control_pb2.CacheEntry]:
     return [control_pb2.CacheEntry(type=kind, attrs=dict(attrs)) for kind, attrs in entries]

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from kitcache.buildkit.publish import CacheResult, Publication, publish_exports
+from kitcache.buildkit.request import CacheEntry
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import ExcludedDirectories, identity
@@ -23,9 +24,6 @@ from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions, sw
 from kitcache.upkeep.results import PruneResult
 
 STORE_PREFIX = "local:"
-
-SolveEntry = tuple[str, dict[str, str]]
-"""Type and Attrs of a CacheOptionsEntry."""
 
 _LOCAL = "local"
 
@@ -97,8 +95,8 @@ class Caches:
         self._exports: list[_Export] = []
         self._imports: list[tuple[LockedCache, ContentStore]] = []
         self.stores: dict[str, ContentStore] = {}
-        self.export_entries: list[SolveEntry] = []
-        self.import_entries: list[SolveEntry] = []
+        self.export_entries: list[CacheEntry] = []
+        self.import_entries: list[CacheEntry] = []
 
     @property
     def left_out(self) -> ExcludedDirectories:
