@@ -119,7 +119,7 @@ def test_no_path_of_ours_reaches_the_daemon(context: Path, tmp_path: Path) -> No
     )
 
     def script(solve: Solve) -> Answer:
-        image = b'{"schemaVersion": 2, "config": {}, "layers": []}'
+        image = b'{"schemaVersion": 2, "layers": []}'
         solve.session.upload("export", image, digest_of(image))
         return {}
 
@@ -173,7 +173,7 @@ def test_an_image_and_a_cache_are_not_one_tag_of_one_directory(
 
 def test_a_layout_alone_is_no_cache(context: Path, tmp_path: Path) -> None:
     def script(solve: Solve) -> Answer:
-        image = b'{"schemaVersion": 2, "config": {}, "layers": []}'
+        image = b'{"schemaVersion": 2, "layers": []}'
         solve.session.upload("export", image, digest_of(image))
         (tmp_path / "layout").rename(tmp_path / "moved")
         return {}

@@ -99,7 +99,7 @@ class TestImports:
         with open_caches((), [wanted], warn=warnings.append) as caches:
             assert len(caches.import_entries) == 1
         (told,) = warnings
-        assert "not protected from a reset that runs meanwhile" in told
+        assert "not protected from a concurrent reset" in told
 
     def test_from_where_it_exports_to(self, tmp_path: Path) -> None:
         """One directory, one lock; the first build has nothing to import yet."""
