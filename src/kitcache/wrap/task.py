@@ -164,8 +164,8 @@ def _warn_of_repeated(exports: Iterable[CacheExport]) -> Iterator[str]:
         place = os.path.realpath(cache.dest), cache.tag
         if place in seen:
             yield (
-                f"{cache.dest}: the tag {cache.tag!r} is exported to more than once: the last one"
-                " counts"
+                f"{cache.dest}: the tag {cache.tag!r} is exported to more than once:"
+                " the last export counts"
             )
         seen.add(place)
 

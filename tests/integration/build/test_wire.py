@@ -267,7 +267,7 @@ def test_a_push_alone(asked: Asked) -> None:
 def test_a_load_from_a_buildkitd_needs_docker(asked: Asked) -> None:
     built = asked.run("--load", "-t", "app", env={"PATH": "/nonexistent"})
     assert built.code == 20
-    assert "the image cannot be loaded: docker does not run" in built.err
+    assert "the image cannot be loaded: docker cannot be started" in built.err
     assert asked.recorder.solves == []
 
 

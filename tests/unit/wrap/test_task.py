@@ -67,7 +67,7 @@ def test_a_tag_that_two_targets_export_is_told_of(
         printed = f'{{"target": {{"a": {target % ("c", "x")}, "b": {target % second}}}}}'
         _, said = task_of(tmp_path, "buildx", "bake", printed=printed)
         assert said == count * [
-            "warning: ./c: the tag 'x' is exported to more than once: the last one counts"
+            "warning: ./c: the tag 'x' is exported to more than once: the last export counts"
         ]
 
 
