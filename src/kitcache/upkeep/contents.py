@@ -1,7 +1,5 @@
-"""What one tag holds: every blob with its size, what it is, and whether another tag needs it."""
+"""`ls DIR TAG`: the blobs of one tag, with their sizes, roles and steps."""
 
-import os
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -17,30 +15,36 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import command_line
-from kitcache.store.open import open_store
+from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.steporder import rank_steps
 from kitcache.upkeep.trimming.trimplan import layer_uses, read_cache
 
 
-def ls_tag(path: str | os.PathLike[str], tag: str, *, cancel: Event | None = None) -> TagContents:
+def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagContents:
     """List the blobs that a tag reaches, largest first, and what would be free without the tag.
 
-    A layer of a build cache comes with the step that made it, a layer of an image with its line of
-    the image's history. tag: a ref name, or the whole digest of an entry. Takes no lock. Raises
-    NotFound (no such tag), NotACache, Unsafe, Damaged (index.json itself), Cancelled, KitcacheError
-    for I/O errors.
+    A layer of a build cache has the step that made it, and a layer of an image its line of the
+    image's history. No lock is acquired.
+
+    Args:
+        tag: A ref name, or the full digest of an entry.
+
+    Raises:
+        NotFound: There is no such tag.
+        Damaged: index.json is invalid.
+        NotACache, Unsafe, Cancelled: As du.
+        KitcacheError: An I/O error.
     """
-    control = Control(os.fspath(path), None, cancel)
-    with open_store(path) as layout:
-        survey = take_survey(layout, control)
-        roots = _roots_of(layout.path, survey, tag)
+    control = Control(address_text(path), None, cancel)
+    with open_store(path) as store:
+        survey = take_survey(store, control)
+        roots = _roots_of(store.path, survey, tag)
         descriptors = list(dict.fromkeys(root.descriptor for root in roots if root.descriptor))
         links = _first_links(survey, descriptors)
-        reader = Reader(layout)
+        reader = Reader(store)
         reader.root = roots[0]
         lines = dict(chain.from_iterable(_history(reader, survey, d) for d in descriptors))
         steps = dict(chain.from_iterable(_steps(reader, survey, d) for d in descriptors))
@@ -85,7 +89,7 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
     meant = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
     raise NotFound(
         path,
-        f"no entry of {INDEX} has the tag or digest {tag!r}",
+        f"no entry of index.json has the tag or digest {tag!r}",
         effect="",
         hints=(
             *((f"did you mean {meant!r}?",) if meant else ()),
@@ -95,15 +99,15 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
 
 
 def _first_links(survey: Survey, descriptors: Sequence[Descriptor]) -> dict[Digest, Link]:
-    """Every digest that is reached, with the first link to it."""
-    found: dict[Digest, Link] = {}
+    """Return every reachable digest with the first link to it."""
+    links: dict[Digest, Link] = {}
     for descriptor in descriptors:
-        found = reach(survey, descriptor) | found
-    return found
+        links = reach(survey, descriptor) | links
+    return links
 
 
 def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
-    """What entries other than these reach."""
+    """Return the digests that other entries reach."""
     positions = {root.position for root in roots}
     others = {
         key_of(root.descriptor): root.descriptor
@@ -116,7 +120,7 @@ def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
 def _history(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, tuple[str, str]]]:
-    """For each layer of an image its platform, and the command that made it where that is known."""
+    """Yield the platform of each layer of an image, and the command that made it, if known."""
     for link in links_below(survey, descriptor, with_subjects=False):
         below = survey.links.get(key_of(link.descriptor), ())
         config = read_image_config(reader, below)
@@ -128,7 +132,7 @@ def _history(
 
 
 def _commands(config: Mapping[str, object], count: int) -> list[str]:
-    """The command of each layer; empty texts where the history does not match the layers.
+    """Return the command of each layer; empty texts if the history does not match the layers.
 
     Source: OCI image-spec, config.md: history[] has an entry per layer, and those of empty_layer.
     """
@@ -145,20 +149,20 @@ def _commands(config: Mapping[str, object], count: int) -> list[str]:
 def _steps(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, CachedStep]]:
-    """For each layer of a build cache the step that made it."""
-    tree: CacheDocuments | None = None
+    """Yield the step that made each layer of a build cache."""
+    cache: CacheDocuments | None = None
     try:
         with suppress(Damaged, Unsafe):
-            tree = read_cache(reader.store, descriptor)
+            cache = read_cache(reader.store, descriptor)
     except Unreadable as error:
         reader.add_damage(descriptor, error)
-    if tree is None:
+    if cache is None:
         return
-    config = read_cacheconfig(tree.config)
+    config = read_cacheconfig(cache.config)
     used: Mapping[Digest, int] = {}
-    with suppress(KitcacheError):  # then it is not known when a step was last read
+    with suppress(KitcacheError):  # The last use of each step is unknown then.
         used = layer_uses(reader.store)
-    for ranked in rank_steps([tree], used, time.time_ns()):
+    for ranked in rank_steps([cache], used, reader.store.now_ns()):
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
