@@ -4,9 +4,7 @@ Names and meanings are those of `docker buildx build`, of buildctl where buildx 
 buildx commands/build.go and docs/reference/buildx_build.md.
 """
 
-import argparse
 import signal
-from typing import NoReturn
 
 from kitcache.buildkit.request import NETWORKS
 from kitcache.cli import options
@@ -70,21 +68,6 @@ examples:
   kitcache build --secret id=token,env=API_TOKEN -o out .
   kitcache build --addr tcp://builder:1234 --tlsdir ~/certs -o - . | tar t
   tar c . | kitcache build -f docker/Dockerfile -"""
-
-
-class _Elsewhere(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,  # noqa: ARG002
-        values: object,  # noqa: ARG002
-        option_string: str | None = None,
-    ) -> NoReturn:
-        name = option_string or ""
-        parser.error(
-            f"{name} is an option of docker buildx build that kitcache does not have:"
-            f" {ELSEWHERE[name]}"
-        )
 
 
 def _unfold_switches(words: list[str]) -> list[str]:
@@ -234,6 +217,12 @@ COMMAND = options.Command(
             ),
             switch("-q --quiet", "print only the image's digest"),
         ),
-        argument(" ".join(ELSEWHERE), "", action=_Elsewhere, nargs="?", default=argparse.SUPPRESS),
+        options.refused(
+            {
+                name: f"{name} is an option of docker buildx build that kitcache does not have:"
+                f" {advice}"
+                for name, advice in ELSEWHERE.items()
+            }
+        ),
     ),
 )

@@ -6,7 +6,7 @@ meaning and one help text.
 
 import argparse
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from kitcache.errors import NOTHING_CHANGED, UsageError
@@ -131,7 +131,7 @@ SWEEP_AGES = (
     argument(
         "--min-age",
         "AGE",
-        "keep garbage younger than this, and what young manifests reach (default: 0)",
+        "keep unreachable blobs younger than this, and what young manifests reach (default: 0)",
         type=converter(parse_age),
         default=0,
     ),
@@ -144,7 +144,7 @@ SWEEP_AGES = (
         default=DEFAULT_INGEST_AGE_NS,
     ),
 )
-DRY_RUN = switch("-n --dry-run", "say what would be done, change nothing, take no lock")
+DRY_RUN = switch("-n --dry-run", "print what would be done, change nothing, acquire no lock")
 LOCK_TIMEOUT = argument(
     "--lock-timeout",
     "AGE",
@@ -159,18 +159,21 @@ JSON = switch("--json", "print one JSON object per DIR, errors too")
 CHANGES = (DRY_RUN, LOCK_TIMEOUT, JSON, QUIET)
 
 
-class _RefuseRegoPolicy(argparse.Action):
+class _Refuse(argparse.Action):
     def __call__(
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,  # noqa: ARG002
         values: object,  # noqa: ARG002
-        option_string: str | None = None,  # noqa: ARG002
+        option_string: str | None = None,
     ) -> NoReturn:
-        parser.error(
-            "--policy is docker buildx build's option for Rego source policies, which kitcache does"
-            f" not evaluate: {self.const}. To remove tags from a cache, write --prune-policy FILE"
-        )
+        parser.error(self.const[option_string])
+
+
+def refused(messages: Mapping[str, str]) -> Argument:
+    """Declare options that kitcache does not have; each is refused with its message."""
+    names = " ".join(messages)
+    return argument(names, "", action=_Refuse, nargs="?", const=messages, default=argparse.SUPPRESS)
 
 
 def policy_file(name: str, text: str) -> Argument:
@@ -180,14 +183,11 @@ def policy_file(name: str, text: str) -> Argument:
 
 def refused_policy(instead: str) -> Argument:
     """Declare --policy of docker buildx build, a Rego source policy; `instead` is the advice."""
-    return argument(
-        "--policy",
-        "",
-        action=_RefuseRegoPolicy,
-        nargs="?",
-        const=instead,
-        default=argparse.SUPPRESS,
+    message = (
+        "--policy is docker buildx build's option for Rego source policies, which kitcache does not"
+        f" evaluate: {instead}. To remove tags from a cache, write --prune-policy FILE"
     )
+    return refused({"--policy": message})
 
 
 def check_stdin(args: argparse.Namespace, reader: str) -> None:
