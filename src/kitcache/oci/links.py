@@ -144,7 +144,7 @@ def _schema1_layers(document: JsonObject) -> list[Link]:
         for value in document.all_values("fsLayers")
         for item in expect_list(value, "fsLayers")
     ]
-    return [_bare_layer(digest) for given in sums for digest in given]
+    return [_bare_layer(digest) for digests in sums for digest in digests]
 
 
 def _cached(document: JsonObject) -> tuple[Link, ...]:
@@ -197,13 +197,8 @@ def _links_of_any(document: JsonObject) -> tuple[Link, ...]:
     bare = [
         Link(Descriptor(BARE_LAYER, digest, None), "layer")
         for field, name in (("fsLayers", "blobSum"), ("layers", "blob"))
-        for item in _items_of(document, field)
+        for value in document.all_values(field)
+        for item in (value if isinstance(value, list) else ())
         for digest in find_digests(item, name)
     ]
     return tuple(links + bare)
-
-
-def _items_of(document: JsonObject, field: str) -> list[Any]:
-    return [
-        item for value in document.all_values(field) if isinstance(value, list) for item in value
-    ]

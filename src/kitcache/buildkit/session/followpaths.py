@@ -44,7 +44,7 @@ class _Follower:
         self._seen: set[tuple[Parts, Parts]] = set()
 
     def follow(self, path: str) -> None:
-        waiting = [_parts(path)]
+        waiting = [tuple(part for part in path.split("/") if part not in ("", "."))]
         for _ in range(_MAX_SYMLINKS):
             if not waiting:
                 return
@@ -113,7 +113,3 @@ def _inside(parents: Parts, link: str) -> Parts:
         elif name not in ("", "."):
             target += (escape(name),)
     return target
-
-
-def _parts(path: str) -> Parts:
-    return tuple(part for part in path.split("/") if part not in ("", "."))

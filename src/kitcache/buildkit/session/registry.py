@@ -109,10 +109,16 @@ class DockerConfig:
             return self._known[host]
 
     def _find(self, key: str) -> Credentials | None:
-        helper = get_text(get_object(self._config, "credHelpers"), key) or get_text(
-            self._config, "credsStore"
-        )
-        return self._ask(helper, key) if helper else self._look_up(key)
+        helpers = get_object(self._config, "credHelpers")
+        helper = get_text(helpers, key) or get_text(self._config, "credsStore")
+        if not helper:
+            return self._look_up(key)
+        program = f"docker-credential-{helper}"
+        try:
+            return ask_helper(program, key, self._timeout_s, self._cancel)
+        except ValueError as error:
+            self._warn_once(f"no login for {_host_of(key)}: {program}: {error}")
+            return None
 
     def _look_up(self, key: str) -> Credentials | None:
         # Old versions of docker wrote keys with a scheme, a path, or both.
@@ -136,14 +142,6 @@ class DockerConfig:
                 self._warn_once(f"the login for {key} in {CONFIG_FILE} is malformed and not used")
                 return None
         return Credentials(username, password) if username or password else None
-
-    def _ask(self, helper: str, key: str) -> Credentials | None:
-        program = f"docker-credential-{helper}"
-        try:
-            return ask_helper(program, key, self._timeout_s, self._cancel)
-        except ValueError as error:
-            self._warn_once(f"no login for {_host_of(key)}: {program}: {error}")
-            return None
 
     def _warn_once(self, warning: str) -> None:
         if warning not in self._warned:

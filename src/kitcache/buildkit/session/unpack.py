@@ -103,7 +103,7 @@ class _Receiver:
 
     def run(self) -> None:
         """Receive until the last FIN."""
-        while not self._is_complete():
+        while not self._has_all_names or self._wanted or self._asked:
             message = self._stream.receive()
             if message is None:
                 raise RpcError(Code.ABORTED, "the daemon ended an incomplete output")
@@ -126,9 +126,6 @@ class _Receiver:
                 directory, _ = split(file.entry.path)
                 with suppress(OSError):
                     os.unlink(file.temporary, dir_fd=self._root.directory(directory))
-
-    def _is_complete(self) -> bool:
-        return self._has_all_names and not self._wanted and not self._asked
 
     def _take(self, packet: Packet) -> None:
         raise_error_packet(packet, "sender")
@@ -164,7 +161,10 @@ class _Receiver:
                 self._make_directory(entry)
             elif entry.is_symlink:
                 self._put(entry, lambda name, fd: os.symlink(entry.linkname, name, dir_fd=fd))
-                self._set_link_time(entry)
+                directory, name = split(entry.path)
+                times = (entry.mtime_ns, entry.mtime_ns)
+                fd = self._root.directory(directory)
+                os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
             elif not entry.is_file:
                 if entry.mode & MODE_TYPE not in _NODES:
                     raise self._refused(entry.path, "is of a kind that cannot be created")
@@ -217,9 +217,14 @@ class _Receiver:
             if file.fd < 0:
                 self._open(file)
             if data:
-                _write_all(file.fd, data)
-            else:
-                self._complete(number, file)
+                while data:
+                    data = data[os.write(file.fd, data) :]
+                return
+            _set_metadata(file.fd, file.entry)
+            os.close(file.fd)
+            file.fd = -1
+            del self._asked[number]
+            self._rename(file.temporary, file.entry.path)
 
     def _open(self, file: _PartialFile) -> None:
         directory, _ = split(file.entry.path)
@@ -228,13 +233,6 @@ class _Receiver:
             directory, lambda fd: os.open(temporary, NEW_FILE_FLAGS, 0o600, dir_fd=fd)
         )
         file.temporary = temporary
-
-    def _complete(self, number: int, file: _PartialFile) -> None:
-        _set_metadata(file.fd, file.entry)
-        os.close(file.fd)
-        file.fd = -1
-        del self._asked[number]
-        self._rename(file.temporary, file.entry.path)
 
     def _put(self, entry: FileStat, make: Callable[[str, int], None]) -> None:
         """Create a file under a temporary name, then rename it."""
@@ -265,12 +263,6 @@ class _Receiver:
             # Rename does nothing if both are names of one file.
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=fd)
-
-    def _set_link_time(self, entry: FileStat) -> None:
-        directory, name = split(entry.path)
-        times = (entry.mtime_ns, entry.mtime_ns)
-        fd = self._root.directory(directory)
-        os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
 
     def _finish(self) -> None:
         for entry in self._links:
@@ -327,11 +319,6 @@ class _Receiver:
 
 def _temporary_name() -> str:
     return f".kitcache-{os.urandom(8).hex()}.tmp"
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _make_node(entry: FileStat, name: str, fd: int) -> None:

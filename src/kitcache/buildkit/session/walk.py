@@ -38,9 +38,6 @@ ExcludedDirectories = Mapping[Identity, str]
 NOTHING_EXCLUDED: ExcludedDirectories = {}
 
 
-def _ignore(_name: str) -> None: ...
-
-
 class OpenFile:
     """An open file with its size at that time: bytes that are appended later are not read."""
 
@@ -73,7 +70,7 @@ class DirectoryTree:
         self,
         root: DirectoryRoot,
         excluded: ExcludedDirectories = NOTHING_EXCLUDED,
-        on_excluded: Callable[[str], None] = _ignore,
+        on_excluded: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._root = root
         self._excluded = excluded
@@ -158,7 +155,10 @@ class _Walk:
             if entry is None:
                 continue
             if match.is_sent:
-                yield from _unsent(frames)
+                for parent in frames:
+                    if parent.unsent is not None:
+                        yield parent.unsent
+                        parent.unsent = None
                 yield entry
             if entry.is_dir and match.is_descended:
                 names = self._list(path, is_sent=match.is_sent)
@@ -227,10 +227,3 @@ def _xattrs(fd: int, name: str) -> tuple[tuple[str, bytes], ...]:
                     with suppress(OSError):
                         attributes.append((key, os.getxattr(path, key, follow_symlinks=False)))
     return tuple(attributes)
-
-
-def _unsent(frames: list[_Frame]) -> Iterator[FileStat]:
-    for frame in frames:
-        if frame.unsent is not None:
-            yield frame.unsent
-            frame.unsent = None

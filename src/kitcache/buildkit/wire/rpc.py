@@ -171,7 +171,8 @@ class Server:
     def _accept(self, stream_id: int, headers: Headers, is_end: bool) -> Callable[[], None] | None:
         path = first(headers, ":path") or ""
         handler = self._handlers.get(path.lower())
-        if first(headers, ":method") != "POST" or not _is_grpc(headers):
+        is_grpc = (first(headers, "content-type") or "").startswith(CONTENT_TYPE)
+        if first(headers, ":method") != "POST" or not is_grpc:
             self._refuse(stream_id, ((":status", "415"),))
             return None
         if handler is None:
@@ -217,7 +218,3 @@ class Server:
         with self._is_idle:
             self._running -= 1
             self._is_idle.notify_all()
-
-
-def _is_grpc(headers: Headers) -> bool:
-    return (first(headers, "content-type") or "").startswith(CONTENT_TYPE)

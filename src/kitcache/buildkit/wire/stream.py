@@ -215,20 +215,18 @@ class Stream:
         try:
             for piece in pieces:
                 self._messages.feed(piece)
-            self._hold(self._messages.partial_bytes)
+            with self._threads.lock:
+                count = self._messages.partial_bytes
+                self._threads.partial_bytes += count - self._partial_bytes
+                self._partial_bytes = count
+                if count and self._threads.partial_bytes > MAX_PARTIAL_BYTES:
+                    raise RpcError(Code.RESOURCE_EXHAUSTED, "too many incomplete messages")
         except RpcError as error:
             with self._threads.lock:
                 self._abandon(error)
                 if self._is_client:
                     self._close(error, ErrorCode.CANCEL)
             raise
-
-    def _hold(self, count: int) -> None:
-        with self._threads.lock:
-            self._threads.partial_bytes += count - self._partial_bytes
-            self._partial_bytes = count
-            if count and self._threads.partial_bytes > MAX_PARTIAL_BYTES:
-                raise RpcError(Code.RESOURCE_EXHAUSTED, "too many incomplete messages")
 
     def _credit(self, count: int) -> None:
         self._threads.connection.credit(self._id, count)
@@ -265,8 +263,12 @@ class Stream:
             self._pieces.append(data)
         else:
             self._add_small(data)
-        if is_end:
-            self._data_ended()
+        if is_end and self._is_client:
+            error = RpcError(Code.INTERNAL, "the call ended without a status")
+            self._end_receiving(error)
+            self._close(error, ErrorCode.NO_ERROR)
+        elif is_end:
+            self._end_receiving(None)
         self._arrived.notify()
 
     def _add_small(self, data: memoryview) -> None:
@@ -275,14 +277,6 @@ class Stream:
             last += data
         elif data:
             self._pieces.append(bytearray(data))
-
-    def _data_ended(self) -> None:
-        if self._is_client:
-            error = RpcError(Code.INTERNAL, "the call ended without a status")
-            self._end_receiving(error)
-            self._close(error, ErrorCode.NO_ERROR)
-        else:
-            self._end_receiving(None)
 
     def fail(self, error: RpcError) -> None:
         """End both sides: the peer or the connection has ended the call.

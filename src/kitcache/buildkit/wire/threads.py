@@ -194,7 +194,12 @@ class ConnectionThreads:
                 else:
                     self.connection.credit(stream_id, len(data))
             case HeadersReceived(stream_id, headers, is_end):
-                self._take_headers(stream_id, headers, is_end)
+                call = self.calls.get(stream_id)
+                if call is not None:
+                    call.receive_headers(headers, is_end)
+                elif self._accept is not None:
+                    start = self._accept(stream_id, headers, is_end)
+                    self._accepted += [start] if start else []
             case StreamReset(stream_id, code, problem):
                 self._fail_calls([stream_id], reset_error(code, problem))
             case GoAwayReceived(last_stream_id) if self.connection.is_client:
@@ -202,15 +207,6 @@ class ConnectionThreads:
                 self._fail_calls([i for i in self.calls if i > last_stream_id], self.closing_error)
             case _:
                 self.can_send.notify_all()
-
-    def _take_headers(self, stream_id: int, headers: Headers, is_end: bool) -> None:
-        call = self.calls.get(stream_id)
-        if call is not None:
-            call.receive_headers(headers, is_end)
-        elif self._accept is not None:
-            start = self._accept(stream_id, headers, is_end)
-            if start is not None:
-                self._accepted.append(start)
 
     def _write(self) -> None:
         try:
