@@ -88,7 +88,11 @@ def test_without_an_inode_for_the_quarantine_nothing_is_moved(disk: Path) -> Non
     use_up_names(disk)
     before = take_snapshot(disk)
     assert_refused(box, run(disk, "verify", "--repair", "cache"), "No space left", ".kitcache")
-    assert take_snapshot(disk) == before
+    # The lock file is dated, to learn the time by the clock of the file system.
+    lock = "cache/kitcache.lock"
+    after = {**take_snapshot(disk)}
+    after[lock] = after[lock]._replace(mtime_ns=before[lock].mtime_ns)
+    assert after == before
 
 
 def test_a_full_disk_does_not_keep_bad_blobs_in_place(disk: Path) -> None:
@@ -197,7 +201,7 @@ def test_what_may_not_be_read_is_not_taken_for_broken(theirs: Box, dry: list[str
     assert see_tags(theirs.dir)["private"].is_whole
 
 
-@pytest.mark.parametrize("wrong-size", [False, True])
+@pytest.mark.parametrize("torn", [False, True])
 def test_a_tag_never_comes_out_raw(tmp_path: Path, torn: bool) -> None:
     """`run` looks at each character: of a tag that is cut, of one that goes, of one found again."""
     box, name = Box(tmp_path), "".join(WORDS.values())
