@@ -125,10 +125,10 @@ def old_store(daemon: Daemon) -> Iterator[Daemon]:
 NEEDS_IT = {
     "cache export type=local": ("--cache-to", "type=local,dest={}/cache"),
     "cache export type=registry": ("--cache-to", "type=registry,ref=127.0.0.1:1/c"),
-    "--push": ("-t", "127.0.0.1:1/x", "--push"),
-    "--output type=oci": ("-o", "type=oci,dest={}/out"),
+    "a push to a registry": ("-t", "127.0.0.1:1/x", "--push"),
+    "output type=oci": ("-o", "type=oci,dest={}/out"),
     "several platforms": ("--platform", "linux/amd64,linux/arm64", "-o", "-"),
-    "--provenance": ("--provenance=mode=max",),
+    "attestation type=provenance": ("--provenance=mode=max",),
 }
 
 

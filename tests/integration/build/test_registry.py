@@ -224,6 +224,4 @@ def test_a_cache_that_is_not_in_the_registry_is_a_notice(
             credentials=lambda _: Credentials(USER, PASSWORD),
         )
     (notice,) = result.notices
-    assert notice.startswith(
-        f"importing cache manifest from {ref} failed, so that nothing of it was"
-    )
+    assert notice.startswith(f"importing cache manifest from {ref} failed, so it was not used")
