@@ -329,7 +329,7 @@ def _check_tags(layout: LayoutTarget | None, caches: Caches) -> None:
     if both:
         raise UsageError(
             f"the image and the cache would both be '{min(both)}' there",
-            path=layout.cache.layout.path,
+            path=layout.cache.store.path,
             hints=(
                 "give the cache a tag of its own: --cache-to type=local,dest=DIR,tag=cache",
                 "export them to two directories",

@@ -104,8 +104,8 @@ class Caches:
 
         With them each export would change the context, and no later build could use the cache.
         """
-        layouts = [cache.layout for cache in self._opened]
-        return {identity(os.fstat(layout.root_fd)): layout.path for layout in layouts}
+        stores = [cache.store for cache in self._opened]
+        return {identity(os.fstat(store.root_fd)): store.path for store in stores}
 
     @property
     def failure(self) -> KitcacheError | None:
@@ -161,9 +161,9 @@ class Caches:
         what = f"local cache import at {source.src}"
         try:
             cache = self._locked.open_import(source.src)
-            cache.layout.open_directories()
+            cache.store.open_directories()
             self._opened.append(cache)
-            digest = resolve(cache.layout, source, self._options)
+            digest = resolve(cache.store, source, self._options)
         except Cancelled:
             raise
         except SkippedError as error:
@@ -174,20 +174,20 @@ class Caches:
             self._options.warn(f"{what} {word} due to err: {error.problem}")
             return
         store_id = _store_id("import", cache)
-        store = ContentStore(cache.layout)
+        store = ContentStore(cache.store)
         self._imports.append((cache, store))
         self.stores[STORE_PREFIX + store_id] = store
         entry = (_LOCAL, dict(source.attrs) | {"src": store_id, "digest": str(digest)})
         if entry not in self.import_entries:
             self.import_entries.append(entry)
         if source.digest is None:
-            record_use(cache.layout, (source.tag,), "imported", time.time_ns())
+            record_use(cache.store, (source.tag,), "imported", time.time_ns())
 
     def record_reads(self) -> None:
         """Record which blobs of each cache the daemon has read since the last call."""
         for cache, store in self._imports:
             blobs = tuple(store.read)
-            record_layer_uses(cache.layout, map(str, blobs), time.time_ns())
+            record_layer_uses(cache.store, map(str, blobs), time.time_ns())
             store.read.difference_update(blobs)
 
     def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
@@ -224,7 +224,7 @@ class Caches:
         )
         published = {r.tag: r.digest for r in results if r.digest and r.outcome == "published"}
         if published:
-            record_use(cache.layout, published, "exported", time.time_ns(), digests=published)
+            record_use(cache.store, published, "exported", time.time_ns(), digests=published)
         cache.published.update(published)
         resets = {tag for export in exports for tag, is_reset in export.tags.items() if is_reset}
         is_due = published if self._policy is not None else resets.intersection(published)
@@ -238,12 +238,12 @@ class Caches:
 
     def _warn_if_moved(self, cache: LockedCache) -> None:
         try:
-            is_there = os.path.samestat(os.stat(cache.real_path), os.fstat(cache.layout.root_fd))
+            is_there = os.path.samestat(os.stat(cache.real_path), os.fstat(cache.store.root_fd))
         except OSError:
             is_there = False
         if not is_there:
             self._options.warn(
-                f"{cache.layout.path}: the directory was moved or replaced during the build:"
+                f"{cache.store.path}: the directory was moved or replaced during the build:"
                 " the cache is in the moved directory, not at this path"
             )
 

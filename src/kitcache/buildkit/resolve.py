@@ -20,11 +20,11 @@ class SkippedError(Exception):
     """Why an import is skipped: the rest of BuildKit's sentence after "skipped"."""
 
 
-def resolve(layout: DirectoryStore, source: CacheImport, options: LockOptions) -> Digest:
+def resolve(store: DirectoryStore, source: CacheImport, options: LockOptions) -> Digest:
     """Return the digest of a cache root, after verifying its bytes. Raises SkippedError."""
-    root = _parse_root(source.digest) if source.digest else _find_tag(layout, source.tag, options)
+    root = _parse_root(source.digest) if source.digest else _find_tag(store, source.tag, options)
     try:
-        data = layout.read_blob(root.digest, root.size) or b""
+        data = store.read_blob(root.digest, root.size) or b""
     except (Damaged, Unsafe) as error:
         raise SkippedError(f": digest {root.digest} unavailable: {error.problem}") from None
     with suppress(Damaged):
@@ -44,9 +44,9 @@ def _parse_root(digest: str) -> Descriptor:
         raise SkippedError(f": digest {digest} unavailable: {error}") from None
 
 
-def _find_tag(layout: DirectoryStore, tag: str, options: LockOptions) -> Descriptor:
+def _find_tag(store: DirectoryStore, tag: str, options: LockOptions) -> Descriptor:
     try:
-        entries = layout.read_roots(options.control(layout).pause).entries
+        entries = store.read_roots(options.control(store).pause).entries
     except (Damaged, Unsafe) as error:
         raise SkippedError(f" due to err: {error.problem}") from None
     entry = find_entry(entries, tag)

@@ -153,7 +153,7 @@ def expect_kept(targets: Targets, caches: LockedCaches) -> None:
             others = [
                 _shown_and_real(other) for other in targets.files.values() if other is not target
             ]
-            others += [(cache.layout.path, cache.real_path) for cache in caches.all]
+            others += [(cache.store.path, cache.real_path) for cache in caches.all]
             for shown, real in others:
                 if real and _is_within(real, os.stat(target.path)):
                     raise UsageError(

@@ -39,13 +39,13 @@ class LockOptions(NamedTuple):
     warn: Warn
     cancel: Event | None = None
 
-    def control(self, layout: DirectoryStore) -> Control:
+    def control(self, store: DirectoryStore) -> Control:
         """Return the same for calls about one directory."""
-        return Control(layout.path, self.on_progress, self.cancel)
+        return Control(store.path, self.on_progress, self.cancel)
 
-    def wait_policy(self, layout: DirectoryStore) -> WaitPolicy:
+    def wait_policy(self, store: DirectoryStore) -> WaitPolicy:
         """Return the same for a lock of one directory."""
-        return self.control(layout).wait_policy(self.lock_timeout_s)
+        return self.control(store).wait_policy(self.lock_timeout_s)
 
 
 class LockedCache:
@@ -57,8 +57,8 @@ class LockedCache:
         published: The tags that the job has published. A sweep removes none of them.
     """
 
-    def __init__(self, layout: DirectoryStore, real_path: str) -> None:
-        self.layout = layout
+    def __init__(self, store: DirectoryStore, real_path: str) -> None:
+        self.store = store
         self.real_path = real_path
         self.lock_fds: list[int] = []
         self.had_index = True
@@ -68,7 +68,7 @@ class LockedCache:
 
     def lock(self, wait_policy: WaitPolicy) -> None:
         """Acquire the shared kitcache.lock. Raises Busy, Cancelled, Unsafe, KitcacheError."""
-        held = self._lock.enter_context(lock_store(self.layout, "shared", wait_policy))
+        held = self._lock.enter_context(lock_store(self.store, "shared", wait_policy))
         self._lock.callback(_unlock, held.fd)
         self.lock_fds.append(held.fd)
 
@@ -94,17 +94,17 @@ class LockedCache:
             return
         from kitcache.store.ingest import Ingester  # noqa: PLC0415 - exec does not need it
 
-        layout = self.layout
-        make_index(layout, options.wait_policy(layout))
+        store = self.store
+        make_index(store, options.wait_policy(store))
         try:
-            roots = layout.read_roots(options.control(layout).pause)
+            roots = store.read_roots(options.control(store).pause)
         except Damaged as error:
             error.effect = "nothing was built, and nothing was changed"
             raise
-        layout.open_directories()
-        check_writable(layout)
+        store.open_directories()
+        check_writable(store)
         self.had_index = roots.data is not None
-        self._ingester = Ingester(layout)
+        self._ingester = Ingester(store)
         stack.callback(self._ingester.close)
 
 
@@ -136,12 +136,12 @@ class LockedCaches:
             NotACache, Unsafe, Busy, Cancelled, KitcacheError: See make_layout and lock_store.
         """
         try:
-            layout = make_layout(path)
+            store = make_layout(path)
         except NotACache as error:
             error.effect = self._effect
             error.hints = ("name a cache, an empty directory, or one that does not exist yet",)
             raise
-        return self._open(layout, is_export=True)
+        return self._open(store, is_export=True)
 
     def open_upload(self, path: str) -> LockedCache:
         """Open a cache for an export by this process, and check that it can be written.
@@ -158,29 +158,29 @@ class LockedCaches:
         """Open a cache for an import; create nothing. Raises as open_store, Busy and Cancelled."""
         return self._open(open_store(path), is_export=False)
 
-    def _open(self, layout: DirectoryStore, *, is_export: bool) -> LockedCache:
-        self._stack.enter_context(layout)
-        stat = look_at_open(layout, layout.root_fd, "the directory")
+    def _open(self, store: DirectoryStore, *, is_export: bool) -> LockedCache:
+        self._stack.enter_context(store)
+        stat = look_at_open(store, store.root_fd, "the directory")
         for cache in self.all:
-            known = look_at_open(cache.layout, cache.layout.root_fd, "the directory")
+            known = look_at_open(cache.store, cache.store.root_fd, "the directory")
             if os.path.samestat(stat, known):
                 return cache
-        cache = LockedCache(layout, os.path.realpath(layout.path))
+        cache = LockedCache(store, os.path.realpath(store.path))
         self._stack.callback(cache.release_lock)
         try:
-            cache.lock(self._options.wait_policy(layout))
+            cache.lock(self._options.wait_policy(store))
         except KitcacheError as error:
             if isinstance(error, (Busy, Cancelled)) or (is_export and isinstance(error, Unsafe)):
                 error.effect = self._effect
                 raise
-            self._options.warn(describe_unlocked(layout.path, error))
+            self._options.warn(describe_unlocked(store.path, error))
         self.all.append(cache)
         return cache
 
 
-def is_locked_elsewhere(layout: DirectoryStore) -> bool:
+def is_locked_elsewhere(store: DirectoryStore) -> bool:
     """Return True if another process holds kitcache.lock. False if the system cannot tell."""
-    fd = open_file(layout, KITCACHE_LOCK)
+    fd = open_file(store, KITCACHE_LOCK)
     if fd is None:
         return False
     try:
@@ -196,15 +196,15 @@ def sweep_after_export(
 
     Never raises a KitcacheError: the result states what stopped the sweep.
     """
-    layout, published = cache.layout, cache.published
-    control, timeout_s = options.control(layout), options.lock_timeout_s
+    store, published = cache.store, cache.published
+    control, timeout_s = options.control(store), options.lock_timeout_s
     if not cache.had_index:
         reason = "index.json was missing but blobs/ was not empty, so other tags are unknown"
-        return refused_result(layout.path, reason), None
+        return refused_result(store.path, reason), None
     cache.release_lock()
     if policy is None:
-        return reset_after_export(layout, published, control, lock_timeout_s=timeout_s), None
+        return reset_after_export(store, published, control, lock_timeout_s=timeout_s), None
     from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - rarely needed
 
-    pruned = prune_after_export(layout, published, policy, control, lock_timeout_s=timeout_s)
+    pruned = prune_after_export(store, published, policy, control, lock_timeout_s=timeout_s)
     return pruned.reset, pruned

@@ -130,7 +130,7 @@ def run_task(
             _record_export(target.cache, result.tags)
         for source, cache in imports:
             if cache is not None and os.access(cache.real_path, os.W_OK):
-                record_use(cache.layout, [source.tag], "imported", time.time_ns())
+                record_use(cache.store, [source.tag], "imported", time.time_ns())
         swept = [
             _sweep(target, result, policy, options)
             for target, result in zip(targets, results, strict=True)
@@ -155,7 +155,7 @@ def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> lis
             continue
         exports_to.setdefault(cache, []).append(export)
     return [
-        _Target(exports[0].cache.dest, cache, tuple(exports), is_locked_elsewhere(cache.layout))
+        _Target(exports[0].cache.dest, cache, tuple(exports), is_locked_elsewhere(cache.store))
         for cache, exports in exports_to.items()
     ]
 
@@ -231,7 +231,7 @@ def _after_failure(target: _Target) -> ExecCacheResult:
     """Return the result of a cache whose command failed, maybe because of another export."""
     result = ExecCacheResult(target.path, (), bool(target.stages))
     if target.stages or not (
-        target.was_locked_elsewhere or is_locked_elsewhere(target.cache.layout)
+        target.was_locked_elsewhere or is_locked_elsewhere(target.cache.store)
     ):
         return result
     return result._replace(problems=(_STAGED_HELPS,))
@@ -268,12 +268,12 @@ def _record_export(cache: LockedCache, tags: Sequence[str]) -> None:
     """Record the export of these tags, with their digests if index.json can be read."""
     digests = {}
     with suppress(KitcacheError):
-        entries = cache.layout.read_roots(time.sleep).entries
+        entries = cache.store.read_roots(time.sleep).entries
         for tag in tags:
             entry = find_entry(entries, tag)
             if entry is not None and entry.descriptor:
                 digests[tag] = str(entry.descriptor.digest)
-    record_use(cache.layout, tags, "exported", time.time_ns(), digests=digests)
+    record_use(cache.store, tags, "exported", time.time_ns(), digests=digests)
 
 
 def _sweep(

@@ -63,17 +63,17 @@ def open_stage(
     Raises:
         KitcacheError: It cannot be made, or the cache's index.json is invalid.
     """
-    cache.layout.read_roots(time.sleep)
-    state_fd = stack.enter_context(require_state_dir(cache.layout))
-    clear_stages(cache.layout, state_fd)
+    cache.store.read_roots(time.sleep)
+    state_fd = stack.enter_context(require_state_dir(cache.store))
+    clear_stages(cache.store, state_fd)
     try:
         stage = None
         while stage is None:
             stage = _make_stage(cache, state_fd, options, stack)
         if is_seeded:
-            _seed(cache.layout, stage.layout, options)
+            _seed(cache.store, stage.store, options)
     except OSError as error:
-        raise io_error(cache.layout.path, "cannot make a staging directory", error) from None
+        raise io_error(cache.store.path, "cannot make a staging directory", error) from None
     return stage
 
 
@@ -84,19 +84,19 @@ def _make_stage(
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
     os.mkdir(name, 0o755, dir_fd=state_fd)
     stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=state_fd)
-    layout = open_stage_directory(cache.layout, name, state_fd)
-    if layout is None:
+    store = open_stage_directory(cache.store, name, state_fd)
+    if store is None:
         return None
-    stack.enter_context(layout)
-    stage = LockedCache(layout, os.path.join(cache.real_path, STATE_DIR, name))
+    stack.enter_context(store)
+    stage = LockedCache(store, os.path.join(cache.real_path, STATE_DIR, name))
     stack.callback(stage.release_lock)
     try:
-        stage.lock(options.wait_policy(layout))
+        stage.lock(options.wait_policy(store))
     except KitcacheError:
-        if os.fstat(layout.root_fd).st_nlink:
+        if os.fstat(store.root_fd).st_nlink:
             raise
     # A deleted directory has no links.
-    return stage if os.fstat(layout.root_fd).st_nlink else None
+    return stage if os.fstat(store.root_fd).st_nlink else None
 
 
 def _seed(cache: DirectoryStore, stage: DirectoryStore, options: LockOptions) -> None:
@@ -139,70 +139,70 @@ def merge(cache: LockedCache, stage: LockedCache, options: LockOptions) -> Stage
     Raises:
         KitcacheError: No tag was changed.
     """
-    control = options.control(stage.layout)
-    stage.layout.open_directories()
+    control = options.control(stage.store)
+    stage.store.open_directories()
     try:
-        if not _correct_index(stage.layout):
+        if not _correct_index(stage.store):
             return StagedMerge()
     except Damaged as error:
         problem = f"not published: the client's {error.problem}"
         return StagedMerge(problem=problem, code=Damaged.exit_code)
-    survey = take_survey(stage.layout, control)
+    survey = take_survey(stage.store, control)
     faults = describe_faults(survey.damage, survey.missing_blobs)
     if faults:
         return StagedMerge(problem=f"not published: {faults}", code=Damaged.exit_code)
     roots = [(root.ref_name or "", root.descriptor) for root in survey.roots if root.descriptor]
     if not roots:
         return StagedMerge()
-    wait_policy = options.wait_policy(cache.layout)
+    wait_policy = options.wait_policy(cache.store)
     linked = reused = Tally()
-    with closing(Ingester(cache.layout)) as ingester:
+    with closing(Ingester(cache.store)) as ingester:
         for digest, size in survey.live.items():
             if ingester.find(digest, size) is not None:
                 reused = reused.plus(Tally(1, size))
             else:
-                copy_blob(stage.layout, ingester.layout, digest, size)
+                copy_blob(stage.store, ingester.layout, digest, size)
                 linked = linked.plus(Tally(1, size))
-        make_index(cache.layout, wait_policy)
+        make_index(cache.store, wait_policy)
         entries = [(root, [_make_entry(tag, root)]) for tag, root in roots]
         problems = publish(ingester.layout, entries, control, wait_policy)
     first = next((problem for problem in problems if problem.clause), Problem())
     return StagedMerge(tuple(tag for tag, _ in roots), linked, reused, *first)
 
 
-def _correct_index(layout: DirectoryStore) -> bool:
+def _correct_index(store: DirectoryStore) -> bool:
     """Let each tag name the root that was written to this directory. False: nothing was exported.
 
     If a build has several exports, clients write the digest of one root into all directories.
     Source: BuildKit client/solve.go, cacheExporter responses.
     """
-    data = read_index(layout).data
+    data = read_index(store).data
     if data is None:
         return False
     strays = [
         (entry.ref_name, entry.descriptor)
-        for entry in parse_index(layout.path, data)
-        if entry.descriptor and layout.stat_blob(entry.descriptor.digest) is None
+        for entry in parse_index(store.path, data)
+        if entry.descriptor and store.stat_blob(entry.descriptor.digest) is None
     ]
-    if strays and (root := _find_root(layout)) is not None:
+    if strays and (root := _find_root(store)) is not None:
         data, _ = remove_entries(data, tuple(str(missing.digest) for _, missing in strays))
         entries = tuple(_make_entry(tag, root) for tag, _ in strays)
-        replace_root_file(layout, INDEX, add_entries(data, entries))
+        replace_root_file(store, INDEX, add_entries(data, entries))
     return True
 
 
-def _find_root(layout: DirectoryStore) -> Descriptor | None:
+def _find_root(store: DirectoryStore) -> Descriptor | None:
     """Return the only cache root among the blobs of an export; None if there is not exactly one.
 
     Raises:
         KitcacheError: A blob cannot be read, so it may be a second root.
     """
     roots = []
-    for algorithm, fd in layout.blobs.items():
+    for algorithm, fd in store.blobs.items():
         for name in os.listdir(fd):
             digest = Digest(algorithm, name)
             with suppress(Damaged, Unsafe):
-                data = layout.read_blob(digest, None, unless_binary=True) or b""
+                data = store.read_blob(digest, None, unless_binary=True) or b""
                 document = read_document(data) if data else None
                 media_type = (
                     document.get_only("mediaType") if isinstance(document, JsonObject) else None

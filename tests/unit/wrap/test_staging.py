@@ -112,7 +112,7 @@ def test_a_directory_that_goes_before_its_lock_is_had_is_made_again(
 
     def lock_late(cache: LockedCache, wait_policy: WaitPolicy) -> None:
         if not others:
-            others.append(cache.layout.path)
+            others.append(cache.store.path)
             others.append(stage_of(store, stack)[1])
         lock(cache, wait_policy)
 
