@@ -28,12 +28,11 @@ from kitcache.buildkit.session.stores import (
     IncomingBlob,
     UploadInProgress,
     WritableContentStore,
-    read_digest,
 )
 from kitcache.buildkit.wire.grpc import Code, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, Unreadable, printable
-from kitcache.oci.digest import Digest
+from kitcache.oci.digest import Digest, parse_digest
 from kitcache.store.ingest import DigestMismatch, IngestStatus
 
 STORE_ID = "buildkit-attachable-store-id"
@@ -99,27 +98,20 @@ def _read(stream: Stream, store: ContentStore) -> None:
         if not 0 <= request.offset <= blob.size:
             raise RpcError(Code.OUT_OF_RANGE, f"read past object length {blob.size} bytes")
         # A range can exceed the end.
-        rest = blob.size - request.offset
-        _send_window(
-            stream,
-            blob,
-            request.offset,
-            min(request.size, rest) if request.size > 0 else rest,
-        )
+        end = blob.size
+        if request.size > 0:
+            end = min(end, request.offset + request.size)
+        position = request.offset
+        while position < end:
+            data = os.pread(blob.fd, min(_CHUNK_BYTES, end - position), position)
+            if not data:
+                raise RpcError(Code.DATA_LOSS, "the blob was truncated during the read")
+            stream.send_parts(encode_read_head(position - request.offset, len(data)), data)
+            position += len(data)
     except OSError as error:
         raise RpcError(Code.DATA_LOSS, f"cannot read a blob: {error.strerror}") from None
     finally:
         os.close(blob.fd)
-
-
-def _send_window(stream: Stream, blob: BlobFile, start: int, length: int) -> None:
-    sent = 0
-    while sent < length:
-        data = os.pread(blob.fd, min(_CHUNK_BYTES, length - sent), start + sent)
-        if not data:
-            raise RpcError(Code.DATA_LOSS, "the blob was truncated during the read")
-        stream.send_parts(encode_read_head(sent, len(data)), data)
-        sent += len(data)
 
 
 def _status(stream: Stream, store: ContentStore) -> None:
@@ -228,15 +220,12 @@ class _Writing:
         if request.data:
             self._incoming.write(request.data)
         if is_last:
-            self._commit(request)
+            size = self._incoming.progress.offset
+            digest, is_new = self._incoming.commit(self._total, self._expected)
+            if not is_new:
+                raise _already_exists(digest)
+            self._answer(request.action, size, str(digest))
         return is_last
-
-    def _commit(self, request: WriteRequest) -> None:
-        size = self._incoming.progress.offset
-        digest, is_new = self._incoming.commit(self._total, self._expected)
-        if not is_new:
-            raise _already_exists(digest)
-        self._answer(request.action, size, str(digest))
 
     def _answer(self, action: int, offset: int, digest: str = "") -> None:
         progress = self._incoming.progress
@@ -288,9 +277,13 @@ def _open(store: ContentStore, digest: Digest) -> BlobFile:
 
 def _digest(text: str) -> Digest:
     try:
-        return read_digest(text)
+        digest = parse_digest(text)
     except ValueError as error:
         raise RpcError(Code.INVALID_ARGUMENT, str(error)) from None
+    if not digest.is_known:
+        problem = f"{printable(text[:80])}: unknown algorithm"
+        raise RpcError(Code.INVALID_ARGUMENT, problem)
+    return digest
 
 
 def _receive_request(stream: Stream, decode: Callable[[bytes], Message]) -> Message:

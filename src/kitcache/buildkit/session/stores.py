@@ -7,9 +7,9 @@ import os
 from threading import Lock
 from typing import NamedTuple
 
-from kitcache.errors import KitcacheError, printable
+from kitcache.errors import KitcacheError
 from kitcache.gc.values import Tally
-from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ingest import BlobWriter, Ingester, IngestStatus
 
@@ -214,11 +214,3 @@ class IncomingBlob:
         """Release the ref, and delete an incomplete upload."""
         self._store.forget(self._ref)
         self.upload.abort()
-
-
-def read_digest(text: str) -> Digest:
-    """Return a digest whose algorithm is known. Raises ValueError."""
-    digest = parse_digest(text)
-    if not digest.is_known:
-        raise ValueError(f"{printable(text[:80])}: unknown algorithm")
-    return digest

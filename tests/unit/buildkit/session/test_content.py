@@ -111,6 +111,8 @@ class TestWrite:
         assert (folder / "ref").read_text() == "layer-x"
         assert (folder / "total").read_text() == str(len(DATA))
         until(lambda: (folder / "data").read_bytes() == DATA[:1000])
+        # The offset follows the bytes.
+        until(lambda: daemon.statuses()[0].offset == 1000)
         (status,) = daemon.statuses()
         assert (status.ref, status.offset, status.total) == ("layer-x", 1000, len(DATA))
 
