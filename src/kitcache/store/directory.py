@@ -112,6 +112,14 @@ class DirectoryStore(Layout):
         except OSError as error:
             raise io_error(self.path, "cannot be opened once more", error) from None
 
+    def disk_size(self) -> tuple[int, int]:
+        """Return the size of the file system and its free space for the user, in bytes."""
+        try:
+            stat = os.fstatvfs(self.root_fd)
+        except OSError as error:
+            raise io_error(self.path, "cannot ask how full the disk is", error) from None
+        return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+
     def identity(self) -> tuple[int, int]:
         """Return the device and the inode of the directory: equal for the same directory only."""
         stat = look_at_open(self, self.root_fd, "the directory")

@@ -3,20 +3,23 @@
 import math
 import os
 import time
+from threading import Event
 from typing import Any
 
 import pytest
 
 import kitcache
-from kitcache.errors import Damaged
+from kitcache.errors import Cancelled, Damaged, Unreadable
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
-from kitcache.gc.reset import unswept_result
+from kitcache.gc.reset import reset_after_export, unswept_result
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.values import Survey
+from kitcache.oci.digest import Digest
 from kitcache.oci.links import read_links
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.store.open import open_store
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, HeldLock
@@ -107,3 +110,66 @@ def test_a_damaged_subject_that_is_there_is_mended_for_good(box: Box) -> None:
     done = kitcache.repair(box.dir)
     assert [(step.kind, step.tag) for step in done.actions] == [("remove-tag", "about")]
     assert done.verification.exit_code == 0
+
+
+@pytest.mark.parametrize("how", ["wrong bytes", "wrong size"])
+def test_a_bad_cacheconfig_whose_layers_are_listed_is_reported(box: Box, how: str) -> None:
+    """It hides nothing, so it is no damage; a build could not import the cache all the same."""
+    layer = box.blob(b"layer")
+    document = {"layers": [{"blob": layer["digest"]}], "records": []}
+    config = box.document(document, CACHECONFIG)
+    box.tag("main", box.manifest([layer], config))
+    data = bytes(config["size"] - (how == "wrong size"))
+    box.damage(config["digest"], b"{" + data[1:])
+    found = survey(box)
+    assert found.damage == ()
+    (missing,) = found.missing_blobs
+    assert (str(missing.digest), missing.ref_name) == (config["digest"], "main")
+    assert missing.problem != "is missing"
+
+
+def test_a_manifest_that_cannot_be_read_is_damage(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be intact, and what it lists is not known."""
+    real = Layout.read_blob
+
+    def fail(self: Layout, digest: Digest, *args: Any, **more: Any) -> bytes | None:
+        if str(digest) == sample.main["digest"]:
+            raise Unreadable("cache", "blob", "Input/output error")
+        return real(self, digest, *args, **more)
+
+    monkeypatch.setattr(Layout, "read_blob", fail)
+    found = survey(sample.box)
+    assert [(path.root.ref_name, path.kind) for path in found.damage] == [("main", "unreadable")]
+
+
+def test_a_cancel_is_noticed_within_a_batch_of_names(
+    sample: Sample, layout: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        sample.box.blob(b"garbage %d" % number)
+    plan = make_plan(
+        take_survey(layout, Control("cache", None, None)), SweepOptions(), time.time_ns()
+    )
+    plan = plan._replace(came_from_ns=1 << 62)
+    cancel, real, chunks = Event(), DirectoryStore.delete_names, []
+
+    def delete(self: DirectoryStore, *args: Any) -> Any:
+        chunks.append(args)
+        cancel.set()
+        return real(self, *args)
+
+    monkeypatch.setattr(DirectoryStore, "delete_names", delete)
+    swept = apply(plan, HeldLock(layout, "exclusive"), Control("cache", None, cancel), lambda: True)
+    assert isinstance(swept.failure, Cancelled)
+    assert len(chunks) <= 2, "one of each thread"
+
+
+def test_a_sweep_after_an_export_ends_the_count_of_skipped_ones(
+    sample: Sample, layout: DirectoryStore
+) -> None:
+    layout.count_skipped_sweep()
+    control = Control("cache", None, None)
+    assert reset_after_export(layout, (), control, lock_timeout_s=0).outcome == "done"
+    assert layout.read_skipped_sweeps() == 0

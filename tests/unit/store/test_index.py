@@ -9,6 +9,7 @@ from kitcache.errors import Damaged, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.store.files import INDEX
 from kitcache.store.index import (
+    check_rewritable,
     read_index,
     read_stable_index,
     stamp_index,
@@ -100,3 +101,14 @@ def test_the_stamp_changes_with_the_file(sample: Sample, layout: Layout) -> None
     path.rename(sample.dir / "old")
     path.write_bytes(data)
     assert stamp_index(layout) != second
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e999"])
+def test_a_number_that_cannot_be_written_back_is_found_before_anything_is_written(
+    value: str,
+) -> None:
+    data = b'{"manifests": [], "org.example": %s}' % value.encode()
+    with pytest.raises(Damaged) as caught:
+        check_rewritable("cache", data)
+    assert (caught.value.kind, caught.value.effect) == ("unwritable", "nothing was changed")
+    check_rewritable("cache", b'{"manifests": [], "org.example": 1e4}')

@@ -1,8 +1,7 @@
-"""A lost index.json: which entries a new one is to have. Pure: bytes and values in, values out.
+"""The entries of a rebuilt index.json. No I/O.
 
-What becomes an entry is what the old file still names, what kitcache's notes know, what another
-copy has a name for, and every root among the blobs that nobody names: a manifest or an index that
-no other index contains.
+Entries come from the readable parts of the old file, from kitcache's records, from the index.json
+of a copy, and from the roots among the blobs: manifests and indexes that no other index contains.
 """
 
 import json
@@ -29,16 +28,18 @@ from kitcache.oci.links import Link, kind_of, read_links
 from kitcache.upkeep.results import RECOVERED
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-_BAD_BEGINNINGS = 64
-"""After so many braces that begin nothing readable, the old file is given up."""
-_SHORT = 12
+_MAX_UNREADABLE = 64
+"""After so many braces that begin no JSON object, the rest of the old file is skipped."""
+_SHORT_DIGITS = 12
 _NAMES = (REF_NAME, IMAGE_NAME)
 
 
 class Document(NamedTuple):
-    """A manifest or an index among the blobs: proven bytes, read.
+    """A manifest or an index among the blobs.
 
-    size: in bytes. written_ns: when its file was written, 0 if that is unknown.
+    Attributes:
+        size: In bytes.
+        written_ns: When its file was written, 0 if unknown.
     """
 
     media_type: str
@@ -48,9 +49,12 @@ class Document(NamedTuple):
 
 
 class RecoveredEntry(NamedTuple):
-    """An entry that the new index.json may have, as it would be written there.
+    """A possible entry of the rebuilt index.json.
 
-    digest: of what it names. named_by: who knew its name.
+    Attributes:
+        item: The JSON object of the entry.
+        digest: Of the root that it names.
+        named_by: Where its name comes from.
     """
 
     item: Mapping[str, Any]
@@ -59,14 +63,14 @@ class RecoveredEntry(NamedTuple):
 
     @property
     def names(self) -> tuple[str | None, str | None]:
-        """Its ref name and its image name."""
+        """The ref name and the image name."""
         return _names_of(self.item)
 
 
 def read_root(data: bytes) -> Document | None:
-    """A blob as what an entry can name; None where it is no manifest and no index.
+    """Parse a blob as a root; return None if it is neither a manifest nor an index.
 
-    data: proven. One without a media type is judged by its fields.
+    Without a media type the fields decide. The bytes were verified.
     """
     try:
         fields = read_document(data)
@@ -74,7 +78,7 @@ def read_root(data: bytes) -> Document | None:
             return None
         media_type = fields.get_only("mediaType")
         if media_type is None:
-            media_type = _type_by_looking(fields)
+            media_type = _type_by_fields(fields)
         if not isinstance(media_type, str) or kind_of(media_type) not in ("index", "manifest"):
             return None
         return Document(media_type, len(data), read_links(kind_of(media_type), data))
@@ -82,7 +86,7 @@ def read_root(data: bytes) -> Document | None:
         return None
 
 
-def _type_by_looking(fields: JsonObject) -> str | None:
+def _type_by_fields(fields: JsonObject) -> str | None:
     config, layers = fields.get_only("config"), fields.get_only("layers")
     if isinstance(fields.get_only("manifests"), list):
         return INDEX_TYPE
@@ -97,13 +101,17 @@ def choose_entries(
     others: Iterable[bytes],
     documents: Mapping[Digest, Document],
 ) -> tuple[RecoveredEntry, ...]:
-    """Every entry that the new index.json may have, those of the old one as they were written.
+    """Return every possible entry of the rebuilt index.json; those of the old one are not changed.
 
-    old: the bytes of the old index.json. noted: by tag, the digest that was exported last. others:
-    index.json of other copies. documents: all manifests and indexes among the blobs. Of a name
-    that several know counts what the first of them says, but where that is gone. A root that nobody
-    named is called `recovered-` and the beginning of its hex; the newest of them comes first. What
-    is returned may be damaged.
+    If several sources know a name, the first whose root exists counts. A root without a name is
+    called `recovered-` and the beginning of its hex digits; the newest of them is first. The roots
+    can be damaged.
+
+    Args:
+        old: The bytes of the old index.json.
+        noted: By tag, the digest that was exported last.
+        others: index.json of other copies.
+        documents: All manifests and indexes among the blobs.
     """
     contained = {
         link.descriptor.digest
@@ -111,7 +119,7 @@ def choose_entries(
         for link in document.links
         if link.role != "subject"
     }
-    # Two images may share a ref name, and two platforms of one all their names.
+    # Two images can share a ref name, and two platforms of one image share all names.
     chosen = list({(one.names, one.digest): one for one in glean_entries(old)}.values())
     for tag, text in noted.items():
         digest = _digest(text)
@@ -132,9 +140,9 @@ def choose_entries(
     named = {one.digest for one in chosen}
     tags = {one.names[0] for one in chosen}
     unnamed = documents.keys() - contained - named
-    # Tools that know no name of a tag take the first entry: it is the newest one.
+    # Tools that are given no tag use the first entry: it is the newest one.
     for digest in sorted(unnamed, key=lambda digest: (-documents[digest].written_ns, digest)):
-        name = RECOVERED + digest.hex[:_SHORT]
+        name = RECOVERED + digest.hex[:_SHORT_DIGITS]
         if name in tags:
             name = RECOVERED + digest.hex
         tags.add(name)
@@ -143,7 +151,7 @@ def choose_entries(
 
 
 def make_index(candidates: Iterable[RecoveredEntry]) -> bytes:
-    """index.json with these entries, in this order."""
+    """Return index.json with these entries, in this order."""
     document = {**read_plain(EMPTY_INDEX), "manifests": [one.item for one in candidates]}
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -167,7 +175,7 @@ def _item(
 
 
 def glean_entries(data: bytes) -> Iterator[RecoveredEntry]:
-    """The entries with a name that can still be read in what is no index.json, in order."""
+    """Yield the readable entries with a name of an invalid index.json, in order."""
     for item in _objects_in(data.decode("utf-8", "replace")):
         listed = item.get("manifests")
         for entry in listed if isinstance(listed, list) else (item,):
@@ -177,15 +185,15 @@ def glean_entries(data: bytes) -> Iterator[RecoveredEntry]:
 
 
 def _objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """Each JSON object that is whole and in no other one that is."""
+    """Yield each complete JSON object that is not inside another complete one."""
     decoder = json.JSONDecoder(object_pairs_hook=keep_repeated)
-    at, misses = text.find("{"), 0
-    while at >= 0 and misses < _BAD_BEGINNINGS:
+    at, unreadable = text.find("{"), 0
+    while at >= 0 and unreadable < _MAX_UNREADABLE:
         try:
             value, at = decoder.raw_decode(text, at)
             yield value
         except (ValueError, RecursionError):
-            misses += 1
+            unreadable += 1
             at += 1
         at = text.find("{", at)
 
@@ -216,7 +224,7 @@ def _names_of(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _is_readable(item: Mapping[str, Any]) -> bool:
-    """Whether it can stand in an index.json as it is."""
+    """Return True if index.json can contain the entry as it is."""
     try:
         (entry,) = read_entries(json.dumps({"manifests": [item]}).encode())
     except (Damaged, RecursionError):
@@ -234,10 +242,13 @@ def _digest(text: object) -> Digest | None:
 def correct_sizes(
     data: bytes, size_of: Callable[[Digest], int | None]
 ) -> tuple[bytes, frozenset[int]]:
-    """index.json where entries have their blobs' sizes, and the positions of those corrected.
+    """Return index.json with the right sizes of roots, and the positions of corrected entries.
 
-    size_of: the length of a blob that is there and proven, None where it is not. What cannot be
-    read even then stays as it is. data has been read by read_entries without error.
+    An entry that cannot be parsed even then is not changed.
+
+    Args:
+        data: The bytes of an index.json that read_entries accepts.
+        size_of: Returns the length of an existing blob, None if there is none.
     """
     moves = {}
     for position, item in enumerate(read_plain(data)["manifests"] or ()):

@@ -5,7 +5,6 @@ killed at any point, every importable tag is still complete and the next repair 
 It deletes nothing.
 """
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,8 +27,12 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.layout import look_at_open
-from kitcache.store.open import open_published_store, open_store
+from kitcache.store.open import (
+    StoreAddress,
+    address_text,
+    open_published_store,
+    open_store,
+)
 from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.transfer import copy_blob
@@ -45,9 +48,9 @@ _TAGS_INTACT = "every tag that was importable still is; the next repair continue
 
 
 def repair(
-    path: str | os.PathLike[str],
+    path: StoreAddress,
     *,
-    sources: Sequence[str | os.PathLike[str]] = (),
+    sources: Sequence[StoreAddress] = (),
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -78,7 +81,7 @@ def repair(
         KitcacheError: An I/O error. Every importable tag is still complete, and the next repair
             continues.
     """
-    name = os.fspath(path)
+    name = address_text(path)
     control = Control(name, on_progress, cancel)
     with ExitStack() as stack:
         opened = open_store(name) if sources else open_published_store(name)
@@ -86,7 +89,7 @@ def repair(
             return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
         store = stack.enter_context(opened)
         copies = {
-            os.fspath(source): _open_copy(stack, store, os.fspath(source))
+            address_text(source): _open_copy(stack, store, address_text(source))
             for source in ((sources,) if isinstance(sources, str) else sources)
         }
         if dry_run:
@@ -121,9 +124,9 @@ def _verify(
 
 def _open_copy(stack: ExitStack, store: DirectoryStore, path: str) -> DirectoryStore:
     copy = stack.enter_context(open_store(path))
-    if os.path.sameopenfile(copy.root_fd, store.root_fd):
+    if copy.identity() == store.identity():
         raise UsageError(f"{path} is the cache that is to be repaired", path=store.path)
-    copy.open_directories()
+    copy.refresh()
     return copy
 
 
@@ -135,21 +138,16 @@ def _lock(
     Locks are acquired in the order of inodes, as merges do. Otherwise two caches that are repaired
     from each other would wait for each other.
     """
-    own, others = _inode_of(store), sorted(copies.values(), key=_inode_of)
+    others = sorted(copies.values(), key=DirectoryStore.identity)
     for copy in others:
-        if _inode_of(copy) < own:
+        if copy.identity() < store.identity():
             _lock_copy(stack, copy, control, lock_timeout_s)
     wait_policy = control.wait_policy(lock_timeout_s)
     held = stack.enter_context(store.lock("exclusive", wait_policy))
     for copy in others:
-        if _inode_of(copy) > own:
+        if copy.identity() > store.identity():
             _lock_copy(stack, copy, control, lock_timeout_s)
     return held
-
-
-def _inode_of(store: DirectoryStore) -> tuple[int, int]:
-    stat = look_at_open(store, store.root_fd, "the directory")
-    return stat.st_dev, stat.st_ino
 
 
 def _lock_copy(
@@ -194,7 +192,7 @@ class _Repair:
     ) -> tuple[RepairAction, ...]:
         """Plan and apply once. If index.json has changed, add what was done to `done`."""
         store, control = self._store, self._control
-        store.open_directories()
+        store.refresh()
         # Hash again what would be moved: an export may have written the right bytes since. Blobs
         # that were added since are hashed after the repair, because builds wait for this lock.
         digests = [blob.digest for blob in suspects]

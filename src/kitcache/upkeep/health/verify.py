@@ -3,7 +3,6 @@
 It changes nothing. A missing or invalid index.json is a finding; the blobs are hashed then too.
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -20,14 +19,14 @@ from kitcache.gc.values import DamagedPath, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.files import INDEX
-from kitcache.store.open import open_published_store
+from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.upkeep.health.hash import HashResult, hash_all, hash_some
 from kitcache.upkeep.health.judge import Judge
 from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
 
 
 def verify(
-    path: str | os.PathLike[str],
+    path: StoreAddress,
     *,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -50,7 +49,7 @@ def verify(
         Cancelled: `cancel` was set.
         KitcacheError: A directory cannot be listed.
     """
-    name = os.fspath(path)
+    name = address_text(path)
     started = time.monotonic()
     control = Control(name, on_progress, cancel)
     store = open_published_store(name)

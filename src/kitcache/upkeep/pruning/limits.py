@@ -1,6 +1,5 @@
 """Limits: how many bytes the tags may hold, by a policy and by the free space of the disk."""
 
-import os
 from typing import NamedTuple
 
 from kitcache.gc.collect import SurveyedPlan
@@ -8,7 +7,6 @@ from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.ioerrors import io_error
 from kitcache.upkeep.project import project
 
 
@@ -39,7 +37,7 @@ def find_limits(
     max_used, min_free = policy.max_used, policy.min_free
     if max_used is None and min_free is None:
         return ()
-    size, free = _disk_size(store)
+    size, free = store.disk_size()
     limits = []
     if max_used is not None:
         option = _spell(policy, "max-used-space", max_used)
@@ -54,15 +52,6 @@ def find_limits(
 
 def _spell(policy: PrunePolicy, key: str, size: DiskSpace) -> str:
     return policy.spell(key, None if size.percentage is None else f"{size.percentage:g}%")
-
-
-def _disk_size(store: DirectoryStore) -> tuple[int, int]:
-    """Return the size of the cache's file system and its free space for the user, in bytes."""
-    try:
-        stat = os.fstatvfs(store.root_fd)
-    except OSError as error:
-        raise io_error(store.path, "cannot ask how full the disk is", error) from None
-    return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
 
 
 def _freed_by_sweep(store: DirectoryStore, planned: SurveyedPlan, control: Control) -> int:

@@ -1,7 +1,6 @@
 """The prune command: remove tags by a policy, then collect the blobs that only they reached."""
 
 import json
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
-from kitcache.store.open import open_published_store
+from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.store.state import TagUse, write_tag_uses
 from kitcache.upkeep.edit import (
     Choose,
@@ -51,7 +50,7 @@ _MAX_DETAILS = 5
 
 
 def prune(
-    path: str | os.PathLike[str],
+    path: StoreAddress,
     policy: PrunePolicy,
     *,
     options: SweepOptions = _DEFAULT_OPTIONS,
@@ -77,7 +76,7 @@ def prune(
     """
     check_policy(policy)
     started = time.monotonic()
-    name = os.fspath(path)
+    name = address_text(path)
     is_dry = dry_run or policy.is_empty
     control = Control(name, on_progress, cancel)
     choose = _make_choose(policy, control, ())

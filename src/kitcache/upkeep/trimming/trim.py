@@ -1,6 +1,5 @@
 """The trim command: remove the least recently used steps of a tag, and their layers."""
 
-import os
 import time
 from threading import Event
 from typing import Literal
@@ -24,9 +23,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_distinct
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.files import INDEX
 from kitcache.store.ioerrors import command_line, repair_command
-from kitcache.store.open import open_store
+from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import move_recorded_exports
@@ -44,7 +42,7 @@ _KINDS = {"image": "an image", "artifact": "an artifact", "cache": "an index of 
 
 
 def trim(
-    path: str | os.PathLike[str],
+    path: StoreAddress,
     tag: str,
     max_used_bytes: int,
     *,
@@ -76,7 +74,7 @@ def trim(
             changed.
     """
     started = time.monotonic()
-    name = os.fspath(path)
+    name = address_text(path)
     control = Control(name, on_progress, cancel)
     context = EditContext(_OPTIONS, control, lock_timeout_s)
 
@@ -139,7 +137,7 @@ def _find_roots(store: DirectoryStore, survey: Survey, tag: str) -> tuple[list[R
         similar = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
         raise NotFound(
             store.path,
-            f"no entry of {INDEX} has the tag {tag!r}",
+            f"no entry of index.json has the tag {tag!r}",
             effect=NOTHING_CHANGED,
             hints=(
                 *((f"did you mean {similar!r}?",) if similar else ()),
@@ -150,7 +148,7 @@ def _find_roots(store: DirectoryStore, survey: Survey, tag: str) -> tuple[list[R
         prune = command_line("prune", store.path, "--trim", "--keep-tag", "*")
         retag = command_line("tag", store.path, str(next(iter(named))), tag)
         raise UsageError(
-            f"{tag!r} names {len(named)} roots in {INDEX}",
+            f"{tag!r} names {len(named)} roots in index.json",
             path=store.path,
             details=tuple(map(str, named)),
             hints=(

@@ -10,7 +10,7 @@ from kitcache.oci.digest import parse_digest
 from kitcache.store.open import open_store
 from kitcache.store.state import read_tag_uses, record_use
 from kitcache.upkeep.health.repair import repair
-from tests.hostile.build import INDEX, Box, Sample, encode
+from tests.hostile.build import INDEX, MANIFEST, Box, Sample, encode
 from tests.hostile.importable import Cached, grow
 from tests.property.disk import snapshot
 from tests.property.importer import see_tags
@@ -207,3 +207,10 @@ def test_the_newest_root_without_a_name_is_first_and_said_to_be(sample: Sample) 
     entries = json.loads((sample.dir / "index.json").read_bytes())["manifests"]
     assert [one["digest"] for one in entries][: len(found)][:1] == [sample.dev["digest"]]
     assert [what.endswith("; it is the newest of them") for what in found][:2] == [True, False]
+
+
+def test_an_entry_that_cannot_be_parsed_is_removed(box: Box) -> None:
+    grow(box)
+    box.tag("odd", {"mediaType": MANIFEST, "digest": "nonsense", "size": 1})
+    done = repair(box.dir)
+    assert (kinds(done), done.exit_code) == ([("remove-tag", "odd")], 0)

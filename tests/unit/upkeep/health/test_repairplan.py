@@ -251,3 +251,12 @@ def test_a_lost_manifest_that_another_calls_a_layer_is_lost_to_both(shelf: Shelf
     survey = shelf.found().survey._replace(missing_blobs=())
     mending = mend(shelf, survey=survey)
     assert kinds(mending) == [("remove-tag", "list"), ("remove-tag", "image")]
+
+
+def test_a_root_without_a_name_is_no_last_export(shelf: Shelf) -> None:
+    layers = [shelf.layer(name) for name in "ab"]
+    shelf.tag(None, shelf.cache(layers))
+    shelf.lose(layers[1])
+    plan = mend(shelf)
+    assert kinds(plan) == [("rewrite-cache", None)]
+    assert plan.moved_exports == {}

@@ -8,9 +8,9 @@ import pytest
 
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.store.state import record_use
-from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import limit_error, prune
 from tests.hostile import stages
 from tests.hostile.build import Sample
@@ -24,7 +24,7 @@ MINUTE_NS = 60 * 10**9
 def free(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A disk of 1,000,000 bytes: how many of them are free."""
     free = [0]
-    monkeypatch.setattr(limits, "_disk_size", lambda layout: (1_000_000, free[0]))
+    monkeypatch.setattr(DirectoryStore, "disk_size", lambda layout: (1_000_000, free[0]))
     return free
 
 

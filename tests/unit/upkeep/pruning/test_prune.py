@@ -13,11 +13,11 @@ from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, Tally
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
 from kitcache.options.sweep import SweepOptions
+from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.store.open import open_store
 from kitcache.store.state import read_skipped_sweeps, read_tag_uses, record_use
-from kitcache.upkeep.pruning import limits
 from kitcache.upkeep.pruning.prune import NO_POLICY, limit_error, prune
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import CACHECONFIG, Box, Json, Sample, encode
@@ -211,7 +211,7 @@ class TestLimits:
     def disk(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """A disk of 10,000 bytes: how many of them are free."""
         free = [0]
-        monkeypatch.setattr(limits, "_disk_size", lambda layout: (10_000, free[0]))
+        monkeypatch.setattr(DirectoryStore, "disk_size", lambda _: (10_000, free[0]))
         return free
 
     @pytest.mark.parametrize("amount", [DiskSpace(percentage=11.0), DiskSpace(bytes=1100)])
