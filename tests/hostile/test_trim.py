@@ -186,7 +186,7 @@ class TestOthers:
         with pytest.raises(kitcache.Damaged) as caught:
             trim(cache.dir, "main", LIMIT)
         assert caught.value.kind == "lost"
-        assert "1 entry of index.json had been made smaller" in caught.value.effect
+        assert "1 entry of index.json had been trimmed" in caught.value.effect
         assert {hole.ref_name for hole in witness.holes(cache.dir)} == {"late"}
         assert sorted(steps_in(cache.dir, entries(cache.dir)["main"])) == KEPT
 

@@ -59,7 +59,7 @@ class Targets(NamedTuple):
 
     @property
     def is_loaded_into_containerd(self) -> bool:
-        """Whether an engine with the containerd image store was given the image. Asks docker."""
+        """True if an engine with the containerd image store received the image. Asks docker."""
         return any(load.has_containerd_store() for load in self.loads)
 
     def publish(self, response: Mapping[str, str], options: LockOptions) -> None:
@@ -109,8 +109,8 @@ def open_targets(
 
 def _open_layout(cache: LockedCache, exporter: Exporter) -> LayoutTarget:
     names = dict(exporter.attrs).get("name", "")
-    given = () if names == "*" else tuple(filter(None, names.split(",")))
-    return LayoutTarget(cache, WritableContentStore(cache.ingester), given)
+    known = () if names == "*" else tuple(filter(None, names.split(",")))
+    return LayoutTarget(cache, WritableContentStore(cache.ingester), known)
 
 
 def _expect_stdout(stdout: BinaryIO | None) -> BinaryIO:

@@ -50,7 +50,7 @@ def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagC
         steps = dict(chain.from_iterable(_steps(reader, survey, d) for d in descriptors))
     elsewhere = _reached_elsewhere(survey, roots)
     own = [reach(survey, descriptor, with_subjects=False) for descriptor in descriptors]
-    kinds = {kind_below(survey, d, found) for d, found in zip(descriptors, own, strict=True)}
+    kinds = {kind_below(survey, d, reached) for d, reached in zip(descriptors, own, strict=True)}
     blobs = [
         HeldBlob(
             digest=digest,

@@ -80,12 +80,12 @@ def _new_name(renames: Sequence[Rename], old: str, source: MergeCache) -> str:
 
 def _by_name(source: MergeCache) -> dict[str | int, list[int]]:
     """Return the positions of the entries by ref name; an entry without one by its position."""
-    found: dict[str | int, list[int]] = {}
+    positions: dict[str | int, list[int]] = {}
     for position, entry in enumerate(source.entries):
         if not entry.is_subject:
             name = position if entry.ref_name is None else entry.ref_name
-            found.setdefault(name, []).append(position)
-    return found
+            positions.setdefault(name, []).append(position)
+    return positions
 
 
 def _renamed(entry: IndexEntry, new: str | None) -> IndexEntry:
@@ -104,14 +104,14 @@ _Key = tuple[Literal["tag", "image", "entry"], str]
 
 def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
     """Return the digests that each ref name and image name names; else each digest itself."""
-    found: dict[_Key, frozenset[str]] = {}
+    claims: dict[_Key, frozenset[str]] = {}
     for entry in entries:
         digest = _digest_of(entry)
         tag = ("tag", entry.ref_name) if entry.ref_name is not None else ("entry", digest)
         image = () if entry.image_name is None else (("image", entry.image_name),)
         for key in (tag, *image):
-            found[key] = found.get(key, frozenset()) | {digest}
-    return found
+            claims[key] = claims.get(key, frozenset()) | {digest}
+    return claims
 
 
 class _NameConflict(NamedTuple):
