@@ -104,7 +104,7 @@ def test_a_solve_that_ends_well_without_an_answer(context: Path, cache: Cache) -
 def test_an_answer_larger_than_any_should_be(context: Path, cache: Cache) -> None:
     error = failure(lambda solve: b"\x0a" * 2**25, context, cache)
     assert isinstance(error, BuildFailed)
-    assert "over the limit" in str(error)
+    assert "more than the limit" in str(error)
 
 
 UNKNOWN_FIELDS = b"\xfa\x3f\x03abc\xf0\x3f\x05"

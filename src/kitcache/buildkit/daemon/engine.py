@@ -56,7 +56,7 @@ def request_upgrade(
 
 
 def _request(path: str, metadata: Metadata) -> bytes:
-    """Raises ValueError for metadata that could contain more than one header."""
+    """Return the bytes of a request. Raises ValueError for metadata with a line break."""
     lines = [
         f"POST {path} HTTP/1.1",
         "Host: localhost",
