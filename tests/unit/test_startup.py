@@ -81,7 +81,6 @@ CUTTING = UPKEEP | {
     "kitcache.gc.ls",
     "kitcache.oci.cacheconfig",
     "kitcache.oci.cachemanifest",
-    "kitcache.store.write",
     "kitcache.store.state",
 }
 NAMING = UPKEEP | RESET - {"kitcache.cli.commands.reset"} | {"kitcache.upkeep.naming"}
@@ -218,7 +217,6 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     "staged": (
         "docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
         {
-            "kitcache.store.write",
             "kitcache.store.ingest",
             "kitcache.upkeep.publish",
             "kitcache.store.transfer",

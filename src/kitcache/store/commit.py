@@ -19,8 +19,8 @@ from kitcache.store.files import (
     temporary_name,
     write_file,
 )
-from kitcache.store.index import date_index, index_error, parse_index, read_index, sync_root
-from kitcache.store.ioerrors import io_error
+from kitcache.store.index import date_index, parse_index, read_index, sync_root
+from kitcache.store.ioerrors import index_error, io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, IndexChange, Roots, WaitPolicy

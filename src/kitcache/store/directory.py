@@ -13,7 +13,7 @@ from kitcache.store import delete, index, scan
 from kitcache.store.files import STATE_DIR
 from kitcache.store.ioerrors import io_error, unreadable
 from kitcache.store.layout import Layout, blob_stat, look_at_open
-from kitcache.store.locks import lock_store
+from kitcache.store.locks import is_locked_elsewhere, lock_store, unlock
 from kitcache.store.protocol import (
     Batch,
     BlobStat,
@@ -57,6 +57,25 @@ class DirectoryStore(Layout):
         from kitcache.store.commit import commit_index  # noqa: PLC0415 - a reset needs none
 
         return commit_index(self, change, wait_policy, before=before)
+
+    def read_raw_roots(self) -> Roots:
+        """Read index.json without parsing it, for a repair: it has no entries."""
+        return Roots(*index.read_index(self), ())
+
+    def write_blob(self, data: bytes) -> Digest:
+        from kitcache.store.write import write_blob  # noqa: PLC0415 - a reset needs none
+
+        return write_blob(self, data)
+
+    def sync_blobs(self) -> None:
+        from kitcache.store.write import sync_blobs  # noqa: PLC0415
+
+        sync_blobs(self)
+
+    def write_tag_uses(self, changed: "Mapping[str, TagUse]") -> None:
+        from kitcache.store.state import write_tag_uses  # noqa: PLC0415
+
+        write_tag_uses(self, changed)
 
     def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         for digest in digests:
@@ -105,6 +124,14 @@ class DirectoryStore(Layout):
         self, kind: LockKind, wait_policy: WaitPolicy
     ) -> AbstractContextManager[HeldLock[Self]]:
         return lock_store(self, kind, wait_policy)
+
+    def release(self, lock: HeldLock[Self]) -> None:
+        """Release a lock, even if another process has inherited its fd."""
+        unlock(lock.fd)
+
+    def is_locked_elsewhere(self) -> bool:
+        """Return True if another process holds kitcache.lock, False if the system cannot tell."""
+        return is_locked_elsewhere(self)
 
     def reopen(self) -> Self:
         try:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, NOTHING_DELETED, Damaged, Unsafe
+from kitcache.errors import NOTHING_DELETED, Unsafe
 from kitcache.oci.digest import Digest, sha256_of
-from kitcache.oci.document import DocumentError, read_plain
+from kitcache.oci.document import DocumentError
 from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.files import INDEX
-from kitcache.store.ioerrors import io_error, repair_command
+from kitcache.store.ioerrors import index_error, io_error
 from kitcache.store.layout import (
     Layout,
     excess_values,
@@ -101,27 +101,6 @@ def parse_index(
         return () if data is None else read_entries(data)
     except DocumentError as error:
         raise index_error(path, error, effect) from None
-
-
-def check_rewritable(path: str, data: bytes) -> None:
-    """Raise Damaged if an index.json has a value that cannot be written back, such as 1e400."""
-    try:
-        read_plain(data)
-    except DocumentError as error:
-        raise index_error(path, error, NOTHING_CHANGED) from None
-
-
-def index_error(path: str, error: DocumentError, effect: str = NOTHING_DELETED) -> Damaged:
-    """Return the error for an index.json that is not an index, or cannot be written back."""
-    hints: tuple[str, ...] = (
-        repair_command(path),
-        f"restore {INDEX} from a copy",
-        "move it aside and export again: then only the blobs of that export are kept",
-    )
-    if error.kind == "unwritable":
-        hints = (f"edit {INDEX} by hand",)
-    problem = f"{INDEX} is invalid or ambiguous: {error.reason}"
-    return Damaged(path, problem, kind=error.kind, effect=effect, hints=hints)
 
 
 def stamp_index(layout: Layout) -> Stamp | None:

@@ -1,9 +1,17 @@
-"""KitcacheErrors made from OSErrors, and the commands in hints."""
+"""KitcacheErrors made from other errors, and the commands in hints."""
 
 import errno
 import os
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable, printable
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    NOTHING_DELETED,
+    Damaged,
+    KitcacheError,
+    Unreadable,
+    printable,
+)
+from kitcache.oci.document import DocumentError, read_plain
 
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 
@@ -56,6 +64,32 @@ def check_blame(path: str, error: OSError) -> None:
     """Raise KitcacheError if a failed read says nothing about the blob."""
     if error.errno in _RESOURCE_ERRORS:
         raise io_error(path, "cannot read a blob", error) from None
+
+
+def describe_unlocked(path: str, error: KitcacheError) -> str:
+    """Return the warning of a command that runs without the lock."""
+    return f"{path}: the cache is not protected from a concurrent reset: {error.problem}"
+
+
+def check_rewritable(path: str, data: bytes) -> None:
+    """Raise Damaged if an index.json has a value that cannot be written back, such as 1e400."""
+    try:
+        read_plain(data)
+    except DocumentError as error:
+        raise index_error(path, error, NOTHING_CHANGED) from None
+
+
+def index_error(path: str, error: DocumentError, effect: str = NOTHING_DELETED) -> Damaged:
+    """Return the error for an index.json that is not an index, or cannot be written back."""
+    hints: tuple[str, ...] = (
+        repair_command(path),
+        "restore index.json from a copy",
+        "move it aside and export again: then only the blobs of that export are kept",
+    )
+    if error.kind == "unwritable":
+        hints = ("edit index.json by hand",)
+    problem = f"index.json is invalid or ambiguous: {error.reason}"
+    return Damaged(path, problem, kind=error.kind, effect=effect, hints=hints)
 
 
 def size_problem(actual: int, expected: int) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import TypeVar
 
-from kitcache.errors import NOTHING_CHANGED, Busy, KitcacheError
+from kitcache.errors import NOTHING_CHANGED, Busy
 from kitcache.store.files import copy_owner_and_mode, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
@@ -139,16 +139,28 @@ def _busy(layout: Layout, name: str, holder: LockHolder, waited_s: float) -> Bus
     )
 
 
+def unlock(fd: int) -> None:
+    """Release a lock, even if a child process has inherited its fd and keeps it open."""
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def is_locked_elsewhere(layout: Layout) -> bool:
+    """Return True if another process holds kitcache.lock, False if the system cannot tell."""
+    fd = open_file(layout, KITCACHE_LOCK)
+    if fd is None:
+        return False
+    try:
+        return any(pid != os.getpid() for pid in list_takers(fd))
+    finally:
+        os.close(fd)
+
+
 def describe_holder(holder: LockHolder) -> str:
     """Return the holder for a message."""
     if holder.pid is None:
         return "another process"
     return f"process {holder.pid}" + (f" ({holder.command})" if holder.command else "")
-
-
-def describe_unlocked(path: str, error: KitcacheError) -> str:
-    """Return the warning of a command that runs without the lock."""
-    return f"{path}: the cache is not protected from a concurrent reset: {error.problem}"
 
 
 def find_holder(fd: int) -> LockHolder:

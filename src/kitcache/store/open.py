@@ -45,6 +45,11 @@ def address_name(address: StoreAddress) -> str:
     return os.path.basename(os.path.abspath(address))
 
 
+def real_address(address: StoreAddress) -> str:
+    """Return the path of a directory without symlinks."""
+    return os.path.realpath(address)
+
+
 def is_nested(address: StoreAddress, other: StoreAddress) -> bool:
     """Return True if one of the directories is, or is inside, the other."""
     real, other_real = os.path.realpath(address), os.path.realpath(other)

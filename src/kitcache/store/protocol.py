@@ -374,6 +374,22 @@ class CollectableStore(CacheStore, Protocol):
 class EditableStore(CollectableStore, Protocol):
     """A store whose roots kitcache edits: prune, trim, tag, untag, merge, repair, a build."""
 
+    def disk_size(self) -> tuple[int, int]:
+        """Return the size of the file system and what is free for the user, in bytes."""
+
+    def write_blob(self, data: bytes) -> Digest:
+        """Write a structural blob. The caller holds the store's lock, shared or exclusive."""
+
+    def sync_blobs(self) -> None:
+        """Make all written blobs durable. Called before the roots that reference them."""
+
+    def write_tag_uses(self, changed: "Mapping[str, TagUse]") -> None:
+        """Replace the records of these tags; an empty record deletes one.
+
+        Raises:
+            Unreadable: There may be records. Nothing was written.
+        """
+
     def commit_roots(
         self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
     ) -> Roots | None:

@@ -24,8 +24,7 @@ from kitcache.gc.values import SweepResult
 from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.directory import DirectoryStore
-from kitcache.store.protocol import CollectableStore, HeldLock
+from kitcache.store.protocol import CollectableStore, EditableStore, HeldLock
 from kitcache.upkeep.project import RewrittenRoot, project
 from kitcache.upkeep.rewrite import write_root
 
@@ -57,7 +56,7 @@ class EditResult(NamedTuple, Generic[Choice]):
     swept: SweepResult
 
 
-Choose = Callable[[DirectoryStore, SurveyedPlan], tuple[IndexEdit, Choice]]
+Choose = Callable[[EditableStore, SurveyedPlan], tuple[IndexEdit, Choice]]
 """Decides on an edit, and why; the store has no damage and no client is publishing."""
 
 
@@ -70,7 +69,7 @@ class EditContext(NamedTuple):
 
 
 def dry_run_edit(
-    store: DirectoryStore, choose: Choose[Choice], context: EditContext
+    store: EditableStore, choose: Choose[Choice], context: EditContext
 ) -> EditResult[Choice]:
     """Return what edit_and_collect would do; acquire no lock and write nothing."""
     surveyed = survey_and_plan(store, context.options, context.control, None)
@@ -83,7 +82,7 @@ def dry_run_edit(
 
 
 def edit_and_collect(
-    lock: HeldLock[DirectoryStore], choose: Choose[Choice], context: EditContext
+    lock: HeldLock[EditableStore], choose: Choose[Choice], context: EditContext
 ) -> EditResult[Choice]:
     """Survey, let `choose` decide, commit the edit, and delete what is unreachable then.
 
@@ -123,7 +122,7 @@ def edit_and_collect(
 
 
 def _commit(
-    store: DirectoryStore, surveyed: SurveyedPlan, edit: IndexEdit, context: EditContext
+    store: EditableStore, surveyed: SurveyedPlan, edit: IndexEdit, context: EditContext
 ) -> SurveyedPlan:
     """Write new roots, then index.json. Return the survey and plan after it.
 

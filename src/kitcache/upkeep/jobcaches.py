@@ -3,9 +3,7 @@
 Each directory is opened and locked once, by whatever paths the job names it.
 """
 
-import fcntl
-import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,14 +13,8 @@ from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.layout import look_at_open, open_file
-from kitcache.store.locks import (
-    KITCACHE_LOCK,
-    describe_unlocked,
-    list_takers,
-    lock_store,
-)
-from kitcache.store.open import open_store
+from kitcache.store.ioerrors import describe_unlocked
+from kitcache.store.open import open_store, real_address
 from kitcache.store.protocol import WaitPolicy
 
 if TYPE_CHECKING:
@@ -68,8 +60,8 @@ class LockedCache:
 
     def lock(self, wait_policy: WaitPolicy) -> None:
         """Acquire the shared kitcache.lock. Raises Busy, Cancelled, Unsafe, KitcacheError."""
-        held = self._lock.enter_context(lock_store(self.store, "shared", wait_policy))
-        self._lock.callback(_unlock, held.fd)
+        held = self._lock.enter_context(self.store.lock("shared", wait_policy))
+        self._lock.callback(self.store.release, held)
         self.lock_fds.append(held.fd)
 
     def release_lock(self) -> None:
@@ -108,12 +100,6 @@ class LockedCache:
         stack.callback(self._ingester.close)
 
 
-def _unlock(fd: int) -> None:
-    # Closing the fd would not do: a process that the command started may keep it open.
-    with suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_UN)
-
-
 class LockedCaches:
     """All caches of a job. Closing the stack closes them and releases their locks.
 
@@ -133,7 +119,7 @@ class LockedCaches:
         The caller opens all exports before the first import.
 
         Raises:
-            NotACache, Unsafe, Busy, Cancelled, KitcacheError: See make_layout and lock_store.
+            NotACache, Unsafe, Busy, Cancelled, KitcacheError: See make_layout and lock().
         """
         try:
             store = make_layout(path)
@@ -160,12 +146,10 @@ class LockedCaches:
 
     def _open(self, store: DirectoryStore, *, is_export: bool) -> LockedCache:
         self._stack.enter_context(store)
-        stat = look_at_open(store, store.root_fd, "the directory")
         for cache in self.all:
-            known = look_at_open(cache.store, cache.store.root_fd, "the directory")
-            if os.path.samestat(stat, known):
+            if cache.store.identity() == store.identity():
                 return cache
-        cache = LockedCache(store, os.path.realpath(store.path))
+        cache = LockedCache(store, real_address(store.path))
         self._stack.callback(cache.release_lock)
         try:
             cache.lock(self._options.wait_policy(store))
@@ -176,17 +160,6 @@ class LockedCaches:
             self._options.warn(describe_unlocked(store.path, error))
         self.all.append(cache)
         return cache
-
-
-def is_locked_elsewhere(store: DirectoryStore) -> bool:
-    """Return True if another process holds kitcache.lock. False if the system cannot tell."""
-    fd = open_file(store, KITCACHE_LOCK)
-    if fd is None:
-        return False
-    try:
-        return any(pid != os.getpid() for pid in list_takers(fd))
-    finally:
-        os.close(fd)
 
 
 def sweep_after_export(

@@ -14,9 +14,7 @@ from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import DamagedPath, MissingBlob, Root
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import NewEntry, add_entries
-from kitcache.store.directory import DirectoryStore
-from kitcache.store.protocol import CacheStore, WaitPolicy
-from kitcache.store.write import sync_blobs
+from kitcache.store.protocol import CacheStore, EditableStore, WaitPolicy
 
 _MAX_NAMED = 3
 
@@ -49,7 +47,7 @@ def describe_faults(damage: Iterable[DamagedPath], missing: Iterable[MissingBlob
 
 
 def publish(
-    store: DirectoryStore,
+    store: EditableStore,
     roots: Sequence[tuple[Descriptor, Sequence[NewEntry]]],
     control: Control,
     wait_policy: WaitPolicy,
@@ -79,7 +77,7 @@ def publish(
             raise Damaged(store.path, problem, kind="missing")
         return add_entries(data, entries)
 
-    sync_blobs(store)
+    store.sync_blobs()
     store.commit_roots(change, wait_policy)
     return tuple(_check_again(store, control, descriptor) for descriptor, _ in roots)
 

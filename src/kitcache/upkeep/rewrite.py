@@ -9,26 +9,22 @@ from contextlib import suppress
 
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest
-from kitcache.store.directory import DirectoryStore
-from kitcache.store.state import write_tag_uses
-from kitcache.store.write import sync_blobs, write_blob
+from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.project import RewrittenRoot
 
 
-def write_root(store: DirectoryStore, root: RewrittenRoot) -> tuple[Digest, int]:
+def write_root(store: EditableStore, root: RewrittenRoot) -> tuple[Digest, int]:
     """Write and sync both blobs, config first. Return the digest and the size of the manifest.
 
     The caller holds kitcache.lock, and moves the entry of index.json. Raises KitcacheError.
     """
-    write_blob(store, root.config)
-    digest = write_blob(store, root.manifest)
-    sync_blobs(store)
+    store.write_blob(root.config)
+    digest = store.write_blob(root.manifest)
+    store.sync_blobs()
     return digest, len(root.manifest)
 
 
-def move_recorded_exports(
-    store: DirectoryStore, moved: Mapping[str, tuple[Digest, Digest]]
-) -> None:
+def move_recorded_exports(store: EditableStore, moved: Mapping[str, tuple[Digest, Digest]]) -> None:
     """Record new roots as the last exports of their tags, if the records can be read.
 
     Args:
@@ -41,4 +37,4 @@ def move_recorded_exports(
             for tag, (before, after) in moved.items()
             if tag in uses and uses[tag].digest == str(before)
         }
-        write_tag_uses(store, changed)
+        store.write_tag_uses(changed)

@@ -13,13 +13,12 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache
 from kitcache.gc.values import ResetResult
 from kitcache.oci.index import find_entry
 from kitcache.options.caches import CacheImport
-from kitcache.store.locks import describe_unlocked
+from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.state import record_use
 from kitcache.upkeep.jobcaches import (
     LockedCache,
     LockedCaches,
     LockOptions,
-    is_locked_elsewhere,
     sweep_after_export,
 )
 from kitcache.wrap.argv import FILE_PLACEHOLDER, Rewritten
@@ -155,7 +154,7 @@ def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> lis
             continue
         exports_to.setdefault(cache, []).append(export)
     return [
-        _Target(exports[0].cache.dest, cache, tuple(exports), is_locked_elsewhere(cache.store))
+        _Target(exports[0].cache.dest, cache, tuple(exports), cache.store.is_locked_elsewhere())
         for cache, exports in exports_to.items()
     ]
 
@@ -231,7 +230,7 @@ def _after_failure(target: _Target) -> ExecCacheResult:
     """Return the result of a cache whose command failed, maybe because of another export."""
     result = ExecCacheResult(target.path, (), bool(target.stages))
     if target.stages or not (
-        target.was_locked_elsewhere or is_locked_elsewhere(target.cache.store)
+        target.was_locked_elsewhere or target.cache.store.is_locked_elsewhere()
     ):
         return result
     return result._replace(problems=(_STAGED_HELPS,))

@@ -9,7 +9,6 @@ from kitcache.errors import Busy, NotACache
 from kitcache.upkeep.jobcaches import (
     LockedCaches,
     LockOptions,
-    is_locked_elsewhere,
     sweep_after_export,
 )
 from tests.hostile.strangers import lock_holder
@@ -66,10 +65,10 @@ def test_what_is_no_cache_is_not_written_to(tmp_path: Path) -> None:
 def test_a_neighbour_is_another_process(tmp_path: Path) -> None:
     with ExitStack() as stack:
         cache = LockedCaches(OPTIONS, stack, EFFECT).open_export(str(tmp_path / "c"))
-        assert not is_locked_elsewhere(cache.store)
+        assert not cache.store.is_locked_elsewhere()
         with lock_holder(tmp_path / "c" / "kitcache.lock", "sh"):
-            assert is_locked_elsewhere(cache.store)
-        assert not is_locked_elsewhere(cache.store)
+            assert cache.store.is_locked_elsewhere()
+        assert not cache.store.is_locked_elsewhere()
 
 
 def test_a_sweep_releases_the_lock_first_and_keeps_what_was_published(tmp_path: Path) -> None:

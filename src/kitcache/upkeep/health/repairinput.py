@@ -18,7 +18,6 @@ from kitcache.oci.index import IndexEntry, read_entries
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.files import INDEX
 from kitcache.store.hashing import check_may_read
-from kitcache.store.index import IndexFile, read_index
 from kitcache.store.overlay import Overlay
 from kitcache.store.protocol import Roots
 from kitcache.upkeep.health.hash import hash_some
@@ -105,12 +104,12 @@ def read_repair_input(
     )
 
 
-def _read_index(store: DirectoryStore, control: Control) -> tuple[IndexFile, str]:
+def _read_index(store: DirectoryStore, control: Control) -> tuple[Roots, str]:
     """Return index.json, and why it has to be rebuilt, "" if it has not."""
     try:
-        index = IndexFile(*store.read_roots(control.pause)[:3])
+        index = store.read_roots(control.pause)
     except Damaged as error:
-        return read_index(store), error.problem.removeprefix(f"{INDEX} is ")
+        return store.read_raw_roots(), error.problem.removeprefix(f"{INDEX} is ")
     has_blobs = any(batch.names for batch in store.scan_blobs())
     is_lost = index.data is None and has_blobs
     return index, "missing although there are blobs" if is_lost else ""
@@ -141,7 +140,7 @@ def _read_indexes(copies: Copies) -> Iterator[bytes]:
     """Yield index.json of every copy that has one; a symlink, or one above the cap, is skipped."""
     for copy in copies.values():
         with suppress(Unsafe):
-            yield read_index(copy).data or b""
+            yield copy.read_raw_roots().data or b""
 
 
 def _read_named(
@@ -191,14 +190,14 @@ def _last_exports(
 def _survey(
     overlay: Overlay,
     control: Control,
-    index: IndexFile,
+    index: Roots,
     entries: tuple[IndexEntry, ...],
     last_exports: Mapping[str, Descriptor],
 ) -> Survey:
     """Return a survey whose roots are the entries, and which reaches the last exports too."""
 
     def survey_of(entries: tuple[IndexEntry, ...]) -> Survey:
-        roots = Roots(None, index.digest, index.changed_ns, entries)
+        roots = index._replace(entries=entries)
         return survey_roots(overlay, control, roots, began_ns=0, needs_all=True)
 
     survey = survey_of(entries)

@@ -31,7 +31,7 @@ from kitcache.options.renames import Rename, read_rename
 from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.locks import describe_unlocked
+from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import StoreAddress, address_name, address_text, is_nested, open_store
 from kitcache.store.protocol import LockKind, Roots
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies

@@ -5,8 +5,7 @@ from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
-from kitcache.store.index import check_rewritable
-from kitcache.store.ioerrors import repair_command
+from kitcache.store.ioerrors import check_rewritable, repair_command
 from kitcache.store.protocol import CacheStore, CollectableStore, Roots
 
 

@@ -13,11 +13,10 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries
 from kitcache.options.attributes import suggest
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import Roots
-from kitcache.store.state import TagUse, write_tag_uses
+from kitcache.store.protocol import EditableStore, Roots
+from kitcache.store.state import TagUse
 from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots
 from kitcache.upkeep.naming.tagnames import check_tag_name
@@ -80,7 +79,7 @@ def tag(
 
 
 def _commit(
-    store: DirectoryStore, control: Control, source: str, target: str, lock_timeout_s: float
+    store: EditableStore, control: Control, source: str, target: str, lock_timeout_s: float
 ) -> _Source:
     def attempt() -> _Source:
         roots, entry = _find_source(store, control, source, target)
@@ -99,7 +98,7 @@ def _commit(
 
 
 def _find_source(
-    store: DirectoryStore, control: Control, source: str, target: str
+    store: EditableStore, control: Control, source: str, target: str
 ) -> tuple[Roots, _Source]:
     """Return the entry of SOURCE, which is complete, and the roots that it was found in."""
     roots, survey = read_surveyed_roots(store, control)
@@ -156,16 +155,16 @@ def _check_images(path: str, roots: Roots, target: str) -> None:
             )
 
 
-def _read_use(store: DirectoryStore, entry: _Source) -> TagUse:
+def _read_use(store: EditableStore, entry: _Source) -> TagUse:
     """Return the recorded use of SOURCE, for TARGET. Raises Unreadable."""
     name = entry.root.ref_name
     use = store.read_tag_uses().get(name, TagUse()) if name is not None else TagUse()
     return use._replace(digest=str(entry.descriptor.digest))
 
 
-def _write_use(store: DirectoryStore, target: str, use: TagUse) -> None:
+def _write_use(store: EditableStore, target: str, use: TagUse) -> None:
     try:
-        write_tag_uses(store, {target: use})
+        store.write_tag_uses({target: use})
     except KitcacheError as error:
         error.effect = f"the tag {target!r} was published; its last use is not recorded"
         raise

@@ -11,10 +11,10 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.index import RemovedEntry, list_names, remove_entries
 from kitcache.options.tagpatterns import find_pattern, is_pattern
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.state import TagUse, write_tag_uses
+from kitcache.store.protocol import EditableStore
+from kitcache.store.state import TagUse
 from kitcache.upkeep.results import UntagResult
 
 
@@ -57,7 +57,7 @@ def untag(
 
 
 def _commit(
-    store: DirectoryStore, names: tuple[str, ...], control: Control, lock_timeout_s: float
+    store: EditableStore, names: tuple[str, ...], control: Control, lock_timeout_s: float
 ) -> tuple[RemovedEntry, ...]:
     removed: tuple[RemovedEntry, ...] = ()
 
@@ -74,7 +74,7 @@ def _commit(
         # Otherwise a repair that finds no index.json would restore the tags.
         with suppress(KitcacheError):
             lost_tags = {entry.ref_name for entry in removed} - kept
-            write_tag_uses(store, {tag: TagUse() for tag in lost_tags if tag is not None})
+            store.write_tag_uses({tag: TagUse() for tag in lost_tags if tag is not None})
     return removed
 
 

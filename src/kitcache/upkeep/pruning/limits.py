@@ -6,7 +6,7 @@ from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
-from kitcache.store.directory import DirectoryStore
+from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.project import project
 
 
@@ -31,7 +31,7 @@ class Limit(NamedTuple):
 
 
 def find_limits(
-    store: DirectoryStore, planned: SurveyedPlan, policy: PrunePolicy, control: Control
+    store: EditableStore, planned: SurveyedPlan, policy: PrunePolicy, control: Control
 ) -> tuple[Limit, ...]:
     """Return the limits of the policy, smallest first. Raises Cancelled, KitcacheError."""
     max_used, min_free = policy.max_used, policy.min_free
@@ -54,7 +54,7 @@ def _spell(policy: PrunePolicy, key: str, size: DiskSpace) -> str:
     return policy.spell(key, None if size.percentage is None else f"{size.percentage:g}%")
 
 
-def _freed_by_sweep(store: DirectoryStore, planned: SurveyedPlan, control: Control) -> int:
+def _freed_by_sweep(store: EditableStore, planned: SurveyedPlan, control: Control) -> int:
     """Return the bytes that unreachable blobs and abandoned uploads take."""
     plan = planned.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
@@ -67,7 +67,7 @@ def _freed_by_sweep(store: DirectoryStore, planned: SurveyedPlan, control: Contr
     return freed
 
 
-def _held(store: DirectoryStore, planned: SurveyedPlan) -> frozenset[Digest]:
+def _held(store: EditableStore, planned: SurveyedPlan) -> frozenset[Digest]:
     """Return what takes space even without any entry: files with other names, and young ones."""
     survey, plan = planned.survey, planned.plan
     stats = {digest: store.stat_blob(digest) for digest in survey.live}

@@ -23,10 +23,10 @@ from kitcache.options.prunepolicy import PrunePolicy, check_policy
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.state import TagUse, write_tag_uses
+from kitcache.store.protocol import EditableStore
+from kitcache.store.state import TagUse
 from kitcache.upkeep.edit import (
     Choose,
     EditContext,
@@ -104,7 +104,7 @@ def prune(
 
 
 def prune_after_export(
-    store: DirectoryStore,
+    store: EditableStore,
     published: Collection[str],
     policy: PrunePolicy,
     control: Control,
@@ -168,7 +168,7 @@ def _make_choose(
 ) -> Choose[_Choice]:
     """Return the function that decides by a policy. protected: ref names that are kept."""
 
-    def choose(store: DirectoryStore, planned: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
+    def choose(store: EditableStore, planned: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         survey, now_ns = planned.survey, time.time_ns()
         facts = read_uses(store, survey, now_ns)
         limits = find_limits(store, planned, policy, control)
@@ -201,7 +201,7 @@ def _make_choose(
     return choose
 
 
-def _plan_trims(store: DirectoryStore, choice: _Choice, drop: Collection[int]) -> TrimPlan:
+def _plan_trims(store: EditableStore, choice: _Choice, drop: Collection[int]) -> TrimPlan:
     """Return which of the kept tags get smaller; entries without a tag are not changed."""
     used = layer_uses(store)
     roots = [root for root in choice.survey.roots if root.position not in drop]
@@ -262,11 +262,11 @@ def _spell_addition(policy: PrunePolicy, key: str, value: str | None = None) -> 
     return f"{key} = {'true' if value is None else json.dumps(value)}"
 
 
-def _record(store: DirectoryStore, choice: _Choice) -> None:
+def _record(store: EditableStore, choice: _Choice) -> None:
     """Update the records of last uses, by which a repair restores tags, if they can be read."""
     removed = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
     with suppress(KitcacheError):
-        write_tag_uses(store, dict.fromkeys(removed, TagUse()))
+        store.write_tag_uses(dict.fromkeys(removed, TagUse()))
     move_recorded_exports(store, choice.trim_plan.moved_exports)
 
 

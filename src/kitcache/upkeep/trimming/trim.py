@@ -22,9 +22,9 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_distinct
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
+from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import move_recorded_exports
@@ -78,7 +78,7 @@ def trim(
     control = Control(name, on_progress, cancel)
     context = EditContext(_OPTIONS, control, lock_timeout_s)
 
-    def choose(store: DirectoryStore, planned: SurveyedPlan) -> tuple[IndexEdit, TrimPlan]:
+    def choose(store: EditableStore, planned: SurveyedPlan) -> tuple[IndexEdit, TrimPlan]:
         plan = _plan_trim(store, planned.survey, tag, max_used_bytes)
         return IndexEdit(move=plan.moves), plan
 
@@ -107,7 +107,7 @@ class _FitsAlready(Exception):
         self.result = result
 
 
-def _plan_trim(store: DirectoryStore, survey: Survey, tag: str, limit_bytes: int) -> TrimPlan:
+def _plan_trim(store: EditableStore, survey: Survey, tag: str, limit_bytes: int) -> TrimPlan:
     """Plan the trim of one tag. Raises _FitsAlready, or the error that says why it cannot be."""
     roots, descriptor = _find_roots(store, survey, tag)
     used, now_ns = layer_uses(store), time.time_ns()
@@ -127,7 +127,7 @@ def _plan_trim(store: DirectoryStore, survey: Survey, tag: str, limit_bytes: int
     )
 
 
-def _find_roots(store: DirectoryStore, survey: Survey, tag: str) -> tuple[list[Root], Descriptor]:
+def _find_roots(store: EditableStore, survey: Survey, tag: str) -> tuple[list[Root], Descriptor]:
     """Return all entries of the tag and their one root. Raises NotFound, UsageError."""
     roots = [root for root in survey.roots if root.ref_name == tag]
     named = {root.descriptor.digest: root.descriptor for root in roots if root.descriptor}
@@ -160,7 +160,7 @@ def _find_roots(store: DirectoryStore, survey: Survey, tag: str) -> tuple[list[R
 
 
 def _limit_not_reached(
-    store: DirectoryStore, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
+    store: EditableStore, survey: Survey, root: Root, needed_bytes: int, limit_bytes: int
 ) -> LimitNotReached:
     allowed, needed = format_distinct(limit_bytes, needed_bytes)
     digest = root.descriptor.digest if root.descriptor else None
@@ -179,7 +179,7 @@ def _limit_not_reached(
 
 
 def _not_a_cache(
-    store: DirectoryStore, survey: Survey, root: Root, descriptor: Descriptor
+    store: EditableStore, survey: Survey, root: Root, descriptor: Descriptor
 ) -> KitcacheError:
     """Return why the tag is not a cache, or not one that can be trimmed."""
     try:
