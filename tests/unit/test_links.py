@@ -40,6 +40,9 @@ KNOWN = {
     # Files outside of caches, which the user names.
     ("store/userfiles.py", "read_to_end", "os.open(path, _FLAGS)"),
     ("store/userfiles.py", "_open_regular", "os.open(path, _FLAGS)"),
+    ("store/userfiles.py", "replace_user_file", "os.open(temporary, _NEW_FLAGS, mode)"),
+    ("store/userfiles.py", "replace_user_file", "os.rename(temporary, path)"),
+    ("store/userfiles.py", "replace_user_file", "os.unlink(temporary)"),
     # A look at whether a link leads to a file, and how long that is: nothing is decided by it.
     (
         "store/directory.py",

@@ -8,10 +8,13 @@ import errno
 import os
 import select
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 _GLANCE_MS = 100
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def read_regular(path: str, limit_bytes: int) -> bytes:
@@ -49,6 +52,28 @@ def read_to_end(path: str, limit_bytes: int, pause: Callable[[], None]) -> bytes
         return _read(fd, limit_bytes, pause)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def replace_user_file(path: str, temporary: str, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Write a file under a temporary name; if the block succeeds, rename it to `path`.
+
+    Otherwise the temporary file is deleted. Raises OSError.
+
+    Args:
+        mode: As for open; the umask applies.
+    """
+    fd = os.open(temporary, _NEW_FLAGS, mode)
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _open_regular(path: str) -> int:

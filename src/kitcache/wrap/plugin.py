@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
+from kitcache.store.userfiles import replace_user_file
 
 LAUNCHER = "docker-kitcache"
 SYSTEM_DIRECTORIES = (
@@ -164,17 +165,9 @@ def _replace(directory: str, path: str, content: bytes) -> None:
     """Write a temporary file and rename it, so docker never runs a partly written launcher."""
     # docker lists names that begin with docker-, so it does not list the temporary file.
     temporary = os.path.join(directory, f".{LAUNCHER}.{os.urandom(8).hex()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, _LAUNCHER_MODE)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            os.fchmod(fd, _LAUNCHER_MODE)
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replace_user_file(path, temporary, _LAUNCHER_MODE) as file:
+        file.write(content)
+        os.fchmod(file.fileno(), _LAUNCHER_MODE)
 
 
 def _foreign(path: str, step: str) -> Unsafe:

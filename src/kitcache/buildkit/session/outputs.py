@@ -16,6 +16,7 @@ from kitcache.buildkit.wire.grpc import Code, Metadata, RpcError, first
 from kitcache.buildkit.wire.rpc import Handler, Stream
 from kitcache.errors import KitcacheError, NoDaemon, printable
 from kitcache.options.attributes import is_true
+from kitcache.store.userfiles import replace_user_file
 
 DIFF_COPY = "/moby.filesync.v1.FileSend/DiffCopy"
 
@@ -135,16 +136,8 @@ def _receive_file(stream: Stream, path: str) -> None:
             return
         # A symlink at the path is followed, because the caller named it.
         path = os.path.realpath(path)
-        temporary = f"{path}.{os.urandom(8).hex()}.tmp"
-        try:
-            with open(temporary, "xb", buffering=0) as file:
-                _receive_stream(stream, file, path)
-                os.fsync(file.fileno())
-            os.rename(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with replace_user_file(path, f"{path}.{os.urandom(8).hex()}.tmp") as file:
+            _receive_stream(stream, file, path)
     except OSError as error:
         raise _unwritable(path, error) from None
 
