@@ -61,6 +61,7 @@ class MemoryStore:
         self.foreign: dict[str, int] = {}
         self.undeletable: dict[str, str] = {}
         self.skipped_sweeps = 0
+        self.tag_uses: dict[str, TagUse] = {}
         self.clock_ns = clock_ns
 
     def refresh(self) -> None:
@@ -124,7 +125,7 @@ class MemoryStore:
         return self.activity
 
     def read_tag_uses(self) -> Mapping[str, TagUse]:
-        return {}
+        return self.tag_uses
 
     def read_layer_uses(self) -> Mapping[str, int]:
         return {}
@@ -183,6 +184,20 @@ class MemoryStore:
     def _require_exclusive(self, lock: HeldLock[CollectableStore]) -> None:
         if lock.kind != "exclusive" or lock.store is not self:
             raise ValueError("deletion requires the exclusive lock of the same store")
+
+    def disk_size(self) -> tuple[int, int]:
+        return 0, 0
+
+    def write_blob(self, data: bytes) -> Digest:
+        digest = Digest("sha256", hashlib.sha256(data).hexdigest())
+        self.blobs[digest] = Blob(data, self.clock_ns, self.clock_ns)
+        return digest
+
+    def sync_blobs(self) -> None:
+        pass
+
+    def write_tag_uses(self, changed: Mapping[str, TagUse]) -> None:
+        self.tag_uses |= changed
 
     def foreign_names(self) -> Iterator[str]:
         in_scans = tuple(f"blobs/{algorithm}/" for algorithm in HEX_LENGTHS)

@@ -17,6 +17,7 @@ from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, WaitPolicy
+from kitcache.store.state import TagUse
 from tests.hostile.build import Json, Sample, encode
 
 HOUR_NS = 3600 * 10**9
@@ -340,5 +341,14 @@ class CommittingLaws:
         assert cache.store.read_roots(CONTROL.pause) == before
 
 
-class StoreLaws(ReadingLaws, DeletingLaws, CollectingLaws, CommittingLaws):
+class WritingLaws:
+    def test_a_written_blob_and_a_recorded_use_are_read_back(self, cache: Cache) -> None:
+        digest = cache.store.write_blob(b'{"layers":[]}')
+        cache.store.sync_blobs()
+        assert cache.store.read_blob(digest, 13) == b'{"layers":[]}'
+        cache.store.write_tag_uses({"main": TagUse(exported_ns=7)})
+        assert dict(cache.store.read_tag_uses()) == {"main": TagUse(exported_ns=7)}
+
+
+class StoreLaws(ReadingLaws, DeletingLaws, CollectingLaws, CommittingLaws, WritingLaws):
     """All laws. A subclass has the fixtures `cache` and `other`, a second store."""
