@@ -9,11 +9,11 @@ from kitcache.errors import Damaged, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.store.files import INDEX
 from kitcache.store.index import (
-    check_rewritable,
     read_index,
     read_stable_index,
     stamp_index,
 )
+from kitcache.store.ioerrors import check_rewritable
 from kitcache.store.layout import Layout
 from tests.hostile.build import Sample
 
