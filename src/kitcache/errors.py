@@ -72,17 +72,24 @@ class _Declared(Exception):
     """An exception whose constructor follows from the annotations of its class.
 
     The constructor is compiled, as NamedTuple compiles its own: `dataclasses` is slow to import.
+    A class that defines a constructor keeps it.
     """
 
     exit_code: ClassVar[int] = 1
     _declared: ClassVar[dict[str, _Field]] = {}
 
     def __init_subclass__(cls) -> None:
+        if "__init__" in vars(cls):
+            return
         cls._declared = dict(cls._declared)
         for name, annotation in cls.__annotations__.items():
             value = vars(cls).get(name, _REQUIRED)
             field = value if isinstance(value, _Field) else _Field(value)
             cls._declared[name] = field._replace(annotation=annotation)
+            if field.default is not _REQUIRED:
+                setattr(cls, name, field.default)
+            elif value is field:
+                delattr(cls, name)
         fields = {name: field for name, field in cls._declared.items() if field.is_argument}
         words = {
             name: name if field.default is _REQUIRED else f"{name}=fields[{name!r}].default"
@@ -94,6 +101,7 @@ class _Declared(Exception):
         scope: dict[str, Any] = {"fields": fields}
         exec(f"def __init__({head}): self._fill(locals())", scope)  # noqa: S102
         cls.__init__ = scope["__init__"]  # type: ignore[method-assign]
+        cls.__init__.__qualname__ = f"{cls.__qualname__}.__init__"
         cls.__init__.__annotations__ = {name: field.annotation for name, field in fields.items()}
 
 

@@ -207,3 +207,27 @@ def test_an_error_survives_the_way_to_another_process(name: str) -> None:
     error = EXAMPLES[name]
     copy: Any = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.facts) == (type(error), str(error), error.facts)
+
+
+def test_a_subclass_of_a_user_keeps_its_constructor() -> None:
+    class Full(KitcacheError):
+        disk: str
+
+        def __init__(self, disk: str) -> None:
+            super().__init__("cache", f"{disk} is full", effect="the build goes on")
+            self.disk = disk
+
+    error = Full("sda")
+    assert (str(error), error.disk) == ("cache: sda is full\n  the build goes on", "sda")
+
+
+def test_a_class_holds_defaults_and_no_declarations() -> None:
+    assert not hasattr(KitcacheError, "path")
+    for cls in classes():
+        values = [getattr(cls, name, None) for name in cls._declared]
+        assert not [value for value in values if isinstance(value, errors._Field)], cls
+
+
+def test_a_missing_argument_is_reported_with_the_class() -> None:
+    with pytest.raises(TypeError, match=r"Busy\.__init__\(\) missing 1 required"):
+        Busy("cache")  # type: ignore[call-arg]
