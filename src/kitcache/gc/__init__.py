@@ -1,1 +1,1 @@
-"""What lives, what goes, and why: survey, plan, sweep, and the answers drawn from them."""
+"""Garbage collection: survey, plan and sweep, and the commands reset, du, ls and why."""

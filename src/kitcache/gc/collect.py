@@ -23,7 +23,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import BATCH_SIZE, CollectableStore, HeldLock, LockHolder, Waiting
 
 MAX_RETRIES = 8
-"""How often other processes may change index.json during one command."""
+"""A command fails after so many changes of index.json by other processes."""
 _POLL_S = 0.05
 Result = TypeVar("Result")
 
@@ -41,16 +41,17 @@ def collect(
     control: Control,
     surveyed: SurveyedPlan | None = None,
 ) -> tuple[SurveyedPlan, SweepResult]:
-    """Delete what the plan does not keep, until the roots did not change during a sweep.
+    """Survey, plan and sweep; repeat this if the roots changed during the sweep.
 
-    If other processes change the roots, the store is surveyed again. Raises as reset does.
+    Raises as reset does.
 
     Args:
         lock: The exclusive lock.
-        surveyed: What the caller knows of the roots that it has just written, instead of a survey.
+        surveyed: The survey and plan of the roots that the caller has just written. None to begin
+            with a new survey.
 
     Returns:
-        The last survey and plan, and what was deleted in total.
+        The last survey and plan, and the sum of the deletions of all sweeps.
 
     """
     store, total, before = lock.store, SweepResult(), None
@@ -68,7 +69,8 @@ def collect(
             if swept.failure is not None:
                 raise swept.failure
             if plan.drop_ingests and not swept.stopped:
-                # Else the next reset takes our own changes of ingest/ for those of an export.
+                # The deletions changed the time of ingest/. If index.json were older, the next
+                # reset would wait for an export to publish.
                 store.touch_roots()
                 stamp = store.roots_stamp()
             if swept.stopped or not _has_roots_of(store, plan, control):
@@ -85,15 +87,15 @@ def collect(
 def _sweep(
     lock: HeldLock[CollectableStore], plan: Plan, control: Control, stamp: object
 ) -> SweepResult:
-    """Sweep once, if the plan is about the current roots."""
+    """Sweep once, if the plan was made from the current roots."""
     store = lock.store
     if not _has_roots_of(store, plan, control):
         return SweepResult(stopped=True)
-    # Else a power cut could bring back older roots, whose blobs are deleted by then.
+    # Without a sync, a power cut could restore older roots after their blobs were deleted.
     store.sync_roots()
 
     def is_current() -> bool:
-        # If the machine was suspended, there may be blobs newer than those that the plan keeps.
+        # After a suspend, a new blob can be later than came_until_ns: the plan does not keep it.
         return store.roots_stamp() == stamp and store.now_ns() < plan.valid_until_ns
 
     return apply(plan, lock, control, is_current)
@@ -104,7 +106,7 @@ def _has_roots_of(store: CollectableStore, plan: Plan, control: Control) -> bool
 
 
 def add_sweeps(first: SweepResult, last: SweepResult) -> SweepResult:
-    """Add what two sweeps of one store have deleted; the rest is that of the last one."""
+    """Return the last result with the deletions of both sweeps."""
     return last._replace(
         deleted=first.deleted.plus(last.deleted),
         ingests_deleted=first.ingests_deleted.plus(last.ingests_deleted),
@@ -112,7 +114,7 @@ def add_sweeps(first: SweepResult, last: SweepResult) -> SweepResult:
 
 
 def after_deleting(error: KitcacheError, total: SweepResult) -> KitcacheError:
-    """Return the error with what had been deleted before it as its effect."""
+    """Return the error; its effect states what was deleted before it."""
     blobs, uploads = total.deleted.blobs, total.ingests_deleted.blobs
     if isinstance(error, Cancelled):
         size = total.deleted.bytes
@@ -127,7 +129,7 @@ def after_deleting(error: KitcacheError, total: SweepResult) -> KitcacheError:
 
 
 class IndexChangedError(Exception):
-    """Another process changed index.json since it was read: decide again."""
+    """Another process changed index.json since it was read: the caller decides again."""
 
 
 def retry_if_changed(
@@ -161,15 +163,18 @@ def survey_and_plan(
     lock: HeldLock[CollectableStore] | None,
     before: Survey | None = None,
 ) -> SurveyedPlan:
-    """Survey and plan, once no export seems about to publish. Raises the plan's refusal.
+    """Survey and plan; wait first if an export may be about to publish.
+
+    Raises the error of the plan's refusal.
 
     Args:
-        lock: The exclusive lock. None for a dry run, which does not wait and dates no file.
-        before: The survey by which blobs were deleted already: a new missing blob is a loss.
+        lock: The exclusive lock. None for a dry run, which does not wait and changes no file.
+        before: The survey of an earlier sweep that deleted blobs. A blob that is missing now and
+            was not missing then is an error.
 
     """
     options = raise_min_age(options, store.min_age_floor_ns)
-    # A second more than the wait: the last upload may have ended during the survey.
+    # One second more than the grace time: the last upload may have ended during the survey.
     deadline = time.monotonic() + PUBLISH_GRACE_NS / 10**9 + 1
     while True:
         stamp = store.roots_stamp()
@@ -199,7 +204,7 @@ def survey_and_plan(
 
 
 def _settling_ns(store: CollectableStore, control: Control, survey: Survey, now_ns: int) -> int:
-    """Return how long an export may still be about to publish; usually 0."""
+    """Return how long to wait for an export that may be about to publish; usually 0."""
     uploaded_ns = survey.ingest_changed_ns
     settling = settling_ns(uploaded_ns, now_ns)
     if not settling or uploaded_ns > survey.index_changed_ns:

@@ -44,5 +44,5 @@ class Control(NamedTuple):
         self.check()
 
     def wait_policy(self, timeout_s: float) -> WaitPolicy:
-        """Return the wait policy of a lock."""
+        """Return a wait policy that uses these callbacks."""
         return WaitPolicy(timeout_s, self.pause, self.report)

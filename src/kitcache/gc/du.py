@@ -1,4 +1,4 @@
-"""The du command: where the bytes of a cache are. It acquires no lock and changes no file."""
+"""The du command: the bytes of a cache by their use. It acquires no lock and changes no file."""
 
 from collections import Counter
 from threading import Event
@@ -21,8 +21,8 @@ def du(
 ) -> DiskUsage:
     """Return the live, reclaimable, uploaded and foreign bytes of a cache, and each tag's share.
 
-    Bytes are file sizes. A damaged root does not stop it: see DiskUsage.damage. It acquires no
-    lock, so during an export the figures are of one moment.
+    Bytes are file sizes. A damaged root does not raise: see DiskUsage.damage. du acquires no lock,
+    so an export can change the cache during the count.
 
     Raises:
         NotACache: There is no cache at that path.
@@ -37,7 +37,7 @@ def du(
 
 
 def measure_usage(store: CollectableStore, control: Control) -> DiskUsage:
-    """Do as du, for an open store."""
+    """Return the disk usage of an open store. Raises as du."""
     survey = take_survey(store, control)
     options = raise_min_age(SweepOptions(), store.min_age_floor_ns)
     plan = make_plan(survey, options, store.now_ns())
@@ -59,7 +59,7 @@ def measure_usage(store: CollectableStore, control: Control) -> DiskUsage:
 
 
 def _shares(survey: Survey) -> tuple[TagUsage, ...]:
-    # Many entries can name one root: it is walked once.
+    # Many entries can name one root, so walk each root once.
     roots = {key_of(root.descriptor): root.descriptor for root in survey.roots if root.descriptor}
     entries = Counter(key_of(root.descriptor) for root in survey.roots if root.descriptor)
     reached = {

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kitcache.store.state import TagUse
 
 AHEAD_NS = 60 * 10**9
-"""A time further ahead than this is ignored: a clock was wrong."""
+"""A time that is further in the future is ignored, because a clock was wrong."""
 
 Use = tuple[int, UsedFrom]
 
@@ -25,7 +25,7 @@ def recorded_uses(use: "TagUse") -> Iterator[Use]:
 
 
 def made_uses(store: CacheStore, root: Digest, times: Sequence[int], now_ns: int) -> Iterator[Use]:
-    """Yield the time of the newest result; if no time is usable, also that of the manifest."""
+    """Yield the newest result's time; if no time is usable, also that of the manifest's file."""
     usable = [time_ns for time_ns in times if not _is_ahead(time_ns, now_ns)]
     if times:
         yield max(usable or times), "cacheconfig"
@@ -36,7 +36,7 @@ def made_uses(store: CacheStore, root: Digest, times: Sequence[int], now_ns: int
 
 
 def last_use(uses: Sequence[Use], now_ns: int) -> Use:
-    """Return the newest use, the first of equal ones; now, if there is no usable time."""
+    """Return the newest use that is not in the future; the current time if there is none."""
     usable = [use for use in uses if not _is_ahead(use[0], now_ns)]
     if usable:
         return max(usable, key=lambda use: use[0])

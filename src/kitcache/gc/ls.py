@@ -1,4 +1,4 @@
-"""The ls command: the entries of index.json with their facts. It reads image configs, too."""
+"""The ls command: the entries of index.json with age, size, kind and platforms."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ _NO_PLATFORM = ("unknown/unknown", "unknown")
 def ls(path: StoreAddress, *, cancel: Event | None = None) -> TagList:
     """Return the tags of a cache: age, last use, size, kind, layers, platforms, missing blobs.
 
-    A tag that is damaged, or that cannot be read completely, is listed with its problem. It
+    A tag that is damaged, or that cannot be read completely, is listed with its problem. ls
     acquires no lock.
 
     Raises:
@@ -51,7 +51,7 @@ def ls(path: StoreAddress, *, cancel: Event | None = None) -> TagList:
 
 
 class Reader:
-    """Reads blobs for information. If a blob cannot be read, its facts are missing.
+    """Reads blobs as JSON objects, and lists the blobs that cannot be read.
 
     Attributes:
         root: The entry that the blobs are read for.
@@ -106,10 +106,10 @@ def _tags(survey: Survey, reader: Reader, now_ns: int) -> Iterator[TagInfo]:
 def _add_uses(
     store: CacheStore, tags: Sequence[tuple[TagInfo, tuple[Use, ...]]], now_ns: int
 ) -> Iterator[TagInfo]:
-    """Yield the tags with their last uses. As in a policy, entries with one name share them."""
+    """Yield the tags with their last uses. Entries with the same ref name share one."""
     try:
         records = store.read_tag_uses()
-    except KitcacheError:  # there may be records, so no last use is known
+    except KitcacheError:  # unread records may name a later use
         yield from (tag for tag, _ in tags)
         return
     uses = {name: list(recorded_uses(record)) for name, record in records.items()}
@@ -129,7 +129,7 @@ def _read_tag(
     damage: Mapping[Digest, DamagedPath],
     missing: Collection[Digest],
 ) -> tuple[TagInfo, list[int] | None]:
-    """Return a tag, and the times of its results; None if a cacheconfig cannot be read."""
+    """Return a tag, and the times of its results; None if a blob cannot be read."""
     reached = reach(survey, descriptor)
     own = reach(survey, descriptor, with_subjects=False)
     live = [digest for digest in reached if digest in survey.live]
@@ -163,7 +163,7 @@ def kind_below(survey: Survey, descriptor: Descriptor, reached: dict[Digest, Lin
     """Return the kind of a root.
 
     Args:
-        reached: What it reaches, without the subjects of artifacts.
+        reached: The blobs that it reaches, without the subjects of artifacts.
     """
     types = {link.descriptor.media_type for link in reached.values()}
     if "cacheconfig" in map(kind_of, types):

@@ -12,24 +12,24 @@ from kitcache.store.protocol import Ingest
 ACTIVE_UPLOAD_NS = 60 * 10**9
 """If an upload was written within this time, an export is running."""
 PUBLISH_GRACE_NS = 5 * 10**9
-"""BuildKit publishes about 50 ms after its last upload; after this time no export is about to."""
+"""BuildKit publishes about 50 ms after its last upload. After this time a sweep does not wait."""
 SWEEP_NS = 3600 * 10**9
-"""No sweep takes longer: a blob that is dated later was not written during the sweep."""
+"""No sweep takes longer, so a blob that is dated later was not written during the sweep."""
 _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
 def raise_min_age(options: SweepOptions, floor_ns: int) -> SweepOptions:
-    """Return the options with a minimum age that is not below that of the store."""
+    """Return the options with a minimum age of at least that of the store."""
     return options._replace(min_age_ns=max(options.min_age_ns, floor_ns))
 
 
 def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
-    """Return the time since which blobs are too young; None if there is no minimum age."""
+    """Return the earliest time of a blob that is too young; None without a minimum age."""
     return now_ns - options.min_age_ns if options.min_age_ns else None
 
 
 def settling_ns(changed_ns: int, now_ns: int) -> int:
-    """Return how long to wait after a change by an export, because it may be about to publish."""
+    """Return how long to wait after a change by an export that may be about to publish."""
     age_ns = _age_ns(changed_ns, now_ns)
     return PUBLISH_GRACE_NS - age_ns if 0 <= age_ns < PUBLISH_GRACE_NS else 0
 
@@ -37,8 +37,9 @@ def settling_ns(changed_ns: int, now_ns: int) -> int:
 def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
     """Return the plan for a survey.
 
-    A running upload makes it refuse; so does any damage. An upload is deleted if its last write is
-    older than the ingest age. An upload that is dated more than a minute ahead does not run.
+    The plan refuses if an upload is running or if there is damage. An upload is deleted if its last
+    write is older than the ingest age, or if a killed reset began to delete it. An upload that is
+    dated more than a minute in the future does not count as running.
     """
     since_ns = young_since_ns(options, now_ns)
     old, kept = [], []
@@ -55,7 +56,7 @@ def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
         came_from_ns=survey.began_ns,
         came_until_ns=survey.began_ns + SWEEP_NS,
         valid_until_ns=now_ns + SWEEP_NS,
-        # Marked uploads first: an unmarked upload may get the same marked name.
+        # Delete marked uploads first: an unmarked upload may get the same marked name.
         drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
@@ -98,6 +99,6 @@ def _why_kept(ingest: Ingest, options: SweepOptions, now_ns: int) -> str | None:
 
 
 def _age_ns(written_ns: int, now_ns: int) -> int:
-    """Return the age. A time that is up to a minute ahead counts as now."""
+    """Return the age. A time up to a minute in the future counts as now."""
     age_ns = now_ns - written_ns
     return 0 if -ACTIVE_UPLOAD_NS <= age_ns < 0 else age_ns

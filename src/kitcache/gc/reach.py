@@ -20,8 +20,8 @@ def reach(
     """Return every digest at or below a descriptor, with the first link to it.
 
     Args:
-        with_subjects: Also follow the subject of an artifact. A collection does.
-        with_hints: Also follow what a blob of unknown kind seems to reference.
+        with_subjects: Also follow the subject of an artifact, as a survey does.
+        with_hints: Also follow the possible references in a blob of unknown kind.
     """
     return first_links(
         links_below(survey, descriptor, with_subjects=with_subjects, with_hints=with_hints)
@@ -30,10 +30,10 @@ def reach(
 
 def first_links(links: Iterable[Link]) -> dict[Digest, Link]:
     """Return every digest among these links, with the first link to it."""
-    found: dict[Digest, Link] = {}
+    first: dict[Digest, Link] = {}
     for link in links:
-        found.setdefault(link.descriptor.digest, link)
-    return found
+        first.setdefault(link.descriptor.digest, link)
+    return first
 
 
 def links_below(
@@ -43,9 +43,9 @@ def links_below(
     with_subjects: bool = True,
     with_hints: bool = True,
 ) -> Iterator[Link]:
-    """Yield the links that reach follows: each node once for each role that it has.
+    """Yield the links at or below a descriptor: each node once for each of its roles.
 
-    One digest can be a layer to one manifest, and missing, and a manifest to an index.
+    An image manifest can list a digest as a layer, and an index can list it as a manifest.
     """
     done = set()
     todo = [Link(descriptor, "manifest")]
@@ -64,7 +64,7 @@ def _is_hint(link: Link) -> bool:
     """Return True if the references of the blob are a guess.
 
     A layer or config of unknown kind counts as a leaf. A leaf has links only if the same blob is
-    also in the place of a manifest, or is a symlink.
+    also referenced as a manifest, or is a symlink.
     """
     kind = kind_in_place(link)
     return kind == "leaf" or (kind is None and link.role in ("layer", "config", "blob"))
@@ -76,11 +76,13 @@ _Parents = dict[NodeKey, list[NodeKey]]
 def paths_to(
     survey: Survey, digest: Digest, check: Callable[[], None] = lambda: None
 ) -> Iterator[ReferencePath]:
-    """Yield each path from a root down to that blob, roots in order. None meets a blob twice.
+    """Yield each path from a root down to that blob, in the order of the roots.
 
-    The one exception is a blob that names other things where its media type is another one.
-    The work for one path does not depend on how many paths there are. check: is called for each
-    step, so that a caller can cancel.
+    A path contains a blob twice only if the blob's references depend on the media type it is listed
+    with. The work for one path does not depend on the number of paths.
+
+    Args:
+        check: Called for each step. It may raise to cancel.
     """
     parents = _parents_in(survey)
     ends = [key for key in parents if key[0] == digest]
@@ -97,19 +99,19 @@ def paths_to(
             if last.digest == digest:
                 yield ReferencePath(root, links)
                 continue
-            # A blob that is a link may lead back to what names it. A lattice above such a link
-            # would have 2^n ways that end nowhere.
+            # A symlink in a blob's place may lead back to a blob of this path. Follow only nodes
+            # that still lead to the end: else 2^n paths could be tried in vain.
             open_nodes = towards
             if twins is not None:
                 keys = [key_of(link.descriptor) for link in links]
-                met = {twin for key in keys for twin in twins.get(key, (key,))}
-                open_nodes = _nodes_above(parents, ends, met)
+                on_path = {twin for key in keys for twin in twins.get(key, (key,))}
+                open_nodes = _nodes_above(parents, ends, on_path)
             below = dict.fromkeys(survey.links.get(key_of(last), ()))
             todo += [(*links, n) for n in reversed(below) if key_of(n.descriptor) in open_nodes]
 
 
 def _parents_in(survey: Survey) -> _Parents:
-    """Return every node that is a root or is named by another one, with all that name it."""
+    """Return for each root, and each referenced node, the nodes that reference it."""
     parents: _Parents = {
         key_of(root.descriptor): [] for root in survey.roots if root.descriptor is not None
     }
@@ -120,7 +122,7 @@ def _parents_in(survey: Survey) -> _Parents:
 
 
 def _twins_in(survey: Survey) -> dict[NodeKey, list[NodeKey]]:
-    """Return for each node with links all nodes of that blob that have the same links."""
+    """Return for each node with links the nodes of the same blob that have the same links."""
     groups: dict[tuple[Digest, tuple[Link, ...]], list[NodeKey]] = {}
     for key, links in survey.links.items():
         groups.setdefault((key[0], links), []).append(key)
@@ -128,21 +130,21 @@ def _twins_in(survey: Survey) -> dict[NodeKey, list[NodeKey]]:
 
 
 def _nodes_above(
-    parents: _Parents, ends: Collection[NodeKey], met: Collection[NodeKey]
+    parents: _Parents, ends: Collection[NodeKey], excluded: Collection[NodeKey]
 ) -> set[NodeKey]:
-    """Return these ends, and all nodes that lead to one of them without a node of `met`."""
-    found = set(ends).difference(met)
-    todo = list(found)
+    """Return the ends, and the nodes that lead to one of them without an excluded node."""
+    above = set(ends).difference(excluded)
+    todo = list(above)
     while todo:
         for parent in parents.get(todo.pop(), ()):
-            if parent not in found and parent not in met:
-                found.add(parent)
+            if parent not in above and parent not in excluded:
+                above.add(parent)
                 todo.append(parent)
-    return found
+    return above
 
 
 def _has_loop(parents: _Parents, nodes: Collection[NodeKey]) -> bool:
-    """Return True if one of these nodes leads back to itself. All their parents are among them."""
+    """Return True if one of the nodes leads back to itself. `nodes` contains all their parents."""
     waits = Counter(parent for key in nodes for parent in parents.get(key, ()))
     order = [key for key in nodes if not waits[key]]
     for key in order:

@@ -15,10 +15,10 @@ from kitcache.oci.links import kind_of
 from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
 
 IS_SYMLINK = "is a symlink, which kitcache does not follow"
-"""The problem of a symlink in the place of a manifest."""
+"""The problem of a symlink that replaces a manifest."""
 CANNOT_READ = "cannot be read: "
 """A part of the problem of a blob that exists and may be intact."""
-_ALSO = 5
+_LISTED = 5
 
 
 def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
@@ -34,11 +34,11 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
     first, *others = refusal.damage
     problem = f"{first.root.label} cannot be read: {describe_damage(first)}"
     details = tuple(
-        f"also: {other.root.label}: {describe_damage(other)}" for other in others[:_ALSO]
+        f"also: {other.root.label}: {describe_damage(other)}" for other in others[:_LISTED]
     )
-    if len(others) > _ALSO:
-        details += (f"and {len(others) - _ALSO:,} more",)
-    steps = recovery_hints(path, first.root, first.problem)
+    if len(others) > _LISTED:
+        details += (f"and {len(others) - _LISTED:,} more",)
+    hints = recovery_hints(path, first.root, first.problem)
     if refusal.kind == "unsafe":
         return Unsafe(
             path,
@@ -46,7 +46,7 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
             tag=first.root.ref_name,
             chain=chain_of(first),
             details=details,
-            hints=steps,
+            hints=hints,
         )
     return Damaged(
         path,
@@ -55,7 +55,7 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
         tag=first.root.ref_name,
         chain=chain_of(first),
         details=details,
-        hints=steps,
+        hints=hints,
     )
 
 
@@ -81,10 +81,10 @@ def describe_step(descriptor: Descriptor) -> str:
 
 
 def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
-    """Return what a user can do about a root that cannot be read.
+    """Return the hints for a root that cannot be read.
 
     Args:
-        problem: A clause about the reason.
+        problem: The clause of the damage, such as "is missing".
     """
     if problem.endswith(PERMISSION_DENIED):
         # The blob may be intact, so no hint removes the tag.
@@ -106,7 +106,7 @@ def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
 
 
 def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob, ...]:
-    """Return the blobs that are missing now and were not before: a tag lost them in a sweep."""
+    """Return the blobs that are missing after a sweep and were not missing before it."""
     known = {damage.chain[-1].digest for damage in before.damage if damage.chain}
     known |= {blob.digest for blob in before.missing_blobs}
     damage = [d for d in after.damage if d.kind == "missing" and d.chain[-1].digest not in known]
@@ -119,11 +119,11 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
     first = lost[0]
     if isinstance(first, DamagedPath):
         tag, chain = first.root.ref_name, chain_of(first)
-        label, step = first.root.label, recovery_hints(path, first.root)
+        label, hints = first.root.label, recovery_hints(path, first.root)
     else:
         tag, chain = first.ref_name, ("index.json", str(first.digest))
         label = "an entry without a tag" if tag is None else f"tag '{tag}'"
-        step = ("export to that tag again",)
+        hints = ("export to that tag again",)
     return Damaged(
         path,
         f"{label} was published during the sweep and lacks {len(lost):,}"
@@ -132,23 +132,23 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
         tag=tag,
         chain=chain,
         details=(
-            *(_name_of(item) for item in lost[:_ALSO]),
-            *((f"and {len(lost) - _ALSO:,} more",) if len(lost) > _ALSO else ()),
+            *(_name_of(item) for item in lost[:_LISTED]),
+            *((f"and {len(lost) - _LISTED:,} more",) if len(lost) > _LISTED else ()),
             "its exporter does not use kitcache's lock",
         ),
-        hints=step,
+        hints=hints,
     )
 
 
-def hole_error(path: str, root: Root, holes: Sequence[DamagedPath | MissingBlob]) -> Damaged:
+def incomplete_error(path: str, root: Root, faults: Sequence[DamagedPath | MissingBlob]) -> Damaged:
     """Return the error for an incomplete root that was to be tagged or copied."""
-    first = holes[0]
+    first = faults[0]
     if isinstance(first, DamagedPath):
         kind, chain, problem = first.kind, chain_of(first), describe_damage(first)
     else:
         kind, chain = "missing", ("index.json", str(first.digest))
         problem = f"blob {first.digest.short} {first.problem}"
-    more = f"and {len(holes) - 1:,} more" if len(holes) > 1 else ""
+    more = f"and {len(faults) - 1:,} more" if len(faults) > 1 else ""
     return Damaged(
         path,
         f"{root.label} is not complete: {problem}",

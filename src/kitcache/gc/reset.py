@@ -38,15 +38,14 @@ def reset(
 ) -> ResetResult:
     """Delete every blob that no entry of index.json reaches, and unfinished uploads.
 
-    After success all blobs that a tag reaches are unchanged. Of the other files only those remain
-    that are too young, that could not be deleted (`not_deleted`), or that are foreign. If the
-    process is killed at any point, unreachable blobs remain but no reachable blob is missing. A
-    directory to which no export was published yet is not changed; `reason` says so.
+    No blob that a tag reaches is changed, even if the process is killed. Files remain that are too
+    young, foreign, or could not be deleted (`not_deleted`), and recent uploads (`ingests_kept`). A
+    directory to which no export was published yet is not changed; `reason` states this.
 
     Args:
-        dry_run: Count, and delete nothing. Needs no lock and no write permission.
+        dry_run: Count without deletion. Needs no lock and no write permission.
         lock_timeout_s: How long to wait for exporters that hold the lock.
-        on_progress: Called from this thread with Progress and Waiting.
+        on_progress: Called in the caller's thread with Progress and Waiting.
         cancel: Checked between blobs.
 
     Raises:
@@ -55,7 +54,7 @@ def reset(
         Damaged: A root cannot be read, and nothing was deleted; or a tag that was published during
             the sweep lost a blob.
         Unsafe: For example, blobs/ is a symlink.
-        Cancelled: It carries what was deleted before.
+        Cancelled: The caller cancelled. It has the number of blobs that were deleted.
         KitcacheError: An I/O error.
 
     Source: BuildKit's `reset=true` (client/solve.go), which has no locks and does not refuse.
@@ -86,10 +85,10 @@ def reset_after_export(
     *,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> ResetResult:
-    """Reset a cache after an export to it, as `reset=true` asks for.
+    """Reset a cache after an export to it, as `reset=true` requests.
 
-    The caller has released the shared kitcache.lock. Never raises a KitcacheError: the result's
-    outcome says what stopped the sweep (see unswept_result).
+    The caller has released the shared kitcache.lock. Never raises a KitcacheError: the result
+    states what stopped the sweep (see unswept_result).
 
     Args:
         published: The tags that this export has published.
@@ -108,12 +107,12 @@ def reset_after_export(
 def lock_after_export(store: S, control: Control, lock_timeout_s: float) -> Iterator[HeldLock[S]]:
     """Hold the exclusive lock for the sweep after an export; then clean up .kitcache/.
 
-    The lock is tried once: if another export is running, the sweep is left to the last export.
+    The lock is tried once. If another export holds it, Busy is raised: the last export sweeps.
     After MAX_SKIPPED_SWEEPS skipped sweeps in a row, wait for the lock up to lock_timeout_s.
     """
     is_overdue = store.read_skipped_sweeps() >= MAX_SKIPPED_SWEEPS
     wait_policy = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
-    # Opened again: a daemon may still read from the directories of the export.
+    # Open the store again: a daemon may still read from the directories of the export.
     with store.reopen() as own, own.lock("exclusive", wait_policy) as lock:
         yield lock
         own.finish_sweep()
@@ -122,11 +121,11 @@ def lock_after_export(store: S, control: Control, lock_timeout_s: float) -> Iter
 def unswept_result(
     store: CollectableStore, error: KitcacheError, published: Collection[str], started: float
 ) -> ResetResult:
-    """Return the result of a sweep after an export that this error has stopped.
+    """Return the result if this error stopped the sweep after an export.
 
-    Its outcome is "skipped" if another export is running (the sweep is counted as skipped) or the
-    caller cancelled, "damaged" if a tag in `published` is damaged or the sweep deleted blobs of a
-    lock-unaware client, else "refused".
+    Busy: "skipped", and the sweep is counted as skipped. Cancelled: "skipped". If a tag in
+    `published` is damaged, or the sweep deleted blobs of a lock-unaware client: "damaged". Other
+    errors: "refused".
     """
     outcome: Outcome = "skipped"
     reason = f"{error.problem}; {error.effect}"
@@ -157,7 +156,7 @@ def swept_result(
 
 
 def _find_lost_blob(survey: Survey, published: Collection[str]) -> str:
-    """Return a sentence about a blob that one of these tags lacks, "" if none lacks any."""
+    """Return a sentence about a blob that one of these tags lacks, "" if all are complete."""
     missing = {blob.digest: blob.problem for blob in survey.missing_blobs}
     if not missing:
         return ""
@@ -178,15 +177,15 @@ def new_reset_result(path: str, started: float, *, is_dry: bool) -> ResetResult:
 
 
 def refused_result(path: str, reason: str) -> ResetResult:
-    """Return the result of a sweep that its caller does not begin."""
+    """Return the result if the caller does not begin the sweep."""
     return _empty_result(path, "refused", reason, time.monotonic())
 
 
 def _empty_result(path: str, outcome: Outcome, reason: str, started: float) -> ResetResult:
     seconds = round(time.monotonic() - started, 3)
-    none = Tally()
+    empty = Tally()
     return ResetResult(
-        path, outcome, 0, none, none, none, none, (), (), 0, (), 0, (), seconds, reason
+        path, outcome, 0, empty, empty, empty, empty, (), (), 0, (), 0, (), seconds, reason
     )
 
 

@@ -8,7 +8,7 @@ from kitcache.oci.links import Link
 
 
 class TagUsage(NamedTuple):
-    """The share of one tag: blobs that only its entry reaches, and blobs of other entries too."""
+    """The share of one tag: blobs that only its entry reaches, and blobs that others reach too."""
 
     ref_name: str | None
     digest: Digest | None

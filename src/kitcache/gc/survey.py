@@ -1,4 +1,4 @@
-"""The survey: reads the roots and the structural blobs once and returns what they reach.
+"""The survey: reads the roots and the structural blobs once and returns the reached blobs.
 
 The digest and the size of a structural blob are checked before its bytes are used. A leaf is never
 opened, unless its media type is unknown: then it is inspected.
@@ -38,12 +38,13 @@ def take_survey(
     young_since_ns: int | None = None,
     began_ns: int | None = None,
 ) -> Survey:
-    """Return everything that decides what a sweep of this store can delete now.
+    """Read the roots and the structural blobs of a store.
 
-    Damage below the roots is part of the survey.
+    Damage below the roots does not raise; it is part of the survey.
 
     Args:
-        young_since_ns: Also mark what unreferenced blobs that were written since then reach.
+        young_since_ns: Also mark unreferenced blobs that were written since then, and the blobs
+            that they reach.
         began_ns: Now, by the clock that dates blobs. None if the caller deletes nothing.
 
     Raises:
@@ -138,15 +139,15 @@ class _Visit(NamedTuple):
     link: Link
     root: Root
     chain: tuple[Descriptor, ...]
-    # A cacheconfig whose manifest lists the layers next to it: it names nothing else.
+    # True for a cacheconfig whose manifest lists the layers: it references no other blob.
     is_redundant: bool
 
 
 class _Marker:
-    """Walks from roots to leaves, breadth first, each node once for each role that it has.
+    """Walks from roots to leaves, breadth first; visits a node once for each of its roles.
 
-    A reference that only a blob of unknown kind contains is a hint: the blob is kept if it exists,
-    and is no damage if it does not. So everything certain is walked before the first hint.
+    A reference that only a blob of unknown kind contains is a hint. Its blob is kept if it exists;
+    if it is missing, that is not damage. All certain references are followed before the hints.
     """
 
     def __init__(self, store: CacheStore, control: Control, *, needs_all: bool = False) -> None:
@@ -161,8 +162,8 @@ class _Marker:
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
         self._symlinks: set[Digest] = set()
         self._behind: dict[Digest, Link] = {}
-        # A blob can be listed under many media types, and a layer by every manifest: a verified
-        # blob is read once for each kind, and equal links are one object.
+        # A blob can be listed under many media types, and is read once for each kind. A layer can
+        # be listed by every manifest, so equal links are one object.
         self._verified: dict[tuple[Digest, int | None, BlobKind | None], tuple[Link, ...]] = {}
         self._pushed: set[tuple[Digest, BlobKind | None, bool]] = set()
         self._equal: dict[Link, Link] = {}
@@ -178,7 +179,7 @@ class _Marker:
         self._drain(self._hints, is_hint=True)
 
     def mark_young(self, young_since_ns: int) -> None:
-        """Mark unreferenced blobs that were written since then, and all that they reach."""
+        """Mark unreferenced blobs that were written since then, and the blobs they reach."""
         no_root = Root(NO_ROOT, None, None)
         for batch in self._store.scan_blobs():
             self._control.check()
@@ -207,7 +208,7 @@ class _Marker:
                     leaves.append(visit)
                 else:
                     self._visit(visit, kind, is_hint=is_hint)
-            # At once: an object store lists its blobs for that.
+            # One call for all leaves, because an object store lists its blobs for it.
             wanted = {visit.link.descriptor.digest for visit in leaves}
             stats = dict(self._store.stat_blobs(wanted.difference(self.present)))
             for visit in leaves:
@@ -250,12 +251,12 @@ class _Marker:
             self.links[key_of(descriptor)] = (self._behind[digest],)
 
     def _follow(self, visit: _Visit) -> BlobStat | None:
-        """Return what a symlink leads to. The blob that it seems to name is kept, as a hint is."""
+        """Return the stat of a symlink's target. Add the blob that the target names as a hint."""
         digest = visit.link.descriptor.digest
         target, named = self._store.follow_symlink(digest)
         if target is not None and target.kind != "other":
             self._symlinks.add(digest)
-        # In another cache the blob would have the very same name.
+        # A target with the same digest is the same blob in another cache.
         if named is not None and named != digest:
             self._behind[digest] = Link(Descriptor("", named, None), "blob")
             self._hints.append(_Visit(self._behind[digest], visit.root, (), is_redundant=False))
@@ -272,8 +273,8 @@ class _Marker:
         descriptor = visit.link.descriptor
         verified = (descriptor.digest, descriptor.size, kind)
         if verified not in self._verified:
-            # A truncated manifest can begin with zeros: in the place of a manifest, bytes that
-            # cannot be JSON have to match the digest.
+            # A truncated manifest can begin with zero bytes. So a blob that is referenced as a
+            # manifest has to match its digest even if its bytes cannot be JSON.
             size = self.present.get(descriptor.digest, 0)
             is_manifest = visit.link.role == "manifest" and size <= STRUCTURAL_LIMIT_BYTES
             data = self._store.read_blob(
@@ -334,7 +335,7 @@ class _Marker:
 
 
 def _problem_of(stat: BlobStat, size: int | None) -> str:
-    """Return what the stat of a leaf shows to be wrong with it, "" if nothing."""
+    """Return the problem that the stat of a leaf shows, "" if there is none."""
     if stat.kind == "other":
         return "is not a regular file"
     if stat.kind == "link" or size is None or stat.size == size:
@@ -343,7 +344,7 @@ def _problem_of(stat: BlobStat, size: int | None) -> str:
 
 
 def _is_harmless(visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> bool:
-    """Return True if an unusable blob in that place can hide no reference.
+    """Return True if an unusable blob in that place cannot hide a reference.
 
     A layer or config of unknown kind is a leaf by the specification; a subject can be absent; a
     redundant cacheconfig names no layer that is not listed next to it.
@@ -351,7 +352,7 @@ def _is_harmless(visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) 
     if _is_doubtful(visit, kind):
         return True
     if isinstance(error, Unsafe):
-        # No manifest is above a cap: a blob that large is the leaf that its media type says.
+        # A manifest cannot exceed a cap: a blob this large is a leaf if its media type is a leaf's.
         return kind_of(visit.link.descriptor.media_type) == "leaf"
     if visit.link.role == "subject":
         return isinstance(error, Damaged) and error.kind == "missing"

@@ -41,7 +41,8 @@ def apply(
     """Delete every blob that the plan does not keep, then the uploads that it drops.
 
     A file that cannot be deleted is listed in `not_deleted` and does not stop the sweep; a file
-    that is gone already does not count. Cancelled or an I/O error ends it early: see `failure`.
+    that another process has deleted does not count. Cancelled or an I/O error ends the sweep
+    early: see `failure`.
 
     Args:
         is_current: Called between batches. If it returns False, the sweep ends with `stopped`.
@@ -51,7 +52,7 @@ def apply(
 
 
 class _Counts:
-    """What one thread did. Only that thread writes here."""
+    """The counts of one thread. Only that thread changes them."""
 
     def __init__(self) -> None:
         self.deleted_blobs = self.deleted_bytes = 0
@@ -117,7 +118,7 @@ class _Sweep:
         return Tally(sum(c.deleted_blobs for c in counts), sum(c.deleted_bytes for c in counts))
 
     def _sweep_blobs(self, is_current: Callable[[], bool]) -> bool:
-        """Sweep all blobs; return False if that was stopped."""
+        """Sweep all blobs; return False if the sweep was stopped."""
         batches = _Batches(self._store.scan_blobs())
         helpers: list[threading.Thread] = []
         wanted = self._store.delete_threads - 1 if self._lock else 0
@@ -184,7 +185,7 @@ class _Sweep:
             ):
                 self._delete(algorithm, names, stats, counts)
                 return
-        except OSError:  # at least one is gone
+        except OSError:  # at least one is missing: try each
             pass
         for name in names:
             if self._is_stopping or self._cancel.is_set():

@@ -1,7 +1,7 @@
-"""What an export has uploaded and not published yet: new blobs that no manifest names.
+"""Blobs that an export has uploaded and not published yet: new blobs without a manifest.
 
-If other clients publish, the times of ingest/ and index.json say nothing about this export. Blobs
-of an older export are named by its manifest; blobs of a running export are not named yet.
+If several clients publish, the times of ingest/ and index.json do not show if an export is running.
+A manifest references the blobs of an older export. No manifest references those of a running one.
 """
 
 from contextlib import suppress
@@ -20,7 +20,7 @@ _ROLES_OF_MANIFESTS = ("config", "manifest")
 def newest_unpublished_ns(
     store: CacheStore, control: Control, survey: Survey, since_ns: int
 ) -> int:
-    """Return when the newest blob was written that neither a tag nor a new manifest names.
+    """Return the time of the newest blob that neither a tag nor a new manifest references.
 
     Args:
         since_ns: Only blobs that were written since then are inspected.
@@ -30,7 +30,7 @@ def newest_unpublished_ns(
 
     """
     new = {}
-    # A blob that is dated further ahead is no sign of an export, and would hide one.
+    # A blob that is dated further in the future is not a sign of an export, and would hide one.
     until_ns = store.now_ns() + ACTIVE_UPLOAD_NS
     for batch in store.scan_blobs():
         control.check()
@@ -49,7 +49,7 @@ def newest_unpublished_ns(
 
 
 def _read_links(store: CacheStore, digest: Digest) -> tuple[Link, ...]:
-    # A blob that cannot be read counts as not named, too: then reset waits for an export.
+    # A blob that cannot be read counts as a blob without references, so reset may wait in vain.
     with suppress(Damaged, Unreadable, Unsafe):
         data = store.read_blob(digest, None, unless_binary=True)
         return read_links(None, data) if data else ()

@@ -145,7 +145,7 @@ class Refusal(NamedTuple):
 
     Attributes:
         damage: All damage below the roots; empty for "busy".
-        retry_after_s: For "busy", when the export may have ended.
+        retry_after_s: For "busy": the seconds until the export may have ended.
     """
 
     kind: Literal["damaged", "unsafe", "busy"]
@@ -156,14 +156,16 @@ class Refusal(NamedTuple):
 class Plan(NamedTuple):
     """The blobs to keep. A sweep deletes every other blob that is not too young.
 
-    It names the blobs to keep, not the blobs to delete, so it is as large as the live set.
+    It names the blobs to keep, so its size does not grow with the blobs to delete.
 
     Attributes:
         keep: The hex digits of the blobs to keep, by algorithm.
-        young_since_ns: A blob that was written since then is too young; infinite without an age.
+        young_since_ns: A blob that was written since then is too young; infinite without a minimum
+            age.
         came_from_ns: A blob that was written or renamed since then, and before came_until_ns, may
             belong to a running export.
-        valid_until_ns: By the store's clock. Later, came_until_ns may be too early.
+        valid_until_ns: The plan is not applied after this time of the store's clock, because new
+            blobs could then be later than came_until_ns.
         drop_ingests: The uploads to delete.
         kept_ingests: The other uploads, with the reason.
         refusal: Why nothing may be deleted; None if the plan may be applied.
@@ -192,7 +194,7 @@ class SweepResult(NamedTuple):
 
     Attributes:
         foreign_tally: Its bytes are 0 unless the caller asked for them.
-        stopped: The pass ended early, because the roots changed or by the failure.
+        stopped: The pass ended early, because the roots changed or because of `failure`.
         failure: Cancelled, or an I/O error.
     """
 
@@ -223,14 +225,14 @@ class ResetResult(NamedTuple):
             published lacks a blob); then the figures are 0 if no sweep ran.
         entry_count: The number of entries of index.json.
         kept: All blobs that were not deleted.
-        too_young: Those of them that are only too young.
+        too_young: Those of them that no root reaches: they, or blobs that reach them, are young.
         deleted: Deleted blobs; in a dry run the blobs that a reset would delete.
         ingests_deleted: Deleted uploads.
         ingests_kept: The other uploads, each with the reason.
         not_deleted: The first hundred files that could not be deleted, each with the reason.
         foreign: The first hundred files that neither a client nor kitcache creates.
         seconds: The wall time.
-        reason: A sentence about the outcome, "" if there is nothing to say.
+        reason: Why the reset had this outcome, "" if there is no need to explain it.
     """
 
     path: str

@@ -7,7 +7,7 @@ from kitcache.gc.refusals import (
     chain_of,
     describe_damage,
     describe_step,
-    hole_error,
+    incomplete_error,
     loss_error,
     lost_blobs,
     recovery_hints,
@@ -123,7 +123,7 @@ def test_what_may_not_be_read_is_for_its_owner_to_look_at() -> None:
     forbidden = DAMAGE._replace(kind="unreadable", problem="cannot be read: Permission denied")
     owner = ("run it as the user who owns the cache",)
     assert refusal_error("./cache", Refusal("damaged", (forbidden,))).hints == owner
-    assert hole_error("./cache", ROOT, [forbidden]).hints == owner
+    assert incomplete_error("./cache", ROOT, [forbidden]).hints == owner
 
 
 def test_a_way_out_quotes_the_directory() -> None:

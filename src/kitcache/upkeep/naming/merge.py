@@ -22,7 +22,7 @@ from kitcache.errors import (
 )
 from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import hole_error
+from kitcache.gc.refusals import incomplete_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import Survey
@@ -221,7 +221,7 @@ def _read_source(store: DirectoryStore, control: Control) -> _SourceCache:
         if root.position >= 0:
             problems = find_missing(survey, root)
             if problems or root.descriptor is None:
-                raise hole_error(store.path, root, problems)
+                raise incomplete_error(store.path, root, problems)
     unknown = find_unknown(survey)
     if unknown is not None:
         # kitcache does not copy a blob that it cannot verify, so the tag would lack it.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotFound, UsageError
 from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control, OnProgress
-from kitcache.gc.refusals import hole_error
+from kitcache.gc.refusals import incomplete_error
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
@@ -105,7 +105,7 @@ def _find_source(
     root = _root_of(store.path, survey, source)
     problems = find_missing(survey, root)
     if problems or root.descriptor is None:
-        raise hole_error(store.path, root, problems)
+        raise incomplete_error(store.path, root, problems)
     named = (r for r in survey.roots if r.position >= 0 and r.ref_name == target)
     previous = tuple(dict.fromkeys(_digest_of(r) or "" for r in named))
     entry = _Source(root, root.descriptor, previous)
