@@ -146,7 +146,11 @@ def test_tls_with_one_who_does_not_speak_it(tmp_path: Path, behave: Behaviour) -
     tls = make_certificates(tmp_path, mutual=False).client
     with listen_tcp(behave) as listener:
         message = refusal(plain(listener)._replace(tls=tls), SHORT_S)
-    problem = {silent: "does not answer", hang_up: "does not speak TLS", gibberish: "speak TLS"}
+    problem = {
+        silent: "does not answer",
+        hang_up: "did not answer with TLS",
+        gibberish: "answer with TLS",
+    }
     assert problem[behave] in message
 
 

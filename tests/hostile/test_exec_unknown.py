@@ -102,7 +102,7 @@ def test_only_where_it_asks_for_a_reset_it_is_refused(
 def test_no_command_at_all(tmp_path: Path) -> None:
     done = run([], tmp_path, client(tmp_path))
     assert done.returncode == 2
-    assert b"there is no command" in done.stderr
+    assert b"no command was given" in done.stderr
 
 
 def test_where_the_question_fails_the_command_speaks_alone(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_where_only_the_question_fails_it_is_said_afterwards(tmp_path: Path) -> 
     assert (done.returncode, done.stdout.decode()) == (0, f"argv: {' '.join(words[1:])}\n")
     assert (tmp_path / "asked").read_bytes() == (tmp_path / "read").read_bytes() == data
     assert done.stderr == (
-        b"kitcache: warning: no cache of this command was guarded: the client did not say what it"
+        b"kitcache: warning: no cache of this command was guarded: the client did not report its"
         b" exports (ERROR: no print here)\n"
     )
     assert not (tmp_path / "c").exists()
@@ -134,7 +134,7 @@ def test_where_the_question_fails_no_reset_is_done_without_it(tmp_path: Path) ->
         assert (done.returncode, done.stdout) == (15, b"")
         first, second, _ = done.stderr.split(b"\n")
         assert first == b"ERROR: no print here"
-        assert second.startswith(b"kitcache: nothing was run: a reset is asked for, ")
+        assert second.startswith(b"kitcache: nothing was run: a reset was requested, ")
     assert not (tmp_path / "read").exists()
 
 

@@ -77,5 +77,5 @@ def test_a_link_in_place_of_a_new_pipe_leads_nowhere(
     pair.after(monkeypatch, "os.mknod", swap)
     error = deliver(out, stat("p", 0o606 | 1 << 25))
     assert error is not None
-    assert error.message == f'{out}: "p" would be written through a link or a file that is there'
+    assert error.message == f'{out}: "p" would be written through a symlink or a file'
     assert list(out.iterdir()) == []

@@ -153,7 +153,7 @@ COMMAND = options.Command(
             switch("--push", "to a registry: --output type=registry"),
             listed("--label", "KEY=VALUE", "metadata of the image"),
             argument("--provenance", "VALUE", "attest how it was built: true, false, mode=max"),
-            argument("--sbom", "VALUE", "attest what is in it: true, generator=IMAGE"),
+            argument("--sbom", "VALUE", "attest its packages: true, generator=IMAGE"),
             listed("--attest", "type=KIND[,k=v]", "the long form of the two"),
             argument("--iidfile", "FILE", "write the image's digest there", completes="files"),
             argument(

@@ -131,7 +131,7 @@ def unswept_result(
     reason = f"{error.problem}; {error.effect}"
     if isinstance(error, Busy):
         count = store.count_skipped_sweep()
-        reason = f"{error.problem}; left to the next export"
+        reason = f"{error.problem}; the next export sweeps"
         if count > 1:
             reason += f" ({count} sweeps in a row were skipped)"
     elif not isinstance(error, Cancelled):

@@ -217,7 +217,7 @@ def left_out_warning(entry: "CacheExport | CacheImport", *, has_environ: bool) -
         if has_environ
         else "token= with url= is not set, and no environ= to find ACTIONS_RUNTIME_TOKEN in"
     )
-    return f"{entry.kind} cache {direction}: left out, because {reason}"
+    return f"{entry.kind} cache {direction}: skipped, because {reason}"
 
 
 def _merge_warnings(known: tuple[str, ...], warnings: tuple[str, ...]) -> tuple[str, ...]:
@@ -240,7 +240,7 @@ def _split_type(text: str | Pairs) -> tuple[str, Pairs]:
     kind = dict(pairs).get("type", "")
     if not kind:
         raise UsageError(
-            f"{quote_go(show_pairs(pairs))} does not say which type of cache it is",
+            f"{quote_go(show_pairs(pairs))} does not name the type of the cache",
             hints=("name one: type=local, registry, inline, gha, s3 or azblob",),
         )
     return kind, tuple(pair for pair in pairs if pair[0] != "type")

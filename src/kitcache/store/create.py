@@ -43,7 +43,7 @@ def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
     try:
         _make_directories(name)
     except NotADirectoryError:
-        raise NotACache(name, "a part of its path is no directory") from None
+        raise NotACache(name, "a part of its path is not a directory") from None
     except PermissionError as error:
         failure = io_error(name, "cannot be made", error)
         failure.hints = ("name a directory that you may make, or have it made for you",)
@@ -90,7 +90,7 @@ def _check_purpose(layout: Layout) -> None:
     if foreign:
         raise NotACache(
             layout.path,
-            f"it has neither oci-layout nor index.json, and holds other things ({foreign[0]!r})",
+            f"it has neither oci-layout nor index.json, and contains other files ({foreign[0]!r})",
         )
 
 

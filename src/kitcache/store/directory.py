@@ -158,7 +158,7 @@ class DirectoryStore(Layout):
                 self.path,
                 "another process deleted the directory",
                 effect="",
-                hints=("see what is there now, then run it again",),
+                hints=("look at the directory, then run the command again",),
             )
 
     def next_tick_ns(self, lock: HeldLock[Self]) -> int:

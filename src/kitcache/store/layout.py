@@ -339,7 +339,7 @@ def check_version(layout: Layout) -> None:
         raise Unsafe(
             layout.path,
             f"oci-layout is {state}; known is 1.0.0",
-            hints=("use a kitcache that knows this version" if version else hint,),
+            hints=("use a version of kitcache that supports it" if version else hint,),
         )
 
 

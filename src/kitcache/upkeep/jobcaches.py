@@ -125,7 +125,7 @@ class LockedCaches:
             store = make_layout(path)
         except NotACache as error:
             error.effect = self._effect
-            error.hints = ("name a cache, an empty directory, or one that does not exist yet",)
+            error.hints = ("name a cache, an empty directory, or a path that does not exist",)
             raise
         return self._open(store, is_export=True)
 

@@ -55,7 +55,7 @@ class ClientFailed(Exception):
     def reason(self) -> str:
         """A clause that states why the command's caches are unknown."""
         *_, last = ["no reason", *self.stderr.decode(errors="replace").splitlines()]
-        return f"the client did not say what it exports ({hide_password(last.strip())})"
+        return f"the client did not report its exports ({hide_password(last.strip())})"
 
 
 class Job(NamedTuple):
@@ -130,7 +130,7 @@ def recognize(argv: Sequence[str]) -> Recognized:
     """
     words = tuple(argv)
     if not words:
-        raise UsageError("there is no command", hints=(_PLACE,))
+        raise UsageError("no command was given", hints=(_PLACE,))
     program = os.path.basename(words[0])
     if program in ("nerdctl", "podman", "buildah"):
         hint = f"hold the lock with: flock --shared DIR/kitcache.lock {program} …"

@@ -24,7 +24,7 @@ SYSTEM_DIRECTORIES = (
 METADATA_CALL = "docker-cli-plugin-metadata"
 
 _HEAD = b"""#!/bin/sh
-# kitcache-docker-plugin: made by `kitcache plugin install`, `kitcache plugin remove` takes it away.
+# kitcache-docker-plugin: created by `kitcache plugin install`; `kitcache plugin remove` deletes it.
 """
 _READ_BYTES = 64 * 1024
 _ANSWER_TIMEOUT_S = 20.0

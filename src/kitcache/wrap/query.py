@@ -92,7 +92,7 @@ def read_answer(argv: Sequence[str], stdout: bytes) -> dict[str, Any]:
         document = error
     if not isinstance(document, dict):
         raise NotUnderstood(
-            f"{' '.join(argv[:4])} … did not print what it would build",
+            f"{' '.join(argv[:4])} … did not print its build plan",
             hints=("use a newer version of that client",),
         )
     return document

@@ -94,7 +94,7 @@ def test_a_dest_that_is_a_file(kit: Kit, where: Path) -> None:
 
 
 def test_a_dest_that_is_no_cache(kit: Kit, where: Path) -> None:
-    refused(kit, where, cache_to(where, reset="true"), 10, "not a cache", "holds other things")
+    refused(kit, where, cache_to(where, reset="true"), 10, "not a cache", "contains other files")
 
 
 def test_a_dest_below_a_link_is_made_there(kit: Kit, where: Path) -> None:

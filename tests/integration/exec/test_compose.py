@@ -195,12 +195,12 @@ def test_what_a_build_does_not_need_may_be_missing(daemon: Daemon, project: Path
     done = run(daemon, project, *PREFIX, "--", "docker", "compose", "build")
     assert done.returncode == 0
     (line,) = said_by_kitcache(done.stderr.decode())
-    assert "no cache of this command was guarded: the client did not say what it exports" in line
+    assert "no cache of this command was guarded: the client did not report its exports" in line
     assert "no.env not found" in line
     done = run(daemon, project, *PREFIX, "--reset", "--", "docker", "compose", "build")
     assert done.returncode
     assert b"no.env not found" in done.stderr
-    assert b"nothing was run: a reset is asked for" in done.stderr
+    assert b"nothing was run: a reset was requested" in done.stderr
 
 
 def test_dollars_in_paths(daemon: Daemon, project: Path) -> None:

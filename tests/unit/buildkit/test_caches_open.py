@@ -71,7 +71,7 @@ class TestWhatIsNoDest:
     def test_a_directory_of_other_things(self, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").touch()
         with (
-            pytest.raises(NotACache, match=r"holds other things \('notes.txt'\)") as caught,
+            pytest.raises(NotACache, match=r"contains other files \('notes.txt'\)") as caught,
             open_caches([local(tmp_path)], ()),
         ):
             pass

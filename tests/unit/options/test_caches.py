@@ -30,8 +30,8 @@ REFUSED_EXPORTS = {
         "invalid configuration for remote cache, OCI mediatypes are required for image-manifest"
         " cache format"
     ),
-    "mode=max": '"mode=max" does not say which type of cache it is',
-    "type=,dest=D": '"type=,dest=D" does not say which type of cache it is',
+    "mode=max": '"mode=max" does not name the type of the cache',
+    "type=,dest=D": '"type=,dest=D" does not name the type of the cache',
     "a,b": "invalid value a",
 }
 REFUSED_IMPORTS = {
@@ -203,7 +203,7 @@ def test_why_githubs_cache_is_left_out_elsewhere() -> None:
     assert not export.is_active
     assert not complete_cache(CacheImport("gha"), {"ACTIONS_RUNTIME_TOKEN": "t"}).is_active
     assert left_out_warning(export, has_environ=True).startswith(
-        "gha cache export: left out, because"
+        "gha cache export: skipped, because"
     )
     assert "no environ=" not in left_out_warning(export, has_environ=True)
     assert "no environ=" in left_out_warning(CacheImport("gha"), has_environ=False)

@@ -63,7 +63,7 @@ def test_what_may_have_been_there_before(tmp_path: Path, names: list[str]) -> No
 
 def test_another_directory_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(NotACache, match=r"holds other things \('photos'\)"):
+    with pytest.raises(NotACache, match=r"contains other files \('photos'\)"):
         make_layout(tmp_path)
     assert os.listdir(tmp_path) == ["photos"]
 

@@ -174,7 +174,7 @@ def test_a_file_below_dir_is_a_regular_one(
 ) -> None:
     (box.dir / name).unlink(missing_ok=True)
     make(box.dir / name)
-    what = "a symbolic link" if (box.dir / name).is_symlink() else "no regular file"
+    what = "a symbolic link" if (box.dir / name).is_symlink() else "not a regular file"
     with pytest.raises(Unsafe, match=f"{name} is {what}"):
         open_file(opened, name)
 

@@ -25,7 +25,7 @@ def test_a_client_that_refuses_is_quoted() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "Usage:", "[" * 100_000])
 def test_what_is_no_object_is_no_plan(text: str) -> None:
-    with pytest.raises(KitcacheError, match="did not print what it would build"):
+    with pytest.raises(KitcacheError, match="did not print its build plan"):
         read_answer(["docker"], text.encode())
 
 

@@ -173,7 +173,7 @@ def explain(error: Exception) -> str | None:
         return None
     reason = error.reason or ""
     if "ALERT" not in reason:
-        return f"it does not speak TLS ({reason.replace('_', ' ').lower() or error})"
+        return f"it did not answer with TLS ({reason.replace('_', ' ').lower() or error})"
     alert = reason.partition("ALERT_")[2]
     if "CERTIFICATE" in alert or alert in {"UNKNOWN_CA", "ACCESS_DENIED"}:
         return REFUSED

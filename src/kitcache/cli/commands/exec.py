@@ -117,7 +117,7 @@ class _Command:
             )
         except ClientFailed as error:
             self._pass_on(error)
-            self._warn(f"nothing was run: a reset is asked for, and {error.reason}")
+            self._warn(f"nothing was run: a reset was requested, and {error.reason}")
             return error.exit_code
         if args.dry_run:
             if task.failure is not None:

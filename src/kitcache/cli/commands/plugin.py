@@ -95,12 +95,12 @@ def _status_lines(plugins: tuple[Plugin, ...]) -> Iterator[str]:
         use = "not run by docker: one above comes first" if position else "docker runs this"
         yield printable(f"{plugin.path}: {use}")
         if not plugin.is_ours:
-            yield "  not kitcache's own"
+            yield "  not a launcher of kitcache"
         elif plugin.problem:
-            yield printable(f"  kitcache's, and broken: {plugin.problem}")
+            yield printable(f"  a launcher of kitcache, broken: {plugin.problem}")
             yield "  hint: kitcache plugin install"
         else:
-            yield printable(f"  kitcache's, works; runs {' '.join(plugin.command)}")
+            yield printable(f"  a launcher of kitcache, works; runs {' '.join(plugin.command)}")
 
 
 def _own_directories(is_system: bool) -> tuple[str, ...]:

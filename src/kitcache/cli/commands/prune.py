@@ -43,7 +43,7 @@ _POLICY = options.grouped(
     argument(
         "--min-free-space",
         "SIZE",
-        "what has to be free on the disk: 20GB or 10%",
+        "space to keep free on the disk: 20GB or 10%",
         type=converter(parse_disk_space),
     ),
     argument(

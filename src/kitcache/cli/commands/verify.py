@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if not args.repair and (args.sources or args.dry_run):
         option = "--from" if args.sources else "--dry-run"
         error = UsageError(
-            f"{option} goes with --repair: without it nothing is changed",
+            f"{option} needs --repair",
             hints=("kitcache verify --help",),
         )
         console.print_error(error)

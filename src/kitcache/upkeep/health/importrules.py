@@ -161,7 +161,7 @@ def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -
             cache_key = config.records[key[0]].digest
             unusable.append(UnusableStep(key, cache_key, result.created_ns, layers, reason))
     if unusable and len(unusable) == steps:
-        reason = f"none of its steps is left: {unusable[0].reason}"
+        reason = f"no usable step is left: {unusable[0].reason}"
         return ImportCheck("none", reason, steps, tuple(unusable))
     if unusable:
         reason = f"{len(unusable):,} of {steps:,} steps cannot be loaded"

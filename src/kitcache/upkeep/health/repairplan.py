@@ -233,7 +233,7 @@ class _Planner:
         }
         reason = describe_faults({**faults, **unusable}.values()) or _describe_size(documents)
         if not kept:
-            return _removed(f"none of its steps is left: {reason}")
+            return _removed(f"no usable step is left: {reason}")
         target = descriptor._replace(digest=content.digest, size=len(content.manifest))
         if target.digest == descriptor.digest:
             return _removed(reason)

@@ -173,7 +173,7 @@ def _open(
     try:
         target = find_layout(options.target)
     except NotACache as error:
-        error.hints = ("name a cache, an empty directory, or one that is not there yet",)
+        error.hints = ("name a cache, an empty directory, or a path that does not exist",)
         raise
     if target is not None:
         stack.enter_context(target)

@@ -9,9 +9,9 @@ def check_tag_name(name: str) -> None:
     if not name:
         raise UsageError("a tag needs a name: it is empty")
     if not name.isprintable():
-        raise UsageError(f"{name!r} is no name for a tag: it cannot be printed")
+        raise UsageError(f"{name!r} is not a valid tag: it has unprintable characters")
     try:
         parse_digest(name)
     except ValueError:
         return
-    raise UsageError(f"{name} is no name for a tag: it is a digest")
+    raise UsageError(f"{name} is not a valid tag: it is a digest")

@@ -329,7 +329,7 @@ def limit_error(result: PruneResult, policy: PrunePolicy = _EMPTY_POLICY) -> Lim
             f"{d.digest} has no tag; {format_bytes(d.unique.bytes)} belong to it alone"
             for d in untagged[:_MAX_DETAILS]
         ),
-        effect="every tag that may be removed was removed, and nothing else"
+        effect="every tag that may be removed was removed; other tags are unchanged"
         if is_done
         else NOTHING_CHANGED,
         hints=tuple(

@@ -63,7 +63,9 @@ def test_from_nothing_to_installed_to_nothing(tmp_path: Path) -> None:
     assert plugin(tmp_path, "install").out.startswith(f"{path}: unchanged;")
     status = plugin(tmp_path, "status")
     assert (status.code, status.err) == (0, "")
-    assert status.out.startswith(f"{path}: docker runs this\n  kitcache's, works; runs ")
+    assert status.out.startswith(
+        f"{path}: docker runs this\n  a launcher of kitcache, works; runs "
+    )
     assert plugin(tmp_path, "remove").out == f"{path}: removed\n"
     assert "nothing to remove" in plugin(tmp_path, "remove").out
     (tmp_path / ".docker" / "cli-plugins").rmdir()
@@ -89,7 +91,10 @@ def test_what_docker_finds_first_is_said(tmp_path: Path) -> None:
     assert f"warning: docker runs {extra}" in installed.err
     status = plugin(tmp_path, "status")
     assert status.code == 1
-    assert status.out.splitlines()[:2] == [f"{extra}: docker runs this", "  not kitcache's own"]
+    assert status.out.splitlines()[:2] == [
+        f"{extra}: docker runs this",
+        "  not a launcher of kitcache",
+    ]
     assert "not run by docker" in status.out.splitlines()[2]
 
 
@@ -99,7 +104,10 @@ def test_a_broken_launcher_is_said_and_mended(tmp_path: Path) -> None:
     launcher.write_text(launcher.read_text().replace(sys.executable, "/gone/python"))
     status = plugin(tmp_path, "status")
     assert status.code == 1
-    assert "  kitcache's, and broken: it runs /gone/python, which does not exist\n" in status.out
+    assert (
+        "  a launcher of kitcache, broken: it runs /gone/python, which does not exist\n"
+        in status.out
+    )
     assert "  hint: kitcache plugin install\n" in status.out
     assert ": replaced;" in plugin(tmp_path, "install").out
     assert plugin(tmp_path, "status").code == 0

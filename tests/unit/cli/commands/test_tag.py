@@ -37,7 +37,7 @@ def test_a_dry_run(sample: Sample) -> None:
     [
         (("nope", "new"), 1, "'nope'"),
         (("main", ""), 2, "it is empty"),
-        (("main", "a\tb"), 2, r"'a\tb' is no name for a tag"),
+        (("main", "a\tb"), 2, r"'a\tb' is not a valid tag"),
         (("main",), 2, "TARGET"),
         (("main", "a", "b"), 2, "b"),
     ],

@@ -73,7 +73,7 @@ def test_what_goes_with_a_repair_alone(box: Box, cached: Cached, words: list[str
     answer = run(box.top, "verify", *words, "cache")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [
-        f"kitcache: {words[0]} goes with --repair: without it nothing is changed",
+        f"kitcache: {words[0]} needs --repair",
         "  hint: kitcache verify --help",
     ]
     assert run(box.top, "verify", *words, "--json", "cache").value["error"] == "UsageError"

@@ -103,7 +103,7 @@ def test_each_layer_at_fault_is_named() -> None:
 
 def test_without_its_lowest_layer_nothing_is_left() -> None:
     found = judge(store=BlobHealth(DIGESTS, {DIGESTS[0]: "is missing"}))
-    why = f"none of its steps is left: layer {DIGESTS[0].short} is missing"
+    why = f"no usable step is left: layer {DIGESTS[0].short} is missing"
     assert (found.importable, found.reason, found.steps, len(found.unusable_steps)) == (
         "none",
         why,

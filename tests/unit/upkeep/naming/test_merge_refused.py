@@ -105,7 +105,7 @@ def test_what_is_no_cache(sample: Sample, tmp_path: Path, target: Path) -> None:
     target.mkdir()
     (target / "thesis.tex").touch()
     for dry_run in (True, False):
-        with pytest.raises(NotACache, match="holds other things") as caught:
+        with pytest.raises(NotACache, match="contains other files") as caught:
             merge([sample.dir], target, dry_run=dry_run)
         assert caught.value.effect == "nothing was changed"
 

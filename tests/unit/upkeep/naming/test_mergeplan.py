@@ -156,7 +156,7 @@ def test_what_has_no_tag_gets_none() -> None:
 @pytest.mark.parametrize("directory", ["\x1b", "\udcff"])
 def test_a_new_name_has_to_be_one(directory: str) -> None:
     a = side("a", entry("main", "1"))._replace(name=directory)
-    with pytest.raises(UsageError, match="is no name for a tag"):
+    with pytest.raises(UsageError, match="is not a valid tag"):
         plan(EMPTY, a, rename=("{dir}-{tag}",))
 
 

@@ -185,7 +185,7 @@ class TestLimits:
         kept_error = limit_error(all_kept, most(100, keep_tags=("*",), trim=True))
         assert kept_error is not None
         assert kept_error.hints[1:] == ("protect fewer tags",)
-        assert error.effect == "every tag that may be removed was removed, and nothing else"
+        assert error.effect == "every tag that may be removed was removed; other tags are unchanged"
         dry_error = limit_error(dry)
         assert dry_error is not None
         assert dry_error.effect == "nothing was changed"
