@@ -149,7 +149,7 @@ VALUES = {
     "Progress": ("phase blobs bytes total_bytes=0 seconds=0.0", ""),
     "PrunePolicy": (
         "keep_tags=() rules=() max_used=None min_free=None allow_empty=False trim=False"
-        " source='' drop_tags=()",
+        " source='' drop_tags=() key_prefix=''",
         "has_age has_limit is_empty spell",
     ),
     "PruneResult": (

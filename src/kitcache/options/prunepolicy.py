@@ -111,8 +111,9 @@ class PrunePolicy(NamedTuple):
         min_free: For the disk of the cache.
         allow_empty: The last tag can be removed too.
         trim: Tags can be made smaller if removing some is not enough.
-        source: The name of the policy file; "" for the command line.
+        source: The name of the policy file; "" if it comes from none.
         drop_tags: Patterns of tags that are removed whenever they were used, unless they are kept.
+        key_prefix: A text before each key that a message names.
     """
 
     keep_tags: tuple[str, ...] = ()
@@ -123,6 +124,7 @@ class PrunePolicy(NamedTuple):
     trim: bool = False
     source: str = ""
     drop_tags: tuple[str, ...] = ()
+    key_prefix: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -141,8 +143,8 @@ class PrunePolicy(NamedTuple):
         return any(rule.unused_for_ns is not None for rule in self.rules)
 
     def spell(self, key: str, value: object = None) -> str:
-        """Return an option as the user writes it: --keep-last 5, in a file keep-last 5."""
-        word = key if self.source else f"--{key}"
+        """Return a key and its value as messages quote them: keep-last 5."""
+        word = self.key_prefix + key
         return word if value is None else f"{word} {value}"
 
 

@@ -133,7 +133,7 @@ def test_a_policy_that_asks_for_nothing(policy: PrunePolicy, is_empty: bool) -> 
 
 def test_words_are_those_that_the_user_wrote() -> None:
     common, own = PruneRule(keep_last=5, unused_for_ns=D // 2), named(1, "main", keep=True)
-    line, file = PrunePolicy(), PrunePolicy(source="policy.toml")
+    line, file = PrunePolicy(key_prefix="--"), PrunePolicy(source="policy.toml")
     assert line.spell("keep-tag", "main") == "--keep-tag main"
     assert file.spell("keep-tag", "main") == "keep-tag main"
     assert quote(line, common, "keep_last") == "--keep-last 5"
@@ -184,8 +184,8 @@ def test_what_does_not_contradict_itself(policy: PrunePolicy) -> None:
 
 
 CONTRADICTIONS = [
-    (PrunePolicy(("",)), None, "keep-tag", "--keep-tag: an empty pattern matches no tag"),
-    (PrunePolicy(drop_tags=("",)), None, "drop-tag", "--drop-tag: an empty pattern matches no tag"),
+    (PrunePolicy(("",)), None, "keep-tag", "keep-tag: an empty pattern matches no tag"),
+    (PrunePolicy(drop_tags=("",)), None, "drop-tag", "drop-tag: an empty pattern matches no tag"),
     (
         PrunePolicy(("main", "v*"), drop_tags=("x", "v1"), source="p.toml"),
         None,
@@ -196,13 +196,13 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
         None,
         "drop-tag",
-        "--drop-tag pr-1* drops no tag: rule[1].keep keeps them all",
+        "drop-tag pr-1* drops no tag: rule[1].keep keeps them all",
     ),
     (
         PrunePolicy(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),
         0,
         "tags",
-        "rule[1] (pr-*) has no tag left after --drop-tag p*",
+        "rule[1] (pr-*) has no tag left after drop-tag p*",
     ),
     (
         PrunePolicy(rules=(PruneRule(keep_last=3), PruneRule(unused_for_ns=5))),
@@ -214,7 +214,7 @@ CONTRADICTIONS = [
         PrunePolicy(max_used=DiskSpace(percentage=101)),
         None,
         "max-used-space",
-        "--max-used-space 101% is not a part of the disk: 0% to 100%",
+        "max-used-space 101% is not a part of the disk: 0% to 100%",
     ),
     (
         PrunePolicy(min_free=DiskSpace(percentage=100.5), source="p.toml"),
@@ -226,13 +226,13 @@ CONTRADICTIONS = [
         PrunePolicy(trim=True, rules=(PruneRule(keep_last=1),)),
         None,
         "trim",
-        "--trim needs a limit to trim to: --max-used-space or --min-free-space",
+        "trim needs a limit to trim to: max-used-space or min-free-space",
     ),
     (
         PrunePolicy(rules=(PruneRule(keep_last=0),)),
         0,
         "keep-last",
-        "--keep-last 0 keeps nothing; name 1 or more",
+        "keep-last 0 keeps nothing; name 1 or more",
     ),
     (
         PrunePolicy(rules=(named(1, "x", keep_last=-1), PruneRule())),
@@ -244,14 +244,13 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(PruneRule(keep_within_ns=0),)),
         0,
         "keep-within",
-        "--keep-within 0s keeps nothing",
+        "keep-within 0s keeps nothing",
     ),
     (
         PrunePolicy(rules=(PruneRule(keep_within_ns=30 * D, unused_for_ns=7 * D),)),
         0,
         "unused-for",
-        "--unused-for 7d is shorter than --keep-within 30d,"
-        " which keeps what would be removed by it",
+        "unused-for 7d is shorter than keep-within 30d, which keeps what would be removed by it",
     ),
     (
         PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D, unused_for_ns=7 * D),)),
@@ -273,7 +272,7 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(named(1, "x", keep_within_ns=30 * D), PruneRule(unused_for_ns=7 * D))),
         0,
         "keep-within",
-        "--unused-for 7d is shorter than rule[1].keep-within 30d,"
+        "unused-for 7d is shorter than rule[1].keep-within 30d,"
         " which keeps what would be removed by it",
     ),
     (
@@ -305,7 +304,7 @@ CONTRADICTIONS = [
         PrunePolicy(("*",), (PruneRule(unused_for_ns=D),)),
         0,
         "unused-for",
-        "--unused-for 1d has no tag left after --keep-tag *",
+        "unused-for 1d has no tag left after keep-tag *",
     ),
     (
         PrunePolicy(("pr-*",), (named(1, "pr-*", unused_for_ns=D),), source="p"),
@@ -348,7 +347,7 @@ def test_a_rule_that_is_never_reached(
 def test_several_that_come_first_are_all_named() -> None:
     policy = PrunePolicy(("a",), (named(1, "b*", keep_last=1), named(2, "a", "b1", keep_last=1)))
     (found,) = find_contradictions(policy)
-    assert found.problem == ("rule[2] (a, b1) has no tag left after --keep-tag a and rule[1] (b*)")
+    assert found.problem == ("rule[2] (a, b1) has no tag left after keep-tag a and rule[1] (b*)")
 
 
 def test_all_that_contradicts_itself_is_said_at_once() -> None:

@@ -54,7 +54,7 @@ def test_no_span(text: str) -> None:
             PrunePolicy(max_used=DiskSpace()),
             None,
             "max-used-space",
-            f"--max-used-space {NO_AMOUNT}",
+            f"max-used-space {NO_AMOUNT}",
         ),
         (
             PrunePolicy(min_free=DiskSpace(5, 5.0), source="p"),
@@ -66,13 +66,13 @@ def test_no_span(text: str) -> None:
             PrunePolicy(max_used=DiskSpace(-5)),
             None,
             "max-used-space",
-            f"--max-used-space {NO_AMOUNT}",
+            f"max-used-space {NO_AMOUNT}",
         ),
         (
             PrunePolicy(rules=(PruneRule(unused_for_ns=-D),)),
             0,
             "unused-for",
-            "--unused-for -1d is below zero",
+            "unused-for -1d is below zero",
         ),
         (
             PrunePolicy(rules=(PruneRule("rule[1]", ("x",), keep_within_ns=-90 * 10**9),)),

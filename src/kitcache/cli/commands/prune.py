@@ -175,6 +175,7 @@ def read_policy(args: argparse.Namespace) -> PrunePolicy:
         min_free=args.min_free_space,
         allow_empty=args.allow_empty,
         trim=args.trim,
+        key_prefix="--",
     )
     try:
         check_policy(policy)

@@ -256,7 +256,7 @@ def _check_kept(path: str, policy: PrunePolicy, decisions: Sequence[TagDecision]
 
 
 def _spell_addition(policy: PrunePolicy, key: str, value: str | None = None) -> str:
-    """Return what the user adds to the policy: an option, or a line of TOML."""
+    """Return the addition to the policy: a key and its value, in a file a line of TOML."""
     if not policy.source:
         return policy.spell(key, value)
     return f"{key} = {'true' if value is None else json.dumps(value)}"

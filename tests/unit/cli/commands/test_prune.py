@@ -47,6 +47,7 @@ def parsed(*words: str) -> argparse.Namespace:
     ],
 )
 def test_words_are_a_policy(words: tuple[str, ...], expected: PrunePolicy) -> None:
+    expected = expected._replace(key_prefix="--")
     assert read_policy(parsed(*words)) == expected
 
 

@@ -49,7 +49,7 @@ def choose(
         policy,
         now_ns=NOW,
         limit_bytes=limit,
-        limit_name="--max-used-space 50 B",
+        limit_name="max-used-space 50 B",
         protected=protected,
     )
     assert [d.ref_name for d in made] == [fact.ref_name for fact in facts]
@@ -106,9 +106,9 @@ def test_a_decision_says_all_that_it_was_made_of() -> None:
 
 def test_what_was_not_used_for_that_long_goes() -> None:
     assert choose(THREE, PrunePolicy(rules=(PruneRule(unused_for_ns=10 * D),))) == {
-        "a": (True, "--unused-for 10d: last used 1 d ago"),
-        "b": (False, "--unused-for 10d: last used 10 d ago"),
-        "c": (False, "--unused-for 10d: last used 100 d ago"),
+        "a": (True, "unused-for 10d: last used 1 d ago"),
+        "b": (False, "unused-for 10d: last used 10 d ago"),
+        "c": (False, "unused-for 10d: last used 100 d ago"),
     }
     assert kept(THREE, PrunePolicy(rules=(PruneRule(unused_for_ns=10 * D + 1),))) == "ab"
 
@@ -125,7 +125,7 @@ def test_in_a_file_the_words_are_the_files() -> None:
 def test_a_time_that_is_ahead_counts_as_now() -> None:
     ahead = [tag("a", -1000), tag("b", 10)]
     policy = PrunePolicy(rules=(PruneRule(unused_for_ns=D),))
-    assert choose(ahead, policy)["a"] == (True, "--unused-for 1d: last used 0 s ago")
+    assert choose(ahead, policy)["a"] == (True, "unused-for 1d: last used 0 s ago")
     assert kept(ahead, PrunePolicy(rules=(PruneRule(unused_for_ns=0),), allow_empty=True)) == ""
 
 
@@ -145,11 +145,11 @@ def test_what_is_kept_in_any_case() -> None:
     )
     facts = [tag("a1", 100), tag("b", 100), tag("d", 0), tag("e", 10), tag("f", 11), tag("g", 90)]
     assert choose(facts, policy, 0, "g") == {
-        "a1": (True, "--keep-tag a*"),
+        "a1": (True, "keep-tag a*"),
         "b": (True, "rule[1].keep"),
-        "d": (True, "--keep-last 1"),
-        "e": (True, "--keep-within 11d: last used 10 d ago"),
-        "f": (False, "--max-used-space 50 B"),
+        "d": (True, "keep-last 1"),
+        "e": (True, "keep-within 11d: last used 10 d ago"),
+        "f": (False, "max-used-space 50 B"),
         "g": (True, "just exported"),
     }
 
@@ -157,9 +157,9 @@ def test_what_is_kept_in_any_case() -> None:
 def test_without_another_cause_what_is_not_kept_goes() -> None:
     policy = PrunePolicy(("c",), (PruneRule(keep_last=1, keep_within_ns=5 * D),))
     assert choose(THREE, policy) == {
-        "a": (True, "--keep-last 1"),
-        "b": (False, "not kept by --keep-tag or --keep-last 1 or --keep-within 5d"),
-        "c": (True, "--keep-tag c"),
+        "a": (True, "keep-last 1"),
+        "b": (False, "not kept by keep-tag or keep-last 1 or keep-within 5d"),
+        "c": (True, "keep-tag c"),
     }
     assert kept(THREE, PrunePolicy(("b",))) == "b"
     assert kept(THREE, PrunePolicy(rules=(PruneRule(keep_last=2),))) == "ab"
@@ -217,11 +217,11 @@ PRS = [tag("main", 3), tag("pr-1", 1), tag("pr-2", 2), tag("pr-3", 30), tag("x",
 def test_a_rule_counts_its_own_tags() -> None:
     policy = PrunePolicy(rules=(rule("rule[1]", "pr-*", keep_last=1), PruneRule(keep_last=1)))
     assert choose(PRS, policy) == {
-        "main": (True, "--keep-last 1"),
+        "main": (True, "keep-last 1"),
         "pr-1": (True, "rule[1].keep-last 1"),
         "pr-2": (False, "not kept by rule[1].keep-last 1"),
         "pr-3": (False, "not kept by rule[1].keep-last 1"),
-        "x": (False, "not kept by --keep-last 1"),
+        "x": (False, "not kept by keep-last 1"),
     }
 
 
@@ -229,14 +229,14 @@ def test_a_rule_that_says_nothing_of_it_leaves_its_tags_in_the_count_of_all() ->
     policy = PrunePolicy(
         rules=(rule("rule[1]", "pr-*", keep_within_ns=D // 2), PruneRule(keep_last=2))
     )
-    assert choose(PRS, policy)["pr-2"] == (True, "--keep-last 2")
+    assert choose(PRS, policy)["pr-2"] == (True, "keep-last 2")
     assert kept(PRS, policy) == "pr-1pr-2"
 
 
 def test_a_tag_that_is_kept_by_a_rule_takes_no_place_in_the_count_of_all() -> None:
     one = PrunePolicy(rules=(rule("rule[1]", "pr-1", keep=True), PruneRule(keep_last=1)))
     assert kept(PRS, one) == "pr-1pr-2"
-    # But --keep-tag leaves it where it is.
+    # But keep-tag leaves it where it is.
     assert kept(PRS, PrunePolicy(("pr-1",), (PruneRule(keep_last=1),))) == "pr-1"
 
 
@@ -280,7 +280,7 @@ def test_the_least_recently_used_go_first_and_no_more_than_needed() -> None:
     facts = [tag("a", 3, "ab"), tag("b", 1, "cd"), tag("c", 2, "ef")]
     assert kept(facts, PrunePolicy(), 60) == "abc"
     assert choose(facts, PrunePolicy(), 59) == {
-        "a": (False, "--max-used-space 50 B"),
+        "a": (False, "max-used-space 50 B"),
         "b": (True, "within the limit"),
         "c": (True, "within the limit"),
     }
@@ -319,7 +319,7 @@ def test_another_name_for_what_stays_costs_nothing_and_stays() -> None:
     facts = [tag("old", 9, "x"), tag("b", 8, "bcd"), tag("a", 1, "xy")]
     assert choose(facts, PrunePolicy(), 20) == {
         "old": (True, "frees nothing: the kept tags have all its blobs"),
-        "b": (False, "--max-used-space 50 B"),
+        "b": (False, "max-used-space 50 B"),
         "a": (True, "within the limit"),
     }
     # What costs nothing costs nothing, if by an empty blob of its own.
@@ -386,8 +386,8 @@ def test_an_entry_without_a_tag_stays_and_counts() -> None:
     why = (True, "it has no tag: such an entry is kept until it is untagged")
     assert choose(facts, PrunePolicy(allow_empty=True, rules=(PruneRule(unused_for_ns=0),)), 0) == {
         None: why,
-        "a": (False, "--unused-for 0s: last used 3 d ago"),
-        "b": (False, "--unused-for 0s: last used 2 d ago"),
+        "a": (False, "unused-for 0s: last used 3 d ago"),
+        "b": (False, "unused-for 0s: last used 2 d ago"),
     }
     assert kept(facts, PrunePolicy(), 40) == "Noneb"
     assert kept(facts, PrunePolicy(), 0) == "Noneb"
@@ -400,5 +400,5 @@ def test_a_tag_with_an_empty_name_is_a_tag() -> None:
     facts = [tag("", 3), tag("b", 2)]
     assert choose(facts, PrunePolicy(rules=(PruneRule(keep_last=1),)))[""] == (
         False,
-        "not kept by --keep-last 1",
+        "not kept by keep-last 1",
     )

@@ -41,7 +41,7 @@ def test_to_take_the_limit_out_of_a_policy_with_ages_drops_no_more() -> None:
 def test_what_is_not_kept_goes_by_the_rule_that_speaks_of_it() -> None:
     assert choose(PRS, PrunePolicy(("main",), (AGED, PruneRule(keep_last=1))))["x"] == (
         False,
-        "not kept by --keep-last 1",
+        "not kept by keep-last 1",
     )
 
 
@@ -75,7 +75,7 @@ def test_tags_to_drop(policy: PrunePolicy, names: str) -> None:
 def test_a_limit_drops_more_than_the_tags_to_drop() -> None:
     policy = PrunePolicy(drop_tags=("pr-1",), max_used=DiskSpace(1000))
     assert kept(PRS, policy, 1000) == "mainpr-2pr-3x"
-    assert choose(PRS, policy, 1000)["pr-1"] == (False, "--drop-tag pr-1")
+    assert choose(PRS, policy, 1000)["pr-1"] == (False, "drop-tag pr-1")
     assert "pr-1" not in kept(PRS, policy, 10)
 
 

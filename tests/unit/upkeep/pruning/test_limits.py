@@ -54,7 +54,7 @@ def test_a_tag_whose_files_have_other_names_is_not_dropped_in_vain(
     assert tags(sample) == ["main", "dev"]
     assert (pruned.exit_code, kept(pruned)) == (14, ["main", "dev"])
     assert (pruned.needed_bytes, pruned.limit_bytes) == (0, -500)
-    assert pruned.reason.startswith("the kept tags need 0 B, 500 B more than --min-free-space ")
+    assert pruned.reason.startswith("the kept tags need 0 B, 500 B more than min-free-space ")
     assert pruned.reason.endswith(
         " allows; another 2.0 kB would free nothing, because it is linked elsewhere or young"
     )
@@ -125,7 +125,7 @@ def test_each_of_two_limits_is_kept_to(sample: Sample, free: list[int]) -> None:
     both = both._replace(min_free=DiskSpace(bytes=garbage + 10))
     pruned = prune(sample.dir, both)
     assert (kept(pruned), pruned.exit_code) == (["dev"], 14)
-    assert "--min-free-space" in pruned.reason
+    assert "min-free-space" in pruned.reason
 
 
 def test_a_cut_that_frees_nothing_is_none(tmp_path: Path, free: list[int]) -> None:
@@ -142,7 +142,7 @@ def test_sizes_that_look_the_same_are_told_apart(sample: Sample) -> None:
     live = size_of(sample, set(sample.live))
     pruned = prune(sample.dir, most(live - 2, keep_tags=("*",)))
     assert pruned.reason == (
-        f"the kept tags need {live:,} B, 2 B more than --max-used-space {live - 2:,} B allows"
+        f"the kept tags need {live:,} B, 2 B more than max-used-space {live - 2:,} B allows"
     )
 
 

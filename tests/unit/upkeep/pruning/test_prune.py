@@ -172,14 +172,14 @@ class TestLimits:
         error = limit_error(pruned)
         assert error is not None
         assert (error.limit_bytes, error.needed_bytes) == (100, needed)
-        assert "the kept tags need 1.0 kB, 948 B more than --max-used-space 100 B" in str(error)
+        assert "the kept tags need 1.0 kB, 948 B more than max-used-space 100 B" in str(error)
         assert "loosen the limit by 948 bytes" in str(error)
         asked = limit_error(pruned, most(100))
         assert asked is not None
         assert asked.hints == (
-            f"allow that much: --max-used-space {needed}B",
-            "make the kept tags smaller: --trim",
-            "allow the last tag to be removed: --allow-empty",
+            f"allow that much: max-used-space {needed}B",
+            "make the kept tags smaller: trim",
+            "allow the last tag to be removed: allow-empty",
         )
         all_kept = prune(sample.dir, most(100, keep_tags=("*",), trim=True))
         kept_error = limit_error(all_kept, most(100, keep_tags=("*",), trim=True))
@@ -230,7 +230,7 @@ class TestLimits:
         more = PrunePolicy(min_free=DiskSpace(bytes=301 + garbage))
         pruned = prune(sample.dir, more)
         assert (kept(pruned), pruned.limit_bytes) == (["dev"], live - 1)
-        assert pruned.tags[0].reason == f"--min-free-space {(301 + garbage) / 1000:.1f} kB"
+        assert pruned.tags[0].reason == f"min-free-space {(301 + garbage) / 1000:.1f} kB"
 
     def test_more_than_an_empty_cache_would_leave(self, sample: Sample, disk: list[int]) -> None:
         pruned = prune(
@@ -238,7 +238,7 @@ class TestLimits:
         )
         assert (tags(sample), pruned.exit_code, pruned.needed_bytes) == ([], 14, 0)
         assert pruned.limit_bytes == 3384 - 9000
-        assert "5.6 kB more than --min-free-space 90% (9.0 kB) allows" in pruned.reason
+        assert "5.6 kB more than min-free-space 90% (9.0 kB) allows" in pruned.reason
 
     def test_what_no_cache_can_reach_is_not_asked_of_it(
         self, sample: Sample, disk: list[int]
@@ -339,4 +339,4 @@ class TestTrim:
         assert len(pruned.trimmed[0].kept_steps) == 1
         again = prune(box.dir, most(100, trim=True))
         assert (again.exit_code, again.trimmed) == (14, ())
-        assert again.reason.endswith("more than --max-used-space 100 B allows")
+        assert again.reason.endswith("more than max-used-space 100 B allows")

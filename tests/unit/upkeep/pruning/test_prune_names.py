@@ -33,9 +33,7 @@ class TestKeepTag:
     ) -> None:
         before = take_snapshot(sample.dir)
         policy = PrunePolicy(("mian", "x*"), rules=rules, allow_empty=allow_empty)
-        with pytest.raises(
-            UsageError, match=r"no tag matches --keep-tag mian, --keep-tag x\*"
-        ) as e:
+        with pytest.raises(UsageError, match=r"no tag matches keep-tag mian, keep-tag x\*") as e:
             prune(sample.dir, policy, dry_run=dry_run)
         (sample.dir / "kitcache.lock").unlink(missing_ok=True)
         assert differences(before, take_snapshot(sample.dir)) == []
@@ -43,7 +41,7 @@ class TestKeepTag:
         assert f"prune would remove {2 if allow_empty else 1} of 2 tags" in str(e.value)
         assert e.value.hints == (
             "did you mean 'main'?",
-            "to remove them anyway, add --unused-for 0s",
+            "to remove them anyway, add unused-for 0s",
         )
 
     def test_in_a_file_too(self, sample: Sample) -> None:
@@ -81,7 +79,7 @@ class TestKeepTag:
         refused = prune_after_export(layout, ("dev",), policy, CONTROL)
         assert (refused.outcome, tags(sample)) == ("refused", ["main", "dev"])
         assert refused.reason.startswith(
-            "no tag matches --keep-tag mian: prune would remove 1 of 2 tags"
+            "no tag matches keep-tag mian: prune would remove 1 of 2 tags"
         )
         done = prune_after_export(layout, ("main",), KEEP_MAIN, CONTROL)
         assert (done.outcome, tags(sample)) == ("done", ["main"])
