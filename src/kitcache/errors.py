@@ -198,7 +198,7 @@ class NotACache(KitcacheError):
     details: tuple[str, ...] = fixed_field(
         (
             "expected: a directory with oci-layout, index.json and blobs/,"
-            " as --cache-to type=local,dest=DIR writes it",
+            " as a cache export of type=local writes it",
         )
     )
     effect: str = fixed_field(NOTHING_CHANGED)

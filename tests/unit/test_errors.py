@@ -121,7 +121,7 @@ def test_not_a_cache_says_what_was_expected() -> None:
     assert str(NotACache("x", "no such directory")).splitlines() == [
         "x: not a cache: no such directory",
         "  expected: a directory with oci-layout, index.json and blobs/,"
-        " as --cache-to type=local,dest=DIR writes it",
+        " as a cache export of type=local writes it",
         "  nothing was changed",
         "  hint: name the directory that an export used as dest",
     ]

@@ -217,6 +217,7 @@ EXEC_CASES: dict[str, tuple[str, set[str], set[str]]] = {
     "staged": (
         "docker build --cache-to type=local,dest=cache,tag=main,reset=true .",
         {
+            "kitcache.cli.hints",
             "kitcache.store.ingest",
             "kitcache.upkeep.publish",
             "kitcache.store.transfer",

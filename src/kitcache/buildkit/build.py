@@ -102,7 +102,7 @@ class _Build:
         if self._options.prune_policy is not None and not any(
             export.kind == "local" for export in request.cache_to
         ):
-            self._notice("the policy applies to no cache: there is no --cache-to type=local")
+            self._notice("the policy applies to no cache: nothing is exported to type=local")
 
     def _run(self) -> BuildResult:
         self._notice_warnings()
@@ -111,8 +111,7 @@ class _Build:
             exporters = self._checked.exporters(is_engine=self._connection.is_engine)
             if not exporters and not self._request.outputs:
                 self._notice(
-                    "no output was asked for, so the result stays in the daemon's build cache:"
-                    " --load, --push or --output also writes it elsewhere"
+                    "no output was asked for, so the result stays in the daemon's build cache"
                 )
             abilities = Abilities(self._connection)
             abilities.check(self._checked, exporters)
@@ -331,7 +330,7 @@ def _check_tags(layout: LayoutTarget | None, caches: Caches) -> None:
             f"the image and the cache would both be '{min(both)}' there",
             path=layout.cache.store.path,
             hints=(
-                "give the cache a tag of its own: --cache-to type=local,dest=DIR,tag=cache",
+                "give the cache a tag of its own",
                 "export them to two directories",
             ),
         )

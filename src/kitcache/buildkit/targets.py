@@ -142,7 +142,7 @@ def _expect_below_here(path: str) -> None:
         raise UsageError(
             "mode=delete deletes all else in this directory, which is not below the current one",
             path=path,
-            hints=("--allow=buildx.local.delete   if that is meant",),
+            hints=("allow buildx.local.delete if that is meant",),
         )
 
 

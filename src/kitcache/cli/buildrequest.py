@@ -7,10 +7,12 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
 from kitcache.buildkit.request import CheckedRequest, check_request
-from kitcache.errors import UsageError
+from kitcache.cli.hints import name_options
+from kitcache.errors import KitcacheError, UsageError
 from kitcache.options.attests import parse_attests, spell_attest
 from kitcache.options.attributes import Pairs, split_fields
 from kitcache.options.build import BuildRequest
@@ -68,6 +70,16 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> Checke
         warnings=tuple(_warn_secrets(secrets)),
     )
     return check_request(request, environ)
+
+
+def find_address(args: argparse.Namespace, environ: Mapping[str, str]) -> Address:
+    """Return the address of the daemon. Raises UsageError, NoDaemon; they name the options."""
+    try:
+        address = find_daemon(environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
+    except KitcacheError as error:
+        error.path = name_options(error.path)
+        raise
+    return address._replace(origin=name_options(address.origin))
 
 
 def find_tls(args: argparse.Namespace) -> TlsConfig | None:

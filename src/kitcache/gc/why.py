@@ -10,7 +10,6 @@ from kitcache.gc.results import BlobReferences
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.oci.digest import LOWER_HEX, Digest, is_blob_name, parse_digest
-from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, open_store
 from kitcache.store.protocol import CacheStore
 
@@ -73,7 +72,10 @@ def _find_blob(store: CacheStore, survey: Survey, text: str) -> Digest:
             store.path,
             f"no blob here is named {text!r}, and no tag names one",
             effect="",
-            hints=(f"see what there is: {command_line('ls', store.path)}, or in blobs/",),
+            hints=(
+                "list the tags",
+                "look in blobs/",
+            ),
         )
     shown = sorted(map(str, named))[:_MAX_CANDIDATES]
     raise UsageError(
@@ -99,7 +101,7 @@ def _split_blob(path: str, text: str) -> tuple[str | None, str]:
             path=path,
             hints=(
                 "name sha256:9c1e…, at least four of its digits, or a file below blobs/",
-                f"see the tags: {command_line('ls', path)}",
+                "list the tags",
             ),
         )
     return (algorithm if colon else None), prefix

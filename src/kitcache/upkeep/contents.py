@@ -15,7 +15,6 @@ from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
@@ -93,7 +92,7 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
         effect="",
         hints=(
             *((f"did you mean {meant!r}?",) if meant else ()),
-            f"see what there is: {command_line('ls', path)}",
+            "list the tags",
         ),
     )
 

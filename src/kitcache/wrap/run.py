@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kitcache.upkeep.results import PruneResult
 
 _NOT_STARTED = "the command was not started"
-_STAGED_HELPS = "another export was running in it; without --in-place several can export at once"
+_STAGED_HELPS = "another export was running in it; staged exports can run at the same time"
 
 
 class ExecCacheResult(NamedTuple):

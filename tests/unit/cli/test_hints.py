@@ -3,8 +3,11 @@
 import fcntl
 from pathlib import Path
 
+import pytest
+
 import kitcache
-from kitcache.cli.hints import ALLOW_MORE, OPTIONS, make_hints
+from kitcache import find_daemon
+from kitcache.cli.hints import ALLOW_MORE, COMMANDS, OPTIONS, add_options, make_hints, name_options
 from kitcache.errors import Busy, KitcacheError, LimitNotReached
 from tests.hostile.build import Sample
 from tests.hostile.command import run
@@ -15,7 +18,7 @@ def test_every_advice_is_given_by_the_library_and_names_no_option() -> None:
     texts = [
         path.read_text() for path in source.rglob("*.py") if source / "cli" not in path.parents
     ]
-    for advice in (*OPTIONS, ALLOW_MORE):
+    for advice in (*OPTIONS, *COMMANDS, ALLOW_MORE):
         assert any(f'"{advice}"' in text for text in texts), advice
         assert "--" not in advice
 
@@ -23,6 +26,32 @@ def test_every_advice_is_given_by_the_library_and_names_no_option() -> None:
 def test_an_advice_gets_its_option_and_others_stay() -> None:
     error = Busy("c", "kitcache.lock is held", hints=("try again", "wait longer"))
     assert make_hints(error) == ("try again", "wait longer: --lock-timeout 5m")
+
+
+def test_an_advice_gets_the_command_for_the_directory() -> None:
+    error = KitcacheError("my cache", "no tag", hints=("list the tags with full digests",))
+    assert make_hints(error) == ("list the tags with full digests: kitcache ls 'my cache' --json",)
+
+
+def test_a_warning_gets_its_options() -> None:
+    (warning,) = (sentence for sentence in OPTIONS if sentence.startswith("no output"))
+    assert add_options(warning).endswith(": --load, --push or --output also writes it elsewhere")
+    assert add_options("another warning") == "another warning"
+
+
+def test_a_command_quotes_its_words() -> None:
+    error = KitcacheError("c", "no", hints=("trim everything that the tags reach",))
+    assert make_hints(error) == (
+        "trim everything that the tags reach:"
+        " kitcache prune c --trim --keep-tag '*' --max-used-space SIZE",
+    )
+
+
+def test_the_origin_of_an_address_names_the_option() -> None:
+    for argument, option in (("addr", "--addr"), ("builder", "--builder")):
+        with pytest.raises(KitcacheError) as caught:
+            find_daemon({}, **{argument: "no such"})
+        assert name_options(caught.value.path) == option
 
 
 def test_a_limit_is_named_in_bytes() -> None:

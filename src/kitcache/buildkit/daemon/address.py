@@ -1,7 +1,8 @@
 """The address of the daemon to use.
 
-It comes from the first of: --addr, --builder, BUILDKIT_HOST, BUILDX_BUILDER, the builder that
-`docker buildx use` selected, DOCKER_HOST, the docker context, the sockets of docker and buildkitd.
+It comes from the first of: the arguments addr and builder, BUILDKIT_HOST, BUILDX_BUILDER, the
+builder that `docker buildx use` selected, DOCKER_HOST, the docker context, the sockets of docker
+and buildkitd.
 """
 
 import os
@@ -47,7 +48,7 @@ class Address(NamedTuple):
 
     Attributes:
         url: As written.
-        origin: The option, variable or file that selected it, for messages.
+        origin: The argument, variable or file that selected it, for messages.
         tls: Certificates of a tcp:// address, None for an unencrypted connection.
         is_engine: True for a docker engine, False for a buildkitd, None to find out.
         command: The argv of the program whose stdin and stdout are the connection; () for a socket.
@@ -89,10 +90,10 @@ def find_daemon(
         tls: Certificates for `addr` or BUILDKIT_HOST.
     """
     if addr:
-        return parse_address(addr, "--addr", tls=tls)
+        return parse_address(addr, "the argument addr", tls=tls)
     directory = config_directory(environ)
     if builder:
-        return _named_builder(environ, directory, builder, "--builder")
+        return _named_builder(environ, directory, builder, "the argument builder")
     if environ.get("BUILDKIT_HOST"):
         return parse_address(environ["BUILDKIT_HOST"], "BUILDKIT_HOST", tls=tls)
     if environ.get("BUILDX_BUILDER"):

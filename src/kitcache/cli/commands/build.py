@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client, RunningBuild
-from kitcache.buildkit.daemon.address import Address, find_daemon
+from kitcache.buildkit.daemon.address import Address
 from kitcache.buildkit.daemon.config import config_directory
 from kitcache.buildkit.request import read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import DockerConfig
 from kitcache.cli import buildoptions, options
-from kitcache.cli.buildrequest import find_tls, make_request
+from kitcache.cli.buildrequest import find_address, make_request
 from kitcache.cli.cachetext import cache_lines, excess_lines
 from kitcache.cli.console import Console
 from kitcache.cli.display import Guarded, choose_mode, make_display, showing
 from kitcache.cli.failures import LOG_LINES, failure_lines, warning_lines
+from kitcache.cli.hints import add_options
 from kitcache.cli.interrupt import GLANCE_S, open_stdin, unless_cancelled
 from kitcache.cli.jsonout import shape_metadata
 from kitcache.cli.resultfile import write_result
@@ -66,7 +67,7 @@ class _Command:
         if options.STDIN in (args.context, args.file):
             options.check_stdin(args, "the build")
         policy = options.read_policy_of(args)
-        address = find_daemon(os.environ, addr=args.addr, builder=args.builder, tls=find_tls(args))
+        address = find_address(args, os.environ)
         display = make_display(self._mode, sys.stderr, os.environ)
         if args.iidfile:
             _remove_stale(args.iidfile)
@@ -90,6 +91,7 @@ class _Command:
                 shown.note(f"kitcache: {waiting_line(event)}")
 
         def on_notice(sentence: str) -> None:
+            sentence = add_options(sentence)
             if self._mode == "quiet":
                 self._console.print_warning([f"warning: {sentence}"])
             shown.note(f"kitcache: warning: {printable(sentence)}")

@@ -205,7 +205,9 @@ def _result_lines(cache: ExecCacheResult) -> Iterator[str]:
 
 def _warning_lines(cache: ExecCacheResult) -> Iterator[str]:
     for problem in cache.problems:
-        yield printable(f"{cache.path}: {problem}")
+        from kitcache.cli.hints import add_options  # noqa: PLC0415 - seldom needed
+
+        yield printable(f"{cache.path}: {add_options(problem)}")
     if cache.prune is not None:
         from kitcache.cli.cachetext import excess_lines  # noqa: PLC0415 - seldom needed
 

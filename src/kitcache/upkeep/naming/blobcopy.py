@@ -13,7 +13,7 @@ from kitcache.gc.values import Progress, Root, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ingest import find_blob
-from kitcache.store.ioerrors import command_line
+from kitcache.store.ioerrors import repair_command
 from kitcache.store.transfer import CopyMethod, copy_blob, is_on_file_system_of
 from kitcache.store.write import sync_blobs
 
@@ -122,7 +122,7 @@ def _copy(
             kind=error.kind,
             tag=copy.root.ref_name,
             chain=("index.json", str(copy.digest)),
-            hints=(command_line("verify", error.path, "--repair"),),
+            hints=(repair_command(error.path),),
         ) from None
     except Unreadable as error:
         error.problem = f"{copy.root.label} cannot be copied: {error.problem}"

@@ -162,9 +162,9 @@ def _conflict_error(path: str, conflicts: Sequence[_NameConflict]) -> KitcacheEr
     also = [f"also: {conflict}" for conflict in conflicts[1 : 1 + _MAX_LISTED]]
     if len(conflicts) > 1 + _MAX_LISTED:
         also.append(f"and {len(conflicts) - 1 - _MAX_LISTED:,} more")
-    hints = ["--rename '{dir}-{tag}' keeps both, each by the name of its directory"]
+    hints = ["keep both, each by the name of its directory"]
     if all(conflict.is_own for conflict in conflicts):
-        hints.append(f"--replace lets the tags of {path} move")
+        hints.append("let the tags of the target move")
     return KitcacheError(
         path,
         str(conflicts[0]),

@@ -13,7 +13,6 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries
 from kitcache.options.attributes import suggest
-from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore, Roots
 from kitcache.store.state import TagUse
@@ -125,7 +124,7 @@ def _root_of(path: str, survey: Survey, source: str) -> Root:
             effect=NOTHING_CHANGED,
             hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
-                f"see what there is, with whole digests: {command_line('ls', path)} --json",
+                "list the tags with full digests",
             ),
         )
     digests = dict.fromkeys(_digest_of(root) for root in named)

@@ -11,7 +11,7 @@ from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.index import RemovedEntry, list_names, remove_entries
 from kitcache.options.tagpatterns import find_pattern, is_pattern
-from kitcache.store.ioerrors import command_line, repair_command
+from kitcache.store.ioerrors import repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore
 from kitcache.store.state import TagUse
@@ -104,7 +104,7 @@ def _remove(
             effect=NOTHING_CHANGED,
             hints=(
                 *((f"did you mean {meant!r}?",) if meant else ()),
-                f"see what there is, with whole digests: {command_line('ls', path)} --json",
+                "list the tags with full digests",
             ),
         )
     return after, removed

@@ -141,18 +141,17 @@ def _find_roots(store: EditableStore, survey: Survey, tag: str) -> tuple[list[Ro
             effect=NOTHING_CHANGED,
             hints=(
                 *((f"did you mean {similar!r}?",) if similar else ()),
-                f"list the tags: {command_line('ls', store.path)}",
+                "list the tags",
             ),
         )
     if len(named) > 1:
-        prune = command_line("prune", store.path, "--trim", "--keep-tag", "*")
         retag = command_line("tag", store.path, str(next(iter(named))), tag)
         raise UsageError(
             f"{tag!r} names {len(named)} roots in index.json",
             path=store.path,
             details=tuple(map(str, named)),
             hints=(
-                f"trim everything that the tags reach: {prune} --max-used-space SIZE",
+                "trim everything that the tags reach",
                 f"let the tag name one of them: {retag}",
             ),
         )
@@ -190,11 +189,10 @@ def _not_a_cache(
         error.hints = (repair_command(store.path),)
         return error
     kind = kind_below(survey, descriptor, reach(survey, descriptor, with_subjects=False))
-    hint = f"list the tags and their kinds: {command_line('ls', store.path)}"
     return KitcacheError(
         store.path,
         f"{root.label} is not a build cache but {_KINDS.get(kind, 'something else')}:"
         " it has no steps to remove",
         effect=NOTHING_CHANGED,
-        hints=(hint,) if kind != "cache" else (),
+        hints=("list the tags",) if kind != "cache" else (),
     )

@@ -27,8 +27,8 @@ def test_each_place_gives_way_to_the_one_before_it(home: Home) -> None:
     home.write("config.json", {"currentContext": "away"})
     home.default_builder("kim", "tcp://docker:1")
     places = [
-        ("--addr", {}, "tcp://addr:1"),
-        ("builder 'bob', from --builder", {}, "tcp://bob:1"),
+        ("the argument addr", {}, "tcp://addr:1"),
+        ("builder 'bob', from the argument builder", {}, "tcp://bob:1"),
         ("BUILDKIT_HOST", {"BUILDKIT_HOST": "tcp://host:1"}, "tcp://host:1"),
         ("builder 'eve', from BUILDX_BUILDER", {"BUILDX_BUILDER": "eve"}, "tcp://eve:1"),
         ("builder 'kim', from docker buildx use", {"DOCKER_HOST": "tcp://docker:1"}, "tcp://kim:1"),

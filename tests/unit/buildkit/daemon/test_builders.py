@@ -18,7 +18,7 @@ def test_a_container_is_reached_through_the_docker_that_has_it(home: Home) -> No
     found = find_daemon(home.environ, builder="Box")
     assert found == Address(
         "docker-container://buildx_buildkit_box0",
-        "builder 'Box', from --builder",
+        "builder 'Box', from the argument builder",
         None,
         False,
         (*f"docker --host={DOCKER} exec -i buildx_buildkit_box0".split(), "buildctl", "dial-stdio"),

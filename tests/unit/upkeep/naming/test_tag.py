@@ -113,9 +113,7 @@ def test_what_is_not_there_is_told_with_what_was_meant(sample: Sample) -> None:
         assert caught.value.hints[0] == "did you mean 'main'?"
     with pytest.raises(NotFound) as far:
         tag(sample.dir, "quite another", "new")
-    assert far.value.hints == (
-        f"see what there is, with whole digests: kitcache ls {sample.dir} --json",
-    )
+    assert far.value.hints == ("list the tags with full digests",)
     assert take_snapshot(sample.dir / "index.json") == before
 
 
