@@ -8,10 +8,10 @@
     ├── NotACache     10  no cache directory at that path
     ├── Busy          11  another process holds the lock, or an export is running
     ├── Damaged       12  a tag's reachability is unknown, or it has lost a blob
-    ├── Unsafe        13  refused: to continue could change files that are not the cache's
+    ├── Unsafe        13  refused: to continue could change files outside the cache
     ├── LimitNotReached 14  the tags that must be kept exceed the limit
     ├── NoDaemon      20  no BuildKit answers, or it lacks a feature that was asked for
-    ├── BuildFailed   21  the daemon could not build it
+    ├── BuildFailed   21  the daemon could not execute the build
     ├── NotExecutable 126  the program to run exists but cannot be executed
     ├── NotInstalled 127  the program to run does not exist
     └── Cancelled    130  stopped by the caller
@@ -214,7 +214,7 @@ class Busy(KitcacheError):
 
     Attributes:
         holder_pid: The process that holds the lock, None if unknown.
-        holder_command: Its command line, None if unknown.
+        holder_command: Its program, and its subcommand if that is a known one; None if unknown.
         retry_after_s: Seconds until a new attempt can succeed, None if unknown.
     """
 
@@ -241,7 +241,7 @@ class _BlobError(KitcacheError):
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """The same, with the chain as one text."""
+        """The facts of KitcacheError, with the chain as one text."""
         return {**super().facts, "chain": " > ".join(self.chain) or None}
 
 
@@ -315,7 +315,7 @@ class SourceLocation(NamedTuple):
 
 
 class BuildFailed(KitcacheError):
-    """The daemon could not build it.
+    """The daemon could not execute the build.
 
     Attributes:
         step: The name of the step that failed, "" if none did.

@@ -69,7 +69,7 @@ def test_who_may_not_make_a_cache_is_not_sent_to_its_owner(tmp_path: Path) -> No
         answer = run_as(NOBODY, top, *words) if is_root else run(top, *words)
         top.chmod(0o755)
     assert answer.err.splitlines() == [
-        "kitcache: new: cannot be made: Permission denied",
+        "kitcache: new: cannot be created: Permission denied",
         "  nothing was changed",
-        "  hint: name a directory that you may make, or have it made for you",
+        "  hint: name a directory that you may create, or ask its owner to create it",
     ]

@@ -124,7 +124,7 @@ def after_deleting(error: KitcacheError, total: SweepResult) -> KitcacheError:
         return error
     if blobs or uploads:
         also = f" and {uploads:,} unfinished uploads" if uploads else ""
-        error.effect = f"{blobs:,} blobs that no tag reached{also} had been deleted by then"
+        error.effect = f"{blobs:,} unreachable blobs{also} had been deleted"
     return error
 
 

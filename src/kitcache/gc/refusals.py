@@ -93,14 +93,14 @@ def recovery_hints(path: str, root: Root, problem: str = "") -> tuple[str, ...]:
         return ("replace the symlink by its file",)
     repair = repair_command(path)
     if CANNOT_READ in problem:
-        return ("run the same command again: one failed read proves nothing", repair)
+        return ("run the same command again: the read may have failed only once", repair)
     if root.position < 0:
         return ("remove the field 'subject' from index.json by hand",)
     name = root.ref_name
     if name is None or not name.isprintable() or name.startswith("-"):
         name = str(root.descriptor.digest) if root.descriptor else None
     if name is None:
-        return (repair, f"take entry {root.position} from index.json by hand")
+        return (repair, f"remove entry {root.position} from index.json by hand")
     untag = command_line("untag", path, name)
     return (repair, untag) if root.ref_name is None else (repair, untag, "export to that tag again")
 

@@ -70,7 +70,7 @@ def _find_blob(store: CacheStore, survey: Survey, text: str) -> Digest:
     if not named:
         raise NotFound(
             store.path,
-            f"no blob here is named {text!r}, and no tag names one",
+            f"no blob matches {text!r}, and no tag references one",
             effect="",
             hints=(
                 "list the tags",

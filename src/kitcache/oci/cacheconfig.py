@@ -3,7 +3,7 @@
 A record is a cache key: its digest, and for each input of the step the alternative records that
 lead to it. A result is the output of the step, as a chain of layers. A record without a result is
 needed too, because BuildKit finds later keys through it.
-Sources: BuildKit, cache/remotecache/v1/spec.go (the fields), parse.go (label an import refuses).
+Sources: BuildKit, cache/remotecache/v1/spec.go (the fields), parse.go (the refusals of an import).
 """
 
 import re
@@ -24,7 +24,7 @@ from kitcache.oci.document import (
 )
 
 IMPORT_LIMIT_BYTES = 1024 * 1024
-"""BuildKit imports no larger manifest or cacheconfig. Source: remotecache/import.go."""
+"""BuildKit does not import a larger manifest or cacheconfig. Source: remotecache/import.go."""
 
 NO_PARENT = -1
 _CHAINED_LIMIT = 4_000_000
@@ -65,7 +65,7 @@ class Record(NamedTuple):
     @property
     def sources(self) -> frozenset[int]:
         """The numbers of the records that lead to this one, by any alternative."""
-        return frozenset(way.link for ways in self.inputs for way in ways)
+        return frozenset(each.link for alternatives in self.inputs for each in alternatives)
 
 
 class CacheConfig(NamedTuple):
@@ -85,15 +85,10 @@ def read_cacheconfig(data: bytes) -> CacheConfig:
     """Return the cacheconfig in the bytes.
 
     Raises DocumentError (not-json, too-nested, malformed, ambiguous) if BuildKit would not import
-    it: for other types, numbers of missing layers or records, cycles, and inputs without records.
+    it: wrong types, numbers of missing layers or records, cycles, or inputs without records.
     """
     document = expect_object(read_document(data), "the cacheconfig")
-    document.check_spelling(
-        (
-            "layers",
-            "records",
-        )
-    )
+    document.check_spelling(("layers", "records"))
     layers = tuple(
         _layer(item, f"layer {n}") for n, item in enumerate(_list(document, "layers", "the config"))
     )
@@ -108,12 +103,7 @@ def read_cacheconfig(data: bytes) -> CacheConfig:
 
 def _layer(value: Any, label: str) -> Layer:
     fields = expect_object(value, label)
-    fields.check_spelling(
-        (
-            "blob",
-            "parent",
-        )
-    )
+    fields.check_spelling(("blob", "parent"))
     try:
         digest = parse_digest(fields.get_only("blob"))
     except ValueError as error:
@@ -123,39 +113,22 @@ def _layer(value: Any, label: str) -> Layer:
 
 def _record(value: Any, label: str, chains: "_Chains") -> Record:
     fields = expect_object(value, label)
-    fields.check_spelling(
-        (
-            "digest",
-            "inputs",
-            "layers",
-            "chains",
-        )
-    )
+    fields.check_spelling(("digest", "inputs", "layers", "chains"))
     inputs = tuple(
-        tuple(_input(item, label) for item in expect_list(ways, f"an input of {label}"))
-        for ways in _list(fields, "inputs", label)
+        tuple(_input(item, label) for item in expect_list(alternatives, f"an input of {label}"))
+        for alternatives in _list(fields, "inputs", label)
     )
     if not all(inputs):
         raise DocumentError("malformed", f"{label} has an input without records")
     results = []
     for item in _list(fields, "layers", label):
         result = expect_object(item, f"a result of {label}")
-        result.check_spelling(
-            (
-                "layer",
-                "createdAt",
-            )
-        )
+        result.check_spelling(("layer", "createdAt"))
         chain = chains.down_from(_number(result, "layer", label), label)
         results.append(Result(chain, _time(result, label)))
     for item in _list(fields, "chains", label):
         result = expect_object(item, f"a result of {label}")
-        result.check_spelling(
-            (
-                "layers",
-                "createdAt",
-            )
-        )
+        result.check_spelling(("layers", "createdAt"))
         numbers = tuple(_checked_number(n, label) for n in _list(result, "layers", label))
         results.append(Result(chains.explicit(numbers, label), _time(result, label)))
     return Record(_text(fields, "digest", label), inputs, tuple(results))
@@ -163,12 +136,7 @@ def _record(value: Any, label: str, chains: "_Chains") -> Record:
 
 def _input(value: Any, label: str) -> Input:
     fields = expect_object(value, f"an input of {label}")
-    fields.check_spelling(
-        (
-            "link",
-            "selector",
-        )
-    )
+    fields.check_spelling(("link", "selector"))
     return Input(_number(fields, "link", label), _text(fields, "selector", label))
 
 
@@ -235,7 +203,7 @@ def _check_links(records: tuple[Record, ...]) -> None:
 
 
 def sources_first(records: tuple[Record, ...]) -> list[int]:
-    """Return the numbers of records, each after its sources; records of cycles are left out."""
+    """Return the numbers of records, each after its sources; records in cycles are omitted."""
     waits = [len(record.sources) for record in records]
     followers: list[list[int]] = [[] for _ in records]
     for number, record in enumerate(records):
@@ -336,8 +304,8 @@ def _trim_record(
             del record[field]
     if item.get("inputs"):
         record["inputs"] = [
-            [{**way, "link": new_record[way.get("link") or 0]} for way in ways]
-            for ways in item["inputs"]
+            [{**each, "link": new_record[each.get("link") or 0]} for each in alternatives]
+            for alternatives in item["inputs"]
         ]
     return record
 

@@ -21,7 +21,7 @@ from kitcache.oci.document import (
 from kitcache.oci.links import CACHECONFIG
 
 UNCOMPRESSED = "containerd.io/uncompressed"
-"""The annotation that holds a layer's diff ID, without which BuildKit loads no layer."""
+"""The annotation with a layer's diff ID. BuildKit does not load a layer without it."""
 
 
 class CachedLayer(NamedTuple):
@@ -32,7 +32,7 @@ class CachedLayer(NamedTuple):
 
 
 class CacheManifest(NamedTuple):
-    """The root of a cache: its cacheconfig, its layers, and the whole document."""
+    """The root of a cache: its cacheconfig, its layers, and the complete document."""
 
     config: Descriptor
     layers: tuple[CachedLayer, ...]

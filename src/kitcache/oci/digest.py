@@ -50,7 +50,7 @@ def is_blob_name(algorithm: str, name: str) -> bool:
 
 
 def are_blob_names(algorithm: str, names: list[str]) -> bool:
-    """Return True if is_blob_name is true for all names. Takes a third of the time."""
+    """Return True if is_blob_name is true for all names. Three times as fast as single calls."""
     text = "".join(names)
     try:
         # fromhex accepts upper case and blanks too, but hex() does not return them.

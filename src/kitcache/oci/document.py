@@ -20,8 +20,7 @@ _TYPE_NAMES = {list: "a list", str: "text", bool: "a boolean"}
 class DocumentError(Damaged):
     """Bytes are not the JSON document that they should be.
 
-    A parser knows no path: the store adds it where index.json is read or replaced, and a survey
-    names the blob.
+    A parser does not know the path. The store adds it for index.json; a survey names the blob.
 
     Attributes:
         kind: not-json, too-nested, ambiguous, malformed or unwritable.
@@ -42,7 +41,7 @@ class JsonObject(dict[str, Sequence[tuple[str, Any]]]):
     """A JSON object: case-folded name → all pairs (spelling, value) of that name, in order."""
 
     def all_values(self, name: str) -> list[Any]:
-        """Return each value that some reader would use for this field."""
+        """Return each value that a reader could use for this field."""
         return [value for _, value in self.get(name.casefold(), ())]
 
     def get_only(self, name: str) -> Any:
@@ -102,7 +101,7 @@ def read_document(data: bytes, *, strict_utf8: bool = False, allow_trailing: boo
     Raises DocumentError (not-json, too-nested).
 
     Args:
-        data: The whole document.
+        data: The complete document.
         strict_utf8: Refuse bytes that are not UTF-8; Go replaces them by U+FFFD.
         allow_trailing: Ignore bytes after the value, as a reader of streams does.
     """

@@ -73,7 +73,7 @@ def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
     entries = list(_entries(items))
     subject = document.get_only("subject")
     if subject is not None:
-        # No client looks it up by a name, and no edit changes it, whatever its annotations are.
+        # Clients do not look it up by name and edits do not change it, so its names are ignored.
         entries.append(
             _entry(subject, "the subject")._replace(is_subject=True, ref_name=None, image_name=None)
         )
@@ -176,7 +176,7 @@ def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
 
     An entry without an image name replaces all entries with its ref name and no image name; an
     entry with an image name replaces all entries with that image name. New entries are appended.
-    An entry that exists already, alone, keeps its place; if all exist, the bytes are the same.
+    An entry that equals the only one of its name keeps its place. If all do, the bytes are equal.
     Raises DocumentError as read_entries does. Source: BuildKit, client/ociindex, Put.
 
     Args:

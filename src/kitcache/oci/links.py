@@ -65,7 +65,7 @@ def kind_in_place(link: Link) -> BlobKind | None:
     """Return the kind of a referenced blob, None if it must be inspected.
 
     BuildKit ignores the media type of an entry of `manifests` and infers the kind from the bytes,
-    so the media type of a leaf proves nothing there.
+    so the media type of a leaf is not reliable there.
     Source: BuildKit, util/imageutil/config.go (DetectManifestBlobMediaType).
     """
     kind = kind_of(link.descriptor.media_type)
@@ -126,8 +126,8 @@ def _with_role(role: Role, listed: Sequence[Descriptor]) -> list[Link]:
     """Return the links of one list, each in its role.
 
     With `image-manifest=false` BuildKit lists the layers in `manifests`, with the cacheconfig. In
-    an index without a cacheconfig, an import inspects each entry. BuildKit compares the whole media
-    type, so one in capitals or with a parameter does not make the other entries layers.
+    an index without a cacheconfig, an import inspects each entry. BuildKit compares the exact
+    text: with capitals or a parameter, the type does not make the other entries layers.
     Source: BuildKit, cache/remotecache/import.go.
     """
     if role != "manifest":
@@ -156,7 +156,7 @@ def _cached(document: JsonObject) -> tuple[Link, ...]:
     blobs = [_bare_layer(digest) for layer in layers for digest in layer.all_values("blob")]
     if len(blobs) == len(layers) and document.keys() <= _CACHECONFIG_FIELDS:
         return tuple(blobs)
-    # Another kind of document has this media type.
+    # The document is not a cacheconfig, in spite of its media type.
     return (*blobs, *_links_of_any(document))
 
 

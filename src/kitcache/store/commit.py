@@ -1,6 +1,6 @@
 """index.json, replaced in one step: a new file is written and renamed, under BuildKit's lock.
 
-All changes of roots come through here: exports, tag, untag, merge, prune, trim and repair.
+Exports, tag, untag, merge, prune, trim and repair change the roots through this module only.
 """
 
 import os
@@ -30,17 +30,17 @@ from kitcache.store.state import delete_stale_files, open_state_dir
 def commit_index(
     layout: Layout, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
 ) -> Roots | None:
-    """Replace index.json in one step: old or new, nothing in between, also after a crash.
+    """Replace index.json in one step: a reader finds the old or the new file, also after a crash.
 
-    Owner, group and mode stay. The file is dated now even if its bytes stay, so that no reset takes
-    the uploads before it for an export that has yet to publish. The caller holds kitcache.lock,
-    shared or exclusive.
+    Owner, group and mode are kept. The time of the file is set to now even if its bytes are the
+    same: else a reset would wait for an export to publish. The caller holds kitcache.lock, shared
+    or exclusive.
 
     Args:
         change: Called once or twice, with index.json as it is at that moment. It may raise.
         wait_policy: For BuildKit's lock. BuildKit never waits for it, so it is held for a read and
             a rename, and for a write only if index.json changed just before.
-        before: The roots that the change was decided from; None if any roots will do.
+        before: The roots that the change was decided from; None to accept any roots.
 
     Returns:
         The new roots. None, and nothing was changed, if index.json is not `before`.
@@ -140,7 +140,7 @@ def replace_root_file(layout: Layout, name: str, data: bytes) -> None:
 
     Raises KitcacheError; the old file is in place then.
     """
-    # A killed writer may have left it.
+    # A killed writer may not have deleted its temporary file.
     delete_file(layout.root_fd, INDEX_TEMP)
     target, temporary = (layout.root_fd, name), (layout.root_fd, INDEX_TEMP)
     try:

@@ -31,11 +31,10 @@ _PROBE_BYTES = 4096
 def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
     """Open a directory to write a cache to; create it, and its parents, with mode 0755 if missing.
 
-    It may be a cache, or hold no other names than a cache does. make_index writes its oci-layout
-    and index.json.
+    The directory is a cache, or has no foreign names. make_index writes oci-layout and index.json.
 
     Raises:
-        NotACache: It holds other names, or a part of its path is not a directory.
+        NotACache: It has foreign names, or a part of its path is not a directory.
         Unsafe: As open_store.
         KitcacheError: It cannot be created.
     """
@@ -45,18 +44,18 @@ def make_layout(path: str | os.PathLike[str]) -> DirectoryStore:
     except NotADirectoryError:
         raise NotACache(name, "a part of its path is not a directory") from None
     except PermissionError as error:
-        failure = io_error(name, "cannot be made", error)
-        failure.hints = ("name a directory that you may make, or have it made for you",)
+        failure = io_error(name, "cannot be created", error)
+        failure.hints = ("name a directory that you may create, or ask its owner to create it",)
         raise failure from None
     except OSError as error:
-        raise io_error(name, "cannot be made", error) from None
+        raise io_error(name, "cannot be created", error) from None
     except ValueError as error:
         raise NotACache(name, str(error)) from None
     return open_checked(DirectoryStore, name, _check_purpose)
 
 
 def find_layout(path: str | os.PathLike[str]) -> DirectoryStore | None:
-    """Open what make_layout would open; return None if there is no directory. Raises as it does."""
+    """Open a directory as make_layout does; return None if it is missing. Raises as make_layout."""
     name = os.fspath(path)
     try:
         return open_checked(DirectoryStore, name, _check_purpose)
@@ -127,10 +126,10 @@ def _missing_files(layout: Layout) -> list[tuple[str, bytes]]:
 
 
 def check_writable(layout: Layout) -> None:
-    """Find out before a build what would stop its export at the end.
+    """Raise before a build if its export could not write to the cache.
 
     The caller has opened the layout's directories. A file is written to .kitcache/, or to DIR if
-    there can be no .kitcache/, and deleted at once.
+    .kitcache/ cannot be created, and deleted at once.
 
     Raises:
         KitcacheError: Read-only, no permission, disk full.
@@ -150,7 +149,7 @@ def check_writable(layout: Layout) -> None:
         try:
             write_file(*probe, (bytes(_PROBE_BYTES),), reference_stat(layout))
         except OSError as error:
-            # A state directory of another user says nothing about the rest.
+            # If only .kitcache/ belongs to another user, the export can write to the rest.
             if error.errno not in (errno.EACCES, errno.EPERM):
                 raise io_error(layout.path, "cannot be written to", error) from None
         finally:

@@ -35,8 +35,8 @@ def delete_blobs(
 def delete_ingest(layout: Layout, lock: HeldLock[Layout], name: str) -> None:
     """Mark an upload, delete its regular files, then its directory. Raises OSError, ValueError.
 
-    A directory with anything else in it keeps all its files. If this process is killed, or fails
-    after the first file, the next reset recognizes the rest by the mark, however new its times are.
+    If the directory contains anything but files, nothing is deleted. If this process is killed, or
+    fails after the first file, the next reset recognizes the rest by the mark, not by its times.
     """
     _require_exclusive(layout, lock)
     parent = layout.ingest_fd

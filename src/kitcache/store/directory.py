@@ -84,9 +84,9 @@ class DirectoryStore(Layout):
                 yield digest, stat
 
     def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:
-        """Return what a symlink leads to, and the blob that the last part of its target names.
+        """Return the stat of a symlink's target, and the digest that the target's name has.
 
-        If nothing may look at the target, return the symlink itself. Reads no content.
+        If the target cannot be inspected, return the stat of the symlink. Reads no content.
         """
         target: BlobStat | None = None
         try:
@@ -130,7 +130,7 @@ class DirectoryStore(Layout):
         unlock(lock.fd)
 
     def is_locked_elsewhere(self) -> bool:
-        """Return True if another process holds kitcache.lock, False if the system cannot tell."""
+        """Return True if another process holds kitcache.lock, False if that is unknown."""
         return is_locked_elsewhere(self)
 
     def reopen(self) -> Self:
@@ -144,7 +144,7 @@ class DirectoryStore(Layout):
         try:
             stat = os.fstatvfs(self.root_fd)
         except OSError as error:
-            raise io_error(self.path, "cannot ask how full the disk is", error) from None
+            raise io_error(self.path, "cannot read the free space of the disk", error) from None
         return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
 
     def identity(self) -> tuple[int, int]:

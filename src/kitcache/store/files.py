@@ -1,7 +1,7 @@
 """New files and directories in a cache: owner and mode, and replacement in one step.
 
-They get the owner, the group and the mode of index.json, so that each user of the cache can open
-what another user created.
+New files get the owner, the group and the mode of index.json, so that each user of the cache can
+open the files of another user.
 """
 
 import os
@@ -24,7 +24,7 @@ STATE_DIR = ".kitcache"
 """The directory below DIR to which only kitcache writes."""
 NEW_BLOB = "blob"
 PROBE = "probe"
-"""The first parts of temporary names in .kitcache/; those of files are the names of the files."""
+"""The prefixes of temporary names in .kitcache/. A file to replace has its own name as prefix."""
 
 
 def reference_stat(layout: Layout) -> os.stat_result:
@@ -75,7 +75,7 @@ def write_file(
         file.writelines(parts)
         file.flush()
         copy_owner(fd, reference)
-        # By the open file: its name may lead to another file by now.
+        # Through the fd: another process may have replaced the file of that name.
         os.fchmod(fd, reference.st_mode & 0o666 if mode is None else mode)
         os.fsync(fd)
 
@@ -137,5 +137,5 @@ def make_directory(layout: Layout, name: str, parent_fd: int, prefix: str = "") 
     except OSError as error:
         if fd is not None:
             os.close(fd)
-        raise io_error(layout.path, f"cannot make {prefix}{name}", error) from None
+        raise io_error(layout.path, f"cannot create {prefix}{name}", error) from None
     return fd

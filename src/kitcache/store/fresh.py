@@ -7,9 +7,9 @@ from kitcache.errors import KitcacheError, NotACache
 from kitcache.store.layout import Layout, is_bare, open_checked
 from kitcache.store.scan import OWN_NAMES
 
-# The file system's own, at the top of each ext4.
+# mkfs creates this directory at the top of each ext4 file system.
 _LOST_AND_FOUND = "lost+found"
-# Clients test fs-verity in a directory of that name. If they are killed, it stays.
+# Clients test fs-verity in a directory of that name. If they are killed, it remains.
 # Source: containerd, internal/fsverity, IsSupported.
 _FSVERITY_CHECK = ".fsverity-check-"
 
@@ -23,7 +23,8 @@ def find_foreign(names: Iterable[str]) -> list[str]:
 def is_fresh(path: str) -> bool:
     """Return True if a directory is not a cache yet and has no foreign names.
 
-    It has no oci-layout, no index.json and no blob. A lost+found is fresh, whatever is in it.
+    It has no oci-layout, no index.json and no blob. A directory named lost+found counts as fresh,
+    whatever it contains.
     """
     is_lost_and_found = os.path.basename(path.rstrip("/")) == _LOST_AND_FOUND
     try:
@@ -32,7 +33,7 @@ def is_fresh(path: str) -> bool:
     except NotACache:
         return False
     except KitcacheError:
-        # Only root may look into it.
+        # Only root may list lost+found.
         return is_lost_and_found
     except OSError:
         return False

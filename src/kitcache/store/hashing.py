@@ -19,7 +19,7 @@ _NOT_REGULAR = "is not a regular file"
 
 
 class Hashed(NamedTuple):
-    """The length of a file in bytes, and what is wrong with it, a clause; "" if nothing is."""
+    """The length of a file in bytes, and its problem as a clause; "" if its digest matches."""
 
     size: int
     problem: str
@@ -49,10 +49,10 @@ class BlobHasher:
             largest: Do not hash a file with more bytes.
 
         Returns:
-            Its length and its problem: also if it cannot be read.
+            Its length, 0 if unknown, and its problem. A file that cannot be read has a problem.
 
         Raises:
-            KitcacheError: The process may open no more files.
+            KitcacheError: The process may not open more files.
         """
         try:
             fd = os.open(digest.hex, FILE_FLAGS, dir_fd=self._layout.blobs[digest.algorithm])
@@ -82,7 +82,7 @@ class BlobHasher:
 
     def _hash_file(self, fd: int, digest: Digest, size: int) -> Hashed | Unhashed:
         if size > len(self._buffer) and hasattr(os, "posix_fadvise"):
-            # The kernel then reads twice as far ahead.
+            # The kernel then doubles its read-ahead.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         try:
             for part in read_parts(fd, digest, size, self._buffer, to_end=False):
@@ -98,7 +98,7 @@ class BlobHasher:
 def check_may_read(layout: Layout, digest: Digest) -> None:
     """Raise KitcacheError if the process lacks the permission to read a blob.
 
-    Such a blob may be intact: another user has to look at it.
+    Such a blob may be intact, but only another user can verify it.
     """
     try:
         os.close(os.open(digest.hex, FILE_FLAGS, dir_fd=layout.blobs[digest.algorithm]))

@@ -73,7 +73,7 @@ def read_index(layout: Layout) -> IndexFile:
 
 
 def read_stable_index(layout: Layout, pause: Callable[[float], None]) -> Roots:
-    """Read index.json and its entries; read again for half a second while it is not an index.
+    """Read index.json and its entries; retry for half a second while it is invalid.
 
     A missing file has no entries.
 
@@ -81,7 +81,7 @@ def read_stable_index(layout: Layout, pause: Callable[[float], None]) -> Roots:
         pause: Waits for that many seconds.
 
     Raises:
-        Damaged: It still is not an index, or it is ambiguous.
+        Damaged: It remains invalid, or it is ambiguous.
         KitcacheError: As read_index.
     """
     for _ in range(10):
@@ -104,7 +104,7 @@ def parse_index(
 
 
 def stamp_index(layout: Layout) -> Stamp | None:
-    """Return a value that changes if index.json does, None if there is no file. One stat."""
+    """Return a value that changes if index.json does, None if it is missing. One stat call."""
     stat = look_at(layout, INDEX)
     return stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 

@@ -1,8 +1,8 @@
 """Uploads: ingest/<name>/ while a blob is written, blobs/<algorithm>/<hex> when it is complete.
 
 An upload has the files of containerd's content store (plugins/content/local), so every reset sees
-it. Its name is unique, unlike there, so two exports of one layer do not collide. A blob is synced
-before it gets its name; sync_blobs makes all names durable before index.json is replaced.
+it. Unlike in containerd its name is unique, so two exports of one layer do not collide. A blob is
+synced before it gets its name; sync_blobs makes all names durable before index.json is replaced.
 """
 
 import hashlib
@@ -51,8 +51,8 @@ class IngestStatus(NamedTuple):
 class Ingester:
     """Adds blobs to one cache. Creates ingest/ and blobs/ if they are missing.
 
-    Callable from several threads. It opens directories of its own, and closes them after close()
-    when the last upload has ended.
+    Callable from several threads. It opens its own directories. It closes them after close(), once
+    the last upload has ended.
 
     Raises:
         Unsafe: One of the directories is a symlink.
@@ -103,7 +103,7 @@ class Ingester:
         return length
 
     def begin(self, ref: str, algorithm: str, total: int) -> "BlobWriter":
-        """Begin an upload. Raises KitcacheError; nothing is left of the upload."""
+        """Begin an upload. Raises KitcacheError; ingest/ has no file of the upload then."""
         with self._lock:
             if self._is_closed:
                 raise KitcacheError(
@@ -122,7 +122,7 @@ class Ingester:
         return upload
 
     def end_upload(self, upload: "BlobWriter | None") -> None:
-        """Record that an upload has ended, in whatever way."""
+        """Record that an upload has ended; None for an upload that could not begin."""
         with self._lock:
             if upload is not None:
                 self._uploads.discard(upload)
@@ -133,7 +133,7 @@ class Ingester:
             self.layout.__exit__(None, None, None)
 
     def put(self, ingest_fd: int, digest: Digest) -> None:
-        """Give an upload's data its name below blobs/. Raises OSError."""
+        """Rename an upload's data to its blob's name below blobs/. Raises OSError."""
         target_fd = self.algorithm_fd(digest.algorithm)
         os.rename("data", digest.hex, src_dir_fd=ingest_fd, dst_dir_fd=target_fd)
 
@@ -143,7 +143,7 @@ class Ingester:
             if self._is_closed:
                 return
             self._is_closed = True
-            # The process is about to end, so their own threads may not get to it.
+            # The process may end before the threads of these uploads can delete them.
             for upload in self._uploads:
                 upload.discard()
             if self._uploads:
@@ -211,9 +211,9 @@ class BlobWriter:
     A message costs one write call. `updatedat` is renewed every ten seconds.
     """
 
-    def __init__(self, intake: Ingester, ref: str, algorithm: str, total: int) -> None:
-        self._intake = intake
-        self._path = intake.layout.path
+    def __init__(self, ingester: Ingester, ref: str, algorithm: str, total: int) -> None:
+        self._ingester = ingester
+        self._path = ingester.layout.path
         self._algorithm = algorithm
         self._hash = hashlib.new(algorithm)
         self._name = hashlib.sha256(ref.encode("utf-8", "replace") + os.urandom(16)).hexdigest()
@@ -230,10 +230,10 @@ class BlobWriter:
             raise io_error(self._path, "cannot begin an upload in ingest/", error) from None
 
     def _open(self, ref: str) -> None:
-        parent = self._intake.layout.ingest_fd
+        parent = self._ingester.layout.ingest_fd
         os.mkdir(self._name, 0o755, dir_fd=parent)
         self._fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
-        self._intake.copy_owner(self._fd)
+        self._ingester.copy_owner(self._fd)
         stamp = _rfc3339(self.progress.started_ns)
         self._write_file("ref", ref.encode("utf-8", "replace"))
         self._write_file("startedat", stamp)
@@ -244,7 +244,7 @@ class BlobWriter:
 
     def _create(self, name: str) -> int:
         fd = os.open(name, NEW_FILE_FLAGS, 0o644, dir_fd=self._fd)
-        self._intake.copy_owner(fd)
+        self._ingester.copy_owner(fd)
         return fd
 
     def _write_file(self, name: str, data: bytes) -> None:
@@ -255,7 +255,7 @@ class BlobWriter:
             os.close(fd)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises KitcacheError (disk full, read-only, export ended); it is aborted then."""
+        """Append data. A KitcacheError (disk full, export ended) aborts the upload."""
         try:
             self._write_all(memoryview(data))
             self._hash.update(data)
@@ -276,7 +276,7 @@ class BlobWriter:
             view = view[os.write(fd, view) :]
 
     def _data(self) -> int:
-        if self._data_fd is None or self._intake.is_closed:
+        if self._data_fd is None or self._ingester.is_closed:
             raise OSError(0, "the upload was ended")
         return self._data_fd
 
@@ -288,7 +288,7 @@ class BlobWriter:
             os.close(fd)
 
     def truncate(self) -> None:
-        """Start again without bytes. Raises KitcacheError; it is aborted then."""
+        """Discard the written bytes. If it raises KitcacheError, it aborts the upload."""
         try:
             fd = self._data()
             os.ftruncate(fd, 0)
@@ -300,13 +300,13 @@ class BlobWriter:
         self.progress = self.progress._replace(offset=0)
 
     def commit(self, total: int, expected: Digest | None) -> tuple[Digest, bool]:
-        """Sync the blob and give it its name. Nothing is left in ingest/, also after an error.
+        """Sync the blob and give it its name. Delete its files in ingest/, also after an error.
 
         Args:
             total: Its length, 0 if unknown.
 
         Returns:
-            Its digest, and False if the blob has been added by another upload since.
+            Its digest, and False if the cache has the blob already.
 
         Raises:
             DigestMismatch: It has another size or digest.
@@ -314,14 +314,14 @@ class BlobWriter:
         """
         try:
             digest = self._verify(total, expected)
-            if self._intake.find(digest, self.progress.offset) is not None:
+            if self._ingester.find(digest, self.progress.offset) is not None:
                 return digest, False
             fd = self._data()
             os.fsync(fd)
             os.fchmod(fd, 0o444)
             if self._fd is None:
                 raise OSError(0, "the upload was ended")
-            self._intake.put(self._fd, digest)
+            self._ingester.put(self._fd, digest)
         except OSError as error:
             raise io_error(self._path, "cannot put a blob in its place", error) from None
         finally:
@@ -341,11 +341,11 @@ class BlobWriter:
         """Delete it from ingest/. Idempotent."""
         if not self._is_over:
             self._clear()
-            self._intake.end_upload(self)
+            self._ingester.end_upload(self)
 
     def discard(self) -> None:
-        """Delete its files, from any thread. Files that its own thread has open stay open."""
-        parent = self._intake.layout.ingest_fd
+        """Delete its files, from any thread. Its own thread closes its open files."""
+        parent = self._ingester.layout.ingest_fd
         with suppress(OSError):
             fd = os.open(self._name, DIR_FLAGS, dir_fd=parent)
             for name in _FILES:
@@ -360,7 +360,7 @@ class BlobWriter:
             with suppress(OSError):
                 os.unlink(name, dir_fd=self._fd)
         with suppress(OSError):
-            os.rmdir(self._name, dir_fd=self._intake.layout.ingest_fd)
+            os.rmdir(self._name, dir_fd=self._ingester.layout.ingest_fd)
         for fd in (self._data_fd, self._fd):
             if fd is not None:
                 os.close(fd)

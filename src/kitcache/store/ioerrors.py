@@ -16,20 +16,20 @@ from kitcache.oci.document import DocumentError, read_plain
 PERMISSION_DENIED = os.strerror(errno.EACCES)
 
 _HINTS = {
-    errno.EACCES: "run it as the user who owns the cache, or give this one the permissions",
-    errno.EPERM: "run it as the user who owns the cache, or give this one the permissions",
-    errno.EROFS: "mount it writable; du, ls, why and dry runs need no right to write",
+    errno.EACCES: "run it as the user who owns the cache, or give this user the permissions",
+    errno.EPERM: "run it as the user who owns the cache, or give this user the permissions",
+    errno.EROFS: "mount it writable; du, ls, why and dry runs need no write permission",
     errno.ENOSPC: "free a little space, or an inode, on that disk, then run it again",
     errno.ENOLCK: "mount the file system with locks: kitcache needs flock",
     errno.EOPNOTSUPP: "mount the file system with locks: kitcache needs flock",
-    errno.EXDEV: "blobs/ and .kitcache/ lie on two file systems: move it aside by hand",
+    errno.EXDEV: "put blobs/, ingest/ and .kitcache/ on one file system",
     errno.EDQUOT: "free a little of the quota, then run it again",
     errno.EMFILE: "allow more open files (ulimit -n), or name fewer directories",
     errno.ENFILE: "wait until other processes have closed files, then run it again",
 }
 
 _RESOURCE_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Failures that say nothing about a file: the process or the machine lacks a resource."""
+"""Errors that are not about a file: the process or the machine lacks a resource."""
 
 
 def io_error(
@@ -61,7 +61,7 @@ def unreadable(path: str, file: str, error: OSError) -> Unreadable:
 
 
 def check_blame(path: str, error: OSError) -> None:
-    """Raise KitcacheError if a failed read says nothing about the blob."""
+    """Raise KitcacheError if a read failed for lack of a resource, not because of the blob."""
     if error.errno in _RESOURCE_ERRORS:
         raise io_error(path, "cannot read a blob", error) from None
 
@@ -84,7 +84,7 @@ def index_error(path: str, error: DocumentError, effect: str = NOTHING_DELETED) 
     hints: tuple[str, ...] = (
         repair_command(path),
         "restore index.json from a copy",
-        "move it aside and export again: then only the blobs of that export are kept",
+        "rename it and export again: then only the blobs of that export are kept",
     )
     if error.kind == "unwritable":
         hints = ("edit index.json by hand",)

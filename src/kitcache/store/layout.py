@@ -19,10 +19,10 @@ from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreadable
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat
-from kitcache.store.verified import WrongDigest, read_whole
+from kitcache.store.verified import WrongDigest, read_all
 
 STRUCTURAL_LIMIT_VALUES = 1_000_000
-"""No index, manifest or cacheconfig has more JSON values; each costs up to half a kilobyte."""
+"""A document with more JSON values is refused: each takes up to half a kilobyte of memory."""
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a pipe waits for its other end.
@@ -99,7 +99,7 @@ class Layout:
         self.blobs, self.blobs_fd, self.ingest_fd = {}, None, None
 
     def stat_blob(self, digest: Digest) -> BlobStat | None:
-        """Return what has that digest's name, None if nothing has. Reads no content."""
+        """Return the stat of a blob's file, None if it is missing. Reads no content."""
         fd = self.blobs.get(digest.algorithm)
         if fd is None:
             return None
@@ -148,7 +148,7 @@ class Layout:
         Raises:
             Damaged: Kind missing, wrong-size, wrong-digest, not-a-file or unknown-algorithm.
             Unreadable: The file exists and cannot be read, so it may be intact.
-            Unsafe: Before more than STRUCTURAL_LIMIT_BYTES are read.
+            Unsafe: It has more than STRUCTURAL_LIMIT_BYTES, which are not read, or too many values.
             KitcacheError: The process may not open more files.
         """
         if not digest.is_known:
@@ -190,24 +190,21 @@ class Layout:
                 f" ({status.st_size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes)",
             )
         try:
-            data = read_whole(fd, digest, status.st_size)
+            data = read_all(fd, digest, status.st_size)
         except WrongDigest as error:
             raise self._damaged("wrong-digest", error.problem) from None
-        self._check_values(data)
-        return data
-
-    def _check_values(self, data: bytes) -> None:
         excess = excess_values(data)
         if excess:
             raise Unsafe(
                 self.path, f"has more values than an index, manifest or cacheconfig may ({excess})"
             )
+        return data
 
     def _damaged(self, kind: str, problem: str) -> Damaged:
         return Damaged(self.path, problem, kind=kind)
 
     def _unreadable(self, digest: Digest, error: OSError) -> Unreadable:
-        """Return Unreadable; raise KitcacheError if the error says nothing about the blob."""
+        """Return Unreadable; raise KitcacheError if a resource is missing (see check_blame)."""
         check_blame(self.path, error)
         return unreadable(self.path, f"blob {digest.short}", error)
 
@@ -248,11 +245,11 @@ def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
         return None
     except NotADirectoryError:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        thing = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
+        is_symlink = stat.S_ISLNK(status.st_mode)
         raise Unsafe(
             layout.path,
-            f"{prefix}{name} is {thing}",
-            details=("other caches may share its target",) if thing[0] == "a" else (),
+            f"{prefix}{name} is {'a symbolic link' if is_symlink else 'not a directory'}",
+            details=("other caches may share its target",) if is_symlink else (),
             hints=(f"put a real directory in place of {prefix}{name}",),
         ) from None
     except OSError as error:
@@ -361,7 +358,7 @@ def _read_version(layout: Layout) -> str | None:
 
 
 def _is_fresh(layout: Layout) -> bool:
-    """Return True if oci-layout may be half-written: it was changed a moment ago."""
+    """Return True if oci-layout may be half-written: it was changed less than two seconds ago."""
     status = look_at(layout, "oci-layout")
     return status is None or abs(time.time() - status.st_mtime) < _VERSION_WAIT_S
 

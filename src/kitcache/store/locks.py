@@ -27,18 +27,18 @@ L = TypeVar("L", bound=Layout)
 _CREATE_FLAGS = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LONGEST_PAUSE_S = 0.1
 _RENAMED_S = 1.0
-"""How long after the timeout a lock file that other processes unlink again and again is retried."""
+"""If other processes keep unlinking the lock file, retry for this time after the timeout."""
 _COMMAND_BYTES = 1024
 _CLIENT = frozenset(("bake", "build", "buildx", "builder", "compose", "image", "up"))
-_OURS = frozenset(
+_KITCACHE = frozenset(
     (
         *("build", "completion", "du", "exec", "ls", "merge", "plugin", "prune", "reset", "tag"),
         *("trim", "untag", "verify", "why"),
     )
 )
 _SUBCOMMANDS = {
-    "kitcache": _OURS,
-    "docker-kitcache": _OURS,
+    "kitcache": _KITCACHE,
+    "docker-kitcache": _KITCACHE,
     **dict.fromkeys(("docker", "docker-buildx", "docker-compose", "buildx", "buildctl"), _CLIENT),
     **dict.fromkeys(("nerdctl", "podman", "buildah"), _CLIENT),
 }
@@ -146,7 +146,7 @@ def unlock(fd: int) -> None:
 
 
 def is_locked_elsewhere(layout: Layout) -> bool:
-    """Return True if another process holds kitcache.lock, False if the system cannot tell."""
+    """Return True if another process holds kitcache.lock, False if that is unknown."""
     fd = open_file(layout, KITCACHE_LOCK)
     if fd is None:
         return False

@@ -10,10 +10,10 @@ StoreAddress = str | os.PathLike[str]
 
 
 def open_store(address: StoreAddress) -> DirectoryStore:
-    """Open the cache at an address. Nothing below a directory is read yet.
+    """Open the cache at an address. Of its files only oci-layout is read.
 
     Raises:
-        NotACache: There is no cache.
+        NotACache: The directory is missing, or is not a cache.
         Unsafe: Its oci-layout names an unknown version.
 
     """
@@ -23,7 +23,7 @@ def open_store(address: StoreAddress) -> DirectoryStore:
 def open_published_store(address: StoreAddress) -> DirectoryStore | None:
     """Open the cache at an address. Return None if no export was published there yet.
 
-    A first build that failed leaves such a directory. For anything else this raises as open_store.
+    If a first build fails, it leaves such a directory. Otherwise raises as open_store.
     """
     try:
         return open_store(address)

@@ -1,4 +1,4 @@
-"""A store as it would be without some of its blobs, and with the blobs that other stores have."""
+"""A view of a store: some of its blobs are hidden, and blobs of other stores are added."""
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Overlay:
-    """Reads like a store, and changes nothing.
+    """A read-only store; see the module.
 
     Args:
         store: The caller has called its refresh(), and that of all sources.
         hidden: Blobs of the store that count as missing.
-        sources: If a blob is not a regular file in the store, it is looked up here, in order. As
-            in any store its length is compared, until it is read, or `refute` is called.
+        sources: If the store has no regular file for a blob, the sources are searched in order.
+            A source has a blob until read_blob or `refute` finds that its bytes do not match.
 
     """
 
@@ -32,7 +32,7 @@ class Overlay:
         self._refuted: set[tuple[int, Digest]] = set()
 
     def offer_of(self, digest: Digest) -> int | None:
-        """Return the number of the source that would supply a blob, None if none has to or can."""
+        """Return the number of a blob's source; None if the store has it, or no source has."""
         if self._is_here(digest):
             return None
         return next(

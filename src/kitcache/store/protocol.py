@@ -20,12 +20,12 @@ BATCH_SIZE = 512
 """How many names a Batch of a directory has; the last Batch of an algorithm has fewer."""
 
 STRUCTURAL_LIMIT_BYTES = 64 * 1024 * 1024
-"""No index, manifest or cacheconfig is larger. BuildKit itself imports none above 1 MiB."""
+"""A larger index, manifest or cacheconfig is refused. BuildKit imports at most 1 MiB."""
 
 LockKind = Literal["shared", "exclusive"]
 
 IndexChange = Callable[[bytes | None], bytes]
-"""Makes the new index document from the current one; None if there is no document."""
+"""Makes the new index document from the current one, which is None if it is missing."""
 
 StoreT_co = TypeVar("StoreT_co", covariant=True)
 
@@ -51,13 +51,13 @@ class StoredTimes(Protocol):
 
 
 class BlobStat(NamedTuple):
-    """The file, or the other thing, that has a blob's name. No symlink is followed.
+    """The stat of a blob's name, which need not belong to a file. No symlink is followed.
 
     Attributes:
         size: In bytes.
         mtime_ns: When it was written.
         ctime_ns: When it, its name or its mode changed last. No client can choose it.
-        names: The number of its hard links. If there is another one, deletion frees nothing.
+        names: The number of its hard links. If it is more than one, deletion frees no space.
 
     """
 
@@ -109,7 +109,7 @@ class Ingest(NamedTuple):
     Attributes:
         writes_ns: When its directory and its files were written last, sorted.
         bytes: The sum of the sizes of its files.
-        is_marked: A reset that was killed had begun to delete it, so its times mean nothing.
+        is_marked: A reset that was killed had begun to delete it, so its times are meaningless.
 
     """
 
@@ -135,10 +135,10 @@ class WriterActivity(NamedTuple):
 
 
 class DeleteResult(NamedTuple):
-    """What became of some names: those that are in neither field were deleted.
+    """The result of a deletion: the names that are in neither field were deleted.
 
     Attributes:
-        missing: The names that did not exist any more.
+        missing: The names that did not exist.
         failures: The names that could not be deleted, with the reason.
 
     """
@@ -202,7 +202,7 @@ class HeldLock(NamedTuple, Generic[StoreT_co]):
 
 
 class CacheStore(Protocol):
-    """Everything that can be read of any cache. Failures are KitcacheErrors.
+    """The methods that read a cache. Failures are KitcacheErrors.
 
     Attributes:
         path: As the caller named the cache, for messages.
@@ -212,13 +212,13 @@ class CacheStore(Protocol):
     path: str
 
     def refresh(self) -> None:
-        """See the directories, or prefixes, as they are now. The caller calls it first."""
+        """Open the current directories, or list the prefixes. Called before other reads."""
 
     def now_ns(self) -> int:
         """Return the time of the clock by which ages are measured, in ns since 1970."""
 
     def roots_stamp(self) -> Hashable | None:
-        """Return a value that changes if the roots do, None if there are none. One stat."""
+        """Return a value that changes if the roots do, None without roots. Costs one stat call."""
 
     def read_roots(self, pause: Callable[[float], None]) -> Roots:
         """Read the roots. Retry if they are half-written.
@@ -244,15 +244,15 @@ class CacheStore(Protocol):
         """
 
     def stat_blob(self, digest: Digest) -> BlobStat | None:
-        """Return what has that digest's name, None if nothing has. Reads no content."""
+        """Return the stat of a blob's name, None if it is missing. Reads no content."""
 
     def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         """Yield those of the blobs that exist, once, in any order. An object store lists."""
 
     def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:
-        """Return what a symlink in a blob's place leads to, and the digest that it names.
+        """Return the stat of a symlink's target, and the digest that the target's name has.
 
-        Both are None if there is nothing; nothing is deleted because of the answer.
+        Each is None if there is none. No blob is deleted because of this result.
         """
 
     def scan_blobs(self) -> Iterator[Batch]:
@@ -282,9 +282,9 @@ class CollectableStore(CacheStore, Protocol):
     """A store that a sweep can delete from.
 
     Attributes:
-        min_age_floor_ns: No younger blob is deleted, whatever the options say. 0 if locks protect
+        min_age_floor_ns: No younger blob is deleted, whatever the options are. 0 if locks protect
             an export, as in a directory.
-        delete_batch_size: How many names are looked at, then deleted, at a time.
+        delete_batch_size: How many names one call of stat_names, then one of delete_names, gets.
         delete_threads: How many threads delete. Two for a directory, because unlink releases the
             GIL for long; a third would only contend for it.
 
@@ -317,10 +317,10 @@ class CollectableStore(CacheStore, Protocol):
         """Return a time of the clock that dates blobs: later changes have it or a later one."""
 
     def sync_roots(self) -> None:
-        """Make the roots durable, whoever wrote them. Called before the first deletion."""
+        """Make the roots durable, whichever client wrote them. Called before the first deletion."""
 
     def touch_roots(self) -> None:
-        """Date the roots now, if possible, so that a deleted upload does not look unpublished."""
+        """Set the time of the roots to now if possible, so that no reset waits for an export."""
 
     def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
         """Return the facts of each name, in order.
@@ -341,7 +341,7 @@ class CollectableStore(CacheStore, Protocol):
         """
 
     def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
-        """Delete an upload. Return False if it is gone, or was written since it was surveyed.
+        """Delete an upload. Return False if it is missing, or was written since the survey.
 
         Raises:
             ValueError: As delete_names.
@@ -368,14 +368,14 @@ class CollectableStore(CacheStore, Protocol):
         """Record one more skipped sweep. Return how many in a row there are."""
 
     def finish_sweep(self) -> None:
-        """Reset the count of skipped sweeps; delete what killed processes left. Never raises."""
+        """Reset the count of skipped sweeps; delete files of killed processes. Never raises."""
 
 
 class EditableStore(CollectableStore, Protocol):
     """A store whose roots kitcache edits: prune, trim, tag, untag, merge, repair, a build."""
 
     def disk_size(self) -> tuple[int, int]:
-        """Return the size of the file system and what is free for the user, in bytes."""
+        """Return the size of the file system and its free space for the user, in bytes."""
 
     def write_blob(self, data: bytes) -> Digest:
         """Write a structural blob. The caller holds the store's lock, shared or exclusive."""
@@ -393,7 +393,7 @@ class EditableStore(CollectableStore, Protocol):
     def commit_roots(
         self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
     ) -> Roots | None:
-        """Replace the roots in one step: old or new, nothing in between, also after a crash.
+        """Replace the roots in one step: readers find the old or the new, also after a crash.
 
         The caller holds the store's lock, shared or exclusive.
 

@@ -110,8 +110,8 @@ class Quarantine:
 
 
 def _open(layout: Layout) -> int:
-    room_fd = make_directory(layout, STATE_DIR, layout.root_fd)
+    state_fd = make_directory(layout, STATE_DIR, layout.root_fd)
     try:
-        return make_directory(layout, QUARANTINE, room_fd, f"{STATE_DIR}/")
+        return make_directory(layout, QUARANTINE, state_fd, f"{STATE_DIR}/")
     finally:
-        os.close(room_fd)
+        os.close(state_fd)

@@ -20,7 +20,7 @@ OWN_NAMES = frozenset(
 QUARANTINE = "quarantine"
 """The directory below .kitcache/ for bad blobs."""
 REMOVING = ".kitcache-removing"
-"""Ends the name of an upload during its deletion: the times of its files mean nothing any more."""
+"""The suffix of an upload's name during its deletion. The times of its files are meaningless."""
 _TICK_S = 0.02
 """The clock of a local file system ticks at least every 10 ms."""
 _TICK_PAUSE_S = 0.0005
@@ -36,9 +36,9 @@ def scan_blobs(layout: Layout, algorithm: str) -> Iterator[Batch]:
         return
     with _scan(layout, parent, f"blobs/{algorithm}") as entries:
         while True:
-            some = list(islice(entries, BATCH_SIZE))
-            yield _make_batch(algorithm, some)
-            if len(some) < BATCH_SIZE:
+            batch = list(islice(entries, BATCH_SIZE))
+            yield _make_batch(algorithm, batch)
+            if len(batch) < BATCH_SIZE:
                 return
 
 
@@ -62,7 +62,7 @@ def scan_ingests(layout: Layout) -> WriterActivity:
             other_writes_ns += ingest.writes_ns
         else:
             ingests.append(ingest)
-    # After the scan: an upload that ended before it has changed this time.
+    # Read the time after the scan: an upload that ends during the scan changes it, too.
     return WriterActivity(
         tuple(sorted(ingests)), tuple(other_writes_ns), uploads_changed_ns(layout)
     )
@@ -77,7 +77,7 @@ def _read_ingests(layout: Layout) -> Iterator[tuple[Ingest, bool]]:
 
 
 def read_writes(layout: Layout, name: str) -> tuple[int, ...]:
-    """Return when an upload was written, sorted. Raises FileNotFoundError if it is gone."""
+    """Return when an upload was written, sorted. Raises FileNotFoundError if it is missing."""
     parent = layout.ingest_fd
     return () if parent is None else _read_ingest(layout, parent, name)[0].writes_ns
 
@@ -88,7 +88,7 @@ def is_ingest_name(name: str) -> bool:
 
 
 def scan_foreign(layout: Layout) -> Iterator[str]:
-    """Yield paths, relative to DIR, that neither BuildKit nor kitcache create.
+    """Yield paths, relative to DIR, that neither BuildKit nor kitcache creates.
 
     Directories end in a slash. scan_blobs lists the foreign names below blobs/<algorithm>/.
     """
@@ -161,7 +161,7 @@ def _date_now(fd: int) -> int:
 
 
 @contextmanager
-def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[str]]]:
+def _scan(layout: Layout, fd: int, label: str) -> Iterator[Iterator[os.DirEntry[str]]]:
     try:
         # A duplicated fd shares its position with the original: a second thread would miss names.
         own = os.open(".", DIR_FLAGS, dir_fd=fd)
@@ -171,7 +171,7 @@ def _scan(layout: Layout, fd: int, what: str) -> Iterator[Iterator[os.DirEntry[s
         finally:
             os.close(own)
     except OSError as error:
-        raise io_error(layout.path, f"cannot list {what}", error) from None
+        raise io_error(layout.path, f"cannot list {label}", error) from None
 
 
 def _unknown_names(layout: Layout, fd: int, prefix: str, known: Collection[str]) -> Iterator[str]:
@@ -194,7 +194,7 @@ def _read_ingest(layout: Layout, parent: int, name: str) -> tuple[Ingest, bool]:
     try:
         fd = os.open(name, DIR_FLAGS, dir_fd=parent)
     except PermissionError:
-        # The upload of another user: its own time has to do.
+        # The upload of another user: only the time of its directory is known.
         return Ingest(name, tuple(writes_ns), size, is_marked), is_foreign
     try:
         with _scan(layout, fd, f"ingest/{name}") as entries:

@@ -1,6 +1,6 @@
 """Staging directories, DIR/.kitcache/stage-…: the destinations of exports of `kitcache exec`.
 
-Each has its own kitcache.lock. If no process holds it, the owner of the directory was killed.
+Each has its own kitcache.lock. If no process holds it, the creator of the directory was killed.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 It has the last export and the last use of each tag, the layers that imports read, and the number of
 sweeps that were skipped in a row. If a record cannot be written, nothing fails. If it exists and
-cannot be read, a decision that needs it stops, and no process replaces it. Each file is replaced in
-one step; a process that meets another writer waits for it briefly.
+cannot be read, a decision that needs it raises, and no process replaces it. A file is replaced in
+one step; a writer waits half a second for another writer, then gives up.
 """
 
 import errno
@@ -43,7 +43,7 @@ _PAUSE_S = 0.01
 _STALE_S = 3600.0
 _TEMPORARY = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, NEW_BLOB, PROBE))
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
-"""Nothing has the name, or a directory, a symlink or a socket has it."""
+"""The name is missing, or it is the name of a directory, a symlink or a socket."""
 
 
 class TagUse(NamedTuple):
@@ -83,7 +83,7 @@ def require_state_dir(layout: Layout) -> Iterator[int]:
         if fd is None:
             raise KitcacheError(
                 layout.path,
-                f"there can be no {STATE_DIR}/ in it, where new blobs are written first",
+                f"cannot create {STATE_DIR}/ in it, where new blobs are written first",
                 effect=NOTHING_CHANGED,
                 hints=(f"give write permission to the directory, and to {STATE_DIR}/ in it",),
             )
@@ -202,7 +202,7 @@ def count_skipped_sweep(layout: Layout) -> int:
 
 
 def finish_sweep_state(layout: Layout) -> None:
-    """Reset the count of skipped sweeps, and delete what killed processes left. Never raises."""
+    """Reset the count of skipped sweeps, and delete files of killed processes. Never raises."""
     from kitcache.store.stages import clear_stages  # noqa: PLC0415 - only after a sweep
 
     fd = None

@@ -21,7 +21,7 @@ from kitcache.store.files import (
     temporary_name,
 )
 from kitcache.store.ingest import ALWAYS_HASHED_BYTES, find_blob, open_algorithm
-from kitcache.store.ioerrors import check_blame, io_error, unreadable
+from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreadable
 from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.verified import WrongDigest, make_buffer, read_parts, verify
@@ -51,7 +51,7 @@ def copy_blob(
 ) -> CopyMethod:
     """Copy or link a blob into another cache. Return "reused" if the target had it complete.
 
-    Whatever else has its name is replaced. Copied bytes are hashed, and so is a blob of at most
+    Any other file with its name is replaced. Copied bytes are hashed, and so is a blob of at most
     ALWAYS_HASHED_BYTES; for other blobs only the length is compared. A file that the owner of the
     target cannot read is copied. The name is durable after sync_blobs. The caller holds
     kitcache.lock of both caches and has opened their directories.
@@ -94,23 +94,21 @@ class _Original(NamedTuple):
     def check_length(self, size: int | None) -> None:
         length = self.stat.st_size
         if size is not None and length != size:
-            verb = "is truncated" if length < size else "is too long"
-            problem = f"{verb} ({length:,} of {size:,} bytes)"
-            raise _damaged(self.source, self.digest, "wrong-size", problem)
+            raise _damaged(self.source, self.digest, "wrong-size", size_problem(length, size))
 
     def check_bytes(self) -> None:
-        with self._blaming():
+        with self._blaming_source():
             verify(self.fd, self.digest, self.stat.st_size)
 
     def chunks(self) -> Iterator[memoryview]:
         """Yield all bytes; then raise Damaged if they do not match the digest."""
         size = self.stat.st_size
-        with self._blaming():
+        with self._blaming_source():
             os.lseek(self.fd, 0, os.SEEK_SET)
             yield from read_parts(self.fd, self.digest, size, make_buffer(size))
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
+    def _blaming_source(self) -> Iterator[None]:
         """Convert failures to errors of the source."""
         try:
             yield
@@ -144,14 +142,14 @@ def _link(original: _Original, target: Layout, target_fd: int) -> bool:
             os.link(name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
         except FileExistsError:
             return _replace_by_link(original, target, target_fd)
-        # If another process has replaced it since, here or there, a copy of the opened file
-        # replaces it.
+        # If another process has replaced the name in either cache since, the caller copies the
+        # opened file.
         return _is_named(original, name, target_fd)
     except OSError as error:
         if error.errno in _NO_LINK:
             return False
-        what = f"cannot link blob {original.digest.short}"
-        raise io_error(target.path, what, error) from None
+        doing = f"cannot link blob {original.digest.short}"
+        raise io_error(target.path, doing, error) from None
 
 
 def _replace_by_link(original: _Original, target: Layout, target_fd: int) -> bool:
@@ -176,7 +174,7 @@ def _is_named(original: _Original, name: str, dir_fd: int) -> bool:
 
 
 def _is_readable_in(target: Layout, file: os.stat_result) -> bool:
-    """Return True if the owner of the target can read this very file."""
+    """Return True if the owner of the target can read this file."""
     if file.st_mode & 0o444 == 0o444:
         return True
     reference = reference_stat(target)
@@ -203,8 +201,8 @@ def _copy(
         try:
             replace_file(place, temporary, parts(), reference_stat(target), 0o444)
         except OSError as error:
-            what = f"cannot write blob {original.digest.short}"
-            raise io_error(target.path, what, error) from None
+            doing = f"cannot write blob {original.digest.short}"
+            raise io_error(target.path, doing, error) from None
 
 
 def _damaged(source: Layout, digest: Digest, kind: str, problem: str) -> Damaged:

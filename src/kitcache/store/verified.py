@@ -1,6 +1,6 @@
 """Verified reading: hashes an open blob file while it is read.
 
-Every read of a blob by digest goes through here, so that no other module compares digests.
+Every verified read of a blob file uses this module.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ _PART_BYTES = 1024 * 1024
 
 
 class WrongDigest(Exception):
-    """The file's bytes do not match the digest. actual_hex: the hash that they have."""
+    """The file's bytes do not match the digest. actual_hex: the hash of the bytes."""
 
     problem = "does not match its digest"
 
@@ -32,11 +32,11 @@ def read_parts(
 ) -> Iterator[memoryview]:
     """Yield the file's bytes from its current position, and verify them at the end.
 
-    A part is valid until the next one is requested. A file that grows without end is not read
-    without end.
+    A part is valid until the next one is requested. If the file grows all
+    the time, reading still ends.
 
     Args:
-        fd: The file, which stays open.
+        fd: The file. It is not closed.
         digest: Of a known algorithm.
         size: Length of the file when it was opened.
         buffer: Memory for a part, of at least one byte.
@@ -70,7 +70,7 @@ def make_buffer(size: int) -> bytearray:
     return bytearray(min(size + 1, _PART_BYTES))
 
 
-def read_whole(fd: int, digest: Digest, size: int) -> bytes:
+def read_all(fd: int, digest: Digest, size: int) -> bytes:
     """Return all bytes of a file of `size` bytes, verified; raises as read_parts does."""
     with open(fd, "rb", closefd=False) as file:
         data = file.read(size + 1)

@@ -21,12 +21,12 @@ def write_blob(layout: Layout, data: bytes) -> Digest:
     and has opened the layout's directories.
 
     Raises:
-        KitcacheError: Disk full, read-only. Nothing of the blob is left.
+        KitcacheError: Disk full, read-only. No file of the blob remains.
     """
     digest = sha256_of(data)
     target_fd = layout.blobs.get(digest.algorithm)
     if target_fd is None:
-        raise KitcacheError(layout.path, "blobs/sha256 is not there", effect=NOTHING_CHANGED)
+        raise KitcacheError(layout.path, "blobs/sha256 is missing", effect=NOTHING_CHANGED)
     if not _renew(layout, digest, data):
         with require_state_dir(layout) as state_fd:
             target, temporary = (target_fd, digest.hex), (state_fd, temporary_name(NEW_BLOB))
@@ -69,7 +69,7 @@ def _sync_file_system(fd: int) -> None:
     if sys.platform != "linux":
         os.sync()
         return
-    import ctypes  # noqa: PLC0415 - most commands link nothing
+    import ctypes  # noqa: PLC0415 - most commands never sync a file system
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(fd):

@@ -79,7 +79,7 @@ def test_a_tag_that_was_published_meanwhile_and_lost_a_blob_is_named(
         reset(sample.dir)
     assert caught.value.kind == "lost"
     assert layer["digest"] in str(caught.value)
-    assert caught.value.effect == "5 blobs that no tag reached had been deleted by then"
+    assert caught.value.effect == "5 unreachable blobs had been deleted"
 
 
 def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_an_index_that_never_rests_is_busy(sample: Sample, monkeypatch: pytest.M
     monkeypatch.setattr(module, "apply", publish)
     with pytest.raises(Busy, match=r"index.json changed 8 times") as caught:
         reset(sample.dir)
-    assert caught.value.effect == "4 blobs that no tag reached had been deleted by then"
+    assert caught.value.effect == "4 unreachable blobs had been deleted"
 
 
 def test_a_failure_in_mid_sweep_tells_what_had_gone(
@@ -103,7 +103,7 @@ def test_a_failure_in_mid_sweep_tells_what_had_gone(
         raise KitcacheError("cache", "cannot list blobs: Input/output error")
 
     monkeypatch.setattr(DirectoryStore, "foreign_names", fail)
-    with pytest.raises(KitcacheError, match="4 blobs that no tag reached had been deleted"):
+    with pytest.raises(KitcacheError, match="4 unreachable blobs had been deleted"):
         reset(sample.dir)
     assert blobs(sample) == sample.live
 

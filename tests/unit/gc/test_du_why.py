@@ -161,7 +161,7 @@ def test_what_names_no_blob(sample: Sample, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0" * 64, "sha256:" + "0" * 64, "00000000", "sha512:0000"])
 def test_a_blob_that_nobody_knows(sample: Sample, text: str) -> None:
-    with pytest.raises(NotFound, match="no blob here is named"):
+    with pytest.raises(NotFound, match="no blob matches"):
         why(sample.dir, text)
 
 

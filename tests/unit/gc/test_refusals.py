@@ -110,8 +110,8 @@ def test_an_entry_that_is_malformed_has_no_path() -> None:
             (MEND, f"kitcache untag ./cache {digest('index')}", "export to that tag again"),
         ),
         (Root(3, "ok", None), (MEND, "kitcache untag ./cache ok", "export to that tag again")),
-        (Root(3, None, None), (MEND, "take entry 3 from index.json by hand")),
-        (Root(3, "\x1b", None), (MEND, "take entry 3 from index.json by hand")),
+        (Root(3, None, None), (MEND, "remove entry 3 from index.json by hand")),
+        (Root(3, "\x1b", None), (MEND, "remove entry 3 from index.json by hand")),
     ],
 )
 def test_a_way_out_can_be_pasted(root: Root, steps: tuple[str, ...]) -> None:

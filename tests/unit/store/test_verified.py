@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kitcache.oci.digest import parse_digest
-from kitcache.store.verified import WrongDigest, make_buffer, read_parts, read_whole, verify
+from kitcache.store.verified import WrongDigest, make_buffer, read_all, read_parts, verify
 from tests.hostile.build import digest_of
 
 DATA = bytes(range(256)) * 4
@@ -29,7 +29,7 @@ def test_all_parts_in_order(fd: int, length: int, algorithm: str) -> None:
     parts = [bytes(part) for part in read_parts(fd, digest, len(DATA), bytearray(length))]
     assert b"".join(parts) == DATA
     os.lseek(fd, 0, os.SEEK_SET)
-    assert read_whole(fd, digest, len(DATA)) == DATA
+    assert read_all(fd, digest, len(DATA)) == DATA
     verify(fd, digest, len(DATA))
 
 
@@ -46,7 +46,7 @@ def test_other_bytes_are_refused_after_the_last_part(fd: int, change: str) -> No
     assert f"sha256:{caught.value.actual_hex}" == actual
     os.lseek(fd, 0, os.SEEK_SET)
     with pytest.raises(WrongDigest):
-        read_whole(fd, digest, len(DATA))
+        read_all(fd, digest, len(DATA))
 
 
 def test_what_is_appended_is_not_read_if_nobody_asks_for_it(fd: int) -> None:
@@ -74,7 +74,7 @@ def test_a_file_that_grows_is_not_read_to_its_end(fd: int) -> None:
         verify(fd, parse_digest(digest_of(DATA)), len(DATA))
     os.lseek(fd, 0, os.SEEK_SET)
     with pytest.raises(WrongDigest):
-        read_whole(fd, parse_digest(digest_of(DATA)), len(DATA))
+        read_all(fd, parse_digest(digest_of(DATA)), len(DATA))
 
 
 def test_a_buffer_is_no_larger_than_needed() -> None:

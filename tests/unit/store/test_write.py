@@ -55,7 +55,7 @@ def test_without_a_place_for_it_nothing_is_left(sample: Sample, layout: Layout) 
 
 def test_a_file_in_the_way_of_our_own_directory_is_told(sample: Sample, layout: Layout) -> None:
     (sample.dir / ".kitcache").write_text("")
-    with pytest.raises(KitcacheError, match=r"there can be no \.kitcache/"):
+    with pytest.raises(KitcacheError, match=r"cannot create \.kitcache/"):
         write_blob(layout, DATA)
 
 

@@ -126,8 +126,7 @@ class TestOthers:
             prune(sample.dir, KEEP_MAIN)
         assert caught.value.kind == "lost"
         assert caught.value.effect == (
-            "1 entry of index.json had been removed;"
-            " 7 blobs that no tag reached had been deleted by then"
+            "1 entry of index.json had been removed; 7 unreachable blobs had been deleted"
         )
 
     def test_an_index_that_never_rests_is_busy(
@@ -197,7 +196,7 @@ class TestOthers:
         monkeypatch.setattr(DirectoryStore, "commit_roots", write)
         with pytest.raises(KitcacheError, match="No space left") as caught:
             prune(sample.dir, KEEP_MAIN)
-        assert caught.value.effect == "4 blobs that no tag reached had been deleted by then"
+        assert caught.value.effect == "4 unreachable blobs had been deleted"
         assert (tags(sample), blobs(sample)) == (["main", "dev"], set(sample.live))
 
     def test_an_index_that_may_be_undone_is_not_followed_by_a_sweep(

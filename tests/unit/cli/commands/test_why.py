@@ -22,7 +22,7 @@ def test_garbage(sample: Sample) -> None:
 def test_no_such_blob_and_no_such_form(sample: Sample) -> None:
     answer = run(sample.box.top, "why", "cache", "0" * 64)
     assert (answer.code, answer.out) == (1, "")
-    assert "no blob here is named" in answer.err
+    assert "no blob matches" in answer.err
     answer = run(sample.box.top, "why", "cache", "zzz")
     assert (answer.code, answer.out) == (2, "")
     assert "'zzz' is not a digest" in answer.err
