@@ -1,6 +1,8 @@
 """cli/hints.py: which option follows which advice of the library."""
 
+import ast
 import fcntl
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,21 @@ def test_every_advice_is_given_by_the_library_and_names_no_option() -> None:
     for advice in (*OPTIONS, *COMMANDS, ALLOW_MORE):
         assert any(f'"{advice}"' in text for text in texts), advice
         assert "--" not in advice
+
+
+def test_messages_of_the_library_name_no_option() -> None:
+    """They quote commands of other programs, which have options too."""
+    source = Path(kitcache.__file__).parent
+    for path in source.rglob("*.py"):
+        if source / "cli" in path.parents:
+            continue
+        text = path.read_text()
+        values = [getattr(node, "value", None) for node in ast.walk(ast.parse(text))]
+        messages = [value for value in values if isinstance(value, str) and " " in value]
+        for message in messages:
+            is_docstring = f'"""{message}' in text
+            is_of_another = re.search("docker|nerdctl|kubectl|flock", message)
+            assert is_docstring or is_of_another or not re.search(" --[a-z]|^--[a-z]", message)
 
 
 def test_an_advice_gets_its_option_and_others_stay() -> None:
@@ -48,10 +65,13 @@ def test_a_command_quotes_its_words() -> None:
 
 
 def test_the_origin_of_an_address_names_the_option() -> None:
-    for argument, option in (("addr", "--addr"), ("builder", "--builder")):
-        with pytest.raises(KitcacheError) as caught:
-            find_daemon({}, **{argument: "no such"})
-        assert name_options(caught.value.path) == option
+    with pytest.raises(KitcacheError) as addr:
+        find_daemon({}, addr="nosuch")
+    with pytest.raises(KitcacheError) as builder:
+        find_daemon({}, builder="nosuch")
+    assert addr.value.path == "the argument addr"
+    assert name_options(addr.value.path) == "--addr"
+    assert name_options(builder.value.path) == "--builder"
 
 
 def test_a_limit_is_named_in_bytes() -> None:
