@@ -2,7 +2,7 @@
 
     KitcacheError      1  a failure without its own code
     ├── NotFound       1  no such tag, digest or blob
-    ├── Unreadable     1  a file exists but cannot be read: nothing is decided by it
+    ├── Unreadable     1  a file exists but cannot be read; it may be intact
     ├── UsageError     2  a command line or an argument that cannot be parsed
     ├── Incomplete     3  done in part
     ├── NotACache     10  no cache directory at that path
@@ -258,7 +258,7 @@ class Damaged(_BlobError):
 
 
 class Unreadable(_BlobError):
-    """A file exists but cannot be read. It may be intact, so nothing is decided by it."""
+    """A file exists but cannot be read. It may be intact, so nothing is removed because of it."""
 
     effect: str = NOTHING_CHANGED
     problem: str = fixed_field()
@@ -295,9 +295,9 @@ class NoDaemon(KitcacheError):
 
     Attributes:
         path: The address.
-        kind: unreachable (no call was answered), lost (the connection broke after an answer),
-            unsupported (the daemon answers, but is not a BuildKit or lacks the feature), closed
-            or forked (the Client's own state).
+        kind: "unreachable": no call was answered. "lost": the connection broke after an answer.
+            "unsupported": the daemon is not a BuildKit or lacks the feature. "closed" and
+            "forked": the Client was closed, or is used in a child process.
     """
 
     exit_code = 20

@@ -95,7 +95,7 @@ def _sweep(
     store.sync_roots()
 
     def is_current() -> bool:
-        # After a suspend, a new blob can be later than came_until_ns: the plan does not keep it.
+        # After a suspend, a new blob can be later than changed_until_ns: the plan does not keep it.
         return store.roots_stamp() == stamp and store.now_ns() < plan.valid_until_ns
 
     return apply(plan, lock, control, is_current)
@@ -195,8 +195,8 @@ def survey_and_plan(
         if wait_s <= 0:
             raise refusal_error(store.path, Refusal("busy", retry_after_s=settling / 10**9))
         control.report(Waiting(store.path, "export", LockHolder(None, None), wait_s))
-        ends = time.monotonic() + wait_s
-        while store.roots_stamp() == stamp and (left_s := ends - time.monotonic()) > 0:
+        wait_until = time.monotonic() + wait_s
+        while store.roots_stamp() == stamp and (left_s := wait_until - time.monotonic()) > 0:
             control.pause(min(_POLL_S, left_s))
     if plan.refusal is not None:
         raise refusal_error(store.path, plan.refusal)

@@ -36,7 +36,10 @@ def made_uses(store: CacheStore, root: Digest, times: Sequence[int], now_ns: int
 
 
 def last_use(uses: Sequence[Use], now_ns: int) -> Use:
-    """Return the newest use that is not in the future; the current time if there is none."""
+    """Return the newest use that is not in the future; the current time if there is none.
+
+    Of equal uses the first counts.
+    """
     usable = [use for use in uses if not _is_ahead(use[0], now_ns)]
     if usable:
         return max(usable, key=lambda use: use[0])

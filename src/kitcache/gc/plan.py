@@ -53,8 +53,8 @@ def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
         index_digest=survey.index_digest,
         keep=_names_by_algorithm(survey),
         young_since_ns=math.inf if since_ns is None else since_ns,
-        came_from_ns=survey.began_ns,
-        came_until_ns=survey.began_ns + SWEEP_NS,
+        changed_from_ns=survey.began_ns,
+        changed_until_ns=survey.began_ns + SWEEP_NS,
         valid_until_ns=now_ns + SWEEP_NS,
         # Delete marked uploads first: an unmarked upload may get the same marked name.
         drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),

@@ -161,7 +161,7 @@ class _Marker:
         self.missing: dict[Digest, MissingBlob] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
         self._symlinks: set[Digest] = set()
-        self._behind: dict[Digest, Link] = {}
+        self._symlink_links: dict[Digest, Link] = {}
         # A blob can be listed under many media types, and is read once for each kind. A layer can
         # be listed by every manifest, so equal links are one object.
         self._verified: dict[tuple[Digest, int | None, BlobKind | None], tuple[Link, ...]] = {}
@@ -247,8 +247,8 @@ class _Marker:
                     self._control.report(Progress("survey", len(self.present), 0))
             elif not is_hint and self._is_reported(descriptor):
                 self.missing.setdefault(digest, MissingBlob(digest, visit.root.ref_name))
-        if digest in self._behind:
-            self.links[key_of(descriptor)] = (self._behind[digest],)
+        if digest in self._symlink_links:
+            self.links[key_of(descriptor)] = (self._symlink_links[digest],)
 
     def _follow(self, visit: _Visit) -> BlobStat | None:
         """Return the stat of a symlink's target. Add the blob that the target names as a hint."""
@@ -258,8 +258,10 @@ class _Marker:
             self._symlinks.add(digest)
         # A target with the same digest is the same blob in another cache.
         if named is not None and named != digest:
-            self._behind[digest] = Link(Descriptor("", named, None), "blob")
-            self._hints.append(_Visit(self._behind[digest], visit.root, (), is_redundant=False))
+            self._symlink_links[digest] = Link(Descriptor("", named, None), "blob")
+            self._hints.append(
+                _Visit(self._symlink_links[digest], visit.root, (), is_redundant=False)
+            )
         return target
 
     def _is_reported(self, descriptor: Descriptor) -> bool:
@@ -346,8 +348,8 @@ def _problem_of(stat: BlobStat, size: int | None) -> str:
 def _is_harmless(visit: _Visit, kind: BlobKind | None, error: Damaged | Unsafe) -> bool:
     """Return True if an unusable blob in that place cannot hide a reference.
 
-    A layer or config of unknown kind is a leaf by the specification; a subject can be absent; a
-    redundant cacheconfig names no layer that is not listed next to it.
+    By the specification, a layer or config of unknown kind is a leaf, and a subject can be absent.
+    The manifest of a redundant cacheconfig lists the same layers.
     """
     if _is_doubtful(visit, kind):
         return True

@@ -40,7 +40,7 @@ def apply(
 ) -> SweepResult:
     """Delete every blob that the plan does not keep, then the uploads that it drops.
 
-    A file that cannot be deleted is listed in `not_deleted` and does not stop the sweep; a file
+    A file that cannot be deleted is listed in `not_deleted` and does not stop the sweep. A file
     that another process has deleted does not count. Cancelled or an I/O error ends the sweep
     early: see `failure`.
 
@@ -77,7 +77,7 @@ class _Sweep:
         with_foreign_bytes: bool = False,
     ) -> None:
         self._plan = plan
-        self._young_from_ns = min(plan.young_since_ns, plan.came_from_ns)
+        self._young_from_ns = min(plan.young_since_ns, plan.changed_from_ns)
         self._store = store
         self._control = control
         self._lock = lock
@@ -181,7 +181,7 @@ class _Sweep:
             stats = self._store.stat_names(algorithm, names)
             if (
                 max([stat.st_mtime_ns for stat in stats]) < self._young_from_ns
-                and max([stat.st_ctime_ns for stat in stats]) < self._plan.came_from_ns
+                and max([stat.st_ctime_ns for stat in stats]) < self._plan.changed_from_ns
             ):
                 self._delete(algorithm, names, stats, counts)
                 return

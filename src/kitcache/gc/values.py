@@ -162,10 +162,10 @@ class Plan(NamedTuple):
         keep: The hex digits of the blobs to keep, by algorithm.
         young_since_ns: A blob that was written since then is too young; infinite without a minimum
             age.
-        came_from_ns: A blob that was written or renamed since then, and before came_until_ns, may
-            belong to a running export.
+        changed_from_ns: A blob that was written or renamed since then, and before changed_until_ns,
+            may belong to a running export.
         valid_until_ns: The plan is not applied after this time of the store's clock, because new
-            blobs could then be later than came_until_ns.
+            blobs could then be later than changed_until_ns.
         drop_ingests: The uploads to delete.
         kept_ingests: The other uploads, with the reason.
         refusal: Why nothing may be deleted; None if the plan may be applied.
@@ -174,8 +174,8 @@ class Plan(NamedTuple):
     index_digest: Digest
     keep: Mapping[str, frozenset[str]]
     young_since_ns: float
-    came_from_ns: int
-    came_until_ns: int
+    changed_from_ns: int
+    changed_until_ns: int
     valid_until_ns: int
     drop_ingests: tuple[Ingest, ...]
     kept_ingests: tuple[NameAndReason, ...]
@@ -183,9 +183,9 @@ class Plan(NamedTuple):
 
     def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
         """Return True if a blob with these times must not be deleted."""
-        came_ns = max(mtime_ns, ctime_ns)
+        changed_ns = max(mtime_ns, ctime_ns)
         return mtime_ns >= self.young_since_ns or (
-            self.came_from_ns <= came_ns < self.came_until_ns
+            self.changed_from_ns <= changed_ns < self.changed_until_ns
         )
 
 
@@ -221,8 +221,8 @@ class ResetResult(NamedTuple):
     Attributes:
         path: As the caller named the cache.
         outcome: "done" or "dry-run". After an export also "skipped" (another export runs),
-            "refused" (a tag of another export is damaged) or "damaged" (a tag that was just
-            published lacks a blob); then the figures are 0 if no sweep ran.
+            "refused" (a tag of another export is damaged) or "damaged" (a published tag lacks a
+            blob). If no sweep ran, all figures are 0.
         entry_count: The number of entries of index.json.
         kept: All blobs that were not deleted.
         too_young: Those of them that no root reaches: they, or blobs that reach them, are young.

@@ -59,8 +59,8 @@ def read_entries(data: bytes) -> tuple[IndexEntry, ...]:
     """Return the entries of index.json in order, then its subject if there is one.
 
     A malformed entry is returned with its problem. Raises DocumentError (not-json, too-nested,
-    malformed, ambiguous) for other documents, for more than 1,000 malformed entries, and if a
-    case-sensitive reader would read other entries than BuildKit.
+    malformed, ambiguous) for other documents and for more than 1,000 malformed entries. A document
+    is ambiguous, too, if a case-sensitive reader would read other entries than BuildKit.
 
     The last results are cached: a command reads the same index up to five times, which took half
     of its time with 60,000 entries.
@@ -174,7 +174,7 @@ class NewEntry(NamedTuple):
 def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
     """Return the document with these entries, each in place of the entries of its name.
 
-    An entry without an image name replaces all entries with its ref name and no image name; an
+    An entry without an image name replaces all entries with its ref name and no image name. An
     entry with an image name replaces all entries with that image name. New entries are appended.
     An entry that equals the only one of its name keeps its place. If all do, the bytes are equal.
     Raises DocumentError as read_entries does. Source: BuildKit, client/ociindex, Put.

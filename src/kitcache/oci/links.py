@@ -1,8 +1,8 @@
 """The only switch over media types: the kind of a blob, and the blobs that it references.
 
 No other module knows which field of a document holds a reference. If in doubt, keep the blob: all
-container fields of a structural document count, whatever its kind is, and a document of unknown
-kind is inspected before it counts as a leaf.
+container fields of a structural document count, whatever its kind is. A document of unknown kind
+is inspected before it counts as a leaf.
 Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spec (schema 1 and 2),
 BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
 """
@@ -64,8 +64,8 @@ class Link(NamedTuple):
 def kind_in_place(link: Link) -> BlobKind | None:
     """Return the kind of a referenced blob, None if it must be inspected.
 
-    BuildKit ignores the media type of an entry of `manifests` and infers the kind from the bytes,
-    so the media type of a leaf is not reliable there.
+    BuildKit ignores the media type of an entry of `manifests` and infers the kind from the bytes.
+    So the media type of a leaf is not reliable there.
     Source: BuildKit, util/imageutil/config.go (DetectManifestBlobMediaType).
     """
     kind = kind_of(link.descriptor.media_type)

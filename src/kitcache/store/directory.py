@@ -171,8 +171,8 @@ class DirectoryStore(Layout):
         index.date_index(self)
 
     def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
-        # All stats, then all deletions: if the calls alternated, two threads would hand the GIL to
-        # each other at each call, which takes longer than the calls.
+        # First all stats, then all deletions. If the calls alternated, two threads would exchange
+        # the GIL at each call, which takes longer than the calls.
         fd, stat = self.blobs[algorithm], os.stat
         return [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
 

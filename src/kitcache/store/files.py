@@ -1,7 +1,7 @@
 """New files and directories in a cache: owner and mode, and replacement in one step.
 
-New files get the owner, the group and the mode of index.json, so that each user of the cache can
-open the files of another user.
+New files get the owner, group and mode of index.json, so that each user of the cache can open the
+files of another user.
 """
 
 import os
@@ -64,7 +64,7 @@ def write_file(
     reference: os.stat_result,
     mode: int | None = None,
 ) -> None:
-    """Write a new file and sync it. Raises OSError, and what `parts` raises.
+    """Write a new file and sync it. Raises OSError and the exceptions of `parts`.
 
     Args:
         parts: The contents of the file.

@@ -90,7 +90,7 @@ class Ingester:
             return open_algorithm(self.layout, algorithm)
 
     def find(self, digest: Digest, size: int) -> int | None:
-        """Return the length of a complete blob and date it now; None if there is none.
+        """Return the length of a complete blob, and set its time to now; None if it is missing.
 
         The new time protects the blobs that this export reuses from a sweep by age. A blob of
         another user keeps its time. See find_blob.
@@ -206,7 +206,7 @@ def find_blob(layout: Layout, digest: Digest, size: int) -> int | None:
 
 
 class BlobWriter:
-    """One upload, used by one thread. After commit or abort nothing of it is in ingest/.
+    """One upload, used by one thread. After commit or abort it has no file in ingest/.
 
     A message costs one write call. `updatedat` is renewed every ten seconds.
     """

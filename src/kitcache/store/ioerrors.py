@@ -99,7 +99,7 @@ def size_problem(actual: int, expected: int) -> str:
 
 
 def repair_command(path: str) -> str:
-    """Return the command that repairs a cache, or removes what cannot be repaired."""
+    """Return the command that repairs a cache and removes tags that it cannot repair."""
     return command_line("verify", path, "--repair")
 
 

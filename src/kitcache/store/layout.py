@@ -210,7 +210,7 @@ class Layout:
 
 
 def open_checked(open_as: type[L], name: str, check: Callable[[Layout], None]) -> L:
-    """Open the directory at that path. Raises NotACache, and what `check` raises."""
+    """Open the directory at that path. Raises NotACache and the exceptions of `check`."""
     try:
         root_fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -314,7 +314,7 @@ class CollectableStore(CacheStore, Protocol):
         """Raise KitcacheError if another process has deleted the cache itself."""
 
     def next_tick_ns(self, lock: HeldLock[Self]) -> int:
-        """Return a time of the clock that dates blobs: later changes have it or a later one."""
+        """Return a time of the clock that dates blobs: no later change has an earlier time."""
 
     def sync_roots(self) -> None:
         """Make the roots durable, whichever client wrote them. Called before the first deletion."""

@@ -25,7 +25,7 @@ _TICK_S = 0.02
 """The clock of a local file system ticks at least every 10 ms."""
 _TICK_PAUSE_S = 0.0005
 _COARSEST_NS = 2 * 10**9
-"""FAT dates files by two seconds, old ext4 by one."""
+"""FAT rounds times of files to two seconds, old ext4 to one."""
 _INGEST_NAME_ALGORITHM = "sha256"
 
 
@@ -55,7 +55,7 @@ def _make_batch(algorithm: str, entries: list[os.DirEntry[str]]) -> Batch:
 
 
 def scan_ingests(layout: Layout) -> WriterActivity:
-    """Return the uploads below ingest/; an upload that ends during the scan is left out."""
+    """Return the uploads below ingest/; an upload that ends during the scan is omitted."""
     ingests, other_writes_ns = [], list[int]()
     for ingest, is_foreign in _read_ingests(layout):
         if is_foreign:
@@ -102,13 +102,13 @@ def scan_foreign(layout: Layout) -> Iterator[str]:
 
 def foreign_bytes(layout: Layout, path: str) -> int:
     """Return the size of a foreign file, or of all files below a foreign directory."""
-    place, _, name = path.rstrip("/").rpartition("/")
-    places = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
-    places |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
-    place_fd = places.get(place)
-    if place_fd is None:
+    parent, _, name = path.rstrip("/").rpartition("/")
+    directories = {"": layout.root_fd, "blobs": layout.blobs_fd, "ingest": layout.ingest_fd}
+    directories |= {f"blobs/{algorithm}": fd for algorithm, fd in layout.blobs.items()}
+    fd = directories.get(parent)
+    if fd is None:
         return 0
-    return sum(_sizes_below(name, place_fd)) if path.endswith("/") else _file_bytes(name, place_fd)
+    return sum(_sizes_below(name, fd)) if path.endswith("/") else _file_bytes(name, fd)
 
 
 def quarantined(layout: Layout) -> tuple[int, int]:
@@ -135,11 +135,11 @@ def next_tick_ns(fd: int) -> int:
 
     Later changes have this time or a later one; changes before the call have an earlier one. If the
     clock stands still for 20 ms, as a clock of whole seconds does, changes before the call can have
-    this time as well. If the file cannot be dated, the time is that of the machine, rounded down as
-    a file system may round: changes before the call can have a later time then.
+    this time as well. If the time of the file cannot be set, the machine's time is returned, but
+    rounded down as a file system may round. Changes before the call can have a later time then.
 
     Args:
-        fd: A file of kitcache on that file system. It is dated now.
+        fd: A file of kitcache on that file system. Its time is set to now.
 
     """
     try:
@@ -209,10 +209,10 @@ def _read_ingest(layout: Layout, parent: int, name: str) -> tuple[Ingest, bool]:
     return Ingest(name, tuple(sorted(writes_ns)), size, is_marked), is_foreign
 
 
-def _sizes_below(name: str, place_fd: int) -> list[int]:
+def _sizes_below(name: str, parent_fd: int) -> list[int]:
     """Return the size of each file below a directory; none if it cannot be listed completely."""
     try:
-        walk = os.fwalk(name, dir_fd=place_fd, follow_symlinks=False)
+        walk = os.fwalk(name, dir_fd=parent_fd, follow_symlinks=False)
         return [_file_bytes(inner, fd) for _, _, names, fd in walk for inner in names]
     except (OSError, RecursionError):  # fwalk of some Pythons calls itself for each level
         return []

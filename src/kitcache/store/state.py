@@ -1,7 +1,7 @@
-"""DIR/.kitcache/, the state directory: what BuildKit does not record.
+"""DIR/.kitcache/, the state directory: records that BuildKit does not keep.
 
-It has the last export and the last use of each tag, the layers that imports read, and the number of
-sweeps that were skipped in a row. If a record cannot be written, nothing fails. If it exists and
+It has the last uses of each tag, the layers that imports read, and the number of sweeps that were
+skipped in a row. If a record cannot be written, nothing fails. If it exists and
 cannot be read, a decision that needs it raises, and no process replaces it. A file is replaced in
 one step; a writer waits half a second for another writer, then gives up.
 """
@@ -91,7 +91,7 @@ def require_state_dir(layout: Layout) -> Iterator[int]:
 
 
 def read_tag_uses(layout: Layout) -> Mapping[str, TagUse]:
-    """Return the recorded use of each tag; nothing if the file is missing or has another form.
+    """Return the recorded use of each tag; empty if the file is missing or has another form.
 
     Raises:
         Unreadable: There may be records. KitcacheError for other I/O errors.

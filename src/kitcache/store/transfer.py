@@ -28,8 +28,8 @@ from kitcache.store.verified import WrongDigest, make_buffer, read_parts, verify
 
 CopyMethod = Literal["linked", "copied", "reused"]
 
-# Another file system, another owner, too many links, no hard links; ENOENT: another process deleted
-# the name after the blob was opened, so its bytes can still be read.
+# Another file system, another owner, too many links, no hard links. ENOENT: another process deleted
+# the name after the blob was opened; its bytes can still be read.
 _NO_LINK = (
     errno.EXDEV,
     errno.EPERM,
@@ -164,7 +164,7 @@ def _replace_by_link(original: _Original, target: Layout, target_fd: int) -> boo
                 return False
             os.rename(new, name, src_dir_fd=state_fd, dst_dir_fd=target_fd)
         finally:
-            # If both names were one file, rename has done nothing.
+            # If both names belong to one file, rename does nothing.
             delete_file(state_fd, new)
     return True
 

@@ -32,8 +32,7 @@ def read_parts(
 ) -> Iterator[memoryview]:
     """Yield the file's bytes from its current position, and verify them at the end.
 
-    A part is valid until the next one is requested. If the file grows all
-    the time, reading still ends.
+    A part is valid until the next one is requested. Reading ends even if the file keeps growing.
 
     Args:
         fd: The file. It is not closed.

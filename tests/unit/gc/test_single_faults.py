@@ -42,9 +42,21 @@ def test_a_blob_of_the_surveys_own_clock_tick_stays(
         os.utime(path, ns=(tick_ns, tick_ns))
     newest_ns = max(path.stat().st_ctime_ns for path in paths)
     spared_from: dict[str, dict[str, Any]] = {
-        "mtime": {"young_since_ns": tick_ns, "came_from_ns": never_ns, "came_until_ns": never_ns},
-        "came": {"young_since_ns": math.inf, "came_from_ns": tick_ns, "came_until_ns": never_ns},
-        "ctime": {"young_since_ns": math.inf, "came_from_ns": newest_ns, "came_until_ns": never_ns},
+        "mtime": {
+            "young_since_ns": tick_ns,
+            "changed_from_ns": never_ns,
+            "changed_until_ns": never_ns,
+        },
+        "came": {
+            "young_since_ns": math.inf,
+            "changed_from_ns": tick_ns,
+            "changed_until_ns": never_ns,
+        },
+        "ctime": {
+            "young_since_ns": math.inf,
+            "changed_from_ns": newest_ns,
+            "changed_until_ns": never_ns,
+        },
     }
     control = Control("cache", None, None)
     plan = make_plan(take_survey(layout, control), SweepOptions(), time.time_ns())
@@ -152,7 +164,7 @@ def test_a_cancel_is_noticed_within_a_batch_of_names(
     plan = make_plan(
         take_survey(layout, Control("cache", None, None)), SweepOptions(), time.time_ns()
     )
-    plan = plan._replace(came_from_ns=1 << 62)
+    plan = plan._replace(changed_from_ns=1 << 62)
     cancel, real, chunks = Event(), DirectoryStore.delete_names, []
 
     def delete(self: DirectoryStore, *args: Any) -> Any:

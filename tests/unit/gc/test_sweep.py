@@ -149,7 +149,7 @@ def test_what_another_process_removes_at_this_moment_is_not_spared(
         path.unlink()
         late = os.fstat(file.fileno())
     assert late.st_nlink == 0
-    plan = plan._replace(came_from_ns=late.st_ctime_ns)
+    plan = plan._replace(changed_from_ns=late.st_ctime_ns)
     path.touch()  # the scan has seen its name
 
     def stat(path: Any, **how: Any) -> os.stat_result:
