@@ -60,12 +60,15 @@ UNKNOWN = pytest.mark.parametrize(
         (["make", "build"], "'make' is not a known build client"),
         (["docker", "ps"], "this docker command does not build"),
         (["docker", "buildx", "du"], "this buildx command does not build"),
-        (["docker", "--new-option", "build", "."], "cannot tell whether the option --new-option"),
+        (["docker", "--new-option", "build", "."], "unknown option --new-option: it may take"),
         (["buildctl", "du"], "this buildctl command does not build"),
         (["podman", "buildx", "build"], "flock --shared DIR/kitcache.lock podman …"),
         (["nerdctl", "build", "."], "nerdctl is not understood (nerdctl build .)"),
         (["bin/buildah", "bud"], "buildah is not understood (bin/buildah bud)"),
-        (["docker", "build", "--new", "--cache-to", "x", "."], "cannot tell whether"),
+        (
+            ["docker", "build", "--new", "--cache-to", "x", "."],
+            "may take the next word, '--cache-to'",
+        ),
     ],
 )
 

@@ -81,7 +81,9 @@ def parse_bytes(text: str) -> int:
     if size > _LARGEST:
         raise ValueError(f"{text[:40]!r} is more than any disk has")
     if text.strip()[-1].isdigit() and 0 < size < _LEAST_BARE:
-        raise ValueError(f"{text[:40]!r} has no unit; known forms: {SIZE_FORMS}; so few bytes: 5B")
+        raise ValueError(
+            f"{text[:40]!r} has no unit; known forms: {SIZE_FORMS}; for bytes write 5B"
+        )
     return size
 
 

@@ -131,7 +131,7 @@ def _busy(layout: Layout, name: str, holder: LockHolder, waited_s: float) -> Bus
     return Busy(
         layout.path,
         f"{name} is held by {describe_holder(holder)}"
-        + (f"; waited {waited_s:g} s" if waited_s else ""),
+        + (f"; waited {waited_s:.3g} s" if waited_s else ""),
         holder_pid=holder.pid,
         holder_command=holder.command,
         effect=NOTHING_CHANGED,

@@ -169,7 +169,6 @@ def _check_unknown(
     matters = following.startswith("-") and (name in watched or following == "--")
     if is_strict or matters:
         raise NotUnderstood(
-            f"kitcache cannot tell whether the option {words[at]} takes a value, and {following!r}"
-            " follows",
+            f"unknown option {words[at]}: it may take the next word, {following!r}, as its value",
             hints=(f"write {words[at]}=VALUE, or put it after the others",),
         )

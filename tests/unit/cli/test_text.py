@@ -145,6 +145,8 @@ def test_whom_we_wait_for() -> None:
         waiting_line(held)
         == "c: waiting up to 30 s for process 7 (rsync), which holds kitcache.lock"
     )
+    assert "up to 1 s for" in waiting_line(held._replace(seconds=0.9998))
+    assert "up to less than 1 s for" in waiting_line(held._replace(seconds=0.3))
     unknown = held._replace(holder=LockHolder(None, None))
     assert "for another process, which" in waiting_line(unknown)
     export = held._replace(waiting_for="export", seconds=4.2)

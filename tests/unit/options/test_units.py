@@ -156,7 +156,7 @@ def test_no_size(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["5", "999999", "007"])
 def test_a_small_number_needs_a_unit(text: str) -> None:
-    with pytest.raises(ValueError, match=r"has no unit; known forms: .*; so few bytes: 5B"):
+    with pytest.raises(ValueError, match=r"has no unit; known forms: .*; for bytes write 5B"):
         parse_bytes(text)
 
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,15 @@ def test_a_waiter_can_be_stopped(sample: Sample, layout: Layout) -> None:
         flocked(sample.dir / KITCACHE_LOCK),
         pytest.raises(Cancelled),
         lock_store(layout, "shared", WaitPolicy(60.0, stop, print)),
+    ):
+        pass
+
+
+def test_the_time_that_was_waited_is_rounded(sample: Sample, layout: Layout) -> None:
+    with (
+        flocked(sample.dir / KITCACHE_LOCK),
+        pytest.raises(Busy, match=r"; waited 0\.01 s\n"),
+        lock_store(layout, "exclusive", WaitPolicy(0.0099996, time.sleep, lambda _: None)),
     ):
         pass
 
