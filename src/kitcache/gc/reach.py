@@ -86,11 +86,12 @@ def paths_to(
     """
     parents = _parents_in(survey)
     ends = [key for key in parents if key[0] == digest]
-    towards = _nodes_above(parents, ends, ())
-    twins = _twins_in(survey) if _has_loop(parents, towards) else None
+    above = _nodes_above(parents, ends, ())
+    # Without a loop no path can return to one of its blobs.
+    twins = _twins_in(survey) if _has_loop(parents, above) else None
     for root in survey.roots:
         todo: list[tuple[Link, ...]] = []
-        if root.descriptor is not None and key_of(root.descriptor) in towards:
+        if root.descriptor is not None and key_of(root.descriptor) in above:
             todo.append((Link(root.descriptor, "manifest"),))
         while todo:
             check()
@@ -101,7 +102,7 @@ def paths_to(
                 continue
             # A symlink in a blob's place may lead back to a blob of this path. Follow only nodes
             # that still lead to the end: else 2^n paths could be tried in vain.
-            open_nodes = towards
+            open_nodes = above
             if twins is not None:
                 keys = [key_of(link.descriptor) for link in links]
                 on_path = {twin for key in keys for twin in twins.get(key, (key,))}

@@ -236,7 +236,7 @@ class _Marker:
         digest = descriptor.digest
         if digest not in self.present:
             target = stat
-            if stat is not None and stat.kind == "link":
+            if stat is not None and stat.kind == "symlink":
                 target = self._follow(visit)
             problem = _problem_of(target, descriptor.size) if target and not is_hint else ""
             if problem:
@@ -340,7 +340,7 @@ def _problem_of(stat: BlobStat, size: int | None) -> str:
     """Return the problem that the stat of a leaf shows, "" if there is none."""
     if stat.kind == "other":
         return "is not a regular file"
-    if stat.kind == "link" or size is None or stat.size == size:
+    if stat.kind == "symlink" or size is None or stat.size == size:
         return ""
     return size_problem(stat.size, size)
 

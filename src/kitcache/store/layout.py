@@ -37,11 +37,11 @@ _VERSION_PAUSE_S = 0.02
 
 def blob_stat(status: os.stat_result) -> BlobStat:
     """Return the facts of a stat about a blob."""
-    kind: Literal["file", "link", "other"] = "other"
+    kind: Literal["file", "symlink", "other"] = "other"
     if stat.S_ISREG(status.st_mode):
         kind = "file"
     elif stat.S_ISLNK(status.st_mode):
-        kind = "link"
+        kind = "symlink"
     return BlobStat(status.st_size, status.st_mtime_ns, status.st_ctime_ns, kind, status.st_nlink)
 
 

@@ -64,7 +64,7 @@ class BlobStat(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
-    kind: Literal["file", "link", "other"]
+    kind: Literal["file", "symlink", "other"]
     names: int
 
 

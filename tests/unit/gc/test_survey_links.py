@@ -85,7 +85,7 @@ def test_what_lies_where_nobody_may_look_is_in_doubt_there(
     monkeypatch.setattr(os, "stat", closed)
     found, _ = layout.follow_symlink(parse_digest(sample.layers[0]["digest"]))
     assert found is not None
-    assert found.kind == "link"
+    assert found.kind == "symlink"
 
 
 def test_a_manifest_that_is_a_link_stops_a_reset_which_says_what_to_do(sample: Sample) -> None:

@@ -241,7 +241,7 @@ def test_a_blob_is_a_regular_file(box: Box, opened: Layout, make: Callable[[Path
     assert caught.value.kind == "not-a-file"
     found = opened.stat_blob(digest)
     assert found is not None
-    assert found.kind == ("link" if box.path_of(str(digest)).is_symlink() else "other")
+    assert found.kind == ("symlink" if box.path_of(str(digest)).is_symlink() else "other")
 
 
 def test_an_algorithm_without_a_directory_has_no_blobs(opened: Layout) -> None:

@@ -259,7 +259,7 @@ def _read_caches(
 def _find_symlinks(store: DirectoryStore, digests: Iterable[Digest]) -> Iterator[Digest]:
     for digest in digests:
         stat = store.stat_blob(digest)
-        if stat is not None and stat.kind == "link":
+        if stat is not None and stat.kind == "symlink":
             yield digest
 
 
