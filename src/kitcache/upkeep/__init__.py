@@ -1,1 +1,1 @@
-"""What a cache needs beside its collector: limits, smaller tags, health, names."""
+"""Maintenance of caches: prune, trim, verify, repair, tag, untag, merge, and publishing."""

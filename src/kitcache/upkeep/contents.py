@@ -23,10 +23,10 @@ from kitcache.upkeep.trimming.trimplan import layer_uses, read_cache
 
 
 def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagContents:
-    """List the blobs that a tag reaches, largest first, and what would be free without the tag.
+    """List the blobs that a tag reaches, largest first, and the bytes that only this tag needs.
 
-    A layer of a build cache has the step that made it, and a layer of an image its line of the
-    image's history. No lock is acquired.
+    A layer of a build cache is listed with the step that created it, a layer of an image with the
+    command from the image's history. No lock is acquired.
 
     Args:
         tag: A ref name, or the full digest of an entry.
@@ -64,14 +64,14 @@ def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagC
         for digest, link in links.items()
     ]
     blobs.sort(key=lambda blob: -(blob.bytes or 0))
-    there = [blob for blob in blobs if blob.bytes is not None]
-    unique = [blob.bytes or 0 for blob in there if blob.digest not in elsewhere]
+    existing = [blob for blob in blobs if blob.bytes is not None]
+    unique = [blob.bytes or 0 for blob in existing if blob.digest not in elsewhere]
     return TagContents(
         path=control.path,
         ref_name=roots[0].ref_name,
         digests=tuple(descriptor.digest for descriptor in descriptors),
         kind=kinds.pop() if len(kinds) == 1 else "unknown",
-        size=Tally(len(there), sum(blob.bytes or 0 for blob in there)),
+        size=Tally(len(existing), sum(blob.bytes or 0 for blob in existing)),
         unique=Tally(len(unique), sum(unique)),
         blobs=tuple(blobs),
         damage=(*survey.damage, *reader.damage),
@@ -119,7 +119,7 @@ def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
 def _history(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, tuple[str, str]]]:
-    """Yield the platform of each layer of an image, and the command that made it, if known."""
+    """Yield each layer of an image with its platform and the command that created it, if known."""
     for link in links_below(survey, descriptor, with_subjects=False):
         below = survey.links.get(key_of(link.descriptor), ())
         config = read_image_config(reader, below)
@@ -131,9 +131,10 @@ def _history(
 
 
 def _commands(config: Mapping[str, object], count: int) -> list[str]:
-    """Return the command of each layer; empty texts if the history does not match the layers.
+    """Return the command of each layer; empty strings if the history does not match the layers.
 
-    Source: OCI image-spec, config.md: history[] has an entry per layer, and those of empty_layer.
+    Source: OCI image-spec, config.md. history[] has one entry per layer, and entries with
+    empty_layer that have no layer.
     """
     history = config.get("history")
     lines = history if isinstance(history, list) else []
@@ -148,7 +149,7 @@ def _commands(config: Mapping[str, object], count: int) -> list[str]:
 def _steps(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, CachedStep]]:
-    """Yield the step that made each layer of a build cache."""
+    """Yield each layer of a build cache with the step that created it."""
     cache: CacheDocuments | None = None
     try:
         with suppress(Damaged, Unsafe):

@@ -1,4 +1,4 @@
-"""An edit of index.json, then a sweep: what prune and trim do under one exclusive lock.
+"""An edit of index.json, then a sweep, under one exclusive lock. prune and trim use it.
 
 New blobs are written first, then index.json, then the unreachable blobs are deleted. A crash at any
 point leaves unreachable blobs, and the next reset deletes them.
@@ -49,7 +49,13 @@ class IndexEdit(NamedTuple):
 
 
 class EditResult(NamedTuple, Generic[Choice]):
-    """What was decided last, the survey and plan after it, and what was deleted in total."""
+    """The result of an edit and its sweep.
+
+    Attributes:
+        choice: The last decision.
+        judged: The survey and the plan after the edit.
+        swept: The blobs and uploads that were deleted, in total.
+    """
 
     choice: Choice
     judged: SurveyedPlan
@@ -57,7 +63,7 @@ class EditResult(NamedTuple, Generic[Choice]):
 
 
 Choose = Callable[[EditableStore, SurveyedPlan], tuple[IndexEdit, Choice]]
-"""Decides on an edit, and why; the store has no damage and no client is publishing."""
+"""Returns the edit and the decision behind it. The store has no damage, and no client publishes."""
 
 
 class EditContext(NamedTuple):
@@ -84,10 +90,10 @@ def dry_run_edit(
 def edit_and_collect(
     lock: HeldLock[EditableStore], choose: Choose[Choice], context: EditContext
 ) -> EditResult[Choice]:
-    """Survey, let `choose` decide, commit the edit, and delete what is unreachable then.
+    """Survey, call `choose`, commit its edit, and delete the blobs that are unreachable then.
 
-    If another process changes index.json first, decide again. Raises as reset does; once entries
-    were changed, the effect of the error says so.
+    If another process changes index.json first, it starts again. Raises as reset does; if entries
+    were changed before the error, its effect names them.
     """
     store, total = lock.store, SweepResult()
 
@@ -100,8 +106,8 @@ def edit_and_collect(
         except (Busy, Cancelled, Damaged, Unsafe):
             raise
         except KitcacheError:
-            # On a full disk the unreachable blobs may take the space that an index needs. If the
-            # error came after a rename that a power cut can undo, nothing may be deleted.
+            # On a full disk, deleting unreachable blobs may free the space that index.json needs.
+            # If it was replaced before the error, a power cut can undo that, so delete nothing.
             if store.read_roots(context.control.pause).version != surveyed.survey.index_digest:
                 raise
             swept = collect(lock, context.options, context.control, surveyed)[1]
@@ -170,7 +176,7 @@ def _project(
 
 
 def _after_edit(error: KitcacheError, edit: IndexEdit) -> KitcacheError:
-    """Add what was changed in index.json to the effect of an error."""
+    """Add the changes of index.json to the effect of an error."""
     clauses = [
         f"{count:,} {'entry' if count == 1 else 'entries'} of index.json had been {verb}"
         for count, verb in ((len(edit.drop), "removed"), (len(edit.move), "trimmed"))

@@ -1,6 +1,6 @@
 """The caches of one job (a build, or a command of `kitcache exec`): open, lock, sweep afterwards.
 
-Each directory is opened and locked once, by whatever paths the job names it.
+A directory that the job names by several paths is opened and locked once.
 """
 
 from contextlib import ExitStack
@@ -32,11 +32,11 @@ class LockOptions(NamedTuple):
     cancel: Event | None = None
 
     def control(self, store: DirectoryStore) -> Control:
-        """Return the same for calls about one directory."""
+        """Return the control for calls about one directory."""
         return Control(store.path, self.on_progress, self.cancel)
 
     def wait_policy(self, store: DirectoryStore) -> WaitPolicy:
-        """Return the same for a lock of one directory."""
+        """Return the wait policy for a lock of one directory."""
         return self.control(store).wait_policy(self.lock_timeout_s)
 
 
@@ -71,7 +71,7 @@ class LockedCache:
 
     @property
     def ingester(self) -> "Ingester":
-        """Takes the blobs of this process in. The cache was opened by open_upload."""
+        """The ingester for blobs of this process. Raises ValueError without open_upload."""
         if self._ingester is None:
             raise ValueError("this cache was not opened for an upload")
         return self._ingester
@@ -104,7 +104,7 @@ class LockedCaches:
     """All caches of a job. Closing the stack closes them and releases their locks.
 
     Args:
-        effect: What an error of this job says about its effect, such as "nothing was built".
+        effect: The effect of an error of this job, such as "nothing was built".
     """
 
     def __init__(self, options: LockOptions, stack: ExitStack, effect: str) -> None:

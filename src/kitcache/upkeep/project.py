@@ -1,6 +1,6 @@
-"""The survey of an edited index.json, without a second look at the disk. No I/O.
+"""The survey of an edited index.json, computed from the survey before the edit. No I/O.
 
-An edit only removes references, so the links that the survey has read still hold.
+An edit only removes references, so the links in the earlier survey are still valid.
 """
 
 from bisect import bisect_left
@@ -16,7 +16,7 @@ from kitcache.oci.links import Link, kind_in_place, read_links
 
 
 class CacheDocuments(NamedTuple):
-    """The manifest and the cacheconfig of a cache: verified bytes, known to be readable."""
+    """The manifest and the cacheconfig of a cache: verified bytes that can be parsed."""
 
     manifest: bytes
     config: bytes
@@ -51,13 +51,13 @@ def project(
     young: Collection[Digest] = (),
     index_digest: Digest,
 ) -> Survey:
-    """Return the survey of an index.json without some entries, and with new roots of others.
+    """Return the survey after some entries are removed and others get new roots.
 
     Args:
         drop: The positions of the entries to remove.
         move: The new roots by position. They reach no blob that was not live before.
-        young: The blobs that only removed entries reach and that are too young to delete. They, and
-            all that they reach, are kept.
+        young: The blobs that only removed entries reach and that are too young to delete. They and
+            all blobs that they reach are kept.
         index_digest: Of the bytes of the edited index.json.
     """
     sizes, links = dict(survey.live), dict(survey.links)
@@ -70,8 +70,8 @@ def project(
             roots.append(kept._replace(position=root.position - before))
     starts = [key_of(root.descriptor) for root in roots if root.descriptor is not None]
     live = {digest: sizes[digest] for digest in _reach_all(links, starts) if digest in sizes}
-    keepers = {*survey.young, *young}
-    nodes = [key for key in links if key[0] in keepers] if keepers else []
+    all_young = {*survey.young, *young}
+    nodes = [key for key in links if key[0] in all_young] if all_young else []
     kept_young = [d for d in {*young, *_reach_all(links, nodes)} if d in sizes and d not in live]
     projected = survey._replace(
         index_digest=index_digest,
@@ -118,7 +118,7 @@ def _reach_all(links: Mapping[NodeKey, tuple[Link, ...]], starts: Iterable[NodeK
 
 
 def _missing(survey: Survey, blobs: Collection[MissingBlob]) -> Iterable[MissingBlob]:
-    """Yield the missing blobs that a root still reaches, each with the first tag that does."""
+    """Yield the missing blobs that a root still reaches, each with the first such tag."""
     wanted = {blob.digest: blob for blob in blobs}
     for root in survey.roots if wanted else ():
         if root.descriptor is not None:

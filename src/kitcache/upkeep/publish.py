@@ -20,10 +20,10 @@ _MAX_NAMED = 3
 
 
 class Problem(NamedTuple):
-    """Why a root was not published, or is incomplete now.
+    """The reason why a root was not published, or is incomplete now.
 
     Attributes:
-        clause: "" if there is no problem.
+        clause: The reason; "" if there is no problem.
         code: The exit code of the problem.
     """
 
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 def find_faults(store: CacheStore, control: Control, *descriptors: Descriptor) -> str:
-    """Return what is missing or damaged below these manifests, a clause; "" if nothing is."""
+    """Return a clause about missing and damaged blobs below these manifests, or ""."""
     roots = [Root(0, None, descriptor) for descriptor in descriptors]
     damage, missing = check_reachable(store, control, roots)
     return describe_faults(damage, missing)
@@ -60,11 +60,11 @@ def publish(
 
     Args:
         roots: Each manifest or index, and its entries of index.json.
-        may_create_index: If index.json is missing, create it. Another process may have deleted it,
-            and it named other tags.
+        may_create_index: If index.json is missing, create it. False if it existed: another process
+            has deleted it, and it named other tags.
 
     Returns:
-        What is wrong with each root after it was published.
+        The problem of each root after it was published.
 
     Raises:
         KitcacheError: Nothing was published.

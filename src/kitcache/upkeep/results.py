@@ -46,7 +46,7 @@ class CachedStep(NamedTuple):
         cache_key: The digest of its record.
         created_ns: Since 1970, None if unknown.
         last_read_ns: When an import last read its last layer, None if unknown.
-        bytes: Of the layers that only this step needs, of the steps used no more recently.
+        bytes: Of its layers that no more recently used step has.
     """
 
     cache_key: str
@@ -151,7 +151,7 @@ class UnusableStep(NamedTuple):
         cache_key: The digest of the record.
         created_ns: Since 1970, None if unknown.
         layers: The faulty layers of its chain.
-        reason: What is wrong with the first of them, a clause.
+        reason: A clause about the first of these layers.
     """
 
     key: tuple[int, int]
@@ -162,12 +162,12 @@ class UnusableStep(NamedTuple):
 
 
 class TagStatus(NamedTuple):
-    """Whether an entry of index.json can be imported.
+    """The status of an entry of index.json: whether a build can import it.
 
     Attributes:
-        importable: full; partial (a cache, some steps of which cannot be loaded); none. An entry
-            that is not a cache is full if all its blobs are intact.
-        reason: Why it is not full.
+        importable: full; partial (some steps of a cache cannot be loaded); none. An entry that is
+            not a cache is full if all its blobs are intact.
+        reason: Why `importable` is not full.
         steps: The number of results in its cacheconfig.
     """
 
@@ -186,8 +186,8 @@ class VerifyResult(NamedTuple):
 
     Attributes:
         blobs: All blobs that were hashed.
-        bad_blobs: Reachable or not.
-        index_problem: Why index.json is unusable, "" if it is usable; then there are no tags.
+        bad_blobs: All of them, reachable or not.
+        index_problem: Why index.json is unusable; there are no tags then. "" if it is usable.
         damage: Damage that makes a reset refuse and that no tag names.
         warnings: Possible faults, a sentence each.
         seconds: Wall time.
@@ -212,7 +212,7 @@ class VerifyResult(NamedTuple):
 
 
 RECOVERED = "recovered-"
-"""The prefix of a recovered root whose name is unknown. A wrong name would be overwritten."""
+"""The prefix of a recovered root whose name is unknown. An export to a guessed name replaces it."""
 
 
 class RepairAction(NamedTuple):
@@ -220,9 +220,9 @@ class RepairAction(NamedTuple):
 
     Attributes:
         kind: copy-blob (from another copy); rebuild-index (index.json, or an entry of it, was
-            restored); move-tag (an entry names the last export, or has its true size);
+            restored); move-tag (an entry now names the last export, or has the right size);
             rewrite-cache (a cache names only what can be imported); remove-tag; quarantine-blob.
-        digest: Of the blob, or of the manifest that the tag names now; if it was removed, before.
+        digest: Of the blob; of the manifest that the tag names now, or named before its removal.
         description: A sentence.
     """
 
@@ -256,14 +256,14 @@ class PruneResult(NamedTuple):
     """The decisions of a policy, and the sweep that followed.
 
     Attributes:
-        outcome: That of the sweep; no-policy if there is no policy, so nothing was changed. After
-            dry-run and no-policy the rest says what would be done.
+        outcome: That of the sweep; no-policy if there is no policy, so nothing was changed. With
+            dry-run and no-policy, the other fields describe changes that were not made.
         tags: One decision per tag, in the order of index.json; empty if nothing was decided.
         trimmed: Tags that were kept and trimmed.
         limit_bytes: The most that all tags may reach, None without a limit. Below 0 if even an
             empty cache would leave too little free space.
         needed_bytes: The bytes that the tags to keep reach, if they exceed the limit.
-        reason: Why it could not reach its limit, else "".
+        reason: Why the limit was not reached, else "".
     """
 
     path: str
@@ -322,7 +322,7 @@ class MergeResult(NamedTuple):
 
     Attributes:
         path: Of the target.
-        outcome: done, dry-run, or unchanged if the target had everything.
+        outcome: done, dry-run, or unchanged if the target had all tags and blobs.
         tags: Of all sources, in order.
         linked: Blobs that are hard links to files of the sources.
         copied: Blobs that were copied and verified.

@@ -1,1 +1,1 @@
-"""verify and repair: what no build could import, and the least that mends it."""
+"""verify and repair: find tags that a build could not import, and repair them with few changes."""

@@ -1,4 +1,4 @@
-"""What is wrong with a root: the faulty blobs that it reaches, and its status. No I/O."""
+"""The status of a root, and the faulty blobs that it reaches. No I/O."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
@@ -12,21 +12,21 @@ _MAX_NAMED = 3
 
 
 class Fault(NamedTuple):
-    """What is wrong with a blob that a root reaches: a clause, such as "is missing"."""
+    """A faulty blob that a root reaches. problem: A clause, such as "is missing"."""
 
     link: Link
     problem: str
 
 
 class RootStatus(NamedTuple):
-    """What a root is, and whether a build could import it.
+    """The kind of a root, and whether a build could import it.
 
     Attributes:
-        check: The import. A root that is not a cache is importable if every blob that it needs is
-            intact.
+        check: The result of an import. A root that is not a cache is importable if every blob that
+            it needs is intact.
         faults: The blobs that it needs and that are missing, bad or damaged.
-        side_faults: Damaged blobs that only a subject or a hint leads to: a reset refuses because
-            of them, an import does not need them.
+        side_faults: Damaged blobs that are reached only through a subject or a hint. An import does
+            not need them, but a reset refuses because of them.
     """
 
     kind: Literal["cache", "image", "artifact", "unknown"]
@@ -36,17 +36,17 @@ class RootStatus(NamedTuple):
 
     @property
     def is_intact(self) -> bool:
-        """True if nothing is wrong with the root or with a blob that it reaches."""
+        """True if the root is importable and every blob that it reaches is intact."""
         return self.check.importable == "full" and not (self.faults or self.side_faults)
 
 
 def malformed_entry(survey: Survey, root: Root) -> str:
-    """Return what is wrong with an entry that has no descriptor, a clause."""
+    """Return the problem of an entry that has no descriptor, a clause."""
     return next(d.problem for d in survey.damage if d.root == root and not d.chain)
 
 
 def describe_faults(faults: Collection[Fault]) -> str:
-    """Return the first faults, each with the kind and the digest of its blob; "" if none."""
+    """Return the first faults, each with the kind and the digest of its blob; "" without faults."""
     clauses = [
         f"{_kind_of(fault.link)} {fault.link.descriptor.digest.short} {fault.problem}"
         for fault in faults

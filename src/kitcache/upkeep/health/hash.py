@@ -22,7 +22,7 @@ from kitcache.store.hashing import BlobHasher, count_cores
 from kitcache.upkeep.results import BadBlob
 
 _SMALL_BYTES = 64 * 1024
-# A cancel is noticed between two chunks. 256 KiB take a millisecond and stay in a core's cache.
+# Cancellation is checked between two chunks. 256 KiB take a millisecond and fit a core's cache.
 _CHUNK_BYTES = 256 * 1024
 _WAIT_S = 0.02
 _REPORT_S = 0.1
@@ -30,15 +30,15 @@ _COUNT_AFTER_S = 1.0
 
 
 class HashResult(NamedTuple):
-    """What hashing found.
+    """The result of hashing.
 
     Attributes:
-        blobs: The blobs that exist, with the sizes of their files.
+        blobs: The existing blobs, with the sizes of their files.
         bad_blobs: Blobs that do not match their digest, by digest; also names of blobs that are
             not regular files.
         symlinks: Those that lead to a file; it is not read.
-        began_ns: When hashing began, by the clock of the file system. Blobs that are written,
-            replaced or added afterwards are dated later. 0 if unknown.
+        began_ns: When hashing began, by the clock of the file system; 0 if unknown. Files that are
+            written, replaced or added afterwards have a later time.
     """
 
     blobs: Tally
@@ -52,8 +52,8 @@ def hash_all(
 ) -> HashResult:
     """Hash every blob below blobs/<known algorithm>/. The store's directories have been opened.
 
-    A blob that vanishes is not counted. Memory grows with the bad blobs only. Progress is reported
-    in the caller's thread; the total is counted after one second.
+    A blob that is deleted before it is read is not counted. Memory grows with the bad blobs only.
+    Progress is reported in the caller's thread; the total is counted after one second.
 
     Args:
         before: Skip the blobs that were intact then and have not changed since.
@@ -71,7 +71,7 @@ def hash_all(
         for digest in _every_blob(store, irregular):
             if before is not None and digest not in suspects:
                 stat = store.stat_blob(digest)
-                # No program can choose a change time.
+                # No program can set a file's change time.
                 if stat and max(stat.mtime_ns, stat.ctime_ns) < before.began_ns:
                     skipped = skipped.plus(Tally(1, stat.size))
                     continue
@@ -157,7 +157,7 @@ def _sum(workers: Iterable["_Worker"]) -> Tally:
 
 
 class _Worker:
-    """Hashes blobs for one thread. Other threads read its figures in the meantime."""
+    """Hashes blobs in one thread. Other threads read its counters while it runs."""
 
     def __init__(self, store: DirectoryStore, stop: Event, chunk_bytes: int) -> None:
         self._hasher = BlobHasher(store, stop, chunk_bytes)
@@ -213,13 +213,13 @@ class _Pool:
             thread.join()
 
     def start(self) -> list[_Worker]:
-        """Start the threads and return their workers; none if the system grants no thread."""
+        """Start the threads and return their workers; an empty list if no thread can be started."""
         while len(self._threads) < self._cores:
             worker = _Worker(self._store, self.stop, _CHUNK_BYTES)
             thread = Thread(target=self._work, args=(worker,), name="kitcache-hash")
             try:
                 thread.start()
-            except RuntimeError:  # go on with fewer
+            except RuntimeError:  # The system allows no more threads: use those that started.
                 self._cores = len(self._threads)
                 break
             self._threads.append(thread)
@@ -227,12 +227,12 @@ class _Pool:
         return self._workers
 
     def offer(self, digest: Digest) -> bool:
-        """Queue a blob; return False if the queue is full for a moment."""
+        """Queue a blob; return False if the queue was full for 20 ms."""
         self._check()
         return self._put(digest)
 
     def finish(self) -> bool:
-        """Close the queue; return True if every blob is hashed, else wait for a moment."""
+        """Close the queue; return True if every blob is hashed, else wait for at most 20 ms."""
         self._check()
         if self._threads and not self._is_closed:
             self._is_closed = self._put(None)

@@ -1,11 +1,11 @@
-"""What BuildKit makes of an imported cache, step by step. No I/O.
+"""The rules by which BuildKit imports a cache. No I/O.
 
 An import reads the root and its cacheconfig completely or not at all. A layer is read when a step
 needs it: if it is faulty, the steps that were built from it do not hit, or the build fails.
 
 Source: BuildKit, cache/remotecache/import.go (the caps, the two forms of a root),
-util/imageutil/config.go (how the forms are told apart), cache/remotecache/v1/parse.go (a layer that
-the root does not list makes a result absent; before 2020 it stopped the whole import),
+util/imageutil/config.go (the form follows from the fields), cache/remotecache/v1/parse.go (a layer
+that the root does not list makes a result absent; before 2020 it made the import fail),
 cache/manager.go (the annotation without which no layer is loaded), util/compression (media types).
 """
 
@@ -47,11 +47,11 @@ _LAYER_TYPES = frozenset(
 
 
 class BlobHealth(NamedTuple):
-    """What is known about a cache's blobs.
+    """The health of a cache's blobs.
 
     Attributes:
         live: The blobs that exist and that a root reaches.
-        faults: What is wrong with a blob, a clause such as "is missing".
+        faults: The problem of each faulty blob, a clause such as "is missing".
     """
 
     live: Collection[Digest]
@@ -59,12 +59,12 @@ class BlobHealth(NamedTuple):
 
 
 class ImportCheck(NamedTuple):
-    """What an import of one root comes to.
+    """The result that an import of one root would have.
 
     Attributes:
-        reason: A clause, if it is not fully importable.
+        reason: Why the root is not fully importable, a clause.
         steps: The number of results in its cacheconfig.
-        unusable_steps: Those of them that BuildKit cannot load.
+        unusable_steps: The results that BuildKit cannot load.
         warnings: Clauses.
     """
 
@@ -76,16 +76,16 @@ class ImportCheck(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """Why BuildKit imports nothing of the cache, a clause."""
+    """BuildKit would import nothing of the cache; the message is a clause that states why."""
 
 
 def check_import(
     manifest: bytes, config: bytes | None, health: BlobHealth, root: CacheManifest | None = None
 ) -> ImportCheck:
-    """Return what BuildKit would import of a cache.
+    """Return the result of an import of a cache by BuildKit.
 
     Args:
-        manifest: Verified bytes of its root, which read_cache_manifest takes for a cache's.
+        manifest: Verified bytes of its root, which read_cache_manifest accepts.
         config: Verified bytes of its cacheconfig; None if it cannot be read or is too large.
         root: The parsed manifest, if the caller has it.
     """
@@ -150,7 +150,7 @@ def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -
     faults = {number: fault for number, fault in enumerate(marks) if fault}
     unusable = []
     steps = 0
-    # Thousands of results may share one long chain, the same object: it is read once.
+    # Thousands of results may share one long chain object, so check each object once.
     known: dict[int, tuple[tuple[Digest, ...], str]] = {}
     for key, result in config.results():
         steps += 1
@@ -186,7 +186,7 @@ def _faulty_layers(
 
 
 def layer_faults(root: CacheManifest, config: CacheConfig, health: BlobHealth) -> tuple[str, ...]:
-    """Return for each layer of the cacheconfig why BuildKit cannot load it, "" if it can."""
+    """Return for each layer of the cacheconfig why BuildKit cannot load it; "" if it is intact."""
     # If a layer is listed twice, the last entry applies.
     listed = {layer.descriptor.digest: layer for layer in root.layers}
     known: dict[Digest, str] = {}
@@ -219,7 +219,7 @@ def _annotation_fault(diff_id: str | None) -> str:
 
 
 def check_form(document: JsonObject) -> None:
-    """Raise DocumentError if BuildKit cannot tell a manifest from an index."""
+    """Raise DocumentError if it is ambiguous whether BuildKit reads a manifest or an index."""
     document.check_spelling(("mediaType", "config", "layers", "manifests"))
     is_manifest = "config" in document or "layers" in document
     if is_manifest and "manifests" in document:

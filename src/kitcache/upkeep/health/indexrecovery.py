@@ -1,7 +1,7 @@
 """The entries of a rebuilt index.json. No I/O.
 
-Entries come from the readable parts of the old file, from kitcache's records, from the index.json
-of a copy, and from the roots among the blobs: manifests and indexes that no other index contains.
+The sources are the readable parts of the old file, kitcache's records, the index.json of a copy,
+and the roots among the blobs: manifests and indexes that no other index contains.
 """
 
 import json
@@ -29,7 +29,7 @@ from kitcache.upkeep.results import RECOVERED
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _MAX_UNREADABLE = 64
-"""After so many braces that begin no JSON object, the rest of the old file is skipped."""
+"""After this many braces that do not begin a JSON object, the rest of the old file is skipped."""
 _SHORT_DIGITS = 12
 _NAMES = (REF_NAME, IMAGE_NAME)
 
@@ -54,12 +54,12 @@ class RecoveredEntry(NamedTuple):
     Attributes:
         item: The JSON object of the entry.
         digest: Of the root that it names.
-        named_by: Where its name comes from.
+        named_by: The source of its name.
     """
 
     item: Mapping[str, Any]
     digest: Digest
-    named_by: Literal["index", "notes", "copy", "nobody"]
+    named_by: Literal["index", "records", "copy", "unknown"]
 
     @property
     def names(self) -> tuple[str | None, str | None]:
@@ -97,20 +97,20 @@ def _type_by_fields(fields: JsonObject) -> str | None:
 
 def choose_entries(
     old: bytes,
-    noted: Mapping[str, str],
+    recorded: Mapping[str, str],
     others: Iterable[bytes],
     documents: Mapping[Digest, Document],
 ) -> tuple[RecoveredEntry, ...]:
-    """Return every possible entry of the rebuilt index.json; those of the old one are not changed.
+    """Return every possible entry of the rebuilt index.json. Entries of the old file are unchanged.
 
-    If several sources know a name, the first whose root exists counts. A root without a name is
-    called `recovered-` and the beginning of its hex digits; the newest of them is first. The roots
-    can be damaged.
+    If several sources have the same name, the first source whose root exists is used. A root
+    without a name gets the name `recovered-` and its first hex digits; the newest root is first.
+    The roots can be damaged.
 
     Args:
         old: The bytes of the old index.json.
-        noted: By tag, the digest that was exported last.
-        others: index.json of other copies.
+        recorded: By tag, the digest that was exported last.
+        others: The index.json of each other copy.
         documents: All manifests and indexes among the blobs.
     """
     contained = {
@@ -120,44 +120,44 @@ def choose_entries(
         if link.role != "subject"
     }
     # Two images can share a ref name, and two platforms of one image share all names.
-    chosen = list({(one.names, one.digest): one for one in glean_entries(old)}.values())
-    for tag, text in noted.items():
+    chosen = list({(e.names, e.digest): e for e in glean_entries(old)}.values())
+    for tag, text in recorded.items():
         digest = _digest(text)
-        rivals = [one for one in chosen if one.names[0] == tag]
+        same_tag = [entry for entry in chosen if entry.names[0] == tag]
         if digest is None or digest not in documents:
             continue
-        if all(one.digest not in documents for one in rivals):
-            chosen = [one for one in chosen if one not in rivals]
-            chosen.append(_candidate(digest, documents[digest], tag, "notes"))
-    named = {one.digest for one in chosen}
+        if all(entry.digest not in documents for entry in same_tag):
+            chosen = [entry for entry in chosen if entry not in same_tag]
+            chosen.append(_candidate(digest, documents[digest], tag, "records"))
+    named = {entry.digest for entry in chosen}
     for other in others:
-        taken = {one.names for one in chosen}
+        taken = {entry.names for entry in chosen}
         chosen += [
             gleaned._replace(named_by="copy")
             for gleaned in glean_entries(other)
             if gleaned.digest in documents.keys() - named and gleaned.names not in taken
         ]
-    named = {one.digest for one in chosen}
-    tags = {one.names[0] for one in chosen}
+    named = {entry.digest for entry in chosen}
+    tags = {entry.names[0] for entry in chosen}
     unnamed = documents.keys() - contained - named
-    # Tools that are given no tag use the first entry: it is the newest one.
+    # Clients that get no tag use the first entry, so the newest root is first.
     for digest in sorted(unnamed, key=lambda digest: (-documents[digest].written_ns, digest)):
         name = RECOVERED + digest.hex[:_SHORT_DIGITS]
         if name in tags:
             name = RECOVERED + digest.hex
         tags.add(name)
-        chosen.append(_candidate(digest, documents[digest], name, "nobody"))
+        chosen.append(_candidate(digest, documents[digest], name, "unknown"))
     return tuple(chosen)
 
 
 def make_index(candidates: Iterable[RecoveredEntry]) -> bytes:
     """Return index.json with these entries, in this order."""
-    document = {**read_plain(EMPTY_INDEX), "manifests": [one.item for one in candidates]}
+    document = {**read_plain(EMPTY_INDEX), "manifests": [entry.item for entry in candidates]}
     return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _candidate(
-    digest: Digest, document: Document, tag: str, named_by: Literal["notes", "nobody"]
+    digest: Digest, document: Document, tag: str, named_by: Literal["records", "unknown"]
 ) -> RecoveredEntry:
     item = _item(document.media_type, digest, document.size, {REF_NAME: tag})
     return RecoveredEntry(item, digest, named_by)
@@ -175,7 +175,7 @@ def _item(
 
 
 def glean_entries(data: bytes) -> Iterator[RecoveredEntry]:
-    """Yield the readable entries with a name of an invalid index.json, in order."""
+    """Yield the readable entries of an invalid index.json that have a name, in order."""
     for item in _objects_in(data.decode("utf-8", "replace")):
         listed = item.get("manifests")
         for entry in listed if isinstance(listed, list) else (item,):
@@ -215,8 +215,8 @@ def _glean(item: dict[str, Any]) -> RecoveredEntry | None:
 
 def _names_of(item: Mapping[str, Any]) -> tuple[str | None, str | None]:
     annotations = item.get("annotations")
-    given = annotations if isinstance(annotations, dict) else {}
-    ref_name, image_name = map(given.get, _NAMES)
+    texts = annotations if isinstance(annotations, dict) else {}
+    ref_name, image_name = map(texts.get, _NAMES)
     return (
         ref_name if isinstance(ref_name, str) else None,
         image_name if isinstance(image_name, str) else None,
@@ -244,7 +244,7 @@ def correct_sizes(
 ) -> tuple[bytes, frozenset[int]]:
     """Return index.json with the right sizes of roots, and the positions of corrected entries.
 
-    An entry that cannot be parsed even then is not changed.
+    An entry that is still invalid with the right size is not changed.
 
     Args:
         data: The bytes of an index.json that read_entries accepts.

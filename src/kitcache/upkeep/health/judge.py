@@ -1,7 +1,7 @@
-"""The judge: what each entry of index.json is, and whether a build could import it.
+"""The judge: finds the kind of each entry of index.json and whether a build could import it.
 
-verify reports its statuses, and a repair plans by them: of the cache as it would be without its bad
-blobs and with the blobs of other copies.
+verify reports these statuses. A repair plans with the statuses that the cache would have without
+its bad blobs and with the blobs of other copies.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,10 +28,10 @@ from kitcache.upkeep.health.importrules import (
 
 
 class Judge:
-    """Judges the roots of one survey, each of them once.
+    """Judges the roots of one survey, each root once.
 
     Args:
-        store: What was surveyed. Its directories have been opened.
+        store: The store that was surveyed. Its directories have been opened.
         bad: The blobs that hold wrong bytes, each with a clause.
     """
 
@@ -40,8 +40,8 @@ class Judge:
         self._survey = survey
         ends = [(d.chain[-1], d.problem) for d in survey.damage if d.chain]
         damaged = {end.digest: problem for end, problem in ends}
-        # A missing manifest is not among the missing blobs, even if another blob lists it as a
-        # layer. And what the bytes of a blob are says more than that it counts as missing.
+        # A missing manifest counts as damage, even if another blob lists it as a layer. The problem
+        # of a bad blob is more specific than "is missing", so it is added last.
         self.problems = {blob.digest: blob.problem for blob in survey.missing_blobs}
         self.problems |= {
             digest: problem
@@ -49,7 +49,7 @@ class Judge:
             if digest.is_known and digest not in survey.live
         }
         self.problems |= bad
-        # A wrong size in one descriptor is not a fault of the others, so damage has the whole key.
+        # A wrong size is a fault of one descriptor, so damage is recorded by the complete key.
         self._damage = {
             key_of(end): problem
             if end.digest in survey.live
@@ -86,14 +86,14 @@ class Judge:
         faults = dict(self._faults_among(links, self.problems))
         side_faults = {}
         if self._damage:
-            # An absent subject is allowed, a damaged one is not.
+            # A subject may be absent, but not damaged.
             others = (
                 link
                 for link in links_below(survey, descriptor)
                 if link.role != "subject" or link.descriptor.digest in survey.live
             )
-            found = self._faults_among(others, {})
-            side_faults = {digest: fault for digest, fault in found if digest not in faults}
+            pairs = self._faults_among(others, {})
+            side_faults = {digest: fault for digest, fault in pairs if digest not in faults}
         check = None if descriptor.digest in faults else self._check_cache(descriptor, faults)
         if check is not None:
             return RootStatus("cache", check, faults, side_faults)
@@ -101,7 +101,7 @@ class Judge:
             ImportCheck("none", describe_faults(faults.values())) if faults else ImportCheck("full")
         )
         kind = kind_below(survey, descriptor, first_links(links))
-        # An artifact that contains caches cannot be imported as one.
+        # An index of caches is an artifact: BuildKit cannot import it as a cache.
         return RootStatus("artifact" if kind == "cache" else kind, check, faults, side_faults)
 
     def _faults_among(
@@ -118,9 +118,9 @@ class Judge:
     def _check_cache(
         self, descriptor: Descriptor, faults: Mapping[Digest, Fault]
     ) -> ImportCheck | None:
-        """Return what an import of the cache comes to, None if the root is not a cache.
+        """Return the result of an import of the cache, None if the root is not a cache.
 
-        A manifest that BuildKit cannot read counts as a cache's if it names a cacheconfig.
+        An invalid manifest counts as a cache if the media type of cacheconfigs occurs in it.
         Raises Unreadable.
         """
         data, root = b"", None
@@ -135,9 +135,9 @@ class Judge:
             if CACHECONFIG.encode() not in data:
                 return None
         except Damaged:
-            pass  # it was intact when it was surveyed
+            pass  # It was intact during the survey: report it as an unreadable manifest.
         except Unsafe:
-            return None  # above a cap, and no damage: the entry names a leaf
+            return None  # It is above a cap but not damaged, so the entry names a leaf.
         config = None
         if root and root.config.digest not in faults and not is_too_large(root.config.size or 0):
             with suppress(Damaged, Unsafe):

@@ -1,8 +1,8 @@
-"""The repair command: verify, plan, and do the least that makes every tag importable or removes it.
+"""The repair command: verify, plan the fewest changes, and apply them.
 
-Order: copy blobs, write new roots, edit index.json once, quarantine bad blobs. If a repair is
-killed at any point, every importable tag is still complete and the next repair continues.
-It deletes nothing.
+Order: copy blobs, write new roots, edit index.json once, quarantine bad blobs. A bad blob that is
+replaced is quarantined first. If a repair is killed at any point, every importable tag is still
+complete and the next repair continues. It deletes nothing.
 """
 
 import time
@@ -58,16 +58,15 @@ def repair(
 ) -> RepairResult:
     """Make every tag importable or remove it, with as few changes as possible; see RepairAction.
 
-    Guarantees on success: every tag that was importable has its digest and all its blobs; what was
-    removed from other tags could not be imported; no byte of a blob was lost, because bad blobs
-    and an invalid index.json are moved to .kitcache/quarantine. Blobs that no tag reaches any more
-    stay until the next reset. Every blob is hashed once; hashed again are only bad blobs and blobs
-    that were written since.
+    Guarantees on success: Every tag that was importable has its digest and all its blobs. The steps
+    and tags that were removed could not be imported. No byte was lost: bad blobs and an invalid
+    index.json are in .kitcache/quarantine. Unreachable blobs are kept until the next reset. Only
+    bad blobs, and blobs that were written since, are hashed more than once.
 
     Args:
         sources: Other copies of the cache. Missing and bad blobs are copied from them after their
-            bytes were verified. In them only kitcache.lock is written; it is held shared if
-            possible.
+            bytes were verified. Each copy's kitcache.lock is created and held shared if possible;
+            nothing else is written there.
         dry_run: Verify and report what would be done, without a lock.
         lock_timeout_s: How long to wait for each lock.
         cancel: Checked between actions and while hashing.
@@ -106,7 +105,7 @@ def repair(
             held = _lock(locks, store, copies, control, lock_timeout_s)
             actions = _Repair(held, copies, control, lock_timeout_s).run(verified.bad_blobs)
         try:
-            # Also without actions: another process may have repaired the cache.
+            # Verify also if there were no actions: another process may have repaired the cache.
             verified, _ = _verify(store, control, lock_timeout_s, before=hashed)
         except KitcacheError as error:
             error.details += tuple(action.description for action in actions)
@@ -163,7 +162,7 @@ def _lock_copy(
 
 
 class _Repair:
-    """Plans and carries out a repair under the exclusive lock."""
+    """Plans and applies a repair under the exclusive lock."""
 
     def __init__(
         self,
@@ -179,7 +178,7 @@ class _Repair:
         self._lock_timeout_s = lock_timeout_s
 
     def run(self, suspects: Sequence[BadBlob]) -> tuple[RepairAction, ...]:
-        """Plan and apply until index.json does not change in between; return what was done."""
+        """Plan and apply until index.json does not change in between; return all actions."""
         done: list[RepairAction] = []
 
         def attempt() -> tuple[RepairAction, ...]:
@@ -190,11 +189,11 @@ class _Repair:
     def _attempt(
         self, suspects: Sequence[BadBlob], done: list[RepairAction]
     ) -> tuple[RepairAction, ...]:
-        """Plan and apply once. If index.json has changed, add what was done to `done`."""
+        """Plan and apply once. If index.json has changed, add the actions so far to `done`."""
         store, control = self._store, self._control
         store.refresh()
-        # Hash again what would be moved: an export may have written the right bytes since. Blobs
-        # that were added since are hashed after the repair, because builds wait for this lock.
+        # Hash the bad blobs again: an export may have written the right bytes since. Blobs that
+        # were added since are hashed after the repair, because builds wait for this lock.
         digests = [blob.digest for blob in suspects]
         still_bad = {blob.digest for blob in hash_some(store, digests, control).bad_blobs}
         bad_blobs = [blob for blob in suspects if blob.digest in still_bad]
@@ -225,7 +224,7 @@ class _Repair:
                 yield action
 
     def _apply(self, source: RepairInput, plan: RepairPlan) -> None:
-        """Carry out the plan. Raises IndexChangedError if index.json was not edited."""
+        """Apply the plan. Raises IndexChangedError if index.json was not edited."""
         old_index = source.old_index if source.lost else None
         with Quarantine(self._held) as quarantine:
             if plan.bad or old_index is not None:

@@ -1,7 +1,7 @@
-"""What a repair is planned by, read from the store and from the other copies of the cache.
+"""The input of a repair plan, read from the store and from the other copies of the cache.
 
-The store is surveyed as it will be: without its bad blobs, and with the blobs that copies offer. Of
-a copy only the offered blobs are hashed, and no blob is used that was not.
+The survey shows the store as it will be: without its bad blobs, and with the blobs that copies
+offer. Only the offered blobs of a copy are hashed, and only hashed blobs are used.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -37,19 +37,19 @@ from kitcache.upkeep.results import BadBlob
 from kitcache.upkeep.trimming.trimplan import layer_uses
 
 Copies = Mapping[str, DirectoryStore]
-"""Other cache directories that blobs may come from, opened, by the path that the caller named."""
+"""Other copies of the cache, opened, by the path that the caller named."""
 
 
 def read_repair_input(
     store: DirectoryStore, copies: Copies, bad_blobs: Collection[BadBlob], control: Control
 ) -> RepairInput:
-    """Return everything that a repair is planned by. The layout's directories have been opened.
+    """Return the input of a repair plan. The store's directories have been opened.
 
     Args:
-        bad_blobs: All bad blobs of the layout, as just hashed.
+        bad_blobs: All bad blobs of the store, hashed just before this call.
 
     Raises:
-        KitcacheError: A blob is bad only because the caller may not read it: it may be intact.
+        KitcacheError: A blob counts as bad only because the caller may not read it.
         Unreadable: A blob was intact when it was hashed and cannot be read now.
         Unsafe: index.json is a symlink or above its cap.
         Cancelled: The caller has cancelled the repair.
@@ -79,7 +79,7 @@ def read_repair_input(
 
     projected, offers = _verify_offers(overlay, copies, survey, control)
     bad = {blob.digest: blob.problem for blob in bad_blobs}
-    # A bad blob that a copy offers will be replaced.
+    # A bad blob that a copy offers will be replaced, so it is not a fault.
     judge = Judge(overlay, projected, {d: bad[d] for d in bad if d not in projected.live})
     roots = [e.descriptor for e in entries if e.descriptor and not e.is_subject]
     roots = [root._replace(ref_name=None) for root in (*roots, *last_exports.values())]
@@ -105,7 +105,7 @@ def read_repair_input(
 
 
 def _read_index(store: DirectoryStore, control: Control) -> tuple[Roots, str]:
-    """Return index.json, and why it has to be rebuilt, "" if it has not."""
+    """Return index.json, and the reason to rebuild it, "" if it is usable."""
     try:
         index = store.read_roots(control.pause)
     except Damaged as error:
@@ -146,7 +146,7 @@ def _read_indexes(copies: Copies) -> Iterator[bytes]:
 def _read_named(
     overlay: Overlay, old_index: bytes, exported: Iterable[Digest]
 ) -> Iterator[tuple[Digest, Document]]:
-    """Yield what the old index.json and the records name: a copy may have it."""
+    """Yield the roots that the old index.json and the records name; a copy may have them."""
     for digest in (*(entry.digest for entry in glean_entries(old_index)), *exported):
         document = _read_document(overlay, digest)
         if document is not None:
@@ -176,7 +176,7 @@ def _size_of(overlay: Overlay, digest: Digest) -> int | None:
 def _last_exports(
     overlay: Overlay, entries: tuple[IndexEntry, ...], exported: Mapping[str, Digest]
 ) -> Iterator[tuple[str, Descriptor]]:
-    """Yield by tag the last export, if its root exists and the entry names another one."""
+    """Yield the last export of each tag, if its root exists and the entry names another root."""
     for entry in entries:
         digest = exported.get(entry.ref_name) if entry.ref_name is not None else None
         if entry.ref_name is None or digest is None:
@@ -215,7 +215,7 @@ def _survey(
 def _verify_offers(
     overlay: Overlay, copies: Copies, survey: Callable[[], Survey], control: Control
 ) -> tuple[Survey, dict[Digest, str]]:
-    """Hash every blob that a copy offers until no wrong one is left.
+    """Hash the offered blobs, and survey again without the wrong ones, until all are right.
 
     Returns:
         The survey with the offered blobs, and the path of the copy that offers each of them.
@@ -234,7 +234,7 @@ def _verify_offers(
         for number, copy in enumerate(copies.values()):
             offered = sorted(digest for n, digest in new if n == number)
             bad = hash_some(copy, offered, control).bad_blobs
-            # One failed read proves nothing, here as in the cache itself.
+            # Hash bad blobs once more: a single failed read is not enough to reject a blob.
             bad = hash_some(copy, [blob.digest for blob in bad], control).bad_blobs
             for blob in bad:
                 check_may_read(copy, blob.digest)
@@ -244,7 +244,7 @@ def _verify_offers(
 def _read_caches(
     overlay: Overlay, roots: Iterable[Descriptor]
 ) -> Iterator[tuple[Digest, CacheDocuments]]:
-    """Yield the documents of those roots that are caches with a readable cacheconfig."""
+    """Yield the documents of the roots that are caches with a readable cacheconfig."""
     for digest in dict.fromkeys(root.digest for root in roots):
         manifest = _read(overlay, digest)
         cache = config = None

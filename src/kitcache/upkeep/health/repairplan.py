@@ -1,8 +1,8 @@
-"""The repair plan: the least that makes every tag importable or removes it. No I/O.
+"""The repair plan: the fewest changes that make every tag importable or remove it. No I/O.
 
 An importable tag is not changed. A cache that lacks layers is rewritten without the steps that need
-them. A cache without its manifest or its cacheconfig is removed. An image or artifact cannot be
-rewritten without changing what it is: it stays if it is complete, else its entry is removed.
+them. The entry of a cache without its manifest or its cacheconfig is removed. An image or artifact
+cannot be rewritten: its entry is kept if it is complete, else removed.
 """
 
 import json
@@ -29,7 +29,7 @@ from kitcache.upkeep.trimming.steporder import keep_until_fits
 
 
 class RepairInput(NamedTuple):
-    """Everything that a repair is planned by.
+    """The input of a repair plan.
 
     Attributes:
         old_index: The bytes of index.json; None if it is missing.
@@ -37,18 +37,18 @@ class RepairInput(NamedTuple):
             index.json and none is needed.
         survey: Of the store without its bad blobs and with the blobs that other copies offer. Its
             roots are the entries of index_data; it also reaches the last exports.
-        last_exports: By tag, the root that was exported last to it, if it exists and the entry
-            names another root.
+        last_exports: By tag, the root of its last export, if it exists and the entry names another
+            root.
         statuses: Of all these roots, by their descriptor without a name.
-        caches: By the digest of the root, the readable documents of the caches among them that are
-            not importable, or not without faults.
+        caches: By the digest of the root, the documents of the caches that are not intact, if they
+            can be read.
         last_used_ns: When imports last read a layer.
         bad: Blobs that do not match their names, each with a clause.
-        problems: By blob, what is wrong with it, whoever names it.
-        offers: Missing and bad blobs, with the path of the copy that has them, verified.
+        problems: The problem of each faulty blob, whichever root reaches it.
+        offers: Missing and bad blobs, each with the path of a copy whose blob was verified.
         corrected: Positions of the entries whose size was wrong; in index_data it is right.
-        symlinks: Those of the faulty and the offered blobs that are symlinks to files.
-        lost: What is wrong with index.json if it has to be rebuilt, else "".
+        symlinks: The faulty and offered blobs that are symlinks to files.
+        lost: Why index.json must be rebuilt, else "".
         candidates: The entries of a rebuilt index.json.
     """
 
@@ -69,10 +69,10 @@ class RepairInput(NamedTuple):
 
 
 class RepairPlan(NamedTuple):
-    """What a repair does, in this order. Without actions there is nothing to do.
+    """The changes of a repair, in this order. Without actions there is nothing to repair.
 
     Attributes:
-        actions: What is done, described.
+        actions: The descriptions of all changes.
         copies: Blobs to copy, with the path of the copy that has them.
         new_blobs: Blobs to write, in this order.
         new_index: The new bytes of index.json; None if it is not changed.
@@ -89,15 +89,15 @@ class RepairPlan(NamedTuple):
 
     @property
     def arriving(self) -> frozenset[Digest]:
-        """Every blob that is missing or bad and will be there."""
+        """All blobs that will be copied or written."""
         return frozenset(self.copies) | frozenset(self.new_blobs)
 
 
 class _RootOutcome(NamedTuple):
-    """What becomes of an entry.
+    """The planned change of an entry.
 
     Attributes:
-        target: What the entry names afterwards; None if the entry is removed.
+        target: The root that the entry names afterwards; None if the entry is removed.
         reason: One or several clauses.
         content: The new root, if one has to be written.
     """
@@ -109,10 +109,10 @@ class _RootOutcome(NamedTuple):
 
 
 def make_repair_plan(source: RepairInput, *, now_ns: int, is_dry: bool) -> RepairPlan:
-    """Return the least that makes every tag importable or removes it.
+    """Return the fewest changes that make every tag importable or remove it.
 
     Args:
-        is_dry: The actions are described as something that would be done.
+        is_dry: Describe the actions with "would be" instead of "was".
     """
     planner = _Planner(source, now_ns)
     outcomes = {
@@ -146,12 +146,12 @@ def make_repair_plan(source: RepairInput, *, now_ns: int, is_dry: bool) -> Repai
 
 
 class _Planner:
-    """Plans what becomes of each root, once for each descriptor."""
+    """Plans the change of each entry, once for each descriptor."""
 
     def __init__(self, source: RepairInput, now_ns: int) -> None:
         self._source = source
         self._now_ns = now_ns
-        # A symlink that a copy replaces is not in doubt.
+        # A symlink that a blob of a copy replaces is not doubtful.
         self._symlinks = source.symlinks - source.offers.keys()
         self._known: dict[Descriptor, _RootOutcome] = {}
 
@@ -197,7 +197,7 @@ class _Planner:
         return _RootOutcome("unchanged", descriptor)
 
     def _is_doubtful(self, link: Link) -> bool:
-        """Return True if BuildKit, which follows symlinks, may read a document here."""
+        """Return True if the blob is a symlink to a document, which BuildKit would follow."""
         return kind_in_place(link) != "leaf" and link.descriptor.digest in self._symlinks
 
     def _plan_cache(
@@ -252,16 +252,16 @@ def _fits(manifest_bytes: int, config_bytes: int) -> bool:
 def _rebuilt_entries(
     source: RepairInput, outcomes: Mapping[Root, _RootOutcome]
 ) -> Iterator[tuple[Root, _RootOutcome]]:
-    """Yield what a rebuilt index.json lists or lacks. A root without a name has to be complete.
+    """Yield the entries of a rebuilt index.json, and the old entries that are removed.
 
-    A nameless root that a named entry moves to was written by a repair that was killed before it
-    wrote index.json.
+    A root without a name is listed only if it is complete. It is skipped if a named entry moves to
+    it: then a repair that was killed before it replaced index.json wrote this root.
     """
     taken = set()
     for root, outcome in outcomes.items():
         named_by = source.candidates[root.position].named_by
         is_new = outcome.target is not None and outcome.target.digest not in taken
-        if named_by == "nobody" and not (outcome.kind == "unchanged" and is_new):
+        if named_by == "unknown" and not (outcome.kind == "unchanged" and is_new):
             continue
         if outcome.target is not None:
             taken.add(outcome.target.digest)
@@ -270,7 +270,7 @@ def _rebuilt_entries(
 
 
 def _bad_symlinks(source: RepairInput) -> Iterator[tuple[Digest, str]]:
-    """Yield symlinks to a wrong file: an exporter would be told that the blob exists."""
+    """Yield symlinks to a wrong file. An exporter would skip such a blob, because it exists."""
     for digest in sorted(source.symlinks - source.offers.keys()):
         if digest in source.problems:
             yield digest, f"is a symlink, and {source.problems[digest]}"
@@ -304,7 +304,7 @@ def _edit_index(source: RepairInput, outcomes: Mapping[Root, _RootOutcome]) -> b
     if not (drop or move or source.corrected or source.lost):
         return None
     document = read_plain(source.index_data)
-    # The last export can be a cache of the other form, image manifest or index.
+    # The last export can have the other form of a cache: image manifest or index.
     for position, media_type in media_types.items():
         document["manifests"][position]["mediaType"] = media_type
     return edit_entries(json.dumps(document).encode(), remove=drop, move=move)
@@ -323,9 +323,9 @@ def _copy_actions(
 
 _NAME_SOURCES = {
     "index": "the old index.json still names it",
-    "notes": "it is the last export that kitcache recorded",
+    "records": "it is the last export that kitcache recorded",
     "copy": "the index.json of another copy names it",
-    "nobody": "its blobs are intact, but its name is not known",
+    "unknown": "its blobs are intact, but its name is not known",
 }
 
 
@@ -342,7 +342,7 @@ def _index_actions(
     unnamed = [
         root
         for root, outcome in outcomes.items()
-        if outcome.target and named_by[root.position :][:1] == ["nobody"]
+        if outcome.target and named_by[root.position :][:1] == ["unknown"]
     ]
     for root, outcome in outcomes.items():
         if outcome.target is None:

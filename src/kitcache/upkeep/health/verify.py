@@ -1,6 +1,6 @@
-"""The verify command: hash every blob and report what a build could not import, and why.
+"""The verify command: hash every blob, and report the tags and steps that cannot be imported.
 
-It changes nothing. A missing or invalid index.json is a finding; the blobs are hashed then too.
+It changes nothing. A missing or invalid index.json is in the result; all blobs are still hashed.
 """
 
 import time
@@ -37,7 +37,7 @@ def verify(
     Holds kitcache.lock shared, so that no reset runs. If the lock can be neither opened nor
     created, as in a read-only cache, verify continues without it and adds a warning. Tags that are
     published during the run are verified too. If no export was published in the directory yet,
-    `reason` says so. Damage is in the result and never raised.
+    `reason` states this. Damage is in the result and never raised.
 
     Args:
         on_progress: Called from this thread with Progress and Waiting.
@@ -111,11 +111,11 @@ def verify_locked(
 
 
 class _IndexView(NamedTuple):
-    """What index.json reaches.
+    """index.json and its survey.
 
     Attributes:
-        version: Of its content; if it cannot be parsed, the problem.
-        survey: None if index.json is missing or invalid; `problem` says why.
+        version: The digest of its bytes; if it cannot be parsed, the problem.
+        survey: None if index.json is missing or invalid; then `problem` is the reason.
     """
 
     version: Digest | str
@@ -192,7 +192,7 @@ def _judge(
 
 
 def _with_lengths(survey: Survey, bad_blobs: Iterable[BadBlob]) -> Iterator[BadBlob]:
-    """Yield the bad blobs; if a descriptor has another length, this is the problem."""
+    """Yield the bad blobs. A length that differs from the descriptor replaces the problem."""
     problems = {b.digest: b.problem for b in survey.missing_blobs if b.digest in survey.live}
     problems |= {d.chain[-1].digest: d.problem for d in survey.damage if d.kind == "wrong-size"}
     for blob in bad_blobs:
@@ -200,7 +200,7 @@ def _with_lengths(survey: Survey, bad_blobs: Iterable[BadBlob]) -> Iterator[BadB
 
 
 def _hints(path: str, damage: Iterable[DamagedPath]) -> Iterator[str]:
-    """Yield what the user can do about a damaged subject: a repair only removes entries."""
+    """Yield hints for a damaged subject of index.json, which a repair does not change."""
     roots = dict.fromkeys(damaged.root for damaged in damage if damaged.root.position < 0)
     for root in roots:
         yield from (f"hint: {hint}" for hint in recovery_hints(path, root))

@@ -1,4 +1,4 @@
-"""The blobs of a merge: which to copy, in which order, and how each one is copied."""
+"""The blobs of a merge: plans the copies in order, and makes them."""
 
 import time
 from collections import Counter
@@ -54,7 +54,11 @@ class CopyCounts(NamedTuple):
 
 
 def plan_copies(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) -> CopyPlan:
-    """Return all existing blobs that these roots reach; each root has the number of its survey."""
+    """Return all existing blobs that these roots reach.
+
+    Args:
+        roots: Each with the number of its survey.
+    """
     copies: dict[Digest, BlobCopy] = {}
     for source, root in roots:
         live = surveys[source].live
@@ -71,7 +75,7 @@ def plan_copies(surveys: Sequence[Survey], roots: Sequence[tuple[int, Root]]) ->
 
 
 def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
-    """Return all blobs that reference other blobs, each after those that it references."""
+    """Return all blobs that reference other blobs, each after the blobs that it references."""
     links = [pair for survey in surveys for pair in survey.links.items() if pair[1]]
     parents = {key[0] for key, _ in links}
     graph = TopologicalSorter[Digest]()
@@ -81,7 +85,7 @@ def _children_first(surveys: Sequence[Survey]) -> list[Digest]:
     try:
         return list(graph.static_order())
     except CycleError:
-        # Only a symlink in a blob's place leads back; its copy fails and ends the merge.
+        # Only a symlink in place of a blob can make a cycle. Its copy fails and ends the merge.
         return sorted(parents)
 
 
@@ -106,7 +110,7 @@ def _copy_each(
         for copy in part:
             yield _copy(sources[copy.source], target, copy, meter), copy.size
             meter.finish(copy.size)
-        # No manifest has a durable name before all blobs that it references.
+        # A manifest must not be durable before all blobs that it references.
         sync_blobs(target, with_bytes=True)
 
 
@@ -137,7 +141,7 @@ def dry_run(
     plan: CopyPlan,
     control: Control,
 ) -> CopyCounts:
-    """Return what copy_all would return, as far as file systems and lengths show it."""
+    """Return the counts that copy_all would return, judged by file systems and lengths."""
     can_link = [is_on_file_system_of(source, target_path) for source in sources]
 
     def method_of(copy: BlobCopy) -> CopyMethod:

@@ -53,7 +53,7 @@ class _SourceCache(NamedTuple):
 
     @property
     def cache(self) -> MergeCache:
-        """The facts that the plan needs."""
+        """The cache as the merge plan takes it."""
         path = self.store.path
         return MergeCache(path, address_name(path), self.roots.entries)
 
@@ -72,7 +72,7 @@ class _MergeOptions(NamedTuple):
 
     @property
     def left_s(self) -> float:
-        """The time that is left to wait for locks."""
+        """The remaining time to wait for locks."""
         return max(0.0, self.started_s + self.lock_timeout_s - time.monotonic())
 
 
@@ -100,12 +100,12 @@ def merge(
         replace: Move a tag of the target that names another digest.
 
     Raises:
-        UsageError: The target is a source, or inside one, or the other way round.
-        Damaged: A source is damaged, or the target's index.json is invalid. Kind lost: another
+        UsageError: The target is a source, or one of the two directories contains the other.
+        Damaged: A source is damaged, or the target's index.json is invalid. Kind "lost": another
             process deleted blobs of the target after its tags were changed.
         Busy, NotACache, Unsafe, Cancelled: As reset.
-        KitcacheError: Two caches disagree about a tag, or an I/O error. After all errors but "lost"
-            no tag was changed.
+        KitcacheError: A tag has different digests in two caches, or an I/O error. The effect of
+            each error states whether tags were changed.
     """
     options = _MergeOptions(
         tuple(address_text(path) for path in _as_sequence(sources)),
@@ -164,7 +164,7 @@ def _as_sequence(value: _Text | Sequence[_Text]) -> Sequence[_Text]:
 def _open(
     options: _MergeOptions, stack: ExitStack
 ) -> tuple[list[DirectoryStore], DirectoryStore | None]:
-    """Open the sources, and the target if it exists; none is inside another."""
+    """Open the sources, and the target if it exists. Raises UsageError if it overlaps one."""
     if not options.sources:
         raise UsageError("name at least one cache to merge from")
     if not options.target:
@@ -180,7 +180,7 @@ def _open(
     for store in stores:
         is_target = target is not None and store.identity() == target.identity()
         if is_target or is_nested(store.path, options.target):
-            problem = "are one directory" if is_target else "lie within each other"
+            problem = "are one directory" if is_target else "are nested"
             raise UsageError(
                 f"{store.path} and {options.target} {problem}",
                 hints=("merge into a directory of its own",),
@@ -197,7 +197,7 @@ def _lock(
     """Lock the sources shared and the target exclusive. Return warnings about unlocked sources.
 
     All merges acquire locks in the order of the identities. Otherwise two merges in opposite
-    directions would wait for each other. A target that does not exist yet is no other's source.
+    directions would wait for each other. A target that does not exist yet needs no lock here.
     """
     kinds: list[tuple[DirectoryStore, LockKind]] = [(store, "shared") for store in stores]
     kinds += [] if target is None else [(target, "exclusive")]
@@ -215,7 +215,7 @@ def _lock(
 
 
 def _read_source(store: DirectoryStore, control: Control) -> _SourceCache:
-    """Read and survey a source. Raises Damaged if a root of it is not complete."""
+    """Read and survey a source. Raises Damaged if one of its roots is not complete."""
     roots, survey = read_surveyed_roots(store, control._replace(path=store.path))
     for root in survey.roots:
         if root.position >= 0:
@@ -255,7 +255,7 @@ def _copy_and_commit(
 ) -> tuple[tuple[EntryGroup, ...], CopyCounts]:
     make_index(target, options.control.wait_policy(options.left_s))
     target.refresh()
-    # Before anything is copied: uses that cannot be read end the merge.
+    # Read the recorded uses first: if they cannot be read, nothing is copied.
     target_uses = target.read_tag_uses()
     target.read_layer_uses()
     tag_uses = [source.store.read_tag_uses() for source in sources]
@@ -268,7 +268,7 @@ def _copy_and_commit(
     try:
         groups = _commit(sources, target, options)
     except KitcacheError as error:
-        # An error that came after the rename has its own effect.
+        # An error after index.json was replaced has its own effect.
         if error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
             error.effect = _NO_TAG_CHANGED
         raise
@@ -344,7 +344,7 @@ def _merge_uses(
     target_uses: Mapping[str, state.TagUse],
     source_uses: Sequence[Mapping[str, state.TagUse]],
 ) -> dict[str, state.TagUse]:
-    """Return the new uses of the copied tags: the later use counts."""
+    """Return the new uses of the copied tags: of two uses, the later one."""
     merged: dict[str, state.TagUse] = {}
     for group in groups:
         target, source, digests = group.tag.target_name, group.tag.source_name, group.tag.digests

@@ -1,7 +1,7 @@
-"""(target, sources, renames) → which entries to copy, under which names. No I/O.
+"""The merge plan: the entries to copy, and their names in the target. No I/O.
 
-All entries with one ref name are copied together. If two caches disagree about a name, the merge is
-refused: the user decides.
+All entries with the same ref name are copied together. If a name has different digests in two
+caches, the merge is refused and the user decides.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ class EntryGroup(NamedTuple):
 
     @property
     def copies(self) -> tuple[CopiedEntry, ...]:
-        """The entries to add to the target's index.json; none if the target has them."""
+        """The entries to add to the target's index.json; () if the target has them."""
         if self.tag.state == "unchanged":
             return ()
         new = None if self.tag.target_name == self.tag.source_name else self.tag.target_name
@@ -53,7 +53,7 @@ def decide(
         replaces: Move a tag of the target that names another digest.
 
     Raises:
-        KitcacheError: Two caches disagree about a name, and it is not a tag of the target to move.
+        KitcacheError: A name has different digests in two caches, and it cannot be moved.
     """
     names = _KnownNames(target, replaces=replaces)
     groups = []
@@ -103,7 +103,7 @@ _Key = tuple[Literal["tag", "image", "entry"], str]
 
 
 def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
-    """Return the digests that each ref name and image name names; else each digest itself."""
+    """Return the digests of each ref name and image name; an entry without a tag by its digest."""
     claims: dict[_Key, frozenset[str]] = {}
     for entry in entries:
         digest = _digest_of(entry)
@@ -115,7 +115,7 @@ def _claims(entries: Iterable[IndexEntry]) -> dict[_Key, frozenset[str]]:
 
 
 class _NameConflict(NamedTuple):
-    """Two caches that disagree about a name. is_own: the first one is the target."""
+    """A name with different digests in two caches. is_own: The first cache is the target."""
 
     key: _Key
     first: tuple[str, frozenset[str]]
@@ -132,7 +132,7 @@ def _shown(digests: Iterable[str]) -> str:
 
 
 class _KnownNames:
-    """The digests that each name names: in the target, then in the copied entries."""
+    """The digests of each name in the target and in the copied entries."""
 
     def __init__(self, target: MergeCache, *, replaces: bool) -> None:
         own = _claims(entry for entry in target.entries if not entry.is_subject)
@@ -142,7 +142,7 @@ class _KnownNames:
         self.conflicts: list[_NameConflict] = []
 
     def add(self, path: str, entries: Sequence[IndexEntry]) -> tuple[State, tuple[str, ...]]:
-        """Return how a group is copied, and the digests that its names named before."""
+        """Return the state of a group, and the digests that its names had before."""
         state: State = "unchanged"
         previous: set[str] = set()
         for key, digests in _claims(entries).items():

@@ -4,10 +4,8 @@ from kitcache.gc.reach import reach
 from kitcache.gc.values import DamagedPath, MissingBlob, Root, Survey
 from kitcache.oci.digest import Digest
 
-Hole = DamagedPath | MissingBlob
 
-
-def find_missing(survey: Survey, root: Root) -> tuple[Hole, ...]:
+def find_missing(survey: Survey, root: Root) -> tuple[DamagedPath | MissingBlob, ...]:
     """Return the damaged and missing blobs that a root of this survey reaches.
 
     The subject of an artifact may be absent. Source: OCI image-spec, manifest.md.
@@ -19,11 +17,11 @@ def find_missing(survey: Survey, root: Root) -> tuple[Hole, ...]:
     reached = reach(survey, root.descriptor)
     needed = reach(survey, root.descriptor, with_subjects=False)
     damage = [d for d in survey.damage if d.chain and d.chain[-1].digest in reached]
-    return (*damage, *(leaf for leaf in survey.missing_blobs if leaf.digest in needed))
+    return (*damage, *(blob for blob in survey.missing_blobs if blob.digest in needed))
 
 
 def find_unknown(survey: Survey) -> tuple[Root, Digest] | None:
-    """Return a root and a blob that it needs and that kitcache cannot verify, if there is one."""
+    """Return the first blob that kitcache cannot verify, with a root that needs it; else None."""
     named = {link.descriptor.digest for links in survey.links.values() for link in links}
     named |= {root.descriptor.digest for root in survey.roots if root.descriptor is not None}
     unknown = {digest for digest in named if not digest.is_known}

@@ -1,4 +1,4 @@
-"""index.json of a cache whose entries are copied: it must be complete and rewritable."""
+"""Reads an index.json to copy entries from, or to add entries to. It must be rewritable."""
 
 from kitcache.errors import NOTHING_CHANGED, Damaged
 from kitcache.gc.collect import IndexChangedError, retry_if_changed
@@ -14,7 +14,7 @@ def read_surveyed_roots(store: CollectableStore, control: Control) -> tuple[Root
 
     Raises:
         Busy: Other processes change index.json before each survey ends.
-        Damaged: It could not be written back; otherwise as take_survey.
+        Damaged: index.json cannot be rewritten without loss. Other errors are those of take_survey.
     """
 
     def attempt() -> tuple[Roots, Survey]:
@@ -29,7 +29,7 @@ def read_surveyed_roots(store: CollectableStore, control: Control) -> tuple[Root
 
 
 def read_target_roots(store: CacheStore, control: Control) -> Roots:
-    """Return the roots of a cache to which tags are added; it may have no index.json yet.
+    """Return the roots of a cache to which tags are added. It may have no index.json yet.
 
     Raises:
         Damaged: Tags could be lost: index.json is invalid, not rewritable, or missing but there are

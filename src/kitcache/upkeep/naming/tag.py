@@ -1,4 +1,4 @@
-"""The tag command: give the entry of a tag or digest one more name, in one step of index.json."""
+"""The tag command: add a tag for the root that another tag or a digest names."""
 
 import time
 from threading import Event
@@ -31,7 +31,7 @@ class _Source(NamedTuple):
 
     @property
     def has_target(self) -> bool:
-        """Return True if TARGET names this digest already, and no other."""
+        """Return True if TARGET already names this digest and no other digest."""
         return set(self.previous) == {str(self.descriptor.digest)}
 
 
@@ -45,7 +45,7 @@ def tag(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> TagResult:
-    """Let the tag `target` name the manifest that `source`, a tag or a full digest, names.
+    """Let the tag `target` name the manifest of `source`, a tag or a full digest.
 
     On success index.json was replaced in one step, under kitcache's and BuildKit's lock. `target`
     names that digest alone, and its entry has all fields of the entry of `source`. All other
@@ -99,7 +99,7 @@ def _commit(
 def _find_source(
     store: EditableStore, control: Control, source: str, target: str
 ) -> tuple[Roots, _Source]:
-    """Return the entry of SOURCE, which is complete, and the roots that it was found in."""
+    """Return the roots of the store, and the entry of SOURCE, which is complete."""
     roots, survey = read_surveyed_roots(store, control)
     root = _root_of(store.path, survey, source)
     problems = find_missing(survey, root)
@@ -143,7 +143,7 @@ def _digest_of(root: Root) -> str | None:
 
 
 def _check_images(path: str, roots: Roots, target: str) -> None:
-    """Refuse a name that clients look up as an image's, or that an image would lose."""
+    """Refuse the image name or the ref name of an image: clients would no longer find the image."""
     for entry in roots.entries:
         if entry.image_name is not None and target in (entry.image_name, entry.ref_name):
             raise KitcacheError(

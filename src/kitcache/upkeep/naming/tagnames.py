@@ -1,4 +1,4 @@
-"""The names that kitcache gives to tags. No I/O."""
+"""The check of names for new tags. No I/O."""
 
 from kitcache.errors import UsageError
 from kitcache.oci.digest import parse_digest

@@ -29,15 +29,15 @@ def untag(
 ) -> UntagResult:
     """Remove every entry with one of these ref names or full digests from index.json.
 
-    A name with `*`, `?` or `[` that no entry has is a pattern, as in a policy: it selects all ref
-    names that it matches.
+    A name with `*`, `?` or `[` is a pattern, as in a policy, unless an entry has exactly this name.
+    A pattern selects all ref names that it matches.
 
     On success index.json was replaced in one step, under kitcache's and BuildKit's lock. All other
     entries and unknown fields are kept, and no blob was deleted. The recorded use of a removed tag
-    is removed too. This works for a damaged tag; a refusal to delete names this command.
+    is removed too. A damaged tag can be removed too: if reset refuses, it suggests this command.
 
     Raises:
-        NotFound: A name is not there, or a pattern matches no ref name. Nothing was changed.
+        NotFound: No entry has a name, or a pattern matches no ref name. Nothing was changed.
         Damaged: index.json is invalid or missing.
         Busy, NotACache, Unsafe, Cancelled: As reset.
         KitcacheError: An I/O error.
@@ -71,7 +71,7 @@ def _commit(
         left_s = max(0.0, deadline - time.monotonic())
         roots = store.commit_roots(change, control.wait_policy(left_s))
         kept = {entry.ref_name for entry in roots.entries} if roots else set()
-        # Otherwise a repair that finds no index.json would restore the tags.
+        # Without this, a repair of a lost index.json would restore the tags.
         with suppress(KitcacheError):
             lost_tags = {entry.ref_name for entry in removed} - kept
             store.write_tag_uses({tag: TagUse() for tag in lost_tags if tag is not None})
@@ -81,7 +81,7 @@ def _commit(
 def _remove(
     path: str, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[RemovedEntry, ...]]:
-    """Return index.json without the entries with these names, and these entries."""
+    """Return index.json without the entries that have these names, and the removed entries."""
     if data is None:
         raise Damaged(
             path,

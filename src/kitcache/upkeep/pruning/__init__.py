@@ -1,1 +1,1 @@
-"""prune: which tags a policy keeps, and when they were last used."""
+"""prune: decides by a policy which tags to keep, and removes the other tags."""

@@ -1,7 +1,7 @@
-"""Decisions: which tags a policy keeps, by their sizes, their last uses and the time. No I/O.
+"""Decisions: the tags that a policy keeps, by their sizes, their last uses and the time. No I/O.
 
-A policy protects tags, and it names reasons to remove others: a pattern; an age; that they are not
-kept, if keeping is all that the policy asks for; a limit. A protected tag is never removed.
+A policy protects some tags; a protected tag is never removed. Another tag is removed because of a
+pattern, an age or a limit. If a policy has only rules that keep tags, all other tags are removed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -30,11 +30,11 @@ _UNNAMED = "no rule of the policy removes it"
 
 
 class TagFacts(NamedTuple):
-    """What is decided about: all entries with one ref name, or one entry without a name.
+    """The facts about a tag (all entries with one ref name), or about an entry without a name.
 
     Attributes:
-        positions: Of the entries in index.json, -1 for its own subject.
-        used_ns: The last use, as used_from tells it; ignored if that is "unknown".
+        positions: Of the entries in index.json, -1 for the subject of index.json.
+        used_ns: The last use; ignored if used_from is "unknown".
         blobs: All existing blobs that the entries reach.
         digest: Of the first entry, if it can be read.
     """
@@ -55,7 +55,7 @@ class _KeepDecision(NamedTuple):
 
 
 class _Tag(NamedTuple):
-    """A named tag. rules: by field, the rule that sets it for this tag."""
+    """A named tag. rules: By field, the rule whose value applies to this tag."""
 
     name: str
     positions: tuple[int, ...]
@@ -79,17 +79,16 @@ def decide(
     held: Blobs = frozenset(),
     protected: Collection[str] = (),
 ) -> tuple[TagDecision, ...]:
-    """Return a decision for each of the facts, in their order.
+    """Return a decision for each tag and each entry without a tag, in the order of `facts`.
 
     Tags are removed least recently used first, in one order for every limit, so a smaller limit
-    never keeps a tag that a larger limit removes. If the limit cannot be reached, all tags that may
-    be removed are, except those that would free nothing. A last use in the future, or an unknown
-    one, counts as now.
+    never keeps a tag that a larger limit removes. If the limit cannot be reached, all unprotected
+    tags that free space are removed. A last use that is unknown or in the future counts as now.
 
     Args:
-        sizes: Of all blobs that exist; other blobs count nothing.
+        sizes: Of all existing blobs. A missing blob counts as 0 bytes.
         limit_bytes: For all blobs that the remaining entries reach; None without a limit.
-        held: Blobs that take space whatever is removed.
+        held: Blobs that take space even if every tag is removed.
         protected: Ref names that are never removed, because they are new.
     """
     tags = _by_last_use(facts, policy, now_ns)
@@ -152,7 +151,7 @@ def _by_last_use(facts: Sequence[TagFacts], policy: PrunePolicy, now_ns: int) ->
 
 
 def _used_ns(fact: TagFacts, now_ns: int) -> int:
-    """Return the last use as it counts: a tag whose use is unknown may be in use now."""
+    """Return the last use, at most now. If it is unknown, return now: the tag may be in use."""
     return now_ns if fact.used_from == "unknown" else min(fact.used_ns, now_ns)
 
 
@@ -181,7 +180,7 @@ def _protected(
 
 
 def _last_used(tags: Sequence[_Tag]) -> frozenset[str]:
-    """Return the tags that a keep-last keeps: the last used ones to which its rule applies."""
+    """Return the most recently used tags of each keep-last rule."""
     names: dict[PruneRule, list[str]] = {}
     for tag in tags:
         if rule := tag.rules.get("keep_last"):
@@ -201,7 +200,7 @@ def _due(
     *,
     has_limit: bool,
 ) -> dict[str, _KeepDecision]:
-    """Return the tags to remove whatever their size; the last used one stays if none else does."""
+    """Return the tags to remove whatever their size. Keep the last used tag if no other is kept."""
     due = {}
     for tag in tags:
         if tag.name not in decided:
@@ -214,7 +213,7 @@ def _due(
 
 
 def _due_reason(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool) -> str:
-    """Return why an unprotected tag is removed whatever its size, or ""."""
+    """Return why an unprotected tag is removed whatever its size; "" if it is not."""
     if pattern := find_pattern(policy.drop_tags, tag.name):
         return policy.spell("drop-tag", pattern)
     if unused := tag.rules.get("unused_for_ns"):
@@ -222,8 +221,8 @@ def _due_reason(tag: _Tag, policy: PrunePolicy, now_ns: int, *, has_limit: bool)
         return _quote_age(tag, "unused_for_ns", policy, now_ns) if is_due else ""
     if has_limit:
         return ""
-    # A policy that only says what to keep removes the rest. A keep-tag does not, next to an age,
-    # also one of other tags: then it only protects. Nor do rules for all tags, next to a drop-tag.
+    # A policy with only rules that keep tags removes all other tags. Next to an age (also of other
+    # tags) or a drop-tag, a keep-tag only protects. Next to a drop-tag, so do rules for all tags.
     removes_others = policy.has_age or policy.drop_tags
     kept_by = [policy.spell("keep-tag")] if policy.keep_tags and not removes_others else []
     applying = ((f, tag.rules[f]) for f in ("keep_last", "keep_within_ns") if f in tag.rules)
@@ -245,19 +244,19 @@ def _limited(
     limit_name: str,
     allow_empty: bool,
 ) -> dict[str, _KeepDecision]:
-    """Return what the limit decides about the undecided tags: all removals, and some that stay.
+    """Return the decisions of the limit about undecided tags. A tag within the limit has none.
 
     Args:
-        others: The blobs of each entry without a tag, and the blobs that take space anyway.
+        others: The blobs of each entry without a tag, and the blobs that always take space.
     """
     removable = [tag for tag in tags if tag.name not in decided]
     kept = [tag.blobs for tag in tags if tag.name in decided and decided[tag.name].keep]
     last = removable.pop() if removable and not kept and not allow_empty else None
     if last is not None:
         kept.append(last.blobs)
-    staying = [*others, *kept]
-    count, fits = _count_removals([tag.blobs for tag in removable], staying, sizes, limit_bytes)
-    held = frozenset().union(*staying, *(tag.blobs for tag in removable[count:]))
+    kept_blobs = [*others, *kept]
+    count, fits = _count_removals([tag.blobs for tag in removable], kept_blobs, sizes, limit_bytes)
+    held = frozenset().union(*kept_blobs, *(tag.blobs for tag in removable[count:]))
     decisions = {}
     for tag in removable[:count]:
         frees_space = any(sizes.get(digest) for digest in tag.blobs - held)
@@ -269,16 +268,16 @@ def _limited(
 
 def _count_removals(
     removable: Sequence[Blobs],
-    staying: Sequence[Blobs],
+    kept: Sequence[Blobs],
     sizes: Mapping[Digest, int],
     limit_bytes: int,
 ) -> tuple[int, bool]:
-    """Return how many tags have to be removed, from the first on, and whether that is enough."""
-    # The removal of the last holder frees a blob, so only the rank of that one counts.
+    """Return how many tags to remove, from the first on, and whether the rest fits the limit."""
+    # A blob is freed when the last tag that has it is removed, so record the rank of that tag.
     freed_by: dict[Digest, int] = {}
-    for rank, blobs in enumerate((*removable, *staying)):
+    for rank, blobs in enumerate((*removable, *kept)):
         freed_by.update(dict.fromkeys(blobs, rank))
-    freed = [0] * (len(removable) + len(staying))
+    freed = [0] * (len(removable) + len(kept))
     for digest, rank in freed_by.items():
         freed[rank] += sizes.get(digest, 0)
     needed = sum(freed)
@@ -295,7 +294,7 @@ def _quote_age(tag: _Tag, field: str, policy: PrunePolicy, now_ns: int) -> str:
 
 
 def _shared(facts: Sequence[TagFacts]) -> Blobs:
-    """Return the blobs that several of the facts have."""
+    """Return the blobs that more than one tag or entry reaches."""
     once: set[Digest] = set()
     shared: set[Digest] = set()
     for fact in facts:

@@ -1,4 +1,4 @@
-"""What a policy decides by: when each tag was last used, and which blobs it reaches."""
+"""The facts that a policy needs: the last use of each tag, and the blobs that it reaches."""
 
 from functools import partial
 
@@ -18,10 +18,10 @@ def read_uses(store: CacheStore, survey: Survey, now_ns: int) -> tuple[TagFacts,
     The last use is the newest of the recorded exports and imports and of the age that `ls` shows.
 
     Args:
-        survey: Of this layout, without damage.
+        survey: Of this store, without damage.
 
     Raises:
-        Unreadable: A blob cannot be read: no decision is based on a guessed time.
+        Unreadable: A blob cannot be read, so the last use of a tag is unknown.
         KitcacheError: Another I/O error.
     """
     records = store.read_tag_uses()
@@ -40,7 +40,7 @@ def read_uses(store: CacheStore, survey: Survey, now_ns: int) -> tuple[TagFacts,
             if key not in known:
                 known[key] = _read_root(store, survey, descriptor, now_ns)
             own, made = known[key]
-            # A thousand tags may share one set: keep the same object.
+            # A thousand tags may have equal sets: share one object to save memory.
             blobs = blobs | own if blobs else own
             uses += made
         used_ns, used_from = last_use(uses, now_ns)
@@ -59,7 +59,7 @@ def read_uses(store: CacheStore, survey: Survey, now_ns: int) -> tuple[TagFacts,
 def _read_root(
     store: CacheStore, survey: Survey, descriptor: Descriptor, now_ns: int
 ) -> tuple[Blobs, list[Use]]:
-    """Return the existing blobs that a root reaches, and when its results were created."""
+    """Return the existing blobs that a root reaches, and the times its results were created."""
     links = reach(survey, descriptor)
     blobs = frozenset(digest for digest in links if digest in survey.live)
     if any(link.role == "subject" for link in links.values()):

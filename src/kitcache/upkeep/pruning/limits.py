@@ -1,4 +1,4 @@
-"""Limits: how many bytes the tags may hold, by a policy and by the free space of the disk."""
+"""Limits: the bytes that the tags may reach, by a policy and by the free space of the disk."""
 
 from typing import NamedTuple
 
@@ -14,10 +14,10 @@ class Limit(NamedTuple):
     """A limit in bytes for all blobs that the tags reach.
 
     Attributes:
-        bytes: Below 0 if even an empty cache would be too large.
-        option: As the user writes it, with a percentage if it has one.
-        wanted_bytes: What the option asks for.
-        held: Blobs that take space whatever is removed, and so count as kept.
+        bytes: Below 0 if even an empty cache would exceed the limit.
+        option: The option as the user writes it, with its percentage if it has one.
+        wanted_bytes: The value of the option in bytes.
+        held: Blobs that take space even if every tag is removed; they count as kept.
     """
 
     bytes: int
@@ -55,7 +55,7 @@ def _spell(policy: PrunePolicy, key: str, size: DiskSpace) -> str:
 
 
 def _freed_by_sweep(store: EditableStore, planned: SurveyedPlan, control: Control) -> int:
-    """Return the bytes that unreachable blobs and abandoned uploads take."""
+    """Return the bytes that a sweep frees: unreachable blobs and abandoned uploads."""
     plan = planned.plan
     freed = sum(ingest.bytes for ingest in plan.drop_ingests)
     for batch in store.scan_blobs():
@@ -68,7 +68,7 @@ def _freed_by_sweep(store: EditableStore, planned: SurveyedPlan, control: Contro
 
 
 def _held(store: EditableStore, planned: SurveyedPlan) -> frozenset[Digest]:
-    """Return what takes space even without any entry: files with other names, and young ones."""
+    """Return the live blobs that no removal frees: files with other hard links, and young blobs."""
     survey, plan = planned.survey, planned.plan
     stats = {digest: store.stat_blob(digest) for digest in survey.live}
     linked = {digest for digest, stat in stats.items() if stat and stat.names > 1}

@@ -1,4 +1,4 @@
-"""The prune command: remove tags by a policy, then collect the blobs that only they reached."""
+"""The prune command: remove tags by a policy, then delete the blobs that only they reached."""
 
 import json
 import time
@@ -59,20 +59,21 @@ def prune(
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
 ) -> PruneResult:
-    """Remove the tags that a policy does not keep from index.json, then do what a reset does.
+    """Remove the tags that a policy does not keep from index.json, then sweep as reset does.
 
-    Guarantees on success: every kept tag reaches what it reached before; the entries of the others
-    were removed in one step, before their first blob was deleted. A crash at any point leaves
-    garbage, never a missing blob. If a limit cannot be reached, everything that may be removed was,
-    `needed_bytes` says how much would be enough, and the exit code is 14. An empty policy changes
-    nothing.
+    Guarantees on success: every kept tag reaches the same blobs as before, or is trimmed. The
+    entries of the other tags were removed in one step, before their first blob was deleted. A crash
+    at any point leaves unreachable blobs, never a missing blob.
+
+    If a limit cannot be reached, all unprotected tags that free space are removed, `needed_bytes`
+    is the limit that would be enough, and the exit code is 14. An empty policy changes nothing.
 
     Args:
-        options: What the sweep keeps because it is young. The other arguments are as in reset.
+        options: The minimum age of blobs to delete. The other arguments are as in reset.
 
     Raises:
         UsageError: The policy contradicts itself, or removes tags only because no tag matches its
-            keep_tags. And what reset raises.
+            keep_tags. All other errors are those of reset.
     """
     check_policy(policy)
     started = time.monotonic()
@@ -114,7 +115,7 @@ def prune_after_export(
     """Prune a cache after an export to it, as reset_after_export resets it.
 
     Removes none of the tags in `published`. Never raises a KitcacheError. If a limit cannot be
-    reached, the result's `reason` says so.
+    reached, `reason` of the result states this.
     """
     started = time.monotonic()
     choose = _make_choose(policy, control, published)
@@ -131,11 +132,11 @@ def prune_after_export(
 
 
 class _Choice(NamedTuple):
-    """What becomes of the tags.
+    """The decisions about all tags.
 
     Attributes:
-        survey: The survey that was decided by.
-        trim_plan: The tags that get smaller, and the survey of everything that is kept.
+        survey: The survey before the prune.
+        trim_plan: The tags that are trimmed, and the survey after the prune.
     """
 
     survey: Survey
@@ -150,7 +151,7 @@ class _Choice(NamedTuple):
         return sum(live.values()) + sum(held)
 
     def held_bytes(self, limit: Limit) -> int:
-        """Return the bytes that would take space even without any tag."""
+        """Return the bytes that take space even if every tag is removed."""
         return sum(self.survey.live[digest] for digest in limit.held)
 
     def excess_bytes(self, limit: Limit) -> int:
@@ -159,14 +160,14 @@ class _Choice(NamedTuple):
 
     @property
     def limit(self) -> Limit | None:
-        """The limit that is furthest from being reached."""
+        """The limit that the kept bytes exceed most; None without limits."""
         return max(self.limits, key=self.excess_bytes, default=None)
 
 
 def _make_choose(
     policy: PrunePolicy, control: Control, protected: Collection[str]
 ) -> Choose[_Choice]:
-    """Return the function that decides by a policy. protected: ref names that are kept."""
+    """Return the function that decides by a policy. protected: Ref names to keep."""
 
     def choose(store: EditableStore, planned: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
         survey, now_ns = planned.survey, time.time_ns()
@@ -202,7 +203,7 @@ def _make_choose(
 
 
 def _plan_trims(store: EditableStore, choice: _Choice, drop: Collection[int]) -> TrimPlan:
-    """Return which of the kept tags get smaller; entries without a tag are not changed."""
+    """Plan the trims of kept tags. Entries without a tag are not changed."""
     used = layer_uses(store)
     roots = [root for root in choice.survey.roots if root.position not in drop]
     plans = [
@@ -224,10 +225,10 @@ def _plan_trims(store: EditableStore, choice: _Choice, drop: Collection[int]) ->
 
 
 def _check_kept(path: str, policy: PrunePolicy, decisions: Sequence[TagDecision]) -> None:
-    """Raise UsageError if tags would be removed only because no keep-tag matches: a typo, maybe.
+    """Raise UsageError if tags would be removed only because no keep-tag matches; maybe a typo.
 
-    A limit, an age or a drop-tag is a reason of its own. If another rule keeps a tag, the policy is
-    meant.
+    A limit, an age or a drop-tag removes tags for another reason. If another rule keeps a tag, the
+    policy is accepted.
     """
     tags = {d.ref_name: d for d in decisions if d.ref_name is not None}
     is_only_reason = not (policy.has_limit or policy.has_age or policy.drop_tags)
@@ -263,7 +264,7 @@ def _spell_addition(policy: PrunePolicy, key: str, value: str | None = None) -> 
 
 
 def _record(store: EditableStore, choice: _Choice) -> None:
-    """Update the records of last uses, by which a repair restores tags, if they can be read."""
+    """Update the records of last uses, if possible; a repair restores tags from them."""
     removed = [d.ref_name for d in choice.decisions if not d.keep and d.ref_name is not None]
     with suppress(KitcacheError):
         store.write_tag_uses(dict.fromkeys(removed, TagUse()))
@@ -345,7 +346,7 @@ def _limit_hints(
     limit_bytes: int,
     untagged: Sequence[TagDecision],
 ) -> Iterator[str]:
-    """Yield what would help and was not asked for yet."""
+    """Yield the options that would help and that the policy does not have."""
     excess = needed_bytes - limit_bytes
     if limit_bytes < 0:
         yield f"free {format_bytes(excess)} elsewhere on the disk: an empty cache is not enough"

@@ -29,7 +29,7 @@ _ANY_DIGEST = Digest("sha256", "0" * 64)
 
 
 class TrimSelection(NamedTuple):
-    """The results that are kept of each cache, None if all are; and the bytes of all kept blobs."""
+    """The kept results of each cache (None: all), and the bytes of all kept blobs."""
 
     kept: tuple[frozenset[ResultKey] | None, ...]
     bytes: int
@@ -40,8 +40,9 @@ class RankedResult(NamedTuple):
 
     Attributes:
         cache: The number of its cache.
-        last_used_ns: When it was last used, as far as is known; else 0.
-        layers: Removed together with it, because everything else that has them was removed before.
+        last_used_ns: When it was last used, 0 if unknown.
+        layers: Removed together with it, because all other results that have them were removed
+            before.
     """
 
     cache: int
@@ -61,8 +62,8 @@ def select_steps(
 ) -> TrimSelection:
     """Select the fewest results to remove from all caches so that everything fits the limit.
 
-    The last result of each cache is kept. If the limit cannot be reached, `bytes` is above it: the
-    least that would be enough. Documents count once per cache, so `bytes` is too large if two
+    The last result of each cache is kept. If the limit cannot be reached, `bytes` is the smallest
+    limit that would be enough. Documents count once per cache, so `bytes` is too large if two
     caches become equal.
 
     Args:
@@ -85,7 +86,7 @@ def select_steps(
     for ranked in order[:most]:
         held.append(held[-1] - _bytes_of(ranked.layers, sizes))
 
-    # Documents are small: the answer is near the one for the layers alone.
+    # Documents are small: start from the number that is enough for the layers alone.
     low = bisect_left(range(most), True, key=lambda n: held[n] <= limit_bytes)
     removed = _fewest(low, most, lambda n: held[n] + documents.bytes(n) <= limit_bytes)
     kept = documents.kept(removed)
@@ -101,7 +102,9 @@ def keep_until_fits(
     *,
     now_ns: int,
 ) -> frozenset[ResultKey] | None:
-    """Return the most results that fit, least recently used removed first; None if not even one.
+    """Return the most results that fit, None if a single result does not fit.
+
+    The least recently used results are removed first.
 
     Args:
         fits: Called with the bytes of the new manifest and of the new cacheconfig.
@@ -119,13 +122,13 @@ def keep_until_fits(
 def rank_steps(
     caches: Sequence[CacheDocuments], used: Mapping[Digest, int], now_ns: int
 ) -> tuple[RankedResult, ...]:
-    """Return every result in the order of removal, the last one of each cache at the end.
+    """Return every result in the order of removal, the last result of each cache at the end.
 
-    A result can be removed once the results that were built from it are removed. Of these the
-    least recently used is removed first: it was created, or an import read its last layer,
-    whichever was later. At equal times the result with more results below it is first. A step
-    that several caches have with the same layers is removed from all of them at once. Times after
-    now_ns count as now.
+    A result can be removed once the results that were built from it are removed. Of the results
+    that can be removed, the least recently used is removed first. The last use is the creation or
+    the last import of the last layer, whichever is later, and at most now_ns. At equal times the
+    result with the longer chain is removed first. A step that several caches have with the same
+    layers is removed from all of them at once.
     """
     return _rank(caches, [read_cacheconfig(cache.config) for cache in caches], used, now_ns)
 
@@ -165,21 +168,25 @@ def describe_steps(
     sizes: Mapping[Digest, int],
     now_ns: int,
 ) -> tuple[tuple[CachedStep, ...], tuple[CachedStep, ...]]:
-    """Return the kept steps (None: all) and the removed ones, least recently used first.
+    """Return the kept steps and the removed steps, least recently used first.
 
-    A layer counts for the most recently used step that has it, of the kept ones if possible.
+    A layer counts for the most recently used kept step that has it, else for the most recently used
+    removed step.
+
+    Args:
+        kept: None if all results are kept.
     """
     config = read_cacheconfig(cache.config)
     order = [ranked.key for ranked in _rank([cache], [config], used, now_ns)]
-    staying = [key for key in order if kept is None or key in kept]
+    remaining = [key for key in order if kept is None or key in kept]
     removed = [key for key in order if kept is not None and key not in kept]
     seen: set[Digest] = set()
     done: set[int] = set()
     steps: dict[ResultKey, CachedStep] = {}
-    for key in (*reversed(staying), *reversed(removed)):
+    for key in (*reversed(remaining), *reversed(removed)):
         record = config.records[key[0]]
         result = record.results[key[1]]
-        # Thousands of results may share one long chain, the same object: it is read once.
+        # Thousands of results may share one long chain object, so read each object once.
         chain = () if id(result.chain) in done else result.chain
         done.add(id(result.chain))
         new = {config.layers[n].digest for n in chain} - seen
@@ -187,11 +194,11 @@ def describe_steps(
         seen |= new
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
         steps[key] = CachedStep(record.digest, result.created_ns, read_ns, size)
-    return tuple(steps[key] for key in staying), tuple(steps[key] for key in removed)
+    return tuple(steps[key] for key in remaining), tuple(steps[key] for key in removed)
 
 
 class _Occurrence(NamedTuple):
-    """A result in one cache. step: the number of its step in the graph."""
+    """A result in one cache. step: The number of its step in the graph."""
 
     cache: int
     key: ResultKey
@@ -200,13 +207,14 @@ class _Occurrence(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A record and everything that it is reached through, in whichever caches.
+    """A record with its inputs, in all caches that have it.
 
-    The digest of a record names its operation only: the same record can have other inputs.
+    The digest of a record identifies only its operation: two records with the same digest can have
+    different inputs.
 
     Attributes:
-        sources: Numbers of steps.
-        depth: The length of the longest way down to a step without inputs.
+        sources: The numbers of the steps that it was built from.
+        depth: The length of the longest path to a step without inputs.
         results: By the numbers of their chains in the graph.
     """
 
@@ -216,9 +224,9 @@ class _Step(NamedTuple):
 
 
 class _StepGraph:
-    """The steps of all caches, which are removed from the outside inwards.
+    """The steps of all caches. A step is removed after the steps that were built from it.
 
-    chains: the layers of results, base first, each combination once.
+    chains: The distinct chains of layers of all results, base first.
     """
 
     def __init__(self, configs: Sequence[CacheConfig]) -> None:
@@ -236,7 +244,7 @@ class _StepGraph:
         self._followers = Counter(link for step in self.steps for link in step.sources)
 
     def _number_step(self, record: Record, numbers: dict[int, int]) -> int:
-        """Return the number of a record's step. numbers: of the records below it."""
+        """Return the number of a record's step. numbers: Of the steps that it was built from."""
         ways = [frozenset((numbers[way.link], way.selector) for way in w) for w in record.inputs]
         number = self._numbers.setdefault((record.digest, tuple(ways)), len(self.steps))
         if number == len(self.steps):
@@ -248,7 +256,7 @@ class _StepGraph:
     def _add_results(
         self, cache: int, config: CacheConfig, record: int, step: int, chains: dict[int, int]
     ) -> None:
-        """Add a record's results. chains: numbers of the chains of the config, by their id."""
+        """Add a record's results. chains: The numbers of the config's chains, by object id."""
         for at, result in enumerate(config.records[record].results):
             if id(result.chain) not in chains:
                 layers = tuple(config.layers[number].digest for number in result.chain)
@@ -287,7 +295,7 @@ def _with_layers(
     configs: Sequence[CacheConfig],
     order: Sequence[RankedResult],
 ) -> tuple[RankedResult, ...]:
-    """Return the results with the layers that no later result has."""
+    """Return the results, each with its layers that no later result has."""
     first = {ranked.cache: ranked for ranked in reversed(order)}
     seen: set[Digest] = set()
     for number in set(range(len(caches))) - set(first):
@@ -367,7 +375,7 @@ def _measure(
 
 
 def _fewest(low: int, most: int, fits: Callable[[int], bool]) -> int:
-    """Return the smallest number from low on that fits, else `most`; search near low first."""
+    """Return the smallest number from `low` on that fits, else `most`. Search near `low` first."""
     step, high = 1, low
     while high < most and not fits(high):
         low, high, step = high + 1, min(high + step, most), 2 * step

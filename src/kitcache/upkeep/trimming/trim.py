@@ -53,13 +53,13 @@ def trim(
 ) -> TrimResult:
     """Remove a tag's steps until all blobs that it reaches fit the limit, then sweep as reset does.
 
-    A step is removed before the steps it was built from. Of the steps that can be removed the least
-    recently used is first: an import read it, if that is recorded, else it was created.
+    A step is removed before the steps it was built from. Of the steps that can be removed, the
+    least recently used is removed first. The last use of a step is its last recorded import or its
+    creation, whichever is later.
 
-    Guarantees on success: the tag reaches at most max_used_bytes; each kept step has its layers and
-    all the steps that an import finds it through; no other entry of index.json changed. A tag that
-    fits is not changed, and nothing is swept. A crash at any point leaves the tag as it was or
-    trimmed.
+    Guarantees on success: The tag reaches at most max_used_bytes. Each kept step has its layers and
+    the steps it was built from. No other entry of index.json changed. If the tag fits already, it
+    is not changed and nothing is swept. After a crash the tag is either unchanged or trimmed.
 
     Args:
         tag: The ref name of one or more entries with the same root.
@@ -68,7 +68,7 @@ def trim(
     Raises:
         NotFound: There is no such tag.
         UsageError: The tag names several roots.
-        LimitNotReached: The last step alone needs more.
+        LimitNotReached: The last step alone exceeds the limit.
         Damaged: The cacheconfig is invalid, or reset would refuse.
         KitcacheError: The tag is not a cache. Unless the error states otherwise, nothing was
             changed.
@@ -100,7 +100,7 @@ def trim(
 
 
 class _FitsAlready(Exception):
-    """Ends the edit before anything is changed. result: of the tag as it is."""
+    """Ends the edit before index.json is changed. result: Of the unchanged tag."""
 
     def __init__(self, result: TrimResult) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _FitsAlready(Exception):
 
 
 def _plan_trim(store: EditableStore, survey: Survey, tag: str, limit_bytes: int) -> TrimPlan:
-    """Plan the trim of one tag. Raises _FitsAlready, or the error that says why it cannot be."""
+    """Plan the trim of one tag. Raises _FitsAlready, LimitNotReached, or as trim."""
     roots, descriptor = _find_roots(store, survey, tag)
     used, now_ns = layer_uses(store), time.time_ns()
     positions = [root.position for root in roots]
@@ -180,7 +180,7 @@ def _limit_not_reached(
 def _not_a_cache(
     store: EditableStore, survey: Survey, root: Root, descriptor: Descriptor
 ) -> KitcacheError:
-    """Return why the tag is not a cache, or not one that can be trimmed."""
+    """Return the error for a tag that is not a cache, or is an invalid cache."""
     try:
         read_cache(store, descriptor)
     except (Damaged, Unsafe) as error:

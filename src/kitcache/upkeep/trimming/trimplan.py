@@ -1,4 +1,4 @@
-"""The trim plan: which roots of a cache get smaller, and what replaces them.
+"""The trim plan: selects the steps to remove from caches, and makes their new roots.
 
 It reads blobs and changes nothing. trim uses it for one tag, prune for all tags that it keeps.
 """
@@ -21,7 +21,7 @@ from kitcache.upkeep.trimming.steporder import describe_steps, select_steps
 
 
 class TagTrim(NamedTuple):
-    """A root that gets smaller.
+    """A root that is trimmed.
 
     Attributes:
         positions: Of the entries of index.json that have this root and this tag.
@@ -37,17 +37,17 @@ class TagTrim(NamedTuple):
 
     @property
     def after(self) -> Descriptor:
-        """What the entries name afterwards."""
+        """The descriptor that the entries name afterwards."""
         return self.before._replace(digest=self.new.digest, size=len(self.new.manifest))
 
 
 class TrimPlan(NamedTuple):
-    """The roots that get smaller.
+    """The roots that are trimmed.
 
     Attributes:
-        before: The survey that was planned by.
-        after: The survey of all roots that stay, as it will be.
-        caches: By their positions, the roots that are caches.
+        before: The survey before the trim.
+        after: The survey of all kept roots after the trim.
+        caches: The roots that are caches, by position.
         used: When imports last read a layer.
     """
 
@@ -100,17 +100,17 @@ def plan_trims(
     now_ns: int,
     held: Collection[Digest] = (),
 ) -> TrimPlan:
-    """Plan which roots get smaller so that all roots together fit the limit.
+    """Plan the trims that make all roots together fit the limit.
 
     A root is not changed if it is not a cache, is damaged as a cache, or has no layer whose removal
-    would free space. If the limit cannot be reached, one step is left of every other root.
+    would free space. If the limit cannot be reached, one step of every other root is kept.
 
     Args:
         survey: Of this store, without damage.
-        roots: All roots that stay.
-        positions: Of the roots that may get smaller.
+        roots: All roots that are kept.
+        positions: Of the roots that may be trimmed.
         used: When imports last read a layer.
-        held: Blobs that count although no root reaches them any more.
+        held: Blobs that count even if no root reaches them.
 
     Raises:
         Unreadable: A blob cannot be read.
@@ -170,7 +170,7 @@ def _make_trims(
 
 
 def _read_caches(store: CacheStore, roots: Sequence[Root]) -> dict[int, CacheDocuments]:
-    """Return the roots that are caches by position; each blob is read once."""
+    """Return the roots that are caches, by position. Read each blob once."""
     known: dict[Digest, CacheDocuments | None] = {}
     caches = {}
     for root in roots:

@@ -166,7 +166,7 @@ def test_each_root_that_nothing_contains_gets_an_entry() -> None:
     for one in chosen:
         named = {REF_NAME: f"recovered-{one.digest.hex[:12]}"}
         item = {"mediaType": MANIFEST, "digest": str(one.digest), "size": 5, "annotations": named}
-        assert one == (item, one.digest, "nobody")
+        assert one == (item, one.digest, "unknown")
 
 
 def test_names_come_from_the_old_file_then_from_notes_then_from_copies() -> None:
@@ -191,7 +191,7 @@ def test_names_come_from_the_old_file_then_from_notes_then_from_copies() -> None
         ("pr-alias", digest("d")),
         *((f"recovered-{d.hex[:12]}", d) for d in sorted(map(digest, "ce"))),
     ]
-    knew = ["index", "index", "index", "notes", "copy", "copy", "nobody", "nobody"]
+    knew = ["index", "index", "index", "records", "copy", "copy", "unknown", "unknown"]
     assert [one.named_by for one in chosen] == knew
 
 

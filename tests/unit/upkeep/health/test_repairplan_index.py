@@ -85,7 +85,7 @@ def lost_index(shelf: Shelf, named_by: dict[str, str]) -> RepairPlan:
 
 
 def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> None:
-    for name in ("index", "notes", "nobody"):
+    for name in ("index", "records", "unknown"):
         layers = [shelf.layer(f"{name} {n}") for n in range(2)]
         shelf.tag(f"{name}-whole", shelf.cache(layers))
         cut = [shelf.layer(f"{name} cut {n}") for n in range(2)]
@@ -96,23 +96,23 @@ def test_a_lost_index_has_an_entry_for_what_is_whole_or_named(shelf: Shelf) -> N
         shelf.lose(gone)
     named_by = {
         f"{name}-{how}": name
-        for name in ("index", "notes", "nobody")
+        for name in ("index", "records", "unknown")
         for how in ("whole", "cut", "gone")
     }
     mending = lost_index(shelf, named_by)
     assert set(tags(mending)) == {
-        "index-whole", "index-cut", "notes-whole", "notes-cut", "nobody-whole"
+        "index-whole", "index-cut", "records-whole", "records-cut", "unknown-whole"
     }  # fmt: skip
     assert kinds(mending) == [
         ("rebuild-index", None),
         ("rebuild-index", "index-whole"),
         ("rebuild-index", "index-cut"),
-        ("rebuild-index", "notes-whole"),
-        ("rebuild-index", "notes-cut"),
-        ("rebuild-index", "nobody-whole"),
+        ("rebuild-index", "records-whole"),
+        ("rebuild-index", "records-cut"),
+        ("rebuild-index", "unknown-whole"),
         ("rewrite-cache", "index-cut"),
         ("remove-tag", "index-gone"),
-        ("rewrite-cache", "notes-cut"),
+        ("rewrite-cache", "records-cut"),
     ]
     assert (
         mending.actions[0].description
@@ -127,5 +127,5 @@ def test_what_a_killed_repair_wrote_is_no_find(shelf: Shelf) -> None:
     (config, manifest) = mend(shelf).new_blobs.values()
     shelf.put(config, CACHECONFIG)
     shelf.tag("recovered-x", shelf.put(manifest, MANIFEST))
-    mending = lost_index(shelf, {"main": "index", "recovered-x": "nobody"})
+    mending = lost_index(shelf, {"main": "index", "recovered-x": "unknown"})
     assert list(tags(mending)) == ["main"]
