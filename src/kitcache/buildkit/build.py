@@ -42,7 +42,7 @@ from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 
 _FRONTEND = "dockerfile.v0"
 _REF_LENGTH = 25
-# For outputs to delete incomplete files. A write to a pipe may end later.
+# The time for outputs to delete incomplete files. A write to a pipe may end later.
 _CLEAN_UP_S = 2.0
 _IMPORTING = "importing cache manifest from "
 _UNTOUCHED = "no tag was changed; caches may contain new blobs"
@@ -62,7 +62,7 @@ class _Build:
     ) -> None:
         self._cancel = Limit(options.cancel, options.timeout_s)
         bound_s = options.timeout_s
-        # Long enough to ask a responsive daemon to cancel.
+        # At least 0.1 s, so that the request to cancel can reach the daemon.
         self._connection = connection if bound_s is None else connection.within(max(bound_s, 0.1))
         self._checked = checked
         self._request = checked.request
@@ -321,7 +321,7 @@ def _cancelled(problem: str) -> Cancelled:
 
 
 def _check_tags(layout: LayoutTarget | None, caches: Caches) -> None:
-    """Raise UsageError if an image and a cache would be one tag of one directory."""
+    """Raise UsageError if an image and a cache would get the same tag in one directory."""
     if layout is None:
         return
     both = layout.tags & caches.tags_in(layout.cache)
@@ -339,7 +339,7 @@ def _check_tags(layout: LayoutTarget | None, caches: Caches) -> None:
 def _check_contexts(sources: SessionSources, caches: Caches) -> None:
     """Raise UsageError if a context is a cache of this build.
 
-    The Dockerfile may be in a cache: nothing else of that directory is sent.
+    The Dockerfile may be in a cache directory: no other file of that directory is sent.
     """
     cache_directories = caches.left_out
     for name, path in sources.directories.items():

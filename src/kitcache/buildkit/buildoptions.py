@@ -32,9 +32,9 @@ class BuildOptions(NamedTuple):
         stdin: The stream that "-" reads.
         stdout: The stream that dest "-" writes to.
         proxy_args: Build arguments that the request's own override.
-        prune_policy: Which tags to remove from every local cache that is exported to; implies
-            a reset.
-        timeout_s: After so many seconds the build is cancelled.
+        prune_policy: Selects the tags to remove from every local cache that is exported to;
+            implies a reset.
+        timeout_s: After this many seconds the build is cancelled.
     """
 
     on_update: OnUpdate = _ignore

@@ -155,8 +155,8 @@ class Client:
     ) -> BuildResult:
         """Build a Dockerfile, publish the tags and reset the caches; then return the result.
 
-        Names are those of `docker buildx build`. The daemon gets only what the arguments name.
-        However a build ends, everything that the tags of a cache reach is there.
+        Names are those of `docker buildx build`. The daemon gets only the files that the arguments
+        name. Even if the build fails, every blob that the tags of a cache reach is kept.
 
         Args:
             context: A directory, a URL that the daemon fetches, or "-" for stdin.
@@ -171,12 +171,12 @@ class Client:
             cancel: Set it in another thread to cancel the build on the daemon.
             credentials: Returns the login for a registry's host. If it raises and the build
                 fails, its exception is the cause of the build's.
-            prune_policy: Which tags to remove, after the export, from every local cache that is
-                exported to; implies reset=true. A limit that cannot be reached is a notice.
-            timeout_s: After so many seconds the build is cancelled and raises Cancelled with this
-                timeout_s, also if the daemon does not answer. None: no limit.
-            environ: Where type=gha and type=s3 look for missing credentials; default: the
-                environment of from_env, else none.
+            prune_policy: Selects the tags to remove, after the export, from every local cache that
+                is exported to; implies reset=true. A limit that cannot be reached is a notice.
+            timeout_s: After this many seconds the build is cancelled and raises Cancelled with this
+                timeout_s, also if the daemon does not answer. None for no limit.
+            environ: The variables for missing credentials of type=gha and type=s3. Default: the
+                environment of from_env, else no variables.
             allow: Entitlements, such as "buildx.local.delete" for an output with mode=delete
                 outside of the current directory.
 
@@ -269,7 +269,7 @@ class RunningBuild:
         self._thread.start()
 
     def __iter__(self) -> Iterator[BuildUpdate]:
-        """Return an iterator over the updates, which at the end raises as `result` does.
+        """Return an iterator over the updates. At the end it raises as `result` does.
 
         Raises:
             UsageError: There is an iterator already. Each update is delivered only once.
@@ -321,7 +321,7 @@ class RunningBuild:
         """Wait for the end and return the result. Raises as Client.build.
 
         Args:
-            timeout_s: Seconds to wait; None: no limit.
+            timeout_s: Seconds to wait; None for no limit.
 
         Raises:
             TimeoutError: The build has not ended in time. It continues.

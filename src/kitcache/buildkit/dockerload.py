@@ -29,7 +29,7 @@ class DockerLoad:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C must not reach it; closing the pipe ends it
+                start_new_session=True,  # Ctrl-C must not reach it: closing the pipe ends it.
             )
         except OSError as error:
             raise NoDaemon(

@@ -58,8 +58,8 @@ class Inputs(NamedTuple):
     Attributes:
         attrs: Frontend attributes.
         sources: Local names that the daemon may ask for, with directories as the user wrote them.
-        stdin: What stdin contains: nothing, the "context" (a tar to upload) or the "dockerfile",
-            which is then the only file, Dockerfile, of the local name "dockerfile".
+        stdin: The content of stdin: "" (not used), the "context" (a tar to upload) or the
+            "dockerfile" (the only file, Dockerfile, of the local name "dockerfile").
     """
 
     attrs: Pairs
@@ -97,7 +97,7 @@ def find_inputs(
     Args:
         is_directory: Returns True if a path is a directory.
         stdin_is_archive: For the context "-": True if stdin is a tar.
-        upload_id: For the context "-": last part of the URL at which the daemon asks for the tar.
+        upload_id: For the context "-": last part of the URL from which the daemon gets the tar.
     """
     if not request.context:
         raise UsageError('please specify build context (e.g. "." for the current directory)')

@@ -1,4 +1,4 @@
-"""The end of a build that its caller asks for, by an event or a time limit."""
+"""The cancellation of a build by an event or a time limit."""
 
 import time
 from threading import Event
@@ -14,7 +14,7 @@ def check_seconds(name: str, seconds: float) -> float:
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not is_number:
         raise UsageError(f"{name} is of type {type(seconds).__name__}, not a number of seconds")
-    if not seconds >= 0:  # false for NaN too
+    if not seconds >= 0:  # The comparison is false for NaN too.
         raise UsageError(f"{name} is {seconds}, not a number of seconds of at least 0")
     return float(min(seconds, _MAX_S))
 

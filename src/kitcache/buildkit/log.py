@@ -1,4 +1,4 @@
-"""The logger "kitcache": names of everything that is sent, at DEBUG, without any secret."""
+"""The logger "kitcache": logs the names of all sent values at DEBUG, without secrets."""
 
 import logging
 from collections.abc import Iterable, Mapping

@@ -30,7 +30,7 @@ class Logins:
         self._ref = ref
 
     def find(self, host: str) -> Credentials | None:
-        """Return the caller's login for a host. An exception of the caller's is kept and passes."""
+        """Return the caller's login for a host. Record and raise an exception of its function."""
         self.asked.add(host)
         try:
             login: object = self._credentials(host)

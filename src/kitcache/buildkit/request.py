@@ -37,12 +37,12 @@ _PROXIES = ("httpProxy", "httpsProxy", "noProxy", "ftpProxy", "allProxy")
 
 
 class CheckedRequest(NamedTuple):
-    """A request after its one check, with the values that the check parsed.
+    """A checked request, with the values that the check parsed.
 
     Attributes:
         request: With credentials of caches, without caches that lack them, and with the inline
             export that a build argument selects.
-        hosts: add_hosts as names and IP addresses; HOST_GATEWAY stands for an address.
+        hosts: add_hosts as names and IP addresses, or HOST_GATEWAY in place of an address.
         engine_exporters: The exporters on dockerd.
     """
 
@@ -87,7 +87,7 @@ def check_request(
     GitHub's caches without credentials are left out with a warning, as in buildx.
 
     Args:
-        environ: Where credentials of GitHub's and Amazon's caches are looked up.
+        environ: The variables for credentials of GitHub's and Amazon's caches.
     """
     request = _complete_caches(request, environ)
     if request.network not in NETWORKS:
@@ -171,7 +171,7 @@ def frontend_attrs(
     Args:
         is_engine: True for dockerd, which prefers the images that it has.
         cache_imports: Each local import with a digest; the daemon reads no other cache.
-        host_gateway: The IP address that HOST_GATEWAY stands for, or "".
+        host_gateway: The IP address that replaces HOST_GATEWAY, "" if unknown.
         proxies: Build arguments that the request's own override.
     """
     request = checked.request

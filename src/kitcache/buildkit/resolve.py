@@ -1,4 +1,4 @@
-"""Find the root of a local cache import before the build starts.
+"""Finds the root of a local cache import before the build starts.
 
 Source: BuildKit, client/solve.go; the sentences are BuildKit's if it has them.
 """
@@ -17,7 +17,7 @@ from kitcache.upkeep.jobcaches import LockOptions
 
 
 class SkippedError(Exception):
-    """Why an import is skipped: the rest of BuildKit's sentence after "skipped"."""
+    """An import is skipped; the message is the end of BuildKit's sentence after "skipped"."""
 
 
 def resolve(store: DirectoryStore, source: CacheImport, options: LockOptions) -> Digest:

@@ -123,7 +123,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _build_args(texts: Sequence[str], environ: Mapping[str, str]) -> Pairs:
-    """Return the build arguments; one without a value has that of the environment, if any."""
+    """Return the build arguments. An argument without a value gets that of the environment."""
     values = {}
     for text, (key, value) in zip(texts, _each("--build-arg", texts, _pair), strict=True):
         if "=" in text:
@@ -136,8 +136,8 @@ def _build_args(texts: Sequence[str], environ: Mapping[str, str]) -> Pairs:
 
 
 def _platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...]:
-    given = texts or [environ.get("DOCKER_DEFAULT_PLATFORM", "")]
-    parts = (part.strip() for text in given for part in text.split(","))
+    lists = texts or [environ.get("DOCKER_DEFAULT_PLATFORM", "")]
+    parts = (part.strip() for text in lists for part in text.split(","))
     platforms = tuple(dict.fromkeys(filter(None, parts)))
     if "local" in platforms:
         raise UsageError(
@@ -153,8 +153,8 @@ def _outputs(args: argparse.Namespace) -> tuple[Output, ...]:
     if args.push:
         images = [at for at, output in enumerate(outputs) if output.kind == "image"]
         for at in images:
-            sent = {**dict(outputs[at].attrs), "push": "true"}
-            outputs[at] = outputs[at]._replace(attrs=tuple(sent.items()))
+            attrs = {**dict(outputs[at].attrs), "push": "true"}
+            outputs[at] = outputs[at]._replace(attrs=tuple(attrs.items()))
         if not images and not any(output.kind == "registry" for output in outputs):
             outputs.append(Output("registry"))
     if args.load and Output("docker") not in [output._replace(attrs=()) for output in outputs]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # exec needs neither
 
 
 def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
-    """Yield what was exported to each cache, and what the resets did; no failures."""
+    """Yield one line per export and per reset. Failed exports are omitted."""
     for cache in caches:
         if cache.outcome == "published":
             yield printable(
@@ -42,7 +42,7 @@ def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
 
 
 def removed_tag_lines(result: "PruneResult") -> Iterator[str]:
-    """Yield the tags that a policy removed after an export, and those that it trimmed."""
+    """Yield the tags that a policy removed or trimmed after an export."""
     tags = [decision for decision in result.tags if decision.ref_name is not None]
     if tags:
         names = [f"'{decision.ref_name}'" for decision in tags if not decision.keep]
@@ -66,6 +66,6 @@ def trim_line(result: "TrimResult") -> str:
 
 
 def excess_lines(result: "PruneResult") -> Iterator[str]:
-    """Yield by how much the kept tags exceed the limit; nothing if they do not."""
+    """Yield the bytes by which the kept tags exceed the limit; nothing if they fit."""
     if result.needed_bytes is not None:
         yield printable(f"{result.path}: {result.reason}")

@@ -1,7 +1,7 @@
 """Shell completion: candidates for the word at the cursor.
 
-Shells ask with `kitcache __complete SHELL WORDS…`; the last word is unfinished. The answer is a
-line with the kind of completion, then one candidate per line. It is never an error.
+Shells run `kitcache __complete SHELL WORDS…`; the last word is unfinished. The output is a line
+with the kind of completion, then one candidate per line. Errors are not printed.
 """
 
 import os
@@ -32,9 +32,9 @@ class Completion(NamedTuple):
     """The completion of a word.
 
     Attributes:
-        kind: `words`: the candidates. `files`, `dirs`: the shell lists them. `command`: the words
-            from number `start` on are another command's, which the shell completes.
-        prefix: The beginning of the word that is not to be completed, such as --policy=.
+        kind: `words`: `candidates` has them. `files`, `dirs`: the shell lists them. `command`: the
+            words from number `start` on are another command, which the shell completes.
+        prefix: The part of the word before the completed value, such as --policy=.
     """
 
     kind: Kind
@@ -46,7 +46,7 @@ class Completion(NamedTuple):
 def run(words: Sequence[str]) -> int:
     """Answer a shell: its name, then the words that follow `kitcache`."""
     shell, *typed = words or ("",)
-    with suppress(Exception):  # an error message would disturb the command line that is typed
+    with suppress(Exception):  # An error message would disturb the user's command line.
         print_stdout("\n".join(_SHELLS.get(shell, _answer_fish)(typed)))
     return 0
 
@@ -119,8 +119,8 @@ class _Line:
         if last.startswith("-") and not self._is_after_dashes:
             name, equals, value = last.partition("=")
             if equals and name in self._options:
-                found = self._complete_value(self._options[name], value)
-                return found._replace(prefix=f"{name}=")
+                completion = self._complete_value(self._options[name], value)
+                return completion._replace(prefix=f"{name}=")
             unused = (a for a in self._arguments if a.repeats or a not in self._used)
             return _choose(_spellings(a for a in unused if a.is_option), last)
         positional = self._next_positional()
@@ -157,7 +157,7 @@ def _read_tags(path: str) -> list[str]:
 
 
 def _answer_fish(typed: Sequence[str]) -> Iterator[str]:
-    """Answer fish, or any shell that takes complete words: the word, a tab, its meaning."""
+    """Yield WORD, tab, MEANING for fish, or any other shell that takes complete words."""
     completion = complete(typed)
     yield _headline(completion)
     for word, meaning in completion.candidates:
@@ -165,7 +165,7 @@ def _answer_fish(typed: Sequence[str]) -> Iterator[str]:
 
 
 def _answer_zsh(typed: Sequence[str]) -> Iterator[str]:
-    """Answer zsh for _describe, WORD:MEANING. zsh itself removes the prefix before the `=`."""
+    """Yield lines for _describe of zsh: WORD:MEANING. zsh itself removes the prefix before `=`."""
     completion = complete(typed)
     yield _headline(completion)
     for word, meaning in completion.candidates:
@@ -174,7 +174,7 @@ def _answer_zsh(typed: Sequence[str]) -> Iterator[str]:
 
 
 def _answer_bash(typed: Sequence[str]) -> Iterator[str]:
-    """Answer bash with quoted words. It splits words at = and : and replaces only the last part."""
+    """Yield quoted words for bash. It splits words at = and : and replaces only the last part."""
     joined, numbers = _join(typed)
     words = [_unquote(word) for word in joined]
     completion = complete(words)
@@ -188,7 +188,7 @@ def _answer_bash(typed: Sequence[str]) -> Iterator[str]:
 
 
 def _answer_tcsh(typed: Sequence[str]) -> Iterator[str]:
-    """Answer tcsh, which passes the whole line and cannot list files itself."""
+    """Yield words for tcsh, which passes the complete line and cannot list files itself."""
     line = typed[0] if typed else ""
     words = [_unquote(word) for word in line.split()[1:]]
     if line.endswith(" ") or not words:
@@ -217,7 +217,7 @@ def _headline(completion: Completion) -> str:
 
 
 def _join(words: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Join the words that bash split at = and :, and return the number of each one's first part."""
+    """Join the words that bash split at = and :. Return also the number of each first part."""
     joined: list[str] = []
     numbers: list[int] = []
     is_open = False

@@ -1,4 +1,4 @@
-"""What one command line prints: results to stdout, all other text to stderr."""
+"""The output of one command line: results on stdout, all other text on stderr."""
 
 import os
 import sys
@@ -45,8 +45,8 @@ class Console:
     """Prints the result, the progress and the errors of one command.
 
     Attributes:
-        effect: What a UsageError says of the cache; "" if the command only reads, so that no error
-            says that nothing was changed.
+        effect: The effect of a UsageError. "" if the command only reads: then errors do not state
+            that nothing was changed.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Console:
     def each(self, paths: Iterable[str], work: Callable[[str], int]) -> int:
         """Do the work for each path, and return the highest exit code.
 
-        A KitcacheError is printed, and the next path has its turn. Ctrl-C ends the list.
+        A KitcacheError is printed, and the work continues with the next path. Ctrl-C ends it.
         """
         code = 0
         for path in paths:
@@ -90,10 +90,10 @@ class Console:
         return code
 
     def print_result(self, value: object, lines: Iterable[str]) -> None:
-        """Print a result to stdout: one JSON object, or lines for people."""
+        """Print a result to stdout: one JSON object, or lines of text."""
         self._erase()
         if self._wants_json:
-            from kitcache.cli.jsonout import encode_value  # noqa: PLC0415 - people start faster
+            from kitcache.cli.jsonout import encode_value  # noqa: PLC0415 - text output starts faster
 
             print_stdout(encode_value(value))
         elif not self._is_quiet:
@@ -105,13 +105,13 @@ class Console:
             self.print_warning(lines)
 
     def print_warning(self, lines: Iterable[str]) -> None:
-        """Print warnings to stderr, escaped; a JSON object has them already."""
+        """Print warnings to stderr, escaped. With --json they are in the object instead."""
         if not self._wants_json:
             for line in lines:
                 print_stderr(f"kitcache: {printable(hide_password(line))}")
 
     def print_reset(self, result: ResetResult) -> None:
-        """Print what a reset kept or could not delete, and the blobs that tags lack."""
+        """Print the files that a reset kept or could not delete, and the blobs that tags lack."""
         self.print_note(reset_notes(result))
         self.print_warning(missing_warnings(result.path, result.missing_blobs))
         if result.not_deleted_count and not self._wants_json:
@@ -132,21 +132,21 @@ class Console:
 
         error.hints = make_hints(error)
         if self._wants_json:
-            from kitcache.cli.jsonout import encode_error  # noqa: PLC0415 - people start faster
+            from kitcache.cli.jsonout import encode_error  # noqa: PLC0415 - text output starts faster
 
             print_stdout(encode_error(error))
         else:
             print_stderr(f"kitcache: {error}")
 
     def on_progress(self, event: Progress | Waiting) -> None:
-        """Print what is waited for; on a terminal draw the progress, from the first second on."""
+        """Print the awaited lock or upload; draw the progress on a terminal after one second."""
         if isinstance(event, Waiting):
             if not self._is_quiet:
                 self._erase()
                 print_stderr(f"kitcache: {waiting_line(event)}")
         elif self._draws and time.monotonic() >= self._next_draw_s:
             self._next_draw_s = time.monotonic() + _REDRAW_S
-            # One column stays free: a full line would wrap, and each redraw leave one behind.
+            # Keep one column free: a full line wraps, and each redraw would leave a line on screen.
             columns = (columns_of(sys.stderr) or WIDTH) - 1
             self._draw(shorten(printable(progress_line(self._path, event)), columns))
 
@@ -162,6 +162,6 @@ class Console:
 
 
 def _write(text: str) -> None:
-    with suppress(OSError):  # a terminal that has closed does not stop the work
+    with suppress(OSError):  # If the terminal was closed, the work continues.
         sys.stderr.write(text)
         sys.stderr.flush()

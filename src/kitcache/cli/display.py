@@ -4,7 +4,7 @@
     with showing(make_display(mode, sys.stderr, os.environ)) as shown:
         client.build(..., on_update=shown.update)
 
-If a display cannot be written to any more, the build continues without it.
+If writing to the display fails, the build continues without it.
 """
 
 import os
@@ -33,16 +33,16 @@ class Display(Protocol):
     """A way to show progress. One thread at a time calls its methods."""
 
     def update(self, update: BuildUpdate) -> None:
-        """Add news of the build."""
+        """Add an update of the build."""
 
     def tick(self) -> None:
-        """Show what is due by now; called about every tenth of a second."""
+        """Redraw or print if it is time; called about every tenth of a second."""
 
     def note(self, text: str) -> None:
-        """Print a remark for people, in its place among the rest."""
+        """Print a remark between the lines about steps."""
 
     def close(self) -> None:
-        """Show what is not shown yet. It is the last call."""
+        """Show the remaining updates. It is the last call."""
 
 
 class Quiet:
@@ -58,7 +58,7 @@ class Quiet:
 
 
 class Guarded:
-    """A display for several threads, which shows nothing once it cannot be written to."""
+    """A display for several threads. After a failed write it shows nothing."""
 
     def __init__(self, display: Display) -> None:
         self._display: Display = display

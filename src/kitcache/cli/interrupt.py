@@ -1,4 +1,4 @@
-"""Cancelling work that does not look at the cancel event itself."""
+"""Cancellation of work that does not check the cancel event itself."""
 
 import io
 import os
@@ -52,7 +52,7 @@ def open_stdin(cancel: Event) -> BinaryIO | None:
         return None
     try:
         fd = sys.stdin.fileno()
-    except (OSError, ValueError):  # a replacement without an fd, which does not wait
+    except (OSError, ValueError):  # A replacement of stdin without an fd does not block.
         return sys.stdin.buffer
     return io.BufferedReader(_Input(fd, cancel), 256 * 1024)
 

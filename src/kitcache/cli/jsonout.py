@@ -1,4 +1,4 @@
-"""The JSON of results and errors: an object per value, a key per field of the NamedTuple.
+"""The JSON of results and errors: one object per value, one key per field of the NamedTuple.
 
 docs/json.md documents the objects and golden files hold them. Keys are added, never renamed.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # other commands than build need no client
 
 Json = dict[str, Any]
 
-# All tables are by class name: to encode a value needs no module that defines another.
+# The tables are keyed by class name, so they import no module that defines the classes.
 _SCHEMAS = {
     "BlobReferences": "why",
     "CacheResult": "export",
@@ -35,7 +35,7 @@ _SCHEMAS = {
     "UntagResult": "untag",
     "VerifyResult": "verify",
 }
-# The fields, and the properties among them, of objects that differ from their class.
+# The keys of objects whose keys are not the fields of their class; some are properties.
 _FIELDS = {
     "BlobReferences": "path digest size written_ns is_unreachable paths has_more_paths damage",
     "CacheResult": "path tag outcome exit_code digest written reused problem reset prune",
@@ -54,7 +54,7 @@ def _shape_root(value: Any) -> Json:
     return {"ref_name": value.root.ref_name, "position": value.root.position}
 
 
-# What stands in the object in place of a field.
+# The keys that replace a field.
 _REPLACED: dict[tuple[str, str], Callable[[Any], Json]] = {
     ("BadBlob", "size"): lambda bad: {"bytes": bad.size},
     ("BlobReferences", "is_unreachable"): lambda why: {"unreachable": why.is_unreachable},
@@ -129,7 +129,7 @@ def shape_metadata(result: "BuildResult") -> Json:
 
 
 def shape_value(value: Any) -> Any:
-    """Return a value as JSON has it: an object for a NamedTuple, text for a digest and a time."""
+    """Return a value for JSON: an object for a NamedTuple, text for a digest or a time."""
     if isinstance(value, Digest):
         return str(value)
     if not isinstance(value, tuple):
@@ -145,7 +145,9 @@ def shape_value(value: Any) -> Any:
         elif field.endswith("_ns"):
             shape[field.removesuffix("_ns")] = _format_time(getattr(value, field))
         else:
-            shape[field] = shape_value(getattr(value, field, 0))  # exit_code of those without one
+            shape[field] = shape_value(
+                getattr(value, field, 0)
+            )  # A result without exit_code has 0.
     return shape
 
 

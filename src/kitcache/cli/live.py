@@ -28,14 +28,14 @@ _MARKS = {"cached": "CACHED ", "error": "ERROR ", "canceled": "CANCELED "}
 
 
 class Size(NamedTuple):
-    """The size of a terminal in characters; with None as `lines` there is no limit."""
+    """The size of a terminal in characters. lines: None without a limit."""
 
     columns: int
     lines: int | None
 
 
 class ScreenLine(NamedTuple):
-    """A line of the display, at most as wide as the terminal less one; "" is no colour."""
+    """A line of the display, narrower than the terminal. colour: A sequence, "" for none."""
 
     text: str
     colour: str = ""
@@ -44,9 +44,9 @@ class ScreenLine(NamedTuple):
 def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> list[ScreenLine]:
     """Return a header, and a line per step with its transfers and the end of its log.
 
-    If there are few lines, running steps come first, then the latest that ended, in their order.
-    Steps that are only planned are counted. Without a limit of lines all steps are shown, without
-    logs: that is the last frame.
+    If there are too few lines, running steps are chosen first, then the steps that ended last;
+    they are shown in their order. Planned steps are only counted. Without a limit of lines, as in
+    the last frame, all steps are shown without logs.
 
     Args:
         now_ns: By the daemon's clock.
@@ -67,24 +67,24 @@ def draw(steps: Sequence[Step], now_ns: int, elapsed_s: float, size: Size) -> li
 
 
 def _choose(
-    begun: Sequence[Step], room: int, block_of: Callable[[Step], list[ScreenLine]]
+    begun: Sequence[Step], free: int, block_of: Callable[[Step], list[ScreenLine]]
 ) -> Iterator[list[ScreenLine]]:
-    """Yield the blocks that fit into `room` lines."""
+    """Yield the blocks that fit into `free` lines."""
     running = [at for at, step in enumerate(begun) if step.state == "running"]
-    running = running[max(0, len(running) - room) :] if room > 0 else []
-    room -= len(running)
+    running = running[max(0, len(running) - free) :] if free > 0 else []
+    free -= len(running)
     chosen: dict[int, list[ScreenLine]] = {}
     for at in reversed(running):
         head, *details = block_of(begun[at])
-        kept = details[max(0, len(details) - room) :] if room > 0 else []
+        kept = details[max(0, len(details) - free) :] if free > 0 else []
         chosen[at] = [head, *kept]
-        room -= len(kept)
+        free -= len(kept)
     for at in range(len(begun) - 1, -1, -1):
-        if room <= 0:
+        if free <= 0:
             break
         if begun[at].state != "running":
-            chosen[at] = block_of(begun[at])[:room]
-            room -= len(chosen[at])
+            chosen[at] = block_of(begun[at])[:free]
+            free -= len(chosen[at])
     for at in sorted(chosen):
         yield chosen[at]
 
@@ -133,13 +133,13 @@ def _transfer_line(transfer: Transfer, now_ns: int, width: int) -> ScreenLine:
 
 def _row(name: str, amount: str, seconds: float, width: int) -> str:
     timer = f" {seconds:.1f}s"
-    room = width - len(timer) - 1
-    if room < _MIN_NAME:
+    columns = width - len(timer) - 1
+    if columns < _MIN_NAME:
         return crop(name, width)
-    if amount and room - len(amount) - 1 >= _MIN_NAME:
-        name = f"{crop(name, room - len(amount) - 1)} {amount}"
-    shown = crop(name, room)
-    return shown + " " * (room - width_of(shown)) + " " + timer
+    if amount and columns - len(amount) - 1 >= _MIN_NAME:
+        name = f"{crop(name, columns - len(amount) - 1)} {amount}"
+    shown = crop(name, columns)
+    return shown + " " * (columns - width_of(shown)) + " " + timer
 
 
 class Live:

@@ -20,12 +20,12 @@ def run() -> NoReturn:
     """Run the command line of this process and exit."""
     try:
         code = main(sys.argv[1:])
-    except KeyboardInterrupt:  # before the handler was installed: nothing had begun
+    except KeyboardInterrupt:  # The handler was not installed yet, so nothing had begun.
         code = Cancelled.exit_code
     with suppress(OSError):
         if sys.stderr:
             sys.stderr.flush()
-    # Everything is written and no thread runs. To finalize the interpreter takes half a start-up.
+    # All output is written and no thread runs. Finalizing the interpreter takes half a start-up.
     os._exit(code)
 
 
@@ -42,9 +42,9 @@ def main(argv: Sequence[str]) -> int:
             with writing_stdout():
                 sys.stdout.flush()
     except StdoutError as error:
-        if error.errno != errno.EPIPE:  # the reader has closed the pipe itself
+        if error.errno != errno.EPIPE:  # With EPIPE, the reader has closed the pipe.
             print_stderr(f"kitcache: cannot write the result: {error.strerror}")
-        # Else the flush at exit would fail again.
+        # Without this the flush at exit would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
@@ -75,8 +75,8 @@ def _run(words: list[str]) -> int:
 
 
 def run_words(words: Sequence[str], program: str) -> int:
-    """Run the words of one command line. Raises UsageError for words that it does not have."""
-    # The metadata of docker's plugin need none of these.
+    """Run one command line. Raises UsageError if it is not valid."""
+    # Imported late: docker's request for the plugin's metadata does not need these modules.
     from kitcache.cli.console import Console  # noqa: PLC0415
     from kitcache.cli.parser import load_command, make_top_parser, parse_words  # noqa: PLC0415
     from kitcache.cli.signals import cancel_on_signals  # noqa: PLC0415
@@ -99,14 +99,14 @@ def run_words(words: Sequence[str], program: str) -> int:
 
 
 def _wants_json(words: Sequence[str]) -> bool:
-    """Return True if --json is among kitcache's own options; those after `--` are another's."""
+    """Return True if --json is an option of kitcache: words after `--` are another command."""
     return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def _shortage_of(error: Exception) -> KitcacheError | None:
-    """Return the error for what the machine lacks; None if the failure is a bug of kitcache.
+    """Return the error for a shortage of memory or files; None if the failure is a bug.
 
-    Imports nothing: an import takes a file and memory.
+    It must not import a module: an import needs a file and memory.
     """
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or code == errno.ENOMEM:
@@ -147,5 +147,5 @@ def _print_bug(error: Exception, *, wants_json: bool) -> None:
     )
     print_stderr(f"kitcache: {bug}")
     if wants_json:
-        with suppress(Exception):  # memory or files may be short again
+        with suppress(Exception):  # Memory or files may run out again.
             print_stdout(import_module("kitcache.cli.jsonout").encode_error(bug))

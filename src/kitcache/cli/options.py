@@ -30,8 +30,8 @@ class Argument(NamedTuple):
     Attributes:
         names: The spellings of an option; one word without dashes for a positional argument.
         help: Its text in --help; "" hides it there.
-        completes: What completes its value. `tags` are those of the cache named before it.
-        group: Heading in --help, "" for the usual one.
+        completes: The kind of its values. `tags`: the tags of the cache named before it.
+        group: The heading in --help, "" for the default heading.
         keywords: Further keywords of ArgumentParser.add_argument.
     """
 
@@ -67,8 +67,8 @@ class Command(NamedTuple):
 
     Attributes:
         usage: Words after the command in the usage line, "" for those that argparse lists.
-        effect: What errors about the command line say of the cache; "" if the command only reads.
-        signals: Those that cancel the command.
+        effect: The effect of errors about the command line; "" if the command only reads.
+        signals: The signals that cancel the command.
         rewrite: Prepares the words for argparse.
     """
 
@@ -111,7 +111,7 @@ def grouped(title: str, *arguments: Argument) -> tuple[Argument, ...]:
 
 
 def converter(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Return a `type` for argparse that reports the ValueError of `parse` in its own words."""
+    """Return a `type` for argparse that reports the message of `parse`'s ValueError."""
 
     def convert(text: str) -> T:
         try:
@@ -153,7 +153,7 @@ LOCK_TIMEOUT = argument(
     type=converter(lambda text: parse_age(text) / _SECOND_NS),
     default=30.0,
 )
-# As every command but build has it: there the words of docker build count.
+# All commands but build share this text. build has the text of docker build.
 QUIET = switch("-q --quiet", "print only warnings and errors")
 JSON = switch("--json", "print one JSON object per DIR, errors too")
 CHANGES = (DRY_RUN, LOCK_TIMEOUT, JSON, QUIET)

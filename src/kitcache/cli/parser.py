@@ -1,6 +1,6 @@
-"""The command line: the commands, and an argparse parser for the one that is asked for.
+"""The command line: the commands, and an argparse parser for the requested command.
 
-Only the module of that command is imported: start-up time is part of the product.
+Only the module of that command is imported, so that kitcache starts fast.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def _make_parser(prog: str, command: Command, program: str) -> argparse.Argument
         usage=f"%(prog)s {command.usage}" if command.usage else None,
         description=command.description,
         epilog=command.epilog.replace(f"\n  {PROGRAM} ", f"\n  {program} "),
-        # Without a width argparse imports shutil to ask the terminal.
+        # Without a width argparse imports shutil, which makes the start slower.
         formatter_class=partial(
             argparse.RawDescriptionHelpFormatter,
             max_help_position=22,
@@ -147,7 +147,7 @@ def _make_parser(prog: str, command: Command, program: str) -> argparse.Argument
 
 
 def _describe_unknown(words: Sequence[str], arguments: Iterable[Argument]) -> str:
-    """Return what is wrong with words that a command does not take."""
+    """Return the message for words that a command does not accept."""
     known = [name for each in arguments if each.is_option for name in each.names]
     for word in words:
         if word.startswith("-") and word != "-":
@@ -158,7 +158,7 @@ def _describe_unknown(words: Sequence[str], arguments: Iterable[Argument]) -> st
 
 
 def _guess(word: str, known: Iterable[str]) -> str:
-    """Return a question that names the word that was meant, "" if none is like it."""
+    """Return a question that suggests a similar word, "" if there is none."""
     from kitcache.options.attributes import suggest  # noqa: PLC0415 - seldom needed
 
     letters = word.strip("-")

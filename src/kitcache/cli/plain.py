@@ -1,7 +1,7 @@
 """Progress as appended lines, as `docker buildx build --progress=plain` prints it.
 
-A step gets its number when it is first shown. Steps that have ended are printed first. Of the
-running steps one is printed at a time; it changes about every five seconds.
+A step gets its number when it is first shown. Steps that have ended are printed first. Then one
+running step is printed at a time; after about five seconds another running step follows.
 Source: BuildKit, util/progress/progressui/printer.go.
 """
 
@@ -20,7 +20,7 @@ _STATUS_SHARE = 0.05
 
 
 class _Pending:
-    """News of a step that is not printed yet."""
+    """The changes of a step that are not printed yet."""
 
     def __init__(self, since_s: float) -> None:
         self.since_s = since_s
@@ -29,7 +29,7 @@ class _Pending:
 
     @property
     def urgency(self) -> tuple[bool, float]:
-        """The sort key: first steps with transfers or lines, then those that wait the longest."""
+        """The sort key: steps with transfers or lines first, then the step that waits longest."""
         return not (self.transfers or self.lines), self.since_s
 
 
@@ -51,7 +51,7 @@ class Plain:
         self._out: list[str] = []
 
     def update(self, update: BuildUpdate) -> None:
-        """Add news. Those of a tenth of a second are printed together."""
+        """Add an update. The updates of a tenth of a second are printed together."""
         news = self._steps.apply(update)
         now_s = self._clock()
         for key in news.steps:
@@ -65,7 +65,7 @@ class Plain:
         self.tick()
 
     def tick(self) -> None:
-        """Print what is due."""
+        """Print the changes if a tenth of a second has passed since the first of them."""
         now_s = self._clock()
         if self._news_s is None or now_s - self._news_s >= _SETTLE_S:
             self._news_s = None
@@ -79,7 +79,7 @@ class Plain:
         self._flush()
 
     def close(self) -> None:
-        """Print all news, also of steps that did not end."""
+        """Print all changes, also of steps that did not end."""
         now_s = self._clock()
         self._print_ended(now_s)
         for step in self._steps.steps:
@@ -192,7 +192,7 @@ class Plain:
 
 
 def _is_due(transfer: Transfer, shown: Transfer | None) -> bool:
-    """Return True for the first and the last state of a transfer, and after each 5 % or 5 s."""
+    """Return True for the first and the last state of a transfer, and every 5 % or 5 s."""
     if shown is None or transfer.completed_ns != shown.completed_ns:
         return True
     if transfer.completed_ns is not None:

@@ -1,4 +1,4 @@
-"""The calling convention of docker's plugins: what docker asks of `docker-kitcache`.
+"""The calling convention of docker's plugins, as `docker-kitcache` implements it.
 
 docker calls the launcher with one word for metadata, with `kitcache docker-cli-plugin-hooks JSON`,
 with its own global options and then `kitcache ARGS…`, with `help kitcache ARGS…`, or with
@@ -28,7 +28,7 @@ _METADATA = (
     f'{{"SchemaVersion": "0.1.0", "Vendor": "kitcache", "Version": "{__version__}",'
     ' "ShortDescription": "Build with BuildKit, and keep its local caches small"}'
 )
-# Directives of cobra: what the shell completes besides the words that it gets.
+# Directives of cobra for the shell, by the kind of the completion.
 _DIRECTIVES = {"words": ":4", "files": ":0", "dirs": ":16", "command": ":0"}
 _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
 _ORIGINAL_COMMAND = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
@@ -74,7 +74,7 @@ def answer(words: Sequence[str]) -> tuple[str, ...] | None:
         print_stdout("\n".join(_complete(words[1:])))
         return None
     call = read_call(words, os.environ)
-    # Without these two, the programs that kitcache runs are not plugins.
+    # Remove both variables, so that the programs that kitcache runs do not act as plugins.
     follow_docker(os.environ.pop(_SOCKET, ""))
     for name, value in {**call.changes, _ORIGINAL_COMMAND: None}.items():
         if value is None:
@@ -102,9 +102,10 @@ def read_call(words: Sequence[str], environ: Mapping[str, str]) -> PluginInvocat
 
 
 def follow_docker(address: str) -> None:
-    """Interrupt this process when docker hangs up the socket at `address`; "" is no socket.
+    """Interrupt this process when docker closes the socket at `address`. "" means no socket.
 
-    A docker that receives a signal passes it on in no other way. A terminal's Ctrl-C reaches both.
+    If docker receives a signal, it closes the socket and does nothing else to stop the plugin. A
+    terminal's Ctrl-C reaches both processes.
     """
     if not address:
         return
@@ -129,7 +130,7 @@ def _interrupt_after(connection: "socket") -> None:
             pass
     except OSError:
         return
-    # After a Ctrl-C of the terminal, a second SIGINT would end the process at once.
+    # If Ctrl-C has cancelled the command already, a second SIGINT would end the process at once.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -155,7 +156,7 @@ def _split(words: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _changes(options: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the environment variables that mean the same as docker's options."""
+    """Return the changes of environment variables that replace docker's options."""
     for name in ("tlscacert", "tlscert", "tlskey"):
         if name in options:
             raise UsageError(

@@ -14,7 +14,7 @@ from kitcache.store.ioerrors import io_error
 
 STDIN = "-"
 LIMIT_BYTES = 64 * 1024
-"""The largest policy: a hostile one of 1 MiB would take minutes to check."""
+"""The largest policy. A hostile policy of 1 MiB would take minutes to check."""
 WRITER_TIMEOUT_S = 30.0
 """How long to wait for the writer of a pipe."""
 _GLANCE_MS = 100
@@ -63,7 +63,7 @@ def _read(path: str, cancel: Event) -> bytes:
 
 
 def _wait_for_writer(fd: int, path: str) -> bytes:
-    """Wait until the pipe has or had a writer, and return what was read by then.
+    """Wait until a process has opened the pipe to write. Return the bytes read by then.
 
     Raises:
         UsageError: No process opened the other end in time.
@@ -74,7 +74,7 @@ def _wait_for_writer(fd: int, path: str) -> bytes:
     while not poll.poll(_GLANCE_MS):
         try:
             data = os.read(fd, LIMIT_BYTES + 1)
-        except BlockingIOError:  # only a pipe with a writer makes its reader wait
+        except BlockingIOError:  # A read blocks only if the pipe has a writer.
             return b""
         if data:
             return data

@@ -22,8 +22,8 @@ from kitcache.buildkit.status import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND_NS = 10**9
 _GO_ZERO_TIME = "0001-01-01T00:00:00Z"
-# For each object its keys, in the order of Go, with the name of the field if it differs. Go leaves
-# out empty values, except for the keys with a `!`.
+# The keys of each object, in the order of Go: key=field if the names differ. Go omits empty values,
+# except for keys with a `!`.
 _KEYS: dict[type, str] = {
     BuildUpdate: "vertexes statuses=transfers logs warnings",
     Vertex: "digest inputs name started=started_ns completed=completed_ns cached error"

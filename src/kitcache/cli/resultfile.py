@@ -12,13 +12,13 @@ def write_result(path: str, text: str, done: str) -> None:
     """Write the text to a file, a device, or a pipe with a reader.
 
     Args:
-        done: What an error says of the work that is done.
+        done: The effect of an error: the work that is done.
 
     Raises:
         KitcacheError: The file cannot be written.
     """
     try:
-        # To open a pipe without a reader would block.
+        # Without O_NONBLOCK, opening a pipe that has no reader would block.
         fd = os.open(path, _FLAGS, 0o666)
         os.set_blocking(fd, True)
         with open(fd, "w", encoding="utf-8") as file:

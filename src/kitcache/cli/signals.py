@@ -1,4 +1,4 @@
-"""Ctrl-C: the event that cancels a command, and how it is waited for."""
+"""Ctrl-C: the event that cancels a command."""
 
 import signal
 import time
@@ -10,9 +10,10 @@ _POLL_S = 0.05
 
 
 class Interrupt(Event):
-    """An Event that a signal handler can set in the very thread that waits for it.
+    """An Event that a signal handler can set in the thread that waits for it.
 
-    Event.set acquires a lock that Event.wait holds for moments, so a handler would never get it.
+    Event.set acquires a lock. If the handler interrupts Event.wait while it holds this lock, set
+    never returns.
     """
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class Interrupt(Event):
         self._is_set = False
 
     def set(self) -> None:
-        """Set the event; a waiting thread sees that within a twentieth of a second."""
+        """Set the event. A waiting thread notices it within 50 ms."""
         self._is_set = True
 
     def is_set(self) -> bool:
@@ -39,7 +40,7 @@ class Interrupt(Event):
 def cancel_on_signals(signals: Iterable[signal.Signals]) -> Event:
     """Return an event that the first of these signals sets; the second ends the process at once.
 
-    A signal that this process ignores from its start stays ignored, also in its children.
+    A signal that this process ignores from its start remains ignored, also in its children.
     """
     cancel = Interrupt()
     handled = [each for each in signals if signal.getsignal(each) != signal.SIG_IGN]

@@ -1,7 +1,7 @@
 r"""The texts of steps, for the plain and the live display.
 
-Daemons and programs in a build can print anything. Escape sequences and control characters are
-removed or escaped; text, tabs, and colours if they are wanted, remain.
+Daemons and programs in a build can print any bytes. Escape sequences and control characters are
+removed or escaped. Text and tabs are kept, and colours on request.
 """
 
 import re
@@ -30,19 +30,19 @@ def clean(text: str) -> str:
 
 
 def clean_log(text: str, *, colour: bool) -> str:
-    """Return a line of a log: as `clean`, but with tabs, and with colours if they are wanted.
+    """Return a line of a log: as `clean`, but with tabs, and with colours on request.
 
     A colour that is still on is turned off at the end.
     """
     if text.isprintable():
         return text
     parts, at, is_coloured = [], 0, False
-    for found in _SEQUENCE.finditer(text):
-        parts.append(_escape(text[at : found.start()]))
-        at = found.end()
-        if colour and _COLOUR.fullmatch(found[0]):
-            parts.append(found[0])
-            is_coloured = found[0] not in ("\x1b[m", _RESET)
+    for match in _SEQUENCE.finditer(text):
+        parts.append(_escape(text[at : match.start()]))
+        at = match.end()
+        if colour and _COLOUR.fullmatch(match[0]):
+            parts.append(match[0])
+            is_coloured = match[0] not in ("\x1b[m", _RESET)
     parts.append(_escape(text[at:]))
     return "".join(parts) + (_RESET if is_coloured else "")
 
@@ -58,14 +58,14 @@ def bytes_text(number: int) -> str:
 
 
 def amount_text(current: int, total: int) -> str:
-    """Return how far a transfer is: 1.05MB / 3.00MB; without a total 1.05MB, or ""."""
+    """Return the progress of a transfer: 1.05MB / 3.00MB; without a total 1.05MB, or ""."""
     if total:
         return f"{bytes_text(current)} / {bytes_text(total)}"
     return bytes_text(current) if current else ""
 
 
 def log_time(seconds: float) -> str:
-    """Return the seconds before a line of a log: 0.123, 12.34, 123.4."""
+    """Return the time of a line of a log in seconds: 0.123, 12.34, 123.4."""
     return f"{seconds:.{3 if seconds < 10 else 2 if seconds < 100 else 1}f}"
 
 

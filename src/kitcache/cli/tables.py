@@ -1,4 +1,4 @@
-"""Tables that fit the terminal and are not cut in a pipe, and the warnings about damage."""
+"""Tables, which are shortened on a terminal but not in a pipe, and warnings about damage."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ def is_recorded(last_used_from: str) -> bool:
 
 
 def format_since(time_ns: int | None, now_ns: int) -> str:
-    """Return the age of a time, or "-" if it is not known."""
+    """Return the age of a time, "-" if the time is unknown."""
     return "-" if time_ns is None else format_age(now_ns - time_ns)
 
 
 def tag_name(ref_name: str | None, digest: Digest | None) -> str:
-    """Return the tag of an entry, or else its short digest."""
+    """Return the tag of an entry; without a tag, its short digest."""
     if ref_name is not None:
         return printable(ref_name)
     return digest.short if digest else UNTAGGED
@@ -44,7 +44,7 @@ def tag_name(ref_name: str | None, digest: Digest | None) -> str:
 def table(
     head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: tuple[int, ...]
 ) -> Iterator[str]:
-    """Yield a table. On a terminal the last column is cut, then the first, until it fits.
+    """Yield a table. On a terminal the last column is shortened, then the first, until it fits.
 
     Args:
         right: Columns that are aligned to the right.

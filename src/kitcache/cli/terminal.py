@@ -10,14 +10,14 @@ WIDTH = 80
 
 
 def terminal_width(piped: int = WIDTH) -> int:
-    """Return the columns to fill on stdout: COLUMNS, or those of the terminal, at least 80.
+    """Return the width of stdout: COLUMNS, else the columns of the terminal, at least 80.
 
     Args:
         piped: Returned if stdout is not a terminal.
     """
-    given = os.environ.get("COLUMNS", "")
-    if given.isascii() and given.isdigit() and 0 < len(given) < 6 and int(given):
-        return int(given)
+    text = os.environ.get("COLUMNS", "")
+    if text.isascii() and text.isdigit() and 0 < len(text) < 6 and int(text):
+        return int(text)
     columns = columns_of(sys.stdout)
     return piped if columns is None else max(WIDTH, columns)
 
@@ -37,13 +37,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def print_stderr(line: str) -> None:
     """Print a line to stderr. If that fails, the work continues without the line."""
-    if sys.stderr is not None:  # print() would take stdout in its place
+    if sys.stderr is not None:  # If file is None, print() writes to stdout.
         with suppress(OSError):
             print(line, file=sys.stderr, flush=True)
 
 
 class StdoutError(OSError):
-    """Standard output cannot be written to."""
+    """A write to stdout failed."""
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def reset_notes(result: ResetResult) -> Iterator[str]:
 
 
 def missing_warnings(path: str, blobs: Sequence[MissingBlob]) -> Iterator[str]:
-    """Yield the blobs that tags reach and that are missing or incomplete, and what helps."""
+    """Yield the missing and incomplete blobs that tags reach, and a hint."""
     if blobs:
         tags = dict.fromkeys(
             "an entry without a tag" if blob.ref_name is None else f"tag '{blob.ref_name}'"
@@ -67,7 +67,7 @@ def missing_warnings(path: str, blobs: Sequence[MissingBlob]) -> Iterator[str]:
 
 
 def progress_line(path: str, event: Progress) -> str:
-    """Return how far a long call is, in one short line."""
+    """Return the progress of a long call, in one short line."""
     if event.phase == "survey":
         return f"{path}: {event.blobs:,} live blobs read"
     if event.phase == "sweep":
@@ -107,7 +107,7 @@ def blobs_of(tally: Tally) -> str:
 
 
 def some(names: Iterable[str], total: int | None = None) -> str:
-    """Return the first three names, and how many more there are."""
+    """Return the first three names, and the number of the other names."""
     shown = list(names)
     rest = (total or len(shown)) - _MAX_NAMES
     return ", ".join(shown[:_MAX_NAMES]) + (f" and {rest:,} more" if rest > 0 else "")
@@ -127,7 +127,7 @@ def width_of(text: str) -> int:
 
 
 def crop(text: str, width: int) -> str:
-    """Return as much of the beginning of a text as fits into `width` columns."""
+    """Return the beginning of a text that fits into `width` columns."""
     if width_of(text) <= width:
         return text
     for end, character in enumerate(text):

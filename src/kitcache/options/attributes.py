@@ -1,8 +1,9 @@
-"""BuildKit's comma-separated k=v language, and the errors for text that is not in it.
+"""BuildKit's comma-separated k=v format: parser, writer and errors.
 
 A text is one line of CSV, and each field is a key and a value. A field that begins with a double
-quote ends with one and may contain commas; a quote inside it is doubled. Elsewhere a quote is an
-error. Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx util/buildflags.
+quote ends with a double quote and may contain commas; a quote inside it is doubled. In other
+fields a quote is an error. Sources: Go encoding/csv and strconv, tonistiigi/go-csvvalue, buildx
+util/buildflags.
 """
 
 import re
@@ -116,14 +117,14 @@ def quote_go(text: str) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that resembles this one most; None if none does."""
+    """Return the known word that is most similar to this word; None if no word is similar."""
     from difflib import get_close_matches  # noqa: PLC0415 - rarely needed, and slow to import
 
     return next(iter(get_close_matches(word.strip()[:_MAX_SUGGESTED], list(known), n=1)), None)
 
 
 def hints_for(word: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the hint for an unknown word: the known word that resembles it, or all known words."""
+    """Return the hint for an unknown word: a similar known word, or all known words."""
     words = tuple(known)
     similar = suggest(word, words)
     return (f"did you mean {similar}?" if similar else f"use {', '.join(words)}",)
@@ -133,7 +134,7 @@ def warn_unknown(pairs: Pairs, known: Iterable[str], owner: str) -> tuple[str, .
     """Return a sentence for each unknown key and for each repeated key.
 
     Args:
-        owner: What the attributes belong to, such as "local cache export".
+        owner: The owner of the attributes for the message, such as "local cache export".
     """
     words = tuple(known)
     seen: set[str] = set()

@@ -105,7 +105,7 @@ class State(dict[str, "State"]):
 
     @property
     def hits(self) -> tuple[int, ...]:
-        """The indices of the patterns that match the whole text so far, ascending."""
+        """The indices of the patterns that match all of the text so far, ascending."""
         if self._hits is None:
             places, _, before = self._key
             self._hits = self._automaton.find_hits(places, before)

@@ -1,4 +1,4 @@
-"""Names of images: which are well formed, and their full form.
+"""Names of images: validation, and the full form.
 
 Source: distribution/reference, reference.go and normalize.go.
 """

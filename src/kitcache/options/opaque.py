@@ -1,4 +1,4 @@
-"""Opaque: base class of values that hold a secret.
+"""Opaque: the base class of values that hold a secret.
 
 The fields are in closures, so neither `vars`, `__slots__` nor a debugger's walk over attributes
 shows them. Only the properties of the class return them.

@@ -1,4 +1,4 @@
-"""The prune policy: which tags prune keeps and removes, and what in a policy contradicts itself.
+"""The prune policy: selects the tags to keep and to remove; and its contradictions.
 
 The terms are docker's (max-used-space, min-free-space) and restic's (keep-tag, keep-last,
 keep-within).
@@ -18,7 +18,7 @@ _MAX_SHOWN_PATTERNS = 2
 
 
 class DiskSpace(NamedTuple):
-    """A size on a disk: either bytes or a percentage of the whole disk."""
+    """A size on a disk: either bytes, or a percentage of the disk."""
 
     bytes: int | None = None
     percentage: float | None = None
@@ -67,8 +67,8 @@ class PruneRule(NamedTuple):
         tags: Patterns; `*` matches any text, slashes too.
         keep: The tags are never removed.
         keep_last: The number of most recently used tags that are kept.
-        keep_within_ns: A tag that was used less long ago is not removed.
-        unused_for_ns: A tag that was not used for at least so long is removed.
+        keep_within_ns: A tag that was used within this time is not removed.
+        unused_for_ns: A tag that was not used for at least this time is removed.
     """
 
     name: str = ""
@@ -149,24 +149,24 @@ class PrunePolicy(NamedTuple):
 
 
 def common_rule(policy: PrunePolicy) -> PruneRule:
-    """Return what the policy says about all tags at once."""
-    # In a file it comes last, after hundreds of others.
+    """Return the common rule of the policy; an empty rule if it has none."""
+    # In a file it is the last of up to hundreds of rules.
     return next((rule for rule in reversed(policy.rules) if rule.is_common), PruneRule())
 
 
 def find_rule(policy: PrunePolicy, ref_name: str) -> PruneRule | None:
-    """Return the first rule that matches the tag, except the common one."""
+    """Return the first rule that matches the tag, except the common rule."""
     others = (rule for rule in policy.rules if not rule.is_common)
     return next((rule for rule in others if rule.matches(ref_name)), None)
 
 
 def applying_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, PruneRule]:
-    """Return by field the rule that sets it for the tags of a rule: this one or the common one.
+    """Return for each field the rule that sets it for the tags of a rule: it or the common rule.
 
     With `keep` no other field applies.
 
     Args:
-        rule: None for the tags that no rule but the common one matches.
+        rule: None for the tags that only the common rule matches.
     """
     own = dict.fromkeys(rule.fields, rule) if rule is not None else {}
     if "keep" in own:
@@ -176,7 +176,7 @@ def applying_rules(policy: PrunePolicy, rule: PruneRule | None) -> dict[str, Pru
 
 
 def quote(policy: PrunePolicy, rule: PruneRule, field: str) -> str:
-    """Return what a rule says in a field: rule[2].keep-last 5."""
+    """Return the setting of a rule in a field, as users write it: rule[2].keep-last 5."""
     key, value = _key_of(field), getattr(rule, field)
     if field.endswith("_ns"):
         value = spell_age(value)
@@ -192,11 +192,11 @@ def _key_of(field: str) -> str:
 
 
 class Contradiction(NamedTuple):
-    """A part of a policy that cannot be meant.
+    """A part of a policy that contradicts another part or has no effect.
 
     Attributes:
-        rule: Position in PrunePolicy.rules; None if it is not in a rule.
-        key: As users write it; "tags" for a whole rule.
+        rule: The position in PrunePolicy.rules; None if it is not in a rule.
+        key: The key as users write it; "tags" for a complete rule.
     """
 
     rule: int | None
@@ -211,7 +211,7 @@ def check_policy(policy: object) -> None:
             f"the policy is of type {type(policy).__name__}, not PrunePolicy",
             hints=("kitcache.read_policy(TEXT, NAME)",),
         )
-    problems = [found.problem for found in find_contradictions(policy)]
+    problems = [contradiction.problem for contradiction in find_contradictions(policy)]
     if problems:
         raise UsageError(problems[0], path=policy.source, details=tuple(problems[1:]))
 
@@ -250,7 +250,7 @@ def find_contradictions(policy: PrunePolicy) -> Iterator[Contradiction]:
 
 
 def _useless_drop_tags(policy: PrunePolicy) -> Iterator[Contradiction]:
-    """Yield the patterns of tags to remove that match only tags that are kept."""
+    """Yield the drop-tag patterns that match only kept tags."""
     named = (rule for rule in policy.rules if not rule.is_common)
     # A rule that does not keep its tags can match some of them first.
     first = takewhile(lambda rule: rule.keep, named)
@@ -276,7 +276,7 @@ def _invalid_sizes(policy: PrunePolicy) -> Iterator[Contradiction]:
 
 
 def _problems_of_rule(policy: PrunePolicy, rule: PruneRule) -> Iterator[tuple[str, str]]:
-    """Yield the keys of a rule that cannot be meant, each with the problem."""
+    """Yield the contradictory or useless keys of a rule, each with the problem."""
     if not rule.tags or "" in rule.tags:
         yield "tags", f"{rule.label}: an empty pattern matches no tag"
     if not rule.is_common and not rule.fields:
@@ -318,7 +318,9 @@ def _unreachable(policy: PrunePolicy, position: int) -> str:
     if not rule.tags or not rule.fields:
         return ""
     earlier = [(policy.spell("keep-tag", pattern), pattern) for pattern in policy.keep_tags]
-    if rule.fields == ("unused_for_ns",):  # it only removes, and the patterns have done so
+    if rule.fields == (
+        "unused_for_ns",
+    ):  # It only removes tags, and drop-tag removes them before it.
         earlier += [(policy.spell("drop-tag", pattern), pattern) for pattern in policy.drop_tags]
     if not rule.is_common:
         others = (other for other in policy.rules[:position] if not other.is_common)

@@ -25,8 +25,8 @@ class Secret(Opaque):
     """A secret that a step of a build can mount by its id. Two secrets are equal if identical.
 
     Attributes:
-        id: The name by which a step asks for the secret.
-        path: The file to read when a step asks for the secret, or None.
+        id: The name by which a step requests the secret.
+        path: The file to read when a step requests the secret, or None.
         data: The secret itself, or None. No repr shows it.
 
     Raises:
@@ -54,7 +54,7 @@ class Secret(Opaque):
 
     @property
     def id(self) -> str:
-        """The name by which a step asks for the secret."""
+        """The name by which a step requests the secret."""
         return self._id()
 
     @property

@@ -11,7 +11,7 @@ def find_pattern(patterns: tuple[str, ...], tag: str) -> str | None:
     for pattern in patterns:
         if tag == pattern:
             return pattern
-        # Most of hundreds are plain names: fnmatch caches few of the regular expressions it makes.
+        # Plain names skip fnmatch: its cache of regular expressions is small for hundreds of names.
         if is_pattern(pattern):
             from fnmatch import fnmatchcase  # noqa: PLC0415 - plain names do not need it
 
@@ -26,5 +26,5 @@ def covers(wide: str, narrow: str) -> bool:
         return True
     if "[" in narrow or (("[" in wide or "?" in wide) and is_pattern(narrow)):
         return False
-    # Only a star can match the wildcards of the narrow one, and to it they are text like any other.
+    # In `narrow`, wildcards are matched as text: only a star of `wide` can match them.
     return find_pattern((wide,), narrow) is not None

@@ -69,7 +69,7 @@ def parse_bytes(text: str) -> int:
     """
     # Compiled on use, because a reset reads no size and has to start fast.
     match = re.fullmatch(_SIZE, text.strip())
-    # A fraction needs a unit, because there is no fraction of a byte.
+    # A fraction needs a unit: a fraction of a byte is not a size.
     if match is None or (match[2] and not match[3]):
         raise ValueError(f"{text[:40]!r} is not a size; known forms: {SIZE_FORMS}")
     whole, fraction, unit = match.groups(default="")

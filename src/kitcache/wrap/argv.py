@@ -1,7 +1,7 @@
-"""Recognize a build command of another client, and find its cache options.
+"""Recognizes the build command of another client, and finds its cache options.
 
-Recognized are docker build (and its aliases), buildx build and bake, docker compose, and buildctl
-build. Each becomes a Job.
+It recognizes docker build (and its aliases), buildx build and bake, docker compose, and buildctl
+build. Each command becomes a Job.
 """
 
 import os
@@ -28,9 +28,9 @@ class Rewritten(NamedTuple):
     """A command to run in place of the user's.
 
     Attributes:
-        stdin: Its input; None: the input of kitcache.
-        file: A document that it reads from the path at FILE_PLACEHOLDER in argv.
-        stderr: What the user's command would have written to stderr, and this one does not.
+        stdin: Its input; None for the input of kitcache.
+        file: A document that it reads. Its path replaces FILE_PLACEHOLDER in argv.
+        stderr: The text that the user's command would have written to stderr.
     """
 
     argv: tuple[str, ...]
@@ -40,11 +40,11 @@ class Rewritten(NamedTuple):
 
 
 FILE_PLACEHOLDER = "{kitcache-exec-file}"
-"""The word of Rewritten.argv in place of the path of its file."""
+"""The word in Rewritten.argv that the path of its file replaces."""
 
 
 class ClientFailed(Exception):
-    """A client failed when it was asked what a command means."""
+    """A client failed when kitcache queried the meaning of a command."""
 
     def __init__(self, exit_code: int, stderr: bytes) -> None:
         super().__init__(exit_code)
@@ -62,7 +62,7 @@ class Job(NamedTuple):
     """The caches of a build command, as its client reads them.
 
     Attributes:
-        rewrite: Makes the command with other exports: as many, in the same order.
+        rewrite: Makes the command with other exports, in the same number and order.
         exports: Each value of --cache-to.
         solves: For each export, the number of its build.
         imports: Each value of --cache-from.
@@ -84,7 +84,7 @@ class Recognized(NamedTuple):
 
     Attributes:
         kind: build, bake, compose or buildctl.
-        at: The position of the command word, such as build; of compose, of its first option.
+        at: The position of the command word, such as build; for compose, of its first option.
     """
 
     kind: str
@@ -159,7 +159,7 @@ def _not_understood(problem: str, words: Sequence[str], hint: str = _PLACE) -> N
 
 
 def unchanged_job(argv: Sequence[str], stdin: bytes | None = None) -> Job:
-    """Return the job of a command that runs as it is. stdin: its input if that was read."""
+    """Return the job of a command that runs unchanged. stdin: Its input if kitcache has read it."""
     return Job(tuple(argv), lambda _: Rewritten(tuple(argv), stdin))
 
 

@@ -1,7 +1,7 @@
 """docker buildx bake: resolved by `bake --print`, which builds nothing.
 
-A list of exports is replaced by --set, which overrides the file. Several --set of one field add
-up, so the user's own are left out; the printed definition contains them.
+A list of exports is replaced with --set, which overrides the file. Several --set of one field are
+added up, so the user's own are omitted. The printed definition contains them.
 Source: buildx bake/bake.go (newOverrides, AddOverrides).
 """
 
@@ -15,7 +15,7 @@ from kitcache.wrap.flags import Option, is_flag_set, option_values, read_line
 from kitcache.wrap.query import Exports, Fields, is_remote, make_job, read_answer, run_query
 
 _BUILDS_NOTHING = ("print", "help", "h", "list", "list-targets", "list-variables", "check", "call")
-_CWD = "cwd://"  # with a remote definition: a file of the working directory
+_CWD = "cwd://"  # The prefix of a local file next to a remote definition.
 _FIELDS = Fields("cache-to", "cache-from", "contexts")
 
 
@@ -46,7 +46,7 @@ def bake_job(
     def replace(exports: Exports) -> Rewritten:
         settings = []
         for name, texts in exports.items():
-            # An empty list has to be set only if the user's own setting is left out.
+            # Set an empty list only if the user's own setting is omitted.
             for text in texts or [""] * bool(own):
                 settings += ["--set", f"{name}.cache-to={text}"]
         rest = [word for n, word in enumerate(argv) if n >= end and n not in own]

@@ -1,7 +1,7 @@
 """Values of --cache-to and --cache-from in the words of a client's command.
 
-Only type=local matters to kitcache. Other values, and the attributes that a local one keeps, stay
-as they were written: order, case, quotes.
+kitcache changes only values with type=local. It keeps all other values, and the other attributes
+of these values, as the user wrote them: order, case, quotes.
 """
 
 import re
@@ -24,7 +24,7 @@ _BEFORE_VALUE = re.compile(r"(--?[\w-]+=)?([^=,]*\.cache-(to|from)\+?=)?")
 def read_cache(text: str) -> tuple[str | None, Pairs]:
     """Return the type of a cache, and its attributes. Raises UsageError in the client's words."""
     if "=" not in text:
-        return "registry", ()  # Its name, or several; or empty, which the client judges.
+        return "registry", ()  # One or several names, or an empty value, which the client checks.
     pairs = parse_attributes(text)
     return dict(pairs).get("type"), pairs
 
@@ -43,14 +43,14 @@ def _has_reset(value: str) -> bool:
 
 
 def _split_value(word: str) -> tuple[str, str]:
-    """Split a word before its value: behind the option, target and field."""
+    """Split a word into the option, target and field, and the value."""
     match = _BEFORE_VALUE.match(word)
     end = match.end() if match else 0
     return word[:end], word[end:]
 
 
 def rewrite_export(text: str, dest: str | None = None) -> str:
-    """Return the text of a local export without `reset`, and with another directory if given."""
+    """Return the text of a local export without `reset`; with `dest` as directory if not None."""
     fields = [(split_fields(raw)[0].partition("=")[0].lower(), raw) for raw in raw_fields(text)]
     field = None if dest is None else join_attributes((("dest", dest),))
     return ",".join(

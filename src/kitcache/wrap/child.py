@@ -1,4 +1,4 @@
-"""Run a command as if kitcache were not there: terminal, signals, exit code.
+"""Runs a command with the terminal, signals and exit code that it would have without kitcache.
 
 The command stays in kitcache's process group, so it gets the terminal's signals itself. A signal
 to kitcache alone is forwarded. kitcache never ends before the command.
@@ -24,7 +24,7 @@ _SI_KERNEL = 0x80
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str | None:
-    """Return the file that a command's first word names: in PATH, the first executable one."""
+    """Return the file that a command's first word names: a path, or the first match in PATH."""
     if "/" in name:
         return name if os.path.exists(name) else None
     for directory in environ.get("PATH", os.defpath).split(os.pathsep):
@@ -58,7 +58,7 @@ def run_child(
 
     Args:
         inherited: Fds that the command gets, under the same numbers.
-        stdin_fd: Its standard input; None: that of kitcache.
+        stdin_fd: Its standard input; None for the stdin of kitcache.
 
     Raises:
         NotExecutable: It cannot be started.
@@ -80,7 +80,7 @@ def run_child(
                     environ,
                     file_actions=actions,
                     setsigmask=before,
-                    # Python ignores these signals, and exec keeps that.
+                    # Python ignores these signals, and the command would inherit this.
                     setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
                 ),
             )
@@ -95,7 +95,7 @@ def _wait_for(pid: int) -> int:
     while True:
         number, must_forward = _next_signal()
         if must_forward:
-            os.kill(pid, number)  # The command was not waited for yet, so its pid is still valid.
+            os.kill(pid, number)  # waitpid has not reaped it yet, so the pid is valid.
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             code = os.waitstatus_to_exitcode(status)
@@ -105,7 +105,7 @@ def _wait_for(pid: int) -> int:
 def _next_signal() -> tuple[int, bool]:
     """Return the next signal, and whether it was sent to kitcache alone.
 
-    Return 0 after half a second: another thread, which does not block SIGCHLD, may have got it.
+    Return 0 after half a second: another thread, which does not block SIGCHLD, may receive it.
     """
     if sys.platform == "darwin":  # sigwait does not report the sender.
         number = signal.sigwait(_BLOCKED)

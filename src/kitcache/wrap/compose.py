@@ -1,8 +1,8 @@
 """docker compose: resolved by `compose config`; the command then builds from the resolved project.
 
-Compose appends lists when it merges files, so the exports are replaced in the whole resolved
-project. Its name, its directory and the profiles stay the same. Relative cache paths are relative
-to the working directory, as in compose.
+Compose appends lists when it merges files, so the exports are replaced in the resolved project.
+Its name, its directory and the profiles are kept. Relative cache paths are relative to the working
+directory, as in compose.
 """
 
 import json
@@ -45,7 +45,7 @@ _FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.y
 _REPLACED = ("f", "file", "project-directory")
 _FIELDS = Fields("cache_to", "cache_from", "additional_contexts")
 _UNRESOLVED = "--no-interpolate"
-# `config` checks and resolves all services, a build only those it needs: ask for less and less.
+# `config` checks all services, a build only the services it needs. So retry with fewer checks.
 _CONFIG_OPTIONS = (
     (),
     ("--no-consistency",),
@@ -72,7 +72,7 @@ def compose_job(
     argv, start = command.argv, command.at
     line = read_line(argv, start, flagtables.COMPOSE, stops_at_argument=True)
     verb = argv[line.end]
-    is_run = verb == "run"  # after the service follows the container's command
+    is_run = verb == "run"  # The words after the service are the container's command.
     below = read_line(argv, line.end + 1, _TABLES[verb], stops_at_argument=is_run)
     if is_flag_set((*line.options, *below.options), _BUILDS_NOTHING):
         return unchanged_job(argv)
@@ -90,7 +90,7 @@ def compose_job(
     if verb == "build" and set(named) <= set(active):
         clients.append(client)
     project, stderr = _resolve(clients, query)
-    # Whether the command also builds the services that these depend on.
+    # True if the command also builds the services that these services depend on.
     is_deep = (
         is_flag_set(below.options, ("with-dependencies",))
         if verb == "build"
@@ -137,18 +137,18 @@ def _resolve(
         try:
             output = query(*words)
         except ClientFailed as error:
-            if error.exit_code > 128:  # After a signal, asking for less does not help.
+            if error.exit_code > 128:  # After a signal, fewer checks do not help.
                 raise
             if b"unknown flag" not in error.stderr:
                 failure = error
             continue
         if _UNRESOLVED not in options:
-            # Compose escapes all it prints, also keys, which it does not unescape.
+            # Compose escapes all of its output, also keys, but it does not unescape keys.
             return read_answer(words, output.stdout.replace(b"$$", b"$")), output.stderr
         if b"$" not in output.stdout:
             return read_answer(words, output.stdout), output.stderr
     raise failure or NotUnderstood(
-        "compose does not print the whole project",
+        "compose does not print the complete project",
         hints=("provide what is missing: an env file may be empty",),
     )
 
@@ -168,9 +168,9 @@ def _build_of(service: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_exports(service: Mapping[str, Any], exports: list[str] | None) -> Mapping[str, Any]:
-    """Replace the exports of a service. None: only remove `reset` from them.
+    """Replace the exports of a service; with None, only remove `reset` from them.
 
-    Without `reset` no client sweeps, even if the service is built although kitcache expected not.
+    No client supports `reset`, so it is also removed from services that are not expected to build.
     """
     build = _build_of(service)
     if not build.get("cache_to"):
@@ -205,7 +205,7 @@ def _built_services(project: Project, wanted: Sequence[str], *, is_deep: bool) -
 def _added_options(
     project: Project, active: Sequence[str], options: Sequence[Option], directory: str
 ) -> tuple[str, ...]:
-    """Return options for the project's directory, name and profiles, which the file lacks.
+    """Return options for the project's directory, name and profiles, which are not in the file.
 
     The .env files that compose reads depend on the file's directory and on compose's version.
     """
@@ -238,7 +238,7 @@ def _environ_files(environ: Mapping[str, str]) -> list[str]:
 
 
 def _directory(options: Sequence[Option], files: Sequence[str]) -> str:
-    """Return the project's directory: as named, the first file's, or as compose finds it."""
+    """Return the project's directory: the option, else that of the first file or of compose's."""
     if named := next(reversed(option_values(options, "project-directory")), ""):
         return named
     if files:

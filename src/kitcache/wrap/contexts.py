@@ -1,6 +1,6 @@
-"""The local contexts of a command, and the caches inside of them.
+"""The local contexts of a command, and warnings about caches inside them.
 
-Such a cache is sent to the daemon with the context, and each export changes the context.
+A cache inside a context is sent to the daemon, and each export changes the context.
 Source: BuildKit frontend/dockerui (which .dockerignore applies), buildx bake/bake.go (toBuildOpt).
 """
 
@@ -12,7 +12,7 @@ from kitcache.wrap.flags import ParsedArgs, option_values
 
 _LIMIT_BYTES = 64 * 1024
 _CWD = "cwd://"
-# Names in a cache: a pattern may exclude the directory, or what is in it.
+# Names in a cache: a pattern may exclude the directory, or only its content.
 _PARTS = ("index.json", "blobs", ".kitcache")
 
 
@@ -82,12 +82,12 @@ def contexts_of_definition(
 
 
 def _local(path: str, dockerfile: str = "") -> tuple[Context, ...]:
-    """Return the context; nothing if it is fetched or read from stdin."""
+    """Return the context as a tuple; () if it is fetched or read from stdin."""
     return (Context(path, dockerfile),) if os.path.isdir(path) else ()
 
 
 def warn_of_caches(contexts: Iterable[Context], dests: Iterable[str]) -> Iterator[str]:
-    """Yield a sentence for each directory that is exported to and sent with a context."""
+    """Yield a warning for each cache that is exported to and is inside a context."""
     pairs = [(context, dest) for context in dict.fromkeys(contexts) for dest in dests]
     for context, dest in pairs:
         root, cache = os.path.realpath(context.directory), os.path.realpath(dest)

@@ -1,7 +1,7 @@
-"""Read a command line as its own parser does: which words are options, and which are values.
+"""Reads a command line as its own parser does, into options, values and arguments.
 
-docker and its plugins use pflag, buildctl Go's flag package. An option that is in no table is
-never guessed at: if it matters, the command is refused.
+docker and its plugins use pflag, buildctl Go's flag package. If an unknown option could hide a
+watched option, the command is refused.
 Sources: spf13/pflag (parseLongArg, parseSingleShortArg), Go flag (parseOne).
 """
 
@@ -13,7 +13,7 @@ from kitcache.options.attributes import is_false
 
 
 class NotUnderstood(UsageError):
-    """It is unknown what a command exports."""
+    """The exports of a command are unknown."""
 
 
 class FlagTable(NamedTuple):
@@ -23,7 +23,7 @@ class FlagTable(NamedTuple):
         values: Options with a value.
         flags: Options without a value.
         short_values, short_flags: The same for single letters.
-        is_go: One dash and two are equal, and letters cannot be combined.
+        is_go: True for Go's flag package: "-" means "--", and letters cannot be combined.
     """
 
     values: frozenset[str]
@@ -38,9 +38,9 @@ class Option(NamedTuple):
 
     Attributes:
         name: Without dashes.
-        value: None if it has none.
+        value: None for an option without a value.
         first: The position of the word with the name.
-        at: The position of the word with the value; without a value, of the name.
+        at: The position of the word with the value, or with the name if there is no value.
         prefix: The part of that word before the value.
     """
 
@@ -62,7 +62,7 @@ def option_values(options: Iterable[Option], *names: str) -> list[str]:
 
 
 def is_flag_set(options: Iterable[Option], names: Collection[str]) -> bool:
-    """Return True if one of these is set, unless its value makes the command build after all."""
+    """Return True if one of these is set to a value other than false and "build"."""
     off = ("", "build")
     return any(o.name in names and o.value not in off and not is_false(o.value or "true")
                for o in options)  # fmt: skip
@@ -89,15 +89,15 @@ def read_line(
     watched: Collection[str] = (),
     stops_at_argument: bool = False,
 ) -> ParsedArgs:
-    """Parse the options and arguments from a word on.
+    """Parse the options and arguments from position `start` on.
 
     Args:
-        watched: Options that must not be missed.
-        stops_at_argument: End before the first argument.
+        watched: Options that must not be overlooked.
+        stops_at_argument: Stop before the first argument.
 
     Raises:
-        NotUnderstood: An unknown option stands before a word that may be a watched option or its
-            own value. With stops_at_argument: before any word.
+        NotUnderstood: An unknown option precedes a word that may be its value or a watched option.
+            With stops_at_argument: There is an unknown option.
     """
     options: list[Option] = []
     positionals: list[int] = []

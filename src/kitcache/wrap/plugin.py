@@ -1,6 +1,6 @@
-"""The launcher `docker-kitcache`, which makes `docker kitcache` work, and where docker finds it.
+"""The launcher `docker-kitcache` for `docker kitcache`: finds, installs and removes it.
 
-Source: docker/cli, cli-plugins/manager/manager.go and manager_unix.go (where, and in which order).
+Source: docker/cli, cli-plugins/manager/manager.go and manager_unix.go (directories, in order).
 """
 
 import os
@@ -36,7 +36,7 @@ class Plugin(NamedTuple):
     """A `docker-kitcache` in a plugin directory.
 
     Attributes:
-        is_ours: `kitcache plugin install` has made it.
+        is_ours: True if `kitcache plugin install` has written it.
         command: The command that it runs; () if it is not kitcache's launcher.
         problem: Why kitcache's launcher does not work; "" if it works.
     """
@@ -120,7 +120,7 @@ def remove_plugin(directory: str) -> str | None:
 
 
 def _read_launcher(path: str) -> bytes | None:
-    """Return the content of kitcache's launcher; None if there is none, or another file."""
+    """Return the content of kitcache's launcher; None if the file is missing or another file."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             return None

@@ -1,4 +1,4 @@
-"""Query a client: run it, read the JSON that it prints, and make a Job of the builds in it."""
+"""Queries a client: runs it, parses the JSON that it prints, and makes a Job of its builds."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Output(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """How a client calls the fields of a build."""
+    """A client's names for the fields of a build."""
 
     exports: str
     imports: str
@@ -78,7 +78,7 @@ def _communicate(process: "subprocess.Popen[bytes]", stdin: bytes, cancel: Event
         try:
             return Output(*process.communicate(remaining, timeout=_POLL_S))
         except subprocess.TimeoutExpired:
-            remaining = None  # Popen remembers how much it has written.
+            remaining = None  # Popen continues to write the first input.
             # A signal to kitcache alone does not reach the client.
             if cancel is not None and cancel.is_set():
                 process.terminate()
@@ -113,7 +113,7 @@ def make_job(
     Args:
         builds: Each build's definition, by its name.
         replace: Makes the command with other exports.
-        stdin: The input of the command if that was read.
+        stdin: The input of the command if kitcache has read it.
         is_remote: The definitions were fetched.
     """
     by_name = {name: entries_of(build.get(fields.exports)) for name, build in builds.items()}
@@ -141,7 +141,7 @@ def make_job(
 
 
 def entries_of(value: object) -> tuple[str, ...]:
-    """Return a list of cache options as texts. Newer clients print objects, older ones texts."""
+    """Return cache options as strings. Newer clients print objects, older clients strings."""
     items = value if isinstance(value, list) else [] if value is None else [value]
     return tuple(item if isinstance(item, str) else _join(item) for item in items)
 
@@ -154,7 +154,7 @@ def _join(item: object) -> str:
 
 
 def is_remote(word: str) -> bool:
-    """Return True if the clients fetch this instead of opening a file.
+    """Return True if clients fetch this word instead of opening a file.
 
     Source: buildx util/urlutil, moby pkg/urlutil, compose's remote loaders.
     """

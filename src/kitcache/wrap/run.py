@@ -1,4 +1,4 @@
-"""Run the task of `kitcache exec`: lock, run the command, merge staged exports, sweep.
+"""Runs the task of `kitcache exec`: locks, runs the command, merges staged exports, sweeps.
 
 If the command fails, a cache contains only what its client has written, and nothing is swept.
 """
@@ -34,15 +34,15 @@ _STAGED_HELPS = "another export was running in it; staged exports can run at the
 
 
 class ExecCacheResult(NamedTuple):
-    """What became of one cache.
+    """The result for one cache.
 
     Attributes:
         path: As the user wrote it first.
         tags: The tags that were exported to it.
-        linked, reused: Blobs of staged exports that are new to the cache, and that it had.
+        linked, reused: Blobs of staged exports that are new to the cache, and that existed in it.
         problems: A sentence for each failure.
         failure_code: The exit code of these failures.
-        reset: None if no reset was asked for.
+        reset: None if no reset was requested.
         prune: Set if there is a policy.
     """
 
@@ -138,7 +138,7 @@ def run_task(
 
 
 def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> list[_Target]:
-    """Open the caches of the exports. A directory that cannot be a cache is left to the client."""
+    """Open the caches of the exports. If a directory cannot be a cache, warn and skip it."""
     exports_to: dict[LockedCache, list[Export]] = {}
     for export in task.exports:
         try:
@@ -162,7 +162,7 @@ def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> lis
 def _open_import(
     source: CacheImport, caches: LockedCaches, options: LockOptions
 ) -> LockedCache | None:
-    """Open a cache to import from; None if the client has to report that it cannot be opened."""
+    """Open a cache to import from; None if it cannot be opened, which the client reports."""
     try:
         return caches.open_import(source.src)
     except NotACache:
@@ -177,7 +177,7 @@ def _open_import(
 def _open_stages(target: _Target, options: LockOptions, stack: ExitStack) -> _Target:
     """Make a staging directory for each export of a cache, if any of them is staged.
 
-    If that fails the client exports to the cache itself, unless a reset needs the directories.
+    If that fails, the client exports to the cache itself. If a reset needs the directories, raise.
     """
     several = len(target.exports) > 1
     if not (several or any(export.is_staged for export in target.exports)):
@@ -227,7 +227,7 @@ def _temporary_file(content: bytes) -> Iterator[IO[bytes]]:
 
 
 def _after_failure(target: _Target) -> ExecCacheResult:
-    """Return the result of a cache whose command failed, maybe because of another export."""
+    """Return the result of a cache after the command failed; hint at a concurrent export."""
     result = ExecCacheResult(target.path, (), bool(target.stages))
     if target.stages or not (
         target.was_locked_elsewhere or target.cache.store.is_locked_elsewhere()

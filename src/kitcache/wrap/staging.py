@@ -1,7 +1,7 @@
-"""Staging directories: an export is written to one, and merged into the cache when complete.
+"""Staging directories: the client exports to one; when complete, it is merged into the cache.
 
-A staging directory is DIR/.kitcache/stage-…, so it is excluded wherever DIR is excluded (from a
-context, a backup, a CI cache), and has DIR's permissions. It starts with hard links to the blobs
+A staging directory is DIR/.kitcache/stage-…, so everything that excludes DIR (a context, a backup,
+a CI cache) excludes it too, and it has DIR's permissions. It starts with hard links to the blobs
 that the cache's tags reach, so the client does not write them again. Its own kitcache.lock is held
 while it is in use. If no process holds that lock, its owner was killed.
 """
@@ -38,8 +38,8 @@ class StagedMerge(NamedTuple):
     """The result of merging a staging directory into its cache.
 
     Attributes:
-        linked, reused: Blobs that are new to the cache, and that it had.
-        problem: Why nothing was published, or what was lost afterwards.
+        linked, reused: Blobs that are new to the cache, and that existed in it.
+        problem: Why nothing was published, or which blobs were lost afterwards.
         code: The exit code of that problem.
     """
 
@@ -80,7 +80,7 @@ def open_stage(
 def _make_stage(
     cache: LockedCache, state_fd: int, options: LockOptions, stack: ExitStack
 ) -> LockedCache | None:
-    """Return None if another process deleted the directory before its lock was held."""
+    """Make one directory. Return None if another process deleted it before it was locked."""
     name = f"{STAGE_PREFIX}{os.urandom(8).hex()}"
     os.mkdir(name, 0o755, dir_fd=state_fd)
     stack.callback(shutil.rmtree, name, ignore_errors=True, dir_fd=state_fd)
@@ -100,12 +100,12 @@ def _make_stage(
 
 
 def _seed(cache: DirectoryStore, stage: DirectoryStore, options: LockOptions) -> None:
-    """Link the blobs that the cache's tags reach. The client writes every other blob anew."""
+    """Link the intact blobs that the cache's tags reach, so the client does not write them."""
     try:
         survey = take_survey(cache, options.control(cache))
     except Cancelled:
         raise
-    except KitcacheError:  # Reported when the tags are published.
+    except KitcacheError:  # The merge reports it.
         return
     bad = {blob.digest for blob in survey.missing_blobs}
     bad |= {damage.chain[-1].digest for damage in survey.damage if damage.chain}
@@ -171,7 +171,7 @@ def merge(cache: LockedCache, stage: LockedCache, options: LockOptions) -> Stage
 
 
 def _correct_index(store: DirectoryStore) -> bool:
-    """Let each tag name the root that was written to this directory. False: nothing was exported.
+    """Let each tag name the root in this directory. Return False if nothing was exported.
 
     If a build has several exports, clients write the digest of one root into all directories.
     Source: BuildKit client/solve.go, cacheExporter responses.

@@ -1,6 +1,6 @@
-"""The caches of a command: its local exports and imports, and which exports are staged.
+"""The caches of a command: its local exports and imports, and the exports to stage.
 
-Nothing is changed for that. Bake and compose are asked what they would build.
+It changes nothing. For bake and compose it runs the client to print the builds.
 """
 
 import errno
@@ -32,8 +32,8 @@ class Export(NamedTuple):
 
     Attributes:
         at: Its position in the job's exports.
-        is_alone: The daemon reports no other export's root for its build.
-        is_staged: It is first written to a directory of its own.
+        is_alone: True if the daemon reports only this export's root for its build.
+        is_staged: True if the client exports to a staging directory.
     """
 
     at: int
@@ -46,9 +46,9 @@ class Task(NamedTuple):
     """A command, and its local caches.
 
     Attributes:
-        exports: With `reset` as kitcache will do it.
-        unguarded: A clause: why its caches are unknown. It then runs as it is.
-        failure: The client's failure when it was asked.
+        exports: The local exports. `reset` is True if kitcache will reset the cache.
+        unguarded: Why its caches are unknown, a clause. The command then runs unchanged.
+        failure: The client's failure when it was queried.
     """
 
     job: Job
@@ -58,7 +58,7 @@ class Task(NamedTuple):
     failure: ClientFailed | None = None
 
     def client_exports(self, dests: Mapping[int, str]) -> tuple[str, ...]:
-        """Return all exports as the client gets them. dests: the directories of staged ones."""
+        """Return all exports as the client gets them. dests: The directories of staged exports."""
         texts = list(self.job.exports)
         for export in self.exports:
             texts[export.at] = rewrite_export(texts[export.at], dests.get(export.at))
@@ -75,7 +75,7 @@ def make_task(
     warn: Callable[[str], None],
     cancel: Event | None = None,
 ) -> Task:
-    """Find the caches of a command. If that fails it runs as it is, unless it asks for a reset.
+    """Find the caches of a command. If that fails and no reset is requested, it runs unchanged.
 
     Args:
         resets: Reset after every local export.
@@ -85,7 +85,7 @@ def make_task(
         UsageError: The command is not understood, or its client would refuse its caches.
         NotInstalled, NotExecutable, ClientFailed, Cancelled, KitcacheError: As named.
     """
-    # A client reads its input twice: when it is asked, and when it runs.
+    # A client reads its input twice, in the query and in the run, so keep it.
     stdin: list[bytes | None] = [None]
 
     def keep_stdin() -> bytes | None:
@@ -138,10 +138,10 @@ def _in_one_line(error: UsageError) -> str:
 def _plan_exports(
     job: Job, kinds: Sequence[str | None], exports: Mapping[int, CacheExport], *, staged: bool
 ) -> tuple[Export, ...]:
-    """Decide which local exports are staged.
+    """Select the local exports to stage.
 
-    Clients keep one tag per directory, and write the root of a build's last export into all its
-    directories. Several exports of one build, or to one directory, need a directory each.
+    Clients keep one tag per directory, and write the root of a build's last export to all of its
+    directories. So each export needs its own directory if a build, or a directory, has several.
     Source: BuildKit client/solve.go, cacheExporter responses.
     """
     roots = Counter(

@@ -123,7 +123,7 @@ class _Command:
     def _finish(self, result: BuildResult) -> int:
         try:
             self._write_files(result)
-        finally:  # last, because the reader may have closed it or not read on
+        finally:  # stdout is last: its reader may have closed it, or may not read.
             self._report(result)
         if self._args.quiet and result.image_id:
             print_stdout(result.image_id)
@@ -148,7 +148,7 @@ class _Command:
                 self._console.print_warning(excess_lines(cache.prune))
 
     def _log_lines(self) -> int | None:
-        """Return None, for all lines, after a display that has shown only a few."""
+        """Return the limit of log lines: None (all lines) if the display has shown only a few."""
         return None if self._mode == "tty" else LOG_LINES
 
     def _print(self, lines: Iterator[str]) -> None:

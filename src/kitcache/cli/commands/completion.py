@@ -89,7 +89,7 @@ end
 complete -c kitcache -f -a '(__kitcache_complete)'
 """
 
-# A completed word may be unfinished, which tcsh cannot be told: it appends nothing.
+# A completed word may continue, such as a directory, so tcsh must not append a space.
 _TCSH = r"""# tcsh completion for kitcache
 complete kitcache 'p,*,`kitcache __complete tcsh "$COMMAND_LINE"`,,'
 """

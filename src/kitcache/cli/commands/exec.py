@@ -75,15 +75,15 @@ COMMAND = options.Command(
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
-    """Run the command; the exit code is its own, or that of the caches if it succeeded."""
+    """Run the command. Return its exit code; if that is 0, the exit code of the caches."""
     _occupy_standard_fds()
     return console.each([""], lambda _: _Command(args, console).run())
 
 
 def _occupy_standard_fds() -> None:
-    """Open what is closed among the fds 0, 1 and 2, so that no lock file gets such a number.
+    """Open the fds 0, 1 and 2 if they are closed, so that no lock file gets such a number.
 
-    Children do not inherit an fd of Python's, so for the command they stay closed.
+    Children do not inherit fds that Python opens, so these fds are closed in the command.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -104,7 +104,7 @@ class _Command:
         policy = options.read_policy_of(args)
         resets = args.reset or policy is not None
         if words and not args.dry_run:
-            need_program(words[0], environ)  # before any warning about what it would do
+            need_program(words[0], environ)  # A missing program is reported before any warning.
         try:
             task = make_task(
                 words,
@@ -127,8 +127,8 @@ class _Command:
             return 0
         if policy is not None and not task.exports:
             self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
-        terms = LockOptions(args.lock_timeout_s, self._console.on_progress, self._warn, args.cancel)
-        result = run_task(task, environ, terms, policy=policy)
+        locks = LockOptions(args.lock_timeout_s, self._console.on_progress, self._warn, args.cancel)
+        result = run_task(task, environ, locks, policy=policy)
         if task.unguarded and not result.command_exit_code:
             self._warn(f"warning: no cache of this command was guarded: {task.unguarded}")
         for cache in result.caches:
@@ -163,7 +163,7 @@ class _Command:
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
-    """Yield the command as it would be run, and one line per local cache."""
+    """Yield the rewritten command, and one line per local cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
     stage_name = STAGE_PREFIX + "X" * 16
@@ -184,8 +184,8 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
         how = " staged," if export.is_staged else ""
         yield printable(f"# to {cache.dest}, tag '{cache.tag}':{how} under the shared lock{then}")
     for source in task.imports:
-        what = source.digest or f"tag '{source.tag}'"
-        yield printable(f"# from {source.src}, {what}: under the shared lock")
+        name = source.digest or f"tag '{source.tag}'"
+        yield printable(f"# from {source.src}, {name}: under the shared lock")
 
 
 def _result_lines(cache: ExecCacheResult) -> Iterator[str]:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def tag_list_lines(tags: TagList, now_ns: int) -> Iterator[str]:
-    """Yield the table of the tags, and what its marks mean."""
+    """Yield the table of the tags, and the meaning of its marks."""
     if not tags.tags:
         yield printable(f"{tags.path}: no tags")
         return
@@ -85,7 +85,7 @@ def tag_list_lines(tags: TagList, now_ns: int) -> Iterator[str]:
         yield "AGE ~: since the manifest was written here, not since a result was created"
     if any(tag.last_used_ns and not is_recorded(tag.last_used_from) for tag in tags.tags):
         yield "LAST USED ~: no export and no import is recorded, so it is the age"
-    # Whatever has an age has a last use, unless there may be records that say more.
+    # A tag with an age has a last use, unless its records cannot be read.
     if any(tag.created_ns is not None and tag.last_used_ns is None for tag in tags.tags):
         yield "LAST USED -: its records in .kitcache/ cannot be read"
 

@@ -111,7 +111,7 @@ def _search_path() -> tuple[str, ...]:
     directory = config_directory(os.environ)
     try:
         config = read_object(os.path.join(directory, CONFIG_FILE)) or {}
-    except ValueError:  # docker's client reports it
+    except ValueError:  # Docker's client reports that the file is invalid.
         config = {}
     extra = config.get("cliPluginsExtraDirs")
     names = extra if isinstance(extra, list) else []
@@ -119,9 +119,9 @@ def _search_path() -> tuple[str, ...]:
 
 
 def _this_kitcache() -> tuple[str, ...]:
-    """Return the running command by an absolute path, whatever PATH will be."""
+    """Return the running command with an absolute path, so that it does not depend on PATH."""
     script = os.path.abspath(sys.argv[0])
     is_script = os.path.basename(script) == "kitcache" and os.access(script, os.X_OK)
-    # -P: a directory `kitcache` below the working directory is not imported.
+    # -P: do not import a directory `kitcache` in the working directory.
     words = (script,) if is_script else (sys.executable, "-P", "-m", "kitcache")
     return (*words, PLUGIN_CALL)

@@ -154,10 +154,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def read_policy(args: argparse.Namespace) -> PrunePolicy:
     """Return the policy of the command line. Raises UsageError, KitcacheError."""
     values = {name: getattr(args, name[2:].replace("-", "_")) for (name,), *_ in _POLICY}
-    given = [name for name, value in values.items() if value is not None and value is not False]
-    if args.policy is not None and given:
+    names = [name for name, value in values.items() if value is not None and value is not False]
+    if args.policy is not None and names:
         raise UsageError(
-            f"{', '.join(given)} with --policy: a policy comes from a file or from options,"
+            f"{', '.join(names)} with --policy: a policy comes from a file or from options,"
             " not both",
             hints=(f"write it in {args.policy}, or leave --policy out",),
         )
@@ -186,7 +186,7 @@ def read_policy(args: argparse.Namespace) -> PrunePolicy:
 
 
 def prune_lines(result: PruneResult, now_ns: int) -> Iterator[str]:
-    """Yield one line per tag with the reason for its decision, then what the sweep did."""
+    """Yield one line per tag with the reason for its decision, then the result of the sweep."""
     if result.tags:
         yield printable(result.path)
         yield from _tag_table(result, now_ns)
@@ -226,7 +226,7 @@ def _row(decision: TagDecision, now_ns: int) -> tuple[str, ...]:
 
 
 def unmatched_warnings(result: PruneResult, policy: PrunePolicy) -> Iterator[str]:
-    """Yield the names of the command line that are not the tag of any entry."""
+    """Yield a warning for each name in the options that is not a tag."""
     if policy.source or result.reset.reason:
         return
     tags = {decision.ref_name for decision in result.tags if decision.ref_name is not None}

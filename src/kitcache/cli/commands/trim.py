@@ -84,10 +84,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def trim_lines(result: TrimResult, now_ns: int, *, with_steps: bool = True) -> Iterator[str]:
-    """Yield the old and the new size, a table of the steps, and what the sweep did.
+    """Yield the old and the new size, a table of the steps, and the result of the sweep.
 
     Args:
-        with_steps: Show the steps of a tag that is unchanged too.
+        with_steps: Show the steps also if the tag is unchanged.
     """
     yield trim_line(result)
     if result.outcome == "unchanged" and not with_steps:

@@ -1,4 +1,4 @@
-"""kitcache verify: hash every blob and judge every tag; --repair repairs what is damaged."""
+"""kitcache verify: hash every blob and check every tag; --repair repairs the faults."""
 
 import argparse
 import time
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
         console.print_result(result, repair_lines(result))
         if args.quiet and result.actions:
-            # --quiet does not hide what a tag has lost.
+            # --quiet does not hide the actions of a repair.
             console.print_warning(repair_lines(result))
         console.print_warning(unnamed_warnings(result))
         if result.outcome == "done":
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def verify_lines(result: VerifyResult) -> Iterator[str]:
-    """Yield how much was hashed, then the status of each tag."""
+    """Yield the number of hashed blobs, then the status of each tag."""
     if result.reason:
         yield printable(f"{result.path}: {result.reason}")
         return
@@ -135,10 +135,10 @@ def _status_of(tag: TagStatus) -> str:
 
 
 def verify_warnings(result: VerifyResult, *, was_repaired: bool = False) -> Iterator[str]:
-    """Yield all faults, what may become one, and the command that repairs.
+    """Yield all faults and warnings, and the command that repairs.
 
     Args:
-        was_repaired: The result shows what a repair could not repair.
+        was_repaired: The result is that of a cache after a repair: omit the command.
     """
     path = result.path
     if result.index_problem:
@@ -153,7 +153,7 @@ def verify_warnings(result: VerifyResult, *, was_repaired: bool = False) -> Iter
     yield from damage_warnings(path, result.damage)
     for warning in result.warnings:
         yield printable(f"{path}: {warning}")
-    # No repair changes a subject of index.json itself: its damage says what to do by hand.
+    # A repair does not change the subject of index.json: result.warnings have hints for it.
     is_by_hand = result.damage and all(damage.root.position < 0 for damage in result.damage)
     has_faults = result.bad_blobs or any(tag.importable != "full" for tag in result.tags)
     if result.exit_code and not was_repaired and not (is_by_hand and not has_faults):
@@ -191,7 +191,7 @@ def repair_lines(result: RepairResult) -> Iterator[str]:
 
 
 def unnamed_warnings(result: RepairResult) -> Iterator[str]:
-    """Yield what to do about recovered roots without a known tag; some may be old ones."""
+    """Yield hints for recovered roots without a known tag; some may be old exports."""
     number = sum(
         action.kind == "rebuild-index" and (action.tag or "").startswith(RECOVERED)
         for action in result.actions
