@@ -15,7 +15,7 @@ _GATEWAY = "org.mobyproject.buildkit.worker.moby.host-gateway-ip"
 
 
 class Abilities:
-    """The features of one daemon. Each question is sent at most once."""
+    """The features of one daemon. Its workers are requested at most once."""
 
     def __init__(self, connection: DaemonConnection) -> None:
         self._connection = connection

@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 
 def as_tuple(name: str, values: Item | Iterable[Item]) -> tuple[Item, ...]:
-    """Return the values as a tuple; a text or a value alone is a tuple of one."""
+    """Return the values as a tuple. A single string or value becomes a tuple of one item."""
     if isinstance(values, (str, Output, CacheExport, CacheImport, Secret)):
         return (cast("Item", values),)
     try:

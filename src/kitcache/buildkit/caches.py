@@ -1,4 +1,4 @@
-"""The caches of one build: open them, offer their stores, publish the tags, then sweep.
+"""The caches of one build: opens them, serves their stores, publishes the tags, then sweeps.
 
 The daemon gets a token for each store, never a path.
 Source: BuildKit, client/solve.go.
@@ -32,7 +32,7 @@ class _Export(NamedTuple):
     """A local export of the Solve.
 
     Attributes:
-        tags: For each tag, whether a reset was asked for.
+        tags: For each tag, True if a reset was requested.
     """
 
     cache: LockedCache
@@ -102,14 +102,14 @@ class Caches:
     def left_out(self) -> ExcludedDirectories:
         """The directories of the caches, which are not sent with a context.
 
-        With them each export would change the context, and no later build could use the cache.
+        If they were sent, each export would change the context, and no later build would hit.
         """
         stores = [cache.store for cache in self._opened]
         return {identity(os.fstat(store.root_fd)): store.path for store in stores}
 
     @property
     def failure(self) -> KitcacheError | None:
-        """The first I/O error during an export of the daemon: why its Solve failed."""
+        """The first I/O error during an export of the daemon; it made the Solve fail."""
         failures = (export.store.failure for export in self._exports)
         return next((failure for failure in failures if failure is not None), None)
 
@@ -118,7 +118,7 @@ class Caches:
         return frozenset(tag for e in self._exports if e.cache is cache for tag in e.tags)
 
     def add_exports(self, exports: Sequence[CacheExport]) -> None:
-        """Open and check the caches of exports. The last of several exports to one tag counts."""
+        """Open and check the caches of exports. Of several exports to one tag, use the last."""
         caches = [
             self._locked.open_upload(export.dest) if export.kind == _LOCAL else None
             for export in exports
@@ -158,7 +158,7 @@ class Caches:
         if source.kind != _LOCAL:
             self.import_entries.append((source.kind, dict(source.attrs)))
             return
-        what = f"local cache import at {source.src}"
+        subject = f"local cache import at {source.src}"
         try:
             cache = self._locked.open_import(source.src)
             cache.store.open_directories()
@@ -167,11 +167,11 @@ class Caches:
         except Cancelled:
             raise
         except SkippedError as error:
-            self._options.warn(f"{what} skipped{error}")
+            self._options.warn(f"{subject} skipped{error}")
             return
         except KitcacheError as error:
             word = "not found" if isinstance(error, NotACache) else "skipped"
-            self._options.warn(f"{what} {word} due to err: {error.problem}")
+            self._options.warn(f"{subject} {word} due to err: {error.problem}")
             return
         store_id = _store_id("import", cache)
         store = ContentStore(cache.store)
@@ -184,14 +184,14 @@ class Caches:
             record_use(cache.store, (source.tag,), "imported", time.time_ns())
 
     def record_reads(self) -> None:
-        """Record which blobs of each cache the daemon has read since the last call."""
+        """Record the blobs of each cache that the daemon has read since the last call."""
         for cache, store in self._imports:
             blobs = tuple(store.read)
             record_layer_uses(cache.store, map(str, blobs), time.time_ns())
             store.read.difference_update(blobs)
 
     def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
-        """Publish the root of each export under its tags; then sweep the caches that ask for it.
+        """Publish the root of each export under its tags; then sweep the caches with a reset.
 
         A cache with a failed export is not swept.
 
@@ -201,7 +201,7 @@ class Caches:
         Raises:
             Cancelled: Nothing was published in the current directory.
         """
-        self.record_reads()  # The sweep may depend on it.
+        self.record_reads()  # A sweep by a policy uses these records.
         exports_to: dict[LockedCache, list[_Export]] = {}
         for export in self._exports:
             exports_to.setdefault(export.cache, []).append(export)
@@ -238,10 +238,10 @@ class Caches:
 
     def _warn_if_moved(self, cache: LockedCache) -> None:
         try:
-            is_there = os.path.samestat(os.stat(cache.real_path), os.fstat(cache.store.root_fd))
+            is_same = os.path.samestat(os.stat(cache.real_path), os.fstat(cache.store.root_fd))
         except OSError:
-            is_there = False
-        if not is_there:
+            is_same = False
+        if not is_same:
             self._options.warn(
                 f"{cache.store.path}: the directory was moved or replaced during the build:"
                 " the cache is in the moved directory, not at this path"
@@ -249,12 +249,12 @@ class Caches:
 
 
 def _store_id(use: str, cache: LockedCache, number: int = 0) -> str:
-    """Return the daemon's name of a store: constant for a directory, and not its path."""
+    """Return the daemon's name of a store: the same for each build, and not the path."""
     text = f"{use}\0{number}\0{cache.real_path}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _after_trim(result: CacheResult, prune: PruneResult | None) -> CacheResult:
-    """Return the result with the tag's current digest: a policy may have trimmed the tag."""
+    """Return the result with the tag's new digest if a policy has trimmed the tag."""
     trimmed = {(t.ref_name, str(t.before)): str(t.after) for t in prune.trimmed} if prune else {}
     return result._replace(digest=trimmed.get((result.tag, result.digest or ""), result.digest))

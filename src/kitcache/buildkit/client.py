@@ -64,7 +64,7 @@ class Client:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
         self._daemon = Reconnector(address, check_seconds("timeout_s", timeout_s))
-        # The threads of an unclosed connection would keep it alive for ever.
+        # Close the connection with the client: its threads would keep it alive forever.
         self._closing = finalize(self, self._daemon.close)
         # Environment and proxies are in a closure, so that vars(client) shows no secret.
         self._surroundings: Callable[[], tuple[Mapping[str, str] | None, Pairs]]

@@ -1,7 +1,7 @@
-"""Hide the passwords that a daemon was sent in the texts that it returns.
+"""Hides, in the texts that a daemon returns, the passwords that were sent to it.
 
-Names and errors lose the user's part of every URL. Logs are the output of a program: only secrets
-that this build has sent in a URL, or as the key of a cache, are hidden there, however quoted.
+In names and errors, the user's part of every URL is hidden. Logs are the output of programs: there
+only secrets that this build has sent in a URL or as the key of a cache are hidden, in each quoting.
 """
 
 import re
@@ -16,7 +16,7 @@ from kitcache.buildkit.status import BuildUpdate, VertexLog
 from kitcache.masking import HIDDEN, find_users, hide_password
 from kitcache.options.attributes import SECRETS
 
-# A shorter secret alone can be a word of any log.
+# A shorter secret without its URL can be a normal word in a log.
 _MIN_ALONE = 8
 # Characters that Go does not escape in the user's part of a URL.
 _SAFE = "$&+,;=-_.~"
@@ -25,7 +25,7 @@ _NO_PASSWORD = ("", "x-oauth-basic")
 
 
 class Mask:
-    """Hides known secrets in texts. The pieces of one log have to arrive in order."""
+    """Hides known secrets in texts. The pieces of one log must arrive in order."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
@@ -52,7 +52,7 @@ class Mask:
         return value
 
     def update(self, update: BuildUpdate) -> BuildUpdate:
-        """Return the update masked. The end of a log can arrive with a later update, or `rest`."""
+        """Return the masked update. The end of a log can be in a later update or in `rest`."""
         ended = {v.digest for v in update.vertexes if v.completed_ns is not None}
         return BuildUpdate(
             tuple(
@@ -77,11 +77,11 @@ class Mask:
         )
 
     def rest(self) -> BuildUpdate:
-        """Return the ends of logs that were held back, at the end of a build."""
+        """Return the remaining ends of logs, at the end of a build."""
         return BuildUpdate(logs=tuple(self._release({vertex for vertex, _ in self._held})))
 
     def _mask_logs(self, logs: tuple[VertexLog, ...]) -> Iterator[VertexLog]:
-        """Hold back the end of a piece if it can be the beginning of a secret."""
+        """Yield the masked pieces. Keep the end of a piece that may be the start of a secret."""
         for log in logs:
             if not self._secrets:
                 yield log
@@ -121,7 +121,7 @@ def make_mask(request: control_pb2.SolveRequest) -> Mask:
 
 
 def _spellings(user: str) -> Iterator[str]:
-    """Return the forms in which the user's part can return: as sent, decoded, as Go or HTTP."""
+    """Yield the forms of the user's part: as sent, decoded, and as Go and HTTP encode it."""
     name, _, password = user.partition(":")
     plain = f"{unquote(name)}:{unquote(password)}" if ":" in user else unquote(user)
     go = quote(unquote(name), safe=_SAFE) + ":" + quote(unquote(password), safe=_SAFE)

@@ -1,6 +1,6 @@
-"""The exports of a successful Solve: each root that a store received becomes an entry.
+"""Publishes the exports of a successful Solve: each received root becomes an entry.
 
-The daemon's `cache.manifest` is not used, because it is one answer for all exports.
+The root is not taken from the daemon's `cache.manifest`, which is one value for all exports.
 Source: BuildKit, client/solve.go and client/ociindex.
 """
 
@@ -22,7 +22,7 @@ from kitcache.upkeep.publish import Problem, find_faults, publish
 from kitcache.upkeep.results import PruneResult
 
 IMPORT_CAP_BYTES = 1024 * 1024
-"""BuildKit imports no larger manifest or cacheconfig."""
+"""The size of the largest manifest or cacheconfig that BuildKit imports."""
 
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
@@ -36,7 +36,7 @@ class CacheResult(NamedTuple):
         path: dest as the user wrote it.
         outcome: published, empty (the daemon had nothing to export) or failed.
         digest: Of the cache's root.
-        written: Blobs that this export added, whatever its tags.
+        written: Blobs that this export added, for all of its tags.
         reused: Blobs that existed.
         reset: On the last tag of a directory that was swept.
         problem: Why it failed.
@@ -94,10 +94,10 @@ def publish_exports(
     """Publish all tags of one cache in one step.
 
     A root below which a blob is missing is not published. If a root loses a blob while it is
-    published, its result says so; so does every other failure.
+    published, the result has the problem. Every other failure is in the result too.
 
     Args:
-        response: The daemon's. It names a media type that the bytes of a root do not.
+        response: The daemon's ExporterResponse. It has the media type of a root that lacks one.
 
     Raises:
         Cancelled: Nothing was published.
@@ -111,7 +111,7 @@ def publish_exports(
     ]
     if roots:
         control, wait_policy = options.control(store), options.wait_policy(store)
-        # If index.json is missing now, it named other tags, so it is not created anew.
+        # If index.json existed and is missing now, it named other tags: do not create it again.
         may_create = not cache.had_index
         try:
             problems = iter(
@@ -160,7 +160,7 @@ def _examine(
 
 
 def _empty(export: _Export, clause: str = "") -> _Export:
-    """Return an empty export; with ignore-error a full disk may be the reason."""
+    """Return an empty export, or a failed one: with ignore-error the disk may have been full."""
     failure = export.publication.store.failure
     if failure is not None:
         return export.refused(failure)
@@ -172,7 +172,7 @@ def _entry(root: Descriptor, tag: str) -> NewEntry:
 
 
 def media_type_of(document: object, hint: Descriptor | None) -> str:
-    """Return the media type of a root: its own, the daemon's, or one that fits its fields."""
+    """Return the media type of a root: its field, else the daemon's, else judged by its fields."""
     fields = document if isinstance(document, JsonObject) else JsonObject()
     media_type = fields.get_only("mediaType")
     if isinstance(media_type, str) and media_type:
@@ -197,7 +197,7 @@ def _warn_of_size(path: str, root: Descriptor, data: bytes, warn: Warn) -> None:
 
 
 def sizes_to_import(root: Descriptor, data: bytes) -> list[tuple[str, int]]:
-    """Return what BuildKit reads as a whole, with its size in bytes. Raises Damaged."""
+    """Return the name and size in bytes of each document that BuildKit caps. Raises Damaged."""
     links = read_links(kind_of(root.media_type), data)
     configs = [d.size or 0 for d, _ in links if kind_of(d.media_type) == "cacheconfig"]
     return [("manifest", len(data)), *(("cacheconfig", size) for size in configs)]
@@ -219,7 +219,7 @@ def _result(path: str, export: _Export, tag: str) -> CacheResult:
 
 
 def _read_hint(response: Mapping[str, str]) -> Descriptor | None:
-    """Return the descriptor in `cache.manifest`, None if there is none that can be read."""
+    """Return the descriptor in `cache.manifest`, None if it is missing or invalid."""
     try:
         return read_descriptor(read_document(response.get("cache.manifest", "").encode()))
     except Damaged:

@@ -1,4 +1,4 @@
-"""One Solve on the daemon: start it, follow its updates, cancel it.
+"""One Solve on the daemon: starts it, receives its updates, cancels it.
 
 Source: BuildKit, client/solve.go and control/control.go.
 """
@@ -22,10 +22,10 @@ _STATUS = "/moby.buildkit.v1.Control/Status"
 _LAST_UPDATES_S = 5.0
 """Maximum wait for the end of Status after the end of the Solve."""
 _FIRST_UPDATE_S = 0.2
-"""The same for a failed build without a vertex: the daemon searches for it for 6 s."""
+"""The same after a failed Solve without a vertex: then Status would end only after 6 s."""
 _POLL_S = 0.1
 _MAX_QUEUED = 64
-"""Updates that are kept for a slow on_update; then the daemon has to wait."""
+"""The number of updates that are queued for a slow on_update; then the daemon waits."""
 
 
 class Solved(NamedTuple):
@@ -33,8 +33,8 @@ class Solved(NamedTuple):
 
     Attributes:
         response: The exporters' response; None if the Solve failed.
-        is_cancelled: True if we cancelled it.
-        is_confirmed: True if the daemon has reported the end of the build since.
+        is_cancelled: True if kitcache cancelled it.
+        is_confirmed: True if the daemon has then reported the end of the build.
     """
 
     response: dict[str, str] | None
@@ -57,7 +57,7 @@ def solve(
     """Run the build to its end, and call on_update from this thread.
 
     Once cancel is set, the Solve is cancelled on the daemon, and its last updates are received for
-    at most 5 seconds. If on_update raises, the build is cancelled too and the exception passes.
+    at most 5 seconds. If on_update raises, the build is cancelled too and the exception is raised.
     """
     return _Solve(channel, request, on_update, cancel).run()
 
@@ -113,7 +113,7 @@ class _Solve:
                 is_unborn = error is not None and not has_vertex
                 self._stop_in(_FIRST_UPDATE_S if is_unborn else _LAST_UPDATES_S)
         if error is not None or response is None:
-            # Cancelling ends the Solve on our side. Only the end of Status confirms it.
+            # Cancelling ends only the call of kitcache. The end of Status confirms it.
             return Solved(None, error, is_cancelled, "status" not in running)
         try:
             message = control_pb2.SolveResponse.FromString(response)
@@ -160,6 +160,6 @@ def _ask(stream: Stream, request: bytes) -> bytes:
 
 
 def _send(stream: Stream, request: bytes) -> None:
-    with suppress(RpcError):  # a daemon can respond before it has read the whole request
+    with suppress(RpcError):  # A daemon can respond before it has read all of the request.
         stream.send(request)
         stream.end()

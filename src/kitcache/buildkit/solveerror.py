@@ -1,6 +1,6 @@
 """The error of a failed Solve: the step, its log, the lines of the Dockerfile.
 
-The details of a status are JSON, each of its own type; a malformed one is ignored.
+The details of a status are JSON, each with its own type. A malformed detail is ignored.
 Source: BuildKit, solver/errdefs and frontend/gateway/errdefs.
 """
 
@@ -41,8 +41,8 @@ def build_failed(
 ) -> BuildFailed:
     """Return the error for a Solve that ended with this status.
 
-    Its step is the step that the status names, or else the first that failed, with the end of its
-    log. It has at most ten different locations. A note repeats all this for tracebacks.
+    Its step is the step that the status names, else the first failed step, with the end of its log.
+    It has at most ten different locations. A note for tracebacks repeats all of this.
 
     Args:
         hide: Hides secrets in a text; the steps are masked already.

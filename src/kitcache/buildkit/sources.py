@@ -27,7 +27,7 @@ from kitcache.store.userfiles import read_to_end
 
 _HEAD_BYTES = 1024
 _MAX_DOCKERFILE_BYTES = 16 * 1024 * 1024
-# BuildKit reads zstd as a Dockerfile, and then fails without a reason.
+# BuildKit parses zstd data as a Dockerfile, and its error does not name the reason.
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _IGNORE_FILE = ".dockerignore"
 _UNBUILT = "nothing was built"
@@ -63,7 +63,7 @@ def open_sources(
     stack: ExitStack,
     pause: Callable[[str], None] = lambda _: None,
 ) -> SessionSources:
-    """Open everything that the request names, before anything is built.
+    """Open all sources that the request names, before the build starts.
 
     Args:
         stack: Closes the image layouts.

@@ -1,7 +1,7 @@
 """StepTracker: the updates of a build combined into steps. No clock, no I/O.
 
-A vertex is a step; the vertices of one progress group are one step together. A vertex arrives bare
-(planned), then started, then completed, and may start again. Logs arrive as bytes split anywhere.
+A vertex is a step; the vertices of one progress group form one step. A vertex is first reported
+bare (planned), then started, then completed, and may start again. Logs are split at any byte.
 Source: BuildKit, util/progress/progressui.
 """
 
@@ -31,7 +31,7 @@ class LogLine(NamedTuple):
 
     Attributes:
         seconds: Time since the step began.
-        text: Invalid UTF-8 reads as \xff. Everything else, such as control characters, is kept.
+        text: An invalid byte is shown as \xff. All other characters, also controls, are kept.
     """
 
     seconds: float
@@ -61,7 +61,7 @@ class Step(NamedTuple):
     unfinished: str
 
     def seconds(self, now_ns: int) -> float:
-        """Return how long the step has run, without the times between its intervals."""
+        """Return the running time of the step: the sum of its intervals."""
         total_ns = sum(
             (now_ns if stop_ns is None else stop_ns) - start_ns
             for start_ns, stop_ns in self.intervals
@@ -133,12 +133,12 @@ class StepTracker:
 
     @property
     def started_ns(self) -> int | None:
-        """The start of the first step, by the daemon's clock; None before."""
+        """The start of the first step, by the daemon's clock; None if no step has started."""
         starts = (step.started_ns for step in self._begun.values())
         return min((start for start in starts if start is not None), default=None)
 
     def get(self, key: str) -> Step | None:
-        """Return the step with that key; None while it has not begun."""
+        """Return the step with that key; None if it has not begun."""
         step = self._begun.get(key)
         return step.view() if step else None
 
@@ -148,7 +148,7 @@ class StepTracker:
         return step.view() if step else None
 
     def break_line(self, key: str) -> LogLine | None:
-        """Return the step's unfinished line, and start a new one. None if there is none."""
+        """Return the step's unfinished line, and start a new line; None if there is none."""
         step = self._begun.get(key)
         return step.break_line() if step else None
 
@@ -166,7 +166,7 @@ class StepTracker:
 
 
 def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """Return the union, in order and without overlaps. An open interval covers everything after."""
+    """Return the union in order, without overlaps. An open interval has no end."""
     merged: list[Interval] = []
     for start_ns, stop_ns in sorted(intervals, key=lambda interval: interval.start_ns):
         if stop_ns is not None and stop_ns < start_ns:
@@ -199,7 +199,7 @@ class _Step:
     def put(self, vertex: Vertex) -> bool:
         """Store a vertex. Return False if nothing has changed."""
         old = self._members.get(vertex.digest)
-        # The daemon sends a vertex again, bare, when another part of the graph needs it.
+        # If another part of the graph needs a vertex, the daemon sends it again, bare.
         if old == vertex or (old is not None and _is_bare(vertex) and not _is_bare(old)):
             return False
         self._members[vertex.digest] = vertex
@@ -248,7 +248,7 @@ class _Step:
 
     @property
     def has_begun(self) -> bool:
-        """True if it is displayed as more than planned."""
+        """True if it is not hidden and has started or failed."""
         return not self.is_hidden and self._state != "planned"
 
     @property
@@ -323,7 +323,7 @@ class _Lines:
 
 
 def _text_of(line: bytes) -> str:
-    # As on a terminal, a carriage return starts the line again.
+    # As on a terminal, the text after a carriage return replaces the text before it.
     shown = line.rstrip(b"\r").rpartition(b"\r")[2]
     return shown.decode("utf-8", "backslashreplace")
 

@@ -59,7 +59,7 @@ class Targets(NamedTuple):
 
     @property
     def is_loaded_into_containerd(self) -> bool:
-        """True if an engine with the containerd image store received the image. Asks docker."""
+        """True if an engine with the containerd image store received the image. Runs docker."""
         return any(load.has_containerd_store() for load in self.loads)
 
     def publish(self, response: Mapping[str, str], options: LockOptions) -> None:
@@ -78,11 +78,15 @@ def open_targets(
     *,
     may_delete_anywhere: bool = False,
 ) -> Targets:
-    """Check, before anything is built, that results can go where they are wanted.
+    """Check before the build that the results can be written, and open their destinations.
 
-    Raises UsageError, NotACache, Busy and KitcacheError. stdout: what the dest "-" stands for.
-    caches: the build's own; a layout and a cache may be one directory. may_delete_anywhere: a local
-    output with mode=delete need not be below the current directory.
+    Args:
+        stdout: The stream for the dest "-".
+        caches: The caches of the build. A layout and a cache may be the same directory.
+        may_delete_anywhere: Allow mode=delete outside of the current directory.
+
+    Raises:
+        UsageError, NotACache, Busy, KitcacheError: A destination cannot be used.
     """
     files: dict[int, Target] = {}
     layout = None
@@ -173,7 +177,7 @@ def _shown_and_real(target: Target) -> tuple[str, str]:
 
 
 def _is_within(path: str, directory: os.stat_result) -> bool:
-    """Return True for that directory and everything below it. path: a real one."""
+    """Return True if the path is the directory or below it. path: Without symlinks."""
     while not os.path.samestat(os.stat(path), directory):
         if path == "/":
             return False
@@ -201,7 +205,7 @@ def _unbuilt(path: str, doing: str, error: OSError) -> KitcacheError:
 
 
 def _name_image(target: LayoutTarget, response: Mapping[str, str], options: LockOptions) -> None:
-    """Publish the image. The daemon's one answer for all exporters may name another image."""
+    """Publish the image that the layout received: the daemon's response may name another image."""
     layout = target.cache.ingester.layout
     root = _root(target, _descriptor(response.get("containerimage.descriptor", "")))
     if root is None:

@@ -121,12 +121,12 @@ Cache = TypeVar("Cache", CacheExport, CacheImport)
 
 
 def parse_cache_export(text: str | Pairs) -> CacheExport:
-    """Return the checked value of --cache-to, or of its attributes; a bare name is a registry's.
+    """Return the checked value of --cache-to, or of its attributes. A name alone means a registry.
 
     Raise UsageError if BuildKit would refuse the export, before or after the build.
     """
     kind, pairs = _split_type(text)
-    attrs = dict(pairs)  # BuildKit uses the last value of a repeated key
+    attrs = dict(pairs)  # BuildKit uses the last value of a repeated key.
     warnings = _export_warnings(kind, pairs)
     if kind != "local":
         return CacheExport(kind, tuple(attrs.items()), warnings=warnings)
@@ -180,7 +180,7 @@ def check_cache_import(source: CacheImport) -> CacheImport:
 
 
 def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
-    """Return the cache with GitHub's or Amazon's credentials, where it has none, from environ."""
+    """Return the cache; if it lacks GitHub's or Amazon's credentials, with those in environ."""
     attrs = dict(entry.attrs)
     defaults: dict[str, str | None] = {}
     if entry.kind == "gha":
@@ -192,7 +192,7 @@ def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
             "url_v2": results if version == "2" else None,
             "url": environ.get("ACTIONS_CACHE_URL", results),
         }
-    # A session token of the environment does not belong to a key pair of the user's own.
+    # A session token of the environment does not match a key pair that the user wrote.
     elif entry.kind == "s3" and not attrs.keys() >= {"access_key_id", "secret_access_key"}:
         key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
         if key_id and secret:
@@ -209,7 +209,7 @@ def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
 
 
 def left_out_warning(entry: "CacheExport | CacheImport", *, has_environ: bool) -> str:
-    """Return the warning for a cache of GitHub's that is left out: it has no credentials."""
+    """Return the warning for a GitHub cache that is omitted because it has no credentials."""
     direction = "export" if isinstance(entry, CacheExport) else "import"
     reason = (
         "neither token= with url= nor ACTIONS_RUNTIME_TOKEN with ACTIONS_CACHE_URL or"
@@ -261,12 +261,14 @@ def _find_typos(
 ) -> tuple[str, ...]:
     if kind in known:
         return warn_unknown(pairs, known[kind], owner)
-    similar = suggest(kind.lower(), known)  # otherwise the daemon may support this kind
+    similar = suggest(
+        kind.lower(), known
+    )  # If no kind is similar, the daemon may support this kind.
     return (f"unknown cache type {quote_go(kind)}; did you mean {similar}?",) if similar else ()
 
 
 def _export_warnings(kind: str, pairs: Pairs) -> tuple[str, ...]:
-    """Return warnings for typos, and for values that the daemon silently reads as the default."""
+    """Return warnings for typos, and for invalid values that the daemon treats as the default."""
     owner = f"{kind} cache export"
     attrs = dict(pairs)
     warnings = [*_find_typos(kind, pairs, _EXPORTS, owner)]

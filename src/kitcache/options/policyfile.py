@@ -1,6 +1,6 @@
 """Policy files: TOML whose keys are the names of the command line's options.
 
-Keys above the first [[rule]] apply to all tags; keys of a rule apply to the tags that it names. An
+Keys above the first [[rule]] apply to all tags; keys of a rule apply to the tags that match it. An
 error names the key path, such as rule[2].keep-last for a key of the second rule.
 """
 
@@ -27,7 +27,7 @@ _Problem = tuple[int, str]
 _ALL_TAGS = -1
 _MAX_TAGS = 10**9
 _KEY = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
-# tomllib takes half a minute for a key that fills the file, and gives no line for such a number.
+# tomllib takes half a minute for a very long key. Its error for a long number has no line.
 _COSTLY = (
     (
         re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{_KEY}[ \t]*\.[ \t]*){{100}}", re.MULTILINE),
@@ -68,12 +68,12 @@ def read_policy(text: str, name: str) -> PrunePolicy:
         source=name,
     )
     incomplete = {position for position, _ in problems}
-    for found in find_contradictions(policy):
-        is_common = found.rule is None or policy.rules[found.rule].is_common
-        position = _ALL_TAGS if is_common else found.rule or 0
-        # A value that could not be read can be the reason for these two.
-        if position not in incomplete or found.key not in ("tags", "trim"):
-            problems.append((position, found.problem))
+    for rule, key, problem in find_contradictions(policy):
+        is_common = rule is None or policy.rules[rule].is_common
+        position = _ALL_TAGS if is_common else rule or 0
+        # A value that could not be read can be the reason for a problem of these two keys.
+        if position not in incomplete or key not in ("tags", "trim"):
+            problems.append((position, problem))
     if problems:
         first, *others = [problem for _, problem in sorted(problems, key=itemgetter(0))]
         raise UsageError(first, path=name, details=tuple(others))
@@ -152,7 +152,7 @@ def _read_patterns(value: Any) -> tuple[str, ...]:
 
 
 def _read_age_ns(value: Any) -> int:
-    # A bare number would be seconds, which is hardly ever meant.
+    # A number without a unit would be seconds, which is rarely intended.
     if not isinstance(value, str):
         raise _type_error(value, 'an age in quotes, such as "30d"')
     return parse_span(value)

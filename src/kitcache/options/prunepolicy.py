@@ -111,8 +111,8 @@ class PrunePolicy(NamedTuple):
         min_free: For the disk of the cache.
         allow_empty: The last tag can be removed too.
         trim: Tags can be made smaller if removing some is not enough.
-        source: The name of the policy file; "" if it comes from none.
-        drop_tags: Patterns of tags that are removed whenever they were used, unless they are kept.
+        source: The name of the policy file; "" without a file.
+        drop_tags: Patterns of tags that are removed, whatever their last use, unless they are kept.
         key_prefix: A text before each key that a message names.
     """
 
