@@ -319,7 +319,7 @@ class BuildFailed(KitcacheError):
 
     Attributes:
         step: The name of the step that failed, "" if none did.
-        log: Its last lines.
+        log: The last lines of its output.
         locations: Lines of a Dockerfile.
         step_exit_code: The exit code of the program in a RUN, None if none ran.
         ref: The build's name in the daemon's history.

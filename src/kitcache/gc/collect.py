@@ -1,4 +1,4 @@
-"""The collection: survey, plan, sweep; again, if the roots changed during the sweep."""
+"""The collection: survey, plan and sweep, repeated if the roots changed during the sweep."""
 
 import time
 from collections.abc import Callable

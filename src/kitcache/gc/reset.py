@@ -105,7 +105,7 @@ def reset_after_export(
 
 @contextmanager
 def lock_after_export(store: S, control: Control, lock_timeout_s: float) -> Iterator[HeldLock[S]]:
-    """Hold the exclusive lock for the sweep after an export; then clean up .kitcache/.
+    """Hold the exclusive lock for a sweep after an export; then delete stale files in .kitcache/.
 
     The lock is tried once. If another export holds it, Busy is raised: the last export sweeps.
     After MAX_SKIPPED_SWEEPS skipped sweeps in a row, wait for the lock up to lock_timeout_s.

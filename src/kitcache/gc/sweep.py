@@ -38,7 +38,7 @@ def dry_run_sweep(
 def apply(
     plan: Plan, lock: HeldLock[CollectableStore], control: Control, is_current: Callable[[], bool]
 ) -> SweepResult:
-    """Delete every blob that the plan does not keep, then the uploads that it drops.
+    """Delete every blob that the plan does not keep, then its `drop_ingests`.
 
     A file that cannot be deleted is listed in `not_deleted` and does not stop the sweep. A file
     that another process has deleted does not count. Cancelled or an I/O error ends the sweep

@@ -220,9 +220,9 @@ class ResetResult(NamedTuple):
 
     Attributes:
         path: As the caller named the cache.
-        outcome: "done" or "dry-run". After an export also "skipped" (another export runs),
-            "refused" (a tag of another export is damaged) or "damaged" (a published tag lacks a
-            blob). If no sweep ran, all figures are 0.
+        outcome: "done" or "dry-run". After an export also "skipped": another export runs, or the
+            caller cancelled. "damaged": a published tag lacks a blob. "refused": another error.
+            If an error ended the sweep, all figures are 0, even if blobs were deleted.
         entry_count: The number of entries of index.json.
         kept: All blobs that were not deleted.
         too_young: Those of them that no root reaches: they, or blobs that reach them, are young.

@@ -229,7 +229,7 @@ class TrimmedConfig(NamedTuple):
 def trim_cacheconfig(data: bytes, keep: Collection[ResultKey]) -> TrimmedConfig:
     """Return the document with these results, the records that lead to them, and their layers.
 
-    Records of every alternative are kept. Order and unknown fields survive; numbers are adjusted.
+    Records of every alternative, the order and unknown fields are kept; numbers are adjusted.
     Raises DocumentError as read_cacheconfig does.
     """
     return CacheConfigEditor(data).trim(keep)

@@ -85,7 +85,7 @@ def trim_manifest(
 ) -> bytes:
     """Return the root of a cache with these layers only, and with another cacheconfig.
 
-    Unknown fields survive. `data` must be valid for read_cache_manifest.
+    Unknown fields are kept. `data` must be valid for read_cache_manifest.
     """
     document, keep = read_plain(data), frozenset(map(str, layers))
     is_index = (document.get("config") or {}).get("mediaType") != CACHECONFIG

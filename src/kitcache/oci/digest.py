@@ -63,8 +63,8 @@ def are_blob_names(algorithm: str, names: list[str]) -> bool:
 def parse_digest(text: object) -> Digest:
     """Return the digest of a text. Raises ValueError with the reason.
 
-    An unknown algorithm is accepted if it follows the grammar: its blobs are leaves in a directory
-    that kitcache does not change.
+    An unknown algorithm is accepted if it follows the grammar. kitcache neither reads nor deletes
+    its blobs.
     """
     if not isinstance(text, str):
         raise ValueError(f"a digest must be text, not {type(text).__name__}")

@@ -1,6 +1,6 @@
 """index.json as a document: its entries, and edits of them.
 
-Unknown fields survive every edit. Source: OCI image-spec, image-layout.md and image-index.md.
+Every edit keeps unknown fields. Source: OCI image-spec, image-layout.md and image-index.md.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -172,7 +172,7 @@ class NewEntry(NamedTuple):
 
 
 def add_entries(data: bytes | None, entries: tuple[NewEntry, ...]) -> bytes:
-    """Return the document with these entries, each in place of the entries of its name.
+    """Return the document with these entries; each replaces the entries of its name.
 
     An entry without an image name replaces all entries with its ref name and no image name. An
     entry with an image name replaces all entries with that image name. New entries are appended.
@@ -245,7 +245,7 @@ class CopiedEntry(NamedTuple):
 def copy_entries(
     data: bytes | None, sources: Sequence[bytes], copies: Sequence[CopiedEntry]
 ) -> bytes:
-    """Return the document with copies of entries, in place of all entries of their names.
+    """Return the document with copies of entries, which replace all entries of their names.
 
     Copies are appended in order and keep all fields; a copy with a new ref name loses its image
     name. Raises DocumentError as read_entries does, IndexError for a position that does not exist.

@@ -35,7 +35,7 @@ def delete_blobs(
 def delete_ingest(layout: Layout, lock: HeldLock[Layout], name: str) -> None:
     """Mark an upload, delete its regular files, then its directory. Raises OSError, ValueError.
 
-    If the directory contains anything but files, nothing is deleted. If this process is killed, or
+    If it contains anything but regular files, nothing is deleted. If this process is killed, or
     fails after the first file, the next reset recognizes the rest by the mark, not by its times.
     """
     _require_exclusive(layout, lock)

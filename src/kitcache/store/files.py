@@ -52,9 +52,9 @@ def copy_owner_and_mode(fd: int, reference: os.stat_result) -> None:
     os.fchmod(fd, reference.st_mode & 0o666)
 
 
-def temporary_name(purpose: str) -> str:
-    """Return a unique name for a file in .kitcache/ that has no name of its own yet."""
-    return f"{purpose}.{os.urandom(8).hex()}"
+def temporary_name(prefix: str) -> str:
+    """Return a unique temporary name for a file in .kitcache/, with this prefix."""
+    return f"{prefix}.{os.urandom(8).hex()}"
 
 
 def write_file(
@@ -111,7 +111,7 @@ def delete_file(dir_fd: int, name: str) -> None:
 
 
 def make_directory(layout: Layout, name: str, parent_fd: int, prefix: str = "") -> int:
-    """Open a directory below DIR; create it for the users of the cache if it does not exist.
+    """Open a directory below DIR; create it with the cache's owner and mode if it is missing.
 
     The caller closes the fd.
 

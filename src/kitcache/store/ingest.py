@@ -169,7 +169,7 @@ class Ingester:
 
 
 def open_algorithm(layout: Layout, algorithm: str) -> int:
-    """Return the fd of blobs/<algorithm>/; create it for the users of the cache if missing.
+    """Return the fd of blobs/<algorithm>/; create it with the cache's owner and mode if missing.
 
     The caller has opened the layout's directories. Raises Unsafe, KitcacheError.
     """

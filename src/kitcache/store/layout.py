@@ -36,7 +36,7 @@ _VERSION_PAUSE_S = 0.02
 
 
 def blob_stat(status: os.stat_result) -> BlobStat:
-    """Return the facts of a stat about a blob."""
+    """Return a stat result as a BlobStat."""
     kind: Literal["file", "symlink", "other"] = "other"
     if stat.S_ISREG(status.st_mode):
         kind = "file"
@@ -49,7 +49,7 @@ L = TypeVar("L", bound="Layout")
 
 
 class Layout:
-    """A cache directory that passed the checks. As a context manager it closes its directories.
+    """An open cache directory. As a context manager it closes its directories.
 
     Attributes:
         path: As the caller named it, for messages.

@@ -190,7 +190,7 @@ def list_takers(fd: int) -> list[int]:
 
 
 def _is_alive(pid: int) -> bool:
-    """Return False if the process has ended; a zombie has."""
+    """Return False if the process has ended or is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b") ")[2][:1] not in b"ZX"

@@ -265,7 +265,7 @@ class CacheStore(Protocol):
         """Return when each tag was exported and imported, as far as that was recorded.
 
         Raises:
-            Unreadable: There may be records.
+            Unreadable: Records exist and cannot be read.
 
         """
 
@@ -273,7 +273,7 @@ class CacheStore(Protocol):
         """Return when imports read a blob last, in ns since 1970, by its digest.
 
         Raises:
-            Unreadable: There may be records.
+            Unreadable: Records exist and cannot be read.
 
         """
 
@@ -387,7 +387,7 @@ class EditableStore(CollectableStore, Protocol):
         """Replace the records of these tags; an empty record deletes one.
 
         Raises:
-            Unreadable: There may be records. Nothing was written.
+            Unreadable: Records exist and cannot be read. Nothing was written.
         """
 
     def commit_roots(

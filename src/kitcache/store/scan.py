@@ -183,7 +183,7 @@ def _unknown_names(layout: Layout, fd: int, prefix: str, known: Collection[str])
 
 
 def _read_ingest(layout: Layout, parent: int, name: str) -> tuple[Ingest, bool]:
-    """Return an upload, and True if BuildKit gives no upload such a name, or such a file in it."""
+    """Return an upload, and True if it is foreign by its name or has more than regular files."""
     own = os.stat(name, dir_fd=parent, follow_symlinks=False)
     is_foreign = not is_ingest_name(name)
     is_marked = not is_foreign and name.endswith(REMOVING)

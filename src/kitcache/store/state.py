@@ -65,7 +65,7 @@ class TagUse(NamedTuple):
 
 @contextmanager
 def open_state_dir(layout: Layout) -> Iterator[int | None]:
-    """Open .kitcache/, and create it for the users of the cache. None if that is impossible."""
+    """Open .kitcache/; create it with the cache's owner and mode. None if that is impossible."""
     fd = None
     with suppress(KitcacheError):
         fd = make_directory(layout, STATE_DIR, layout.root_fd)
@@ -94,7 +94,8 @@ def read_tag_uses(layout: Layout) -> Mapping[str, TagUse]:
     """Return the recorded use of each tag; empty if the file is missing or has another form.
 
     Raises:
-        Unreadable: There may be records. KitcacheError for other I/O errors.
+        Unreadable: The file exists and cannot be read.
+        KitcacheError: Another I/O error.
     """
     return {
         tag: TagUse(

@@ -1,7 +1,7 @@
 """Copies a blob from one cache to another: as a hard link, or as a verified copy.
 
-The blob gets its name in one step. A copy is written in .kitcache/ of the target, not in ingest/,
-where a reset takes an upload for a running export.
+The blob gets its name in one step. A copy is written in .kitcache/ of the target. It is not
+written in ingest/, because a reset would regard it as an upload of a running export.
 """
 
 import errno
@@ -59,7 +59,7 @@ def copy_blob(
     Args:
         size: In bytes, None if unknown.
         proves: Hash a linked blob of any length too.
-        on_copied: Called with the bytes of each step of a copy. What it raises ends the copy.
+        on_copied: Called with the bytes of each step of a copy. An exception ends the copy.
 
     Raises:
         Damaged: The source has no such blob (missing, wrong-size, not-a-file, wrong-digest).
@@ -133,7 +133,7 @@ def _open_original(source: Layout, digest: Digest) -> _Original:
 
 
 def _link(original: _Original, target: Layout, target_fd: int) -> bool:
-    """Give the opened file the blob's name in the target; return False if that is impossible."""
+    """Link the opened file as the blob in the target; return False if that is impossible."""
     if not _is_readable_in(target, original.stat):
         return False
     name, source_fd = original.digest.hex, original.source.blobs[original.digest.algorithm]

@@ -39,7 +39,8 @@ def read_parts(
         digest: Of a known algorithm.
         size: Length of the file when it was opened.
         buffer: Memory for a part, of at least one byte.
-        to_end: Bytes that were appended since make the digest wrong; else they are not read.
+        to_end: Hash bytes that were appended since, too: the digest does not match then. If False,
+            they are not read.
 
     Raises:
         WrongDigest: After the last part.

@@ -1,6 +1,6 @@
 """Blobs that kitcache makes: rewritten manifests and cacheconfigs.
 
-They are not written in ingest/, where a reset takes an upload for a running export.
+They are not written in ingest/: a reset would regard them as uploads of a running export.
 """
 
 import os
