@@ -260,7 +260,7 @@ def _useless_drop_tags(policy: PrunePolicy) -> Iterator[Contradiction]:
         by = next((name for name, wide in keeps if covers(wide, pattern)), None)
         if by is not None:
             option = policy.spell("drop-tag", pattern)
-            yield Contradiction(None, "drop-tag", f"{option} drops no tag: {by} keeps them all")
+            yield Contradiction(None, "drop-tag", f"{option} removes no tag: {by} keeps them all")
 
 
 def _invalid_sizes(policy: PrunePolicy) -> Iterator[Contradiction]:

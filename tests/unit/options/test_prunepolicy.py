@@ -190,13 +190,13 @@ CONTRADICTIONS = [
         PrunePolicy(("main", "v*"), drop_tags=("x", "v1"), source="p.toml"),
         None,
         "drop-tag",
-        "drop-tag v1 drops no tag: keep-tag v* keeps them all",
+        "drop-tag v1 removes no tag: keep-tag v* keeps them all",
     ),
     (
         PrunePolicy(rules=(named(1, "pr-*", keep=True),), drop_tags=("pr-1*",)),
         None,
         "drop-tag",
-        "drop-tag pr-1* drops no tag: rule[1].keep keeps them all",
+        "drop-tag pr-1* removes no tag: rule[1].keep keeps them all",
     ),
     (
         PrunePolicy(rules=(named(1, "pr-*", unused_for_ns=D),), drop_tags=("p*",)),

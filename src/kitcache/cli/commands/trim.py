@@ -108,6 +108,6 @@ def trim_lines(result: TrimResult, now_ns: int, *, with_steps: bool = True) -> I
     if len(steps) > _MAX_SHOWN:
         yield f"and {len(steps) - _MAX_SHOWN:,} more; --json has all"
     if not any(step.last_read_ns for step, _ in steps):
-        yield "no import is recorded: of steps that no other needs, the oldest is removed first"
+        yield "no import is recorded: the oldest step that no other step needs is removed first"
     if result.reset is not None:
         yield from reset_lines(result.reset)

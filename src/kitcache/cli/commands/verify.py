@@ -142,7 +142,7 @@ def verify_warnings(result: VerifyResult, *, was_repaired: bool = False) -> Iter
     """
     path = result.path
     if result.index_problem:
-        yield printable(f"{path}: no tag can be judged: {result.index_problem}")
+        yield printable(f"{path}: no tag can be verified: {result.index_problem}")
     for tag in result.tags:
         if tag.importable != "full":
             yield from _tag_warnings(path, tag)

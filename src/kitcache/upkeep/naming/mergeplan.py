@@ -128,7 +128,7 @@ class _NameConflict(NamedTuple):
 
 
 def _shown(digests: Iterable[str]) -> str:
-    return ", ".join(sorted(digests)) or "nothing that can be read"
+    return ", ".join(sorted(digests)) or "unreadable"
 
 
 class _KnownNames:

@@ -62,7 +62,7 @@ def test_words_are_a_policy(words: tuple[str, ...], expected: PrunePolicy) -> No
         (("--keep-within", "30"), "argument --keep-within: '30' has no unit"),
         (("--keep-last", "0"), "keeps nothing"),
         (("--keep-tag", "main", "--trim"), "--trim needs a limit"),
-        (("--keep-tag", "*", "--drop-tag", "a"), "--drop-tag a drops no tag: --keep-tag * keeps"),
+        (("--keep-tag", "*", "--drop-tag", "a"), "--drop-tag a removes no tag: --keep-tag * keeps"),
         (("--policy", "p", "--unused-for", "0s"), "--unused-for with --policy"),
         (("--policy", "p", "--trim", "--keep-tag", "a"), "--keep-tag, --trim with --policy"),
     ],

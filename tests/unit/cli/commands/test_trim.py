@@ -31,7 +31,7 @@ def test_what_went_and_what_stays(cache: Stages) -> None:
     ]
     assert [row.split()[-1] for row in rows] == ["remove"] * 5 + ["keep"] * 3
     assert (
-        hint == "no import is recorded: of steps that no other needs, the oldest is removed first"
+        hint == "no import is recorded: the oldest step that no other step needs is removed first"
     )
     assert last.startswith("cache: deleted 7 blobs, ")
 

@@ -111,7 +111,7 @@ def test_bad_blobs() -> None:
 
 def test_a_lost_index() -> None:
     said = warnings(index_problem="index.json is missing")
-    assert said[0] == "cache: no tag can be judged: index.json is missing"
+    assert said[0] == "cache: no tag can be verified: index.json is missing"
 
 
 def test_other_damage_and_warnings() -> None:
@@ -150,7 +150,7 @@ def test_what_a_repair_did() -> None:
     assert list(repair_lines(done._replace(actions=()))) == ["cache: nothing to repair"]
     bad = CLEAN._replace(index_problem="it is gone still")
     assert list(verify_warnings(bad, was_repaired=True)) == [
-        "cache: no tag can be judged: it is gone still"
+        "cache: no tag can be verified: it is gone still"
     ]
 
 
