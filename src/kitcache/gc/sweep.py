@@ -177,6 +177,7 @@ class _Sweep:
             self._sweep_chunk(batch.algorithm, unreferenced[start : start + size], counts)
 
     def _sweep_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> None:
+        """Delete all names at once if none can be too young; else check each name."""
         try:
             stats = self._store.stat_names(algorithm, names)
             if (
