@@ -93,7 +93,7 @@ COMMAND = options.Command(
         argument("context", "CONTEXT", nargs="?", completes="dirs"),
         options.LOCK_TIMEOUT,
         *grouped(
-            "what to build",
+            "input",
             argument(
                 "-f --file",
                 "PATH",
@@ -110,7 +110,7 @@ COMMAND = options.Command(
             listed(
                 "--build-context",
                 "NAME=PLACE",
-                "what FROM NAME or --from=NAME means: DIR, URL, docker-image://IMAGE or"
+                "the source for FROM NAME or --from=NAME: DIR, URL, docker-image://IMAGE or"
                 " oci-layout://DIR[:TAG|@DIGEST]",
             ),
             listed(
@@ -121,7 +121,7 @@ COMMAND = options.Command(
             switch("--pull", "ask registries for newer images, even if one is here"),
         ),
         *grouped(
-            "how its steps run",
+            "steps",
             switch("--no-cache", "run every step again"),
             listed("--no-cache-filter", "STAGES", "run the steps of these stages again"),
             argument(
@@ -141,7 +141,7 @@ COMMAND = options.Command(
             listed("--ulimit", "NAME=SOFT[:HARD]", "such as nofile=1024:2048"),
         ),
         *grouped(
-            "where the result goes",
+            "output",
             listed("-t --tag", "NAME[:TAG]", "the image's name"),
             listed(
                 "-o --output",
@@ -154,7 +154,7 @@ COMMAND = options.Command(
             listed("--label", "KEY=VALUE", "metadata of the image"),
             argument("--provenance", "VALUE", "attest how it was built: true, false, mode=max"),
             argument("--sbom", "VALUE", "attest its packages: true, generator=IMAGE"),
-            listed("--attest", "type=KIND[,k=v]", "the long form of the two"),
+            listed("--attest", "type=KIND[,k=v]", "the long form of --provenance and --sbom"),
             argument("--iidfile", "FILE", "write the image's digest there", completes="files"),
             argument(
                 "--metadata-file", "FILE", "write the results there, as JSON", completes="files"
@@ -182,7 +182,7 @@ COMMAND = options.Command(
             options.refused_policy("run docker buildx build for it"),
         ),
         *grouped(
-            "which daemon",
+            "daemon",
             argument(
                 "--addr",
                 "ADDRESS",
@@ -208,7 +208,7 @@ COMMAND = options.Command(
             argument("--tlsservername", "NAME", "in the daemon's certificate"),
         ),
         *grouped(
-            "what is shown",
+            "display",
             argument(
                 "--progress",
                 "MODE",

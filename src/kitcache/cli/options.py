@@ -131,7 +131,7 @@ SWEEP_AGES = (
     argument(
         "--min-age",
         "AGE",
-        "keep unreachable blobs younger than this, and what young manifests reach (default: 0)",
+        "keep unreachable blobs younger than this, and blobs of young manifests (default: 0)",
         type=converter(parse_age),
         default=0,
     ),

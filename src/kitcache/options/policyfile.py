@@ -136,7 +136,7 @@ def _read_table(
 
 def _describe_unknown(key: str, readers: Mapping[str, _Reader]) -> str:
     if key in _TOP_KEYS:
-        return "applies to the whole policy: write it above the first [[rule]]"
+        return "applies to all tags: write it above the first [[rule]]"
     if key in _RULE_KEYS:
         return "applies to some tags: write it in a [[rule]]"
     similar = suggest(key, readers)

@@ -281,7 +281,7 @@ def _problems_of_rule(policy: PrunePolicy, rule: PruneRule) -> Iterator[tuple[st
         yield "tags", f"{rule.label}: an empty pattern matches no tag"
     if not rule.is_common and not rule.fields:
         keys = ", ".join(map(_key_of, RULE_FIELDS))
-        yield "tags", f"{rule.label} says nothing of its tags; it can have {keys}"
+        yield "tags", f"{rule.label} has no setting for its tags; add one of {keys}"
     if rule.keep_last is not None and rule.keep_last < 1:
         yield "keep-last", f"{quote(policy, rule, 'keep_last')} keeps nothing; name 1 or more"
     for field in ("keep_within_ns", "unused_for_ns"):

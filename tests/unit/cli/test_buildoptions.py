@@ -105,7 +105,7 @@ def test_the_help_is_for_narrow_terminals_and_explains_every_option(
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     assert text.startswith("usage: kitcache build [OPTIONS] CONTEXT\n")
-    for group in ("what to build", "where the result goes", "build cache", "which daemon"):
+    for group in ("input", "output", "build cache", "daemon"):
         assert f"\n{group}:\n" in text
     for word in ELSEWHERE:
         assert f" {word} " not in text

@@ -173,8 +173,7 @@ RULE = 'keep-last = 3\n[[rule]]\ntags = "main"\nkeep = true\n\n[[rule]]\ntags = 
         ("'a.b\\' = 5", 'rule[2]."a.b\\\\": unknown key;'),
         (
             "max-used-space = 5",
-            "rule[2].max-used-space: applies to the whole policy:"
-            " write it above the first [[rule]]",
+            "rule[2].max-used-space: applies to all tags: write it above the first [[rule]]",
         ),
         (
             "keep-within = 7",
@@ -197,8 +196,8 @@ RULE = 'keep-last = 3\n[[rule]]\ntags = "main"\nkeep = true\n\n[[rule]]\ntags = 
         ("keep-last = 0", "rule[2].keep-last 0 keeps nothing; name 1 or more"),
         (
             "keep = false",
-            "rule[2] (pr-*) says nothing of its tags;"
-            " it can have keep, keep-last, keep-within, unused-for",
+            "rule[2] (pr-*) has no setting for its tags;"
+            " add one of keep, keep-last, keep-within, unused-for",
         ),
     ],
 )

@@ -285,8 +285,8 @@ CONTRADICTIONS = [
         PrunePolicy(rules=(named(1, "x"),)),
         0,
         "tags",
-        "rule[1] (x) says nothing of its tags;"
-        " it can have keep, keep-last, keep-within, unused-for",
+        "rule[1] (x) has no setting for its tags;"
+        " add one of keep, keep-last, keep-within, unused-for",
     ),
     (
         PrunePolicy(rules=(named(1, "x", "", keep=True),)),

@@ -16,11 +16,11 @@ from kitcache.store.scan import QUARANTINE
 
 COMMAND = options.Command(
     description="""\
-Shows the size of what is live (reached by a tag), reclaimable (a reset would
-delete it), in ingest/ (unfinished uploads), foreign (not a blob), and in the
-quarantine of a repair. For each tag it shows the blobs that only this tag
-reaches, and those that other tags reach too. Sizes are file sizes. Acquires no
-lock and changes nothing.""",
+Shows the sizes of live blobs (a tag reaches them), reclaimable blobs (a reset
+would delete them), unfinished uploads (ingest), foreign files (not blobs), and
+the quarantine of a repair. For each tag it shows the blobs that only this tag
+reaches, and the blobs that other tags reach too. Sizes are file sizes. Acquires
+no lock and changes nothing.""",
     epilog="""\
 examples:
   kitcache du ./cache                        how much of it is reclaimable?

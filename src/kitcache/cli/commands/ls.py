@@ -17,16 +17,17 @@ COMMAND = options.Command(
     description="""\
 Without TAG: lists the entries of index.json: tag, kind (cache, image,
 artifact), age, last use, size of all blobs that it reaches, number of layers,
-missing blobs, platforms. The age is that of the newest cached result; marked ~
-it is the time since the manifest was written here. LAST USED is the time that
-prune uses: the last export or import by kitcache build or exec, or, marked ~,
-the age. Entries without a tag show their digest. Acquires no lock and changes
-nothing.
+missing blobs, platforms. AGE is the age of the newest cached result; with the
+mark ~, the time since the manifest was written here. LAST USED is the time that
+prune uses: the last export or import by kitcache build or exec; with the mark
+~, the age. Entries without a tag show their digest. Acquires no lock and
+changes nothing.
 
-With TAG: lists the blobs that this tag reaches, largest first. UNIQUE is what
-would be free without the tag: 0 B if another tag needs the blob too. A layer of
-a build cache shows its step by the cache key (BuildKit records no names) and
-when the step was created and last read; a layer of an image shows its command.""",
+With TAG: lists the blobs that this tag reaches, largest first. UNIQUE is the
+space that would be free without the tag: 0 B if another tag needs the blob too.
+A layer of a build cache shows the cache key of its step (BuildKit records no
+names), and when the step was created and last read. A layer of an image shows
+its command.""",
     epilog="""\
 examples:
   kitcache ls ./cache           which tags, of what age and size?

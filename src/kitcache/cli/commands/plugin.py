@@ -92,7 +92,9 @@ def _status(console: Console, is_system: bool) -> int:
 
 def _status_lines(plugins: tuple[Plugin, ...]) -> Iterator[str]:
     for position, plugin in enumerate(plugins):
-        use = "not run by docker: one above comes first" if position else "docker runs this"
+        use = (
+            "not run by docker: it uses the first plugin above" if position else "docker runs this"
+        )
         yield printable(f"{plugin.path}: {use}")
         if not plugin.is_ours:
             yield "  not a launcher of kitcache"

@@ -49,7 +49,7 @@ _POLICY = options.grouped(
     argument(
         "--keep-tag",
         "GLOB",
-        "keep these tags, whatever else would remove them: main, 'release-*'; can be given again",
+        "always keep these tags: main, 'release-*'; can be given again",
         action="append",
         completes="tags",
     ),

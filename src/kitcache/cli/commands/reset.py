@@ -11,7 +11,7 @@ from kitcache.options.sweep import SweepOptions
 COMMAND = options.Command(
     description="""\
 Deletes every blob that no entry of index.json reaches, and unfinished uploads.
-Blobs that a tag reaches are never touched. Waits for exporters that hold
+Blobs that a tag reaches are never deleted. Waits for exporters that hold
 kitcache.lock. Changes nothing while another export runs (exit code 11), or if a
 tag cannot be read (exit code 12).""",
     epilog="""\

@@ -12,13 +12,13 @@ from kitcache.upkeep.results import TagResult
 
 COMMAND = options.Command(
     description="""\
-Makes the tag TARGET name what SOURCE names, as `docker tag` does: in one step,
-under the locks, and without a copy. SOURCE stays valid. If TARGET exists, it
-moves, and its previous digest is printed. If SOURCE is damaged or lacks a blob,
-nothing is changed.""",
+Makes the tag TARGET name the digest of SOURCE, as `docker tag` does: in one
+step, under the locks, and without a copy. SOURCE is not changed. If TARGET
+exists, it moves, and its previous digest is printed. If SOURCE is damaged or
+lacks a blob, nothing is changed.""",
     epilog="""\
 examples:
-  kitcache tag ./cache main release-1.4          keep what main names today
+  kitcache tag ./cache main release-1.4          a second tag for main
   kitcache tag ./cache sha256:9c1e6f… rescued    name an entry without a tag
   kitcache tag ./cache pr-7 main && kitcache untag ./cache pr-7       rename""",
     arguments=(
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def tag_lines(result: TagResult) -> Iterator[str]:
-    """Yield the digest that a tag names now, and those that it named before."""
+    """Yield the digest that a tag names now, and the digests that it named before."""
     path, target, digest = result.path, result.target, result.digest
     if result.outcome == "unchanged":
         yield printable(f"{path}: {target} is {digest} already: nothing to change")

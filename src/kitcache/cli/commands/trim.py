@@ -31,11 +31,11 @@ Removes the least recently used steps of a build cache from a tag, until all
 blobs that the tag reaches fit the limit, then sweeps as reset does. The last
 use of a step is its last read by an import of kitcache build; without a record,
 the time when it was created. A step is removed before the steps it was built
-from, so the kept steps hit as before, and the others run again. The tag moves
-to its new manifest in one step, under the locks. Other tags, and what they
-reach, are not changed. If the tag fits already, nothing is changed; --dry-run
-shows its steps all the same. If its last step alone is larger, nothing is
-changed (exit code 14).""",
+from, so the kept steps hit as before, and the removed steps run again. The tag
+moves to its new manifest in one step, under the locks. Other tags and their
+blobs are not changed. If the tag fits already, nothing is changed, but
+--dry-run shows its steps. If its last step alone is larger, nothing is changed
+(exit code 14).""",
     epilog="""\
 examples:
   kitcache trim ./cache main --max-used-space 5GB --dry-run

@@ -23,10 +23,10 @@ _STATUS = {
 
 COMMAND = options.Command(
     description="""\
-Hashes every blob, on all cores, and walks every tag the way BuildKit would
-import it: its size caps, media types, cacheconfig and layers. Reports for each
-tag: importable, partly importable (and which steps are not), or not importable
-(and why). Exit code 12 if anything is wrong. Changes nothing.
+Hashes every blob on all cores, and checks every tag as an import by BuildKit
+would: size caps, media types, cacheconfig and layers. Reports for each tag:
+importable, partly importable (with the unusable steps), or not importable (with
+the reason). Exit code 12 if it finds a fault. Changes nothing.
 
 With --repair it then changes as little as possible, so that every tag can be
 imported or is removed: it moves bad blobs to DIR/.kitcache/quarantine (du shows
@@ -40,7 +40,7 @@ examples:
                                               copy missing blobs from a copy""",
     arguments=(
         options.DIRS,
-        options.switch("--repair", "repair what is damaged"),
+        options.switch("--repair", "repair damaged tags and blobs"),
         options.argument(
             "--from",
             "OTHER",
@@ -52,7 +52,7 @@ examples:
             completes="dirs",
         ),
         options.switch(
-            "-n --dry-run", "with --repair: print what it would do, change nothing, acquire no lock"
+            "-n --dry-run", "with --repair: print its actions, change nothing, acquire no lock"
         ),
         *options.CHANGES[1:],
     ),
