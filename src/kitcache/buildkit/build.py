@@ -111,7 +111,7 @@ class _Build:
             exporters = self._checked.exporters(is_engine=self._connection.is_engine)
             if not exporters and not self._request.outputs:
                 self._notice(
-                    "no output was asked for, so the result stays in the daemon's build cache"
+                    "no output was requested, so the result is only in the daemon's build cache"
                 )
             abilities = Abilities(self._connection)
             abilities.check(self._checked, exporters)

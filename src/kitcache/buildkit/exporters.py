@@ -22,9 +22,9 @@ class Exporter(NamedTuple):
     Attributes:
         kind: The type that the daemon gets.
         attrs: The attributes that the daemon gets.
-        receives: The form in which the client receives the result, or "": the bytes of a "file",
-            an archive to "load" into an engine, the packets of a "directory" or of a "mirror", or
-            blobs for the content "store" named export. A mirror loses all other files.
+        receives: The form in which the client receives the result; "" if it receives nothing.
+            "file": bytes. "load": an archive for an engine. "directory" and "mirror": packets.
+            "store": blobs for the content store "export". In a mirror all other files are deleted.
         dest: Where the client writes the result; "-" for stdout.
     """
 

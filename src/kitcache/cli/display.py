@@ -85,21 +85,25 @@ class Guarded:
 
 
 def choose_mode(
-    given: str | None, stream: TextIO | None, environ: Mapping[str, str], *, is_quiet: bool = False
+    requested: str | None,
+    stream: TextIO | None,
+    environ: Mapping[str, str],
+    *,
+    is_quiet: bool = False,
 ) -> Mode:
     """Return the mode of the display on `stream`.
 
     Args:
-        given: One of MODES; None for BUILDKIT_PROGRESS or else auto, which is tty on a terminal
-            that can be drawn on, and plain elsewhere.
-        is_quiet: --quiet is given.
+        requested: An item of MODES; None for BUILDKIT_PROGRESS, else auto: tty on a terminal
+            that can be redrawn, else plain.
+        is_quiet: True for --quiet.
 
     Raises:
         UsageError: The mode is unknown, contradicts --quiet, or needs a terminal.
     """
-    if is_quiet and given not in (None, "auto", "quiet"):
-        raise UsageError(f"progress={given} and quiet cannot be used together")
-    mode = "quiet" if is_quiet else given or environ.get("BUILDKIT_PROGRESS") or "auto"
+    if is_quiet and requested not in (None, "auto", "quiet"):
+        raise UsageError(f"progress={requested} and quiet cannot be used together")
+    mode = "quiet" if is_quiet else requested or environ.get("BUILDKIT_PROGRESS") or "auto"
     match mode:
         case "auto":
             can_draw = is_terminal(stream) and environ.get("TERM") != "dumb"

@@ -12,7 +12,7 @@ OPTIONS = {
     "give the cache a tag of its own": "--cache-to type=local,dest=DIR,tag=cache",
     "keep both, each by the name of its directory": "--rename '{dir}-{tag}'",
     "let the tags of the target move": "--replace",
-    "no output was asked for, so the result stays in the daemon's build cache": (
+    "no output was requested, so the result is only in the daemon's build cache": (
         "--load, --push or --output also writes it elsewhere"
     ),
     "another export was running in it; staged exports can run at the same time": (

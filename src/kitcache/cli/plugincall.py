@@ -1,8 +1,8 @@
 """The calling convention of docker's plugins, as `docker-kitcache` implements it.
 
-docker calls the launcher with one word for metadata, with `kitcache docker-cli-plugin-hooks JSON`,
-with its own global options and then `kitcache ARGS…`, with `help kitcache ARGS…`, or with
-`__complete kitcache ARGS…`.
+docker calls the launcher with one word for metadata, or with `kitcache docker-cli-plugin-hooks
+JSON`. For a command it passes its own global options, then `kitcache ARGS…`. For help and
+completion it passes `help kitcache ARGS…` and `__complete kitcache ARGS…`.
 
 Source: docker/cli, cli-plugins/metadata, cli-plugins/manager, cli-plugins/socket, cli/flags.
 """

@@ -143,7 +143,7 @@ def parse_cache_export(text: str | Pairs) -> CacheExport:
 def check_cache_export(export: CacheExport) -> CacheExport:
     """Return a value that is not from parse_cache_export, checked and with warnings.
 
-    Raise UsageError also for a kind or an attribute that is almost a known one.
+    Raise UsageError also for a kind or an attribute that is similar to a known name.
     """
     if export.kind == "local":
         _check_local_export(export)

@@ -25,8 +25,8 @@ from kitcache.upkeep.trimming.trimplan import layer_uses, read_cache
 def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagContents:
     """List the blobs that a tag reaches, largest first, and the bytes that only this tag needs.
 
-    A layer of a build cache is listed with the step that created it, a layer of an image with the
-    command from the image's history. No lock is acquired.
+    A layer of a build cache is listed with the step that created it. A layer of an image is listed
+    with its command in the image's history. No lock is acquired.
 
     Args:
         tag: A ref name, or the full digest of an entry.

@@ -1,6 +1,6 @@
 """Runs a command with the terminal, signals and exit code that it would have without kitcache.
 
-The command stays in kitcache's process group, so it gets the terminal's signals itself. A signal
+The command is in kitcache's process group, so it gets the terminal's signals itself. A signal
 to kitcache alone is forwarded. kitcache never ends before the command.
 """
 

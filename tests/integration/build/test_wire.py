@@ -64,7 +64,7 @@ def test_a_plain_build_asks_for_next_to_nothing(asked: Asked) -> None:
     assert asked.attrs == {"filename": "Dockerfile"}
     assert (asked.exports(), asked.imports(), asked.exporters()) == ([], [], [])
     assert list(solve.entitlements) == []
-    assert "no output was asked for" in built.err
+    assert "no output was requested" in built.err
 
 
 def test_the_session_is_the_one_of_the_solve_and_names_what_it_serves(asked: Asked) -> None:

@@ -217,7 +217,7 @@ def test_each_notice_is_told_once_and_is_in_the_result(context: Path, tmp_path: 
 
 
 def test_a_buildkitd_without_an_output_is_a_notice_and_an_engine_loads(context: Path) -> None:
-    assert "no output was asked for" in Run(BuildRequest(str(context))).told[0]
+    assert "no output was requested" in Run(BuildRequest(str(context))).told[0]
     engine = Run(BuildRequest(str(context)), is_engine=True)
     assert engine.told == []
     assert [exporter.type for exporter in engine.solve.exporters] == ["moby"]

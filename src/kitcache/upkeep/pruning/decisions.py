@@ -81,7 +81,7 @@ def decide(
 ) -> tuple[TagDecision, ...]:
     """Return a decision for each tag and each entry without a tag, in the order of `facts`.
 
-    Tags are removed least recently used first, in one order for every limit, so a smaller limit
+    Tags are removed in one order for every limit, least recently used first. So a smaller limit
     never keeps a tag that a larger limit removes. If the limit cannot be reached, all unprotected
     tags that free space are removed. A last use that is unknown or in the future counts as now.
 

@@ -65,8 +65,9 @@ def prune(
     entries of the other tags were removed in one step, before their first blob was deleted. A crash
     at any point leaves unreachable blobs, never a missing blob.
 
-    If a limit cannot be reached, all unprotected tags that free space are removed, `needed_bytes`
-    is the limit that would be enough, and the exit code is 14. An empty policy changes nothing.
+    If a limit cannot be reached, all unprotected tags that free space are removed. Then the exit
+    code is 14, and `needed_bytes` is the limit that would be enough. With an empty policy nothing
+    is changed.
 
     Args:
         options: The minimum age of blobs to delete. The other arguments are as in reset.
