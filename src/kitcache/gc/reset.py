@@ -9,7 +9,13 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TypeVar
 
-from kitcache.errors import Busy, Cancelled, KitcacheError
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    NOTHING_DELETED,
+    Busy,
+    Cancelled,
+    KitcacheError,
+)
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import dry_run_sweep
@@ -131,7 +137,9 @@ def unswept_result(
     reason = f"{error.problem}; {error.effect}"
     if isinstance(error, Busy):
         count = store.count_skipped_sweep()
-        reason = f"{error.problem}; the next export sweeps"
+        is_untouched = error.effect in (NOTHING_DELETED, NOTHING_CHANGED)
+        effect = () if is_untouched else (error.effect,)
+        reason = "; ".join((error.problem, *effect, "the next export sweeps"))
         if count > 1:
             reason += f" ({count} sweeps in a row were skipped)"
     elif not isinstance(error, Cancelled):

@@ -61,7 +61,7 @@ class Ingester:
 
     def __init__(self, layout: Layout) -> None:
         self._reference = reference_stat(layout)
-        self.layout = DirectoryStore(layout.path, os.dup(layout.root_fd))
+        self.layout = DirectoryStore(layout.path, layout.root_fd).reopen()
         self._lock = Lock()
         self._running = 0
         self._uploads: set[BlobWriter] = set()

@@ -244,8 +244,10 @@ def open_directory(layout: Layout, name: str, parent: int, prefix: str = "") -> 
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        is_symlink = stat.S_ISLNK(status.st_mode)
+        try:
+            is_symlink = stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        except OSError:  # It was replaced, or deleted, since.
+            is_symlink = False
         raise Unsafe(
             layout.path,
             f"{prefix}{name} is {'a symbolic link' if is_symlink else 'not a directory'}",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from kitcache.errors import Busy
 from kitcache.gc.control import Control
 from kitcache.gc.du import du
-from kitcache.gc.reset import MAX_SKIPPED_SWEEPS, reset, reset_after_export
+from kitcache.gc.reset import MAX_SKIPPED_SWEEPS, reset, reset_after_export, unswept_result
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import ResetResult, Root, Tally
 from kitcache.oci.descriptor import Descriptor
@@ -74,6 +75,12 @@ def test_a_strangers_upload_is_seen_too(sample: Sample, layout: Layout) -> None:
     report = after_export(layout, "main")
     assert report.outcome == "skipped"
     assert "another client is exporting" in report.reason
+
+
+def test_blobs_that_a_skipped_sweep_had_deleted_are_reported(layout: Layout) -> None:
+    error = Busy("c", "index.json changed 8 times", effect="7 unreachable blobs had been deleted")
+    reason = unswept_result(open_store(layout.path), error, (), 0.0).reason
+    assert reason == f"{error.problem}; {error.effect}; the next export sweeps"
 
 
 @pytest.mark.usefixtures("other")

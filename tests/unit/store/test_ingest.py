@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import resource
 import stat
 import time
 from collections.abc import Iterator
@@ -266,6 +267,15 @@ class TestFailures:
         (sample.dir / name).symlink_to(outside)
         with pytest.raises(Unsafe, match="is a symbolic link"):
             Ingester(layout)
+
+    def test_without_a_free_file_descriptor(self, layout: Layout) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            with pytest.raises(KitcacheError, match="Too many open files"):
+                Ingester(layout)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def test_after_close_nothing_begins_and_what_was_under_way_ends(
         self, sample: Sample, layout: Layout

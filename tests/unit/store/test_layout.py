@@ -12,7 +12,7 @@ import pytest
 
 from kitcache.errors import Damaged, KitcacheError, NotACache, Unreadable, Unsafe
 from kitcache.oci.digest import Digest, parse_digest
-from kitcache.store.layout import Layout, open_file
+from kitcache.store.layout import Layout, open_directory, open_file
 from kitcache.store.open import open_store
 from tests.hostile.build import Box, Sample
 
@@ -342,3 +342,18 @@ def test_what_the_process_lacks_is_no_fault_of_a_blob(
         with pytest.raises(KitcacheError, match="cannot read a blob") as caught:
             look(blob)
         assert type(caught.value) is KitcacheError
+
+
+def test_a_file_that_vanishes_where_a_directory_belongs(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is seen by open, and gone when stat looks at it: no test can hit that moment."""
+    (sample.dir / "stage").touch()
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    with open_store(sample.dir) as store:
+        monkeypatch.setattr(os, "stat", gone)
+        with pytest.raises(Unsafe, match="stage is not a directory"):
+            open_directory(store, "stage", store.root_fd)
