@@ -152,10 +152,13 @@ KITCACHE = {
     | ANSWERS
     | RESET - {"kitcache.cli.commands.reset"}
     | CUTTING
-    | {"kitcache.cli.commands.trim", "kitcache.upkeep.trimming.trim"},
-    "tag": SHARED
-    | ADDING
-    | {"kitcache.cli.commands.tag", "kitcache.upkeep.naming.tag", "kitcache.options.attributes"},
+    | {
+        "kitcache.cli.commands.trim",
+        "kitcache.upkeep.naming",
+        "kitcache.upkeep.naming.tagnames",
+        "kitcache.upkeep.trimming.trim",
+    },
+    "tag": SHARED | ADDING | {"kitcache.cli.commands.tag", "kitcache.upkeep.naming.tag"},
     "merge": SHARED
     | ADDING
     | {
@@ -175,6 +178,7 @@ KITCACHE = {
     | {
         "kitcache.cli.commands.untag",
         "kitcache.options.tagpatterns",
+        "kitcache.upkeep.naming.tagnames",
         "kitcache.upkeep.naming.untag",
         "kitcache.store.commit",
         "kitcache.store.state",

@@ -5,7 +5,7 @@ from contextlib import suppress
 from itertools import chain
 from threading import Event
 
-from kitcache.errors import Damaged, KitcacheError, NotFound, Unreadable, Unsafe
+from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.ls import Reader, kind_below, platform_of, read_image_config
 from kitcache.gc.reach import links_below, reach
@@ -16,6 +16,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 from kitcache.store.open import StoreAddress, address_text, open_store
+from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
 from kitcache.upkeep.trimming.steporder import rank_steps
@@ -83,18 +84,8 @@ def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
     roots = roots or [r for r in survey.roots if r.descriptor and str(r.descriptor.digest) == tag]
     if roots:
         return roots
-    from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
-
-    meant = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
-    raise NotFound(
-        path,
-        f"no entry of index.json has the tag or digest {tag!r}",
-        effect="",
-        hints=(
-            *((f"did you mean {meant!r}?",) if meant else ()),
-            "list the tags",
-        ),
-    )
+    names = [root.ref_name for root in survey.roots]
+    raise unknown_tag_error(path, f"the tag or digest {tag!r}", tag, names, effect="")
 
 
 def _first_links(survey: Survey, descriptors: Sequence[Descriptor]) -> dict[Digest, Link]:

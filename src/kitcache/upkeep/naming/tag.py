@@ -4,7 +4,7 @@ import time
 from threading import Event
 from typing import NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotFound, UsageError
+from kitcache.errors import NOTHING_CHANGED, KitcacheError, UsageError
 from kitcache.gc.collect import IndexChangedError, retry_if_changed
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.refusals import incomplete_error
@@ -12,13 +12,12 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries
-from kitcache.options.attributes import suggest
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore, Roots
 from kitcache.store.state import TagUse
 from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots
-from kitcache.upkeep.naming.tagnames import check_tag_name
+from kitcache.upkeep.naming.tagnames import check_tag_name, unknown_tag_error
 from kitcache.upkeep.results import TagResult
 
 
@@ -117,16 +116,9 @@ def _root_of(path: str, survey: Survey, source: str) -> Root:
     entries = [root for root in survey.roots if root.position >= 0]
     named = [root for root in entries if source in (root.ref_name, _digest_of(root))]
     if not named:
-        meant = suggest(source, [root.ref_name for root in entries if root.ref_name])
-        raise NotFound(
-            path,
-            f"no entry of index.json has the tag or digest {source!r}",
-            effect=NOTHING_CHANGED,
-            hints=(
-                *((f"did you mean {meant!r}?",) if meant else ()),
-                "list the tags with full digests",
-            ),
-        )
+        names = [root.ref_name for root in entries]
+        problem = f"the tag or digest {source!r}"
+        raise unknown_tag_error(path, problem, source, names, has_digests=True)
     digests = dict.fromkeys(_digest_of(root) for root in named)
     if len(digests) > 1:
         raise UsageError(

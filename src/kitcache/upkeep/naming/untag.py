@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import chain
 from threading import Event
 
-from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, NotFound, UsageError
+from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError, UsageError
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.oci.index import RemovedEntry, list_names, remove_entries
@@ -15,6 +15,7 @@ from kitcache.store.ioerrors import repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore
 from kitcache.store.state import TagUse
+from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import UntagResult
 
 
@@ -95,18 +96,9 @@ def _remove(
     after, removed = remove_entries(data, tuple(chain.from_iterable(matches.values())))
     unknown = [name for name, matched in matches.items() if not matched]
     if unknown:
-        from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
-
-        meant = suggest(unknown[0], [entry.ref_name for entry in entries if entry.ref_name])
-        raise NotFound(
-            path,
-            f"no entry of index.json has {' or '.join(map(_describe, unknown))}",
-            effect=NOTHING_CHANGED,
-            hints=(
-                *((f"did you mean {meant!r}?",) if meant else ()),
-                "list the tags with full digests",
-            ),
-        )
+        problem = " or ".join(map(_describe, unknown))
+        known = [entry.ref_name for entry in entries]
+        raise unknown_tag_error(path, problem, unknown[0], known, has_digests=True)
     return after, removed
 
 

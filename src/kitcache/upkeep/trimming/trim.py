@@ -9,7 +9,6 @@ from kitcache.errors import (
     Damaged,
     KitcacheError,
     LimitNotReached,
-    NotFound,
     Unsafe,
     UsageError,
 )
@@ -26,6 +25,7 @@ from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
+from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.rewrite import move_recorded_exports
 from kitcache.upkeep.trimming.steporder import describe_steps
@@ -132,18 +132,8 @@ def _find_roots(store: EditableStore, survey: Survey, tag: str) -> tuple[list[Ro
     roots = [root for root in survey.roots if root.ref_name == tag]
     named = {root.descriptor.digest: root.descriptor for root in roots if root.descriptor}
     if not named:
-        from kitcache.options.attributes import suggest  # noqa: PLC0415 - only a message needs it
-
-        similar = suggest(tag, [root.ref_name for root in survey.roots if root.ref_name])
-        raise NotFound(
-            store.path,
-            f"no entry of index.json has the tag {tag!r}",
-            effect=NOTHING_CHANGED,
-            hints=(
-                *((f"did you mean {similar!r}?",) if similar else ()),
-                "list the tags",
-            ),
-        )
+        names = [root.ref_name for root in survey.roots]
+        raise unknown_tag_error(store.path, f"the tag {tag!r}", tag, names)
     if len(named) > 1:
         retag = command_line("tag", store.path, str(next(iter(named))), tag)
         raise UsageError(
