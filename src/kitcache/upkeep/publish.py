@@ -35,10 +35,10 @@ def find_faults(store: CacheStore, control: Control, *descriptors: Descriptor) -
     """Return a clause about missing and damaged blobs below these manifests, or ""."""
     roots = [Root(0, None, descriptor) for descriptor in descriptors]
     damage, missing = check_reachable(store, control, roots)
-    return describe_faults(damage, missing)
+    return describe_missing(damage, missing)
 
 
-def describe_faults(damage: Iterable[DamagedPath], missing: Iterable[MissingBlob]) -> str:
+def describe_missing(damage: Iterable[DamagedPath], missing: Iterable[MissingBlob]) -> str:
     """Return a clause that names the first faults, "" if there are none."""
     faults = [describe_damage(path) for path in damage]
     faults += [f"blob {blob.digest.short} {blob.problem}" for blob in missing]

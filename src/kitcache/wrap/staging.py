@@ -31,7 +31,7 @@ from kitcache.store.stages import STAGE_PREFIX, clear_stages, open_stage_directo
 from kitcache.store.state import require_state_dir
 from kitcache.store.transfer import copy_blob
 from kitcache.upkeep.jobcaches import LockedCache, LockOptions
-from kitcache.upkeep.publish import Problem, describe_faults, publish
+from kitcache.upkeep.publish import Problem, describe_missing, publish
 
 
 class StagedMerge(NamedTuple):
@@ -148,7 +148,7 @@ def merge(cache: LockedCache, stage: LockedCache, options: LockOptions) -> Stage
         problem = f"not published: the client's {error.problem}"
         return StagedMerge(problem=problem, code=Damaged.exit_code)
     survey = take_survey(stage.store, control)
-    faults = describe_faults(survey.damage, survey.missing_blobs)
+    faults = describe_missing(survey.damage, survey.missing_blobs)
     if faults:
         return StagedMerge(problem=f"not published: {faults}", code=Damaged.exit_code)
     roots = [(root.ref_name or "", root.descriptor) for root in survey.roots if root.descriptor]
