@@ -24,10 +24,10 @@ from kitcache.store.protocol import (
     LockKind,
     Roots,
     StoredTimes,
+    TagUse,
     WaitPolicy,
     WriterActivity,
 )
-from kitcache.store.state import TagUse
 
 NAMES_PER_BATCH = 5
 

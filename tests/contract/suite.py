@@ -16,8 +16,7 @@ from kitcache.gc.values import Plan
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, WaitPolicy
-from kitcache.store.state import TagUse
+from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, TagUse, WaitPolicy
 from tests.hostile.build import Json, Sample, encode
 
 HOUR_NS = 3600 * 10**9

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest, is_blob_name
@@ -24,12 +24,10 @@ from kitcache.store.protocol import (
     LockKind,
     Roots,
     StoredTimes,
+    TagUse,
     WaitPolicy,
     WriterActivity,
 )
-
-if TYPE_CHECKING:
-    from kitcache.store.state import TagUse
 
 
 class DirectoryStore(Layout):
@@ -72,7 +70,7 @@ class DirectoryStore(Layout):
 
         sync_blobs(self)
 
-    def write_tag_uses(self, changed: "Mapping[str, TagUse]") -> None:
+    def write_tag_uses(self, changed: Mapping[str, TagUse]) -> None:
         from kitcache.store.state import write_tag_uses  # noqa: PLC0415
 
         write_tag_uses(self, changed)
@@ -110,7 +108,7 @@ class DirectoryStore(Layout):
     def writer_activity(self) -> WriterActivity:
         return scan.scan_ingests(self)
 
-    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+    def read_tag_uses(self) -> Mapping[str, TagUse]:
         from kitcache.store.state import read_tag_uses  # noqa: PLC0415 - a reset needs none
 
         return read_tag_uses(self)

@@ -1,14 +1,10 @@
 """A view of a store: some of its blobs are hidden, and blobs of other stores are added."""
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from kitcache.errors import Damaged
 from kitcache.oci.digest import Digest
-from kitcache.store.protocol import Batch, BlobStat, CacheStore, Roots, WriterActivity
-
-if TYPE_CHECKING:
-    from kitcache.store.state import TagUse
+from kitcache.store.protocol import Batch, BlobStat, CacheStore, Roots, TagUse, WriterActivity
 
 
 class Overlay:
@@ -93,7 +89,7 @@ class Overlay:
     def writer_activity(self) -> WriterActivity:
         return self._store.writer_activity()
 
-    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+    def read_tag_uses(self) -> Mapping[str, TagUse]:
         return self._store.read_tag_uses()
 
     def read_layer_uses(self) -> Mapping[str, int]:

@@ -14,7 +14,6 @@ from kitcache.oci.digest import Digest
 
 if TYPE_CHECKING:
     from kitcache.oci.index import IndexEntry
-    from kitcache.store.state import TagUse
 
 BATCH_SIZE = 512
 """How many names a Batch of a directory has; the last Batch of an algorithm has fewer."""
@@ -132,6 +131,23 @@ class WriterActivity(NamedTuple):
     ingests: tuple[Ingest, ...] = ()
     other_writes_ns: tuple[int, ...] = ()
     changed_ns: int = 0
+
+
+class TagUse(NamedTuple):
+    """When a tag was last exported and imported, in ns since 1970; None if never.
+
+    Attributes:
+        digest: The manifest of the last export, None if unknown.
+    """
+
+    exported_ns: int | None = None
+    imported_ns: int | None = None
+    digest: str | None = None
+
+    @property
+    def used_ns(self) -> int:
+        """The later of both times, 0 if there is none."""
+        return max(self.exported_ns or 0, self.imported_ns or 0)
 
 
 class DeleteResult(NamedTuple):
@@ -261,7 +277,7 @@ class CacheStore(Protocol):
     def writer_activity(self) -> WriterActivity:
         """Return the recent writes of clients that hold none of kitcache's locks."""
 
-    def read_tag_uses(self) -> "Mapping[str, TagUse]":
+    def read_tag_uses(self) -> Mapping[str, TagUse]:
         """Return when each tag was exported and imported, as far as that was recorded.
 
         Raises:
@@ -383,7 +399,7 @@ class EditableStore(CollectableStore, Protocol):
     def sync_blobs(self) -> None:
         """Make all written blobs durable. Called before the roots that reference them."""
 
-    def write_tag_uses(self, changed: "Mapping[str, TagUse]") -> None:
+    def write_tag_uses(self, changed: Mapping[str, TagUse]) -> None:
         """Replace the records of these tags; an empty record deletes one.
 
         Raises:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unsafe
 from kitcache.store.files import (
@@ -28,6 +28,7 @@ from kitcache.store.files import (
 )
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
+from kitcache.store.protocol import TagUse
 
 SKIPPED_SWEEPS = "skipped-sweeps"
 TAGS = "tags.json"
@@ -44,23 +45,6 @@ _STALE_S = 3600.0
 _TEMPORARY = tuple(f"{name}." for name in (INDEX, TAGS, LAYERS, SKIPPED_SWEEPS, NEW_BLOB, PROBE))
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 """The name is missing, or it is the name of a directory, a symlink or a socket."""
-
-
-class TagUse(NamedTuple):
-    """When a tag was last exported and imported, in ns since 1970; None if never.
-
-    Attributes:
-        digest: The manifest of the last export, None if unknown.
-    """
-
-    exported_ns: int | None = None
-    imported_ns: int | None = None
-    digest: str | None = None
-
-    @property
-    def used_ns(self) -> int:
-        """The later of both times, 0 if there is none."""
-        return max(self.exported_ns or 0, self.imported_ns or 0)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import StoreAddress, address_name, address_text, is_nested, open_store
-from kitcache.store.protocol import LockKind, Roots
+from kitcache.store.protocol import LockKind, Roots, TagUse
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
 from kitcache.upkeep.naming.missing import find_missing, find_unknown
@@ -341,26 +341,26 @@ def _check_again(
 
 def _merge_uses(
     groups: Sequence[EntryGroup],
-    target_uses: Mapping[str, state.TagUse],
-    source_uses: Sequence[Mapping[str, state.TagUse]],
-) -> dict[str, state.TagUse]:
+    target_uses: Mapping[str, TagUse],
+    source_uses: Sequence[Mapping[str, TagUse]],
+) -> dict[str, TagUse]:
     """Return the new uses of the copied tags: of two uses, the later one."""
-    merged: dict[str, state.TagUse] = {}
+    merged: dict[str, TagUse] = {}
     for group in groups:
         target, source, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
         if target is None or source is None:
             continue
         known = target_uses.get(target) if group.tag.state == "unchanged" else None
-        use = source_uses[group.source].get(source, state.TagUse())
+        use = source_uses[group.source].get(source, TagUse())
         digest = digests[0] if len(digests) == 1 else None
         merged[target] = _later(merged.get(target) or known, use)._replace(digest=digest)
     return merged
 
 
-def _later(known: state.TagUse | None, use: state.TagUse) -> state.TagUse:
+def _later(known: TagUse | None, use: TagUse) -> TagUse:
     if known is None:
         return use
-    return state.TagUse(
+    return TagUse(
         max(known.exported_ns or 0, use.exported_ns or 0) or None,
         max(known.imported_ns or 0, use.imported_ns or 0) or None,
     )

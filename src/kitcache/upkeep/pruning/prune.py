@@ -25,8 +25,7 @@ from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.protocol import EditableStore
-from kitcache.store.state import TagUse
+from kitcache.store.protocol import EditableStore, TagUse
 from kitcache.upkeep.edit import (
     Choose,
     EditContext,
