@@ -59,9 +59,9 @@ class Ingester:
         KitcacheError: One cannot be created.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self._reference = reference_stat(layout)
-        self.layout = DirectoryStore(layout.path, layout.root_fd).reopen()
+    def __init__(self, store: DirectoryStore) -> None:
+        self._reference = reference_stat(store)
+        self.layout = store.reopen()
         self._lock = Lock()
         self._running = 0
         self._uploads: set[BlobWriter] = set()
