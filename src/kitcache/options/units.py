@@ -1,6 +1,7 @@
-"""Ages and sizes: 36h ⇄ nanoseconds, 5 GB ⇄ bytes."""
+"""Ages, sizes and lists for people: 36h ⇄ nanoseconds, 5 GB ⇄ bytes, "a, b, c and 4 more"."""
 
 import re
+from collections.abc import Sequence
 
 _SECOND_NS = 10**9
 _AGE_UNITS = {
@@ -17,6 +18,7 @@ _SIZE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**
 _SIZE_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50}
 _LARGEST = 2**63 - 1
 _LEAST_BARE = 10**6
+_MAX_NAMED = 3
 AGE_FORMS = "90s, 15m, 36h, 7d, 2w, 1h30m"
 SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 5000000000 (bytes)"
 
@@ -103,3 +105,9 @@ def format_distinct(first: int, second: int) -> tuple[str, str]:
     """Return both sizes to display, with all digits if they differ but would look the same."""
     short = format_bytes(first), format_bytes(second)
     return short if short[0] != short[1] or first == second else (f"{first:,} B", f"{second:,} B")
+
+
+def join_first(clauses: Sequence[str]) -> str:
+    """Return the first three clauses and the number of the others, "" if there are none."""
+    more = len(clauses) - _MAX_NAMED
+    return ", ".join(clauses[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -14,9 +14,8 @@ from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import DamagedPath, MissingBlob, Root
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import NewEntry, add_entries
+from kitcache.options.units import join_first
 from kitcache.store.protocol import CacheStore, EditableStore, WaitPolicy
-
-_MAX_NAMED = 3
 
 
 class Problem(NamedTuple):
@@ -42,8 +41,7 @@ def describe_missing(damage: Iterable[DamagedPath], missing: Iterable[MissingBlo
     """Return a clause that names the first faults, "" if there are none."""
     faults = [describe_damage(path) for path in damage]
     faults += [f"blob {blob.digest.short} {blob.problem}" for blob in missing]
-    more = len(faults) - _MAX_NAMED
-    return ", ".join(faults[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return join_first(faults)
 
 
 def publish(

@@ -6,9 +6,8 @@ from typing import Literal, NamedTuple
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link, kind_in_place
+from kitcache.options.units import join_first
 from kitcache.upkeep.health.importrules import ImportCheck
-
-_MAX_NAMED = 3
 
 
 class Fault(NamedTuple):
@@ -51,8 +50,7 @@ def describe_faults(faults: Collection[Fault]) -> str:
         f"{_kind_of(fault.link)} {fault.link.descriptor.digest.short} {fault.problem}"
         for fault in faults
     ]
-    more = len(clauses) - _MAX_NAMED
-    return ", ".join(clauses[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    return join_first(clauses)
 
 
 def _kind_of(link: Link) -> str:
