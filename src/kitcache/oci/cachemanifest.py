@@ -22,13 +22,21 @@ from kitcache.oci.links import CACHECONFIG
 
 UNCOMPRESSED = "containerd.io/uncompressed"
 """The annotation with a layer's diff ID. BuildKit does not load a layer without it."""
+CREATED_AT = "buildkit/createdat"
+"""The annotation with the time at which a layer was created."""
 
 
 class CachedLayer(NamedTuple):
-    """A layer of a cache, and the digest of its uncompressed bytes as text, None if absent."""
+    """A layer of a cache, as the root lists it.
+
+    Attributes:
+        diff_id: The digest of its uncompressed bytes as text, None if absent.
+        created_at: A time in RFC 3339 as text, None if absent.
+    """
 
     descriptor: Descriptor
     diff_id: str | None
+    created_at: str | None = None
 
 
 class CacheManifest(NamedTuple):
@@ -69,14 +77,18 @@ def _is_config(item: Any) -> bool:
 
 def _layers(items: list[Any]) -> tuple[CachedLayer, ...]:
     return tuple(
-        CachedLayer(read_descriptor(item, f"layer {n}"), _diff_id(item))
+        CachedLayer(
+            read_descriptor(item, f"layer {n}"),
+            _annotation(item, UNCOMPRESSED),
+            _annotation(item, CREATED_AT),
+        )
         for n, item in enumerate(items)
     )
 
 
-def _diff_id(item: JsonObject) -> str | None:
+def _annotation(item: JsonObject, name: str) -> str | None:
     annotations = item.get_only("annotations")
-    value = annotations.get_exact(UNCOMPRESSED) if isinstance(annotations, JsonObject) else None
+    value = annotations.get_exact(name) if isinstance(annotations, JsonObject) else None
     return value if isinstance(value, str) else None
 
 

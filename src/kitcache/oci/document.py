@@ -136,6 +136,16 @@ def encode_plain(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
+_GO_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+_GO_ESCAPES |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # half of a surrogate pair
+
+
+def encode_like_go(value: Any) -> bytes:
+    """Return the bytes that Go's json.Marshal writes for a value that read_plain returned."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_GO_ESCAPES).encode()
+
+
 def read_plain(data: bytes) -> Any:
     """Return the JSON value as Python's own, for an edit that is written back.
 
@@ -143,7 +153,10 @@ def read_plain(data: bytes) -> Any:
     back too. Raises DocumentError (unwritable) for a number that cannot be written back.
     """
     return json.loads(
-        data, parse_float=_finite, parse_int=_writable, object_pairs_hook=keep_repeated
+        data.decode("utf-8", "replace"),
+        parse_float=_finite,
+        parse_int=_writable,
+        object_pairs_hook=keep_repeated,
     )
 
 

@@ -166,7 +166,8 @@ def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -
     if unusable:
         reason = f"{len(unusable):,} of {steps:,} steps cannot be loaded"
         return ImportCheck("partial", reason, steps, tuple(unusable))
-    unused = [d.digest for d, _ in root.layers if d.digest in health.faults]
+    listed = [layer.descriptor.digest for layer in root.layers]
+    unused = [digest for digest in listed if digest in health.faults]
     if unused:
         clauses = [f"{digest.short} {health.faults[digest]}" for digest in unused[:_MAX_NAMED]]
         reason = f"no step needs it, but layer {', '.join(clauses)}"
