@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 
 test: setup lint types layers tests tests-other
 
-setup: packages $(VENV)/ready $(OTHER)/ready
+setup: packages $(VENV)/ready $(VENV)/azurite/ready $(OTHER)/ready
 
 # As root on Debian, install the daemons and tools that the tests run; elsewhere, print which are missing.
 packages:
@@ -28,6 +28,11 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/ready: $(VENV)/installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
 	touch $@
+
+# An emulator of Azure Blob Storage, from npm's registry. Without npm, its tests are skipped.
+$(VENV)/azurite/ready: $(VENV)/installed Makefile
+	mkdir -p $(@D)
+	if command -v npm >/dev/null; then npm install --prefix $(@D) --no-fund --no-audit --loglevel=error azurite@3.35.0 && touch $@; fi
 
 # A second supported Python, if this machine has one, such as Debian's.
 $(OTHER)/ready: $(VENV)/ready

@@ -4,7 +4,7 @@
 set -eu
 packages="docker.io docker-cli docker-buildx docker-compose docker-registry skopeo umoci oras buildah
   busybox-static strace e2fsprogs util-linux gcc libc6-dev make git bash-completion zsh fish tcsh
-  groff-base"
+  groff-base nodejs npm"
 
 missing=""
 if command -v dpkg-query >/dev/null 2>&1; then

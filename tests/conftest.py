@@ -1,8 +1,10 @@
-"""The one option that this project adds to pytest, and the signals that its tests rely on."""
+"""The one option that this project adds to pytest, and the signals and servers that tests use."""
 
 import signal
 
 import pytest
+
+pytest_plugins = ("tests.objects.servers",)
 
 # A shell has what it starts in the background ignore these, and all that it starts in turn. Tests
 # send them to children, which are to be as a terminal starts them.
