@@ -46,6 +46,7 @@ _EXPORTS = {
     "inline": ("type", "mode"),
 }
 _IMPORTS = {"local": ("type", "src", "tag", "digest"), **_SHARED}
+CACHE_TYPES = tuple(_EXPORTS)
 _MODES = ("min", "max")
 _COMPRESSIONS = ("uncompressed", "gzip", "estargz", "zstd")
 _DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
@@ -177,6 +178,11 @@ def check_cache_import(source: CacheImport) -> CacheImport:
         _check_local_import(source)
     warnings = _find_typos(source.kind, source.attrs, _IMPORTS, f"{source.kind} cache import")
     return source._replace(warnings=_merge_warnings(source.warnings, warnings))
+
+
+def export_attributes(kind: str) -> tuple[str, ...]:
+    """Return the names of the attributes that an export of this kind has."""
+    return _EXPORTS[kind]
 
 
 def complete_cache(entry: Cache, environ: Mapping[str, str]) -> Cache:
