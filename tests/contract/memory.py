@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
-from kitcache.errors import Damaged
+from kitcache.errors import Damaged, NotConfirmed
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import size_problem
 from kitcache.store.protocol import (
+    NOTHING_REMEMBERED,
     Batch,
     BlobStat,
     CollectableStore,
@@ -22,8 +23,10 @@ from kitcache.store.protocol import (
     IndexChange,
     Ingest,
     LockKind,
+    Remembered,
     Roots,
     StoredTimes,
+    StoreReport,
     TagUse,
     WaitPolicy,
     WriterActivity,
@@ -50,6 +53,11 @@ class MemoryStore:
 
     def __init__(self, path: str = "memory", clock_ns: int = 4_000_000_000 * 10**9) -> None:
         self.path = path
+        self.blobs_are_leaves = False
+        self.scans_completely = True
+        self.remembered = NOTHING_REMEMBERED
+        self.needs_confirmation = ""
+        self.prepared_for: list[set[Digest]] = []
         self.min_age_floor_ns = 0
         self.delete_batch_size = 3
         self.delete_threads = 1
@@ -144,8 +152,24 @@ class MemoryStore:
     def next_tick_ns(self, lock: HeldLock[Self]) -> int:
         return self.clock_ns
 
-    def sync_roots(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
+
+    def recall(self, grace_ns: int) -> Remembered:
+        return self.remembered
+
+    def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
+        if self.needs_confirmation and not confirmed:
+            raise NotConfirmed(self.path, self.needs_confirmation)
+
+    def prepare_sweep(self, live: Collection[Digest]) -> None:
+        self.prepared_for.append(set(live))
+
+    def report(self) -> StoreReport:
+        return StoreReport()
 
     def touch_roots(self) -> None:
         self.index_changed_ns = self.clock_ns
@@ -166,7 +190,11 @@ class MemoryStore:
             raise FileNotFoundError(str(error)) from None
 
     def delete_names(
-        self, lock: HeldLock[Self], algorithm: str, names: Sequence[str]
+        self,
+        lock: HeldLock[Self],
+        algorithm: str,
+        names: Sequence[str],
+        stats: Sequence[StoredTimes] = (),
     ) -> DeleteResult:
         self._require_exclusive(lock)
         failures = {name: self.undeletable[name] for name in names if name in self.undeletable}

@@ -225,7 +225,7 @@ class DeletingLaws:
 
     def test_roots_are_synced_and_dated(self, cache: Cache) -> None:
         before = cache.store.read_roots(CONTROL.pause)
-        cache.store.sync_roots()
+        cache.store.prepare_sweep(())
         cache.store.touch_roots()
         after = cache.store.read_roots(CONTROL.pause)
         assert after.version == before.version

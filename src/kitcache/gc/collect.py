@@ -62,7 +62,7 @@ def collect(
                 stamp = store.roots_stamp()
                 surveyed = survey_and_plan(store, options, control, lock, before)
             plan = surveyed.plan
-            swept = _sweep(lock, plan, control, stamp)
+            swept = _sweep(lock, surveyed, control, stamp)
             total = add_sweeps(total, swept)
             if total.deleted.blobs:
                 before = surveyed.survey
@@ -74,8 +74,10 @@ def collect(
                 store.touch_roots()
                 stamp = store.roots_stamp()
             if swept.stopped or not _has_roots_of(store, plan, control):
-                surveyed, changes = None, changes + 1
-            elif swept.deleted.blobs < BATCH_SIZE:
+                # A scan that skips no name goes on where it stopped, so each retry makes progress.
+                is_progress = store.scans_completely and swept.deleted.blobs > 0
+                surveyed, changes = None, changes + (not is_progress)
+            elif store.scans_completely or swept.deleted.blobs < BATCH_SIZE:
                 store.check_exists()
                 return surveyed, total
             # Some file systems skip names during deletion, so a large sweep is repeated.
@@ -85,14 +87,14 @@ def collect(
 
 
 def _sweep(
-    lock: HeldLock[CollectableStore], plan: Plan, control: Control, stamp: object
+    lock: HeldLock[CollectableStore], surveyed: SurveyedPlan, control: Control, stamp: object
 ) -> SweepResult:
     """Sweep once, if the plan was made from the current roots."""
-    store = lock.store
+    store, plan = lock.store, surveyed.plan
     if not _has_roots_of(store, plan, control):
         return SweepResult(stopped=True)
     # Without a sync, a power cut could restore older roots after their blobs were deleted.
-    store.sync_roots()
+    store.prepare_sweep(surveyed.survey.live.keys())
 
     def is_current() -> bool:
         # After a suspend, a new blob can be later than changed_until_ns: the plan does not keep it.
@@ -180,12 +182,13 @@ def survey_and_plan(
         stamp = store.roots_stamp()
         began_ns = store.next_tick_ns(lock) if lock else None
         now_ns = store.now_ns()
-        since_ns = young_since_ns(options, now_ns)
+        # A young blob that references no other blob is kept by the sweep.
+        since_ns = None if store.blobs_are_leaves else young_since_ns(options, now_ns)
         survey = take_survey(store, control, young_since_ns=since_ns, began_ns=began_ns)
         lost = lost_blobs(before, survey) if before else ()
         if lost:
             raise loss_error(store.path, lost)
-        plan = make_plan(survey, options, now_ns)
+        plan = make_plan(survey, options, now_ns, store.recall(options.min_age_ns))
         if lock is None or (plan.refusal and plan.refusal.kind == "busy"):
             break
         settling = _settling_ns(store, control, survey, now_ns)
@@ -200,6 +203,8 @@ def survey_and_plan(
             control.pause(min(_POLL_S, left_s))
     if plan.refusal is not None:
         raise refusal_error(store.path, plan.refusal)
+    if lock is not None:
+        store.check_confirmed(survey.live.keys(), confirmed=options.confirmed)
     return SurveyedPlan(survey, plan)
 
 

@@ -40,10 +40,11 @@ def measure_usage(store: CollectableStore, control: Control) -> DiskUsage:
     """Return the disk usage of an open store. Raises as du."""
     survey = take_survey(store, control)
     options = raise_min_age(SweepOptions(), store.min_age_floor_ns)
-    plan = make_plan(survey, options, store.now_ns())
+    plan = make_plan(survey, options, store.now_ns(), store.recall(options.min_age_ns))
     swept = dry_run_sweep(plan, store, control, with_foreign_bytes=True)
     if swept.failure is not None:
         raise swept.failure
+    report = store.report()
     return DiskUsage(
         path=store.path,
         live=survey.live_tally,
@@ -55,6 +56,8 @@ def measure_usage(store: CollectableStore, control: Control) -> DiskUsage:
         damage=survey.damage,
         skipped_sweeps=store.read_skipped_sweeps(),
         quarantine=Tally(*store.quarantined()),
+        requests=report.requests,
+        warnings=report.warnings,
     )
 
 

@@ -3,11 +3,12 @@
 import math
 from itertools import chain
 
+from kitcache.errors import UsageError
 from kitcache.gc.values import Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
-from kitcache.store.protocol import Ingest
+from kitcache.store.protocol import NOTHING_REMEMBERED, Ingest, Remembered
 
 ACTIVE_UPLOAD_NS = 60 * 10**9
 """If an upload was written within this time, an export is running."""
@@ -19,8 +20,24 @@ _UNSAFE_KINDS = ("over-cap", "too-deep")
 
 
 def raise_min_age(options: SweepOptions, floor_ns: int) -> SweepOptions:
-    """Return the options with a minimum age of at least that of the store."""
-    return options._replace(min_age_ns=max(options.min_age_ns, floor_ns))
+    """Return the options with the minimum age that the store requires; see SweepOptions.
+
+    Args:
+        floor_ns: The store's min_age_floor_ns.
+
+    Raises:
+        UsageError: The caller asked for a minimum age below the floor.
+    """
+    if not floor_ns:
+        return options
+    if 0 < options.min_age_ns < floor_ns:
+        raise UsageError(
+            f"a minimum age of {format_age(options.min_age_ns)} is less than touch_refresh,"
+            f" {format_age(floor_ns)}: exporters use blobs of that age without a new date",
+            hints=("leave the minimum age out", "export with a shorter touch_refresh"),
+        )
+    grace_ns = max(options.min_age_ns, floor_ns + options.export_time_ns)
+    return options._replace(min_age_ns=grace_ns, ingest_age_ns=max(options.ingest_age_ns, grace_ns))
 
 
 def young_since_ns(options: SweepOptions, now_ns: int) -> int | None:
@@ -34,14 +51,21 @@ def settling_ns(changed_ns: int, now_ns: int) -> int:
     return PUBLISH_GRACE_NS - age_ns if 0 <= age_ns < PUBLISH_GRACE_NS else 0
 
 
-def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
+def make_plan(
+    survey: Survey,
+    options: SweepOptions,
+    now_ns: int,
+    remembered: Remembered = NOTHING_REMEMBERED,
+) -> Plan:
     """Return the plan for a survey.
 
     The plan refuses if an upload is running or if there is damage. An upload is deleted if its last
     write is older than the ingest age, or if a killed reset began to delete it. An upload that is
     dated more than a minute in the future does not count as running.
     """
-    since_ns = young_since_ns(options, now_ns)
+    since_ns: float | None = young_since_ns(options, now_ns)
+    if remembered.keeps_all:
+        since_ns = -math.inf
     old, kept = [], []
     for ingest in survey.ingests:
         reason = _why_kept(ingest, options, now_ns)
@@ -51,7 +75,7 @@ def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
             kept.append((ingest.name, reason))
     return Plan(
         index_digest=survey.index_digest,
-        keep=_names_by_algorithm(survey),
+        keep=_names_by_algorithm(survey, remembered),
         young_since_ns=math.inf if since_ns is None else since_ns,
         changed_from_ns=survey.began_ns,
         changed_until_ns=survey.began_ns + SWEEP_NS,
@@ -60,23 +84,28 @@ def make_plan(survey: Survey, options: SweepOptions, now_ns: int) -> Plan:
         drop_ingests=tuple(sorted(old, key=lambda ingest: not ingest.is_marked)),
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
+        remembered=remembered,
     )
 
 
-def _names_by_algorithm(survey: Survey) -> dict[str, frozenset[str]]:
+def _names_by_algorithm(survey: Survey, remembered: Remembered) -> dict[str, frozenset[str]]:
     return {
         algorithm: frozenset(
             digest.hex
             for digests in (survey.live, survey.young)
             for digest in digests
             if digest.algorithm == algorithm
-        )
+        ).union(remembered.names.get(algorithm, ()))
         for algorithm in HEX_LENGTHS
     }
 
 
 def _refusal(survey: Survey, now_ns: int) -> Refusal | None:
-    uploads = (ingest.writes_ns for ingest in survey.ingests if not ingest.is_marked)
+    uploads = (
+        ingest.writes_ns
+        for ingest in survey.ingests
+        if not (ingest.is_marked or ingest.is_protected)
+    )
     ages_ns = (_age_ns(ns, now_ns) for ns in chain(survey.other_writes_ns, *uploads))
     waits = [ACTIVE_UPLOAD_NS - age_ns for age_ns in ages_ns if 0 <= age_ns < ACTIVE_UPLOAD_NS]
     if waits:

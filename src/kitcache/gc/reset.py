@@ -15,6 +15,7 @@ from kitcache.errors import (
     Busy,
     Cancelled,
     KitcacheError,
+    NotConfirmed,
 )
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
@@ -49,7 +50,8 @@ def reset(
     directory to which no export was published yet is not changed; `reason` states this.
 
     Args:
-        dry_run: Count without deletion. Needs no lock and no write permission.
+        dry_run: Count without deletion. Needs no lock and no write permission. An unconfirmed run
+            in an object store is a dry run too, and `reason` states this; see SweepOptions.
         lock_timeout_s: How long to wait for exporters that hold the lock.
         on_progress: Called in the caller's thread with Progress and Waiting.
         cancel: Checked between blobs.
@@ -72,16 +74,21 @@ def reset(
     if store is None:
         return new_reset_result(name, started, is_dry=dry_run)
     with store:
-        if dry_run:
+        is_dry, doubt = dry_run, ""
+        if not is_dry:
+            try:
+                with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as lock:
+                    surveyed, swept = collect(lock, options, control)
+                    store.finish_sweep()
+            except NotConfirmed as error:
+                is_dry, doubt = True, error.problem
+        if is_dry:
             surveyed = survey_and_plan(store, options, control, None)
             swept = dry_run_sweep(surveyed.plan, store, control)
             if swept.failure is not None:
                 raise swept.failure
-        else:
-            with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as lock:
-                surveyed, swept = collect(lock, options, control)
-                store.finish_sweep()
-    return make_reset_result(name, "dry-run" if dry_run else "done", surveyed, swept, started)
+        result = make_reset_result(store, "dry-run" if is_dry else "done", surveyed, swept, started)
+        return result._replace(reason=doubt)
 
 
 def reset_after_export(
@@ -106,7 +113,7 @@ def reset_after_export(
             surveyed, swept = collect(lock, _DEFAULT_OPTIONS, control)
     except KitcacheError as error:
         return unswept_result(store, error, published, started)
-    return swept_result(store.path, surveyed, swept, published, started)
+    return swept_result(store, surveyed, swept, published, started)
 
 
 @contextmanager
@@ -151,14 +158,14 @@ def unswept_result(
 
 
 def swept_result(
-    path: str,
+    store: CollectableStore,
     surveyed: SurveyedPlan,
     swept: SweepResult,
     published: Collection[str],
     started: float,
 ) -> ResetResult:
     """Return the result of a sweep after an export; "damaged" if a published tag lacks a blob."""
-    result = make_reset_result(path, "done", surveyed, swept, started)
+    result = make_reset_result(store, "done", surveyed, swept, started)
     lost = _find_lost_blob(surveyed.survey, published)
     return result._replace(outcome="damaged", reason=lost) if lost else result
 
@@ -198,17 +205,21 @@ def _empty_result(path: str, outcome: Outcome, reason: str, started: float) -> R
 
 
 def make_reset_result(
-    path: str, outcome: Outcome, surveyed: SurveyedPlan, swept: SweepResult, started: float
+    store: CollectableStore,
+    outcome: Outcome,
+    surveyed: SurveyedPlan,
+    swept: SweepResult,
+    started: float,
 ) -> ResetResult:
     """Return the result of a sweep.
 
     Args:
         started: By the monotonic clock, in seconds.
     """
-    survey = surveyed.survey
+    survey, report = surveyed.survey, store.report()
     too_young = swept.too_young.plus(Tally(len(survey.young), sum(survey.young.values())))
     return ResetResult(
-        path=path,
+        path=store.path,
         outcome=outcome,
         entry_count=sum(root.position >= 0 for root in survey.roots),
         kept=survey.live_tally.plus(too_young),
@@ -222,4 +233,6 @@ def make_reset_result(
         foreign_count=swept.foreign_tally.blobs,
         missing_blobs=survey.missing_blobs,
         seconds=round(time.monotonic() - started, 3),
+        requests=report.requests,
+        warnings=report.warnings,
     )

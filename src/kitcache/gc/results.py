@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from kitcache.gc.values import DamagedPath, MissingBlob, Root, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
+from kitcache.store.protocol import RequestCounts
 
 
 class TagUsage(NamedTuple):
@@ -28,6 +29,8 @@ class DiskUsage(NamedTuple):
         foreign: Files that neither a client nor kitcache creates.
         skipped_sweeps: How many sweeps in a row were skipped because other exports ran.
         quarantine: Files that repairs have quarantined.
+        requests: The requests to an object store; None for a directory.
+        warnings: Sentences about an object store and its earlier runs.
     """
 
     path: str
@@ -40,6 +43,8 @@ class DiskUsage(NamedTuple):
     damage: tuple[DamagedPath, ...]
     skipped_sweeps: int = 0
     quarantine: Tally = Tally()
+    requests: RequestCounts | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

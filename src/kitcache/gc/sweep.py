@@ -45,7 +45,8 @@ def apply(
     early: see `failure`.
 
     Args:
-        is_current: Called between batches. If it returns False, the sweep ends with `stopped`.
+        is_current: Called before each batch, by the thread that deletes it. If it returns False,
+            the sweep ends with `stopped`.
 
     """
     return _Sweep(plan, lock.store, control, lock).run(is_current)
@@ -124,12 +125,12 @@ class _Sweep:
         wanted = self._store.delete_threads - 1 if self._lock else 0
         try:
             while (batch := self._next(batches)) is not None:
-                if self._cancel.is_set() or not is_current():
+                if self._cancel.is_set():
                     self._is_stopping = True
                     break
                 if len(helpers) < wanted and len(batch.names) + len(batch.foreign) >= BATCH_SIZE:
-                    helpers += self._start_helper(batches)
-                self._sweep_batch(batch, self._own)
+                    helpers += self._start_helper(batches, is_current)
+                self._sweep_batch(batch, self._own, is_current)
                 deleted = self._deleted()
                 self._control.report(Progress("sweep", deleted.blobs, deleted.bytes))
         finally:
@@ -140,14 +141,16 @@ class _Sweep:
             raise batches.failure
         return not self._is_stopping
 
-    def _start_helper(self, batches: "_Batches") -> list[threading.Thread]:
+    def _start_helper(
+        self, batches: "_Batches", is_current: Callable[[], bool]
+    ) -> list[threading.Thread]:
         counts = _Counts()
         self._counts.append(counts)
 
         def work() -> None:
             try:
                 while (batch := self._next(batches)) is not None:
-                    self._sweep_batch(batch, counts)
+                    self._sweep_batch(batch, counts, is_current)
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
                 batches.failure = error
 
@@ -166,55 +169,72 @@ class _Sweep:
                 self._add_foreign(path)
         return batch
 
-    def _sweep_batch(self, batch: Batch, counts: _Counts) -> None:
+    def _sweep_batch(self, batch: Batch, counts: _Counts, is_current: Callable[[], bool]) -> None:
         """Delete each name that the plan does not keep and that is not too young."""
         keep = self._plan.keep[batch.algorithm]
+        if self._lock is None and batch.stats is not None:
+            pairs = zip(batch.names, batch.stats, strict=True)
+            listed = {name: stat for name, stat in pairs if name not in keep}
+            self._sweep_names(batch.algorithm, list(listed), list(listed.values()), counts)
+            return
         unreferenced = [name for name in batch.names if name not in keep]
         size = self._store.delete_batch_size
+        self._is_stopping = self._is_stopping or not is_current()
         for start in range(0, len(unreferenced), size):
             if self._is_stopping or self._cancel.is_set():
                 return
             self._sweep_chunk(batch.algorithm, unreferenced[start : start + size], counts)
 
     def _sweep_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> None:
-        """Delete all names at once if none can be too young; else check each name."""
         try:
             stats = self._store.stat_names(algorithm, names)
-            if (
-                max([stat.st_mtime_ns for stat in stats]) < self._young_from_ns
-                and max([stat.st_ctime_ns for stat in stats]) < self._plan.changed_from_ns
-            ):
-                self._delete(algorithm, names, stats, counts)
-                return
         except OSError:  # at least one is missing: try each
-            pass
-        for name in names:
-            if self._is_stopping or self._cancel.is_set():
-                return
-            self._sweep_name(algorithm, name, counts)
+            for name in names:
+                if self._is_stopping or self._cancel.is_set():
+                    return
+                self._sweep_name(algorithm, name, counts)
+        else:
+            self._sweep_names(algorithm, names, stats, counts)
 
     def _sweep_name(self, algorithm: str, name: str, counts: _Counts) -> None:
         try:
-            (stat,) = stats = self._store.stat_names(algorithm, [name])
+            stats = self._store.stat_names(algorithm, [name])
         except FileNotFoundError:
             return
         except OSError as error:
             counts.add_failure(f"blobs/{algorithm}/{name}", error.strerror or str(error))
-            return
-        if not stat.st_nlink:  # another process is deleting it, which changes its ctime
-            return
-        if self._plan.is_too_young(stat.st_mtime_ns, stat.st_ctime_ns):
-            counts.young_blobs += 1
-            counts.young_bytes += stat.st_size
         else:
-            self._delete(algorithm, [name], stats, counts)
+            self._sweep_names(algorithm, [name], stats, counts)
+
+    def _sweep_names(
+        self, algorithm: str, names: list[str], stats: Sequence[StoredTimes], counts: _Counts
+    ) -> None:
+        """Delete all names at once if none can be too young; else check each name."""
+        if (
+            names
+            and max([stat.st_mtime_ns for stat in stats]) < self._young_from_ns
+            and max([stat.st_ctime_ns for stat in stats]) < self._plan.changed_from_ns
+        ):
+            self._delete(algorithm, names, stats, counts)
+            return
+        old = []
+        for name, stat in zip(names, stats, strict=True):
+            if not stat.st_nlink:  # another process is deleting it, which changes its ctime
+                continue
+            if self._plan.is_too_young(stat.st_mtime_ns, stat.st_ctime_ns):
+                counts.young_blobs += 1
+                counts.young_bytes += stat.st_size
+            else:
+                old.append((name, stat))
+        if old:
+            self._delete(algorithm, [name for name, _ in old], [stat for _, stat in old], counts)
 
     def _delete(
         self, algorithm: str, names: list[str], stats: Sequence[StoredTimes], counts: _Counts
     ) -> None:
         result = DeleteResult()
         if self._lock is not None:
-            result = self._store.delete_names(self._lock, algorithm, names)
+            result = self._store.delete_names(self._lock, algorithm, names, stats)
         if result.failures or result.missing:
             for name, reason in result.failures.items():
                 counts.add_failure(f"blobs/{algorithm}/{name}", reason)

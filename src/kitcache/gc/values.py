@@ -10,7 +10,7 @@ from kitcache.errors import KitcacheError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.protocol import Ingest
+from kitcache.store.protocol import NOTHING_REMEMBERED, Ingest, Remembered, RequestCounts
 
 MAX_LISTED = 100
 """How many foreign files, and files that could not be deleted, a result lists; it counts all."""
@@ -169,6 +169,7 @@ class Plan(NamedTuple):
         drop_ingests: The uploads to delete.
         kept_ingests: The other uploads, with the reason.
         refusal: Why nothing may be deleted; None if the plan may be applied.
+        remembered: The blobs in `keep` that earlier runs protect.
     """
 
     index_digest: Digest
@@ -180,6 +181,7 @@ class Plan(NamedTuple):
     drop_ingests: tuple[Ingest, ...]
     kept_ingests: tuple[NameAndReason, ...]
     refusal: Refusal | None
+    remembered: Remembered = NOTHING_REMEMBERED
 
     def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
         """Return True if a blob with these times must not be deleted."""
@@ -233,6 +235,8 @@ class ResetResult(NamedTuple):
         foreign: The first hundred files that neither a client nor kitcache creates.
         seconds: The wall time.
         reason: Why the reset had this outcome, "" if there is no need to explain it.
+        requests: The requests to an object store; None for a directory.
+        warnings: Sentences about an object store and its earlier runs.
     """
 
     path: str
@@ -250,6 +254,8 @@ class ResetResult(NamedTuple):
     missing_blobs: tuple[MissingBlob, ...]
     seconds: float
     reason: str = ""
+    requests: RequestCounts | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -15,6 +15,8 @@ from kitcache.store.ioerrors import io_error, unreadable
 from kitcache.store.layout import Layout, blob_stat, look_at_open
 from kitcache.store.locks import is_locked_elsewhere, lock_store, unlock
 from kitcache.store.protocol import (
+    NO_REPORT,
+    NOTHING_REMEMBERED,
     Batch,
     BlobStat,
     DeleteResult,
@@ -22,8 +24,10 @@ from kitcache.store.protocol import (
     IndexChange,
     Ingest,
     LockKind,
+    Remembered,
     Roots,
     StoredTimes,
+    StoreReport,
     TagUse,
     WaitPolicy,
     WriterActivity,
@@ -33,7 +37,10 @@ from kitcache.store.protocol import (
 class DirectoryStore(Layout):
     """A cache directory. Locks protect an export from a sweep, so no age is required."""
 
+    blobs_are_leaves = False
     min_age_floor_ns = 0
+    # Some file systems skip names while others are deleted.
+    scans_completely = False
     delete_batch_size = 64
     delete_threads = 2
 
@@ -162,7 +169,13 @@ class DirectoryStore(Layout):
     def next_tick_ns(self, lock: HeldLock[Self]) -> int:
         return scan.next_tick_ns(lock.fd)
 
-    def sync_roots(self) -> None:
+    def recall(self, grace_ns: int) -> Remembered:  # noqa: ARG002 - of the protocol
+        return NOTHING_REMEMBERED
+
+    def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
+        """Return: locks protect exports to a directory, so each run may delete."""
+
+    def prepare_sweep(self, live: Collection[Digest]) -> None:  # noqa: ARG002
         index.sync_index(self)
 
     def touch_roots(self) -> None:
@@ -175,7 +188,11 @@ class DirectoryStore(Layout):
         return [stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
 
     def delete_names(
-        self, lock: HeldLock[Self], algorithm: str, names: Sequence[str]
+        self,
+        lock: HeldLock[Self],
+        algorithm: str,
+        names: Sequence[str],
+        stats: Sequence[StoredTimes] = (),  # noqa: ARG002 - the lock protects
     ) -> DeleteResult:
         return delete.delete_blobs(self, lock, algorithm, names)
 
@@ -216,3 +233,6 @@ class DirectoryStore(Layout):
         from kitcache.store.state import finish_sweep_state  # noqa: PLC0415 - rarely needed
 
         finish_sweep_state(self)
+
+    def report(self) -> StoreReport:
+        return NO_REPORT

@@ -8,6 +8,7 @@ object store has no locks and no uploads, so only the age of a blob protects an 
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from kitcache.oci.digest import Digest
@@ -71,14 +72,17 @@ class Batch(NamedTuple):
     """Some names of one algorithm.
 
     Attributes:
-        names: The hex digits of regular files, each of the length that the algorithm has.
+        names: The hex digits of regular files, each of the length that the algorithm has. An object
+            store with versions adds superseded versions, as `<hex>@<version>`: no plan keeps them.
         foreign: The paths, relative to the cache, of everything else.
+        stats: The facts of each name, if the listing has them; a dry run uses them.
 
     """
 
     algorithm: str
     names: list[str]
     foreign: list[str]
+    stats: Sequence[StoredTimes] | None = None
 
 
 class Roots(NamedTuple):
@@ -109,6 +113,8 @@ class Ingest(NamedTuple):
         writes_ns: When its directory and its files were written last, sorted.
         bytes: The sum of the sizes of its files.
         is_marked: A reset that was killed had begun to delete it, so its times are meaningless.
+        is_protected: The minimum age protects its export, so it does not make the cache busy: a
+            multipart upload to an object store.
 
     """
 
@@ -116,6 +122,7 @@ class Ingest(NamedTuple):
     writes_ns: tuple[int, ...]
     bytes: int
     is_marked: bool = False
+    is_protected: bool = False
 
 
 class WriterActivity(NamedTuple):
@@ -161,6 +168,47 @@ class DeleteResult(NamedTuple):
 
     missing: Collection[str] = ()
     failures: Mapping[str, str] = {}
+
+
+class Remembered(NamedTuple):
+    """The blobs to keep because of earlier runs, whether a root reaches them now or not.
+
+    Attributes:
+        names: The hex digits of blobs that were live lately, by algorithm.
+        keeps_all: No blob is deleted, because no run is known that is old enough.
+    """
+
+    names: Mapping[str, Collection[str]] = {}
+    keeps_all: bool = False
+
+
+NOTHING_REMEMBERED = Remembered()
+
+
+class RequestCounts(NamedTuple):
+    """How many requests were sent to an object store, retries included."""
+
+    list: int = 0
+    get: int = 0
+    head: int = 0
+    put: int = 0
+    copy: int = 0
+    delete: int = 0
+
+
+class StoreReport(NamedTuple):
+    """Facts for the result of a command. Empty for a directory.
+
+    Attributes:
+        requests: None for a directory.
+        warnings: Sentences about the store or its last runs.
+    """
+
+    requests: RequestCounts | None = None
+    warnings: tuple[str, ...] = ()
+
+
+NO_REPORT = StoreReport()
 
 
 class LockHolder(NamedTuple):
@@ -297,9 +345,13 @@ class CacheStore(Protocol):
 class CollectableStore(CacheStore, Protocol):
     """A store that a sweep can delete from.
 
+    As a context manager it closes its file descriptors or connections.
+
     Attributes:
-        min_age_floor_ns: No younger blob is deleted, whatever the options are. 0 if locks protect
-            an export, as in a directory.
+        blobs_are_leaves: No blob references another blob; only roots do. True for object stores.
+        min_age_floor_ns: No younger blob is deleted, whatever the options are; `export_time_ns` of
+            the options is added to it. 0 if locks protect an export, as in a directory.
+        scans_completely: A scan during deletions skips no name that is not deleted.
         delete_batch_size: How many names one call of stat_names, then one of delete_names, gets.
         delete_threads: How many threads delete. Two for a directory, because unlink releases the
             GIL for long; a third would only contend for it.
@@ -307,7 +359,21 @@ class CollectableStore(CacheStore, Protocol):
     """
 
     @property
+    def blobs_are_leaves(self) -> bool: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    @property
     def min_age_floor_ns(self) -> int: ...
+    @property
+    def scans_completely(self) -> bool: ...
     @property
     def delete_batch_size(self) -> int: ...
     @property
@@ -332,14 +398,38 @@ class CollectableStore(CacheStore, Protocol):
     def next_tick_ns(self, lock: HeldLock[Self]) -> int:
         """Return a time of the clock that dates blobs: no later change has an earlier time."""
 
-    def sync_roots(self) -> None:
-        """Make the roots durable, whichever client wrote them. Called before the first deletion."""
+    def recall(self, grace_ns: int) -> Remembered:
+        """Return the blobs that earlier runs protect. Always empty for a directory.
+
+        Args:
+            grace_ns: The minimum age of a blob that is deleted.
+        """
+
+    def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
+        """Raise NotConfirmed if only a confirmed run may delete. Never raises for a directory.
+
+        Args:
+            live: The blobs that roots reach now.
+            confirmed: The user has confirmed the run.
+        """
+
+    def prepare_sweep(self, live: Collection[Digest]) -> None:
+        """Make the roots durable, whichever client wrote them. Called before the first deletion.
+
+        An object store tests itself, and records `live`, the blobs that roots reach now.
+
+        Raises:
+            Unsafe: The store cannot protect exports. Nothing was deleted.
+        """
 
     def touch_roots(self) -> None:
         """Set the time of the roots to now if possible, so that no reset waits for an export."""
 
     def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:
-        """Return the facts of each name, in order.
+        """Return the facts of each name as they are now, in order.
+
+        An object store lists the names again. It returns facts with 0 links, and with a change in
+        the far future, for a missing name.
 
         Raises:
             OSError: One of them is missing, or has no facts.
@@ -347,9 +437,17 @@ class CollectableStore(CacheStore, Protocol):
         """
 
     def delete_names(
-        self, lock: HeldLock[Self], algorithm: str, names: Sequence[str]
+        self,
+        lock: HeldLock[Self],
+        algorithm: str,
+        names: Sequence[str],
+        stats: Sequence[StoredTimes] = (),
     ) -> DeleteResult:
         """Delete blobs. Callable from several threads. Only gc.sweep calls it.
+
+        Args:
+            stats: The facts of each name, from stat_names; empty to delete whatever has the names.
+                A store that can deletes a blob only if it still has these facts.
 
         Raises:
             ValueError: The lock is not the exclusive lock of this store. Nothing was deleted.
@@ -385,6 +483,9 @@ class CollectableStore(CacheStore, Protocol):
 
     def finish_sweep(self) -> None:
         """Reset the count of skipped sweeps; delete files of killed processes. Never raises."""
+
+    def report(self) -> StoreReport:
+        """Return facts about the requests so far, and warnings, for a result."""
 
 
 class EditableStore(CollectableStore, Protocol):

@@ -164,14 +164,14 @@ def _project(
         return surveyed
     survey, plan = surveyed
     after = project(survey, drop=edit.drop, move=edit.move, index_digest=index_digest)
-    if context.options.min_age_ns:
+    if context.options.min_age_ns and not store.blobs_are_leaves:
         unreferenced = survey.live.keys() - after.live.keys()
         stats = store.stat_blobs(unreferenced)
         young = [digest for digest, stat in stats if stat.mtime_ns >= plan.young_since_ns]
         after = project(
             survey, drop=edit.drop, move=edit.move, young=young, index_digest=index_digest
         )
-    made = make_plan(after, context.options, store.now_ns())
+    made = make_plan(after, context.options, store.now_ns(), plan.remembered)
     return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 

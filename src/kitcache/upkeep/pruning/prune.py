@@ -7,7 +7,13 @@ from contextlib import suppress
 from threading import Event
 from typing import Literal, NamedTuple
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError, LimitNotReached, UsageError
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    KitcacheError,
+    LimitNotReached,
+    NotConfirmed,
+    UsageError,
+)
 from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.reset import (
@@ -86,16 +92,20 @@ def prune(
     if store is None:
         return _make_result(None, new_reset_result(name, started, is_dry=is_dry))
     with store:
+        doubt = ""
+        if not is_dry:
+            try:
+                with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
+                    done = edit_and_collect(held, choose, context)
+                    store.finish_sweep()
+                    _record(store, done.choice)
+            except NotConfirmed as error:
+                is_dry, doubt = True, error.problem
         if is_dry:
             done = dry_run_edit(store, choose, context)
-        else:
-            with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
-                done = edit_and_collect(held, choose, context)
-                store.finish_sweep()
-                _record(store, done.choice)
-    outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
-    reset = make_reset_result(name, outcome, done.judged, done.swept, started)
-    result = _make_result(done, reset)
+        outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
+        reset = make_reset_result(store, outcome, done.judged, done.swept, started)
+        result = _make_result(done, reset._replace(reason=doubt))
     if not policy.is_empty:
         return result
     reason = NO_POLICY
@@ -127,7 +137,7 @@ def prune_after_export(
             _record(held.store, done.choice)
     except KitcacheError as error:
         return _make_result(done, unswept_result(store, error, published, started))
-    reset = swept_result(store.path, done.judged, done.swept, published, started)
+    reset = swept_result(store, done.judged, done.swept, published, started)
     return _make_result(done, reset)
 
 

@@ -9,6 +9,7 @@ from kitcache.errors import (
     Damaged,
     KitcacheError,
     LimitNotReached,
+    NotConfirmed,
     Unsafe,
     UsageError,
 )
@@ -37,7 +38,7 @@ from kitcache.upkeep.trimming.trimplan import (
     tally_below,
 )
 
-_OPTIONS = SweepOptions()
+_DEFAULT_OPTIONS = SweepOptions()
 _KINDS = {"image": "an image", "artifact": "an artifact", "cache": "an index of build caches"}
 
 
@@ -46,6 +47,7 @@ def trim(
     tag: str,
     max_used_bytes: int,
     *,
+    options: SweepOptions = _DEFAULT_OPTIONS,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -76,7 +78,7 @@ def trim(
     started = time.monotonic()
     name = address_text(path)
     control = Control(name, on_progress, cancel)
-    context = EditContext(_OPTIONS, control, lock_timeout_s)
+    context = EditContext(options, control, lock_timeout_s)
 
     def choose(store: EditableStore, planned: SurveyedPlan) -> tuple[IndexEdit, TrimPlan]:
         plan = _plan_trim(store, planned.survey, tag, max_used_bytes)
@@ -84,19 +86,24 @@ def trim(
 
     try:
         with open_store(name) as store:
-            if dry_run:
+            is_dry, doubt = dry_run, ""
+            if not is_dry:
+                try:
+                    with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
+                        done = edit_and_collect(held, choose, context)
+                        store.finish_sweep()
+                        move_recorded_exports(store, done.choice.moved_exports)
+                except NotConfirmed as error:
+                    is_dry, doubt = True, error.problem
+            if is_dry:
                 done = dry_run_edit(store, choose, context)
-            else:
-                with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
-                    done = edit_and_collect(held, choose, context)
-                    store.finish_sweep()
-                    move_recorded_exports(store, done.choice.moved_exports)
+            outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
+            reset = make_reset_result(store, outcome, done.judged, done.swept, started)
     except _FitsAlready as fits:
         return fits.result
-    outcome: Literal["done", "dry-run"] = "dry-run" if dry_run else "done"
     # All trims of the plan replace one root by one other.
     result = done.choice.describe(done.choice.trims[0], name, outcome, max_used_bytes)
-    return result._replace(reset=make_reset_result(name, outcome, done.judged, done.swept, started))
+    return result._replace(reset=reset._replace(reason=doubt))
 
 
 class _FitsAlready(Exception):
