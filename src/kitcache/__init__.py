@@ -40,7 +40,7 @@ _NAMES = {
     "kitcache.options.prunepolicy": "DiskSpace PrunePolicy PruneRule",
     "kitcache.options.secrets": "Secret",
     "kitcache.options.sweep": "SweepOptions",
-    "kitcache.store.protocol": "LockHolder Waiting",
+    "kitcache.store.protocol": "LockHolder RequestCounts Waiting",
     "kitcache.upkeep.contents": "ls_tag",
     "kitcache.upkeep.health.repair": "repair",
     "kitcache.upkeep.health.verify": "verify",

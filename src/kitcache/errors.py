@@ -2,7 +2,6 @@
 
     KitcacheError      1  a failure without its own code
     ├── NotFound       1  no such tag, digest or blob
-    ├── NotConfirmed   1  a run in an object store that needs a confirmation
     ├── Unreadable     1  a file exists but cannot be read; it may be intact
     ├── UsageError     2  a command line or an argument that cannot be parsed
     ├── Incomplete     3  done in part
@@ -280,12 +279,6 @@ class Unsafe(_BlobError):
     """Refused: to continue could change or load other files (a symlink, a cap, a version)."""
 
     exit_code = 13
-
-
-class NotConfirmed(KitcacheError):
-    """A run that deletes in an object store only if the caller confirms it."""
-
-    hints: tuple[str, ...] = ("look at the dry run, then confirm the run",)
 
 
 class LimitNotReached(KitcacheError):

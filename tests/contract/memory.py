@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
-from kitcache.errors import Damaged, NotConfirmed
+from kitcache.errors import Damaged
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
@@ -23,6 +23,7 @@ from kitcache.store.protocol import (
     IndexChange,
     Ingest,
     LockKind,
+    NotConfirmedError,
     Remembered,
     Roots,
     StoredTimes,
@@ -163,7 +164,7 @@ class MemoryStore:
 
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
         if self.needs_confirmation and not confirmed:
-            raise NotConfirmed(self.path, self.needs_confirmation)
+            raise NotConfirmedError(self.needs_confirmation)
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:
         self.prepared_for.append(set(live))

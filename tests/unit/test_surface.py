@@ -18,7 +18,8 @@ FUNCTIONS = {
         " on_progress=None, cancel=None)"
     ),
     "prune": (
-        "(path, policy, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000),"
+        "(path, policy, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
+        " export_time_ns=86400000000000, confirmed=False),"
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "read_policy": "(text, name)",
@@ -26,7 +27,8 @@ FUNCTIONS = {
         "(path, *, sources=(), dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "reset": (
-        "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000),"
+        "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
+        " export_time_ns=86400000000000, confirmed=False),"
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "tag": (
@@ -34,8 +36,9 @@ FUNCTIONS = {
         " cancel=None)"
     ),
     "trim": (
-        "(path, tag, max_used_bytes, *, dry_run=False, lock_timeout_s=30.0,"
-        " on_progress=None, cancel=None)"
+        "(path, tag, max_used_bytes, *, options=SweepOptions(min_age_ns=0,"
+        " ingest_age_ns=3600000000000, export_time_ns=86400000000000, confirmed=False),"
+        " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "verify": "(path, *, lock_timeout_s=30.0, on_progress=None, cancel=None)",
@@ -136,7 +139,7 @@ VALUES = {
     "DiskSpace": ("bytes=None percentage=None", "of"),
     "DiskUsage": (
         "path live reclaimable ingest foreign tags missing_blobs damage skipped_sweeps=0"
-        " quarantine=Tally(blobs=0, bytes=0)",
+        " quarantine=Tally(blobs=0, bytes=0) requests=None warnings=()",
         "exit_code",
     ),
     "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),
@@ -166,13 +169,17 @@ VALUES = {
     "ResetResult": (
         "path outcome entry_count kept too_young deleted ingests_deleted ingests_kept"
         " not_deleted not_deleted_count foreign foreign_count missing_blobs seconds"
-        " reason=''",
+        " reason='' requests=None warnings=()",
         "exit_code",
     ),
+    "RequestCounts": ("list=0 get=0 head=0 put=0 copy=0 delete=0", ""),
     "Root": ("position ref_name descriptor", "label"),
     "SourceLocation": ("filename first_line last_line text", ""),
     "Step": ("key name state intervals error transfers warnings log unfinished", "seconds"),
-    "SweepOptions": ("min_age_ns=0 ingest_age_ns=3600000000000", ""),
+    "SweepOptions": (
+        "min_age_ns=0 ingest_age_ns=3600000000000 export_time_ns=86400000000000 confirmed=False",
+        "",
+    ),
     "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),
     "TagDecision": (
         "ref_name digest positions keep reason last_used_ns last_used_from size unique",

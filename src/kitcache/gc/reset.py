@@ -15,7 +15,6 @@ from kitcache.errors import (
     Busy,
     Cancelled,
     KitcacheError,
-    NotConfirmed,
 )
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
@@ -23,12 +22,13 @@ from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.protocol import CollectableStore, HeldLock
+from kitcache.store.protocol import CollectableStore, HeldLock, NotConfirmedError
 
 LOCK_TIMEOUT_S = 30.0
 MAX_SKIPPED_SWEEPS = 10
 """After this many skipped sweeps in a row, an export waits for the exclusive lock."""
 NOTHING_YET = "nothing to delete: no export was published here yet"
+CONFIRM = "confirm one run of reset on this cache"
 _DEFAULT_OPTIONS = SweepOptions()
 
 S = TypeVar("S", bound=CollectableStore)
@@ -80,7 +80,7 @@ def reset(
                 with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as lock:
                     surveyed, swept = collect(lock, options, control)
                     store.finish_sweep()
-            except NotConfirmed as error:
+            except NotConfirmedError as error:
                 is_dry, doubt = True, error.problem
         if is_dry:
             surveyed = survey_and_plan(store, options, control, None)
@@ -126,9 +126,12 @@ def lock_after_export(store: S, control: Control, lock_timeout_s: float) -> Iter
     is_overdue = store.read_skipped_sweeps() >= MAX_SKIPPED_SWEEPS
     wait_policy = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
     # Open the store again: a daemon may still read from the directories of the export.
-    with store.reopen() as own, own.lock("exclusive", wait_policy) as lock:
-        yield lock
-        own.finish_sweep()
+    try:
+        with store.reopen() as own, own.lock("exclusive", wait_policy) as lock:
+            yield lock
+            own.finish_sweep()
+    except NotConfirmedError as error:
+        raise KitcacheError(store.path, error.problem, hints=(CONFIRM,)) from None
 
 
 def unswept_result(

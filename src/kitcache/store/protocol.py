@@ -30,6 +30,14 @@ IndexChange = Callable[[bytes | None], bytes]
 StoreT_co = TypeVar("StoreT_co", covariant=True)
 
 
+class NotConfirmedError(Exception):
+    """Only a confirmed run may delete. problem: The reason, a clause."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
 class StoredTimes(Protocol):
     """The facts of a listing. An os.stat_result has them, so no object per blob is created."""
 
@@ -406,7 +414,7 @@ class CollectableStore(CacheStore, Protocol):
         """
 
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
-        """Raise NotConfirmed if only a confirmed run may delete. Never raises for a directory.
+        """Raise NotConfirmedError if only a confirmed run may delete. Never raises for a directory.
 
         Args:
             live: The blobs that roots reach now.

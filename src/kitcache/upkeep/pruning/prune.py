@@ -11,7 +11,6 @@ from kitcache.errors import (
     NOTHING_CHANGED,
     KitcacheError,
     LimitNotReached,
-    NotConfirmed,
     UsageError,
 )
 from kitcache.gc.collect import SurveyedPlan
@@ -31,7 +30,7 @@ from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.protocol import EditableStore, TagUse
+from kitcache.store.protocol import EditableStore, NotConfirmedError, TagUse
 from kitcache.upkeep.edit import (
     Choose,
     EditContext,
@@ -99,7 +98,7 @@ def prune(
                     done = edit_and_collect(held, choose, context)
                     store.finish_sweep()
                     _record(store, done.choice)
-            except NotConfirmed as error:
+            except NotConfirmedError as error:
                 is_dry, doubt = True, error.problem
         if is_dry:
             done = dry_run_edit(store, choose, context)

@@ -9,7 +9,6 @@ from kitcache.errors import (
     Damaged,
     KitcacheError,
     LimitNotReached,
-    NotConfirmed,
     Unsafe,
     UsageError,
 )
@@ -24,7 +23,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_distinct
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import EditableStore
+from kitcache.store.protocol import EditableStore, NotConfirmedError
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import TrimResult
@@ -93,7 +92,7 @@ def trim(
                         done = edit_and_collect(held, choose, context)
                         store.finish_sweep()
                         move_recorded_exports(store, done.choice.moved_exports)
-                except NotConfirmed as error:
+                except NotConfirmedError as error:
                     is_dry, doubt = True, error.problem
             if is_dry:
                 done = dry_run_edit(store, choose, context)
