@@ -1,0 +1,275 @@
+"""AzureClient: the requests to one container of Azure Blob Storage, by azure-storage-blob."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from time import gmtime, monotonic_ns, strftime
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.core.paging import ItemPaged
+from azure.storage.blob import BlobBlock, ContainerClient, ExponentialRetry
+
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.azureerrors import explain, is_container_missing, reason_of
+from kitcache.store.objects.azurelisting import date_ns, parse_page
+from kitcache.store.objects.client import (
+    Abilities,
+    Condition,
+    ObjectInfo,
+    Page,
+    RequestKind,
+    Target,
+    Upload,
+)
+
+_T = TypeVar("_T")
+
+PAGE_BLOBS = 5000
+PART_BYTES = 8 * 1024 * 1024
+_MAX_BLOCKS = 50_000
+_NO_SUCH_RANGE = 416
+_RETRIES = 3
+_FIRST_WAIT_S = 1
+
+_KINDS: dict[str, RequestKind] = {"GET": "get", "HEAD": "head", "PUT": "put", "POST": "delete"}
+
+
+class _PageRead(Exception):
+    """Carries a page out of the SDK before the SDK parses it, which takes 15 times as long."""
+
+    def __init__(self, objects: list[ObjectInfo], marker: str) -> None:
+        super().__init__()
+        self.objects, self.marker = objects, marker
+
+
+class AzureClient:
+    """The ObjectClient of a container.
+
+    An uncommitted block is in no listing, and the service deletes it after a week.
+    """
+
+    delete_batch_size = 256
+
+    def __init__(self, cache: ObjectCache, credential: Any) -> None:
+        self.address = cache.address
+        self.requests: dict[RequestKind, int] = {}
+        self._cache = cache
+        self._lock = Lock()
+        self._date: tuple[int, int] | None = None
+        self._abilities: Abilities | None = None
+        with self._explained():
+            self._container = ContainerClient(
+                cache.endpoint_url,
+                cache.bucket,
+                credential=credential,
+                retry_policy=ExponentialRetry(
+                    initial_backoff=_FIRST_WAIT_S, increment_base=2, retry_total=_RETRIES
+                ),
+                connection_timeout=10,
+                max_single_get_size=PART_BYTES,
+                max_chunk_get_size=PART_BYTES,
+                raw_request_hook=self._count,
+                raw_response_hook=self._read_date,
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (AzureError, ValueError) as error:
+            raise explain(self._cache, error) from None
+
+    def _find(self, request: Callable[[], _T]) -> _T | None:
+        """Return the answer to a request, None if the blob is missing."""
+        with self._explained():
+            try:
+                return request()
+            except ResourceNotFoundError as error:
+                if is_container_missing(error):
+                    raise
+                return None
+
+    def _count(self, request: Any) -> None:
+        kind = _KINDS.get(request.http_request.method, "get")
+        if kind == "get" and "comp=list" in request.http_request.url:
+            kind = "list"
+        with self._lock:
+            self.requests[kind] = self.requests.get(kind, 0) + 1
+
+    def _read_date(self, response: Any) -> None:
+        date = response.http_response.headers.get("Date")
+        if date:
+            self._date = date_ns(date), monotonic_ns()
+
+    def now_ns(self) -> int:
+        if self._date is None:
+            self.abilities()
+        if self._date is None:
+            raise KitcacheError(self.address, "the service does not send its time")
+        date, read_at = self._date
+        return date + monotonic_ns() - read_at
+
+    def abilities(self) -> Abilities:
+        if self._abilities is None:
+            objects, _ = self._read_page(self._cache.blobs_key, None, versions=True, size=100)
+            has_versions = any(item.version for item in objects)
+            self._abilities = Abilities(has_versions, deletes_exactly=True, renews=False)
+        return self._abilities
+
+    def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
+        marker: str | None = None
+        while marker != "":
+            objects, marker = self._read_page(prefix, marker, versions=versions)
+            if after:
+                objects = [item for item in objects if item.key > after]
+            if objects or not marker:
+                yield Page(objects, not marker)
+
+    def _read_page(
+        self, prefix: str, marker: str | None, *, versions: bool, size: int = PAGE_BLOBS
+    ) -> tuple[list[ObjectInfo], str]:
+        """Return the blobs of a page, and the marker of the next page, "" after the last."""
+
+        def take(response: Any) -> None:
+            self._read_date(response)
+            if response.http_response.status_code == 200:
+                raise _PageRead(*parse_page(response.http_response.body()))
+
+        query: Any = {
+            "name_starts_with": prefix,
+            "results_per_page": size,
+            "raw_response_hook": take,
+        }
+        if versions:
+            blobs: ItemPaged[Any] = self._container.list_blobs(include=["versions"], **query)
+        else:
+            blobs = self._container.list_blob_names(**query)
+        with self._explained():
+            try:
+                next(blobs.by_page(marker))
+            except _PageRead as page:
+                return page.objects, page.marker
+        raise KitcacheError(self.address, "the service answered a listing without a page")
+
+    def read(self, key: str, limit: int) -> tuple[bytes, ObjectInfo] | None:
+        def request() -> tuple[bytes, ObjectInfo]:
+            try:
+                stream = self._container.download_blob(key, offset=0, length=limit)
+            except HttpResponseError as error:
+                if error.status_code != _NO_SUCH_RANGE:
+                    raise
+                # An empty blob has no first byte.
+                stream = self._container.download_blob(key)
+            size = (stream.properties.content_range or "/0").rpartition("/")[2]
+            return stream.readall(), _info(key, int(size), stream.properties)
+
+        return self._find(request)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        facts = self._find(self._container.get_blob_client(key).get_blob_properties)
+        return None if facts is None else _info(key, facts.size, facts)
+
+    def read_parts(self, key: str, size: int) -> Iterator[bytes | memoryview] | None:  # noqa: ARG002
+        stream = self._find(lambda: self._container.download_blob(key))
+        return None if stream is None else self._yield_chunks(stream.chunks())
+
+    def _yield_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes | memoryview]:
+        """Yield chunks. Each is a request with If-Match, which is sent again if it breaks."""
+        while True:
+            with self._explained():
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    def write(self, key: str, data: bytes, condition: Condition | None = None) -> ObjectInfo | None:
+        options: Any = {"overwrite": condition is None or bool(condition.etag)}
+        if condition is not None and condition.etag:
+            options |= {"etag": condition.etag, "match_condition": MatchConditions.IfNotModified}
+        with self._explained():
+            try:
+                answer = self._container.get_blob_client(key).upload_blob(data, **options)
+            except (ResourceExistsError, ResourceModifiedError):
+                return None
+        return _info(key, len(data), answer)
+
+    def upload(self, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        blob = self._container.get_blob_client(key)
+        block_bytes = max(PART_BYTES, -(-size // _MAX_BLOCKS))
+        blocks: list[BlobBlock] = []
+        name = uuid4().hex
+        sent = 0
+        for data in _cut(parts, block_bytes):
+            sent += len(data)
+            with self._explained():
+                if sent == size and not blocks:
+                    blob.upload_blob(data, overwrite=True)
+                    return
+                blocks.append(BlobBlock(block_id=f"{name}-{len(blocks):05}"))
+                blob.stage_block(blocks[-1].id, data, length=len(data))
+        if sent != size:
+            raise KitcacheError(
+                self.address,
+                f"{key} was not written: {sent:,} bytes arrived instead of {size:,}",
+                effect=NOTHING_CHANGED,
+            )
+        with self._explained():
+            blob.commit_block_list(blocks)
+
+    def renew(self, key: str) -> None:
+        """Write the metadata, which changes the date and the ETag. No exporter does it."""
+        now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(self.now_ns() // 10**9))
+        with self._explained():
+            self._container.get_blob_client(key).set_blob_metadata({"updated_at": now})
+
+    def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
+        blobs = [{"name": t.key, "version_id": t.version, "etag": t.etag} for t in targets]
+        with self._explained():
+            answers = list(self._container.delete_blobs(*blobs, raise_on_any_failure=False))
+        if len(answers) != len(targets):
+            raise KitcacheError(
+                self.address,
+                f"the service answered {len(answers):,} of {len(targets):,} deletions of a batch",
+                effect="it is unknown which of these blobs were deleted",
+                hints=("run the same command again",),
+            )
+        reasons = {t: reason_of(a) for t, a in zip(targets, answers, strict=True)}
+        return {target: reason for target, reason in reasons.items() if reason}
+
+    def list_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
+        return iter(())
+
+    def abort_upload(self, upload: Upload) -> bool:  # noqa: ARG002
+        return False
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _info(key: str, size: int, facts: Any) -> ObjectInfo:
+    modified_ns = int(facts["last_modified"].timestamp()) * 10**9
+    return ObjectInfo(key, size, modified_ns, facts["etag"], facts.get("version_id") or "")
+
+
+def _cut(parts: Iterable[bytes | memoryview], size: int) -> Iterator[bytes]:
+    """Yield the same bytes in blocks of that size; the last one is shorter. Yield at least one."""
+    buffer = bytearray()
+    is_first = True
+    for part in parts:
+        buffer += part
+        while len(buffer) > size:
+            yield bytes(buffer[:size])
+            del buffer[:size]
+            is_first = False
+    if buffer or is_first:
+        yield bytes(buffer)
