@@ -11,9 +11,12 @@ import posixpath
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
+
+from tests.objects.memory import MemoryClient
 
 FIXTURE = Path(__file__).parents[1] / "data" / "objects" / "fixture.tar.gz"
 FIXTURE_PREFIX = "fix/"
@@ -45,6 +48,46 @@ class Server(NamedTuple):
     tail: Callable[[], str]
 
 
+class MemoryBucket(NamedTuple):
+    """The bucket of a MemoryClient. Its own requests are not counted and call no hook."""
+
+    client: MemoryClient
+    prefix: str = ""
+
+    def blob_key(self, digest: str) -> str:
+        return f"{self.prefix}blobs/{digest}"
+
+    def root_key(self, name: str) -> str:
+        return f"{self.prefix}manifests/{name}"
+
+    def put(self, key: str, data: bytes) -> None:
+        self.client._put(key, data)
+
+    def put_if_missing(self, key: str, data: bytes) -> None:
+        if self.get(key) is None:
+            self.put(key, data)
+
+    def get(self, key: str) -> bytes | None:
+        held = self.client._current(key)
+        return None if held is None else held[1]
+
+    def remove(self, key: str) -> None:
+        self.client.versions.pop(key, None)
+
+    def keys(self) -> set[str]:
+        return {key for key in self.client.versions if self.client._current(key) is not None}
+
+    def modified_ns(self, key: str) -> int | None:
+        held = self.client._current(key)
+        return None if held is None else held[0].modified_ns
+
+    def touch(self, key: str) -> None:
+        data = self.get(key)
+        if data is None:
+            raise LookupError(key)
+        self.put(key, data)
+
+
 class Stored(NamedTuple):
     """An object, or one version of it. `is_marker`: a delete marker."""
 
@@ -55,24 +98,33 @@ class Stored(NamedTuple):
     is_marker: bool = False
 
 
-class Bucket(Protocol):
-    """A bucket or container with the prefix of one test.
+class Content(Protocol):
+    """A bucket, or the part of one that a prefix has.
 
-    Keys are whole keys. `blob_key` and `root_key` build them as BuildKit's exporter does.
+    Keys are whole keys. `blob_key` and `root_key` build them as BuildKit's exporters do.
     """
 
-    server: Server
-    name: str
-    prefix: str
-    has_versions: bool
-
+    @property
+    def prefix(self) -> str: ...
     def blob_key(self, digest: str) -> str: ...
     def root_key(self, name: str) -> str: ...
-    def attributes(self, **changes: str) -> str: ...
     def put(self, key: str, data: bytes) -> None: ...
+    def put_if_missing(self, key: str, data: bytes) -> None: ...
     def get(self, key: str) -> bytes | None: ...
     def remove(self, key: str) -> None: ...
     def keys(self) -> set[str]: ...
+    def modified_ns(self, key: str) -> int | None: ...
+    def touch(self, key: str) -> None: ...
+
+
+class Bucket(Content, Protocol):
+    """A bucket or container of a server."""
+
+    server: Server
+    name: str
+    has_versions: bool
+
+    def attributes(self, **changes: str) -> str: ...
 
 
 class S3Bucket(NamedTuple):
@@ -151,14 +203,30 @@ class S3Bucket(NamedTuple):
         self.client.delete_object(Bucket=self.name, Key=key)
 
     def touch(self, key: str) -> None:
-        """Copy an object onto itself, as BuildKit renews its date."""
-        self.client.copy_object(
-            Bucket=self.name,
-            Key=key,
-            CopySource=f"{self.name}/{key}",
-            MetadataDirective="REPLACE",
-            Metadata={"updated-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
-        )
+        """Copy an object onto itself, as BuildKit renews its date. LookupError if it is missing."""
+        try:
+            self.client.copy_object(
+                Bucket=self.name,
+                Key=key,
+                CopySource=f"{self.name}/{key}",
+                MetadataDirective="REPLACE",
+                Metadata={"updated-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+            )
+        except self.client.exceptions.ClientError as error:
+            raise LookupError(key) from error
+
+    def put_if_missing(self, key: str, data: bytes) -> None:
+        raise NotImplementedError("BuildKit's S3 exporter sends no condition")
+
+    def modified_ns(self, key: str) -> int | None:
+        """Return the date of an object as HEAD gives it, None if it is missing."""
+        try:
+            head = self.client.head_object(Bucket=self.name, Key=key)
+        except self.client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "404":
+                raise
+            return None
+        return to_ns(head["LastModified"])
 
     def keys(self) -> set[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(
@@ -225,6 +293,25 @@ class AzureBucket(NamedTuple):
     def remove(self, key: str) -> None:
         self.client.delete_blob(key)
 
+    def touch(self, key: str) -> None:
+        raise NotImplementedError("BuildKit's Azure exporter touches nothing")
+
+    def put_if_missing(self, key: str, data: bytes) -> None:
+        """Upload with If-None-Match: *, as BuildKit does. That it exists is no failure."""
+        from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415 - slow
+
+        with suppress(ResourceExistsError):
+            self.client.upload_blob(key, data, overwrite=False)
+
+    def modified_ns(self, key: str) -> int | None:
+        """Return the date of an object as HEAD gives it, None if it is missing."""
+        from azure.core.exceptions import ResourceNotFoundError  # noqa: PLC0415 - slow
+
+        try:
+            return to_ns(self.client.get_blob_client(key).get_blob_properties().last_modified)
+        except ResourceNotFoundError:
+            return None
+
     def keys(self) -> set[str]:
         return set(self.client.list_blob_names(name_starts_with=self.prefix or None))
 
@@ -254,6 +341,10 @@ def azure_client(url: str, container: str) -> Any:
 
     account = {"account_name": AZURITE_ACCOUNT, "account_key": AZURITE_KEY}
     return ContainerClient(f"{url}/{AZURITE_ACCOUNT}", container, credential=account)
+
+
+def to_ns(date: datetime) -> int:
+    return (date - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
 def digest_of(data: bytes) -> str:
@@ -291,7 +382,7 @@ def make_cacheconfig(
 
 
 def put_cache(
-    bucket: Bucket, roots: Mapping[str, Sequence[bytes]], garbage: Sequence[bytes] = ()
+    bucket: Content, roots: Mapping[str, Sequence[bytes]], garbage: Sequence[bytes] = ()
 ) -> None:
     """Write a cache as BuildKit does: blobs first, then one cacheconfig for each name."""
     for data in {data: None for blobs in (*roots.values(), garbage) for data in blobs}:
@@ -300,7 +391,7 @@ def put_cache(
         bucket.put(bucket.root_key(name), make_cacheconfig(blobs))
 
 
-def load_fixture(bucket: Bucket, kind: str) -> None:
+def load_fixture(bucket: Content, kind: str) -> None:
     """Write one of the real caches of tests/data/objects below the prefix of the bucket."""
     for key, data in read_fixture(kind).items():
         bucket.put(bucket.prefix + key, data)
@@ -324,7 +415,7 @@ def _member(archive: tarfile.TarFile, name: str) -> io.BufferedReader:
     return member  # type: ignore[return-value]
 
 
-def missing_blobs(bucket: Bucket) -> dict[str, set[str]]:
+def missing_blobs(bucket: Content) -> dict[str, set[str]]:
     """Return the blobs that each root lacks, by name; roots that lack none are left out."""
     keys = bucket.keys()
     manifests = bucket.root_key("x")[:-1]
