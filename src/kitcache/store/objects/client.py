@@ -7,6 +7,8 @@ in memory. Everything about caches is in store/objects/store.py, which uses only
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from kitcache.errors import NotACache, fixed_field
+
 PAGE_KEYS = 1000
 """The most keys that one page of a listing, or one deletion, has on S3."""
 
@@ -32,6 +34,13 @@ class ObjectInfo(NamedTuple):
     version: str = ""
     is_current: bool = True
     is_marker: bool = False
+
+
+class NoBucket(NotACache):
+    """The bucket or the container does not exist."""
+
+    details: tuple[str, ...] = fixed_field(())
+    hints: tuple[str, ...] = fixed_field(("check the names of the bucket and of the endpoint",))
 
 
 class Page(NamedTuple):
@@ -103,7 +112,7 @@ class Abilities(NamedTuple):
 class ObjectClient(Protocol):
     """The requests to one bucket or container. Callable from several threads.
 
-    Failures are KitcacheErrors: NotACache if the bucket does not exist, KitcacheError for a denied,
+    Failures are KitcacheErrors: NoBucket if the bucket does not exist, KitcacheError for a denied,
     expired or wrong credential, a wrong region, or a store that does not answer after the retries.
     No message contains a secret. A missing object is not a failure where the result can be None.
 

@@ -1,0 +1,211 @@
+"""S3Client: the requests of a cache to a bucket of S3, sent with botocore."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import chain
+
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.client import (
+    PAGE_KEYS,
+    Abilities,
+    Condition,
+    NoBucket,
+    ObjectInfo,
+    Page,
+    RequestKind,
+    Target,
+    Upload,
+)
+from kitcache.store.objects.s3deletion import Deletions
+from kitcache.store.objects.s3listing import (
+    LISTING,
+    Listing,
+    convert_listing,
+    group_versions,
+    nanoseconds,
+)
+from kitcache.store.objects.s3requests import S3Requests
+from kitcache.store.objects.s3transfer import (
+    CONTENT_TYPE,
+    MISSING,
+    NO_UPLOAD,
+    make_info,
+    open_download,
+    upload,
+)
+
+_DENIED = {"AccessDenied", "403", "Forbidden"}
+_UNKNOWN = {"NotImplemented", "501", "MethodNotAllowed", "405"}
+_CONDITION_FAILED = MISSING | {
+    "PreconditionFailed",
+    "412",
+    "ConditionalRequestConflict",
+    "409",
+    "OperationAborted",
+}
+_MAX_EMPTY_PAGES = 1000
+_NOT_LISTED = "more keys follow, but the store does not list them"
+
+
+class S3Client:
+    """An ObjectClient for S3. The protocol tells what each method does."""
+
+    delete_batch_size = PAGE_KEYS
+
+    def __init__(self, cache: ObjectCache) -> None:
+        self.address = cache.address
+        self._requests = S3Requests(cache)
+        self.requests: dict[RequestKind, int] = self._requests.counts
+        self._deletions = Deletions(self._requests)
+        self._abilities: Abilities | None = None
+
+    def now_ns(self) -> int:
+        if not self._requests.date_ns:
+            self.abilities()
+        if not self._requests.date_ns:
+            raise KitcacheError(
+                self.address,
+                "the answers of the store have no date, so the age of blobs is unknown",
+            )
+        return self._requests.date_ns
+
+    def abilities(self) -> Abilities:
+        if self._abilities is None:
+            self._abilities = self._read_abilities()
+        return self._abilities
+
+    def _read_abilities(self) -> Abilities:
+        answer = self._requests.call_unless(_DENIED | _UNKNOWN, "GetBucketVersioning")
+        if answer is not None:
+            status = answer.get("Status", "")
+            # A write replaces the version "null" of a bucket whose versioning is suspended.
+            return Abilities(bool(status), status == "Enabled", renews=True)
+        try:
+            page = next(self.list_pages(self._requests.cache.prefix, versions=True))
+        except NoBucket:
+            raise
+        except KitcacheError:
+            return Abilities(False, False, renews=True)
+        has_versions = any(info.version not in {"", "null"} for info in page.objects)
+        return Abilities(has_versions, False, renews=True)
+
+    def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
+        if not versions:
+            start = {"StartAfter": after} if after else {}
+            for listing in self._list("ListObjectsV2", prefix, start):
+                yield Page(listing.objects, not listing.is_truncated)
+            return
+        held: list[ObjectInfo] = []
+        start = {"KeyMarker": after} if after else {}
+        for listing in self._list("ListObjectVersions", prefix, start):
+            groups = group_versions(held + listing.objects)
+            # More versions of the last key can follow: show all of them in the next page.
+            held = (
+                groups.pop(listing.next_page.get("KeyMarker", ""), [])
+                if listing.is_truncated
+                else []
+            )
+            yield Page([*chain.from_iterable(groups.values())], not listing.is_truncated)
+
+    def _list(self, operation: str, prefix: str, page: dict[str, str]) -> Iterator[Listing]:
+        empty_pages = 0
+        while True:
+            answer = self._requests.call(
+                operation, Prefix=prefix, MaxKeys=PAGE_KEYS, EncodingType="url", **page
+            )
+            listing: Listing | None = answer.get(LISTING) or convert_listing(answer)
+            if listing is None:
+                raise self._incomplete(operation, "an answer is not a complete listing")
+            yield listing
+            if not listing.is_truncated:
+                return
+            empty_pages = 0 if listing.objects else empty_pages + 1
+            if not listing.next_page or listing.next_page == page or empty_pages > _MAX_EMPTY_PAGES:
+                raise self._incomplete(operation, _NOT_LISTED)
+            page = listing.next_page
+
+    def _incomplete(self, operation: str, problem: str) -> KitcacheError:
+        return KitcacheError(self.address, f"{operation} failed: {problem}")
+
+    def read(self, key: str, limit: int) -> tuple[bytes, ObjectInfo] | None:
+        download = open_download(self._requests, key)
+        if download is None:
+            return None
+        data = bytearray()
+        with closing(download.parts(limit)) as parts:
+            for part in parts:
+                data += part
+        return bytes(data[:limit]), download.info
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        answer = self._requests.call_unless(MISSING, "HeadObject", Key=key)
+        return None if answer is None else make_info(key, answer)
+
+    def read_parts(self, key: str, size: int) -> Iterator[bytes | memoryview] | None:
+        download = open_download(self._requests, key)
+        return None if download is None else download.parts(size)
+
+    def write(self, key: str, data: bytes, condition: Condition | None = None) -> ObjectInfo | None:
+        """Write a small object. The date of the result is the store's time of its answer."""
+        conditions: dict[str, str] = {}
+        if condition is not None:
+            conditions = {"IfMatch": condition.etag} if condition.etag else {"IfNoneMatch": "*"}
+        answer = self._requests.call_unless(
+            _CONDITION_FAILED if conditions else (),
+            "PutObject",
+            effect=NOTHING_CHANGED,
+            Key=key,
+            Body=data,
+            ContentType=CONTENT_TYPE,
+            **conditions,
+        )
+        if answer is None:
+            return None
+        version = answer.get("VersionId", "")
+        return ObjectInfo(key, len(data), self.now_ns(), answer.get("ETag", ""), version)
+
+    def upload(self, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        upload(self._requests, key, size, parts)
+
+    def renew(self, key: str) -> None:
+        self._requests.call_unless(
+            MISSING,
+            "CopyObject",
+            effect=NOTHING_CHANGED,
+            Key=key,
+            CopySource={"Bucket": self._requests.cache.bucket, "Key": key},
+            ContentType=CONTENT_TYPE,
+            MetadataDirective="REPLACE",
+            Metadata={"updated-at": str(time.time_ns())},
+        )
+
+    def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
+        return self._deletions.delete(targets)
+
+    def list_uploads(self, prefix: str) -> Iterator[Upload]:
+        page: dict[str, str] = {}
+        while True:
+            answer = self._requests.call("ListMultipartUploads", Prefix=prefix, **page)
+            for entry in answer.get("Uploads", ()):
+                began_ns = nanoseconds(entry["Initiated"])
+                yield Upload(entry["Key"], entry["UploadId"], began_ns)
+            if not answer.get("IsTruncated"):
+                return
+            before = page
+            page = {
+                "KeyMarker": answer.get("NextKeyMarker", ""),
+                "UploadIdMarker": answer.get("NextUploadIdMarker", ""),
+            }
+            if page == before or not page["KeyMarker"]:
+                raise self._incomplete("ListMultipartUploads", _NOT_LISTED)
+
+    def abort_upload(self, upload: Upload) -> bool:
+        answer = self._requests.call_unless(
+            NO_UPLOAD, "AbortMultipartUpload", Key=upload.key, UploadId=upload.upload_id
+        )
+        return answer is not None
+
+    def close(self) -> None:
+        self._requests.close()

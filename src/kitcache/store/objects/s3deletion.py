@@ -1,0 +1,115 @@
+"""Deletions: objects deleted by the thousand, or one by one where a store cannot do that."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kitcache.store.objects.client import Target
+from kitcache.store.objects.s3errors import error_code
+from kitcache.store.objects.s3requests import Response, S3Requests
+
+_GONE = {"NoSuchKey", "NoSuchVersion", "404"}
+_CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_NOT_SUPPORTED = {
+    "400",
+    "501",
+    "BadDigest",
+    "InvalidArgument",
+    "InvalidDigest",
+    "InvalidRequest",
+    "MalformedXML",
+    "MissingContentMD5",
+    "MissingDigest",
+    "NotImplemented",
+}
+
+
+class Deletions:
+    """DeleteObjects in the form that the store understands, which the first requests find out.
+
+    botocore sends a CRC32 of the request, which older stores refuse with 400 or 501: they need
+    Content-MD5. A store that refuses that too gets one DeleteObject for each key.
+    """
+
+    def __init__(self, requests: S3Requests) -> None:
+        self._requests = requests
+        self._needs_md5 = False
+        self._is_single = False
+        requests.on_event("before-sign.s3.DeleteObjects", self._replace_checksum)
+
+    def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
+        """Delete objects. Return the reason for each that could not be deleted."""
+        # Some stores look at an ETag only if it is a header.
+        if len(targets) == 1 and targets[0].etag and not targets[0].version:
+            return self._delete_singly(targets)
+        while not self._is_single:
+            needed_md5 = self._needs_md5
+            answer = self._requests.call_unless(
+                _NOT_SUPPORTED,
+                "DeleteObjects",
+                Delete={"Objects": [_identify(t) for t in targets], "Quiet": True},
+            )
+            if answer is not None:
+                return _reasons(targets, answer)
+            self._needs_md5, self._is_single = True, needed_md5
+        return self._delete_singly(targets)
+
+    def _delete_singly(self, targets: Sequence[Target]) -> dict[Target, str]:
+        reasons = {}
+        for target in targets:
+            parameters = _identify(target)
+            if "ETag" in parameters:
+                parameters["IfMatch"] = parameters.pop("ETag")
+            try:
+                self._requests.send("DeleteObject", **parameters)
+            except ClientError as error:
+                reason = _reason(error_code(error), error.response["Error"].get("Message", ""))
+                if reason:
+                    reasons[target] = reason
+            except BotoCoreError as error:
+                raise self._requests.make_error("DeleteObject", error) from error
+        return reasons
+
+    def _replace_checksum(self, request: Any, **_: object) -> None:
+        if self._needs_md5:
+            for name in [n for n in request.headers if n.lower().startswith("x-amz-checksum-")]:
+                del request.headers[name]
+            del request.headers["x-amz-sdk-checksum-algorithm"]
+            digest = hashlib.md5(request.data, usedforsecurity=False).digest()
+            request.headers["Content-MD5"] = base64.b64encode(digest).decode()
+
+
+def _identify(target: Target) -> dict[str, str]:
+    if target.version:
+        return {"Key": target.key, "VersionId": target.version}
+    if target.etag:
+        return {"Key": target.key, "ETag": target.etag}
+    return {"Key": target.key}
+
+
+def _reasons(targets: Sequence[Target], answer: Response) -> dict[Target, str]:
+    errors = {
+        (error.get("Key", ""), error.get("VersionId", "")): error
+        for error in answer.get("Errors", ())
+    }
+    reasons = {}
+    for target in targets if errors else ():
+        error = errors.get((target.key, target.version)) or errors.get((target.key, ""))
+        reason = _reason(error.get("Code", ""), error.get("Message", "")) if error else ""
+        if reason:
+            reasons[target] = reason
+    return reasons
+
+
+def _reason(code: str, message: str) -> str:
+    """Return the reason of a failed deletion, "" if the object is gone."""
+    if code in _GONE:
+        return ""
+    if code in _CHANGED:
+        return "it has changed"
+    if code in {"AccessDenied", "403"}:
+        return f"access denied, or a lock of the bucket protects it ({message or code})"
+    return f"the store answered {code}: {message}" if message else f"the store answered {code}"

@@ -1,0 +1,166 @@
+"""The bytes of large objects: downloads that resume where a connection broke, and uploads."""
+
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from botocore.exceptions import BotoCoreError, HTTPClientError
+
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
+from kitcache.store.objects.client import ObjectInfo
+from kitcache.store.objects.s3listing import nanoseconds
+from kitcache.store.objects.s3requests import Response, S3Requests
+
+CONTENT_TYPE = "application/octet-stream"
+MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
+NO_UPLOAD = {"NoSuchUpload", "404"}
+
+READ_BYTES = 1 << 20
+SINGLE_PUT_BYTES = 32 << 20
+"""A larger object is uploaded in parts."""
+
+PART_BYTES = 16 << 20
+_MAX_PARTS = 10_000
+_PARALLEL_PARTS = 4
+_RESUMES = 8
+"""How many times a download without progress is opened again."""
+
+_NOT_WRITTEN = "the object was not written"
+
+
+def make_info(key: str, answer: Response) -> ObjectInfo:
+    """Return the facts in an answer of GetObject or HeadObject."""
+    return ObjectInfo(
+        key,
+        answer["ContentLength"],
+        nanoseconds(answer["LastModified"]),
+        answer.get("ETag", ""),
+        answer.get("VersionId", ""),
+    )
+
+
+class Download(NamedTuple):
+    """An object whose first answer has arrived; its bytes follow."""
+
+    requests: S3Requests
+    info: ObjectInfo
+    body: Any
+
+    def parts(self, limit: int) -> Generator[bytes]:
+        """Yield the bytes of the object, at most about `limit`."""
+        body, position, resumes = self.body, 0, 0
+        end = min(limit, self.info.size)
+        try:
+            while position < end:
+                try:
+                    part = body.read(min(READ_BYTES, end - position))
+                    problem: Exception | None = None if part else EOFError()
+                except (HTTPClientError, BotoCoreError) as error:
+                    part, problem = b"", error
+                if problem is None:
+                    position += len(part)
+                    resumes = 0
+                    yield part
+                else:
+                    body.close()
+                    resumes += 1
+                    body = self._resume(position, resumes, problem)
+        finally:
+            body.close()
+
+    def _resume(self, position: int, resumes: int, problem: Exception) -> Any:
+        if resumes > _RESUMES:
+            raise self.requests.make_error("GetObject", problem)
+        answer = self.requests.call_unless(
+            MISSING | {"PreconditionFailed", "412"},
+            "GetObject",
+            Key=self.info.key,
+            Range=f"bytes={position}-",
+            IfMatch=self.info.etag,
+        )
+        if answer is None:
+            raise KitcacheError(
+                self.requests.cache.address, f"{self.info.key} has changed while it was read"
+            )
+        return answer["Body"]
+
+
+def open_download(requests: S3Requests, key: str) -> Download | None:
+    """Ask for an object, and return None if it is missing."""
+    answer = requests.call_unless(MISSING, "GetObject", Key=key)
+    return None if answer is None else Download(requests, make_info(key, answer), answer["Body"])
+
+
+def upload(requests: S3Requests, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
+    """Write an object from its parts, in one request or as a multipart upload."""
+    if size <= SINGLE_PUT_BYTES:
+        data = b"".join(parts)
+        _check_size(requests, key, size, len(data))
+        requests.call(
+            "PutObject", effect=NOTHING_CHANGED, Key=key, Body=data, ContentType=CONTENT_TYPE
+        )
+        return
+    answer = requests.call(
+        "CreateMultipartUpload", effect=NOTHING_CHANGED, Key=key, ContentType=CONTENT_TYPE
+    )
+    names = {"Key": key, "UploadId": answer["UploadId"]}
+    try:
+        numbered = _upload_parts(requests, names, size, parts)
+        requests.call(
+            "CompleteMultipartUpload",
+            effect=NOTHING_CHANGED,
+            MultipartUpload={"Parts": numbered},
+            **names,
+        )
+    except BaseException:
+        requests.call_unless(NO_UPLOAD, "AbortMultipartUpload", **names)
+        raise
+
+
+def _upload_parts(
+    requests: S3Requests, names: dict[str, str], size: int, parts: Iterable[bytes | memoryview]
+) -> list[dict[str, object]]:
+    part_bytes = max(PART_BYTES, -(-size // _MAX_PARTS))
+    sent: list[Future[Response]] = []
+    length = 0
+    with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
+        for number, data in enumerate(_regroup(parts, part_bytes), start=1):
+            length += len(data)
+            if number > _PARALLEL_PARTS:
+                sent[number - 1 - _PARALLEL_PARTS].result()
+            sent.append(
+                pool.submit(
+                    requests.call,
+                    "UploadPart",
+                    effect=NOTHING_CHANGED,
+                    PartNumber=number,
+                    Body=data,
+                    **names,
+                )
+            )
+        _check_size(requests, names["Key"], size, length)
+        return [
+            {"PartNumber": number, "ETag": future.result()["ETag"]}
+            for number, future in enumerate(sent, start=1)
+        ]
+
+
+def _regroup(parts: Iterable[bytes | memoryview], part_bytes: int) -> Iterator[bytearray]:
+    """Yield the same bytes in parts of equal length; the last one is shorter."""
+    buffer = bytearray()
+    for part in parts:
+        buffer += part
+        while len(buffer) >= part_bytes:
+            yield buffer[:part_bytes]
+            buffer = buffer[part_bytes:]
+    if buffer:
+        yield buffer
+
+
+def _check_size(requests: S3Requests, key: str, size: int, length: int) -> None:
+    if length != size:
+        raise KitcacheError(
+            requests.cache.address,
+            f"{key}: {length:,} of {size:,} bytes came",
+            effect=_NOT_WRITTEN,
+        )
