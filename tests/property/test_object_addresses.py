@@ -1,8 +1,6 @@
 """Laws of the addresses of object caches: the short form names the same cache, without secrets."""
 
-from contextlib import suppress
-
-from hypothesis import example, given
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
 from kitcache.errors import UsageError
@@ -13,7 +11,10 @@ TEXTS = st.text(max_size=12)
 SECRET = "H-U-S-H"
 NAMES = st.text(alphabet="abc-./ %?&=#;é:", max_size=8)
 PAIRS = st.fixed_dictionaries(
-    {"bucket": NAMES.filter(bool), "region": NAMES.filter(bool)},
+    {
+        "bucket": NAMES.filter(bool).map(lambda name: name.replace("/", "-")),
+        "region": NAMES.filter(bool),
+    },
     optional={
         "prefix": NAMES,
         "blobs_prefix": NAMES,
@@ -45,6 +46,7 @@ AZURE = st.fixed_dictionaries(
         PAIRS.map(lambda p: {"type": "s3", **p}), AZURE.map(lambda p: {"type": "azblob", **p})
     )
 )
+@example({"type": "s3", "bucket": "b?#", "region": "&=+", "prefix": "a?b#%20é&=+ ;/"})
 @example(
     {
         "type": "azblob",
@@ -55,21 +57,25 @@ AZURE = st.fixed_dictionaries(
     }
 )
 def test_the_short_form_names_the_same_cache_without_secrets(attrs: dict[str, str]) -> None:
-    with suppress(UsageError):
+    try:
         cache = parse_object_cache(join_attributes(attrs.items()), {})
-        assert cache is not None
-        again = parse_object_cache(cache.address, {})
-        assert again is not None
-        assert again.address == cache.address
-        bare = cache._replace(access_key_id="", secret_access_key="", session_token="", warnings=())
-        if "@" in bare.endpoint_url or "?" in bare.endpoint_url:
-            bare = bare._replace(endpoint_url=again.endpoint_url)
-        assert again._replace(warnings=()) == bare
-        assert SECRET not in f"{cache} {cache!r} {cache.warnings} {again!r}"
+    except UsageError:
+        reject()
+    assert cache is not None
+    again = parse_object_cache(cache.address, {})
+    assert again is not None
+    assert again.address == cache.address
+    bare = cache._replace(access_key_id="", secret_access_key="", session_token="", warnings=())
+    if SECRET in bare.endpoint_url:
+        bare = bare._replace(endpoint_url=again.endpoint_url)
+    assert again._replace(warnings=()) == bare
+    assert SECRET not in f"{cache} {cache!r} {cache.warnings} {again!r}"
 
 
 @given(st.sampled_from(["type=", "type=s3,", "s3://", "azblob://", ""]), TEXTS)
 def test_any_text_is_a_cache_a_directory_or_a_usage_error(start: str, text: str) -> None:
-    with suppress(UsageError):
+    try:
         cache = parse_object_cache(start + text, {"AWS_REGION": "r", "AWS_BUCKET": "b"})
-        assert cache is None or parse_object_cache(str(cache), {}) is not None
+    except UsageError:
+        return
+    assert cache is None or parse_object_cache(str(cache), {}) is not None

@@ -100,7 +100,7 @@ class ObjectCache(NamedTuple):
     def _relative(self, key: str) -> str:
         """Return the prefix attribute that makes this beginning of a key."""
         rest = key.removeprefix(self.prefix)
-        return rest if self.kind == "s3" else rest.removesuffix("/")
+        return rest if self.kind == "s3" or rest == "/" else rest.removesuffix("/")
 
     def __str__(self) -> str:
         return self.address
