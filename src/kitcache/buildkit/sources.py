@@ -22,7 +22,7 @@ from kitcache.options.build import BuildRequest
 from kitcache.options.secrets import Secret
 from kitcache.store.index import parse_index, read_index
 from kitcache.store.ioerrors import io_error
-from kitcache.store.open import open_store
+from kitcache.store.open import open_directory
 from kitcache.store.userfiles import read_to_end
 
 _HEAD_BYTES = 1024
@@ -188,7 +188,7 @@ def _check_ignore_files(inputs: Inputs) -> None:
 def _open_layout(source: OciLayout, stack: ExitStack) -> tuple[ContentStore, tuple[str, str]]:
     """Return the store of an image layout, and the frontend attribute that names the image."""
     try:
-        layout = stack.enter_context(open_store(source.path))
+        layout = stack.enter_context(open_directory(source.path))
         layout.open_directories()
         digest = source.digest
         if digest is None:

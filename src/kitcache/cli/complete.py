@@ -148,9 +148,9 @@ class _Line:
 def _read_tags(path: str) -> list[str]:
     """Return at most a thousand tags of a cache, none if it cannot be read."""
     from kitcache.store.index import parse_index, read_index  # noqa: PLC0415 - few words need tags
-    from kitcache.store.open import open_store  # noqa: PLC0415
+    from kitcache.store.open import open_directory  # noqa: PLC0415
 
-    with suppress(KitcacheError, OSError), open_store(path) as layout:
+    with suppress(KitcacheError, OSError), open_directory(path) as layout:
         names = [entry.ref_name for entry in parse_index(path, read_index(layout).data)]
         return [n for n in dict.fromkeys(names) if n and n.isprintable()][:_MAX_TAGS]
     return []

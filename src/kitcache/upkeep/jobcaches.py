@@ -14,7 +14,7 @@ from kitcache.gc.values import ResetResult
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
-from kitcache.store.open import open_store, real_address
+from kitcache.store.open import open_directory, real_address
 from kitcache.store.protocol import WaitPolicy
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ class LockedCaches:
         return cache
 
     def open_import(self, path: str) -> LockedCache:
-        """Open a cache for an import; create nothing. Raises as open_store, Busy and Cancelled."""
-        return self._open(open_store(path), is_export=False)
+        """Open a cache for an import; create nothing. Raises Busy, Cancelled; as open_directory."""
+        return self._open(open_directory(path), is_export=False)
 
     def _open(self, store: DirectoryStore, *, is_export: bool) -> LockedCache:
         self._stack.enter_context(store)

@@ -30,8 +30,8 @@ from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import (
     StoreAddress,
     address_text,
-    open_published_store,
-    open_store,
+    open_directory,
+    open_published_directory,
 )
 from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
@@ -83,12 +83,12 @@ def repair(
     name = address_text(path)
     control = Control(name, on_progress, cancel)
     with ExitStack() as stack:
-        opened = open_store(name) if sources else open_published_store(name)
+        opened = open_directory(path) if sources else open_published_directory(path)
         if opened is None:
             return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
         store = stack.enter_context(opened)
         copies = {
-            address_text(source): _open_copy(stack, store, address_text(source))
+            address_text(source): _open_copy(stack, store, source)
             for source in ((sources,) if isinstance(sources, str) else sources)
         }
         if dry_run:
@@ -121,10 +121,10 @@ def _verify(
         return verify_locked(store, control, began_ns=store.next_tick_ns(held), before=before)
 
 
-def _open_copy(stack: ExitStack, store: DirectoryStore, path: str) -> DirectoryStore:
-    copy = stack.enter_context(open_store(path))
+def _open_copy(stack: ExitStack, store: DirectoryStore, path: StoreAddress) -> DirectoryStore:
+    copy = stack.enter_context(open_directory(path))
     if copy.identity() == store.identity():
-        raise UsageError(f"{path} is the cache that is to be repaired", path=store.path)
+        raise UsageError(f"{copy.path} is the cache that is to be repaired", path=store.path)
     copy.refresh()
     return copy
 

@@ -19,7 +19,7 @@ from kitcache.gc.values import DamagedPath, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.files import INDEX
-from kitcache.store.open import StoreAddress, address_text, open_published_store
+from kitcache.store.open import StoreAddress, address_text, open_published_directory
 from kitcache.upkeep.health.hash import HashResult, hash_all, hash_some
 from kitcache.upkeep.health.judge import Judge
 from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
@@ -52,7 +52,7 @@ def verify(
     name = address_text(path)
     started = time.monotonic()
     control = Control(name, on_progress, cancel)
-    store = open_published_store(name)
+    store = open_published_directory(path)
     if store is None:
         return nothing_published(name)
     with store, ExitStack() as stack:

@@ -32,7 +32,13 @@ from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
-from kitcache.store.open import StoreAddress, address_name, address_text, is_nested, open_store
+from kitcache.store.open import (
+    DirectoryPath,
+    address_name,
+    directory_path,
+    is_nested,
+    open_directory,
+)
 from kitcache.store.protocol import LockKind, Roots, TagUse
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
@@ -40,7 +46,7 @@ from kitcache.upkeep.naming.missing import find_missing, find_unknown
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots, read_target_roots
 from kitcache.upkeep.results import MergeResult
 
-_Text = TypeVar("_Text", bound=StoreAddress)
+_Text = TypeVar("_Text", bound=DirectoryPath)
 _NO_TAG_CHANGED = "no tag was changed; copied blobs are kept for the next merge or reset"
 
 
@@ -77,8 +83,8 @@ class _MergeOptions(NamedTuple):
 
 
 def merge(
-    sources: StoreAddress | Sequence[StoreAddress],
-    target: StoreAddress,
+    sources: DirectoryPath | Sequence[DirectoryPath],
+    target: DirectoryPath,
     *,
     rename: str | Sequence[str] = (),
     replace: bool = False,
@@ -108,12 +114,12 @@ def merge(
             each error states whether tags were changed.
     """
     options = _MergeOptions(
-        tuple(address_text(path) for path in _as_sequence(sources)),
-        address_text(target),
+        tuple(directory_path(path) for path in _as_sequence(sources)),
+        directory_path(target),
         tuple(map(read_rename, _as_sequence(rename))),
         replaces=replace,
         is_dry=dry_run,
-        control=Control(address_text(target), on_progress, cancel),
+        control=Control(directory_path(target), on_progress, cancel),
         started_s=time.monotonic(),
         lock_timeout_s=lock_timeout_s,
     )
@@ -169,7 +175,7 @@ def _open(
         raise UsageError("name at least one cache to merge from")
     if not options.target:
         raise UsageError("the cache to merge into has an empty name")
-    stores = [stack.enter_context(open_store(path)) for path in options.sources]
+    stores = [stack.enter_context(open_directory(path)) for path in options.sources]
     try:
         target = find_layout(options.target)
     except NotACache as error:

@@ -60,7 +60,7 @@ def tag(
     check_tag_name(target)
     name = address_text(path)
     control = Control(name, on_progress, cancel)
-    with open_store(name) as store:
+    with open_store(path) as store:
         if dry_run:
             _, entry = _find_source(store, control, source, target)
         else:

@@ -47,7 +47,7 @@ def untag(
         raise UsageError("name at least one tag or digest to remove")
     name = address_text(path)
     control = Control(name, on_progress, cancel)
-    with open_store(name) as store:
+    with open_store(path) as store:
         if dry_run:
             _, removed = _remove(name, store.read_roots(control.pause).data, wanted)
         else:

@@ -87,7 +87,7 @@ def prune(
     control = Control(name, on_progress, cancel)
     choose = _make_choose(policy, control, ())
     context = EditContext(options, control, lock_timeout_s)
-    store = open_published_store(name)
+    store = open_published_store(path)
     if store is None:
         return _make_result(None, new_reset_result(name, started, is_dry=is_dry))
     with store:

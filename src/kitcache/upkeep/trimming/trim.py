@@ -84,7 +84,7 @@ def trim(
         return IndexEdit(move=plan.moves), plan
 
     try:
-        with open_store(name) as store:
+        with open_store(path) as store:
             is_dry, doubt = dry_run, ""
             if not is_dry:
                 try:
