@@ -21,7 +21,13 @@ from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, Exponenti
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
-from kitcache.store.objects.azureerrors import explain, is_container_missing, reason_of
+from kitcache.store.objects.azureerrors import (
+    CHANGED,
+    check_batch,
+    explain,
+    is_container_missing,
+    reason_of,
+)
 from kitcache.store.objects.azurelisting import date_ns, parse_page
 from kitcache.store.objects.client import (
     Abilities,
@@ -157,7 +163,7 @@ class AzureClient:
                 yield Page(objects, not marker)
 
     def _read_page(
-        self, prefix: str, marker: str | None, *, versions: bool, size: int = PAGE_BLOBS
+        self, prefix: str, marker: str | None, *, versions: bool, size: int = 0
     ) -> tuple[list[ObjectInfo], str]:
         """Return the blobs of a page, and the marker of the next page, "" after the last."""
 
@@ -168,7 +174,7 @@ class AzureClient:
 
         query: Any = {
             "name_starts_with": prefix,
-            "results_per_page": size,
+            "results_per_page": size or PAGE_BLOBS,
             "raw_response_hook": take,
         }
         if versions:
@@ -257,15 +263,14 @@ class AzureClient:
         blobs = [{"name": t.key, "version_id": t.version, "etag": t.etag} for t in targets]
         with self._explained():
             answers = list(self._container.delete_blobs(*blobs, raise_on_any_failure=False))
-        if len(answers) != len(targets):
-            raise KitcacheError(
-                self.address,
-                f"the service answered {len(answers):,} of {len(targets):,} deletions of a batch",
-                effect="it is unknown which of these blobs were deleted",
-                hints=("run the same command again",),
-            )
+        check_batch(self._cache, len(targets), answers)
         reasons = {t: reason_of(a) for t, a in zip(targets, answers, strict=True)}
-        return {target: reason for target, reason in reasons.items() if reason}
+        # Whether a missing blob or a changed one, the condition does not hold.
+        return {
+            target: reason
+            for target, reason in reasons.items()
+            if reason and not (reason == CHANGED and self.stat(target.key) is None)
+        }
 
     def list_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
         return iter(())
