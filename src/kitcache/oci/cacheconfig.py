@@ -34,11 +34,28 @@ ResultKey = tuple[int, int]
 """A result of a cacheconfig: the number of its record, and its number in it, from 0."""
 
 
+class LayerAnnotations(NamedTuple):
+    """What a cacheconfig in an object store states about a layer; elsewhere a manifest does.
+
+    Attributes:
+        media_type: "" if absent.
+        diff_id: The digest of its uncompressed bytes as text, "" if absent.
+    """
+
+    media_type: str
+    diff_id: str
+
+
 class Layer(NamedTuple):
-    """A layer, and the number of the layer below it; NO_PARENT for none."""
+    """A layer, and the number of the layer below it; NO_PARENT for none.
+
+    Attributes:
+        annotations: None in a local cache.
+    """
 
     digest: Digest
     parent: int
+    annotations: LayerAnnotations | None = None
 
 
 class Input(NamedTuple):
@@ -103,12 +120,23 @@ def read_cacheconfig(data: bytes) -> CacheConfig:
 
 def _layer(value: Any, label: str) -> Layer:
     fields = expect_object(value, label)
-    fields.check_spelling(("blob", "parent"))
+    fields.check_spelling(("blob", "parent", "annotations"))
     try:
         digest = parse_digest(fields.get_only("blob"))
     except ValueError as error:
         raise DocumentError("malformed", f"the blob of {label}: {error}") from None
-    return Layer(digest, _number(fields, "parent", label))
+    stated = fields.get_only("annotations")
+    annotations = None if stated is None else _annotations(stated, label)
+    return Layer(digest, _number(fields, "parent", label), annotations)
+
+
+def _annotations(value: Any, label: str) -> LayerAnnotations:
+    label = f"the annotations of {label}"
+    fields = expect_object(value, label)
+    fields.check_spelling(("mediaType", "diffID", "size", "createdAt"))
+    _number(fields, "size", label)
+    _time(fields, label)
+    return LayerAnnotations(_text(fields, "mediaType", label), _text(fields, "diffID", label))
 
 
 def _record(value: Any, label: str, chains: "_Chains") -> Record:

@@ -17,7 +17,7 @@ class Descriptor(NamedTuple):
 
     Attributes:
         media_type: "" if absent.
-        size: In bytes; None in a cacheconfig's layers, which have no field for it.
+        size: In bytes; None in a cacheconfig's layers, unless their annotations have it.
         ref_name: The tag, on an entry of index.json.
         platform: os/arch[/variant].
         elsewhere: The blob can be missing without damage, because its bytes are at a URL.

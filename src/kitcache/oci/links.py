@@ -153,11 +153,30 @@ def _cached(document: JsonObject) -> tuple[Link, ...]:
         for value in document.all_values("layers")
         for item in expect_list(value, "layers")
     ]
-    blobs = [_bare_layer(digest) for layer in layers for digest in layer.all_values("blob")]
+    blobs = [_annotated(layer, digest) for layer in layers for digest in layer.all_values("blob")]
     if len(blobs) == len(layers) and document.keys() <= _CACHECONFIG_FIELDS:
         return tuple(blobs)
     # The document is not a cacheconfig, in spite of its media type.
     return (*blobs, *_links_of_any(document))
+
+
+def _annotated(layer: JsonObject, digest: Any) -> Link:
+    """Return the link of a layer. In an object store, its annotations have its type and size.
+
+    The media type counts only if it is that of a layer: a cacheconfig references nothing else.
+    """
+    link = _bare_layer(digest)
+    found = [value for value in layer.all_values("annotations") if isinstance(value, JsonObject)]
+    types = [value for each in found for value in each.all_values("mediaType")]
+    sizes = [n for each in found for n in each.all_values("size") if type(n) is int and n > 0]
+    plain = types[-1] if types and isinstance(types[-1], str) else ""
+    return link._replace(
+        descriptor=Descriptor(
+            plain if is_layer(plain) else BARE_LAYER,
+            link.descriptor.digest,
+            sizes[-1] if sizes else None,
+        )
+    )
 
 
 def _bare_layer(digest: Any) -> Link:

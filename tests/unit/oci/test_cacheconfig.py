@@ -9,6 +9,8 @@ import pytest
 from kitcache.oci.cacheconfig import (
     NO_PARENT,
     CacheConfig,
+    Layer,
+    LayerAnnotations,
     parse_time,
     read_cacheconfig,
     sources_first,
@@ -16,6 +18,7 @@ from kitcache.oci.cacheconfig import (
 )
 from kitcache.oci.digest import Digest
 from kitcache.oci.document import DocumentError
+from tests.objects.buckets import read_fixture
 
 CREATED = "2026-05-04T10:00:00.5Z"
 CREATED_NS = 1_777_888_800_500_000_000
@@ -187,7 +190,7 @@ def test_a_chain_can_keep_a_layer_without_the_one_below_it() -> None:
     chained = record("a", chains=[{"layers": [1], "createdAt": CREATED}])
     data = encode([layer(0), layer(1, 0)], [chained, record("b", layers=(0,))])
     after = read_cacheconfig(trim_cacheconfig(data, [(0, 0)]).data)
-    assert after.layers == ((Digest("sha256", f"{1:064x}"), NO_PARENT),)
+    assert after.layers == (Layer(Digest("sha256", f"{1:064x}"), NO_PARENT),)
 
 
 def test_what_nobody_knows_survives_a_cut() -> None:
@@ -198,6 +201,52 @@ def test_what_nobody_knows_survives_a_cut() -> None:
     assert after["new"] is True
     assert after["layers"] == layers[:1]
     assert after["records"] == records
+
+
+ANNOTATIONS = {"mediaType": "a/b", "diffID": "sha256:7", "size": 102, "createdAt": CREATED}
+
+
+def test_the_annotations_that_object_stores_have_are_read() -> None:
+    config = read_cacheconfig(encode([layer(0, annotations=ANNOTATIONS), layer(1)], []))
+    assert [each.annotations for each in config.layers] == [
+        LayerAnnotations("a/b", "sha256:7"),
+        None,
+    ]
+    (empty,) = read_cacheconfig(encode([layer(0, annotations={})], [])).layers
+    assert empty.annotations == LayerAnnotations("", "")
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        7,
+        "text",
+        [],
+        ANNOTATIONS | {"mediaType": 7},
+        ANNOTATIONS | {"diffID": {}},
+        ANNOTATIONS | {"size": "102"},
+        ANNOTATIONS | {"createdAt": "yesterday"},
+        ANNOTATIONS | {"DiffID": "sha256:8"},
+    ],
+)
+def test_annotations_that_go_does_not_decode_are_refused(annotations: Any) -> None:
+    """BuildKit decodes the whole document into one type, so it would import nothing."""
+    assert "diffid" in refusal(encode([layer(0, annotations=annotations)], [])).lower() or (
+        "annotations of layer 0" in refusal(encode([layer(0, annotations=annotations)], []))
+    )
+
+
+@pytest.mark.parametrize("kind", ["s3", "azblob"])
+@pytest.mark.parametrize("name", ["main", "first", "feature/x"])
+def test_a_cut_of_a_real_root_keeps_the_annotations_of_its_layers(kind: str, name: str) -> None:
+    data = read_fixture(kind)[f"manifests/{name}"]
+    known = {json.dumps(each["annotations"]) for each in json.loads(data)["layers"]}
+    keys = [key for key, _ in read_cacheconfig(data).results()]
+    assert trim_cacheconfig(data, keys).data == data
+    for key in keys:
+        cut = json.loads(trim_cacheconfig(data, [key]).data)
+        assert 0 < len(cut["layers"]) < len(json.loads(data)["layers"])
+        assert {json.dumps(each["annotations"]) for each in cut["layers"]} <= known
 
 
 @pytest.mark.parametrize(

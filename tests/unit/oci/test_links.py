@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from kitcache.oci.document import DocumentError
-from kitcache.oci.links import CACHECONFIG, BlobKind, can_be_json, kind_of, read_links
+from kitcache.oci.links import (
+    BARE_LAYER,
+    CACHECONFIG,
+    BlobKind,
+    can_be_json,
+    kind_in_place,
+    kind_of,
+    read_links,
+)
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."
@@ -165,6 +173,33 @@ def test_another_document_that_calls_itself_a_cacheconfig_is_looked_into(
     document = {"layers": [pointer("a"), {"blob": name("b")}], **more}
     found = {(name("a"), "layer"), (name("b"), "layer")} | {(name("c"), "config") for _ in more}
     assert set(links("cacheconfig", document)) == found
+
+
+LAYER = OCI + "layer.v1.tar+gzip"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "media_type", "size"),
+    [
+        ({"mediaType": LAYER, "size": 102, "diffID": name("d")}, LAYER, 102),
+        ({"mediaType": LAYER, "size": 0}, LAYER, None),
+        ({"mediaType": LAYER, "size": "102"}, LAYER, None),
+        ({"mediaType": OCI + "manifest.v1+json", "size": 7}, BARE_LAYER, 7),
+        ({"mediaType": 7}, BARE_LAYER, None),
+        ({}, BARE_LAYER, None),
+        ("text", BARE_LAYER, None),
+        (None, BARE_LAYER, None),
+    ],
+)
+def test_the_annotations_of_a_cacheconfigs_layer_have_its_type_and_size(
+    annotations: Any, media_type: str, size: int | None
+) -> None:
+    """Object stores have them. Whatever they say, it stays a layer: nothing is read below it."""
+    layer = {"blob": name("a"), "parent": -1, "annotations": annotations}
+    (link,) = read_links("cacheconfig", json.dumps({"layers": [layer]}).encode())
+    described = link.descriptor
+    assert (described.media_type, described.size, link.role) == (media_type, size, "layer")
+    assert kind_in_place(link) == "leaf"
 
 
 def test_a_cacheconfig_may_cache_nothing() -> None:
