@@ -55,6 +55,7 @@ class MemoryStore:
     def __init__(self, path: str = "memory", clock_ns: int = 4_000_000_000 * 10**9) -> None:
         self.path = path
         self.blobs_are_leaves = False
+        self.roots_name = "index.json"
         self.scans_completely = True
         self.remembered = NOTHING_REMEMBERED
         self.needs_confirmation = ""

@@ -69,6 +69,22 @@ class Config(NamedTuple):
             root |= {"config": config, "layers": layers}
         return CacheDocuments(json.dumps(root, separators=(",", ":")).encode(), self.data)
 
+    def bare(self) -> CacheDocuments:
+        """As an object store has it: the cacheconfig is the root, and describes its layers."""
+        numbers = {layer_digest(number): number for number in self.layers}
+        layers = [
+            {
+                **layer,
+                "annotations": {
+                    "mediaType": LAYER,
+                    "diffID": digest_of(b"diff %d" % numbers[layer["blob"]]),
+                    "size": len(layer_bytes(numbers[layer["blob"]])),
+                },
+            }
+            for layer in self.document["layers"]
+        ]
+        return CacheDocuments(None, Config({**self.document, "layers": layers}, self.layers).data)
+
 
 @st.composite
 def configs(draw: st.DrawFn, max_records: int = 7) -> Config:
@@ -179,10 +195,11 @@ def bytes_of(trees: Mapping[int, CacheDocuments], sizes: Mapping[Digest, int]) -
     """All that these roots reach, each layer once, as their bytes say it."""
     layers: set[str] = set()
     for tree in trees.values():
-        root, config = json.loads(tree.manifest), json.loads(tree.config)
+        root, config = json.loads(tree.root), json.loads(tree.config)
         listed = root.get("layers") or root.get("manifests") or []
-        layers |= {item["digest"] for item in listed if item["mediaType"] == LAYER}
+        if tree.manifest is not None:
+            layers |= {item["digest"] for item in listed if item["mediaType"] == LAYER}
         layers |= {layer["blob"] for layer in config["layers"]}
-    documents = {data for tree in trees.values() for data in (tree.manifest, tree.config)}
+    documents = {data for tree in trees.values() for data in tree.in_order}
     size = sum(sizes[parse_digest(layer)] for layer in layers)
     return size + sum(map(len, documents))

@@ -35,13 +35,13 @@ def on_disk(trees: dict[str, CacheDocuments], missing: set[int]) -> Iterator[Pat
                 put_blob(root, layer_digest(number), layer_bytes(number), HOUR_AGO_S)
         entries = []
         for tag, tree in trees.items():
-            for data in (tree.manifest, tree.config):
+            for data in tree.in_order:
                 put_blob(root, digest_of(data), data, HOUR_AGO_S)
             entries.append(
                 {
-                    "mediaType": json.loads(tree.manifest)["mediaType"],
-                    "digest": digest_of(tree.manifest),
-                    "size": len(tree.manifest),
+                    "mediaType": json.loads(tree.root)["mediaType"],
+                    "digest": digest_of(tree.root),
+                    "size": len(tree.root),
                     "annotations": {REF_NAME: tag},
                 }
             )

@@ -10,7 +10,7 @@ from typing import Self
 from kitcache.errors import KitcacheError
 from kitcache.oci.digest import Digest, is_blob_name
 from kitcache.store import delete, index, scan
-from kitcache.store.files import STATE_DIR
+from kitcache.store.files import INDEX, STATE_DIR
 from kitcache.store.ioerrors import io_error, unreadable
 from kitcache.store.layout import Layout, blob_stat, look_at_open
 from kitcache.store.locks import is_locked_elsewhere, lock_store, unlock
@@ -38,6 +38,7 @@ class DirectoryStore(Layout):
     """A cache directory. Locks protect an export from a sweep, so no age is required."""
 
     blobs_are_leaves = False
+    roots_name = INDEX
     min_age_floor_ns = 0
     # Some file systems skip names while others are deleted.
     scans_completely = False

@@ -22,6 +22,8 @@ class Overlay:
         self, store: CacheStore, hidden: Collection[Digest], sources: Sequence[CacheStore] = ()
     ) -> None:
         self.path = store.path
+        self.blobs_are_leaves = store.blobs_are_leaves
+        self.roots_name = store.roots_name
         self._store = store
         self._hidden = frozenset(hidden)
         self._sources = tuple(sources)

@@ -278,10 +278,18 @@ class CacheStore(Protocol):
 
     Attributes:
         path: As the caller named the cache, for messages.
+        blobs_are_leaves: No blob references another blob; only roots do. True for object stores,
+            where each root is a cacheconfig.
+        roots_name: What contains the roots, for messages: index.json, or a prefix of keys.
 
     """
 
     path: str
+
+    @property
+    def blobs_are_leaves(self) -> bool: ...
+    @property
+    def roots_name(self) -> str: ...
 
     def refresh(self) -> None:
         """Open the current directories, or list the prefixes. Called before other reads."""
@@ -356,7 +364,6 @@ class CollectableStore(CacheStore, Protocol):
     As a context manager it closes its file descriptors or connections.
 
     Attributes:
-        blobs_are_leaves: No blob references another blob; only roots do. True for object stores.
         min_age_floor_ns: No younger blob is deleted, whatever the options are; `export_time_ns` of
             the options is added to it. 0 if locks protect an export, as in a directory.
         scans_completely: A scan during deletions skips no name that is not deleted.
@@ -365,9 +372,6 @@ class CollectableStore(CacheStore, Protocol):
             GIL for long; a third would only contend for it.
 
     """
-
-    @property
-    def blobs_are_leaves(self) -> bool: ...
 
     def __enter__(self) -> Self: ...
 

@@ -9,38 +9,81 @@ from typing import NamedTuple
 
 from kitcache.gc.reach import reach
 from kitcache.gc.values import MissingBlob, NodeKey, Root, Survey, key_of
-from kitcache.oci.cacheconfig import ResultKey, trim_cacheconfig
-from kitcache.oci.cachemanifest import trim_manifest
+from kitcache.oci.cacheconfig import (
+    IMPORT_LIMIT_BYTES,
+    ResultKey,
+    TrimmedConfig,
+    trim_cacheconfig,
+)
+from kitcache.oci.cachemanifest import CacheManifest, read_cache_manifest, trim_manifest
 from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.links import Link, kind_in_place, read_links
 
 
 class CacheDocuments(NamedTuple):
-    """The manifest and the cacheconfig of a cache: verified bytes that can be parsed."""
+    """The documents of a cache: verified bytes that can be parsed.
 
-    manifest: bytes
+    Attributes:
+        manifest: None in an object store, where the cacheconfig is the root itself.
+    """
+
+    manifest: bytes | None
     config: bytes
+
+    @property
+    def root(self) -> bytes:
+        """The document that an entry names."""
+        return self.config if self.manifest is None else self.manifest
+
+    @property
+    def in_order(self) -> tuple[bytes, ...]:
+        """The documents, the root last."""
+        return (self.config,) if self.manifest is None else (self.config, self.manifest)
+
+    @property
+    def size(self) -> int:
+        """The sum of their bytes."""
+        return sum(map(len, self.in_order))
+
+    def read_manifest(self) -> CacheManifest | None:
+        """Return the parsed manifest, None if there is none. Raises DocumentError."""
+        return None if self.manifest is None else read_cache_manifest(self.manifest)
+
+    @property
+    def fits_import(self) -> bool:
+        """True if no document is too large for an import. One from an object store has no cap."""
+        return self.manifest is None or max(map(len, self.in_order)) <= IMPORT_LIMIT_BYTES
+
+    def replace_config(self, trimmed: TrimmedConfig, digest: Digest) -> "CacheDocuments":
+        """Return the documents with a smaller cacheconfig. digest: That of its bytes."""
+        manifest = self.manifest
+        if manifest is not None:
+            manifest = trim_manifest(manifest, trimmed.layers, digest, len(trimmed.data))
+        return CacheDocuments(manifest, trimmed.data)
 
 
 class RewrittenRoot(NamedTuple):
-    """A smaller root: two blobs to write, and the layers that it lists."""
+    """A smaller root: the blobs to write, and the layers that it lists."""
 
-    manifest: bytes
-    config: bytes
+    documents: CacheDocuments
     layers: frozenset[Digest] = frozenset()
 
     @property
     def digest(self) -> Digest:
-        """The digest of the new manifest."""
-        return sha256_of(self.manifest)
+        """The digest of the new root."""
+        return sha256_of(self.documents.root)
+
+    @property
+    def size(self) -> int:
+        """The length of the new root in bytes."""
+        return len(self.documents.root)
 
 
 def make_root(cache: CacheDocuments, kept: Collection[ResultKey]) -> RewrittenRoot:
     """Return the root of a cache that keeps only these results."""
     trimmed = trim_cacheconfig(cache.config, kept)
-    config_digest = sha256_of(trimmed.data)
-    manifest = trim_manifest(cache.manifest, trimmed.layers, config_digest, len(trimmed.data))
-    return RewrittenRoot(manifest, trimmed.data, trimmed.layers)
+    documents = cache.replace_config(trimmed, sha256_of(trimmed.data))
+    return RewrittenRoot(documents, trimmed.layers)
 
 
 def project(
@@ -89,18 +132,18 @@ def _move(
     sizes: dict[Digest, int],
     links: dict[NodeKey, tuple[Link, ...]],
 ) -> Root:
-    """Return the root with its new manifest, and add that manifest to sizes and links."""
+    """Return the root with its new document, and add its documents to sizes and links."""
     if root.descriptor is None:
         raise ValueError("a root that cannot be read cannot be moved")
-    documents = moved.manifest, moved.config
-    digests = [sha256_of(data) for data in documents]
-    sizes.update(zip(digests, map(len, documents), strict=True))
-    new = root.descriptor._replace(digest=digests[0], size=len(moved.manifest))
-    children = read_links(kind_in_place(Link(new, "manifest")), moved.manifest)
+    documents = moved.documents
+    sizes |= {sha256_of(data): len(data) for data in documents.in_order}
+    new = root.descriptor._replace(digest=moved.digest, size=moved.size)
+    children = read_links(kind_in_place(Link(new, "manifest")), documents.root)
     links[key_of(new)] = children
+    config_digest = sha256_of(documents.config)
     for link in children:
-        if link.descriptor.digest == digests[1]:
-            links[key_of(link.descriptor)] = read_links("cacheconfig", moved.config)
+        if link.descriptor.digest == config_digest:
+            links[key_of(link.descriptor)] = read_links("cacheconfig", documents.config)
     return root._replace(descriptor=new)
 
 

@@ -14,14 +14,14 @@ from kitcache.upkeep.project import RewrittenRoot
 
 
 def write_root(store: EditableStore, root: RewrittenRoot) -> tuple[Digest, int]:
-    """Write and sync both blobs, config first. Return the digest and the size of the manifest.
+    """Write and sync its documents, the root last. Return the digest and the size of the root.
 
     The caller holds kitcache.lock, and moves the entry of index.json. Raises KitcacheError.
     """
-    store.write_blob(root.config)
-    digest = store.write_blob(root.manifest)
+    for data in root.documents.in_order:
+        store.write_blob(data)
     store.sync_blobs()
-    return digest, len(root.manifest)
+    return root.digest, root.size
 
 
 def move_recorded_exports(store: EditableStore, moved: Mapping[str, tuple[Digest, Digest]]) -> None:

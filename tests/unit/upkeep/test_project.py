@@ -5,7 +5,7 @@ import pytest
 from kitcache.gc.values import MissingBlob, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import Link
-from kitcache.upkeep.project import RewrittenRoot, project
+from kitcache.upkeep.project import CacheDocuments, RewrittenRoot, project
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, digest_of, encode
 from tests.unit.gc.surveys import EMPTY, digest
 
@@ -60,7 +60,11 @@ def test_a_root_that_moves_reaches_what_its_new_blobs_name() -> None:
     named = {"mediaType": CACHECONFIG, "digest": digest_of(config), "size": len(config)}
     warm = {"mediaType": LAYER, "digest": str(layers[1].digest), "size": 4}
     manifest = encode({"schemaVersion": 2, "config": named, "layers": [warm]})
-    after = project(survey, move={0: RewrittenRoot(manifest, config)}, index_digest=digest("new"))
+    after = project(
+        survey,
+        move={0: RewrittenRoot(CacheDocuments(manifest, config))},
+        index_digest=digest("new"),
+    )
     (moved,) = after.roots
     assert moved.descriptor is not None
     assert str(moved.descriptor.digest) == digest_of(manifest)
@@ -75,7 +79,11 @@ def test_a_root_that_moves_reaches_what_its_new_blobs_name() -> None:
 def test_a_root_that_cannot_be_read_cannot_be_moved() -> None:
     survey = EMPTY._replace(roots=(Root(0, "main", None),))
     with pytest.raises(ValueError, match="cannot be moved"):
-        project(survey, move={0: RewrittenRoot(b"{}", b"{}")}, index_digest=digest("new"))
+        project(
+            survey,
+            move={0: RewrittenRoot(CacheDocuments(b"{}", b"{}"))},
+            index_digest=digest("new"),
+        )
 
 
 def test_half_of_many_roots_go_in_no_time_at_all() -> None:

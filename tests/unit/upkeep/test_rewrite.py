@@ -43,11 +43,11 @@ def test_it_reaches_what_is_kept(sample: Sample, layout: Layout) -> None:
     kept = read_cacheconfig(layout.read_blob(found.config.digest, found.config.size) or b"")
     assert [record.digest for record in kept.records] == ["step 0", "step 1"]
     assert [len(record.results) for record in kept.records] == [0, 1]
-    assert json.loads(new.manifest)["mediaType"] == json.loads(cache.manifest)["mediaType"]
+    assert json.loads(new.documents.root)["mediaType"] == json.loads(cache.root)["mediaType"]
 
 
 def test_all_kept_is_the_same_root(sample: Sample) -> None:
     cache, _ = root_of(sample)
     new = make_root(cache, [(0, 0), (1, 0), (2, 0)])
-    assert json.loads(new.manifest) == json.loads(cache.manifest)
-    assert new.config == cache.config
+    assert json.loads(new.documents.root) == json.loads(cache.root)
+    assert new.documents.config == cache.config

@@ -6,7 +6,8 @@ needs it: if it is faulty, the steps that were built from it do not hit, or the 
 Source: BuildKit, cache/remotecache/import.go (the caps, the two forms of a root),
 util/imageutil/config.go (the form follows from the fields), cache/remotecache/v1/parse.go (a layer
 that the root does not list makes a result absent; before 2020 it made the import fail),
-cache/manager.go (the annotation without which no layer is loaded), util/compression (media types).
+cache/manager.go (the annotation without which no layer is loaded), util/compression (media types),
+cache/remotecache/s3/s3.go and azblob/importer.go (a cacheconfig that is the root itself).
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -20,6 +21,7 @@ from kitcache.oci.cachemanifest import (
     CacheManifest,
     read_cache_manifest,
 )
+from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, parse_digest
 from kitcache.oci.document import DocumentError, JsonObject, expect_object, read_document
 from kitcache.upkeep.results import UnusableStep
@@ -94,9 +96,36 @@ def check_import(
         parsed = _read_config(root, config, health)
     except _RefusedError as refusal:
         return ImportCheck("none", str(refusal))
-    check = _check_steps(root, parsed, health)
+    check = _check_steps(_list_layers(root, parsed), parsed, health)
     sizes = (("manifest", len(manifest)), ("cacheconfig", root.config.size or 0))
     return check._replace(warnings=tuple(_size_warnings(sizes)))
+
+
+def check_bare_import(config: bytes, health: BlobHealth) -> ImportCheck:
+    """Return the result of an import from an object store, which has no limit for its size.
+
+    Args:
+        config: Verified bytes of the cacheconfig that is the root.
+    """
+    try:
+        parsed = read_cacheconfig(config)
+    except Damaged as error:
+        return ImportCheck("none", f"BuildKit does not accept its cacheconfig: it {error.problem}")
+    undescribed = undescribed_layers(parsed)
+    if undescribed:
+        fault = "has no annotations with its diffID"
+        reason = f"BuildKit imports none of it: layer {undescribed[0].short} {fault}"
+        return ImportCheck("none", reason, sum(1 for _ in parsed.results()))
+    return _check_steps(_list_layers(None, parsed), parsed, health)
+
+
+def undescribed_layers(config: CacheConfig) -> tuple[Digest, ...]:
+    """Return the layers without which BuildKit refuses a cacheconfig that is the root itself."""
+    return tuple(
+        layer.digest
+        for layer in config.layers
+        if layer.annotations is None or not layer.annotations.diff_id
+    )
 
 
 def is_too_large(size: int) -> bool:
@@ -145,8 +174,37 @@ def _size_warnings(sizes: Collection[tuple[str, int]]) -> Iterator[str]:
             yield f"its {name} has {size:,} of the {limit}"
 
 
-def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -> ImportCheck:
-    marks = layer_faults(root, config, health)
+class _ListedLayers(NamedTuple):
+    """The layers that BuildKit knows, from a manifest or from a cacheconfig's annotations.
+
+    Attributes:
+        unlisted: The fault of every other layer.
+        annotation: What names the digest of a layer's uncompressed bytes.
+    """
+
+    layers: Mapping[Digest, CachedLayer]
+    unlisted: str
+    annotation: str
+
+
+def _list_layers(root: CacheManifest | None, config: CacheConfig) -> _ListedLayers:
+    # If a layer is listed twice, the last entry applies.
+    if root is not None:
+        listed = {layer.descriptor.digest: layer for layer in root.layers}
+        return _ListedLayers(listed, "is not listed in the manifest", UNCOMPRESSED)
+    listed = {
+        layer.digest: CachedLayer(
+            Descriptor(layer.annotations.media_type, layer.digest, None),
+            layer.annotations.diff_id or None,
+        )
+        for layer in config.layers
+        if layer.annotations is not None
+    }
+    return _ListedLayers(listed, "has no annotations", "diffID")
+
+
+def _check_steps(listed: _ListedLayers, config: CacheConfig, health: BlobHealth) -> ImportCheck:
+    marks = _layer_faults(listed, config, health)
     faults = {number: fault for number, fault in enumerate(marks) if fault}
     unusable = []
     steps = 0
@@ -166,8 +224,7 @@ def _check_steps(root: CacheManifest, config: CacheConfig, health: BlobHealth) -
     if unusable:
         reason = f"{len(unusable):,} of {steps:,} steps cannot be loaded"
         return ImportCheck("partial", reason, steps, tuple(unusable))
-    listed = [layer.descriptor.digest for layer in root.layers]
-    unused = [digest for digest in listed if digest in health.faults]
+    unused = [digest for digest in listed.layers if digest in health.faults]
     if unused:
         clauses = [f"{digest.short} {health.faults[digest]}" for digest in unused[:_MAX_NAMED]]
         reason = f"no step needs it, but layer {', '.join(clauses)}"
@@ -186,36 +243,47 @@ def _faulty_layers(
     return layers, f"layer {layers[0].short} {faults[faulty[0]]}" if layers else ""
 
 
-def layer_faults(root: CacheManifest, config: CacheConfig, health: BlobHealth) -> tuple[str, ...]:
-    """Return for each layer of the cacheconfig why BuildKit cannot load it; "" if it is intact."""
-    # If a layer is listed twice, the last entry applies.
-    listed = {layer.descriptor.digest: layer for layer in root.layers}
+def layer_faults(
+    root: CacheManifest | None, config: CacheConfig, health: BlobHealth
+) -> tuple[str, ...]:
+    """Return for each layer of the cacheconfig why BuildKit cannot load it; "" if it is intact.
+
+    Args:
+        root: None if the cacheconfig is the root itself.
+    """
+    return _layer_faults(_list_layers(root, config), config, health)
+
+
+def _layer_faults(
+    listed: _ListedLayers, config: CacheConfig, health: BlobHealth
+) -> tuple[str, ...]:
     known: dict[Digest, str] = {}
     for layer in config.layers:
         if layer.digest not in known:
-            known[layer.digest] = _layer_fault(layer.digest, listed.get(layer.digest), health)
+            known[layer.digest] = _layer_fault(layer.digest, listed, health)
     return tuple(known[layer.digest] for layer in config.layers)
 
 
-def _layer_fault(digest: Digest, listed: CachedLayer | None, health: BlobHealth) -> str:
-    if listed is None:
-        return "is not listed in the manifest"
+def _layer_fault(digest: Digest, listed: _ListedLayers, health: BlobHealth) -> str:
+    layer = listed.layers.get(digest)
+    if layer is None:
+        return listed.unlisted
     if digest in health.faults:
         return health.faults[digest]
     if digest not in health.live:
         return "is missing" if digest.is_known else f"has a digest of the kind {digest.algorithm}"
-    if listed.descriptor.media_type not in _LAYER_TYPES:
-        return f"has a media type that BuildKit cannot unpack: {listed.descriptor.media_type!r}"
-    return _annotation_fault(listed.diff_id)
+    if layer.descriptor.media_type not in _LAYER_TYPES:
+        return f"has a media type that BuildKit cannot unpack: {layer.descriptor.media_type!r}"
+    return _annotation_fault(layer.diff_id, listed.annotation)
 
 
-def _annotation_fault(diff_id: str | None) -> str:
+def _annotation_fault(diff_id: str | None, annotation: str) -> str:
     if diff_id is None:
-        return f"has no annotation {UNCOMPRESSED}"
+        return f"has no annotation {annotation}"
     try:
         parse_digest(diff_id)
     except ValueError:
-        return f"has an annotation {UNCOMPRESSED} that is not a digest"
+        return f"has an annotation {annotation} that is not a digest"
     return ""
 
 

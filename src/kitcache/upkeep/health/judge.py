@@ -22,6 +22,7 @@ from kitcache.upkeep.health.faults import Fault, RootStatus, describe_faults, ma
 from kitcache.upkeep.health.importrules import (
     BlobHealth,
     ImportCheck,
+    check_bare_import,
     check_import,
     is_too_large,
 )
@@ -101,8 +102,9 @@ class Judge:
             ImportCheck("none", describe_faults(faults.values())) if faults else ImportCheck("full")
         )
         kind = kind_below(survey, descriptor, first_links(links))
-        # An index of caches is an artifact: BuildKit cannot import it as a cache.
-        return RootStatus("artifact" if kind == "cache" else kind, check, faults, side_faults)
+        if kind == "cache" and not self._store.blobs_are_leaves:
+            kind = "artifact"  # An index of caches: BuildKit cannot import it as a cache.
+        return RootStatus(kind, check, faults, side_faults)
 
     def _faults_among(
         self, links: Iterable[Link], problems: Mapping[Digest, str]
@@ -123,6 +125,10 @@ class Judge:
         An invalid manifest counts as a cache if the media type of cacheconfigs occurs in it.
         Raises Unreadable.
         """
+        problems = {digest: fault.problem for digest, fault in faults.items()}
+        health = BlobHealth(self._survey.live, problems)
+        if self._store.blobs_are_leaves:
+            return self._check_bare(descriptor, health)
         data, root = b"", None
         try:
             data = (
@@ -142,5 +148,12 @@ class Judge:
         if root and root.config.digest not in faults and not is_too_large(root.config.size or 0):
             with suppress(Damaged, Unsafe):
                 config = self._store.read_blob(root.config.digest, root.config.size)
-        problems = {digest: fault.problem for digest, fault in faults.items()}
-        return check_import(data, config, BlobHealth(self._survey.live, problems), root)
+        return check_import(data, config, health, root)
+
+    def _check_bare(self, descriptor: Descriptor, health: BlobHealth) -> ImportCheck:
+        """Return the result of an import of a cacheconfig that is the root. Raises Unreadable."""
+        try:
+            data = self._store.read_blob(descriptor.digest, descriptor.size)
+        except (Damaged, Unsafe) as error:
+            return ImportCheck("none", f"its cacheconfig {error.problem}")
+        return check_bare_import(data or b"", health)

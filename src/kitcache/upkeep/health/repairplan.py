@@ -7,13 +7,13 @@ cannot be rewritten: its entry is kept if it is complete, else removed.
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged
 from kitcache.gc.reach import reach
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES, ResultKey, read_cacheconfig
-from kitcache.oci.cachemanifest import read_cache_manifest
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.document import read_plain
@@ -21,7 +21,12 @@ from kitcache.oci.index import edit_entries
 from kitcache.oci.links import BARE_LAYER, Link, kind_in_place
 from kitcache.options.units import format_bytes
 from kitcache.upkeep.health.faults import Fault, RootStatus, describe_faults, malformed_entry
-from kitcache.upkeep.health.importrules import BlobHealth, check_form, layer_faults
+from kitcache.upkeep.health.importrules import (
+    BlobHealth,
+    check_form,
+    layer_faults,
+    undescribed_layers,
+)
 from kitcache.upkeep.health.indexrecovery import RecoveredEntry
 from kitcache.upkeep.project import CacheDocuments, RewrittenRoot, make_root
 from kitcache.upkeep.results import RepairAction
@@ -135,9 +140,7 @@ def make_repair_plan(source: RepairInput, *, now_ns: int, is_dry: bool) -> Repai
         ),
         copies=copies,
         new_blobs={
-            sha256_of(data): data
-            for content in contents
-            for data in (content.config, content.manifest)
+            sha256_of(data): data for content in contents for data in content.documents.in_order
         },
         new_index=_edit_index(source, outcomes),
         moved_exports=dict(_moved_exports(source, outcomes)),
@@ -205,10 +208,11 @@ class _Planner:
     ) -> _RootOutcome:
         survey = self._source.survey
         try:
-            root = read_cache_manifest(documents.manifest)
-            if root is None:
+            root = documents.read_manifest()
+            if root is not None:
+                check_form(root.document)
+            elif documents.manifest is not None:
                 return _removed(describe_faults(faults.values()))
-            check_form(root.document)
             config = read_cacheconfig(documents.config)
         except Damaged as error:
             return _removed(f"BuildKit would import none of it: it {error.problem}")
@@ -218,14 +222,13 @@ class _Planner:
         kept: Collection[ResultKey] = {
             key for key, result in config.results() if not any(marks[n] for n in result.chain)
         }
-        if not faults and len(kept) == len(every) and _fits(*map(len, documents)):
+        is_accepted = documents.fits_import and not (root is None and undescribed_layers(config))
+        if not faults and len(kept) == len(every) and is_accepted:
             return _RootOutcome("unchanged", descriptor)
         content = make_root(documents, kept)
-        if not _fits(len(content.manifest), len(content.config)):
-            smaller = CacheDocuments(content.manifest, content.config)
-            used = self._source.last_used_ns
-            kept = keep_until_fits(smaller, used, _fits, now_ns=self._now_ns) or ()
-            content = make_root(smaller, kept)
+        if not content.documents.fits_import:
+            kept = self._keep_until_importable(content.documents)
+            content = make_root(content.documents, kept)
         unusable = {
             layer.digest: Fault(Link(Descriptor(BARE_LAYER, layer.digest, None), "layer"), mark)
             for layer, mark in zip(config.layers, marks, strict=True)
@@ -234,19 +237,20 @@ class _Planner:
         reason = describe_faults({**faults, **unusable}.values()) or _describe_size(documents)
         if not kept:
             return _removed(f"no usable step is left: {reason}")
-        target = descriptor._replace(digest=content.digest, size=len(content.manifest))
+        target = descriptor._replace(digest=content.digest, size=content.size)
         if target.digest == descriptor.digest:
             return _removed(reason)
         clause = _describe_removed_steps(len(kept), len(every))
         return _RootOutcome("rewrite-cache", target, f"{clause}: {reason}", content)
 
+    def _keep_until_importable(self, documents: CacheDocuments) -> Collection[ResultKey]:
+        used = self._source.last_used_ns
+        fits = attrgetter("fits_import")
+        return keep_until_fits(documents, used, fits, now_ns=self._now_ns) or ()
+
 
 def _removed(reason: str) -> _RootOutcome:
     return _RootOutcome("remove-tag", None, reason)
-
-
-def _fits(manifest_bytes: int, config_bytes: int) -> bool:
-    return max(manifest_bytes, config_bytes) <= IMPORT_LIMIT_BYTES
 
 
 def _rebuilt_entries(
@@ -380,7 +384,7 @@ def _quarantine_actions(bad: Mapping[Digest, str], was: str) -> Iterator[RepairA
 
 
 def _describe_size(documents: CacheDocuments) -> str:
-    size, limit = max(map(len, documents)), IMPORT_LIMIT_BYTES
+    size, limit = max(map(len, documents.in_order)), IMPORT_LIMIT_BYTES
     return f"its manifest or cacheconfig has {size:,} bytes, and BuildKit imports at most {limit:,}"
 
 

@@ -20,7 +20,6 @@ from kitcache.oci.cacheconfig import (
     read_cacheconfig,
     sources_first,
 )
-from kitcache.oci.cachemanifest import read_cache_manifest, trim_manifest
 from kitcache.oci.digest import Digest
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep
@@ -98,7 +97,7 @@ def select_steps(
 def keep_until_fits(
     cache: CacheDocuments,
     used: Mapping[Digest, int],
-    fits: Callable[[int, int], bool],
+    fits: Callable[[CacheDocuments], bool],
     *,
     now_ns: int,
 ) -> frozenset[ResultKey] | None:
@@ -107,13 +106,13 @@ def keep_until_fits(
     The least recently used results are removed first.
 
     Args:
-        fits: Called with the bytes of the new manifest and of the new cacheconfig.
+        fits: Called with documents as long as the new ones.
     """
     editor = CacheConfigEditor(cache.config)
     keys = [ranked.key for ranked in _rank([cache], [editor.config], used, now_ns)]
 
     def fits_without(removed: int) -> bool:
-        return fits(*_measure(cache, editor, keys[removed:]))
+        return fits(_trim(cache, editor, keys[removed:]))
 
     removed = _fewest(0, max(len(keys) - 1, 0), fits_without)
     return frozenset(keys[removed:]) if fits_without(removed) else None
@@ -319,7 +318,7 @@ def _with_layers(
 
 def _listed_layers(cache: CacheDocuments, config: CacheConfig) -> list[Digest]:
     """Return every layer that the manifest or the cacheconfig lists."""
-    root = read_cache_manifest(cache.manifest)
+    root = cache.read_manifest()
     in_root = [layer.descriptor.digest for layer in root.layers] if root else []
     return in_root + [layer.digest for layer in config.layers]
 
@@ -357,21 +356,19 @@ class _DocumentSizes:
     def _bytes_of(self, number: int, removed: int) -> int:
         cache = self._caches[number]
         if not removed:
-            return len(cache.manifest) + len(cache.config)
+            return cache.size
         if (number, removed) not in self._known:
             kept = self._keys[number][removed:]
-            self._known[number, removed] = sum(_measure(cache, self._editors[number], kept))
+            self._known[number, removed] = _trim(cache, self._editors[number], kept).size
         return self._known[number, removed]
 
 
-def _measure(
+def _trim(
     cache: CacheDocuments, editor: CacheConfigEditor, kept: Collection[ResultKey]
-) -> tuple[int, int]:
-    """Return the bytes of the manifest and of the cacheconfig that keep only these results."""
-    trimmed = editor.trim(kept)
+) -> CacheDocuments:
+    """Return documents as long as those that keep only these results."""
     # Every digest has the same length.
-    manifest = trim_manifest(cache.manifest, trimmed.layers, _ANY_DIGEST, len(trimmed.data))
-    return len(manifest), len(trimmed.data)
+    return cache.replace_config(editor.trim(kept), _ANY_DIGEST)
 
 
 def _fewest(low: int, most: int, fits: Callable[[int], bool]) -> int:

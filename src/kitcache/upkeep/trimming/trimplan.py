@@ -38,7 +38,7 @@ class TagTrim(NamedTuple):
     @property
     def after(self) -> Descriptor:
         """The descriptor that the entries name afterwards."""
-        return self.before._replace(digest=self.new.digest, size=len(self.new.manifest))
+        return self.before._replace(digest=self.new.digest, size=self.new.size)
 
 
 class TrimPlan(NamedTuple):
@@ -127,10 +127,10 @@ def plan_trims(
         if root.position in caches:
             own = _own_layers(survey, root.descriptor, caches[root.position])
             layers[root.position] = set(own)
-            cache_root = read_cache_manifest(caches[root.position].manifest)
+            manifest = caches[root.position].read_manifest()
             documents[root.position] = {root.descriptor.digest}
-            if cache_root is not None:
-                documents[root.position].add(cache_root.config.digest)
+            if manifest is not None:
+                documents[root.position].add(manifest.config.digest)
             own |= documents[root.position]
         others |= reach(survey, root.descriptor).keys() - own
     idle = [position for position in layers if layers[position] <= others]
@@ -191,6 +191,9 @@ def read_cache(store: CacheStore, descriptor: Descriptor) -> CacheDocuments | No
     Raises Damaged, also if BuildKit would not import it, and Unsafe.
     """
     manifest = store.read_blob(descriptor.digest, descriptor.size) or b""
+    if store.blobs_are_leaves:
+        read_cacheconfig(manifest)
+        return CacheDocuments(None, manifest)
     root = read_cache_manifest(manifest)
     if root is None:
         return None
@@ -203,7 +206,7 @@ def _own_layers(survey: Survey, descriptor: Descriptor, cache: CacheDocuments) -
     """Return all layers that the root of a cache lists."""
     below = reach(survey, descriptor, with_subjects=False)
     layers = {digest for digest, link in below.items() if link.role == "layer"}
-    root = read_cache_manifest(cache.manifest)
+    root = cache.read_manifest()
     # In an index a layer of unknown media type may be a manifest.
     return layers | {layer.descriptor.digest for layer in root.layers} if root else layers
 

@@ -32,6 +32,8 @@ from tests.unit.gc.surveys import EMPTY
 class Shelf:
     """Blobs without a disk, and what a survey of them would say."""
 
+    blobs_are_leaves = False
+
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
         self.bad: dict[Digest, str] = {}

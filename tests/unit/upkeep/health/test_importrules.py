@@ -12,6 +12,7 @@ from kitcache.oci.document import DocumentError, JsonObject, expect_object, read
 from kitcache.upkeep.health.importrules import (
     BlobHealth,
     ImportCheck,
+    check_bare_import,
     check_form,
     check_import,
     layer_faults,
@@ -62,6 +63,15 @@ def judge(
 ) -> ImportCheck:
     data = encode(chain_of_steps(layers()) if config is None else config)
     return check_import(manifest(layers() if listed is None else listed, data), data, store)
+
+
+def bare(config: Json | None = None, **changes: Any) -> bytes:
+    """As an object store has it. changes: Of the annotations of each layer; None removes one."""
+    document = chain_of_steps(layers()) if config is None else config
+    for n, each in enumerate(document["layers"]):
+        stated = {"mediaType": LAYER, "size": 7, "diffID": digest_of(b"tar %d" % n)} | changes
+        each["annotations"] = {k: value for k, value in stated.items() if value is not None}
+    return encode(document)
 
 
 @pytest.mark.parametrize("form", [manifest, index])
@@ -348,3 +358,57 @@ def test_a_long_chain_of_many_results_is_looked_at_once() -> None:
     assert (found.importable, found.steps, len(found.unusable_steps)) == ("none", count, count)
     assert {miss.layers for miss in found.unusable_steps} == {(DIGESTS[0],)}
     assert len({id(miss.layers) for miss in found.unusable_steps}) == 1
+
+
+class TestBareRoots:
+    """Of an object store: the cacheconfig is the root, and describes its layers itself."""
+
+    def test_a_sound_one_and_an_empty_one(self) -> None:
+        assert check_bare_import(bare(), ALL) == ImportCheck("full", "", 4)
+        assert check_bare_import(b"{}", ALL) == ImportCheck("full", "", 0)
+
+    def test_it_has_no_cap(self) -> None:
+        document = chain_of_steps(layers()) | {"more": "x" * IMPORT_LIMIT_BYTES}
+        assert check_bare_import(bare(document), ALL) == ImportCheck("full", "", 4)
+
+    def test_a_missing_layer_costs_all_steps_above_it(self) -> None:
+        check = check_bare_import(bare(), BlobHealth(DIGESTS[:2], {DIGESTS[2]: "is missing"}))
+        assert (check.importable, check.steps) == ("partial", 4)
+        assert [step.key for step in check.unusable_steps] == [(2, 0), (3, 0)]
+        assert check.unusable_steps[0].reason.endswith("is missing")
+
+    def test_a_missing_layer_that_no_step_needs_fails_an_export(self) -> None:
+        document = chain_of_steps(layers())
+        document["records"] = document["records"][:2]
+        check = check_bare_import(bare(document), BlobHealth(DIGESTS, {DIGESTS[3]: "is missing"}))
+        assert (check.importable, check.unusable_steps) == ("partial", ())
+        assert check.reason.startswith("no step needs it, but layer ")
+
+    @pytest.mark.parametrize("changes", [{"diffID": None}, {"diffID": ""}])
+    def test_without_a_diff_id_buildkit_imports_nothing(self, changes: Json) -> None:
+        """Even of a layer that no step needs. Source: BuildKit, cache/remotecache/s3/s3.go."""
+        check = check_bare_import(bare(**changes), ALL)
+        assert (check.importable, check.steps) == ("none", 4)
+        assert "has no annotations with its diffID" in check.reason
+
+    @pytest.mark.parametrize(
+        ("changes", "fault"),
+        [
+            ({"mediaType": None}, "has a media type that BuildKit cannot unpack: ''"),
+            ({"diffID": "tar"}, "has an annotation diffID that is not a digest"),
+        ],
+    )
+    def test_what_is_wrong_with_a_layer(self, changes: Json, fault: str) -> None:
+        data = bare(**changes)
+        assert check_bare_import(data, ALL).importable == "none"
+        assert set(layer_faults(None, read_cacheconfig(data), ALL)) == {fault}
+
+    def test_the_export_of_a_directory_is_not_one(self) -> None:
+        data = encode(chain_of_steps(layers()))
+        assert set(layer_faults(None, read_cacheconfig(data), ALL)) == {"has no annotations"}
+        assert check_bare_import(data, ALL).importable == "none"
+
+    def test_what_is_no_cacheconfig(self) -> None:
+        check = check_bare_import(b"[]", ALL)
+        assert (check.importable, check.steps) == ("none", 0)
+        assert check.reason.startswith("BuildKit does not accept its cacheconfig: it ")

@@ -170,7 +170,7 @@ def test_a_cut_ends_as_soon_as_it_fits() -> None:
     cache = two_stages()
     tree, sizes = cache.tree(), cache.sizes()
     whole = select_steps([tree], {}, sizes, 0, 10**9, now_ns=NOW_NS)
-    assert whole == TrimSelection((None,), 8 * SIZE + len(tree.manifest) + len(tree.config))
+    assert whole == TrimSelection((None,), 8 * SIZE + tree.size)
     assert select_steps([tree], {}, sizes, 0, whole.bytes, now_ns=NOW_NS) == whole
     for dropped in range(1, 8):
         limit = (8 - dropped) * SIZE + 10_000
@@ -226,12 +226,14 @@ def test_the_same_root_twice_is_cut_once() -> None:
 
 def test_until_the_documents_fit() -> None:
     tree = two_stages().tree()
-    full = keep_until_fits(tree, {}, lambda manifest, config: True, now_ns=NOW_NS)
+    full = keep_until_fits(tree, {}, lambda documents: True, now_ns=NOW_NS)
     assert full is not None
     assert len(full) == 8
     half = keep_until_fits(
-        tree, {}, lambda manifest, config: config < len(tree.config) // 2, now_ns=NOW_NS
+        tree, {}, lambda documents: len(documents.config) < len(tree.config) // 2, now_ns=NOW_NS
     )
     assert half is not None
     assert half < full
-    assert keep_until_fits(tree, {}, lambda manifest, config: manifest < 10, now_ns=NOW_NS) is None
+    assert (
+        keep_until_fits(tree, {}, lambda documents: len(documents.root) < 10, now_ns=NOW_NS) is None
+    )

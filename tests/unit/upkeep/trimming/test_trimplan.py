@@ -71,7 +71,7 @@ def test_what_is_shared_goes_from_both(cache: Stages) -> None:
     kept = {str(layer) for each in cutting.trims for layer in each.new.layers}
     assert kept == names
     assert set(cutting.moves) == {0, 1}
-    written = {data for each in cutting.trims for data in (each.new.manifest, each.new.config)}
+    written = {data for each in cutting.trims for data in each.new.documents.in_order}
     assert len(written) == 2, "both are the same now, and count once"
     assert bytes_after(cutting) == image + 3 * LAYER_BYTES + sum(map(len, written))
 
