@@ -173,7 +173,7 @@ VALUES = {
         "exit_code",
     ),
     "RequestCounts": ("list=0 get=0 head=0 put=0 copy=0 delete=0", ""),
-    "Root": ("position ref_name descriptor", "label"),
+    "Root": ("position ref_name descriptor roots_name='index.json'", "label"),
     "SourceLocation": ("filename first_line last_line text", ""),
     "Step": ("key name state intervals error transfers warnings log unfinished", "seconds"),
     "SweepOptions": (

@@ -20,7 +20,14 @@ from kitcache.gc.sweep import apply
 from kitcache.gc.unpublished import newest_unpublished_ns
 from kitcache.gc.values import Plan, Refusal, Survey, SweepResult
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import BATCH_SIZE, CollectableStore, HeldLock, LockHolder, Waiting
+from kitcache.store.protocol import (
+    BATCH_SIZE,
+    CacheStore,
+    CollectableStore,
+    HeldLock,
+    LockHolder,
+    Waiting,
+)
 
 MAX_RETRIES = 8
 """A command fails after so many changes of index.json by other processes."""
@@ -83,7 +90,7 @@ def collect(
             # Some file systems skip names during deletion, so a large sweep is repeated.
     except KitcacheError as error:
         raise after_deleting(error, total) from None
-    raise after_deleting(index_unstable_error(store.path), total)
+    raise after_deleting(index_unstable_error(store), total)
 
 
 def _sweep(
@@ -135,7 +142,7 @@ class IndexChangedError(Exception):
 
 
 def retry_if_changed(
-    path: str, attempt: Callable[[], Result], *, effect: str = NOTHING_CHANGED
+    store: CacheStore, attempt: Callable[[], Result], *, effect: str = NOTHING_CHANGED
 ) -> Result:
     """Return the result of the first attempt that does not raise IndexChangedError.
 
@@ -145,14 +152,14 @@ def retry_if_changed(
     for _ in range(MAX_RETRIES):
         with suppress(IndexChangedError):
             return attempt()
-    raise index_unstable_error(path, effect=effect)
+    raise index_unstable_error(store, effect=effect)
 
 
-def index_unstable_error(path: str, effect: str = NOTHING_DELETED) -> Busy:
-    """Return the error for an index.json that changes again and again."""
+def index_unstable_error(store: CacheStore, effect: str = NOTHING_DELETED) -> Busy:
+    """Return the error for roots that change again and again."""
     return Busy(
-        path,
-        f"index.json changed {MAX_RETRIES} times: other processes are publishing tags",
+        store.path,
+        f"{store.roots_name} changed {MAX_RETRIES} times: other processes are publishing tags",
         effect=effect,
         hints=("try again when their exports have ended",),
     )
@@ -187,7 +194,7 @@ def survey_and_plan(
         survey = take_survey(store, control, young_since_ns=since_ns, began_ns=began_ns)
         lost = lost_blobs(before, survey) if before else ()
         if lost:
-            raise loss_error(store.path, lost)
+            raise loss_error(store, lost)
         plan = make_plan(survey, options, now_ns, store.recall(options.min_age_ns))
         if lock is None or (plan.refusal and plan.refusal.kind == "busy"):
             break

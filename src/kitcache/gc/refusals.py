@@ -13,6 +13,7 @@ from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.links import kind_of
 from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
+from kitcache.store.protocol import CacheStore
 
 IS_SYMLINK = "is a symlink, which kitcache does not follow"
 """The problem of a symlink that replaces a manifest."""
@@ -59,6 +60,25 @@ def refusal_error(path: str, refusal: Refusal) -> KitcacheError:
     )
 
 
+def no_roots_error(store: CacheStore) -> Damaged:
+    """Return the error for a cache that has blobs and no roots at all."""
+    hints: tuple[str, ...] = (
+        repair_command(store.path),
+        f"restore {store.roots_name} from a copy",
+        "export again: then only the blobs of that export are kept",
+    )
+    problem = f"{store.roots_name} is missing but blobs/ is not empty"
+    if store.blobs_are_leaves:
+        problem = f"there are blobs, and no object below {store.roots_name}"
+        hints = ("name every manifests_prefix that exporters use", hints[-1])
+    return Damaged(
+        store.path,
+        f"{problem}: kitcache cannot tell which blobs are in use",
+        kind="missing",
+        hints=hints,
+    )
+
+
 def describe_damage(damage: DamagedPath) -> str:
     """Return a clause, such as "manifest sha256:9c1e… is missing"."""
     if not damage.chain:
@@ -69,8 +89,8 @@ def describe_damage(damage: DamagedPath) -> str:
 
 
 def chain_of(damage: DamagedPath) -> tuple[str, ...]:
-    """Return the path from index.json to the damage, for an error."""
-    return ("index.json", *(describe_step(step) for step in damage.chain))
+    """Return the path from index.json, or from the prefix of the roots, to the damage."""
+    return (damage.root.roots_name, *(describe_step(step) for step in damage.chain))
 
 
 def describe_step(descriptor: Descriptor) -> str:
@@ -114,16 +134,20 @@ def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob
     return (*damage, *missing)
 
 
-def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damaged:
+def loss_error(store: CacheStore, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damaged:
     """Return the error for a tag that lost blobs during a sweep."""
-    first = lost[0]
+    first, path = lost[0], store.path
     if isinstance(first, DamagedPath):
         tag, chain = first.root.ref_name, chain_of(first)
         label, hints = first.root.label, recovery_hints(path, first.root)
     else:
-        tag, chain = first.ref_name, ("index.json", str(first.digest))
+        tag, chain = first.ref_name, (store.roots_name, str(first.digest))
         label = "an entry without a tag" if tag is None else f"tag '{tag}'"
         hints = ("export to that tag again",)
+    cause = "its exporter does not use kitcache's lock"
+    if store.blobs_are_leaves:
+        cause = "its export took longer than the export time, or renewed blobs during the sweep"
+        hints = (*hints, "sweep with a longer export time")
     return Damaged(
         path,
         f"{label} was published during the sweep and lacks {len(lost):,}"
@@ -134,7 +158,7 @@ def loss_error(path: str, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damage
         details=(
             *(_name_of(item) for item in lost[:_LISTED]),
             *((f"and {len(lost) - _LISTED:,} more",) if len(lost) > _LISTED else ()),
-            "its exporter does not use kitcache's lock",
+            cause,
         ),
         hints=hints,
     )
@@ -146,7 +170,7 @@ def incomplete_error(path: str, root: Root, faults: Sequence[DamagedPath | Missi
     if isinstance(first, DamagedPath):
         kind, chain, problem = first.kind, chain_of(first), describe_damage(first)
     else:
-        kind, chain = "missing", ("index.json", str(first.digest))
+        kind, chain = "missing", (root.roots_name, str(first.digest))
         problem = f"blob {first.digest.short} {first.problem}"
     more = f"and {len(faults) - 1:,} more" if len(faults) > 1 else ""
     return Damaged(

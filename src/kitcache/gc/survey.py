@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
-from kitcache.gc.refusals import IS_SYMLINK
+from kitcache.gc.refusals import IS_SYMLINK, no_roots_error
 from kitcache.gc.values import (
     NO_ROOT,
     DamagedPath,
@@ -24,7 +24,7 @@ from kitcache.gc.values import (
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
-from kitcache.store.ioerrors import repair_command, size_problem
+from kitcache.store.ioerrors import size_problem
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat, CacheStore, Roots
 
 DEPTH_LIMIT = 32
@@ -55,17 +55,7 @@ def take_survey(
     began_ns = store.now_ns() if began_ns is None else began_ns
     roots = store.read_roots(control.pause)
     if roots.data is None and any(batch.names for batch in store.scan_blobs()):
-        raise Damaged(
-            store.path,
-            "index.json is missing but blobs/ is not empty:"
-            " kitcache cannot tell which blobs are in use",
-            kind="missing",
-            hints=(
-                repair_command(store.path),
-                "restore index.json from a copy",
-                "export again: then only the blobs of that export are kept",
-            ),
-        )
+        raise no_roots_error(store)
     return survey_roots(store, control, roots, began_ns=began_ns, young_since_ns=young_since_ns)
 
 
@@ -85,8 +75,9 @@ def survey_roots(
 
     """
     marker = _Marker(store, control, needs_all=needs_all)
+    named = store.roots_name
     surveyed = tuple(
-        Root(-1 if entry.is_subject else position, entry.ref_name, entry.descriptor)
+        Root(-1 if entry.is_subject else position, entry.ref_name, entry.descriptor, named)
         for position, entry in enumerate(roots.entries)
     )
     for root, entry in zip(surveyed, roots.entries, strict=True):

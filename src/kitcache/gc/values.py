@@ -54,16 +54,18 @@ class Progress(NamedTuple):
 
 
 class Root(NamedTuple):
-    """An entry of index.json.
+    """An entry of index.json, or a root in an object store.
 
     Attributes:
         position: From 0; -1 for the subject of index.json itself.
         descriptor: None if the entry is malformed.
+        roots_name: That of the store; see CacheStore.
     """
 
     position: int
     ref_name: str | None
     descriptor: Descriptor | None
+    roots_name: str = "index.json"
 
     @property
     def label(self) -> str:

@@ -16,6 +16,7 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
 from kitcache.store.open import StoreAddress, address_text, open_store
+from kitcache.store.protocol import CacheStore
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.project import CacheDocuments
 from kitcache.upkeep.results import CachedStep, HeldBlob, TagContents
@@ -41,7 +42,7 @@ def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagC
     control = Control(address_text(path), None, cancel)
     with open_store(path) as store:
         survey = take_survey(store, control)
-        roots = _roots_of(store.path, survey, tag)
+        roots = _roots_of(store, survey, tag)
         descriptors = list(dict.fromkeys(root.descriptor for root in roots if root.descriptor))
         links = _first_links(survey, descriptors)
         reader = Reader(store)
@@ -79,13 +80,13 @@ def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagC
     )
 
 
-def _roots_of(path: str, survey: Survey, tag: str) -> list[Root]:
+def _roots_of(store: CacheStore, survey: Survey, tag: str) -> list[Root]:
     roots = [root for root in survey.roots if root.ref_name == tag]
     roots = roots or [r for r in survey.roots if r.descriptor and str(r.descriptor.digest) == tag]
     if roots:
         return roots
     names = [root.ref_name for root in survey.roots]
-    raise unknown_tag_error(path, f"the tag or digest {tag!r}", tag, names, effect="")
+    raise unknown_tag_error(store, f"the tag or digest {tag!r}", tag, names, effect="")
 
 
 def _first_links(survey: Survey, descriptors: Sequence[Descriptor]) -> dict[Digest, Link]:

@@ -118,11 +118,11 @@ def edit_and_collect(
         try:
             after, swept = collect(lock, context.options, context.control, after)
         except KitcacheError as error:
-            raise _after_edit(error, edit) from None
+            raise _after_edit(error, edit, store.roots_name) from None
         return EditResult(choice, after, add_sweeps(total, swept))
 
     try:
-        return retry_if_changed(store.path, attempt)
+        return retry_if_changed(store, attempt)
     except KitcacheError as error:
         raise (after_deleting(error, total) if total.deleted.blobs else error) from None
 
@@ -175,10 +175,10 @@ def _project(
     return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
 
 
-def _after_edit(error: KitcacheError, edit: IndexEdit) -> KitcacheError:
-    """Add the changes of index.json to the effect of an error."""
+def _after_edit(error: KitcacheError, edit: IndexEdit, roots_name: str) -> KitcacheError:
+    """Add the changes of the roots to the effect of an error."""
     clauses = [
-        f"{count:,} {'entry' if count == 1 else 'entries'} of index.json had been {verb}"
+        f"{count:,} {'entry' if count == 1 else 'entries'} of {roots_name} had been {verb}"
         for count, verb in ((len(edit.drop), "removed"), (len(edit.move), "trimmed"))
         if count
     ]

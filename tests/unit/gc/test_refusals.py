@@ -15,6 +15,7 @@ from kitcache.gc.refusals import (
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root
 from kitcache.oci.descriptor import Descriptor
+from tests.contract.memory import MemoryStore
 from tests.unit.gc.surveys import EMPTY, digest
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -174,7 +175,7 @@ def test_a_hole_that_was_known_is_no_loss_to_another_tag() -> None:
 
 
 def test_a_lost_layer_is_named() -> None:
-    error = loss_error("./cache", (MissingBlob(digest("layer"), "dev"),))
+    error = loss_error(MemoryStore("./cache"), (MissingBlob(digest("layer"), "dev"),))
     assert (error.kind, error.tag, error.exit_code) == ("lost", "dev", 12)
     assert str(error).splitlines() == [
         "./cache: tag 'dev' was published during the sweep and lacks 1 blob",
@@ -186,8 +187,27 @@ def test_a_lost_layer_is_named() -> None:
     ]
 
 
+def test_a_loss_in_an_object_store_blames_no_lock() -> None:
+    store = MemoryStore("s3://b/ci/")
+    store.blobs_are_leaves, store.roots_name = True, "ci/manifests/"
+    assert str(loss_error(store, (MissingBlob(digest("layer"), "dev"),))).splitlines() == [
+        "s3://b/ci/: tag 'dev' was published during the sweep and lacks 1 blob",
+        f"  path: ci/manifests/ > {digest('layer')}",
+        f"  missing: {digest('layer')} (layer)",
+        "  its export took longer than the export time, or renewed blobs during the sweep",
+        "  nothing was deleted",
+        "  hint: export to that tag again",
+        "  hint: sweep with a longer export time",
+    ]
+
+
+def test_a_path_begins_at_what_contains_the_roots() -> None:
+    root = ROOT._replace(roots_name="ci/manifests/")
+    assert chain_of(DAMAGE._replace(root=root))[0] == "ci/manifests/"
+
+
 def test_a_lost_manifest_is_named_with_the_way_out() -> None:
-    error = loss_error("./cache", (DAMAGE._replace(kind="missing"), *[DAMAGE] * 6))
+    error = loss_error(MemoryStore("./cache"), (DAMAGE._replace(kind="missing"), *[DAMAGE] * 6))
     assert error.headline.endswith("and lacks 7 blobs")
     assert error.details[1] == f"missing: {digest('manifest')} (manifest, linux/arm64)"
     assert error.hints[0] == MEND
@@ -195,4 +215,6 @@ def test_a_lost_manifest_is_named_with_the_way_out() -> None:
 
 
 def test_a_loss_without_a_tag_is_not_blamed_on_a_tag_called_none() -> None:
-    assert "None" not in str(loss_error("./cache", (MissingBlob(digest("layer"), None),)))
+    assert "None" not in str(
+        loss_error(MemoryStore("./cache"), (MissingBlob(digest("layer"), None),))
+    )

@@ -1,4 +1,4 @@
-"""Every command on a cache whose roots are cacheconfigs, as BuildKit wrote it to S3 and to Azure."""
+"""Every command on caches whose roots are cacheconfigs, as BuildKit wrote them to S3 and Azure."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import kitcache
-from kitcache.errors import LimitNotReached, NotFound
+from kitcache.errors import Damaged, LimitNotReached, NotFound
 from kitcache.oci.cacheconfig import read_cacheconfig
 from kitcache.oci.digest import Digest
 from kitcache.oci.index import read_entries
@@ -85,7 +85,7 @@ class TestReading:
         assert usage.reclaimable.blobs == len(store.blobs) - len(everything)
 
     def test_why_goes_from_the_root_to_the_layer(self, store: MemoryStore) -> None:
-        blob = sorted(layers_of(store, "main"))[0]
+        blob = min(layers_of(store, "main"))
         references = kitcache.why("x", blob)
         assert {path.root.ref_name for path in references.paths} == {
             name for name in roots(store) if name and blob in layers_of(store, name)
@@ -108,7 +108,7 @@ class TestReading:
 
     def test_a_layer_of_another_length_is_a_missing_blob(self, store: MemoryStore) -> None:
         """The annotations have the size, so a listing is enough to find it."""
-        digest = Digest("sha256", sorted(layers_of(store, "main"))[0].split(":")[1])
+        digest = Digest("sha256", min(layers_of(store, "main")).split(":")[1])
         store.blobs[digest] = store.blobs[digest]._replace(data=b"short")
         (fault,) = kitcache.du("x").missing_blobs
         assert (fault.digest, fault.problem.split(" (")[0]) == (digest, "is truncated")
@@ -196,3 +196,19 @@ def test_the_fixture_is_read_as_it_is(kind: str) -> None:
     for key, data in read_fixture(kind).items():
         if key.startswith("manifests/"):
             assert roots(store)[key.removeprefix("manifests/")] == sha256(data)
+
+
+def test_without_any_root_nothing_is_deleted(store: MemoryStore) -> None:
+    """Perhaps the exporters use another manifests_prefix."""
+    store.index, before = None, dict(store.blobs)
+    with pytest.raises(Damaged, match="there are blobs, and no object below manifests/") as caught:
+        kitcache.reset("x")
+    assert caught.value.hints[0] == "name every manifests_prefix that exporters use"
+    assert store.blobs == before
+
+
+def test_a_root_that_cannot_be_read_is_named_with_its_prefix(store: MemoryStore) -> None:
+    del store.inline[roots(store)["main"]]
+    with pytest.raises(Damaged, match="tag 'main' cannot be read") as caught:
+        kitcache.reset("x")
+    assert caught.value.chain == ("manifests/", f"{roots(store)['main']} (cacheconfig)")

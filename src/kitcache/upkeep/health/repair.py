@@ -184,7 +184,7 @@ class _Repair:
         def attempt() -> tuple[RepairAction, ...]:
             return (*done, *self._attempt(suspects, done))
 
-        return retry_if_changed(self._store.path, attempt, effect=_TAGS_INTACT)
+        return retry_if_changed(self._store, attempt, effect=_TAGS_INTACT)
 
     def _attempt(
         self, suspects: Sequence[BadBlob], done: list[RepairAction]

@@ -367,7 +367,7 @@ def _tag_actions(outcomes: Mapping[Root, _RootOutcome], was: str) -> Iterator[Re
             continue
         target, digest = outcome.target, root.descriptor.digest if root.descriptor else None
         if target is None:
-            sentence = f"{root.label} {was} removed from index.json: {outcome.reason}"
+            sentence = f"{root.label} {was} removed from {root.roots_name}: {outcome.reason}"
         elif outcome.kind == "rewrite-cache":
             sentence = f"{root.label} {was} rewritten{outcome.reason}"
         else:

@@ -305,7 +305,7 @@ def _commit(
                 raise IndexChangedError
         return groups
 
-    return retry_if_changed(target.path, attempt)
+    return retry_if_changed(target, attempt)
 
 
 def _check_again(

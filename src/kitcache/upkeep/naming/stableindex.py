@@ -25,7 +25,7 @@ def read_surveyed_roots(store: CollectableStore, control: Control) -> tuple[Root
         check_rewritable(store.path, roots.data or b"null")
         return roots, survey
 
-    return retry_if_changed(store.path, attempt)
+    return retry_if_changed(store, attempt)
 
 
 def read_target_roots(store: CacheStore, control: Control) -> Roots:

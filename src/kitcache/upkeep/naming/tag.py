@@ -13,7 +13,7 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import EditableStore, Roots, TagUse
+from kitcache.store.protocol import CacheStore, EditableStore, Roots, TagUse
 from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots
 from kitcache.upkeep.naming.tagnames import check_tag_name, unknown_tag_error
@@ -91,7 +91,7 @@ def _commit(
             _write_use(store, target, use)
         return entry
 
-    return retry_if_changed(store.path, attempt)
+    return retry_if_changed(store, attempt)
 
 
 def _find_source(
@@ -99,7 +99,7 @@ def _find_source(
 ) -> tuple[Roots, _Source]:
     """Return the roots of the store, and the entry of SOURCE, which is complete."""
     roots, survey = read_surveyed_roots(store, control)
-    root = _root_of(store.path, survey, source)
+    root = _root_of(store, survey, source)
     problems = find_missing(survey, root)
     if problems or root.descriptor is None:
         raise incomplete_error(store.path, root, problems)
@@ -111,18 +111,18 @@ def _find_source(
     return roots, entry
 
 
-def _root_of(path: str, survey: Survey, source: str) -> Root:
+def _root_of(store: CacheStore, survey: Survey, source: str) -> Root:
     entries = [root for root in survey.roots if root.position >= 0]
     named = [root for root in entries if source in (root.ref_name, _digest_of(root))]
     if not named:
         names = [root.ref_name for root in entries]
         problem = f"the tag or digest {source!r}"
-        raise unknown_tag_error(path, problem, source, names, has_digests=True)
+        raise unknown_tag_error(store, problem, source, names, has_digests=True)
     digests = dict.fromkeys(_digest_of(root) for root in named)
     if len(digests) > 1:
         raise UsageError(
-            f"{source!r} names {len(digests)} digests in index.json",
-            path=path,
+            f"{source!r} names {len(digests)} digests in {store.roots_name}",
+            path=store.path,
             details=tuple(digest or "an entry that cannot be read" for digest in digests),
             hints=("name the entry by its digest",),
         )

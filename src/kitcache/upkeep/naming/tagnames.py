@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from kitcache.errors import NOTHING_CHANGED, NotFound, UsageError
 from kitcache.oci.digest import parse_digest
+from kitcache.store.protocol import CacheStore
 
 
 def check_tag_name(name: str) -> None:
@@ -20,7 +21,7 @@ def check_tag_name(name: str) -> None:
 
 
 def unknown_tag_error(
-    path: str,
+    store: CacheStore,
     problem: str,
     name: str,
     known_names: Iterable[str | None],
@@ -39,5 +40,8 @@ def unknown_tag_error(
     hints = (f"did you mean {similar!r}?",) if similar else ()
     listing = "list the tags with full digests" if has_digests else "list the tags"
     return NotFound(
-        path, f"no entry of index.json has {problem}", effect=effect, hints=(*hints, listing)
+        store.path,
+        f"no entry of {store.roots_name} has {problem}",
+        effect=effect,
+        hints=(*hints, listing),
     )

@@ -13,7 +13,7 @@ from kitcache.oci.index import RemovedEntry, list_names, remove_entries
 from kitcache.options.tagpatterns import find_pattern, is_pattern
 from kitcache.store.ioerrors import repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import EditableStore, TagUse
+from kitcache.store.protocol import CacheStore, EditableStore, TagUse
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import UntagResult
 
@@ -49,7 +49,7 @@ def untag(
     control = Control(name, on_progress, cancel)
     with open_store(path) as store:
         if dry_run:
-            _, removed = _remove(name, store.read_roots(control.pause).data, wanted)
+            _, removed = _remove(store, store.read_roots(control.pause).data, wanted)
         else:
             removed = _commit(store, wanted, control, lock_timeout_s)
     entries = tuple((entry.ref_name, entry.digest) for entry in removed)
@@ -63,7 +63,7 @@ def _commit(
 
     def change(data: bytes | None) -> bytes:
         nonlocal removed
-        after, removed = _remove(store.path, data, names)
+        after, removed = _remove(store, data, names)
         return after
 
     deadline = time.monotonic() + lock_timeout_s
@@ -79,16 +79,16 @@ def _commit(
 
 
 def _remove(
-    path: str, data: bytes | None, names: tuple[str, ...]
+    store: CacheStore, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[RemovedEntry, ...]]:
     """Return index.json without the entries that have these names, and the removed entries."""
     if data is None:
         raise Damaged(
-            path,
-            "index.json is missing",
+            store.path,
+            f"{store.roots_name} is missing",
             kind="missing",
             effect=NOTHING_CHANGED,
-            hints=(repair_command(path), "restore index.json from a copy"),
+            hints=(repair_command(store.path), f"restore {store.roots_name} from a copy"),
         )
     entries = list_names(data)
     matches = {name: _matches_of(name, entries) for name in names}
@@ -97,7 +97,7 @@ def _remove(
     if unknown:
         problem = " or ".join(map(_describe, unknown))
         known = [entry.ref_name for entry in entries]
-        raise unknown_tag_error(path, problem, unknown[0], known, has_digests=True)
+        raise unknown_tag_error(store, problem, unknown[0], known, has_digests=True)
     return after, removed
 
 

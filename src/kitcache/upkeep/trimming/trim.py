@@ -139,11 +139,11 @@ def _find_roots(store: EditableStore, survey: Survey, tag: str) -> tuple[list[Ro
     named = {root.descriptor.digest: root.descriptor for root in roots if root.descriptor}
     if not named:
         names = [root.ref_name for root in survey.roots]
-        raise unknown_tag_error(store.path, f"the tag {tag!r}", tag, names)
+        raise unknown_tag_error(store, f"the tag {tag!r}", tag, names)
     if len(named) > 1:
         retag = command_line("tag", store.path, str(next(iter(named))), tag)
         raise UsageError(
-            f"{tag!r} names {len(named)} roots in index.json",
+            f"{tag!r} names {len(named)} roots in {store.roots_name}",
             path=store.path,
             details=tuple(map(str, named)),
             hints=(
