@@ -1,7 +1,6 @@
 """Buckets of the servers in tests/objects/servers.py, and caches in them as BuildKit writes them.
 
-Everything here uses the vendors' own clients, never kitcache's, so that a test sees a bucket as
-another program does.
+A bucket here uses the vendor's own client, so that a test sees it as another program does.
 """
 
 import hashlib
@@ -16,10 +15,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
+from kitcache.options.objectcaches import parse_object_cache
+from kitcache.store.objects.client import ObjectClient
 from tests.objects.memory import MemoryClient
 
 FIXTURE = Path(__file__).parents[1] / "data" / "objects" / "fixture.tar.gz"
 FIXTURE_PREFIX = "fix/"
+STORES = ("plain_bucket", "versioned_bucket", "moto_bucket", "azure_bucket")
+"""The fixtures of the stores that a collector can work on."""
 REGION = "us-east-1"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 AZURITE_ACCOUNT = "devstoreaccount1"
@@ -314,6 +317,19 @@ class AzureBucket(NamedTuple):
 
     def keys(self) -> set[str]:
         return set(self.client.list_blob_names(name_starts_with=self.prefix or None))
+
+
+def open_client(bucket: Bucket, **changes: str) -> ObjectClient:
+    """Return kitcache's client of a bucket; the caller closes it."""
+    cache = parse_object_cache(bucket.attributes(**changes), {})
+    assert cache is not None
+    if cache.kind == "s3":
+        from kitcache.store.objects.s3 import open_s3  # noqa: PLC0415 - slow
+
+        return open_s3(cache)
+    from kitcache.store.objects.azure import open_azure  # noqa: PLC0415 - slow
+
+    return open_azure(cache)
 
 
 def s3_client(url: str, key: Key = ADMIN) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.objects.buckets import ADMIN, READER, AzureBucket, Bucket, S3Bucket, Server
+from tests.objects.buckets import ADMIN, READER, STORES, AzureBucket, Bucket, S3Bucket, Server
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -154,6 +154,7 @@ def start_seaweed(process: Process) -> str:
             *(str(BINARIES / "weed"), "server", "-s3", f"-dir={process.root}"),
             *(f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.config={config}", *flags),
             *("-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            "-s3.autoCreateBucket=false",
             *("-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
         ]
     )
@@ -261,9 +262,6 @@ def azure_bucket(azurite: Server, request: pytest.FixtureRequest) -> Iterator[Az
     with AzureBucket.open(azurite, _bucket_name(request)) as bucket:
         bucket.create()
         yield bucket
-
-
-STORES = ("plain_bucket", "versioned_bucket", "moto_bucket", "azure_bucket")
 
 
 @pytest.fixture(params=STORES)

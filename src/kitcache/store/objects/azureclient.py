@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import NullHandler, getLogger
 from threading import Lock
 from time import gmtime, monotonic_ns, strftime
 from typing import Any, TypeVar
@@ -16,11 +17,17 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.core.paging import ItemPaged
-from azure.storage.blob import BlobBlock, ContainerClient, ExponentialRetry
+from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, ExponentialRetry
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
-from kitcache.store.objects.azureerrors import explain, is_container_missing, reason_of
+from kitcache.store.objects.azureerrors import (
+    CHANGED,
+    check_batch,
+    explain,
+    is_container_missing,
+    reason_of,
+)
 from kitcache.store.objects.azurelisting import date_ns, parse_page
 from kitcache.store.objects.client import (
     Abilities,
@@ -38,8 +45,15 @@ PAGE_BLOBS = 5000
 PART_BYTES = 8 * 1024 * 1024
 _MAX_BLOCKS = 50_000
 _NO_SUCH_RANGE = 416
-_RETRIES = 3
-_FIRST_WAIT_S = 1
+_RETRY: dict[str, Any] = {
+    "retry_total": 3,
+    "initial_backoff": 1,
+    "increment_base": 2,
+    "random_jitter_range": 1,
+}
+
+# The SDK logs warnings, which Python prints if no program has set up logging.
+getLogger("azure").addHandler(NullHandler())
 
 _KINDS: dict[str, RequestKind] = {"GET": "get", "HEAD": "head", "PUT": "put", "POST": "delete"}
 
@@ -72,9 +86,7 @@ class AzureClient:
                 cache.endpoint_url,
                 cache.bucket,
                 credential=credential,
-                retry_policy=ExponentialRetry(
-                    initial_backoff=_FIRST_WAIT_S, increment_base=2, retry_total=_RETRIES
-                ),
+                retry_policy=ExponentialRetry(**_RETRY),
                 connection_timeout=10,
                 max_single_get_size=PART_BYTES,
                 max_chunk_get_size=PART_BYTES,
@@ -88,6 +100,21 @@ class AzureClient:
             yield
         except (AzureError, ValueError) as error:
             raise explain(self._cache, error) from None
+
+    def _blob(self, key: str) -> BlobClient:
+        """Return the client of a blob.
+
+        Raises:
+            KitcacheError: The HTTP library would replace a/../b by b, which is another blob.
+        """
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            raise KitcacheError(
+                self.address,
+                f"{key} cannot be requested, because its name has the part . or ..",
+                effect=NOTHING_CHANGED,
+                hints=("delete this blob with another program",),
+            )
+        return self._container.get_blob_client(key)
 
     def _find(self, request: Callable[[], _T]) -> _T | None:
         """Return the answer to a request, None if the blob is missing."""
@@ -136,7 +163,7 @@ class AzureClient:
                 yield Page(objects, not marker)
 
     def _read_page(
-        self, prefix: str, marker: str | None, *, versions: bool, size: int = PAGE_BLOBS
+        self, prefix: str, marker: str | None, *, versions: bool, size: int = 0
     ) -> tuple[list[ObjectInfo], str]:
         """Return the blobs of a page, and the marker of the next page, "" after the last."""
 
@@ -147,7 +174,7 @@ class AzureClient:
 
         query: Any = {
             "name_starts_with": prefix,
-            "results_per_page": size,
+            "results_per_page": size or PAGE_BLOBS,
             "raw_response_hook": take,
         }
         if versions:
@@ -164,23 +191,23 @@ class AzureClient:
     def read(self, key: str, limit: int) -> tuple[bytes, ObjectInfo] | None:
         def request() -> tuple[bytes, ObjectInfo]:
             try:
-                stream = self._container.download_blob(key, offset=0, length=limit)
+                stream = self._blob(key).download_blob(offset=0, length=limit)
             except HttpResponseError as error:
                 if error.status_code != _NO_SUCH_RANGE:
                     raise
                 # An empty blob has no first byte.
-                stream = self._container.download_blob(key)
+                stream = self._blob(key).download_blob()
             size = (stream.properties.content_range or "/0").rpartition("/")[2]
             return stream.readall(), _info(key, int(size), stream.properties)
 
         return self._find(request)
 
     def stat(self, key: str) -> ObjectInfo | None:
-        facts = self._find(self._container.get_blob_client(key).get_blob_properties)
+        facts = self._find(self._blob(key).get_blob_properties)
         return None if facts is None else _info(key, facts.size, facts)
 
     def read_parts(self, key: str, size: int) -> Iterator[bytes | memoryview] | None:  # noqa: ARG002
-        stream = self._find(lambda: self._container.download_blob(key))
+        stream = self._find(lambda: self._blob(key).download_blob())
         return None if stream is None else self._yield_chunks(stream.chunks())
 
     def _yield_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes | memoryview]:
@@ -198,13 +225,13 @@ class AzureClient:
             options |= {"etag": condition.etag, "match_condition": MatchConditions.IfNotModified}
         with self._explained():
             try:
-                answer = self._container.get_blob_client(key).upload_blob(data, **options)
+                answer = self._blob(key).upload_blob(data, **options)
             except (ResourceExistsError, ResourceModifiedError):
                 return None
         return _info(key, len(data), answer)
 
     def upload(self, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
-        blob = self._container.get_blob_client(key)
+        blob = self._blob(key)
         block_bytes = max(PART_BYTES, -(-size // _MAX_BLOCKS))
         blocks: list[BlobBlock] = []
         name = uuid4().hex
@@ -230,21 +257,20 @@ class AzureClient:
         """Write the metadata, which changes the date and the ETag. No exporter does it."""
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(self.now_ns() // 10**9))
         with self._explained():
-            self._container.get_blob_client(key).set_blob_metadata({"updated_at": now})
+            self._blob(key).set_blob_metadata({"updated_at": now})
 
     def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
         blobs = [{"name": t.key, "version_id": t.version, "etag": t.etag} for t in targets]
         with self._explained():
             answers = list(self._container.delete_blobs(*blobs, raise_on_any_failure=False))
-        if len(answers) != len(targets):
-            raise KitcacheError(
-                self.address,
-                f"the service answered {len(answers):,} of {len(targets):,} deletions of a batch",
-                effect="it is unknown which of these blobs were deleted",
-                hints=("run the same command again",),
-            )
+        check_batch(self._cache, len(targets), answers)
         reasons = {t: reason_of(a) for t, a in zip(targets, answers, strict=True)}
-        return {target: reason for target, reason in reasons.items() if reason}
+        # Whether a missing blob or a changed one, the condition does not hold.
+        return {
+            target: reason
+            for target, reason in reasons.items()
+            if reason and not (reason == CHANGED and self.stat(target.key) is None)
+        }
 
     def list_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
         return iter(())

@@ -3,6 +3,7 @@
 The texts of the SDK are not repeated: they can contain URLs with signatures.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,18 +14,27 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from kitcache.errors import NOTHING_CHANGED, KitcacheError, NotACache
+from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.client import NoBucket
 
 CHANGED = "it has changed since it was listed"
 
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled")
 _REASONS = {
     "ConditionNotMet": CHANGED,
+    "AuthorizationFailure": "the credential does not permit it",
+    "AuthorizationPermissionMismatch": "the credential does not permit it",
     "LeaseIdMissing": "a lease protects it",
     "SnapshotsPresent": "it has snapshots",
     "BlobImmutableDueToPolicy": "an immutability policy protects it",
     "BlobImmutableDueToLegalHold": "a legal hold protects it",
+}
+_BUSY = ("the service is busy, also after all retries", ("run the same command again later",))
+_ANSWERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ConditionNotMet": ("a blob was changed while it was read", ("run the same command again",)),
+    "ServerBusy": _BUSY,
+    "OperationTimedOut": _BUSY,
 }
 
 
@@ -34,22 +44,38 @@ def is_container_missing(error: Any) -> bool:
 
 
 def code_of(error: Any) -> str:
-    """Return the service's code of a failure, such as AuthenticationFailed, "" without one."""
+    """Return the code of a failure or an answer, such as AuthenticationFailed, "" without one."""
     code = getattr(error, "error_code", None)
-    response = getattr(error, "response", None)
-    if not code and response is not None:
-        code = response.headers.get("x-ms-error-code")
+    answer = getattr(error, "response", None) or error
+    if not code and hasattr(answer, "headers"):
+        code = answer.headers.get("x-ms-error-code")
     return str(getattr(code, "value", code) or "")
+
+
+def check_batch(cache: ObjectCache, size: int, answers: Sequence[Any]) -> None:
+    """Raise the failure of a whole batch of deletions."""
+    if any(is_container_missing(answer) for answer in answers):
+        raise _no_bucket(cache)
+    if len(answers) != size:
+        answer = _answer_of(answers[0]) if len(answers) == 1 else f"{len(answers):,} results"
+        raise KitcacheError(
+            cache.address, f"the service answered a batch of {size:,} deletions with {answer}"
+        )
 
 
 def reason_of(answer: Any) -> str:
     """Return why a blob of a batch was not deleted, "" if it is deleted or missing."""
-    code = answer.headers.get("x-ms-error-code") or ""
-    if 200 <= answer.status_code < 300 or (answer.status_code == 404 and code not in _NO_CONTAINER):
+    if 200 <= answer.status_code < 300 or answer.status_code == 404:
         return ""
-    if answer.status_code == 412:
-        return CHANGED
-    return _REASONS.get(code, f"the service answered {answer.status_code} {code}".rstrip())
+    return _REASONS.get(code_of(answer), f"the service answered {_answer_of(answer)}")
+
+
+def _answer_of(answer: Any) -> str:
+    return f"{answer.status_code} {code_of(answer)}".rstrip()
+
+
+def _no_bucket(cache: ObjectCache) -> NoBucket:
+    return NoBucket(cache.address, f"the container {cache.bucket} does not exist")
 
 
 def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
@@ -57,7 +83,7 @@ def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
     code = code_of(error)
     status = getattr(error, "status_code", None)
     if is_container_missing(error):
-        return NotACache(cache.address, f"there is no container {cache.bucket}")
+        return _no_bucket(cache)
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return KitcacheError(
             cache.address,
@@ -73,12 +99,10 @@ def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
             hints=("add secret_access_key to the cache, or log in with `az login`",),
         )
     if status in (401, 403):
-        return _explain_denied(cache, f"{status} {code}".rstrip(), code)
+        return _explain_denied(cache, _answer_of(error), code)
     if isinstance(error, HttpResponseError) and status is not None:
-        answer = f"{status} {code}".rstrip()
-        return KitcacheError(
-            cache.address, f"the service answered {answer}", effect=NOTHING_CHANGED
-        )
+        problem, hints = _ANSWERS.get(code, (f"the service answered {_answer_of(error)}", ()))
+        return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
     return KitcacheError(
         cache.address,
         f"the answer of {_host(cache)} is not one of Azure Blob Storage",

@@ -101,7 +101,7 @@ def make_error(
         error: A BotoCoreError or a ClientError.
     """
     if isinstance(error, exceptions.ClientError):
-        return _answered(cache, operation, error.response, effect)
+        return _answered(cache, operation, {**error.response}, effect)
     problem, hints = _unanswered(cache, error)
     return KitcacheError(cache.address, problem, effect=effect, hints=hints)
 

@@ -128,6 +128,7 @@ class S3Requests:
 def _create_client(cache: ObjectCache) -> Any:
     has_pair = bool(cache.access_key_id and cache.secret_access_key)
     style = "path" if cache.endpoint_url and cache.use_path_style else "virtual"
+    signing: Any = {"addressing_style": style, "payload_signing_enabled": False}
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
@@ -140,7 +141,7 @@ def _create_client(cache: ObjectCache) -> Any:
         # kitcache verifies digests; a CRC or a hash of each payload would double the work.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3={"addressing_style": style, "payload_signing_enabled": False},
+        s3=signing,
     )
     return botocore.session.Session().create_client(
         "s3",
