@@ -21,12 +21,10 @@ from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, Exponenti
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.azuredeletion import Deletions
 from kitcache.store.objects.azureerrors import (
-    CHANGED,
-    check_batch,
     explain,
     is_container_missing,
-    reason_of,
 )
 from kitcache.store.objects.azurelisting import date_ns, parse_page
 from kitcache.store.objects.client import (
@@ -93,6 +91,7 @@ class AzureClient:
                 raw_request_hook=self._count,
                 raw_response_hook=self._read_date,
             )
+        self._deletions = Deletions(cache, self._container, self._find_etag)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -203,7 +202,10 @@ class AzureClient:
         return self._find(request)
 
     def stat(self, key: str) -> ObjectInfo | None:
-        facts = self._find(self._blob(key).get_blob_properties)
+        return self._stat(key)
+
+    def _stat(self, key: str, version: str | None = None) -> ObjectInfo | None:
+        facts = self._find(lambda: self._blob(key).get_blob_properties(version_id=version))
         return None if facts is None else _info(key, facts.size, facts)
 
     def read_parts(self, key: str, size: int) -> Iterator[bytes | memoryview] | None:  # noqa: ARG002
@@ -260,17 +262,12 @@ class AzureClient:
             self._blob(key).set_blob_metadata({"updated_at": now})
 
     def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
-        blobs = [{"name": t.key, "version_id": t.version, "etag": t.etag} for t in targets]
         with self._explained():
-            answers = list(self._container.delete_blobs(*blobs, raise_on_any_failure=False))
-        check_batch(self._cache, len(targets), answers)
-        reasons = {t: reason_of(a) for t, a in zip(targets, answers, strict=True)}
-        # Whether a missing blob or a changed one, the condition does not hold.
-        return {
-            target: reason
-            for target, reason in reasons.items()
-            if reason and not (reason == CHANGED and self.stat(target.key) is None)
-        }
+            return self._deletions.delete(targets)
+
+    def _find_etag(self, key: str, version: str) -> str:
+        info = self._stat(key, version or None)
+        return info.etag if info else ""
 
     def list_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
         return iter(())

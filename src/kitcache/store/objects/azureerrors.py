@@ -3,7 +3,6 @@
 The texts of the SDK are not repeated: they can contain URLs with signatures.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,15 +20,6 @@ from kitcache.store.objects.client import NoBucket
 CHANGED = "it has changed since it was listed"
 
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled")
-_REASONS = {
-    "ConditionNotMet": CHANGED,
-    "AuthorizationFailure": "the credential does not permit it",
-    "AuthorizationPermissionMismatch": "the credential does not permit it",
-    "LeaseIdMissing": "a lease protects it",
-    "SnapshotsPresent": "it has snapshots",
-    "BlobImmutableDueToPolicy": "an immutability policy protects it",
-    "BlobImmutableDueToLegalHold": "a legal hold protects it",
-}
 _BUSY = ("the service is busy, also after all retries", ("run the same command again later",))
 _ANSWERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ConditionNotMet": ("a blob was changed while it was read", ("run the same command again",)),
@@ -40,10 +30,10 @@ _ANSWERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def is_container_missing(error: Any) -> bool:
     """Return True if the container of a request, not only a blob, does not exist."""
-    return code_of(error) in _NO_CONTAINER
+    return error_code(error) in _NO_CONTAINER
 
 
-def code_of(error: Any) -> str:
+def error_code(error: Any) -> str:
     """Return the code of a failure or an answer, such as AuthenticationFailed, "" without one."""
     code = getattr(error, "error_code", None)
     answer = getattr(error, "response", None) or error
@@ -52,38 +42,22 @@ def code_of(error: Any) -> str:
     return str(getattr(code, "value", code) or "")
 
 
-def check_batch(cache: ObjectCache, size: int, answers: Sequence[Any]) -> None:
-    """Raise the failure of a whole batch of deletions."""
-    if any(is_container_missing(answer) for answer in answers):
-        raise _no_bucket(cache)
-    if len(answers) != size:
-        answer = _answer_of(answers[0]) if len(answers) == 1 else f"{len(answers):,} results"
-        raise KitcacheError(
-            cache.address, f"the service answered a batch of {size:,} deletions with {answer}"
-        )
+def describe_answer(answer: Any) -> str:
+    """Return the status and the code of an answer, such as "409 LeaseIdMissing"."""
+    return f"{answer.status_code} {error_code(answer)}".rstrip()
 
 
-def reason_of(answer: Any) -> str:
-    """Return why a blob of a batch was not deleted, "" if it is deleted or missing."""
-    if 200 <= answer.status_code < 300 or answer.status_code == 404:
-        return ""
-    return _REASONS.get(code_of(answer), f"the service answered {_answer_of(answer)}")
-
-
-def _answer_of(answer: Any) -> str:
-    return f"{answer.status_code} {code_of(answer)}".rstrip()
-
-
-def _no_bucket(cache: ObjectCache) -> NoBucket:
+def no_bucket(cache: ObjectCache) -> NoBucket:
+    """Return the failure of every request to a container that does not exist."""
     return NoBucket(cache.address, f"the container {cache.bucket} does not exist")
 
 
 def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
     """Return the failure that a request, or its credential, led to."""
-    code = code_of(error)
+    code = error_code(error)
     status = getattr(error, "status_code", None)
     if is_container_missing(error):
-        return _no_bucket(cache)
+        return no_bucket(cache)
     if isinstance(error, ServiceRequestError | ServiceResponseError):
         return KitcacheError(
             cache.address,
@@ -99,9 +73,9 @@ def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
             hints=("add secret_access_key to the cache, or log in with `az login`",),
         )
     if status in (401, 403):
-        return _explain_denied(cache, _answer_of(error), code)
+        return _explain_denied(cache, describe_answer(error), code)
     if isinstance(error, HttpResponseError) and status is not None:
-        problem, hints = _ANSWERS.get(code, (f"the service answered {_answer_of(error)}", ()))
+        problem, hints = _ANSWERS.get(code, (f"the service answered {describe_answer(error)}", ()))
         return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
     return KitcacheError(
         cache.address,
