@@ -17,7 +17,7 @@ COMMANDS = (
     ["docker", "build", "."],
     ["docker", "-c", "build", "-H=tcp://x", "image", "build", "-qt", "--cache-to", "--", "."],
     ["docker", "buildx", "b", "--build-arg", "--cache-to=type=local", "-o-", "-"],
-    ["docker", "build", "--cache-to", 'type=s3,reset=true,"ref=a,b"', "--cache-from=a,b", "."],
+    ["docker", "build", "--cache-to", 'type=gha,reset=true,"ref=a,b"', "--cache-from=a,b", "."],
     ["docker", "build", "--cache-to=Type=local,DEST=c,mode=max", "--label", "\udcff\n ü", "-"],
     ["docker-buildx", "build", "--unknown", "x", "."],
     ["buildctl", "build", "-export-cache", "type=local,dest=c", "--opt", "--import-cache"],

@@ -124,7 +124,7 @@ VALUES = {
     "BuildWarning": ("vertex level short detail=() url='' source=None ranges=()", ""),
     "CacheExport": (
         "kind attrs=() dest='' tag='latest' reset=False warnings=()",
-        "ignore_error is_active",
+        "ignore_error is_active names",
     ),
     "CacheImport": ("kind attrs=() src='' tag='latest' digest=None warnings=()", "is_active"),
     "CacheResult": (

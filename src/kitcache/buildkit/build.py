@@ -38,6 +38,7 @@ from kitcache.buildkit.steps import StepTracker
 from kitcache.buildkit.targets import LayoutTarget, Targets, expect_kept, open_targets
 from kitcache.buildkit.wire.grpc import Code, RpcError
 from kitcache.errors import Cancelled, KitcacheError, NoDaemon, UsageError, printable
+from kitcache.options.caches import NOTHING_TO_SWEEP, RESET_KINDS
 from kitcache.upkeep.jobcaches import LockedCaches, LockOptions
 
 _FRONTEND = "dockerfile.v0"
@@ -100,9 +101,9 @@ class _Build:
         for sentence in chain.from_iterable(groups):
             self._notice(sentence)
         if self._options.prune_policy is not None and not any(
-            export.kind == "local" for export in request.cache_to
+            export.kind in RESET_KINDS for export in request.cache_to
         ):
-            self._notice("the policy applies to no cache: nothing is exported to type=local")
+            self._notice(f"the policy applies to no cache: {NOTHING_TO_SWEEP}")
 
     def _run(self) -> BuildResult:
         self._notice_warnings()
@@ -149,7 +150,8 @@ class _Build:
                 raise error from (error.__cause__ or self._logins.failure)
             self._notice_failed_imports()
             targets.publish(response, lock_options)
-            results = caches.publish(response)
+            failed = {step.name: step.error for step in self._steps.steps if step.state == "error"}
+            results = caches.publish(response, failed)
             is_in_containerd = has_containerd_images or targets.is_loaded_into_containerd
         provenance: Mapping[str, object] = {}
         if any(kind == "provenance" for kind, _ in self._request.attests):

@@ -7,8 +7,9 @@ Source: BuildKit, client/solve.go.
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import NamedTuple
 
 from kitcache.buildkit.publish import CacheResult, Publication, publish_exports
@@ -16,16 +17,31 @@ from kitcache.buildkit.request import CacheEntry
 from kitcache.buildkit.resolve import SkippedError, resolve
 from kitcache.buildkit.session.stores import ContentStore, WritableContentStore
 from kitcache.buildkit.session.walk import ExcludedDirectories, identity
-from kitcache.errors import Cancelled, KitcacheError, NotACache
-from kitcache.options.caches import CacheExport, CacheImport
+from kitcache.errors import Cancelled, KitcacheError, NotACache, UsageError
+from kitcache.gc.values import Tally
+from kitcache.options.caches import OBJECT_KINDS, CacheExport, CacheImport
 from kitcache.options.prunepolicy import PrunePolicy
 from kitcache.store.state import record_layer_uses, record_use
-from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions, sweep_after_export
+from kitcache.upkeep.jobcaches import (
+    LockedCache,
+    LockedCaches,
+    LockOptions,
+    ObjectTarget,
+    merge_targets,
+    object_target,
+    sweep_after_export,
+    sweep_objects_after_export,
+)
 from kitcache.upkeep.results import PruneResult
 
 STORE_PREFIX = "local:"
 
 _LOCAL = "local"
+_EXPORT_STEPS = {
+    "s3": "exporting cache to Amazon S3",
+    "azblob": "exporting cache to Azure Blob Storage",
+}
+"""The daemon's steps that export. Source: BuildKit cache/remotecache, exporter.Name."""
 
 
 class _Export(NamedTuple):
@@ -56,13 +72,15 @@ def open_caches(
     remain in the cache as unreachable blobs.
 
     Args:
-        policy: Selects the tags to remove after the export, from every directory that is exported
-            to. It implies the reset.
+        policy: Selects the tags to remove after the export, from every cache that is exported to.
+            It implies the reset.
         locked: The directories that the build has opened; its owner closes them.
 
     Raises:
         NotACache, Unsafe, Damaged, Busy, Cancelled, KitcacheError: A cache to export to cannot be
             used: locked, an invalid index.json, a read-only or full disk.
+        UsageError: A reset was requested of a cache in an object store that is not named
+            completely.
     """
     with ExitStack() as stack:
         locked = locked or LockedCaches(options, stack, "nothing was built")
@@ -94,6 +112,7 @@ class Caches:
         self._opened: list[LockedCache] = []
         self._exports: list[_Export] = []
         self._imports: list[tuple[LockedCache, ContentStore]] = []
+        self._objects: tuple[ObjectTarget, ...] = ()
         self.stores: dict[str, ContentStore] = {}
         self.export_entries: list[CacheEntry] = []
         self.import_entries: list[CacheEntry] = []
@@ -138,6 +157,23 @@ class Caches:
                 self.export_entries.append((export.kind, dict(export.attrs)))
             elif last[cache, export.tag] == n:
                 self._add_export(export, cache)
+        self._objects = merge_targets(self._find_objects(exports))
+
+    def _find_objects(self, exports: Iterable[CacheExport]) -> Iterator[ObjectTarget]:
+        """Yield the caches in object stores to sweep. Raises UsageError; see open_caches."""
+        for export in exports:
+            if export.kind not in OBJECT_KINDS or not (export.reset or self._policy):
+                continue
+            try:
+                yield object_target(export)
+            except UsageError as error:
+                if export.reset:
+                    error.effect = "nothing was built"
+                    raise
+                # The daemon may have the missing attribute in its environment.
+                self._options.warn(
+                    f"the policy does not apply to type={export.kind}: {error.problem}"
+                )
 
     def _add_export(self, export: CacheExport, cache: LockedCache) -> None:
         attrs = dict(export.attrs)
@@ -190,13 +226,19 @@ class Caches:
             record_layer_uses(cache.store, map(str, blobs), time.time_ns())
             store.read.difference_update(blobs)
 
-    def publish(self, response: Mapping[str, str] | None = None) -> tuple[CacheResult, ...]:
+    def publish(
+        self,
+        response: Mapping[str, str] | None = None,
+        failed_steps: Mapping[str, str] | None = None,
+    ) -> tuple[CacheResult, ...]:
         """Publish the root of each export under its tags; then sweep the caches with a reset.
 
         A cache with a failed export is not swept.
 
         Args:
             response: The ExporterResponse of the successful Solve.
+            failed_steps: The errors of the daemon's failed steps, by name: an export with
+                ignore-error can have failed.
 
         Raises:
             Cancelled: Nothing was published in the current directory.
@@ -205,11 +247,34 @@ class Caches:
         exports_to: dict[LockedCache, list[_Export]] = {}
         for export in self._exports:
             exports_to.setdefault(export.cache, []).append(export)
-        return tuple(
+        local = [
             result
             for cache, exports in exports_to.items()
             for result in self._publish_to(cache, exports, response or {})
+        ]
+        objects = (self._sweep_objects(target, failed_steps or {}) for target in self._objects)
+        return (*local, *chain.from_iterable(objects))
+
+    def _sweep_objects(
+        self, target: ObjectTarget, failed_steps: Mapping[str, str]
+    ) -> list[CacheResult]:
+        """Sweep a cache in an object store, unless an export to it has failed."""
+        problem = failed_steps.get(_EXPORT_STEPS[target.cache.kind], "")
+        result = CacheResult(
+            path=target.path,
+            tag="",
+            outcome="failed" if problem else "published",
+            digest=None,
+            written=Tally(),
+            reused=Tally(),
+            reset=None,
+            problem=problem,
         )
+        results = [result._replace(tag=name) for name in target.names]
+        if not problem:
+            reset, prune = sweep_objects_after_export(target, self._policy, self._options)
+            results[-1] = results[-1]._replace(reset=reset, prune=prune)
+        return results
 
     def _publish_to(
         self, cache: LockedCache, exports: Sequence[_Export], response: Mapping[str, str]

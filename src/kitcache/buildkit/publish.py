@@ -33,15 +33,16 @@ class CacheResult(NamedTuple):
     """The result of one tag of one cache export.
 
     Attributes:
-        path: dest as the user wrote it.
+        path: dest as the user wrote it, or the short form of an object store's address.
+        tag: In an object store, the name of the root.
         outcome: published, empty (the daemon had nothing to export) or failed.
-        digest: Of the cache's root.
-        written: Blobs that this export added, for all of its tags.
-        reused: Blobs that existed.
-        reset: On the last tag of a directory that was swept.
+        digest: Of the cache's root. None for an object store: the daemon does not report it.
+        written: Blobs that this export added, for all of its tags. 0 for an object store.
+        reused: Blobs that existed. 0 for an object store.
+        reset: On the last tag of a cache that was swept.
         problem: Why it failed.
         failure_code: The exit code of the problem.
-        prune: On the last tag of a directory to which a prune policy applied.
+        prune: On the last tag of a cache to which a prune policy applied.
     """
 
     path: str

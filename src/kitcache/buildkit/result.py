@@ -21,7 +21,8 @@ class BuildResult(NamedTuple):
         ref: The build's name in the daemon's history.
         digest: The image's digest; None without an image.
         metadata: The response of exporters and frontend; JSON values are decoded.
-        caches: The result of each local cache export.
+        caches: The result of each local cache export, and of each export to an object store that
+            was swept.
         warnings: Findings of the frontend.
         notices: A sentence for each probable mistake in the request, and for each cache that
             could not be imported.

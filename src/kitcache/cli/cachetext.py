@@ -23,7 +23,9 @@ if TYPE_CHECKING:  # exec needs neither
 def cache_lines(caches: "Sequence[CacheResult]") -> Iterator[str]:
     """Yield one line per export and per reset. Failed exports are omitted."""
     for cache in caches:
-        if cache.outcome == "published":
+        if cache.outcome == "published" and cache.digest is None:
+            yield printable(f"{cache.path}: exported '{cache.tag}'")
+        elif cache.outcome == "published":
             yield printable(
                 f"{cache.path}: exported tag '{cache.tag}': wrote {blobs_of(cache.written)};"
                 f" reused {cache.reused.blobs:,}"

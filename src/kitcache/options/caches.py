@@ -25,6 +25,12 @@ from kitcache.options.attributes import (
     warn_unknown,
 )
 
+OBJECT_KINDS = ("s3", "azblob")
+"""The kinds of caches in object stores."""
+RESET_KINDS = ("local", *OBJECT_KINDS)
+"""The kinds of exports after which kitcache can reset the cache."""
+NOTHING_TO_SWEEP = "nothing is exported to type=local, s3 or azblob"
+
 _COMPRESSION = ("compression", "compression-level", "force-compression")
 _MANIFEST = ("oci-mediatypes", "image-manifest")
 _OBJECTS = ("prefix", "manifests_prefix", "blobs_prefix", "name", "secret_access_key")
@@ -42,6 +48,7 @@ _TO_ANYWHERE = ("mode", "ignore-error")
 _EXPORTS = {
     "local": ("type", "dest", "tag", "reset", *_TO_ANYWHERE, *_COMPRESSION, *_MANIFEST),
     **{kind: (*words, *_TO_ANYWHERE) for kind, words in _SHARED.items()},
+    **{kind: (*_SHARED[kind], "reset", *_TO_ANYWHERE) for kind in OBJECT_KINDS},
     "registry": (*_SHARED["registry"], *_TO_ANYWHERE, *_COMPRESSION, *_MANIFEST),
     "inline": ("type", "mode"),
 }
@@ -60,10 +67,11 @@ class CacheExport(NamedTuple):
 
     Attributes:
         kind: local, registry, inline, gha, s3, azblob.
-        attrs: The attributes that the daemon gets; of a local export all but dest, tag and reset.
+        attrs: The attributes that the daemon gets: all but reset; of a local export also without
+            dest and tag.
         dest: Directory of a local export, as the user wrote it.
-        tag: Name in index.json.
-        reset: Delete, after the export, every blob that no tag reaches.
+        tag: Name of a local export in index.json.
+        reset: Delete, after a local, s3 or azblob export, every blob that no tag reaches.
         warnings: A sentence for each attribute that looks mistyped.
     """
 
@@ -78,6 +86,11 @@ class CacheExport(NamedTuple):
     def ignore_error(self) -> bool:
         """True if the build succeeds although this export fails."""
         return is_true(dict(self.attrs).get("ignore-error", ""))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that an export to an object store writes, as BuildKit splits them."""
+        return tuple(dict(self.attrs).get("name", "buildkit").split(";"))
 
     @property
     def is_active(self) -> bool:
@@ -129,13 +142,15 @@ def parse_cache_export(text: str | Pairs) -> CacheExport:
     kind, pairs = _split_type(text)
     attrs = dict(pairs)  # BuildKit uses the last value of a repeated key.
     warnings = _export_warnings(kind, pairs)
+    reset = False
+    if kind in RESET_KINDS:
+        reset = parse_bool(attrs.pop("reset", "false"), "failed to parse reset attribute")
     if kind != "local":
-        return CacheExport(kind, tuple(attrs.items()), warnings=warnings)
+        return CacheExport(kind, tuple(attrs.items()), reset=reset, warnings=warnings)
     dest = attrs.pop("dest", "")
     if not dest:
         raise _missing("local cache exporter requires dest", pairs, "dest", "src")
     tag = attrs.pop("tag", "latest")
-    reset = parse_bool(attrs.pop("reset", "false"), "failed to parse reset attribute")
     export = CacheExport(kind, tuple(attrs.items()), dest, tag, reset, warnings)
     _check_local_export(export)
     return export

@@ -1,23 +1,36 @@
 """The caches of one job (a build, or a command of `kitcache exec`): open, lock, sweep afterwards.
 
-A directory that the job names by several paths is opened and locked once.
+A directory that the job names by several paths is opened and locked once. A cache in an object
+store has no lock, so it is opened after the export, for the sweep.
 """
 
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
-from kitcache.errors import Busy, Cancelled, Damaged, KitcacheError, NotACache, Unsafe
+from kitcache.errors import (
+    Busy,
+    Cancelled,
+    Damaged,
+    KitcacheError,
+    NotACache,
+    Unsafe,
+    UsageError,
+)
 from kitcache.gc.control import Control, OnProgress, Warn
 from kitcache.gc.reset import refused_result, reset_after_export
 from kitcache.gc.values import ResetResult
+from kitcache.options.attributes import join_attributes
+from kitcache.options.caches import CacheExport
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
-from kitcache.store.open import open_directory, real_address
-from kitcache.store.protocol import WaitPolicy
+from kitcache.store.open import open_directory, open_store, real_address
+from kitcache.store.protocol import CacheStore, EditableStore, WaitPolicy
 
 if TYPE_CHECKING:
+    from kitcache.options.objectcaches import ObjectCache
     from kitcache.options.prunepolicy import PrunePolicy
     from kitcache.store.ingest import Ingester
     from kitcache.upkeep.results import PruneResult
@@ -31,13 +44,30 @@ class LockOptions(NamedTuple):
     warn: Warn
     cancel: Event | None = None
 
-    def control(self, store: DirectoryStore) -> Control:
-        """Return the control for calls about one directory."""
+    def control(self, store: CacheStore) -> Control:
+        """Return the control for calls about one cache."""
         return Control(store.path, self.on_progress, self.cancel)
 
     def wait_policy(self, store: DirectoryStore) -> WaitPolicy:
         """Return the wait policy for a lock of one directory."""
         return self.control(store).wait_policy(self.lock_timeout_s)
+
+
+class ObjectTarget(NamedTuple):
+    """A cache in an object store that a job exports to, and sweeps afterwards.
+
+    Attributes:
+        cache: With the credentials of the first export, and the longest touch_refresh of all.
+        names: The names that the exports write.
+    """
+
+    cache: "ObjectCache"
+    names: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The short form of the address, without secrets."""
+        return self.cache.address
 
 
 class LockedCache:
@@ -169,12 +199,67 @@ def sweep_after_export(
 
     Never raises a KitcacheError: the result states what stopped the sweep.
     """
-    store, published = cache.store, cache.published
-    control, timeout_s = options.control(store), options.lock_timeout_s
     if not cache.had_index:
         reason = "index.json was missing but blobs/ was not empty, so other tags are unknown"
-        return refused_result(store.path, reason), None
+        return refused_result(cache.store.path, reason), None
     cache.release_lock()
+    return _sweep(cache.store, cache.published, policy, options)
+
+
+def object_target(export: CacheExport) -> ObjectTarget:
+    """Return the cache in an object store that an export names.
+
+    The attributes must name it completely: the daemon's environment is not known here.
+
+    Raises:
+        UsageError: They do not, or BuildKit would refuse them.
+    """
+    from kitcache.options.objectcaches import parse_object_cache  # noqa: PLC0415 - rarely needed
+
+    text = join_attributes((("type", export.kind), *export.attrs))
+    cache = parse_object_cache(text, {})
+    if cache is None:
+        raise UsageError(f"type={export.kind} is not a cache in an object store")
+    return ObjectTarget(cache, export.names)
+
+
+def merge_targets(targets: Iterable[ObjectTarget]) -> tuple[ObjectTarget, ...]:
+    """Return each cache once, with all names."""
+    merged: dict[tuple[object, ...], ObjectTarget] = {}
+    for target in targets:
+        cache = target.cache
+        key = cache.kind, cache.bucket, cache.endpoint_url, cache.blobs_key, cache.manifests_keys
+        known = merged.setdefault(key, target)
+        longest_ns = max(known.cache.touch_refresh_ns, cache.touch_refresh_ns)
+        merged[key] = ObjectTarget(
+            known.cache._replace(touch_refresh_ns=longest_ns),
+            tuple(dict.fromkeys((*known.names, *target.names))),
+        )
+    return tuple(merged.values())
+
+
+def sweep_objects_after_export(
+    target: ObjectTarget, policy: "PrunePolicy | None", options: LockOptions
+) -> "tuple[ResetResult, PruneResult | None]":
+    """Open a cache in an object store, then sweep it as sweep_after_export does.
+
+    Never raises a KitcacheError.
+    """
+    try:
+        with open_store(target.cache) as store:
+            return _sweep(store, target.names, policy, options)
+    except KitcacheError as error:
+        reason = "; ".join((error.problem, *error.hints[:1]))
+        return refused_result(target.path, reason), None
+
+
+def _sweep(
+    store: EditableStore,
+    published: Collection[str],
+    policy: "PrunePolicy | None",
+    options: LockOptions,
+) -> "tuple[ResetResult, PruneResult | None]":
+    control, timeout_s = options.control(store), options.lock_timeout_s
     if policy is None:
         return reset_after_export(store, published, control, lock_timeout_s=timeout_s), None
     from kitcache.upkeep.pruning.prune import prune_after_export  # noqa: PLC0415 - rarely needed

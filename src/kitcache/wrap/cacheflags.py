@@ -1,7 +1,7 @@
 """Values of --cache-to and --cache-from in the words of a client's command.
 
-kitcache changes only values with type=local. It keeps all other values, and the other attributes
-of these values, as the user wrote them: order, case, quotes.
+kitcache changes only `dest` of type=local, and removes `reset`. It keeps all other values and
+attributes as the user wrote them: order, case, quotes.
 """
 
 import re
@@ -16,7 +16,7 @@ from kitcache.options.attributes import (
     show_pairs,
     split_fields,
 )
-from kitcache.options.caches import parse_cache_export
+from kitcache.options.caches import RESET_KINDS, parse_cache_export
 
 _BEFORE_VALUE = re.compile(r"(--?[\w-]+=)?([^=,]*\.cache-(to|from)\+?=)?")
 
@@ -30,14 +30,14 @@ def read_cache(text: str) -> tuple[str | None, Pairs]:
 
 
 def asks_for_reset(words: Iterable[str]) -> bool:
-    """Return True if a word of a command is, or ends in, a local export with reset=true."""
+    """Return True if a word of a command is, or ends in, an export with reset=true."""
     return any(_has_reset(_split_value(word)[1]) for word in words if "reset" in word.lower())
 
 
 def _has_reset(value: str) -> bool:
     try:
         kind, pairs = read_cache(value)
-        return kind == "local" and parse_cache_export(pairs).reset
+        return kind in RESET_KINDS and parse_cache_export(pairs).reset
     except UsageError:
         return False
 
@@ -50,7 +50,7 @@ def _split_value(word: str) -> tuple[str, str]:
 
 
 def rewrite_export(text: str, dest: str | None = None) -> str:
-    """Return the text of a local export without `reset`; with `dest` as directory if not None."""
+    """Return the text of an export without `reset`; with `dest` as directory if not None."""
     fields = [(split_fields(raw)[0].partition("=")[0].lower(), raw) for raw in raw_fields(text)]
     field = None if dest is None else join_attributes((("dest", dest),))
     return ",".join(
@@ -59,9 +59,9 @@ def rewrite_export(text: str, dest: str | None = None) -> str:
 
 
 def drop_reset(text: str) -> str:
-    """Return the text of any export, without `reset` if it is local and can be parsed."""
+    """Return the text of any export, without kitcache's `reset` if it can be parsed."""
     try:
-        return rewrite_export(text) if read_cache(text)[0] == "local" else text
+        return rewrite_export(text) if read_cache(text)[0] in RESET_KINDS else text
     except UsageError:
         return text
 

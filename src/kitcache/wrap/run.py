@@ -19,7 +19,10 @@ from kitcache.upkeep.jobcaches import (
     LockedCache,
     LockedCaches,
     LockOptions,
+    ObjectTarget,
+    merge_targets,
     sweep_after_export,
+    sweep_objects_after_export,
 )
 from kitcache.wrap.argv import FILE_PLACEHOLDER, Rewritten
 from kitcache.wrap.child import run_child
@@ -37,8 +40,8 @@ class ExecCacheResult(NamedTuple):
     """The result for one cache.
 
     Attributes:
-        path: As the user wrote it first.
-        tags: The tags that were exported to it.
+        path: As the user wrote it first, or the short form of an object store's address.
+        tags: The tags that were exported to it, or the names in an object store.
         linked, reused: Blobs of staged exports that are new to the cache, and that existed in it.
         problems: A sentence for each failure.
         failure_code: The exit code of these failures.
@@ -122,8 +125,10 @@ def run_task(
             raise Cancelled("", effect=_NOT_STARTED)
         fds = [fd for cache in (*caches.all, *staged.values()) for fd in cache.lock_fds]
         command, code = _run(program, rewritten, environ, fds)
+        objects = merge_targets(task.objects.values())
         if code:
-            return ExecResult(command, code, tuple(map(_after_failure, targets)))
+            unswept = [ExecCacheResult(target.path, (), is_staged=False) for target in objects]
+            return ExecResult(command, code, (*map(_after_failure, targets), *unswept))
         results = [_merge(t, options, must_find_all=task.job.builds_all) for t in targets]
         for target, result in zip(targets, results, strict=True):
             _record_export(target.cache, result.tags)
@@ -134,6 +139,7 @@ def run_task(
             _sweep(target, result, policy, options)
             for target, result in zip(targets, results, strict=True)
         ]
+        swept += [_sweep_objects(target, policy, options) for target in objects]
         return ExecResult(command, code, tuple(swept))
 
 
@@ -283,3 +289,10 @@ def _sweep(
     target.cache.published.update(result.tags)
     reset, prune = sweep_after_export(target.cache, policy, options)
     return result._replace(reset=reset, prune=prune)
+
+
+def _sweep_objects(
+    target: ObjectTarget, policy: "PrunePolicy | None", options: LockOptions
+) -> ExecCacheResult:
+    reset, prune = sweep_objects_after_export(target, policy, options)
+    return ExecCacheResult(target.path, target.names, is_staged=False, reset=reset, prune=prune)

@@ -1,4 +1,4 @@
-"""The caches of a command: its local exports and imports, and the exports to stage.
+"""The caches of a command: its exports and imports, and the exports to stage.
 
 It changes nothing. For bake and compose it runs the client to print the builds.
 """
@@ -11,12 +11,15 @@ from threading import Event
 from typing import NamedTuple
 
 from kitcache.errors import NotExecutable, NotInstalled, UsageError
+from kitcache.options.attributes import Pairs
 from kitcache.options.caches import (
+    OBJECT_KINDS,
     CacheExport,
     CacheImport,
     parse_cache_export,
     parse_cache_import,
 )
+from kitcache.upkeep.jobcaches import ObjectTarget, object_target
 from kitcache.wrap.argv import ClientFailed, Job, direct_job, recognize, unchanged_job
 from kitcache.wrap.cacheflags import asks_for_reset, read_cache, rewrite_export
 from kitcache.wrap.child import find_program
@@ -43,16 +46,19 @@ class Export(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A command, and its local caches.
+    """A command, and its caches.
 
     Attributes:
         exports: The local exports. `reset` is True if kitcache will reset the cache.
+        objects: The caches in object stores that kitcache will sweep, by the position of their
+            export in the job's exports.
         unguarded: Why its caches are unknown, a clause. The command then runs unchanged.
         failure: The client's failure when it was queried.
     """
 
     job: Job
     exports: tuple[Export, ...] = ()
+    objects: Mapping[int, ObjectTarget] = {}
     imports: tuple[CacheImport, ...] = ()
     unguarded: str = ""
     failure: ClientFailed | None = None
@@ -62,6 +68,8 @@ class Task(NamedTuple):
         texts = list(self.job.exports)
         for export in self.exports:
             texts[export.at] = rewrite_export(texts[export.at], dests.get(export.at))
+        for at in self.objects:
+            texts[at] = rewrite_export(texts[at])
         return tuple(texts)
 
 
@@ -78,7 +86,7 @@ def make_task(
     """Find the caches of a command. If that fails and no reset is requested, it runs unchanged.
 
     Args:
-        resets: Reset after every local export.
+        resets: Reset after every export for which kitcache can.
         staged: Stage every export, not only those that need it.
 
     Raises:
@@ -118,7 +126,8 @@ def make_task(
         if resets or any("reset" in text.lower() for text in job.exports):
             raise
         return Task(unchanged_job(argv, stdin[0]), unguarded=_in_one_line(error))
-    warnings = [warning for export in exports.values() for warning in export.warnings]
+    objects, warnings = _find_objects(written, resets=resets)
+    warnings += [warning for export in exports.values() for warning in export.warnings]
     warnings += [warning for source in imports for warning in source.warnings]
     warnings += _warn_of_repeated(exports.values())
     warnings += warn_of_caches(job.contexts, [cache.dest for cache in exports.values()])
@@ -126,9 +135,30 @@ def make_task(
         warn(f"warning: {sentence}")
     if resets:
         exports = {at: cache._replace(reset=True) for at, cache in exports.items()}
-    return Task(
-        job, _plan_exports(job, [kind for kind, _ in written], exports, staged=staged), imports
-    )
+    kinds = [kind for kind, _ in written]
+    return Task(job, _plan_exports(job, kinds, exports, staged=staged), objects, imports)
+
+
+def _find_objects(
+    written: Sequence[tuple[str | None, Pairs]], *, resets: bool
+) -> tuple[dict[int, ObjectTarget], list[str]]:
+    """Return the caches in object stores to sweep, and warnings. Other exports are not changed.
+
+    BuildKit ignores `reset` there, so an export that kitcache does not understand is not an error.
+    """
+    objects: dict[int, ObjectTarget] = {}
+    warnings: list[str] = []
+    for at, (kind, pairs) in enumerate(written):
+        if kind not in OBJECT_KINDS or not (resets or "reset" in dict(pairs)):
+            continue
+        try:
+            export = parse_cache_export(pairs)
+            if export.reset or resets:
+                objects[at] = object_target(export)
+                warnings += export.warnings
+        except UsageError as error:
+            warnings.append(f"the cache of type={kind} is not swept: {_in_one_line(error)}")
+    return objects, warnings
 
 
 def _in_one_line(error: UsageError) -> str:

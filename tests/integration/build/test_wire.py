@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.integration import kit as command_line
@@ -186,6 +187,40 @@ def test_a_cache_in_s3(asked: Asked) -> None:
     assert asked.exports() == [("s3", attrs)]
     assert asked.imports() == [("s3", attrs)]
     assert "hush" not in built.out + built.err
+
+
+def test_reset_of_a_cache_in_s3_is_not_sent(asked: Asked) -> None:
+    nowhere = f"{S3},endpoint_url=http://127.0.0.1:1,retry_max_attempts=1"
+    built = asked.must("--cache-to", f"{nowhere},reset=true,mode=max", env=AWS)
+    ((kind, attrs),) = asked.exports()
+    assert (kind, attrs["mode"], attrs["name"]) == ("s3", "max", "n;m")
+    assert "reset" not in attrs
+    assert "unknown attribute" not in built.err
+    assert "hush" not in built.out + built.err
+    path = "s3://b/?region=eu-west-1&endpoint_url=http://127.0.0.1:1&retry_max_attempts=1"
+    assert f"{path}: exported 'n'\n{path}: exported 'm'\n{path}: not reset: " in built.err
+
+
+def test_a_failed_build_sweeps_no_bucket(asked: Asked) -> None:
+    asked.recorder.failure = (grpc.StatusCode.UNKNOWN, 'unknown cache exporter: "s3"')
+    built = asked.run("--cache-to", f"{S3},reset=true", env=AWS)
+    assert built.code == 21
+    assert 'unknown cache exporter: "s3"' in built.err
+    assert "s3://" not in built.err
+
+
+def test_a_reset_of_an_unknown_bucket_is_refused_before_the_build(asked: Asked) -> None:
+    built = asked.run("--cache-to", "type=s3,region=r,reset=true", env=AWS)
+    assert (built.code, asked.recorder.solves) == (2, [])
+    assert "bucket ($AWS_BUCKET) not set for s3 cache\n  nothing was built\n" in built.err
+
+
+def test_a_policy_does_not_need_the_bucket(asked: Asked, tmp_path: Path) -> None:
+    """The daemon may have it in its environment."""
+    (tmp_path / "cache.toml").write_text("keep-last = 1\n")
+    policy = ("--prune-policy", str(tmp_path / "cache.toml"))
+    built = asked.must("--cache-to", "type=s3,region=r", *policy, env=AWS)
+    assert "the policy does not apply to type=s3: bucket ($AWS_BUCKET) not set" in built.err
 
 
 def test_a_cache_in_azure(asked: Asked) -> None:

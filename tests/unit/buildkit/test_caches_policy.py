@@ -133,4 +133,4 @@ def test_a_policy_without_a_cache_is_told(tmp_path: Path) -> None:
     told = Run(
         BuildRequest(str(tmp_path), outputs=NOWHERE), BuildOptions(prune_policy=LAST_ONE)
     ).told
-    assert "the policy applies to no cache: nothing is exported to type=local" in told
+    assert "the policy applies to no cache: nothing is exported to type=local, s3 or azblob" in told

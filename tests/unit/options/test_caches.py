@@ -184,6 +184,18 @@ def test_a_mistyped_kind_warns() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["s3", "azblob"])
+def test_reset_of_an_object_store_stays_with_the_client(kind: str) -> None:
+    export = parse_cache_export(f"type={kind},name=a;b,RESET=1,touch_refresh=1h,mode=max")
+    assert (export.kind, export.reset, export.names) == (kind, True, ("a", "b"))
+    assert export.attrs == (("name", "a;b"), ("touch_refresh", "1h"), ("mode", "max"))
+    assert not parse_cache_export(f"type={kind}").reset
+    assert parse_cache_export(f"type={kind}").names == ("buildkit",)
+    assert parse_cache_export(f"type={kind},name=").names == ("",)
+    with pytest.raises(UsageError, match="failed to parse reset attribute"):
+        parse_cache_export(f"type={kind},reset=maybe")
+
+
 def test_reset_of_a_registry_warns() -> None:
     (warning,) = parse_cache_export("type=registry,ref=a,reset=true").warnings
     assert 'registry cache export: unknown attribute "reset"' in warning

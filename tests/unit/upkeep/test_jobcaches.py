@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from kitcache.errors import Busy, NotACache
+from kitcache.errors import Busy, NotACache, UsageError
+from kitcache.options.caches import CacheExport, parse_cache_export
 from kitcache.upkeep.jobcaches import (
     LockedCaches,
     LockOptions,
+    merge_targets,
+    object_target,
     sweep_after_export,
+    sweep_objects_after_export,
 )
 from tests.hostile.strangers import lock_holder
 
@@ -86,3 +90,38 @@ def test_a_cache_without_its_index_is_not_swept(tmp_path: Path) -> None:
         cache = LockedCaches(OPTIONS, stack, EFFECT).open_upload(str(tmp_path / "c"))
         assert not cache.had_index
         assert sweep_after_export(cache, None, OPTIONS)[0].outcome == "refused"
+
+
+S3 = "type=s3,bucket=b,region=r,prefix=ci/,endpoint_url=http://127.0.0.1:1,retry_max_attempts=1"
+
+
+def test_a_cache_in_an_object_store_is_swept_once() -> None:
+    exports = [
+        f"{S3},name=a,access_key_id=i,secret_access_key=hush",
+        f"{S3},name=b;a,touch_refresh=48h",
+        f"{S3},manifests_prefix=other/",
+        "type=azblob,account_url=https://a.example",
+    ]
+    first, other, azure = merge_targets(object_target(parse_cache_export(e)) for e in exports)
+    assert (first.names, first.cache.secret_access_key) == (("a", "b"), "hush")
+    assert first.cache.touch_refresh_ns == 48 * 3600 * 10**9
+    assert (other.names, azure.names) == (("buildkit",), ("buildkit",))
+    assert azure.path.startswith("azblob://buildkit-cache/")
+    assert "hush" not in f"{first} {first.path}"
+
+
+def test_the_attributes_name_the_cache_and_not_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The daemon has another environment."""
+    monkeypatch.setenv("AWS_BUCKET", "b")
+    with pytest.raises(UsageError, match="bucket"):
+        object_target(CacheExport("s3", (("region", "r"),)))
+
+
+def test_an_object_store_that_does_not_answer_is_a_result() -> None:
+    target = object_target(parse_cache_export(f"{S3},access_key_id=i,secret_access_key=hush"))
+    reset, prune = sweep_objects_after_export(target, None, OPTIONS)
+    assert (reset.outcome, reset.exit_code, prune) == ("refused", 0, None)
+    assert reset.path == target.path
+    assert "hush" not in reset.reason

@@ -30,6 +30,7 @@ def test_what_does_not_parse_is_said_in_the_clients_words() -> None:
 
 def test_a_command_that_asks_for_a_reset() -> None:
     assert asks_for_reset(["x", "--cache-to=type=local,dest=c,reset=true"])
+    assert asks_for_reset(["--set=x.cache-to=type=s3,reset=1", "reset"])
     assert not asks_for_reset(["reset", "--cache-to=type=local,reset=true,dest=", "type=x,reset=1"])
 
 
@@ -44,6 +45,8 @@ def test_fields_as_they_were_written() -> None:
         ("type=registry,ref=x,reset=true", "type=registry,ref=x,reset=true"),
         ("x/y:c", "x/y:c"),
         ("type=local,reset", "type=local,reset"),
+        ('Type=s3,"prefix=a,b",Reset=true,NAME=c', 'Type=s3,"prefix=a,b",NAME=c'),
+        ("reset=0,type=azblob", "type=azblob"),
     ],
 )
 def test_no_reset_where_nothing_else_is_to_be_said(text: str, rest: str) -> None:

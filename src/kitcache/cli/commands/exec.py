@@ -13,9 +13,10 @@ from kitcache.cli.console import Console
 from kitcache.cli.terminal import print_stdout
 from kitcache.cli.text import missing_warnings, reset_lines, reset_notes
 from kitcache.errors import printable
+from kitcache.options.caches import NOTHING_TO_SWEEP
 from kitcache.store.files import STATE_DIR
 from kitcache.store.stages import STAGE_PREFIX
-from kitcache.upkeep.jobcaches import LockOptions
+from kitcache.upkeep.jobcaches import LockOptions, merge_targets
 from kitcache.wrap.argv import FILE_PLACEHOLDER, ClientFailed
 from kitcache.wrap.cacheflags import show_word
 from kitcache.wrap.run import ExecCacheResult, run_task
@@ -23,9 +24,10 @@ from kitcache.wrap.task import Task, make_task, need_program
 
 _DESCRIPTION = """\
 Runs a build command of docker, buildx, compose or buildctl, of any version.
-If one of its local cache exports has reset=true, kitcache hides that from the
-client and resets the cache itself after the command. The command has the
-terminal, and its exit code is the result. kitcache writes to stderr only."""
+If a cache export to type=local, s3 or azblob has reset=true, kitcache hides
+that from the client and resets the cache itself after the command. The command
+has the terminal, and its exit code is the result. kitcache writes to stderr
+only."""
 
 _EPILOG = """\
 examples:
@@ -44,7 +46,10 @@ COMMAND = options.Command(
     effect="nothing was run",
     signals=(signal.SIGINT, signal.SIGTERM),
     arguments=(
-        options.switch("--reset", "sweep after every local export, not only after reset=true"),
+        options.switch(
+            "--reset",
+            "sweep after every export to type=local, s3 or azblob, not only after reset=true",
+        ),
         options.switch(
             "--in-place",
             "let the client write into the cache itself, one export at a time; else it writes"
@@ -61,8 +66,8 @@ COMMAND = options.Command(
         ),
         options.policy_file(
             "--prune-policy",
-            "remove tags from every local cache exported to, as this file says (see kitcache prune;"
-            " - is stdin), and sweep it",
+            "remove tags from every cache exported to (type=local, s3 or azblob), as this file says"
+            " (see kitcache prune; - is stdin), and sweep it",
         ),
         options.refused_policy("write it after --, among the words of the client"),
         options.LOCK_TIMEOUT,
@@ -125,8 +130,8 @@ class _Command:
                 return task.failure.exit_code
             print_stdout("\n".join(_plan_lines(task, policy=args.policy)))
             return 0
-        if policy is not None and not task.exports:
-            self._warn("warning: the policy applies to no cache: nothing is exported to type=local")
+        if policy is not None and not (task.exports or task.objects):
+            self._warn(f"warning: the policy applies to no cache: {NOTHING_TO_SWEEP}")
         locks = LockOptions(args.lock_timeout_s, self._console.on_progress, self._warn, args.cancel)
         result = run_task(task, environ, locks, policy=policy)
         if task.unguarded and not result.command_exit_code:
@@ -163,7 +168,7 @@ class _Command:
 
 
 def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
-    """Yield the rewritten command, and one line per local cache."""
+    """Yield the rewritten command, and one line per cache."""
     import shlex  # noqa: PLC0415 - seldom needed
 
     stage_name = STAGE_PREFIX + "X" * 16
@@ -183,6 +188,10 @@ def _plan_lines(task: Task, *, policy: str | None) -> Iterator[str]:
         then += f", by the policy {policy}" if policy is not None else ""
         how = " staged," if export.is_staged else ""
         yield printable(f"# to {cache.dest}, tag '{cache.tag}':{how} under the shared lock{then}")
+    for target in merge_targets(task.objects.values()):
+        names = ", ".join(f"'{name}'" for name in target.names)
+        then = f"a reset, by the policy {policy}" if policy is not None else "a reset"
+        yield printable(f"# to {target.path}, {names}: without a lock, then {then}")
     for source in task.imports:
         name = source.digest or f"tag '{source.tag}'"
         yield printable(f"# from {source.src}, {name}: under the shared lock")
