@@ -1,4 +1,4 @@
-"""Passwords and tokens in URLs: find and hide them in texts that people read.
+"""Passwords and tokens in URLs and attributes: find and hide them in texts that people read.
 
 As in BuildKit, a user name without a password is hidden too, unless the scheme is ssh, because it
 can be a token. Source: BuildKit, util/urlutil.
@@ -14,11 +14,15 @@ HIDDEN = "…"
 _USER = (
     r"""://([^/?#\s"'<>]+|[^/?#\s"'<>:]*:(?!\d*(?:[/?#\s"'<>]|$))[^\s"'<>]{1,256})@(?!sha\d+:)"""
 )
+# Attributes of caches in object stores, and the signature of a SAS.
+_ATTRIBUTE = r"""\b(access_key_id|secret_access_key|session_token|sig)=[^,&\s"'<>]+"""
 _TOKEN_SCHEMES = ("http", "https")
 
 
 def hide_password(text: str) -> str:
-    """Return the text without the user's part of each URL in it: https://…@host/path."""
+    """Return the text without secret attributes and the user's part of URLs: https://…@host."""
+    if "=" in text:
+        text = re.sub(_ATTRIBUTE, rf"\1={HIDDEN}", text)
     if "://" not in text:
         return text
     return re.sub(_USER, _hide, text)

@@ -16,7 +16,17 @@ HIDDEN = {
     "socks5://u:pw@host:1080": "socks5://…@host:1080",
     "A=http://u:p@a:1/ B='http://u:p@b'": "A=http://…@a:1/ B='http://…@b'",
 }
+ATTRIBUTES = {
+    "type=s3,access_key_id=AKIA,secret_access_key=a/b+c=,bucket=b": (
+        "type=s3,access_key_id=…,secret_access_key=…,bucket=b"
+    ),
+    "s3://b/x?session_token=t&region=r": "s3://b/x?session_token=…&region=r",
+    "account_url=https://a/?sv=1&sig=x%3D": "account_url=https://a/?sv=1&sig=…",
+}
 SHOWN = [
+    "mysig=x",
+    "secret_access_key",
+    "secret_access_key=",
     "",
     "://",
     "a:b@c",
@@ -35,6 +45,12 @@ def test_what_is_hidden(text: str) -> None:
     assert hide_password(text) == HIDDEN[text]
     assert find_users(text)
     assert hide_password(HIDDEN[text]) == HIDDEN[text]
+
+
+@pytest.mark.parametrize("text", ATTRIBUTES)
+def test_attributes_that_are_hidden(text: str) -> None:
+    assert hide_password(text) == ATTRIBUTES[text]
+    assert hide_password(ATTRIBUTES[text]) == ATTRIBUTES[text]
 
 
 @pytest.mark.parametrize("text", SHOWN)

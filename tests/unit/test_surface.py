@@ -9,7 +9,10 @@ import pytest
 import kitcache
 
 FUNCTIONS = {
-    "du": "(path, *, on_progress=None, cancel=None)",
+    "du": (
+        "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
+        " export_time_ns=86400000000000, confirmed=False), on_progress=None, cancel=None)"
+    ),
     "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
     "ls": "(path, *, cancel=None)",
     "ls_tag": "(path, tag, *, cancel=None)",

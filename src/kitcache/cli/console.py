@@ -15,8 +15,10 @@ from kitcache.cli.terminal import (
     print_stdout,
 )
 from kitcache.cli.text import (
+    confirm_warnings,
     missing_warnings,
     progress_line,
+    request_notes,
     reset_notes,
     shorten,
     waiting_line,
@@ -35,7 +37,8 @@ from kitcache.errors import (
 from kitcache.gc.values import Progress, ResetResult
 from kitcache.masking import hide_password
 from kitcache.store.ioerrors import io_error
-from kitcache.store.protocol import Waiting
+from kitcache.store.open import StoreAddress, find_object_cache
+from kitcache.store.protocol import StoreReport, Waiting
 
 _FIRST_DRAW_S = 1.0
 _REDRAW_S = 0.1
@@ -56,21 +59,22 @@ class Console:
         self._wants_json = wants_json
         self._is_quiet = is_quiet
         self._path = ""
+        self._warned: set[str] = set()
         self._draws = not is_quiet and is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next_draw_s = 0.0
         self._drawn_columns = 0
 
-    def each(self, paths: Iterable[str], work: Callable[[str], int]) -> int:
-        """Do the work for each path, and return the highest exit code.
+    def each(self, addresses: Iterable[str], work: Callable[[StoreAddress], int]) -> int:
+        """Do the work for each cache, and return the highest exit code.
 
-        A KitcacheError is printed, and the work continues with the next path. Ctrl-C ends it.
+        A KitcacheError is printed, and the work continues with the next cache. Ctrl-C ends it.
         """
         code = 0
-        for path in paths:
-            self._path = path
+        for address in addresses:
+            self._path = ""
             self._next_draw_s = time.monotonic() + _FIRST_DRAW_S
             try:
-                code = max(code, work(path))
+                code = max(code, work(self._resolve(address)))
             except Cancelled as error:
                 self.print_error(error)
                 return error.exit_code
@@ -82,12 +86,24 @@ class Console:
             except StdoutError:
                 raise
             except OSError as error:
-                failure = io_error(path, "failed", error, effect=NOTHING_MORE)
+                failure = io_error(self._path, "failed", error, effect=NOTHING_MORE)
                 self.print_error(failure)
                 code = max(code, failure.exit_code)
             finally:
                 self._erase()
         return code
+
+    def _resolve(self, address: str) -> StoreAddress:
+        """Return a path as it is, and the address of an object store parsed, with warnings."""
+        cache = find_object_cache(address)
+        if cache is None:
+            self._path = address
+            return address
+        from kitcache.cli.objects import secret_warnings  # noqa: PLC0415 - only for object stores
+
+        self._path = cache.address
+        self.print_store_warnings(cache.address, (*cache.warnings, *secret_warnings(cache)))
+        return cache
 
     def print_result(self, value: object, lines: Iterable[str]) -> None:
         """Print a result to stdout: one JSON object, or lines of text."""
@@ -113,6 +129,8 @@ class Console:
     def print_reset(self, result: ResetResult) -> None:
         """Print the files that a reset kept or could not delete, and the blobs that tags lack."""
         self.print_note(reset_notes(result))
+        self.print_report(result.path, StoreReport(result.requests, result.warnings))
+        self.print_warning(confirm_warnings(result))
         self.print_warning(missing_warnings(result.path, result.missing_blobs))
         if result.not_deleted_count and not self._wants_json:
             self.print_error(
@@ -122,6 +140,17 @@ class Console:
                     not_deleted_count=result.not_deleted_count,
                 )
             )
+
+    def print_report(self, path: str, report: StoreReport) -> None:
+        """Print the number of requests to an object store, and its warnings."""
+        self.print_note(request_notes(path, report.requests))
+        self.print_store_warnings(path, report.warnings)
+
+    def print_store_warnings(self, path: str, warnings: Iterable[str]) -> None:
+        """Print warnings about a cache that were not printed before."""
+        lines = dict.fromkeys(f"{path}: {warning}" for warning in warnings)
+        self.print_warning(line for line in lines if line not in self._warned)
+        self._warned.update(lines)
 
     def print_error(self, error: KitcacheError) -> None:
         """Print an error with hints: to stderr, or as JSON to stdout."""

@@ -14,11 +14,13 @@ from kitcache.options.units import AGE_FORMS, parse_age
 
 if TYPE_CHECKING:  # seldom needed
     from kitcache.options.prunepolicy import PrunePolicy
+    from kitcache.options.sweep import SweepOptions
 
 Completes = Literal["words", "dirs", "files", "tags"]
 T = TypeVar("T")
 
 DEFAULT_INGEST_AGE_NS = 3600 * 10**9
+DEFAULT_EXPORT_TIME_NS = 24 * 3600 * 10**9
 REPAIR_POLICY = "correct the file: its keys are the options that kitcache prune --help lists"
 STDIN = "-"
 _SECOND_NS = 10**9
@@ -123,15 +125,39 @@ def converter(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 HELP = argument("-h --help", "", "show this help message and exit", action="help")
-DIR = argument("dir", "DIR", "the cache directory", completes="dirs")
+DIR = argument(
+    "dir",
+    "DIR",
+    "the cache: a directory, or type=s3,… or type=azblob,… as --cache-to has it",
+    completes="dirs",
+)
 DIRS = argument(
-    "dirs", "DIR", "cache directories; the exit code is the worst", nargs="+", completes="dirs"
+    "dirs",
+    "DIR",
+    "caches: directories, or type=s3,… or type=azblob,… as --cache-to has it; the exit code is"
+    " the worst",
+    nargs="+",
+    completes="dirs",
+)
+EXPORT_TIME = argument(
+    "--export-time",
+    "AGE",
+    "in an object store, the longest time of an export: blobs younger than touch_refresh and this"
+    " together are kept (default: 24h)",
+    type=converter(parse_age),
+    default=DEFAULT_EXPORT_TIME_NS,
+)
+YES = switch(
+    "--yes",
+    "in an object store, also delete in the first run, and if far fewer blobs are live than in the"
+    " last run; without it, such a run is a dry run",
 )
 SWEEP_AGES = (
     argument(
         "--min-age",
         "AGE",
-        "keep unreachable blobs younger than this, and blobs of young manifests (default: 0)",
+        "keep unreachable blobs younger than this, and blobs of young manifests (default: 0; in an"
+        " object store, touch_refresh and --export-time together)",
         type=converter(parse_age),
         default=0,
     ),
@@ -143,6 +169,8 @@ SWEEP_AGES = (
         type=converter(parse_age),
         default=DEFAULT_INGEST_AGE_NS,
     ),
+    EXPORT_TIME,
+    YES,
 )
 DRY_RUN = switch("-n --dry-run", "print what would be done, change nothing, acquire no lock")
 LOCK_TIMEOUT = argument(
@@ -210,3 +238,17 @@ def read_policy_of(args: argparse.Namespace) -> "PrunePolicy | None":
     except UsageError as error:
         error.hints = error.hints or (REPAIR_POLICY,)
         raise
+
+
+def sweep_options(args: argparse.Namespace) -> "SweepOptions":
+    """Return the options of a sweep that a command line has, with defaults for the others."""
+    from kitcache.options.sweep import SweepOptions  # noqa: PLC0415 - few commands sweep
+
+    names = {
+        "min_age": "min_age_ns",
+        "ingest_age": "ingest_age_ns",
+        "export_time": "export_time_ns",
+        "yes": "confirmed",
+    }
+    given = {field: getattr(args, name) for name, field in names.items() if hasattr(args, name)}
+    return SweepOptions(**given)

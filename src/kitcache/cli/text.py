@@ -10,7 +10,7 @@ from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
-from kitcache.store.protocol import Waiting
+from kitcache.store.protocol import RequestCounts, Waiting
 
 UNTAGGED = "(no tag)"
 NO_BLOB_DELETED = "no blob was deleted; kitcache reset does that"
@@ -19,7 +19,7 @@ _MAX_NAMES = 3
 
 def reset_lines(result: ResetResult) -> Iterator[str]:
     """Yield the summary of a reset: deleted, kept, duration; or the reason why it did nothing."""
-    if result.reason:
+    if result.reason and not _needs_confirmation(result):
         prefixes = {"skipped": "not reset: ", "refused": "not reset: ", "damaged": "reset failed: "}
         yield printable(f"{result.path}: {prefixes.get(result.outcome, '')}{result.reason}")
         return
@@ -34,6 +34,26 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
     kept = f"kept {result.kept.blobs:,}, {format_bytes(result.kept.bytes)}"
     tags = count(result.entry_count, "tag")
     yield printable(f"{result.path}: {summary}; {kept}, for {tags} ({result.seconds:.1f} s)")
+
+
+def _needs_confirmation(result: ResetResult) -> bool:
+    """Return True if a run was a dry run because it was not confirmed."""
+    is_object_store = result.requests is not None
+    return is_object_store and result.outcome == "dry-run" and bool(result.reason)
+
+
+def confirm_warnings(result: ResetResult) -> Iterator[str]:
+    """Yield the reason why a run was a dry run, and what confirms the next run."""
+    if _needs_confirmation(result):
+        yield f"{result.path}: nothing was deleted: {result.reason}"
+        yield "hint: check the numbers, then run the same command with --yes"
+
+
+def request_notes(path: str, requests: RequestCounts | None) -> Iterator[str]:
+    """Yield a line with the requests to an object store, by kind."""
+    if requests is not None:
+        kinds = [f"{number:,} {kind}" for kind, number in requests._asdict().items() if number]
+        yield f"{path}: {count(sum(requests), 'request')}: {', '.join(kinds) or 'none'}"
 
 
 def reset_notes(result: ResetResult) -> Iterator[str]:

@@ -15,14 +15,23 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, open_store
 from kitcache.store.protocol import CollectableStore
 
+_DEFAULT_OPTIONS = SweepOptions()
+
 
 def du(
-    path: StoreAddress, *, on_progress: OnProgress | None = None, cancel: Event | None = None
+    path: StoreAddress,
+    *,
+    options: SweepOptions = _DEFAULT_OPTIONS,
+    on_progress: OnProgress | None = None,
+    cancel: Event | None = None,
 ) -> DiskUsage:
     """Return the live, reclaimable, uploaded and foreign bytes of a cache, and each tag's share.
 
     Bytes are file sizes. A damaged root does not raise: see DiskUsage.damage. du acquires no lock,
     so an export can change the cache during the count.
+
+    Args:
+        options: The ages of blobs that a reset would keep; they do not count as reclaimable.
 
     Raises:
         NotACache: There is no cache at that path.
@@ -33,13 +42,15 @@ def du(
 
     """
     with open_store(path) as store:
-        return measure_usage(store, Control(store.path, on_progress, cancel))
+        return measure_usage(store, Control(store.path, on_progress, cancel), options)
 
 
-def measure_usage(store: CollectableStore, control: Control) -> DiskUsage:
+def measure_usage(
+    store: CollectableStore, control: Control, options: SweepOptions = _DEFAULT_OPTIONS
+) -> DiskUsage:
     """Return the disk usage of an open store. Raises as du."""
     survey = take_survey(store, control)
-    options = raise_min_age(SweepOptions(), store.min_age_floor_ns)
+    options = raise_min_age(options, store.min_age_floor_ns)
     plan = make_plan(survey, options, store.now_ns(), store.recall(options.min_age_ns))
     swept = dry_run_sweep(plan, store, control, with_foreign_bytes=True)
     if swept.failure is not None:

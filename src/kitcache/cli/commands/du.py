@@ -10,10 +10,13 @@ from kitcache.cli.text import count, missing_warnings
 from kitcache.errors import printable
 from kitcache.gc.du import du
 from kitcache.gc.results import DiskUsage
-from kitcache.options.units import format_bytes
+from kitcache.options.units import AGE_FORMS, format_bytes
 from kitcache.store.ioerrors import shell_words
+from kitcache.store.open import StoreAddress
+from kitcache.store.protocol import StoreReport
 from kitcache.store.scan import QUARANTINE
 
+_EXPORT_TIME = options.EXPORT_TIME._replace(help=f"{options.EXPORT_TIME.help}; an AGE: {AGE_FORMS}")
 COMMAND = options.Command(
     description="""\
 Shows the sizes of live blobs (a tag reaches them), reclaimable blobs (a reset
@@ -25,7 +28,7 @@ no lock and changes nothing.""",
 examples:
   kitcache du ./cache                        how much of it is reclaimable?
   kitcache du --json /var/cache/buildkit/*   one object per cache, for programs""",
-    arguments=(options.DIRS, options.JSON, options.QUIET),
+    arguments=(options.DIRS, _EXPORT_TIME, options.JSON, options.QUIET),
     effect="",
 )
 
@@ -33,11 +36,17 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Show the usage of each DIR."""
 
-    def show(path: str) -> int:
-        usage = du(path, on_progress=console.on_progress, cancel=args.cancel)
+    def show(address: StoreAddress) -> int:
+        usage = du(
+            address,
+            options=options.sweep_options(args),
+            on_progress=console.on_progress,
+            cancel=args.cancel,
+        )
         console.print_result(usage, usage_lines(usage))
-        console.print_warning(missing_warnings(path, usage.missing_blobs))
-        console.print_warning(damage_warnings(path, usage.damage))
+        console.print_warning(missing_warnings(usage.path, usage.missing_blobs))
+        console.print_warning(damage_warnings(usage.path, usage.damage))
+        console.print_report(usage.path, StoreReport(usage.requests, usage.warnings))
         return usage.exit_code
 
     return console.each(args.dirs, show)

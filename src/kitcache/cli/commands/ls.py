@@ -12,6 +12,7 @@ from kitcache.errors import NotFound, printable
 from kitcache.gc.ls import ls
 from kitcache.gc.results import TagInfo, TagList
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.open import StoreAddress
 
 COMMAND = options.Command(
     description="""\
@@ -48,25 +49,25 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """List one DIR."""
 
-    def list_tags(path: str) -> int:
-        tags = ls(path, cancel=args.cancel)
+    def list_tags(address: StoreAddress) -> int:
+        tags = ls(address, cancel=args.cancel)
         console.print_result(tags, tag_list_lines(tags, time.time_ns()))
-        console.print_warning(damage_warnings(path, tags.damage))
+        console.print_warning(damage_warnings(tags.path, tags.damage))
         return tags.exit_code
 
-    def list_blobs(path: str) -> int:
+    def list_blobs(address: StoreAddress) -> int:
         # These read cacheconfigs.
         from kitcache.cli.contentstext import contents_lines  # noqa: PLC0415
         from kitcache.upkeep.contents import ls_tag  # noqa: PLC0415
 
         try:
-            contents = ls_tag(path, args.tag, cancel=args.cancel)
+            contents = ls_tag(address, args.tag, cancel=args.cancel)
         except NotFound as error:
             if os.path.isdir(args.tag):
                 error.hints = ("ls takes one DIR; kitcache du takes several",)
             raise
         console.print_result(contents, contents_lines(contents, time.time_ns()))
-        console.print_warning(damage_warnings(path, contents.damage))
+        console.print_warning(damage_warnings(contents.path, contents.damage))
         return contents.exit_code
 
     return console.each([args.dir], list_tags if args.tag is None else list_blobs)

@@ -7,6 +7,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.text import NO_BLOB_DELETED, UNTAGGED, blobs_of, count
 from kitcache.errors import printable
+from kitcache.store.open import StoreAddress, directory_path
 from kitcache.upkeep.naming.merge import merge
 from kitcache.upkeep.results import MergedTag, MergeResult
 
@@ -49,10 +50,10 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Merge into one DST."""
 
-    def merge_into(path: str) -> int:
+    def merge_into(address: StoreAddress) -> int:
         result = merge(
             args.sources,
-            path,
+            directory_path(address),
             rename=args.rename,
             replace=args.replace,
             dry_run=args.dry_run,

@@ -18,9 +18,9 @@ from kitcache.options.prunepolicy import (
     parse_disk_space,
     parse_span,
 )
-from kitcache.options.sweep import SweepOptions
 from kitcache.options.tagpatterns import is_pattern
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.open import StoreAddress
 from kitcache.upkeep.pruning.prune import limit_error, prune
 from kitcache.upkeep.results import PruneResult, TagDecision
 
@@ -121,16 +121,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Prune each DIR on its own."""
     policy: PrunePolicy = PrunePolicy()
 
-    def read(_: str) -> int:
+    def read(_: StoreAddress) -> int:
         nonlocal policy
         policy = read_policy(args)
         return 0
 
-    def prune_one(path: str) -> int:
+    def prune_one(address: StoreAddress) -> int:
         result = prune(
-            path,
+            address,
             policy,
-            options=SweepOptions(args.min_age, args.ingest_age),
+            options=options.sweep_options(args),
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,
             on_progress=console.on_progress,
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print_warning(unmatched_warnings(result, policy))
         if result.outcome == "no-policy":
             console.print_warning(_no_policy_warnings(result))
-            console.print_warning(missing_warnings(path, result.reset.missing_blobs))
+            console.print_warning(missing_warnings(result.path, result.reset.missing_blobs))
         else:
             console.print_reset(result.reset)
         error = limit_error(result, policy)

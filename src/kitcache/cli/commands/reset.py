@@ -6,7 +6,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.text import reset_lines
 from kitcache.gc.reset import reset
-from kitcache.options.sweep import SweepOptions
+from kitcache.store.open import StoreAddress
 
 COMMAND = options.Command(
     description="""\
@@ -18,7 +18,9 @@ tag cannot be read (exit code 12).""",
 examples:
   kitcache reset ./cache                 after a build, in CI
   kitcache reset --min-age 1h ./cache    from cron, for builds without a lock
-  kitcache reset --dry-run --json a b    what would be deleted, for programs""",
+  kitcache reset --dry-run --json a b    what would be deleted, for programs
+  kitcache reset type=s3,region=eu-west-1,bucket=ci,prefix=app/
+                                         a cache on S3, as --cache-to names it""",
     arguments=(options.DIRS, *options.SWEEP_AGES, *options.CHANGES),
 )
 
@@ -26,10 +28,10 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Reset each DIR on its own."""
 
-    def reset_one(path: str) -> int:
+    def reset_one(address: StoreAddress) -> int:
         result = reset(
-            path,
-            options=SweepOptions(args.min_age, args.ingest_age),
+            address,
+            options=options.sweep_options(args),
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,
             on_progress=console.on_progress,

@@ -7,6 +7,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.text import NO_BLOB_DELETED
 from kitcache.errors import printable
+from kitcache.store.open import StoreAddress
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
 
@@ -35,9 +36,9 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Add a tag in one DIR."""
 
-    def add(path: str) -> int:
+    def add(address: StoreAddress) -> int:
         result = tag(
-            path,
+            address,
             args.source,
             args.target,
             dry_run=args.dry_run,

@@ -11,6 +11,7 @@ from kitcache.cli.tables import SHORT_DIGEST, format_since, table
 from kitcache.cli.text import reset_lines
 from kitcache.errors import printable
 from kitcache.options.units import format_bytes, parse_bytes
+from kitcache.store.open import StoreAddress
 from kitcache.upkeep.results import TrimResult
 from kitcache.upkeep.trimming.trim import trim
 
@@ -56,6 +57,8 @@ examples:
             type=options.converter(_parse_size),
             required=True,
         ),
+        options.EXPORT_TIME,
+        options.YES,
         *options.CHANGES,
     ),
 )
@@ -64,11 +67,12 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Trim the tag of one DIR."""
 
-    def trim_tag(path: str) -> int:
+    def trim_tag(address: StoreAddress) -> int:
         result = trim(
-            path,
+            address,
             args.tag,
             args.max_used_space,
+            options=options.sweep_options(args),
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,
             on_progress=console.on_progress,

@@ -7,6 +7,7 @@ from kitcache.cli import options
 from kitcache.cli.console import Console
 from kitcache.cli.text import NO_BLOB_DELETED, UNTAGGED
 from kitcache.errors import printable
+from kitcache.store.open import StoreAddress
 from kitcache.upkeep.naming.untag import untag
 from kitcache.upkeep.results import UntagResult
 
@@ -36,9 +37,9 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Remove entries from the index of one DIR."""
 
-    def remove(path: str) -> int:
+    def remove(address: StoreAddress) -> int:
         result = untag(
-            path,
+            address,
             args.names,
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,

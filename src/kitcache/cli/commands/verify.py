@@ -10,6 +10,7 @@ from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import NOTHING_CHANGED, UsageError, printable
 from kitcache.store.ioerrors import command_line
+from kitcache.store.open import StoreAddress
 from kitcache.upkeep.health.verify import verify
 from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 
@@ -71,9 +72,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print_error(error)
         return error.exit_code
 
-    def verify_one(path: str) -> int:
+    def verify_one(address: StoreAddress) -> int:
         result = verify(
-            path,
+            address,
             lock_timeout_s=args.lock_timeout_s,
             on_progress=console.on_progress,
             cancel=args.cancel,
@@ -82,11 +83,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print_warning(verify_warnings(result))
         return result.exit_code
 
-    def repair_one(path: str) -> int:
+    def repair_one(address: StoreAddress) -> int:
         from kitcache.upkeep.health.repair import repair  # noqa: PLC0415 - verify starts faster
 
         result = repair(
-            path,
+            address,
             sources=tuple(args.sources),
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,

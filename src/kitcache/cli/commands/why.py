@@ -13,6 +13,7 @@ from kitcache.gc.refusals import describe_step
 from kitcache.gc.results import BlobReferences
 from kitcache.gc.why import why
 from kitcache.options.units import format_age, format_bytes
+from kitcache.store.open import StoreAddress
 
 COMMAND = options.Command(
     description="""\
@@ -36,10 +37,10 @@ examples:
 def run(args: argparse.Namespace, console: Console) -> int:
     """Explain one blob."""
 
-    def explain(path: str) -> int:
-        references = why(path, args.blob, cancel=args.cancel)
+    def explain(address: StoreAddress) -> int:
+        references = why(address, args.blob, cancel=args.cancel)
         console.print_result(references, reference_lines(references, time.time_ns()))
-        console.print_warning(damage_warnings(path, references.damage))
+        console.print_warning(damage_warnings(references.path, references.damage))
         return 0
 
     return console.each([args.dir], explain)

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+from kitcache.errors import UsageError
 from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control
 from kitcache.oci.digest import Digest
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
+from kitcache.store.open import StoreAddress, find_object_cache
 from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.project import project
 
@@ -37,7 +39,7 @@ def find_limits(
     max_used, min_free = policy.max_used, policy.min_free
     if max_used is None and min_free is None:
         return ()
-    size, free = store.disk_size()
+    size, free = store.disk_size() if needs_disk(policy) else (0, 0)
     limits = []
     if max_used is not None:
         option = _spell(policy, "max-used-space", max_used)
@@ -48,6 +50,29 @@ def find_limits(
         option = _spell(policy, "min-free-space", min_free)
         limits.append(Limit(allowed, option, min_free.of(size), _held(store, planned)))
     return tuple(sorted(limits, key=lambda limit: limit.bytes))
+
+
+def needs_disk(policy: PrunePolicy) -> bool:
+    """Return True if a limit depends on the size or the free space of a file system."""
+    is_part = policy.max_used is not None and policy.max_used.percentage is not None
+    return is_part or policy.min_free is not None
+
+
+def check_disk(address: StoreAddress, policy: PrunePolicy) -> None:
+    """Raise UsageError if a limit depends on a file system and the cache is in an object store."""
+    cache = find_object_cache(address)
+    if cache is None or not needs_disk(policy):
+        return
+    has_free = policy.min_free is not None
+    key, size = (
+        ("min-free-space", policy.min_free) if has_free else ("max-used-space", policy.max_used)
+    )
+    option = _spell(policy, key, size) if size else key
+    raise UsageError(
+        f"{option} needs a disk, and an object store has none",
+        path=cache.address,
+        hints=(f"write a size: {policy.spell('max-used-space', '500GB')}",),
+    )
 
 
 def _spell(policy: PrunePolicy, key: str, size: DiskSpace) -> str:

@@ -42,7 +42,7 @@ from kitcache.upkeep.edit import (
 from kitcache.upkeep.project import project
 from kitcache.upkeep.pruning.decisions import ALIAS, LAST_TAG, NEW, decide
 from kitcache.upkeep.pruning.lastuse import read_uses
-from kitcache.upkeep.pruning.limits import Limit, find_limits
+from kitcache.upkeep.pruning.limits import Limit, check_disk, find_limits
 from kitcache.upkeep.results import PruneResult, TagDecision
 from kitcache.upkeep.rewrite import move_recorded_exports
 from kitcache.upkeep.trimming.trimplan import TrimPlan, layer_uses, plan_trims
@@ -78,9 +78,10 @@ def prune(
 
     Raises:
         UsageError: The policy contradicts itself, or removes tags only because no tag matches its
-            keep_tags. All other errors are those of reset.
+            keep_tags; or a limit needs a disk, and there is none. Other errors: see reset.
     """
     check_policy(policy)
+    check_disk(path, policy)
     started = time.monotonic()
     name = address_text(path)
     is_dry = dry_run or policy.is_empty
