@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
+from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
@@ -19,6 +20,7 @@ from kitcache.store.objects.client import (
     Upload,
 )
 from kitcache.store.objects.s3deletion import Deletions
+from kitcache.store.objects.s3errors import DENIED
 from kitcache.store.objects.s3listing import (
     LISTING,
     Listing,
@@ -36,7 +38,6 @@ from kitcache.store.objects.s3transfer import (
     upload,
 )
 
-_DENIED = {"AccessDenied", "403", "Forbidden"}
 _UNKNOWN = {"NotImplemented", "501", "MethodNotAllowed", "405"}
 _CONDITION_FAILED = MISSING | {
     "PreconditionFailed",
@@ -61,6 +62,15 @@ class S3Client:
         self._deletions = Deletions(self._requests)
         self._abilities: Abilities | None = None
 
+    @property
+    def cancel(self) -> Event:
+        """If the event is set, a request that waits before it is sent again raises Cancelled."""
+        return self._requests.cancel
+
+    @cancel.setter
+    def cancel(self, event: Event) -> None:
+        self._requests.cancel = event
+
     def now_ns(self) -> int:
         if not self._requests.date_ns:
             self.abilities()
@@ -77,7 +87,7 @@ class S3Client:
         return self._abilities
 
     def _read_abilities(self) -> Abilities:
-        answer = self._requests.call_unless(_DENIED | _UNKNOWN, "GetBucketVersioning")
+        answer = self._requests.call_unless(DENIED | _UNKNOWN, "GetBucketVersioning")
         if answer is not None:
             status = answer.get("Status", "")
             # A write replaces the version "null" of a bucket whose versioning is suspended.
@@ -100,7 +110,8 @@ class S3Client:
         held: list[ObjectInfo] = []
         start = {"KeyMarker": after} if after else {}
         for listing in self._list("ListObjectVersions", prefix, start):
-            groups = group_versions(held + listing.objects)
+            # Some stores begin with the key of the marker itself.
+            groups = group_versions(held + [i for i in listing.objects if i.key > after])
             # More versions of the last key can follow: show all of them in the next page.
             held = (
                 groups.pop(listing.next_page.get("KeyMarker", ""), [])

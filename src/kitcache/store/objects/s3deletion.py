@@ -5,11 +5,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from kitcache.store.objects.client import Target
-from kitcache.store.objects.s3errors import error_code
-from kitcache.store.objects.s3requests import Response, S3Requests
+from kitcache.store.objects.s3errors import BUCKET_CODES, DENIED, error_code, error_message
+from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
 _GONE = {"NoSuchKey", "NoSuchVersion", "404"}
 _CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
@@ -65,12 +63,12 @@ class Deletions:
                 parameters["IfMatch"] = parameters.pop("ETag")
             try:
                 self._requests.send("DeleteObject", **parameters)
-            except ClientError as error:
-                reason = _reason(error_code(error), error.response["Error"].get("Message", ""))
-                if reason:
+            except FAILURES as error:
+                code = error_code(error)
+                if not code or code in BUCKET_CODES:
+                    raise self._requests.make_error("DeleteObject", error) from error
+                if reason := _reason(code, error_message(error)):
                     reasons[target] = reason
-            except BotoCoreError as error:
-                raise self._requests.make_error("DeleteObject", error) from error
         return reasons
 
     def _replace_checksum(self, request: Any, **_: object) -> None:
@@ -110,6 +108,6 @@ def _reason(code: str, message: str) -> str:
         return ""
     if code in _CHANGED:
         return "it has changed"
-    if code in {"AccessDenied", "403"}:
+    if code in DENIED:
         return f"access denied, or a lock of the bucket protects it ({message or code})"
     return f"the store answered {code}: {message}" if message else f"the store answered {code}"

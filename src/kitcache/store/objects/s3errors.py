@@ -41,6 +41,7 @@ _CREDENTIALS = {
         "set the clock",
     ),
 }
+_CONNECTION = (exceptions.ConnectionError, exceptions.HTTPClientError)
 _LOCAL: tuple[tuple[Any, str, str], ...] = (
     (
         (exceptions.NoCredentialsError, exceptions.PartialCredentialsError),
@@ -70,13 +71,26 @@ _LOCAL: tuple[tuple[Any, str, str], ...] = (
         "check HTTPS_PROXY and NO_PROXY",
     ),
     (
-        exceptions.HTTPClientError,
+        _CONNECTION,
         "{endpoint} does not answer, also after all retries",
         "check the network and the endpoint",
     ),
 )
-_DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
-_BUSY = {"SlowDown", "503", "ServiceUnavailable", "Throttling", "RequestLimitExceeded"}
+DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
+_MAX_MESSAGE = 200
+_BUSY = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "BandwidthLimitExceeded",
+    "TooManyRequests",
+    "429",
+    "503",
+}
+_PASSING = {"InternalError", "RequestTimeout", "OperationAborted", "500", "502", "504"}
+_LASTING = (exceptions.SSLError, exceptions.ProxyConnectionError)
 _OTHER_REGION = {
     "PermanentRedirect",
     "301",
@@ -85,10 +99,42 @@ _OTHER_REGION = {
 }
 
 
+BUCKET_CODES = {"NoSuchBucket", *_CREDENTIALS, *_BUSY, *_PASSING}
+"""The codes of errors that all requests to a bucket can have, whatever the object."""
+
+
 def error_code(error: Exception) -> str:
     """Return the code of a store's answer, such as NoSuchKey or 404, "" if there was no answer."""
+    return str(_details(error).get("Code", ""))
+
+
+def error_message(error: Exception) -> str:
+    """Return the text of a store's answer on one line, "" if there is none."""
+    return " ".join(str(_details(error).get("Message", "")).split())[:_MAX_MESSAGE]
+
+
+def _details(error: Exception) -> dict[str, Any]:
     response = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
+    details: dict[str, Any] = response.get("Error", {})
+    return details
+
+
+def is_busy(error: Exception) -> bool:
+    """Return True if the store asks to slow down."""
+    return error_code(error) in _BUSY or _status(error) in {429, 503}
+
+
+def is_passing(error: Exception) -> bool:
+    """Return True if the same request can succeed later."""
+    if isinstance(error, _CONNECTION):
+        return not isinstance(error, _LASTING)
+    is_passing = error_code(error) in _PASSING or _status(error) in {500, 502, 504}
+    return is_passing or is_busy(error)
+
+
+def _status(error: Exception) -> int:
+    response = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def make_error(
@@ -98,50 +144,45 @@ def make_error(
 
     Args:
         operation: The S3 action, such as ListObjectsV2.
-        error: A BotoCoreError or a ClientError.
+        error: An exception of botocore.
     """
-    if isinstance(error, exceptions.ClientError):
-        return _answered(cache, operation, {**error.response}, effect)
-    problem, hints = _unanswered(cache, error)
-    return KitcacheError(cache.address, problem, effect=effect, hints=hints)
-
-
-def _answered(
-    cache: ObjectCache, operation: str, response: dict[str, Any], effect: str
-) -> KitcacheError:
-    details = response.get("Error", {})
-    metadata = response.get("ResponseMetadata", {})
-    code, status = str(details.get("Code", "")), metadata.get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
+    if not isinstance(error, exceptions.ClientError):
+        problem, hints = _unanswered(cache, error)
+    elif error_code(error) == "NoSuchBucket":
         return NoBucket(cache.address, f"the bucket {cache.bucket} does not exist")
-    region = metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region") or details.get("Region")
-    if region and region != cache.region and (code in _OTHER_REGION or status in {301, 400}):
-        return KitcacheError(
-            cache.address,
-            f"the bucket {cache.bucket} is in the region {region}, not in {cache.region}",
-            effect=effect,
-            hints=(f"set region={region}",),
-        )
-    problem, hints = _explain(operation, code, status, details)
+    elif region := _other_region(cache, error):
+        problem = f"the bucket {cache.bucket} is in the region {region}, not in {cache.region}"
+        hints = (f"set region={region}",)
+    else:
+        problem, hints = _answered(operation, error)
     return KitcacheError(cache.address, problem, effect=effect, hints=hints)
 
 
-def _explain(
-    operation: str, code: str, status: int, details: dict[str, Any]
-) -> tuple[str, tuple[str, ...]]:
+def _other_region(cache: ObjectCache, error: Exception) -> str:
+    """Return the region that the answer names if the bucket is not in the region of the cache."""
+    if error_code(error) not in _OTHER_REGION and _status(error) not in {301, 400}:
+        return ""
+    metadata = getattr(error, "response", {}).get("ResponseMetadata", {})
+    headers = metadata.get("HTTPHeaders", {})
+    region = str(headers.get("x-amz-bucket-region") or _details(error).get("Region") or "")
+    return region if region != cache.region else ""
+
+
+def _answered(operation: str, error: Exception) -> tuple[str, tuple[str, ...]]:
+    code, status = error_code(error), _status(error)
     if code in _CREDENTIALS:
         problem, hint = _CREDENTIALS[code]
         return problem, (hint,)
-    if code in _DENIED or status == 403:
+    if code in DENIED or status == 403:
         permission = _PERMISSIONS.get(operation, _WRITE)
         return f"access denied: {operation} needs the permission {permission}", (
             f"allow {permission} for these credentials",
         )
-    if code in _BUSY or status in {429, 503}:
+    if is_busy(error):
         return f"{operation} failed: the store asked to slow down, also after all retries", (
             "run the same command again later",
         )
-    text = " ".join(str(details.get("Message", "")).split())[:200]
+    text = error_message(error)
     problem = f"{operation} failed: the store answered {code or status}"
     return f"{problem}: {text}" if text else problem, ()
 

@@ -1,26 +1,33 @@
 """S3Requests: a botocore client that counts its requests and raises KitcacheErrors."""
 
+import random
 import threading
+import time
 from collections.abc import Callable, Container
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from kitcache.errors import NOTHING_DELETED, KitcacheError
+from kitcache.errors import NOTHING_DELETED, Cancelled, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import RequestKind
-from kitcache.store.objects.s3errors import error_code, make_error
+from kitcache.store.objects.s3errors import error_code, is_busy, is_passing, make_error
 from kitcache.store.objects.s3listing import nanoseconds, replace_parsing
 
-CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
-MAX_ATTEMPTS = 8
-"""Of one request, unless retry_max_attempts is given. All waits together take about 40 s."""
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 60
+_MAX_CONNECTIONS = 32
+_MAX_ATTEMPTS = 8
+"""Of one request, unless retry_max_attempts is given. All its waits together are below 46 s."""
 
-MAX_CONNECTIONS = 32
+_FIRST_ATTEMPTS = 3
+"""Of a request to a store that has never answered: its address can be wrong. As BuildKit's."""
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 
 _KINDS: dict[str, RequestKind] = {
     "ListObjectsV2": "list",
@@ -29,6 +36,7 @@ _KINDS: dict[str, RequestKind] = {
     "ListParts": "list",
     "GetObject": "get",
     "GetBucketVersioning": "get",
+    "HeadBucket": "head",
     "HeadObject": "head",
     "CopyObject": "copy",
     "DeleteObject": "delete",
@@ -36,25 +44,36 @@ _KINDS: dict[str, RequestKind] = {
     "AbortMultipartUpload": "delete",
 }
 
+FAILURES = (BotoCoreError, ClientError, ResponseParserError, UnicodeError)
+"""The exceptions of a request. A key with bytes that are not UTF-8 cannot be sent."""
+
 Response = dict[str, Any]
 
 
 class S3Requests:
     """Requests to the bucket of a cache. Callable from several threads.
 
+    A request is sent again if it fails for a passing reason. botocore's own retries are off: they
+    sleep up to 20 s at a time and cannot be cancelled, and their times differ between versions. If
+    the store asks one thread to slow down, all wait, as BuildKit's retry_mode=adaptive does.
+
     Attributes:
         counts: How many requests of each kind were sent, retries included.
         date_ns: The Date header of the last answer, 0 before the first.
+        cancel: If it is set, waiting requests raise Cancelled.
     """
 
     def __init__(self, cache: ObjectCache) -> None:
         self.cache = cache
         self.counts: dict[RequestKind, int] = {}
         self.date_ns = 0
+        self.cancel = threading.Event()
+        self._has_answered = False
+        self._paused_until_s = 0.0
         self._lock = threading.Lock()
         try:
             self._client = _create_client(cache)
-        except BotoCoreError as error:
+        except (BotoCoreError, ValueError) as error:
             raise make_error(cache, "", error) from error
         events = self._client.meta.events
         events.register("before-send.s3.*", self._count)
@@ -75,7 +94,7 @@ class S3Requests:
         """
         try:
             return self.send(operation, **parameters)
-        except (BotoCoreError, ClientError) as error:
+        except FAILURES as error:
             raise self.make_error(operation, error, effect) from error
 
     def call_unless(
@@ -89,7 +108,7 @@ class S3Requests:
         """Send a request as call does, and return None if the store answers with such a code."""
         try:
             return self.send(operation, **parameters)
-        except (BotoCoreError, ClientError) as error:
+        except FAILURES as error:
             if error_code(error) in codes:
                 return None
             raise self.make_error(operation, error, effect) from error
@@ -109,10 +128,34 @@ class S3Requests:
         self._client.close()
 
     def send(self, operation: str, **parameters: object) -> Response:
-        """Send a request with botocore, whose exceptions pass."""
+        """Send a request, also repeatedly. botocore's exceptions pass."""
         method = getattr(self._client, botocore.xform_name(operation))
-        response: Response = method(Bucket=self.cache.bucket, **parameters)
-        return response
+        attempts = 0
+        while True:
+            self._wait(self._paused_until_s - time.monotonic())
+            attempts += 1
+            try:
+                response: Response = method(Bucket=self.cache.bucket, **parameters)
+            except FAILURES as error:
+                if not is_passing(error) or attempts >= self._max_attempts:
+                    raise
+                wait_s = min(_FIRST_WAIT_S * 2 ** (attempts - 1), _LONGEST_WAIT_S)
+                wait_s *= random.uniform(0.5, 1)  # noqa: S311 - it spreads the threads
+                if is_busy(error):
+                    self._paused_until_s = time.monotonic() + wait_s
+                else:
+                    self._wait(wait_s)
+            else:
+                return response
+
+    @property
+    def _max_attempts(self) -> int:
+        limit = self.cache.retry_max_attempts or _MAX_ATTEMPTS
+        return limit if self._has_answered else min(limit, _FIRST_ATTEMPTS)
+
+    def _wait(self, seconds: float) -> None:
+        if self.cancel.wait(max(0.0, seconds)):
+            raise Cancelled(self.cache.address)
 
     def _count(self, event_name: str, **_: object) -> None:
         kind = _KINDS.get(event_name.rpartition(".")[2], "put")
@@ -120,6 +163,7 @@ class S3Requests:
             self.counts[kind] = self.counts.get(kind, 0) + 1
 
     def _note_date(self, response_dict: dict[str, Any], **_: object) -> None:
+        self._has_answered = True
         date = response_dict["headers"].get("date")
         if date and response_dict["status_code"] < 500:
             self.date_ns = nanoseconds(parsedate_to_datetime(date))
@@ -127,21 +171,18 @@ class S3Requests:
 
 def _create_client(cache: ObjectCache) -> Any:
     has_pair = bool(cache.access_key_id and cache.secret_access_key)
-    style = "path" if cache.endpoint_url and cache.use_path_style else "virtual"
-    signing: Any = {"addressing_style": style, "payload_signing_enabled": False}
+    use_path = cache.endpoint_url and cache.use_path_style
+    style: Literal["path", "virtual"] = "path" if use_path else "virtual"
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        max_pool_connections=MAX_CONNECTIONS,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        read_timeout=_READ_TIMEOUT_S,
+        max_pool_connections=_MAX_CONNECTIONS,
         tcp_keepalive=True,
-        retries={
-            "mode": "adaptive" if cache.retry_mode == "adaptive" else "standard",
-            "total_max_attempts": cache.retry_max_attempts or MAX_ATTEMPTS,
-        },
+        retries={"mode": "standard", "total_max_attempts": 1},
         # kitcache verifies digests; a CRC or a hash of each payload would double the work.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        s3=signing,
+        s3={"addressing_style": style, "payload_signing_enabled": False},
     )
     return botocore.session.Session().create_client(
         "s3",

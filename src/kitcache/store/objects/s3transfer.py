@@ -8,8 +8,9 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.store.objects.client import ObjectInfo
+from kitcache.store.objects.s3errors import error_code
 from kitcache.store.objects.s3listing import nanoseconds
-from kitcache.store.objects.s3requests import Response, S3Requests
+from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
 CONTENT_TYPE = "application/octet-stream"
 MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
@@ -80,7 +81,8 @@ class Download(NamedTuple):
         )
         if answer is None:
             raise KitcacheError(
-                self.requests.cache.address, f"{self.info.key} has changed while it was read"
+                self.requests.cache.address,
+                f"{self.info.key} changed or was deleted while it was read",
             )
         return answer["Body"]
 
@@ -106,15 +108,24 @@ def upload(requests: S3Requests, key: str, size: int, parts: Iterable[bytes | me
     names = {"Key": key, "UploadId": answer["UploadId"]}
     try:
         numbered = _upload_parts(requests, names, size, parts)
-        requests.call(
-            "CompleteMultipartUpload",
-            effect=NOTHING_CHANGED,
-            MultipartUpload={"Parts": numbered},
-            **names,
-        )
+        _complete(requests, names, size, numbered)
     except BaseException:
         requests.call_unless(NO_UPLOAD, "AbortMultipartUpload", **names)
         raise
+
+
+def _complete(
+    requests: S3Requests, names: dict[str, str], size: int, numbered: list[dict[str, object]]
+) -> None:
+    try:
+        requests.send("CompleteMultipartUpload", MultipartUpload={"Parts": numbered}, **names)
+    except FAILURES as error:
+        # If the answer of a first request was lost, the store does not know the upload any more.
+        if error_code(error) in NO_UPLOAD:
+            answer = requests.call_unless(MISSING, "HeadObject", Key=names["Key"])
+            if answer and answer["ContentLength"] == size:
+                return
+        raise requests.make_error("CompleteMultipartUpload", error, NOTHING_CHANGED) from error
 
 
 def _upload_parts(
