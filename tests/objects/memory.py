@@ -34,7 +34,8 @@ class MemoryClient:
         self.uploads: dict[str, Upload] = {}
         self.undeletable: dict[str, str] = {}
         self.hooks: list[object] = []
-        self._has_versions, self._renews, self._page_keys = has_versions, renews, page_keys
+        self._has_versions, self._renews = has_versions, renews
+        self.page_keys = page_keys
         self._number = 0
 
     def _count(self, kind: RequestKind, key: str = "") -> None:
@@ -56,7 +57,7 @@ class MemoryClient:
             is_last = True
             for key in sorted(k for k in self.versions if k.startswith(prefix) and k > after):
                 shown = self._shown(key, versions=versions)
-                if found and len(found) + len(shown) > self._page_keys:
+                if found and len(found) + len(shown) > self.page_keys:
                     is_last = False
                     break
                 found += shown

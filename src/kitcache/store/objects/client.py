@@ -12,6 +12,9 @@ from kitcache.errors import NotACache, fixed_field
 PAGE_KEYS = 1000
 """The most keys that one page of a listing, or one deletion, has on S3."""
 
+CHANGED = "it has changed since it was listed"
+"""The reason of a deletion that its condition has prevented."""
+
 RequestKind = Literal["list", "get", "head", "put", "copy", "delete"]
 
 

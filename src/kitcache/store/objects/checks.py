@@ -1,0 +1,155 @@
+"""The checks before the first deletion: the store's behaviour, and other roots that use the blobs.
+
+Both prevent the deletion of live blobs, which nothing else in the bucket would show.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from kitcache.errors import Unsafe
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.client import ObjectClient, ObjectInfo, Target
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES
+
+_TICK_S = 1.1
+"""S3 dates objects by whole seconds, so a renewed date shows after this time."""
+_MAX_KEYS = 10_000
+_MAX_DOCUMENTS = 1_000
+_HEAD_BYTES = 64
+_MIN_ROOT_BYTES = 2
+
+
+def check_renewal(client: ObjectClient, cache: ObjectCache, check: Callable[[], None]) -> None:
+    """Refuse a store whose listings do not show that an exporter has renewed a blob's date.
+
+    It writes a scratch object, copies it onto itself as BuildKit does, and lists it.
+
+    Raises:
+        Unsafe: The date did not change, so the age of a blob protects no export.
+        KitcacheError: The scratch object cannot be written.
+    """
+    key = f"{state_prefix(cache)}self-test-{secrets.token_hex(8)}"
+    client.write(key, b"A scratch object of kitcache. It can be deleted.\n")
+    try:
+        before = _listed(client, key)
+        time.sleep(_TICK_S)
+        check()
+        client.renew(key)
+        after = _listed(client, key)
+    finally:
+        for page in client.list_pages(key, versions=client.abilities().has_versions):
+            client.delete([Target(info.key, info.version) for info in page.objects])
+    if before is None or after is None or after.modified_ns <= before.modified_ns:
+        raise Unsafe(
+            client.address,
+            "a copy of an object onto itself does not change its date in a listing of this store:"
+            " kitcache cannot tell which blobs a running export uses",
+            hints=(
+                "delete with a client of the store's own server, while no export runs",
+                "copy the cache to a store that renews dates, such as AWS S3 or SeaweedFS",
+            ),
+        )
+
+
+def _listed(client: ObjectClient, key: str) -> ObjectInfo | None:
+    for page in client.list_pages(key):
+        for info in page.objects:
+            if info.key == key:
+                return info
+    return None
+
+
+def state_prefix(cache: ObjectCache) -> str:
+    """Return the beginning of the keys of kitcache's own objects."""
+    return f"{cache.prefix}kitcache/"
+
+
+class OtherRoots(NamedTuple):
+    """Documents below the prefix of a cache that look like roots and are not roots of the cache.
+
+    Attributes:
+        names: The digests in them, each with the key of the document.
+        is_complete: False if there were too many keys to look at.
+    """
+
+    names: dict[str, str]
+    is_complete: bool
+
+
+def find_other_roots(
+    client: ObjectClient, cache: ObjectCache, live: Collection[str], check: Callable[[], None]
+) -> OtherRoots:
+    """Look for roots of another manifests_prefix that may use the same blobs.
+
+    Args:
+        live: Digests that need no protection, because roots of the cache reach them.
+    """
+    names: dict[str, str] = {}
+    own = (cache.blobs_key, *cache.manifests_keys, state_prefix(cache))
+    keys = documents = 0
+    for info in _keys_beside(client, cache.prefix, sorted(own)):
+        check()
+        keys += 1
+        if keys > _MAX_KEYS or documents > _MAX_DOCUMENTS:
+            return OtherRoots(names, is_complete=False)
+        if not _MIN_ROOT_BYTES < info.size <= STRUCTURAL_LIMIT_BYTES or "sha256:" in info.key:
+            continue
+        head = client.read(info.key, _HEAD_BYTES)
+        documents += 1
+        if head is None or not head[0].lstrip().startswith(b"{"):
+            continue
+        whole = client.read(info.key, info.size) if info.size > _HEAD_BYTES else head
+        for name in _digests_in(whole[0] if whole else b""):
+            if name not in live:
+                names.setdefault(name, info.key)
+    return OtherRoots(names, is_complete=True)
+
+
+def _keys_beside(client: ObjectClient, prefix: str, own: list[str]) -> Iterator[ObjectInfo]:
+    """Yield the objects below a prefix whose keys have none of the beginnings `own`."""
+    after = ""
+    while True:
+        for page in client.list_pages(prefix, after=after):
+            for info in page.objects:
+                skipped = next((start for start in own if info.key.startswith(start)), None)
+                if skipped is None:
+                    yield info
+                else:
+                    # Greater than all keys that begin with it.
+                    after = skipped + "\U0010ffff"
+                    break
+            else:
+                if page.is_last:
+                    return
+                continue
+            break
+        else:
+            return
+
+
+def _digests_in(data: bytes) -> Iterator[str]:
+    """Yield the blobs of a cacheconfig as hex digits; none if the document is not one."""
+    try:
+        layers = json.loads(data)["layers"]
+        blobs = [layer["blob"] for layer in layers]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    for blob in blobs:
+        if isinstance(blob, str) and blob.startswith("sha256:"):
+            yield blob.removeprefix("sha256:")
+
+
+def refuse_other_roots(address: str, key: str, name: str) -> Unsafe:
+    """Return the error for a document of another manifests_prefix that uses a blob."""
+    return Unsafe(
+        address,
+        f"the object {key} looks like a root of this cache under another manifests_prefix:"
+        f" it names the blob sha256:{name}, which no root of this cache names",
+        hints=(
+            "name all manifests_prefixes of the exporters in the address, separated by ;",
+            f"delete {key} if no build uses it",
+        ),
+    )

@@ -1,0 +1,153 @@
+"""The recorded runs of a cache in an object store: reads and writes the state object."""
+
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from kitcache.errors import Damaged, KitcacheError, Unsafe
+from kitcache.oci.digest import Digest
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.objects.checks import (
+    check_renewal,
+    state_prefix,
+)
+from kitcache.store.objects.client import Condition, ObjectClient
+from kitcache.store.objects.live import (
+    LiveState,
+    StateError,
+    add_run,
+    decode_state,
+    encode_state,
+    recall_all_names,
+    recall_names,
+)
+from kitcache.store.protocol import NotConfirmedError, Remembered
+
+_LIMIT_BYTES = 1 << 30
+_TEST_NS = 30 * 24 * 3600 * 10**9
+_ATTEMPTS = 4
+
+
+class _Loaded(NamedTuple):
+    """The state object. etag: "" if it does not exist."""
+
+    state: LiveState
+    etag: str
+
+
+class RunHistory:
+    """The state object of one cache, read once.
+
+    Attributes:
+        warnings: Sentences for the result of the run.
+    """
+
+    def __init__(self, client: ObjectClient, cache: ObjectCache) -> None:
+        self._client = client
+        self._key = f"{state_prefix(cache)}live"
+        self._cache = cache
+        self._grace_ns = 0
+        self._loaded: _Loaded | None = None
+        self._recorded: frozenset[str] | None = None
+        self.warnings: list[str] = []
+
+    @property
+    def _keeps_all_unknown(self) -> bool:
+        """True if the date of a blob does not show that an export uses it."""
+        return not self._client.abilities().renews
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            answer = self._client.read(self._key, _LIMIT_BYTES)
+            if answer is None:
+                self._loaded = _Loaded(LiveState(), "")
+            else:
+                self._loaded = _Loaded(self._decode(answer[0]), answer[1].etag)
+        return self._loaded
+
+    def _decode(self, data: bytes) -> LiveState:
+        try:
+            return decode_state(data)
+        except StateError as error:
+            problem = f"the object {self._key} {error.problem}: it records which blobs were live"
+            if error.is_newer:
+                hints = ("use the version of kitcache that wrote it, or a newer one",)
+                raise Unsafe(self._client.address, problem, hints=hints) from None
+            raise Damaged(
+                self._client.address,
+                problem,
+                kind="malformed",
+                hints=(f"delete the object {self._key}: then the next run is a first run",),
+            ) from None
+
+    def recall(self, grace_ns: int) -> Remembered:
+        """Return the blobs that recent runs protect. Raises Damaged, Unsafe."""
+        self._grace_ns = grace_ns
+        state, now_ns = self._load().state, self._client.now_ns()
+        if not self._keeps_all_unknown:
+            return Remembered({"sha256": recall_names(state, now_ns, grace_ns)})
+        names = recall_all_names(state, now_ns, grace_ns)
+        return Remembered({"sha256": names or set()}, keeps_all=names is None)
+
+    def check_confirmed(self, live_count: int, root_count: int) -> None:
+        """Raise NotConfirmedError for a first run, or if much fewer blobs are live."""
+        runs = self._load().state.runs
+        if not runs:
+            raise NotConfirmedError(
+                "this is the first run of kitcache on this cache: nothing was deleted"
+            )
+        if live_count * 2 < runs[-1].live_count:
+            raise NotConfirmedError(
+                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run:"
+                " nothing was deleted"
+            )
+        if root_count < runs[-1].root_count:
+            self._warn(f"{runs[-1].root_count - root_count:,} fewer roots than in the last run")
+
+    def prepare(self, live: Collection[Digest], root_count: int, check: Callable[[], None]) -> None:
+        """Test the store if that is due, and record the blobs that are live now.
+
+        Raises:
+            Unsafe: The store cannot protect exports.
+        """
+        names = frozenset(digest.hex for digest in live)
+        if names == self._recorded:
+            return
+        state = self._load().state
+        now_ns = self._client.now_ns()
+        if self._client.abilities().renews and not 0 <= now_ns - state.tested_ns < _TEST_NS:
+            check_renewal(self._client, self._cache, check)
+            state = state._replace(tested_ns=now_ns)
+            self._loaded = self._load()._replace(state=state)
+        try:
+            self._record(names, root_count)
+        except KitcacheError as error:
+            if self._keeps_all_unknown:
+                raise Unsafe(
+                    error.path,
+                    f"the live blobs cannot be recorded: {error.problem}",
+                    hints=error.hints,
+                ) from None
+            self._warn(f"the live blobs cannot be recorded for the next run: {error.problem}")
+        self._recorded = names
+
+    def _record(self, names: frozenset[str], root_count: int) -> None:
+        for _ in range(_ATTEMPTS):
+            loaded = self._load()
+            now_ns = self._client.now_ns()
+            state = add_run(loaded.state, names, root_count, now_ns, self._grace_ns)
+            data = encode_state(state)
+            info = self._client.write(self._key, data, Condition(loaded.etag))
+            if info is not None:
+                self._loaded = _Loaded(state, info.etag)
+                return
+            # Another run has written it: its blobs count too.
+            tested_ns, self._loaded = loaded.state.tested_ns, None
+            again = self._load()
+            self._loaded = again._replace(
+                state=again.state._replace(tested_ns=max(again.state.tested_ns, tested_ns))
+            )
+        raise KitcacheError(self._client.address, f"the object {self._key} kept changing")
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)

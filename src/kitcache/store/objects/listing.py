@@ -1,0 +1,176 @@
+"""One listing of the blobs of a cache, kept in a temporary file.
+
+The listing is taken once per command. Memory grows with the blobs that roots reach: the names and
+facts of all blobs are in the file, and a sweep reads them page by page.
+"""
+
+import marshal
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
+
+from kitcache.oci.digest import Digest, is_blob_name
+from kitcache.store.ioerrors import io_error
+from kitcache.store.objects.client import ObjectClient, ObjectInfo
+from kitcache.store.protocol import BlobStat
+
+ALGORITHM = "sha256"
+"""BuildKit names blobs by no other algorithm. Any other key is foreign."""
+_FOREIGN = "/"
+_NEVER_NS = 2**63 - 1
+
+
+class BlobFacts(NamedTuple):
+    """The facts of a name in a listing, and the versions to delete with it.
+
+    Attributes:
+        targets: The version and the ETag of each object to delete.
+        is_hidden: A delete marker hides the blob, so readers do not get it.
+    """
+
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_nlink: int
+    targets: tuple[tuple[str, str], ...]
+    is_hidden: bool = False
+
+
+MISSING = BlobFacts(0, 0, _NEVER_NS, 0, ())
+
+
+class ListedPage(NamedTuple):
+    """Some blobs that follow each other in the order of their keys.
+
+    Attributes:
+        foreign: Keys after the blobs' prefix that are not a digest, with their sizes.
+    """
+
+    number: int
+    names: list[str]
+    facts: list[BlobFacts]
+    foreign: list[tuple[str, int]]
+
+
+class Listing:
+    """The listing of one cache. `close` deletes its file.
+
+    Args:
+        page_names: How many names a page has at most.
+
+    Attributes:
+        found: The wanted blobs that exist.
+    """
+
+    def __init__(self, address: str, page_names: int) -> None:
+        self._address = address
+        self._page_names = page_names
+        self._file = tempfile.TemporaryFile(prefix="kitcache-")  # noqa: SIM115 - see close
+        self._count = 0
+        self.found: dict[Digest, BlobStat] = {}
+
+    def take(
+        self,
+        pages: Iterable[list[ObjectInfo]],
+        blobs_key: str,
+        wanted: Collection[Digest],
+        check: Callable[[], None],
+    ) -> Iterator[tuple[Digest, BlobStat]]:
+        """Write all names to the file. Yield the blobs that are wanted.
+
+        Args:
+            pages: Of a listing below blobs_key.
+            check: Called after each page; it may raise to end the listing.
+        """
+        for objects in pages:
+            check()
+            names: list[str] = []
+            facts: list[BlobFacts] = []
+            foreign: list[tuple[str, int]] = []
+            for name, fact in read_names(objects, blobs_key):
+                if name.startswith(_FOREIGN):
+                    foreign.append((name[1:], fact.st_size))
+                    continue
+                digest = Digest(ALGORITHM, name)
+                if digest not in wanted:
+                    names.append(name)
+                    facts.append(fact)
+                # A delete marker over a blob that a root names may be a mistake: keep its versions.
+                elif not fact.is_hidden:
+                    stat = BlobStat(fact.st_size, fact.st_mtime_ns, fact.st_mtime_ns, "file", 1)
+                    self.found[digest] = stat
+                    names.append(name)
+                    facts.append(fact)
+                    yield digest, stat
+            self._write(names, facts, foreign)
+
+    def _write(
+        self, names: list[str], facts: list[BlobFacts], foreign: list[tuple[str, int]]
+    ) -> None:
+        try:
+            for start in range(0, max(len(names), 1), self._page_names):
+                end = start + self._page_names
+                columns = tuple(zip(*facts[start:end], strict=True))
+                marshal.dump((names[start:end], columns, foreign), self._file)
+                self._count, foreign = self._count + 1, []
+        except OSError as error:
+            problem = "cannot write the listing to a temporary file"
+            raise io_error(self._address, problem, error) from None
+
+    def pages(self, skip: Collection[int]) -> Iterator[ListedPage]:
+        """Yield the pages as they were listed, but not those with these numbers."""
+        self._file.seek(0)
+        for number in range(self._count):
+            names, columns, foreign = marshal.load(self._file)  # noqa: S302 - kitcache wrote it
+            if number not in skip:
+                facts = [BlobFacts(*row) for row in zip(*columns, strict=True)]
+                yield ListedPage(number, names, facts, foreign)
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+
+def read_names(objects: Iterable[ObjectInfo], blobs_key: str) -> Iterator[tuple[str, BlobFacts]]:
+    """Yield the names in a page, each with its facts.
+
+    A superseded version has the name `<hex>@<version>` and no age: no reader gets it, so it can be
+    deleted at once. If a delete marker hides a blob, its versions are not superseded: they are
+    deleted together, by the age of the marker. The name of a foreign key begins with a slash.
+    """
+    start = len(blobs_key)
+    for key, versions in groupby(objects, attrgetter("key")):
+        algorithm, _, digits = key[start:].partition(":")
+        held = list(versions)
+        if algorithm != ALGORITHM or not is_blob_name(ALGORITHM, digits):
+            yield _FOREIGN + key[start:], BlobFacts(sum(i.size for i in held), 0, 0, 1, ())
+            continue
+        if any(info.is_current and info.is_marker for info in held):
+            targets = tuple((info.version, "") for info in reversed(held))
+            newest_ns = max(info.modified_ns for info in held)
+            size = sum(info.size for info in held)
+            yield digits, BlobFacts(size, newest_ns, newest_ns, 1, targets, is_hidden=True)
+            continue
+        for info in held:
+            target = ((info.version, info.etag),)
+            if info.is_current:
+                yield digits, BlobFacts(info.size, info.modified_ns, info.modified_ns, 1, target)
+            else:
+                yield f"{digits}@{info.version}", BlobFacts(info.size, 0, 0, 1, target)
+
+
+def look_again(
+    client: ObjectClient, blobs_key: str, names: Sequence[str], *, versions: bool
+) -> list[BlobFacts]:
+    """Return the facts of names that follow each other, as they are now; MISSING if one is gone."""
+    prefix = f"{blobs_key}{ALGORITHM}:"
+    first, last = f"{prefix}{names[0][:64]}", f"{prefix}{names[-1][:64]}"
+    wanted, facts = frozenset(names), dict[str, BlobFacts]()
+    # A shorter key sorts just before the first one.
+    for page in client.list_pages(prefix, after=first[:-1], versions=versions):
+        facts.update((name, f) for name, f in read_names(page.objects, blobs_key) if name in wanted)
+        if page.is_last or (page.objects and page.objects[-1].key > last):
+            break
+    return [facts.get(name, MISSING) for name in names]

@@ -1,0 +1,455 @@
+"""The object store: a cache in a bucket behind the protocols of store/protocol.py.
+
+An object store has no locks. The age of a blob protects a running export, and the state object
+protects a running import. So each batch is looked at again right before its deletion.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from kitcache.errors import Damaged, KitcacheError, Unsafe, UsageError
+from kitcache.oci.digest import Digest
+from kitcache.oci.document import DocumentError
+from kitcache.oci.index import read_entries
+from kitcache.oci.links import can_be_json
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.store.ioerrors import index_error, size_problem
+from kitcache.store.objects.checks import find_other_roots, refuse_other_roots
+from kitcache.store.objects.client import CHANGED, Condition, ObjectClient, Target, Upload
+from kitcache.store.objects.history import RunHistory
+from kitcache.store.objects.listing import ALGORITHM, BlobFacts, ListedPage, Listing, look_again
+from kitcache.store.objects.ranges import list_ranges
+from kitcache.store.objects.roots import RootObject, RootReader
+from kitcache.store.protocol import (
+    STRUCTURAL_LIMIT_BYTES,
+    Batch,
+    BlobStat,
+    CollectableStore,
+    DeleteResult,
+    HeldLock,
+    IndexChange,
+    Ingest,
+    LockKind,
+    Remembered,
+    RequestCounts,
+    Roots,
+    StoredTimes,
+    StoreReport,
+    TagUse,
+    WaitPolicy,
+    WriterActivity,
+)
+
+_THREADS = 8
+_MAX_LOOKUPS = 1000
+"""To find more blobs than this, a new listing takes fewer requests."""
+
+
+class ObjectStore:
+    """A cache in an object store. It owns its client.
+
+    Attributes:
+        path: The address without secrets.
+    """
+
+    blobs_are_leaves = True
+    scans_completely = True
+    delete_threads = _THREADS
+
+    def __init__(self, cache: ObjectCache, client: ObjectClient) -> None:
+        self.path = client.address
+        self.min_age_floor_ns = max(cache.touch_refresh_ns, 1)
+        self.delete_batch_size = client.delete_batch_size
+        self.cache = cache
+        self.client = client
+        self._roots = RootReader(client, cache)
+        self._history = RunHistory(client, cache)
+        self._listing: Listing | None = None
+        self._is_listing_kept = False
+        self._open_pages: list[ListedPage] = []
+        self._done: set[int] = set()
+        self._foreign_bytes: dict[str, int] = {}
+        self._uploads: dict[str, Upload] | None = None
+        self._is_prepared = False
+        self._warnings: list[str] = list(cache.warnings)
+        self._pause: Callable[[float], None] = lambda _: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._drop_listing()
+        self._roots.close()
+        self.client.close()
+
+    def refresh(self) -> None:
+        # During a sweep the listing is the list of candidates; each is looked at again.
+        if not self._is_listing_kept:
+            self._drop_listing()
+        self._uploads = None
+
+    def _drop_listing(self) -> None:
+        if self._listing is not None:
+            self._listing.close()
+        self._listing = None
+        self._open_pages.clear()
+        self._done.clear()
+
+    def now_ns(self) -> int:
+        return self.client.now_ns()
+
+    def roots_stamp(self) -> Hashable | None:
+        return self._roots.stamp()
+
+    def read_roots(self, pause: Callable[[float], None]) -> Roots:
+        self._pause = pause
+        return self._roots.read(pause)
+
+    def read_blob(
+        self, digest: Digest, size: int | None, *, unless_binary: bool = False
+    ) -> bytes | None:
+        data = self._roots.document(digest)
+        if data is None:
+            data = self._download(digest)
+        if size is not None and size != len(data):
+            raise self._damaged("wrong-size", size_problem(len(data), size))
+        if unless_binary and not can_be_json(data):
+            return None
+        if not digest.matches(data):
+            raise self._damaged("wrong-digest", "does not match its digest")
+        return data
+
+    def _download(self, digest: Digest) -> bytes:
+        if digest.algorithm != ALGORITHM:
+            problem = f"{digest.algorithm} cannot be checked here"
+            raise self._damaged("unknown-algorithm", problem)
+        answer = self.client.read(self.key_of(digest), STRUCTURAL_LIMIT_BYTES + 1)
+        if answer is None:
+            raise self._damaged("missing", "is missing")
+        data, info = answer
+        if info.size > STRUCTURAL_LIMIT_BYTES:
+            limit = f"{info.size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes"
+            raise Unsafe(self.path, f"is larger than a structural blob may be ({limit})")
+        return data
+
+    def _damaged(self, kind: str, problem: str) -> Damaged:
+        return Damaged(self.path, problem, kind=kind)
+
+    def key_of(self, digest: Digest) -> str:
+        """Return the key of a blob."""
+        return f"{self.cache.blobs_key}{digest}"
+
+    def stat_blob(self, digest: Digest) -> BlobStat | None:
+        info = self._roots.find(digest)
+        if info is None and digest.algorithm == ALGORITHM:
+            if self._listing is not None and digest in self._listing.found:
+                return self._listing.found[digest]
+            info = self.client.stat(self.key_of(digest))
+        return info and BlobStat(info.size, info.modified_ns, info.modified_ns, "file", 1)
+
+    def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        roots = self._roots.digests.intersection(digests)
+        blobs = frozenset(digests) - roots
+        yield from self._look_up(roots)
+        if self._listing is not None:
+            found = self._listing.found
+            yield from ((digest, found[digest]) for digest in blobs if digest in found)
+            blobs -= found.keys()
+            if len(blobs) <= _MAX_LOOKUPS:
+                yield from self._look_up(blobs)
+                return
+        if blobs:
+            yield from self._take_listing(blobs)
+
+    def _take_listing(self, wanted: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        self._drop_listing()
+        versions = self.client.abilities().has_versions
+        pages = list_ranges(self.client, self.cache.blobs_key, versions=versions)
+        listing = Listing(self.path, self.delete_batch_size)
+        try:
+            yield from listing.take(pages, self.cache.blobs_key, wanted, lambda: self._pause(0.0))
+        except BaseException:
+            listing.close()
+            raise
+        self._listing = listing
+
+    def _look_up(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
+        wanted = list(digests)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for start in range(0, len(wanted), _THREADS):
+                self._pause(0.0)
+                part = wanted[start : start + _THREADS]
+                for digest, stat in zip(part, pool.map(self.stat_blob, part), strict=True):
+                    if stat is not None:
+                        yield digest, stat
+
+    def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:  # noqa: ARG002
+        return None, None
+
+    def scan_blobs(self) -> Iterator[Batch]:
+        """Yield all blobs of the listing; take one if there is none.
+
+        In a sweep, pages whose blobs were looked at before are not yielded again.
+        """
+        if self._listing is None:
+            for _ in self._take_listing(frozenset()):
+                pass
+        if self._listing is None:
+            return
+        self._open_pages.clear()
+        for page in self._listing.pages(self._done):
+            foreign = [f"{self.cache.blobs_key}{key}" for key, _ in page.foreign]
+            self._foreign_bytes.update(
+                (path, size) for path, (_, size) in zip(foreign, page.foreign, strict=True)
+            )
+            if self._is_listing_kept and page.names:
+                # Each thread has at most one page, so older ones are done.
+                self._open_pages = [*self._open_pages[1 - 4 * _THREADS :], page]
+            yield Batch(ALGORITHM, page.names, foreign, page.facts)
+
+    def writer_activity(self) -> WriterActivity:
+        if self._uploads is None:
+            try:
+                listed = self.client.list_uploads(self.cache.blobs_key)
+                self._uploads = {f"{u.key}?uploadId={u.upload_id}": u for u in listed}
+            except KitcacheError as error:
+                self._uploads = {}
+                self._warn(f"unfinished uploads cannot be listed: {error.problem}")
+        return WriterActivity(
+            tuple(
+                Ingest(name, (upload.began_ns,), upload.bytes, is_protected=True)
+                for name, upload in self._uploads.items()
+            )
+        )
+
+    def read_tag_uses(self) -> Mapping[str, TagUse]:
+        """Return the date of each root: BuildKit writes it at each export."""
+        return {
+            name: TagUse(exported_ns=root.info.modified_ns, digest=str(root.digest))
+            for name, root in self._roots.roots.items()
+        }
+
+    def read_layer_uses(self) -> Mapping[str, int]:
+        return {}
+
+    @contextmanager
+    def lock(self, kind: LockKind, wait_policy: WaitPolicy) -> Iterator[HeldLock[Self]]:
+        """Return at once: an object store has no lock. An exclusive one keeps one listing."""
+        self._pause = wait_policy.pause
+        if kind == "exclusive":
+            self._drop_listing()
+            self._is_listing_kept = True
+        try:
+            yield HeldLock(self, kind)
+        finally:
+            self._is_listing_kept = False
+
+    @contextmanager
+    def reopen(self) -> Iterator[Self]:
+        yield self
+
+    def check_exists(self) -> None:
+        """Return: a bucket that was deleted makes requests fail."""
+
+    def next_tick_ns(self, lock: HeldLock[Self]) -> int:  # noqa: ARG002 - of the protocol
+        return self.now_ns()
+
+    def recall(self, grace_ns: int) -> Remembered:
+        return self._history.recall(grace_ns)
+
+    def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
+        if not confirmed:
+            blobs = frozenset(live) - self._roots.digests
+            self._history.check_confirmed(len(blobs), len(self._roots.roots))
+
+    def prepare_sweep(self, live: Collection[Digest]) -> None:
+        blobs = frozenset(live) - self._roots.digests
+        if not self._is_prepared:
+            self._refuse_other_roots({digest.hex for digest in blobs})
+        self._history.prepare(blobs, len(self._roots.roots), lambda: self._pause(0.0))
+        self._is_prepared = True
+
+    def _refuse_other_roots(self, live: Collection[str]) -> None:
+        """Raise Unsafe if a document beside the cache names a blob that would be deleted."""
+        others = find_other_roots(self.client, self.cache, live, lambda: self._pause(0.0))
+        if not others.is_complete:
+            self._warn(
+                f"the prefix {self.cache.prefix!r} has many other objects: not all were searched"
+                " for roots of another manifests_prefix"
+            )
+        for batch in self.scan_blobs() if others.names else ():
+            for name in batch.names:
+                if name in others.names:
+                    raise refuse_other_roots(self.path, others.names[name], name)
+
+    def touch_roots(self) -> None:
+        """Return: no reset waits for an export to an object store."""
+
+    def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:  # noqa: ARG002
+        first = names[0][:64]
+        pages = (p for p in self._open_pages if p.names[0] <= first <= p.names[-1][:64])
+        page = next(pages, None)
+        if page is not None:
+            self._done.add(page.number)
+        abilities = self.client.abilities()
+        if page is not None and abilities.deletes_exactly and not abilities.has_versions:
+            facts = dict(zip(page.names, page.facts, strict=True))
+            return [facts[name] for name in names]
+        return look_again(self.client, self.cache.blobs_key, names, versions=abilities.has_versions)
+
+    def delete_names(
+        self,
+        lock: HeldLock[Self],
+        algorithm: str,
+        names: Sequence[str],
+        stats: Sequence[StoredTimes] = (),
+    ) -> DeleteResult:
+        self._require_exclusive(lock)
+        stats = stats or self.stat_names(algorithm, names)
+        abilities = self.client.abilities()
+        by_etag = abilities.deletes_exactly and not abilities.has_versions
+        missing = [name for name, stat in zip(names, stats, strict=True) if not stat.st_nlink]
+        name_of = {
+            target: name
+            for name, facts in zip(names, stats, strict=True)
+            if isinstance(facts, BlobFacts)
+            for target in self._targets(name, facts, by_etag=by_etag)
+        }
+        failures: dict[str, str] = {}
+        for target, reason in self._delete(list(name_of)):
+            if reason == CHANGED:
+                missing.append(name_of[target])
+            else:
+                failures[name_of[target]] = reason
+        return DeleteResult(missing, failures)
+
+    def _targets(self, name: str, facts: BlobFacts, *, by_etag: bool) -> Iterator[Target]:
+        key = f"{self.cache.blobs_key}{ALGORITHM}:{name[:64]}"
+        for version, etag in facts.targets:
+            yield Target(key, version, etag if by_etag else "")
+
+    def _delete(self, targets: list[Target]) -> Iterator[tuple[Target, str]]:
+        for start in range(0, len(targets), self.delete_batch_size):
+            yield from self.client.delete(targets[start : start + self.delete_batch_size]).items()
+
+    def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
+        self._require_exclusive(lock)
+        upload = (self._uploads or {}).pop(ingest.name, None)
+        if upload is None or ingest.writes_ns != (upload.began_ns,):
+            return False
+        return self.client.abort_upload(upload)
+
+    def _require_exclusive(self, lock: HeldLock[CollectableStore]) -> None:
+        if lock.kind != "exclusive" or lock.store is not self:
+            raise ValueError("deletion requires the exclusive lock of the same store")
+
+    def foreign_names(self) -> Iterator[str]:
+        """Yield nothing: keys beside the blobs and the roots are not looked at."""
+        yield from ()
+
+    def foreign_bytes(self, path: str) -> int:
+        return self._foreign_bytes.get(path, 0)
+
+    def quarantined(self) -> tuple[int, int]:
+        return 0, 0
+
+    def read_skipped_sweeps(self) -> int:
+        return 0
+
+    def count_skipped_sweep(self) -> int:
+        return 1
+
+    def finish_sweep(self) -> None:
+        """Return: nothing of a killed process is left but what the next sweep deletes."""
+
+    def report(self) -> StoreReport:
+        counts = RequestCounts(**self.client.requests)
+        return StoreReport(counts, (*self._warnings, *self._history.warnings))
+
+    def _warn(self, sentence: str) -> None:
+        if sentence not in self._warnings:
+            self._warnings.append(sentence)
+
+    def disk_size(self) -> tuple[int, int]:
+        raise UsageError(
+            "an object store has no disk, so the size and the free space of one are unknown",
+            path=self.path,
+            hints=("write the limit in bytes, such as 50GB",),
+        )
+
+    def write_blob(self, data: bytes) -> Digest:
+        """Keep the document of a new root for commit_roots, which writes it under its name."""
+        return self._roots.add(data)
+
+    def sync_blobs(self) -> None:
+        """Return: an object is durable when its request has succeeded."""
+
+    def write_tag_uses(self, changed: Mapping[str, TagUse]) -> None:
+        """Return: the date of a root is its record, and BuildKit writes it."""
+
+    def commit_roots(
+        self, change: IndexChange, wait_policy: WaitPolicy, *, before: Roots | None = None
+    ) -> Roots | None:
+        """Replace the roots, one request each: first the written ones, then the removed ones.
+
+        Each root is written or removed only if it is as it was read. So if another client changes
+        one, the result is None, though roots before it may have been changed: the caller decides
+        again from the new roots. A crash leaves each root as it was or as it was to be.
+        """
+        roots = self.read_roots(wait_policy.pause)
+        if before is not None and before.version != roots.version:
+            return None
+        old = dict(self._roots.roots)
+        try:
+            entries = read_entries(change(roots.data))
+        except DocumentError as error:
+            raise index_error(self.path, error) from None
+        new = {entry.ref_name: entry.descriptor for entry in entries}
+        for name, descriptor in new.items():
+            known = old.get(name or "")
+            if name is None or descriptor is None or (known and known.digest == descriptor.digest):
+                continue
+            if not self._write_root(name, descriptor.digest, known):
+                return None
+        removed = [root for name, root in old.items() if name not in new]
+        for root in removed:
+            if not self._remove_root(root):
+                return None
+        return self.read_roots(wait_policy.pause)
+
+    def _write_root(self, name: str, digest: Digest, known: RootObject | None) -> bool:
+        data = self._roots.document(digest)
+        if data is None:
+            raise ValueError("a root is written before its document was added")
+        condition = Condition(known.info.etag if known else "")
+        return self.client.write(self._roots.key_of(name), data, condition) is not None
+
+    def _remove_root(self, root: RootObject) -> bool:
+        """Remove a root, older versions first. Return False if it has changed."""
+        key, etag = root.info.key, root.info.etag
+        if not self.client.abilities().has_versions:
+            targets = [[Target(key, "", etag)]]
+        else:
+            pages = self.client.list_pages(key, versions=True)
+            held = [info for page in pages for info in page.objects if info.key == key]
+            current = [info for info in held if info.is_current and not info.is_marker]
+            if [info.etag for info in current] != [etag]:
+                return False
+            # If the newest version went first, an older one would be the root again.
+            older = [Target(key, info.version) for info in held if not info.is_current]
+            targets = [older, [Target(key, info.version) for info in current]]
+        for part in targets:
+            for _, reason in self._delete(part):
+                if reason == CHANGED:
+                    return False
+                problem = f"the root {root.name!r} cannot be removed: {reason}"
+                raise KitcacheError(self.path, problem)
+        return True

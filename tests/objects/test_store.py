@@ -1,0 +1,382 @@
+"""store/objects/store.py on a bucket in memory, whose clock the tests set."""
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from kitcache.errors import Damaged, Unsafe, UsageError
+from kitcache.gc.collect import collect, survey_and_plan
+from kitcache.gc.control import Control
+from kitcache.gc.sweep import dry_run_sweep
+from kitcache.gc.values import SweepResult
+from kitcache.oci.digest import Digest
+from kitcache.oci.index import edit_entries
+from kitcache.options.objectcaches import ObjectCache
+from kitcache.options.sweep import SweepOptions
+from kitcache.store.objects.client import Upload
+from kitcache.store.objects.live import decode_state
+from kitcache.store.objects.store import ObjectStore
+from kitcache.store.protocol import NotConfirmedError, WaitPolicy
+from tests.objects.memory import MemoryClient
+
+CONTROL = Control("s3://memory/", None, None)
+NO_WAIT = WaitPolicy(0, lambda _: None, lambda _: None)
+HOUR_NS = 3600 * 10**9
+CONFIRMED = SweepOptions(confirmed=True)
+
+
+class Bucket:
+    """A bucket with one cache in it."""
+
+    def __init__(self, **abilities: Any) -> None:
+        self.client = MemoryClient(**abilities)
+        self.cache = ObjectCache("s3", "memory", "ci/", "ci/blobs/", ("ci/manifests/",))
+
+    def blob(self, data: bytes) -> str:
+        name = hashlib.sha256(data).hexdigest()
+        self.client.write(f"ci/blobs/sha256:{name}", data)
+        return name
+
+    def root(self, name: str, *blobs: str) -> None:
+        layers = [{"blob": f"sha256:{blob}", "parent": -1} for blob in blobs]
+        self.client.write(f"ci/manifests/{name}", json.dumps({"layers": layers}).encode())
+
+    def age(self, hours: float) -> None:
+        self.client.clock_ns += int(hours * HOUR_NS)
+
+    def store(self) -> ObjectStore:
+        return ObjectStore(self.cache, self.client)
+
+    def reset(self, options: SweepOptions = CONFIRMED) -> SweepResult:
+        with self.store() as store, store.lock("exclusive", NO_WAIT) as lock:
+            return collect(lock, options, CONTROL)[1]
+
+    @property
+    def blobs(self) -> set[str]:
+        start = len("ci/blobs/sha256:")
+        return {key[start:] for key in self.client.versions if key.startswith("ci/blobs/")}
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
+    """The self-test waits for the next second of the store's clock."""
+
+    def sleep(seconds: float) -> None:
+        bucket.client.clock_ns += int(seconds * 10**9)
+
+    monkeypatch.setattr("kitcache.store.objects.checks.time.sleep", sleep)
+
+
+@pytest.fixture(params=["plain", "versioned"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(has_versions=request.param == "versioned")
+
+
+@pytest.fixture
+def cache(bucket: Bucket) -> Bucket:
+    """Three live blobs and two old ones that no root names."""
+    live = [bucket.blob(b"one"), bucket.blob(b"two"), bucket.blob(b"three")]
+    bucket.blob(b"old")
+    bucket.blob(b"older")
+    bucket.root("main", *live[:2])
+    bucket.root("feature/x", *live[1:])
+    bucket.age(49)
+    return bucket
+
+
+def names(*texts: bytes) -> set[str]:
+    return {hashlib.sha256(text).hexdigest() for text in texts}
+
+
+LIVE = names(b"one", b"two", b"three")
+
+
+def test_old_blobs_without_a_root_are_deleted(cache: Bucket) -> None:
+    swept = cache.reset()
+    assert swept.deleted == (2, len(b"old") + len(b"older"))
+    assert cache.blobs == LIVE
+
+
+def test_a_dry_run_agrees_and_deletes_nothing(cache: Bucket) -> None:
+    before = cache.blobs
+    with cache.store() as store:
+        surveyed = survey_and_plan(store, CONFIRMED, CONTROL, None)
+        counted = dry_run_sweep(surveyed.plan, store, CONTROL)
+    assert cache.blobs == before
+    assert cache.reset().deleted == counted.deleted
+
+
+def test_a_blob_younger_than_the_grace_is_kept(cache: Bucket) -> None:
+    young = cache.blob(b"young")
+    cache.age(47)
+    assert cache.reset().too_young.blobs == 1
+    cache.age(2)
+    assert young in cache.blobs
+    cache.reset()
+    assert cache.blobs == LIVE
+
+
+def test_the_first_run_needs_a_confirmation(cache: Bucket) -> None:
+    with pytest.raises(NotConfirmedError, match="first run"):
+        cache.reset(SweepOptions())
+    assert len(cache.blobs) == 5
+    cache.reset()
+    cache.age(1)
+    cache.reset(SweepOptions())
+
+
+def test_a_live_set_that_shrank_by_more_than_half_needs_a_confirmation(cache: Bucket) -> None:
+    cache.reset()
+    del cache.client.versions["ci/manifests/main"]
+    del cache.client.versions["ci/manifests/feature/x"]
+    cache.root("main", *names(b"one"))
+    cache.age(100)
+    with pytest.raises(NotConfirmedError, match="1 blobs are live, and 3"):
+        cache.reset(SweepOptions())
+    assert cache.blobs == LIVE
+    cache.reset()
+    assert cache.blobs == names(b"one")
+
+
+def test_a_blob_that_was_live_in_a_recent_run_is_kept_for_running_imports(cache: Bucket) -> None:
+    cache.reset()
+    cache.root("main", *names(b"one"))
+    cache.root("feature/x", *names(b"two"))
+    cache.age(24)
+    cache.reset()
+    assert cache.blobs == LIVE
+    cache.age(25)
+    cache.reset()
+    assert cache.blobs == names(b"one", b"two")
+
+
+def test_superseded_versions_are_deleted_at_once() -> None:
+    bucket = Bucket(has_versions=True)
+    name = bucket.blob(b"one")
+    bucket.root("main", name)
+    bucket.age(30)
+    bucket.client.renew(f"ci/blobs/sha256:{name}")
+    with bucket.store() as store, store.lock("exclusive", NO_WAIT) as lock:
+        store.prepare_sweep = lambda live: None  # type: ignore[method-assign]
+        swept = collect(lock, CONFIRMED, CONTROL)[1]
+    assert swept.deleted == (1, 3)
+    (kept,) = bucket.client.versions[f"ci/blobs/sha256:{name}"]
+    assert kept[0].is_current
+
+
+@pytest.mark.parametrize("bucket", ["versioned"], indirect=True)
+def test_a_renewed_blob_is_kept_if_the_renewal_came_after_the_last_look(bucket: Bucket) -> None:
+    bucket.root("main", bucket.blob(b"one"))
+    name = bucket.blob(b"reused")
+    bucket.age(49)
+
+    def renew(kind: str, key: str) -> None:
+        if kind == "delete" and "blobs" in key:
+            bucket.client.hooks.clear()
+            bucket.client.renew(f"ci/blobs/sha256:{name}")
+
+    bucket.client.hooks.append(renew)
+    bucket.reset()
+    assert name in bucket.blobs
+
+
+def test_azure_deletes_a_blob_only_after_a_whole_grace_without_a_root() -> None:
+    bucket = Bucket(renews=False)
+    bucket.root("main", bucket.blob(b"one"))
+    old = bucket.blob(b"old")
+    bucket.age(1000)
+    assert bucket.reset().deleted.blobs == 0
+    bucket.age(47)
+    assert bucket.reset().deleted.blobs == 0
+    bucket.age(2)
+    assert bucket.reset().deleted.blobs == 1
+    assert old not in bucket.blobs
+
+
+def test_a_root_that_is_no_cacheconfig_stops_the_sweep(cache: Bucket) -> None:
+    for number, data in enumerate((b"", b"[]", b'{"a": 1}', b'{"layers": 7}', b"\xff\xfe")):
+        cache.client.write("ci/manifests/bad", data)
+        with pytest.raises(Damaged, match="tag 'bad' cannot be read: it is not a cacheconfig"):
+            cache.reset()
+        assert len(cache.blobs) == 5, number
+    cache.client.write("ci/manifests/bad", b"{}")
+    assert cache.reset().deleted.blobs == 2
+
+
+def test_no_roots_and_blobs_stop_the_sweep(cache: Bucket) -> None:
+    for key in [key for key in cache.client.versions if "manifests" in key]:
+        del cache.client.versions[key]
+    with pytest.raises(Damaged):
+        cache.reset()
+    assert len(cache.blobs) == 5
+
+
+def test_roots_of_another_prefix_that_use_the_blobs_stop_the_sweep(cache: Bucket) -> None:
+    document = {"layers": [{"blob": f"sha256:{name}"} for name in names(b"old")]}
+    cache.client.write("ci/other/main", json.dumps(document).encode())
+    with pytest.raises(Unsafe, match="the object ci/other/main looks like a root"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+    document = {"layers": [{"blob": f"sha256:{name}"} for name in (*LIVE, "0" * 64)]}
+    cache.client.write("ci/other/main", json.dumps(document).encode())
+    assert cache.reset().deleted.blobs == 2
+
+
+def test_a_store_that_does_not_show_renewals_is_refused(
+    cache: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache.client, "renew", lambda key: None)
+    with pytest.raises(Unsafe, match="does not change its date"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+    assert not [key for key in cache.client.versions if "self-test" in key]
+
+
+def test_a_root_that_is_published_during_the_sweep_is_read(cache: Bucket) -> None:
+    """It names a blob that was to be deleted: the plan is made again."""
+    (old,) = names(b"old")
+
+    def publish(kind: str, key: str) -> None:
+        if kind == "put" and key.endswith("live"):
+            cache.client.hooks.clear()
+            cache.root("late", old)
+
+    cache.client.hooks.append(publish)
+    cache.reset()
+    assert cache.blobs == LIVE | {old}
+
+
+def test_a_loss_is_reported_with_the_name_and_the_blob(cache: Bucket) -> None:
+    (old,) = names(b"old")
+
+    def publish(kind: str, key: str) -> None:
+        if kind == "delete" and "blobs" in key:
+            cache.client.hooks.clear()
+            cache.root("late", old)
+
+    cache.client.hooks.append(publish)
+    with pytest.raises(Damaged, match="tag 'late' was published during the sweep") as caught:
+        cache.reset()
+    assert any(old in line for line in caught.value.details)
+
+
+def test_a_blob_that_cannot_be_deleted_is_listed(cache: Bucket) -> None:
+    (old,) = names(b"old")
+    cache.client.undeletable[f"ci/blobs/sha256:{old}"] = "AccessDenied"
+    swept = cache.reset()
+    assert swept.not_deleted == ((f"blobs/sha256/{old}", "AccessDenied"),)
+    assert swept.deleted.blobs == 1
+
+
+def test_a_removed_root_is_gone_and_its_blobs_stay(cache: Bucket) -> None:
+    with cache.store() as store:
+        roots = store.read_roots(CONTROL.pause)
+        assert [entry.ref_name for entry in roots.entries] == ["feature/x", "main"]
+        after = edit_entries(roots.data or b"", remove={1})
+        committed = store.commit_roots(lambda _: after, NO_WAIT, before=roots)
+        assert committed is not None
+        assert [entry.ref_name for entry in committed.entries] == ["feature/x"]
+    assert [key for key in cache.client.versions if "manifests" in key] == [
+        "ci/manifests/feature/x"
+    ]
+
+
+def test_a_root_is_replaced_only_if_it_has_not_changed(cache: Bucket) -> None:
+    with cache.store() as store:
+        roots = store.read_roots(CONTROL.pause)
+        digest = store.write_blob(b'{"layers":[]}')
+        after = edit_entries(roots.data or b"", move={1: (digest, 13)})
+
+        def change(kind: str, key: str) -> None:
+            if kind == "put":
+                cache.client.hooks.clear()
+                cache.root("main", *names(b"three"))
+
+        cache.client.hooks.append(change)
+        assert store.commit_roots(lambda _: after, NO_WAIT, before=roots) is None
+        assert b"layers" in (cache.client.read("ci/manifests/main", 999) or (b"",))[0]
+        roots = store.read_roots(CONTROL.pause)
+        assert store.commit_roots(lambda _: after, NO_WAIT, before=roots) is not None
+    assert (cache.client.read("ci/manifests/main", 999) or (b"",))[0] == b'{"layers":[]}'
+
+
+@pytest.mark.parametrize("data", [b"torn", b"{}", b'{"schema":"kitcache.live/1"}\n'])
+def test_a_torn_state_stops_the_sweep(cache: Bucket, data: bytes) -> None:
+    cache.client.write("ci/kitcache/live", data)
+    with pytest.raises(Damaged, match="ci/kitcache/live"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+
+
+def test_a_state_of_another_version_stops_the_sweep(cache: Bucket) -> None:
+    cache.client.write("ci/kitcache/live", b'{"schema":"kitcache.live/9"}\n')
+    with pytest.raises(Unsafe, match=r"kitcache\.live/9"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+
+
+def test_two_runs_at_once_record_both(cache: Bucket) -> None:
+    cache.reset()
+
+    def other(kind: str, key: str) -> None:
+        if kind == "put" and key.endswith("live"):
+            cache.client.hooks.clear()
+            cache.reset()
+
+    cache.client.hooks.append(other)
+    cache.reset()
+    data = (cache.client.read("ci/kitcache/live", 9999) or (b"",))[0]
+    assert decode_state(data).runs[-1].names == LIVE
+
+
+def test_percentages_of_a_disk_are_refused(cache: Bucket) -> None:
+    with cache.store() as store, pytest.raises(UsageError, match="no disk"):
+        store.disk_size()
+
+
+def test_more_pages_than_one_are_listed_in_parallel_and_completely(bucket: Bucket) -> None:
+    bucket.client.page_keys = 10
+    kept = [bucket.blob(f"{n}".encode()) for n in range(0, 1500, 10)]
+    for n in range(1500):
+        if n % 10:
+            bucket.blob(f"{n}".encode())
+    bucket.client.write("ci/blobs/zzz", b"foreign")
+    bucket.client.write("ci/blobs/aaa", b"foreign")
+    bucket.root("main", *kept)
+    bucket.age(49)
+    swept = bucket.reset()
+    assert swept.deleted.blobs == 1350
+    assert sorted(swept.foreign) == ["ci/blobs/aaa", "ci/blobs/zzz"]
+    assert bucket.blobs == {*kept, *(key for key in bucket.blobs if len(key) < 64)}
+
+
+def test_uploads_are_aborted_when_they_are_old(cache: Bucket) -> None:
+    for number, hours in enumerate((1, 60)):
+        began_ns = cache.client.clock_ns - hours * HOUR_NS
+        upload = Upload("ci/blobs/sha256:x", f"u{number}", began_ns, 7)
+        cache.client.uploads[upload.upload_id] = upload
+    assert cache.reset().ingests_deleted == (1, 7)
+    assert list(cache.client.uploads) == ["u0"]
+
+
+def test_the_requests_of_a_reset_are_counted(cache: Bucket) -> None:
+    with cache.store() as store, store.lock("exclusive", NO_WAIT) as lock:
+        collect(lock, CONFIRMED, CONTROL)
+        report = store.report()
+    assert report.requests is not None
+    assert report.requests.delete >= 1
+    assert report.requests.get >= 2
+
+
+def test_read_blob_answers_for_a_root(cache: Bucket) -> None:
+    with cache.store() as store:
+        roots = store.read_roots(CONTROL.pause)
+        for entry in roots.entries:
+            assert entry.descriptor is not None
+            data = store.read_blob(entry.descriptor.digest, entry.descriptor.size)
+            assert data is not None
+            assert json.loads(data)["layers"]
+        with pytest.raises(Damaged, match="is missing"):
+            store.read_blob(Digest("sha256", "0" * 64), None)
