@@ -61,6 +61,7 @@ class ObjectStore:
 
     def __init__(self, cache: ObjectCache, client: ObjectClient) -> None:
         self.path = client.address
+        self.roots_name = cache.manifests_keys[0]
         self.min_age_floor_ns = max(cache.touch_refresh_ns, 1)
         self.delete_batch_size = client.delete_batch_size
         self.cache = cache
