@@ -15,7 +15,7 @@ from azure.core.exceptions import (
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
-from kitcache.store.objects.client import CHANGED, NoBucket
+from kitcache.store.objects.client import NoBucket
 
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled")
 _BUSY = ("the service is busy, also after all retries", ("run the same command again later",))
