@@ -145,6 +145,8 @@ def test_no_other_way_to_a_file_is_taken_there() -> None:
             names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
             if path.name == "stages.py":  # rmtree with dir_fd goes by open directories
                 names -= {"shutil"}
+            if path.parent.name == "objects":  # files without a name, of no cache directory
+                names -= {"tempfile"}
             assert not names & {"pathlib", "shutil", "glob", "tempfile", "io.open"}, path
 
 
