@@ -19,7 +19,7 @@ from kitcache.store.objects.azureerrors import (
     is_container_missing,
     no_bucket,
 )
-from kitcache.store.objects.client import Target
+from kitcache.store.objects.client import CHANGED, Target
 
 _DENIED = "the credential does not permit it"
 _IS_CURRENT = "it is the current version"
