@@ -13,7 +13,6 @@ from azure.storage.blob import ContainerClient
 from kitcache.errors import KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.azureerrors import (
-    CHANGED,
     describe_answer,
     error_code,
     is_container_missing,
