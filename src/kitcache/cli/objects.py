@@ -6,7 +6,7 @@ from kitcache.options.objectcaches import ObjectCache, secrets_of
 
 _INSTEAD = {
     "s3": "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "azblob": "use `az login`, or the variables of azure-identity such as AZURE_CLIENT_ID",
+    "azblob": "install azure-identity, and log in with az login or set AZURE_CLIENT_ID",
 }
 
 
@@ -17,5 +17,5 @@ def secret_warnings(cache: ObjectCache) -> Iterator[str]:
         verb = "is" if len(names) == 1 else "are"
         yield (
             f"{' and '.join(names)} {verb} on the command line, where other users of this machine"
-            f" can read it; instead, {_INSTEAD[cache.kind]}"
+            f" can read {'it' if len(names) == 1 else 'them'}; instead, {_INSTEAD[cache.kind]}"
         )

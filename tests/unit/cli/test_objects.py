@@ -78,7 +78,7 @@ def test_warnings_about_an_address_come_once(capsys: pytest.CaptureFixture[str])
     assert err.splitlines() == [
         f'kitcache: {SHORT}: s3 cache: unknown attribute "bukcet"; did you mean bucket?',
         f"kitcache: {SHORT}: secret_access_key and session_token are on the command line, where"
-        " other users of this machine can read it; instead, set AWS_PROFILE, or AWS_ACCESS_KEY_ID"
+        " other users of this machine can read them; instead, set AWS_PROFILE, or AWS_ACCESS_KEY_ID"
         " and AWS_SECRET_ACCESS_KEY",
         *[f"kitcache: {SHORT}: 0 requests: none"] * 2,
     ]
