@@ -5,7 +5,7 @@
     ├── Unreadable     1  a file exists but cannot be read; it may be intact
     ├── UsageError     2  a command line or an argument that cannot be parsed
     ├── Incomplete     3  done in part
-    ├── NotACache     10  no cache directory at that path
+    ├── NotACache     10  no cache directory at that path, or no such bucket
     ├── Busy          11  another process holds the lock, or an export is running
     ├── Damaged       12  a tag's reachability is unknown, or it has lost a blob
     ├── Unsafe        13  refused: to continue could change files outside the cache
@@ -191,7 +191,7 @@ class Incomplete(KitcacheError):
 
 
 class NotACache(KitcacheError):
-    """The path is not a directory, or holds neither an `oci-layout` nor an `index.json`."""
+    """Not a directory, neither an `oci-layout` nor an `index.json` in it, or no such bucket."""
 
     exit_code = 10
     problem: str = fixed_field()

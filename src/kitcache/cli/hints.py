@@ -11,6 +11,7 @@ OPTIONS = {
     "allow buildx.local.delete if that is meant": "--allow=buildx.local.delete",
     "give the cache a tag of its own": "--cache-to type=local,dest=DIR,tag=cache",
     "keep both, each by the name of its directory": "--rename '{dir}-{tag}'",
+    "leave the minimum age out": "without --min-age, or with more",
     "let the tags of the target move": "--replace",
     "no output was requested, so the result is only in the daemon's build cache": (
         "--load, --push or --output also writes it elsewhere"
@@ -23,6 +24,7 @@ OPTIONS = {
 
 COMMANDS = {
     "list the tags": ("ls",),
+    "confirm one run of reset on this cache": ("reset", "--yes"),
     "list the tags with full digests": ("ls", "--json"),
     "trim everything that the tags reach": (
         *("prune", "--trim", "--keep-tag", "*", "--max-used-space", "SIZE"),

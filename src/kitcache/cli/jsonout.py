@@ -99,11 +99,12 @@ def encode_value(value: Any) -> str:
 
 
 def encode_error(error: KitcacheError) -> str:
-    """Return one line of ASCII JSON for an error."""
+    """Return one line of ASCII JSON for an error, with the name of its public class."""
+    public = (c.__name__ for c in type(error).__mro__ if c.__module__ == KitcacheError.__module__)
     return json.dumps(
         {
             "schema": "kitcache.error/1",
-            "error": type(error).__name__,
+            "error": next(public),
             "exit_code": error.exit_code,
             "path": error.path,
             "message": str(error),

@@ -1,10 +1,14 @@
 """options/objectcaches.py: a cache in an object store, named as --cache-to names it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from kitcache.errors import UsageError
 from kitcache.options.objectcaches import DAY_NS, ObjectCache, parse_object_cache, secrets_of
 
+ROOT = Path(__file__).parents[3]
 HOUR_NS = 3600 * 10**9
 S3 = "type=s3,bucket=b,region=r"
 URL = "https://acct.blob.core.windows.net"
@@ -211,6 +215,14 @@ def test_short_forms() -> None:
     azure = parse(f"azblob://c/ci?account_url={URL}")
     assert azure.address == f"azblob://c/ci/?account_url={URL}"
     assert parse(azure.address) == azure
+
+
+def test_the_addresses_on_the_page_are_read() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    pasted, short, azure = re.findall(r"^\| `((?:type=|s3:|azblob:)[^`]+)` \|", page, re.MULTILINE)
+    assert parse(pasted) == parse(short)
+    assert parse(short).address == short
+    assert parse(azure).address == azure
 
 
 def test_no_secret_is_shown() -> None:
