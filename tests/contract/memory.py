@@ -4,7 +4,7 @@ Like an object store it has roots that are not blobs (`inline`), and locks that 
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
@@ -222,6 +222,21 @@ class MemoryStore:
         digest = Digest("sha256", hashlib.sha256(data).hexdigest())
         self.blobs[digest] = Blob(data, self.clock_ns, self.clock_ns)
         return digest
+
+    def read_parts(self, digest: Digest, size: int) -> Iterator[bytes]:
+        yield from (bytes([byte]) for byte in self.read_blob(digest, size) or b"")
+
+    def put_blob(self, digest: Digest, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        data = b"".join(parts)
+        assert len(data) == size
+        self.blobs[digest] = Blob(data, self.clock_ns, self.clock_ns)
+
+    def reuse_blob(self, digest: Digest, stat: BlobStat) -> bool:
+        blob = self.blobs.get(digest)
+        if blob is None or blob.st_size != stat.size or not digest.matches(blob.data):
+            return False
+        self.blobs[digest] = blob._replace(st_mtime_ns=self.clock_ns)
+        return True
 
     def sync_blobs(self) -> None:
         pass

@@ -1,6 +1,7 @@
 """The laws that every store keeps. Each store's test class supplies `cache`, a fixture."""
 
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -13,7 +14,7 @@ from kitcache.gc.plan import make_plan
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply, dry_run_sweep
 from kitcache.gc.values import Plan
-from kitcache.oci.digest import Digest, parse_digest
+from kitcache.oci.digest import Digest, parse_digest, sha256_of
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, TagUse, WaitPolicy
@@ -347,6 +348,44 @@ class WritingLaws:
         assert cache.store.read_blob(digest, 13) == b'{"layers":[]}'
         cache.store.write_tag_uses({"main": TagUse(exported_ns=7)})
         assert dict(cache.store.read_tag_uses()) == {"main": TagUse(exported_ns=7)}
+
+    def test_a_blob_is_written_from_parts_and_read_in_parts(self, cache: Cache) -> None:
+        data = b"x" * 70_000 + b"y"
+        digest = sha256_of(data)
+        assert cache.store.stat_blob(digest) is None
+        cache.store.put_blob(digest, len(data), iter([memoryview(data[:9]), data[9:]]))
+        cache.store.sync_blobs()
+        stat = cache.store.stat_blob(digest)
+        assert stat.size == len(data)
+        assert cache.store.reuse_blob(digest, stat)
+        assert b"".join(map(bytes, cache.store.read_parts(digest, len(data)))) == data
+        cache.store.put_blob(digest, len(data), [data])
+        assert cache.store.stat_blob(digest).size == len(data)
+
+    def test_a_blob_whose_parts_end_in_an_error_is_not_written(self, cache: Cache) -> None:
+        def parts() -> Iterator[bytes]:
+            yield b"x"
+            raise KeyError
+
+        digest, before = sha256_of(b"xy"), names_of(cache.store)
+        with pytest.raises(KeyError):
+            cache.store.put_blob(digest, 2, parts())
+        assert cache.store.stat_blob(digest) is None
+        assert names_of(cache.store) == before
+
+    @pytest.mark.parametrize(
+        ("data", "kind"),
+        [(None, "missing"), (b"short", "wrong-size"), (b"x", "wrong-digest")],
+    )
+    def test_a_blob_that_does_not_match_is_found_while_it_is_read(
+        self, cache: Cache, data: bytes | None, kind: str
+    ) -> None:
+        main = cache.sample.main
+        cache.sample.box.damage(main["digest"], data and data * (main["size"] // len(data)))
+        cache.sync()
+        with pytest.raises(Damaged) as caught:
+            list(cache.store.read_parts(digest_of(main), main["size"]))
+        assert caught.value.kind == kind or kind == "wrong-size"
 
 
 class StoreLaws(ReadingLaws, DeletingLaws, CollectingLaws, CommittingLaws, WritingLaws):

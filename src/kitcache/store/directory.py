@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Self
 
@@ -72,6 +72,21 @@ class DirectoryStore(Layout):
         from kitcache.store.write import write_blob  # noqa: PLC0415 - a reset needs none
 
         return write_blob(self, data)
+
+    def read_parts(self, digest: Digest, size: int) -> Iterator[memoryview]:
+        from kitcache.store.transfer import read_blob_parts  # noqa: PLC0415 - few commands need it
+
+        return read_blob_parts(self, digest, size)
+
+    def put_blob(self, digest: Digest, size: int, parts: Iterable[bytes | memoryview]) -> None:  # noqa: ARG002
+        from kitcache.store.transfer import put_blob  # noqa: PLC0415
+
+        put_blob(self, digest, parts)
+
+    def reuse_blob(self, digest: Digest, stat: BlobStat) -> bool:
+        from kitcache.store.ingest import find_blob  # noqa: PLC0415
+
+        return find_blob(self, digest, stat.size) is not None
 
     def sync_blobs(self) -> None:
         from kitcache.store.write import sync_blobs  # noqa: PLC0415

@@ -10,17 +10,19 @@ import os
 import time
 from contextlib import suppress
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError, Unreadable
 from kitcache.oci.digest import Digest
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.files import copy_owner, make_directory, reference_stat
 from kitcache.store.index import date_index
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, NEW_FILE_FLAGS, Layout
 from kitcache.store.scan import uploads_changed_ns
 from kitcache.store.verified import WrongDigest, verify
+
+if TYPE_CHECKING:
+    from kitcache.store.directory import DirectoryStore
 
 ALWAYS_HASHED_BYTES = 1024 * 1024
 """An existing blob of at most this length is hashed before it is used."""
@@ -59,7 +61,7 @@ class Ingester:
         KitcacheError: One cannot be created.
     """
 
-    def __init__(self, store: DirectoryStore) -> None:
+    def __init__(self, store: "DirectoryStore") -> None:
         self._reference = reference_stat(store)
         self.layout = store.reopen()
         self._lock = Lock()

@@ -6,7 +6,15 @@ object store has no locks and no uploads, so only the age of a blob protects an 
 (`min_age_floor_ns`). A registry cannot list blobs, so it can be a CacheStore only.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, Protocol, Self, TypeVar
@@ -508,6 +516,35 @@ class EditableStore(CollectableStore, Protocol):
 
     def write_blob(self, data: bytes) -> Digest:
         """Write a structural blob. The caller holds the store's lock, shared or exclusive."""
+
+    def read_parts(self, digest: Digest, size: int) -> Iterator[bytes | memoryview]:
+        """Yield the bytes of a blob in parts, and verify them at the end. For several threads.
+
+        A part is valid until the next one is requested.
+
+        Raises:
+            Damaged: As read_blob; wrong-digest after the last part.
+            Unreadable: As read_blob.
+
+        """
+
+    def put_blob(self, digest: Digest, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        """Write a blob from its parts, which the caller verifies. For several threads.
+
+        If `parts` raises, the error is passed on and no blob is written. The caller holds the
+        store's lock, shared or exclusive.
+        """
+
+    def reuse_blob(self, digest: Digest, stat: BlobStat) -> bool:
+        """Return True if a new root may name an existing blob. For several threads.
+
+        A directory hashes a small blob. An object store gives an old blob a new date, as an
+        exporter does, so that no sweep deletes it before the root is published.
+
+        Args:
+            stat: As stat_blobs returned it.
+
+        """
 
     def sync_blobs(self) -> None:
         """Make all written blobs durable. Called before the roots that reference them."""

@@ -7,8 +7,9 @@ written in ingest/, because a reset would regard it as an upload of a running ex
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Literal, NamedTuple
 
 from kitcache.errors import NOTHING_CHANGED, Damaged, KitcacheError
@@ -25,6 +26,9 @@ from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreada
 from kitcache.store.layout import Layout, look_at_open
 from kitcache.store.state import open_state_dir, require_state_dir
 from kitcache.store.verified import WrongDigest, make_buffer, read_parts, verify
+
+_OPENING = Lock()
+"""Two threads must not create one directory."""
 
 CopyMethod = Literal["linked", "copied", "reused"]
 
@@ -77,10 +81,16 @@ def copy_blob(
         target_fd = open_algorithm(target, digest.algorithm)
         if _link(original, target, target_fd):
             return "linked"
-        _copy(original, target, target_fd, on_copied)
+        put_blob(target, digest, _counted(original.chunks(), on_copied))
         return "copied"
     finally:
         os.close(original.fd)
+
+
+def _counted(parts: Iterable[memoryview], on_copied: Callable[[int], None]) -> Iterator[memoryview]:
+    for part in parts:
+        yield part
+        on_copied(len(part))
 
 
 class _Original(NamedTuple):
@@ -186,22 +196,29 @@ def _is_readable_in(target: Layout, file: os.stat_result) -> bool:
     return reference.st_uid == 0 or bool(file.st_mode & needed)
 
 
-def _copy(
-    original: _Original, target: Layout, target_fd: int, on_copied: Callable[[int], None]
-) -> None:
-    """Copy the bytes, and give the copy its name once they match the digest."""
+def read_blob_parts(source: Layout, digest: Digest, size: int) -> Iterator[memoryview]:
+    """Yield the bytes of a blob, and verify them at the end; see CacheStore.read_parts."""
+    original = _open_original(source, digest)
+    try:
+        original.check_length(size)
+        yield from original.chunks()
+    finally:
+        os.close(original.fd)
 
-    def parts() -> Iterator[memoryview]:
-        for data in original.chunks():
-            yield data
-            on_copied(len(data))
 
+def put_blob(target: Layout, digest: Digest, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a blob from its verified parts, and sync its bytes; see EditableStore.put_blob.
+
+    The name is durable after sync_blobs.
+    """
+    with _OPENING:
+        target_fd = open_algorithm(target, digest.algorithm)
     with require_state_dir(target) as state_fd:
-        place, temporary = (target_fd, original.digest.hex), (state_fd, temporary_name(NEW_BLOB))
+        place, temporary = (target_fd, digest.hex), (state_fd, temporary_name(NEW_BLOB))
         try:
-            replace_file(place, temporary, parts(), reference_stat(target), 0o444)
+            replace_file(place, temporary, parts, reference_stat(target), 0o444)
         except OSError as error:
-            doing = f"cannot write blob {original.digest.short}"
+            doing = f"cannot write blob {digest.short}"
             raise io_error(target.path, doing, error) from None
 
 

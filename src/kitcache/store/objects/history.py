@@ -92,10 +92,13 @@ class RunHistory:
         """Raise NotConfirmedError for a first run, or if much fewer blobs are live."""
         runs = self._load().state.runs
         if not runs:
-            raise NotConfirmedError("this is the first run of kitcache on this cache")
+            raise NotConfirmedError(
+                "this is the first run of kitcache on this cache: nothing was deleted"
+            )
         if live_count * 2 < runs[-1].live_count:
             raise NotConfirmedError(
-                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run"
+                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run:"
+                " nothing was deleted"
             )
         if root_count < runs[-1].root_count:
             self._warn(f"{runs[-1].root_count - root_count:,} fewer roots than in the last run")

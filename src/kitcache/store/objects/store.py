@@ -23,6 +23,7 @@ from kitcache.store.objects.history import RunHistory
 from kitcache.store.objects.listing import ALGORITHM, BlobFacts, ListedPage, Listing, look_again
 from kitcache.store.objects.ranges import list_ranges
 from kitcache.store.objects.roots import RootObject, RootReader
+from kitcache.store.objects.streams import put_blob, read_blob_parts, reuse_blob
 from kitcache.store.protocol import (
     STRUCTURAL_LIMIT_BYTES,
     Batch,
@@ -389,6 +390,16 @@ class ObjectStore:
     def write_blob(self, data: bytes) -> Digest:
         """Keep the document of a new root for commit_roots, which writes it under its name."""
         return self._roots.add(data)
+
+    def read_parts(self, digest: Digest, size: int) -> Iterator[bytes | memoryview]:
+        return read_blob_parts(self.client, self.key_of(digest), digest, size)
+
+    def put_blob(self, digest: Digest, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        put_blob(self.client, self.key_of(digest), size, parts)
+
+    def reuse_blob(self, digest: Digest, stat: BlobStat) -> bool:
+        touch_refresh_ns = self.cache.touch_refresh_ns
+        return reuse_blob(self.client, self.key_of(digest), stat, touch_refresh_ns)
 
     def sync_blobs(self) -> None:
         """Return: an object is durable when its request has succeeded."""
