@@ -6,7 +6,7 @@ Every name from a disk passes through `printable`.
 from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
-from kitcache.gc.values import CONFIRM, MissingBlob, Progress, ResetResult, Tally
+from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
@@ -15,6 +15,7 @@ from kitcache.store.protocol import RequestCounts, Waiting
 UNTAGGED = "(no tag)"
 NO_BLOB_DELETED = "no blob was deleted; kitcache reset does that"
 _MAX_NAMES = 3
+_VERBS = {"verify": "hashed", "merge": "merged", "copy": "copied"}
 
 
 def reset_lines(result: ResetResult) -> Iterator[str]:
@@ -22,8 +23,6 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
     if result.reason and not _needs_confirmation(result):
         prefixes = {"skipped": "not reset: ", "refused": "not reset: ", "damaged": "reset failed: "}
         yield printable(f"{result.path}: {prefixes.get(result.outcome, '')}{result.reason}")
-        if result.reason.endswith(CONFIRM):
-            yield printable(f"{result.path}: hint: {command_line('reset', result.path, '--yes')}")
         return
     deleted = [blobs_of(result.deleted)] if result.deleted.blobs else []
     if result.ingests_deleted.blobs:
@@ -95,7 +94,7 @@ def progress_line(path: str, event: Progress) -> str:
     if event.phase == "sweep":
         return f"{path}: {event.blobs:,} unreachable blobs, {format_bytes(event.bytes)}"
     rate = event.bytes / event.seconds if event.seconds else 0.0
-    words = ["hashed" if event.phase == "verify" else "merged", format_bytes(event.bytes)]
+    words = [_VERBS[event.phase], format_bytes(event.bytes)]
     if event.total_bytes:
         words += ["of", format_bytes(event.total_bytes)]
     line = f"{path}: {' '.join(words)}"

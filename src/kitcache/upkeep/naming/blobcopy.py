@@ -1,6 +1,5 @@
 """The blobs of a merge: plans the copies in order, and makes them."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -9,13 +8,14 @@ from typing import NamedTuple
 from kitcache.errors import Damaged, Unreadable
 from kitcache.gc.control import Control
 from kitcache.gc.reach import reach
-from kitcache.gc.values import Progress, Root, Survey, Tally
+from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ingest import find_blob
 from kitcache.store.ioerrors import repair_command
 from kitcache.store.transfer import CopyMethod, copy_blob, is_on_file_system_of
 from kitcache.store.write import sync_blobs
+from kitcache.upkeep.meter import Meter
 
 
 class BlobCopy(NamedTuple):
@@ -105,33 +105,40 @@ def copy_all(
 def _copy_each(
     sources: Sequence[DirectoryStore], target: DirectoryStore, plan: CopyPlan, control: Control
 ) -> Iterator[tuple[CopyMethod, int]]:
-    meter = _Meter(plan, control)
+    meter = Meter("merge", sum(copy.size for copy in plan.blobs), control)
     for part in plan:
         for copy in part:
-            yield _copy(sources[copy.source], target, copy, meter), copy.size
-            meter.finish(copy.size)
+            method = _copy(sources[copy.source], target, copy, meter)
+            yield method, copy.size
+            meter.finish(0 if method == "copied" else copy.size)
         # A manifest must not be durable before all blobs that it references.
         sync_blobs(target, with_bytes=True)
 
 
 def _copy(
-    source: DirectoryStore, target: DirectoryStore, copy: BlobCopy, meter: "_Meter"
+    source: DirectoryStore, target: DirectoryStore, copy: BlobCopy, meter: Meter
 ) -> CopyMethod:
     try:
         return copy_blob(source, target, copy.digest, copy.size, on_copied=meter.advance)
-    except Damaged as error:
-        raise Damaged(
+    except (Damaged, Unreadable) as error:
+        raise name_root(error, copy, source.roots_name) from None
+
+
+def name_root(error: Damaged | Unreadable, copy: BlobCopy, roots_name: str) -> Damaged | Unreadable:
+    """Return the error of a blob that could not be copied, with the root that reaches it."""
+    chain = (roots_name, str(copy.digest))
+    if isinstance(error, Damaged):
+        return Damaged(
             error.path,
             f"{copy.root.label} is not complete: {error.problem}",
             kind=error.kind,
             tag=copy.root.ref_name,
-            chain=("index.json", str(copy.digest)),
+            chain=chain,
             hints=(repair_command(error.path),),
-        ) from None
-    except Unreadable as error:
-        error.problem = f"{copy.root.label} cannot be copied: {error.problem}"
-        error.tag, error.chain = copy.root.ref_name, ("index.json", str(copy.digest))
-        raise
+        )
+    error.problem = f"{copy.root.label} cannot be copied: {error.problem}"
+    error.tag, error.chain = copy.root.ref_name, chain
+    return error
 
 
 def dry_run(
@@ -159,29 +166,3 @@ def _count(copies: Iterable[tuple[CopyMethod, int]]) -> CopyCounts:
         blobs[method] += 1
         sizes[method] += size
     return CopyCounts(**{method: Tally(blobs[method], sizes[method]) for method in blobs})
-
-
-class _Meter:
-    """Reports progress."""
-
-    def __init__(self, plan: CopyPlan, control: Control) -> None:
-        self._control = control
-        self._started_s = time.monotonic()
-        self._total = sum(copy.size for copy in plan.blobs)
-        self._blobs = self._complete = self._partial = 0
-
-    def advance(self, copied: int) -> None:
-        """Count bytes of the current blob. Raises Cancelled."""
-        self._partial += copied
-        self._report()
-
-    def finish(self, size: int) -> None:
-        """Count the current blob as complete. Raises Cancelled."""
-        self._blobs, self._complete, self._partial = self._blobs + 1, self._complete + size, 0
-        self._report()
-
-    def _report(self) -> None:
-        self._control.check()
-        seconds = time.monotonic() - self._started_s
-        done = self._complete + self._partial
-        self._control.report(Progress("merge", self._blobs, done, self._total, seconds))

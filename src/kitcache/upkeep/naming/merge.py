@@ -34,19 +34,26 @@ from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import (
     DirectoryPath,
+    StoreAddress,
     address_name,
     directory_path,
     is_nested,
     open_directory,
 )
-from kitcache.store.protocol import LockKind, Roots, TagUse
+from kitcache.store.protocol import EditableStore, LockKind, Roots, TagUse
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
-from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, decide
+from kitcache.upkeep.naming.mergeplan import (
+    EntryGroup,
+    MergeCache,
+    check_patterns,
+    decide,
+    is_selected,
+)
 from kitcache.upkeep.naming.missing import find_missing, find_unknown
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots, read_target_roots
 from kitcache.upkeep.results import MergeResult
 
-_Text = TypeVar("_Text", bound=DirectoryPath)
+_Address = TypeVar("_Address", bound=StoreAddress)
 _NO_TAG_CHANGED = "no tag was changed; copied blobs are kept for the next merge or reset"
 
 
@@ -64,11 +71,17 @@ class _SourceCache(NamedTuple):
         return MergeCache(path, address_name(path), self.roots.entries)
 
 
-class _MergeOptions(NamedTuple):
-    """The arguments of a merge. lock_timeout_s: For all locks together, since started_s."""
+class MergeOptions(NamedTuple):
+    """The arguments of a merge.
+
+    Attributes:
+        tags: Patterns of the tags to copy; () for all entries.
+        lock_timeout_s: For all locks together, since started_s.
+    """
 
     sources: tuple[str, ...]
     target: str
+    tags: tuple[str, ...]
     renames: tuple[Rename, ...]
     replaces: bool
     is_dry: bool
@@ -113,24 +126,36 @@ def merge(
         KitcacheError: A tag has different digests in two caches, or an I/O error. The effect of
             each error states whether tags were changed.
     """
-    options = _MergeOptions(
-        tuple(directory_path(path) for path in _as_sequence(sources)),
+    options = MergeOptions(
+        tuple(directory_path(path) for path in as_sequence(sources)),
         directory_path(target),
-        tuple(map(read_rename, _as_sequence(rename))),
+        tags=(),
+        renames=tuple(map(read_rename, as_sequence(rename))),
         replaces=replace,
         is_dry=dry_run,
         control=Control(directory_path(target), on_progress, cancel),
         started_s=time.monotonic(),
         lock_timeout_s=lock_timeout_s,
     )
+    return run_merge(options)
+
+
+def run_merge(options: MergeOptions) -> MergeResult:
+    """Merge some or all tags. Guarantees and errors are those of merge.
+
+    Raises:
+        NotFound: No tag of the sources matches a pattern.
+    """
     with ExitStack() as stack:
         return _merge(options, stack)
 
 
-def _merge(options: _MergeOptions, stack: ExitStack) -> MergeResult:
+def _merge(options: MergeOptions, stack: ExitStack) -> MergeResult:
     stores, target = _open(options, stack)
     warnings = () if options.is_dry else _lock(stores, target, options, stack)
-    sources = [_read_source(store, options.control) for store in stores]
+    sources = [_read_source(store, options) for store in stores]
+    names = [entry.ref_name for source in sources for entry in source.roots.entries]
+    check_patterns(stores[0], options.tags, names)
     _, groups = _decide(sources, target, options)
     roots = [(g.source, sources[g.source].survey.roots[p]) for g in groups for p in g.positions]
     plan = plan_copies([source.survey for source in sources], roots)
@@ -161,14 +186,16 @@ def _merge(options: _MergeOptions, stack: ExitStack) -> MergeResult:
     )
 
 
-def _as_sequence(value: _Text | Sequence[_Text]) -> Sequence[_Text]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return (value,)
+def as_sequence(value: _Address | Sequence[_Address]) -> Sequence[_Address]:
+    """Return one address or text as a sequence."""
+    # An ObjectCache is a NamedTuple, so a sequence of its fields.
+    if isinstance(value, str) or not isinstance(value, Sequence) or hasattr(value, "_fields"):
+        return (value,)  # type: ignore[return-value]
     return value
 
 
 def _open(
-    options: _MergeOptions, stack: ExitStack
+    options: MergeOptions, stack: ExitStack
 ) -> tuple[list[DirectoryStore], DirectoryStore | None]:
     """Open the sources, and the target if it exists. Raises UsageError if it overlaps one."""
     if not options.sources:
@@ -197,7 +224,7 @@ def _open(
 def _lock(
     stores: Sequence[DirectoryStore],
     target: DirectoryStore | None,
-    options: _MergeOptions,
+    options: MergeOptions,
     stack: ExitStack,
 ) -> tuple[str, ...]:
     """Lock the sources shared and the target exclusive. Return warnings about unlocked sources.
@@ -207,8 +234,16 @@ def _lock(
     """
     kinds: list[tuple[DirectoryStore, LockKind]] = [(store, "shared") for store in stores]
     kinds += [] if target is None else [(target, "exclusive")]
+    kinds.sort(key=lambda pair: pair[0].identity())
+    return lock_in_order(kinds, options, stack)
+
+
+def lock_in_order(
+    kinds: Sequence[tuple[EditableStore, LockKind]], options: MergeOptions, stack: ExitStack
+) -> tuple[str, ...]:
+    """Acquire locks. Return a warning for each source that cannot be locked."""
     warnings = []
-    for store, kind in sorted(kinds, key=lambda pair: pair[0].identity()):
+    for store, kind in kinds:
         try:
             stack.enter_context(store.lock(kind, options.control.wait_policy(options.left_s)))
         except (Busy, Cancelled):
@@ -220,15 +255,16 @@ def _lock(
     return tuple(warnings)
 
 
-def _read_source(store: DirectoryStore, control: Control) -> _SourceCache:
-    """Read and survey a source. Raises Damaged if one of its roots is not complete."""
-    roots, survey = read_surveyed_roots(store, control._replace(path=store.path))
-    for root in survey.roots:
+def _read_source(store: DirectoryStore, options: MergeOptions) -> _SourceCache:
+    """Read and survey a source. Raises Damaged if one of the roots to copy is not complete."""
+    roots, survey = read_surveyed_roots(store, options.control._replace(path=store.path))
+    selected = tuple(r for r in survey.roots if is_selected(options.tags, r.ref_name))
+    for root in selected:
         if root.position >= 0:
             problems = find_missing(survey, root)
             if problems or root.descriptor is None:
                 raise incomplete_error(store.path, root, problems)
-    unknown = find_unknown(survey)
+    unknown = find_unknown(survey._replace(roots=selected))
     if unknown is not None:
         # kitcache does not copy a blob that it cannot verify, so the tag would lack it.
         root, digest = unknown
@@ -244,20 +280,21 @@ def _read_source(store: DirectoryStore, control: Control) -> _SourceCache:
 
 
 def _decide(
-    sources: Sequence[_SourceCache], target: DirectoryStore | None, options: _MergeOptions
+    sources: Sequence[_SourceCache], target: DirectoryStore | None, options: MergeOptions
 ) -> tuple[Roots | None, tuple[EntryGroup, ...]]:
     """Return the target's roots as they are now, and the entries to copy."""
     roots = None if target is None else read_target_roots(target, options.control)
     cache = MergeCache(options.target, "", roots.entries if roots else ())
     caches = [source.cache for source in sources]
-    return roots, decide(cache, caches, options.renames, replaces=options.replaces)
+    renames, tags = options.renames, options.tags
+    return roots, decide(cache, caches, renames, replaces=options.replaces, tags=tags)
 
 
 def _copy_and_commit(
     sources: Sequence[_SourceCache],
     target: DirectoryStore,
     plan: CopyPlan,
-    options: _MergeOptions,
+    options: MergeOptions,
 ) -> tuple[tuple[EntryGroup, ...], CopyCounts]:
     make_index(target, options.control.wait_policy(options.left_s))
     target.refresh()
@@ -279,7 +316,7 @@ def _copy_and_commit(
             error.effect = _NO_TAG_CHANGED
         raise
     try:
-        state.write_tag_uses(target, _merge_uses(groups, target_uses, tag_uses))
+        target.write_tag_uses(merge_uses(groups, target_uses, tag_uses))
         copied = {str(copy.digest) for copy in plan.blobs}
         for uses in layer_uses:
             state.write_layer_uses(target, {d: ns for d, ns in uses.items() if d in copied})
@@ -291,7 +328,7 @@ def _copy_and_commit(
 
 
 def _commit(
-    sources: Sequence[_SourceCache], target: DirectoryStore, options: _MergeOptions
+    sources: Sequence[_SourceCache], target: DirectoryStore, options: MergeOptions
 ) -> tuple[EntryGroup, ...]:
     documents = [source.roots.data or b"" for source in sources]
 
@@ -345,7 +382,7 @@ def _check_again(
     )
 
 
-def _merge_uses(
+def merge_uses(
     groups: Sequence[EntryGroup],
     target_uses: Mapping[str, TagUse],
     source_uses: Sequence[Mapping[str, TagUse]],

@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.oci.index import CopiedEntry, IndexEntry
 from kitcache.options.renames import Rename, rename
-from kitcache.upkeep.naming.tagnames import check_tag_name
+from kitcache.options.tagpatterns import find_pattern, is_pattern
+from kitcache.store.protocol import CacheStore
+from kitcache.upkeep.naming.tagnames import check_tag_name, unknown_tag_error
 from kitcache.upkeep.results import MergedTag
 
 State = Literal["new", "moved", "unchanged"]
@@ -43,13 +45,19 @@ class EntryGroup(NamedTuple):
 
 
 def decide(
-    target: MergeCache, sources: Sequence[MergeCache], renames: Sequence[Rename], *, replaces: bool
+    target: MergeCache,
+    sources: Sequence[MergeCache],
+    renames: Sequence[Rename],
+    *,
+    replaces: bool,
+    tags: tuple[str, ...] = (),
 ) -> tuple[EntryGroup, ...]:
     """Return the entries to copy, in the order of the sources: one group for each tag.
 
     An entry without a tag is a group of its own.
 
     Args:
+        tags: Patterns of the tags to copy; () for all tags, and all entries without a tag.
         replaces: Move a tag of the target that names another digest.
 
     Raises:
@@ -58,7 +66,7 @@ def decide(
     names = _KnownNames(target, replaces=replaces)
     groups = []
     for n, source in enumerate(sources):
-        for old, positions in _by_name(source).items():
+        for old, positions in _by_name(source, tags).items():
             new = _new_name(renames, old, source) if isinstance(old, str) else None
             entries = [source.entries[position] for position in positions]
             named = [_renamed(entry, new) for entry in entries]
@@ -78,11 +86,26 @@ def _new_name(renames: Sequence[Rename], old: str, source: MergeCache) -> str:
     return new
 
 
-def _by_name(source: MergeCache) -> dict[str | int, list[int]]:
+def is_selected(tags: tuple[str, ...], ref_name: str | None) -> bool:
+    """Return True if an entry with this ref name is to be copied."""
+    return not tags or (ref_name is not None and find_pattern(tags, ref_name) is not None)
+
+
+def check_patterns(
+    store: CacheStore, tags: tuple[str, ...], known_names: Sequence[str | None]
+) -> None:
+    """Raise NotFound if a name or pattern of tags to copy matches none of these names."""
+    for tag in tags:
+        if not any(name is not None and find_pattern((tag,), name) for name in known_names):
+            problem = f"a tag that matches {tag!r}" if is_pattern(tag) else f"the tag {tag!r}"
+            raise unknown_tag_error(store, problem, tag, known_names)
+
+
+def _by_name(source: MergeCache, tags: tuple[str, ...]) -> dict[str | int, list[int]]:
     """Return the positions of the entries by ref name; an entry without one by its position."""
     positions: dict[str | int, list[int]] = {}
     for position, entry in enumerate(source.entries):
-        if not entry.is_subject:
+        if not entry.is_subject and is_selected(tags, entry.ref_name):
             name = position if entry.ref_name is None else entry.ref_name
             positions.setdefault(name, []).append(position)
     return positions

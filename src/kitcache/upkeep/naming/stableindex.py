@@ -39,7 +39,7 @@ def read_target_roots(store: CacheStore, control: Control) -> Roots:
     roots = store.read_roots(control.pause)
     if roots.data is not None:
         check_rewritable(store.path, roots.data)
-    elif any(batch.names for batch in store.scan_blobs()):
+    elif not store.blobs_are_leaves and any(batch.names for batch in store.scan_blobs()):
         raise Damaged(
             store.path,
             "index.json is missing but blobs/ is not empty",
