@@ -42,6 +42,7 @@ _NAMES = {
     "kitcache.options.sweep": "SweepOptions",
     "kitcache.store.protocol": "LockHolder RequestCounts Waiting",
     "kitcache.upkeep.contents": "ls_tag",
+    "kitcache.upkeep.copying.copy": "copy",
     "kitcache.upkeep.health.repair": "repair",
     "kitcache.upkeep.health.verify": "verify",
     "kitcache.upkeep.naming.merge": "merge",
@@ -49,9 +50,9 @@ _NAMES = {
     "kitcache.upkeep.naming.untag": "untag",
     "kitcache.upkeep.pruning.prune": "prune",
     "kitcache.upkeep.results": (
-        "BadBlob CachedStep HeldBlob MergedTag MergeResult PruneResult RepairAction"
-        " RepairResult TagContents TagDecision TagResult TagStatus TrimResult UntagResult"
-        " UnusableStep VerifyResult"
+        "BadBlob CachedStep CopyResult HeldBlob MergedTag MergeResult PruneResult RepairAction"
+        " RepairResult SkippedTag TagContents TagDecision TagResult TagStatus TrimmedTag"
+        " TrimResult UntagResult UnusableStep VerifyResult"
     ),
     "kitcache.upkeep.trimming.trim": "trim",
 }

@@ -217,6 +217,9 @@ CASES = {
     "merge-moved": Case("merge --replace third cache", two),
     "merge-unchanged": Case("merge cache cache-again", two),
     "merge-dry-run": Case("merge --dry-run --replace third cache", two),
+    "copy": Case("copy --tag main --rename {{tag}}-copy cache all"),
+    "copy-dry-run": Case("copy --dry-run --tag dev cache all"),
+    "error-copy": Case("copy --tag nope --tag main cache all"),
     "error-tag": Case("tag cache dev release", damaged),
     "error-merge": Case("merge cache third all", two),
     "verify": Case("verify cache", importable),
@@ -382,8 +385,8 @@ def test_the_manual_page(request: pytest.FixtureRequest, tmp_path: Path) -> None
 
 def test_every_schema_has_a_file_and_every_file_a_test() -> None:
     text = "".join(path.read_text() for path in GOLDEN.glob("*.json"))
-    kinds = "contents du error exec export ls merge prune repair reset tag trim untag verify why"
-    schemas = {f"kitcache.{kind}/1" for kind in kinds.split()}
+    kinds = "contents copy du error exec export ls merge prune repair reset tag trim untag verify"
+    schemas = {f"kitcache.{kind}/1" for kind in (*kinds.split(), "why")}
     assert set(re.findall(r'"schema": "(.*)"', text)) == schemas
     written = {f"{name}{ending}" for name in CASES for ending in (".txt", ".json")}
     written |= {"metadata.json", "exports.txt", *(f"{name}.txt" for name in BUILD_CASES)}

@@ -93,6 +93,20 @@ ADDING = NAMING | {
     "kitcache.upkeep.naming.tagnames",
     "kitcache.upkeep.naming.stableindex",
 }
+MERGING = {
+    "kitcache.cli.commands.merge",
+    "kitcache.upkeep.naming.blobcopy",
+    "kitcache.upkeep.naming.merge",
+    "kitcache.upkeep.naming.mergeplan",
+    "kitcache.upkeep.meter",
+    "kitcache.options.renames",
+    "kitcache.options.tagpatterns",
+    "kitcache.store.write",
+    "kitcache.store.create",
+    "kitcache.store.fresh",
+    "kitcache.store.ingest",
+    "kitcache.store.transfer",
+}
 KITCACHE = {
     "reset": SHARED | RESET,
     "du": SHARED
@@ -159,19 +173,23 @@ KITCACHE = {
         "kitcache.upkeep.trimming.trim",
     },
     "tag": SHARED | ADDING | {"kitcache.cli.commands.tag", "kitcache.upkeep.naming.tag"},
-    "merge": SHARED
+    "merge": SHARED | ADDING | MERGING,
+    "copy": SHARED
     | ADDING
+    | MERGING
+    | (CUTTING - {"kitcache.cli.cachetext", "kitcache.upkeep.edit", "kitcache.upkeep.rewrite"})
     | {
-        "kitcache.cli.commands.merge",
-        "kitcache.upkeep.naming.blobcopy",
-        "kitcache.upkeep.naming.merge",
-        "kitcache.upkeep.naming.mergeplan",
-        "kitcache.options.renames",
-        "kitcache.store.write",
-        "kitcache.store.create",
-        "kitcache.store.fresh",
-        "kitcache.store.ingest",
-        "kitcache.store.transfer",
+        "kitcache.cli.commands.copy",
+        "kitcache.gc.lastuse",
+        "kitcache.gc.ls",
+        "kitcache.gc.reach",
+        "kitcache.oci.cacheforms",
+        "kitcache.upkeep.copying",
+        "kitcache.upkeep.copying.copy",
+        "kitcache.upkeep.copying.documents",
+        "kitcache.upkeep.copying.threads",
+        "kitcache.upkeep.copying.transfer",
+        "kitcache.upkeep.publish",
     },
     "untag": SHARED
     | NAMING
@@ -270,6 +288,10 @@ STANDARD = {
 }
 MORE = {
     "merge": {"ctypes", "fnmatch", "graphlib", "posixpath", "struct"},
+    "copy": {
+        *("bisect", "ctypes", "datetime", "fnmatch", "graphlib", "heapq", "posixpath", "queue"),
+        "struct",
+    },
     "verify": {"datetime", "heapq", "queue"},
     "ls": {"datetime"},
     "prune": {"bisect", "datetime", "fnmatch", "heapq"},
@@ -286,6 +308,7 @@ def test_a_command_loads_what_is_listed_here_and_nothing_else(sample: Sample, co
         "trim": ["main", "--max-used-space", "1GB"],
         "tag": ["main", "new"],
         "merge": ["all"],
+        "copy": ["all"],
     }.get(command, [])
     modules = loaded(CHILD, command, "cache", *words, cwd=sample.box.top)
     assert ours(modules) == KITCACHE[command]

@@ -9,6 +9,10 @@ import pytest
 import kitcache
 
 FUNCTIONS = {
+    "copy": (
+        "(sources, target, *, tags=(), rename=(), replace=False, trim=False, dry_run=False,"
+        " lock_timeout_s=30.0, on_progress=None, cancel=None)"
+    ),
     "du": (
         "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
         " export_time_ns=86400000000000, confirmed=False), on_progress=None, cancel=None)"
@@ -148,6 +152,13 @@ VALUES = {
     "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),
     "Link": ("descriptor role", ""),
     "LockHolder": ("pid command", ""),
+    "CopyResult": (
+        "path outcome sources tags trimmed=() skipped=() linked=Tally(blobs=0, bytes=0)"
+        " copied=Tally(blobs=0, bytes=0) reused=Tally(blobs=0, bytes=0) warnings=() seconds=0.0",
+        "",
+    ),
+    "SkippedTag": ("source ref_name digest reason", ""),
+    "TrimmedTag": ("source ref_name steps removed_steps", ""),
     "MergeResult": ("path outcome sources tags linked copied reused warnings seconds", ""),
     "MergedTag": ("source source_name target_name digests state previous_digests=()", ""),
     "MissingBlob": ("digest ref_name problem='is missing'", ""),

@@ -37,7 +37,7 @@ from kitcache.errors import (
 from kitcache.gc.values import Progress, ResetResult
 from kitcache.masking import hide_password
 from kitcache.store.ioerrors import io_error
-from kitcache.store.open import StoreAddress, find_object_cache
+from kitcache.store.open import StoreAddress, address_text, find_object_cache
 from kitcache.store.protocol import StoreReport, Waiting
 
 _FIRST_DRAW_S = 1.0
@@ -74,7 +74,9 @@ class Console:
             self._path = ""
             self._next_draw_s = time.monotonic() + _FIRST_DRAW_S
             try:
-                code = max(code, work(self._resolve(address)))
+                resolved = self.resolve(address)
+                self._path = address_text(resolved)
+                code = max(code, work(resolved))
             except Cancelled as error:
                 self.print_error(error)
                 return error.exit_code
@@ -93,15 +95,13 @@ class Console:
                 self._erase()
         return code
 
-    def _resolve(self, address: str) -> StoreAddress:
+    def resolve(self, address: str) -> StoreAddress:
         """Return a path as it is, and the address of an object store parsed, with warnings."""
         cache = find_object_cache(address)
         if cache is None:
-            self._path = address
             return address
         from kitcache.cli.objects import secret_warnings  # noqa: PLC0415 - only for object stores
 
-        self._path = cache.address
         self.print_store_warnings(cache.address, (*cache.warnings, *secret_warnings(cache)))
         return cache
 

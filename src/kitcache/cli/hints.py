@@ -13,6 +13,8 @@ OPTIONS = {
     "keep both, each by the name of its directory": "--rename '{dir}-{tag}'",
     "leave the minimum age out": "without --min-age, or with more",
     "let the tags of the target move": "--replace",
+    "name the other tags to copy": "--tag GLOB",
+    "copy such tags without their least recently used steps": "--trim",
     "no output was requested, so the result is only in the daemon's build cache": (
         "--load, --push or --output also writes it elsewhere"
     ),

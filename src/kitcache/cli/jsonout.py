@@ -22,6 +22,7 @@ Json = dict[str, Any]
 _SCHEMAS = {
     "BlobReferences": "why",
     "CacheResult": "export",
+    "CopyResult": "copy",
     "DiskUsage": "du",
     "ExecResult": "exec",
     "MergeResult": "merge",

@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": "hash every blob, find tags that cannot be imported, repair them",
     "tag": "add a tag to an entry of index.json",
     "merge": "copy all tags of several caches into one",
+    "copy": "copy tags between directories, S3 and Azure Blob Storage",
     "plugin": "install `docker kitcache`, or show whether it works",
     "completion": "print a completion script for a shell",
 }

@@ -32,8 +32,8 @@ _COMMAND_BYTES = 1024
 _CLIENT = frozenset(("bake", "build", "buildx", "builder", "compose", "image", "up"))
 _KITCACHE = frozenset(
     (
-        *("build", "completion", "du", "exec", "ls", "merge", "plugin", "prune", "reset", "tag"),
-        *("trim", "untag", "verify", "why"),
+        *("build", "completion", "copy", "du", "exec", "ls", "merge", "plugin", "prune", "reset"),
+        *("tag", "trim", "untag", "verify", "why"),
     )
 )
 _SUBCOMMANDS = {

@@ -1,4 +1,4 @@
-"""The results of prune, trim, verify, repair, tag, untag and merge. They hold no files or locks."""
+"""The results of the commands that change a cache or verify it. They hold no files or locks."""
 
 from typing import Literal, NamedTuple
 
@@ -340,3 +340,59 @@ class MergeResult(NamedTuple):
     reused: Tally
     warnings: tuple[str, ...]
     seconds: float
+
+
+class SkippedTag(NamedTuple):
+    """A root that was not copied, because the target cannot hold it.
+
+    Attributes:
+        source: The path of its cache.
+        reason: A clause, such as "is an image, which an object store cannot hold".
+    """
+
+    source: str
+    ref_name: str | None
+    digest: str
+    reason: str
+
+
+class TrimmedTag(NamedTuple):
+    """A tag that was copied without some steps, so that BuildKit imports it.
+
+    Attributes:
+        source: The path of its cache.
+        steps: The number of its steps in the source.
+    """
+
+    source: str
+    ref_name: str | None
+    steps: int
+    removed_steps: int
+
+
+class CopyResult(NamedTuple):
+    """The result of a copy.
+
+    Attributes:
+        path: Of the target.
+        outcome: done, dry-run, or unchanged if the target had all tags and blobs.
+        tags: Of all sources, in order, without those that were skipped.
+        trimmed: Tags that were copied without some steps.
+        linked: Blobs that are hard links to files of the sources.
+        copied: Blobs that were copied and verified; in a dry run, the blobs to copy.
+        reused: Blobs that existed in the target.
+        warnings: A sentence each.
+        seconds: Wall time.
+    """
+
+    path: str
+    outcome: Literal["done", "dry-run", "unchanged"]
+    sources: tuple[str, ...]
+    tags: tuple[MergedTag, ...]
+    trimmed: tuple[TrimmedTag, ...] = ()
+    skipped: tuple[SkippedTag, ...] = ()
+    linked: Tally = Tally()
+    copied: Tally = Tally()
+    reused: Tally = Tally()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0

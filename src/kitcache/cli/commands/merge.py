@@ -9,8 +9,18 @@ from kitcache.cli.text import NO_BLOB_DELETED, UNTAGGED, blobs_of, count
 from kitcache.errors import printable
 from kitcache.store.open import StoreAddress, directory_path
 from kitcache.upkeep.naming.merge import merge
-from kitcache.upkeep.results import MergedTag, MergeResult
+from kitcache.upkeep.results import CopyResult, MergedTag, MergeResult
 
+RENAME = options.listed(
+    "--rename",
+    "[GLOB=]NAME",
+    "give the tags that GLOB matches (without it: all) the name NAME in DST; in NAME,"
+    " {tag} is the tag and {dir} the name of SRC; can be given again: the first GLOB"
+    " that matches counts",
+)
+REPLACE = options.switch(
+    "--replace", "let a tag of DST move if a source has another digest by that name"
+)
 COMMAND = options.Command(
     description="""\
 Adds all tags of the caches SRC to the cache DST, which is created if it does
@@ -30,18 +40,8 @@ examples:
     arguments=(
         options.argument("sources", "SRC", "the caches to merge from", nargs="+", completes="dirs"),
         options.argument("target", "DST", "the cache to merge into", completes="dirs"),
-        options.argument(
-            "--rename",
-            "[GLOB=]NAME",
-            "give the tags that GLOB matches (without it: all) the name NAME in DST; in NAME,"
-            " {tag} is the tag and {dir} the name of SRC; can be given again: the first GLOB"
-            " that matches counts",
-            action="append",
-            default=[],
-        ),
-        options.switch(
-            "--replace", "let a tag of DST move if a source has another digest by that name"
-        ),
+        RENAME,
+        REPLACE,
         *options.CHANGES,
     ),
 )
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return console.each([args.target], merge_into)
 
 
-def merge_lines(result: MergeResult) -> Iterator[str]:
+def merge_lines(result: MergeResult | CopyResult) -> Iterator[str]:
     """Yield one line per tag that was added or moved, then the number of blobs."""
     is_dry = result.outcome == "dry-run"
     verb = "would add" if is_dry else "added"

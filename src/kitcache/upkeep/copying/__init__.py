@@ -1,0 +1,1 @@
+"""copy: caches between directories and object stores, in every direction."""
