@@ -123,12 +123,13 @@ class _Sweep:
         batches = _Batches(self._store.scan_blobs())
         helpers: list[threading.Thread] = []
         wanted = self._store.delete_threads - 1 if self._lock else 0
+        full = self._store.delete_batch_size if self._store.scans_completely else BATCH_SIZE
         try:
             while (batch := self._next(batches)) is not None:
                 if self._cancel.is_set():
                     self._is_stopping = True
                     break
-                if len(helpers) < wanted and len(batch.names) + len(batch.foreign) >= BATCH_SIZE:
+                if len(helpers) < wanted and len(batch.names) + len(batch.foreign) >= full:
                     helpers += self._start_helper(batches, is_current)
                 self._sweep_batch(batch, self._own, is_current)
                 deleted = self._deleted()

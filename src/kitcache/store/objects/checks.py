@@ -6,7 +6,7 @@ Both prevent the deletion of live blobs, which nothing else in the bucket would 
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from typing import NamedTuple
 
 from kitcache.errors import Unsafe
@@ -95,7 +95,7 @@ def find_other_roots(
         keys += 1
         if keys > _MAX_KEYS or documents > _MAX_DOCUMENTS:
             return OtherRoots(names, is_complete=False)
-        if not _MIN_ROOT_BYTES < info.size <= STRUCTURAL_LIMIT_BYTES or "sha256:" in info.key:
+        if not _MIN_ROOT_BYTES < info.size <= STRUCTURAL_LIMIT_BYTES:
             continue
         head = client.read(info.key, _HEAD_BYTES)
         documents += 1
@@ -109,25 +109,32 @@ def find_other_roots(
 
 
 def _keys_beside(client: ObjectClient, prefix: str, own: list[str]) -> Iterator[ObjectInfo]:
-    """Yield the objects below a prefix whose keys have none of the beginnings `own`."""
-    after = ""
-    while True:
-        for page in client.list_pages(prefix, after=after):
-            for info in page.objects:
-                skipped = next((start for start in own if info.key.startswith(start)), None)
-                if skipped is None:
-                    yield info
-                else:
-                    # Greater than all keys that begin with it.
-                    after = skipped + "\U0010ffff"
-                    break
-            else:
-                if page.is_last:
-                    return
-                continue
+    """Yield the objects below a prefix whose keys have none of the beginnings `own`.
+
+    The keys of blobs, of this cache and of others, are skipped with one request each.
+    """
+    after: str | None = ""
+    while after is not None:
+        after = yield from _keys_until_skip(client, prefix, own, after)
+
+
+def _keys_until_skip(
+    client: ObjectClient, prefix: str, own: list[str], after: str
+) -> Generator[ObjectInfo, None, str | None]:
+    """Yield objects after a key. Return the key to go on after, None at the end."""
+    for page in client.list_pages(prefix, after=after):
+        for info in page.objects:
+            beginning, is_blob, _ = info.key.partition("sha256:")
+            skipped = [start for start in own if info.key.startswith(start)]
+            if is_blob:
+                skipped.append(beginning + is_blob)
+            if skipped:
+                # Greater than all keys that begin so.
+                return min(skipped, key=len) + "\U0010ffff"
+            yield info
+        if page.is_last:
             break
-        else:
-            return
+    return None
 
 
 def _digests_in(data: bytes) -> Iterator[str]:

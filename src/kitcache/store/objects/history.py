@@ -88,9 +88,16 @@ class RunHistory:
         names = recall_all_names(state, now_ns, grace_ns)
         return Remembered({"sha256": names or set()}, keeps_all=names is None)
 
-    def check_confirmed(self, live_count: int, root_count: int) -> None:
-        """Raise NotConfirmedError for a first run, or if much fewer blobs are live."""
+    def check_confirmed(self, live_count: int, root_count: int, *, confirmed: bool) -> None:
+        """Raise NotConfirmedError for a first run, or if much fewer blobs are live.
+
+        Also warn if there are fewer roots than in the last run.
+        """
         runs = self._load().state.runs
+        if runs and root_count < runs[-1].root_count:
+            self._warn(f"{root_count:,} roots, and {runs[-1].root_count:,} were in the last run")
+        if confirmed:
+            return
         if not runs:
             raise NotConfirmedError(
                 "this is the first run of kitcache on this cache: nothing was deleted"
@@ -100,8 +107,6 @@ class RunHistory:
                 f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run:"
                 " nothing was deleted"
             )
-        if root_count < runs[-1].root_count:
-            self._warn(f"{runs[-1].root_count - root_count:,} fewer roots than in the last run")
 
     def prepare(self, live: Collection[Digest], root_count: int, check: Callable[[], None]) -> None:
         """Test the store if that is due, and record the blobs that are live now.

@@ -268,9 +268,9 @@ class ObjectStore:
         return self._history.recall(grace_ns)
 
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
-        if not confirmed:
-            blobs = frozenset(live) - self._roots.digests
-            self._history.check_confirmed(len(blobs), len(self._roots.roots))
+        blobs = frozenset(live) - self._roots.digests
+        root_count = len(self._roots.roots)
+        self._history.check_confirmed(len(blobs), root_count, confirmed=confirmed)
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:
         blobs = frozenset(live) - self._roots.digests
