@@ -6,19 +6,20 @@ facts of all blobs are in the file, and a sweep reads them page by page.
 
 import marshal
 import tempfile
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
 
-from kitcache.oci.digest import Digest, is_blob_name
+from kitcache.oci.digest import Digest, are_blob_names, is_blob_name
 from kitcache.store.ioerrors import io_error
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
 from kitcache.store.protocol import BlobStat
 
 ALGORITHM = "sha256"
 """BuildKit names blobs by no other algorithm. Any other key is foreign."""
-_FOREIGN = "/"
+_PLAIN = (("", ""),)
 _NEVER_NS = 2**63 - 1
 
 
@@ -59,14 +60,16 @@ class Listing:
 
     Args:
         page_names: How many names a page has at most.
+        has_targets: Keep the version and the ETag of each object.
 
     Attributes:
         found: The wanted blobs that exist.
     """
 
-    def __init__(self, address: str, page_names: int) -> None:
+    def __init__(self, address: str, page_names: int, *, has_targets: bool) -> None:
         self._address = address
         self._page_names = page_names
+        self._has_targets = has_targets
         self._file = tempfile.TemporaryFile(prefix="kitcache-")  # noqa: SIM115 - see close
         self._count = 0
         self.found: dict[Digest, BlobStat] = {}
@@ -84,26 +87,19 @@ class Listing:
             pages: Of a listing below blobs_key.
             check: Called after each page; it may raise to end the listing.
         """
+        digest_of = {digest.hex: digest for digest in wanted}
         for objects in pages:
             check()
-            names: list[str] = []
-            facts: list[BlobFacts] = []
-            foreign: list[tuple[str, int]] = []
-            for name, fact in read_names(objects, blobs_key):
-                if name.startswith(_FOREIGN):
-                    foreign.append((name[1:], fact.st_size))
+            names, facts, foreign = read_page(objects, blobs_key)
+            for number in [n for n, name in enumerate(names) if name in digest_of]:
+                digest, fact = digest_of[names[number]], facts[number]
+                if fact.is_hidden:
+                    # A delete marker over a blob that a root names may be a mistake.
+                    names[number], facts[number] = "", MISSING
                     continue
-                digest = Digest(ALGORITHM, name)
-                if digest not in wanted:
-                    names.append(name)
-                    facts.append(fact)
-                # A delete marker over a blob that a root names may be a mistake: keep its versions.
-                elif not fact.is_hidden:
-                    stat = BlobStat(fact.st_size, fact.st_mtime_ns, fact.st_mtime_ns, "file", 1)
-                    self.found[digest] = stat
-                    names.append(name)
-                    facts.append(fact)
-                    yield digest, stat
+                stat = BlobStat(fact.st_size, fact.st_mtime_ns, fact.st_mtime_ns, "file", 1)
+                self.found[digest] = stat
+                yield digest, stat
             self._write(names, facts, foreign)
 
     def _write(
@@ -111,9 +107,15 @@ class Listing:
     ) -> None:
         try:
             for start in range(0, max(len(names), 1), self._page_names):
-                end = start + self._page_names
-                columns = tuple(zip(*facts[start:end], strict=True))
-                marshal.dump((names[start:end], columns, foreign), self._file)
+                part = facts[start : start + self._page_names]
+                record = (
+                    "\n".join(names[start : start + self._page_names]),
+                    array("q", [fact.st_size for fact in part]).tobytes(),
+                    array("q", [fact.st_mtime_ns for fact in part]).tobytes(),
+                    [fact.targets for fact in part] if self._has_targets else None,
+                    foreign,
+                )
+                marshal.dump(record, self._file)
                 self._count, foreign = self._count + 1, []
         except OSError as error:
             problem = "cannot write the listing to a temporary file"
@@ -123,29 +125,65 @@ class Listing:
         """Yield the pages as they were listed, but not those with these numbers."""
         self._file.seek(0)
         for number in range(self._count):
-            names, columns, foreign = marshal.load(self._file)  # noqa: S302 - kitcache wrote it
-            if number not in skip:
-                facts = [BlobFacts(*row) for row in zip(*columns, strict=True)]
-                yield ListedPage(number, names, facts, foreign)
+            text, sizes, times, targets, foreign = marshal.load(self._file)  # noqa: S302 - its own
+            if number in skip:
+                continue
+            rows = zip(
+                text.split("\n") if text else (),
+                array("q", sizes),
+                array("q", times),
+                targets or repeat(_PLAIN),
+                strict=False,
+            )
+            named = [
+                (name, BlobFacts(size, mtime_ns, mtime_ns, 1, target))
+                for name, size, mtime_ns, target in rows
+                if name
+            ]
+            yield ListedPage(number, [n for n, _ in named], [f for _, f in named], foreign)
 
     def close(self) -> None:
         """Delete the file."""
         self._file.close()
 
 
-def read_names(objects: Iterable[ObjectInfo], blobs_key: str) -> Iterator[tuple[str, BlobFacts]]:
-    """Yield the names in a page, each with its facts.
+def read_page(
+    objects: Sequence[ObjectInfo], blobs_key: str
+) -> tuple[list[str], list[BlobFacts], list[tuple[str, int]]]:
+    """Return the names in a page, their facts, and the foreign keys with their sizes.
 
     A superseded version has the name `<hex>@<version>` and no age: no reader gets it, so it can be
     deleted at once. If a delete marker hides a blob, its versions are not superseded: they are
-    deleted together, by the age of the marker. The name of a foreign key begins with a slash.
+    deleted together, by the age of the marker.
     """
-    start = len(blobs_key)
+    start = len(blobs_key) + len(ALGORITHM) + 1
+    prefix = f"{blobs_key}{ALGORITHM}:"
+    names = [info.key[start:] for info in objects]
+    if (
+        are_blob_names(ALGORITHM, names)
+        and not any(info.version for info in objects)
+        and all(info.key.startswith(prefix) for info in objects)
+    ):
+        facts = [
+            BlobFacts(info.size, info.modified_ns, info.modified_ns, 1, (("", info.etag),))
+            for info in objects
+        ]
+        return names, facts, []
+    pairs = list(_read_versions(objects, prefix))
+    foreign = [
+        (key.removeprefix(blobs_key), fact.st_size) for key, fact in pairs if not fact.targets
+    ]
+    named = [(name, fact) for name, fact in pairs if fact.targets]
+    return [name for name, _ in named], [fact for _, fact in named], foreign
+
+
+def _read_versions(objects: Iterable[ObjectInfo], prefix: str) -> Iterator[tuple[str, BlobFacts]]:
+    """Yield the names of versions with their facts; a foreign key has no targets."""
     for key, versions in groupby(objects, attrgetter("key")):
-        algorithm, _, digits = key[start:].partition(":")
+        digits = key[len(prefix) :]
         held = list(versions)
-        if algorithm != ALGORITHM or not is_blob_name(ALGORITHM, digits):
-            yield _FOREIGN + key[start:], BlobFacts(sum(i.size for i in held), 0, 0, 1, ())
+        if not key.startswith(prefix) or not is_blob_name(ALGORITHM, digits):
+            yield key, BlobFacts(sum(info.size for info in held), 0, 0, 1, ())
             continue
         if any(info.is_current and info.is_marker for info in held):
             targets = tuple((info.version, "") for info in reversed(held))
@@ -170,7 +208,8 @@ def look_again(
     wanted, facts = frozenset(names), dict[str, BlobFacts]()
     # A shorter key sorts just before the first one.
     for page in client.list_pages(prefix, after=first[:-1], versions=versions):
-        facts.update((name, f) for name, f in read_names(page.objects, blobs_key) if name in wanted)
+        listed, new, _ = read_page(page.objects, blobs_key)
+        facts.update(pair for pair in zip(listed, new, strict=True) if pair[0] in wanted)
         if page.is_last or (page.objects and page.objects[-1].key > last):
             break
     return [facts.get(name, MISSING) for name in names]

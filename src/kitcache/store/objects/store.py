@@ -173,9 +173,10 @@ class ObjectStore:
 
     def _take_listing(self, wanted: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         self._drop_listing()
-        versions = self.client.abilities().has_versions
+        abilities = self.client.abilities()
+        versions, is_exact = abilities.has_versions, abilities.deletes_exactly
         pages = list_ranges(self.client, self.cache.blobs_key, versions=versions)
-        listing = Listing(self.path, self.delete_batch_size)
+        listing = Listing(self.path, self.delete_batch_size, has_targets=is_exact)
         try:
             yield from listing.take(pages, self.cache.blobs_key, wanted, lambda: self._pause(0.0))
         except BaseException:
