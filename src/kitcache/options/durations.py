@@ -30,6 +30,6 @@ def parse_duration(text: str) -> int:
 def format_duration(duration_ns: int) -> str:
     """Return the duration in one unit, as parse_duration reads it."""
     for unit, unit_ns in (("h", _HOUR_NS), ("s", _SECOND_NS)):
-        if duration_ns % unit_ns == 0:
+        if duration_ns and duration_ns % unit_ns == 0:
             return f"{duration_ns // unit_ns}{unit}"
-    return f"{duration_ns}ns"
+    return f"{duration_ns}ns" if duration_ns else "0s"

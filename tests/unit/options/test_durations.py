@@ -34,7 +34,7 @@ def test_what_go_refuses(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("nanoseconds", "text"),
-    [(0, "0h"), (48 * 3600 * 10**9, "48h"), (5400 * 10**9, "5400s"), (7, "7ns")],
+    [(0, "0s"), (48 * 3600 * 10**9, "48h"), (5400 * 10**9, "5400s"), (7, "7ns")],
 )
 def test_what_is_written_is_read_back(nanoseconds: int, text: str) -> None:
     assert format_duration(nanoseconds) == text
