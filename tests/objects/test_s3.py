@@ -11,7 +11,7 @@ import pytest
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.options.objectcaches import ObjectCache, parse_object_cache
 from kitcache.store.objects import s3client, s3listing, s3requests, s3transfer
-from kitcache.store.objects.client import Condition, ObjectInfo, Target
+from kitcache.store.objects.client import CHANGED, Condition, ObjectInfo, Target
 from kitcache.store.objects.s3 import open_s3
 from kitcache.store.objects.s3client import S3Client
 from tests.objects.buckets import ADMIN, READER, S3Bucket
@@ -324,7 +324,7 @@ def test_an_object_with_another_etag_stays(bucket: S3Bucket) -> None:
         written = client.write(key, b"1")
         assert written is not None
         other = Target(key, etag='"00000000000000000000000000000000"')
-        assert client.delete([other]) == {other: "it has changed"}
+        assert client.delete([other]) == {other: CHANGED}
         assert bucket.get(key) == b"1"
         assert client.delete([Target(key, etag=written.etag)]) == {}
         assert bucket.get(key) is None

@@ -5,12 +5,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kitcache.store.objects.client import Target
+from kitcache.store.objects.client import CHANGED, Target
 from kitcache.store.objects.s3errors import BUCKET_CODES, DENIED, error_code, error_message
 from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
 _GONE = {"NoSuchKey", "NoSuchVersion", "404"}
-_CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+_CHANGED_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NOT_SUPPORTED = {
     "400",
     "501",
@@ -106,8 +106,8 @@ def _reason(code: str, message: str) -> str:
     """Return the reason of a failed deletion, "" if the object is gone."""
     if code in _GONE:
         return ""
-    if code in _CHANGED:
-        return "it has changed"
+    if code in _CHANGED_CODES:
+        return CHANGED
     if code in DENIED:
         return f"access denied, or a lock of the bucket protects it ({message or code})"
     return f"the store answered {code}: {message}" if message else f"the store answered {code}"
