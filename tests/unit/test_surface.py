@@ -31,7 +31,8 @@ FUNCTIONS = {
     ),
     "read_policy": "(text, name)",
     "repair": (
-        "(path, *, sources=(), dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
+        "(path, *, sources=(), read=False, dry_run=False, lock_timeout_s=30.0, on_progress=None,"
+        " cancel=None)"
     ),
     "reset": (
         "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
@@ -48,7 +49,7 @@ FUNCTIONS = {
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
-    "verify": "(path, *, lock_timeout_s=30.0, on_progress=None, cancel=None)",
+    "verify": "(path, *, read=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
     "why": "(path, blob, *, on_progress=None, cancel=None)",
 }
 
@@ -225,7 +226,7 @@ VALUES = {
     "UntagResult": ("path outcome entries", ""),
     "UnusableStep": ("key cache_key created_ns layers reason", ""),
     "VerifyResult": (
-        "path blobs bad_blobs index_problem tags damage warnings seconds reason=''",
+        "path blobs bad_blobs index_problem tags damage warnings seconds reason='' hashed=True",
         "exit_code",
     ),
     "Vertex": (

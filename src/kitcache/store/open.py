@@ -12,7 +12,7 @@ from kitcache.store.layout import check_version, open_checked
 
 if TYPE_CHECKING:
     from kitcache.options.objectcaches import ObjectCache
-    from kitcache.store.protocol import EditableStore
+    from kitcache.store.protocol import EditableStore, RootObjectStore
 
 DirectoryPath: TypeAlias = str | os.PathLike[str]
 StoreAddress: TypeAlias = "str | os.PathLike[str] | ObjectCache"
@@ -34,7 +34,7 @@ def open_store(address: StoreAddress) -> "EditableStore":
 
     """
     cache = find_object_cache(address)
-    return open_directory(address) if cache is None else _open_object_store(cache)
+    return open_directory(address) if cache is None else open_object_store(cache)
 
 
 def open_published_store(address: StoreAddress) -> "EditableStore | None":
@@ -43,7 +43,7 @@ def open_published_store(address: StoreAddress) -> "EditableStore | None":
     If a first build fails, it leaves such a directory. Otherwise raises as open_store.
     """
     cache = find_object_cache(address)
-    return open_published_directory(address) if cache is None else _open_object_store(cache)
+    return open_published_directory(address) if cache is None else open_object_store(cache)
 
 
 def open_directory(address: StoreAddress) -> DirectoryStore:
@@ -100,10 +100,11 @@ def address_text(address: StoreAddress) -> str:
     return str(cache) if cache is not None else os.fspath(address)  # type: ignore[arg-type]
 
 
-def _open_object_store(cache: "ObjectCache") -> "EditableStore":
-    from kitcache.store.objects.open import open_object_store  # noqa: PLC0415 - see above
+def open_object_store(cache: "ObjectCache") -> "RootObjectStore":
+    """Open a cache in an object store. Raises as open_store."""
+    from kitcache.store.objects import open as opening  # noqa: PLC0415 - see above
 
-    return open_object_store(cache)
+    return opening.open_object_store(cache)
 
 
 def address_name(address: DirectoryPath) -> str:

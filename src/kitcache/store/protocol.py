@@ -574,3 +574,18 @@ class EditableStore(CollectableStore, Protocol):
             another version by now: the caller decides again.
 
         """
+
+
+class RootObjectStore(EditableStore, Protocol):
+    """An object store: each root is an object of its own.
+
+    Attributes:
+        quarantine_name: The prefix of the quarantine, for messages.
+
+    """
+
+    @property
+    def quarantine_name(self) -> str: ...
+
+    def quarantine_root(self, name: str, data: bytes) -> None:
+        """Keep the bytes of a root that will be removed, under its name in the quarantine."""

@@ -1,4 +1,4 @@
-"""The progress of a command that copies blobs: merge and copy."""
+"""The progress of a command that copies or reads blobs: merge, copy, verify."""
 
 import time
 from typing import Literal
@@ -10,8 +10,10 @@ from kitcache.gc.values import Progress
 class Meter:
     """Reports progress, in the thread of the caller. Every method raises Cancelled."""
 
-    def __init__(self, phase: Literal["merge", "copy"], total_bytes: int, control: Control) -> None:
-        self._phase: Literal["merge", "copy"] = phase
+    def __init__(
+        self, phase: Literal["merge", "copy", "verify"], total_bytes: int, control: Control
+    ) -> None:
+        self._phase: Literal["merge", "copy", "verify"] = phase
         self._total_bytes = total_bytes
         self._control = control
         self._started_s = time.monotonic()

@@ -185,13 +185,14 @@ class VerifyResult(NamedTuple):
     """The result of a verification.
 
     Attributes:
-        blobs: All blobs that were hashed.
+        blobs: All blobs that were hashed or, in an object store, listed.
         bad_blobs: All of them, reachable or not.
         index_problem: Why index.json is unusable; there are no tags then. "" if it is usable.
         damage: Damage that makes a reset refuse and that no tag names.
         warnings: Possible faults, a sentence each.
         seconds: Wall time.
         reason: Why there was nothing to verify, "" if there was.
+        hashed: Every blob was read. False if only the listing of an object store was compared.
     """
 
     path: str
@@ -203,6 +204,7 @@ class VerifyResult(NamedTuple):
     warnings: tuple[str, ...]
     seconds: float
     reason: str = ""
+    hashed: bool = True
 
     @property
     def exit_code(self) -> int:
@@ -221,13 +223,20 @@ class RepairAction(NamedTuple):
     Attributes:
         kind: copy-blob (from another copy); rebuild-index (index.json, or an entry of it, was
             restored); move-tag (an entry now names the last export, or has the right size);
-            rewrite-cache (a cache names only what can be imported); remove-tag; quarantine-blob.
+            rewrite-cache (a cache names only what can be imported); remove-tag; quarantine-blob;
+            quarantine-root (of an object store: its document was copied before its removal).
         digest: Of the blob; of the manifest that the tag names now, or named before its removal.
         description: A sentence.
     """
 
     kind: Literal[
-        "copy-blob", "rebuild-index", "move-tag", "rewrite-cache", "remove-tag", "quarantine-blob"
+        "copy-blob",
+        "rebuild-index",
+        "move-tag",
+        "rewrite-cache",
+        "remove-tag",
+        "quarantine-blob",
+        "quarantine-root",
     ]
     tag: str | None
     digest: Digest | None

@@ -9,8 +9,12 @@ from kitcache.cli.console import Console
 from kitcache.cli.tables import damage_warnings, table, tag_name
 from kitcache.cli.text import blobs_of, count
 from kitcache.errors import NOTHING_CHANGED, UsageError, printable
+from kitcache.gc.control import OnProgress
+from kitcache.gc.values import Progress
+from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress
+from kitcache.store.protocol import Waiting
 from kitcache.upkeep.health.verify import verify
 from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 
@@ -29,10 +33,14 @@ would: size caps, media types, cacheconfig and layers. Reports for each tag:
 importable, partly importable (with the unusable steps), or not importable (with
 the reason). Exit code 12 if it finds a fault. Changes nothing.
 
+In an object store, blobs are listed: a missing blob and one of a wrong size are
+found without reading any. --read reads and hashes all of them, too.
+
 With --repair it then changes as little as possible, so that every tag can be
 imported or is removed: it moves bad blobs to DIR/.kitcache/quarantine (du shows
 its size), removes the steps that need them, and removes a tag only if nothing
-of it can be saved. A tag that is importable is not changed.""",
+of it can be saved. A tag that is importable is not changed. In an object store
+it writes only roots, and keeps the removed ones below PREFIXkitcache/quarantine/.""",
     epilog="""\
 examples:
   kitcache verify ./cache                     after a crash, a full disk, a copy
@@ -42,6 +50,11 @@ examples:
     arguments=(
         options.DIRS,
         options.switch("--repair", "repair damaged tags and blobs"),
+        options.switch(
+            "--read",
+            "read and hash every blob of an object store, too, which transfers all of them; a"
+            " directory is always read",
+        ),
         options.argument(
             "--from",
             "OTHER",
@@ -72,11 +85,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.print_error(error)
         return error.exit_code
 
+    on_progress = _announce(console) if args.read else console.on_progress
+
     def verify_one(address: StoreAddress) -> int:
         result = verify(
             address,
+            read=args.read,
             lock_timeout_s=args.lock_timeout_s,
-            on_progress=console.on_progress,
+            on_progress=on_progress,
             cancel=args.cancel,
         )
         console.print_result(result, verify_lines(result))
@@ -89,9 +105,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         result = repair(
             address,
             sources=tuple(args.sources),
+            read=args.read,
             dry_run=args.dry_run,
             lock_timeout_s=args.lock_timeout_s,
-            on_progress=console.on_progress,
+            on_progress=on_progress,
             cancel=args.cancel,
         )
         console.print_result(result, repair_lines(result))
@@ -109,14 +126,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return console.each(args.dirs, verify_one)
 
 
+def _announce(console: Console) -> OnProgress:
+    """Return a callback that prints how much will be transferred, before the first byte is."""
+
+    def on_progress(event: Progress | Waiting) -> None:
+        if isinstance(event, Progress) and event.total_bytes and not event.seconds:
+            size = format_bytes(event.total_bytes)
+            console.print_note((f"every blob is read: {size} will be transferred",))
+        console.on_progress(event)
+
+    return on_progress
+
+
 def verify_lines(result: VerifyResult) -> Iterator[str]:
     """Yield the number of hashed blobs, then the status of each tag."""
     if result.reason:
         yield printable(f"{result.path}: {result.reason}")
         return
-    bad = count(len(result.bad_blobs), "bad blob") if result.bad_blobs else "all intact"
-    hashed = f"{blobs_of(result.blobs)} hashed in {result.seconds:.1f} s"
-    yield printable(f"{result.path}: {hashed}: {bad}")
+    found = count(len(result.bad_blobs), "bad blob") if result.bad_blobs else "all intact"
+    if not result.hashed:
+        found = "presence and sizes were checked, and no blob was read"
+    done = f"{'hashed' if result.hashed else 'listed'} in {result.seconds:.1f} s"
+    yield printable(f"{result.path}: {blobs_of(result.blobs)} {done}: {found}")
     if result.tags:
         yield from table(
             ("TAG", "KIND", "STEPS", "STATUS"), [_row(tag) for tag in result.tags], right=(2,)

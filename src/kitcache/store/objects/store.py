@@ -17,7 +17,11 @@ from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import index_error, size_problem
-from kitcache.store.objects.checks import find_other_roots, refuse_other_roots
+from kitcache.store.objects.checks import (
+    find_other_roots,
+    refuse_other_roots,
+    state_prefix,
+)
 from kitcache.store.objects.client import CHANGED, Condition, ObjectClient, Target, Upload
 from kitcache.store.objects.history import RunHistory
 from kitcache.store.objects.listing import ALGORITHM, BlobFacts, ListedPage, Listing, look_again
@@ -63,6 +67,7 @@ class ObjectStore:
     def __init__(self, cache: ObjectCache, client: ObjectClient) -> None:
         self.path = client.address
         self.roots_name = cache.manifests_keys[0]
+        self.quarantine_name = f"{state_prefix(cache)}quarantine/"
         self.min_age_floor_ns = max(cache.touch_refresh_ns, 1)
         self.delete_batch_size = client.delete_batch_size
         self.cache = cache
@@ -401,6 +406,9 @@ class ObjectStore:
     def reuse_blob(self, digest: Digest, stat: BlobStat) -> bool:
         touch_refresh_ns = self.cache.touch_refresh_ns
         return reuse_blob(self.client, self.key_of(digest), stat, touch_refresh_ns)
+
+    def quarantine_root(self, name: str, data: bytes) -> None:
+        self.client.write(f"{self.quarantine_name}{name}", data)
 
     def sync_blobs(self) -> None:
         """Return: an object is durable when its request has succeeded."""

@@ -1,6 +1,6 @@
 """Runs one job per blob in several threads; the caller's thread reports the progress."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Generic, NamedTuple, TypeVar
@@ -26,16 +26,16 @@ class JobThreads(Generic[Job, Result]):
     """
 
     def __init__(
-        self, jobs: Sequence[Job], work: Callable[[Job], Result], number_of_threads: int
+        self, jobs: Iterable[Job], work: Callable[[Job], Result], number_of_threads: int
     ) -> None:
         self._jobs = iter(jobs)
         self._work = work
         self._lock = Lock()
         self._events: SimpleQueue[int | Finished[Job, Result] | BaseException | None]
         self._events = SimpleQueue()
-        self._running = min(number_of_threads, len(jobs))
+        self._running = number_of_threads
         self._threads = [
-            Thread(target=self._run, name="kitcache-copy", daemon=True)
+            Thread(target=self._run, name="kitcache-blobs", daemon=True)
             for _ in range(self._running)
         ]
         self.stop = Event()

@@ -116,7 +116,10 @@ def check_bare_import(config: bytes, health: BlobHealth) -> ImportCheck:
         fault = "has no annotations with its diffID"
         reason = f"BuildKit imports none of it: layer {undescribed[0].short} {fault}"
         return ImportCheck("none", reason, sum(1 for _ in parsed.results()))
-    return _check_steps(_list_layers(None, parsed), parsed, health)
+    check = _check_steps(_list_layers(None, parsed), parsed, health)
+    if check.steps:
+        return check
+    return check._replace(warnings=("it is empty: its last export had nothing to cache",))
 
 
 def undescribed_layers(config: CacheConfig) -> tuple[Digest, ...]:

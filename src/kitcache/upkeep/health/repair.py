@@ -30,7 +30,9 @@ from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import (
     StoreAddress,
     address_text,
+    find_object_cache,
     open_directory,
+    open_object_store,
     open_published_directory,
 )
 from kitcache.store.protocol import HeldLock
@@ -51,6 +53,7 @@ def repair(
     path: StoreAddress,
     *,
     sources: Sequence[StoreAddress] = (),
+    read: bool = False,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
@@ -63,10 +66,14 @@ def repair(
     index.json are in .kitcache/quarantine. Unreachable blobs are kept until the next reset. Only
     bad blobs, and blobs that were written since, are hashed more than once.
 
+    In an object store only roots are written: one that names unusable blobs becomes smaller, or is
+    removed, and then its document is kept in the quarantine.
+
     Args:
         sources: Other copies of the cache. Missing and bad blobs are copied from them after their
             bytes were verified. Each copy's kitcache.lock is created and held shared if possible;
-            nothing else is written there.
+            nothing else is written there. None for an object store.
+        read: As in verify.
         dry_run: Verify and report what would be done, without a lock.
         lock_timeout_s: How long to wait for each lock.
         cancel: Checked between actions and while hashing.
@@ -75,13 +82,26 @@ def repair(
         NotACache: The directory does not exist or is not a cache.
         Busy: A lock was not acquired in time, or an export is running.
         Unsafe: A directory of the cache is a symlink, or a cap is exceeded.
-        UsageError: A source is the cache itself.
+        UsageError: A source is the cache itself, or one of them is an object store.
         Cancelled: `cancel` was set.
         KitcacheError: An I/O error. Every importable tag is still complete, and the next repair
             continues.
     """
     name = address_text(path)
     control = Control(name, on_progress, cancel)
+    cache = find_object_cache(path)
+    if cache is not None:
+        from kitcache.upkeep.health.rootrepair import (  # noqa: PLC0415 - object stores only
+            no_sources_error,
+            repair_roots,
+        )
+
+        if sources:
+            raise no_sources_error(name, sources)
+        with open_object_store(cache) as objects:
+            return repair_roots(
+                objects, control, read=read, dry_run=dry_run, lock_timeout_s=lock_timeout_s
+            )
     with ExitStack() as stack:
         opened = open_directory(path) if sources else open_published_directory(path)
         if opened is None:

@@ -1,10 +1,11 @@
 """The verify command: hash every blob, and report the tags and steps that cannot be imported.
 
-It changes nothing. A missing or invalid index.json is in the result; all blobs are still hashed.
+In an object store it compares the listing, and reads the blobs only on request. It changes nothing.
+A missing or invalid index.json is in the result; all blobs are still hashed.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from typing import NamedTuple
@@ -18,8 +19,8 @@ from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, Survey, Tally
 from kitcache.oci.digest import Digest
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.files import INDEX
-from kitcache.store.open import StoreAddress, address_text, open_published_directory
+from kitcache.store.open import StoreAddress, address_text, open_published_store
+from kitcache.store.protocol import EditableStore
 from kitcache.upkeep.health.hash import HashResult, hash_all, hash_some
 from kitcache.upkeep.health.judge import Judge
 from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
@@ -28,6 +29,7 @@ from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
 def verify(
     path: StoreAddress,
     *,
+    read: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
     on_progress: OnProgress | None = None,
     cancel: Event | None = None,
@@ -39,7 +41,12 @@ def verify(
     published during the run are verified too. If no export was published in the directory yet,
     `reason` states this. Damage is in the result and never raised.
 
+    In an object store, blobs are only listed, unless `read` is set: a missing blob and one of
+    another size are found.
+
     Args:
+        read: Also read every blob of an object store, which transfers all bytes; the first Progress
+            has their number. A directory is always read.
         on_progress: Called from this thread with Progress and Waiting.
 
     Raises:
@@ -52,7 +59,7 @@ def verify(
     name = address_text(path)
     started = time.monotonic()
     control = Control(name, on_progress, cancel)
-    store = open_published_directory(path)
+    store = open_published_store(path)
     if store is None:
         return nothing_published(name)
     with store, ExitStack() as stack:
@@ -63,7 +70,7 @@ def verify(
             raise
         except KitcacheError as error:
             warnings.append(f"the cache is not protected from a concurrent reset: {error.problem}")
-        result, _ = verify_locked(store, control)
+        result, _ = verify_locked(store, control, read=read)
     return result._replace(
         warnings=(*warnings, *result.warnings), seconds=round(time.monotonic() - started, 3)
     )
@@ -76,7 +83,12 @@ def nothing_published(path: str) -> VerifyResult:
 
 
 def verify_locked(
-    store: DirectoryStore, control: Control, *, began_ns: int = 0, before: HashResult | None = None
+    store: EditableStore,
+    control: Control,
+    *,
+    began_ns: int = 0,
+    before: HashResult | None = None,
+    read: bool = False,
 ) -> tuple[VerifyResult, HashResult]:
     """Verify a cache whose kitcache.lock the caller holds, if it could be acquired.
 
@@ -84,10 +96,12 @@ def verify_locked(
         began_ns: The current time by the clock of the file system; 0 if unknown.
         before: An earlier result. Blobs that were intact then and have not changed since are not
             read again.
+        read: As in verify.
     """
     started = time.monotonic()
     view = _read_view(store, control)
-    hashed = hash_all(store, control, before=before, began_ns=began_ns)
+    check = _Check(store, control, read=read)
+    hashed = check.all(before, began_ns)
     warnings = []
     for _ in range(MAX_RETRIES):
         if _read_version(store, control) == view.version:
@@ -95,19 +109,55 @@ def verify_locked(
         newer = _read_view(store, control)
         # New blobs may not have been hashed, and bad ones may have been replaced.
         doubtful = {*newer.live - view.live, *(blob.digest for blob in hashed.bad_blobs)}
-        bad_blobs = hash_some(store, doubtful, control).bad_blobs
+        bad_blobs = check.some(doubtful)
         hashed, view = hashed._replace(bad_blobs=bad_blobs), newer
     else:
-        warnings.append(f"{INDEX} kept changing: the version that was read last is verified")
+        warnings.append(
+            f"{store.roots_name} kept changing: the version that was read last is verified"
+        )
     if view.survey is None:
         result = VerifyResult(
             store.path, hashed.blobs, hashed.bad_blobs, view.problem, (), (), (), 0.0
         )
     else:
         result = _judge(store, view.survey, hashed, control)
+    warnings += store.report().warnings
     return result._replace(
-        warnings=(*warnings, *result.warnings), seconds=round(time.monotonic() - started, 3)
+        warnings=(*warnings, *result.warnings),
+        seconds=round(time.monotonic() - started, 3),
+        hashed=check.reads,
     ), hashed
+
+
+class _Check:
+    """Checks blobs: those of a directory by their bytes, those of an object store as asked.
+
+    Attributes:
+        reads: The bytes of blobs are read.
+    """
+
+    def __init__(self, store: EditableStore, control: Control, *, read: bool) -> None:
+        self._store = store
+        self._control = control
+        self.reads = read or isinstance(store, DirectoryStore)
+
+    def all(self, before: HashResult | None, began_ns: int) -> HashResult:
+        """Check all blobs. The arguments are those of hash_all."""
+        if isinstance(self._store, DirectoryStore):
+            return hash_all(self._store, self._control, before=before, began_ns=began_ns)
+        from kitcache.upkeep.health.listed import check_listed  # noqa: PLC0415 - object stores
+
+        return check_listed(self._store, self._control, read=self.reads)
+
+    def some(self, digests: Collection[Digest]) -> tuple[BadBlob, ...]:
+        """Return those of the blobs that are bad."""
+        if isinstance(self._store, DirectoryStore):
+            return hash_some(self._store, digests, self._control).bad_blobs
+        if not self.reads:
+            return ()
+        from kitcache.upkeep.health.listed import read_some  # noqa: PLC0415
+
+        return read_some(self._store, digests, self._control).bad_blobs
 
 
 class _IndexView(NamedTuple):
@@ -127,7 +177,7 @@ class _IndexView(NamedTuple):
         return frozenset(self.survey.live) if self.survey else frozenset()
 
 
-def _read_view(store: DirectoryStore, control: Control) -> _IndexView:
+def _read_view(store: EditableStore, control: Control) -> _IndexView:
     store.refresh()
     version = _read_version(store, control)
     if isinstance(version, str):
@@ -139,7 +189,7 @@ def _read_view(store: DirectoryStore, control: Control) -> _IndexView:
     return _IndexView(survey.index_digest, survey)
 
 
-def _read_version(store: DirectoryStore, control: Control) -> Digest | str:
+def _read_version(store: EditableStore, control: Control) -> Digest | str:
     try:
         return store.read_roots(control.pause).version
     except Damaged as error:
@@ -147,7 +197,7 @@ def _read_version(store: DirectoryStore, control: Control) -> Digest | str:
 
 
 def _judge(
-    store: DirectoryStore, survey: Survey, hashed: HashResult, control: Control
+    store: EditableStore, survey: Survey, hashed: HashResult, control: Control
 ) -> VerifyResult:
     bad_blobs = tuple(_with_lengths(survey, hashed.bad_blobs))
     bad = {blob.digest: blob.problem for blob in bad_blobs}
