@@ -2,8 +2,8 @@
 
 Run under the name `docker`. EXEC_RECORD: where to write what it saw. EXEC_DO: what to do, words of
 `wait` (until a signal, whose number becomes 40 + n as the exit code; with `once` 99 if it comes
-twice), `export` (each --cache-to, in BuildKit's order), `die` (by SIGKILL), `fail`. Standard
-library only.
+twice), `export` (each --cache-to, in BuildKit's order; with `hole` a bucket lacks one blob), `die`
+(by SIGKILL), `fail`. Standard library only, but for an export to type=s3.
 """
 
 import json
@@ -44,6 +44,9 @@ def export(layers: int) -> bool:
 
     for value in (w.partition("=")[2] for w in sys.argv if w.startswith("--cache-to=")):
         attrs = dict(pair.split("=", 1) for pair in value.split(","))
+        if attrs["type"] == "s3":
+            export_to_bucket(attrs)
+            continue
         root = Path(attrs["dest"])
         for name in ("ingest", "blobs/sha256"):
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,21 @@ def export(layers: int) -> bool:
         if not publish(root, tag, digest, size):
             return False
     return True
+
+
+def export_to_bucket(attrs: dict[str, str]) -> None:
+    """A layer that all exports share, and one of this seed."""
+    from tests.objects.buckets import S3Bucket, Server, digest_of  # noqa: PLC0415 - slow
+    from tests.objects.exporter import export_s3, finish  # noqa: PLC0415
+
+    layers = [b"shared", b"seed %d" % int(os.environ.get("EXEC_SEED", "0"))]
+    server = Server("s3", attrs["endpoint_url"], str)
+    day_ns = 24 * 3600 * 10**9
+    with S3Bucket.open(server, attrs["bucket"], attrs["prefix"]) as bucket:
+        names = attrs.get("name", "buildkit").split(";")
+        finish(export_s3(bucket, names, layers, now_ns=time.time_ns, touch_refresh_ns=day_ns))
+        if "hole" in os.environ["EXEC_DO"].split():
+            bucket.remove(bucket.blob_key(digest_of(layers[-1])))
 
 
 def on_signal(number: int, frame: FrameType | None) -> None:

@@ -1,9 +1,15 @@
-"""A proxy in front of a real object store that holds, answers or breaks chosen requests."""
+"""A proxy in front of a real object store that holds, answers or breaks chosen requests.
 
+It can also set the store's clock ahead: the Date header of its answers. Objects then seem older.
+"""
+
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -52,9 +58,14 @@ class Answer(NamedTuple):
 
 
 class Proxy:
-    """A running proxy. `requests` has each request that it forwarded, in order."""
+    """A running proxy. `requests` has each request that it forwarded, in order.
 
-    def __init__(self, upstream: str) -> None:
+    Args:
+        ahead: By how much the clock of the store is set ahead.
+    """
+
+    def __init__(self, upstream: str, ahead: timedelta = timedelta()) -> None:
+        self._ahead = ahead
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "", parts.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -97,7 +108,8 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(self._upstream) as server:
             self._open |= {client, server}
-            answering = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            pumped = (server, client, self._ahead)
+            answering = threading.Thread(target=_pump, args=pumped, daemon=True)
             answering.start()
             try:
                 with client.makefile("rb") as reading:
@@ -157,8 +169,8 @@ class Proxy:
 
 
 @contextmanager
-def run_proxy(upstream: str) -> Iterator[Proxy]:
-    proxy = Proxy(upstream)
+def run_proxy(upstream: str, ahead: timedelta = timedelta()) -> Iterator[Proxy]:
+    proxy = Proxy(upstream, ahead)
     try:
         yield proxy
     finally:
@@ -183,9 +195,15 @@ def _parse(lines: list[bytes]) -> Request:
     return Request(method, unquote(path), query, headers)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, ahead: timedelta) -> None:
+    def shift(match: re.Match[bytes]) -> bytes:
+        date = parsedate_to_datetime(match[1].decode()) + ahead
+        return b"\r\nDate: " + format_datetime(date, usegmt=True).encode() + b"\r\n"
+
     with suppress(OSError):
         while data := source.recv(1 << 16):
+            if ahead and data.startswith(b"HTTP/1.1"):
+                data = re.sub(rb"\r\nDate: ([^\r]+)\r\n", shift, data, count=1)
             sink.sendall(data)
     _shut(sink)
 

@@ -6,7 +6,7 @@ Every name from a disk passes through `printable`.
 from collections.abc import Iterable, Iterator, Sequence
 
 from kitcache.errors import printable
-from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
+from kitcache.gc.values import CONFIRM, MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
@@ -23,6 +23,8 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
     if result.reason and not _needs_confirmation(result):
         prefixes = {"skipped": "not reset: ", "refused": "not reset: ", "damaged": "reset failed: "}
         yield printable(f"{result.path}: {prefixes.get(result.outcome, '')}{result.reason}")
+        if result.reason.endswith(CONFIRM):
+            yield printable(f"{result.path}: hint: {command_line('reset', result.path, '--yes')}")
         return
     deleted = [blobs_of(result.deleted)] if result.deleted.blobs else []
     if result.ingests_deleted.blobs:

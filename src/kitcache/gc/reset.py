@@ -19,7 +19,7 @@ from kitcache.errors import (
 from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import dry_run_sweep
-from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
+from kitcache.gc.values import CONFIRM, Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.store.protocol import CollectableStore, HeldLock, NotConfirmedError
@@ -28,7 +28,6 @@ LOCK_TIMEOUT_S = 30.0
 MAX_SKIPPED_SWEEPS = 10
 """After this many skipped sweeps in a row, an export waits for the exclusive lock."""
 NOTHING_YET = "nothing to delete: no export was published here yet"
-CONFIRM = "confirm one run of reset on this cache"
 _DEFAULT_OPTIONS = SweepOptions()
 
 S = TypeVar("S", bound=CollectableStore)

@@ -201,7 +201,12 @@ class _Marker:
                     self._visit(visit, kind, is_hint=is_hint)
             # One call for all leaves, because an object store lists its blobs for it.
             wanted = {visit.link.descriptor.digest for visit in leaves}
-            stats = dict(self._store.stat_blobs(wanted.difference(self.present)))
+            stats = {}
+            for digest, stat in self._store.stat_blobs(wanted.difference(self.present)):
+                stats[digest] = stat
+                if self._store.blobs_are_leaves and len(stats) % 512 == 0:
+                    # A listing takes long; the loop below reports what a directory has.
+                    self._control.report(Progress("survey", len(stats), 0))
             for visit in leaves:
                 self._mark(visit, stats.get(visit.link.descriptor.digest), is_hint=is_hint)
                 self._control.check()

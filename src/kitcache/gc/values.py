@@ -15,6 +15,9 @@ from kitcache.store.protocol import NOTHING_REMEMBERED, Ingest, Remembered, Requ
 MAX_LISTED = 100
 """How many foreign files, and files that could not be deleted, a result lists; it counts all."""
 
+CONFIRM = "confirm one run of reset on this cache"
+"""The advice after an export to an object store whose sweeps nobody has confirmed."""
+
 NO_ROOT = -2
 """The position of a blob that no root names."""
 

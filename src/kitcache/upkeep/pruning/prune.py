@@ -180,7 +180,7 @@ def _make_choose(
     """Return the function that decides by a policy. protected: Ref names to keep."""
 
     def choose(store: EditableStore, planned: SurveyedPlan) -> tuple[IndexEdit, _Choice]:
-        survey, now_ns = planned.survey, time.time_ns()
+        survey, now_ns = planned.survey, store.now_ns()
         facts = read_uses(store, survey, now_ns)
         limits = find_limits(store, planned, policy, control)
         by_limit = [

@@ -116,7 +116,7 @@ class _FitsAlready(Exception):
 def _plan_trim(store: EditableStore, survey: Survey, tag: str, limit_bytes: int) -> TrimPlan:
     """Plan the trim of one tag. Raises _FitsAlready, LimitNotReached, or as trim."""
     roots, descriptor = _find_roots(store, survey, tag)
-    used, now_ns = layer_uses(store), time.time_ns()
+    used, now_ns = layer_uses(store), store.now_ns()
     positions = [root.position for root in roots]
     plan = plan_trims(store, survey, roots, positions, limit_bytes, used=used, now_ns=now_ns)
     if positions[0] not in plan.caches:

@@ -1,0 +1,128 @@
+"""kitcache exec with exports to S3: a stand-in client writes to a real server as BuildKit does.
+
+The clock of the store is three days ahead, so every blob is older than the grace.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kitcache
+from kitcache.options.sweep import SweepOptions
+from tests.hostile.exec_kit import install, run
+from tests.objects.buckets import S3Bucket, digest_of, missing_blobs
+from tests.objects.proxy import Proxy, run_proxy
+
+SECRET = "admin-secret"
+
+
+@pytest.fixture
+def proxy(plain_bucket: S3Bucket) -> Iterator[Proxy]:
+    with run_proxy(plain_bucket.server.url, timedelta(days=3)) as proxy:
+        yield proxy
+
+
+class Exports:
+    """Runs builds that export to one cache."""
+
+    def __init__(self, bucket: S3Bucket, proxy: Proxy, where: Path) -> None:
+        self.bucket, self.where = bucket, where
+        self.value = bucket.attributes(endpoint_url=proxy.url)
+        self.env = {**install(where / "bin"), "EXEC_RECORD": str(where / "record")}
+
+    def build(self, more: str, *options: str, seed: int = 0, do: str = "export") -> tuple[int, str]:
+        """Return the exit code, and what was written to stderr."""
+        words = ["docker", "build", f"--cache-to={self.value}{more}", "."]
+        env = {**self.env, "EXEC_DO": do, "EXEC_SEED": str(seed)}
+        done = run(words, self.where, env, "--metadata-file=result.json", *options)
+        stderr = done.stderr.decode(errors="replace")
+        assert SECRET not in stderr + (self.where / "result.json").read_text()
+        return done.returncode, stderr
+
+    @property
+    def result(self) -> dict[str, Any]:
+        (cache,) = json.loads((self.where / "result.json").read_text())["caches"]
+        assert cache["path"].startswith("s3://")
+        return dict(cache)
+
+    def layers(self) -> set[str]:
+        """Return the seeds whose layers are in the bucket."""
+        keys = self.bucket.keys()
+        return {n for n in "0123" if self.bucket.blob_key(digest_of(f"seed {n}".encode())) in keys}
+
+    def confirm(self) -> None:
+        kitcache.reset(self.value, options=SweepOptions(confirmed=True))
+
+
+@pytest.fixture
+def exports(plain_bucket: S3Bucket, proxy: Proxy, tmp_path: Path) -> Exports:
+    return Exports(plain_bucket, proxy, tmp_path)
+
+
+def test_the_first_run_on_a_bucket_is_confirmed_once(exports: Exports) -> None:
+    exports.build("", seed=0)
+    code, said = exports.build(",reset=true", seed=1)
+    assert (code, exports.layers()) == (0, {"0", "1"})
+    assert exports.result["reset"]["outcome"] == "refused"
+    assert f": hint: kitcache reset '{exports.result['path']}' --yes\n" in said
+    exports.confirm()
+    assert exports.layers() == {"1"}
+    orphan = exports.bucket.blob_key(digest_of(b"seed 3"))
+    exports.bucket.put(orphan, b"seed 3")
+    code, said = exports.build(",reset=true", seed=2)
+    # The layer of the replaced root was live in a run within the grace.
+    assert (code, exports.layers()) == (0, {"1", "2"})
+    assert ": deleted 1 blob, 6 B; kept " in said
+
+
+def test_the_client_gets_all_but_reset(exports: Exports) -> None:
+    exports.build(",name=a,reset=true,mode=max")
+    seen = json.loads((exports.where / "record").read_text())
+    assert [bytes.fromhex(word).decode() for word in seen["argv"][1:]] == [
+        *("build", f"--cache-to={exports.value},name=a,mode=max", "."),
+    ]
+    assert exports.result["tags"] == ["a"]
+
+
+@pytest.mark.parametrize("do", ["fail", "export fail"])
+def test_after_a_failure_no_request_is_sent(exports: Exports, proxy: Proxy, do: str) -> None:
+    exports.build("", seed=0)
+    exports.confirm()
+    exports.build("", seed=1)
+    sent = len(proxy.requests)
+    code, _ = exports.build(",reset=true", seed=2, do=do)
+    assert (code, exports.result["reset"]) == (7, None)
+    assert [r for r in proxy.requests[sent:] if r.method in ("GET", "POST", "DELETE")] == []
+
+
+def test_a_policy_applies_to_the_bucket(exports: Exports) -> None:
+    (exports.where / "cache.toml").write_text("keep-last = 1\n")
+    exports.confirm()  # It found no blob live, so none is kept because it was live lately.
+    exports.build(",name=old", seed=0)
+    code, said = exports.build(",name=new", "--prune-policy=cache.toml", seed=1)
+    assert (code, exports.layers()) == (0, {"1"}), said
+    assert "removed 1 of 2 tags: 'old'" in said
+    assert exports.result["prune"]["reset"] == exports.result["reset"]
+    assert missing_blobs(exports.bucket) == {}
+
+
+def test_a_root_of_this_build_without_its_blob_is_damage(exports: Exports) -> None:
+    exports.confirm()
+    code, said = exports.build(",reset=true,name=other", do="export hole")
+    assert (code, exports.result["reset"]["outcome"]) == (12, "damaged")
+    assert ": reset failed: tag 'other' has lost a blob" in said
+    code, _ = exports.build(",reset=true", seed=1)
+    assert (code, exports.result["reset"]["outcome"]) == (0, "done")
+    missing = [blob["digest"] for blob in exports.result["reset"]["missing_blobs"]]
+    assert missing == [digest_of(b"seed 0")]
+
+
+def test_a_bucket_that_is_gone_is_a_warning(exports: Exports, proxy: Proxy) -> None:
+    exports.value = exports.value.replace(f"bucket={exports.bucket.name},", "bucket=nowhere,")
+    code, said = exports.build(",reset=true", do="")
+    assert (code, exports.result["reset"]["outcome"]) == (0, "refused")
+    assert "not reset: " in said
