@@ -238,10 +238,17 @@ class TestWriting:
         assert b"".join(read) == data[:size]
         assert list(opened.client.list_uploads(opened.prefix)) == []
 
-    @pytest.mark.parametrize("size", [10, 20 * 2**20])
-    def test_an_upload_whose_source_fails_leaves_nothing(self, opened: Opened, size: int) -> None:
+    @pytest.mark.parametrize(
+        ("size", "share"),
+        [(10, 2), (20 * 2**20, 2), (10, 1), (8 * 2**20, 1), (32 * 2**20, 1)],
+    )
+    def test_an_upload_whose_source_fails_leaves_nothing(
+        self, opened: Opened, size: int, share: int
+    ) -> None:
+        """Also if it fails after the last byte: the source verifies all bytes at its end."""
+
         def parts() -> Iterator[bytes]:
-            yield bytes(size // 2)
+            yield bytes(size // share)
             raise KeyError("the source")
 
         with pytest.raises(KeyError, match="the source"):

@@ -107,9 +107,12 @@ def open_object_store(cache: "ObjectCache") -> "RootObjectStore":
     return opening.open_object_store(cache)
 
 
-def address_name(address: DirectoryPath) -> str:
-    """Return the last part of an address."""
-    return os.path.basename(os.path.abspath(address))
+def address_name(address: StoreAddress) -> str:
+    """Return the last part of an address: of a bucket that of the prefix, if there is one."""
+    cache = find_object_cache(address)
+    if cache is None:
+        return os.path.basename(os.path.abspath(address_text(address)))
+    return cache.prefix.rstrip("/").rpartition("/")[2] or cache.bucket
 
 
 def real_address(address: DirectoryPath) -> str:

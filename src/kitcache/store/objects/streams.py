@@ -35,21 +35,8 @@ def put_blob(
     client: ObjectClient, key: str, size: int, parts: Iterable[bytes | memoryview]
 ) -> None:
     """Write a blob from its parts; see EditableStore.put_blob."""
-    client.upload(key, size, _hold_last(parts))
-
-
-def _hold_last(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """Yield all parts, the last one after `parts` has ended.
-
-    A client may write the object once it has all bytes, but `parts` is verified at its end.
-    """
-    last: bytes | None = None
-    for part in parts:
-        if last is not None:
-            yield last
-        last = bytes(part)  # a memoryview is valid until the next part
-    if last is not None:
-        yield last
+    # A part is valid until the next one, and a client may collect several.
+    client.upload(key, size, map(bytes, parts))
 
 
 def reuse_blob(client: ObjectClient, key: str, stat: BlobStat, touch_refresh_ns: int) -> bool:

@@ -161,6 +161,7 @@ class _Copy:
     ) -> None:
         self._options, self._control, self._stack = options, options.control, stack
         self._trims = trims
+        self._names = list(map(address_name, sources))
         self._sources: list[EditableStore] = [stack.enter_context(open_store(s)) for s in sources]
         self._target: EditableStore | None = None
         self._directory: DirectoryStore | None = None
@@ -264,8 +265,8 @@ class _Copy:
         """Return the target's roots as they are now, and the roots to publish."""
         roots = None if self._target is None else read_target_roots(self._target, self._control)
         caches = [
-            MergeCache(s.store.path, address_name(s.store.path), tuple(r.entry for r in s.roots))
-            for s in sources
+            MergeCache(source.store.path, name, tuple(root.entry for root in source.roots))
+            for source, name in zip(sources, self._names, strict=True)
         ]
         options = self._options
         cache = MergeCache(options.target, "", roots.entries if roots else ())

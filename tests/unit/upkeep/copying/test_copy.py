@@ -115,6 +115,17 @@ def test_some_tags_are_copied_by_name_and_pattern(buckets: Buckets, cache: Box) 
         kitcache.copy(cache.dir, address("a"), tags=["main", "x-*"])
 
 
+def test_the_name_of_a_bucket_is_the_end_of_its_prefix(buckets: Buckets, cache: Box) -> None:
+    kitcache.copy(cache.dir, address("a"), tags="main")
+    bucket = buckets.bucket("a")
+    for key, held in list(bucket.versions.items()):
+        put(bucket, key.removeprefix("ci/"), held[-1][1])
+    for prefix, name in (("ci/", "ci"), ("", "a")):
+        source = address("a", prefix=prefix)
+        kitcache.copy(source, address("b"), rename="{dir}-{tag}")
+        assert f"{name}-main" in roots(buckets.bucket("b"))
+
+
 def test_directories_are_merged_with_hard_links(cache: Box, tmp_path: Path) -> None:
     result = kitcache.copy(cache.dir, tmp_path / "out", tags="main")
     assert (result.outcome, result.linked.blobs, result.copied.blobs) == ("done", 4, 0)
