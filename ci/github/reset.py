@@ -14,6 +14,7 @@ KITCACHE = (sys.executable, "-P", "-m", "kitcache")
 USAGE = 2
 # The exit codes of kitcache that fail the step. USAGE always does.
 FAILS = {"any": frozenset(range(1, 256)), "damage": frozenset((12, 13)), "none": frozenset[int]()}
+_BOOLS = {"true": True, "false": False}
 
 Answer = dict[str, Any]
 
@@ -22,9 +23,10 @@ def main() -> int:
     """Reset the caches that the inputs name; return the exit code of the step."""
     try:
         fails = FAILS[os.environ["KITCACHE_FAIL_ON"]] | {USAGE}
-        is_dry = {"true": True, "false": False}[os.environ["KITCACHE_DRY_RUN"]]
+        is_dry = _BOOLS[os.environ["KITCACHE_DRY_RUN"]]
+        is_confirmed = _BOOLS[os.environ["KITCACHE_CONFIRM"]]
     except KeyError as error:
-        valid = f"{' '.join(FAILS)} (fail-on), true false (dry-run)"
+        valid = f"{' '.join(FAILS)} (fail-on), true false (dry-run, confirm)"
         print_annotation("error", f"{error} is not one of: {valid}")
         return USAGE
     answers = [
@@ -32,7 +34,7 @@ def main() -> int:
         for directory in read_lines("KITCACHE_DIRECTORY")
         for answer in (
             *untag(directory, read_lines("KITCACHE_UNTAG"), is_dry),
-            reset(directory, is_dry),
+            reset(directory, is_dry, is_confirmed),
         )
     ]
     for answer in answers:
@@ -63,14 +65,18 @@ def untag(directory: str, names: list[str], is_dry: bool) -> list[Answer]:
     answer = ask("untag", "--json", *flags, "--", directory, *present)
     if answer["exit_code"]:
         return [answer]
-    print(f"{directory}: {'would untag' if is_dry else 'untagged'} {', '.join(present)}")
+    print(f"{listing['path']}: {'would untag' if is_dry else 'untagged'} {', '.join(present)}")
     return []
 
 
-def reset(directory: str, is_dry: bool) -> Answer:
+def reset(directory: str, is_dry: bool, is_confirmed: bool) -> Answer:
     """Return the result of the reset, or its error."""
     age = os.environ["KITCACHE_MIN_AGE"]
-    flags = [*(("--min-age", age) if age else ()), *(("--dry-run",) if is_dry else ())]
+    flags = [
+        *(("--min-age", age) if age else ()),
+        *(("--dry-run",) if is_dry else ()),
+        *(("--yes",) if is_confirmed else ()),
+    ]
     return ask("reset", "--json", *flags, "--", directory)
 
 
@@ -95,6 +101,8 @@ def print_answer(answer: Answer, *, is_failure: bool) -> None:
         if answer["not_deleted_count"]:
             count = answer["not_deleted_count"]
             print_annotation(level, f"{path}: {count} files could not be deleted")
+        if answer.get("requests") and answer["reason"]:
+            print_annotation("warning", f"{path}: {answer['reason']}; to confirm it: confirm: true")
     else:
         line = answer["message"].partition("\n")[0].removeprefix(f"{path}: ")
         print_annotation(level, answer["message"])

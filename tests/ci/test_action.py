@@ -13,6 +13,7 @@ import yaml
 
 from tests.ci.runner import ACTION, LIMIT_S, Ran, Runner, check_schema
 from tests.hostile.build import Sample, make_sample
+from tests.objects.buckets import ADMIN, S3Bucket, put_cache
 
 INSTALLED = """#!/bin/sh
 exec '{python}' "$@"
@@ -190,8 +191,32 @@ def test_a_missing_cache_fails_unless_fail_on_allows_it(
     assert blobs(sample) == sample.live
 
 
+def test_a_cache_on_s3_is_reset_once_that_is_confirmed(
+    runner: Runner, plain_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_cache(plain_bucket, {"main": [b"one"], "pr-1": [b"two"]})
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret)
+    address = plain_bucket.attributes(access_key_id="", secret_access_key="")
+    first = reset(runner, directory=address, untag="pr-*")
+    assert first.code == 0, first.log
+    assert f"s3://{plain_bucket.name}/{plain_bucket.prefix}?" in first.log.splitlines()[0]
+    assert "::warning title=kitcache::s3://" in first.log
+    assert "this is the first run of kitcache on this cache" in first.log
+    confirmed = reset(runner, directory=address, confirm="true")
+    assert (confirmed.code, "::warning" in confirmed.log) == (0, False)
+    assert confirmed.outputs["kept-blobs"] == "3"  # of the tag that is gone one blob is young
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"min_age": "soon"}, {"fail_on": "never"}, {"dry_run": "yes"}, {"min_age": "--help"}]
+    "wrong",
+    [
+        {"min_age": "soon"},
+        {"fail_on": "never"},
+        {"dry_run": "yes"},
+        {"confirm": "1"},
+        {"min_age": "--help"},
+    ],
 )
 def test_a_mistake_in_the_inputs_always_fails(
     runner: Runner, sample: Sample, wrong: dict[str, Any]

@@ -7,6 +7,9 @@ from pathlib import Path
 # Said aloud, since each of these would cost more than all that is allowed.
 NEVER = {
     "asyncio",
+    "azure",
+    "boto3",
+    "botocore",
     "concurrent.futures",
     "dataclasses",
     "google",

@@ -15,6 +15,7 @@ from kitcache.store.protocol import RequestCounts, Waiting
 UNTAGGED = "(no tag)"
 NO_BLOB_DELETED = "no blob was deleted; kitcache reset does that"
 _MAX_NAMES = 3
+_SHORT_DIGEST = len("sha256:") + 12
 _VERBS = {"verify": "hashed", "merge": "merged", "copy": "copied"}
 
 
@@ -67,11 +68,17 @@ def reset_notes(result: ResetResult) -> Iterator[str]:
     if result.too_young.blobs:
         yield printable(f"{path}: {blobs_of(result.too_young)} of them kept: too young to delete")
     if result.ingests_kept:
-        uploads = some(f"ingest/{name[:12]} ({reason})" for name, reason in result.ingests_kept)
+        uploads = some(f"{_upload_name(name)} ({r})" for name, r in result.ingests_kept)
         yield printable(f"{path}: kept {count(len(result.ingests_kept), 'upload')}: {uploads}")
     if result.foreign_count:
         files = some(result.foreign, result.foreign_count)
         yield printable(f"{path}: kept {count(result.foreign_count, 'foreign file')}: {files}")
+
+
+def _upload_name(name: str) -> str:
+    """Return a short name of an upload: its directory, or the blob that an object store gets."""
+    key, query, _ = name.partition("?uploadId=")
+    return key.rpartition("/")[2][:_SHORT_DIGEST] if query else f"ingest/{name[:12]}"
 
 
 def missing_warnings(path: str, blobs: Sequence[MissingBlob]) -> Iterator[str]:

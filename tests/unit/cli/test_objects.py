@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.console import Console
 from kitcache.cli.objects import secret_warnings
-from kitcache.cli.text import confirm_warnings, request_notes, reset_lines
+from kitcache.cli.text import confirm_warnings, request_notes, reset_lines, reset_notes
 from kitcache.errors import UsageError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.open import StoreAddress
@@ -119,6 +119,12 @@ def test_a_run_that_needs_a_confirmation_prints_its_numbers_and_why() -> None:
     ]
     assert list(confirm_warnings(result._replace(reason=""))) == []
     assert list(confirm_warnings(NOTHING._replace(outcome="dry-run", reason=doubt))) == []
+
+
+def test_an_upload_is_named_by_its_blob() -> None:
+    name = f"ci/blobs/sha256:{'9c1e' * 16}?uploadId=2~AbC/d"
+    (note,) = reset_notes(NOTHING._replace(ingests_kept=((name, "last written 1 s ago"),)))
+    assert note == "./cache: kept 1 upload: sha256:9c1e9c1e9c1e (last written 1 s ago)"
 
 
 def test_a_limit_of_a_disk_is_a_usage_error(tmp_path: Path) -> None:
