@@ -99,13 +99,10 @@ class RunHistory:
         if confirmed:
             return
         if not runs:
-            raise NotConfirmedError(
-                "this is the first run of kitcache on this cache: nothing was deleted"
-            )
+            raise NotConfirmedError("this is the first run of kitcache on this cache")
         if live_count * 2 < runs[-1].live_count:
             raise NotConfirmedError(
-                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run:"
-                " nothing was deleted"
+                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run"
             )
 
     def prepare(self, live: Collection[Digest], root_count: int, check: Callable[[], None]) -> None:
