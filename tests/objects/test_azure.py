@@ -13,7 +13,7 @@ from azure.storage.blob import generate_container_sas
 
 from kitcache.errors import KitcacheError, NotACache
 from kitcache.options.objectcaches import ObjectCache, parse_object_cache
-from kitcache.store.objects import azureclient
+from kitcache.store.objects import azureclient, azurepages
 from kitcache.store.objects.azure import open_azure
 from kitcache.store.objects.client import Condition, ObjectClient, Target
 from tests.objects.buckets import AZURITE_KEY, AzureBucket
@@ -53,7 +53,7 @@ def test_pages_have_all_blobs_once_in_the_order_of_their_keys(
     names = [f"blobs/sha256:{n:02}" for n in range(7)]
     for name in (*names, "blob", "blobsX", "manifests/main"):
         azure_bucket.put(name, b"x")
-    monkeypatch.setattr(azureclient, "PAGE_BLOBS", 3)
+    monkeypatch.setattr(azurepages, "PAGE_BLOBS", 3)
     pages = list(client.list_pages("blobs/"))
     assert [[item.key for item in page.objects] for page in pages] == [
         names[:3],
@@ -71,22 +71,45 @@ def test_a_prefix_may_end_inside_a_name(client: ObjectClient, azure_bucket: Azur
     assert keys(client, "none") == [[]]
 
 
+NESTED = [f"b/{n}" for n in range(7)]
+NESTED += ["c", "c/x/y", "c/x/z", "c/z", "d/blobs/1", "d/blobs/2", "d/kitcache/live", "d/z", "e"]
+
+
+@pytest.mark.parametrize("max_folders", [1, 100])
 def test_a_listing_begins_after_a_key(
+    client: ObjectClient,
+    azure_bucket: AzureBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    max_folders: int,
+) -> None:
+    for key in NESTED:
+        azure_bucket.put(key, b"x")
+    monkeypatch.setattr(azurepages, "PAGE_BLOBS", 2)
+    monkeypatch.setattr(azurepages, "MAX_FOLDERS", max_folders)
+    top = "\U0010ffff"
+    for prefix in ("", "c", "d/"):
+        for after in ("a", "b/2", "c/x/y", f"c/x/{top}", "d/blobs/1", f"d/blobs/{top}", "d/z", top):
+            pages = list(client.list_pages(prefix, after=after))
+            listed = [item.key for page in pages for item in page.objects]
+            assert listed == [key for key in NESTED if key.startswith(prefix) and key > after]
+            assert [page.is_last for page in pages] == [False] * (len(pages) - 1) + [True]
+
+
+def test_a_listing_skips_a_folder_of_any_size_in_one_request(
     client: ObjectClient, azure_bucket: AzureBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for n in range(7):
-        azure_bucket.put(f"b/{n}", b"x")
-    monkeypatch.setattr(azureclient, "PAGE_BLOBS", 2)
-    assert keys(client, "b/", after="b/2") == [["b/3"], ["b/4", "b/5"], ["b/6"]]
-    assert keys(client, "b/", after="b/6") == [[]]
+    for key in (*NESTED, "d/live"):
+        azure_bucket.put(key, b"x")
+    monkeypatch.setattr(azurepages, "PAGE_BLOBS", 6)
+    assert keys(client, "d/", after="d/kitcache/\U0010ffff") == [["d/live", "d/z"]]
+    assert client.requests == {"list": 1}
 
 
 def test_a_listing_has_the_facts_that_stat_read_and_write_return(
     client: ObjectClient, azure_bucket: AzureBucket
 ) -> None:
     written = client.write("manifests/main", b"{}")
-    [page] = client.list_pages("manifests/")
-    assert page.objects == [written]
+    assert [page.objects for page in client.list_pages("manifests/")] == [[written]]
     assert client.stat("manifests/main") == written
     assert client.read("manifests/main", 100) == (b"{}", written)
     assert written is not None
@@ -100,8 +123,7 @@ def test_a_listing_has_the_facts_that_stat_read_and_write_return(
 def test_names_that_a_url_or_xml_escapes(client: ObjectClient, name: str) -> None:
     key = f"manifests/{name}"
     written = client.write(key, b"{}")
-    [page] = client.list_pages("manifests/")
-    assert page.objects == [written]
+    assert [page.objects for page in client.list_pages("manifests/")] == [[written]]
     assert client.read(key, 10) == (b"{}", written)
     assert written is not None
     assert client.delete([Target(key, etag=written.etag)]) == {}

@@ -39,7 +39,7 @@ WRITTEN_NS = int(datetime(2026, 11, 30, 1, 52, 20, tzinfo=UTC).timestamp()) * 10
 
 def test_an_encoded_name_is_decoded_and_another_is_not() -> None:
     blobs = BLOB.format(' Encoded="true"', "a%01b%2F", "") + BLOB.format("", "c%01", "")
-    objects, marker = parse_page(PAGE.format(blobs, "<NextMarker>2!x</NextMarker>").encode())
+    objects, marker, _ = parse_page(PAGE.format(blobs, "<NextMarker>2!x</NextMarker>").encode())
     assert objects == [
         ObjectInfo("a\x01b/", 64, WRITTEN_NS, '"0x8D"'),
         ObjectInfo("c%01", 64, WRITTEN_NS, '"0x8D"'),
@@ -58,7 +58,7 @@ def test_versions_follow_each_other_newest_first() -> None:
         + BLOB.format("", "a", version("2", is_current=True))
         + BLOB.format("", "b", version("0"))
     )
-    objects, marker = parse_page(PAGE.format(blobs, "<NextMarker/>").encode())
+    objects, marker, _ = parse_page(PAGE.format(blobs, "<NextMarker/>").encode())
     assert [(item.key, item.version[18], item.is_current) for item in objects] == [
         ("a", "2", True),
         ("a", "1", False),

@@ -1,7 +1,6 @@
 """AzureClient: the requests to one container of Azure Blob Storage, by azure-storage-blob."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from logging import NullHandler, getLogger
 from threading import Lock
 from time import gmtime, monotonic_ns, strftime
@@ -10,23 +9,19 @@ from uuid import uuid4
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
-    AzureError,
     HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
 )
-from azure.core.paging import ItemPaged
 from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, ExponentialRetry
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.azuredeletion import Deletions
-from kitcache.store.objects.azureerrors import (
-    explain,
-    is_container_missing,
-)
-from kitcache.store.objects.azurelisting import date_ns, parse_page
+from kitcache.store.objects.azureerrors import explained, is_container_missing
+from kitcache.store.objects.azurelisting import date_ns
+from kitcache.store.objects.azurepages import PageLister
 from kitcache.store.objects.client import (
     Abilities,
     Condition,
@@ -39,7 +34,6 @@ from kitcache.store.objects.client import (
 
 _T = TypeVar("_T")
 
-PAGE_BLOBS = 5000
 PART_BYTES = 8 * 1024 * 1024
 _MAX_BLOCKS = 50_000
 _NO_SUCH_RANGE = 416
@@ -54,14 +48,6 @@ _RETRY: dict[str, Any] = {
 getLogger("azure").addHandler(NullHandler())
 
 _KINDS: dict[str, RequestKind] = {"GET": "get", "HEAD": "head", "PUT": "put", "POST": "delete"}
-
-
-class _PageRead(Exception):
-    """Carries a page out of the SDK before the SDK parses it, which takes 15 times as long."""
-
-    def __init__(self, objects: list[ObjectInfo], marker: str) -> None:
-        super().__init__()
-        self.objects, self.marker = objects, marker
 
 
 class AzureClient:
@@ -79,7 +65,7 @@ class AzureClient:
         self._lock = Lock()
         self._date: tuple[int, int] | None = None
         self._abilities: Abilities | None = None
-        with self._explained():
+        with explained(self._cache):
             self._container = ContainerClient(
                 cache.endpoint_url,
                 cache.bucket,
@@ -91,14 +77,8 @@ class AzureClient:
                 raw_request_hook=self._count,
                 raw_response_hook=self._read_date,
             )
+        self._pages = PageLister(cache, self._container, self._read_date)
         self._deletions = Deletions(cache, self._container, self._find_etag)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (AzureError, ValueError) as error:
-            raise explain(self._cache, error) from None
 
     def _blob(self, key: str) -> BlobClient:
         """Return the client of a blob.
@@ -117,7 +97,7 @@ class AzureClient:
 
     def _find(self, request: Callable[[], _T]) -> _T | None:
         """Return the answer to a request, None if the blob is missing."""
-        with self._explained():
+        with explained(self._cache):
             try:
                 return request()
             except ResourceNotFoundError as error:
@@ -147,45 +127,13 @@ class AzureClient:
 
     def abilities(self) -> Abilities:
         if self._abilities is None:
-            objects, _ = self._read_page(self._cache.blobs_key, None, versions=True, size=100)
-            has_versions = any(item.version for item in objects)
+            page = self._pages.read_page(self._cache.blobs_key, versions=True, size=100)
+            has_versions = any(item.version for item in page.objects)
             self._abilities = Abilities(has_versions, deletes_exactly=True, renews=False)
         return self._abilities
 
     def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
-        marker: str | None = None
-        while marker != "":
-            objects, marker = self._read_page(prefix, marker, versions=versions)
-            if after:
-                objects = [item for item in objects if item.key > after]
-            if objects or not marker:
-                yield Page(objects, not marker)
-
-    def _read_page(
-        self, prefix: str, marker: str | None, *, versions: bool, size: int = 0
-    ) -> tuple[list[ObjectInfo], str]:
-        """Return the blobs of a page, and the marker of the next page, "" after the last."""
-
-        def take(response: Any) -> None:
-            self._read_date(response)
-            if response.http_response.status_code == 200:
-                raise _PageRead(*parse_page(response.http_response.body()))
-
-        query: Any = {
-            "name_starts_with": prefix,
-            "results_per_page": size or PAGE_BLOBS,
-            "raw_response_hook": take,
-        }
-        if versions:
-            blobs: ItemPaged[Any] = self._container.list_blobs(include=["versions"], **query)
-        else:
-            blobs = self._container.list_blob_names(**query)
-        with self._explained():
-            try:
-                next(blobs.by_page(marker))
-            except _PageRead as page:
-                return page.objects, page.marker
-        raise KitcacheError(self.address, "the service answered a listing without a page")
+        return self._pages.list_pages(prefix, after, versions=versions)
 
     def read(self, key: str, limit: int) -> tuple[bytes, ObjectInfo] | None:
         def request() -> tuple[bytes, ObjectInfo]:
@@ -215,7 +163,7 @@ class AzureClient:
     def _yield_chunks(self, chunks: Iterator[bytes]) -> Iterator[bytes | memoryview]:
         """Yield chunks. Each is a request with If-Match, which is sent again if it breaks."""
         while True:
-            with self._explained():
+            with explained(self._cache):
                 chunk = next(chunks, None)
             if chunk is None:
                 return
@@ -225,7 +173,7 @@ class AzureClient:
         options: Any = {"overwrite": condition is None or bool(condition.etag)}
         if condition is not None and condition.etag:
             options |= {"etag": condition.etag, "match_condition": MatchConditions.IfNotModified}
-        with self._explained():
+        with explained(self._cache):
             try:
                 answer = self._blob(key).upload_blob(data, **options)
             except (ResourceExistsError, ResourceModifiedError):
@@ -240,7 +188,7 @@ class AzureClient:
         sent = 0
         for data in _cut(parts, block_bytes):
             sent += len(data)
-            with self._explained():
+            with explained(self._cache):
                 if sent == size and not blocks:
                     blob.upload_blob(data, overwrite=True)
                     return
@@ -252,17 +200,17 @@ class AzureClient:
                 f"{key} was not written: {sent:,} bytes arrived instead of {size:,}",
                 effect=NOTHING_CHANGED,
             )
-        with self._explained():
+        with explained(self._cache):
             blob.commit_block_list(blocks)
 
     def renew(self, key: str) -> None:
         """Write the metadata, which changes the date and the ETag. No exporter does it."""
         now = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(self.now_ns() // 10**9))
-        with self._explained():
+        with explained(self._cache):
             self._blob(key).set_blob_metadata({"updated_at": now})
 
     def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
-        with self._explained():
+        with explained(self._cache):
             return self._deletions.delete(targets)
 
     def _find_etag(self, key: str, version: str) -> str:

@@ -3,10 +3,13 @@
 The texts of the SDK are not repeated: they can contain URLs with signatures.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import (
+    AzureError,
     ClientAuthenticationError,
     HttpResponseError,
     ServiceRequestError,
@@ -50,7 +53,16 @@ def no_bucket(cache: ObjectCache) -> NoBucket:
     return NoBucket(cache.address, f"the container {cache.bucket} does not exist")
 
 
-def explain(cache: ObjectCache, error: Exception) -> KitcacheError:
+@contextmanager
+def explained(cache: ObjectCache) -> Iterator[None]:
+    """Replace the failures of the SDK and of the parser by KitcacheErrors."""
+    try:
+        yield
+    except (AzureError, ValueError) as error:
+        raise _explain(cache, error) from None
+
+
+def _explain(cache: ObjectCache, error: Exception) -> KitcacheError:
     """Return the failure that a request, or its credential, led to."""
     code = error_code(error)
     status = getattr(error, "status_code", None)
@@ -92,7 +104,10 @@ def _explain_denied(cache: ObjectCache, answer: str, code: str) -> KitcacheError
         )
     else:
         problem = f"the credential does not permit this request ({answer})"
-        hints = ("to collect a cache, a credential must be able to list, read, write and delete",)
+        hints = (
+            "check account_name and the key; the credential must permit to list, read, write and"
+            " delete blobs",
+        )
     return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
 
 

@@ -5,6 +5,7 @@ Source: the REST API of Azure Blob Storage, List Blobs.
 
 from calendar import timegm
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 from xml.parsers.expat import ExpatError, ParserCreate
 
@@ -31,10 +32,22 @@ def _day_s(text: str) -> int:
     return timegm((int(year), _MONTHS.index(month) // 3 + 1, int(day), 0, 0, 0))
 
 
-def parse_page(data: bytes) -> tuple[list[ObjectInfo], str]:
-    """Return the blobs of a page, and the marker of the next page, "" after the last.
+class ListedPage(NamedTuple):
+    """One page of a listing.
 
-    The versions of a key follow each other, newest first.
+    Attributes:
+        objects: The versions of a key follow each other, newest first.
+        marker: Of the next page, "" after the last.
+        folders: The beginnings of the keys of objects that are not listed, in order.
+    """
+
+    objects: list[ObjectInfo]
+    marker: str
+    folders: list[str]
+
+
+def parse_page(data: bytes) -> ListedPage:
+    """Return the page in the body of an answer.
 
     Raises:
         ValueError: It is not a complete page.
@@ -49,7 +62,7 @@ def parse_page(data: bytes) -> tuple[list[ObjectInfo], str]:
     if any(item.version for item in page.objects):
         page.objects.sort(key=lambda item: item.version, reverse=True)
         page.objects.sort(key=lambda item: item.key)
-    return page.objects, page.fields.get("NextMarker", "")
+    return ListedPage(page.objects, page.fields.get("NextMarker", ""), sorted(page.folders))
 
 
 class _Page:
@@ -61,6 +74,7 @@ class _Page:
 
     def __init__(self) -> None:
         self.objects: list[ObjectInfo] = []
+        self.folders: list[str] = []
         self.fields: dict[str, str] = {}
         self.is_complete = False
         self._text: list[str] = []
@@ -86,6 +100,8 @@ class _Page:
             self.parser.CharacterDataHandler = None
         elif name == "Blob":
             self.objects.append(_make_info(self.fields))
+        elif name == "BlobPrefix":
+            self.folders.append(self.fields["Name"])
         elif name == "EnumerationResults":
             self.is_complete = True
 
