@@ -29,13 +29,15 @@ from tests.property.conftest import EXAMPLES
 
 BLOBS = [b"layer %d" % number for number in range(3)]
 EXPORT_TIME_NS = DAY_NS
+MINUTE_NS = 60 * SECOND_NS
 GRACE_NS = DAY_NS + EXPORT_TIME_NS
 LAYERS = st.lists(st.sampled_from(BLOBS), max_size=3, unique=True)
-HOURS = st.integers(0, 80)
+HOURS = st.integers(30, 60)
+STALLS = st.integers(0, 60) | st.integers(0, 720)
 
 
 class Exporter(NamedTuple):
-    """An export: when it begins, and how long it stalls before each request, in hours."""
+    """An export: when it begins, and how long it stalls before each request, in minutes."""
 
     at: int
     stalls: list[int]
@@ -53,7 +55,7 @@ class Collector(NamedTuple):
 
 
 class Story(NamedTuple):
-    """A bucket and all that happens to it. Ages are in hours before the beginning."""
+    """A bucket and all that happens to it, in hours."""
 
     uploads: list[tuple[bytes, int]]
     live: list[bytes]
@@ -64,16 +66,16 @@ class Story(NamedTuple):
 EXPORTERS = st.builds(
     Exporter,
     HOURS,
-    st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    st.lists(STALLS, min_size=1, max_size=4),
     st.sampled_from([["dev"], ["main"], ["dev", "main"]]),
     LAYERS.filter(bool),
     st.sampled_from([24, 1, 0]),
     st.sampled_from([0, -6, 1]),
 )
-COLLECTORS = st.builds(Collector, HOURS, st.sampled_from([0, 1, 1200, 3 * 3600]))
+COLLECTORS = st.builds(Collector, HOURS, st.sampled_from([0, 1, 300, 600, 900]))
 STORIES = st.builds(
     Story,
-    st.lists(st.tuples(st.sampled_from(BLOBS), HOURS), max_size=4),
+    st.lists(st.tuples(st.sampled_from(BLOBS), st.integers(-50, 40)), max_size=4),
     LAYERS,
     st.lists(EXPORTERS, min_size=1, max_size=3),
     st.lists(COLLECTORS, min_size=1, max_size=3),
@@ -99,9 +101,9 @@ class Stage:
         self.is_deleting = False
         self.began_ns = self.world.now_ns + 100 * HOUR_NS
         self.runs: list[Run] = []
-        for data, age in story.uploads:
-            self.plan(-age, lambda data=data: self.upload(data))  # type: ignore[misc]
-        self.plan(-1, lambda: finish(self.world.export(["main"], story.live)))
+        for data, at in story.uploads:
+            self.plan(at, lambda data=data: self.upload(data))  # type: ignore[misc]
+        self.plan(-60, lambda: finish(self.world.export(["main"], story.live)))
         for exporter in story.exporters:
             self.plan(exporter.at, lambda exporter=exporter: self.start(exporter))  # type: ignore[misc]
         for collector in story.collectors:
@@ -151,7 +153,7 @@ class Stage:
             # The blob was deleted between HEAD and touch: the build fails, and publishes nothing.
             return
         if following is not None:
-            stall_ns = stalls.pop() * HOUR_NS if stalls else 0
+            stall_ns = stalls.pop() * MINUTE_NS if stalls else 0
             self.put(
                 self.world.now_ns + stall_ns,
                 lambda: self.step(export, following, stalls, ends_ns),
