@@ -10,6 +10,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 SAMPLE = ROOT / "demo" / "sample-cache.tar.gz"
 
 _BUILDS = re.compile(r"kitcache build|find_daemon|Client[.(]")
+_BUCKET = re.compile(r"type=(?:s3|azblob)|(?:s3|azblob)://")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -32,11 +33,18 @@ def blocks() -> list[Block]:
     return result
 
 
-def of(language: str, *, naming: str = "", builds: bool | None = None) -> list[Block]:
+def of(
+    language: str,
+    *,
+    naming: str = "",
+    builds: bool | None = None,
+    needs_bucket: bool | None = False,
+) -> list[Block]:
     """Return the blocks of a language whose text contains `naming`.
 
     Args:
         builds: Whether the block must need a daemon (True) or none (False); None for both.
+        needs_bucket: Whether it must need an object store; None for both.
     """
     return [
         block
@@ -44,6 +52,7 @@ def of(language: str, *, naming: str = "", builds: bool | None = None) -> list[B
         if block.language == language
         and naming in block.text
         and builds in (None, bool(_BUILDS.search(block.text)))
+        and needs_bucket in (None, bool(_BUCKET.search(block.text)))
     ]
 
 

@@ -13,8 +13,9 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks, name_of, of, unpack_sa
 from tests.docs.running import check_python, check_transcript, shell
 
 PACKAGE = ROOT / "src" / "kitcache"
-RUN = {"console", "python", "sh", "yaml", "cron", "toml"}
+RUN = {"console", "python", "sh", "yaml", "cron", "toml", "json"}
 # Each sh block contains one of these; the test that runs the block looks for it.
+# tests/docs/test_objects.py runs the blocks of any kind that need an object store.
 SHELL = ("pip install .", "make demo", "flock", "kitcache reset cache ||", "kitcache build")
 
 
