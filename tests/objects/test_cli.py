@@ -76,7 +76,10 @@ def test_a_session_on_s3(plain_bucket: S3Bucket, kitcache: Run) -> None:
     first = kitcache("reset", *NO_GRACE, f"{short}{credentials}")
     assert first.code == 0
     assert f"{short}: would delete 1 blob, 18 B; kept 6" in first.out
-    assert f"{short}: this is the first run of kitcache on this cache" in first.err
+    assert (
+        f"{short}: nothing was deleted: this is the first run of kitcache on this cache"
+        in first.err
+    )
     assert "hint: check the numbers, then run the same command with --yes" in first.err
     assert plain_bucket.get(garbage) == GARBAGE
 

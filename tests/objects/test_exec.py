@@ -68,6 +68,7 @@ def test_the_first_run_on_a_bucket_is_confirmed_once(exports: Exports) -> None:
     code, said = exports.build(",reset=true", seed=1)
     assert (code, exports.layers()) == (0, {"0", "1"})
     assert exports.result["reset"]["outcome"] == "refused"
+    assert ": not reset: this is the first run of kitcache on this cache; nothing was" in said
     assert f": hint: kitcache reset '{exports.result['path']}' --yes\n" in said
     exports.confirm()
     assert exports.layers() == {"1"}

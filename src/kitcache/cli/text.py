@@ -49,7 +49,7 @@ def _needs_confirmation(result: ResetResult) -> bool:
 def confirm_warnings(result: ResetResult) -> Iterator[str]:
     """Yield the reason why a run was a dry run, and what confirms the next run."""
     if _needs_confirmation(result):
-        yield f"{result.path}: {result.reason}"
+        yield f"{result.path}: nothing was deleted: {result.reason}"
         yield "hint: check the numbers, then run the same command with --yes"
 
 

@@ -108,13 +108,13 @@ def test_requests_are_counted_by_kind() -> None:
 
 
 def test_a_run_that_needs_a_confirmation_prints_its_numbers_and_why() -> None:
-    doubt = "this is the first run of kitcache on this cache: nothing was deleted"
+    doubt = "this is the first run of kitcache on this cache"
     result = NOTHING._replace(path=SHORT, outcome="dry-run", requests=RequestCounts(), reason=doubt)
     assert list(reset_lines(result)) == [
         f"{SHORT}: nothing to delete; kept 0, 0 B, for 0 tags (0.0 s)"
     ]
     assert list(confirm_warnings(result)) == [
-        f"{SHORT}: {doubt}",
+        f"{SHORT}: nothing was deleted: {doubt}",
         "hint: check the numbers, then run the same command with --yes",
     ]
     assert list(confirm_warnings(result._replace(reason=""))) == []
