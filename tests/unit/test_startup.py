@@ -140,6 +140,7 @@ KITCACHE = {
         "kitcache.upkeep.health.judge",
         "kitcache.upkeep.health.importrules",
         "kitcache.gc.reach",
+        "kitcache.upkeep.health.blobcheck",
         "kitcache.upkeep.health.hash",
         "kitcache.gc.lastuse",
         "kitcache.gc.ls",

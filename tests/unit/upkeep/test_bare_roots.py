@@ -198,6 +198,12 @@ def test_the_fixture_is_read_as_it_is(kind: str) -> None:
             assert roots(store)[key.removeprefix("manifests/")] == sha256(data)
 
 
+def test_without_any_root_no_name_is_known(store: MemoryStore) -> None:
+    store.index = None
+    with pytest.raises(NotFound, match="no entry of manifests/ has the tag or digest 'main'"):
+        kitcache.untag("x", ["main"])
+
+
 def test_without_any_root_nothing_is_deleted(store: MemoryStore) -> None:
     """Perhaps the exporters use another manifests_prefix."""
     store.index, before = None, dict(store.blobs)

@@ -5,7 +5,7 @@ A missing or invalid index.json is in the result; all blobs are still hashed.
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from typing import NamedTuple
@@ -18,10 +18,10 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import DamagedPath, Survey, Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.store.protocol import EditableStore
-from kitcache.upkeep.health.hash import HashResult, hash_all, hash_some
+from kitcache.upkeep.health.blobcheck import BlobCheck
+from kitcache.upkeep.health.hash import HashResult
 from kitcache.upkeep.health.judge import Judge
 from kitcache.upkeep.results import BadBlob, TagStatus, VerifyResult
 
@@ -100,7 +100,7 @@ def verify_locked(
     """
     started = time.monotonic()
     view = _read_view(store, control)
-    check = _Check(store, control, read=read)
+    check = BlobCheck(store, control, read=read)
     hashed = check.all(before, began_ns)
     warnings = []
     for _ in range(MAX_RETRIES):
@@ -127,37 +127,6 @@ def verify_locked(
         seconds=round(time.monotonic() - started, 3),
         hashed=check.reads,
     ), hashed
-
-
-class _Check:
-    """Checks blobs: those of a directory by their bytes, those of an object store as asked.
-
-    Attributes:
-        reads: The bytes of blobs are read.
-    """
-
-    def __init__(self, store: EditableStore, control: Control, *, read: bool) -> None:
-        self._store = store
-        self._control = control
-        self.reads = read or isinstance(store, DirectoryStore)
-
-    def all(self, before: HashResult | None, began_ns: int) -> HashResult:
-        """Check all blobs. The arguments are those of hash_all."""
-        if isinstance(self._store, DirectoryStore):
-            return hash_all(self._store, self._control, before=before, began_ns=began_ns)
-        from kitcache.upkeep.health.listed import check_listed  # noqa: PLC0415 - object stores
-
-        return check_listed(self._store, self._control, read=self.reads)
-
-    def some(self, digests: Collection[Digest]) -> tuple[BadBlob, ...]:
-        """Return those of the blobs that are bad."""
-        if isinstance(self._store, DirectoryStore):
-            return hash_some(self._store, digests, self._control).bad_blobs
-        if not self.reads:
-            return ()
-        from kitcache.upkeep.health.listed import read_some  # noqa: PLC0415
-
-        return read_some(self._store, digests, self._control).bad_blobs
 
 
 class _IndexView(NamedTuple):

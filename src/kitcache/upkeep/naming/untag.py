@@ -82,6 +82,8 @@ def _remove(
     store: CacheStore, data: bytes | None, names: tuple[str, ...]
 ) -> tuple[bytes, tuple[RemovedEntry, ...]]:
     """Return index.json without the entries that have these names, and the removed entries."""
+    if data is None and store.blobs_are_leaves:
+        data = b'{"manifests":[]}'
     if data is None:
         raise Damaged(
             store.path,
