@@ -167,6 +167,9 @@ class MemoryStore:
         if self.needs_confirmation and not confirmed:
             raise NotConfirmedError(self.needs_confirmation)
 
+    def check_sweep(self, live: Collection[Digest]) -> None:
+        pass
+
     def prepare_sweep(self, live: Collection[Digest]) -> None:
         self.prepared_for.append(set(live))
 

@@ -433,6 +433,16 @@ class CollectableStore(CacheStore, Protocol):
             confirmed: The user has confirmed the run.
         """
 
+    def check_sweep(self, live: Collection[Digest]) -> None:
+        """Test once whether a sweep is safe. Called before roots are edited for one.
+
+        Args:
+            live: The blobs that roots will reach.
+
+        Raises:
+            Unsafe: The store cannot protect exports. Nothing was changed.
+        """
+
     def prepare_sweep(self, live: Collection[Digest]) -> None:
         """Make the roots durable, whichever client wrote them. Called before the first deletion.
 

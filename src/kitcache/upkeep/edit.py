@@ -137,6 +137,9 @@ def _commit(
     if edit.is_empty:
         return surveyed
     survey = surveyed.survey
+    if store.blobs_are_leaves:
+        after = project(survey, drop=edit.drop, move=edit.move, index_digest=survey.index_digest)
+        store.check_sweep(after.live.keys())
     moves = {position: write_root(store, root) for position, root in edit.move.items()}
 
     def change(data: bytes | None) -> bytes:

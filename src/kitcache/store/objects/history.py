@@ -105,21 +105,24 @@ class RunHistory:
                 f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run"
             )
 
-    def prepare(self, live: Collection[Digest], root_count: int, check: Callable[[], None]) -> None:
-        """Test the store if that is due, and record the blobs that are live now.
-
-        Raises:
-            Unsafe: The store cannot protect exports.
-        """
-        names = frozenset(digest.hex for digest in live)
-        if names == self._recorded:
-            return
+    def check_store(self, check: Callable[[], None]) -> None:
+        """Test the store if that is due. Raises Unsafe: It cannot protect exports."""
         state = self._load().state
         now_ns = self._client.now_ns()
         if self._client.abilities().renews and not 0 <= now_ns - state.tested_ns < _TEST_NS:
             check_renewal(self._client, self._cache, check)
             state = state._replace(tested_ns=now_ns)
             self._loaded = self._load()._replace(state=state)
+
+    def record(self, live: Collection[Digest], root_count: int) -> None:
+        """Record the blobs that are live now.
+
+        Raises:
+            Unsafe: They cannot be recorded, and nothing else protects exports.
+        """
+        names = frozenset(digest.hex for digest in live)
+        if names == self._recorded:
+            return
         try:
             self._record(names, root_count)
         except KitcacheError as error:

@@ -80,7 +80,7 @@ class ObjectStore:
         self._done: set[int] = set()
         self._foreign_bytes: dict[str, int] = {}
         self._uploads: dict[str, Upload] | None = None
-        self._is_prepared = False
+        self._is_checked = False
         self._warnings: list[str] = list(cache.warnings)
         self._pause: Callable[[float], None] = lambda _: None
 
@@ -278,12 +278,16 @@ class ObjectStore:
         root_count = len(self._roots.roots)
         self._history.check_confirmed(len(blobs), root_count, confirmed=confirmed)
 
+    def check_sweep(self, live: Collection[Digest]) -> None:
+        if not self._is_checked:
+            self._refuse_other_roots({digest.hex for digest in live})
+            self._history.check_store(lambda: self._pause(0.0))
+            self._is_checked = True
+
     def prepare_sweep(self, live: Collection[Digest]) -> None:
+        self.check_sweep(live)
         blobs = frozenset(live) - self._roots.digests
-        if not self._is_prepared:
-            self._refuse_other_roots({digest.hex for digest in blobs})
-        self._history.prepare(blobs, len(self._roots.roots), lambda: self._pause(0.0))
-        self._is_prepared = True
+        self._history.record(blobs, len(self._roots.roots))
 
     def _refuse_other_roots(self, live: Collection[str]) -> None:
         """Raise Unsafe if a document beside the cache names a blob that would be deleted."""
