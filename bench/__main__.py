@@ -11,6 +11,7 @@ from bench.clock import Missing, run
 from bench.interrupting import interrupt_row
 from bench.locking import lock_rows
 from bench.memory import memory_row
+from bench.objects import object_rows
 from bench.page import check_marks, describe_machine, write_between_marks
 from bench.place import QUICK, Place, Sizes, discard, kitcache, open_place
 from bench.pruning import prune_row
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
     "file": file_rows,
     "noop": noop_rows,
     "wrap": wrap_rows,
+    "objects": object_rows,
 }
 
 

@@ -11,7 +11,7 @@ _GOAL_MIB = 40
 _PEAK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "peak.py")
 # Until exec, a child counts its parent's peak as its own, so a small parent starts it.
 MEASURE_PEAK = (sys.executable, "-I", "-S", _PEAK)
-"""Arguments before a command: the last word of the output is then its peak in KiB."""
+"""Arguments before a command: its output ends with its CPU in ms and its peak in KiB."""
 
 
 def memory_row(place: Place) -> Row:

@@ -37,10 +37,32 @@ class Sizes(NamedTuple):
     noop_rounds: int = 15
     verify_mib: int = 4096
     verify_rounds: int = 7
+    object_blobs: int = 1_000_000
+    object_deletions: int = 20_000
+    object_rounds: int = 3
 
 
 QUICK = Sizes(
-    1_000, 2_000, 20_000, 500, 2, 1, 0, 2, 2, 4, 2, 4, 300, 1, 1, verify_mib=8, verify_rounds=1
+    1_000,
+    2_000,
+    20_000,
+    500,
+    2,
+    1,
+    0,
+    2,
+    2,
+    4,
+    2,
+    4,
+    300,
+    1,
+    1,
+    verify_mib=8,
+    verify_rounds=1,
+    object_blobs=20_000,
+    object_deletions=1_000,
+    object_rounds=1,
 )
 
 

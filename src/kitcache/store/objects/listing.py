@@ -210,6 +210,6 @@ def look_again(
     for page in client.list_pages(prefix, after=first[:-1], versions=versions):
         listed, new, _ = read_page(page.objects, blobs_key)
         facts.update(pair for pair in zip(listed, new, strict=True) if pair[0] in wanted)
-        if page.is_last or (page.objects and page.objects[-1].key > last):
+        if page.is_last or (page.objects and page.objects[-1].key >= last):
             break
     return [facts.get(name, MISSING) for name in names]
