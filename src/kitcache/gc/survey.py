@@ -5,7 +5,7 @@ opened, unless its media type is unknown: then it is inspected.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
@@ -86,8 +86,9 @@ def survey_roots(
         else:
             marker.push_root(root, root.descriptor)
     marker.run()
-    live = dict(marker.present)
+    live = marker.present
     if young_since_ns is not None:
+        live = dict(live)
         marker.mark_young(young_since_ns)
     activity = store.writer_activity()
     return Survey(
@@ -147,7 +148,7 @@ class _Marker:
         self._needs_all = needs_all
         self._certain: deque[_Visit] = deque()
         self._hints: deque[_Visit] = deque()
-        self._seen: set[tuple[NodeKey, Role, bool, bool]] = set()
+        self._seen: set[Hashable] = set()
         self.present: dict[Digest, int] = {}
         self.missing: dict[Digest, MissingBlob] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
@@ -184,32 +185,42 @@ class _Marker:
 
     def _drain(self, queue: deque[_Visit], *, is_hint: bool) -> None:
         while queue:
-            leaves = []
+            # The first visit of each leaf that is not marked yet, and all other visits of leaves.
+            waiting: dict[Digest, _Visit] = {}
+            others: list[_Visit] = []
             while queue:
                 visit = queue.popleft()
-                # A role is part of the identity: a subject can be absent, a manifest cannot.
-                link, is_redundant = visit.link, visit.is_redundant
-                seen = (key_of(link.descriptor), link.role, is_redundant, link.descriptor.elsewhere)
-                if seen in self._seen:
+                kind = kind_in_place(visit.link)
+                if not self._is_new(visit, kind):
                     continue
-                self._seen.add(seen)
                 self._control.check()
-                kind = kind_in_place(link)
-                if kind == "leaf":
-                    leaves.append(visit)
-                else:
+                digest = visit.link.descriptor.digest
+                if kind != "leaf":
                     self._visit(visit, kind, is_hint=is_hint)
+                elif digest in self.present or digest in waiting:
+                    others.append(visit)
+                else:
+                    waiting[digest] = visit
+            self._equal.clear()
             # One call for all leaves, because an object store lists its blobs for it.
-            wanted = {visit.link.descriptor.digest for visit in leaves}
-            stats = {}
-            for digest, stat in self._store.stat_blobs(wanted.difference(self.present)):
-                stats[digest] = stat
-                if self._store.blobs_are_leaves and len(stats) % 512 == 0:
-                    # A listing takes long; the loop below reports what a directory has.
-                    self._control.report(Progress("survey", len(stats), 0))
-            for visit in leaves:
-                self._mark(visit, stats.get(visit.link.descriptor.digest), is_hint=is_hint)
+            for digest, stat in self._store.stat_blobs(waiting.keys()):
+                self._mark(waiting[digest], stat, is_hint=is_hint)
                 self._control.check()
+            others += [visit for digest, visit in waiting.items() if digest not in self.present]
+            for visit in others:
+                self._mark(visit, None, is_hint=is_hint)
+
+    def _is_new(self, visit: _Visit, kind: BlobKind | None) -> bool:
+        """Return True at the first visit. A million leaves take less memory as links."""
+        link, is_redundant = visit.link, visit.is_redundant
+        if kind == "leaf":
+            seen: Hashable = link
+        else:
+            # A role is part of the identity: a subject can be absent, a manifest cannot.
+            seen = (key_of(link.descriptor), link.role, is_redundant, link.descriptor.elsewhere)
+        count = len(self._seen)
+        self._seen.add(seen)
+        return len(self._seen) > count
 
     def _visit(self, visit: _Visit, kind: BlobKind | None, *, is_hint: bool) -> None:
         digest = visit.link.descriptor.digest
