@@ -5,7 +5,7 @@ opened, unless its media type is unknown: then it is inspected.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
@@ -148,7 +148,7 @@ class _Marker:
         self._needs_all = needs_all
         self._certain: deque[_Visit] = deque()
         self._hints: deque[_Visit] = deque()
-        self._seen: set[Hashable] = set()
+        self._seen: set[tuple[NodeKey, Role, bool, bool]] = set()
         self.present: dict[Digest, int] = {}
         self.missing: dict[Digest, MissingBlob] = {}
         self.links: dict[NodeKey, tuple[Link, ...]] = {}
@@ -159,6 +159,8 @@ class _Marker:
         self._verified: dict[tuple[Digest, int | None, BlobKind | None], tuple[Link, ...]] = {}
         self._pushed: set[tuple[Digest, BlobKind | None, bool]] = set()
         self._equal: dict[Link, Link] = {}
+        # The certain visit of each leaf, by its link. A thousand roots can list the same leaves.
+        self._leaves: dict[Link, _Visit] = {}
         self.damage: list[DamagedPath] = []
         self._damaged: set[Digest] = set()
 
@@ -201,7 +203,6 @@ class _Marker:
                     others.append(visit)
                 else:
                     waiting[digest] = visit
-            self._equal.clear()
             # One call for all leaves, because an object store lists its blobs for it.
             for digest, stat in self._store.stat_blobs(waiting.keys()):
                 self._mark(waiting[digest], stat, is_hint=is_hint)
@@ -211,13 +212,12 @@ class _Marker:
                 self._mark(visit, None, is_hint=is_hint)
 
     def _is_new(self, visit: _Visit, kind: BlobKind | None) -> bool:
-        """Return True at the first visit. A million leaves take less memory as links."""
-        link, is_redundant = visit.link, visit.is_redundant
+        """Return True at the first visit."""
+        link = visit.link
         if kind == "leaf":
-            seen: Hashable = link
-        else:
-            # A role is part of the identity: a subject can be absent, a manifest cannot.
-            seen = (key_of(link.descriptor), link.role, is_redundant, link.descriptor.elsewhere)
+            return self._leaves.setdefault(link, visit) is visit
+        # A role is part of the identity: a subject can be absent, a manifest cannot.
+        seen = key_of(link.descriptor), link.role, visit.is_redundant, link.descriptor.elsewhere
         count = len(self._seen)
         self._seen.add(seen)
         return len(self._seen) > count
@@ -292,8 +292,12 @@ class _Marker:
             if data is None:
                 return ()
             links = read_links(kind, data)
-            self._verified[verified] = tuple(map(self._equal.setdefault, links, links))
+            self._verified[verified] = tuple(map(self._intern, links))
         return self._verified[verified]
+
+    def _intern(self, link: Link) -> Link:
+        known = self._leaves.get(link)
+        return self._equal.setdefault(link, link) if known is None else known.link
 
     def _push_children(
         self, visit: _Visit, kind: BlobKind | None, links: tuple[Link, ...], *, is_hint: bool
@@ -310,8 +314,13 @@ class _Marker:
         lists_layers = any(is_layer(link.descriptor.media_type) for link in links)
         queue = self._hints if is_hint else self._certain
         for link in links:
-            is_redundant = lists_layers and kind_in_place(link) == "cacheconfig"
-            queue.append(_Visit(link, visit.root, chain, is_redundant))
+            child = kind_in_place(link)
+            child_visit = _Visit(link, visit.root, chain, lists_layers and child == "cacheconfig")
+            if child == "leaf" and not is_hint:
+                if self._leaves.setdefault(link, child_visit) is not child_visit:
+                    continue
+                self._equal.pop(link, None)
+            queue.append(child_visit)
 
     def _add_unreadable(self, visit: _Visit, error: Unreadable) -> None:
         """Report an unreadable blob as damage, even if only a hint leads to it."""

@@ -7,6 +7,7 @@ Sources: OCI image-spec (manifest.md, image-index.md), Docker's distribution spe
 BuildKit's cache/remotecache/v1 for the cacheconfig, containerd's images.Children.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -166,13 +167,16 @@ def _annotated(layer: JsonObject, digest: Any) -> Link:
     The media type counts only if it is that of a layer: a cacheconfig references nothing else.
     """
     link = _bare_layer(digest)
+    if "annotations" not in layer:
+        return link
     found = [value for value in layer.all_values("annotations") if isinstance(value, JsonObject)]
     types = [value for each in found for value in each.all_values("mediaType")]
     sizes = [n for each in found for n in each.all_values("size") if type(n) is int and n > 0]
     plain = types[-1] if types and isinstance(types[-1], str) else ""
     return link._replace(
         descriptor=Descriptor(
-            plain if is_layer(plain) else BARE_LAYER,
+            # A hundred thousand layers have few types, and the parser makes a string for each.
+            sys.intern(plain) if is_layer(plain) else BARE_LAYER,
             link.descriptor.digest,
             sizes[-1] if sizes else None,
         )

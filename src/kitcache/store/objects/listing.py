@@ -61,15 +61,19 @@ class Listing:
     Args:
         page_names: How many names a page has at most.
         has_targets: Keep the version and the ETag of each object.
+        keeps_found: Keep the facts of the wanted blobs.
 
     Attributes:
-        found: The wanted blobs that exist.
+        found: The wanted blobs that exist, if they are kept.
     """
 
-    def __init__(self, address: str, page_names: int, *, has_targets: bool) -> None:
+    def __init__(
+        self, address: str, page_names: int, *, has_targets: bool, keeps_found: bool
+    ) -> None:
         self._address = address
         self._page_names = page_names
         self._has_targets = has_targets
+        self._keeps_found = keeps_found
         self._file = tempfile.TemporaryFile(prefix="kitcache-")  # noqa: SIM115 - see close
         self._count = 0
         self.found: dict[Digest, BlobStat] = {}
@@ -87,18 +91,20 @@ class Listing:
             pages: Of a listing below blobs_key.
             check: Called after each page; it may raise to end the listing.
         """
-        digest_of = {digest.hex: digest for digest in wanted}
         for objects in pages:
             check()
             names, facts, foreign = read_page(objects, blobs_key)
-            for number in [n for n, name in enumerate(names) if name in digest_of]:
-                digest, fact = digest_of[names[number]], facts[number]
+            for number, name in enumerate(names):
+                if (digest := Digest(ALGORITHM, name)) not in wanted:
+                    continue
+                fact = facts[number]
                 if fact.is_hidden:
                     # A delete marker over a blob that a root names may be a mistake.
                     names[number], facts[number] = "", MISSING
                     continue
                 stat = BlobStat(fact.st_size, fact.st_mtime_ns, fact.st_mtime_ns, "file", 1)
-                self.found[digest] = stat
+                if self._keeps_found:
+                    self.found[digest] = stat
                 yield digest, stat
             self._write(names, facts, foreign)
 

@@ -13,7 +13,7 @@ _SEQUENTIAL_PAGES = 16
 _MIN_PAGES = 20
 """Each range ends with a page that is partly of the next range, so a range has many pages."""
 _MAX_RANGES = 16
-_MAX_WAITING = 16
+_MAX_WAITING = 4
 _SPACE = 16**4
 
 

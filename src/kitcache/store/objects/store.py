@@ -4,7 +4,18 @@ An object store has no locks. The age of a blob protects a running export, and t
 protects a running import. So each batch is looked at again right before its deletion.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from collections.abc import (
+    Set as AbstractSet,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
@@ -164,24 +175,30 @@ class ObjectStore:
 
     def stat_blobs(self, digests: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         roots = self._roots.digests.intersection(digests)
-        blobs = frozenset(digests) - roots
         yield from self._look_up(roots)
+        blobs = [digest for digest in digests if digest not in roots] if roots else digests
         if self._listing is not None:
             found = self._listing.found
             yield from ((digest, found[digest]) for digest in blobs if digest in found)
-            blobs -= found.keys()
+            blobs = [digest for digest in blobs if digest not in found]
             if len(blobs) <= _MAX_LOOKUPS:
                 yield from self._look_up(blobs)
                 return
         if blobs:
-            yield from self._take_listing(blobs)
+            is_fast = isinstance(blobs, AbstractSet)
+            yield from self._take_listing(blobs if is_fast else frozenset(blobs))
 
     def _take_listing(self, wanted: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         self._drop_listing()
         abilities = self.client.abilities()
         versions, is_exact = abilities.has_versions, abilities.deletes_exactly
         pages = list_ranges(self.client, self.cache.blobs_key, versions=versions)
-        listing = Listing(self.path, self.delete_batch_size, has_targets=is_exact)
+        listing = Listing(
+            self.path,
+            self.delete_batch_size,
+            has_targets=is_exact,
+            keeps_found=self._is_listing_kept,
+        )
         try:
             yield from listing.take(pages, self.cache.blobs_key, wanted, lambda: self._pause(0.0))
         except BaseException:
