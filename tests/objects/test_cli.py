@@ -22,6 +22,7 @@ from tests.objects.buckets import (
     missing_blobs,
     put_cache,
 )
+from tests.unit.loading import CHILD, loaded
 
 MAIN = [b"base", b"main 1", b"main 2"]
 GARBAGE = b"of the last export"
@@ -143,8 +144,25 @@ def test_a_hint_can_be_pasted(
     assert kitcache(*shlex.split(command)[1:]).code == 0
 
 
+@pytest.mark.parametrize("prefix", ["a b/", "x//", "../up/", "é+&=#?%41'/", "proj-"])
+def test_any_prefix(moto_bucket: S3Bucket, kitcache: Run, prefix: str) -> None:
+    bucket = moto_bucket._replace(prefix=moto_bucket.prefix + prefix)
+    fill(bucket)
+    value = kitcache("du", "--json", bucket.attributes()).value
+    assert (value["live"]["blobs"], value["missing_blobs"]) == (6, [])
+    credentials = f"&access_key_id={ADMIN.access}&secret_access_key={ADMIN.secret}"
+    again = kitcache("du", "--json", value["path"] + credentials).value
+    assert (again["live"], again["path"]) == (value["live"], value["path"])
+
+
 def test_a_process_of_its_own(plain_bucket: S3Bucket, tmp_path: Path) -> None:
     fill(plain_bucket)
     answer = run(tmp_path, "why", "--json", plain_bucket.attributes(), digest_of(b"base"))
     assert [path["ref_name"] for path in answer.value["paths"]] == ["main", "pr-1"]
     assert "secret" not in json.dumps(answer.value)
+
+
+def test_only_the_package_of_its_kind_is_loaded(plain_bucket: S3Bucket, tmp_path: Path) -> None:
+    modules = loaded(CHILD, "du", plain_bucket.attributes(), cwd=tmp_path)
+    assert "botocore" in modules
+    assert not {"azure", "boto3", "rich", "hpack"} & modules

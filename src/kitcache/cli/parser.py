@@ -39,8 +39,8 @@ DESCRIPTION = """\
 BuildKit from Python, with local caches (--cache-to type=local,dest=DIR) that do
 not grow. build talks to a Docker Engine or to buildkitd. The other commands
 need no daemon: they delete the blobs that no tag reaches, and show which blobs
-are live and why, in caches of every BuildKit version and in any other OCI image
-layout."""
+are live and why, in caches of every BuildKit version in a directory, on S3 or
+in Azure Blob Storage, and in any other OCI image layout."""
 EPILOG = """\
 examples:
   kitcache build --cache-to type=local,dest=cache,mode=max,reset=true .

@@ -13,7 +13,10 @@ COMMAND = options.Command(
 Deletes every blob that no entry of index.json reaches, and unfinished uploads.
 Blobs that a tag reaches are never deleted. Waits for exporters that hold
 kitcache.lock. Changes nothing while another export runs (exit code 11), or if a
-tag cannot be read (exit code 12).""",
+tag cannot be read (exit code 12).
+
+A cache in an object store has no lock: there the age of a blob protects running
+exports (--export-time), and the first run only shows what it would delete.""",
     epilog="""\
 examples:
   kitcache reset ./cache                 after a build, in CI
