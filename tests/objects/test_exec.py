@@ -14,7 +14,14 @@ import pytest
 import kitcache
 from kitcache.options.sweep import SweepOptions
 from tests.hostile.exec_kit import install, run
-from tests.objects.buckets import S3Bucket, digest_of, missing_blobs
+from tests.objects.buckets import (
+    AZURITE_KEY,
+    AzureBucket,
+    S3Bucket,
+    digest_of,
+    missing_blobs,
+    put_cache,
+)
 from tests.objects.proxy import Proxy, run_proxy
 
 SECRET = "admin-secret"
@@ -127,3 +134,19 @@ def test_a_bucket_that_is_gone_is_a_warning(exports: Exports, proxy: Proxy) -> N
     code, said = exports.build(",reset=true", do="")
     assert (code, exports.result["reset"]["outcome"]) == (0, "refused")
     assert "not reset: " in said
+
+
+def test_a_container_of_azure_is_swept_too(azure_bucket: AzureBucket, tmp_path: Path) -> None:
+    """Its dates prove nothing, so the first runs only record which blobs are live."""
+    put_cache(azure_bucket, {"main": [b"one"]}, [b"garbage"])
+    words = ["docker", "build", f"--cache-to={azure_bucket.attributes()},name=main,reset=true"]
+    env, outcomes = install(tmp_path / "bin"), []
+    for _ in range(2):
+        done = run(words, tmp_path, env, "--metadata-file=result.json")
+        (cache,) = json.loads((tmp_path / "result.json").read_text())["caches"]
+        outcomes.append((done.returncode, cache["reset"]["outcome"]))
+        kitcache.reset(azure_bucket.attributes(), options=SweepOptions(confirmed=True))
+    assert outcomes == [(0, "refused"), (0, "done")]
+    assert cache["reset"]["deleted"]["blobs"] == 0
+    assert cache["path"].startswith(f"azblob://{azure_bucket.name}/?account_url=http")
+    assert AZURITE_KEY not in done.stderr.decode(errors="replace")

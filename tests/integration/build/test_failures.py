@@ -39,6 +39,17 @@ def test_a_stage_that_is_none(kit: Kit, tmp_path: Path) -> None:
     assert 'target stage "gone" could not be found' in built.err
 
 
+@pytest.mark.parametrize(
+    "cache", ["type=s3,bucket=b,region=r", "type=azblob,account_url=https://a.example"]
+)
+def test_an_engine_exports_to_no_object_store(cache: str, kit: Kit, tmp_path: Path) -> None:
+    built = kit.run("--cache-to", f"{cache},reset=true", context(tmp_path / "c"))
+    assert built.code == 21
+    kind = cache.partition(",")[0].removeprefix("type=")
+    assert f'unknown cache exporter: "{kind}"' in built.err.splitlines()[-1]
+    assert "not reset" not in built.err
+
+
 def test_a_missing_dockerfile(kit: Kit, tmp_path: Path) -> None:
     where = context(tmp_path / "c", None)
     built = kit.run(where)
