@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -380,3 +382,33 @@ def test_read_blob_answers_for_a_root(cache: Bucket) -> None:
             assert json.loads(data)["layers"]
         with pytest.raises(Damaged, match="is missing"):
             store.read_blob(Digest("sha256", "0" * 64), None)
+
+
+def test_threads_that_ask_for_the_stamp_at_once_share_a_later_listing(cache: Bucket) -> None:
+    entered, release = threading.Event(), threading.Event()
+    stamps: list[object] = []
+
+    def hold(kind: str, key: str) -> None:
+        entered.set()
+        release.wait(5)
+
+    with cache.store() as store:
+        first = threading.Thread(target=lambda: stamps.append(store.roots_stamp()))
+        cache.client.hooks.append(hold)
+        first.start()
+        entered.wait(5)
+        cache.client.hooks.clear()
+        before = cache.client.requests["list"]
+        others = [
+            threading.Thread(target=lambda: stamps.append(store.roots_stamp())) for _ in range(5)
+        ]
+        for thread in others:
+            thread.start()
+        time.sleep(0.2)
+        cache.root("late", *names(b"old"))
+        release.set()
+        for thread in (first, *others):
+            thread.join()
+        assert cache.client.requests["list"] == before + 1
+        assert len(set(stamps)) == 1
+        assert stamps[1:] == [store.roots_stamp()] * 5

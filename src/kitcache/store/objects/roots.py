@@ -5,6 +5,7 @@ and it is read again only if it has changed.
 """
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -57,6 +58,9 @@ class RootReader:
         self._cache = cache
         self._file = tempfile.TemporaryFile(prefix="kitcache-")  # noqa: SIM115 - see close
         self._documents: dict[Digest, tuple[int, int]] = {}
+        self._stamp_lock = threading.Lock()
+        self._listings_begun = self._stamp_number = 0
+        self._stamp: Digest | None = None
         self.roots: dict[str, RootObject] = {}
 
     def list_objects(self) -> Iterator[tuple[str, ObjectInfo]]:
@@ -75,9 +79,19 @@ class RootReader:
         return known.info.key if known else self._cache.manifests_keys[0] + name
 
     def stamp(self) -> Digest | None:
-        """Return a value that changes if a root does, None without roots. Lists the roots."""
-        lines = [repr(info) for _, info in self.list_objects()]
-        return sha256_of("\n".join(lines).encode("utf-8", "surrogatepass")) if lines else None
+        """Return a value that changes if a root does, None without roots. Lists the roots.
+
+        Threads that ask at the same time share a listing that begins after they have asked.
+        """
+        asked = self._listings_begun
+        with self._stamp_lock:
+            if self._stamp_number <= asked:
+                self._listings_begun += 1
+                lines = [repr(info) for _, info in self.list_objects()]
+                text = "\n".join(lines).encode("utf-8", "surrogatepass")
+                self._stamp = sha256_of(text) if lines else None
+                self._stamp_number = self._listings_begun
+            return self._stamp
 
     def read(self, pause: Callable[[float], None]) -> Roots:
         """List the roots, and read those that have changed."""
