@@ -345,13 +345,19 @@ def _drop_nested(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def _check_keys(cache: ObjectCache) -> None:
-    """Raise UsageError if a listing of the roots would list the blobs too."""
+    """Raise UsageError if a listing of the roots would list blobs or kitcache's own objects."""
     for key in cache.manifests_keys:
         if cache.blobs_key.startswith(key):
             raise UsageError(
                 f"blobs_prefix and manifests_prefix overlap: the blobs {cache.blobs_key}sha256:…"
                 f" would be roots too, as all keys that begin with {quote_go(key)}",
                 hints=("give each a prefix of its own, such as blobs/ and manifests/",),
+            )
+        if f"{cache.prefix}kitcache/".startswith(key):
+            raise UsageError(
+                f"all keys that begin with {quote_go(key)} would be roots, also kitcache's own"
+                f" objects {cache.prefix}kitcache/…",
+                hints=("write a manifests_prefix that ends in a slash, such as manifests/",),
             )
 
 

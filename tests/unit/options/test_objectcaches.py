@@ -44,6 +44,9 @@ REFUSED = {
         "blobs_prefix and manifests_prefix overlap: the blobs p/all/blobs/sha256:… would be roots"
         ' too, as all keys that begin with "p/all/"'
     ),
+    f"{S3},prefix=p/,manifests_prefix=k": (
+        'all keys that begin with "p/k" would be roots, also kitcache\'s own objects p/kitcache/…'
+    ),
     "type=azblob": f"{NOT_SET} for azblob cache",
     "azblob://c/ci": f"{NOT_SET} for azblob cache",
     "type=azblob,account_url=acct.blob.core.windows.net": (
