@@ -176,6 +176,9 @@ class MemoryStore:
     def report(self) -> StoreReport:
         return StoreReport()
 
+    def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:
+        return ()
+
     def touch_roots(self) -> None:
         self.index_changed_ns = self.clock_ns
 

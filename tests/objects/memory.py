@@ -149,6 +149,9 @@ class MemoryClient:
         else:
             self.versions.pop(key, None)
 
+    def restore(self, key: str) -> bool:
+        return False
+
     def list_uploads(self, prefix: str) -> Iterator[Upload]:
         self._count("list", prefix)
         yield from [u for u in self.uploads.values() if u.key.startswith(prefix)]

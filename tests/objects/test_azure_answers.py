@@ -270,6 +270,20 @@ def test_a_version_that_a_newer_one_replaces_is_deleted_alone(serve: Any) -> Non
     client.close()
 
 
+@pytest.mark.parametrize(("undelete", "exists"), [(200, True), (404, False), (501, False)])
+def test_restore(serve: Any, undelete: int, exists: bool) -> None:
+    def answer(method: str, path: str, body: bytes) -> Answer:
+        if method == "PUT":
+            assert path.endswith("/b/x?comp=undelete")
+            return undelete, {}, b""
+        facts = {"ETag": '"1"', "Last-Modified": "Mon, 30 Nov 2026 01:52:20 GMT"}
+        return (200 if exists else 404), facts, b""
+
+    client = client_at(serve(answer))
+    assert client.restore("b/x") is exists
+    client.close()
+
+
 def test_abilities_of_a_container_with_versions(serve: Any) -> None:
     page = PAGE.format(BLOB.format("", "a", version("1", is_current=True)), "")
     client = client_at(serve(lambda *_: (200, XML, page.encode())))

@@ -1,10 +1,11 @@
 """A cache that BuildKit wrote to Azure, with the commands as a user types them."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.integration.kit import kitcache, must
+from tests.integration.kit import Answer, kitcache, must
 from tests.objects.azureclock import ClockedAzure
 from tests.objects.buckets import AzureBucket, missing_blobs
 from tests.objects.exporter import export_azure, finish
@@ -144,25 +145,54 @@ def test_a_root_that_is_not_a_cacheconfig_keeps_everything(
     assert clocked_cache.keys() == before
 
 
+def reset_during_an_export(
+    cache: AzureBucket, azure: ClockedAzure, restore: Callable[[bytes], bool]
+) -> Answer:
+    """An exporter finds a blob before kitcache deletes it, and publishes its root after that.
+
+    Args:
+        restore: Called with the blob when it is to be undeleted. True if that worked.
+    """
+    run_json("reset", cache, "--yes")
+    azure.go_to(9)
+    data = cache.get(cache.blob_key(GARBAGE)) or b""
+    with run_proxy(azure.server.url) as proxy, ThreadPoolExecutor(1) as pool:
+        proxy.answer(
+            lambda request: "comp=undelete" in request.query and restore(data),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        )
+        held = proxy.hold(lambda request: "comp=batch" in request.query)
+        url = f"{proxy.url}/devstoreaccount1"
+        running = pool.submit(kitcache, "reset", cache.attributes(account_url=url))
+        held.wait()
+        finish(export_azure(cache, ["late"], [data]))
+        held.release()
+        return running.result()
+
+
 def test_a_root_that_appears_after_the_deletion_is_reported(
     clocked_cache: AzureBucket, clocked_azure: ClockedAzure
 ) -> None:
-    """An exporter found the blob before kitcache deleted it, and published its root after that."""
-    run_json("reset", clocked_cache, "--yes")
-    clocked_azure.go_to(9)
-    data = clocked_cache.get(clocked_cache.blob_key(GARBAGE)) or b""
-    with run_proxy(clocked_azure.server.url) as proxy, ThreadPoolExecutor(1) as pool:
-        held = proxy.hold(lambda request: "comp=batch" in request.query)
-        url = f"{proxy.url}/devstoreaccount1"
-        running = pool.submit(kitcache, "reset", clocked_cache.attributes(account_url=url))
-        held.wait()
-        finish(export_azure(clocked_cache, ["late"], [data]))
-        held.release()
-        answer = running.result()
+    answer = reset_during_an_export(clocked_cache, clocked_azure, lambda _: False)
     assert missing_blobs(clocked_cache) == {"late": {GARBAGE}}
     assert answer.code == 12, answer
     assert "'late' was published during the sweep and lacks 1 blob" in answer.err
     assert GARBAGE[:20] in answer.err
+
+
+def test_soft_delete_restores_what_such_a_root_needs(
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+) -> None:
+    """Azurite has no soft delete: the test puts the blob back when kitcache asks for that."""
+
+    def restore(data: bytes) -> bool:
+        clocked_cache.put(clocked_cache.blob_key(GARBAGE), data)
+        return True
+
+    answer = reset_during_an_export(clocked_cache, clocked_azure, restore)
+    assert missing_blobs(clocked_cache) == {}
+    assert answer.code == 0, answer
+    assert f"blob {GARBAGE} was deleted and restored" in answer.err
 
 
 def test_failures_have_a_reason_and_no_secret(clocked_cache: AzureBucket) -> None:

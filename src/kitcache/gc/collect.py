@@ -1,7 +1,7 @@
 """The collection: survey, plan and sweep, repeated if the roots changed during the sweep."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
@@ -14,11 +14,12 @@ from kitcache.gc.plan import (
     settling_ns,
     young_since_ns,
 )
-from kitcache.gc.refusals import loss_error, lost_blobs, refusal_error
+from kitcache.gc.refusals import digests_of, loss_error, lost_blobs, refusal_error
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import apply
 from kitcache.gc.unpublished import newest_unpublished_ns
-from kitcache.gc.values import Plan, Refusal, Survey, SweepResult
+from kitcache.gc.values import DamagedPath, MissingBlob, Plan, Refusal, Survey, SweepResult
+from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import (
     BATCH_SIZE,
@@ -185,6 +186,7 @@ def survey_and_plan(
     options = raise_min_age(options, store.min_age_floor_ns)
     # One second more than the grace time: the last upload may have ended during the survey.
     deadline = time.monotonic() + PUBLISH_GRACE_NS / 10**9 + 1
+    restored: frozenset[Digest] = frozenset()
     while True:
         stamp = store.roots_stamp()
         began_ns = store.next_tick_ns(lock) if lock else None
@@ -194,7 +196,8 @@ def survey_and_plan(
         survey = take_survey(store, control, young_since_ns=since_ns, began_ns=began_ns)
         lost = lost_blobs(before, survey) if before else ()
         if lost:
-            raise loss_error(store, lost)
+            restored |= _restore(store, lost, restored)
+            continue
         plan = make_plan(survey, options, now_ns, store.recall(options.min_age_ns))
         if lock is None or (plan.refusal and plan.refusal.kind == "busy"):
             break
@@ -213,6 +216,18 @@ def survey_and_plan(
     if lock is not None:
         store.check_confirmed(survey.live.keys(), confirmed=options.confirmed)
     return SurveyedPlan(survey, plan)
+
+
+def _restore(
+    store: CollectableStore,
+    lost: Sequence[DamagedPath | MissingBlob],
+    restored: frozenset[Digest],
+) -> frozenset[Digest]:
+    """Return the lost blobs that the store has restored. Raise the error if there is none."""
+    new = frozenset(store.restore_blobs(digests_of(lost) - restored))
+    if not new:
+        raise loss_error(store, lost)
+    return new
 
 
 def _settling_ns(store: CollectableStore, control: Control, survey: Survey, now_ns: int) -> int:

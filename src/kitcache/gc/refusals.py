@@ -11,6 +11,7 @@ from kitcache.errors import (
 )
 from kitcache.gc.values import DamagedPath, MissingBlob, Refusal, Root, Survey
 from kitcache.oci.descriptor import Descriptor
+from kitcache.oci.digest import Digest
 from kitcache.oci.links import kind_of
 from kitcache.store.ioerrors import PERMISSION_DENIED, command_line, repair_command
 from kitcache.store.protocol import CacheStore
@@ -134,7 +135,14 @@ def lost_blobs(before: Survey, after: Survey) -> tuple[DamagedPath | MissingBlob
     return (*damage, *missing)
 
 
-def loss_error(store: CacheStore, lost: tuple[DamagedPath | MissingBlob, ...]) -> Damaged:
+def digests_of(lost: Sequence[DamagedPath | MissingBlob]) -> frozenset[Digest]:
+    """Return the digests of lost blobs."""
+    return frozenset(
+        item.chain[-1].digest if isinstance(item, DamagedPath) else item.digest for item in lost
+    )
+
+
+def loss_error(store: CacheStore, lost: Sequence[DamagedPath | MissingBlob]) -> Damaged:
     """Return the error for a tag that lost blobs during a sweep."""
     first, path = lost[0], store.path
     if isinstance(first, DamagedPath):

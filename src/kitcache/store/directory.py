@@ -197,6 +197,9 @@ class DirectoryStore(Layout):
     def prepare_sweep(self, live: Collection[Digest]) -> None:  # noqa: ARG002
         index.sync_index(self)
 
+    def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:  # noqa: ARG002
+        return ()
+
     def touch_roots(self) -> None:
         index.date_index(self)
 

@@ -452,6 +452,12 @@ class CollectableStore(CacheStore, Protocol):
             Unsafe: The store cannot protect exports. Nothing was deleted.
         """
 
+    def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:
+        """Restore blobs that the current sweep has deleted. Return those that exist again.
+
+        A directory and most object stores cannot. Azure can, with soft delete.
+        """
+
     def touch_roots(self) -> None:
         """Set the time of the roots to now if possible, so that no reset waits for an export."""
 

@@ -1,6 +1,7 @@
 """AzureClient: the requests to one container of Azure Blob Storage, by azure-storage-blob."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from logging import NullHandler, getLogger
 from threading import Lock
 from time import gmtime, monotonic_ns, strftime
@@ -216,6 +217,12 @@ class AzureClient:
     def _find_etag(self, key: str, version: str) -> str:
         info = self._stat(key, version or None)
         return info.etag if info else ""
+
+    def restore(self, key: str) -> bool:
+        with explained(self._cache), suppress(HttpResponseError):
+            # Without soft delete, the service finds no blob, or does not know the request.
+            self._blob(key).undelete_blob()
+        return self.stat(key) is not None
 
     def list_uploads(self, prefix: str) -> Iterator[Upload]:  # noqa: ARG002
         return iter(())

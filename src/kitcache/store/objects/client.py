@@ -181,6 +181,9 @@ class ObjectClient(Protocol):
         A missing object counts as deleted.
         """
 
+    def restore(self, key: str) -> bool:
+        """Undelete an object. Return True if the object exists then: Azure with soft delete."""
+
     def list_uploads(self, prefix: str) -> Iterator[Upload]:
         """Yield the unfinished multipart uploads below a prefix. Azure has none."""
 

@@ -195,6 +195,10 @@ class S3Client:
     def delete(self, targets: Sequence[Target]) -> Mapping[Target, str]:
         return self._deletions.delete(targets)
 
+    def restore(self, key: str) -> bool:  # noqa: ARG002 - of the protocol
+        """Return False: a version that was deleted by its ID cannot be restored."""
+        return False
+
     def list_uploads(self, prefix: str) -> Iterator[Upload]:
         page: dict[str, str] = {}
         while True:

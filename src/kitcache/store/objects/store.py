@@ -319,6 +319,15 @@ class ObjectStore:
                 if name in others.names:
                     raise refuse_other_roots(self.path, others.names[name], name)
 
+    def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:
+        restored = [digest for digest in digests if self.client.restore(self.key_of(digest))]
+        for digest in restored:
+            self._warn(
+                f"blob {digest} was deleted and restored: a root that was published during the"
+                " sweep names it"
+            )
+        return restored
+
     def touch_roots(self) -> None:
         """Return: no reset waits for an export to an object store."""
 
