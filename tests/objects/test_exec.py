@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 import kitcache
+from kitcache.options.caches import parse_cache_export
 from kitcache.options.sweep import SweepOptions
+from kitcache.upkeep.jobcaches import LockOptions, object_target, sweep_objects_after_export
 from tests.hostile.exec_kit import install, run
 from tests.objects.buckets import (
     AZURITE_KEY,
@@ -116,6 +119,28 @@ def test_a_policy_applies_to_the_bucket(exports: Exports) -> None:
     assert "removed 1 of 2 tags: 'old'" in said
     assert exports.result["prune"]["reset"] == exports.result["reset"]
     assert missing_blobs(exports.bucket) == {}
+
+
+def test_an_unconfirmed_policy_removes_no_root(exports: Exports) -> None:
+    (exports.where / "cache.toml").write_text("keep-last = 1\n")
+    exports.build(",name=old", seed=0)
+    before = exports.bucket.keys()
+    code, _ = exports.build(",name=old", "--prune-policy=cache.toml", seed=0)
+    assert (code, exports.result["prune"]["outcome"]) == (0, "refused")
+    assert exports.bucket.keys() == before
+
+
+def test_a_cancelled_sweep_deletes_nothing(exports: Exports) -> None:
+    exports.build("", seed=0)
+    exports.confirm()
+    exports.build("", seed=1)
+    before = exports.bucket.keys()
+    cancel = Event()
+    cancel.set()
+    target = object_target(parse_cache_export(exports.value))
+    reset, _ = sweep_objects_after_export(target, None, LockOptions(0, None, print, cancel))
+    assert (reset.outcome, reset.exit_code) == ("skipped", 0)
+    assert exports.bucket.keys() == before
 
 
 def test_a_root_of_this_build_without_its_blob_is_damage(exports: Exports) -> None:

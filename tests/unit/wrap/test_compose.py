@@ -119,10 +119,14 @@ def test_the_stdin_that_was_read_is_given_on(tmp_path: Path) -> None:
 
 def test_a_service_that_is_not_thought_to_be_built_has_no_reset_either(tmp_path: Path) -> None:
     project = json.loads(json.dumps(PROJECT))
-    project["services"]["base"]["build"]["cache_to"] = ["type=local,dest=c,reset=true", "type=x,"]
+    project["services"]["base"]["build"]["cache_to"] = [
+        *("type=local,dest=c,reset=true", "type=s3,reset=true,bucket=b", "type=x,"),
+    ]
     job = job_of(tmp_path, "up", "--no-deps", "web", project=project)
     services = document_of(job, "X")["services"]
-    assert services["base"]["build"]["cache_to"] == ["type=local,dest=c", "type=x,"]
+    assert services["base"]["build"]["cache_to"] == [
+        *("type=local,dest=c", "type=s3,bucket=b", "type=x,"),
+    ]
 
 
 def test_dollars_are_read_as_compose_means_them_and_written_so_that_it_reads_the_same(
