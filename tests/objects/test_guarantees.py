@@ -58,7 +58,7 @@ SENTENCES = {
     " deleted: exit code 13, and the error names the document.": [
         f"{STORE}test_roots_of_another_prefix_that_use_the_blobs_stop_the_sweep"
     ],
-    "What was live lately stays.": [],
+    "Blobs that were live lately stay.": [],
     "A blob that was live in a run within the grace is kept, so a running build keeps the blobs of"
     " a root that was replaced.": [
         f"{STORE}test_a_blob_that_was_live_in_a_recent_run_is_kept_for_running_imports"
