@@ -412,3 +412,23 @@ def test_threads_that_ask_for_the_stamp_at_once_share_a_later_listing(cache: Buc
         assert cache.client.requests["list"] == before + 1
         assert len(set(stamps)) == 1
         assert stamps[1:] == [store.roots_stamp()] * 5
+
+
+def test_a_root_can_be_removed_beside_one_that_cannot_be_read(cache: Bucket) -> None:
+    """The entry of a root that was not read has a digest that no document has."""
+    cache.client.write("ci/manifests/bad", b"never read")
+    read = cache.client.read
+
+    def hide(key: str, limit: int) -> Any:
+        return None if key.endswith("bad") else read(key, limit)
+
+    cache.client.read = hide  # type: ignore[method-assign]
+    with cache.store() as store:
+        roots = store.read_roots(lambda _: None)
+        assert [entry.descriptor is None for entry in roots.entries] == [True, False, False]
+        after = edit_entries(roots.data or b"", remove={1})
+        assert store.commit_roots(lambda _: after, NO_WAIT) is not None
+    assert sorted(key for key in cache.client.versions if "manifests" in key) == [
+        "ci/manifests/bad",
+        "ci/manifests/main",
+    ]

@@ -45,6 +45,11 @@ class RootObject(NamedTuple):
     digest: Digest | None
     problem: str
 
+    @property
+    def entry_digest(self) -> Digest:
+        """The digest in the root's entry of the index document."""
+        return self.digest or sha256_of(self.name.encode("utf-8", "surrogatepass"))
+
 
 class RootReader:
     """Reads the roots of one cache. `close` deletes its file.
@@ -174,8 +179,7 @@ class RootReader:
         roots = self.roots.values()
         items, entries = [], []
         for root in roots:
-            digest = root.digest or sha256_of(root.name.encode("utf-8", "surrogatepass"))
-            descriptor = Descriptor(CACHECONFIG, digest, root.info.size, root.name)
+            descriptor = Descriptor(CACHECONFIG, root.entry_digest, root.info.size, root.name)
             items.append(_entry(descriptor))
             known = None if root.problem else descriptor
             entries.append(IndexEntry(root.name, known, root.problem and f"it {root.problem}"))

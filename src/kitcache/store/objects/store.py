@@ -28,16 +28,17 @@ from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import index_error, size_problem
+from kitcache.store.objects.candidates import Candidates
 from kitcache.store.objects.checks import (
     find_other_roots,
     refuse_other_roots,
     state_prefix,
 )
-from kitcache.store.objects.client import CHANGED, Condition, ObjectClient, Target, Upload
+from kitcache.store.objects.client import CHANGED, ObjectClient, Upload
 from kitcache.store.objects.history import RunHistory
-from kitcache.store.objects.listing import ALGORITHM, BlobFacts, ListedPage, Listing, look_again
-from kitcache.store.objects.ranges import list_ranges
-from kitcache.store.objects.roots import RootObject, RootReader
+from kitcache.store.objects.listing import ALGORITHM
+from kitcache.store.objects.rootcommit import delete_all, replace_roots
+from kitcache.store.objects.roots import RootReader
 from kitcache.store.objects.streams import put_blob, read_blob_parts, reuse_blob
 from kitcache.store.protocol import (
     STRUCTURAL_LIMIT_BYTES,
@@ -85,11 +86,7 @@ class ObjectStore:
         self.client = client
         self._roots = RootReader(client, cache)
         self._history = RunHistory(client, cache)
-        self._listing: Listing | None = None
-        self._is_listing_kept = False
-        self._open_pages: list[ListedPage] = []
-        self._done: set[int] = set()
-        self._foreign_bytes: dict[str, int] = {}
+        self._candidates = Candidates(client, cache.blobs_key)
         self._uploads: dict[str, Upload] | None = None
         self._is_checked = False
         self._warnings: list[str] = list(cache.warnings)
@@ -104,22 +101,15 @@ class ObjectStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._drop_listing()
+        self._candidates.drop()
         self._roots.close()
         self.client.close()
 
     def refresh(self) -> None:
         # During a sweep the listing is the list of candidates; each is looked at again.
-        if not self._is_listing_kept:
-            self._drop_listing()
+        if not self._candidates.is_kept:
+            self._candidates.drop()
         self._uploads = None
-
-    def _drop_listing(self) -> None:
-        if self._listing is not None:
-            self._listing.close()
-        self._listing = None
-        self._open_pages.clear()
-        self._done.clear()
 
     def now_ns(self) -> int:
         return self.client.now_ns()
@@ -168,8 +158,8 @@ class ObjectStore:
     def stat_blob(self, digest: Digest) -> BlobStat | None:
         info = self._roots.find(digest)
         if info is None and digest.algorithm == ALGORITHM:
-            if self._listing is not None and digest in self._listing.found:
-                return self._listing.found[digest]
+            if digest in self._candidates.found:
+                return self._candidates.found[digest]
             info = self.client.stat(self.key_of(digest))
         return info and BlobStat(info.size, info.modified_ns, info.modified_ns, "file", 1)
 
@@ -177,40 +167,26 @@ class ObjectStore:
         roots = self._roots.digests.intersection(digests)
         yield from self._look_up(roots)
         blobs = [digest for digest in digests if digest not in roots] if roots else digests
-        if self._listing is not None:
-            found = self._listing.found
+        if self._candidates.is_listed:
+            found = self._candidates.found
             yield from ((digest, found[digest]) for digest in blobs if digest in found)
             blobs = [digest for digest in blobs if digest not in found]
             if len(blobs) <= _MAX_LOOKUPS:
                 yield from self._look_up(blobs)
                 return
         if blobs:
-            is_fast = isinstance(blobs, AbstractSet)
-            yield from self._take_listing(blobs if is_fast else frozenset(blobs))
+            wanted = blobs if isinstance(blobs, AbstractSet) else frozenset(blobs)
+            yield from self._candidates.take(wanted, self._check)
 
-    def _take_listing(self, wanted: Collection[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
-        self._drop_listing()
-        abilities = self.client.abilities()
-        versions, is_exact = abilities.has_versions, abilities.deletes_exactly
-        pages = list_ranges(self.client, self.cache.blobs_key, versions=versions)
-        listing = Listing(
-            self.path,
-            self.delete_batch_size,
-            has_targets=is_exact,
-            keeps_found=self._is_listing_kept,
-        )
-        try:
-            yield from listing.take(pages, self.cache.blobs_key, wanted, lambda: self._pause(0.0))
-        except BaseException:
-            listing.close()
-            raise
-        self._listing = listing
+    def _check(self) -> None:
+        """Raise Cancelled if the caller has cancelled."""
+        self._pause(0.0)
 
     def _look_up(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
         wanted = list(digests)
         with ThreadPoolExecutor(_THREADS) as pool:
             for start in range(0, len(wanted), _THREADS):
-                self._pause(0.0)
+                self._check()
                 part = wanted[start : start + _THREADS]
                 for digest, stat in zip(part, pool.map(self.stat_blob, part), strict=True):
                     if stat is not None:
@@ -224,21 +200,7 @@ class ObjectStore:
 
         In a sweep, pages whose blobs were looked at before are not yielded again.
         """
-        if self._listing is None:
-            for _ in self._take_listing(frozenset()):
-                pass
-        if self._listing is None:
-            return
-        self._open_pages.clear()
-        for page in self._listing.pages(self._done):
-            foreign = [f"{self.cache.blobs_key}{key}" for key, _ in page.foreign]
-            self._foreign_bytes.update(
-                (path, size) for path, (_, size) in zip(foreign, page.foreign, strict=True)
-            )
-            if self._is_listing_kept and page.names:
-                # Each thread has at most one page, so older ones are done.
-                self._open_pages = [*self._open_pages[1 - 4 * _THREADS :], page]
-            yield Batch(ALGORITHM, page.names, foreign, page.facts)
+        return self._candidates.scan(self._check)
 
     def writer_activity(self) -> WriterActivity:
         if self._uploads is None:
@@ -270,12 +232,12 @@ class ObjectStore:
         """Return at once: an object store has no lock. An exclusive one keeps one listing."""
         self._pause = wait_policy.pause
         if kind == "exclusive":
-            self._drop_listing()
-            self._is_listing_kept = True
+            self._candidates.drop()
+            self._candidates.is_kept = True
         try:
             yield HeldLock(self, kind)
         finally:
-            self._is_listing_kept = False
+            self._candidates.is_kept = False
 
     @contextmanager
     def reopen(self) -> Iterator[Self]:
@@ -298,7 +260,7 @@ class ObjectStore:
     def check_sweep(self, live: Collection[Digest]) -> None:
         if not self._is_checked:
             self._refuse_other_roots({digest.hex for digest in live})
-            self._history.check_store(lambda: self._pause(0.0))
+            self._history.check_store(self._check)
             self._is_checked = True
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:
@@ -308,7 +270,7 @@ class ObjectStore:
 
     def _refuse_other_roots(self, live: Collection[str]) -> None:
         """Raise Unsafe if a document beside the cache names a blob that would be deleted."""
-        others = find_other_roots(self.client, self.cache, live, lambda: self._pause(0.0))
+        others = find_other_roots(self.client, self.cache, live, self._check)
         if not others.is_complete:
             self._warn(
                 f"the prefix {self.cache.prefix!r} has many other objects: not all were searched"
@@ -332,16 +294,7 @@ class ObjectStore:
         """Return: no reset waits for an export to an object store."""
 
     def stat_names(self, algorithm: str, names: Sequence[str]) -> Sequence[StoredTimes]:  # noqa: ARG002
-        first = names[0][:64]
-        pages = (p for p in self._open_pages if p.names[0] <= first <= p.names[-1][:64])
-        page = next(pages, None)
-        if page is not None:
-            self._done.add(page.number)
-        abilities = self.client.abilities()
-        if page is not None and abilities.deletes_exactly and not abilities.has_versions:
-            facts = dict(zip(page.names, page.facts, strict=True))
-            return [facts[name] for name in names]
-        return look_again(self.client, self.cache.blobs_key, names, versions=abilities.has_versions)
+        return self._candidates.look_again(names)
 
     def delete_names(
         self,
@@ -352,31 +305,16 @@ class ObjectStore:
     ) -> DeleteResult:
         self._require_exclusive(lock)
         stats = stats or self.stat_names(algorithm, names)
-        abilities = self.client.abilities()
-        by_etag = abilities.deletes_exactly and not abilities.has_versions
         missing = [name for name, stat in zip(names, stats, strict=True) if not stat.st_nlink]
-        name_of = {
-            target: name
-            for name, facts in zip(names, stats, strict=True)
-            if isinstance(facts, BlobFacts)
-            for target in self._targets(name, facts, by_etag=by_etag)
-        }
         failures: dict[str, str] = {}
-        for target, reason in self._delete(list(name_of)):
+        targets = self._candidates.targets(names, stats)
+        size = self.delete_batch_size
+        for target, reason in delete_all(self.client.delete, list(targets), size):
             if reason == CHANGED:
-                missing.append(name_of[target])
+                missing.append(targets[target])
             else:
-                failures[name_of[target]] = reason
+                failures[targets[target]] = reason
         return DeleteResult(missing, failures)
-
-    def _targets(self, name: str, facts: BlobFacts, *, by_etag: bool) -> Iterator[Target]:
-        key = f"{self.cache.blobs_key}{ALGORITHM}:{name[:64]}"
-        for version, etag in facts.targets:
-            yield Target(key, version, etag if by_etag else "")
-
-    def _delete(self, targets: list[Target]) -> Iterator[tuple[Target, str]]:
-        for start in range(0, len(targets), self.delete_batch_size):
-            yield from self.client.delete(targets[start : start + self.delete_batch_size]).items()
 
     def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
         self._require_exclusive(lock)
@@ -394,7 +332,7 @@ class ObjectStore:
         yield from ()
 
     def foreign_bytes(self, path: str) -> int:
-        return self._foreign_bytes.get(path, 0)
+        return self._candidates.foreign_bytes(path)
 
     def quarantined(self) -> tuple[int, int]:
         return 0, 0
@@ -458,49 +396,11 @@ class ObjectStore:
         roots = self.read_roots(wait_policy.pause)
         if before is not None and before.version != roots.version:
             return None
-        old = dict(self._roots.roots)
         try:
             entries = read_entries(change(roots.data))
         except DocumentError as error:
             raise index_error(self.path, error) from None
-        new = {entry.ref_name: entry.descriptor for entry in entries}
-        for name, descriptor in new.items():
-            known = old.get(name or "")
-            if name is None or descriptor is None or (known and known.digest == descriptor.digest):
-                continue
-            if not self._write_root(name, descriptor.digest, known):
-                return None
-        removed = [root for name, root in old.items() if name not in new]
-        for root in removed:
-            if not self._remove_root(root):
-                return None
+        new = {e.ref_name: e.descriptor for e in entries if e.ref_name and e.descriptor}
+        if not replace_roots(self.client, self._roots, new):
+            return None
         return self.read_roots(wait_policy.pause)
-
-    def _write_root(self, name: str, digest: Digest, known: RootObject | None) -> bool:
-        data = self._roots.document(digest)
-        if data is None:
-            raise ValueError("a root is written before its document was added")
-        condition = Condition(known.info.etag if known else "")
-        return self.client.write(self._roots.key_of(name), data, condition) is not None
-
-    def _remove_root(self, root: RootObject) -> bool:
-        """Remove a root, older versions first. Return False if it has changed."""
-        key, etag = root.info.key, root.info.etag
-        if not self.client.abilities().has_versions:
-            targets = [[Target(key, "", etag)]]
-        else:
-            pages = self.client.list_pages(key, versions=True)
-            held = [info for page in pages for info in page.objects if info.key == key]
-            current = [info for info in held if info.is_current and not info.is_marker]
-            if [info.etag for info in current] != [etag]:
-                return False
-            # If the newest version went first, an older one would be the root again.
-            older = [Target(key, info.version) for info in held if not info.is_current]
-            targets = [older, [Target(key, info.version) for info in current]]
-        for part in targets:
-            for _, reason in self._delete(part):
-                if reason == CHANGED:
-                    return False
-                problem = f"the root {root.name!r} cannot be removed: {reason}"
-                raise KitcacheError(self.path, problem)
-        return True
