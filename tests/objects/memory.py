@@ -1,7 +1,8 @@
 """An object store in a dictionary, with a clock that tests set: an ObjectClient."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from kitcache.store.objects.client import (
     Abilities,
@@ -29,6 +30,7 @@ class MemoryClient:
     ) -> None:
         self.address = "s3://memory/"
         self.requests: dict[RequestKind, int] = {}
+        self.pause: Callable[[float], None] = time.sleep
         self.clock_ns = 1_800_000_000 * 10**9
         self.versions: dict[str, list[tuple[ObjectInfo, bytes]]] = {}
         self.uploads: dict[str, Upload] = {}

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 import pytest
 
+import kitcache
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.options.objectcaches import ObjectCache, parse_object_cache
 from kitcache.store.objects import s3client, s3listing, s3requests, s3transfer
 from kitcache.store.objects.client import CHANGED, Condition, ObjectInfo, Target
 from kitcache.store.objects.s3 import open_s3
 from kitcache.store.objects.s3client import S3Client
-from tests.objects.buckets import ADMIN, READER, S3Bucket
+from tests.objects.buckets import ADMIN, READER, S3Bucket, put_cache
 from tests.objects.proxy import Predicate, Proxy, Request, error_response, run_proxy
 from tests.objects.servers import free_ports
 
@@ -621,28 +622,36 @@ def test_a_store_that_stays_busy_is_an_error(moto_bucket: S3Bucket, limit: str, 
         assert client.requests == {"list": count}
 
 
-def test_a_waiting_request_is_cancelled(
-    moto_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(s3requests, "_FIRST_WAIT_S", 3600)
-    monkeypatch.setattr(s3requests, "_LONGEST_WAIT_S", 3600)
+def test_a_waiting_request_is_cancelled(moto_bucket: S3Bucket) -> None:
     with proxied(moto_bucket) as (proxy, client):
-        client.cancel = threading.Event()
+        waits: list[float] = []
+
+        def pause(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                raise Cancelled(client.address)
+
+        client.pause = pause
         proxy.answer(is_method("GET"), error_response("503 Slow Down", "SlowDown"))
-        errors: list[KitcacheError] = []
+        with pytest.raises(Cancelled):
+            all_of(client, "")
+        assert client.requests == {"list": 3}
+        assert waits == sorted(waits)
 
-        def work() -> None:
-            with pytest.raises(Cancelled) as caught:
-                all_of(client, "")
-            errors.append(caught.value)
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        while not client.requests:
-            time.sleep(0.01)
-        client.cancel.set()
-        thread.join(10)
-        assert errors
+def test_a_store_waits_as_its_caller_does(moto_bucket: S3Bucket) -> None:
+    """Ctrl-C ends a command that waits for a busy store."""
+    put_cache(moto_bucket, {"main": [b"one"]})
+    cancel = threading.Event()
+    with run_proxy(moto_bucket.server.url) as proxy:
+        proxy.answer(is_query("list-type=2"), error_response("503 Slow Down", "SlowDown"))
+        address = moto_bucket.attributes(endpoint_url=proxy.url)
+        timer = threading.Timer(0.2, cancel.set)
+        timer.start()
+        with pytest.raises(Cancelled):
+            kitcache.reset(address, cancel=cancel)
+        timer.join()
+    assert len(moto_bucket.keys()) == 2
 
 
 def test_the_clock_is_the_stores(moto_bucket: S3Bucket) -> None:

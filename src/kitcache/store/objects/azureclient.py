@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from logging import NullHandler, getLogger
 from threading import Lock
-from time import gmtime, monotonic_ns, strftime
+from time import gmtime, monotonic_ns, sleep, strftime
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -51,6 +51,17 @@ getLogger("azure").addHandler(NullHandler())
 _KINDS: dict[str, RequestKind] = {"GET": "get", "HEAD": "head", "PUT": "put", "POST": "delete"}
 
 
+class _Retry(ExponentialRetry):
+    """The SDK's retries, with the waits of the client."""
+
+    def __init__(self, client: "AzureClient") -> None:
+        super().__init__(**_RETRY)
+        self._client = client
+
+    def sleep(self, settings: Any, transport: Any) -> None:  # noqa: ARG002 - of the SDK
+        self._client.pause(self.get_backoff_time(settings))
+
+
 class AzureClient:
     """The ObjectClient of a container.
 
@@ -62,6 +73,7 @@ class AzureClient:
     def __init__(self, cache: ObjectCache, credential: Any) -> None:
         self.address = cache.address
         self.requests: dict[RequestKind, int] = {}
+        self.pause: Callable[[float], None] = sleep
         self._cache = cache
         self._lock = Lock()
         self._date: tuple[int, int] | None = None
@@ -71,7 +83,7 @@ class AzureClient:
                 cache.endpoint_url,
                 cache.bucket,
                 credential=credential,
-                retry_policy=ExponentialRetry(**_RETRY),
+                retry_policy=_Retry(self),
                 connection_timeout=10,
                 max_single_get_size=PART_BYTES,
                 max_chunk_get_size=PART_BYTES,

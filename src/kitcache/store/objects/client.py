@@ -4,7 +4,7 @@ store/objects/s3.py and store/objects/azure.py implement ObjectClient; tests/obj
 in memory. Everything about caches is in store/objects/store.py, which uses only this protocol.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from kitcache.errors import NotACache, fixed_field
@@ -122,10 +122,12 @@ class ObjectClient(Protocol):
     Attributes:
         address: The cache as messages name it, such as s3://bucket/prefix/.
         requests: How many requests of each kind were sent, retries included.
+        pause: Waits before a request is sent again: time.sleep, or a function that can raise.
     """
 
     address: str
     requests: dict[RequestKind, int]
+    pause: Callable[[float], None]
 
     @property
     def delete_batch_size(self) -> int:

@@ -1,10 +1,9 @@
 """S3Client: the requests of a cache to a bucket of S3, sent with botocore."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
-from threading import Event
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
@@ -63,13 +62,12 @@ class S3Client:
         self._abilities: Abilities | None = None
 
     @property
-    def cancel(self) -> Event:
-        """If the event is set, a request that waits before it is sent again raises Cancelled."""
-        return self._requests.cancel
+    def pause(self) -> Callable[[float], None]:
+        return self._requests.pause
 
-    @cancel.setter
-    def cancel(self, event: Event) -> None:
-        self._requests.cancel = event
+    @pause.setter
+    def pause(self, pause: Callable[[float], None]) -> None:
+        self._requests.pause = pause
 
     def now_ns(self) -> int:
         if not self._requests.date_ns:

@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from kitcache.errors import NOTHING_DELETED, Cancelled, KitcacheError
+from kitcache.errors import NOTHING_DELETED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import RequestKind
 from kitcache.store.objects.s3errors import error_code, is_busy, is_passing, make_error
@@ -60,14 +60,14 @@ class S3Requests:
     Attributes:
         counts: How many requests of each kind were sent, retries included.
         date_ns: The Date header of the last answer, 0 before the first.
-        cancel: If it is set, waiting requests raise Cancelled.
+        pause: Waits before a request is sent again. It may raise to cancel.
     """
 
     def __init__(self, cache: ObjectCache) -> None:
         self.cache = cache
         self.counts: dict[RequestKind, int] = {}
         self.date_ns = 0
-        self.cancel = threading.Event()
+        self.pause: Callable[[float], None] = time.sleep
         self._has_answered = False
         self._paused_until_s = 0.0
         self._lock = threading.Lock()
@@ -132,7 +132,9 @@ class S3Requests:
         method = getattr(self._client, botocore.xform_name(operation))
         attempts = 0
         while True:
-            self._wait(self._paused_until_s - time.monotonic())
+            left_s = self._paused_until_s - time.monotonic()
+            if left_s > 0:
+                self.pause(left_s)
             attempts += 1
             try:
                 response: Response = method(Bucket=self.cache.bucket, **parameters)
@@ -144,7 +146,7 @@ class S3Requests:
                 if is_busy(error):
                     self._paused_until_s = time.monotonic() + wait_s
                 else:
-                    self._wait(wait_s)
+                    self.pause(wait_s)
             else:
                 return response
 
@@ -152,10 +154,6 @@ class S3Requests:
     def _max_attempts(self) -> int:
         limit = self.cache.retry_max_attempts or _MAX_ATTEMPTS
         return limit if self._has_answered else min(limit, _FIRST_ATTEMPTS)
-
-    def _wait(self, seconds: float) -> None:
-        if self.cancel.wait(max(0.0, seconds)):
-            raise Cancelled(self.cache.address)
 
     def _count(self, event_name: str, **_: object) -> None:
         kind = _KINDS.get(event_name.rpartition(".")[2], "put")

@@ -118,7 +118,7 @@ class ObjectStore:
         return self._roots.stamp()
 
     def read_roots(self, pause: Callable[[float], None]) -> Roots:
-        self._pause = pause
+        self._pause = self.client.pause = pause
         return self._roots.read(pause)
 
     def read_blob(
@@ -230,7 +230,7 @@ class ObjectStore:
     @contextmanager
     def lock(self, kind: LockKind, wait_policy: WaitPolicy) -> Iterator[HeldLock[Self]]:
         """Return at once: an object store has no lock. An exclusive one keeps one listing."""
-        self._pause = wait_policy.pause
+        self._pause = self.client.pause = wait_policy.pause
         if kind == "exclusive":
             self._candidates.drop()
             self._candidates.is_kept = True
