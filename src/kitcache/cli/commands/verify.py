@@ -40,7 +40,7 @@ With --repair it then changes as little as possible, so that every tag can be
 imported or is removed: it moves bad blobs to DIR/.kitcache/quarantine (du shows
 its size), removes the steps that need them, and removes a tag only if nothing
 of it can be saved. A tag that is importable is not changed. In an object store
-it writes only roots, and keeps the removed ones below PREFIXkitcache/quarantine/.""",
+it writes only roots, and keeps the removed ones in PREFIXkitcache/quarantine/.""",
     epilog="""\
 examples:
   kitcache verify ./cache                     after a crash, a full disk, a copy
