@@ -25,7 +25,7 @@ SENTENCES = {
     " error names the root.": [f"{STORE}test_a_root_that_is_no_cacheconfig_stops_the_sweep"],
     "Only a key that is exactly the blobs' prefix and a digest is deleted; every other key is"
     " foreign, and kept.": [f"{HERE}test_only_keys_that_are_digests_are_deleted"],
-    "Young blobs stay.": [],
+    "Young blobs are kept.": [],
     "No blob is deleted that is younger than touch_refresh plus --export-time, by the store's own"
     " clock.": [
         f"{STORE}test_a_blob_younger_than_the_grace_is_kept",
@@ -34,7 +34,7 @@ SENTENCES = {
     "A minimum age below touch_refresh is refused: exit code 2.": [
         f"{HERE}test_a_minimum_age_below_touch_refresh_is_refused"
     ],
-    "kitcache looks again, then deletes.": [],
+    "kitcache lists again before it deletes.": [],
     "Before each batch the roots are listed again; if one has changed, the sweep stops and plans"
     " again with it.": [
         f"{STORE}test_a_root_that_is_published_during_the_sweep_is_read",
@@ -44,21 +44,21 @@ SENTENCES = {
         f"{HERE}test_a_blob_that_was_renewed_before_the_last_look_is_kept"
     ],
     "In a bucket with versions, the version that was listed is deleted, so a blob that is renewed"
-    " at that moment stays.": [
+    " at that moment is kept.": [
         f"{STORE}test_a_renewed_blob_is_kept_if_the_renewal_came_after_the_last_look"
     ],
     "On Azure, the deletion names the ETag that was listed, with the same effect.": [
         f"{HERE}test_azure_deletes_only_what_was_listed"
     ],
-    "A store that cannot tell is found out.": [],
-    "If a listing does not show a renewed date, nothing is deleted: exit code 13.": [
+    "A store that cannot protect exports is detected.": [],
+    "If a listing does not show a renewed date, nothing is deleted (exit code 13).": [
         f"{STORE}test_a_store_that_does_not_show_renewals_is_refused"
     ],
     "If a document next to the cache looks like a root that uses blobs of the cache, nothing is"
-    " deleted: exit code 13, and the error names the document.": [
+    " deleted either (exit code 13), and the error names the document.": [
         f"{STORE}test_roots_of_another_prefix_that_use_the_blobs_stop_the_sweep"
     ],
-    "Blobs that were live lately stay.": [],
+    "Blobs that were live lately are kept.": [],
     "A blob that was live in a run within the grace is kept, so a running build keeps the blobs of"
     " a root that was replaced.": [
         f"{STORE}test_a_blob_that_was_live_in_a_recent_run_is_kept_for_running_imports"
@@ -85,6 +85,9 @@ SENTENCES = {
     "On a plain S3 bucket such a loss is possible if an export renews a blob between the last look"
     " and the deletion, which is one request later.": [
         f"{STORE}test_a_loss_is_reported_with_the_name_and_the_blob"
+    ],
+    "In an Azure account with soft delete, the blob is restored.": [
+        "objects/test_azure_cache.py::test_soft_delete_restores_what_such_a_root_needs"
     ],
     "If kitcache is killed at any request, it leaves unreachable blobs, never a root that lacks a"
     " blob.": [
