@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bench.building import export_rows, file_rows, files_rows, import_rows, noop_rows
 from bench.clock import Missing, run
+from bench.copying import copy_rows
 from bench.interrupting import interrupt_row
 from bench.locking import lock_rows
 from bench.memory import memory_row
@@ -36,6 +37,7 @@ ROWS: dict[str, Callable[[Place], Row | list[Row]]] = {
     "interrupt": interrupt_row,
     "memory": memory_row,
     "verify": verify_rows,
+    "copy": copy_rows,
     "export": export_rows,
     "import": import_rows,
     "files": files_rows,

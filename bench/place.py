@@ -40,6 +40,8 @@ class Sizes(NamedTuple):
     object_blobs: int = 1_000_000
     object_deletions: int = 20_000
     object_rounds: int = 3
+    copy_mib: int = 1024
+    copy_rounds: int = 5
 
 
 QUICK = Sizes(
@@ -63,6 +65,8 @@ QUICK = Sizes(
     object_blobs=20_000,
     object_deletions=1_000,
     object_rounds=1,
+    copy_mib=20,
+    copy_rounds=1,
 )
 
 

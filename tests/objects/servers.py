@@ -143,7 +143,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def start_seaweed(process: Process) -> str:
+def start_seaweed(process: Process, volume_mb: int = 64) -> str:
     config = process.root / "s3.json"
     config.write_text(json.dumps(IDENTITIES))
     names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc"]
@@ -155,7 +155,11 @@ def start_seaweed(process: Process) -> str:
             *(f"-ip={HOST}", f"-ip.bind={HOST}", f"-s3.config={config}", *flags),
             *("-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             "-s3.autoCreateBucket=false",
-            *("-volume.max=100", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
+            *(
+                "-volume.max=100",
+                f"-master.volumeSizeLimitMB={volume_mb}",
+                "-master.telemetry=false",
+            ),
         ]
     )
     url = f"http://{HOST}:{process.ports[6]}"

@@ -19,6 +19,7 @@ from tests.objects.buckets import (
     put_cache,
     read_fixture,
 )
+from tests.unit.upkeep.copying.copykit import large_root
 
 NAMES = ("main", "first", "feature/x")
 LARGE = 40 << 20
@@ -127,3 +128,16 @@ def test_the_command_prints_what_was_sent(plain_bucket: S3Bucket, tmp_path: Path
     answer = run(tmp_path, "copy", address, "local")
     assert answer.code == 1
     assert "hint: let the tags of the target move: --replace" in answer.err
+
+
+def test_a_tag_that_is_too_large_for_a_directory(plain_bucket: S3Bucket, tmp_path: Path) -> None:
+    plain_bucket.put(plain_bucket.blob_key(digest_of(b"layer")), b"layer")
+    plain_bucket.put(plain_bucket.root_key("big"), large_root(3000))
+    address = plain_bucket.attributes()
+    answer = run(tmp_path, "copy", address, "local")
+    assert answer.code == 1
+    assert "tag 'big' would have a document of " in answer.err
+    assert "hint: copy such tags without their least recently used steps: --trim" in answer.err
+    answer = run(tmp_path, "copy", "--trim", address, "local")
+    assert answer.code == 0
+    assert "of 3,000 steps, so that BuildKit imports it" in answer.err

@@ -8,7 +8,7 @@ from typing import Any
 
 from kitcache.oci.digest import parse_digest
 from kitcache.store.objects.client import ObjectClient
-from tests.hostile.build import Box, Json
+from tests.hostile.build import Box, Json, digest_of
 from tests.hostile.importable import UNCOMPRESSED, add_cache
 from tests.objects.memory import MemoryClient
 
@@ -92,3 +92,19 @@ def make_cache(top: Path, tags: dict[str, Iterable[bytes]], *, as_index: bool = 
     for tag, layers in tags.items():
         add_cache(box, tag, [layer(box, data) for data in layers], as_index=as_index)
     return box
+
+
+def large_root(steps: int) -> bytes:
+    """A cacheconfig of an object store with many long records."""
+    data, facts = b"layer", {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}
+    facts |= {"diffID": digest_of(b"tar"), "createdAt": "2026-06-01T10:00:00Z"}
+    records = [
+        {
+            "digest": digest_of(b"%d" % n),
+            "layers": [{"layer": 0, "createdAt": f"2026-06-01T10:00:00.{n:06}Z"}],
+            "inputs": [[{"link": n - 1, "selector": "s" * 400}]] if n else [],
+        }
+        for n in range(steps)
+    ]
+    described = {"blob": digest_of(data), "parent": -1, "annotations": {**facts, "size": len(data)}}
+    return json.dumps({"layers": [described], "records": records}).encode()

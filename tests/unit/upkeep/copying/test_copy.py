@@ -1,6 +1,5 @@
 """copy: the tags of directories and buckets, in every direction, whole or not at all."""
 
-import json
 from pathlib import Path
 from threading import Event
 
@@ -20,6 +19,7 @@ from tests.unit.upkeep.copying.copykit import (
     address,
     blob_key,
     check_complete,
+    large_root,
     layer,
     make_cache,
     put,
@@ -236,22 +236,6 @@ def test_two_roots_of_one_name_are_refused(buckets: Buckets, cache: Box) -> None
     with pytest.raises(UsageError, match="'main' names 2 roots"):
         kitcache.copy(cache.dir, address("a"))
     assert buckets.bucket("a").versions == {}
-
-
-def large_root(steps: int) -> bytes:
-    """A cacheconfig of an object store with many long records."""
-    data, facts = b"layer", {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"}
-    facts |= {"diffID": digest_of(b"tar"), "createdAt": "2026-06-01T10:00:00Z"}
-    records = [
-        {
-            "digest": digest_of(b"%d" % n),
-            "layers": [{"layer": 0, "createdAt": f"2026-06-01T10:00:00.{n:06}Z"}],
-            "inputs": [[{"link": n - 1, "selector": "s" * 400}]] if n else [],
-        }
-        for n in range(steps)
-    ]
-    described = {"blob": digest_of(data), "parent": -1, "annotations": {**facts, "size": len(data)}}
-    return json.dumps({"layers": [described], "records": records}).encode()
 
 
 def test_a_root_that_no_import_from_a_directory_reads_is_refused_or_trimmed(
