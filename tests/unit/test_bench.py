@@ -43,8 +43,8 @@ def test_a_quick_run_measures_every_row_and_leaves_nothing(tmp_path: Path) -> No
     written = sheet.read_text()
     measured = [line for line in written.splitlines() if line.startswith("| ")]
     reason = why_unavailable()
-    more = 7 if reason else 7 + len(BUILDS)
-    # Headings; read, lock and copy are two rows each, and verify is five.
+    more = 11 if reason else 11 + len(BUILDS)
+    # Headings; read, lock and copy are two rows each, verify and objects are five.
     assert len(measured) == 2 + len(ROWS) + more
     skipped = {line.rpartition("measured: ")[2].strip(" |") for line in measured if NOT in line}
     known = {
