@@ -96,13 +96,18 @@ class Console:
         return code
 
     def resolve(self, address: str) -> StoreAddress:
-        """Return a path as it is, and the address of an object store parsed, with warnings."""
+        """Return a path as it is, and the address of an object store parsed.
+
+        Warnings about the address go to stderr, with --json too: few results have a field for them.
+        """
         cache = find_object_cache(address)
         if cache is None:
             return address
         from kitcache.cli.objects import secret_warnings  # noqa: PLC0415 - only for object stores
 
-        self.print_store_warnings(cache.address, (*cache.warnings, *secret_warnings(cache)))
+        warnings = (*cache.warnings, *secret_warnings(cache))
+        for line in self._new_warnings(cache.address, warnings):
+            print_stderr(f"kitcache: {printable(hide_password(line))}")
         return cache
 
     def print_result(self, value: object, lines: Iterable[str]) -> None:
@@ -144,13 +149,14 @@ class Console:
     def print_report(self, path: str, report: StoreReport) -> None:
         """Print the number of requests to an object store, and its warnings."""
         self.print_note(request_notes(path, report.requests))
-        self.print_store_warnings(path, report.warnings)
+        self.print_warning(self._new_warnings(path, report.warnings))
 
-    def print_store_warnings(self, path: str, warnings: Iterable[str]) -> None:
-        """Print warnings about a cache that were not printed before."""
+    def _new_warnings(self, path: str, warnings: Iterable[str]) -> list[str]:
+        """Return the warnings about a cache that were not printed before."""
         lines = dict.fromkeys(f"{path}: {warning}" for warning in warnings)
-        self.print_warning(line for line in lines if line not in self._warned)
-        self._warned.update(lines)
+        new = [line for line in lines if line not in self._warned]
+        self._warned.update(new)
+        return new
 
     def print_error(self, error: KitcacheError) -> None:
         """Print an error with hints: to stderr, or as JSON to stdout."""

@@ -85,6 +85,12 @@ def test_warnings_about_an_address_come_once(capsys: pytest.CaptureFixture[str])
     assert out == ""
 
 
+def test_with_json_they_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Console(wants_json=True).each([f"{PASTED},bukcet=x"], lambda _: 0) == 0
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), err.count(f"kitcache: {SHORT}: ")) == ("", 2, 2)
+
+
 def test_an_error_of_the_system_names_the_short_form(capsys: pytest.CaptureFixture[str]) -> None:
     def work(address: StoreAddress) -> int:
         raise OSError(5, "Input/output error")
