@@ -179,6 +179,9 @@ class MemoryStore:
     def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:
         return ()
 
+    def find_risks(self) -> Sequence[str]:
+        return ()
+
     def touch_roots(self) -> None:
         self.index_changed_ns = self.clock_ns
 

@@ -13,6 +13,7 @@ from kitcache.store.objects.client import (
     Target,
     Upload,
 )
+from kitcache.store.objects.lifecycle import LifecycleRule
 
 
 class MemoryClient:
@@ -34,6 +35,7 @@ class MemoryClient:
         self.clock_ns = 1_800_000_000 * 10**9
         self.versions: dict[str, list[tuple[ObjectInfo, bytes]]] = {}
         self.uploads: dict[str, Upload] = {}
+        self.lifecycle: list[LifecycleRule] | None = None
         self.undeletable: dict[str, str] = {}
         self.hooks: list[object] = []
         self._has_versions, self._renews = has_versions, renews
@@ -51,6 +53,9 @@ class MemoryClient:
     def abilities(self) -> Abilities:
         exact = self._has_versions or not self._renews
         return Abilities(self._has_versions, exact, self._renews)
+
+    def read_lifecycle(self) -> Sequence[LifecycleRule] | None:
+        return self.lifecycle
 
     def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
         while True:

@@ -258,3 +258,6 @@ class DirectoryStore(Layout):
 
     def report(self) -> StoreReport:
         return NO_REPORT
+
+    def find_risks(self) -> Sequence[str]:
+        return ()

@@ -523,6 +523,9 @@ class CollectableStore(CacheStore, Protocol):
     def report(self) -> StoreReport:
         """Return facts about the requests so far, and warnings, for a result."""
 
+    def find_risks(self) -> Sequence[str]:
+        """Return a sentence for each setting of the store that endangers the cache."""
+
 
 class EditableStore(CollectableStore, Protocol):
     """A store whose roots kitcache edits: prune, trim, tag, untag, merge, repair, a build."""

@@ -145,6 +145,9 @@ class AzureClient:
             self._abilities = Abilities(has_versions, deletes_exactly=True, renews=False)
         return self._abilities
 
+    def read_lifecycle(self) -> None:
+        """Return None: the rules belong to the account, and only its management API has them."""
+
     def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
         return self._pages.list_pages(prefix, after, versions=versions)
 

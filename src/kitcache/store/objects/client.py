@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from kitcache.errors import NotACache, fixed_field
+from kitcache.store.objects.lifecycle import LifecycleRule
 
 PAGE_KEYS = 1000
 """The most keys that one page of a listing, or one deletion, has on S3."""
@@ -142,6 +143,9 @@ class ObjectClient(Protocol):
 
     def abilities(self) -> Abilities:
         """Return what the store can do. Asks once; later calls return the same."""
+
+    def read_lifecycle(self) -> Sequence[LifecycleRule] | None:
+        """Return the rules by which the store itself deletes objects, None if they are unknown."""
 
     def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
         """Yield the pages of the objects whose keys begin with a prefix, one request each.

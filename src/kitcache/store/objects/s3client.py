@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
+from typing import Any
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
@@ -18,6 +19,7 @@ from kitcache.store.objects.client import (
     Target,
     Upload,
 )
+from kitcache.store.objects.lifecycle import LifecycleRule
 from kitcache.store.objects.s3deletion import Deletions
 from kitcache.store.objects.s3errors import DENIED
 from kitcache.store.objects.s3listing import (
@@ -45,6 +47,7 @@ _CONDITION_FAILED = MISSING | {
     "409",
     "OperationAborted",
 }
+_NO_LIFECYCLE = {"NoSuchLifecycleConfiguration"}
 _MAX_EMPTY_PAGES = 1000
 _NOT_LISTED = "more keys follow, but the store does not list them"
 
@@ -98,6 +101,16 @@ class S3Client:
             return Abilities(False, False, renews=True)
         has_versions = any(info.version not in {"", "null"} for info in page.objects)
         return Abilities(has_versions, False, renews=True)
+
+    def read_lifecycle(self) -> Sequence[LifecycleRule] | None:
+        operation = "GetBucketLifecycleConfiguration"
+        try:
+            answer = self._requests.call_unless(_NO_LIFECYCLE, operation) or {}
+        except NoBucket:
+            raise
+        except KitcacheError:  # It is not needed to read or delete.
+            return None
+        return tuple(filter(None, map(_read_rule, answer.get("Rules", ()))))
 
     def list_pages(self, prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
         if not versions:
@@ -222,3 +235,15 @@ class S3Client:
 
     def close(self) -> None:
         self._requests.close()
+
+
+def _read_rule(rule: Mapping[str, Any]) -> LifecycleRule | None:
+    """Return a rule, None if it is disabled or applies to objects with tags only."""
+    filtered = rule.get("Filter") or {}
+    both = filtered.get("And") or {}
+    if rule.get("Status") != "Enabled" or filtered.get("Tag") or both.get("Tags"):
+        return None
+    expiration = rule.get("Expiration") or {}
+    days = expiration.get("Days", 0 if "Date" in expiration else None)
+    prefix = rule.get("Prefix") or filtered.get("Prefix") or both.get("Prefix") or ""
+    return LifecycleRule(rule.get("ID", ""), prefix, days, "NoncurrentVersionExpiration" in rule)

@@ -18,6 +18,7 @@ _PERMISSIONS = {
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
     "ListParts": "s3:ListMultipartUploadParts",
     "GetBucketVersioning": "s3:GetBucketVersioning",
+    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
     "CopyObject": "s3:GetObject and s3:PutObject",

@@ -36,6 +36,7 @@ _KINDS: dict[str, RequestKind] = {
     "ListParts": "list",
     "GetObject": "get",
     "GetBucketVersioning": "get",
+    "GetBucketLifecycleConfiguration": "get",
     "HeadBucket": "head",
     "HeadObject": "head",
     "CopyObject": "copy",

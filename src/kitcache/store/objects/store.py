@@ -36,6 +36,7 @@ from kitcache.store.objects.checks import (
 )
 from kitcache.store.objects.client import CHANGED, ObjectClient, Upload
 from kitcache.store.objects.history import RunHistory
+from kitcache.store.objects.lifecycle import find_risks
 from kitcache.store.objects.listing import ALGORITHM
 from kitcache.store.objects.rootcommit import delete_all, replace_roots
 from kitcache.store.objects.roots import RootReader
@@ -349,6 +350,13 @@ class ObjectStore:
     def report(self) -> StoreReport:
         counts = RequestCounts(**self.client.requests)
         return StoreReport(counts, (*self._warnings, *self._history.warnings))
+
+    def find_risks(self) -> Sequence[str]:
+        rules = self.client.read_lifecycle()
+        if rules is None:
+            return ()
+        has_versions = self.client.abilities().has_versions
+        return tuple(find_risks(rules, self.cache, has_versions=has_versions))
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self._warnings:

@@ -121,7 +121,7 @@ def verify_locked(
         )
     else:
         result = _judge(store, view.survey, hashed, control)
-    warnings += store.report().warnings
+    warnings += (*store.find_risks(), *store.report().warnings)
     return result._replace(
         warnings=(*warnings, *result.warnings),
         seconds=round(time.monotonic() - started, 3),
