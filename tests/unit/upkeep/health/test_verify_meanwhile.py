@@ -13,8 +13,8 @@ from kitcache.errors import Busy, Cancelled
 from kitcache.gc.control import Control
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
+from kitcache.upkeep.health import blobcheck as module
 from kitcache.upkeep.health import judge
-from kitcache.upkeep.health import verify as module
 from kitcache.upkeep.health.verify import verify, verify_locked
 from tests.hostile.build import Box, encode
 from tests.hostile.importable import Cached, add_cache, layer
