@@ -67,7 +67,10 @@ def test_versions_follow_each_other_newest_first() -> None:
     assert marker == ""
 
 
-@pytest.mark.parametrize("data", [PAGE.encode()[:60], b"", b"<html></html>", b"{}"])
+NAMELESS = PAGE.format("<Blob></Blob>", "").encode()
+
+
+@pytest.mark.parametrize("data", [PAGE.encode()[:60], b"", b"<html></html>", b"{}", NAMELESS])
 def test_a_torn_page_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a complete page"):
         parse_page(data)

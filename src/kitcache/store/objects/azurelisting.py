@@ -52,17 +52,18 @@ def parse_page(data: bytes) -> ListedPage:
     Raises:
         ValueError: It is not a complete page.
     """
-    page = _Page()
+    page = _Page(has_encoded_names=b' Encoded="true"' in data)
     try:
         page.parser.Parse(data, True)
-    except ExpatError:
+    except (ExpatError, KeyError):
         page.is_complete = False
     if not page.is_complete:
         raise ValueError("it is not a complete page of a listing")
     if any(item.version for item in page.objects):
         page.objects.sort(key=lambda item: item.version, reverse=True)
         page.objects.sort(key=lambda item: item.key)
-    return ListedPage(page.objects, page.fields.get("NextMarker", ""), sorted(page.folders))
+    marker = page.fields.get("NextMarker", "").strip()
+    return ListedPage(page.objects, marker, sorted(page.folders))
 
 
 class _Page:
@@ -72,7 +73,7 @@ class _Page:
         fields: Of the blob, then of the page, that is being read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_encoded_names: bool) -> None:
         self.objects: list[ObjectInfo] = []
         self.folders: list[str] = []
         self.fields: dict[str, str] = {}
@@ -81,29 +82,28 @@ class _Page:
         self._is_encoded = False
         self.parser = ParserCreate()
         self.parser.buffer_text = True
-        self.parser.StartElementHandler = self._start
+        # A handler that is not needed costs a third of the time.
+        if has_encoded_names:
+            self.parser.StartElementHandler = self._start
+        self.parser.CharacterDataHandler = self._text.append
         self.parser.EndElementHandler = self._end
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if name in _FIELDS:
-            if name == "Name":
-                self._is_encoded = attributes.get("Encoded") == "true"
-            self.parser.CharacterDataHandler = self._text.append
-        elif name == "Blob":
-            self.fields.clear()
+        if name == "Name":
+            self._is_encoded = attributes.get("Encoded") == "true"
 
     def _end(self, name: str) -> None:
         if name in _FIELDS:
-            value = "".join(self._text)
+            value = self._text[-1] if self._text else ""
             self.fields[name] = unquote(value) if name == "Name" and self._is_encoded else value
-            self._text.clear()
-            self.parser.CharacterDataHandler = None
         elif name == "Blob":
             self.objects.append(_make_info(self.fields))
+            self.fields.clear()
         elif name == "BlobPrefix":
             self.folders.append(self.fields["Name"])
         elif name == "EnumerationResults":
             self.is_complete = True
+        self._text.clear()
 
 
 def _make_info(fields: dict[str, str]) -> ObjectInfo:
