@@ -184,8 +184,9 @@ def test_a_renewed_blob_is_kept_if_the_renewal_came_after_the_last_look(bucket: 
     assert name in bucket.blobs
 
 
-def test_azure_deletes_a_blob_only_after_a_whole_grace_without_a_root() -> None:
-    bucket = Bucket(renews=False)
+@pytest.mark.parametrize("has_versions", [False, True])
+def test_azure_deletes_a_blob_only_after_a_whole_grace_without_a_root(has_versions: bool) -> None:
+    bucket = Bucket(has_versions=has_versions, renews=False)
     bucket.root("main", bucket.blob(b"one"))
     old = bucket.blob(b"old")
     bucket.age(1000)
@@ -193,8 +194,11 @@ def test_azure_deletes_a_blob_only_after_a_whole_grace_without_a_root() -> None:
     bucket.age(47)
     assert bucket.reset().deleted.blobs == 0
     bucket.age(2)
+    listed: list[str] = []
+    bucket.client.hooks.append(lambda kind, key: listed.append(key) if kind == "list" else None)
     assert bucket.reset().deleted.blobs == 1
     assert old not in bucket.blobs
+    assert listed.count("ci/blobs/sha256:") == 0, "an ETag decides, not one more listing"
 
 
 def test_a_root_that_is_no_cacheconfig_stops_the_sweep(cache: Bucket) -> None:

@@ -103,7 +103,9 @@ class Candidates:
     @property
     def _is_exact_by_etag(self) -> bool:
         abilities = self._client.abilities()
-        return abilities.deletes_exactly and not abilities.has_versions
+        # S3 deletes either by version or by ETag.
+        has_only_versions = abilities.has_versions and abilities.renews
+        return abilities.deletes_exactly and not has_only_versions
 
     def targets(self, names: Sequence[str], stats: Sequence[StoredTimes]) -> dict[Target, str]:
         """Return the objects to delete, each with its name."""
