@@ -9,7 +9,7 @@ import pytest
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
 from kitcache.store.protocol import CollectableStore
-from tests.contract.suite import StoreLaws
+from tests.contract.suite import IndexLaws, StoreLaws
 from tests.hostile.build import Sample, make_sample
 
 
@@ -21,7 +21,7 @@ class Directory(NamedTuple):
         self.store.refresh()
 
 
-class TestDirectory(StoreLaws):
+class TestDirectory(StoreLaws, IndexLaws):
     @pytest.fixture
     def cache(self, tmp_path: Path) -> Iterator[Directory]:
         sample = make_sample(tmp_path)

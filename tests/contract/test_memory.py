@@ -13,7 +13,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import CollectableStore
 from tests.contract.loading import load
 from tests.contract.memory import MemoryStore
-from tests.contract.suite import CONTROL, HOUR_NS, NO_WAIT, StoreLaws, names_of
+from tests.contract.suite import CONTROL, HOUR_NS, NO_WAIT, IndexLaws, StoreLaws, names_of
 from tests.hostile.build import Sample, make_sample
 
 
@@ -34,7 +34,7 @@ def cache(tmp_path: Path) -> Memory:
     return memory
 
 
-class TestMemory(StoreLaws):
+class TestMemory(StoreLaws, IndexLaws):
     @pytest.fixture
     def cache(self, cache: Memory) -> Memory:
         return cache

@@ -319,9 +319,11 @@ class ObjectStore:
 
     def delete_ingest(self, lock: HeldLock[Self], ingest: Ingest) -> bool:
         self._require_exclusive(lock)
-        upload = (self._uploads or {}).pop(ingest.name, None)
+        uploads = self._uploads or {}
+        upload = uploads.get(ingest.name)
         if upload is None or ingest.writes_ns != (upload.began_ns,):
             return False
+        del uploads[ingest.name]
         return self.client.abort_upload(upload)
 
     def _require_exclusive(self, lock: HeldLock[CollectableStore]) -> None:
