@@ -131,11 +131,11 @@ def parse_object_cache(text: str, environ: Mapping[str, str]) -> ObjectCache | N
 
 
 def secrets_of(cache: ObjectCache) -> tuple[str, ...]:
-    """Return the names of the secret attributes that the value has."""
-    names = ("secret_access_key", "session_token")
-    has_sas = cache.endpoint_url != _bare_url(cache.endpoint_url)
-    url = "account_url" if cache.kind == "azblob" else "endpoint_url"
-    return (*(name for name in names if getattr(cache, name)), *((url,) if has_sas else ()))
+    """Return the names of the secrets that the value has."""
+    has_secret_url = cache.endpoint_url != _bare_url(cache.endpoint_url)
+    in_url = "the SAS in account_url" if cache.kind == "azblob" else "the password in endpoint_url"
+    names = [name for name in ("secret_access_key", "session_token") if getattr(cache, name)]
+    return (*names, *((in_url,) if has_secret_url else ()))
 
 
 def _check_kind(attrs: Mapping[str, str]) -> Kind:

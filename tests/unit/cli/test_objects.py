@@ -102,7 +102,9 @@ def test_an_error_of_the_system_names_the_short_form(capsys: pytest.CaptureFixtu
 def test_secrets_of_azure_have_their_own_advice() -> None:
     cache = ObjectCache("azblob", "c", endpoint_url="http://a?sig=hush", secret_access_key="hush")
     (warning,) = secret_warnings(cache)
-    assert warning.startswith("secret_access_key and account_url are on the command line")
+    assert warning.startswith(
+        "secret_access_key and the SAS in account_url are on the command line"
+    )
     assert "az login" in warning
     assert list(secret_warnings(ObjectCache("s3", "b"))) == []
 

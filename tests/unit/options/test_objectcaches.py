@@ -240,8 +240,8 @@ def test_no_secret_is_shown() -> None:
     for cache in caches:
         assert "hush" not in f"{cache} {cache!r} {cache.warnings}"
     assert [secrets_of(cache) for cache in caches] == [
-        ("secret_access_key", "session_token", "endpoint_url"),
-        ("secret_access_key", "account_url"),
+        ("secret_access_key", "session_token", "the password in endpoint_url"),
+        ("secret_access_key", "the SAS in account_url"),
         ("secret_access_key",),
     ]
     assert secrets_of(parse(S3)) == ()
