@@ -96,6 +96,7 @@ ADDING = NAMING | {
 MERGING = {
     "kitcache.cli.commands.merge",
     "kitcache.upkeep.naming.blobcopy",
+    "kitcache.upkeep.naming.common",
     "kitcache.upkeep.naming.merge",
     "kitcache.upkeep.naming.mergeplan",
     "kitcache.upkeep.meter",

@@ -17,8 +17,8 @@ COMMAND = options.Command(
 Copies the tags of the caches SRC to the cache DST. Each can be a directory, S3
 or Azure Blob Storage, named as --cache-to names it; the tags get the form that
 DST needs. Blobs that DST has are not sent again, all others are verified while
-they are copied. All tags are published after their blobs, so an interrupted
-copy changes no tag; run it again to send only what is missing.
+they are copied. A tag is published after all its blobs, so an interrupted copy
+leaves each tag as it was or complete; run it again to send what is missing.
 
 A directory that does not exist is created; a bucket is not. The sources are not
 changed. If a tag of a source is damaged, no tag is changed. Images and

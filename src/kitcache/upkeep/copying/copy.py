@@ -1,11 +1,11 @@
 """The copy command: lock, survey, convert, send the layers, check them there, publish the roots.
 
-A crash at any point leaves the target's tags unchanged: only blobs that no root names, which the
-next copy uses or the next reset deletes.
+A crash before the roots leaves only blobs that no root names: the next copy uses them, or the next
+reset deletes them. In a directory all roots change in one step, in a bucket one after the other.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -39,13 +39,13 @@ from kitcache.upkeep.copying.transfer import (
     plan_transfer,
     transfer,
 )
-from kitcache.upkeep.naming.merge import (
+from kitcache.upkeep.naming.common import (
     MergeOptions,
     as_sequence,
     lock_in_order,
     merge_uses,
-    run_merge,
 )
+from kitcache.upkeep.naming.merge import run_merge
 from kitcache.upkeep.naming.mergeplan import EntryGroup, MergeCache, check_patterns, decide
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots, read_target_roots
 from kitcache.upkeep.publish import find_faults
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from kitcache.store.directory import DirectoryStore
 
 _NO_TAG_CHANGED = "no tag was changed; copied blobs are kept for the next copy or reset"
+
+_SOME_PUBLISHED = "tags may have been published, each with all its blobs"
 
 
 class _CopyPlan(NamedTuple):
@@ -87,7 +89,8 @@ def copy(
     On success each copied tag is complete in the target, in the form that the target needs, and
     BuildKit imports the same steps from it. Every blob was verified while it was copied, and all of
     them exist in the target before the first root names them. Blobs that the target has are not
-    sent again. Between directories this is merge.
+    sent again. Between directories this is merge. A directory gets all tags in one step, a bucket
+    one after the other.
 
     Args:
         target: A directory is created if it does not exist; a bucket is not.
@@ -161,6 +164,7 @@ class _Copy:
     ) -> None:
         self._options, self._control, self._stack = options, options.control, stack
         self._trims = trims
+        self._effect = _NO_TAG_CHANGED
         self._names = list(map(address_name, sources))
         self._sources: list[EditableStore] = [stack.enter_context(open_store(s)) for s in sources]
         self._target: EditableStore | None = None
@@ -189,7 +193,7 @@ class _Copy:
             skipped=tuple(skipped for source in plan.sources for skipped in source.skipped),
             copied=counts.copied,
             reused=counts.reused,
-            warnings=warnings,
+            warnings=(*warnings, *_warn_empty(plan.sources)),
             seconds=round(time.monotonic() - options.started_s, 3),
         )
 
@@ -204,8 +208,12 @@ class _Copy:
         return warnings
 
     def _attempt(self) -> tuple[_CopyPlan, TransferCounts]:
-        plan = self._make_plan()
-        if self._options.is_dry:
+        try:
+            plan = self._make_plan()
+        except KitcacheError as error:
+            error.effect = NOTHING_CHANGED if error.effect == NOTHING_DELETED else error.effect
+            raise
+        if self._options.is_dry or not plan.groups:
             return plan, TransferCounts(plan.layers.copied, plan.layers.reused)
         target = self._target or self._make_target()
         if self._directory is not None:
@@ -218,14 +226,11 @@ class _Copy:
             counts = transfer(self._sources, target, plan.layers, self._control)
             self._write_documents(plan, target)
             groups = self._commit(plan, target)
-        except Damaged as error:
-            if any(_has_changed(source, self._control) for source in plan.sources):
-                raise IndexChangedError from None
-            error.effect = _NO_TAG_CHANGED
-            raise
         except KitcacheError as error:
+            if isinstance(error, Damaged) and self._has_source_changed(plan):
+                raise IndexChangedError from None
             if error.effect in (NOTHING_CHANGED, NOTHING_DELETED):
-                error.effect = _NO_TAG_CHANGED
+                error.effect = self._effect
             raise
         try:
             target.write_tag_uses(merge_uses(groups, target_uses, source_uses))
@@ -280,6 +285,14 @@ class _Copy:
                 )
         return roots, groups
 
+    def _has_source_changed(self, plan: _CopyPlan) -> bool:
+        for source in plan.sources:
+            source.store.refresh()
+            roots = source.store.read_roots(self._control.pause)
+            if roots.version != source.survey.index_digest:
+                return True
+        return False
+
     def _write_documents(self, plan: _CopyPlan, target: EditableStore) -> None:
         """Check that all layers are in the target, then write the documents of all roots."""
         target.sync_blobs()
@@ -310,6 +323,9 @@ class _Copy:
             if entries:
                 after = add_entries(roots.data if roots else None, entries)
                 wait_policy = self._control.wait_policy(self._options.left_s)
+                if self._form == "object":
+                    # There, each root is a request of its own.
+                    self._effect = _SOME_PUBLISHED
                 if target.commit_roots(lambda _: after, wait_policy, before=roots) is None:
                     raise IndexChangedError
             return groups
@@ -337,10 +353,10 @@ class _Copy:
                 )
 
 
-def _has_changed(source: SourceCache, control: Control) -> bool:
-    """Return True if the roots of a source have changed since its survey."""
-    source.store.refresh()
-    return source.store.read_roots(control.pause).version != source.survey.index_digest
+def _warn_empty(sources: Sequence[SourceCache]) -> Iterator[str]:
+    for store, survey, *_ in sources:
+        if not survey.roots:
+            yield f"{store.path}: {store.roots_name} has no tags"
 
 
 def _new_entry(descriptor: Descriptor, name: str | None) -> NewEntry:

@@ -5,16 +5,14 @@ copied, or the next reset deletes them.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from kitcache.errors import (
     NOTHING_CHANGED,
     NOTHING_DELETED,
-    Busy,
-    Cancelled,
     Damaged,
     KitcacheError,
     NotACache,
@@ -27,21 +25,25 @@ from kitcache.gc.reset import LOCK_TIMEOUT_S
 from kitcache.gc.survey import check_reachable
 from kitcache.gc.values import Survey
 from kitcache.oci.index import copy_entries
-from kitcache.options.renames import Rename, read_rename
+from kitcache.options.renames import read_rename
 from kitcache.store import state
 from kitcache.store.create import find_layout, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import (
     DirectoryPath,
-    StoreAddress,
     address_name,
     directory_path,
     is_nested,
     open_directory,
 )
-from kitcache.store.protocol import EditableStore, LockKind, Roots, TagUse
+from kitcache.store.protocol import LockKind, Roots
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
+from kitcache.upkeep.naming.common import (
+    MergeOptions,
+    as_sequence,
+    lock_in_order,
+    merge_uses,
+)
 from kitcache.upkeep.naming.mergeplan import (
     EntryGroup,
     MergeCache,
@@ -53,7 +55,6 @@ from kitcache.upkeep.naming.missing import find_missing, find_unknown
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots, read_target_roots
 from kitcache.upkeep.results import MergeResult
 
-_Address = TypeVar("_Address", bound=StoreAddress)
 _NO_TAG_CHANGED = "no tag was changed; copied blobs are kept for the next merge or reset"
 
 
@@ -69,30 +70,6 @@ class _SourceCache(NamedTuple):
         """The cache as the merge plan takes it."""
         path = self.store.path
         return MergeCache(path, address_name(path), self.roots.entries)
-
-
-class MergeOptions(NamedTuple):
-    """The arguments of a merge.
-
-    Attributes:
-        tags: Patterns of the tags to copy; () for all entries.
-        lock_timeout_s: For all locks together, since started_s.
-    """
-
-    sources: tuple[str, ...]
-    target: str
-    tags: tuple[str, ...]
-    renames: tuple[Rename, ...]
-    replaces: bool
-    is_dry: bool
-    control: Control
-    started_s: float
-    lock_timeout_s: float
-
-    @property
-    def left_s(self) -> float:
-        """The remaining time to wait for locks."""
-        return max(0.0, self.started_s + self.lock_timeout_s - time.monotonic())
 
 
 def merge(
@@ -186,14 +163,6 @@ def _merge(options: MergeOptions, stack: ExitStack) -> MergeResult:
     )
 
 
-def as_sequence(value: _Address | Sequence[_Address]) -> Sequence[_Address]:
-    """Return one address or text as a sequence."""
-    # An ObjectCache is a NamedTuple, so a sequence of its fields.
-    if isinstance(value, str) or not isinstance(value, Sequence) or hasattr(value, "_fields"):
-        return (value,)  # type: ignore[return-value]
-    return value
-
-
 def _open(
     options: MergeOptions, stack: ExitStack
 ) -> tuple[list[DirectoryStore], DirectoryStore | None]:
@@ -236,23 +205,6 @@ def _lock(
     kinds += [] if target is None else [(target, "exclusive")]
     kinds.sort(key=lambda pair: pair[0].identity())
     return lock_in_order(kinds, options, stack)
-
-
-def lock_in_order(
-    kinds: Sequence[tuple[EditableStore, LockKind]], options: MergeOptions, stack: ExitStack
-) -> tuple[str, ...]:
-    """Acquire locks. Return a warning for each source that cannot be locked."""
-    warnings = []
-    for store, kind in kinds:
-        try:
-            stack.enter_context(store.lock(kind, options.control.wait_policy(options.left_s)))
-        except (Busy, Cancelled):
-            raise
-        except KitcacheError as error:
-            if kind == "exclusive":
-                raise
-            warnings.append(describe_unlocked(store.path, error))
-    return tuple(warnings)
 
 
 def _read_source(store: DirectoryStore, options: MergeOptions) -> _SourceCache:
@@ -379,31 +331,4 @@ def _check_again(
         tag=tag,
         effect="index.json names it already",
         hints=("run the same merge again",),
-    )
-
-
-def merge_uses(
-    groups: Sequence[EntryGroup],
-    target_uses: Mapping[str, TagUse],
-    source_uses: Sequence[Mapping[str, TagUse]],
-) -> dict[str, TagUse]:
-    """Return the new uses of the copied tags: of two uses, the later one."""
-    merged: dict[str, TagUse] = {}
-    for group in groups:
-        target, source, digests = group.tag.target_name, group.tag.source_name, group.tag.digests
-        if target is None or source is None:
-            continue
-        known = target_uses.get(target) if group.tag.state == "unchanged" else None
-        use = source_uses[group.source].get(source, TagUse())
-        digest = digests[0] if len(digests) == 1 else None
-        merged[target] = _later(merged.get(target) or known, use)._replace(digest=digest)
-    return merged
-
-
-def _later(known: TagUse | None, use: TagUse) -> TagUse:
-    if known is None:
-        return use
-    return TagUse(
-        max(known.exported_ns or 0, use.exported_ns or 0) or None,
-        max(known.imported_ns or 0, use.imported_ns or 0) or None,
     )

@@ -317,3 +317,23 @@ def test_the_last_use_of_a_tag_is_copied_to_a_directory(
     kitcache.copy(address("a"), tmp_path / "out")
     used = {tag.ref_name: tag.last_used_ns for tag in kitcache.ls(tmp_path / "out").tags}
     assert used == dict.fromkeys(("main", "dev"), buckets.bucket("a").clock_ns)
+
+
+def test_a_source_without_tags_warns_and_creates_nothing(buckets: Buckets, tmp_path: Path) -> None:
+    result = kitcache.copy(address("a"), tmp_path / "out")
+    assert (result.outcome, result.tags) == ("unchanged", ())
+    assert result.warnings == ("s3://a/ci/: ci/manifests/ has no tags",)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_blob_of_the_directory_is_replaced(
+    buckets: Buckets, cache: Box, tmp_path: Path
+) -> None:
+    kitcache.copy(cache.dir, address("a"))
+    kitcache.copy(address("a"), tmp_path / "out")
+    path = tmp_path / "out" / "blobs" / "sha256" / digest_of(b"base" * 20)[7:]
+    path.chmod(0o644)
+    path.write_bytes(b"x" * 80)
+    result = kitcache.copy(address("a"), tmp_path / "out")
+    assert (result.outcome, result.copied.blobs, result.reused.blobs) == ("done", 1, 2)
+    assert kitcache.verify(tmp_path / "out").exit_code == 0

@@ -149,3 +149,19 @@ def test_a_target_that_loses_a_blob_before_its_root_publishes_nothing(
     assert roots(target) == held
     kitcache.copy(cache.dir, address("a"))
     check_complete(target)
+
+
+def test_an_error_after_the_first_tag_does_not_state_that_no_tag_has_changed(
+    buckets: Buckets, cache: Box
+) -> None:
+    target = buckets.bucket("a")
+
+    def refuse() -> None:
+        raise KitcacheError("s3://a/ci/", "access denied")
+
+    once(target, "put", root_key("dev"), refuse)
+    with pytest.raises(KitcacheError, match="access denied") as caught:
+        kitcache.copy(cache.dir, address("a"))
+    assert set(roots(target)) == {"main"}
+    assert caught.value.effect == "tags may have been published, each with all its blobs"
+    check_complete(target)
