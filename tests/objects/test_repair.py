@@ -303,6 +303,24 @@ class TestRead:
         # Nobody needs it now, but it is still bad.
         assert done.exit_code == 12
 
+    def test_one_bad_transfer_costs_no_step(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        key, real = f"ci/blobs/{bucket.top('main')}", bucket.client.read_parts
+        reads: list[str] = []
+
+        def garble(name: str, size: int) -> Any:
+            reads.append(name)
+            if name == key and reads.count(key) == 1:
+                return iter([bytes(size)])
+            return real(name, size)
+
+        monkeypatch.setattr(bucket.client, "read_parts", garble)
+        before = bucket.objects
+        done = repair(bucket, read=True)
+        assert (done.actions, done.exit_code, reads.count(key)) == ((), 0, 2)
+        assert bucket.objects == before
+
     def test_the_size_is_told_before_the_first_byte(self, bucket: Bucket) -> None:
         seen: list[Progress] = []
 

@@ -23,6 +23,7 @@ from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text
 from kitcache.store.protocol import EditableStore, RootObjectStore, Roots
 from kitcache.upkeep.health.judge import Judge
+from kitcache.upkeep.health.listed import read_some
 from kitcache.upkeep.health.repairplan import RepairInput, RepairPlan, make_repair_plan
 from kitcache.upkeep.health.verify import verify_locked
 from kitcache.upkeep.project import CacheDocuments
@@ -44,9 +45,12 @@ def repair_roots(
     """
     path, wait_policy = store.path, control.wait_policy(lock_timeout_s)
     verified, _ = verify_locked(store, control, read=read)
+    suspects = [blob.digest for blob in verified.bad_blobs]
+    # One transfer that fails is not enough to remove steps.
+    bad_blobs = read_some(store, suspects, control).bad_blobs if suspects else ()
 
     def attempt() -> tuple[RepairAction, ...]:
-        roots, source = _read_input(store, verified.bad_blobs, control)
+        roots, source = _read_input(store, bad_blobs, control)
         plan = make_repair_plan(source, now_ns=store.now_ns(), is_dry=dry_run)
         removed = _removed_roots(roots, plan)
         if not dry_run and plan.new_index is not None:
@@ -66,8 +70,8 @@ def repair_roots(
     if dry_run:
         return RepairResult(path, "dry-run", actions, verified)
     after, _ = verify_locked(store, control)
-    # No blob is read twice: a bad one is still there, though no root needs it any more.
-    after = after._replace(bad_blobs=verified.bad_blobs, hashed=verified.hashed)
+    # All other blobs were intact. A bad one is still there, though no root needs it any more.
+    after = after._replace(bad_blobs=bad_blobs, hashed=verified.hashed)
     return RepairResult(path, "done", actions, after)
 
 
