@@ -31,6 +31,7 @@ class MemoryClient:
     ) -> None:
         self.address = "s3://memory/"
         self.requests: dict[RequestKind, int] = {}
+        self.warnings: list[str] = []
         self.pause: Callable[[float], None] = time.sleep
         self.clock_ns = 1_800_000_000 * 10**9
         self.versions: dict[str, list[tuple[ObjectInfo, bytes]]] = {}

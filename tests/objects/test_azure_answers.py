@@ -204,6 +204,7 @@ class VersionedService:
         self.blobs = {name: ["1", "2"] for name in names}
         self.current = dict.fromkeys(names, "2")
         self.batches: list[list[str]] = []
+        self.is_permanent = "true"
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         key, _, query = path.removeprefix("/account/c/").partition("?")
@@ -231,14 +232,14 @@ class VersionedService:
             if condition and condition[1] != f'"{self.current[key]}"':
                 return "412 Changed\r\nx-ms-error-code: ConditionNotMet"
             self.current[key] = ""
-            return "202 Accepted\r\nx-ms-request-id: 1"
+            return f"202 Accepted\r\nx-ms-delete-type-permanent: {self.is_permanent}"
         version = query.removeprefix("versionid=")
         if self.current[key] == version:
             return "403 Forbidden\r\nx-ms-error-code: OperationNotAllowedOnRootBlob"
         if version not in self.blobs[key]:
             return "404 Missing\r\nx-ms-error-code: BlobNotFound"
         self.blobs[key].remove(version)
-        return "202 Accepted\r\nx-ms-request-id: 1"
+        return f"202 Accepted\r\nx-ms-delete-type-permanent: {self.is_permanent}"
 
 
 def test_versions_are_deleted_and_a_newer_one_stays(serve: Any) -> None:
@@ -254,6 +255,18 @@ def test_versions_are_deleted_and_a_newer_one_stays(serve: Any) -> None:
     assert service.current == {"a": "", "b": "2", "c": ""}
     assert client.requests["head"] == 1
     assert service.batches[1:] == [["a", "c"], ["a?versionid=2", "c?versionid=2"]]
+    client.close()
+
+
+@pytest.mark.parametrize(("is_permanent", "warnings"), [("true", 0), ("false", 1)])
+def test_soft_delete_is_reported_once(serve: Any, is_permanent: str, warnings: int) -> None:
+    service = VersionedService("a", "b")
+    service.is_permanent = is_permanent
+    client = client_at(serve(service.answer))
+    client.delete([Target("a", "1")])
+    client.delete([Target("b", "1")])
+    assert len(client.warnings) == warnings
+    assert all("has soft delete" in warning for warning in client.warnings)
     client.close()
 
 

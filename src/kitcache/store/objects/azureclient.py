@@ -73,6 +73,7 @@ class AzureClient:
     def __init__(self, cache: ObjectCache, credential: Any) -> None:
         self.address = cache.address
         self.requests: dict[RequestKind, int] = {}
+        self.warnings: list[str] = []
         self.pause: Callable[[float], None] = sleep
         self._cache = cache
         self._lock = Lock()
@@ -91,7 +92,7 @@ class AzureClient:
                 raw_response_hook=self._read_date,
             )
         self._pages = PageLister(cache, self._container, self._read_date)
-        self._deletions = Deletions(cache, self._container, self._find_etag)
+        self._deletions = Deletions(cache, self._container, self._find_etag, self.warnings)
 
     def _blob(self, key: str) -> BlobClient:
         """Return the client of a blob.

@@ -20,6 +20,10 @@ from kitcache.store.objects.azureerrors import (
 )
 from kitcache.store.objects.client import CHANGED, Target
 
+_IS_PERMANENT = "x-ms-delete-type-permanent"
+_SOFT_DELETE = (
+    "the storage account has soft delete: deleted blobs use space until the end of its retention"
+)
 _DENIED = "the credential does not permit it"
 _IS_CURRENT = "it is the current version"
 _REASONS = {
@@ -39,14 +43,20 @@ class Deletions:
 
     Args:
         find_etag: Returns the ETag of a blob, or of a version of it; "" if it is missing.
+        warnings: A sentence is added if the account has soft delete.
     """
 
     def __init__(
-        self, cache: ObjectCache, container: ContainerClient, find_etag: Callable[[str, str], str]
+        self,
+        cache: ObjectCache,
+        container: ContainerClient,
+        find_etag: Callable[[str, str], str],
+        warnings: list[str],
     ) -> None:
         self._cache = cache
         self._container = container
         self._find_etag = find_etag
+        self._warnings = warnings
 
     def delete(self, targets: Sequence[Target]) -> dict[Target, str]:
         """Return the reason for each target that was not deleted."""
@@ -87,6 +97,9 @@ class Deletions:
                 self._cache.address,
                 f"the service answered a batch of {len(targets):,} deletions with {answer}",
             )
+        is_soft = any(answer.headers.get(_IS_PERMANENT) == "false" for answer in answers)
+        if is_soft and _SOFT_DELETE not in self._warnings:
+            self._warnings.append(_SOFT_DELETE)
         return {t: _reason(answer) for t, answer in zip(targets, answers, strict=True)}
 
 

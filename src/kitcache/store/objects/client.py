@@ -124,11 +124,13 @@ class ObjectClient(Protocol):
         address: The cache as messages name it, such as s3://bucket/prefix/.
         requests: How many requests of each kind were sent, retries included.
         pause: Waits before a request is sent again: time.sleep, or a function that can raise.
+        warnings: Sentences for the result of a run.
     """
 
     address: str
     requests: dict[RequestKind, int]
     pause: Callable[[float], None]
+    warnings: list[str]
 
     @property
     def delete_batch_size(self) -> int:

@@ -61,6 +61,7 @@ class S3Client:
         self.address = cache.address
         self._requests = S3Requests(cache)
         self.requests: dict[RequestKind, int] = self._requests.counts
+        self.warnings: list[str] = []
         self._deletions = Deletions(self._requests)
         self._abilities: Abilities | None = None
 

@@ -351,7 +351,9 @@ class ObjectStore:
 
     def report(self) -> StoreReport:
         counts = RequestCounts(**self.client.requests)
-        return StoreReport(counts, (*self._warnings, *self._history.warnings))
+        return StoreReport(
+            counts, (*self._warnings, *self._history.warnings, *self.client.warnings)
+        )
 
     def find_risks(self) -> Sequence[str]:
         rules = self.client.read_lifecycle()
