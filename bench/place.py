@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
     verify_mib: int = 4096
     verify_rounds: int = 7
     object_blobs: int = 1_000_000
-    object_deletions: int = 20_000
+    object_deletions: int = 10_000
     object_rounds: int = 3
     copy_mib: int = 1024
     copy_rounds: int = 5
@@ -62,8 +62,8 @@ QUICK = Sizes(
     1,
     verify_mib=8,
     verify_rounds=1,
-    object_blobs=20_000,
-    object_deletions=1_000,
+    object_blobs=5_000,
+    object_deletions=200,
     object_rounds=1,
     copy_mib=20,
     copy_rounds=1,
