@@ -128,6 +128,7 @@ ACTIONS = {
     "CreateMultipartUpload": ["PutObject"],
     "DeleteObject": ["DeleteObject", "DeleteObjectVersion"],
     "DeleteObjects": ["DeleteObject", "DeleteObjectVersion"],
+    "GetBucketLifecycleConfiguration": ["GetLifecycleConfiguration"],
     "GetBucketVersioning": ["GetBucketVersioning"],
     "GetObject": ["GetObject"],
     "HeadBucket": ["ListBucket"],

@@ -40,7 +40,7 @@ SENTENCES = {
         f"{STORE}test_a_root_that_is_published_during_the_sweep_is_read",
         f"{HERE}test_a_root_between_two_batches_keeps_its_blobs",
     ],
-    "The keys of the batch are listed again too, and a blob with a renewed date is kept.": [
+    "On S3 the keys of the batch are listed again too, and a blob with a renewed date is kept.": [
         f"{HERE}test_a_blob_that_was_renewed_before_the_last_look_is_kept"
     ],
     "In a bucket with versions, the version that was listed is deleted, so a blob that is renewed"
