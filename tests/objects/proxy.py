@@ -1,6 +1,7 @@
 """A proxy in front of a real object store that holds, answers or breaks chosen requests.
 
-It can also set the store's clock ahead: the Date header of its answers. Objects then seem older.
+It can also set the store's clock ahead: the headers Date and Last-Modified of its answers. In a
+listing, objects then seem older.
 """
 
 import re
@@ -197,13 +198,13 @@ def _parse(lines: list[bytes]) -> Request:
 
 def _pump(source: socket.socket, sink: socket.socket, ahead: timedelta) -> None:
     def shift(match: re.Match[bytes]) -> bytes:
-        date = parsedate_to_datetime(match[1].decode()) + ahead
-        return b"\r\nDate: " + format_datetime(date, usegmt=True).encode() + b"\r\n"
+        date = parsedate_to_datetime(match[2].decode()) + ahead
+        return match[1] + format_datetime(date, usegmt=True).encode()
 
     with suppress(OSError):
         while data := source.recv(1 << 16):
             if ahead and data.startswith(b"HTTP/1.1"):
-                data = re.sub(rb"\r\nDate: ([^\r]+)\r\n", shift, data, count=1)
+                data = re.sub(rb"(\r\n(?:Date|Last-Modified): )([^\r]+)", shift, data, count=2)
             sink.sendall(data)
     _shut(sink)
 

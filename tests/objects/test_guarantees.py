@@ -54,6 +54,10 @@ SENTENCES = {
     "If a listing does not show a renewed date, nothing is deleted (exit code 13).": [
         f"{STORE}test_a_store_that_does_not_show_renewals_is_refused"
     ],
+    "If the date of the store's answers and the date of an object written just now differ by more"
+    " than 15 minutes, nothing is deleted either (exit code 13).": [
+        f"{STORE}test_a_store_with_two_clocks_is_refused"
+    ],
     "If a document next to the cache looks like a root that uses blobs of the cache, nothing is"
     " deleted either (exit code 13), and the error names the document.": [
         f"{STORE}test_roots_of_another_prefix_that_use_the_blobs_stop_the_sweep"

@@ -661,9 +661,11 @@ def test_the_clock_is_the_stores(moto_bucket: S3Bucket) -> None:
         assert client.now_ns() == 1_795_947_630 * 10**9
 
 
-def test_answers_without_a_date_are_refused(moto_bucket: S3Bucket) -> None:
+@pytest.mark.parametrize("headers", ["", "Date: \r\n", "Date: tomorrow\r\n"])
+def test_answers_without_a_date_are_refused(moto_bucket: S3Bucket, headers: str) -> None:
     with proxied(moto_bucket) as (proxy, client):
-        proxy.answer(is_query("versioning"), answer_of(b"<VersioningConfiguration/>"))
+        answer = answer_of(b"<VersioningConfiguration/>", headers=headers)
+        proxy.answer(is_query("versioning"), answer)
         with pytest.raises(KitcacheError, match="have no date"):
             client.now_ns()
 

@@ -240,6 +240,20 @@ def test_a_store_that_does_not_show_renewals_is_refused(
     assert not [key for key in cache.client.versions if "self-test" in key]
 
 
+@pytest.mark.parametrize(
+    ("skew_ns", "said"), [(72 * HOUR_NS, "3 d later"), (-HOUR_NS - 10**9, "1 h earlier")]
+)
+def test_a_store_with_two_clocks_is_refused(
+    cache: Bucket, monkeypatch: pytest.MonkeyPatch, skew_ns: int, said: str
+) -> None:
+    """Its answers are dated by another clock than its objects, as behind some proxies."""
+    client = cache.client
+    monkeypatch.setattr(client, "now_ns", lambda: client.clock_ns + skew_ns)
+    with pytest.raises(Unsafe, match=f"dated {said} than an object"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+
+
 def test_a_root_that_is_published_during_the_sweep_is_read(cache: Bucket) -> None:
     """It names a blob that was to be deleted: the plan is made again."""
     (old,) = names(b"old")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from kitcache.errors import Damaged, KitcacheError, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.options.objectcaches import ObjectCache
+from kitcache.options.units import format_age
 from kitcache.store.objects.checks import (
     check_renewal,
     state_prefix,
@@ -25,6 +26,8 @@ from kitcache.store.protocol import NotConfirmedError, Remembered
 _LIMIT_BYTES = 1 << 30
 _TEST_NS = 30 * 24 * 3600 * 10**9
 _ATTEMPTS = 4
+_MAX_SKEW_NS = 15 * 60 * 10**9
+"""S3 itself refuses requests whose time differs by more than this."""
 
 
 class _Loaded(NamedTuple):
@@ -118,7 +121,8 @@ class RunHistory:
         """Record the blobs that are live now.
 
         Raises:
-            Unsafe: They cannot be recorded, and nothing else protects exports.
+            Unsafe: They cannot be recorded, and nothing else protects exports; or the store has
+                two clocks.
         """
         names = frozenset(digest.hex for digest in live)
         if names == self._recorded:
@@ -133,7 +137,22 @@ class RunHistory:
                     hints=error.hints,
                 ) from None
             self._warn(f"the live blobs cannot be recorded for the next run: {error.problem}")
+        else:
+            self._check_clock()
         self._recorded = names
+
+    def _check_clock(self) -> None:
+        """Refuse a store that dates its answers and its objects by different clocks."""
+        info, now_ns = self._client.stat(self._key), self._client.now_ns()
+        skew_ns = 0 if info is None else now_ns - info.modified_ns
+        if abs(skew_ns) > _MAX_SKEW_NS:
+            later = "later" if skew_ns > 0 else "earlier"
+            raise Unsafe(
+                self._client.address,
+                f"the store's answers are dated {format_age(abs(skew_ns))} {later} than an object"
+                " that was written just now: kitcache cannot tell how old a blob is",
+                hints=("check the clocks of the store, and of a proxy in front of it",),
+            )
 
     def _record(self, names: frozenset[str], root_count: int) -> None:
         for _ in range(_ATTEMPTS):

@@ -80,6 +80,7 @@ class S3Client:
             raise KitcacheError(
                 self.address,
                 "the answers of the store have no date, so the age of blobs is unknown",
+                hints=("check for a proxy in front of the store that changes the header Date",),
             )
         return self._requests.date_ns
 

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Container
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -165,7 +166,8 @@ class S3Requests:
         self._has_answered = True
         date = response_dict["headers"].get("date")
         if date and response_dict["status_code"] < 500:
-            self.date_ns = nanoseconds(parsedate_to_datetime(date))
+            with suppress(ValueError):
+                self.date_ns = nanoseconds(parsedate_to_datetime(date))
 
 
 def _create_client(cache: ObjectCache) -> Any:
