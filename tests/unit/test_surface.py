@@ -147,7 +147,8 @@ VALUES = {
     "DiskSpace": ("bytes=None percentage=None", "of"),
     "DiskUsage": (
         "path live reclaimable ingest foreign tags missing_blobs damage skipped_sweeps=0"
-        " quarantine=Tally(blobs=0, bytes=0) requests=None warnings=()",
+        " quarantine=Tally(blobs=0, bytes=0) requests=None warnings=()"
+        " too_young=Tally(blobs=0, bytes=0)",
         "exit_code",
     ),
     "HeldBlob": ("digest bytes unique_bytes role media_type platform created_by step", ""),

@@ -69,6 +69,7 @@ def measure_usage(
         quarantine=Tally(*store.quarantined()),
         requests=report.requests,
         warnings=report.warnings,
+        too_young=swept.too_young,
     )
 
 

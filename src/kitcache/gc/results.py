@@ -31,6 +31,7 @@ class DiskUsage(NamedTuple):
         quarantine: Files that repairs have quarantined.
         requests: The requests to an object store; None for a directory.
         warnings: Sentences about an object store and its earlier runs.
+        too_young: The blobs that no tag reaches and that a reset would keep because of their age.
     """
 
     path: str
@@ -45,6 +46,7 @@ class DiskUsage(NamedTuple):
     quarantine: Tally = Tally()
     requests: RequestCounts | None = None
     warnings: tuple[str, ...] = ()
+    too_young: Tally = Tally()
 
     @property
     def exit_code(self) -> int:

@@ -23,7 +23,11 @@ Shows the sizes of live blobs (a tag reaches them), reclaimable blobs (a reset
 would delete them), unfinished uploads (ingest), foreign files (not blobs), and
 the quarantine of a repair. For each tag it shows the blobs that only this tag
 reaches, and the blobs that other tags reach too. Sizes are file sizes. Acquires
-no lock and changes nothing.""",
+no lock and changes nothing.
+
+In an object store, ingest counts unfinished multipart uploads, and superseded
+versions of objects are reclaimable blobs. A reset would keep the blobs that are
+too young (--export-time).""",
     epilog="""\
 examples:
   kitcache du ./cache                        how much of it is reclaimable?
@@ -58,6 +62,7 @@ def usage_lines(usage: DiskUsage) -> Iterator[str]:
     rows = [
         ("live", usage.live, "blob"),
         ("not reached" if usage.damage else "reclaimable", usage.reclaimable, "blob"),
+        *([("too young", usage.too_young, "blob")] if usage.too_young.blobs else []),
         ("ingest", usage.ingest, "upload"),
         ("foreign", usage.foreign, "file"),
     ]
