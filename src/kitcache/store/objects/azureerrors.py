@@ -105,8 +105,8 @@ def _explain_denied(cache: ObjectCache, answer: str, code: str) -> KitcacheError
     else:
         problem = f"the credential does not permit this request ({answer})"
         hints = (
-            "check account_name and the key; the credential must permit to list, read, write and"
-            " delete blobs",
+            "check account_name and the key or SAS; it must permit to list, read, write and delete"
+            " blobs",
         )
     return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
 
