@@ -2,13 +2,18 @@
 
 import os
 import re
+import ssl
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import trustme
+from azure.core.exceptions import ClientAuthenticationError
 
 from kitcache.errors import KitcacheError
 from kitcache.options.objectcaches import ObjectCache
@@ -304,4 +309,51 @@ def test_abilities_of_a_container_with_versions(serve: Any) -> None:
     page = PAGE.format(BLOB.format("", "a", version("1", is_current=True)), "")
     client = client_at(serve(lambda *_: (200, XML, page.encode())))
     assert client.abilities() == (True, True, False)
+    client.close()
+
+
+class RefusedCredential:
+    """azure-identity's DefaultAzureCredential on a machine without a login."""
+
+    def get_token(self, *scopes: str, **options: Any) -> Any:
+        assert scopes == ("https://storage.azure.com/.default",)
+        raise ClientAuthenticationError("DefaultAzureCredential failed. Attempted: secret=hush")
+
+
+def test_the_credentials_of_the_environment_are_used_without_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    identity = types.ModuleType("azure.identity")
+    identity.DefaultAzureCredential = RefusedCredential  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "azure.identity", identity)
+    cache = ObjectCache("azblob", "c", endpoint_url="https://127.0.0.1:1", account_name="account")
+    client = open_azure(cache)
+    with pytest.raises(
+        KitcacheError, match="no credential of the environment is accepted"
+    ) as caught:
+        list(client.list_pages(""))
+    assert "hush" not in str(caught.value)
+    assert "az login" in str(caught.value)
+    client.close()
+
+
+def test_a_certificate_that_is_not_trusted() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        client = client_at(f"https://127.0.0.1:{server.server_port}/account")
+        with pytest.raises(KitcacheError, match="its certificate is not trusted"):
+            client.stat("x")
+        client.close()
+        server.shutdown()
+
+
+def test_a_proxy_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    client = client_at("https://account.example")
+    with pytest.raises(KitcacheError, match="the proxy of HTTPS_PROXY does not answer"):
+        client.stat("x")
     client.close()

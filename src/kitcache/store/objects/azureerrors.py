@@ -21,8 +21,17 @@ from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import NoBucket
 
 _NO_CONTAINER = ("ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled")
-_BUSY = ("the service is busy, also after all retries", ("run the same command again later",))
-_ANSWERS: dict[str, tuple[str, tuple[str, ...]]] = {
+_WRONG_CREDENTIAL = (
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+    "NoAuthenticationInformation",
+)
+_Description = tuple[str, tuple[str, ...]]
+_BUSY: _Description = (
+    "the service is busy, also after all retries",
+    ("run the same command again later",),
+)
+_ANSWERS: dict[str, _Description] = {
     "ConditionNotMet": ("a blob was changed while it was read", ("run the same command again",)),
     "ServerBusy": _BUSY,
     "OperationTimedOut": _BUSY,
@@ -64,52 +73,57 @@ def explained(cache: ObjectCache) -> Iterator[None]:
 
 def _explain(cache: ObjectCache, error: Exception) -> KitcacheError:
     """Return the failure that a request, or its credential, led to."""
-    code = error_code(error)
-    status = getattr(error, "status_code", None)
     if is_container_missing(error):
         return no_bucket(cache)
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return KitcacheError(
-            cache.address,
-            f"{_host(cache)} does not answer",
-            effect=NOTHING_CHANGED,
-            hints=("check account_url, the name of the account, and the network",),
-        )
-    if isinstance(error, ClientAuthenticationError) and status is None:
-        return KitcacheError(
-            cache.address,
-            "no credential of the environment is accepted for this storage account",
-            effect=NOTHING_CHANGED,
-            hints=("add secret_access_key to the cache, or log in with `az login`",),
-        )
-    if status in (401, 403):
-        return _explain_denied(cache, describe_answer(error), code)
-    if isinstance(error, HttpResponseError) and status is not None:
-        problem, hints = _ANSWERS.get(code, (f"the service answered {describe_answer(error)}", ()))
-        return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
-    return KitcacheError(
-        cache.address,
-        f"the answer of {_host(cache)} is not one of Azure Blob Storage",
-        effect=NOTHING_CHANGED,
-        hints=("check account_url",),
-    )
-
-
-def _explain_denied(cache: ObjectCache, answer: str, code: str) -> KitcacheError:
-    if code in ("AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"):
-        problem = f"the credential is wrong or has expired ({answer})"
-        hints = (
-            "check the key, or the SAS token and its times, and that the clock of this machine"
-            " is right",
-        )
-    else:
-        problem = f"the credential does not permit this request ({answer})"
-        hints = (
-            "check account_name and the key or SAS; it must permit to list, read, write and delete"
-            " blobs",
-        )
+    problem, hints = _describe(urlsplit(cache.endpoint_url).netloc.rpartition("@")[2], error)
     return KitcacheError(cache.address, problem, effect=NOTHING_CHANGED, hints=hints)
 
 
-def _host(cache: ObjectCache) -> str:
-    return urlsplit(cache.endpoint_url).netloc.rpartition("@")[2] or "the service"
+def _describe(host: str, error: Exception) -> _Description:
+    status = getattr(error, "status_code", None)
+    if isinstance(error, ServiceRequestError | ServiceResponseError):
+        return _describe_connection(host, type(error.inner_exception).__name__)
+    if isinstance(error, ClientAuthenticationError) and status is None:
+        return (
+            "no credential of the environment is accepted for this storage account",
+            ("add secret_access_key to the cache, or log in with `az login`",),
+        )
+    if status in (401, 403):
+        return _describe_denial(error)
+    if isinstance(error, HttpResponseError) and status is not None:
+        answer = f"the service answered {describe_answer(error)}"
+        return _ANSWERS.get(error_code(error), (answer, ()))
+    return f"the answer of {host} is not one of Azure Blob Storage", ("check account_url",)
+
+
+def _describe_connection(host: str, cause: str) -> _Description:
+    if cause == "SSLError":
+        return (
+            f"the TLS connection to {host} failed: its certificate is not trusted",
+            ("set REQUESTS_CA_BUNDLE to the certificate of its authority",),
+        )
+    if cause == "ProxyError":
+        return "the proxy of HTTPS_PROXY does not answer", ()
+    return (
+        f"{host} does not answer, also after all retries",
+        ("check account_url, the name of the account, and the network",),
+    )
+
+
+def _describe_denial(error: Exception) -> _Description:
+    answer = describe_answer(error)
+    if error_code(error) in _WRONG_CREDENTIAL:
+        return (
+            f"the credential is wrong or has expired ({answer})",
+            (
+                "check the key, or the SAS token and its times, and that the clock of this machine"
+                " is right",
+            ),
+        )
+    return (
+        f"the credential does not permit this request ({answer})",
+        (
+            "check account_name and the key or SAS; it must permit to list, read, write and delete"
+            " blobs",
+        ),
+    )
