@@ -9,6 +9,7 @@ Sources: BuildKit, cache/remotecache/v1/spec.go (the fields), parse.go (the refu
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from kitcache.oci.digest import Digest, parse_digest
@@ -98,8 +99,9 @@ class CacheConfig(NamedTuple):
                 yield (number, at), result
 
 
+@lru_cache(maxsize=2)
 def read_cacheconfig(data: bytes) -> CacheConfig:
-    """Return the cacheconfig in the bytes.
+    """Return the cacheconfig in the bytes. The last results are cached.
 
     Raises DocumentError (not-json, too-nested, malformed, ambiguous) if BuildKit would not import
     it: wrong types, numbers of missing layers or records, cycles, or inputs without records.

@@ -183,13 +183,12 @@ class _Copy:
         plan, counts = retry_if_changed(self._sources[0], self._attempt)
         is_new = counts.copied.blobs or any(group.tag.state != "unchanged" for group in plan.groups)
         outcome: Literal["done", "unchanged"] = "done" if is_new else "unchanged"
-        roots = map(plan.root_of, plan.groups)
         return CopyResult(
             path=options.target,
             outcome="dry-run" if options.is_dry else outcome,
             sources=options.sources,
             tags=tuple(group.tag for group in plan.groups),
-            trimmed=tuple(root.trimmed for root in roots if root.trimmed is not None),
+            trimmed=tuple(trimmed for source in plan.sources for trimmed in source.trimmed),
             skipped=tuple(skipped for source in plan.sources for skipped in source.skipped),
             copied=counts.copied,
             reused=counts.reused,
@@ -260,9 +259,8 @@ class _Copy:
             sources.append(source)
         check_patterns(self._sources[0], options.tags, names)
         _, groups = self._decide(sources)
-        plan = _CopyPlan(tuple(sources), groups, TransferPlan((), ()))
-        copies = list_layers(sources, [(group.source, group.positions[0]) for group in groups])
-        return plan._replace(layers=plan_transfer(self._target, copies))
+        layers = plan_transfer(self._target, list_layers(sources))
+        return _CopyPlan(tuple(sources), groups, layers)
 
     def _decide(
         self, sources: Sequence[SourceCache]
@@ -308,7 +306,8 @@ class _Copy:
             )
         for group in plan.groups:
             self._control.check()
-            for document in plan.root_of(group).documents.in_order:
+            documents = plan.sources[group.source].documents_of(plan.root_of(group))
+            for document in documents.in_order:
                 target.write_blob(document)
         target.sync_blobs()
 

@@ -9,6 +9,7 @@ import kitcache
 from kitcache import Damaged, KitcacheError, NotFound, UsageError
 from kitcache.gc.values import Progress
 from kitcache.oci.cacheconfig import IMPORT_LIMIT_BYTES
+from kitcache.upkeep.copying import documents
 from tests.hostile.build import IMAGE_CONFIG, Box, digest_of
 from tests.hostile.importable import UNCOMPRESSED, add_cache
 from tests.objects.buckets import read_fixture
@@ -51,10 +52,16 @@ def test_a_cache_of_buildkit_goes_to_a_directory_and_back(buckets: Buckets, tmp_
     assert roots(buckets.bucket("b")) == {n: d for n, d in originals.items() if n != "empty"}
 
 
+@pytest.mark.parametrize("held_bytes", [0, documents._HELD_BYTES])
 @pytest.mark.parametrize("as_index", [False, True])
 def test_a_directory_goes_to_a_bucket_and_back(
-    buckets: Buckets, tmp_path: Path, as_index: bool
+    buckets: Buckets,
+    tmp_path: Path,
+    as_index: bool,
+    held_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(documents, "_HELD_BYTES", held_bytes)
     box = make_cache(tmp_path / "in", {"main": [b"one", b"two"]}, as_index=as_index)
     result = kitcache.copy(box.dir, address("a"))
     assert (result.copied.blobs, result.reused.blobs, result.linked.blobs) == (2, 0, 0)
@@ -239,8 +246,9 @@ def test_two_roots_of_one_name_are_refused(buckets: Buckets, cache: Box) -> None
 
 
 def test_a_root_that_no_import_from_a_directory_reads_is_refused_or_trimmed(
-    buckets: Buckets, tmp_path: Path
+    buckets: Buckets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(documents, "_HELD_BYTES", 0)
     put(buckets.bucket("a"), blob_key(digest_of(b"layer")), b"layer")
     put(buckets.bucket("a"), root_key("big"), large_root(3000))
     put(buckets.bucket("a"), root_key("small"), large_root(3))
