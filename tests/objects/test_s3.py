@@ -1,12 +1,15 @@
 """S3Client on real servers, and behind a proxy that answers as no real server can be told to."""
 
+import socket
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+import trustme
 
 import kitcache
 from kitcache.errors import Cancelled, KitcacheError, NotACache
@@ -597,8 +600,26 @@ def test_credentials_of_the_environment(
 
 def test_a_store_that_does_not_answer(moto_bucket: S3Bucket, fast_retries: None) -> None:
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
-    error = raises_on_list(moto_bucket, "does not answer", endpoint_url=url)
-    assert url in str(error)
+    error = raises_on_list(moto_bucket, f"{url} does not answer", endpoint_url=url)
+    assert "use_path_style" not in str(error.hints)
+    error = raises_on_list(moto_bucket, "does not answer", endpoint_url=url, use_path_style="")
+    assert "use_path_style=true" in error.hints[-1]
+
+
+def test_a_certificate_that_is_not_trusted(moto_bucket: S3Bucket, fast_retries: None) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as connection:
+                context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        raises_on_list(moto_bucket, "its certificate is not trusted", endpoint_url=url)
+        thread.join()
 
 
 @pytest.mark.usefixtures("fast_retries")

@@ -43,6 +43,9 @@ _CREDENTIALS = {
     ),
 }
 _CONNECTION = (exceptions.ConnectionError, exceptions.HTTPClientError)
+_PATH_STYLE = (
+    "set use_path_style=true if the store does not serve each bucket under its own host name"
+)
 _LOCAL: tuple[tuple[Any, str, str], ...] = (
     (
         (exceptions.NoCredentialsError, exceptions.PartialCredentialsError),
@@ -63,7 +66,7 @@ _LOCAL: tuple[tuple[Any, str, str], ...] = (
     (exceptions.NoRegionError, "no region is set", "set region or AWS_REGION"),
     (
         exceptions.SSLError,
-        "the TLS connection to {endpoint} failed: its certificate is not trusted",
+        "the TLS connection to {endpoint} failed: its certificate is not trusted, or it has no TLS",
         "set AWS_CA_BUNDLE to the certificate of the store's authority",
     ),
     (
@@ -192,5 +195,7 @@ def _unanswered(cache: ObjectCache, error: Exception) -> tuple[str, tuple[str, .
     endpoint = cache.endpoint_url or f"S3 in {cache.region}"
     for kinds, problem, hint in _LOCAL:
         if isinstance(error, kinds):
-            return problem.format(endpoint=endpoint), (hint,)
+            is_host = kinds is _CONNECTION and cache.endpoint_url and not cache.use_path_style
+            hints = (hint, _PATH_STYLE) if is_host else (hint,)
+            return problem.format(endpoint=endpoint), hints
     return f"the request could not be made: {type(error).__name__}", ()
