@@ -4,7 +4,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -15,7 +14,7 @@ import kitcache
 from kitcache.errors import Cancelled, KitcacheError, NotACache
 from kitcache.options.objectcaches import ObjectCache, parse_object_cache
 from kitcache.store.objects import s3client, s3listing, s3requests, s3transfer
-from kitcache.store.objects.client import CHANGED, Condition, ObjectInfo, Target
+from kitcache.store.objects.client import CHANGED, ObjectInfo, Target
 from kitcache.store.objects.s3 import open_s3
 from kitcache.store.objects.s3client import S3Client
 from tests.objects.buckets import ADMIN, READER, S3Bucket, put_cache
@@ -98,40 +97,7 @@ def answer_of(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     return head.encode() + body
 
 
-# --- objects
-
-
-def test_an_object_is_written_and_read(bucket: S3Bucket) -> None:
-    key = f"{bucket.prefix}manifests/main"
-    with opened(bucket) as client:
-        assert client.stat(key) is None
-        assert client.read(key, 10) is None
-        assert client.read_parts(key, 10) is None
-        written = client.write(key, b"abc")
-        assert written is not None
-        assert bucket.get(key) == b"abc"
-        stat = client.stat(key)
-        assert stat is not None
-        assert stat._replace(modified_ns=0) == written._replace(modified_ns=0)
-        assert abs(stat.modified_ns - written.modified_ns) <= 10**9
-        assert client.read(key, 2) == (b"ab", stat)
-        assert client.read(key, 10) == (b"abc", stat)
-        assert b"".join(client.read_parts(key, 3) or ()) == b"abc"
-        client.write(key, b"")
-        assert client.read(key, 10) == (b"", client.stat(key))
-
-
-def test_a_write_happens_only_under_its_condition(bucket: S3Bucket) -> None:
-    key = f"{bucket.prefix}root"
-    with opened(bucket) as client:
-        assert client.write(key, b"1", Condition('"0"')) is None
-        first = client.write(key, b"1", Condition())
-        assert first is not None
-        assert client.write(key, b"2", Condition()) is None
-        assert client.write(key, b"2", Condition('"0"')) is None
-        assert bucket.get(key) == b"1"
-        assert client.write(key, b"2", Condition(first.etag)) is not None
-        assert bucket.get(key) == b"2"
+# --- abilities
 
 
 def test_abilities(bucket: S3Bucket) -> None:
@@ -167,26 +133,6 @@ def test_versions_are_listed_if_the_state_of_versioning_is_secret(
     with proxied(bucket) as (proxy, client):
         proxy.answer(is_query("versioning"), error_response("403 Forbidden", "AccessDenied"))
         assert client.abilities() == (has_versions, False, True)
-
-
-def test_a_renewal_changes_the_date(bucket: S3Bucket) -> None:
-    key = f"{bucket.prefix}a b+c"
-    with opened(bucket) as client:
-        before = client.write(key, b"1")
-        assert before is not None
-        end_s = time.monotonic() + 10
-        while time.monotonic() < end_s:
-            client.renew(key)
-            stat = client.stat(key)
-            assert stat is not None
-            if stat.modified_ns > before.modified_ns:
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail("the date did not change")
-        assert stat.etag == before.etag
-        assert (stat.version != before.version) == bucket.has_versions
-        client.renew(f"{bucket.prefix}missing")
 
 
 # --- listings
@@ -304,22 +250,6 @@ def test_a_listing_whose_body_is_cut_is_asked_for_again(moto_bucket: S3Bucket, c
 
 
 # --- deletion
-
-
-def test_delete_by_key_and_by_version(bucket: S3Bucket) -> None:
-    keys = [f"{bucket.prefix}{n}" for n in range(3)]
-    with opened(bucket) as client:
-        for key in keys:
-            client.write(key, b"1")
-        versions = all_of(client, bucket.prefix, versions=True)
-        targets = [Target(info.key, info.version) for info in versions[:2]]
-        gone = Target(f"{bucket.prefix}gone")
-        assert client.delete([*targets, gone]) == {}
-        assert bucket.keys() == {keys[2]}
-        assert client.requests["delete"] == 1
-        remaining = {info.key for info in all_of(client, bucket.prefix, versions=True)}
-        # SeaweedFS adds a delete marker for a key that does not exist, moto does not.
-        assert remaining - {gone.key} == {keys[2]}
 
 
 def test_an_object_with_another_etag_stays(bucket: S3Bucket) -> None:
@@ -488,17 +418,6 @@ def test_a_download_never_mixes_two_objects(plain_bucket: S3Bucket, change: str)
         assert parts is not None
         with pytest.raises(KitcacheError, match="changed or was deleted while it was read"):
             list(parts)
-
-
-def test_unfinished_uploads_are_listed_and_aborted(bucket: S3Bucket) -> None:
-    keys = [f"{bucket.prefix}{n}" for n in range(2)]
-    for key in keys:
-        bucket.client.create_multipart_upload(Bucket=bucket.name, Key=key)
-    with opened(bucket) as client:
-        uploads = list(client.list_uploads(bucket.prefix))
-        assert sorted(upload.key for upload in uploads) == keys
-        assert all(client.abort_upload(upload) for upload in uploads)
-        assert list(client.list_uploads(bucket.prefix)) == []
 
 
 # --- failures
