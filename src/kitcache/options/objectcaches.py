@@ -130,6 +130,16 @@ def parse_object_cache(text: str, environ: Mapping[str, str]) -> ObjectCache | N
     return short_kind and _make(short_kind, _split_short(short_kind, rest), environ)
 
 
+def unknown_url_error(text: str, scheme: str) -> UsageError:
+    """Return the error for a URL that names no cache, such as gs://bucket. copy would create it."""
+    (hint,) = hints_for(scheme.lower(), _KINDS)
+    hints = (f"{hint.removesuffix('?')}://…?",) if hint.endswith("?") else ()
+    return UsageError(
+        f"{printable(_bare_url(text))} looks like a URL, and is not the address of a cache",
+        hints=(*hints, "name a cache in a bucket as --cache-to does: type=s3,… or type=azblob,…"),
+    )
+
+
 def secrets_of(cache: ObjectCache) -> tuple[str, ...]:
     """Return the names of the secrets that the value has."""
     has_secret_url = cache.endpoint_url != _bare_url(cache.endpoint_url)

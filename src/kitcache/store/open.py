@@ -70,16 +70,22 @@ def find_object_cache(address: StoreAddress) -> "ObjectCache | None":
     the packages for object stores find credentials too.
 
     Raises:
-        UsageError: The address names an object store, and is not complete.
+        UsageError: The address names an object store, and is not complete; or it looks like a URL.
 
     """
-    if not isinstance(address, str):
-        return None if isinstance(address, os.PathLike) else address
-    if not address.startswith(_OBJECT_STARTS):
-        return None
-    from kitcache.options.objectcaches import parse_object_cache  # noqa: PLC0415 - see above
+    if not isinstance(address, str | os.PathLike):
+        return address
+    text = os.fspath(address)
+    if isinstance(address, str) and address.startswith(_OBJECT_STARTS):
+        from kitcache.options.objectcaches import parse_object_cache  # noqa: PLC0415 - see above
 
-    return parse_object_cache(address, os.environ)
+        return parse_object_cache(address, os.environ)
+    scheme, colon, _ = text.partition(":/")
+    if colon and scheme.isalnum() and not os.path.lexists(f"{scheme}:"):
+        from kitcache.options.objectcaches import unknown_url_error  # noqa: PLC0415 - see above
+
+        raise unknown_url_error(text, scheme)
+    return None
 
 
 def directory_path(address: StoreAddress) -> str:

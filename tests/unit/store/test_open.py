@@ -1,11 +1,12 @@
 """store/open.py: which store an address names. Opening object stores: tests/objects."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 import kitcache
-from kitcache.errors import UsageError
+from kitcache.errors import NotACache, UsageError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.open import (
     StoreAddress,
@@ -76,3 +77,16 @@ def test_what_needs_a_directory_says_so(address: StoreAddress, tmp_path: Path) -
 def test_no_export_yet(tmp_path: Path) -> None:
     assert open_published_store(tmp_path) is None
     assert open_published_directory(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("address", ["gs://b/x", "S3://b/x", "s3:/b/x", Path("s3://b/x")])
+def test_a_url_that_names_no_cache_is_not_a_directory(
+    address: StoreAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else copy would create a directory of that name, and the bucket would stay empty."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="looks like a URL"):
+        open_store(address)
+    (tmp_path / os.fspath(address).partition("/")[0]).mkdir()
+    with pytest.raises(NotACache):
+        open_store(address)
