@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 GROUPS = {
     "laws": ["tests/property"],
+    "object stores": ["tests/objects/test_racing.py"],
     "crash points": ["tests/hostile/test_crash.py"],
     "failed calls": ["tests/hostile/test_faults.py"],
     "prunes": ["tests/hostile/test_prune.py", "tests/integration/build/test_pruned.py"],

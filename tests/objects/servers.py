@@ -57,6 +57,7 @@ class Process:
         self.ports = ports
         self.root = Path(tempfile.mkdtemp(prefix=f"kitcache-{name}-"))
         self.log = self.root / "log"
+        self.last = ""
         self.child: subprocess.Popen[bytes] | None = None
 
     def start(self, argv: list[str]) -> None:
@@ -82,13 +83,17 @@ class Process:
             time.sleep(0.05)
 
     def tail(self) -> str:
-        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        """Return the end of the log, also if the server has been stopped."""
+        if self.log.exists():
+            self.last = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        return self.last
 
     def stop(self) -> None:
         if self.child is not None:
             # SeaweedFS takes over ten seconds to end by SIGTERM, and its data is thrown away.
             self.child.send_signal(signal.SIGKILL)
             self.child.wait()
+        self.tail()
         shutil.rmtree(self.root, ignore_errors=True)
         for port in self.ports:
             for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
