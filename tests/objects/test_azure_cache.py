@@ -5,7 +5,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.integration.kit import Answer, kitcache, must
+import pytest
+
+from kitcache.cli.main import main
+from tests.integration.kit import Answer, kitcache
 from tests.objects.azureclock import ClockedAzure
 from tests.objects.buckets import AzureBucket, missing_blobs
 from tests.objects.exporter import export_azure, finish
@@ -34,11 +37,23 @@ def blobs(bucket: AzureBucket) -> set[str]:
     return {key.removeprefix(start) for key in keys_of(bucket) if key.startswith(start)}
 
 
-def run_json(command: str, bucket: AzureBucket, *words: str) -> Any:
-    return must(command, bucket.attributes(), *words, "--json").json
+RunJson = Callable[..., Any]
 
 
-def test_du_ls_and_why(clocked_cache: AzureBucket) -> None:
+@pytest.fixture
+def run_json(capfd: pytest.CaptureFixture[str]) -> RunJson:
+    """A command line in this process that succeeds. Returns its JSON."""
+
+    def run(command: str, bucket: AzureBucket, *words: str) -> Any:
+        code = main([command, bucket.attributes(), *words, "--json"])
+        out, err = capfd.readouterr()
+        assert code == 0, out + err
+        return json.loads(out)
+
+    return run
+
+
+def test_du_ls_and_why(clocked_cache: AzureBucket, run_json: RunJson) -> None:
     usage = run_json("du", clocked_cache)
     assert usage["path"].startswith("azblob://clocked-")
     assert usage["live"]["blobs"] == 9
@@ -56,7 +71,7 @@ def test_du_ls_and_why(clocked_cache: AzureBucket) -> None:
 
 
 def test_a_blob_goes_after_a_whole_grace_without_a_root(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     """The grace is two days: no exporter renews the date of a blob in Azure."""
     everything = blobs(clocked_cache)
@@ -81,12 +96,12 @@ def test_a_blob_goes_after_a_whole_grace_without_a_root(
 
 
 def test_what_was_live_in_the_grace_is_kept(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     clocked_azure.go_to(20)
     run_json("reset", clocked_cache, "--yes")
     clocked_azure.go_to(22.1)
-    must("untag", clocked_cache.attributes(), "first")
+    run_json("untag", clocked_cache, "first")
     assert run_json("reset", clocked_cache)["deleted"]["blobs"] == 1
     assert ONLY_FIRST in blobs(clocked_cache)
     clocked_azure.go_to(24)
@@ -99,10 +114,10 @@ def test_what_was_live_in_the_grace_is_kept(
 
 
 def test_prune_removes_roots_by_their_date(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     clocked_azure.go_to(3)
-    must("tag", clocked_cache.attributes(), "main", "release/1")
+    run_json("tag", clocked_cache, "main", "release/1")
     root = clocked_cache.get(clocked_cache.root_key("main"))
     assert clocked_cache.get(clocked_cache.root_key("release/1")) == root
     clocked_azure.go_to(3.5)
@@ -121,7 +136,9 @@ def test_prune_removes_roots_by_their_date(
     assert missing_blobs(clocked_cache) == {}
 
 
-def test_trim_makes_a_root_smaller(clocked_cache: AzureBucket, clocked_azure: ClockedAzure) -> None:
+def test_trim_makes_a_root_smaller(
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
+) -> None:
     before = clocked_cache.get(clocked_cache.root_key("main")) or b""
     trimmed = run_json("trim", clocked_cache, "main", "--max-used-space", "2kB", "--yes")
     after = clocked_cache.get(clocked_cache.root_key("main")) or b""
@@ -132,7 +149,7 @@ def test_trim_makes_a_root_smaller(clocked_cache: AzureBucket, clocked_azure: Cl
 
 
 def test_a_root_that_is_not_a_cacheconfig_keeps_everything(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     run_json("reset", clocked_cache, "--yes")
     clocked_cache.put(clocked_cache.root_key("odd"), b"<html></html>")
@@ -146,7 +163,7 @@ def test_a_root_that_is_not_a_cacheconfig_keeps_everything(
 
 
 def reset_during_an_export(
-    cache: AzureBucket, azure: ClockedAzure, restore: Callable[[bytes], bool]
+    run_json: RunJson, cache: AzureBucket, azure: ClockedAzure, restore: Callable[[bytes], bool]
 ) -> Answer:
     """An exporter finds a blob before kitcache deletes it, and publishes its root after that.
 
@@ -171,9 +188,9 @@ def reset_during_an_export(
 
 
 def test_a_root_that_appears_after_the_deletion_is_reported(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
-    answer = reset_during_an_export(clocked_cache, clocked_azure, lambda _: False)
+    answer = reset_during_an_export(run_json, clocked_cache, clocked_azure, lambda _: False)
     assert missing_blobs(clocked_cache) == {"late": {GARBAGE}}
     assert answer.code == 12, answer
     assert "'late' was published during the sweep and lacks 1 blob" in answer.err
@@ -181,7 +198,7 @@ def test_a_root_that_appears_after_the_deletion_is_reported(
 
 
 def test_soft_delete_restores_what_such_a_root_needs(
-    clocked_cache: AzureBucket, clocked_azure: ClockedAzure
+    clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     """Azurite has no soft delete: the test puts the blob back when kitcache asks for that."""
 
@@ -189,7 +206,7 @@ def test_soft_delete_restores_what_such_a_root_needs(
         clocked_cache.put(clocked_cache.blob_key(GARBAGE), data)
         return True
 
-    answer = reset_during_an_export(clocked_cache, clocked_azure, restore)
+    answer = reset_during_an_export(run_json, clocked_cache, clocked_azure, restore)
     assert missing_blobs(clocked_cache) == {}
     assert answer.code == 0, answer
     assert f"blob {GARBAGE} was deleted and restored" in answer.err
