@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from kitcache.store.protocol import EditableStore, RootObjectStore
 
 DirectoryPath: TypeAlias = str | os.PathLike[str]
-StoreAddress: TypeAlias = "str | os.PathLike[str] | ObjectCache"
+if TYPE_CHECKING:
+    StoreAddress: TypeAlias = str | os.PathLike[str] | ObjectCache
+else:
+    # Annotations can be resolved without the modules for object stores.
+    StoreAddress = str | os.PathLike[str]
 """A path, or what options/objectcaches.py reads as an object store."""
 
 _OBJECT_STARTS = ("type=", "s3://", "azblob://")
