@@ -67,6 +67,11 @@ class ObjectCache(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     @property
+    def state_key(self) -> str:
+        """The beginning of the keys of kitcache's own objects."""
+        return f"{self.prefix}kitcache/"
+
+    @property
     def address(self) -> str:
         """The short form without secrets, such as s3://bucket/ci/?region=eu-west-1."""
         place = f"{quote(self.bucket, safe=':')}/{quote(self.prefix, safe=_PLAIN)}"
@@ -363,10 +368,10 @@ def _check_keys(cache: ObjectCache) -> None:
                 f" would be roots too, as all keys that begin with {quote_go(key)}",
                 hints=("give each a prefix of its own, such as blobs/ and manifests/",),
             )
-        if f"{cache.prefix}kitcache/".startswith(key):
+        if cache.state_key.startswith(key):
             raise UsageError(
                 f"all keys that begin with {quote_go(key)} would be roots, also kitcache's own"
-                f" objects {cache.prefix}kitcache/…",
+                f" objects {cache.state_key}…",
                 hints=("write a manifests_prefix that ends in a slash, such as manifests/",),
             )
 

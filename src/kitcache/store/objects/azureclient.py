@@ -32,6 +32,7 @@ from kitcache.store.objects.client import (
     Target,
     Upload,
 )
+from kitcache.store.objects.parts import check_size, regroup
 
 _T = TypeVar("_T")
 
@@ -203,7 +204,8 @@ class AzureClient:
         blocks: list[BlobBlock] = []
         name = uuid4().hex
         sent = 0
-        for data in _cut(parts, block_bytes):
+        for part in regroup(parts, block_bytes):
+            data = bytes(part)
             sent += len(data)
             with explained(self._cache):
                 if sent == size and not blocks:
@@ -211,12 +213,7 @@ class AzureClient:
                     return
                 blocks.append(BlobBlock(block_id=f"{name}-{len(blocks):05}"))
                 blob.stage_block(blocks[-1].id, data, length=len(data))
-        if sent != size:
-            raise KitcacheError(
-                self.address,
-                f"{key} was not written: {sent:,} bytes arrived instead of {size:,}",
-                effect=NOTHING_CHANGED,
-            )
+        check_size(self.address, key, size, sent)
         with explained(self._cache):
             blob.commit_block_list(blocks)
 
@@ -253,17 +250,3 @@ class AzureClient:
 def _info(key: str, size: int, facts: Any) -> ObjectInfo:
     modified_ns = int(facts["last_modified"].timestamp()) * 10**9
     return ObjectInfo(key, size, modified_ns, facts["etag"], facts.get("version_id") or "")
-
-
-def _cut(parts: Iterable[bytes | memoryview], size: int) -> Iterator[bytes]:
-    """Yield the same bytes in blocks of that size; the last one is shorter. Yield at least one."""
-    buffer = bytearray()
-    is_first = True
-    for part in parts:
-        buffer += part
-        while len(buffer) > size:
-            yield bytes(buffer[:size])
-            del buffer[:size]
-            is_first = False
-    if buffer or is_first:
-        yield bytes(buffer)

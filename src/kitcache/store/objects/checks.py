@@ -31,7 +31,7 @@ def check_renewal(client: ObjectClient, cache: ObjectCache, check: Callable[[], 
         Unsafe: The date did not change, so the age of a blob protects no export.
         KitcacheError: The scratch object cannot be written.
     """
-    key = f"{state_prefix(cache)}self-test-{secrets.token_hex(8)}"
+    key = f"{cache.state_key}self-test-{secrets.token_hex(8)}"
     client.write(key, b"A scratch object of kitcache. It can be deleted.\n")
     try:
         before = _listed(client, key)
@@ -62,11 +62,6 @@ def _listed(client: ObjectClient, key: str) -> ObjectInfo | None:
     return None
 
 
-def state_prefix(cache: ObjectCache) -> str:
-    """Return the beginning of the keys of kitcache's own objects."""
-    return f"{cache.prefix}kitcache/"
-
-
 class OtherRoots(NamedTuple):
     """Documents below the prefix of a cache that look like roots and are not roots of the cache.
 
@@ -88,7 +83,7 @@ def find_other_roots(
         live: Digests that need no protection, because roots of the cache reach them.
     """
     names: dict[str, str] = {}
-    own = (cache.blobs_key, *cache.manifests_keys, state_prefix(cache))
+    own = (cache.blobs_key, *cache.manifests_keys, cache.state_key)
     keys = documents = 0
     for info in _keys_beside(client, cache.prefix, sorted(own)):
         check()

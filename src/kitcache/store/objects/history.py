@@ -7,10 +7,7 @@ from kitcache.errors import Damaged, KitcacheError, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.options.units import format_age
-from kitcache.store.objects.checks import (
-    check_renewal,
-    state_prefix,
-)
+from kitcache.store.objects.checks import check_renewal
 from kitcache.store.objects.client import Condition, ObjectClient
 from kitcache.store.objects.live import (
     LiveState,
@@ -46,7 +43,7 @@ class RunHistory:
 
     def __init__(self, client: ObjectClient, cache: ObjectCache) -> None:
         self._client = client
-        self._key = f"{state_prefix(cache)}live"
+        self._key = f"{cache.state_key}live"
         self._cache = cache
         self._grace_ns = 0
         self._loaded: _Loaded | None = None

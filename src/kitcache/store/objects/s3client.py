@@ -21,7 +21,7 @@ from kitcache.store.objects.client import (
 )
 from kitcache.store.objects.lifecycle import LifecycleRule
 from kitcache.store.objects.s3deletion import Deletions
-from kitcache.store.objects.s3errors import DENIED
+from kitcache.store.objects.s3errors import CONDITION_FAILED, DENIED, MISSING
 from kitcache.store.objects.s3listing import (
     LISTING,
     Listing,
@@ -32,7 +32,6 @@ from kitcache.store.objects.s3listing import (
 from kitcache.store.objects.s3requests import S3Requests
 from kitcache.store.objects.s3transfer import (
     CONTENT_TYPE,
-    MISSING,
     NO_UPLOAD,
     make_info,
     open_download,
@@ -40,13 +39,7 @@ from kitcache.store.objects.s3transfer import (
 )
 
 _UNKNOWN = {"NotImplemented", "501", "MethodNotAllowed", "405"}
-_CONDITION_FAILED = MISSING | {
-    "PreconditionFailed",
-    "412",
-    "ConditionalRequestConflict",
-    "409",
-    "OperationAborted",
-}
+_NOT_WRITTEN = MISSING | CONDITION_FAILED | {"OperationAborted"}
 _NO_LIFECYCLE = {"NoSuchLifecycleConfiguration"}
 _MAX_EMPTY_PAGES = 1000
 _NOT_LISTED = "more keys follow, but the store does not list them"
@@ -177,7 +170,7 @@ class S3Client:
         if condition is not None:
             conditions = {"IfMatch": condition.etag} if condition.etag else {"IfNoneMatch": "*"}
         answer = self._requests.call_unless(
-            _CONDITION_FAILED if conditions else (),
+            _NOT_WRITTEN if conditions else (),
             "PutObject",
             effect=NOTHING_CHANGED,
             Key=key,

@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kitcache.store.objects.client import CHANGED, Target
-from kitcache.store.objects.s3errors import BUCKET_CODES, DENIED, error_code, error_message
+from kitcache.store.objects.s3errors import (
+    BUCKET_CODES,
+    CONDITION_FAILED,
+    DENIED,
+    MISSING,
+    error_code,
+    error_message,
+)
 from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
-_GONE = {"NoSuchKey", "NoSuchVersion", "404"}
-_CHANGED_CODES = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 _NOT_SUPPORTED = {
     "400",
     "501",
@@ -103,10 +108,10 @@ def _reasons(targets: Sequence[Target], answer: Response) -> dict[Target, str]:
 
 
 def _reason(code: str, message: str) -> str:
-    """Return the reason of a failed deletion, "" if the object is gone."""
-    if code in _GONE:
+    """Return the reason of a failed deletion, "" if the object is missing."""
+    if code in MISSING:
         return ""
-    if code in _CHANGED_CODES:
+    if code in CONDITION_FAILED:
         return CHANGED
     if code in DENIED:
         return f"access denied, or a lock of the bucket protects it ({message or code})"

@@ -80,6 +80,8 @@ _LOCAL: tuple[tuple[Any, str, str], ...] = (
         "check the network and the endpoint",
     ),
 )
+MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
+CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 _MAX_MESSAGE = 200
 _BUSY = {

@@ -1,6 +1,6 @@
 """The bytes of large objects: downloads that resume where a connection broke, and uploads."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -8,12 +8,12 @@ from botocore.exceptions import BotoCoreError, HTTPClientError
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.store.objects.client import ObjectInfo
-from kitcache.store.objects.s3errors import error_code
+from kitcache.store.objects.parts import check_size, regroup
+from kitcache.store.objects.s3errors import CONDITION_FAILED, MISSING, error_code
 from kitcache.store.objects.s3listing import nanoseconds
 from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
 CONTENT_TYPE = "application/octet-stream"
-MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
 NO_UPLOAD = {"NoSuchUpload", "404"}
 
 READ_BYTES = 128 * 1024
@@ -28,8 +28,6 @@ _MAX_PARTS = 10_000
 _PARALLEL_PARTS = 2
 _RESUMES = 8
 """How many times a download without progress is opened again."""
-
-_NOT_WRITTEN = "the object was not written"
 
 
 def make_info(key: str, answer: Response) -> ObjectInfo:
@@ -76,7 +74,7 @@ class Download(NamedTuple):
         if resumes > _RESUMES:
             raise self.requests.make_error("GetObject", problem)
         answer = self.requests.call_unless(
-            MISSING | {"PreconditionFailed", "412"},
+            MISSING | CONDITION_FAILED,
             "GetObject",
             Key=self.info.key,
             Range=f"bytes={position}-",
@@ -99,8 +97,8 @@ def open_download(requests: S3Requests, key: str) -> Download | None:
 def upload(requests: S3Requests, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
     """Write an object from its parts, in one request or as a multipart upload."""
     if size <= SINGLE_PUT_BYTES:
-        data = next(_regroup(parts, size + 1), bytearray())
-        _check_size(requests, key, size, len(data))
+        data = next(regroup(parts, size + 1))
+        check_size(requests.cache.address, key, size, len(data))
         requests.call(
             "PutObject",
             effect=NOTHING_CHANGED,
@@ -142,7 +140,7 @@ def _upload_parts(
     sent: list[Future[Response]] = []
     length = 0
     with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
-        for number, data in enumerate(_regroup(parts, part_bytes), start=1):
+        for number, data in enumerate(regroup(parts, part_bytes), start=1):
             length += len(data)
             if number > _PARALLEL_PARTS:
                 sent[number - 1 - _PARALLEL_PARTS].result()
@@ -156,29 +154,11 @@ def _upload_parts(
                     **names,
                 )
             )
-        _check_size(requests, names["Key"], size, length)
+        check_size(requests.cache.address, names["Key"], size, length)
         return [
             {"PartNumber": number, "ETag": future.result()["ETag"]}
             for number, future in enumerate(sent, start=1)
         ]
-
-
-def _regroup(parts: Iterable[bytes | memoryview], part_bytes: int) -> Iterator[bytearray]:
-    """Yield the same bytes in parts of equal length; the last one is shorter."""
-    buffer, end = bytearray(part_bytes), 0
-    for part in parts:
-        rest = memoryview(part)
-        while len(rest) >= part_bytes - end:
-            taken = part_bytes - end
-            buffer[end:] = rest[:taken]
-            yield buffer
-            rest = rest[taken:]
-            buffer, end = bytearray(part_bytes), 0
-        buffer[end : end + len(rest)] = rest
-        end += len(rest)
-    if end:
-        del buffer[end:]
-        yield buffer
 
 
 class _Body:
@@ -202,12 +182,3 @@ class _Body:
 
     def tell(self) -> int:
         return self._position
-
-
-def _check_size(requests: S3Requests, key: str, size: int, length: int) -> None:
-    if length != size:
-        raise KitcacheError(
-            requests.cache.address,
-            f"{key}: {length:,} of {size:,} bytes came",
-            effect=_NOT_WRITTEN,
-        )

@@ -29,11 +29,7 @@ from kitcache.oci.links import can_be_json
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import index_error, size_problem
 from kitcache.store.objects.candidates import Candidates
-from kitcache.store.objects.checks import (
-    find_other_roots,
-    refuse_other_roots,
-    state_prefix,
-)
+from kitcache.store.objects.checks import find_other_roots, refuse_other_roots
 from kitcache.store.objects.client import CHANGED, ObjectClient, Upload
 from kitcache.store.objects.history import RunHistory
 from kitcache.store.objects.lifecycle import find_risks
@@ -80,7 +76,7 @@ class ObjectStore:
     def __init__(self, cache: ObjectCache, client: ObjectClient) -> None:
         self.path = client.address
         self.roots_name = cache.manifests_keys[0]
-        self.quarantine_name = f"{state_prefix(cache)}quarantine/"
+        self.quarantine_name = f"{cache.state_key}quarantine/"
         self.min_age_floor_ns = max(cache.touch_refresh_ns, 1)
         self.delete_batch_size = client.delete_batch_size
         self.cache = cache
