@@ -6,8 +6,8 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
+from kitcache.store.objects.parallel import THREADS
 
-_THREADS = 8
 _SEQUENTIAL_PAGES = 16
 """A listing with more pages is divided."""
 _MIN_PAGES = 20
@@ -83,7 +83,7 @@ class _Parallel:
         self._room = threading.Semaphore(_MAX_WAITING)
 
     def run(self) -> Iterator[list[ObjectInfo]]:
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         left = len(threads)

@@ -7,7 +7,6 @@ and it is read again only if it has changed.
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from kitcache.oci.descriptor import REF_NAME, Descriptor
@@ -24,9 +23,9 @@ from kitcache.oci.links import CACHECONFIG
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import io_error
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
+from kitcache.store.objects.parallel import map_in_threads
 from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Roots
 
-_THREADS = 8
 _ATTEMPTS = 3
 _PAUSE_S = 0.2
 _FIELDS = ("layers", "records")
@@ -102,29 +101,28 @@ class RootReader:
         """List the roots, and read those that have changed."""
         for attempt in range(1, _ATTEMPTS + 1):
             listed = dict(self.list_objects())
-            roots = self._read_all(listed)
+            roots = self._read_all(listed, pause)
             if all(root.digest for root in roots.values()) or attempt == _ATTEMPTS:
                 break
             pause(_PAUSE_S)
         self.roots = roots
         return self._make_roots()
 
-    def _read_all(self, listed: Mapping[str, ObjectInfo]) -> dict[str, RootObject]:
+    def _read_all(
+        self, listed: Mapping[str, ObjectInfo], pause: Callable[[float], None]
+    ) -> dict[str, RootObject]:
         roots = {
             name: known
             for name, info in listed.items()
             if (known := self.roots.get(name)) and known.info == info and known.digest is not None
         }
         changed = [item for item in listed.items() if item[0] not in roots]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(changed), _THREADS):
-                part = changed[start : start + _THREADS]
-                answers = pool.map(self._fetch, [info for _, info in part])
-                for (name, info), answer in zip(part, answers, strict=True):
-                    roots[name] = self._make_root(name, info, answer)
+        for (name, info), answer in map_in_threads(self._fetch, changed, lambda: pause(0.0)):
+            roots[name] = self._make_root(name, info, answer)
         return {name: roots[name] for name in listed}
 
-    def _fetch(self, info: ObjectInfo) -> tuple[bytes, ObjectInfo] | None:
+    def _fetch(self, root: tuple[str, ObjectInfo]) -> tuple[bytes, ObjectInfo] | None:
+        _, info = root
         if info.size > STRUCTURAL_LIMIT_BYTES:
             return b"", info
         return self._client.read(info.key, STRUCTURAL_LIMIT_BYTES + 1)

@@ -16,7 +16,6 @@ from collections.abc import (
 from collections.abc import (
     Set as AbstractSet,
 )
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -34,6 +33,7 @@ from kitcache.store.objects.client import CHANGED, ObjectClient, Upload
 from kitcache.store.objects.history import RunHistory
 from kitcache.store.objects.lifecycle import find_risks
 from kitcache.store.objects.listing import ALGORITHM
+from kitcache.store.objects.parallel import THREADS, map_in_threads
 from kitcache.store.objects.rootcommit import delete_all, replace_roots
 from kitcache.store.objects.roots import RootReader
 from kitcache.store.objects.streams import put_blob, read_blob_parts, reuse_blob
@@ -57,7 +57,6 @@ from kitcache.store.protocol import (
     WriterActivity,
 )
 
-_THREADS = 8
 _MAX_LOOKUPS = 1000
 """To find more blobs than this, a new listing takes fewer requests."""
 
@@ -71,7 +70,7 @@ class ObjectStore:
 
     blobs_are_leaves = True
     scans_completely = True
-    delete_threads = _THREADS
+    delete_threads = THREADS
 
     def __init__(self, cache: ObjectCache, client: ObjectClient) -> None:
         self.path = client.address
@@ -180,14 +179,9 @@ class ObjectStore:
         self._pause(0.0)
 
     def _look_up(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, BlobStat]]:
-        wanted = list(digests)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(wanted), _THREADS):
-                self._check()
-                part = wanted[start : start + _THREADS]
-                for digest, stat in zip(part, pool.map(self.stat_blob, part), strict=True):
-                    if stat is not None:
-                        yield digest, stat
+        for digest, stat in map_in_threads(self.stat_blob, list(digests), self._check):
+            if stat is not None:
+                yield digest, stat
 
     def follow_symlink(self, digest: Digest) -> tuple[BlobStat | None, Digest | None]:  # noqa: ARG002
         return None, None
