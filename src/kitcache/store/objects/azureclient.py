@@ -19,7 +19,7 @@ from azure.storage.blob import BlobBlock, BlobClient, ContainerClient, Exponenti
 
 from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
-from kitcache.store.objects.azuredeletion import Deletions
+from kitcache.store.objects.azuredeletion import AzureDeletions
 from kitcache.store.objects.azureerrors import explained, is_container_missing
 from kitcache.store.objects.azurelisting import date_ns
 from kitcache.store.objects.azurepages import PageLister
@@ -93,7 +93,7 @@ class AzureClient:
                 raw_response_hook=self._read_date,
             )
         self._pages = PageLister(cache, self._container, self._read_date)
-        self._deletions = Deletions(cache, self._container, self._find_etag, self.warnings)
+        self._deletions = AzureDeletions(cache, self._container, self._find_etag, self.warnings)
 
     def _blob(self, key: str) -> BlobClient:
         """Return the client of a blob.

@@ -38,7 +38,7 @@ _REASONS = {
 }
 
 
-class Deletions:
+class AzureDeletions:
     """Deletes the blobs of one container.
 
     Args:

@@ -32,7 +32,7 @@ def _day_s(text: str) -> int:
     return timegm((int(year), _MONTHS.index(month) // 3 + 1, int(day), 0, 0, 0))
 
 
-class ListedPage(NamedTuple):
+class AzurePage(NamedTuple):
     """One page of a listing.
 
     Attributes:
@@ -46,13 +46,13 @@ class ListedPage(NamedTuple):
     folders: list[str]
 
 
-def parse_page(data: bytes) -> ListedPage:
+def parse_page(data: bytes) -> AzurePage:
     """Return the page in the body of an answer.
 
     Raises:
         ValueError: It is not a complete page.
     """
-    page = _Page(has_encoded_names=b' Encoded="true"' in data)
+    page = _PageParser(has_encoded_names=b' Encoded="true"' in data)
     try:
         page.parser.Parse(data, True)
     except (ExpatError, KeyError):
@@ -63,10 +63,10 @@ def parse_page(data: bytes) -> ListedPage:
         page.objects.sort(key=lambda item: item.version, reverse=True)
         page.objects.sort(key=lambda item: item.key)
     marker = page.fields.get("NextMarker", "").strip()
-    return ListedPage(page.objects, marker, sorted(page.folders))
+    return AzurePage(page.objects, marker, sorted(page.folders))
 
 
-class _Page:
+class _PageParser:
     """The handlers of one page.
 
     Attributes:

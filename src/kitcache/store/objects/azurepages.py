@@ -8,7 +8,7 @@ from azure.storage.blob import ContainerClient
 from kitcache.errors import KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.azureerrors import explained
-from kitcache.store.objects.azurelisting import ListedPage, parse_page
+from kitcache.store.objects.azurelisting import AzurePage, parse_page
 from kitcache.store.objects.client import ObjectInfo, Page
 
 PAGE_BLOBS = 5000
@@ -21,7 +21,7 @@ _OK = 200
 class _PageRead(Exception):
     """Carries a page out of the SDK before the SDK parses it, which takes 15 times as long."""
 
-    def __init__(self, page: ListedPage) -> None:
+    def __init__(self, page: AzurePage) -> None:
         super().__init__()
         self.page = page
 
@@ -78,7 +78,7 @@ class PageLister:
 
     def _list(
         self, prefix: str, *, versions: bool, has_folders: bool = False
-    ) -> Iterator[ListedPage]:
+    ) -> Iterator[AzurePage]:
         marker: str | None = None
         while marker != "":
             page = self.read_page(prefix, marker, versions=versions, has_folders=has_folders)
@@ -95,7 +95,7 @@ class PageLister:
         versions: bool,
         has_folders: bool = False,
         size: int = 0,
-    ) -> ListedPage:
+    ) -> AzurePage:
         """Return one page.
 
         Args:

@@ -20,11 +20,11 @@ from kitcache.store.objects.client import (
     Upload,
 )
 from kitcache.store.objects.lifecycle import LifecycleRule
-from kitcache.store.objects.s3deletion import Deletions
+from kitcache.store.objects.s3deletion import S3Deletions
 from kitcache.store.objects.s3errors import CONDITION_FAILED, DENIED, MISSING
 from kitcache.store.objects.s3listing import (
     LISTING,
-    Listing,
+    S3Page,
     convert_listing,
     group_versions,
     nanoseconds,
@@ -55,7 +55,7 @@ class S3Client:
         self._requests = S3Requests(cache)
         self.requests: dict[RequestKind, int] = self._requests.counts
         self.warnings: list[str] = []
-        self._deletions = Deletions(self._requests)
+        self._deletions = S3Deletions(self._requests)
         self._abilities: Abilities | None = None
 
     @property
@@ -126,13 +126,13 @@ class S3Client:
             )
             yield Page([*chain.from_iterable(groups.values())], not listing.is_truncated)
 
-    def _list(self, operation: str, prefix: str, page: dict[str, str]) -> Iterator[Listing]:
+    def _list(self, operation: str, prefix: str, page: dict[str, str]) -> Iterator[S3Page]:
         empty_pages = 0
         while True:
             answer = self._requests.call(
                 operation, Prefix=prefix, MaxKeys=PAGE_KEYS, EncodingType="url", **page
             )
-            listing: Listing | None = answer.get(LISTING) or convert_listing(answer)
+            listing: S3Page | None = answer.get(LISTING) or convert_listing(answer)
             if listing is None:
                 raise self._incomplete(operation, "an answer is not a complete listing")
             yield listing

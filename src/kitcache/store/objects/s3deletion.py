@@ -1,4 +1,4 @@
-"""Deletions: objects deleted by the thousand, or one by one where a store cannot do that."""
+"""S3Deletions: deletes objects by the thousand, or one by one if a store cannot do that."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ _NOT_SUPPORTED = {
 }
 
 
-class Deletions:
+class S3Deletions:
     """DeleteObjects in the form that the store understands, which the first requests find out.
 
     botocore sends a CRC32 of the request, which older stores refuse with 400 or 501: they need

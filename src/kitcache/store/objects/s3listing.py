@@ -13,7 +13,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 from kitcache.store.objects.client import ObjectInfo
 
 LISTING = "KitcacheListing"
-"""The key of the Listing in a response of botocore."""
+"""The key of the S3Page in a response of botocore."""
 
 _EMPTY_BODY = b"<ListBucketResult/>"
 _DOCUMENTS = ("ListBucketResult", "ListVersionsResult")
@@ -26,7 +26,7 @@ _NEXT_PAGE = {
 _PAGE_FIELDS = {"IsTruncated", *_NEXT_PAGE}
 
 
-class Listing(NamedTuple):
+class S3Page(NamedTuple):
     """One answer of ListObjectsV2 or ListObjectVersions.
 
     Attributes:
@@ -54,7 +54,7 @@ def replace_parsing(
             response_dict["body"] = _EMPTY_BODY
 
 
-def parse_listing(body: bytes) -> Listing | None:
+def parse_listing(body: bytes) -> S3Page | None:
     """Return the listing, None if the document is incomplete or is not a listing."""
     objects: list[ObjectInfo] = []
     fields: dict[str, str] = {}
@@ -102,11 +102,11 @@ def _make_info(name: str, fields: Mapping[str, str], *, encoded: bool) -> Object
     )
 
 
-def _make_listing(objects: list[ObjectInfo], page: Mapping[str, str], *, encoded: bool) -> Listing:
+def _make_listing(objects: list[ObjectInfo], page: Mapping[str, str], *, encoded: bool) -> S3Page:
     next_page = {name: page[field] for field, name in _NEXT_PAGE.items() if field in page}
     if encoded and "KeyMarker" in next_page:
         next_page["KeyMarker"] = _decode(next_page["KeyMarker"])
-    return Listing(objects, page["IsTruncated"] == "true", next_page)
+    return S3Page(objects, page["IsTruncated"] == "true", next_page)
 
 
 def _decode(text: str) -> str:
@@ -122,7 +122,7 @@ def nanoseconds(time: datetime) -> int:
     return round(time.timestamp() * 10**6) * 1000
 
 
-def convert_listing(response: Mapping[str, Any]) -> Listing | None:
+def convert_listing(response: Mapping[str, Any]) -> S3Page | None:
     """Return the listing that botocore has parsed itself, None if it is incomplete."""
     if not isinstance(response.get("IsTruncated"), bool):
         return None
