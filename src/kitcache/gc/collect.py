@@ -82,7 +82,7 @@ def collect(
                 store.touch_roots()
                 stamp = store.roots_stamp()
             if swept.stopped or not _has_roots_of(store, plan, control):
-                # A scan that skips no name goes on where it stopped, so each retry makes progress.
+                # A scan that skips no name continues where it stopped: each retry makes progress.
                 is_progress = store.scans_completely and swept.deleted.blobs > 0
                 surveyed, changes = None, changes + (not is_progress)
             elif store.scans_completely or swept.deleted.blobs < BATCH_SIZE:

@@ -16,7 +16,7 @@ MAX_LISTED = 100
 """How many foreign files, and files that could not be deleted, a result lists; it counts all."""
 
 CONFIRM = "confirm one run of reset on this cache"
-"""The advice after an export to an object store whose sweeps nobody has confirmed."""
+"""The advice after an export to an object store whose first sweep was not confirmed."""
 
 NO_ROOT = -2
 """The position of a blob that no root names."""

@@ -36,7 +36,7 @@ ResultKey = tuple[int, int]
 
 
 class LayerAnnotations(NamedTuple):
-    """What a cacheconfig in an object store states about a layer; elsewhere a manifest does.
+    """The facts of a layer in a cacheconfig of an object store. Elsewhere a manifest has them.
 
     Attributes:
         media_type: "" if absent.

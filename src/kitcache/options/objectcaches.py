@@ -45,7 +45,7 @@ class ObjectCache(NamedTuple):
             other manifests_prefixes of exporters that share the same blobs.
         touch_refresh_ns: The longest age at which an exporter uses a blob without a renewed date.
         endpoint_url: "" for AWS itself; of Azure the account_url, perhaps with a SAS in its query.
-        secret_access_key: Never in a message.
+        secret_access_key: No message contains it.
         warnings: A sentence for each attribute that is unknown or has no effect.
     """
 
@@ -121,7 +121,7 @@ def parse_object_cache(text: str, environ: Mapping[str, str]) -> ObjectCache | N
 
     Args:
         text: `type=s3,…` and `type=azblob,…` as `--cache-to` has them, or the short form.
-        environ: For what BuildKit reads there if attributes are missing.
+        environ: Has the values that BuildKit reads if attributes are missing.
 
     Raises:
         UsageError: BuildKit would refuse the value, or it is another kind of cache.
@@ -260,7 +260,7 @@ def _warn_s3(attrs: Mapping[str, str]) -> Iterator[str]:
 
 
 def _read_touch_refresh(attrs: Mapping[str, str]) -> tuple[int, str]:
-    """Return the value in ns, and what is wrong with it. BuildKit takes 24h for a bad value."""
+    """Return the value in ns, and its problem or "". BuildKit replaces a bad value by 24h."""
     try:
         # With a negative duration, BuildKit renews every blob that it uses.
         return max(0, parse_duration(attrs.get("touch_refresh", "24h"))), ""
@@ -296,7 +296,7 @@ def _make_azure(attrs: Mapping[str, str], environ: Mapping[str, str]) -> ObjectC
 
 
 def _find(key: str, variable: str, attrs: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """Return an attribute that S3 needs, or what the environment has instead."""
+    """Return an attribute that S3 needs, or the value of its environment variable."""
     value = attrs.get(key, environ.get(variable, ""))
     if not value:
         raise UsageError(

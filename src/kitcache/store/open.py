@@ -70,8 +70,8 @@ def open_published_directory(address: StoreAddress) -> DirectoryStore | None:
 def find_object_cache(address: StoreAddress) -> "ObjectCache | None":
     """Return the cache in an object store that an address names; None for a directory.
 
-    Bucket, region and account that the address lacks come from the environment, where BuildKit and
-    the packages for object stores find credentials too.
+    The environment has the bucket, the region and the account that the address lacks. BuildKit and
+    the packages for object stores find credentials there too.
 
     Raises:
         UsageError: The address names an object store, and is not complete; or it looks like a URL.
@@ -93,7 +93,7 @@ def find_object_cache(address: StoreAddress) -> "ObjectCache | None":
 
 
 def directory_path(address: StoreAddress) -> str:
-    """Return the path of a directory. Raises UsageError if the address is no directory's."""
+    """Return the path of a directory. Raises UsageError for an object store."""
     cache = find_object_cache(address)
     if cache is not None:
         raise UsageError(

@@ -197,7 +197,7 @@ def _is_readable_in(target: Layout, file: os.stat_result) -> bool:
 
 
 def read_blob_parts(source: Layout, digest: Digest, size: int) -> Iterator[memoryview]:
-    """Yield the bytes of a blob, and verify them at the end; see CacheStore.read_parts."""
+    """Yield the bytes of a blob, and verify them at the end; see EditableStore.read_parts."""
     original = _open_original(source, digest)
     try:
         original.check_length(size)

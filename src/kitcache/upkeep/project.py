@@ -51,7 +51,7 @@ class CacheDocuments(NamedTuple):
 
     @property
     def fits_import(self) -> bool:
-        """True if no document is too large for an import. One from an object store has no cap."""
+        """True if no document is too large for an import. An object store has no limit."""
         return self.manifest is None or max(map(len, self.in_order)) <= IMPORT_LIMIT_BYTES
 
     def replace_config(self, trimmed: TrimmedConfig, digest: Digest) -> "CacheDocuments":

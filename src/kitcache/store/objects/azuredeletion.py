@@ -71,7 +71,7 @@ class AzureDeletions:
         return {target: reason for target, reason in reasons.items() if reason}
 
     def _delete_current(self, targets: Iterable[Target]) -> dict[Target, str]:
-        """Delete current versions. A blob that has a newer version meanwhile keeps that one."""
+        """Delete current versions. If a blob has a newer version by then, that version is kept."""
         blobs = {}
         for target in targets:
             etag = target.etag or self._find_etag(target.key, target.version)

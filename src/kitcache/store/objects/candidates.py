@@ -1,4 +1,4 @@
-"""The blobs that a sweep may delete: the listing, what was looked at, and the objects of a name."""
+"""The blobs that a sweep may delete: their listing, the pages of it, and the objects of a name."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
@@ -16,7 +16,8 @@ class Candidates:
     """The listing of one cache, and which of its pages a sweep has looked at again.
 
     Attributes:
-        is_kept: A sweep runs: its listing stays, and pages that were looked at are not repeated.
+        is_kept: True during a sweep: the listing is kept, and pages that were looked at are not
+            yielded again.
         found: The blobs that roots reached when the listing was taken in a sweep; else empty.
     """
 

@@ -116,7 +116,7 @@ def _keys_beside(client: ObjectClient, prefix: str, own: list[str]) -> Iterator[
 def _keys_until_skip(
     client: ObjectClient, prefix: str, own: list[str], after: str
 ) -> Generator[ObjectInfo, None, str | None]:
-    """Yield objects after a key. Return the key to go on after, None at the end."""
+    """Yield objects after a key. Return the key to list the next ones after, None at the end."""
     for page in client.list_pages(prefix, after=after):
         for info in page.objects:
             beginning, is_blob, _ = info.key.partition("sha256:")

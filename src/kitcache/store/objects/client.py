@@ -98,13 +98,13 @@ class Condition(NamedTuple):
 
 
 class Abilities(NamedTuple):
-    """What a store can do, as far as its kind and its settings tell.
+    """The abilities of a store, as its kind and its settings show them.
 
     Attributes:
         has_versions: Deletion must name versions, because otherwise nothing is freed. True if
             versioning is enabled or suspended, or if it is unknown and a listing shows versions.
-        deletes_exactly: A deletion by version or by ETag deletes only what was looked at. True for
-            Azure, whose ETags change with every write, and for S3 with versions.
+        deletes_exactly: A deletion by version or by ETag deletes only the object that was looked
+            at. True for Azure, whose ETags change with every write, and for S3 with versions.
         renews: Exporters renew the date of a blob that they use again. False for Azure.
     """
 
@@ -116,9 +116,10 @@ class Abilities(NamedTuple):
 class ObjectClient(Protocol):
     """The requests to one bucket or container. Callable from several threads.
 
-    Failures are KitcacheErrors: NoBucket if the bucket does not exist, KitcacheError for a denied,
-    expired or wrong credential, a wrong region, or a store that does not answer after the retries.
-    No message contains a secret. A missing object is not a failure where the result can be None.
+    Failures are KitcacheErrors: NoBucket if the bucket does not exist; KitcacheError for a denied,
+    expired or wrong credential and a wrong region. A store that does not answer is a failure after
+    the retries. A missing object is not a failure where the result can be None. No message contains
+    a secret.
 
     Attributes:
         address: The cache as messages name it, such as s3://bucket/prefix/.
@@ -144,7 +145,7 @@ class ObjectClient(Protocol):
         """
 
     def abilities(self) -> Abilities:
-        """Return what the store can do. Asks once; later calls return the same."""
+        """Return the abilities of the store. Only the first call sends a request."""
 
     def read_lifecycle(self) -> Sequence[LifecycleRule] | None:
         """Return the rules by which the store itself deletes objects, None if they are unknown."""

@@ -89,7 +89,7 @@ class RunHistory:
         return Remembered({"sha256": names or set()}, keeps_all=names is None)
 
     def check_confirmed(self, live_count: int, root_count: int, *, confirmed: bool) -> None:
-        """Raise NotConfirmedError for a first run, or if much fewer blobs are live.
+        """Raise NotConfirmedError for a first run, or if far fewer blobs are live.
 
         Also warn if there are fewer roots than in the last run.
         """
@@ -106,7 +106,7 @@ class RunHistory:
             )
 
     def check_store(self, check: Callable[[], None]) -> None:
-        """Test the store if that is due. Raises Unsafe: It cannot protect exports."""
+        """Test the store if that is due. Raises Unsafe if it cannot protect exports."""
         state = self._load().state
         now_ns = self._client.now_ns()
         if self._client.abilities().renews and not 0 <= now_ns - state.tested_ns < _TEST_NS:

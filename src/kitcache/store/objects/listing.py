@@ -1,7 +1,7 @@
 """One listing of the blobs of a cache, kept in a temporary file.
 
-The listing is taken once per command. Memory grows with the blobs that roots reach: the names and
-facts of all blobs are in the file, and a sweep reads them page by page.
+The listing is taken once per command. Memory grows with the blobs that roots reach. The names and
+facts of all blobs are in the file, which a sweep reads page by page.
 """
 
 import marshal
@@ -208,7 +208,7 @@ def _read_versions(objects: Iterable[ObjectInfo], prefix: str) -> Iterator[tuple
 def look_again(
     client: ObjectClient, blobs_key: str, names: Sequence[str], *, versions: bool
 ) -> list[BlobFacts]:
-    """Return the facts of names that follow each other, as they are now; MISSING if one is gone."""
+    """Return the facts of consecutive names, as they are now; MISSING for a missing blob."""
     prefix = f"{blobs_key}{ALGORITHM}:"
     first, last = f"{prefix}{names[0][:64]}", f"{prefix}{names[-1][:64]}"
     wanted, facts = frozenset(names), dict[str, BlobFacts]()

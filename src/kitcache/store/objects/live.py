@@ -1,7 +1,7 @@
 """The state object of a cache: the blobs that were live in recent runs.
 
-A build that imported a root just before it was replaced still reads its blobs, and Azure dates a
-blob by its first upload for ever. So a blob is kept for some time after it was live last.
+A build that imported a root just before it was replaced still reads its blobs. On Azure, the date
+of a blob is that of its first upload. So a blob is kept for some time after it was live last.
 
 The object has one line of JSON, then the digests of each run, 32 bytes each. Nearby runs share one
 entry. Its size follows the live blobs, not the deleted ones. No I/O.
@@ -76,7 +76,7 @@ def decode_state(data: bytes) -> LiveState:
     """Return the state in the bytes of the object.
 
     Raises:
-        StateError: It is torn, or another version wrote it.
+        StateError: It is damaged, or another version wrote it.
     """
     line, _, digests = data.partition(b"\n")
     try:

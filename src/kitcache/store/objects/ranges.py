@@ -80,7 +80,7 @@ class _Parallel:
         self._lock = threading.Lock()
         self._is_stopping = False
         self._results: SimpleQueue[list[ObjectInfo] | BaseException | None] = SimpleQueue()
-        self._room = threading.Semaphore(_MAX_WAITING)
+        self._free_slots = threading.Semaphore(_MAX_WAITING)
 
     def run(self) -> Iterator[list[ObjectInfo]]:
         threads = [threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)]
@@ -95,12 +95,12 @@ class _Parallel:
                 if result is None:
                     left -= 1
                 else:
-                    self._room.release()
+                    self._free_slots.release()
                     yield result
         finally:
             self._is_stopping = True
             for _ in threads:
-                self._room.release()
+                self._free_slots.release()
             for thread in threads:
                 thread.join()
 
@@ -128,7 +128,7 @@ class _Parallel:
                     for info in objects
                     if part.start <= info.key and not (part.until and info.key >= part.until)
                 ]
-            self._room.acquire()
+            self._free_slots.acquire()
             self._results.put(objects)
             if page.is_last or is_over or self._is_stopping:
                 return

@@ -44,7 +44,7 @@ def _remove(client: ObjectClient, root: RootObject) -> bool:
         current = [info for info in held if info.is_current and not info.is_marker]
         if [info.etag for info in current] != [etag]:
             return False
-        # If the newest version went first, an older one would be the root again.
+        # If the newest version was deleted first, an older one would become the root.
         older = [Target(key, info.version) for info in held if not info.is_current]
         parts = [older, [Target(key, info.version) for info in current]]
     for part in parts:

@@ -9,7 +9,7 @@ def open_s3(cache: ObjectCache) -> ObjectClient:
     """Return the client of the bucket. Sends no request.
 
     Raises:
-        KitcacheError: botocore, which boto3 brings, is not installed.
+        KitcacheError: botocore, which boto3 depends on, is not installed.
     """
     try:
         from kitcache.store.objects.s3client import S3Client  # noqa: PLC0415 - botocore is optional

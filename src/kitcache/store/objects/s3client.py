@@ -46,7 +46,7 @@ _NOT_LISTED = "more keys follow, but the store does not list them"
 
 
 class S3Client:
-    """An ObjectClient for S3. The protocol tells what each method does."""
+    """An ObjectClient for S3. The protocol documents the methods."""
 
     delete_batch_size = PAGE_KEYS
 

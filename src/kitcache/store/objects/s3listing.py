@@ -151,7 +151,7 @@ def _convert_info(name: str, entry: Mapping[str, Any], encoded: bool) -> ObjectI
 
 
 def group_versions(objects: Iterable[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
-    """Return the versions of each key, newest first. The keys stay in their order.
+    """Return the versions of each key, newest first. The keys keep their order.
 
     botocore and some stores list all delete markers after all versions.
     """

@@ -26,7 +26,7 @@ _MAX_ATTEMPTS = 8
 """Of one request, unless retry_max_attempts is given. All its waits together are below 46 s."""
 
 _FIRST_ATTEMPTS = 3
-"""Of a request to a store that has never answered: its address can be wrong. As BuildKit's."""
+"""Of a request to a store that never answered: its address can be wrong. BuildKit's number."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 15.0
 

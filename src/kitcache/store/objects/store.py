@@ -1,7 +1,7 @@
 """The object store: a cache in a bucket behind the protocols of store/protocol.py.
 
 An object store has no locks. The age of a blob protects a running export, and the state object
-protects a running import. So each batch is looked at again right before its deletion.
+protects a running import. Each batch is looked at again right before its deletion.
 """
 
 from collections.abc import (
@@ -220,7 +220,7 @@ class ObjectStore:
 
     @contextmanager
     def lock(self, kind: LockKind, wait_policy: WaitPolicy) -> Iterator[HeldLock[Self]]:
-        """Return at once: an object store has no lock. An exclusive one keeps one listing."""
+        """Return at once: an object store has no lock. If `kind` is exclusive, keep the listing."""
         self._pause = self.client.pause = wait_policy.pause
         if kind == "exclusive":
             self._candidates.drop()
@@ -260,7 +260,7 @@ class ObjectStore:
         self._history.record(blobs, len(self._roots.roots))
 
     def _refuse_other_roots(self, live: Collection[str]) -> None:
-        """Raise Unsafe if a document beside the cache names a blob that would be deleted."""
+        """Raise Unsafe if a document next to the cache names a blob that would be deleted."""
         others = find_other_roots(self.client, self.cache, live, self._check)
         if not others.is_complete:
             self._warn(
@@ -321,7 +321,7 @@ class ObjectStore:
             raise ValueError("deletion requires the exclusive lock of the same store")
 
     def foreign_names(self) -> Iterator[str]:
-        """Yield nothing: keys beside the blobs and the roots are not looked at."""
+        """Yield nothing: only the keys of blobs and of roots are listed."""
         yield from ()
 
     def foreign_bytes(self, path: str) -> int:
@@ -337,7 +337,7 @@ class ObjectStore:
         return 1
 
     def finish_sweep(self) -> None:
-        """Return: nothing of a killed process is left but what the next sweep deletes."""
+        """Return: a killed process leaves only objects that the next sweep deletes."""
 
     def report(self) -> StoreReport:
         counts = RequestCounts(**self.client.requests)
@@ -358,7 +358,7 @@ class ObjectStore:
 
     def disk_size(self) -> tuple[int, int]:
         raise UsageError(
-            "an object store has no disk, so the size and the free space of one are unknown",
+            "an object store has no disk, so the size and the free space of a disk are unknown",
             path=self.path,
             hints=("write the limit in bytes, such as 50GB",),
         )
@@ -391,9 +391,9 @@ class ObjectStore:
     ) -> Roots | None:
         """Replace the roots, one request each: first the written ones, then the removed ones.
 
-        Each root is written or removed only if it is as it was read. So if another client changes
-        one, the result is None, though roots before it may have been changed: the caller decides
-        again from the new roots. A crash leaves each root as it was or as it was to be.
+        Each root is written or removed only if no other client has changed it since it was read.
+        Otherwise the result is None, and the caller decides again from the new roots; other roots
+        may have been changed. A crash leaves each root in its old or in its new state.
         """
         roots = self.read_roots(wait_policy.pause)
         if before is not None and before.version != roots.version:

@@ -22,7 +22,7 @@ class JobThreads(Generic[Job, Result]):
     """Runs jobs in threads, in order. Each job can report numbers.
 
     Attributes:
-        stop: Is set if no job has to end normally any more: an error, or the caller has left.
+        stop: Set after an error, or if the caller has left: jobs end early.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class JobThreads(Generic[Job, Result]):
         afterwards, also if the caller stops the iteration.
 
         Args:
-            tick: Is called every tenth of a second without an event. It may raise.
+            tick: Called every tenth of a second without an event. It may raise.
         """
         for thread in self._threads:
             thread.start()

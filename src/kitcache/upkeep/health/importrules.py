@@ -1,7 +1,7 @@
 """The rules by which BuildKit imports a cache. No I/O.
 
 An import reads the root and its cacheconfig completely or not at all. A layer is read when a step
-needs it: if it is faulty, the steps that were built from it do not hit, or the build fails.
+needs it. If it is faulty, the steps that were built from it do not hit, or the build fails.
 
 Source: BuildKit, cache/remotecache/import.go (the caps, the two forms of a root),
 util/imageutil/config.go (the form follows from the fields), cache/remotecache/v1/parse.go (a layer

@@ -1,7 +1,7 @@
 """Checks the blobs of an object store: by their listing, or by reading all of them.
 
-To read a blob is a transfer, which costs time and money. So its listing has to be enough unless the
-caller asks for more: it shows the blobs that are missing or have another size.
+To read a blob is a transfer, which costs time and money. So the blobs are read only if the caller
+asks for it. The listing shows the blobs that are missing or have another size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ ListedBlob = tuple[Digest, int]
 def check_listed(store: EditableStore, control: Control, *, read: bool) -> HashResult:
     """Count all blobs. If `read` is set, read and hash them too.
 
-    The first event has the bytes that will be transferred, and is reported before any is.
+    The first event has the bytes that will be transferred. It precedes the first transfer.
 
     Raises:
         Cancelled: Within a tenth of a second, also inside a large blob.
@@ -50,7 +50,7 @@ def list_blobs(store: EditableStore, control: Control) -> Iterator[ListedBlob]:
     """Yield all current blobs with their sizes."""
     for batch in store.scan_blobs():
         control.check()
-        # A superseded version has another name: it is no blob that a build could read.
+        # A superseded version has another name, and no build reads it.
         digests = [
             Digest(batch.algorithm, name)
             for name in batch.names

@@ -66,8 +66,8 @@ def repair(
     index.json are in .kitcache/quarantine. Unreachable blobs are kept until the next reset. Only
     bad blobs, and blobs that were written since, are hashed more than once.
 
-    In an object store only roots are written: one that names unusable blobs becomes smaller, or is
-    removed, and then its document is kept in the quarantine.
+    In an object store only roots are written. A root that names unusable blobs becomes smaller, or
+    is removed; the document of a removed root is kept in the quarantine.
 
     Args:
         sources: Other copies of the cache. Missing and bad blobs are copied from them after their

@@ -1,9 +1,9 @@
 """The repair of a cache in an object store: a root that names unusable blobs becomes smaller.
 
 On S3 such a root fails every build that needs one of the blobs. Only roots are written, each only
-if nobody has changed it meanwhile. The document of a root that is removed is kept in the
-quarantine. A blob counts as missing only if a request for it says so too, because a listing can be
-late.
+if no other client has changed it since it was read. The document of a root that is removed is kept
+in the quarantine. A blob counts as missing only if a request for it does not find it either,
+because a listing can be late.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,13 +70,13 @@ def repair_roots(
     if dry_run:
         return RepairResult(path, "dry-run", actions, verified)
     after, _ = verify_locked(store, control)
-    # All other blobs were intact. A bad one is still there, though no root needs it any more.
+    # All other blobs were intact. A bad blob still exists, although no root names it any more.
     after = after._replace(bad_blobs=bad_blobs, hashed=verified.hashed)
     return RepairResult(path, "done", actions, after)
 
 
 def no_sources_error(path: str, sources: Sequence[StoreAddress]) -> UsageError:
-    """Return the error for a repair of an object store that shall copy blobs."""
+    """Return the error for a repair of an object store from other caches."""
     names = [address_text(source) for source in sources]
     return UsageError(
         "a repair of an object store copies no blobs from other caches",
