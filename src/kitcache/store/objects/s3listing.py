@@ -17,13 +17,13 @@ LISTING = "KitcacheListing"
 
 _EMPTY_BODY = b"<ListBucketResult/>"
 _DOCUMENTS = ("ListBucketResult", "ListVersionsResult")
-_ENTRIES = ("Contents", "Version", "DeleteMarker")
+_ENTRIES = frozenset(("Contents", "Version", "DeleteMarker"))
 _NEXT_PAGE = {
     "NextContinuationToken": "ContinuationToken",
     "NextKeyMarker": "KeyMarker",
     "NextVersionIdMarker": "VersionIdMarker",
 }
-_PAGE_FIELDS = {"IsTruncated", *_NEXT_PAGE}
+_PAGE_FIELDS = frozenset(("IsTruncated", *_NEXT_PAGE))
 
 
 class S3Page(NamedTuple):
@@ -60,6 +60,7 @@ def parse_listing(body: bytes) -> S3Page | None:
     fields: dict[str, str] = {}
     page: dict[str, str] = {}
     text: list[str] = []
+    dates: dict[str, int] = {}
     last = ""
     encoded = b"<EncodingType>url<" in body
 
@@ -69,11 +70,15 @@ def parse_listing(body: bytes) -> S3Page | None:
     def end(name: str) -> None:
         nonlocal last
         if name in _ENTRIES:
-            objects.append(_make_info(name, fields, encoded=encoded))
+            objects.append(_make_info(name, fields, dates, encoded))
             fields.clear()
         elif text:
-            (page if name in _PAGE_FIELDS else fields)[name] = "".join(text)
+            value = text[0] if len(text) == 1 else "".join(text)
             text.clear()
+            if name in _PAGE_FIELDS:
+                page[name] = value
+            else:
+                fields[name] = value
         last = name
 
     parser = ParserCreate()
@@ -90,15 +95,27 @@ def parse_listing(body: bytes) -> S3Page | None:
     return _make_listing(objects, page, encoded=encoded)
 
 
-def _make_info(name: str, fields: Mapping[str, str], *, encoded: bool) -> ObjectInfo:
+def _make_info(
+    name: str, fields: Mapping[str, str], dates: dict[str, int], encoded: bool
+) -> ObjectInfo:
+    """Return an object of a listing. `dates` has the dates of this page that were parsed before."""
+    key, date = fields["Key"], fields["LastModified"]
+    modified_ns = dates.get(date)
+    if modified_ns is None:
+        modified_ns = dates[date] = nanoseconds(datetime.fromisoformat(date))
+    if encoded:
+        key = _decode(key)
+    if name == "Contents":
+        return ObjectInfo(key, int(fields["Size"]), modified_ns, fields.get("ETag", ""))
+    is_marker = name == "DeleteMarker"
     return ObjectInfo(
-        _decode(fields["Key"]) if encoded else fields["Key"],
-        int(fields.get("Size", 0)) if name == "DeleteMarker" else int(fields["Size"]),
-        nanoseconds(datetime.fromisoformat(fields["LastModified"])),
+        key,
+        0 if is_marker else int(fields["Size"]),
+        modified_ns,
         fields.get("ETag", ""),
         fields.get("VersionId", ""),
         fields.get("IsLatest", "true") == "true",
-        name == "DeleteMarker",
+        is_marker,
     )
 
 
