@@ -207,16 +207,24 @@ class S3Bucket(NamedTuple):
 
     def touch(self, key: str) -> None:
         """Copy an object onto itself, as BuildKit renews its date. LookupError if it is missing."""
+        from botocore.exceptions import ConnectionClosedError  # noqa: PLC0415 - slow
+
         try:
-            self.client.copy_object(
-                Bucket=self.name,
-                Key=key,
-                CopySource=f"{self.name}/{key}",
-                MetadataDirective="REPLACE",
-                Metadata={"updated-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
-            )
+            self._copy_onto_itself(key)
+        except ConnectionClosedError:
+            # SeaweedFS panics if the object is deleted during the copy. BuildKit's SDK tries again.
+            self.touch(key)
         except self.client.exceptions.ClientError as error:
             raise LookupError(key) from error
+
+    def _copy_onto_itself(self, key: str) -> None:
+        self.client.copy_object(
+            Bucket=self.name,
+            Key=key,
+            CopySource=f"{self.name}/{key}",
+            MetadataDirective="REPLACE",
+            Metadata={"updated-at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())},
+        )
 
     def put_if_missing(self, key: str, data: bytes) -> None:
         raise NotImplementedError("BuildKit's S3 exporter sends no condition")

@@ -16,7 +16,7 @@ from kitcache.store.objects.client import Page
 from tests.objects.buckets import ADMIN, READER, AzureBucket, S3Bucket, digest_of, missing_blobs
 from tests.objects.exporter import finish, run_until
 from tests.objects.proxy import Proxy, Request, error_response, run_proxy
-from tests.objects.racing import NO_GRACE, OLD, address_of, prepare, wait_a_second
+from tests.objects.racing import DIGEST, NO_GRACE, OLD, address_of, prepare, wait_a_second
 from tests.objects.world import CONFIRMED, HOUR_NS, World
 
 SLOW_DOWN = error_response("503 Slow Down", "SlowDown")
@@ -260,6 +260,20 @@ class TestRoots:
         with world.opened():
             kitcache.reset(world.address, options=CONFIRMED)
         assert world.missing() == {}
+
+    def test_odd_keys_beside_and_below_the_cache_stay(self, moto_bucket: S3Bucket) -> None:
+        bucket = moto_bucket._replace(prefix="pre fix//x+%20/")
+        prepare(bucket)
+        odd = [f"{bucket.prefix}{name}" for name in ("a//b", "../x", "blobs/", "blobs/sha256:xyz")]
+        odd += [f"{bucket.prefix}manifests//m n", "outside", f"{bucket.blob_key(DIGEST)}x"]
+        for key in odd:
+            bucket.put(key, b"{}")
+        wait_a_second()
+        before = bucket.keys()
+        result = reset(bucket)
+        assert result.deleted.blobs == 1
+        assert bucket.keys() == before - {bucket.blob_key(DIGEST)}
+        assert set(result.foreign) == {key for key in odd if "/blobs/" in key}
 
 
 class TestBlobs:
