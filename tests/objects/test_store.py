@@ -147,8 +147,9 @@ def test_a_blob_that_was_live_in_a_recent_run_is_kept_for_running_imports(cache:
     cache.root("main", *names(b"one"))
     cache.root("feature/x", *names(b"two"))
     cache.age(24)
-    cache.reset()
+    result = cache.reset()
     assert cache.blobs == LIVE
+    assert result.too_young.blobs == 1
     cache.age(25)
     cache.reset()
     assert cache.blobs == names(b"one", b"two")

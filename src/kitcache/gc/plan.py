@@ -73,9 +73,12 @@ def make_plan(
             old.append(ingest)
         else:
             kept.append((ingest.name, reason))
+    reached = _names_by_algorithm(survey)
+    recent = {name: frozenset(names) - reached[name] for name, names in remembered.names.items()}
+    keep = {name: names.union(recent.get(name, ())) for name, names in reached.items()}
     return Plan(
         index_digest=survey.index_digest,
-        keep=_names_by_algorithm(survey, remembered),
+        keep=keep,
         young_since_ns=math.inf if since_ns is None else since_ns,
         changed_from_ns=survey.began_ns,
         changed_until_ns=survey.began_ns + SWEEP_NS,
@@ -85,17 +88,18 @@ def make_plan(
         kept_ingests=tuple(kept),
         refusal=_refusal(survey, now_ns),
         remembered=remembered,
+        recent=recent,
     )
 
 
-def _names_by_algorithm(survey: Survey, remembered: Remembered) -> dict[str, frozenset[str]]:
+def _names_by_algorithm(survey: Survey) -> dict[str, frozenset[str]]:
     return {
         algorithm: frozenset(
             digest.hex
             for digests in (survey.live, survey.young)
             for digest in digests
             if digest.algorithm == algorithm
-        ).union(remembered.names.get(algorithm, ()))
+        )
         for algorithm in HEX_LENGTHS
     }
 

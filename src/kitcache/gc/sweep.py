@@ -173,6 +173,7 @@ class _Sweep:
     def _sweep_batch(self, batch: Batch, counts: _Counts, is_current: Callable[[], bool]) -> None:
         """Delete each name that the plan does not keep and that is not too young."""
         keep = self._plan.keep[batch.algorithm]
+        self._count_recent(batch, counts)
         if self._lock is None and batch.stats is not None:
             pairs = zip(batch.names, batch.stats, strict=True)
             listed = {name: stat for name, stat in pairs if name not in keep}
@@ -185,6 +186,15 @@ class _Sweep:
             if self._is_stopping or self._cancel.is_set():
                 return
             self._sweep_chunk(batch.algorithm, unreferenced[start : start + size], counts)
+
+    def _count_recent(self, batch: Batch, counts: _Counts) -> None:
+        """Count the blobs that were live in a recent run as too young."""
+        recent = self._plan.recent.get(batch.algorithm)
+        if recent and batch.stats is not None:
+            for name, stat in zip(batch.names, batch.stats, strict=True):
+                if name in recent:
+                    counts.young_blobs += 1
+                    counts.young_bytes += stat.st_size
 
     def _sweep_chunk(self, algorithm: str, names: list[str], counts: _Counts) -> None:
         try:

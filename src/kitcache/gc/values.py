@@ -174,7 +174,8 @@ class Plan(NamedTuple):
         drop_ingests: The uploads to delete.
         kept_ingests: The other uploads, with the reason.
         refusal: Why nothing may be deleted; None if the plan may be applied.
-        remembered: The blobs in `keep` that earlier runs protect.
+        remembered: The blobs that earlier runs protect.
+        recent: Those of them that no root reaches now.
     """
 
     index_digest: Digest
@@ -187,6 +188,7 @@ class Plan(NamedTuple):
     kept_ingests: tuple[NameAndReason, ...]
     refusal: Refusal | None
     remembered: Remembered = NOTHING_REMEMBERED
+    recent: Mapping[str, frozenset[str]] = {}
 
     def is_too_young(self, mtime_ns: int, ctime_ns: int) -> bool:
         """Return True if a blob with these times must not be deleted."""

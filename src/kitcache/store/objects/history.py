@@ -95,7 +95,9 @@ class RunHistory:
         """
         runs = self._load().state.runs
         if runs and root_count < runs[-1].root_count:
-            self._warn(f"{root_count:,} roots, and {runs[-1].root_count:,} were in the last run")
+            self._warn(
+                f"fewer roots than in the last run: {root_count:,} of {runs[-1].root_count:,}"
+            )
         if confirmed:
             return
         if not runs:
