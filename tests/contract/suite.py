@@ -1,7 +1,7 @@
 """The laws that every store keeps. Each store's test class supplies `cache`, a fixture.
 
-A store whose roots are objects has neither an index.json of its own nor locks, so StoreLaws are
-what it keeps too, and IndexLaws are for the others.
+A store whose roots are objects has neither an index.json of its own nor locks, so it passes
+StoreLaws only. The other stores pass IndexLaws too.
 """
 
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ class Expected:
 
     Attributes:
         names: The tags, in the order in which the store reads them.
-        inline: How many roots are no blobs.
+        inline: How many roots are not blobs.
         uploads: How many unfinished uploads there are.
         options: Those of a sweep that deletes blobs which are an hour old.
         no_roots: The error of a cache with blobs and without roots.
@@ -372,7 +372,7 @@ class IndexLaws(UploadLaws):
         with pytest.raises(Damaged):
             cache.store.read_roots(lambda _: None)
 
-    def test_foreign_names_are_no_blobs(self, cache: Cache) -> None:
+    def test_foreign_names_are_not_blobs(self, cache: Cache) -> None:
         (cache.sample.dir / "notes").write_bytes(b"xyz")
         (cache.sample.dir / "blobs" / "sha256" / "tmp").touch()
         (cache.sample.dir / "blobs" / "blake3").mkdir()

@@ -1,6 +1,6 @@
 """The object store keeps the laws of all stores, on each server and on the client in memory.
 
-The sample's directory is what the tests change; `sync` writes it to the bucket as BuildKit has it:
+The tests change the sample's directory; `sync` writes it to the bucket as BuildKit has it:
 blobs as they are, and of each tag only the cacheconfig, under its name.
 """
 
@@ -171,7 +171,7 @@ class TestObjects(ObjectExpected, StoreLaws):
 
 @pytest.mark.parametrize("cache", WITH_UPLOADS, indirect=True)
 class TestUploads(ObjectExpected, UploadLaws):
-    """A multipart upload that was left behind is what an ingest directory is elsewhere."""
+    """An abandoned multipart upload is treated as an ingest directory of a cache directory."""
 
     uploads = 1
 

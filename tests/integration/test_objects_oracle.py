@@ -1,4 +1,4 @@
-"""A cache of a real BuildKit goes to an object store, lives there, comes back and still imports."""
+"""BuildKit imports its cache after a copy to an object store, resets there and a copy back."""
 
 import json
 import shutil

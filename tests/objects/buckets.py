@@ -308,7 +308,7 @@ class AzureBucket(NamedTuple):
         raise NotImplementedError("BuildKit's Azure exporter touches nothing")
 
     def put_if_missing(self, key: str, data: bytes) -> None:
-        """Upload with If-None-Match: *, as BuildKit does. That it exists is no failure."""
+        """Upload with If-None-Match: *, as BuildKit does. An existing object is not a failure."""
         from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415 - slow
 
         with suppress(ResourceExistsError):
@@ -341,7 +341,7 @@ def open_client(bucket: Bucket, **changes: str) -> ObjectClient:
 
 
 def s3_client(url: str, key: Key = ADMIN) -> Any:
-    """Return boto3's client. It retries nothing, so a test sees what the server answers."""
+    """Return boto3's client. It retries nothing, so a test sees each answer of the server."""
     import boto3  # noqa: PLC0415 - slow
     from botocore.config import Config  # noqa: PLC0415
 

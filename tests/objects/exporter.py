@@ -1,7 +1,7 @@
 """BuildKit's exporters to S3 and Azure, as far as a bucket sees them, with a clock and stalls.
 
 An export is a generator: it yields before each request, so a test does at that moment what it
-wants, such as a whole reset, or never goes on, as a killed BuildKit.
+wants, such as a whole reset, or never continues, as a killed BuildKit.
 
 Sources: BuildKit, cache/remotecache/s3/s3.go (243-339) and cache/remotecache/azblob/exporter.go.
 Layers are exported one after the other; BuildKit's S3 exporter has four under way at a time.

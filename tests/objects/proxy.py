@@ -37,7 +37,7 @@ class Hold:
         self._arrived, self._released = threading.Event(), threading.Event()
 
     def wait(self) -> None:
-        assert self._arrived.wait(HOLD_TIMEOUT_S), "no request came that is to be held"
+        assert self._arrived.wait(HOLD_TIMEOUT_S), "no request arrived that is to be held"
 
     def release(self) -> None:
         self._released.set()

@@ -46,7 +46,7 @@ IDENTITIES = {
 
 
 class ServerError(Exception):
-    """A server did not start. The text ends with what it printed."""
+    """A server did not start. The text ends with its output."""
 
 
 class Process:
@@ -297,7 +297,7 @@ def need(request: pytest.FixtureRequest, program: Path, package: str) -> None:
 
 
 def _absent(config: pytest.Config, reason: str) -> NoReturn:
-    """Skip, and say so past the capture. Fail where CI is set: all servers are expected there."""
+    """Skip, and print it past the capture. Fail where CI is set: all servers are expected there."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     capture = config.pluginmanager.getplugin("capturemanager")

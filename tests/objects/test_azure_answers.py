@@ -1,4 +1,4 @@
-"""AzureClient and the answers that Azurite does not give: versions, busy services, torn pages."""
+"""AzureClient and the answers that Azurite does not give: versions, busy services, cut pages."""
 
 import os
 import re
@@ -76,7 +76,7 @@ NAMELESS = PAGE.format("<Blob></Blob>", "").encode()
 
 
 @pytest.mark.parametrize("data", [PAGE.encode()[:60], b"", b"<html></html>", b"{}", NAMELESS])
-def test_a_torn_page_is_an_error(data: bytes) -> None:
+def test_a_truncated_page_is_an_error(data: bytes) -> None:
     with pytest.raises(ValueError, match="not a complete page"):
         parse_page(data)
 

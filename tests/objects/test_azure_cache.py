@@ -70,7 +70,7 @@ def test_du_ls_and_why(clocked_cache: AzureBucket, run_json: RunJson) -> None:
     assert run_json("why", clocked_cache, GARBAGE)["unreachable"]
 
 
-def test_a_blob_goes_after_a_whole_grace_without_a_root(
+def test_a_blob_is_deleted_after_a_whole_grace_without_a_root(
     clocked_cache: AzureBucket, clocked_azure: ClockedAzure, run_json: RunJson
 ) -> None:
     """The grace is two days: no exporter renews the date of a blob in Azure."""

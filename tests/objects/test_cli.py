@@ -75,7 +75,7 @@ def test_a_session_on_s3(plain_bucket: S3Bucket, kitcache: Run) -> None:
     young = kitcache("du", address).out
     assert re.search(r"reclaimable +0 B .*\n  too young +18 B .* 1 blob\n", young)
 
-    # The short form names the same cache; a first run deletes nothing, and says what it would do.
+    # The short form names the same cache; a first run deletes nothing, and prints its plan.
     credentials = f"&access_key_id={ADMIN.access}&secret_access_key={ADMIN.secret}"
     first = kitcache("reset", *NO_GRACE, f"{short}{credentials}")
     assert first.code == 0

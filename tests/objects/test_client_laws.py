@@ -1,6 +1,6 @@
 """The laws of an ObjectClient, kept by the clients of real stores and by the one in memory.
 
-What the properties prove on MemoryClient holds on a store only as far as both keep these laws.
+The properties use MemoryClient. They hold on a store only as far as both keep these laws.
 """
 
 import time
@@ -206,7 +206,7 @@ class TestWriting:
         assert opened.bucket.get(key) == b"another client's"
 
     def test_a_condition_works_after_a_deletion(self, opened: Opened) -> None:
-        """In a bucket with versions, a delete marker is no object."""
+        """In a bucket with versions, a delete marker is not an object."""
         key = f"{opened.prefix}x"
         opened.bucket.put(key, b"old")
         assert opened.client.delete([Target(key)]) == {}
@@ -258,7 +258,7 @@ class TestWriting:
 
 
 class TestDeleting:
-    def test_a_batch_is_deleted_and_missing_keys_are_no_failures(self, opened: Opened) -> None:
+    def test_a_batch_is_deleted_and_missing_keys_are_not_failures(self, opened: Opened) -> None:
         keys = [f"{opened.prefix}blobs/{number}" for number in range(20)]
         for key in keys[:10]:
             opened.bucket.put(key, b"x")
@@ -268,7 +268,7 @@ class TestDeleting:
 
 
 class TestEtags:
-    """Azure's ETags change with every write, so a deletion names what was looked at."""
+    """Azure's ETags change with every write, so a deletion names the state that was looked at."""
 
     @pytest.fixture(params=[kind for kind in KINDS if "azure" in kind])
     def opened(self, request: pytest.FixtureRequest) -> Iterator[Opened]:
@@ -365,7 +365,7 @@ def test_unfinished_uploads_are_listed_and_aborted(
         assert upload.key == key
         assert client.abort_upload(upload)
         assert list(client.list_uploads(f"{bucket.prefix}blobs/")) == []
-        # SeaweedFS does not tell that there was none.
+        # SeaweedFS answers the same for a missing upload.
         assert client.abort_upload(upload) == (kind == "plain_bucket")
 
 

@@ -33,7 +33,7 @@ def roots(bucket: Bucket) -> dict[str, bytes]:
 
 
 def check_complete(bucket: Bucket) -> None:
-    """Each blob matches its name, and each root has all that it names."""
+    """Each blob matches its name, and no root names a missing blob."""
     for data in roots(bucket).values():
         for layer in json.loads(data).get("layers", ()):
             blob = bucket.get(bucket.blob_key(layer["blob"]))

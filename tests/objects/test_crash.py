@@ -48,7 +48,7 @@ COMMANDS = {
 
 
 class End(NamedTuple):
-    """What is left of a command that was killed, and after later runs (`again`, all keys)."""
+    """The state after a command that was killed, and after later runs (`again`, all keys)."""
 
     requests: int
     missing: dict[str, set[str]]
@@ -57,7 +57,7 @@ class End(NamedTuple):
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """The process was killed."""
 
 
 def make_world(kind: str) -> World:

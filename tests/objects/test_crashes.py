@@ -112,7 +112,7 @@ def test_a_command_may_be_killed_at_any_request(
             copy = QUARANTINE + key.removeprefix("ci/manifests/")
             assert name != "repair" or bucket.objects[copy] == before[key]
         assert lacking(bucket) <= holes
-        if name != "untag":  # Of a name that is gone it knows nothing.
+        if name != "untag":  # The sweep has no record of a removed name.
             command(bucket)
             assert (roots(bucket), lacking(bucket)) == (after, lacking(whole))
 

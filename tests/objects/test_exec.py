@@ -45,7 +45,7 @@ class Exports:
         self.env = {**install(where / "bin"), "EXEC_RECORD": str(where / "record")}
 
     def build(self, more: str, *options: str, seed: int = 0, do: str = "export") -> tuple[int, str]:
-        """Return the exit code, and what was written to stderr."""
+        """Return the exit code and the text on stderr."""
         words = ["docker", "build", f"--cache-to={self.value}{more}", "."]
         env = {**self.env, "EXEC_DO": do, "EXEC_SEED": str(seed)}
         done = run(words, self.where, env, "--metadata-file=result.json", *options)

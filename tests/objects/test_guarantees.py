@@ -22,7 +22,7 @@ HERE = "objects/test_guarantees.py::"
 SENTENCES = {
     "If in doubt, kitcache keeps the blob.": [],
     "If a root cannot be read or is not a cacheconfig, nothing is deleted: exit code 12, and the"
-    " error names the root.": [f"{STORE}test_a_root_that_is_no_cacheconfig_stops_the_sweep"],
+    " error names the root.": [f"{STORE}test_a_root_that_is_not_a_cacheconfig_stops_the_sweep"],
     "Only a key that is exactly the blobs' prefix and a digest is deleted; every other key is"
     " foreign, and kept.": [f"{HERE}test_only_keys_that_are_digests_are_deleted"],
     "Young blobs are kept.": [],
@@ -78,7 +78,7 @@ SENTENCES = {
     ],
     "If the record of these runs is damaged or was written by another version, nothing is deleted:"
     " exit code 12 or 13.": [
-        f"{STORE}test_a_torn_state_stops_the_sweep",
+        f"{STORE}test_a_damaged_state_stops_the_sweep",
         f"{STORE}test_a_state_of_another_version_stops_the_sweep",
     ],
     "A loss is never silent.": [],
@@ -128,7 +128,7 @@ def test_each_sentence_has_a_test(sentence: str) -> None:
 
 
 class Killed(BaseException):
-    """What a kill is to the requests that come after it."""
+    """The failure of all requests after a kill."""
 
 
 @pytest.fixture(params=["plain", "versioned"])
@@ -236,7 +236,7 @@ def test_a_root_between_two_batches_keeps_its_blobs() -> None:
 
 
 def test_a_blob_that_was_renewed_before_the_last_look_is_kept(bucket: Bucket) -> None:
-    """The renewal comes after the listing of the plan: the listing of the batch shows it."""
+    """The blob is renewed after the listing of the plan. The listing of the batch shows it."""
     (old,) = names(b"old")
     on(
         bucket,

@@ -33,11 +33,11 @@ def test_a_rule_that_deletes_blobs_is_a_risk(prefix: str) -> None:
         LifecycleRule("versions", "", None, deletes_versions=True),
     ],
 )
-def test_other_rules_are_none(rule: LifecycleRule) -> None:
+def test_other_rules_are_not_risks(rule: LifecycleRule) -> None:
     assert risks(rule) == ""
 
 
-def test_roots_have_to_go_before_their_blobs() -> None:
+def test_roots_must_expire_before_their_blobs() -> None:
     """A blob can be as much older than its root as touch_refresh allows."""
     roots = LifecycleRule("roots", "ci/manifests/", 30)
     assert risks(roots, LifecycleRule("blobs", "ci/blobs/", 32)) == ""

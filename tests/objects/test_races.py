@@ -1,4 +1,4 @@
-"""An export goes on before each request of a reset, one request after the other.
+"""An export continues before each request of a reset, one request after the other.
 
 In memory before every request; on real servers where it matters, with a proxy that holds requests.
 """
@@ -20,7 +20,7 @@ KINDS = ("plain", "versioned")
 
 
 class Outcome(NamedTuple):
-    """Of a reset during which an export went on before request `number`.
+    """The result of a reset during which an export continued before request `number`.
 
     Attributes:
         request: The kind of that request, "" if there was none.
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 def reset_during_export(
     kind: str, number: int, go_on: Callable[[Export], object], stop_before: str
 ) -> Outcome:
-    """Run a reset. Before its request of that number, an export goes on that was held.
+    """Run a reset. Before its request of that number, an export that was held continues.
 
     Args:
         stop_before: The kind of the export's request that is held when the reset begins.

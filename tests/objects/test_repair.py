@@ -48,7 +48,7 @@ class Bucket:
         return list(dict.fromkeys(layer["blob"] for layer in self.root(name).get("layers") or ()))
 
     def top(self, name: str) -> str:
-        """The blob of a layer that no other layer lies on: not every step needs it."""
+        """The blob of a layer that is not the parent of another: not every step needs it."""
         layers = self.root(name)["layers"]
         below = {layers[layer["parent"]]["blob"] for layer in layers if layer["parent"] >= 0}
         return next(layer["blob"] for layer in layers if layer["blob"] not in below)
@@ -113,7 +113,7 @@ class TestVerify:
         assert (main.importable, main.kind) == ("partial", "cache")
         assert "is missing" in main.unusable_steps[0].reason
 
-    def test_a_blob_of_another_size_is_one_too(self, bucket: Bucket) -> None:
+    def test_a_blob_of_another_size_is_a_fault_too(self, bucket: Bucket) -> None:
         blob = bucket.top("main")
         bucket.put(f"blobs/{blob}", b"x")
         result = verify(bucket)
@@ -121,7 +121,7 @@ class TestVerify:
         main = next(tag for tag in result.tags if tag.ref_name == "main")
         assert "is truncated (1 of" in main.unusable_steps[0].reason
 
-    def test_a_root_that_is_no_cacheconfig_is_reported(self, bucket: Bucket) -> None:
+    def test_a_root_that_is_not_a_cacheconfig_is_reported(self, bucket: Bucket) -> None:
         bucket.put("manifests/torn", b'{"layers":[{"blob"')
         result = verify(bucket)
         assert importable(result) == INTACT | {"torn": "none"}
@@ -162,7 +162,7 @@ class TestRepair:
         assert all(layer["annotations"] in described for layer in after["layers"])
         assert repair(bucket).actions == ()
 
-    def test_a_root_of_which_nothing_is_left_is_kept_aside(self, bucket: Bucket) -> None:
+    def test_a_root_without_a_step_left_is_quarantined(self, bucket: Bucket) -> None:
         for blob in bucket.layers("main"):
             bucket.lose(blob)
         before = bucket.get("manifests/main")
@@ -178,9 +178,7 @@ class TestRepair:
         assert bucket.root("empty") == {}
 
     @pytest.mark.parametrize("data", [b"", b"[]", b"\x1f\x8b", b'{"layers":[{"blob"'])
-    def test_what_was_read_whole_and_is_refused_is_removed(
-        self, bucket: Bucket, data: bytes
-    ) -> None:
+    def test_a_root_that_buildkit_refuses_is_removed(self, bucket: Bucket, data: bytes) -> None:
         bucket.put("manifests/feature/torn", data)
         before = bucket.objects
         dry = repair(bucket, dry_run=True)
@@ -198,7 +196,7 @@ class TestRepair:
         assert bucket.objects == before | {f"{QUARANTINE}feature/torn": data}
         assert done.exit_code == 0
 
-    def test_the_document_of_another_program_stays(self, bucket: Bucket) -> None:
+    def test_the_document_of_another_program_is_kept(self, bucket: Bucket) -> None:
         """BuildKit reads it as an empty cache."""
         bucket.put("manifests/state.json", b'{"version": 4}')
         before = bucket.objects
@@ -206,7 +204,7 @@ class TestRepair:
         assert (done.actions, done.exit_code) == ((), 12)
         assert bucket.objects == before
 
-    def test_what_was_not_read_whole_stays(
+    def test_a_root_that_was_not_read_completely_is_kept(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = bucket.client.read
@@ -238,7 +236,7 @@ class TestRepair:
             repair(bucket)
         assert bucket.objects == before
 
-    def test_who_exports_meanwhile_is_not_overwritten(self, bucket: Bucket) -> None:
+    def test_an_export_during_the_repair_is_not_overwritten(self, bucket: Bucket) -> None:
         lost = bucket.top("main")
         bucket.lose(lost)
         mine = make_cacheconfig([b"mine"])
@@ -300,7 +298,7 @@ class TestRead:
         done = repair(bucket, read=True)
         assert {(a.kind, a.tag) for a in done.actions} >= {("rewrite-cache", "main")}
         assert importable(done.verification) == INTACT
-        # Nobody needs it now, but it is still bad.
+        # No root names it now, but it is still bad.
         assert done.exit_code == 12
 
     def test_one_bad_transfer_costs_no_step(
@@ -321,7 +319,7 @@ class TestRead:
         assert (done.actions, done.exit_code, reads.count(key)) == ((), 0, 2)
         assert bucket.objects == before
 
-    def test_the_size_is_told_before_the_first_byte(self, bucket: Bucket) -> None:
+    def test_the_size_is_reported_before_the_first_byte(self, bucket: Bucket) -> None:
         seen: list[Progress] = []
 
         def on_progress(event: Any) -> None:
@@ -357,7 +355,7 @@ class TestRead:
             verify(bucket, read=True)
 
 
-def test_a_superseded_version_is_no_blob_to_read() -> None:
+def test_a_superseded_version_is_not_read() -> None:
     bucket = Bucket("s3", has_versions=True)
     blob = bucket.top("main")
     right = bucket.get(f"blobs/{blob}") or b""

@@ -1,4 +1,4 @@
-"""S3Client on real servers, and behind a proxy that answers as no real server can be told to."""
+"""S3Client on real servers, and behind a proxy with answers that these servers do not give."""
 
 import socket
 import ssl

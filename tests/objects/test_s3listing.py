@@ -67,7 +67,7 @@ def test_spaces_between_elements_belong_to_no_key() -> None:
 
 
 @pytest.mark.parametrize("end", range(0, len(listing(contents("k"))), 7))
-def test_a_cut_body_is_no_listing(end: int) -> None:
+def test_a_truncated_body_is_not_a_listing(end: int) -> None:
     assert parse_listing(listing(contents("k"))[:end]) is None
 
 
@@ -86,7 +86,7 @@ def test_a_cut_body_is_no_listing(end: int) -> None:
         listing(contents("k")).replace(b"<IsTruncated>false</IsTruncated>", b""),
     ],
 )
-def test_a_document_that_is_no_complete_listing_is_left_to_botocore(body: bytes) -> None:
+def test_an_incomplete_document_is_left_to_botocore(body: bytes) -> None:
     answer = {"status_code": 200, "body": body}
     parsed: dict[str, object] = {}
     replace_parsing(answer, parsed)

@@ -202,7 +202,7 @@ def test_azure_deletes_a_blob_only_after_a_whole_grace_without_a_root(has_versio
     assert listed.count("ci/blobs/sha256:") == 0, "an ETag decides, not one more listing"
 
 
-def test_a_root_that_is_no_cacheconfig_stops_the_sweep(cache: Bucket) -> None:
+def test_a_root_that_is_not_a_cacheconfig_stops_the_sweep(cache: Bucket) -> None:
     for number, data in enumerate((b"", b"[]", b'{"a": 1}', b'{"layers": 7}', b"\xff\xfe")):
         cache.client.write("ci/manifests/bad", data)
         with pytest.raises(Damaged, match="tag 'bad' cannot be read: it is not a cacheconfig"):
@@ -324,7 +324,7 @@ def test_a_root_is_replaced_only_if_it_has_not_changed(cache: Bucket) -> None:
 
 
 @pytest.mark.parametrize("data", [b"torn", b"{}", b'{"schema":"kitcache.live/1"}\n'])
-def test_a_torn_state_stops_the_sweep(cache: Bucket, data: bytes) -> None:
+def test_a_damaged_state_stops_the_sweep(cache: Bucket, data: bytes) -> None:
     cache.client.write("ci/kitcache/live", data)
     with pytest.raises(Damaged, match="ci/kitcache/live"):
         cache.reset()
@@ -433,7 +433,7 @@ def test_threads_that_ask_for_the_stamp_at_once_share_a_later_listing(cache: Buc
         assert stamps[1:] == [store.roots_stamp()] * 5
 
 
-def test_a_root_can_be_removed_beside_one_that_cannot_be_read(cache: Bucket) -> None:
+def test_a_root_can_be_removed_while_another_cannot_be_read(cache: Bucket) -> None:
     """The entry of a root that was not read has a digest that no document has."""
     cache.client.write("ci/manifests/bad", b"never read")
     read = cache.client.read

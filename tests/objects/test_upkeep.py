@@ -61,7 +61,7 @@ def layers(root: Any) -> set[str]:
 
 
 def top(root: Any) -> str:
-    """The blob of a layer that no other layer lies on."""
+    """The blob of a layer that is not the parent of another."""
     below = {root["layers"][layer["parent"]]["blob"] for layer in root["layers"]}
     return next(layer["blob"] for layer in root["layers"] if layer["blob"] not in below)
 
@@ -105,7 +105,7 @@ def test_names_are_added_and_removed(bucket: Bucket, kitcache: Kitcache) -> None
 
 @EVERYWHERE
 def test_a_policy_removes_names(bucket: Bucket, kitcache: Kitcache) -> None:
-    """A root is used when it is exported, which is its date; blobs stay for their grace."""
+    """The date of a root is its last use. Its blobs are kept for their grace."""
     before = roots(bucket)
     keys = {key for key in sorted(bucket.keys()) if "/blobs/" in key}
     code, done = kitcache("prune", "--keep-tag", "main", "--keep-tag", "f*", "--yes")
@@ -143,7 +143,7 @@ def test_a_tag_is_trimmed(bucket: Bucket, kitcache: Kitcache) -> None:
 
 
 @EVERYWHERE
-def test_a_hole_is_found_and_mended(bucket: Bucket, kitcache: Kitcache) -> None:
+def test_a_missing_blob_is_found_and_repaired(bucket: Bucket, kitcache: Kitcache) -> None:
     before = roots(bucket)
     assert kitcache("verify")[1]["exit_code"] == 0
     lost = top(before["main"])

@@ -1,7 +1,7 @@
 """A cache in memory that kitcache's commands open by its address, with one clock for everything.
 
-`World.address` goes where a directory stands. The bucket, its clock and its exporters are values of
-the test; nothing sleeps. Whatever is to happen between two requests is a hook of the client.
+`World.address` replaces the path of a directory. The bucket, its clock and its exporters are values
+of the test; nothing sleeps. Whatever is to happen between two requests is a hook of the client.
 """
 
 import time

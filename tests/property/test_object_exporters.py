@@ -55,7 +55,7 @@ class Collector(NamedTuple):
 
 
 class Story(NamedTuple):
-    """A bucket and all that happens to it, in hours."""
+    """A bucket and its events, in hours."""
 
     uploads: list[tuple[bytes, int]]
     live: list[bytes]
@@ -90,7 +90,7 @@ class Run:
 
 
 class Stage:
-    """Plays a story: what is due happens before the next request of a collector, or when idle."""
+    """Plays a story: an event that is due happens before the next request of a collector."""
 
     def __init__(self, kind: str, story: Story) -> None:
         self.kind = kind

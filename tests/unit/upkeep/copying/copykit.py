@@ -1,4 +1,4 @@
-"""What the tests of copy share: buckets in memory, and what is complete in a bucket."""
+"""Helpers of the tests of copy: buckets in memory, and the check that a bucket is complete."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ def roots(client: MemoryClient) -> dict[str, bytes]:
 
 
 def check_complete(client: MemoryClient) -> None:
-    """Every blob of a bucket matches its name, and each root has all that it names."""
+    """Every blob of a bucket matches its name, and no root names a missing blob."""
     start = blob_key("")
     for key, held in client.versions.items():
         if key.startswith(start):

@@ -223,7 +223,7 @@ def test_a_layer_without_its_diff_id_is_refused_before_the_first_byte(
     check_complete(buckets.bucket("a"))
 
 
-def test_what_is_no_build_cache_is_skipped_or_refused_by_name(buckets: Buckets, cache: Box) -> None:
+def test_an_image_or_an_unnamed_root_is_skipped_or_refused(buckets: Buckets, cache: Box) -> None:
     config = cache.document({"rootfs": {}}, IMAGE_CONFIG)
     cache.tag("image", cache.manifest([layer(cache, b"image")], config))
     cache.tag(None, cache.manifest([layer(cache, b"no name")]))
