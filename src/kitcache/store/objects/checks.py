@@ -6,13 +6,13 @@ Both prevent the deletion of live blobs, which nothing else in the bucket would 
 import json
 import secrets
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from kitcache.errors import Unsafe
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import ObjectClient, ObjectInfo, Target
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES
+from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Batch
 
 _TICK_S = 1.1
 """S3 dates objects by whole seconds, so a renewed date shows after this time."""
@@ -62,7 +62,31 @@ def _listed(client: ObjectClient, key: str) -> ObjectInfo | None:
     return None
 
 
-class OtherRoots(NamedTuple):
+def refuse_other_roots(
+    client: ObjectClient,
+    cache: ObjectCache,
+    live: Collection[str],
+    scan: Callable[[], Iterable[Batch]],
+    check: Callable[[], None],
+) -> bool:
+    """Raise Unsafe if a document next to the cache names a blob that would be deleted.
+
+    Args:
+        live: Digests that need no protection, because roots of the cache reach them.
+        scan: Yields all blobs; called only if there are such documents.
+
+    Returns:
+        False if there were too many keys to look at.
+    """
+    others = _find_other_roots(client, cache, live, check)
+    for batch in scan() if others.names else ():
+        for name in batch.names:
+            if name in others.names:
+                raise _other_root_error(client.address, others.names[name], name)
+    return others.is_complete
+
+
+class _OtherRoots(NamedTuple):
     """Documents below the prefix of a cache that look like roots and are not roots of the cache.
 
     Attributes:
@@ -74,14 +98,10 @@ class OtherRoots(NamedTuple):
     is_complete: bool
 
 
-def find_other_roots(
+def _find_other_roots(
     client: ObjectClient, cache: ObjectCache, live: Collection[str], check: Callable[[], None]
-) -> OtherRoots:
-    """Look for roots of another manifests_prefix that may use the same blobs.
-
-    Args:
-        live: Digests that need no protection, because roots of the cache reach them.
-    """
+) -> _OtherRoots:
+    """Look for roots of another manifests_prefix that may use the same blobs."""
     names: dict[str, str] = {}
     own = (cache.blobs_key, *cache.manifests_keys, cache.state_key)
     keys = documents = 0
@@ -89,7 +109,7 @@ def find_other_roots(
         check()
         keys += 1
         if keys > _MAX_KEYS or documents > _MAX_DOCUMENTS:
-            return OtherRoots(names, is_complete=False)
+            return _OtherRoots(names, is_complete=False)
         if not _MIN_ROOT_BYTES < info.size <= STRUCTURAL_LIMIT_BYTES:
             continue
         head = client.read(info.key, _HEAD_BYTES)
@@ -100,7 +120,7 @@ def find_other_roots(
         for name in _digests_in(whole[0] if whole else b""):
             if name not in live:
                 names.setdefault(name, info.key)
-    return OtherRoots(names, is_complete=True)
+    return _OtherRoots(names, is_complete=True)
 
 
 def _keys_beside(client: ObjectClient, prefix: str, own: list[str]) -> Iterator[ObjectInfo]:
@@ -144,7 +164,7 @@ def _digests_in(data: bytes) -> Iterator[str]:
             yield blob.removeprefix("sha256:")
 
 
-def refuse_other_roots(address: str, key: str, name: str) -> Unsafe:
+def _other_root_error(address: str, key: str, name: str) -> Unsafe:
     """Return the error for a document of another manifests_prefix that uses a blob."""
     return Unsafe(
         address,

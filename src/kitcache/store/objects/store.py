@@ -28,7 +28,7 @@ from kitcache.oci.links import can_be_json
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import index_error, size_problem
 from kitcache.store.objects.candidates import Candidates
-from kitcache.store.objects.checks import find_other_roots, refuse_other_roots
+from kitcache.store.objects.checks import refuse_other_roots
 from kitcache.store.objects.client import CHANGED, ObjectClient, Upload
 from kitcache.store.objects.history import RunHistory
 from kitcache.store.objects.lifecycle import find_risks
@@ -250,7 +250,12 @@ class ObjectStore:
 
     def check_sweep(self, live: Collection[Digest]) -> None:
         if not self._is_checked:
-            self._refuse_other_roots({digest.hex for digest in live})
+            names = {digest.hex for digest in live}
+            if not refuse_other_roots(self.client, self.cache, names, self.scan_blobs, self._check):
+                self._warn(
+                    f"the prefix {self.cache.prefix!r} has many other objects: not all were"
+                    " searched for roots of another manifests_prefix"
+                )
             self._history.check_store(self._check)
             self._is_checked = True
 
@@ -258,19 +263,6 @@ class ObjectStore:
         self.check_sweep(live)
         blobs = frozenset(live) - self._roots.digests
         self._history.record(blobs, len(self._roots.roots))
-
-    def _refuse_other_roots(self, live: Collection[str]) -> None:
-        """Raise Unsafe if a document next to the cache names a blob that would be deleted."""
-        others = find_other_roots(self.client, self.cache, live, self._check)
-        if not others.is_complete:
-            self._warn(
-                f"the prefix {self.cache.prefix!r} has many other objects: not all were searched"
-                " for roots of another manifests_prefix"
-            )
-        for batch in self.scan_blobs() if others.names else ():
-            for name in batch.names:
-                if name in others.names:
-                    raise refuse_other_roots(self.path, others.names[name], name)
 
     def restore_blobs(self, digests: Collection[Digest]) -> Collection[Digest]:
         restored = [digest for digest in digests if self.client.restore(self.key_of(digest))]
