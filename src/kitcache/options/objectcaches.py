@@ -204,7 +204,7 @@ def _warn(kind: Kind, pairs: Pairs) -> Iterator[str]:
     attrs = dict(pairs)
     owner = f"{kind} cache"
     single = tuple(pair for pair in pairs if pair[0] != "manifests_prefix")
-    yield from warn_unknown(single, (*export_attributes(kind), "reset"), owner)
+    yield from warn_unknown(single, export_attributes(kind), owner)
     if "name" in attrs:
         yield f"{owner}: name={attrs['name']} has no effect here, because all names count"
     if kind == "s3":

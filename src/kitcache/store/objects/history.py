@@ -104,7 +104,8 @@ class RunHistory:
             raise NotConfirmedError("this is the first run of kitcache on this cache")
         if live_count * 2 < runs[-1].live_count:
             raise NotConfirmedError(
-                f"{live_count:,} blobs are live, and {runs[-1].live_count:,} were in the last run"
+                f"far fewer blobs are live than in the last run: {live_count:,} of"
+                f" {runs[-1].live_count:,}"
             )
 
     def check_store(self, check: Callable[[], None]) -> None:
