@@ -1,4 +1,4 @@
-"""The lifecycle rules of a bucket, and what they do to a cache. No I/O.
+"""The lifecycle rules of a bucket, and their effects on a cache. No I/O.
 
 A rule knows ages only. If it deletes a blob that a root still names, builds that need it fail.
 """

@@ -6,7 +6,11 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError
 
 
 def regroup(parts: Iterable[bytes | memoryview], part_bytes: int) -> Iterator[bytearray]:
-    """Yield the same bytes in parts of equal length. The last part is shorter, or the only one."""
+    """Yield the same bytes in parts of equal length. The last part is shorter, or the only one.
+
+    A full part is yielded before `parts` has ended. A source verifies its bytes at its end, so an
+    upload publishes the object only after the last part.
+    """
     buffer, end = bytearray(part_bytes), 0
     is_first = True
     for part in parts:
