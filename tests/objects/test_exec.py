@@ -75,19 +75,19 @@ def exports(plain_bucket: S3Bucket, proxy: Proxy, tmp_path: Path) -> Exports:
 
 def test_the_first_run_on_a_bucket_is_confirmed_once(exports: Exports) -> None:
     exports.build("", seed=0)
-    code, said = exports.build(",reset=true", seed=1)
+    code, stderr = exports.build(",reset=true", seed=1)
     assert (code, exports.layers()) == (0, {"0", "1"})
     assert exports.result["reset"]["outcome"] == "refused"
-    assert ": not reset: this is the first run of kitcache on this cache; nothing was" in said
-    assert f": hint: kitcache reset '{exports.result['path']}' --yes\n" in said
+    assert ": not reset: this is the first run of kitcache on this cache; nothing was" in stderr
+    assert f": hint: kitcache reset '{exports.result['path']}' --yes\n" in stderr
     exports.confirm()
     assert exports.layers() == {"1"}
     orphan = exports.bucket.blob_key(digest_of(b"seed 3"))
     exports.bucket.put(orphan, b"seed 3")
-    code, said = exports.build(",reset=true", seed=2)
+    code, stderr = exports.build(",reset=true", seed=2)
     # The layer of the replaced root was live in a run within the grace.
     assert (code, exports.layers()) == (0, {"1", "2"})
-    assert ": deleted 1 blob, 6 B; kept " in said
+    assert ": deleted 1 blob, 6 B; kept " in stderr
 
 
 def test_the_client_gets_all_but_reset(exports: Exports) -> None:
@@ -114,9 +114,9 @@ def test_a_policy_applies_to_the_bucket(exports: Exports) -> None:
     (exports.where / "cache.toml").write_text("keep-last = 1\n")
     exports.confirm()  # It found no blob live, so none is kept because it was live lately.
     exports.build(",name=old", seed=0)
-    code, said = exports.build(",name=new", "--prune-policy=cache.toml", seed=1)
-    assert (code, exports.layers()) == (0, {"1"}), said
-    assert "removed 1 of 2 tags: 'old'" in said
+    code, stderr = exports.build(",name=new", "--prune-policy=cache.toml", seed=1)
+    assert (code, exports.layers()) == (0, {"1"}), stderr
+    assert "removed 1 of 2 tags: 'old'" in stderr
     assert exports.result["prune"]["reset"] == exports.result["reset"]
     assert missing_blobs(exports.bucket) == {}
 
@@ -145,9 +145,9 @@ def test_a_cancelled_sweep_deletes_nothing(exports: Exports) -> None:
 
 def test_a_root_of_this_build_without_its_blob_is_damage(exports: Exports) -> None:
     exports.confirm()
-    code, said = exports.build(",reset=true,name=other", do="export hole")
+    code, stderr = exports.build(",reset=true,name=other", do="export hole")
     assert (code, exports.result["reset"]["outcome"]) == (12, "damaged")
-    assert ": reset failed: tag 'other' has lost a blob" in said
+    assert ": reset failed: tag 'other' has lost a blob" in stderr
     code, _ = exports.build(",reset=true", seed=1)
     assert (code, exports.result["reset"]["outcome"]) == (0, "done")
     missing = [blob["digest"] for blob in exports.result["reset"]["missing_blobs"]]
@@ -156,9 +156,9 @@ def test_a_root_of_this_build_without_its_blob_is_damage(exports: Exports) -> No
 
 def test_a_bucket_that_is_gone_is_a_warning(exports: Exports, proxy: Proxy) -> None:
     exports.value = exports.value.replace(f"bucket={exports.bucket.name},", "bucket=nowhere,")
-    code, said = exports.build(",reset=true", do="")
+    code, stderr = exports.build(",reset=true", do="")
     assert (code, exports.result["reset"]["outcome"]) == (0, "refused")
-    assert "not reset: " in said
+    assert "not reset: " in stderr
 
 
 def test_a_container_of_azure_is_swept_too(azure_bucket: AzureBucket, tmp_path: Path) -> None:

@@ -244,15 +244,15 @@ def test_a_store_that_does_not_show_renewals_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("skew_ns", "said"), [(72 * HOUR_NS, "3 d later"), (-HOUR_NS - 10**9, "1 h earlier")]
+    ("skew_ns", "age"), [(72 * HOUR_NS, "3 d later"), (-HOUR_NS - 10**9, "1 h earlier")]
 )
 def test_a_store_with_two_clocks_is_refused(
-    cache: Bucket, monkeypatch: pytest.MonkeyPatch, skew_ns: int, said: str
+    cache: Bucket, monkeypatch: pytest.MonkeyPatch, skew_ns: int, age: str
 ) -> None:
     """Its answers are dated by another clock than its objects, as behind some proxies."""
     client = cache.client
     monkeypatch.setattr(client, "now_ns", lambda: client.clock_ns + skew_ns)
-    with pytest.raises(Unsafe, match=f"dated {said} than an object"):
+    with pytest.raises(Unsafe, match=f"dated {age} than an object"):
         cache.reset()
     assert len(cache.blobs) == 5
 

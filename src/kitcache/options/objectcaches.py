@@ -250,9 +250,9 @@ def _warn_s3(attrs: Mapping[str, str]) -> Iterator[str]:
         yield f"use_path_style={style} is neither true nor false and means false"
     elif is_true(style) and not attrs.get("endpoint_url"):
         yield "use_path_style has no effect without endpoint_url"
-    given = [key for key in (*_KEY_PAIR, "session_token") if attrs.get(key)]
-    if given and not all(attrs.get(key) for key in _KEY_PAIR):
-        yield f"{', '.join(given)} has no effect without both {' and '.join(_KEY_PAIR)}"
+    attributes = [key for key in (*_KEY_PAIR, "session_token") if attrs.get(key)]
+    if attributes and not all(attrs.get(key) for key in _KEY_PAIR):
+        yield f"{', '.join(attributes)} has no effect without both {' and '.join(_KEY_PAIR)}"
     prefix = attrs.get("prefix", "")
     if prefix and not prefix.endswith("/"):
         key = prefix + attrs.get("blobs_prefix", "blobs/")
