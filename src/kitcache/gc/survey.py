@@ -249,7 +249,9 @@ class _Marker:
             if problem:
                 self.missing[digest] = MissingBlob(digest, visit.root.ref_name, problem)
             if stat is not None and target is not None:
-                self.present[digest] = stat.size
+                size = descriptor.size
+                # Of two equal numbers one is kept: a hundred thousand take 3 MiB.
+                self.present[digest] = size if size == stat.size else stat.size
                 if len(self.present) % 512 == 0:
                     self._control.report(Progress("survey", len(self.present), 0))
             elif not is_hint and self._is_reported(descriptor):
