@@ -453,3 +453,29 @@ def test_a_root_can_be_removed_while_another_cannot_be_read(cache: Bucket) -> No
         "ci/manifests/bad",
         "ci/manifests/main",
     ]
+
+
+def test_a_root_that_is_published_after_the_sweep_is_found_if_the_run_settles(
+    cache: Bucket,
+) -> None:
+    """Without that, only the next run reports it."""
+    (old,) = names(b"old")
+    waits: list[float] = []
+
+    class Settling(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout and timeout > 10:
+                waits.append(timeout)
+                cache.root("late", old)
+            return False
+
+    control = Control("s3://memory/", None, Settling())
+    options = SweepOptions(confirmed=True, settles=True)
+    with (
+        cache.store() as store,
+        store.lock("exclusive", NO_WAIT) as lock,
+        pytest.raises(Damaged, match="tag 'late' was published during the sweep") as caught,
+    ):
+        collect(lock, options, control)
+    assert waits == [24 * 3600]
+    assert any(old in line for line in caught.value.details)

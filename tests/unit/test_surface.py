@@ -15,7 +15,8 @@ FUNCTIONS = {
     ),
     "du": (
         "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
-        " export_time_ns=86400000000000, confirmed=False), on_progress=None, cancel=None)"
+        " export_time_ns=86400000000000, confirmed=False, settles=False), on_progress=None,"
+        " cancel=None)"
     ),
     "find_daemon": "(environ, *, addr=None, builder=None, tls=None)",
     "ls": "(path, *, cancel=None)",
@@ -26,7 +27,7 @@ FUNCTIONS = {
     ),
     "prune": (
         "(path, policy, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
-        " export_time_ns=86400000000000, confirmed=False),"
+        " export_time_ns=86400000000000, confirmed=False, settles=False),"
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "read_policy": "(text, name)",
@@ -36,7 +37,7 @@ FUNCTIONS = {
     ),
     "reset": (
         "(path, *, options=SweepOptions(min_age_ns=0, ingest_age_ns=3600000000000,"
-        " export_time_ns=86400000000000, confirmed=False),"
+        " export_time_ns=86400000000000, confirmed=False, settles=False),"
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "tag": (
@@ -45,7 +46,8 @@ FUNCTIONS = {
     ),
     "trim": (
         "(path, tag, max_used_bytes, *, options=SweepOptions(min_age_ns=0,"
-        " ingest_age_ns=3600000000000, export_time_ns=86400000000000, confirmed=False),"
+        " ingest_age_ns=3600000000000, export_time_ns=86400000000000, confirmed=False,"
+        " settles=False),"
         " dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)"
     ),
     "untag": "(path, names, *, dry_run=False, lock_timeout_s=30.0, on_progress=None, cancel=None)",
@@ -193,7 +195,8 @@ VALUES = {
     "SourceLocation": ("filename first_line last_line text", ""),
     "Step": ("key name state intervals error transfers warnings log unfinished", "seconds"),
     "SweepOptions": (
-        "min_age_ns=0 ingest_age_ns=3600000000000 export_time_ns=86400000000000 confirmed=False",
+        "min_age_ns=0 ingest_age_ns=3600000000000 export_time_ns=86400000000000 confirmed=False"
+        " settles=False",
         "",
     ),
     "TagContents": ("path ref_name digests kind size unique blobs damage", "exit_code"),

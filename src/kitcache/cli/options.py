@@ -152,6 +152,11 @@ YES = switch(
     "in an object store, also delete in the first run, and if far fewer blobs are live than in the"
     " last run; without it, such a run is a dry run",
 )
+SETTLE = switch(
+    "--settle",
+    "in an object store, wait for --export-time after the last deletion, and check the roots once"
+    " more: a root that lacks a deleted blob is exit code 12",
+)
 SWEEP_AGES = (
     argument(
         "--min-age",
@@ -171,6 +176,7 @@ SWEEP_AGES = (
     ),
     EXPORT_TIME,
     YES,
+    SETTLE,
 )
 DRY_RUN = switch("-n --dry-run", "print what would be done, change nothing, acquire no lock")
 LOCK_TIMEOUT = argument(
@@ -249,6 +255,7 @@ def sweep_options(args: argparse.Namespace) -> "SweepOptions":
         "ingest_age": "ingest_age_ns",
         "export_time": "export_time_ns",
         "yes": "confirmed",
+        "settle": "settles",
     }
     given = {field: getattr(args, name) for name, field in names.items() if hasattr(args, name)}
     return SweepOptions(**given)

@@ -62,7 +62,31 @@ def collect(
         The last survey and plan, and the sum of the deletions of all sweeps.
 
     """
-    store, total, before = lock.store, SweepResult(), None
+    store = lock.store
+    surveyed, total = _collect(lock, options, control, surveyed, None)
+    if options.settles and total.deleted.blobs and store.min_age_floor_ns:
+        # Each export that ran during the sweep publishes its root in this time.
+        seconds = options.export_time_ns / 10**9
+        control.report(Waiting(store.path, "export", LockHolder(None, None), seconds))
+        try:
+            control.pause(seconds)
+            if not _has_roots_of(store, surveyed.plan, control):
+                surveyed, again = _collect(lock, options, control, None, surveyed.survey)
+                total = add_sweeps(total, again)
+        except KitcacheError as error:
+            raise after_deleting(error, total) from None
+    return surveyed, total
+
+
+def _collect(
+    lock: HeldLock[CollectableStore],
+    options: SweepOptions,
+    control: Control,
+    surveyed: SurveyedPlan | None,
+    before: Survey | None,
+) -> tuple[SurveyedPlan, SweepResult]:
+    """Collect until the roots do not change during a sweep. before: Of an earlier sweep."""
+    store, total = lock.store, SweepResult()
     stamp, changes = store.roots_stamp(), 0
     try:
         while changes < MAX_RETRIES:

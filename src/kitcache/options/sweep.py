@@ -16,9 +16,12 @@ class SweepOptions(NamedTuple):
             younger than the cache's touch_refresh and this time together.
         confirmed: In an object store, also delete on the first run, and if much fewer blobs are
             reachable than in the last run. If False, such a run is a dry run.
+        settles: In an object store, wait for export_time_ns after the last deletion, and look once
+            more whether a new root lacks a deleted blob.
     """
 
     min_age_ns: int = 0
     ingest_age_ns: int = HOUR_NS
     export_time_ns: int = 24 * HOUR_NS
     confirmed: bool = False
+    settles: bool = False
