@@ -40,7 +40,7 @@ _NAMES = {
     "kitcache.options.prunepolicy": "DiskSpace PrunePolicy PruneRule",
     "kitcache.options.secrets": "Secret",
     "kitcache.options.sweep": "SweepOptions",
-    "kitcache.store.protocol": "LockHolder RequestCounts Waiting",
+    "kitcache.store.values": "LockHolder RequestCounts Waiting",
     "kitcache.upkeep.contents": "ls_tag",
     "kitcache.upkeep.copying.copy": "copy",
     "kitcache.upkeep.health.repair": "repair",

@@ -63,9 +63,9 @@ from kitcache.options.prunepolicy import PrunePolicy as PrunePolicy
 from kitcache.options.prunepolicy import PruneRule as PruneRule
 from kitcache.options.secrets import Secret as Secret
 from kitcache.options.sweep import SweepOptions as SweepOptions
-from kitcache.store.protocol import LockHolder as LockHolder
-from kitcache.store.protocol import RequestCounts as RequestCounts
-from kitcache.store.protocol import Waiting as Waiting
+from kitcache.store.values import LockHolder as LockHolder
+from kitcache.store.values import RequestCounts as RequestCounts
+from kitcache.store.values import Waiting as Waiting
 from kitcache.upkeep.contents import ls_tag as ls_tag
 from kitcache.upkeep.copying.copy import copy as copy
 from kitcache.upkeep.health.repair import repair as repair

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from kitcache.oci.digest import Digest, is_blob_name
-from kitcache.store.protocol import Ingest, WriterActivity
+from kitcache.store.values import Ingest, WriterActivity
 from tests.contract.memory import Blob, MemoryStore
 
 _OWN = {"oci-layout", "index.json", "kitcache.lock", "index.json.lock", ".kitcache"}

@@ -13,11 +13,11 @@ from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import size_problem
-from kitcache.store.protocol import (
+from kitcache.store.protocol import CollectableStore
+from kitcache.store.values import (
     NOTHING_REMEMBERED,
     Batch,
     BlobStat,
-    CollectableStore,
     DeleteResult,
     HeldLock,
     IndexChange,

@@ -20,7 +20,8 @@ from kitcache.gc.values import Plan
 from kitcache.oci.digest import Digest, parse_digest, sha256_of
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import CollectableStore, HeldLock, Ingest, TagUse, WaitPolicy
+from kitcache.store.protocol import CollectableStore
+from kitcache.store.values import HeldLock, Ingest, TagUse, WaitPolicy
 from tests.hostile.build import Json, Sample
 
 HOUR_NS = 3600 * 10**9

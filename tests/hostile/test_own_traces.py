@@ -16,8 +16,8 @@ from kitcache.errors import Busy, Cancelled
 from kitcache.gc.values import Progress
 from kitcache.store.ingest import Ingester
 from kitcache.store.open import open_store
-from kitcache.store.protocol import Waiting
 from kitcache.store.scan import next_tick_ns
+from kitcache.store.values import Waiting
 from tests.hostile import strangers
 from tests.hostile.build import Sample, make_sample
 from tests.hostile.pair import after, before

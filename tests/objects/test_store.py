@@ -20,7 +20,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.objects.client import Upload
 from kitcache.store.objects.live import decode_state
 from kitcache.store.objects.store import ObjectStore
-from kitcache.store.protocol import NotConfirmedError, WaitPolicy
+from kitcache.store.values import NotConfirmedError, WaitPolicy
 from tests.objects.memory import MemoryClient
 
 CONTROL = Control("s3://memory/", None, None)

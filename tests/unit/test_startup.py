@@ -49,6 +49,7 @@ SHARED = {
     "kitcache.store.directory",
     "kitcache.store.open",
     "kitcache.store.protocol",
+    "kitcache.store.values",
     "kitcache.store.scan",
 }
 RESET = {

@@ -38,7 +38,7 @@ from kitcache.gc.values import Progress, ResetResult
 from kitcache.masking import hide_password
 from kitcache.store.ioerrors import io_error
 from kitcache.store.open import StoreAddress, address_text, find_object_cache
-from kitcache.store.protocol import StoreReport, Waiting
+from kitcache.store.values import StoreReport, Waiting
 
 _FIRST_DRAW_S = 1.0
 _REDRAW_S = 0.1

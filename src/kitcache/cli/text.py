@@ -10,7 +10,7 @@ from kitcache.gc.values import CONFIRM, MissingBlob, Progress, ResetResult, Tall
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
-from kitcache.store.protocol import RequestCounts, Waiting
+from kitcache.store.values import RequestCounts, Waiting
 
 UNTAGGED = "(no tag)"
 NO_BLOB_DELETED = "no blob was deleted; kitcache reset does that"

@@ -21,14 +21,8 @@ from kitcache.gc.unpublished import newest_unpublished_ns
 from kitcache.gc.values import DamagedPath, MissingBlob, Plan, Refusal, Survey, SweepResult
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import (
-    BATCH_SIZE,
-    CacheStore,
-    CollectableStore,
-    HeldLock,
-    LockHolder,
-    Waiting,
-)
+from kitcache.store.protocol import CacheStore, CollectableStore
+from kitcache.store.values import BATCH_SIZE, HeldLock, LockHolder, Waiting
 
 MAX_RETRIES = 8
 """A command fails after so many changes of index.json by other processes."""

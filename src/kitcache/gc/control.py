@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Cancelled
 from kitcache.gc.values import Progress
-from kitcache.store.protocol import Waiting, WaitPolicy
+from kitcache.store.values import Waiting, WaitPolicy
 
 OnProgress = Callable[[Progress | Waiting], None]
 Warn = Callable[[str], None]

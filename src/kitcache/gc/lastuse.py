@@ -8,7 +8,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.protocol import CacheStore
 
 if TYPE_CHECKING:
-    from kitcache.store.protocol import TagUse
+    from kitcache.store.values import TagUse
 
 AHEAD_NS = 60 * 10**9
 """A time that is further in the future is ignored, because a clock was wrong."""

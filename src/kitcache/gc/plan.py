@@ -8,7 +8,7 @@ from kitcache.gc.values import Plan, Refusal, Survey
 from kitcache.oci.digest import HEX_LENGTHS
 from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_age
-from kitcache.store.protocol import NOTHING_REMEMBERED, Ingest, Remembered
+from kitcache.store.values import NOTHING_REMEMBERED, Ingest, Remembered
 
 ACTIVE_UPLOAD_NS = 60 * 10**9
 """If an upload was written within this time, an export is running."""

@@ -22,7 +22,8 @@ from kitcache.gc.sweep import dry_run_sweep
 from kitcache.gc.values import CONFIRM, Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.protocol import CollectableStore, HeldLock, NotConfirmedError
+from kitcache.store.protocol import CollectableStore
+from kitcache.store.values import HeldLock, NotConfirmedError
 
 LOCK_TIMEOUT_S = 30.0
 MAX_SKIPPED_SWEEPS = 10

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from kitcache.gc.values import DamagedPath, MissingBlob, Root, Tally, UsedFrom
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.protocol import RequestCounts
+from kitcache.store.values import RequestCounts
 
 
 class TagUsage(NamedTuple):

@@ -25,7 +25,8 @@ from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import BlobKind, Link, Role, is_layer, kind_in_place, kind_of, read_links
 from kitcache.store.ioerrors import size_problem
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat, CacheStore, Roots
+from kitcache.store.protocol import CacheStore
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, BlobStat, Roots
 
 DEPTH_LIMIT = 32
 """How many levels of manifests can be nested; images have three."""

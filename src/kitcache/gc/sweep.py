@@ -11,14 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from kitcache.errors import KitcacheError
 from kitcache.gc.control import Control
 from kitcache.gc.values import MAX_LISTED, NameAndReason, Plan, Progress, SweepResult, Tally
-from kitcache.store.protocol import (
-    BATCH_SIZE,
-    Batch,
-    CollectableStore,
-    DeleteResult,
-    HeldLock,
-    StoredTimes,
-)
+from kitcache.store.protocol import CollectableStore
+from kitcache.store.values import BATCH_SIZE, Batch, DeleteResult, HeldLock, StoredTimes
 
 
 def dry_run_sweep(

@@ -10,7 +10,7 @@ from kitcache.errors import KitcacheError
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.digest import Digest
 from kitcache.oci.links import Link
-from kitcache.store.protocol import NOTHING_REMEMBERED, Ingest, Remembered, RequestCounts
+from kitcache.store.values import NOTHING_REMEMBERED, Ingest, Remembered, RequestCounts
 
 MAX_LISTED = 100
 """How many foreign files, and files that could not be deleted, a result lists; it counts all."""

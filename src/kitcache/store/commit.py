@@ -23,8 +23,8 @@ from kitcache.store.index import date_index, parse_index, read_index, sync_root
 from kitcache.store.ioerrors import index_error, io_error
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_index
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, IndexChange, Roots, WaitPolicy
 from kitcache.store.state import delete_stale_files, open_state_dir
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, IndexChange, Roots, WaitPolicy
 
 
 def commit_index(

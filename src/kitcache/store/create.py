@@ -20,8 +20,8 @@ from kitcache.store.index import sync_root
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, check_version, is_bare, open_checked
 from kitcache.store.locks import lock_index
-from kitcache.store.protocol import WaitPolicy
 from kitcache.store.state import delete_stale_files, open_state_dir
+from kitcache.store.values import WaitPolicy
 
 OCI_LAYOUT = "oci-layout"
 _LAYOUT_DOCUMENT = b'{"imageLayoutVersion":"1.0.0"}'

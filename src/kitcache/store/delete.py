@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from kitcache.store.layout import DIR_FLAGS, Layout
-from kitcache.store.protocol import DeleteResult, HeldLock
 from kitcache.store.scan import REMOVING
+from kitcache.store.values import DeleteResult, HeldLock
 
 
 def delete_blobs(

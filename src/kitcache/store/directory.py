@@ -14,7 +14,7 @@ from kitcache.store.files import INDEX, STATE_DIR
 from kitcache.store.ioerrors import io_error, unreadable
 from kitcache.store.layout import Layout, blob_stat, look_at_open
 from kitcache.store.locks import is_locked_elsewhere, lock_store, unlock
-from kitcache.store.protocol import (
+from kitcache.store.values import (
     NO_REPORT,
     NOTHING_REMEMBERED,
     Batch,

@@ -21,7 +21,7 @@ from kitcache.store.layout import (
     open_file,
     read_at_most,
 )
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Roots
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, Roots
 
 Stamp = tuple[int, int, int, int]
 

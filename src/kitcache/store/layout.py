@@ -18,7 +18,7 @@ from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.document import count_values
 from kitcache.oci.links import can_be_json
 from kitcache.store.ioerrors import check_blame, io_error, size_problem, unreadable
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, BlobStat
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, BlobStat
 from kitcache.store.verified import WrongDigest, read_all
 
 STRUCTURAL_LIMIT_VALUES = 1_000_000

@@ -17,7 +17,7 @@ from kitcache.errors import NOTHING_CHANGED, Busy
 from kitcache.store.files import copy_owner_and_mode, reference_stat
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout, look_at, look_at_open, open_file
-from kitcache.store.protocol import HeldLock, LockHolder, LockKind, Waiting, WaitPolicy
+from kitcache.store.values import HeldLock, LockHolder, LockKind, Waiting, WaitPolicy
 
 KITCACHE_LOCK = "kitcache.lock"
 INDEX_LOCK = "index.json.lock"

@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 
 from kitcache.errors import Damaged
 from kitcache.oci.digest import Digest
-from kitcache.store.protocol import Batch, BlobStat, CacheStore, Roots, TagUse, WriterActivity
+from kitcache.store.protocol import CacheStore
+from kitcache.store.values import Batch, BlobStat, Roots, TagUse, WriterActivity
 
 
 class Overlay:

@@ -13,8 +13,8 @@ from kitcache.oci.digest import Digest
 from kitcache.store.files import INDEX, STATE_DIR, make_directory, reference_stat, write_file
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import HeldLock
 from kitcache.store.scan import QUARANTINE
+from kitcache.store.values import HeldLock
 
 
 class Quarantine:

@@ -12,7 +12,7 @@ from kitcache.store.files import INDEX, INDEX_TEMP, STATE_DIR
 from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout, look_at_open
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK
-from kitcache.store.protocol import BATCH_SIZE, Batch, Ingest, WriterActivity
+from kitcache.store.values import BATCH_SIZE, Batch, Ingest, WriterActivity
 
 OWN_NAMES = frozenset(
     ("oci-layout", INDEX, INDEX_TEMP, INDEX_LOCK, KITCACHE_LOCK, STATE_DIR, "blobs", "ingest")

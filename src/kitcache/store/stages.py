@@ -12,7 +12,7 @@ from kitcache.errors import KitcacheError
 from kitcache.store.files import STATE_DIR
 from kitcache.store.layout import Layout, open_directory
 from kitcache.store.locks import lock_store
-from kitcache.store.protocol import WaitPolicy
+from kitcache.store.values import WaitPolicy
 
 L = TypeVar("L", bound=Layout)
 

@@ -28,7 +28,7 @@ from kitcache.store.files import (
 )
 from kitcache.store.ioerrors import check_blame, unreadable
 from kitcache.store.layout import FILE_FLAGS, Layout, open_directory, read_at_most
-from kitcache.store.protocol import TagUse
+from kitcache.store.values import TagUse
 
 SKIPPED_SWEEPS = "skipped-sweeps"
 TAGS = "tags.json"

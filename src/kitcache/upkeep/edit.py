@@ -24,7 +24,8 @@ from kitcache.gc.values import SweepResult
 from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import CollectableStore, EditableStore, HeldLock
+from kitcache.store.protocol import CollectableStore, EditableStore
+from kitcache.store.values import HeldLock
 from kitcache.upkeep.project import RewrittenRoot, project
 from kitcache.upkeep.rewrite import write_root
 

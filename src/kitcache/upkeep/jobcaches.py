@@ -27,7 +27,8 @@ from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import open_directory, open_store, real_address
-from kitcache.store.protocol import CacheStore, EditableStore, WaitPolicy
+from kitcache.store.protocol import CacheStore, EditableStore
+from kitcache.store.values import WaitPolicy
 
 if TYPE_CHECKING:
     from kitcache.options.objectcaches import ObjectCache

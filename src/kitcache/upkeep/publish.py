@@ -15,7 +15,8 @@ from kitcache.gc.values import DamagedPath, MissingBlob, Root
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import NewEntry, add_entries
 from kitcache.options.units import join_first
-from kitcache.store.protocol import CacheStore, EditableStore, WaitPolicy
+from kitcache.store.protocol import CacheStore, EditableStore
+from kitcache.store.values import WaitPolicy
 
 
 class Problem(NamedTuple):

@@ -13,8 +13,8 @@ import kitcache
 from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheExport, CacheImport
 from kitcache.store.open import open_store
-from kitcache.store.protocol import Waiting
 from kitcache.store.state import count_skipped_sweep, read_layer_uses, read_skipped_sweeps
+from kitcache.store.values import Waiting
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import (
     CACHE,

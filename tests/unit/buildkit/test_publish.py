@@ -13,8 +13,8 @@ from kitcache.gc.values import Tally
 from kitcache.options.caches import CacheImport
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
-from kitcache.store.protocol import Waiting
 from kitcache.store.state import read_tag_uses
+from kitcache.store.values import Waiting
 from tests.hostile.build import Sample
 from tests.unit.buildkit.cachekit import CACHE, OTHER, blobs, local, open_caches, run, send, tags
 from tests.unit.buildkit.session.exporter import (

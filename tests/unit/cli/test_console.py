@@ -13,7 +13,7 @@ from kitcache.cli import console as module
 from kitcache.cli.console import Console
 from kitcache.errors import Busy, Cancelled, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.gc.values import Progress
-from kitcache.store.protocol import LockHolder, Waiting
+from kitcache.store.values import LockHolder, Waiting
 from kitcache.upkeep.results import UntagResult
 
 VALUE = UntagResult("cache", "done", ())

@@ -10,7 +10,7 @@ from kitcache.cli.text import confirm_warnings, request_notes, reset_lines, rese
 from kitcache.errors import UsageError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.open import StoreAddress
-from kitcache.store.protocol import RequestCounts, StoreReport
+from kitcache.store.values import RequestCounts, StoreReport
 from tests.hostile.command import run
 from tests.unit.cli.test_text import NOTHING
 

@@ -15,7 +15,7 @@ from kitcache.cli.text import (
 )
 from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.protocol import LockHolder, Waiting
+from kitcache.store.values import LockHolder, Waiting
 
 EVIL = "\x1b[31m\u202e"
 NOTHING = ResetResult(

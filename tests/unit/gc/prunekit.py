@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from kitcache.options.prunepolicy import DiskSpace, PrunePolicy
-from kitcache.store.protocol import WaitPolicy
+from kitcache.store.values import WaitPolicy
 from kitcache.upkeep.results import PruneResult
 from tests.hostile.build import REF_NAME, Json, Sample
 

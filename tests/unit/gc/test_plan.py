@@ -6,7 +6,7 @@ from kitcache.gc.plan import SWEEP_NS, make_plan, settling_ns, young_since_ns
 from kitcache.gc.values import DamagedPath, Refusal, Root
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import Ingest
+from kitcache.store.values import Ingest
 from tests.unit.gc.surveys import EMPTY, digest
 
 S = 10**9

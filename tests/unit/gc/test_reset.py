@@ -13,7 +13,7 @@ from kitcache.gc.control import Control
 from kitcache.gc.reset import reset
 from kitcache.gc.values import Progress, ResetResult, Tally
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.protocol import Waiting
+from kitcache.store.values import Waiting
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, encode
 

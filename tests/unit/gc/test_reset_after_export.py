@@ -20,8 +20,8 @@ from kitcache.oci.digest import parse_digest
 from kitcache.store.layout import Layout
 from kitcache.store.locks import lock_store
 from kitcache.store.open import open_store
-from kitcache.store.protocol import WaitPolicy
 from kitcache.store.state import count_skipped_sweep, read_skipped_sweeps
+from kitcache.store.values import WaitPolicy
 from tests.hostile.build import MANIFEST, Json, Sample
 
 IMPATIENT = WaitPolicy(0, lambda _: None, lambda _: None)

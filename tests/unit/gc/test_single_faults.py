@@ -22,7 +22,7 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.layout import Layout
 from kitcache.store.open import open_store
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, HeldLock
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, HeldLock
 from tests.hostile.build import CACHECONFIG, LAYER, MANIFEST, Box, Json, Sample, digest_of, encode
 
 

@@ -16,7 +16,7 @@ from kitcache.gc.sweep import apply, dry_run_sweep
 from kitcache.gc.values import MAX_LISTED, Plan, Progress, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import BATCH_SIZE, HeldLock, Ingest
+from kitcache.store.values import BATCH_SIZE, HeldLock, Ingest
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample, digest_of
 

@@ -10,7 +10,7 @@ from kitcache.gc.reset import reset
 from kitcache.gc.survey import take_survey
 from kitcache.gc.unpublished import newest_unpublished_ns
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import Waiting
+from kitcache.store.values import Waiting
 from tests.hostile.build import Json, Sample
 
 S = 10**9

@@ -17,7 +17,7 @@ from kitcache.store.commit import commit_index
 from kitcache.store.files import INDEX, INDEX_TEMP
 from kitcache.store.index import stamp_index
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import Roots, WaitPolicy
+from kitcache.store.values import Roots, WaitPolicy
 from tests.hostile.build import Sample
 
 TORN = b'{"schemaVersion":2,"manifests":[{"media'

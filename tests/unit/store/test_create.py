@@ -11,7 +11,7 @@ from kitcache.errors import KitcacheError, NotACache, Unsafe
 from kitcache.store import create as module
 from kitcache.store.create import check_writable, make_index, make_layout
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import WaitPolicy
+from kitcache.store.values import WaitPolicy
 from tests.hostile.build import Sample
 
 NO_WAIT = WaitPolicy(0.0, lambda _: None, lambda _: None)

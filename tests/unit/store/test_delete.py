@@ -7,8 +7,8 @@ import pytest
 from kitcache.gc.reset import reset
 from kitcache.store.delete import delete_ingest
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.protocol import HeldLock, Ingest
 from kitcache.store.scan import REMOVING
+from kitcache.store.values import HeldLock, Ingest
 from tests.caches.snapshot import differences, take_snapshot
 from tests.hostile.build import Sample
 

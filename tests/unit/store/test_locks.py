@@ -16,7 +16,7 @@ from kitcache.store import locks
 from kitcache.store.layout import Layout, open_file
 from kitcache.store.locks import INDEX_LOCK, KITCACHE_LOCK, lock_index, lock_store
 from kitcache.store.open import open_store
-from kitcache.store.protocol import LockKind, Waiting, WaitPolicy
+from kitcache.store.values import LockKind, Waiting, WaitPolicy
 from tests.hostile.build import Sample
 
 

@@ -14,7 +14,7 @@ from kitcache.errors import Busy
 from kitcache.store import locks
 from kitcache.store.layout import Layout
 from kitcache.store.locks import KITCACHE_LOCK, describe_holder, find_holder, lock_store
-from kitcache.store.protocol import LockHolder, WaitPolicy
+from kitcache.store.values import LockHolder, WaitPolicy
 from tests.hostile.build import Sample
 
 CHILD = """

@@ -9,10 +9,10 @@ from kitcache.errors import KitcacheError, Unsafe
 from kitcache.oci.digest import parse_digest
 from kitcache.store import quarantine as module
 from kitcache.store.layout import Layout
-from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.scan import quarantined, scan_foreign
 from kitcache.store.state import delete_stale_files, open_state_dir
+from kitcache.store.values import HeldLock
 from tests.hostile.build import Sample
 
 

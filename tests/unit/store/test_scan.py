@@ -9,7 +9,6 @@ import pytest
 from kitcache.errors import KitcacheError
 from kitcache.store.layout import Layout
 from kitcache.store.open import open_store
-from kitcache.store.protocol import BATCH_SIZE
 from kitcache.store.scan import (
     REMOVING,
     foreign_bytes,
@@ -20,6 +19,7 @@ from kitcache.store.scan import (
     scan_ingests,
     uploads_changed_ns,
 )
+from kitcache.store.values import BATCH_SIZE
 from tests.hostile.build import Box, Sample
 
 HEX = "0" * 64

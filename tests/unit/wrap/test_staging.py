@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kitcache.store.protocol import WaitPolicy
+from kitcache.store.values import WaitPolicy
 from kitcache.upkeep.jobcaches import LockedCache, LockedCaches, LockOptions
 from kitcache.wrap.staging import merge, open_stage
 from tests.hostile.strangers import publish, push_cache

@@ -32,7 +32,7 @@ from kitcache.cli.text import waiting_line
 from kitcache.errors import BuildFailed, Cancelled, UsageError, printable
 from kitcache.gc.values import Progress
 from kitcache.store.ioerrors import io_error
-from kitcache.store.protocol import Waiting
+from kitcache.store.values import Waiting
 
 if TYPE_CHECKING:  # most builds name no policy
     from kitcache.options.prunepolicy import PrunePolicy

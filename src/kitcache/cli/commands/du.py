@@ -13,8 +13,8 @@ from kitcache.gc.results import DiskUsage
 from kitcache.options.units import AGE_FORMS, format_bytes
 from kitcache.store.ioerrors import shell_words
 from kitcache.store.open import StoreAddress
-from kitcache.store.protocol import StoreReport
 from kitcache.store.scan import QUARANTINE
+from kitcache.store.values import StoreReport
 
 _EXPORT_TIME = options.EXPORT_TIME._replace(help=f"{options.EXPORT_TIME.help}; an AGE: {AGE_FORMS}")
 COMMAND = options.Command(

@@ -14,7 +14,7 @@ from kitcache.gc.values import Progress
 from kitcache.options.units import format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress
-from kitcache.store.protocol import Waiting
+from kitcache.store.values import Waiting
 from kitcache.upkeep.health.verify import verify
 from kitcache.upkeep.results import RECOVERED, RepairResult, TagStatus, VerifyResult
 

@@ -6,7 +6,7 @@ from kitcache.oci.digest import Digest
 from kitcache.store.objects.client import ObjectClient, Target
 from kitcache.store.objects.listing import ALGORITHM, BlobFacts, ListedPage, Listing, look_again
 from kitcache.store.objects.ranges import list_ranges
-from kitcache.store.protocol import Batch, BlobStat, StoredTimes
+from kitcache.store.values import Batch, BlobStat, StoredTimes
 
 _MAX_OPEN_PAGES = 32
 """Each thread of a sweep has at most one page, so older pages are done."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from kitcache.errors import Unsafe
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import ObjectClient, ObjectInfo, Target
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Batch
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, Batch
 
 _TICK_S = 1.1
 """S3 dates objects by whole seconds, so a renewed date shows after this time."""

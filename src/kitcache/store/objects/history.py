@@ -18,7 +18,7 @@ from kitcache.store.objects.live import (
     recall_all_names,
     recall_names,
 )
-from kitcache.store.protocol import NotConfirmedError, Remembered
+from kitcache.store.values import NotConfirmedError, Remembered
 
 _LIMIT_BYTES = 1 << 30
 _TEST_NS = 30 * 24 * 3600 * 10**9

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kitcache.oci.digest import Digest, are_blob_names, is_blob_name
 from kitcache.store.ioerrors import io_error
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
-from kitcache.store.protocol import BlobStat
+from kitcache.store.values import BlobStat
 
 ALGORITHM = "sha256"
 """BuildKit names blobs by no other algorithm. Any other key is foreign."""

@@ -24,7 +24,7 @@ from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.ioerrors import io_error
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
 from kitcache.store.objects.parallel import map_in_threads
-from kitcache.store.protocol import STRUCTURAL_LIMIT_BYTES, Roots
+from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, Roots
 
 _ATTEMPTS = 3
 _PAUSE_S = 0.2

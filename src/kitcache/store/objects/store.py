@@ -37,11 +37,11 @@ from kitcache.store.objects.parallel import THREADS, map_in_threads
 from kitcache.store.objects.rootcommit import delete_all, replace_roots
 from kitcache.store.objects.roots import RootReader
 from kitcache.store.objects.streams import put_blob, read_blob_parts, reuse_blob
-from kitcache.store.protocol import (
+from kitcache.store.protocol import CollectableStore
+from kitcache.store.values import (
     STRUCTURAL_LIMIT_BYTES,
     Batch,
     BlobStat,
-    CollectableStore,
     DeleteResult,
     HeldLock,
     IndexChange,

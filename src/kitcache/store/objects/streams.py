@@ -7,7 +7,7 @@ from kitcache.errors import NOTHING_CHANGED, Damaged
 from kitcache.oci.digest import Digest
 from kitcache.store.ioerrors import size_problem
 from kitcache.store.objects.client import ObjectClient
-from kitcache.store.protocol import BlobStat
+from kitcache.store.values import BlobStat
 
 
 def read_blob_parts(

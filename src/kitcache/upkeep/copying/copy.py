@@ -25,7 +25,8 @@ from kitcache.store.open import (
     find_object_cache,
     open_store,
 )
-from kitcache.store.protocol import EditableStore, LockKind, Roots
+from kitcache.store.protocol import EditableStore
+from kitcache.store.values import LockKind, Roots
 from kitcache.upkeep.copying.documents import (
     ConvertedRoot,
     Form,

@@ -7,7 +7,8 @@ from kitcache.errors import Cancelled, Damaged, Unreadable
 from kitcache.gc.control import Control
 from kitcache.gc.values import Tally
 from kitcache.oci.digest import Digest
-from kitcache.store.protocol import BlobStat, EditableStore
+from kitcache.store.protocol import EditableStore
+from kitcache.store.values import BlobStat
 from kitcache.upkeep.copying.threads import Finished, JobThreads
 from kitcache.upkeep.meter import Meter
 from kitcache.upkeep.naming.blobcopy import BlobCopy, name_root

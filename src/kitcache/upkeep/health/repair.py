@@ -35,9 +35,9 @@ from kitcache.store.open import (
     open_object_store,
     open_published_directory,
 )
-from kitcache.store.protocol import HeldLock
 from kitcache.store.quarantine import Quarantine
 from kitcache.store.transfer import copy_blob
+from kitcache.store.values import HeldLock
 from kitcache.store.write import sync_blobs, write_blob
 from kitcache.upkeep.health.hash import HashResult, hash_some
 from kitcache.upkeep.health.repairinput import Copies, read_repair_input

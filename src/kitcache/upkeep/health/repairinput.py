@@ -19,7 +19,7 @@ from kitcache.store.directory import DirectoryStore
 from kitcache.store.files import INDEX
 from kitcache.store.hashing import check_may_read
 from kitcache.store.overlay import Overlay
-from kitcache.store.protocol import Roots
+from kitcache.store.values import Roots
 from kitcache.upkeep.health.hash import hash_some
 from kitcache.upkeep.health.indexrecovery import (
     Document,

@@ -21,7 +21,8 @@ from kitcache.oci.document import DocumentError
 from kitcache.oci.index import read_entries
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text
-from kitcache.store.protocol import EditableStore, RootObjectStore, Roots
+from kitcache.store.protocol import EditableStore, RootObjectStore
+from kitcache.store.values import Roots
 from kitcache.upkeep.health.judge import Judge
 from kitcache.upkeep.health.listed import read_some
 from kitcache.upkeep.health.repairplan import RepairInput, RepairPlan, make_repair_plan

@@ -10,7 +10,8 @@ from kitcache.gc.control import Control
 from kitcache.options.renames import Rename
 from kitcache.store.ioerrors import describe_unlocked
 from kitcache.store.open import StoreAddress
-from kitcache.store.protocol import EditableStore, LockKind, TagUse
+from kitcache.store.protocol import EditableStore
+from kitcache.store.values import LockKind, TagUse
 from kitcache.upkeep.naming.mergeplan import EntryGroup
 
 _Address = TypeVar("_Address", bound=StoreAddress)

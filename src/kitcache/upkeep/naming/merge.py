@@ -36,7 +36,7 @@ from kitcache.store.open import (
     is_nested,
     open_directory,
 )
-from kitcache.store.protocol import LockKind, Roots
+from kitcache.store.values import LockKind, Roots
 from kitcache.upkeep.naming.blobcopy import CopyCounts, CopyPlan, copy_all, dry_run, plan_copies
 from kitcache.upkeep.naming.common import (
     MergeOptions,

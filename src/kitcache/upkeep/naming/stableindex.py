@@ -6,7 +6,8 @@ from kitcache.gc.control import Control
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Survey
 from kitcache.store.ioerrors import check_rewritable, repair_command
-from kitcache.store.protocol import CacheStore, CollectableStore, Roots
+from kitcache.store.protocol import CacheStore, CollectableStore
+from kitcache.store.values import Roots
 
 
 def read_surveyed_roots(store: CollectableStore, control: Control) -> tuple[Roots, Survey]:

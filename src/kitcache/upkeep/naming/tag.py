@@ -13,7 +13,8 @@ from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
 from kitcache.oci.index import CopiedEntry, copy_entries
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import CacheStore, EditableStore, Roots, TagUse
+from kitcache.store.protocol import CacheStore, EditableStore
+from kitcache.store.values import Roots, TagUse
 from kitcache.upkeep.naming.missing import find_missing
 from kitcache.upkeep.naming.stableindex import read_surveyed_roots
 from kitcache.upkeep.naming.tagnames import check_tag_name, unknown_tag_error

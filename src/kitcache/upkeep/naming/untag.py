@@ -13,7 +13,8 @@ from kitcache.oci.index import RemovedEntry, list_names, remove_entries
 from kitcache.options.tagpatterns import find_pattern, is_pattern
 from kitcache.store.ioerrors import repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import CacheStore, EditableStore, TagUse
+from kitcache.store.protocol import CacheStore, EditableStore
+from kitcache.store.values import TagUse
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import UntagResult
 

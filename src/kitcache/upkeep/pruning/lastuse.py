@@ -7,7 +7,8 @@ from kitcache.gc.ls import read_object, result_times
 from kitcache.gc.reach import reach
 from kitcache.gc.values import NodeKey, Root, Survey, key_of
 from kitcache.oci.descriptor import Descriptor
-from kitcache.store.protocol import CacheStore, TagUse
+from kitcache.store.protocol import CacheStore
+from kitcache.store.values import TagUse
 from kitcache.upkeep.pruning.decisions import Blobs, TagFacts
 
 

@@ -30,7 +30,8 @@ from kitcache.options.tagpatterns import find_pattern
 from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_published_store
-from kitcache.store.protocol import EditableStore, NotConfirmedError, TagUse
+from kitcache.store.protocol import EditableStore
+from kitcache.store.values import NotConfirmedError, TagUse
 from kitcache.upkeep.edit import (
     Choose,
     EditContext,

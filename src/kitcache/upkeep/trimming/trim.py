@@ -23,7 +23,8 @@ from kitcache.options.sweep import SweepOptions
 from kitcache.options.units import format_distinct
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
-from kitcache.store.protocol import EditableStore, NotConfirmedError
+from kitcache.store.protocol import EditableStore
+from kitcache.store.values import NotConfirmedError
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import TrimResult

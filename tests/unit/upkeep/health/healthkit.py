@@ -8,7 +8,7 @@ from pathlib import Path
 from kitcache.gc.control import Control
 from kitcache.store.locks import lock_store
 from kitcache.store.open import open_store
-from kitcache.store.protocol import LockKind
+from kitcache.store.values import LockKind
 from kitcache.upkeep.health.repairplan import RepairPlan
 from kitcache.upkeep.results import RepairResult, TagStatus, VerifyResult
 from tests.hostile.build import Box

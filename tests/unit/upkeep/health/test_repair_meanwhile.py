@@ -10,7 +10,7 @@ import pytest
 from kitcache.errors import Busy, Cancelled, KitcacheError
 from kitcache.gc.control import Control
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.protocol import LockKind
+from kitcache.store.values import LockKind
 from kitcache.upkeep.health import repair as module
 from kitcache.upkeep.health.repair import repair
 from kitcache.upkeep.health.verify import verify

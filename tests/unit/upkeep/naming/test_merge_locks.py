@@ -9,7 +9,7 @@ import pytest
 from kitcache.errors import Busy, KitcacheError
 from kitcache.gc.values import Progress
 from kitcache.store.directory import DirectoryStore
-from kitcache.store.protocol import Waiting
+from kitcache.store.values import Waiting
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
 from tests.unit.upkeep.naming.mergekit import items

@@ -11,8 +11,8 @@ from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
 from kitcache.gc.values import Progress
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
-from kitcache.store.protocol import TagUse
 from kitcache.store.state import read_tag_uses, write_tag_uses
+from kitcache.store.values import TagUse
 from kitcache.upkeep.naming.merge import merge
 from tests.hostile.build import Box, Sample
 from tests.unit.upkeep.naming.mergekit import blobs, tags

@@ -11,8 +11,8 @@ import pytest
 from kitcache.errors import Busy, Damaged, KitcacheError, NotACache, NotFound, UsageError
 from kitcache.store.directory import DirectoryStore
 from kitcache.store.open import open_store
-from kitcache.store.protocol import TagUse
 from kitcache.store.state import read_tag_uses, record_use, write_tag_uses
+from kitcache.store.values import TagUse
 from kitcache.upkeep.naming.tag import tag
 from kitcache.upkeep.results import TagResult
 from tests.caches.snapshot import differences, take_snapshot
