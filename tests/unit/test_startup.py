@@ -28,6 +28,7 @@ SHARED = {
     "kitcache.gc",
     "kitcache.gc.control",
     "kitcache.gc.refusals",
+    "kitcache.gc.leaves",
     "kitcache.gc.survey",
     "kitcache.gc.values",
     "kitcache.oci",

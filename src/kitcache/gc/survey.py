@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from kitcache.errors import Damaged, Unreadable, Unsafe
 from kitcache.gc.control import Control
+from kitcache.gc.leaves import Leaves
 from kitcache.gc.refusals import IS_SYMLINK, no_roots_error
 from kitcache.gc.values import (
     NO_ROOT,
@@ -160,8 +161,7 @@ class _Marker:
         self._verified: dict[tuple[Digest, int | None, BlobKind | None], tuple[Link, ...]] = {}
         self._pushed: set[tuple[Digest, BlobKind | None, bool]] = set()
         self._equal: dict[Link, Link] = {}
-        # The certain visit of each leaf, by its link. A thousand roots can list the same leaves.
-        self._leaves: dict[Link, _Visit] = {}
+        self._leaves = Leaves(self.present)
         self.damage: list[DamagedPath] = []
         self._damaged: set[Digest] = set()
 
@@ -188,40 +188,47 @@ class _Marker:
 
     def _drain(self, queue: deque[_Visit], *, is_hint: bool) -> None:
         while queue:
-            # The first visit of each leaf that is not marked yet, and all other visits of leaves.
-            waiting: dict[Digest, _Visit] = {}
-            others: list[_Visit] = []
             while queue:
                 visit = queue.popleft()
+                self._control.check()
                 kind = kind_in_place(visit.link)
-                if not self._is_new(visit, kind):
-                    continue
-                self._control.check()
-                digest = visit.link.descriptor.digest
-                if kind != "leaf":
+                if kind == "leaf":
+                    self._leaves.add(visit.link, visit.root)
+                elif self._is_new(visit):
                     self._visit(visit, kind, is_hint=is_hint)
-                elif digest in self.present or digest in waiting:
-                    others.append(visit)
-                else:
-                    waiting[digest] = visit
-            # One call for all leaves, because an object store lists its blobs for it.
-            for digest, stat in self._store.stat_blobs(waiting.keys()):
-                self._mark(waiting[digest], stat, is_hint=is_hint)
-                self._control.check()
-            others += [visit for digest, visit in waiting.items() if digest not in self.present]
-            for visit in others:
-                self._mark(visit, None, is_hint=is_hint)
+            self._mark_leaves(is_hint=is_hint)
 
-    def _is_new(self, visit: _Visit, kind: BlobKind | None) -> bool:
-        """Return True at the first visit."""
-        link = visit.link
-        if kind == "leaf":
-            return self._leaves.setdefault(link, visit) is visit
+    def _is_new(self, visit: _Visit) -> bool:
+        """Return True at the first visit of a structural blob in this role."""
         # A role is part of the identity: a subject can be absent, a manifest cannot.
-        seen = key_of(link.descriptor), link.role, visit.is_redundant, link.descriptor.elsewhere
+        descriptor = visit.link.descriptor
+        seen = key_of(descriptor), visit.link.role, visit.is_redundant, descriptor.elsewhere
         count = len(self._seen)
         self._seen.add(seen)
         return len(self._seen) > count
+
+    def _mark_leaves(self, *, is_hint: bool) -> None:
+        """Mark the leaves that were added since the last call.
+
+        One call of the store for all leaves, because an object store lists its blobs for it.
+        """
+        batch = self._leaves.take_batch()
+        wanted = batch.unmarked(self._leaves.links, self.present)
+        odd: dict[Digest, BlobStat] = {}
+        for digest, stat in self._store.stat_blobs(wanted):
+            self._control.check()
+            descriptor = self._leaves.links[digest].descriptor
+            is_same = is_hint or descriptor.size in (None, stat.size)
+            if stat.kind == "file" and is_same:
+                self._add_present(descriptor, stat)
+            else:
+                odd[digest] = stat
+        for digest, root in batch.owned():
+            if digest not in self.present:
+                leaf = _Visit(self._leaves.links[digest], root, (), is_redundant=False)
+                self._mark(leaf, odd.get(digest), is_hint=is_hint)
+        for link, root in batch.others:
+            self._mark(_Visit(link, root, (), is_redundant=False), None, is_hint=is_hint)
 
     def _visit(self, visit: _Visit, kind: BlobKind | None, *, is_hint: bool) -> None:
         digest = visit.link.descriptor.digest
@@ -250,15 +257,18 @@ class _Marker:
             if problem:
                 self.missing[digest] = MissingBlob(digest, visit.root.ref_name, problem)
             if stat is not None and target is not None:
-                size = descriptor.size
-                # Of two equal numbers one is kept: a hundred thousand take 3 MiB.
-                self.present[digest] = size if size == stat.size else stat.size
-                if len(self.present) % 512 == 0:
-                    self._control.report(Progress("survey", len(self.present), 0))
+                self._add_present(descriptor, stat)
             elif not is_hint and self._is_reported(descriptor):
                 self.missing.setdefault(digest, MissingBlob(digest, visit.root.ref_name))
         if digest in self._symlink_links:
             self.links[key_of(descriptor)] = (self._symlink_links[digest],)
+
+    def _add_present(self, descriptor: Descriptor, stat: BlobStat) -> None:
+        size = descriptor.size
+        # Of two equal numbers one is kept: a hundred thousand take 3 MiB.
+        self.present[descriptor.digest] = size if size == stat.size else stat.size
+        if len(self.present) % 512 == 0:
+            self._control.report(Progress("survey", len(self.present), 0))
 
     def _follow(self, visit: _Visit) -> BlobStat | None:
         """Return the stat of a symlink's target. Add the blob that the target names as a hint."""
@@ -299,8 +309,8 @@ class _Marker:
         return self._verified[verified]
 
     def _intern(self, link: Link) -> Link:
-        known = self._leaves.get(link)
-        return self._equal.setdefault(link, link) if known is None else known.link
+        known = self._leaves.links.get(link.descriptor.digest)
+        return known if known == link else self._equal.setdefault(link, link)
 
     def _push_children(
         self, visit: _Visit, kind: BlobKind | None, links: tuple[Link, ...], *, is_hint: bool
@@ -317,13 +327,13 @@ class _Marker:
         lists_layers = any(is_layer(link.descriptor.media_type) for link in links)
         queue = self._hints if is_hint else self._certain
         for link in links:
-            child = kind_in_place(link)
-            child_visit = _Visit(link, visit.root, chain, lists_layers and child == "cacheconfig")
-            if child == "leaf" and not is_hint:
-                if self._leaves.setdefault(link, child_visit) is not child_visit:
-                    continue
-                self._equal.pop(link, None)
-            queue.append(child_visit)
+            kind = kind_in_place(link)
+            if kind == "leaf" and not is_hint:
+                if self._leaves.add(link, visit.root):
+                    self._equal.pop(link, None)
+            else:
+                is_redundant = lists_layers and kind == "cacheconfig"
+                queue.append(_Visit(link, visit.root, chain, is_redundant))
 
     def _add_unreadable(self, visit: _Visit, error: Unreadable) -> None:
         """Report an unreadable blob as damage, even if only a hint leads to it."""
