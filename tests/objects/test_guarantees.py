@@ -90,6 +90,10 @@ SENTENCES = {
     " and the deletion, which is one request later.": [
         f"{STORE}test_a_loss_is_reported_with_the_name_and_the_blob"
     ],
+    "If its root is published after the run, the next run reports it; with --settle the run waits"
+    " for --export-time and reports it.": [
+        f"{STORE}test_a_root_that_is_published_after_the_sweep_is_found_if_the_run_settles"
+    ],
     "In an Azure account with soft delete, the blob is restored.": [
         "objects/test_azure_cache.py::test_soft_delete_restores_what_such_a_root_needs"
     ],

@@ -123,8 +123,9 @@ class _Sweep:
                 if self._cancel.is_set():
                     self._is_stopping = True
                     break
-                if len(helpers) < wanted and len(batch.names) + len(batch.foreign) >= full:
-                    helpers += self._start_helper(batches, is_current)
+                if not helpers and len(batch.names) + len(batch.foreign) >= full:
+                    for _ in range(wanted):
+                        helpers += self._start_helper(batches, is_current)
                 self._sweep_batch(batch, self._own, is_current)
                 deleted = self._deleted()
                 self._control.report(Progress("sweep", deleted.blobs, deleted.bytes))

@@ -141,7 +141,7 @@ def unknown_url_error(text: str, scheme: str) -> UsageError:
     hints = (f"{hint.removesuffix('?')}://…?",) if hint.endswith("?") else ()
     return UsageError(
         f"{printable(_bare_url(text))} looks like a URL, and is not the address of a cache",
-        hints=(*hints, "name a cache in a bucket as --cache-to does: type=s3,… or type=azblob,…"),
+        hints=(*hints, "name a cache in a bucket as an export does: type=s3,… or type=azblob,…"),
     )
 
 

@@ -6,14 +6,14 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from kitcache.store.objects.client import ObjectClient, ObjectInfo
-from kitcache.store.objects.parallel import THREADS
 
+_THREADS = 4
+"""As many pages are in memory, each half a megabyte while it is parsed."""
 _SEQUENTIAL_PAGES = 16
 """A listing with more pages is divided."""
 _MIN_PAGES = 20
 """Each range ends with a page that is partly of the next range, so a range has many pages."""
 _MAX_RANGES = 16
-_MAX_WAITING = 4
 _SPACE = 16**4
 
 
@@ -80,10 +80,10 @@ class _Parallel:
         self._lock = threading.Lock()
         self._is_stopping = False
         self._results: SimpleQueue[list[ObjectInfo] | BaseException | None] = SimpleQueue()
-        self._free_slots = threading.Semaphore(_MAX_WAITING)
+        self._free_slots = threading.Semaphore(_THREADS)
 
     def run(self) -> Iterator[list[ObjectInfo]]:
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(THREADS)]
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)]
         for thread in threads:
             thread.start()
         left = len(threads)
@@ -95,8 +95,8 @@ class _Parallel:
                 if result is None:
                     left -= 1
                 else:
-                    self._free_slots.release()
                     yield result
+                    self._free_slots.release()
         finally:
             self._is_stopping = True
             for _ in threads:
@@ -119,7 +119,13 @@ class _Parallel:
 
     def _list(self, part: _Range) -> None:
         pages = self._client.list_pages(self._blobs_key, after=part.after, versions=self._versions)
-        for page in pages:
+        is_last = False
+        while not is_last:
+            self._free_slots.acquire()
+            page = None if self._is_stopping else next(pages, None)
+            if page is None:
+                self._free_slots.release()
+                return
             objects = page.objects
             is_over = bool(part.until and objects and objects[-1].key >= part.until)
             if is_over or (objects and objects[0].key < part.start):
@@ -128,7 +134,5 @@ class _Parallel:
                     for info in objects
                     if part.start <= info.key and not (part.until and info.key >= part.until)
                 ]
-            self._free_slots.acquire()
             self._results.put(objects)
-            if page.is_last or is_over or self._is_stopping:
-                return
+            is_last = page.is_last or is_over
