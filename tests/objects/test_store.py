@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from kitcache.oci.digest import Digest
 from kitcache.oci.index import edit_entries
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.options.sweep import SweepOptions
-from kitcache.store.objects.client import Upload
+from kitcache.store.objects.client import Page, Target, Upload
 from kitcache.store.objects.live import decode_state
 from kitcache.store.objects.store import ObjectStore
 from kitcache.store.values import NotConfirmedError, WaitPolicy
@@ -479,3 +480,52 @@ def test_a_root_that_is_published_after_the_sweep_is_found_if_the_run_settles(
         collect(lock, options, control)
     assert waits == [24 * 3600]
     assert any(old in line for line in caught.value.details)
+
+
+def test_roots_of_two_prefixes_with_one_name_are_both_read(bucket: Bucket) -> None:
+    """`ci/manifests/other/main` and `ci/other/main` are two roots of the same blobs."""
+    bucket.cache = bucket.cache._replace(manifests_keys=("ci/manifests/", "ci/other/"))
+    one, two = bucket.blob(b"one"), bucket.blob(b"two")
+    bucket.root("other/main", one)
+    bucket.client.write(
+        "ci/other/main", json.dumps({"layers": [{"blob": f"sha256:{two}"}]}).encode()
+    )
+    bucket.blob(b"old")
+    bucket.age(49)
+    with bucket.store() as store:
+        roots = store.read_roots(CONTROL.pause)
+    assert [entry.ref_name for entry in roots.entries] == ["other/main", "/other/main"]
+    assert bucket.reset().deleted.blobs == 1
+    assert bucket.blobs == {one, two}
+
+
+@pytest.mark.parametrize("bucket", ["versioned"], indirect=True)
+@pytest.mark.parametrize("has_marker", [True, False])
+def test_old_versions_of_a_blob_that_a_root_names_are_kept_if_no_version_is_current(
+    cache: Bucket, has_marker: bool
+) -> None:
+    """They can bring the blob back."""
+    key = f"ci/blobs/sha256:{hashlib.sha256(b'one').hexdigest()}"
+    cache.client.renew(key)
+    cache.client.delete([Target(key)])
+    listed = cache.client.list_pages
+
+    def list_pages(*args: Any, **keywords: Any) -> Iterator[Page]:
+        for page in listed(*args, **keywords):
+            infos = [info for info in page.objects if has_marker or not info.is_marker]
+            yield page._replace(objects=infos)
+
+    cache.client.list_pages = list_pages  # type: ignore[method-assign]
+    cache.age(100)
+    assert cache.reset().deleted.blobs == 2
+    assert len(cache.client.versions[key]) == 3
+
+
+def test_a_root_that_is_too_large_stops_the_sweep_whatever_its_name_is(cache: Bucket) -> None:
+    name = "ci/manifests/\udcff"
+    cache.client.write(name, b"{}")
+    info, data = cache.client.versions[name][0]
+    cache.client.versions[name] = [(info._replace(size=65 * 2**20), data)]
+    with pytest.raises(Damaged, match="is too large"):
+        cache.reset()
+    assert len(cache.blobs) == 5

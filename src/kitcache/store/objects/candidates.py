@@ -91,8 +91,9 @@ class Candidates:
         Where a deletion by ETag is exact, the facts of the listing are enough.
         """
         first = names[0][:64]
-        pages = (p for p in self._open_pages if p.names[0] <= first <= p.names[-1][:64])
-        page = next(pages, None)
+        near = (p for p in self._open_pages if p.names[0][:64] <= first <= p.names[-1][:64])
+        # The versions of one blob can be on two pages.
+        page = next((p for p in near if names[0] in p.names), None)
         if page is not None:
             self._done.add(page.number)
             if self._is_exact_by_etag:

@@ -19,6 +19,7 @@ from kitcache.store.values import BlobStat
 
 ALGORITHM = "sha256"
 """BuildKit names blobs by no other algorithm. Any other key is foreign."""
+_HEX_DIGITS = 64
 _PLAIN = (("", ""),)
 _NEVER_NS = 2**63 - 1
 
@@ -95,11 +96,13 @@ class Listing:
             check()
             names, facts, foreign = read_page(objects, blobs_key)
             for number, name in enumerate(names):
-                if (digest := Digest(ALGORITHM, name)) not in wanted:
+                # The caller no longer wants a blob after it was yielded.
+                if (digest := Digest(ALGORITHM, name[:_HEX_DIGITS])) not in wanted:
                     continue
                 fact = facts[number]
-                if fact.is_hidden:
-                    # A delete marker over a blob that a root names may be a mistake.
+                if fact.is_hidden or len(name) > _HEX_DIGITS:
+                    # Without a current version, the blob is missing. A delete marker over a blob
+                    # that a root names may be a mistake, so the older versions are kept.
                     names[number], facts[number] = "", MISSING
                     continue
                 stat = BlobStat(fact.st_size, fact.st_mtime_ns, fact.st_mtime_ns, "file", 1)

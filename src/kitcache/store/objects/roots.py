@@ -47,7 +47,12 @@ class RootObject(NamedTuple):
     @property
     def entry_digest(self) -> Digest:
         """The digest in the root's entry of the index document."""
-        return self.digest or sha256_of(self.name.encode("utf-8", "surrogatepass"))
+        return self.digest or _digest_of(self.name)
+
+
+def _digest_of(name: str) -> Digest:
+    """Return a digest that stands for a root whose bytes were not read."""
+    return sha256_of(name.encode("utf-8", "surrogatepass"))
 
 
 class RootReader:
@@ -68,14 +73,22 @@ class RootReader:
         self.roots: dict[str, RootObject] = {}
 
     def list_objects(self) -> Iterator[tuple[str, ObjectInfo]]:
-        """Yield the name and the object of each root, in the order of the prefixes."""
+        """Yield the name and the object of each root, in the order of the prefixes.
+
+        Each name is different: `manifests/other/main` and `other/main` would both be other/main.
+        """
+        names: set[str] = set()
         for number, prefix in enumerate(self._cache.manifests_keys):
             for page in self._client.list_pages(prefix):
                 for info in page.objects:
                     name = info.key[len(prefix if number == 0 else self._cache.prefix) :]
                     # A console creates such an object for a "directory".
-                    if name and not (name.endswith("/") and not info.size):
-                        yield name, info
+                    if not name or (name.endswith("/") and not info.size):
+                        continue
+                    while name in names:
+                        name = f"/{name}"
+                    names.add(name)
+                    yield name, info
 
     def key_of(self, name: str) -> str:
         """Return the key of a root. A new root has the first prefix."""
@@ -137,7 +150,7 @@ class RootReader:
             info = actual
         if info.size > STRUCTURAL_LIMIT_BYTES:
             limit = f"{info.size:,} of at most {STRUCTURAL_LIMIT_BYTES:,} bytes"
-            return RootObject(name, info, sha256_of(name.encode()), f"is too large ({limit})")
+            return RootObject(name, info, _digest_of(name), f"is too large ({limit})")
         if len(data) != info.size:
             problem = f"was read incompletely ({len(data):,} of {info.size:,} bytes)"
             return RootObject(name, info, None, problem)
