@@ -2,18 +2,20 @@
 
 import time
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import NamedTuple
 
 import pytest
 
 from kitcache.gc.collect import collect
 from kitcache.gc.du import measure_usage
+from kitcache.gc.sweep import apply
 from kitcache.oci.digest import parse_digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.protocol import CollectableStore
 from tests.contract.loading import load
 from tests.contract.memory import MemoryStore
-from tests.contract.suite import CONTROL, HOUR_NS, NO_WAIT, IndexLaws, StoreLaws, names_of
+from tests.contract.suite import CONTROL, HOUR_NS, NO_WAIT, IndexLaws, StoreLaws, names_of, plan_of
 from tests.hostile.build import Sample, make_sample
 
 
@@ -72,3 +74,27 @@ def test_a_blob_that_cannot_be_deleted_does_not_stop_the_others(cache: Memory) -
         _, swept = collect(lock, SweepOptions(), CONTROL)
     assert swept.not_deleted == ((f"blobs/sha256/{stays}", "AccessDenied"),)
     assert (swept.deleted.blobs, swept.not_deleted_count) == (3, 1)
+
+
+def test_a_thread_that_finds_other_roots_stops_the_sweep_of_all_threads(cache: Memory) -> None:
+    """The other thread has asked before, and gets its answer after that."""
+    cache.store.delete_threads = 2
+    entered, refused = Event(), Event()
+
+    def is_current() -> bool:
+        if current_thread() is main_thread():
+            # The first batch has no names, and one thread.
+            if not entered.wait(0.3):
+                return True
+            refused.set()
+            return False
+        entered.set()
+        refused.wait(5)
+        time.sleep(0.2)
+        return True
+
+    plan = plan_of(cache.store)
+    with cache.store.lock("exclusive", NO_WAIT) as lock:
+        swept = apply(plan, lock, CONTROL, is_current)
+    assert entered.is_set()
+    assert swept.stopped

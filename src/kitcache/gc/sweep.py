@@ -176,7 +176,9 @@ class _Sweep:
             return
         unreferenced = [name for name in batch.names if name not in keep]
         size = self._store.delete_batch_size
-        self._is_stopping = self._is_stopping or not is_current()
+        # Another thread may set the flag while this one asks, so it is never set to False here.
+        if not is_current():
+            self._is_stopping = True
         for start in range(0, len(unreferenced), size):
             if self._is_stopping or self._cancel.is_set():
                 return
