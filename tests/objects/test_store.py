@@ -529,3 +529,26 @@ def test_a_root_that_is_too_large_stops_the_sweep_whatever_its_name_is(cache: Bu
     with pytest.raises(Damaged, match="is too large"):
         cache.reset()
     assert len(cache.blobs) == 5
+
+
+@pytest.mark.parametrize("other", ["ci/other/sha256:1", "ci/sha256:x/main"])
+def test_another_root_is_found_whatever_its_key_contains(cache: Bucket, other: str) -> None:
+    document = {"layers": [{"blob": f"sha256:{name}"} for name in names(b"old")]}
+    cache.client.write(other, json.dumps(document).encode())
+    with pytest.raises(Unsafe, match=f"the object {other} looks like a root"):
+        cache.reset()
+    assert len(cache.blobs) == 5
+
+
+def test_another_root_is_found_if_the_prefix_looks_like_a_digest(bucket: Bucket) -> None:
+    top = "sha256:ci/"
+    keys = (f"{top}manifests/",)
+    bucket.cache = bucket.cache._replace(prefix=top, blobs_key=f"{top}blobs/", manifests_keys=keys)
+    (old,) = names(b"old")
+    document = json.dumps({"layers": [{"blob": f"sha256:{old}"}]}).encode()
+    bucket.client.write(f"{top}blobs/sha256:{old}", b"old")
+    bucket.client.write(f"{top}manifests/main", b"{}")
+    bucket.client.write(f"{top}other/main", document)
+    bucket.age(49)
+    with pytest.raises(Unsafe, match="looks like a root"):
+        bucket.reset()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 from kitcache.errors import Unsafe
+from kitcache.oci.digest import is_blob_name
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import ObjectClient, ObjectInfo, Target
 from kitcache.store.values import STRUCTURAL_LIMIT_BYTES, Batch
@@ -139,10 +140,12 @@ def _keys_until_skip(
     """Yield objects after a key. Return the key to list the next ones after, None at the end."""
     for page in client.list_pages(prefix, after=after):
         for info in page.objects:
-            beginning, is_blob, _ = info.key.partition("sha256:")
+            # The prefix itself, or the name of a root, can contain the text too.
+            beginning, text, digits = info.key.rpartition("sha256:")
+            is_blob = len(beginning) >= len(prefix) and is_blob_name("sha256", digits)
             skipped = [start for start in own if info.key.startswith(start)]
             if is_blob:
-                skipped.append(beginning + is_blob)
+                skipped.append(beginning + text)
             if skipped:
                 # Greater than all keys that begin so.
                 return min(skipped, key=len) + "\U0010ffff"
