@@ -176,7 +176,8 @@ def _project(
             survey, drop=edit.drop, move=edit.move, young=young, index_digest=index_digest
         )
     made = make_plan(after, context.options, store.now_ns(), plan.remembered)
-    return SurveyedPlan(after, plan._replace(index_digest=made.index_digest, keep=made.keep))
+    changed = plan._replace(index_digest=made.index_digest, keep=made.keep, recent=made.recent)
+    return SurveyedPlan(after, changed)
 
 
 def _after_edit(error: KitcacheError, edit: IndexEdit, roots_name: str) -> KitcacheError:
