@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from kitcache import __version__
 from kitcache.errors import KitcacheError
 from kitcache.gc.refusals import chain_of, describe_damage
 from kitcache.gc.values import MAX_LISTED
@@ -94,9 +95,18 @@ def encode_value(value: Any) -> str:
     Raises:
         TypeError: The value has no schema.
     """
+    return json.dumps(shape_document(value))
+
+
+def shape_document(value: Any) -> Json:
+    """Return the object for a result, with the time and the version of kitcache.
+
+    Raises:
+        TypeError: The value has no schema.
+    """
     if type(value).__name__ not in _SCHEMAS:
         raise TypeError(f"no JSON schema for {type(value).__name__}")
-    return json.dumps(shape_value(value))
+    return {**shape_value(value), **_origin()}
 
 
 def encode_error(error: KitcacheError) -> str:
@@ -111,6 +121,7 @@ def encode_error(error: KitcacheError) -> str:
             "message": str(error),
             "facts": error.facts,
             "hints": error.hints,
+            **_origin(),
         }
     )
 
@@ -127,7 +138,17 @@ def shape_metadata(result: "BuildResult") -> Json:
         "kitcache.caches": shape_value(result.caches),
         "kitcache.notices": result.notices,
         "kitcache.logins": result.logins,
+        **{f"kitcache.{key}": text for key, text in _origin().items()},
     }
+
+
+def _origin() -> Json:
+    """Return the keys that each document has: when it was made, and the version of kitcache."""
+    try:
+        now = _format_time(time.time_ns())
+    except OverflowError:  # Python counts nanoseconds in 64 bits.
+        now = None
+    return {"time": now, "version": __version__}
 
 
 def shape_value(value: Any) -> Any:

@@ -1,10 +1,12 @@
 """cli/jsonout.py: one line of ASCII for each value. The shapes themselves are golden files."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
+from kitcache import __version__
 from kitcache.cli.jsonout import encode_error, encode_value
 from kitcache.errors import Busy, Damaged, KitcacheError, UsageError
 from kitcache.gc.results import BlobReferences, DiskUsage, TagInfo, TagList
@@ -55,7 +57,9 @@ def test_an_error_has_its_name_its_sentence_and_its_facts(error: KitcacheError) 
     line = encode_error(error)
     assert line.isascii()
     assert line.isprintable()
-    assert json.loads(line) == {
+    written = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", written.pop("time"))
+    assert written == {
         "schema": "kitcache.error/1",
         "error": type(error).__name__,
         "exit_code": error.exit_code,
@@ -63,6 +67,7 @@ def test_an_error_has_its_name_its_sentence_and_its_facts(error: KitcacheError) 
         "message": str(error),
         "facts": error.facts,
         "hints": list(error.hints),
+        "version": __version__,
     }
 
 

@@ -140,11 +140,11 @@ class _Command:
             self._console.print_note(_result_lines(cache))
             self._console.print_warning(_warning_lines(cache))
         if args.metadata_file:
-            from kitcache.cli.jsonout import shape_value  # noqa: PLC0415 - seldom asked for
+            from kitcache.cli.jsonout import shape_document  # noqa: PLC0415 - seldom asked for
             from kitcache.cli.resultfile import write_result  # noqa: PLC0415
 
             shown = result._replace(command=tuple(map(show_word, result.command)))
-            text = json.dumps(shape_value(shown), indent=2)
+            text = json.dumps(shape_document(shown), indent=2)
             write_result(args.metadata_file, text + "\n", "the command itself is done")
         return result.exit_code
 
