@@ -1,6 +1,6 @@
 """Laws of ages and sizes: every form is read to the nanosecond, and nothing printed misleads."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 from hypothesis import given
@@ -16,8 +16,10 @@ counts = st.integers(0, 1000)
 
 
 @given(counts)
-def test_a_bare_number_is_seconds(seconds: int) -> None:
-    assert parse_age(str(seconds)) == parse_age(f"{seconds}s") == seconds * 10**9
+def test_a_number_without_a_unit_is_refused_with_ages_that_are_read(number: int) -> None:
+    with pytest.raises(ValueError, match="has no unit: write") if number else nullcontext():
+        assert parse_age(str(number)) == 0
+    assert parse_age(f"{number}h") == number * 3600 * 10**9
 
 
 @given(st.lists(st.tuples(counts, st.sampled_from(sorted(SECONDS))), min_size=1, max_size=5))

@@ -184,7 +184,7 @@ LOCK_TIMEOUT = argument(
     "AGE",
     "how long to wait for other processes to release a lock (default: 30s); an AGE: " + AGE_FORMS,
     dest="lock_timeout_s",
-    type=converter(lambda text: parse_age(text) / _SECOND_NS),
+    type=converter(lambda text: parse_age(text, ("s", "m")) / _SECOND_NS),
     default=30.0,
 )
 # All commands but build share this text. build has the text of docker build.

@@ -152,7 +152,6 @@ def _read_patterns(value: Any) -> tuple[str, ...]:
 
 
 def _read_age_ns(value: Any) -> int:
-    # A number without a unit would be seconds, which is rarely intended.
     if not isinstance(value, str):
         raise _type_error(value, 'an age in quotes, such as "30d"')
     return parse_span(value)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kitcache.errors import UsageError
 from kitcache.options.tagpatterns import covers, find_pattern
-from kitcache.options.units import AGE_FORMS, SIZE_FORMS, parse_age, parse_bytes, spell_age
+from kitcache.options.units import SIZE_FORMS, parse_age, parse_bytes, spell_age
 
 RULE_FIELDS = ("keep", "keep_last", "keep_within_ns", "unused_for_ns")
 _MAX_SHOWN_PATTERNS = 2
@@ -43,18 +43,8 @@ def parse_disk_space(text: str) -> DiskSpace:
 
 
 def parse_span(text: str) -> int:
-    """Parse 30d or 1h30m as nanoseconds.
-
-    Raises ValueError with the known forms, also for a number without a unit: 30 may be meant as
-    days, and as seconds it would remove tags.
-    """
-    try:
-        age_ns = parse_age(text)
-    except ValueError as error:
-        raise ValueError(str(error).replace("90 (seconds), ", "")) from None
-    if age_ns and text.strip()[-1].isdigit():
-        raise ValueError(f"{text[:40]!r} has no unit; known forms: {AGE_FORMS}")
-    return age_ns
+    """Parse 30d or 1h30m as nanoseconds. Raises ValueError as parse_age."""
+    return parse_age(text, ("d", "h"))
 
 
 class PruneRule(NamedTuple):

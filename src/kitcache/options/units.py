@@ -11,6 +11,7 @@ _AGE_UNITS = {
     "d": 86_400 * _SECOND_NS,
     "w": 604_800 * _SECOND_NS,
 }
+_UNIT_NAMES = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE_PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])", re.ASCII)
 _LONGEST_NS = 1000 * 365 * 86_400 * _SECOND_NS
 _SIZE = r"(?ai)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d{1,9}))? ?(?:([kmgtp]i?)b?|b)?"
@@ -23,17 +24,23 @@ AGE_FORMS = "90s, 15m, 36h, 7d, 2w, 1h30m"
 SIZE_FORMS = "5GB (10^9 bytes each), 5GiB (2^30), 512 MB, 1.5TB, 900kB, 5000000000 (bytes)"
 
 
-def parse_age(text: str) -> int:
-    """Return the nanoseconds in an age such as 90s, 36h, 7d or 1h30m; a bare number is seconds.
+def parse_age(text: str, likely: Sequence[str] = ("h", "s")) -> int:
+    """Return the nanoseconds in an age such as 90s, 36h, 7d or 1h30m. Only 0 needs no unit.
 
-    Raise ValueError with the known forms if the text is not an age.
+    Raise ValueError with the known forms if the text is not an age, or a number without a unit.
+
+    Args:
+        likely: The units that a number without a unit most likely has.
     """
     word = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", word, re.ASCII):
-        word += "s"
+        if not word.strip("0."):
+            return 0
+        forms = " or ".join(f"{word[:40]}{unit} ({_UNIT_NAMES[unit]})" for unit in likely)
+        raise ValueError(f"{word[:40]!r} has no unit: write {forms}")
     parts = _AGE_PART.findall(word)
     if not word or "".join(number + unit for number, unit in parts) != word:
-        raise ValueError(f"{text[:40]!r} is not an age; known forms: 90 (seconds), {AGE_FORMS}")
+        raise ValueError(f"{text[:40]!r} is not an age; known forms: {AGE_FORMS}")
     total = sum(float(number) * _AGE_UNITS[unit] for number, unit in parts)
     if total > _LONGEST_NS:
         raise ValueError(f"{text[:40]!r} is more than a thousand years")

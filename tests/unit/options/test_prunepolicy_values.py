@@ -26,8 +26,7 @@ def test_spans(text: str, age_ns: int) -> None:
 
 @pytest.mark.parametrize("text", ["30", " 90 ", "0.5", "3600"])
 def test_a_number_alone_is_no_span(text: str) -> None:
-    """Seconds, as they are to --lock-timeout: tags would go that were to stay for days."""
-    with pytest.raises(ValueError, match=r"has no unit; known forms: 90s, 15m, 36h, 7d, 2w"):
+    with pytest.raises(ValueError, match=r"has no unit: write [\d.]+d .days. or [\d.]+h"):
         parse_span(text)
 
 

@@ -19,8 +19,8 @@ M, H, D, W = 60 * S, 3600 * S, 86_400 * S, 7 * 86_400 * S
     ("text", "age_ns"),
     [
         ("0", 0),
-        ("90", 90 * S),
-        ("0.5", S // 2),
+        ("0.0", 0),
+        ("0.5s", S // 2),
         ("90s", 90 * S),
         ("15m", 15 * M),
         ("36h", 36 * H),
@@ -37,6 +37,15 @@ def test_ages(text: str, age_ns: int) -> None:
     assert parse_age(text) == age_ns
 
 
+@pytest.mark.parametrize("number", ["24", " 24 ", "0.5", "9" * 400])
+def test_a_number_without_a_unit_shows_its_two_likely_meanings(number: str) -> None:
+    word = number.strip()[:40]
+    with pytest.raises(ValueError, match="has no unit: write") as caught:
+        parse_age(number)
+    told = f"{word!r} has no unit: write {word}h (hours) or {word}s (seconds)"
+    assert str(caught.value) == told
+
+
 NO_AGES = ["", " ", "h", "s", "-1", "-1s", "+1", "1 h", "1y", "1H", "1h30", "1e3", ".5h", "5.h"]
 NO_AGES += ["1hm", "1ms", "1h 30m", "nan", "inf", "0x10", "1_000", "1,5h", "90s\nx"]
 NO_AGES += ["\u0663s", "\u0663"]
@@ -44,11 +53,11 @@ NO_AGES += ["\u0663s", "\u0663"]
 
 @pytest.mark.parametrize("text", NO_AGES)
 def test_no_age(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not an age; known forms: 90 .seconds., 90s, 15m"):
+    with pytest.raises(ValueError, match=r"is not an age; known forms: 90s, 15m"):
         parse_age(text)
 
 
-@pytest.mark.parametrize("text", ["365001d", "99999999999999", "9" * 400, "9" * 400 + "w"])
+@pytest.mark.parametrize("text", ["365001d", "99999999999999s", "9" * 400 + "w"])
 def test_an_age_has_an_end(text: str) -> None:
     with pytest.raises(ValueError, match="is more than a thousand years"):
         parse_age(text)
