@@ -29,7 +29,7 @@ NOTHING_DELETED = "nothing was deleted"
 NOTHING_CHANGED = "nothing was changed"
 NOTHING_BUILT = "nothing was built"
 NOTHING_MORE = "nothing more was deleted; reachable blobs are unchanged"
-_OTHERS_DELETED = "the other unreachable files were deleted; reachable blobs are unchanged"
+_LIVE_UNCHANGED = "reachable blobs are unchanged"
 _LISTED = 5
 
 Fact = str | int | float | tuple[str, ...] | None
@@ -172,17 +172,24 @@ class NotFound(KitcacheError):
 
 
 class Incomplete(KitcacheError):
-    """Done in part: some files could not be deleted; `not_deleted` has names and reasons."""
+    """Done in part: some files could not be deleted; `not_deleted` has names and reasons.
+
+    Attributes:
+        deleted_count: The number of files that were deleted.
+    """
 
     exit_code = 3
     problem: str = fixed_field()
     details: tuple[str, ...] = fixed_field()
-    effect: str = fixed_field(_OTHERS_DELETED)
+    effect: str = fixed_field()
     hints: tuple[str, ...] = fixed_field(("fix these causes, then run the same command again",))
     not_deleted: tuple[tuple[str, str], ...] = field(kw_only=False)
     not_deleted_count: int
+    deleted_count: int = 0
 
     def _complete(self) -> None:
+        others = "the other unreachable files were" if self.deleted_count else "no file was"
+        self.effect = f"{others} deleted; {_LIVE_UNCHANGED}"
         count = self.not_deleted_count
         self.problem = f"{count:,} {'file' if count == 1 else 'files'} could not be deleted"
         self.details = tuple(f"{name}: {reason}" for name, reason in self.not_deleted[:_LISTED])

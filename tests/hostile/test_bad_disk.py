@@ -74,7 +74,7 @@ def test_a_read_only_disk_loses_nothing(on_disk: Sample) -> None:
     assert in_json.value["hints"]
 
 
-def test_a_read_only_disk_with_a_lock_file_lists_what_stayed(on_disk: Sample) -> None:
+def test_a_read_only_disk_with_a_lock_file_deletes_nothing_and_says_so(on_disk: Sample) -> None:
     """The lock can be had there; no blob can be removed."""
     (on_disk.dir / "kitcache.lock").touch()
     # The lock cannot be dated there, so the machine's clock is rounded down: new blobs are kept.
@@ -86,10 +86,9 @@ def test_a_read_only_disk_with_a_lock_file_lists_what_stayed(on_disk: Sample) ->
     answer = run(on_disk.box.top, "reset", "cache")
     in_json = run(on_disk.box.top, "reset", "cache", "--json")
     assert take_snapshot(on_disk.box.top) == before
-    assert (answer.code, in_json.code) == (3, 3)
-    assert "ead-only file system" in answer.out + answer.err
-    assert in_json.value["not_deleted_count"] == len(on_disk.garbage)
-    assert in_json.value["deleted"] == {"blobs": 0, "bytes": 0}
+    assert (answer.code, answer.out, in_json.code) == (1, "", 1)
+    assert_message(answer.err, "cache", ("ead-only file system", "  nothing was deleted\n"))
+    assert in_json.value["schema"] == "kitcache.error/1"
 
 
 @pytest.mark.parametrize("command", [["reset", "--dry-run"], ["du"], ["ls"], ["why"]])

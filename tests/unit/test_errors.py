@@ -147,7 +147,7 @@ def test_incomplete_names_a_few_and_counts_all(count: int, lines: list[str]) -> 
     left = tuple((f"f{n}", "no") for n in range(min(count, 100)))
     error = Incomplete("x", not_deleted=left, not_deleted_count=count)
     assert str(error).splitlines()[: len(lines)] == lines
-    assert error.facts == {"not_deleted_count": count}
+    assert error.facts == {"not_deleted_count": count, "deleted_count": 0}
 
 
 def test_damage_shows_its_path() -> None:

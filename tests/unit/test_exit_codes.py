@@ -219,7 +219,9 @@ def test_done_in_part(tmp_path: Path) -> None:
     with stubborn_cache(tmp_path) as (sample, run_here):
         answer = run_here("reset", "cache")
         assert answer.code == 3
-        assert "nothing to delete" not in answer.out
+        assert "cache: deleted nothing; kept " in answer.out
+        assert "; 4 not deleted (" in answer.out
+        assert "  no file was deleted; reachable blobs are unchanged\n" in answer.err
         assert "kitcache: cache: 4 files could not be deleted" in answer.err
         assert f"blobs/sha256/{min(sample.garbage)}: Permission denied" in answer.err
         in_json = run_here("reset", "--json", "cache")

@@ -274,7 +274,12 @@ ERRORS: dict[str, tuple[int, str, str, str]] = {
         f"(path, problem, *, {_EVERY}, tag=None, chain=(), kind)",
         "",
     ),
-    "Incomplete": (3, "KitcacheError", "(path, not_deleted, *, not_deleted_count)", ""),
+    "Incomplete": (
+        3,
+        "KitcacheError",
+        "(path, not_deleted, *, not_deleted_count, deleted_count=0)",
+        "",
+    ),
     "KitcacheError": (1, "Exception", f"(path, problem, *, {_EVERY})", "facts headline"),
     "LimitNotReached": (
         14,

@@ -143,6 +143,7 @@ class Console:
                     result.path,
                     not_deleted=result.not_deleted,
                     not_deleted_count=result.not_deleted_count,
+                    deleted_count=result.deleted.blobs + result.ingests_deleted.blobs,
                 )
             )
 

@@ -37,7 +37,9 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
         summary = "deleted nothing"
     kept = f"kept {result.kept.blobs:,}, {format_bytes(result.kept.bytes)}"
     tags = count(result.entry_count, "tag")
-    yield printable(f"{result.path}: {summary}; {kept}, for {tags} ({result.seconds:.1f} s)")
+    failed = f"; {result.not_deleted_count:,} not deleted" if result.not_deleted_count else ""
+    seconds = f"{result.seconds:.1f} s"
+    yield printable(f"{result.path}: {summary}; {kept}, for {tags}{failed} ({seconds})")
 
 
 def _needs_confirmation(result: ResetResult) -> bool:

@@ -1,10 +1,13 @@
 """unlinkat: the only code that deletes blobs and uploads. It requires the exclusive lock."""
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
 
+from kitcache.errors import NOTHING_DELETED
+from kitcache.store.ioerrors import io_error
 from kitcache.store.layout import DIR_FLAGS, Layout
 from kitcache.store.scan import REMOVING
 from kitcache.store.values import DeleteResult, HeldLock
@@ -13,7 +16,11 @@ from kitcache.store.values import DeleteResult, HeldLock
 def delete_blobs(
     layout: Layout, lock: HeldLock[Layout], algorithm: str, names: Sequence[str]
 ) -> DeleteResult:
-    """Delete blobs in order. Callable from several threads; raises ValueError without the lock."""
+    """Delete blobs in order. Callable from several threads; raises ValueError without the lock.
+
+    Raises:
+        KitcacheError: The file system is read-only, so no blob can be deleted.
+    """
     _require_exclusive(layout, lock)
     fd, unlink = layout.blobs[algorithm], os.unlink
     missing: list[str] = []
@@ -27,6 +34,11 @@ def delete_blobs(
         except FileNotFoundError:
             missing.append(name)
         except OSError as error:
+            # After the first name, the next call raises it: this one has deleted blobs.
+            if error.errno == errno.EROFS and name == names[0]:
+                raise io_error(
+                    layout.path, "no blob can be deleted", error, effect=NOTHING_DELETED
+                ) from None
             failures[name] = error.strerror or str(error)
         else:
             return DeleteResult(missing, failures)
