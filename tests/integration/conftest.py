@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from kitcache.buildkit.client import Client
+from tests.docs.blocks import ROOT
 
 from .clientkit import Step
 from .daemon import Daemon, DaemonError, NoDaemonError
@@ -55,6 +57,15 @@ def need(request: pytest.FixtureRequest) -> Callable[..., None]:
             _absent(request.config, f"not installed: {names} (Debian: apt-get install {names})")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory from which `pip install kitcache` gets this kitcache and its dependencies."""
+    directory = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory]
+    subprocess.run([*pip, ROOT], check=True, timeout=300)
+    return directory
 
 
 def _absent(config: pytest.Config, reason: str) -> NoReturn:

@@ -21,7 +21,7 @@ from .dind import dind
 # With the whole context, as most have it: a cache inside it would change with each export.
 DOCKERFILE = "FROM scratch\nCOPY . /all\nCOPY two /two\n"
 SHA = "0123456789abcdef"
-OURS = "OWNER/kitcache@main"
+OURS = "kitcache/kitcache@v0.1.0"
 
 GITHUB = of("yaml", naming="jobs:")
 GITLAB = of("yaml", naming="extends: .kitcache")
