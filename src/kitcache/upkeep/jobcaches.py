@@ -210,14 +210,17 @@ def sweep_after_export(
 def object_target(export: CacheExport) -> ObjectTarget:
     """Return the cache in an object store that an export names.
 
-    The attributes must name it completely: the daemon's environment is not known here.
+    The attributes must name it completely: the daemon's environment is not known here. `name` is
+    not a part of its address.
 
     Raises:
         UsageError: They do not, or BuildKit would refuse them.
     """
     from kitcache.options.objectcaches import parse_object_cache  # noqa: PLC0415 - rarely needed
 
-    text = join_attributes((("type", export.kind), *export.attrs))
+    attrs = {"type": export.kind, **dict(export.attrs)}
+    attrs.pop("name", None)
+    text = join_attributes(attrs.items())
     cache = parse_object_cache(text, {})
     if cache is None:
         raise UsageError(f"type={export.kind} is not a cache in an object store")

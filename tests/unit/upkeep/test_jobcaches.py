@@ -107,6 +107,7 @@ def test_a_cache_in_an_object_store_is_swept_once() -> None:
     assert first.cache.touch_refresh_ns == 48 * 3600 * 10**9
     assert (other.names, azure.names) == (("buildkit",), ("buildkit",))
     assert azure.path.startswith("azblob://buildkit-cache/")
+    assert (first.cache.warnings, azure.cache.warnings) == ((), ())
     assert "hush" not in f"{first} {first.path}"
 
 
