@@ -67,7 +67,13 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'kitcache' has no attribute {name!r}")
     from importlib import import_module  # noqa: PLC0415 - `import kitcache` needs none
 
-    value = globals()[name] = getattr(import_module(home), name)
+    value = getattr(import_module(home), name)
+    if name.islower():  # a function
+        from kitcache.options.argumenttypes import checked  # noqa: PLC0415 - as above
+
+        value = checked(value)
+        value.__module__ = __name__  # so that it can be pickled
+    globals()[name] = value
     return value
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 
 from kitcache.buildkit.abilities import Abilities
-from kitcache.buildkit.arguments import check_options
 from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.caches import Caches, open_caches
 from kitcache.buildkit.daemon.connect import DaemonConnection
@@ -53,7 +52,6 @@ def run_build(
     connection: DaemonConnection, request: CheckedRequest, options: BuildOptions
 ) -> BuildResult:
     """Build on the daemon. Guarantees and errors are those of Client.build."""
-    check_options(options)
     return _Build(connection, request, options).run()
 
 

@@ -139,7 +139,7 @@ class Caches:
     def add_exports(self, exports: Sequence[CacheExport]) -> None:
         """Open and check the caches of exports. Of several exports to one tag, use the last."""
         caches = [
-            self._locked.open_upload(export.dest) if export.kind == _LOCAL else None
+            self._locked.open_upload(export.directory) if export.kind == _LOCAL else None
             for export in exports
         ]
         self._opened += filter(None, caches)
@@ -196,7 +196,7 @@ class Caches:
             return
         subject = f"local cache import at {source.src}"
         try:
-            cache = self._locked.open_import(source.src)
+            cache = self._locked.open_import(source.directory)
             cache.store.open_directories()
             self._opened.append(cache)
             digest = resolve(cache.store, source, self._options)

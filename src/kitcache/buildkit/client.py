@@ -10,8 +10,6 @@ from weakref import finalize
 
 from kitcache.buildkit.arguments import (
     StrPath,
-    as_pairs,
-    as_path,
     as_tuple,
     check_values,
     spell_attests,
@@ -25,14 +23,14 @@ from kitcache.buildkit.daemon.connect import TIMEOUT_S
 from kitcache.buildkit.daemon.reconnect import Reconnector, check_process
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig
 from kitcache.buildkit.daemoninfo import DaemonInfo, Worker, read_info, read_workers
-from kitcache.buildkit.limit import check_seconds
-from kitcache.buildkit.request import CheckedRequest, check_request, read_proxies
+from kitcache.buildkit.request import check_request, read_proxies
 from kitcache.buildkit.result import BuildResult
 from kitcache.buildkit.session.registry import Credentials
 from kitcache.buildkit.status import BuildUpdate, OnUpdate
 from kitcache.buildkit.wire.grpc import RpcError
 from kitcache.buildkit.wire.rpc import Channel
 from kitcache.errors import UsageError
+from kitcache.options.argumenttypes import checked
 from kitcache.options.attributes import Pairs
 from kitcache.options.build import BuildRequest
 from kitcache.options.caches import CacheExport, CacheImport
@@ -60,10 +58,11 @@ class Client:
         NoDaemon: No BuildKit answers there.
     """
 
+    @checked
     def __init__(self, address: str | Address, *, timeout_s: float = TIMEOUT_S) -> None:
         if isinstance(address, str):
             address = parse_address(address, "the caller")
-        self._daemon = Reconnector(address, check_seconds("timeout_s", timeout_s))
+        self._daemon = Reconnector(address, timeout_s)
         # Close the connection with the client: its threads would keep it alive forever.
         self._closing = finalize(self, self._daemon.close)
         # Environment and proxies are in a closure, so that vars(client) shows no secret.
@@ -71,6 +70,7 @@ class Client:
         self._surroundings = lambda: (None, ())
 
     @classmethod
+    @checked
     def from_env(
         cls,
         environ: Mapping[str, str],
@@ -124,6 +124,7 @@ class Client:
         """Return the daemon's workers with their platforms. Raises NoDaemon."""
         return self._ask(read_workers)
 
+    @checked
     def build(
         self,
         context: StrPath = ".",
@@ -139,7 +140,7 @@ class Client:
         network: str = "default",
         secrets: Secret | Iterable[Secret] = (),
         tags: str | Iterable[str] = (),
-        outputs: Output | str | Iterable[Output | str] = (),
+        outputs: Output | StrPath | Iterable[Output | StrPath] = (),
         cache_to: CacheExport | str | Iterable[CacheExport | str] = (),
         cache_from: CacheImport | str | Iterable[CacheImport | str] = (),
         attests: Mapping[str, str | bool] | None = None,
@@ -160,8 +161,9 @@ class Client:
 
         Args:
             context: A directory, a URL that the daemon fetches, or "-" for stdin.
-            outputs: Values, or texts as on the command line. Without outputs, dockerd stores the
-                image, and a buildkitd keeps the result in its own cache.
+            outputs: Values, texts as on the command line, or the Path of a directory. Without
+                outputs, dockerd stores the image, and a buildkitd keeps the result in its own
+                cache.
             cache_to: Values, or texts such as "type=local,dest=cache,mode=max,reset=true".
             attests: Such as {"provenance": "mode=max", "sbom": True}. False, "false" and
                 "disabled=true" disable one.
@@ -184,29 +186,25 @@ class Client:
             BuildFailed, NoDaemon, UsageError, Cancelled: The build was not done.
             NotACache, Unsafe, Damaged, Busy, KitcacheError: A cache cannot be used.
         """
-        contexts = as_pairs("build_contexts", build_contexts)
+        contexts = (build_contexts or {}).items()
         request = BuildRequest(
-            context=as_path("context", context),
-            dockerfile=None if dockerfile is None else as_path("dockerfile", dockerfile),
+            context=os.fspath(context),
+            dockerfile=None if dockerfile is None else os.fspath(dockerfile),
             target=target,
-            build_args=as_pairs("build_args", build_args),
-            labels=as_pairs("labels", labels),
+            build_args=tuple((build_args or {}).items()),
+            labels=tuple((labels or {}).items()),
             platforms=split_platforms(platforms),
             no_cache=no_cache,
             pull=pull,
-            build_contexts=tuple((name, as_path("build_contexts", at)) for name, at in contexts),
+            build_contexts=tuple((name, os.fspath(place)) for name, place in contexts),
             network=network,
-            secrets=as_tuple("secrets", secrets),
-            tags=as_tuple("tags", tags),
-            outputs=cast("tuple[Output, ...]", as_tuple("outputs", outputs)),
-            cache_to=cast("tuple[CacheExport, ...]", as_tuple("cache_to", cache_to)),
-            cache_from=cast("tuple[CacheImport, ...]", as_tuple("cache_from", cache_from)),
-            attests=spell_attests(attests),
-            allow=as_tuple("allow", allow),
-        )
-        checked = check_request(
-            check_values(request, may_have_texts=True),
-            self._surroundings()[0] if environ is None else environ,
+            secrets=as_tuple(secrets),
+            tags=as_tuple(tags),
+            outputs=cast("tuple[Output, ...]", as_tuple(outputs)),
+            cache_to=cast("tuple[CacheExport, ...]", as_tuple(cache_to)),
+            cache_from=cast("tuple[CacheImport, ...]", as_tuple(cache_from)),
+            attests=spell_attests(attests or {}),
+            allow=as_tuple(allow),
         )
         default = BuildOptions()
         options = BuildOptions(
@@ -218,20 +216,28 @@ class Client:
             prune_policy=prune_policy,
             timeout_s=timeout_s,
         )
-        return self.run(checked, options)
+        return self._run(request, options, environ)
 
-    def run(self, request: BuildRequest | CheckedRequest, options: BuildOptions) -> BuildResult:
+    @checked
+    def run(self, request: BuildRequest, options: BuildOptions) -> BuildResult:
         """Build as `build` does, with a request as a value. Raises as `build`."""
-        environ, proxies = self._surroundings()
-        if isinstance(request, BuildRequest):
-            request = check_request(check_values(request), environ)
+        return self._run(request, options)
+
+    def _run(
+        self,
+        request: BuildRequest,
+        options: BuildOptions,
+        environ: Mapping[str, str] | None = None,
+    ) -> BuildResult:
+        surroundings, proxies = self._surroundings()
+        environ = surroundings if environ is None else environ
+        checked_request = check_request(check_values(request), environ)
         options = options._replace(proxy_args=options.proxy_args or proxies)
         with self._daemon.connection() as connection:
-            return run_build(connection, request, options)
+            return run_build(connection, checked_request, options)
 
-    def start(
-        self, request: BuildRequest | CheckedRequest, options: BuildOptions
-    ) -> "RunningBuild":
+    @checked
+    def start(self, request: BuildRequest, options: BuildOptions) -> "RunningBuild":
         """Build as `run` does, in a thread; return the running build to follow or cancel it."""
         return RunningBuild(self, request, options)
 
@@ -249,9 +255,7 @@ class Client:
 class RunningBuild:
     """A build in a thread. Iterate over it for its updates; `result` waits for its end."""
 
-    def __init__(
-        self, client: Client, request: BuildRequest | CheckedRequest, options: BuildOptions
-    ) -> None:
+    def __init__(self, client: Client, request: BuildRequest, options: BuildOptions) -> None:
         self._cancel = options.cancel or Event()
         self._pid = os.getpid()
         self._address = client.address
@@ -294,10 +298,10 @@ class RunningBuild:
         """True once the last update was delivered."""
         return self._is_over
 
+    @checked
     def next_update(self, timeout_s: float | None = None) -> BuildUpdate | None:
         """Return the next update; None after the timeout, in seconds, and after the last update."""
         check_process(self._pid, self._address)
-        timeout_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
         if self._is_over:
             return None
         try:
@@ -317,6 +321,7 @@ class RunningBuild:
         check_process(self._pid, self._address)
         return self._ended.is_set()
 
+    @checked
     def result(self, timeout_s: float | None = None) -> BuildResult:
         """Wait for the end and return the result. Raises as Client.build.
 
@@ -327,8 +332,7 @@ class RunningBuild:
             TimeoutError: The build has not ended in time. It continues.
         """
         check_process(self._pid, self._address)
-        bound_s = None if timeout_s is None else check_seconds("timeout_s", timeout_s)
-        if not self._ended.wait(bound_s):
+        if not self._ended.wait(timeout_s):
             raise TimeoutError(f"the build has not ended after {timeout_s:g} s; it continues")
         self._thread.join()
         if self._error is not None:
@@ -341,9 +345,7 @@ class RunningBuild:
         self._updates.put(update)
         self._on_update(update)
 
-    def _run(
-        self, client: Client, request: BuildRequest | CheckedRequest, options: BuildOptions
-    ) -> None:
+    def _run(self, client: Client, request: BuildRequest, options: BuildOptions) -> None:
         try:
             self._result = client.run(request, options)
         except BaseException as error:  # noqa: BLE001 - `result` raises it

@@ -6,7 +6,7 @@ Sources: buildx build/opt.go (toSolveOpt, CreateExports), BuildKit exporter/*.
 from typing import Literal, NamedTuple
 
 from kitcache.errors import UsageError
-from kitcache.options.attributes import Pairs, is_true
+from kitcache.options.attributes import Pairs, is_true, path_text
 from kitcache.options.build import BuildRequest
 from kitcache.options.imagenames import normalize_tag
 from kitcache.options.outputs import Output
@@ -91,4 +91,5 @@ def _make_exporter(output: Output, tags: tuple[str, ...], is_engine: bool) -> Ex
         receives = "file"
     elif kind == "docker":
         receives = "load"
-    return Exporter(kind, tuple(attrs.items()), receives, output.dest)
+    dest = None if output.dest is None else path_text(output.dest)
+    return Exporter(kind, tuple(attrs.items()), receives, dest)

@@ -3,24 +3,9 @@
 import time
 from threading import Event
 
-from kitcache.errors import UsageError
-
-# Thirty years. A longer time overflows in the clocks of sockets and locks.
-_MAX_S = 1e9
-
-
-def check_seconds(name: str, seconds: float) -> float:
-    """Return the timeout, at most 30 years. Raise UsageError if it is not a timeout."""
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number:
-        raise UsageError(f"{name} is of type {type(seconds).__name__}, not a number of seconds")
-    if not seconds >= 0:  # The comparison is false for NaN too.
-        raise UsageError(f"{name} is {seconds}, not a number of seconds of at least 0")
-    return float(min(seconds, _MAX_S))
-
 
 class Limit(Event):
-    """The caller's event, which is also set timeout_s seconds from now. Raises UsageError."""
+    """The caller's event, which is also set timeout_s seconds from now."""
 
     def __init__(self, cancel: Event | None, timeout_s: float | None) -> None:
         super().__init__()
@@ -28,7 +13,7 @@ class Limit(Event):
         self._cancel = cancel or Event()
         self._end_s: float | None = None
         if timeout_s is not None:
-            self._end_s = time.monotonic() + check_seconds("timeout_s", timeout_s)
+            self._end_s = time.monotonic() + timeout_s
 
     @property
     def is_late(self) -> bool:

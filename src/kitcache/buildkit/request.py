@@ -121,8 +121,10 @@ def _complete_caches(request: BuildRequest, environ: Mapping[str, str] | None) -
         if not entry.is_active
     ]
     exports = [entry for entry in exports if entry.is_active]
-    if is_true(dict(request.build_args).get("BUILDKIT_INLINE_CACHE", "")):
-        exports.append(CacheExport("inline"))
+    inline = CacheExport("inline")
+    is_inline = is_true(dict(request.build_args).get("BUILDKIT_INLINE_CACHE", ""))
+    if is_inline and inline not in exports:
+        exports.append(inline)
     return request._replace(
         cache_to=tuple(exports),
         cache_from=tuple(entry for entry in imports if entry.is_active),

@@ -10,7 +10,7 @@ from typing import TypeVar
 from kitcache.buildkit.daemon.address import Address, find_daemon
 from kitcache.buildkit.daemon.tlsconfig import TlsConfig, check_key_pair, tls_from_directory
 from kitcache.buildkit.inputs import parse_build_context
-from kitcache.buildkit.request import CheckedRequest, check_request
+from kitcache.buildkit.request import check_request
 from kitcache.cli.hints import name_options
 from kitcache.errors import KitcacheError, UsageError
 from kitcache.options.attests import parse_attests, spell_attest
@@ -34,7 +34,7 @@ _FORMS = {
 }
 
 
-def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> CheckedRequest:
+def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> BuildRequest:
     """Return the command line as one checked value.
 
     Args:
@@ -69,7 +69,7 @@ def make_request(args: argparse.Namespace, environ: Mapping[str, str]) -> Checke
         ulimits=_each("--ulimit", args.ulimit, parse_ulimit),
         warnings=tuple(_warn_secrets(secrets)),
     )
-    return check_request(request, environ)
+    return check_request(request, environ).request
 
 
 def find_address(args: argparse.Namespace, environ: Mapping[str, str]) -> Address:

@@ -7,12 +7,15 @@ util/buildflags.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 from kitcache.errors import UsageError
 from kitcache.masking import HIDDEN, hide_password
 
 Pairs = tuple[tuple[str, str], ...]
+Attributes = Pairs | Mapping[str, str]
+"""Names and values as the caller wrote them; checked values have Pairs."""
 
 SECRETS = frozenset(("token", "ghtoken", "secret_access_key", "session_token"))
 """Attributes whose values are secret."""
@@ -21,6 +24,19 @@ _MAX_SUGGESTED = 60
 _TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _FIELD = r'"([^"]*(?:""[^"]*)*)("?)|([^,]*)'
+
+
+@runtime_checkable
+class PathLike(Protocol):
+    """A path as os.fspath takes it, declared here because this package does not import os."""
+
+    def __fspath__(self) -> str:
+        """Return the path as a text."""
+
+
+def path_text(path: str | PathLike) -> str:
+    """Return a path as a text."""
+    return path if isinstance(path, str) else path.__fspath__()
 
 
 def split_fields(text: str) -> tuple[str, ...]:
@@ -83,6 +99,11 @@ def join_attributes(pairs: Iterable[tuple[str, str]]) -> str:
         '"' + field.replace('"', '""') + '"' if re.search(r'[,"\n\r]', field) else field
         for field in fields
     )
+
+
+def as_pairs(attributes: Attributes) -> Pairs:
+    """Return the names and values as pairs."""
+    return tuple(attributes.items()) if isinstance(attributes, Mapping) else attributes
 
 
 def parse_bool(text: str, action: str) -> bool:

@@ -12,12 +12,16 @@ from typing import NamedTuple, TypeVar
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import (
+    Attributes,
     Pairs,
+    PathLike,
+    as_pairs,
     hints_for,
     is_false,
     is_true,
     parse_bool,
     parse_pairs,
+    path_text,
     quote_go,
     show_pairs,
     split_fields,
@@ -76,11 +80,16 @@ class CacheExport(NamedTuple):
     """
 
     kind: str
-    attrs: Pairs = ()
-    dest: str = ""
+    attrs: Attributes = ()
+    dest: str | PathLike = ""
     tag: str = "latest"
     reset: bool = False
     warnings: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """The directory of a local export as a text."""
+        return path_text(self.dest)
 
     @property
     def ignore_error(self) -> bool:
@@ -99,7 +108,7 @@ class CacheExport(NamedTuple):
 
     def __repr__(self) -> str:
         place = f", dest={self.dest!r}, tag={self.tag!r}, reset={self.reset}"
-        return f"CacheExport({self.kind!r}, attrs={show_pairs(self.attrs)!r}{place})"
+        return f"CacheExport({self.kind!r}, attrs={show_pairs(as_pairs(self.attrs))!r}{place})"
 
 
 class CacheImport(NamedTuple):
@@ -115,11 +124,16 @@ class CacheImport(NamedTuple):
     """
 
     kind: str
-    attrs: Pairs = ()
-    src: str = ""
+    attrs: Attributes = ()
+    src: str | PathLike = ""
     tag: str = "latest"
     digest: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """The directory of a local import as a text."""
+        return path_text(self.src)
 
     @property
     def is_active(self) -> bool:
@@ -128,7 +142,7 @@ class CacheImport(NamedTuple):
 
     def __repr__(self) -> str:
         place = f", src={self.src!r}, tag={self.tag!r}, digest={self.digest!r}"
-        return f"CacheImport({self.kind!r}, attrs={show_pairs(self.attrs)!r}{place})"
+        return f"CacheImport({self.kind!r}, attrs={show_pairs(as_pairs(self.attrs))!r}{place})"
 
 
 Cache = TypeVar("Cache", CacheExport, CacheImport)
@@ -161,10 +175,11 @@ def check_cache_export(export: CacheExport) -> CacheExport:
 
     Raise UsageError also for a kind or an attribute that is similar to a known name.
     """
+    attrs = as_pairs(export.attrs)
     if export.kind == "local":
         _check_local_export(export)
-    warnings = _export_warnings(export.kind, export.attrs)
-    return export._replace(warnings=_merge_warnings(export.warnings, warnings))
+    warnings = _merge_warnings(export.warnings, _export_warnings(export.kind, attrs))
+    return export._replace(attrs=attrs, dest=export.directory, warnings=warnings)
 
 
 def parse_cache_import(text: str | Pairs) -> CacheImport:
@@ -189,10 +204,12 @@ def parse_cache_import(text: str | Pairs) -> CacheImport:
 
 def check_cache_import(source: CacheImport) -> CacheImport:
     """Return the import, checked and with warnings, as check_cache_export does."""
+    attrs = as_pairs(source.attrs)
     if source.kind == "local":
         _check_local_import(source)
-    warnings = _find_typos(source.kind, source.attrs, _IMPORTS, f"{source.kind} cache import")
-    return source._replace(warnings=_merge_warnings(source.warnings, warnings))
+    warnings = _find_typos(source.kind, attrs, _IMPORTS, f"{source.kind} cache import")
+    warnings = _merge_warnings(source.warnings, warnings)
+    return source._replace(attrs=attrs, src=source.directory, warnings=warnings)
 
 
 def export_attributes(kind: str) -> tuple[str, ...]:
@@ -317,7 +334,7 @@ def _check_local_export(export: CacheExport) -> None:
     attrs = dict(export.attrs)
     if not export.dest:
         raise UsageError("local cache exporter requires dest", hints=("add dest=DIR",))
-    if "\0" in export.dest:
+    if "\0" in export.directory:
         raise UsageError(f"dest={export.dest!r} is not a name: it has a NUL in it")
     _check_tag(export.tag)
     compression = attrs.get("compression", "gzip")

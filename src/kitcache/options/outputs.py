@@ -8,11 +8,15 @@ from typing import NamedTuple
 
 from kitcache.errors import UsageError
 from kitcache.options.attributes import (
+    Attributes,
     Pairs,
+    PathLike,
+    as_pairs,
     hints_for,
     is_false,
     is_true,
     parse_pairs,
+    path_text,
     quote_go,
     split_fields,
     warn_unknown,
@@ -55,8 +59,8 @@ class Output(NamedTuple):
     """
 
     kind: str
-    dest: str | None = None
-    attrs: Pairs = ()
+    dest: str | PathLike | None = None
+    attrs: Attributes = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -79,9 +83,14 @@ class Output(NamedTuple):
 def parse_output(text: str) -> Output:
     """Return the checked value of --output: DIR, - (a tar to stdout) or type=KIND,dest=…,k=v.
 
-    Raise UsageError in buildx's words.
+    Raise UsageError in buildx's words, and for a kind in place of a directory.
     """
     fields = split_fields(text)
+    if fields == (text,) and text in KINDS:
+        raise UsageError(
+            f"{quote_go(text)} is a kind of output, not a directory",
+            hints=(f"write type={text}", f"for a directory of this name, write ./{text}"),
+        )
     if fields == (text,) and not text.startswith("type="):
         return Output("tar", "-") if text == "-" else Output("local", text)
     pairs = tuple((key.strip(), value) for key, value in parse_pairs(fields))
@@ -93,8 +102,10 @@ def parse_output(text: str) -> Output:
 
 def check_output(output: Output) -> Output:
     """Return a value that is not from parse_output, checked and with defaults. Raise UsageError."""
-    checked = _check(output.kind, dict(output.attrs), output.dest or "")
-    return checked._replace(warnings=output.warnings or _find_typos(output.kind, output.attrs))
+    checked = _check(output.kind, dict(output.attrs), path_text(output.dest or ""))
+    return checked._replace(
+        warnings=output.warnings or _find_typos(output.kind, as_pairs(output.attrs))
+    )
 
 
 def _find_typos(kind: str, pairs: Pairs) -> tuple[str, ...]:

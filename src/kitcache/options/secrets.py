@@ -4,21 +4,13 @@ Sources: buildx util/buildflags/secrets.go, BuildKit session/secrets/secretsprov
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from kitcache.errors import UsageError
 from kitcache.masking import HIDDEN
-from kitcache.options.attributes import hints_for, quote_go, split_fields
+from kitcache.options.attributes import PathLike, hints_for, path_text, quote_go, split_fields
 from kitcache.options.opaque import Opaque
 
 _KEYS = ("id", "src", "source", "env", "type")
-
-
-class PathLike(Protocol):
-    """A path as os.fspath takes it, declared here because this package does not import os."""
-
-    def __fspath__(self) -> str:
-        """Return the path as a text."""
 
 
 class Secret(Opaque):
@@ -47,7 +39,7 @@ class Secret(Opaque):
         error = _check(id, path, data)
         if error is not None:
             path = data = None  # so that a traceback with local variables does not show the secret
-        text = path if path is None or isinstance(path, str) else path.__fspath__()
+        text = None if path is None else path_text(path)
         self._keep(_id=id, _path=text, _data=data)
         if error is not None:
             raise error

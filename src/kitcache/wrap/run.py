@@ -148,7 +148,7 @@ def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> lis
     exports_to: dict[LockedCache, list[Export]] = {}
     for export in task.exports:
         try:
-            cache = caches.open_export(export.cache.dest)
+            cache = caches.open_export(export.cache.directory)
         except (Busy, Cancelled):
             raise
         except KitcacheError as error:
@@ -160,7 +160,9 @@ def _open_targets(task: Task, caches: LockedCaches, options: LockOptions) -> lis
             continue
         exports_to.setdefault(cache, []).append(export)
     return [
-        _Target(exports[0].cache.dest, cache, tuple(exports), cache.store.is_locked_elsewhere())
+        _Target(
+            exports[0].cache.directory, cache, tuple(exports), cache.store.is_locked_elsewhere()
+        )
         for cache, exports in exports_to.items()
     ]
 
@@ -170,13 +172,13 @@ def _open_import(
 ) -> LockedCache | None:
     """Open a cache to import from; None if it cannot be opened, which the client reports."""
     try:
-        return caches.open_import(source.src)
+        return caches.open_import(source.directory)
     except NotACache:
         return None
     except (Busy, Cancelled):
         raise
     except KitcacheError as error:
-        options.warn(describe_unlocked(source.src, error))
+        options.warn(describe_unlocked(source.directory, error))
         return None
 
 

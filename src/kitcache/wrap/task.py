@@ -130,7 +130,7 @@ def make_task(
     warnings += [warning for export in exports.values() for warning in export.warnings]
     warnings += [warning for source in imports for warning in source.warnings]
     warnings += _warn_of_repeated(exports.values())
-    warnings += warn_of_caches(job.contexts, [cache.dest for cache in exports.values()])
+    warnings += warn_of_caches(job.contexts, [cache.directory for cache in exports.values()])
     for sentence in dict.fromkeys(warnings):
         warn(f"warning: {sentence}")
     if resets:

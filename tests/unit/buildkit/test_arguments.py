@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kitcache.buildkit import client as client_module
-from kitcache.buildkit.arguments import as_tuple, check_values
+from kitcache.buildkit.arguments import check_values
 from kitcache.buildkit.buildoptions import BuildOptions
 from kitcache.buildkit.client import Client
 from kitcache.buildkit.session.registry import Credentials
@@ -36,7 +36,6 @@ def source(**fields: Any) -> dict[str, Any]:
     return {"cache_from": [CacheImport(**{"kind": "local", "src": "c", **fields})]}
 
 
-NO_PAIRS: Any = {}
 # Each with the argument that its error names.
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("context is of type int, not str", {"context": 3}),
@@ -46,22 +45,25 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("build_args is of type list, not a mapping", {"build_args": ["A=1"]}),
     ("build_args: a name is empty", {"build_args": {"": "x"}}),
     ("labels: the name 1 is of type int", {"labels": {1: "x"}}),
-    ("build_contexts is of type int", {"build_contexts": {"a": 1}}),
+    ("build_contexts: the value of 'a' is of type int", {"build_contexts": {"a": 1}}),
     ("build_args: the name 'A=1' has an equals sign", {"build_args": {"A=1": ""}}),
     ("build_contexts: invalid context name UP", {"build_contexts": {"UP": "."}}),
     ("platforms[0] is of type int", {"platforms": [1]}),
     ('invalid platform "linux amd64"', {"platforms": "linux/arm64,linux amd64"}),
     ("tags: invalid", {"tags": ["app", "APP"]}),
-    ("stdin gives text, not bytes", {"context": "-", "stdin": io.StringIO("FROM scratch")}),
+    ("stdin is for bytes, and this is a text file", {"stdin": io.StringIO("FROM scratch")}),
     ("credentials is of type Credentials", {"credentials": Credentials("me", "hush")}),
     ("prune_policy is of type str, not PrunePolicy", {"prune_policy": "cache.toml"}),
-    ("tags is of type int, not a list", {"tags": 1}),
-    ("secrets[0] is of type str, not Secret", {"secrets": "id=a,src=b"}),
+    ("tags is of type int, not str or a list", {"tags": 1}),
+    ("secrets is of type str, not Secret or a list", {"secrets": "id=a,src=b"}),
     ("secrets[1] is of type tuple, not Secret", {"secrets": [Secret("a", "b"), ("a", "hush")]}),
     ("outputs: dest is required for local exporter", {"outputs": Output("local")}),
     ("outputs: dest is required for local exporter", {"outputs": "type=local"}),
     ('outputs: exporter "lcoal" could not be found', {"outputs": [Output("lcoal", "x")]}),
-    ("outputs: attrs is of type dict, not tuple", {"outputs": Output("tar", None, NO_PAIRS)}),
+    ('outputs: "registry" is a kind of output', {"outputs": "registry"}),
+    ("outputs is of type dict, not Output, str, Path or a list", {"outputs": {"type": "local"}}),
+    ("cache_to is of type dict, not CacheExport, str or a list", {"cache_to": {"type": "local"}}),
+    ("cache_from[0] is of type dict", {"cache_from": [{"type": "local"}]}),
     ('cache_to: local cache export: unknown attribute "mdoe"; did',
         export(attrs=(("mdoe", "max"),))),
     ("cache_from: local cache import: unknown attribute", source(attrs=(("tga", "x"),))),
@@ -73,9 +75,9 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("cache_to: the tag is empty", {"cache_to": "type=local,dest=c,tag="}),
     ("cache_from: the tag is empty", source(tag="")),
     ("cache_from: the tag is empty", {"cache_from": "type=local,src=c,tag="}),
-    ("cache_to: reset is of type str, not bool", export(reset="no")),
+    ("cache_to.reset is of type str, not bool", export(reset="no")),
     ("cache_to: local cache exporter requires dest", {"cache_to": "type=local,dets=c"}),
-    ("cache_from[0] is of type CacheExport", {"cache_from": CacheExport("inline")}),
+    ("cache_from is of type CacheExport", {"cache_from": CacheExport("inline")}),
     ("attests: the value of 'provenance' is of type int", {"attests": {"provenance": 1}}),
     ("attests: invalid value disabled=perhaps", {"attests": {"sbom": "disabled=perhaps"}}),
 ]  # fmt: skip
@@ -105,30 +107,44 @@ def test_what_means_nothing_is_refused_by_name_and_reaches_no_daemon(
     assert len(daemon.solves) == before
 
 
-def test_a_request_of_ones_own_is_checked_too() -> None:
-    broken: list[dict[str, Any]] = [
-        {"build_args": {"A": "1"}},
-        {"build_args": (("A",),)},
-        {"tags": "app"},
-        {"outputs": [Output("docker")]},
-        {"shm_size": True},
+def test_a_request_of_ones_own_is_checked_too(daemon: FakeDaemon) -> None:
+    pairs = (("A",),)
+    requests: list[tuple[str, dict[str, Any]]] = [
+        (r"request\.build_args\[0\] is not a pair", {"build_args": pairs}),
+        (r"request\.labels: the name \[\] is of type list", {"labels": [([], "x")]}),
+        (r"request\.tags is of type str, not a list", {"tags": "app"}),
+        (r"request\.outputs\[0\] is of type str, not Output", {"outputs": ["type=tar"]}),
+        (r"request\.shm_size is of type bool, not int", {"shm_size": True}),
     ]
-    for fields in broken:
-        with pytest.raises(UsageError, match=next(iter(fields))):
-            check_values(BuildRequest(**fields))
+    with Client(daemon.address) as client:
+        for says, fields in requests:
+            with pytest.raises(UsageError, match=f"^{says}"):
+                client.run(BuildRequest(**fields), BuildOptions())
+
+
+def test_names_and_values_are_a_mapping_or_pairs(daemon: FakeDaemon, context: Path) -> None:
+    export = CacheExport("local", {"mode": "max"}, dest=context / "cache")
+    with Client(daemon.address) as client:
+        client.build(context, cache_to=export, build_args={"A": "1"})
+        client.run(
+            BuildRequest(str(context), build_args=(("A", "1"),), cache_to=(export,)), BuildOptions()
+        )
+    for solve in daemon.solves[-2:]:
+        assert solve.cache.exports[0].attrs["mode"] == "max"
+        assert solve.frontend_attrs["build-arg:A"] == "1"
 
 
 def test_a_path_is_as_good_as_a_text(tmp_path: Path) -> None:
     at: Any = tmp_path
     request = check_values(
         BuildRequest(
-            outputs=(Output("local", at),),
+            outputs=(Output("local", at), at),
             cache_to=(CacheExport("local", dest=at),),
             cache_from=(CacheImport("local", src=at),),
         )
     )
-    places = (request.outputs[0].dest, request.cache_to[0].dest, request.cache_from[0].src)
-    assert places == (str(tmp_path),) * 3
+    outputs = (output.dest for output in request.outputs)
+    assert {*outputs, request.cache_to[0].dest, request.cache_from[0].src} == {str(tmp_path)}
 
 
 def test_settling_twice_changes_nothing() -> None:
@@ -254,17 +270,6 @@ def test_from_env_finds_what_the_command_line_finds(daemon: FakeDaemon, context:
     assert solve.cache.exports[0].attrs["token"] == "hush"
 
 
-@pytest.mark.parametrize("one", ["type=local,dest=cache", Output("local", "out"), Secret("a", "b")])
-def test_one_alone_is_one_and_not_its_parts(one: str) -> None:
-    assert as_tuple("x", one) == (one,)
-
-
-@pytest.mark.parametrize("given", [[], ["a", "b"], ("a",), iter(["a", "b"])])
-def test_several_are_as_tuple(given: list[str]) -> None:
-    assert set(as_tuple("x", given)) <= {"a", "b"}
-    assert isinstance(as_tuple("x", given), tuple)
-
-
 @pytest.mark.parametrize("seconds", [-1, math.nan, -math.inf, "5", True])
 def test_a_timeout_that_means_nothing_is_named(
     daemon: FakeDaemon, context: Path, seconds: float
@@ -274,7 +279,7 @@ def test_a_timeout_that_means_nothing_is_named(
     with Client(daemon.address) as client:
         with pytest.raises(UsageError, match=r"^timeout_s is "):
             client.build(context, timeout_s=seconds)
-        with pytest.raises(UsageError, match=r"^lock_timeout_s is "):
+        with pytest.raises(UsageError, match=r"^options.lock_timeout_s is "):
             client.run(BuildRequest(str(context)), BuildOptions(lock_timeout_s=seconds))
         build = client.start(BuildRequest(str(context)), BuildOptions())
         for wait in (build.result, build.next_update):

@@ -16,7 +16,7 @@ ENVIRON = {"TOKEN": "hush", "PATH": "/bin"}
 
 
 def make(*words: str, environ: dict[str, str] | None = None) -> BuildRequest:
-    return make_request(parse(*words), ENVIRON if environ is None else environ).request
+    return make_request(parse(*words), ENVIRON if environ is None else environ)
 
 
 def refuse(*words: str) -> UsageError:

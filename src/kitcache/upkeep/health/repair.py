@@ -52,7 +52,7 @@ _TAGS_INTACT = "every tag that was importable still is; the next repair continue
 def repair(
     path: StoreAddress,
     *,
-    sources: Sequence[StoreAddress] = (),
+    sources: StoreAddress | Sequence[StoreAddress] = (),
     read: bool = False,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
@@ -89,6 +89,7 @@ def repair(
     """
     name = address_text(path)
     control = Control(name, on_progress, cancel)
+    sources = sources if isinstance(sources, list | tuple) else (sources,)
     cache = find_object_cache(path)
     if cache is not None:
         from kitcache.upkeep.health.rootrepair import (  # noqa: PLC0415 - object stores only
@@ -107,10 +108,7 @@ def repair(
         if opened is None:
             return RepairResult(name, "dry-run" if dry_run else "done", (), nothing_published(name))
         store = stack.enter_context(opened)
-        copies = {
-            address_text(source): _open_copy(stack, store, source)
-            for source in ((sources,) if isinstance(sources, str) else sources)
-        }
+        copies = {address_text(source): _open_copy(stack, store, source) for source in sources}
         if dry_run:
             verified, _ = verify_locked(store, control)
             actions: tuple[RepairAction, ...] = ()

@@ -21,7 +21,7 @@ from kitcache.upkeep.results import UntagResult
 
 def untag(
     path: StoreAddress,
-    names: Iterable[str],
+    names: str | Iterable[str],
     *,
     dry_run: bool = False,
     lock_timeout_s: float = LOCK_TIMEOUT_S,
