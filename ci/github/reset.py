@@ -102,7 +102,7 @@ def print_answer(answer: Answer, *, is_failure: bool) -> None:
             count = answer["not_deleted_count"]
             print_annotation(level, f"{path}: {count} files could not be deleted")
         if answer.get("requests") and answer["reason"]:
-            print_annotation("warning", f"{path}: {answer['reason']}; to confirm it: confirm: true")
+            print_annotation(level, f"{path}: {answer['reason']}; to confirm it: confirm: true")
     else:
         line = answer["message"].partition("\n")[0].removeprefix(f"{path}: ")
         print_annotation(level, answer["message"])

@@ -21,8 +21,8 @@ _NAMES = {
     "kitcache.buildkit.buildoptions": "BuildOptions",
     "kitcache.errors": (
         "BuildFailed Busy Cancelled Damaged Incomplete KitcacheError LimitNotReached NoDaemon"
-        " NotACache NotExecutable NotFound NotInstalled SourceLocation Unreadable Unsafe"
-        " UsageError"
+        " NotACache NotConfirmed NotExecutable NotFound NotInstalled SourceLocation Unreadable"
+        " Unsafe UsageError"
     ),
     "kitcache.gc.du": "du",
     "kitcache.gc.ls": "ls",

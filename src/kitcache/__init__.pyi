@@ -27,6 +27,7 @@ from kitcache.errors import KitcacheError as KitcacheError
 from kitcache.errors import LimitNotReached as LimitNotReached
 from kitcache.errors import NoDaemon as NoDaemon
 from kitcache.errors import NotACache as NotACache
+from kitcache.errors import NotConfirmed as NotConfirmed
 from kitcache.errors import NotExecutable as NotExecutable
 from kitcache.errors import NotFound as NotFound
 from kitcache.errors import NotInstalled as NotInstalled

@@ -10,6 +10,7 @@
     ├── Damaged       12  a tag's reachability is unknown, or it has lost a blob
     ├── Unsafe        13  refused: to continue could change files outside the cache
     ├── LimitNotReached 14  the tags that must be kept exceed the limit
+    ├── NotConfirmed  15  a run on a bucket deleted nothing until it is confirmed
     ├── NoDaemon      20  no BuildKit answers, or it lacks a feature that was asked for
     ├── BuildFailed   21  the daemon could not execute the build
     ├── NotExecutable 126  the program to run exists but cannot be executed
@@ -28,6 +29,7 @@ from kitcache.masking import hide_password
 NOTHING_DELETED = "nothing was deleted"
 NOTHING_CHANGED = "nothing was changed"
 NOTHING_BUILT = "nothing was built"
+CONFIRM = "confirm one run of reset on this cache"
 NOTHING_MORE = "nothing more was deleted; reachable blobs are unchanged"
 _LIVE_UNCHANGED = "reachable blobs are unchanged"
 _LISTED = 5
@@ -295,6 +297,15 @@ class LimitNotReached(KitcacheError):
     effect: str = NOTHING_CHANGED
     limit_bytes: int
     needed_bytes: int
+
+
+class NotConfirmed(KitcacheError):
+    """A bucket's first run, or one with far fewer live blobs: it deletes only if confirmed."""
+
+    exit_code = 15
+    details: tuple[str, ...] = fixed_field(())
+    effect: str = fixed_field(NOTHING_DELETED)
+    hints: tuple[str, ...] = (CONFIRM,)
 
 
 class NoDaemon(KitcacheError):

@@ -199,9 +199,9 @@ def test_a_cache_on_s3_is_reset_once_that_is_confirmed(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret)
     address = plain_bucket.attributes(access_key_id="", secret_access_key="")
     first = reset(runner, directory=address, untag="pr-*")
-    assert first.code == 0, first.log
+    assert first.code == 15, first.log
     assert f"s3://{plain_bucket.name}/{plain_bucket.prefix}?" in first.log.splitlines()[0]
-    assert "::warning title=kitcache::s3://" in first.log
+    assert "::error title=kitcache::s3://" in first.log
     assert "this is the first run of kitcache on this cache" in first.log
     confirmed = reset(runner, directory=address, confirm="true")
     assert (confirmed.code, "::warning" in confirmed.log) == (0, False)

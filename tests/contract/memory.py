@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
-from kitcache.errors import Damaged
+from kitcache.errors import Damaged, NotConfirmed
 from kitcache.oci.digest import HEX_LENGTHS, Digest
 from kitcache.oci.index import read_entries
 from kitcache.oci.links import can_be_json
@@ -23,7 +23,6 @@ from kitcache.store.values import (
     IndexChange,
     Ingest,
     LockKind,
-    NotConfirmedError,
     Remembered,
     Roots,
     StoredTimes,
@@ -165,9 +164,9 @@ class MemoryStore:
 
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
         if self.needs_confirmation and not confirmed:
-            raise NotConfirmedError(self.needs_confirmation)
+            raise NotConfirmed(self.path, self.needs_confirmation)
 
-    def check_sweep(self, live: Collection[Digest]) -> None:
+    def check_sweep(self, live: Collection[Digest], *, may_write: bool) -> None:
         pass
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:

@@ -78,10 +78,10 @@ def test_a_session_on_s3(plain_bucket: S3Bucket, kitcache: Run) -> None:
     # The short form names the same cache; a first run deletes nothing, and prints its plan.
     credentials = f"&access_key_id={ADMIN.access}&secret_access_key={ADMIN.secret}"
     first = kitcache("reset", *NO_GRACE, f"{short}{credentials}")
-    assert first.code == 0
+    assert first.code == 15
     assert f"{short}: would delete 1 blob, 18 B; kept 6" in first.out
     assert (
-        f"{short}: nothing was deleted: this is the first run of kitcache on this cache"
+        f"{short}: this is the first run of kitcache on this cache\n  nothing was deleted\n"
         in first.err
     )
     assert "hint: check the numbers, then run the same command with --yes" in first.err

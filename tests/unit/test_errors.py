@@ -16,6 +16,7 @@ from kitcache.errors import (
     LimitNotReached,
     NoDaemon,
     NotACache,
+    NotConfirmed,
     NotExecutable,
     NotFound,
     NotInstalled,
@@ -37,6 +38,7 @@ CODES = {
     "Damaged": 12,
     "Unsafe": 13,
     "LimitNotReached": 14,
+    "NotConfirmed": 15,
     "NoDaemon": 20,
     "BuildFailed": 21,
     "NotExecutable": 126,
@@ -61,6 +63,7 @@ EXAMPLES: dict[str, KitcacheError] = {
     "LimitNotReached": LimitNotReached(
         "cache", "the kept tags need 2 kB", limit_bytes=1000, needed_bytes=2000
     ),
+    "NotConfirmed": NotConfirmed("cache", "this is the first run"),
     "NoDaemon": NoDaemon("cache", "nobody answers", hints=("start it",)),
     "BuildFailed": BuildFailed(
         "failed to solve: exit code: 3",

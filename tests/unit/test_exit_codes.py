@@ -313,11 +313,12 @@ def test_a_program_that_cannot_be_run(sample: Sample, make: Callable[[Path], Non
 def test_every_class_is_provoked_here() -> None:
     """But for BuildFailed, which needs a daemon: the page's own example provokes that.
 
-    And for Unreadable, which needs a disk that fails: tests/hostile/test_faults.py has one.
+    And for Unreadable, which needs a disk that fails: tests/hostile/test_faults.py has one. And for
+    NotConfirmed, which needs a bucket: see tests/objects/test_runs.py.
     """
     assert f"exit code {errors.BuildFailed.exit_code}\n" in PAGE.read_text()
     provoked = {error for error, *_ in CASES.values()} | {"Incomplete", "Cancelled", "NoDaemon"}
-    provoked |= {"BuildFailed", "NotExecutable", "NotInstalled", "Unreadable"}
+    provoked |= {"BuildFailed", "NotExecutable", "NotInstalled", "Unreadable", "NotConfirmed"}
     assert provoked == {
         name
         for name, value in vars(errors).items()

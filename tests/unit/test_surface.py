@@ -191,7 +191,7 @@ VALUES = {
         "path outcome entry_count kept too_young deleted ingests_deleted ingests_kept"
         " not_deleted not_deleted_count foreign foreign_count missing_blobs seconds"
         " reason='' requests=None warnings=()",
-        "exit_code",
+        "exit_code export_code needs_confirmation",
     ),
     "RequestCounts": ("list=0 get=0 head=0 put=0 copy=0 delete=0", ""),
     "Root": ("position ref_name descriptor roots_name='index.json'", "label"),
@@ -297,6 +297,12 @@ ERRORS: dict[str, tuple[int, str, str, str]] = {
         "",
     ),
     "NotACache": (10, "KitcacheError", "(path, reason)", ""),
+    "NotConfirmed": (
+        15,
+        "KitcacheError",
+        "(path, problem, *, hints=('confirm one run of reset on this cache',))",
+        "",
+    ),
     "NotFound": (1, "KitcacheError", f"(path, problem, *, {_EVERY})", ""),
     "NotExecutable": (126, "KitcacheError", "(program, reason, *, details=())", ""),
     "NotInstalled": (127, "KitcacheError", "(program, *, details=())", ""),

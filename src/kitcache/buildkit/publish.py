@@ -59,7 +59,7 @@ class CacheResult(NamedTuple):
     @property
     def exit_code(self) -> int:
         """12 if a tag lacks a blob, 3 after an incomplete reset, the code of a failure, or 0."""
-        return max(self.failure_code, self.reset.exit_code if self.reset else 0)
+        return max(self.failure_code, self.reset.export_code if self.reset else 0)
 
 
 class Publication(NamedTuple):

@@ -15,7 +15,6 @@ from kitcache.cli.terminal import (
     print_stdout,
 )
 from kitcache.cli.text import (
-    confirm_warnings,
     missing_warnings,
     progress_line,
     request_notes,
@@ -31,6 +30,7 @@ from kitcache.errors import (
     Cancelled,
     Incomplete,
     KitcacheError,
+    NotConfirmed,
     UsageError,
     printable,
 )
@@ -42,6 +42,7 @@ from kitcache.store.values import StoreReport, Waiting
 
 _FIRST_DRAW_S = 1.0
 _REDRAW_S = 0.1
+_WITH_YES = "check the numbers, then run the same command with --yes"
 
 
 class Console:
@@ -135,8 +136,9 @@ class Console:
         """Print the files that a reset kept or could not delete, and the blobs that tags lack."""
         self.print_note(reset_notes(result))
         self.print_report(result.path, StoreReport(result.requests, result.warnings))
-        self.print_warning(confirm_warnings(result))
         self.print_warning(missing_warnings(result.path, result.missing_blobs))
+        if result.needs_confirmation and not self._wants_json:
+            self.print_error(NotConfirmed(result.path, result.reason, hints=(_WITH_YES,)))
         if result.not_deleted_count and not self._wants_json:
             self.print_error(
                 Incomplete(

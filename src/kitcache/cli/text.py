@@ -5,8 +5,8 @@ Every name from a disk passes through `printable`.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from kitcache.errors import printable
-from kitcache.gc.values import CONFIRM, MissingBlob, Progress, ResetResult, Tally
+from kitcache.errors import CONFIRM, printable
+from kitcache.gc.values import MissingBlob, Progress, ResetResult, Tally
 from kitcache.options.units import format_age, format_bytes
 from kitcache.store.ioerrors import command_line
 from kitcache.store.locks import describe_holder
@@ -21,7 +21,7 @@ _VERBS = {"verify": "hashed", "merge": "merged", "copy": "copied"}
 
 def reset_lines(result: ResetResult) -> Iterator[str]:
     """Yield the summary of a reset: deleted, kept, duration; or the reason why it did nothing."""
-    if result.reason and not _needs_confirmation(result):
+    if result.reason and not result.needs_confirmation:
         prefixes = {"skipped": "not reset: ", "refused": "not reset: ", "damaged": "reset failed: "}
         yield printable(f"{result.path}: {prefixes.get(result.outcome, '')}{result.reason}")
         if result.reason.endswith(CONFIRM):
@@ -40,19 +40,6 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
     failed = f"; {result.not_deleted_count:,} not deleted" if result.not_deleted_count else ""
     seconds = f"{result.seconds:.1f} s"
     yield printable(f"{result.path}: {summary}; {kept}, for {tags}{failed} ({seconds})")
-
-
-def _needs_confirmation(result: ResetResult) -> bool:
-    """Return True if a run was a dry run because it was not confirmed."""
-    is_object_store = result.requests is not None
-    return is_object_store and result.outcome == "dry-run" and bool(result.reason)
-
-
-def confirm_warnings(result: ResetResult) -> Iterator[str]:
-    """Yield the reason why a run was a dry run, and what confirms the next run."""
-    if _needs_confirmation(result):
-        yield f"{result.path}: nothing was deleted: {result.reason}"
-        yield "hint: check the numbers, then run the same command with --yes"
 
 
 def request_notes(path: str, requests: RequestCounts | None) -> Iterator[str]:

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from kitcache.errors import NOTHING_CHANGED, NOTHING_DELETED, Busy, Cancelled, KitcacheError
+from kitcache.errors import (
+    NOTHING_CHANGED,
+    NOTHING_DELETED,
+    Busy,
+    Cancelled,
+    KitcacheError,
+    NotConfirmed,
+)
 from kitcache.gc.control import Control
 from kitcache.gc.plan import (
     PUBLISH_GRACE_NS,
@@ -232,8 +239,32 @@ def survey_and_plan(
     if plan.refusal is not None:
         raise refusal_error(store.path, plan.refusal)
     if lock is not None:
-        store.check_confirmed(survey.live.keys(), confirmed=options.confirmed)
+        try:
+            store.check_confirmed(survey.live.keys(), confirmed=options.confirmed)
+        except NotConfirmed:
+            # A later run then keeps the blobs of the imports that run now.
+            store.prepare_sweep(survey.live.keys())
+            raise
     return SurveyedPlan(survey, plan)
+
+
+def check_dry_run(
+    store: CollectableStore, survey: Survey, after: Survey, options: SweepOptions
+) -> str:
+    """Return why a run would delete nothing until it is confirmed, "" if it would delete.
+
+    Args:
+        after: The survey after the edit of a run.
+
+    Raises:
+        Unsafe: A run would raise it too. Tests that write are left out.
+    """
+    store.check_sweep(after.live.keys(), may_write=False)
+    try:
+        store.check_confirmed(survey.live.keys(), confirmed=options.confirmed)
+    except NotConfirmed as error:
+        return error.problem
+    return ""
 
 
 def _restore(

@@ -15,15 +15,16 @@ from kitcache.errors import (
     Busy,
     Cancelled,
     KitcacheError,
+    NotConfirmed,
 )
-from kitcache.gc.collect import SurveyedPlan, collect, survey_and_plan
+from kitcache.gc.collect import SurveyedPlan, check_dry_run, collect, survey_and_plan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.sweep import dry_run_sweep
-from kitcache.gc.values import CONFIRM, Outcome, ResetResult, Survey, SweepResult, Tally
+from kitcache.gc.values import Outcome, ResetResult, Survey, SweepResult, Tally
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.store.protocol import CollectableStore
-from kitcache.store.values import HeldLock, NotConfirmedError
+from kitcache.store.values import HeldLock
 
 LOCK_TIMEOUT_S = 30.0
 MAX_SKIPPED_SWEEPS = 10
@@ -80,10 +81,11 @@ def reset(
                 with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as lock:
                     surveyed, swept = collect(lock, options, control)
                     store.finish_sweep()
-            except NotConfirmedError as error:
-                is_dry, doubt = True, error.problem
+            except NotConfirmed:
+                is_dry = True
         if is_dry:
             surveyed = survey_and_plan(store, options, control, None)
+            doubt = check_dry_run(store, surveyed.survey, surveyed.survey, options)
             swept = dry_run_sweep(surveyed.plan, store, control)
             if swept.failure is not None:
                 raise swept.failure
@@ -126,12 +128,9 @@ def lock_after_export(store: S, control: Control, lock_timeout_s: float) -> Iter
     is_overdue = store.read_skipped_sweeps() >= MAX_SKIPPED_SWEEPS
     wait_policy = control.wait_policy(lock_timeout_s if is_overdue else 0.0)
     # Open the store again: a daemon may still read from the directories of the export.
-    try:
-        with store.reopen() as own, own.lock("exclusive", wait_policy) as lock:
-            yield lock
-            own.finish_sweep()
-    except NotConfirmedError as error:
-        raise KitcacheError(store.path, error.problem, hints=(CONFIRM,)) from None
+    with store.reopen() as own, own.lock("exclusive", wait_policy) as lock:
+        yield lock
+        own.finish_sweep()
 
 
 def unswept_result(

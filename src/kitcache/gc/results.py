@@ -50,8 +50,9 @@ class DiskUsage(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """0, or 12 if there is damage."""
-        return 12 if self.damage else 0
+        """0, or 12 if there is damage; in an object store also if a root lacks a blob."""
+        is_hole = bool(self.missing_blobs) and self.requests is not None
+        return 12 if self.damage or is_hole else 0
 
 
 class TagInfo(NamedTuple):

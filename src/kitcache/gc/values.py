@@ -15,9 +15,6 @@ from kitcache.store.values import NOTHING_REMEMBERED, Ingest, Remembered, Reques
 MAX_LISTED = 100
 """How many foreign files, and files that could not be deleted, a result lists; it counts all."""
 
-CONFIRM = "confirm one run of reset on this cache"
-"""The advice after an export to an object store whose first sweep was not confirmed."""
-
 NO_ROOT = -2
 """The position of a blob that no root names."""
 
@@ -265,8 +262,28 @@ class ResetResult(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     @property
+    def needs_confirmation(self) -> bool:
+        """True if a run on a bucket deletes nothing until it is confirmed; `reason` has the cause.
+
+        A dry run has it too, if a run with the same options would.
+        """
+        return self.requests is not None and self.outcome == "dry-run" and bool(self.reason)
+
+    @property
     def exit_code(self) -> int:
-        """0, 3 if a file could not be deleted, 12 if a published tag lacks a blob."""
+        """The code of a reset command: 0, 3 if a file could not be deleted, 12, or 15.
+
+        12: A published tag lacks a blob; in an object store, any root does. There a build fails if
+        it needs that blob. 15: needs_confirmation.
+        """
+        if self.needs_confirmation:
+            return 15
+        is_hole = bool(self.missing_blobs) and self.requests is not None
+        return 12 if is_hole else self.export_code
+
+    @property
+    def export_code(self) -> int:
+        """The code of a reset after an export: a blob that only other tags lack does not count."""
         if self.outcome == "damaged":
             return 12
         return 3 if self.not_deleted_count else 0

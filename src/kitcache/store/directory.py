@@ -191,7 +191,7 @@ class DirectoryStore(Layout):
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
         """Return: locks protect exports to a directory, so each run may delete."""
 
-    def check_sweep(self, live: Collection[Digest]) -> None:
+    def check_sweep(self, live: Collection[Digest], *, may_write: bool) -> None:
         """Return: locks protect exports to a directory."""
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:  # noqa: ARG002

@@ -183,18 +183,19 @@ class CollectableStore(CacheStore, Protocol):
         """
 
     def check_confirmed(self, live: Collection[Digest], *, confirmed: bool) -> None:
-        """Raise NotConfirmedError if only a confirmed run may delete. Never raises for a directory.
+        """Raise NotConfirmed if only a confirmed run may delete. Never raises for a directory.
 
         Args:
             live: The blobs that roots reach now.
             confirmed: The user has confirmed the run.
         """
 
-    def check_sweep(self, live: Collection[Digest]) -> None:
+    def check_sweep(self, live: Collection[Digest], *, may_write: bool) -> None:
         """Test once whether a sweep is safe. Called before roots are edited for one.
 
         Args:
             live: The blobs that roots will reach.
+            may_write: False for a dry run: then an object store does not test itself.
 
         Raises:
             Unsafe: The store cannot protect exports. Nothing was changed.
@@ -203,7 +204,8 @@ class CollectableStore(CacheStore, Protocol):
     def prepare_sweep(self, live: Collection[Digest]) -> None:
         """Make the roots durable, whichever client wrote them. Called before the first deletion.
 
-        An object store tests itself, and records `live`, the blobs that roots reach now.
+        An object store tests itself, and records `live`, the blobs that roots reach now; also in
+        a run that is not confirmed, so that a later run keeps the blobs of running imports.
 
         Raises:
             Unsafe: The store cannot protect exports. Nothing was deleted.

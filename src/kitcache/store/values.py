@@ -27,14 +27,6 @@ IndexChange = Callable[[bytes | None], bytes]
 StoreT_co = TypeVar("StoreT_co", covariant=True)
 
 
-class NotConfirmedError(Exception):
-    """Only a confirmed run may delete. problem: The reason, a clause."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-
-
 class StoredTimes(Protocol):
     """The facts of a listing. An os.stat_result has them, so no object per blob is created."""
 

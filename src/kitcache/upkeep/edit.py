@@ -13,6 +13,7 @@ from kitcache.gc.collect import (
     SurveyedPlan,
     add_sweeps,
     after_deleting,
+    check_dry_run,
     collect,
     retry_if_changed,
     survey_and_plan,
@@ -56,11 +57,13 @@ class EditResult(NamedTuple, Generic[Choice]):
         choice: The last decision.
         judged: The survey and the plan after the edit.
         swept: The blobs and uploads that were deleted, in total.
+        doubt: Of a dry run: why a run would delete nothing until it is confirmed.
     """
 
     choice: Choice
     judged: SurveyedPlan
     swept: SweepResult
+    doubt: str = ""
 
 
 Choose = Callable[[EditableStore, SurveyedPlan], tuple[IndexEdit, Choice]]
@@ -82,10 +85,11 @@ def dry_run_edit(
     surveyed = survey_and_plan(store, context.options, context.control, None)
     edit, choice = choose(store, surveyed)
     after = _project(store, surveyed, edit, context, surveyed.survey.index_digest)
+    doubt = check_dry_run(store, surveyed.survey, after.survey, context.options)
     swept = dry_run_sweep(after.plan, store, context.control)
     if swept.failure is not None:
         raise swept.failure
-    return EditResult(choice, after, swept)
+    return EditResult(choice, after, swept, doubt)
 
 
 def edit_and_collect(
@@ -140,7 +144,8 @@ def _commit(
     survey = surveyed.survey
     if store.blobs_are_leaves:
         after = project(survey, drop=edit.drop, move=edit.move, index_digest=survey.index_digest)
-        store.check_sweep(after.live.keys())
+        store.check_sweep(after.live.keys(), may_write=True)
+        store.prepare_sweep(survey.live.keys())
     moves = {position: write_root(store, root) for position, root in edit.move.items()}
 
     def change(data: bytes | None) -> bytes:
@@ -175,9 +180,21 @@ def _project(
         after = project(
             survey, drop=edit.drop, move=edit.move, young=young, index_digest=index_digest
         )
-    made = make_plan(after, context.options, store.now_ns(), plan.remembered)
-    changed = plan._replace(index_digest=made.index_digest, keep=made.keep, recent=made.recent)
-    return SurveyedPlan(after, changed)
+    remembered = plan.remembered
+    if store.blobs_are_leaves and context.options.export_time_ns:
+        # A build that runs now may have imported a root that this edit removes.
+        names = {digest.hex for digest in survey.live}.union(*remembered.names.values())
+        remembered = remembered._replace(names={"sha256": names})
+    made = make_plan(after, context.options, store.now_ns(), remembered)
+    return SurveyedPlan(
+        after,
+        plan._replace(
+            index_digest=made.index_digest,
+            keep=made.keep,
+            remembered=remembered,
+            recent=made.recent,
+        ),
+    )
 
 
 def _after_edit(error: KitcacheError, edit: IndexEdit, roots_name: str) -> KitcacheError:

@@ -62,7 +62,7 @@ class ExecCacheResult(NamedTuple):
     @property
     def exit_code(self) -> int:
         """0 without a failure."""
-        return max(self.failure_code, self.reset.exit_code if self.reset else 0)
+        return max(self.failure_code, self.reset.export_code if self.reset else 0)
 
 
 class ExecResult(NamedTuple):

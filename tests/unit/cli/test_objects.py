@@ -6,7 +6,7 @@ import pytest
 
 from kitcache.cli.console import Console
 from kitcache.cli.objects import secret_warnings
-from kitcache.cli.text import confirm_warnings, request_notes, reset_lines, reset_notes
+from kitcache.cli.text import request_notes, reset_lines, reset_notes
 from kitcache.errors import UsageError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.open import StoreAddress
@@ -121,12 +121,13 @@ def test_a_run_that_needs_a_confirmation_prints_its_numbers_and_why() -> None:
     assert list(reset_lines(result)) == [
         f"{SHORT}: nothing to delete; kept 0, 0 B, for 0 tags (0.0 s)"
     ]
-    assert list(confirm_warnings(result)) == [
-        f"{SHORT}: nothing was deleted: {doubt}",
-        "hint: check the numbers, then run the same command with --yes",
-    ]
-    assert list(confirm_warnings(result._replace(reason=""))) == []
-    assert list(confirm_warnings(NOTHING._replace(outcome="dry-run", reason=doubt))) == []
+    assert (result.needs_confirmation, result.exit_code) == (True, 15)
+    for other in (
+        result._replace(reason=""),
+        result._replace(outcome="refused"),
+        NOTHING._replace(outcome="dry-run", reason=doubt),
+    ):
+        assert (other.needs_confirmation, other.exit_code) == (False, 0)
 
 
 def test_an_upload_is_named_by_its_blob() -> None:

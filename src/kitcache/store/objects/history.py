@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from kitcache.errors import Damaged, KitcacheError, Unsafe
+from kitcache.errors import Damaged, KitcacheError, NotConfirmed, Unsafe
 from kitcache.oci.digest import Digest
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.options.units import format_age
@@ -18,7 +18,7 @@ from kitcache.store.objects.live import (
     recall_all_names,
     recall_names,
 )
-from kitcache.store.values import NotConfirmedError, Remembered
+from kitcache.store.values import Remembered
 
 _LIMIT_BYTES = 1 << 30
 _TEST_NS = 30 * 24 * 3600 * 10**9
@@ -48,6 +48,8 @@ class RunHistory:
         self._grace_ns = 0
         self._loaded: _Loaded | None = None
         self._recorded: frozenset[str] | None = None
+        self._had_runs: bool | None = None
+        self._is_confirmed = True
         self.warnings: list[str] = []
 
     @property
@@ -84,29 +86,37 @@ class RunHistory:
         self._grace_ns = grace_ns
         state, now_ns = self._load().state, self._client.now_ns()
         if not self._keeps_all_unknown:
-            return Remembered({"sha256": recall_names(state, now_ns, grace_ns)})
+            build_ns = grace_ns - max(self._cache.touch_refresh_ns, 1)
+            return Remembered({"sha256": recall_names(state, now_ns, grace_ns, build_ns)})
         names = recall_all_names(state, now_ns, grace_ns)
         return Remembered({"sha256": names or set()}, keeps_all=names is None)
 
     def check_confirmed(self, live_count: int, root_count: int, *, confirmed: bool) -> None:
-        """Raise NotConfirmedError for a first run, or if far fewer blobs are live.
+        """Raise NotConfirmed for a first run, or if far fewer blobs are live.
 
         Also warn if there are fewer roots than in the last run.
         """
-        runs = self._load().state.runs
+        state = self._load().state
+        runs = state.runs
         if runs and root_count < runs[-1].root_count:
             self._warn(
                 f"fewer roots than in the last run: {root_count:,} of {runs[-1].root_count:,}"
             )
-        if confirmed:
-            return
-        if not runs:
-            raise NotConfirmedError("this is the first run of kitcache on this cache")
-        if live_count * 2 < runs[-1].live_count:
-            raise NotConfirmedError(
+        if self._had_runs is None:  # A run that is not confirmed records itself.
+            self._had_runs = bool(runs)
+        doubt = ""
+        if not self._had_runs:
+            doubt = "this is the first run of kitcache on this cache"
+        elif not state.is_confirmed:
+            doubt = "no run of kitcache on this cache was confirmed yet"
+        elif live_count * 2 < runs[-1].live_count:
+            doubt = (
                 f"far fewer blobs are live than in the last run: {live_count:,} of"
                 f" {runs[-1].live_count:,}"
             )
+        self._is_confirmed = confirmed or not doubt
+        if not self._is_confirmed:
+            raise NotConfirmed(self._client.address, doubt)
 
     def check_store(self, check: Callable[[], None]) -> None:
         """Test the store if that is due. Raises Unsafe if it cannot protect exports."""
@@ -125,7 +135,9 @@ class RunHistory:
                 two clocks.
         """
         names = frozenset(digest.hex for digest in live)
-        if names == self._recorded:
+        # If far fewer blobs are live, the next run must be compared with the last one too.
+        has_too_few = not self._is_confirmed and self._load().state.is_confirmed
+        if names == self._recorded or has_too_few:
             return
         try:
             self._record(names, root_count)
@@ -159,6 +171,7 @@ class RunHistory:
             loaded = self._load()
             now_ns = self._client.now_ns()
             state = add_run(loaded.state, names, root_count, now_ns, self._grace_ns)
+            state = state._replace(is_confirmed=state.is_confirmed or self._is_confirmed)
             data = encode_state(state)
             info = self._client.write(self._key, data, Condition(loaded.etag))
             if info is not None:

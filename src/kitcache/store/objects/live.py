@@ -54,10 +54,12 @@ class LiveState(NamedTuple):
 
     Attributes:
         tested_ns: When the store passed its self-test, 0 if never.
+        is_confirmed: One of the runs was allowed to delete.
     """
 
     runs: tuple[Run, ...] = ()
     tested_ns: int = 0
+    is_confirmed: bool = False
 
 
 def encode_state(state: LiveState) -> bytes:
@@ -66,6 +68,7 @@ def encode_state(state: LiveState) -> bytes:
     header = {
         "schema": SCHEMA,
         "tested_ns": state.tested_ns,
+        "is_confirmed": state.is_confirmed,
         "runs": [{**run._asdict(), "names": len(run.names)} for run in state.runs],
         "sha256": hashlib.sha256(digests).hexdigest(),
     }
@@ -112,7 +115,7 @@ def _decode(header: Mapping[str, object], digests: bytes) -> LiveState | None:
     tested_ns = header["tested_ns"]
     if at != len(digests) or not isinstance(tested_ns, int):
         return None
-    return LiveState(tuple(runs), tested_ns)
+    return LiveState(tuple(runs), tested_ns, header.get("is_confirmed") is not False)
 
 
 def add_run(
@@ -124,18 +127,27 @@ def add_run(
     """
     names = frozenset(live)
     runs = [run._replace(names=run.names - names) for run in state.runs]
-    new = Run(now_ns, now_ns, len(names), root_count, names)
-    if runs and now_ns - runs[-1].began_ns < grace_ns // _ENTRIES_PER_GRACE:
+    if len(runs) > 1 and now_ns - runs[-2].began_ns < grace_ns // _ENTRIES_PER_GRACE:
+        # The newest entry is of one run: the blobs that were live before it and are not in it died.
         last = runs.pop()
-        new = new._replace(began_ns=last.began_ns, names=names | last.names)
+        first = runs.pop()
+        runs.append(last._replace(began_ns=first.began_ns, names=first.names | last.names))
+    new = Run(now_ns, now_ns, len(names), root_count, names)
     anchor = _anchor(runs, now_ns, grace_ns)
     return state._replace(runs=(*runs[0 if anchor is None else anchor :], new))
 
 
-def recall_names(state: LiveState, now_ns: int, grace_ns: int) -> set[str]:
-    """Return the blobs that were live in a run that is younger than the grace."""
-    recent = (run.names for run in state.runs if run.ended_ns > now_ns - grace_ns)
-    return set().union(*recent)
+def recall_names(state: LiveState, now_ns: int, grace_ns: int, build_ns: int) -> set[str]:
+    """Return the blobs that were live in a run that is younger than the grace.
+
+    Args:
+        build_ns: How long a build takes at most. The newest run that is older counts too: what it
+            recorded can have been live until the next run, and a build may read it since then.
+    """
+    first = sum(run.ended_ns <= now_ns - grace_ns for run in state.runs)
+    anchor = _anchor(state.runs, now_ns, build_ns) if build_ns else None
+    runs = state.runs[first if anchor is None else min(first, anchor) :]
+    return set().union(*(run.names for run in runs))
 
 
 def recall_all_names(state: LiveState, now_ns: int, grace_ns: int) -> set[str] | None:

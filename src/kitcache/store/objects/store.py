@@ -248,7 +248,7 @@ class ObjectStore:
         root_count = len(self._roots.roots)
         self._history.check_confirmed(len(blobs), root_count, confirmed=confirmed)
 
-    def check_sweep(self, live: Collection[Digest]) -> None:
+    def check_sweep(self, live: Collection[Digest], *, may_write: bool) -> None:
         if not self._is_checked:
             names = {digest.hex for digest in live}
             if not refuse_other_roots(self.client, self.cache, names, self.scan_blobs, self._check):
@@ -256,11 +256,12 @@ class ObjectStore:
                     f"the prefix {self.cache.prefix!r} has many other objects: not all were"
                     " searched for roots of another manifests_prefix"
                 )
-            self._history.check_store(self._check)
-            self._is_checked = True
+            if may_write:
+                self._history.check_store(self._check)
+                self._is_checked = True
 
     def prepare_sweep(self, live: Collection[Digest]) -> None:
-        self.check_sweep(live)
+        self.check_sweep(live, may_write=True)
         blobs = frozenset(live) - self._roots.digests
         self._history.record(blobs, len(self._roots.roots))
 

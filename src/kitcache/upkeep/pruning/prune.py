@@ -11,6 +11,7 @@ from kitcache.errors import (
     NOTHING_CHANGED,
     KitcacheError,
     LimitNotReached,
+    NotConfirmed,
     UsageError,
 )
 from kitcache.gc.collect import SurveyedPlan
@@ -31,7 +32,7 @@ from kitcache.options.units import format_bytes, format_distinct
 from kitcache.store.ioerrors import command_line
 from kitcache.store.open import StoreAddress, address_text, open_published_store
 from kitcache.store.protocol import EditableStore
-from kitcache.store.values import NotConfirmedError, TagUse
+from kitcache.store.values import TagUse
 from kitcache.upkeep.edit import (
     Choose,
     EditContext,
@@ -93,22 +94,21 @@ def prune(
     if store is None:
         return _make_result(None, new_reset_result(name, started, is_dry=is_dry))
     with store:
-        doubt = ""
         if not is_dry:
             try:
                 with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
                     done = edit_and_collect(held, choose, context)
                     store.finish_sweep()
                     _record(store, done.choice)
-            except NotConfirmedError as error:
-                is_dry, doubt = True, error.problem
+            except NotConfirmed:
+                is_dry = True
         if is_dry:
             done = dry_run_edit(store, choose, context)
         outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
         reset = make_reset_result(store, outcome, done.judged, done.swept, started)
-        result = _make_result(done, reset._replace(reason=doubt))
-    if not policy.is_empty:
-        return result
+        if not policy.is_empty:
+            return _make_result(done, reset._replace(reason=done.doubt))
+        result = _make_result(done, reset)
     reason = NO_POLICY
     if policy.source:
         reason = f"{policy.source} applies to no tag: every tag is kept and nothing was changed"

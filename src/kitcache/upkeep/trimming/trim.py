@@ -9,6 +9,7 @@ from kitcache.errors import (
     Damaged,
     KitcacheError,
     LimitNotReached,
+    NotConfirmed,
     Unsafe,
     UsageError,
 )
@@ -24,7 +25,6 @@ from kitcache.options.units import format_distinct
 from kitcache.store.ioerrors import command_line, repair_command
 from kitcache.store.open import StoreAddress, address_text, open_store
 from kitcache.store.protocol import EditableStore
-from kitcache.store.values import NotConfirmedError
 from kitcache.upkeep.edit import EditContext, IndexEdit, dry_run_edit, edit_and_collect
 from kitcache.upkeep.naming.tagnames import unknown_tag_error
 from kitcache.upkeep.results import TrimResult
@@ -86,15 +86,15 @@ def trim(
 
     try:
         with open_store(path) as store:
-            is_dry, doubt = dry_run, ""
+            is_dry = dry_run
             if not is_dry:
                 try:
                     with store.lock("exclusive", control.wait_policy(lock_timeout_s)) as held:
                         done = edit_and_collect(held, choose, context)
                         store.finish_sweep()
                         move_recorded_exports(store, done.choice.moved_exports)
-                except NotConfirmedError as error:
-                    is_dry, doubt = True, error.problem
+                except NotConfirmed:
+                    is_dry = True
             if is_dry:
                 done = dry_run_edit(store, choose, context)
             outcome: Literal["done", "dry-run"] = "dry-run" if is_dry else "done"
@@ -103,7 +103,7 @@ def trim(
         return fits.result
     # All trims of the plan replace one root by one other.
     result = done.choice.describe(done.choice.trims[0], name, outcome, max_used_bytes)
-    return result._replace(reset=reset._replace(reason=doubt))
+    return result._replace(reset=reset._replace(reason=done.doubt))
 
 
 class _FitsAlready(Exception):
