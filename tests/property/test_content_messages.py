@@ -1,7 +1,7 @@
 """WriteContentRequest by hand and by protobuf: one reading, whatever the bytes."""
 
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kitcache.buildkit.proto import content_pb2 as pb
@@ -51,6 +51,7 @@ def test_what_protobuf_writes_is_read(request: pb.WriteContentRequest) -> None:
 
 
 @given(st.lists(PIECES, max_size=4).map(b"".join))
+@example(b"\x05" + bytes(4))  # a field with the number 0
 def test_any_bytes_mean_the_same_to_both_or_nothing_to_both(message: bytes) -> None:
     try:
         theirs = pb.WriteContentRequest.FromString(message)

@@ -52,6 +52,8 @@ def read_fields(message: Buffer) -> Iterator[tuple[int, int | memoryview]]:
     while at < len(view):
         key, at = _decode_varint(view, at, 5)
         wire_type = key & 7
+        if key < 8:  # no field has the number 0
+            raise malformed()
         if wire_type == _VARINT:
             value, at = _decode_varint(view, at, 10)
             yield key >> 3, value
