@@ -144,7 +144,7 @@ VALUES = {
         "path tag outcome digest written reused reset problem='' failure_code=0 prune=None",
         "exit_code",
     ),
-    "CachedStep": ("cache_key created_ns last_read_ns bytes", ""),
+    "CachedStep": ("cache_key created_ns last_read_ns bytes unique_bytes", ""),
     "DaemonInfo": ("version='' revision='' package='' dockerfile_version=''", ""),
     "DamagedPath": ("root chain kind problem", ""),
     "Descriptor": ("media_type digest size ref_name=None platform=None elsewhere=False", ""),
@@ -190,8 +190,8 @@ VALUES = {
     "ResetResult": (
         "path outcome entry_count kept too_young deleted ingests_deleted ingests_kept"
         " not_deleted not_deleted_count foreign foreign_count missing_blobs seconds"
-        " reason='' requests=None warnings=()",
-        "exit_code export_code needs_confirmation",
+        " reason='' requests=None warnings=() freed=None",
+        "exit_code export_code needs_confirmation unreachable_before",
     ),
     "RequestCounts": ("list=0 get=0 head=0 put=0 copy=0 delete=0", ""),
     "Root": ("position ref_name descriptor roots_name='index.json'", "label"),

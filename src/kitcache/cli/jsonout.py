@@ -74,6 +74,10 @@ _REPLACED: dict[tuple[str, str], Callable[[Any], Json]] = {
     },
     ("ReferencePath", "links"): lambda path: {"chain": list(map(shape_value, path.links))},
     ("ReferencePath", "root"): _shape_root,
+    ("ResetResult", "freed"): lambda reset: {
+        "freed": shape_value(reset.freed),
+        "unreachable_before": shape_value(reset.unreachable_before),
+    },
     ("TagInfo", "size"): lambda tag: shape_value(tag.size),
     ("TagStatus", "unusable_steps"): lambda tag: _shape_list("unusable_step", tag.unusable_steps),
     ("TrimResult", "after"): lambda trim: {

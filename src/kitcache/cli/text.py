@@ -40,6 +40,9 @@ def reset_lines(result: ResetResult) -> Iterator[str]:
     failed = f"; {result.not_deleted_count:,} not deleted" if result.not_deleted_count else ""
     seconds = f"{result.seconds:.1f} s"
     yield printable(f"{result.path}: {summary}; {kept}, for {tags}{failed} ({seconds})")
+    if result.freed is not None and result.unreachable_before.blobs:
+        before = blobs_of(result.unreachable_before)
+        yield printable(f"{result.path}: {before} of them were unreachable before")
 
 
 def request_notes(path: str, requests: RequestCounts | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The du command: the bytes of a cache by their use. It acquires no lock and changes no file."""
 
 from collections import Counter
+from itertools import chain
 from threading import Event
 
 from kitcache.gc.control import Control, OnProgress
@@ -9,7 +10,7 @@ from kitcache.gc.reach import reach
 from kitcache.gc.results import DiskUsage, TagUsage
 from kitcache.gc.survey import take_survey
 from kitcache.gc.sweep import dry_run_sweep
-from kitcache.gc.values import Survey, Tally, key_of
+from kitcache.gc.values import NodeKey, Survey, Tally, key_of
 from kitcache.oci.digest import Digest
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.open import StoreAddress, open_store
@@ -76,14 +77,19 @@ def measure_usage(
 def _shares(survey: Survey) -> tuple[TagUsage, ...]:
     # Many entries can name one root, so walk each root once.
     roots = {key_of(root.descriptor): root.descriptor for root in survey.roots if root.descriptor}
-    entries = Counter(key_of(root.descriptor) for root in survey.roots if root.descriptor)
+    # The entries of one tag are removed together, so they count as one.
+    keys_of: dict[str | NodeKey, set[NodeKey]] = {}
+    for root in survey.roots:
+        if root.descriptor:
+            key = key_of(root.descriptor)
+            keys_of.setdefault(key if root.ref_name is None else root.ref_name, set()).add(key)
     reached = {
         key: [digest for digest in reach(survey, descriptor) if digest in survey.live]
         for key, descriptor in roots.items()
     }
     holders: Counter[Digest] = Counter()
-    for key, digests in reached.items():
-        holders.update(dict.fromkeys(digests, entries[key]))
+    for keys, tags in Counter(map(frozenset, keys_of.values())).items():
+        holders.update(dict.fromkeys(chain.from_iterable(reached[key] for key in keys), tags))
     shares = {
         key: (
             _tally(survey, [d for d in digests if holders[d] == 1]),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 
 from kitcache.gc.results import ReferencePath
 from kitcache.gc.values import NodeKey, Survey, key_of
@@ -58,6 +59,16 @@ def links_below(
             if with_hints or not _is_hint(link):
                 below = reversed(survey.links.get(key, ()))
                 todo += [n for n in below if with_subjects or n.role != "subject"]
+
+
+def reached_elsewhere(survey: Survey, positions: Collection[int]) -> set[Digest]:
+    """Return the digests that entries at other positions reach."""
+    others = {
+        key_of(root.descriptor): root.descriptor
+        for root in survey.roots
+        if root.descriptor is not None and root.position not in positions
+    }
+    return set(chain.from_iterable(reach(survey, descriptor) for descriptor in others.values()))
 
 
 def _is_hint(link: Link) -> bool:

@@ -237,4 +237,5 @@ def make_reset_result(
         seconds=round(time.monotonic() - started, 3),
         requests=report.requests,
         warnings=report.warnings,
+        freed=swept.freed,
     )

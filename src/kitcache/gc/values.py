@@ -200,6 +200,7 @@ class SweepResult(NamedTuple):
 
     Attributes:
         foreign_tally: Its bytes are 0 unless the caller asked for them.
+        freed: Those of `deleted` that a tag reached before an edit; None without an edit.
         stopped: The pass ended early, because the roots changed or because of `failure`.
         failure: Cancelled, or an I/O error.
     """
@@ -213,6 +214,7 @@ class SweepResult(NamedTuple):
     foreign_tally: Tally = Tally()
     stopped: bool = False
     failure: KitcacheError | None = None
+    freed: Tally | None = None
 
 
 UsedFrom = Literal["export", "import", "cacheconfig", "manifest", "unknown"]
@@ -241,6 +243,8 @@ class ResetResult(NamedTuple):
         reason: Why the reset had this outcome, "" if there is no need to explain it.
         requests: The requests to an object store; None for a directory.
         warnings: Sentences about an object store and its earlier runs.
+        freed: Those of `deleted` that a tag reached before this command removed or trimmed it;
+            None if the command changed no tag.
     """
 
     path: str
@@ -260,6 +264,13 @@ class ResetResult(NamedTuple):
     reason: str = ""
     requests: RequestCounts | None = None
     warnings: tuple[str, ...] = ()
+    freed: Tally | None = None
+
+    @property
+    def unreachable_before(self) -> Tally:
+        """Those of `deleted` that no tag reached when the command began."""
+        freed = self.freed or Tally()
+        return Tally(self.deleted.blobs - freed.blobs, self.deleted.bytes - freed.bytes)
 
     @property
     def needs_confirmation(self) -> bool:

@@ -8,7 +8,7 @@ from threading import Event
 from kitcache.errors import Damaged, KitcacheError, Unreadable, Unsafe
 from kitcache.gc.control import Control
 from kitcache.gc.ls import Reader, kind_below, platform_of, read_image_config
-from kitcache.gc.reach import links_below, reach
+from kitcache.gc.reach import links_below, reach, reached_elsewhere
 from kitcache.gc.survey import take_survey
 from kitcache.gc.values import Root, Survey, Tally, key_of
 from kitcache.oci.cacheconfig import read_cacheconfig
@@ -48,8 +48,8 @@ def ls_tag(path: StoreAddress, tag: str, *, cancel: Event | None = None) -> TagC
         reader = Reader(store)
         reader.root = roots[0]
         lines = dict(chain.from_iterable(_history(reader, survey, d) for d in descriptors))
-        steps = dict(chain.from_iterable(_steps(reader, survey, d) for d in descriptors))
-    elsewhere = _reached_elsewhere(survey, roots)
+        elsewhere = reached_elsewhere(survey, [root.position for root in roots])
+        steps = dict(chain.from_iterable(_steps(reader, survey, d, elsewhere) for d in descriptors))
     own = [reach(survey, descriptor, with_subjects=False) for descriptor in descriptors]
     kinds = {kind_below(survey, d, reached) for d, reached in zip(descriptors, own, strict=True)}
     blobs = [
@@ -97,17 +97,6 @@ def _first_links(survey: Survey, descriptors: Sequence[Descriptor]) -> dict[Dige
     return links
 
 
-def _reached_elsewhere(survey: Survey, roots: Collection[Root]) -> set[Digest]:
-    """Return the digests that other entries reach."""
-    positions = {root.position for root in roots}
-    others = {
-        key_of(root.descriptor): root.descriptor
-        for root in survey.roots
-        if root.descriptor is not None and root.position not in positions
-    }
-    return set(chain.from_iterable(reach(survey, descriptor) for descriptor in others.values()))
-
-
 def _history(
     reader: Reader, survey: Survey, descriptor: Descriptor
 ) -> Iterator[tuple[Digest, tuple[str, str]]]:
@@ -139,7 +128,7 @@ def _commands(config: Mapping[str, object], count: int) -> list[str]:
 
 
 def _steps(
-    reader: Reader, survey: Survey, descriptor: Descriptor
+    reader: Reader, survey: Survey, descriptor: Descriptor, elsewhere: Collection[Digest]
 ) -> Iterator[tuple[Digest, CachedStep]]:
     """Yield each layer of a build cache with the step that created it."""
     cache: CacheDocuments | None = None
@@ -158,6 +147,8 @@ def _steps(
         record = config.records[ranked.key[0]]
         result = record.results[ranked.key[1]]
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
-        size = sum(survey.live.get(layer, 0) for layer in ranked.layers)
-        step = CachedStep(record.digest, result.created_ns, read_ns, size)
+        sizes = {layer: survey.live.get(layer, 0) for layer in ranked.layers}
+        unique = sum(size for layer, size in sizes.items() if layer not in elsewhere)
+        size = sum(sizes.values())
+        step = CachedStep(record.digest, result.created_ns, read_ns, size, unique)
         yield from ((layer, step) for layer in ranked.layers)

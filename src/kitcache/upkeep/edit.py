@@ -21,7 +21,7 @@ from kitcache.gc.collect import (
 from kitcache.gc.control import Control
 from kitcache.gc.plan import make_plan
 from kitcache.gc.sweep import dry_run_sweep
-from kitcache.gc.values import SweepResult
+from kitcache.gc.values import SweepResult, Tally
 from kitcache.oci.digest import Digest, sha256_of
 from kitcache.oci.index import edit_entries
 from kitcache.options.sweep import SweepOptions
@@ -89,7 +89,7 @@ def dry_run_edit(
     swept = dry_run_sweep(after.plan, store, context.control)
     if swept.failure is not None:
         raise swept.failure
-    return EditResult(choice, after, swept, doubt)
+    return EditResult(choice, after, _with_freed(swept, surveyed, after), doubt)
 
 
 def edit_and_collect(
@@ -107,7 +107,7 @@ def edit_and_collect(
         surveyed = survey_and_plan(store, context.options, context.control, lock)
         edit, choice = choose(store, surveyed)
         try:
-            after = _commit(store, surveyed, edit, context)
+            edited = _commit(store, surveyed, edit, context)
         except (Busy, Cancelled, Damaged, Unsafe):
             raise
         except KitcacheError:
@@ -121,10 +121,11 @@ def edit_and_collect(
             total = add_sweeps(total, swept)
             raise IndexChangedError from None
         try:
-            after, swept = collect(lock, context.options, context.control, after)
+            after, swept = collect(lock, context.options, context.control, edited)
         except KitcacheError as error:
             raise _after_edit(error, edit, store.roots_name) from None
-        return EditResult(choice, after, add_sweeps(total, swept))
+        swept = _with_freed(add_sweeps(total, swept), surveyed, edited)
+        return EditResult(choice, after, swept)
 
     try:
         return retry_if_changed(store, attempt)
@@ -195,6 +196,23 @@ def _project(
             recent=made.recent,
         ),
     )
+
+
+def _with_freed(swept: SweepResult, before: SurveyedPlan, after: SurveyedPlan) -> SweepResult:
+    """Return the result of the sweep with the tally of the blobs that the edit has freed."""
+    if after is before:
+        return swept
+    survey, recent = after.survey, after.plan.recent
+    freed = [
+        size
+        for digest, size in before.survey.live.items()
+        if digest not in survey.live
+        and digest not in survey.young
+        and digest.hex not in recent.get(digest.algorithm, ())
+    ]
+    # In an object store, blobs can be too young without a record of an earlier run.
+    tally = min(Tally(len(freed), sum(freed)), swept.deleted)
+    return swept._replace(freed=tally)
 
 
 def _after_edit(error: KitcacheError, edit: IndexEdit, roots_name: str) -> KitcacheError:

@@ -47,12 +47,14 @@ class CachedStep(NamedTuple):
         created_ns: Since 1970, None if unknown.
         last_read_ns: When an import last read its last layer, None if unknown.
         bytes: Of its layers that no more recently used step has.
+        unique_bytes: Those of them that no other tag needs: what its removal frees.
     """
 
     cache_key: str
     created_ns: int | None
     last_read_ns: int | None
     bytes: int
+    unique_bytes: int
 
 
 class HeldBlob(NamedTuple):

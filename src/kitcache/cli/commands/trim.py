@@ -40,7 +40,7 @@ blobs are not changed. If the tag fits already, nothing is changed, but
     epilog="""\
 examples:
   kitcache trim ./cache main --max-used-space 5GB --dry-run
-      which steps would be removed, and how much does each hold alone?
+      which steps would be removed, and how much does each free?
   kitcache trim ./cache main --max-used-space 5GB
   kitcache prune ./cache --max-used-space 20GB --trim
       all tags together: remove some, and trim the kept tags""",
@@ -104,11 +104,12 @@ def trim_lines(result: TrimResult, now_ns: int, *, with_steps: bool = True) -> I
             format_since(step.created_ns, now_ns),
             format_since(step.last_read_ns, now_ns),
             format_bytes(step.bytes),
+            format_bytes(step.unique_bytes),
             decision,
         )
         for step, decision in steps[:_MAX_SHOWN]
     ]
-    yield from table(("STEP", "CREATED", "LAST READ", "UNIQUE", ""), rows, right=(1, 2, 3))
+    yield from table(("STEP", "CREATED", "LAST READ", "SIZE", "UNIQUE", ""), rows, (1, 2, 3, 4))
     if len(steps) > _MAX_SHOWN:
         yield f"and {len(steps) - _MAX_SHOWN:,} more; --json has all"
     if not any(step.last_read_ns for step, _ in steps):

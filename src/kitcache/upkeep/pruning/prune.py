@@ -293,7 +293,7 @@ def _make_result(done: EditResult[_Choice] | None, reset: ResetResult) -> PruneR
         outcome=reset.outcome,
         tags=choice.decisions,
         trimmed=tuple(
-            plan.describe(trim, reset.path, outcome, limit.bytes if limit else 0)
+            plan.describe(trim, reset.path, outcome, limit.bytes if limit else 0, plan.after)
             for trim in plan.trims
         ),
         reset=reset,

@@ -165,6 +165,8 @@ def describe_steps(
     kept: Collection[ResultKey] | None,
     used: Mapping[Digest, int],
     sizes: Mapping[Digest, int],
+    *,
+    elsewhere: Collection[Digest],
     now_ns: int,
 ) -> tuple[tuple[CachedStep, ...], tuple[CachedStep, ...]]:
     """Return the kept steps and the removed steps, least recently used first.
@@ -174,6 +176,7 @@ def describe_steps(
 
     Args:
         kept: None if all results are kept.
+        elsewhere: The blobs that other entries reach.
     """
     config = read_cacheconfig(cache.config)
     order = [ranked.key for ranked in _rank([cache], [config], used, now_ns)]
@@ -189,10 +192,10 @@ def describe_steps(
         chain = () if id(result.chain) in done else result.chain
         done.add(id(result.chain))
         new = {config.layers[n].digest for n in chain} - seen
-        size = _bytes_of(new, sizes)
+        size, unique = _bytes_of(new, sizes), _bytes_of(new - set(elsewhere), sizes)
         seen |= new
         read_ns = used.get(config.layers[result.chain[-1]].digest) if result.chain else None
-        steps[key] = CachedStep(record.digest, result.created_ns, read_ns, size)
+        steps[key] = CachedStep(record.digest, result.created_ns, read_ns, size, unique)
     return tuple(steps[key] for key in remaining), tuple(steps[key] for key in removed)
 
 

@@ -16,7 +16,7 @@ from kitcache.errors import (
 from kitcache.gc.collect import SurveyedPlan
 from kitcache.gc.control import Control, OnProgress
 from kitcache.gc.ls import kind_below
-from kitcache.gc.reach import reach
+from kitcache.gc.reach import reach, reached_elsewhere
 from kitcache.gc.reset import LOCK_TIMEOUT_S, make_reset_result
 from kitcache.gc.values import Root, Survey
 from kitcache.oci.descriptor import Descriptor
@@ -102,7 +102,8 @@ def trim(
     except _FitsAlready as fits:
         return fits.result
     # All trims of the plan replace one root by one other.
-    result = done.choice.describe(done.choice.trims[0], name, outcome, max_used_bytes)
+    plan = done.choice
+    result = plan.describe(plan.trims[0], name, outcome, max_used_bytes, plan.before)
     return result._replace(reset=reset._replace(reason=done.doubt))
 
 
@@ -128,7 +129,14 @@ def _plan_trim(store: EditableStore, survey: Survey, tag: str, limit_bytes: int)
     if plan.trims:
         return plan
     size, digest = tally_below(survey, descriptor), descriptor.digest
-    steps, _ = describe_steps(plan.caches[positions[0]], None, used, survey.live, now_ns)
+    steps, _ = describe_steps(
+        plan.caches[positions[0]],
+        None,
+        used,
+        survey.live,
+        elsewhere=reached_elsewhere(survey, positions),
+        now_ns=now_ns,
+    )
     raise _FitsAlready(
         TrimResult(store.path, "unchanged", tag, limit_bytes, digest, size, digest, size, steps, ())
     )

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from kitcache.errors import Damaged, Unsafe
-from kitcache.gc.reach import reach
+from kitcache.gc.reach import reach, reached_elsewhere
 from kitcache.gc.values import Root, Survey, Tally
 from kitcache.oci.cacheconfig import ResultKey, read_cacheconfig
 from kitcache.oci.cachemanifest import read_cache_manifest
@@ -69,11 +69,21 @@ class TrimPlan(NamedTuple):
         return {t.ref_name: (t.before.digest, t.after.digest) for t in self.trims if t.ref_name}
 
     def describe(
-        self, trim: TagTrim, path: str, outcome: Literal["done", "dry-run"], limit_bytes: int
+        self,
+        trim: TagTrim,
+        path: str,
+        outcome: Literal["done", "dry-run"],
+        limit_bytes: int,
+        others: Survey,
     ) -> TrimResult:
-        """Return the result for one tag."""
+        """Return the result for one tag. others: The survey that has the other entries."""
         kept, removed = describe_steps(
-            trim.documents, trim.kept, self.used, self.before.live, self.now_ns
+            trim.documents,
+            trim.kept,
+            self.used,
+            self.before.live,
+            elsewhere=reached_elsewhere(others, trim.positions),
+            now_ns=self.now_ns,
         )
         return TrimResult(
             path=path,

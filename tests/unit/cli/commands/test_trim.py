@@ -23,9 +23,9 @@ def cache(tmp_path: Path) -> Stages:
 def test_what_went_and_what_stays(cache: Stages) -> None:
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", LIMIT)
     assert (answer.code, answer.err) == (0, "")
-    first, head, *rows, hint, last = answer.out.splitlines()
+    first, head, *rows, hint, last, garbage = answer.out.splitlines()
     assert first == "cache: main shrank from 43.6 kB to 16.5 kB: 5 steps of 8 removed"
-    assert head.split() == ["STEP", "CREATED", "LAST", "READ", "UNIQUE"]
+    assert head.split() == ["STEP", "CREATED", "LAST", "READ", "SIZE", "UNIQUE"]
     assert [row.split()[0] for row in rows] == [
         stages.record_of(name)[:19] for name in stages.AS_THEY_GO
     ]
@@ -34,6 +34,7 @@ def test_what_went_and_what_stays(cache: Stages) -> None:
         hint == "no import is recorded: the oldest step that no other step needs is removed first"
     )
     assert last.startswith("cache: deleted 7 blobs, ")
+    assert garbage == "cache: 3 blobs, 600 B of them were unreachable before"
 
 
 def test_a_dry_run_says_would(cache: Stages) -> None:
@@ -70,7 +71,7 @@ def test_a_dry_run_shows_the_steps_of_a_tag_that_fits_too(cache: Stages) -> None
     answer = run(cache.box.top, "trim", "cache", "main", "--max-used-space", "1 GB", "-n")
     head, columns, *steps = answer.out.splitlines()
     assert head.endswith("nothing was changed")
-    assert columns.split() == ["STEP", "CREATED", "LAST", "READ", "UNIQUE"]
+    assert columns.split() == ["STEP", "CREATED", "LAST", "READ", "SIZE", "UNIQUE"]
     assert [line.split()[-1] for line in steps[: len(MAIN)]] == ["keep"] * len(MAIN)
 
 

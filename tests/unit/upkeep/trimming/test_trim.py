@@ -21,6 +21,8 @@ from kitcache.errors import (
     Unsafe,
     UsageError,
 )
+from kitcache.gc.du import du
+from kitcache.gc.values import Tally
 from kitcache.store.open import open_store
 from kitcache.store.state import (
     count_skipped_sweep,
@@ -29,6 +31,7 @@ from kitcache.store.state import (
     record_layer_uses,
     record_use,
 )
+from kitcache.upkeep.contents import ls_tag
 from kitcache.upkeep.results import CachedStep
 from kitcache.upkeep.trimming.trim import trim
 from tests.caches.snapshot import differences, take_snapshot
@@ -84,12 +87,36 @@ def test_the_coldest_steps_go_and_the_others_are_what_they_were(cache: Stages, l
     assert trim(cache.dir, "main", limit_for(left)).outcome == "unchanged"
 
 
-def test_each_step_says_what_it_holds_alone(one: Stages) -> None:
+def test_unique_is_what_a_removal_frees_as_ls_says_it(one: Stages) -> None:
     done = trim(one.dir, "main", limit_for(3), dry_run=True)
     steps = (*done.removed_steps, *done.kept_steps)
     assert {step.bytes for step in steps} == {LAYER_BYTES}
     assert done.before_size.bytes - done.after_size.bytes > 5 * LAYER_BYTES
-    assert done.kept_steps[-1] == CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES)
+    base = CachedStep(stages.record_of("base"), 10**9, None, LAYER_BYTES, 0)
+    assert done.kept_steps[-1] == base, "dev has its layer too"
+    assert done.reset is not None
+    assert done.reset.freed is not None
+    before = du(one.dir)
+    assert done.reset.unreachable_before == before.reclaimable
+    layers = sum(step.unique_bytes for step in done.removed_steps)
+    documents = sum(one.box.path_of(d).stat().st_size for d in documents_of(one))
+    assert 0 < layers < LAYER_BYTES * len(done.removed_steps)
+    assert done.reset.freed == Tally(layers // LAYER_BYTES + 2, layers + documents)
+    listed = {b.step.cache_key: b for b in ls_tag(one.dir, "main").blobs if b.step is not None}
+    for step in steps:
+        blob = listed[step.cache_key]
+        assert blob.step is not None
+        assert step.unique_bytes == blob.unique_bytes == blob.step.unique_bytes
+    trim(one.dir, "main", limit_for(3))
+    added = sum(one.box.path_of(d).stat().st_size for d in documents_of(one, "main"))
+    assert du(one.dir).live.bytes == before.live.bytes - layers - documents + added
+
+
+def documents_of(cache: Stages, tag: str = "") -> tuple[str, str]:
+    """The manifest of main, or of a tag as it is now, and its cacheconfig."""
+    manifest = entries(cache.dir)[tag]["digest"] if tag else cache.main["digest"]
+    config = json.loads(cache.box.path_of(manifest).read_bytes())["config"]["digest"]
+    return manifest, config
 
 
 def test_what_fits_is_left_alone_garbage_too(cache: Stages) -> None:
