@@ -14,8 +14,12 @@ HIDDEN = "…"
 _USER = (
     r"""://([^/?#\s"'<>]+|[^/?#\s"'<>:]*:(?!\d*(?:[/?#\s"'<>]|$))[^\s"'<>]{1,256})@(?!sha\d+:)"""
 )
-# Attributes of caches in object stores, and the signature of a SAS.
-_ATTRIBUTE = r"""\b(access_key_id|secret_access_key|session_token|sig)=[^,&\s"'<>]+"""
+# Attributes of caches in object stores, the signature of a SAS, and the header Authorization.
+_ATTRIBUTE = (
+    r"""\b(access_key_id|secret_access_key|session_token|sig|Credential|SignedHeaders|Signature)"""
+    r"""=[^,&\s"'<>]+"""
+)
+_SCHEME = r"""\b(SharedKey(?:Lite)?|Bearer) +[^\s,"'<>]+"""
 _TOKEN_SCHEMES = ("http", "https")
 
 
@@ -23,6 +27,8 @@ def hide_password(text: str) -> str:
     """Return the text without secret attributes and the user's part of URLs: https://…@host."""
     if "=" in text:
         text = re.sub(_ATTRIBUTE, rf"\1={HIDDEN}", text)
+    if "SharedKey" in text or "Bearer" in text:
+        text = re.sub(_SCHEME, rf"\1 {HIDDEN}", text)
     if "://" not in text:
         return text
     return re.sub(_USER, _hide, text)

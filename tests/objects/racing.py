@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import kitcache
 from kitcache.errors import Damaged
-from kitcache.options.objectcaches import parse_object_cache
 from kitcache.options.sweep import SweepOptions
 from kitcache.store.objects.client import ObjectClient
 from kitcache.store.objects.live import LiveState, encode_state
@@ -51,10 +50,8 @@ class Tally(NamedTuple):
         return self._replace(**{name: getattr(self, name) + n for name, n in more.items()})
 
 
-def address_of(bucket: S3Bucket, **changes: str) -> Any:
-    cache = parse_object_cache(bucket.attributes(**changes), {})
-    assert cache is not None
-    return cache._replace(touch_refresh_ns=1)
+def address_of(bucket: S3Bucket, **changes: str) -> str:
+    return bucket.attributes(touch_refresh="0s", **changes)
 
 
 def prepare(bucket: S3Bucket) -> None:

@@ -35,24 +35,24 @@ def age(bucket: Bucket) -> None:
 
 
 def repair(bucket: Bucket) -> None:
-    kitcache.repair(bucket.cache)
+    kitcache.repair(bucket.address)
 
 
 def trim(bucket: Bucket) -> None:
-    kitcache.trim(bucket.cache, "main", TRIMMED_BYTES, options=CONFIRMED)
+    kitcache.trim(bucket.address, "main", TRIMMED_BYTES, options=CONFIRMED)
 
 
 def prune(bucket: Bucket) -> None:
     policy = PrunePolicy(keep_tags=("main", "empty"))
-    kitcache.prune(bucket.cache, policy, options=CONFIRMED)
+    kitcache.prune(bucket.address, policy, options=CONFIRMED)
 
 
 def tag(bucket: Bucket) -> None:
-    kitcache.tag(bucket.cache, "main", "first")
+    kitcache.tag(bucket.address, "main", "first")
 
 
 def untag(bucket: Bucket) -> None:
-    kitcache.untag(bucket.cache, ["feature/*", "first"])
+    kitcache.untag(bucket.address, ["feature/*", "first"])
 
 
 CASES: dict[str, tuple[Callable[[Bucket], None], Callable[[Bucket], None]]] = {

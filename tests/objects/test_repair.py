@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import kitcache
-from kitcache.errors import Busy, Cancelled, KitcacheError, UsageError
+from kitcache.errors import Cancelled, KitcacheError, UsageError
 from kitcache.gc.control import Control
 from kitcache.gc.values import Progress
 from kitcache.options.objectcaches import ObjectCache
@@ -28,7 +28,13 @@ class Bucket:
     def __init__(self, kind: str, *, has_versions: bool = False) -> None:
         self.client = MemoryClient(has_versions=has_versions, renews=kind == "s3")
         keys = (f"{PREFIX}blobs/", (f"{PREFIX}manifests/",))
-        self.cache = ObjectCache("s3" if kind == "s3" else "azblob", "memory", PREFIX, *keys)
+        cache = ObjectCache("s3", "memory", PREFIX, *keys, region="r")
+        if kind != "s3":
+            url = "https://account.blob.core.windows.net"
+            cache = cache._replace(
+                kind="azblob", endpoint_url=url, account_name="account", region=""
+            )
+        self.cache, self.address = cache, cache.address
         for key, data in read_fixture(kind).items():
             self.client.write(PREFIX + key, data)
         self.client.requests.clear()
@@ -75,11 +81,11 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> B
 
 
 def verify(bucket: Bucket, **how: Any) -> VerifyResult:
-    return kitcache.verify(bucket.cache, **how)
+    return kitcache.verify(bucket.address, **how)
 
 
 def repair(bucket: Bucket, **how: Any) -> RepairResult:
-    return kitcache.repair(bucket.cache, **how)
+    return kitcache.repair(bucket.address, **how)
 
 
 def importable(result: VerifyResult) -> dict[str | None, str]:
@@ -232,8 +238,8 @@ class TestRepair:
 
         monkeypatch.setattr(bucket.client, "list_pages", listing)
         before = bucket.objects
-        with pytest.raises(Busy, match=r"ci/manifests/ changed 8 times"):
-            repair(bucket)
+        assert verify(bucket).exit_code == 0
+        assert repair(bucket).actions == ()
         assert bucket.objects == before
 
     def test_an_export_during_the_repair_is_not_overwritten(self, bucket: Bucket) -> None:
@@ -267,7 +273,7 @@ class TestRepair:
     def test_other_caches_are_not_copied_from(self, bucket: Bucket) -> None:
         with pytest.raises(UsageError, match="copies no blobs") as caught:
             repair(bucket, sources=["other"])
-        assert caught.value.hints == (f"first run kitcache copy other {bucket.cache}",)
+        assert caught.value.hints == (f"first run kitcache copy other '{bucket.address}'",)
 
     def test_a_write_that_fails_changes_no_other_root(self, bucket: Bucket) -> None:
         bucket.lose(bucket.top("main"))

@@ -1,9 +1,13 @@
 """Several runs on one bucket: what each counts, refuses and remembers. A dry run agrees."""
 
+from collections.abc import Iterator
+from itertools import count
+
 import pytest
 
 import kitcache
-from kitcache import PrunePolicy, PruneResult, ResetResult, SweepOptions, Unsafe
+from kitcache import Busy, PrunePolicy, PruneResult, ResetResult, SweepOptions, Unsafe
+from kitcache.store.objects.client import Page
 from tests.objects.buckets import digest_of
 from tests.objects.exporter import finish
 from tests.objects.world import CONFIRMED, HOUR_NS, World
@@ -93,6 +97,44 @@ def test_a_dry_run_refuses_roots_of_another_prefix_as_a_run_does() -> None:
                 kitcache.reset(world.address, options=options, dry_run=dry_run)
             with world.opened(), pytest.raises(Unsafe, match="team/main looks like a root"):
                 kitcache.prune(world.address, KEEP_MAIN, options=options, dry_run=dry_run)
+
+
+def test_a_blob_that_a_listing_lacks_is_looked_up() -> None:
+    """A listing can be late; then the blob is not missing."""
+    world = make_world("main")
+    key = world.bucket.blob_key(digest_of(b"main"))
+    list_pages = world.client.list_pages
+
+    def list_late(prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
+        for page in list_pages(prefix, after=after, versions=versions):
+            yield page._replace(objects=[info for info in page.objects if info.key != key])
+
+    world.client.list_pages = list_late  # type: ignore[method-assign]
+    with world.opened():
+        usage = kitcache.du(world.address)
+        assert (usage.exit_code, usage.missing_blobs, usage.live.blobs) == (0, (), 3)
+        assert kitcache.reset(world.address, options=CONFIRMED).exit_code == 0
+        remove_blob(world, b"main")
+        assert kitcache.du(world.address).exit_code == 12
+
+
+def test_listings_that_differ_each_time_are_named_as_a_cause() -> None:
+    world = make_world("main", "pr-1")
+    world.wait(60 * HOUR_NS)
+    key, list_pages = world.bucket.root_key("pr-1"), world.client.list_pages
+    turns = count()
+
+    def list_some(prefix: str, *, after: str = "", versions: bool = False) -> Iterator[Page]:
+        is_short = prefix == "manifests/" and next(turns) % 2
+        for page in list_pages(prefix, after=after, versions=versions):
+            objects = [info for info in page.objects if not (is_short and info.key == key)]
+            yield page._replace(objects=objects)
+
+    world.client.list_pages = list_some  # type: ignore[method-assign]
+    with world.opened(), pytest.raises(Busy, match="or each listing of the store is different"):
+        kitcache.reset(world.address, options=CONFIRMED)
+    keys = world.bucket.keys()
+    assert len([key for key in keys if "/sha256:" in key]) == 3
 
 
 @pytest.mark.parametrize("command", ["reset", "prune"])

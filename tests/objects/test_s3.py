@@ -229,6 +229,75 @@ def test_an_incomplete_listing_is_an_error(moto_bucket: S3Bucket, body: bytes) -
             all_of(client, "")
 
 
+def entry(key: str, *, size: str = "5", date: str = "2026-01-01T00:00:00.000Z") -> str:
+    facts = f"<LastModified>{date}</LastModified><ETag>e</ETag><Size>{size}</Size>"
+    return f"<Contents><Key>{key}</Key>{facts}</Contents>"
+
+
+def listing(entries: str, end: str = "<IsTruncated>false</IsTruncated>") -> bytes:
+    return answer_of(f"<ListBucketResult>{entries}{end}</ListBucketResult>".encode())
+
+
+@pytest.mark.parametrize(
+    ("response", "match"),
+    [
+        (listing(entry("k", size="-5")), "an invalid value: the size '-5'"),
+        (listing(entry("k", size="1" + "0" * 23)), "an invalid value: the size '10000"),
+        (listing(entry("k", size="five")), "an invalid value: the size 'five'"),
+        (listing(entry("k", date="never")), "an invalid value: the date 'never'"),
+        (listing(entry("k", date="0001-01-01T00:00:00Z")), "an invalid value: the date '0001"),
+        (listing(entry("k", date="9999-12-31T23:59:59Z")), "an invalid value: the date '9999"),
+        (answer_of(b"{}"), "the store answered 200 with a body that is not one of S3"),
+        (answer_of(b"", "307 Moved", "Location: /\r\n"), "the store answered 307"),
+    ],
+)
+@pytest.mark.usefixtures("fast_retries")
+def test_an_answer_that_cannot_be_is_an_error(
+    moto_bucket: S3Bucket, response: bytes, match: str
+) -> None:
+    with proxied(moto_bucket) as (proxy, client):
+        proxy.answer(is_query("list-type=2"), response)
+        with pytest.raises(KitcacheError, match=f"ListObjectsV2 failed: .*{match}"):
+            all_of(client, "")
+
+
+@pytest.mark.parametrize("headers", ["", "Last-Modified: never\r\n"])
+def test_an_object_without_a_date_is_an_error(moto_bucket: S3Bucket, headers: str) -> None:
+    with proxied(moto_bucket) as (proxy, client):
+        proxy.answer(lambda _: True, answer_of(b"data", headers=headers))
+        with pytest.raises(KitcacheError, match="GetObject failed: the store's answer"):
+            client.read("k", 9)
+        with pytest.raises(KitcacheError, match="HeadObject failed: the store's answer"):
+            client.stat("k")
+
+
+def test_a_key_that_is_listed_twice_counts_once(moto_bucket: S3Bucket) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"
+    with proxied(moto_bucket) as (proxy, client):
+        proxy.answer(is_query("continuation-token"), listing(entry("b") + entry("c") * 2))
+        proxy.answer(is_query("list-type=2"), listing(entry("a") * 2 + entry("b"), more))
+        assert [info.key for info in all_of(client, "")] == ["a", "b", "c"]
+
+
+def test_nothing_of_the_authorization_is_printed(moto_bucket: S3Bucket) -> None:
+    """A store, or a proxy in front of it, may repeat the header in its answer."""
+    credential = f"Credential={ADMIN.access}/20261204/us-east-1/s3/aws4_request"
+    signature = "0123456789abcdef" * 4
+    header = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders=host;x-amz-date, Signature={signature}"
+    bodies = (
+        f"<Error><Code>Odd</Code><Message>not {header}</Message></Error>",
+        f"<Error><Code>{header}</Code><Message>no</Message></Error>",
+        f"<Error><Code>Odd</Code><Message>signature {signature} is odd</Message></Error>",
+    )
+    for body in bodies:
+        with proxied(moto_bucket) as (proxy, client):
+            proxy.answer(is_query("list-type=2"), answer_of(body.encode(), "409 Conflict"))
+            with pytest.raises(KitcacheError, match="the store answered") as caught:
+                all_of(client, "")
+            assert signature not in str(caught.value)
+            assert "aws4_request" not in str(caught.value)
+
+
 def test_a_listing_that_never_advances_is_an_error(moto_bucket: S3Bucket) -> None:
     page = b"<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"
     with proxied(moto_bucket) as (proxy, client):
@@ -308,6 +377,28 @@ def test_an_older_store_gets_a_content_md5(plain_bucket: S3Bucket, code: str) ->
         assert plain_bucket.keys() == {keys[2]}
         assert client.requests["delete"] == 3
         assert not any("x-amz-checksum-crc32" in request.headers for request in proxy.requests)
+
+
+@pytest.mark.usefixtures("fast_retries")
+@pytest.mark.parametrize(("times", "is_deleted"), [(2, True), (99, False)])
+def test_a_key_for_which_the_store_is_busy_is_tried_again(
+    plain_bucket: S3Bucket, times: int, is_deleted: bool
+) -> None:
+    """DeleteObjects reports some keys as SlowDown, and deletes the others."""
+    keys = [f"{plain_bucket.prefix}{name}" for name in "ab"]
+    for key in keys:
+        plain_bucket.put(key, b"1")
+    error = f"<Error><Key>{keys[0]}</Key><Code>SlowDown</Code><Message>wait</Message></Error>"
+    busy = answer_of(f"<DeleteResult>{error}</DeleteResult>".encode())
+    with proxied(plain_bucket) as (proxy, client):
+        proxy.answer(is_batch, busy, times)
+        reasons = client.delete([Target(key) for key in keys])
+        # The proxy has answered in place of the store, so only the last request deletes.
+        assert client.requests["delete"] == (3 if is_deleted else 8)
+        assert reasons == (
+            {} if is_deleted else {Target(keys[0]): "the store answered SlowDown: wait"}
+        )
+        assert (plain_bucket.get(keys[0]) is None) == is_deleted
 
 
 def test_a_store_without_batches_gets_single_deletions(locked_bucket: S3Bucket) -> None:

@@ -34,9 +34,13 @@ class World:
         self.kind = kind
         self.client = MemoryClient(has_versions=kind == "versioned", renews=kind != "azure")
         self.bucket = MemoryBucket(self.client)
-        self.address = ObjectCache(
-            "azblob" if kind == "azure" else "s3", "memory", touch_refresh_ns=touch_refresh_ns
-        )
+        cache = ObjectCache("s3", "memory", region="r", touch_refresh_ns=touch_refresh_ns)
+        if kind == "azure":
+            url = "https://account.blob.core.windows.net"
+            cache = cache._replace(
+                kind="azblob", endpoint_url=url, account_name="account", region=""
+            )
+        self.address = cache.address
 
     @property
     def now_ns(self) -> int:

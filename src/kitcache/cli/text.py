@@ -110,6 +110,11 @@ def progress_line(path: str, event: Progress) -> str:
 def waiting_line(event: Waiting) -> str:
     """Return a line about the lock or upload that a command waits for, with the time."""
     seconds = f"{event.seconds:.0f} s" if event.seconds >= 0.5 else "less than 1 s"
+    if event.waiting_for == "roots":
+        time = format_age(round(event.seconds * 10**9))
+        return printable(
+            f"{event.path}: waiting {time} for the roots of exports that ran during the sweep"
+        )
     if event.waiting_for == "export":
         return printable(f"{event.path}: an upload has just ended; waiting {seconds} for its tag")
     holder = describe_holder(event.holder)

@@ -68,7 +68,7 @@ def collect(
     if options.settles and total.deleted.blobs and store.min_age_floor_ns:
         # Each export that ran during the sweep publishes its root in this time.
         seconds = options.export_time_ns / 10**9
-        control.report(Waiting(store.path, "export", LockHolder(None, None), seconds))
+        control.report(Waiting(store.path, "roots", LockHolder(None, None), seconds))
         try:
             control.pause(seconds)
             if not _has_roots_of(store, surveyed.plan, control):
@@ -183,11 +183,16 @@ def retry_if_changed(
 
 def index_unstable_error(store: CacheStore, effect: str = NOTHING_DELETED) -> Busy:
     """Return the error for roots that change again and again."""
+    cause = "other processes are publishing tags"
+    hints: tuple[str, ...] = ("try again when their exports have ended",)
+    if store.blobs_are_leaves:
+        cause += ", or each listing of the store is different"
+        hints = (*hints, "check for a cache in front of the store")
     return Busy(
         store.path,
-        f"{store.roots_name} changed {MAX_RETRIES} times: other processes are publishing tags",
+        f"{store.roots_name} changed {MAX_RETRIES} times: {cause}",
         effect=effect,
-        hints=("try again when their exports have ended",),
+        hints=hints,
     )
 
 

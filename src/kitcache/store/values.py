@@ -224,7 +224,8 @@ class Waiting(NamedTuple):
     """An event: a call waits for another process.
 
     Attributes:
-        waiting_for: The name of the lock, or "export".
+        waiting_for: The name of the lock; "export" for the tag of an upload that has just ended;
+            "roots" for those of exports to an object store; "answer" for an object store.
         seconds: How long it waits at most.
 
     """

@@ -11,6 +11,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from kitcache.store.objects.client import ObjectInfo
 
+_MAX_INTEGER = 2**63 - 1
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _FIELDS = frozenset(
     (
@@ -110,10 +111,13 @@ def _make_info(fields: dict[str, str]) -> ObjectInfo:
     """Return the facts of a blob. A blob without a version has no IsCurrentVersion."""
     etag = fields["Etag"]
     version = fields.get("VersionId", "")
+    size, modified_ns = int(fields["Content-Length"]), date_ns(fields["Last-Modified"])
+    if not (0 <= size <= _MAX_INTEGER and 0 <= modified_ns <= _MAX_INTEGER):
+        raise ValueError("a size or a date that cannot be")
     return ObjectInfo(
         fields["Name"],
-        int(fields["Content-Length"]),
-        date_ns(fields["Last-Modified"]),
+        size,
+        modified_ns,
         etag if etag.startswith('"') else f'"{etag}"',
         version,
         not version or fields.get("IsCurrentVersion") == "true",

@@ -1,7 +1,7 @@
 """S3Client: the requests of a cache to a bucket of S3, sent with botocore."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any
@@ -27,7 +27,7 @@ from kitcache.store.objects.s3listing import (
     S3Page,
     convert_listing,
     group_versions,
-    nanoseconds,
+    read_date,
 )
 from kitcache.store.objects.s3requests import S3Requests
 from kitcache.store.objects.s3transfer import (
@@ -128,13 +128,19 @@ class S3Client:
 
     def _list(self, operation: str, prefix: str, page: dict[str, str]) -> Iterator[S3Page]:
         empty_pages = 0
+        before: Collection[tuple[str, str]] = ()
         while True:
             answer = self._requests.call(
                 operation, Prefix=prefix, MaxKeys=PAGE_KEYS, EncodingType="url", **page
             )
-            listing: S3Page | None = answer.get(LISTING) or convert_listing(answer)
+            with self._requests.reading(operation):
+                listing: S3Page | None = answer.get(LISTING) or convert_listing(answer)
             if listing is None:
                 raise self._incomplete(operation, "an answer is not a complete listing")
+            # Some stores repeat a key: in a page, or at the beginning of the next one.
+            unique = {(info.key, info.version): info for info in listing.objects}
+            new = [info for name, info in unique.items() if name not in before]
+            listing, before = listing._replace(objects=new), unique.keys()
             yield listing
             if not listing.is_truncated:
                 return
@@ -158,7 +164,8 @@ class S3Client:
 
     def stat(self, key: str) -> ObjectInfo | None:
         answer = self._requests.call_unless(MISSING, "HeadObject", Key=key)
-        return None if answer is None else make_info(key, answer)
+        with self._requests.reading("HeadObject"):
+            return None if answer is None else make_info(key, answer)
 
     def read_parts(self, key: str, size: int) -> Iterator[bytes | memoryview] | None:
         download = open_download(self._requests, key)
@@ -210,8 +217,10 @@ class S3Client:
         while True:
             answer = self._requests.call("ListMultipartUploads", Prefix=prefix, **page)
             for entry in answer.get("Uploads", ()):
-                began_ns = nanoseconds(entry["Initiated"])
-                yield Upload(entry["Key"], entry["UploadId"], began_ns)
+                with self._requests.reading("ListMultipartUploads"):
+                    began_ns = read_date(entry["Initiated"])
+                    upload = Upload(entry["Key"], entry["UploadId"], began_ns)
+                yield upload
             if not answer.get("IsTruncated"):
                 return
             before = page

@@ -8,9 +8,12 @@ from typing import Any
 from kitcache.store.objects.client import CHANGED, Target
 from kitcache.store.objects.s3errors import (
     BUCKET_CODES,
+    BUSY,
     CONDITION_FAILED,
     DENIED,
     MISSING,
+    PASSING,
+    clean_text,
     error_code,
     error_message,
 )
@@ -50,15 +53,35 @@ class S3Deletions:
             return self._delete_singly(targets)
         while not self._is_single:
             needed_md5 = self._needs_md5
+            reasons = self._delete_together(targets)
+            if reasons is not None:
+                return reasons
+            self._needs_md5, self._is_single = True, needed_md5
+        return self._delete_singly(targets)
+
+    def _delete_together(self, targets: Sequence[Target]) -> dict[Target, str] | None:
+        """Delete objects in one request; those for which the store is busy in further requests.
+
+        Return None if the store does not understand the request.
+        """
+        reasons: dict[Target, str] = {}
+        attempts = 0
+        while targets:
             answer = self._requests.call_unless(
                 _NOT_SUPPORTED,
                 "DeleteObjects",
                 Delete={"Objects": [_identify(t) for t in targets], "Quiet": True},
             )
-            if answer is not None:
-                return _reasons(targets, answer)
-            self._needs_md5, self._is_single = True, needed_md5
-        return self._delete_singly(targets)
+            if answer is None:
+                return None
+            attempts += 1
+            errors = _find_errors(targets, answer)
+            busy = [target for target, (code, _) in errors.items() if code in BUSY | PASSING]
+            reasons |= {target: _reason(*error) for target, error in errors.items()}
+            targets = busy if busy and self._requests.wait_for(attempts, is_busy=True) else []
+            for target in targets:
+                del reasons[target]
+        return {target: reason for target, reason in reasons.items() if reason}
 
     def _delete_singly(self, targets: Sequence[Target]) -> dict[Target, str]:
         reasons = {}
@@ -93,18 +116,18 @@ def _identify(target: Target) -> dict[str, str]:
     return {"Key": target.key}
 
 
-def _reasons(targets: Sequence[Target], answer: Response) -> dict[Target, str]:
+def _find_errors(targets: Sequence[Target], answer: Response) -> dict[Target, tuple[str, str]]:
+    """Return the code and the text of each deletion that failed."""
     errors = {
         (error.get("Key", ""), error.get("VersionId", "")): error
         for error in answer.get("Errors", ())
     }
-    reasons = {}
+    found = {}
     for target in targets if errors else ():
         error = errors.get((target.key, target.version)) or errors.get((target.key, ""))
-        reason = _reason(error.get("Code", ""), error.get("Message", "")) if error else ""
-        if reason:
-            reasons[target] = reason
-    return reasons
+        if error:
+            found[target] = error.get("Code", ""), clean_text(error.get("Message", ""))
+    return found
 
 
 def _reason(code: str, message: str) -> str:
@@ -115,4 +138,5 @@ def _reason(code: str, message: str) -> str:
         return CHANGED
     if code in DENIED:
         return f"access denied, or a lock of the bucket protects it ({message or code})"
+    code = clean_text(code)
     return f"the store answered {code}: {message}" if message else f"the store answered {code}"

@@ -4,13 +4,16 @@ The messages are made here: botocore's own contain URLs and Python objects, and 
 whole documents.
 """
 
+import re
 from typing import Any
 
 from botocore import exceptions
 
 from kitcache.errors import NOTHING_DELETED, KitcacheError
+from kitcache.masking import HIDDEN, hide_password
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import NoBucket
+from kitcache.store.objects.s3listing import InvalidAnswerError
 
 _PERMISSIONS = {
     "ListObjectsV2": "s3:ListBucket",
@@ -84,7 +87,9 @@ MISSING = {"NoSuchKey", "NoSuchVersion", "404"}
 CONDITION_FAILED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 DENIED = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 _MAX_MESSAGE = 200
-_BUSY = {
+_SIGNATURE = r"(?<!sha256:)\b[0-9a-f]{64}\b"
+_NOT_S3 = ("check the endpoint, and for a proxy in front of the store",)
+BUSY = {
     "SlowDown",
     "ServiceUnavailable",
     "Throttling",
@@ -95,7 +100,7 @@ _BUSY = {
     "429",
     "503",
 }
-_PASSING = {"InternalError", "RequestTimeout", "OperationAborted", "500", "502", "504"}
+PASSING = {"InternalError", "RequestTimeout", "OperationAborted", "500", "502", "504"}
 _LASTING = (exceptions.SSLError, exceptions.ProxyConnectionError)
 _OTHER_REGION = {
     "PermanentRedirect",
@@ -105,7 +110,7 @@ _OTHER_REGION = {
 }
 
 
-BUCKET_CODES = {"NoSuchBucket", *_CREDENTIALS, *_BUSY, *_PASSING}
+BUCKET_CODES = {"NoSuchBucket", *_CREDENTIALS, *BUSY, *PASSING}
 """The codes of errors that all requests to a bucket can have, whatever the object."""
 
 
@@ -116,7 +121,13 @@ def error_code(error: Exception) -> str:
 
 def error_message(error: Exception) -> str:
     """Return the text of a store's answer on one line, "" if there is none."""
-    return " ".join(str(_details(error).get("Message", "")).split())[:_MAX_MESSAGE]
+    return clean_text(str(_details(error).get("Message", "")))
+
+
+def clean_text(text: str) -> str:
+    """Return a text of a store on one line, without parts of the request's Authorization."""
+    text = hide_password(" ".join(text.split())[:_MAX_MESSAGE])
+    return re.sub(_SIGNATURE, HIDDEN, text)
 
 
 def _details(error: Exception) -> dict[str, Any]:
@@ -127,14 +138,14 @@ def _details(error: Exception) -> dict[str, Any]:
 
 def is_busy(error: Exception) -> bool:
     """Return True if the store asks to slow down."""
-    return error_code(error) in _BUSY or _status(error) in {429, 503}
+    return error_code(error) in BUSY or _status(error) in {429, 503}
 
 
 def is_passing(error: Exception) -> bool:
     """Return True if the same request can succeed later."""
     if isinstance(error, _CONNECTION):
         return not isinstance(error, _LASTING)
-    is_passing = error_code(error) in _PASSING or _status(error) in {500, 502, 504}
+    is_passing = error_code(error) in PASSING or _status(error) in {500, 502, 504}
     return is_passing or is_busy(error)
 
 
@@ -144,15 +155,22 @@ def _status(error: Exception) -> int:
 
 
 def make_error(
-    cache: ObjectCache, operation: str, error: Exception, effect: str = NOTHING_DELETED
+    cache: ObjectCache,
+    operation: str,
+    error: Exception,
+    effect: str = NOTHING_DELETED,
+    status: int = 0,
 ) -> KitcacheError:
     """Return the KitcacheError for a failed request.
 
     Args:
         operation: The S3 action, such as ListObjectsV2.
         error: An exception of botocore.
+        status: Of the store's answer; botocore's exception has 500 for some others.
     """
-    if not isinstance(error, exceptions.ClientError):
+    if isinstance(error, (InvalidAnswerError, ValueError, ArithmeticError)):
+        problem, hints = _invalid(operation, error)
+    elif not isinstance(error, exceptions.ClientError):
         problem, hints = _unanswered(cache, error)
     elif error_code(error) == "NoSuchBucket":
         return NoBucket(cache.address, f"the bucket {cache.bucket} does not exist")
@@ -160,7 +178,7 @@ def make_error(
         problem = f"the bucket {cache.bucket} is in the region {region}, not in {cache.region}"
         hints = (f"set region={region}",)
     else:
-        problem, hints = _answered(operation, error)
+        problem, hints = _answered(operation, error, status)
     return KitcacheError(cache.address, problem, effect=effect, hints=hints)
 
 
@@ -174,8 +192,22 @@ def _other_region(cache: ObjectCache, error: Exception) -> str:
     return region if region != cache.region else ""
 
 
-def _answered(operation: str, error: Exception) -> tuple[str, tuple[str, ...]]:
-    code, status = error_code(error), _status(error)
+def _invalid(operation: str, error: Exception) -> tuple[str, tuple[str, ...]]:
+    """Return the problem of an answer with a value that cannot be."""
+    if isinstance(error, UnicodeError):
+        return f"{operation} failed: a key is not UTF-8", ()
+    text = clean_text(str(error))
+    return f"{operation} failed: the store's answer has an invalid value: {text}", _NOT_S3
+
+
+def _answered(operation: str, error: Exception, status: int) -> tuple[str, tuple[str, ...]]:
+    code = error_code(error)
+    if code == "500" and status and status != 500:
+        problem = (
+            f"{operation} failed: the store answered {status} with a body that is not one of S3"
+        )
+        return problem, _NOT_S3
+    status = _status(error)
     if code in _CREDENTIALS:
         problem, hint = _CREDENTIALS[code]
         return problem, (hint,)
@@ -189,7 +221,7 @@ def _answered(operation: str, error: Exception) -> tuple[str, tuple[str, ...]]:
             "run the same command again later",
         )
     text = error_message(error)
-    problem = f"{operation} failed: the store answered {code or status}"
+    problem = f"{operation} failed: the store answered {clean_text(code) or status}"
     return f"{problem}: {text}" if text else problem, ()
 
 

@@ -23,7 +23,13 @@ _NEXT_PAGE = {
     "NextKeyMarker": "KeyMarker",
     "NextVersionIdMarker": "VersionIdMarker",
 }
+_MAX_INTEGER = 2**63 - 1
+_MAX_VALUE = 40
 _PAGE_FIELDS = frozenset(("IsTruncated", *_NEXT_PAGE))
+
+
+class InvalidAnswerError(Exception):
+    """A store has answered with a value that cannot be. The text names the value."""
 
 
 class S3Page(NamedTuple):
@@ -46,6 +52,9 @@ def replace_parsing(
     """Parse the body of a listing and leave an empty one for botocore: an event handler.
 
     A body that is truncated or is not a listing is left as it is, so botocore retries or reports.
+
+    Raises:
+        InvalidAnswerError: It has a size or a date that cannot be.
     """
     if response_dict["status_code"] == 200:
         listing = parse_listing(response_dict["body"])
@@ -102,15 +111,15 @@ def _make_info(
     key, date = fields["Key"], fields["LastModified"]
     modified_ns = dates.get(date)
     if modified_ns is None:
-        modified_ns = dates[date] = nanoseconds(datetime.fromisoformat(date))
+        modified_ns = dates[date] = read_date(date)
     if encoded:
         key = _decode(key)
     if name == "Contents":
-        return ObjectInfo(key, int(fields["Size"]), modified_ns, fields.get("ETag", ""))
+        return ObjectInfo(key, read_size(fields["Size"]), modified_ns, fields.get("ETag", ""))
     is_marker = name == "DeleteMarker"
     return ObjectInfo(
         key,
-        0 if is_marker else int(fields["Size"]),
+        0 if is_marker else read_size(fields["Size"]),
         modified_ns,
         fields.get("ETag", ""),
         fields.get("VersionId", ""),
@@ -139,6 +148,28 @@ def nanoseconds(time: datetime) -> int:
     return round(time.timestamp() * 10**6) * 1000
 
 
+def read_size(value: str | int) -> int:
+    """Return a length in bytes. Raises InvalidAnswerError."""
+    try:
+        size = int(value)
+    except ValueError:
+        size = -1
+    if not 0 <= size <= _MAX_INTEGER:
+        raise InvalidAnswerError(f"the size {str(value)[:_MAX_VALUE]!r}")
+    return size
+
+
+def read_date(value: str | datetime) -> int:
+    """Return a date as ns since 1970. Raises InvalidAnswerError."""
+    try:
+        ns = nanoseconds(datetime.fromisoformat(value) if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        ns = -1
+    if not 0 <= ns <= _MAX_INTEGER:
+        raise InvalidAnswerError(f"the date {str(value)[:_MAX_VALUE]!r}")
+    return ns
+
+
 def convert_listing(response: Mapping[str, Any]) -> S3Page | None:
     """Return the listing that botocore has parsed itself, None if it is incomplete."""
     if not isinstance(response.get("IsTruncated"), bool):
@@ -158,8 +189,8 @@ def convert_listing(response: Mapping[str, Any]) -> S3Page | None:
 def _convert_info(name: str, entry: Mapping[str, Any], encoded: bool) -> ObjectInfo:
     return ObjectInfo(
         _decode(entry["Key"]) if encoded else entry["Key"],
-        entry.get("Size", 0),
-        nanoseconds(entry["LastModified"]),
+        read_size(entry.get("Size", 0)),
+        read_date(entry["LastModified"]),
         entry.get("ETag", ""),
         entry.get("VersionId", ""),
         entry.get("IsLatest", True),

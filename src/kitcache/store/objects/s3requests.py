@@ -3,8 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Container
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from kitcache.errors import NOTHING_DELETED, KitcacheError
 from kitcache.options.objectcaches import ObjectCache
 from kitcache.store.objects.client import RequestKind
 from kitcache.store.objects.s3errors import error_code, is_busy, is_passing, make_error
-from kitcache.store.objects.s3listing import nanoseconds, replace_parsing
+from kitcache.store.objects.s3listing import InvalidAnswerError, nanoseconds, replace_parsing
 
 _CONNECT_TIMEOUT_S = 10
 _READ_TIMEOUT_S = 60
@@ -46,10 +46,20 @@ _KINDS: dict[str, RequestKind] = {
     "AbortMultipartUpload": "delete",
 }
 
-FAILURES = (BotoCoreError, ClientError, ResponseParserError, UnicodeError)
-"""The exceptions of a request. A key with bytes that are not UTF-8 cannot be sent."""
+FAILURES = (
+    *(BotoCoreError, ClientError, ResponseParserError, InvalidAnswerError),
+    *(ValueError, ArithmeticError),
+)
+"""The exceptions of a request. botocore raises ValueError for a date in an answer that is not one,
+and UnicodeError for a key with bytes that are not UTF-8, which cannot be sent."""
 
 Response = dict[str, Any]
+
+
+class _LastAnswer(threading.local):
+    """The status of the last answer to this thread. botocore changes it in its own exceptions."""
+
+    status = 0
 
 
 class S3Requests:
@@ -73,15 +83,16 @@ class S3Requests:
         self._has_answered = False
         self._paused_until_s = 0.0
         self._lock = threading.Lock()
+        self._answers = _LastAnswer()
         try:
             self._client = _create_client(cache)
         except (BotoCoreError, ValueError) as error:
             raise make_error(cache, "", error) from error
         events = self._client.meta.events
         events.register("before-send.s3.*", self._count)
-        events.register("before-parse.s3.*", self._note_date)
-        # `*` in the middle lets this handler run before botocore parses the page to see whether it
-        # is an error, which costs 4 ms. In another order the result is the same.
+        # `*` in the middle lets a handler run before botocore's own. That one replaces the status
+        # of some answers, and parses each page to see whether it is an error, which costs 4 ms.
+        events.register_first("before-parse.*.*", self._note_date)
         events.register("before-parse.*.ListObjectsV2", replace_parsing)
         events.register("before-parse.*.ListObjectVersions", replace_parsing)
 
@@ -119,7 +130,17 @@ class S3Requests:
         self, operation: str, error: Exception, effect: str = NOTHING_DELETED
     ) -> KitcacheError:
         """Return the KitcacheError for a failed request."""
-        return make_error(self.cache, operation, error, effect)
+        return make_error(self.cache, operation, error, effect, self._answers.status)
+
+    @contextmanager
+    def reading(self, operation: str) -> Iterator[None]:
+        """Raise KitcacheError if the answer of a request lacks a value or has an invalid one."""
+        try:
+            yield
+        except KeyError as error:
+            raise self.make_error(operation, InvalidAnswerError(f"no {error.args[0]}")) from None
+        except (InvalidAnswerError, ValueError, ArithmeticError) as error:
+            raise self.make_error(operation, error) from None
 
     def on_event(self, event: str, handler: Callable[..., None]) -> None:
         """Let botocore call a function at an event of each request."""
@@ -141,16 +162,26 @@ class S3Requests:
             try:
                 response: Response = method(Bucket=self.cache.bucket, **parameters)
             except FAILURES as error:
-                if not is_passing(error) or attempts >= self._max_attempts:
+                if not is_passing(error) or not self.wait_for(attempts, is_busy=is_busy(error)):
                     raise
-                wait_s = min(_FIRST_WAIT_S * 2 ** (attempts - 1), _LONGEST_WAIT_S)
-                wait_s *= random.uniform(0.5, 1)  # noqa: S311 - it spreads the threads
-                if is_busy(error):
-                    self._paused_until_s = time.monotonic() + wait_s
-                else:
-                    self.pause(wait_s)
             else:
                 return response
+
+    def wait_for(self, attempts: int, *, is_busy: bool) -> bool:
+        """Wait before the next attempt of a request. Return False if it is not sent again.
+
+        Args:
+            is_busy: The store has asked to slow down: all threads wait, before their next request.
+        """
+        if attempts >= self._max_attempts:
+            return False
+        wait_s = min(_FIRST_WAIT_S * 2 ** (attempts - 1), _LONGEST_WAIT_S)
+        wait_s *= random.uniform(0.5, 1)  # noqa: S311 - it spreads the threads
+        if is_busy:
+            self._paused_until_s = time.monotonic() + wait_s
+        else:
+            self.pause(wait_s)
+        return True
 
     @property
     def _max_attempts(self) -> int:
@@ -164,6 +195,7 @@ class S3Requests:
 
     def _note_date(self, response_dict: dict[str, Any], **_: object) -> None:
         self._has_answered = True
+        self._answers.status = response_dict["status_code"]
         date = response_dict["headers"].get("date")
         if date and response_dict["status_code"] < 500:
             with suppress(ValueError):

@@ -10,7 +10,7 @@ from kitcache.errors import NOTHING_CHANGED, KitcacheError
 from kitcache.store.objects.client import ObjectInfo
 from kitcache.store.objects.parts import check_size, regroup
 from kitcache.store.objects.s3errors import CONDITION_FAILED, MISSING, error_code
-from kitcache.store.objects.s3listing import nanoseconds
+from kitcache.store.objects.s3listing import read_date, read_size
 from kitcache.store.objects.s3requests import FAILURES, Response, S3Requests
 
 CONTENT_TYPE = "application/octet-stream"
@@ -34,8 +34,8 @@ def make_info(key: str, answer: Response) -> ObjectInfo:
     """Return the facts in an answer of GetObject or HeadObject."""
     return ObjectInfo(
         key,
-        answer["ContentLength"],
-        nanoseconds(answer["LastModified"]),
+        read_size(answer["ContentLength"]),
+        read_date(answer["LastModified"]),
         answer.get("ETag", ""),
         answer.get("VersionId", ""),
     )
@@ -91,7 +91,10 @@ class Download(NamedTuple):
 def open_download(requests: S3Requests, key: str) -> Download | None:
     """Ask for an object, and return None if it is missing."""
     answer = requests.call_unless(MISSING, "GetObject", Key=key)
-    return None if answer is None else Download(requests, make_info(key, answer), answer["Body"])
+    if answer is None:
+        return None
+    with requests.reading("GetObject"):
+        return Download(requests, make_info(key, answer), answer["Body"])
 
 
 def upload(requests: S3Requests, key: str, size: int, parts: Iterable[bytes | memoryview]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import (
     Set as AbstractSet,
 )
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
@@ -173,6 +174,10 @@ class ObjectStore:
         if blobs:
             wanted = blobs if isinstance(blobs, AbstractSet) else frozenset(blobs)
             yield from self._candidates.take(wanted, self._check)
+            # A listing can be late, so what a survey misses is looked up. Its set loses each blob
+            # that was yielded.
+            if wanted is digests and not isinstance(wanted, frozenset):
+                yield from self._look_up(islice(wanted, _MAX_LOOKUPS))
 
     def _check(self) -> None:
         """Raise Cancelled if the caller has cancelled."""
