@@ -51,8 +51,9 @@ examples:
   kitcache COMMAND --help           more about one command
 
 exit codes: 0 done, 1 failed, 2 usage, 3 done in part, 10 not a cache,
-11 busy, 12 damaged, 13 unsafe, 14 limit not reached, 15 not confirmed, 20 no daemon,
-21 build failed, 126 not executable, 127 not installed, 130 interrupted"""
+11 busy, 12 damaged, 13 unsafe, 14 limit not reached, 15 not confirmed,
+20 no daemon, 21 build failed, 126 not executable, 127 not installed,
+130 interrupted"""
 VERSION = argument(
     "--version",
     "",

@@ -44,14 +44,16 @@ signal.pause()
 
 INTERRUPTED_IMPORT = """
 import signal, sys
+module = sys.argv[1]
 class Interrupting:
     def find_spec(self, name, path, target=None):
-        if name == "kitcache.options.units":
+        if name == module:
             signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Interrupting())
 from kitcache.__main__ import start
 sys.argv = ["kitcache", "du", "cache"]
 start()
+print("not reached")
 """
 
 BROKEN = """
@@ -80,8 +82,9 @@ def test_the_console_script_is_the_same_program(sample: Sample) -> None:
     assert answer.out.startswith("cache: would delete 4 blobs")
 
 
-def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path: Path) -> None:
-    answer = run_command([sys.executable, "-c", INTERRUPTED_IMPORT], tmp_path)
+@pytest.mark.parametrize("module", ["typing", "kitcache.cli.main", "kitcache.options.units"])
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback(tmp_path: Path, module: str) -> None:
+    answer = run_command([sys.executable, "-c", INTERRUPTED_IMPORT, module], tmp_path)
     assert (answer.code, answer.out, answer.err) == (130, "", "")
 
 
