@@ -41,7 +41,10 @@ def object_rows(place: Place) -> list[Row]:
 
 def _cpu_row(blobs: int, rounds: int) -> Row:
     with _fake_bucket(blobs) as (url, address):
-        sides = (kitcache("reset", "--dry-run", address), [sys.executable, _PEER, "list", url, "b"])
+        sides = (
+            kitcache("reset", "--dry-run", "--yes", address),
+            [sys.executable, _PEER, "list", url, "b"],
+        )
         each = [[_usage(side)[0] * _PAGE / blobs for side in sides] for _ in range(rounds)]
     ours, theirs = ([one[side] for one in each] for side in (0, 1))
     what = f"CPU of a dry run of {blobs:,} blobs on S3, per 1,000 keys"
@@ -51,7 +54,7 @@ def _cpu_row(blobs: int, rounds: int) -> Row:
 
 def _plan_rows(blobs: int) -> Iterator[Row]:
     with _fake_bucket(blobs) as (_, address):
-        cpu_ms, peak_kib = _usage(kitcache("reset", "--dry-run", address))
+        cpu_ms, peak_kib = _usage(kitcache("reset", "--dry-run", "--yes", address))
     what = f"plan of {blobs:,} blobs on S3, 10 % live"
     yield value_row(f"CPU, {what}", [cpu_ms / 1000], "s", _PLAN_S)
     yield value_row(f"peak memory, {what}", [peak_kib / 1024], "MiB", _PLAN_MIB)
